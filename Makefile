@@ -1,0 +1,44 @@
+# Two commands are all a user needs: `make demo` and `make test`. Both share one environment.
+SHELL := bash
+.DEFAULT_GOAL := help
+VENV ?= .venv
+BIN := $(VENV)/bin
+# Waiting threads that spin take the core from the one that works.
+export OMP_WAIT_POLICY ?= PASSIVE
+
+.PHONY: help install install-dev demo test lint bench clean
+
+help:  ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install:  ## Make the virtual environment (.venv)
+	@.ci/install.sh $(VENV)
+
+install-dev:  ## The same with the tools for tests and lint
+	@.ci/install.sh $(VENV) dev
+
+demo: install  ## Extract, train and compare on the embedded data set and model
+	@$(BIN)/featcache extract --backbone tiny --dataset fieldguide --views 10
+	@$(BIN)/heads train zero-shot --dataset fieldguide --backbone tiny --quiet
+	@$(BIN)/heads train tip-adapter --dataset fieldguide --backbone tiny --shots 16 --quiet
+	@$(BIN)/heads train cmm --dataset fieldguide --backbone tiny --shots 16 --quiet
+	@$(BIN)/heads compare --dataset fieldguide --backbone tiny --where
+
+test: install-dev  ## Run the tests
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
+
+lint: install-dev  ## ruff, mypy strict, import layers, spelling
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/codespell featcache heads cli tests docs benchmarks README.md CHANGELOG.md
+
+bench: install-dev  ## Measure everything in docs/benchmarks.md anew (long)
+	@$(BIN)/python benchmarks/accuracy.py
+	@$(BIN)/python benchmarks/extract.py
+
+clean:  ## Remove the environment and tool caches; features and results stay
+	@if [ -e $(VENV) ] && [ ! -e $(VENV)/.made-by-make ]; then \
+	  echo "$(VENV) was not made by make; leaving it" >&2; else rm -rf $(VENV); fi
+	@rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build

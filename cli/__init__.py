@@ -1,0 +1,1 @@
+"""The two commands, `featcache` and `heads`: parse, call one function, print."""

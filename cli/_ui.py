@@ -1,0 +1,201 @@
+"""What both commands share: the error boundary, progress on stderr, results on stdout.
+
+Exit codes: 0 done, 1 an expected failure (one sentence), 2 wrong usage, 130 interrupted.
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import typer
+from typer.core import TyperGroup
+
+from featcache.errors import FeatcacheError, UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+PLAIN_EVERY = 10.0
+"""Seconds between progress lines where stderr is no terminal."""
+
+
+class Group(TyperGroup):
+    """A command group that turns an expected error into one sentence and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command inside the error boundary."""
+        previous = signal.signal(signal.SIGTERM, _interrupt)
+        try:
+            return super().invoke(ctx)
+        except UsageError as error:
+            fail(error, code=2)
+        except FeatcacheError as error:
+            fail(error, code=1)
+        except KeyboardInterrupt:
+            say("Interrupted. What was finished is kept; the same command goes on from there.")
+            raise typer.Exit(130) from None
+        except BrokenPipeError:
+            # The reader of stdout has gone (`| head`); Python must not complain at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(0) from None
+        finally:
+            signal.signal(signal.SIGTERM, previous)
+
+
+def make_app(help_: str) -> typer.Typer:
+    """Build a command with plain help, no completion flags and no decorated tracebacks."""
+    return typer.Typer(
+        cls=Group,
+        help=help_,
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+
+
+def fail(error: Exception, code: int) -> None:
+    """Print an error in one red line and leave."""
+    stderr().print(f"[bold red]error:[/] {_escape(str(error))}", soft_wrap=True, highlight=False)
+    raise typer.Exit(code) from error
+
+
+def stderr() -> "Console":
+    """Return the console for talk."""
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def say(text: str) -> None:
+    """Say something on stderr."""
+    stderr().print(_escape(text), soft_wrap=True, highlight=False)
+
+
+def emit(text: str) -> None:
+    """Write a result line to stdout."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def emit_json(value: object) -> None:
+    """Write one JSON object in one line to stdout."""
+    emit(json.dumps(value, ensure_ascii=False, allow_nan=False))
+
+
+def emit_table(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()
+) -> None:
+    """Write a table to stdout: drawn for people, tab-separated where stdout is no terminal."""
+    if not sys.stdout.isatty():
+        emit("\t".join(columns))
+        for row in rows:
+            emit("\t".join(row))
+        return
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        numeric = column in right
+        table.add_column(column, justify="right" if numeric else "left", no_wrap=numeric)
+    for row in rows:
+        table.add_row(*(_escape(cell) for cell in row))
+    Console().print(table)
+
+
+def human_bytes(count: float) -> str:
+    """Say a number of bytes in decimal units: 1.2 GB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def human_seconds(seconds: float) -> str:
+    """Say a duration: 4.2 s, 3 min 05 s, 2 h 10 min."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+class Live:
+    """One live line on a terminal, an occasional plain line elsewhere, nothing when quiet."""
+
+    def __init__(self, quiet: bool) -> None:
+        self._console = None if quiet else stderr()
+        self._status: Any = None
+        self._last = time.monotonic()
+
+    def update(self, text: str) -> None:
+        """Show how things stand now."""
+        if self._console is None:
+            return
+        if self._console.is_terminal:
+            if self._status is None:
+                self._status = self._console.status(_escape(text), spinner="dots")
+                self._status.start()
+            self._status.update(_escape(text))
+        elif time.monotonic() - self._last >= PLAIN_EVERY:
+            self._last = time.monotonic()
+            self._console.print(_escape(text), soft_wrap=True, highlight=False)
+
+    def say(self, text: str) -> None:
+        """Print a line that stays, above the live one."""
+        if self._console is not None:
+            self._console.print(_escape(text), soft_wrap=True, highlight=False)
+
+    def close(self) -> None:
+        """Take the live line away."""
+        if self._status is not None:
+            self._status.stop()
+            self._status = None
+
+
+@contextmanager
+def live(quiet: bool) -> Iterator[Live]:
+    """Show progress while the block runs."""
+    line = Live(quiet)
+    try:
+        yield line
+    finally:
+        line.close()
+
+
+def pairs(values: Sequence[str]) -> Mapping[str, str]:
+    """Read `--set key=value` options.
+
+    Raises:
+        UsageError: If one has no `=`, or a key is given twice.
+    """
+    out: dict[str, str] = {}
+    for item in values:
+        key, equals, value = item.partition("=")
+        if not equals or not key or not value:
+            raise UsageError(f"--set takes key=value, for example --set alpha=0.5; got '{item}'.")
+        if key in out:
+            raise UsageError(f"--set {key}=... is given twice; leave one.")
+        out[key] = value
+    return out
+
+
+def _escape(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

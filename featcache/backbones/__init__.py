@@ -1,0 +1,1 @@
+"""Name -> frozen encoder: global features, patch tokens, texts. Only here is open_clip imported."""

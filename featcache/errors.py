@@ -1,0 +1,110 @@
+"""Every error a user can expect, in one tree.
+
+    FeatcacheError                    exit 1: one sentence, no traceback
+    +-- UsageError                    exit 2: the call itself is wrong
+    |   +-- UnknownNameError          a name nobody knows, with near ones
+    +-- SourceError                   images or listings that cannot be used
+    |   +-- DownloadNeededError       a named data set that is not on this machine
+    +-- BackboneError                 weights or architecture that cannot be used
+    |   +-- WeightsMissingError       weights that are not on this machine
+    +-- CacheError                    a cache that cannot be read or written
+    |   +-- CacheNotFoundError        no cache answers to that name
+    |   +-- CorruptCacheError         bytes on disk are not what was written
+    |   +-- NewerFormatError          written by a later version
+    |   +-- MissingComponentError     features a method needs and the cache lacks
+    +-- ImportedFileError             a stranger's file that is refused
+    +-- TaskError                     a split, shots or labels that allow no training
+    +-- TrainingError                 a fit that went wrong (non-finite loss)
+
+Messages say what was expected, what came, and what to do next. Anything else that reaches the
+user is a bug of ours.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class FeatcacheError(Exception):
+    """Base of every expected error; its message is written for the user."""
+
+
+class UsageError(FeatcacheError):
+    """The call is wrong: an argument's value, or arguments that exclude each other."""
+
+
+class UnknownNameError(UsageError):
+    """A name that is not known; the message lists near ones, or all of a short list."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str], hint: str = "") -> None:
+        """Compose the sentence.
+
+        Args:
+            kind: What the name should have been, as a noun: "method", "backbone".
+            name: What came.
+            known: Every name that would have been accepted.
+            hint: What to run for the whole list, e.g. "`heads list` shows all."
+        """
+        names = sorted(set(known))
+        near = difflib.get_close_matches(name, names, n=4, cutoff=0.5)
+        near = near or [n for n in names if name.lower() in n.lower()][:4]
+        if near:
+            choice = f"did you mean {_either(near)}?"
+        elif len(names) <= 12:
+            choice = f"known: {', '.join(names)}." if names else "none are known."
+        else:
+            choice = f"{len(names)} are known, for example {', '.join(names[:4])}."
+        super().__init__(f"Unknown {kind} '{name}'; {choice}{' ' + hint if hint else ''}")
+        self.kind, self.name, self.known = kind, name, tuple(names)
+
+
+class SourceError(FeatcacheError):
+    """Images, folders or split files that cannot be used as they are."""
+
+
+class DownloadNeededError(SourceError):
+    """A named data set whose files are not on this machine."""
+
+
+class BackboneError(FeatcacheError):
+    """An architecture, its weights or its image size that do not fit together."""
+
+
+class WeightsMissingError(BackboneError):
+    """Weights that are not on this machine and could not be fetched."""
+
+
+class CacheError(FeatcacheError):
+    """A cache that cannot be read or written."""
+
+
+class CacheNotFoundError(CacheError):
+    """No cache answers to the given name."""
+
+
+class CorruptCacheError(CacheError):
+    """Bytes on disk differ from what the manifest recorded."""
+
+
+class NewerFormatError(CacheError):
+    """A cache or record written by a later version of this program."""
+
+
+class MissingComponentError(CacheError):
+    """Features that a method needs and the cache does not hold."""
+
+
+class ImportedFileError(FeatcacheError):
+    """A file from elsewhere whose content is refused."""
+
+
+class TaskError(FeatcacheError):
+    """A split, a number of shots or labels from which nothing can be trained."""
+
+
+class TrainingError(FeatcacheError):
+    """A fit that produced non-finite numbers or cannot be continued."""
+
+
+def _either(names: list[str]) -> str:
+    quoted = [f"'{n}'" for n in names]
+    return quoted[0] if len(quoted) == 1 else ", ".join(quoted[:-1]) + " or " + quoted[-1]

@@ -1,0 +1,1 @@
+"""Other people's features, checked before they become a cache."""

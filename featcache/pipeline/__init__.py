@@ -1,0 +1,1 @@
+"""decode -> views -> encode -> write: four stages and the run that joins them."""

@@ -1,0 +1,49 @@
+"""What every source of images answers with: a data set as a plain table, before any pixel is read."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+Report = Callable[[str, int, int], None]
+"""Called as (what is being done, done so far, of how many); from any thread, often."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One image file and what is known of it."""
+
+    id: str
+    """Unique within the data set and stable: the path below the root, with `/`."""
+    path: Path
+    """Where the file is now."""
+    label: int
+    """Index into the class list, or -1 where no label is known."""
+    split: str
+    """The one split it belongs to: train, val, test, or a further test split such as sketch."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dataset:
+    """Images, labels, splits and the words that go with the classes."""
+
+    name: str
+    root: Path
+    """The folder that the ids are relative to."""
+    classes: tuple[str, ...]
+    """One list for all splits, in label order, as read by a person; unique."""
+    samples: tuple[Sample, ...]
+    """Ordered by split, then label, then id, so that row numbers never depend on the disk."""
+    templates: tuple[str, ...]
+    """Sentences with one `{}` for the class name."""
+    descriptions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Class name -> sentences about how it looks; empty where none were written."""
+    default_text: str = "template"
+    """What a method reads when nobody says: name, template or description."""
+    notes: tuple[str, ...] = ()
+    """What the user should know of how this listing came about, a sentence each."""
+
+    def splits(self) -> tuple[str, ...]:
+        """Name the splits that have images, train, val and test first."""
+        present = {s.split for s in self.samples}
+        first = [s for s in ("train", "val", "test") if s in present]
+        return (*first, *sorted(present - set(first)))

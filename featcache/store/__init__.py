@@ -1,0 +1,1 @@
+"""Shards, manifest and cache: written once, checked, never half valid."""

@@ -1,0 +1,1 @@
+"""Templates and descriptions, encoded into a text bank."""

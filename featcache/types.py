@@ -1,0 +1,327 @@
+"""The nouns: what names a cache, what names a component in it, and what a reader gets to see.
+
+FeatureKey     everything that fixes the numbers; its digest names the cache folder
+ComponentKey   one kind of tensor; names a sub-folder
+Listing        images, classes, labels, splits; in no key, so relabelling re-encodes nothing
+FeatureSet     a cache opened for reading: lazy rows, labels, splits, texts
+TextBank       embedded class names, templates and descriptions
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float16, Float32, Int64
+from torch import Tensor
+
+from featcache.errors import CacheError, MissingComponentError, UnknownNameError, UsageError
+
+NUMERICS = 1
+"""Raised when our own code changes the numbers that a pass writes."""
+
+TEXT_KINDS = ("name", "template", "description")
+"""What a class anchor can be made of."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureKey:
+    """Everything that fixes the numbers of a cache, and nothing that does not."""
+
+    architecture: str
+    """open_clip's name of the model, e.g. ViT-B-16-quickgelu; `tiny` for the embedded one."""
+    weights: str
+    """sha256 of the weights file; `unknown` for imported features, `random-<seed>` without any."""
+    activation: str
+    """quick_gelu, gelu or unknown: the same weights under the other one give other features."""
+    image_size: int
+    """Side of the square input in pixels; 0 for imported features."""
+    preprocessing: str
+    """How pixels become input, in one line, mean and deviation included."""
+    norms: str = "raw"
+    """raw: rows as the encoder gave them; unit: normalised before they reached us."""
+    numerics: int = NUMERICS
+
+    def digest(self) -> str:
+        """Return 12 hex digits that name the cache folder."""
+        return _digest(asdict(self))[:12]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComponentKey:
+    """One kind of tensor in a cache: its recipe, not its rows."""
+
+    kind: str
+    """global, views, crops, patches, view_patches or text."""
+    recipe: str = ""
+    """The augmentation or the text digest: rrc50, cdfsl, ...; empty for global and patches."""
+    count: int = 0
+    """Views or crops of each image; 0 where the kind has no such axis."""
+    variant: str = ""
+    """Patch variant: clearclip, vanilla, maskclip; empty elsewhere."""
+    seed: int = 0
+    """Seed of the augmentation; 0 is the default stream."""
+    dtype: str = "float16"
+
+    @property
+    def folder(self) -> str:
+        """Name the sub-folder: global, patches.clearclip, views.rrc50-10, text.1a2b3c4d5e6f."""
+        parts = [self.kind, *(p for p in (self.variant, self.recipe) if p)]
+        name = ".".join(parts) + (f"-{self.count}" if self.count else "")
+        name += f"@{self.seed}" if self.seed else ""
+        return name if self.dtype == "float16" else f"{name}.{self.dtype}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """The images of a data set in row order, and what is known of them now.
+
+    Rows are only ever appended: a photograph that is gone leaves its row without a split, so no
+    shard has to move. Row `i` of every component belongs to row `i` here.
+    """
+
+    dataset: str
+    root: str
+    """Where the images were; empty for imported features."""
+    classes: tuple[str, ...]
+    ids: Sequence[str]
+    hashes: Sequence[str]
+    """sha256 of each file's bytes, hex; `import:<row>` for imported features."""
+    labels: Int64[np.ndarray, " n"]
+    """Index into `classes`; -1 unlabelled."""
+    splits: Mapping[str, Int64[np.ndarray, " _"]]
+    """Split name -> its rows, ascending. Stored few-shot sets are splits named `train@K`."""
+    templates: tuple[str, ...] = ()
+    descriptions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    default_text: str = "template"
+    draws: str = "sampled"
+    """sampled: shots are drawn from train by seed; stored: the few-shot sets came with the data."""
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def rows(self, split: str) -> Int64[np.ndarray, " r"]:
+        """Return the rows of one split.
+
+        Raises:
+            UnknownNameError: If the data set has no such split.
+        """
+        if split not in self.splits:
+            raise UnknownNameError("split", split, self.splits)
+        return self.splits[split]
+
+
+class RowReader(Protocol):
+    """Rows of one component, as stored."""
+
+    shape: tuple[int, ...]
+    """Of one row: (d,), (v, d), (p, d)."""
+
+    def present(self) -> Bool[np.ndarray, " n"]:
+        """Tell for every row of the listing whether this component holds it."""
+        ...
+
+    def take(self, rows: Int64[np.ndarray, " r"]) -> Float16[Tensor, "r ..."]:
+        """Gather rows, raw, in the order asked for; the caller made sure that they are present."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextBank:
+    """Embedded texts of all classes, raw as the text tower gave them; ragged by owner."""
+
+    classes: tuple[str, ...]
+    names: Float32[Tensor, "c d"] | None
+    """The bare class names."""
+    templates: tuple[str, ...]
+    template_rows: Float32[Tensor, "c t d"] | None
+    descriptions: tuple[str, ...] = ()
+    description_rows: Float32[Tensor, "m d"] | None = None
+    owner: Int64[Tensor, " m"] | None = None
+    """Class of each description."""
+    logit_scale: float = 100.0
+    """Factor on cosines (already exponentiated)."""
+    logit_bias: float = 0.0
+    """Added to scaled cosines; 0 but for sigmoid-trained models."""
+    norms: str = "raw"
+    """raw, or unit for imported vectors whose length is lost."""
+    default: str = "template"
+
+    def available(self) -> tuple[str, ...]:
+        """Name the kinds of text that this bank holds for every class."""
+        have = [k for k in ("name", "template") if self._per_class(k) is not None]
+        if self.owner is not None and set(self.owner.tolist()) == set(range(len(self.classes))):
+            have.append("description")
+        return tuple(have)
+
+    def anchors(self, text: str | None = None) -> Float32[Tensor, "c d"]:
+        """Return one unit vector a class: normalise(mean_j normalise(e_j)).
+
+        Source: Tip-Adapter's released classifier; for descriptions DCLIP's mean, by embedding.
+
+        Args:
+            text: name, template or description; None is the data set's default.
+        """
+        rows, owner = self._ragged(text)
+        unit = torch.nn.functional.normalize(rows, dim=-1)
+        return torch.nn.functional.normalize(self._mean_by(unit, owner), dim=-1)
+
+    def raw_anchors(self, text: str | None = None) -> Float32[Tensor, "c d"]:
+        """Return the un-normalised mean a class, as TaskRes and CLAP start from."""
+        return self._mean_by(*self._ragged(text))
+
+    def _per_class(self, text: str) -> Float32[Tensor, "c t d"] | None:
+        if text == "name":
+            return None if self.names is None else self.names[:, None]
+        return self.template_rows
+
+    def _ragged(self, text: str | None) -> tuple[Float32[Tensor, "m d"], Int64[Tensor, " m"]]:
+        text = text or self.default
+        if text not in TEXT_KINDS:
+            raise UnknownNameError("kind of text", text, TEXT_KINDS)
+        if text not in self.available():
+            have = ", ".join(self.available()) or "none"
+            raise MissingComponentError(
+                f"This cache holds no texts of kind '{text}' for every class; it has: {have}. "
+                f"Choose one with --set text=..., or give the data set texts and extract again."
+            )
+        if text == "description" and self.description_rows is not None and self.owner is not None:
+            return self.description_rows, self.owner
+        rows = self._per_class(text)
+        assert rows is not None
+        c, t, d = rows.shape
+        return rows.reshape(c * t, d), torch.arange(c).repeat_interleave(t)
+
+    def _mean_by(
+        self, rows: Float32[Tensor, "m d"], owner: Int64[Tensor, " m"]
+    ) -> Float32[Tensor, "c d"]:
+        total = rows.new_zeros(len(self.classes), rows.shape[1]).index_add_(0, owner, rows)
+        count = torch.bincount(owner, minlength=len(self.classes))
+        return total / count[:, None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureSet:
+    """A cache opened for reading. Nothing is loaded until rows are asked for."""
+
+    path: Path
+    backbone: str
+    """As the user calls it: ViT-B/16, tiny."""
+    key: FeatureKey
+    listing: Listing
+    components: Mapping[str, RowReader]
+    """Folder name of the component -> its rows."""
+    ok: Bool[np.ndarray, " n"]
+    """False for images that could not be read; their rows are zeros and must not be used."""
+    text: TextBank | None
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The one class list of all splits."""
+        return self.listing.classes
+
+    @property
+    def labels(self) -> Int64[np.ndarray, " n"]:
+        """Label of every row; -1 unlabelled."""
+        return self.listing.labels
+
+    def usable(self, split: str) -> Int64[np.ndarray, " r"]:
+        """Return the rows of a split whose image could be read."""
+        rows = self.listing.rows(split)
+        usable: Int64[np.ndarray, " r"] = rows[self.ok[rows]]
+        return usable
+
+    def find(self, kind: str, recipe: str | None = None, at_least: int = 0) -> str | None:
+        """Name the component of a kind (and recipe) with the fewest sufficient views, or None."""
+        hits = []
+        for name, reader in self.components.items():
+            head, _, rest = name.partition(".")
+            if head != kind or (recipe and recipe not in re.split(r"[.@-]", rest)):
+                continue
+            count = reader.shape[0] if len(reader.shape) > 1 else 0
+            if count >= at_least:
+                hits.append((count, name))
+        return min(hits)[1] if hits else None
+
+    def rows(self, component: str, rows: Int64[np.ndarray, " r"]) -> Float16[Tensor, "r ..."]:
+        """Gather raw fp16 rows of one component.
+
+        Raises:
+            MissingComponentError: If the cache has no such component or not all of these rows.
+        """
+        if component not in self.components:
+            have = ", ".join(sorted(self.components)) or "nothing"
+            raise MissingComponentError(
+                f"{self.path} has no component '{component}'; it holds {have}. "
+                f"Run `featcache extract --dataset {self.listing.dataset} --backbone "
+                f"{self.backbone}` with the flag that adds it."
+            )
+        reader = self.components[component]
+        missing = int((~reader.present()[rows]).sum())
+        if missing:
+            raise MissingComponentError(
+                f"Component '{component}' of {self.path} lacks {missing} of {len(rows)} rows that "
+                f"are needed. The same `featcache extract` command encodes just those."
+            )
+        return reader.take(rows)
+
+    def unit(self, component: str, rows: Int64[np.ndarray, " r"]) -> Float32[Tensor, "r ..."]:
+        """Gather rows as float32 with unit norm.
+
+        Raises:
+            CacheError: If a row is not finite or has no length.
+        """
+        values = self.rows(component, rows).float()
+        norms = values.norm(dim=-1, keepdim=True)
+        if not bool(torch.isfinite(norms).all()) or bool((norms == 0).any()):
+            bad = rows[(~torch.isfinite(norms) | (norms == 0)).flatten(1).any(1).numpy()]
+            raise CacheError(
+                f"Component '{component}' of {self.path} has rows that are zero or not finite "
+                f"(first: row {int(bad[0])}, {self.listing.ids[int(bad[0])]}). Run `featcache "
+                f"verify`, then extract again what it names."
+            )
+        return values.div_(norms)
+
+
+def parse_component(folder: str) -> ComponentKey:
+    """Read a component's folder name back into its key.
+
+    Raises:
+        UsageError: If the name is none that `ComponentKey.folder` could have written.
+    """
+    pattern = (
+        r"(?P<kind>global|views|crops|patches|view_patches|text)(?P<mid>(?:\.[a-z0-9]+)*?)"
+        r"(?:-(?P<count>[1-9][0-9]{0,5}))?(?:@(?P<seed>[0-9]{1,18}))?(?:\.(?P<dtype>float32|int8))?"
+    )
+    match = re.fullmatch(pattern, folder)
+    if match is None:
+        raise UsageError(
+            f"'{folder}' is not the name of a component; expected e.g. views.rrc50-10."
+        )
+    middle = [p for p in match["mid"].split(".") if p]
+    has_variant = match["kind"] in ("patches", "view_patches")
+    variant = middle.pop(0) if has_variant and middle else ""
+    return ComponentKey(
+        kind=match["kind"],
+        recipe=".".join(middle),
+        count=int(match["count"] or 0),
+        variant=variant,
+        seed=int(match["seed"] or 0),
+        dtype=match["dtype"] or "float16",
+    )
+
+
+def _digest(value: Mapping[str, object]) -> str:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def unit(rows: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
+    """Scale every row to length one; rows of length zero stay zero."""
+    return torch.nn.functional.normalize(rows, dim=-1)

@@ -1,0 +1,1 @@
+"""One file = one method = its equations at the top."""

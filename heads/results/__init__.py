@@ -1,0 +1,1 @@
+"""Records, statistics and tables."""
