@@ -1,4 +1,4 @@
-"""What every source of images answers with: a data set as a plain table, before any pixel is read."""
+"""What every source of images answers with: a plain table, before any pixel is read."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field

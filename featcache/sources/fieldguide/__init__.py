@@ -1,0 +1,1 @@
+"""The drawn world: moths of invented species, rendered to JPEG files on first use."""

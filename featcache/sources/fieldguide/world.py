@@ -1,0 +1,194 @@
+"""A drawn world as a data set: JPEG files that are rendered when first asked for.
+
+Every picture has its own seed, made of its world, split, species and number, so that what is drawn
+depends neither on order nor on how many processes draw.
+"""
+
+import errno
+import os
+import random
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from pathlib import Path
+
+from PIL import Image
+
+from featcache.errors import SourceError
+from featcache.sources.base import Dataset, Report, Sample
+from featcache.sources.fieldguide.draw import Drawing, draw, sample_scene
+from featcache.sources.fieldguide.shifts import SHIFTS, shift
+from featcache.sources.fieldguide.species import species
+
+COUNTS: Mapping[str, int] = {
+    "train": 60,
+    "val": 12,
+    "test": 40,
+    "sketch": 40,
+    "night": 40,
+    "scan": 40,
+}
+"""Split -> images of each species."""
+
+SIZE = 128
+"""Side of every picture in pixels."""
+
+TEMPLATES: tuple[str, ...] = (
+    "a drawing of a {}.",
+    "a moth called {}.",
+    "a picture of the moth {}.",
+    "{}, a kind of moth.",
+)
+
+_QUALITY = 90
+_BATCH = 120
+_FEW = 400
+"""Below so many missing pictures, starting processes takes longer than drawing."""
+
+_Job = tuple[str, str, int, int, str]
+"""World, split, species index, number, file."""
+
+
+def slug(name: str) -> str:
+    """Name a species' folder."""
+    return name.lower().replace(" ", "-")
+
+
+def drawing(world: str, split: str, species_index: int, i: int, *, masks: bool = True) -> Drawing:
+    """Draw one picture of a world again, with the places of its parts.
+
+    Raises:
+        UnknownNameError: There is no such world.
+    """
+    kind = species(world)[species_index]
+    rng = random.Random(f"{world}/{split}/{kind.name}/{i}")
+    made = draw(kind.moth, sample_scene(rng), size=SIZE, masks=masks)
+    if split not in SHIFTS:
+        return made
+    return Drawing(shift(made.pixels, split, rng), made.boxes, made.masks)
+
+
+def open_world(
+    name: str,
+    images_root: Path,
+    *,
+    report: Report | None = None,
+    workers: int | None = None,
+    counts: Mapping[str, int] = COUNTS,
+) -> Dataset:
+    """List a world's pictures, drawing those that are missing or empty.
+
+    Args:
+        name: One of `species.WORLDS`.
+        images_root: Folder below which the world gets its own.
+        report: Told how many of the missing pictures are drawn.
+        workers: Processes that draw; None takes one per available core.
+        counts: Split -> images of each species.
+
+    Raises:
+        UnknownNameError: There is no such world.
+        SourceError: The folder cannot be written.
+    """
+    kinds = species(name)
+    root = images_root / name
+    samples: list[Sample] = []
+    jobs: list[_Job] = []
+    try:
+        for split, count in counts.items():
+            for label, kind in enumerate(kinds):
+                folder = root / split / slug(kind.name)
+                there = _drawn(folder)
+                for i in range(count):
+                    file = f"{i:04d}.jpg"
+                    path = folder / file
+                    samples.append(Sample(f"{split}/{folder.name}/{file}", path, label, split))
+                    if file not in there:
+                        jobs.append((name, split, label, i, str(path)))
+        if jobs:
+            for folder_name in {Path(job[4]).parent for job in jobs}:
+                folder_name.mkdir(parents=True, exist_ok=True)
+            _draw_all(jobs, report, workers)
+    except OSError as error:
+        raise _unwritable(root, error) from error
+    return Dataset(
+        name=name,
+        root=root,
+        classes=tuple(kind.name for kind in kinds),
+        samples=tuple(samples),
+        templates=TEMPLATES,
+        descriptions={kind.name: kind.descriptions for kind in kinds},
+        default_text="description",
+        notes=(f"Drawn by this program: {len(jobs)} of {len(samples)} pictures just now.",)
+        if jobs
+        else (),
+    )
+
+
+def _drawn(folder: Path) -> set[str]:
+    """Name the files of a folder that have content."""
+    try:
+        with os.scandir(folder) as entries:
+            return {e.name for e in entries if e.name.endswith(".jpg") and e.stat().st_size}
+    except FileNotFoundError:
+        return set()
+
+
+def _draw_all(jobs: list[_Job], report: Report | None, workers: int | None) -> None:
+    batches = [jobs[i : i + _BATCH] for i in range(0, len(jobs), _BATCH)]
+    workers = workers if workers is not None else _cores()
+    if workers <= 1 or len(jobs) < _FEW:
+        _follow(map(_draw_batch, batches), len(jobs), report)
+        return
+    try:
+        # Spawned, since the caller may hold threads of torch that a fork would break.
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            _follow(pool.map(_draw_batch, batches), len(jobs), report)
+    except BrokenProcessPool:
+        # Where the main module cannot be imported again, no worker ever starts.
+        left = [job for job in jobs if Path(job[4]).name not in _drawn(Path(job[4]).parent)]
+        _draw_all(left, report, 1)
+
+
+def _follow(counts: Iterable[int], total: int, report: Report | None) -> None:
+    """Work through the batches and pass on how far they are."""
+    done = 0
+    for count in counts:
+        done += count
+        if report:
+            report("drawing", done, total)
+
+
+def _cores() -> int:
+    """Count the cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _draw_batch(jobs: list[_Job]) -> int:
+    """Draw pictures into their files; runs in a worker process."""
+    for world, split, label, i, file in jobs:
+        made = drawing(world, split, label, i, masks=False)
+        path = Path(file)
+        part = path.with_name(f".{path.stem}.{os.getpid()}.part")
+        try:
+            # No fsync: a picture lost with the power comes back empty or not at all, and either
+            # is drawn again next time.
+            Image.fromarray(made.pixels).save(part, format="JPEG", quality=_QUALITY)
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+    return len(jobs)
+
+
+def _unwritable(root: Path, error: OSError) -> SourceError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return SourceError(
+            f"Drawing the pictures of '{root.name}' needs about 50 MB, and the disk of {root} "
+            "is full. Free some space or choose another folder for images."
+        )
+    return SourceError(
+        f"The pictures of '{root.name}' must be drawn into {root}, which cannot be written "
+        f"({error.strerror}). Choose another folder for images."
+    )
