@@ -1,122 +1,43 @@
 """The nouns: what names a cache, what names a component in it, and what a reader gets to see.
 
-FeatureKey     everything that fixes the numbers; its digest names the cache folder
-ComponentKey   one kind of tensor; names a sub-folder
-Listing        images, classes, labels, splits; in no key, so relabelling re-encodes nothing
 FeatureSet     a cache opened for reading: lazy rows, labels, splits, texts
 TextBank       embedded class names, templates and descriptions
+
+Keys and listing stand in `featcache.keys` and can be had from here too.
 """
 
-import hashlib
-import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float16, Float32, Int64
 from torch import Tensor
 
-from featcache.errors import CacheError, MissingComponentError, UnknownNameError, UsageError
+from featcache.errors import CacheError, MissingComponentError, UnknownNameError
+from featcache.keys import NUMERICS, ComponentKey, FeatureKey, Listing, parse_component
 
-NUMERICS = 1
-"""Raised when our own code changes the numbers that a pass writes."""
+__all__ = [
+    "NUMERICS",
+    "TEXT_KINDS",
+    "ComponentKey",
+    "FeatureKey",
+    "FeatureSet",
+    "Listing",
+    "RowReader",
+    "TextBank",
+    "parse_component",
+    "unit",
+]
 
 TEXT_KINDS = ("name", "template", "description")
 """What a class anchor can be made of."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FeatureKey:
-    """Everything that fixes the numbers of a cache, and nothing that does not."""
-
-    architecture: str
-    """open_clip's name of the model, e.g. ViT-B-16-quickgelu; `tiny` for the embedded one."""
-    weights: str
-    """sha256 of the weights file; `unknown` for imported features, `random-<seed>` without any."""
-    activation: str
-    """quick_gelu, gelu or unknown: the same weights under the other one give other features."""
-    image_size: int
-    """Side of the square input in pixels; 0 for imported features."""
-    preprocessing: str
-    """How pixels become input, in one line, mean and deviation included."""
-    norms: str = "raw"
-    """raw: rows as the encoder gave them; unit: normalised before they reached us."""
-    numerics: int = NUMERICS
-
-    def digest(self) -> str:
-        """Return 12 hex digits that name the cache folder."""
-        return _digest(asdict(self))[:12]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ComponentKey:
-    """One kind of tensor in a cache: its recipe, not its rows."""
-
-    kind: str
-    """global, views, crops, patches, view_patches or text."""
-    recipe: str = ""
-    """The augmentation or the text digest: rrc50, cdfsl, ...; empty for global and patches."""
-    count: int = 0
-    """Views or crops of each image; 0 where the kind has no such axis."""
-    variant: str = ""
-    """Patch variant: clearclip, vanilla, maskclip; empty elsewhere."""
-    seed: int = 0
-    """Seed of the augmentation; 0 is the default stream."""
-    dtype: str = "float16"
-
-    @property
-    def folder(self) -> str:
-        """Name the sub-folder: global, patches.clearclip, views.rrc50-10, text.1a2b3c4d5e6f."""
-        parts = [self.kind, *(p for p in (self.variant, self.recipe) if p)]
-        name = ".".join(parts) + (f"-{self.count}" if self.count else "")
-        name += f"@{self.seed}" if self.seed else ""
-        return name if self.dtype == "float16" else f"{name}.{self.dtype}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Listing:
-    """The images of a data set in row order, and what is known of them now.
-
-    Rows are only ever appended: a photograph that is gone leaves its row without a split, so no
-    shard has to move. Row `i` of every component belongs to row `i` here.
-    """
-
-    dataset: str
-    root: str
-    """Where the images were; empty for imported features."""
-    classes: tuple[str, ...]
-    ids: Sequence[str]
-    hashes: Sequence[str]
-    """sha256 of each file's bytes, hex; `import:<row>` for imported features."""
-    labels: Int64[np.ndarray, " n"]
-    """Index into `classes`; -1 unlabelled."""
-    splits: Mapping[str, Int64[np.ndarray, " _"]]
-    """Split name -> its rows, ascending. Stored few-shot sets are splits named `train@K`."""
-    templates: tuple[str, ...] = ()
-    descriptions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    default_text: str = "template"
-    draws: str = "sampled"
-    """sampled: shots are drawn from train by seed; stored: the few-shot sets came with the data."""
-    notes: tuple[str, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def rows(self, split: str) -> Int64[np.ndarray, " r"]:
-        """Return the rows of one split.
-
-        Raises:
-            UnknownNameError: If the data set has no such split.
-        """
-        if split not in self.splits:
-            raise UnknownNameError("split", split, self.splits)
-        return self.splits[split]
-
-
+@runtime_checkable
 class RowReader(Protocol):
     """Rows of one component, as stored."""
 
@@ -287,39 +208,6 @@ class FeatureSet:
                 f"verify`, then extract again what it names."
             )
         return values.div_(norms)
-
-
-def parse_component(folder: str) -> ComponentKey:
-    """Read a component's folder name back into its key.
-
-    Raises:
-        UsageError: If the name is none that `ComponentKey.folder` could have written.
-    """
-    pattern = (
-        r"(?P<kind>global|views|crops|patches|view_patches|text)(?P<mid>(?:\.[a-z0-9]+)*?)"
-        r"(?:-(?P<count>[1-9][0-9]{0,5}))?(?:@(?P<seed>[0-9]{1,18}))?(?:\.(?P<dtype>float32|int8))?"
-    )
-    match = re.fullmatch(pattern, folder)
-    if match is None:
-        raise UsageError(
-            f"'{folder}' is not the name of a component; expected e.g. views.rrc50-10."
-        )
-    middle = [p for p in match["mid"].split(".") if p]
-    has_variant = match["kind"] in ("patches", "view_patches")
-    variant = middle.pop(0) if has_variant and middle else ""
-    return ComponentKey(
-        kind=match["kind"],
-        recipe=".".join(middle),
-        count=int(match["count"] or 0),
-        variant=variant,
-        seed=int(match["seed"] or 0),
-        dtype=match["dtype"] or "float16",
-    )
-
-
-def _digest(value: Mapping[str, object]) -> str:
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def unit(rows: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:

@@ -32,7 +32,7 @@ class Dataset:
     classes: tuple[str, ...]
     """One list for all splits, in label order, as read by a person; unique."""
     samples: tuple[Sample, ...]
-    """Ordered by split, then label, then id, so that row numbers never depend on the disk."""
+    """Ordered by split, label and id, or as the split file has them: never as the disk does."""
     templates: tuple[str, ...]
     """Sentences with one `{}` for the class name."""
     descriptions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

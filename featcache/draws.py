@@ -1,0 +1,193 @@
+"""Few-shot sampling, in the one place where it happens.
+
+Two kinds of data sets (`Listing.draws`):
+
+sampled   shots are drawn from `train` by seed with CoOp's recipe, so that on CoOp's split files
+          seeds 1-3 give exactly CoOp's images;
+stored    the few-shot sets came with the data, as splits `train@K`, and a seed changes nothing.
+"""
+
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Bool, Int64
+
+from featcache.errors import TaskError, UsageError
+from featcache.keys import Listing
+
+VAL_SHOTS = 4
+"""CoOp validates on at most this many images a class."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draw:
+    """The rows one repetition trains and selects on."""
+
+    train_rows: Int64[np.ndarray, " m"]
+    """Grouped by class, in the order drawn."""
+    val_rows: Int64[np.ndarray, " v"]
+    """Empty where the data set has no `val`."""
+    short: Mapping[str, int] = field(default_factory=dict)
+    """Class -> training images it has, for every class with fewer than asked for."""
+
+
+def draw(labels: Sequence[int], rows: Sequence[int], shots: int, rng: random.Random) -> list[int]:
+    """Draw `shots` rows a class; a class with fewer gives all it has.
+
+    Source: CoOp's released `generate_fewshot_dataset`: classes in order of first appearance, one
+    `sample` each, none for a class that gives everything.
+
+    Args:
+        labels: Class of each of `rows`, in the same order.
+        rows: What to draw from; the order matters, it is part of the recipe.
+        shots: Images a class.
+        rng: The stream; it moves on.
+    """
+    chosen: list[int] = []
+    for members in _by_class(labels, rows).values():
+        chosen += rng.sample(members, shots) if len(members) >= shots else members
+    return chosen
+
+
+def few_shot(
+    listing: Listing,
+    shots: int | None,
+    seed: int,
+    *,
+    val_shots: int | None = None,
+    usable: Bool[np.ndarray, " n"] | None = None,
+) -> Draw:
+    """Draw the support and the few-shot validation rows of one repetition.
+
+    Validation is drawn from the same stream after training, as CoOp does. Unusable images do not
+    shift the stream: the draw is made as if they were good, then each is replaced by the first
+    usable image of its class that was not drawn.
+
+    Args:
+        listing: Images, labels and splits.
+        shots: Images a class; None takes every image, of `train` and of `val`.
+        seed: Of the draw; without effect where draws are stored or `shots` is None.
+        val_shots: Validation images a class; None is `min(shots, 4)`.
+        usable: Rows whose image could be read; None trusts all.
+
+    Raises:
+        UsageError: If `shots` or `val_shots` is below one.
+        TaskError: If the data set has no labelled training images.
+    """
+    for name, value in (("shots", shots), ("val_shots", val_shots)):
+        if value is not None and value < 1:
+            raise UsageError(f"{name} must be at least 1, or 'all'. Got {value} instead.")
+    if val_shots is None and shots is not None:
+        val_shots = min(shots, VAL_SHOTS)
+    stored = listing.draws == "stored"
+    rng = None if stored else random.Random(seed)
+    train = _stored_set(listing, shots) if stored else _labelled(listing, "train")
+    if not len(train):
+        have = ", ".join(listing.splits) or "none"
+        raise TaskError(
+            f"Data set '{listing.dataset}' has no labelled training images to draw from; its "
+            f"splits are: {have}. Add a train folder, or use a method that needs no training."
+        )
+    train_rows = _choose(listing, train, shots, rng, usable)
+    val_rows = _choose(listing, _labelled(listing, "val"), val_shots, rng, usable)
+    return Draw(train_rows=train_rows, val_rows=val_rows, short=_short(listing, train_rows, shots))
+
+
+def few_shot_rows(
+    listing: Listing,
+    shots: int | None,
+    seeds: Iterable[int],
+    *,
+    usable: Bool[np.ndarray, " n"] | None = None,
+) -> Int64[np.ndarray, " r"]:
+    """Return every training row that a draw of up to `shots` images a class uses, ascending.
+
+    Draws of 1, 2, 4, ... images are no subsets of the largest one, so all of them are joined:
+    views computed for 16 shots then serve every smaller power of two as well.
+    """
+    ladder = [shots]
+    if shots is not None:
+        ladder += [1 << i for i in range(shots.bit_length()) if 1 << i < shots]
+    draws = [few_shot(listing, k, seed, usable=usable) for seed in seeds for k in ladder]
+    rows = [d.train_rows for d in draws]
+    union: Int64[np.ndarray, " r"] = np.unique(np.concatenate(rows)) if rows else _rows([])
+    return union
+
+
+def _stored_set(listing: Listing, shots: int | None) -> Int64[np.ndarray, " r"]:
+    """Return the set of that K, else the next larger one, else the largest there is."""
+    sets: dict[int, Int64[np.ndarray, " r"]] = {}
+    for name in listing.splits:
+        rows = _labelled(listing, name)
+        if name == "train" and len(rows):
+            sets.setdefault(int(np.bincount(listing.labels[rows]).max()), rows)
+        elif name.startswith("train@") and name[6:].isdecimal() and len(rows):
+            sets[int(name[6:])] = rows
+    if not sets:
+        return _rows([])
+    enough = [k for k in sets if shots is not None and k >= shots]
+    return sets[min(enough)] if enough else sets[max(sets)]
+
+
+def _choose(
+    listing: Listing,
+    rows: Int64[np.ndarray, " r"],
+    shots: int | None,
+    rng: random.Random | None,
+    usable: Bool[np.ndarray, " n"] | None,
+) -> Int64[np.ndarray, " m"]:
+    """Take `shots` rows a class: by the stream, or the first ones where there is none."""
+    if shots is None:
+        return rows if usable is None else rows[usable[rows]]
+    labels = listing.labels[rows].tolist()
+    if rng is None:
+        chosen = [
+            r for members in _by_class(labels, rows.tolist()).values() for r in members[:shots]
+        ]
+    else:
+        chosen = draw(labels, rows.tolist(), shots, rng)
+    if usable is not None and not usable[chosen].all():
+        chosen = _replace_unusable(chosen, labels, rows.tolist(), listing, usable)
+    return _rows(chosen)
+
+
+def _replace_unusable(
+    chosen: list[int],
+    labels: list[int],
+    rows: list[int],
+    listing: Listing,
+    usable: Bool[np.ndarray, " n"],
+) -> list[int]:
+    drawn = set(chosen)
+    spare = {
+        label: iter([r for r in members if r not in drawn and usable[r]])
+        for label, members in _by_class(labels, rows).items()
+    }
+    good = (r if usable[r] else next(spare[int(listing.labels[r])], None) for r in chosen)
+    return [r for r in good if r is not None]
+
+
+def _short(listing: Listing, rows: Int64[np.ndarray, " m"], shots: int | None) -> dict[str, int]:
+    if shots is None:
+        return {}
+    counts = np.bincount(listing.labels[rows], minlength=len(listing.classes)).tolist()
+    return {c: n for c, n in zip(listing.classes, counts, strict=True) if n < shots}
+
+
+def _labelled(listing: Listing, split: str) -> Int64[np.ndarray, " r"]:
+    rows = listing.splits.get(split, _rows([]))
+    labelled: Int64[np.ndarray, " r"] = rows[listing.labels[rows] >= 0]
+    return labelled
+
+
+def _by_class(labels: Sequence[int], rows: Sequence[int]) -> dict[int, list[int]]:
+    members: dict[int, list[int]] = {}
+    for label, row in zip(labels, rows, strict=True):
+        members.setdefault(label, []).append(row)
+    return members
+
+
+def _rows(rows: Sequence[int]) -> Int64[np.ndarray, " r"]:
+    return np.array(rows, dtype=np.int64)

@@ -1,0 +1,108 @@
+"""Image files below a folder: which names count, and what is never followed."""
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from featcache.errors import SourceError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+"""Of images, in any case; files of other names are ignored."""
+
+_EXPECTED_BESIDE = ("", ".txt", ".md", ".json", ".csv", ".tsv", ".db", ".ini", ".xml", ".html")
+"""Suffixes of files that lie beside images so often that nobody wants to hear of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFile:
+    """One image file that was found."""
+
+    id: str
+    """Path below the root with `/`; what does not print is escaped, so an id fits in one line."""
+    path: Path
+    folders: tuple[str, ...]
+    """The folders between the root and the file."""
+
+
+@dataclass(frozen=True, slots=True)
+class FoundImages:
+    """All images below one root, in the order of their names."""
+
+    images: tuple[ImageFile, ...]
+    notes: tuple[str, ...]
+    """What was left out, a sentence each."""
+
+
+def find_images(root: Path) -> FoundImages:
+    """Find every image below a resolved folder.
+
+    Hidden files are left out, and so are links that leave the root or lead in circles.
+
+    Raises:
+        SourceError: If a folder cannot be read.
+    """
+    walk = _Walk(root)
+    images = tuple(walk.images(root, (root,)))
+    return FoundImages(images, tuple(walk.notes()))
+
+
+def as_id(path: Path, root: Path) -> str:
+    """Return the path below the root with `/`, on one line whatever the name holds."""
+    text = path.relative_to(root).as_posix()
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+@dataclass(slots=True)
+class _Walk:
+    root: Path
+    links: list[str] = field(default_factory=list)
+    ignored: Counter[str] = field(default_factory=Counter)
+
+    def images(self, folder: Path, trail: tuple[Path, ...]) -> Iterator[ImageFile]:
+        names = folder.relative_to(self.root).parts
+        for entry in self._entries(folder):
+            path = Path(entry.path)
+            if entry.is_symlink() and not self._may_follow(path, trail):
+                self.links.append(as_id(path, self.root))
+            elif entry.is_dir():
+                yield from self.images(path, (*trail, path))
+            elif entry.name.lower().endswith(SUFFIXES):
+                yield ImageFile(as_id(path, self.root), path, names)
+            else:
+                self.ignored[path.suffix.lower()] += 1
+
+    def notes(self) -> Iterator[str]:
+        if self.links:
+            yield (
+                f"{len(self.links)} links lead out of {self.root.name}/, or in circles, and were "
+                f"not followed; the first is {self.links[0]}."
+            )
+        unusual = sorted(s for s in self.ignored if s not in _EXPECTED_BESIDE)
+        if unusual:
+            count = sum(self.ignored[s] for s in unusual)
+            yield f"{count} files were ignored for their suffix ({', '.join(unusual[:6])})."
+
+    def _entries(self, folder: Path) -> list[os.DirEntry[str]]:
+        try:
+            with os.scandir(folder) as found:
+                return sorted((e for e in found if not _is_hidden(e.name)), key=lambda e: e.name)
+        except OSError as error:
+            raise SourceError(
+                f"Folder {folder} could not be read ({error.strerror}); check its permissions."
+            ) from error
+
+    def _may_follow(self, link: Path, trail: tuple[Path, ...]) -> bool:
+        try:
+            target = link.resolve(strict=True)
+        except (OSError, RuntimeError):  # dangling, or a circle of links
+            return False
+        return target.is_relative_to(self.root) and not any(above == target for above in trail)
+
+
+def _is_hidden(name: str) -> bool:
+    """Tell whether a file manager hides the name or an archiver left it."""
+    return name.startswith(".") or name == "__MACOSX"

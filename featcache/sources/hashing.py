@@ -1,0 +1,104 @@
+"""Content hashes of image files, remembered by size and time of change in a small text file."""
+
+import hashlib
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from featcache.sources.base import Report, Sample
+
+RACY_SECONDS = 2.0
+"""A file changed this recently may change again within one tick of its clock: never remembered."""
+
+_BATCH = 64
+
+
+@dataclass(frozen=True, slots=True)
+class _Stat:
+    size: int
+    mtime_ns: int
+    sha256: str
+
+
+def hash_files(
+    samples: Sequence[Sample], known: Path | None, report: Report | None, workers: int
+) -> tuple[list[str], list[int]]:
+    """Hash every file that is not remembered.
+
+    Args:
+        samples: The files.
+        known: File of remembered hashes, brought up to date if it can be written; None without.
+        report: Told how many files are done.
+        workers: Threads that read.
+
+    Returns:
+        sha256 of each file in hex, empty for those that cannot be read, and the places of those.
+    """
+    remembered = {} if known is None else _read_known(known)
+    stats: dict[str, _Stat] = {}
+    unreadable: list[int] = []
+    starts = range(0, len(samples), _BATCH)
+    with ThreadPoolExecutor(workers) as pool:
+        batches = pool.map(lambda i: _hash_batch(samples[i : i + _BATCH], remembered), starts)
+        for start, batch in zip(starts, batches, strict=True):
+            for i, stat in enumerate(batch, start):
+                if stat is None:
+                    unreadable.append(i)
+                else:
+                    stats[samples[i].id] = stat
+            if report:
+                report("hashing images", min(start + _BATCH, len(samples)), len(samples))
+    if known is not None and stats != remembered:
+        _write_known(known, stats)
+    return [stats[s.id].sha256 if s.id in stats else "" for s in samples], unreadable
+
+
+def _hash_batch(samples: Sequence[Sample], remembered: Mapping[str, _Stat]) -> list[_Stat | None]:
+    return [_hash(sample, remembered.get(sample.id)) for sample in samples]
+
+
+def _hash(sample: Sample, before: _Stat | None) -> _Stat | None:
+    try:
+        now = sample.path.stat()
+        if before and (before.size, before.mtime_ns) == (now.st_size, now.st_mtime_ns):
+            return before
+        with sample.path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
+    return _Stat(now.st_size, now.st_mtime_ns, digest)
+
+
+def _read_known(path: Path) -> dict[str, _Stat]:
+    """Read what is remembered; a line that is not whole is forgotten, and its file hashed again."""
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return {}
+    known: dict[str, _Stat] = {}
+    for line in lines:
+        match line.split("\t"):
+            case [digest, size, mtime_ns, image_id] if (
+                len(digest) == 64 and size.isdecimal() and mtime_ns.isdecimal()
+            ):
+                known[image_id] = _Stat(int(size), int(mtime_ns), digest)
+    return known
+
+
+def _write_known(path: Path, stats: Mapping[str, _Stat]) -> None:
+    """Remember hashes; losing them costs time only, so nothing is raised where it fails."""
+    settled = (time.time() - RACY_SECONDS) * 1e9
+    lines = [
+        f"{s.sha256}\t{s.size}\t{s.mtime_ns}\t{image_id}\n"
+        for image_id, s in stats.items()
+        if s.mtime_ns < settled
+    ]
+    aside = path.with_name(f".{path.name}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside.write_text("".join(lines), encoding="utf-8")
+        aside.replace(path)
+    except OSError:
+        aside.unlink(missing_ok=True)

@@ -1,0 +1,172 @@
+"""From a data set to row numbers: which row an image has, found again by its content.
+
+Rows are matched by sha256 of the file's bytes, so that renaming, relabelling or another split
+re-encodes nothing. Rows are append-only: new or changed images get new rows, and an image that is
+gone keeps its row but loses its split.
+"""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int64
+
+from featcache.errors import SourceError
+from featcache.keys import Listing
+from featcache.sources.base import Dataset, Report, Sample
+from featcache.sources.hashing import hash_files
+
+
+def build_listing(
+    dataset: Dataset,
+    previous: Listing | None = None,
+    *,
+    moved: bool = False,
+    known: Path | None = None,
+    report: Report | None = None,
+    workers: int = 8,
+) -> Listing:
+    """Give every image of a data set its row.
+
+    Args:
+        dataset: What the source found now.
+        previous: The listing of an earlier pass, whose rows are kept.
+        moved: Whether another root under the same name is meant to be the same data set.
+        known: File that remembers hashes by size and time of change; written if it can be.
+        report: Told how many files are hashed.
+        workers: Threads that read.
+
+    Raises:
+        SourceError: If the data set is empty, or another one under the same name was cached.
+    """
+    if not dataset.samples:
+        raise SourceError(f"Data set '{dataset.name}' at {dataset.root} has no images.")
+    if previous is not None:
+        _check_root(dataset, previous, moved)
+    hashes, unreadable = hash_files(dataset.samples, known, report, workers)
+    stand_ins = _stand_ins([dataset.samples[i].id for i in unreadable], previous)
+    for i, stand_in in zip(unreadable, stand_ins, strict=True):
+        hashes[i] = stand_in
+    rows = _match(dataset.samples, hashes, previous)
+    if previous and previous.root != str(dataset.root) and min(rows) >= len(previous):
+        raise SourceError(
+            f"None of the {len(rows)} images in {dataset.root} is one of the {len(previous)} from "
+            f"{previous.root}, so nothing has moved; give the new ones a name with --name."
+        )
+    notes = [*_unreadable_notes(dataset, unreadable), *_copy_notes(dataset.samples, hashes)]
+    return _listing(dataset, previous, rows, hashes, tuple(notes))
+
+
+def _check_root(dataset: Dataset, previous: Listing, moved: bool) -> None:
+    if moved or previous.root == str(dataset.root):
+        return
+    was = f"was read from {previous.root}" if previous.root else "holds imported features"
+    raise SourceError(
+        f"Data set '{dataset.name}' {was}, and {dataset.root} is another folder. Add --moved if "
+        f"these are the same images, or give these a name of their own with --name."
+    )
+
+
+def _stand_ins(ids: Sequence[str], previous: Listing | None) -> list[str]:
+    """Return a hash for each file that cannot be read: its last known one, else one of its own."""
+    last: dict[str, str] = {}
+    if ids and previous is not None:
+        last = dict(zip(previous.ids, previous.hashes, strict=True))
+    return [last.get(i) or hashlib.sha256(f"unreadable:{i}".encode()).hexdigest() for i in ids]
+
+
+def _match(samples: Sequence[Sample], hashes: Sequence[str], previous: Listing | None) -> list[int]:
+    """Return the row of each sample: an old one of equal content, of equal id first, or a new."""
+    ids = [] if previous is None else list(previous.ids)
+    old = [] if previous is None else list(previous.hashes)
+    free: defaultdict[str, list[int]] = defaultdict(list)
+    exact = {pair: row for row, pair in enumerate(zip(old, ids, strict=True))}
+    rows = [exact.get((h, s.id), -1) for s, h in zip(samples, hashes, strict=True)]
+    taken = set(rows)
+    for row in reversed(range(len(old))):
+        if row not in taken:
+            free[old[row]].append(row)
+    new = len(old)
+    for i, content in enumerate(hashes):
+        if rows[i] < 0 and free.get(content):
+            rows[i] = free[content].pop()
+        elif rows[i] < 0:
+            rows[i], new = new, new + 1
+    return rows
+
+
+def _listing(
+    dataset: Dataset,
+    previous: Listing | None,
+    rows: Sequence[int],
+    hashes: Sequence[str],
+    notes: tuple[str, ...],
+) -> Listing:
+    old = 0 if previous is None else len(previous)
+    n = max(old, max(rows) + 1)
+    ids: list[str] = [""] * n
+    contents: list[str] = [""] * n
+    labels = np.full(n, -1, dtype=np.int64)
+    splits: defaultdict[str, list[int]] = defaultdict(list)
+    for row, sample, content in zip(rows, dataset.samples, hashes, strict=True):
+        ids[row], contents[row], labels[row] = sample.id, content, sample.label
+        splits[sample.split].append(row)
+    if previous is not None:
+        _keep_gone(previous, ids, contents)
+    return Listing(
+        dataset=dataset.name,
+        root=str(dataset.root),
+        classes=dataset.classes,
+        ids=tuple(ids),
+        hashes=tuple(contents),
+        labels=labels,
+        splits={name: _rows(splits[name]) for name in dataset.splits()},
+        templates=dataset.templates,
+        descriptions=dataset.descriptions,
+        default_text=dataset.default_text,
+        notes=(*dataset.notes, *notes),
+    )
+
+
+def _keep_gone(previous: Listing, ids: list[str], contents: list[str]) -> None:
+    """Fill the rows whose image is gone, under an id that nothing else has."""
+    present = set(ids)
+    for row, (image_id, content) in enumerate(zip(previous.ids, previous.hashes, strict=True)):
+        if contents[row]:
+            continue
+        while image_id in present:  # its name was given to another image
+            image_id = f"{image_id}#{content[:8]}"
+        present.add(image_id)
+        ids[row], contents[row] = image_id, content
+
+
+def _rows(rows: Sequence[int]) -> Int64[np.ndarray, " r"]:
+    return np.array(rows, dtype=np.int64)
+
+
+def _unreadable_notes(dataset: Dataset, unreadable: Sequence[int]) -> list[str]:
+    if not unreadable:
+        return []
+    first = dataset.samples[unreadable[0]].id
+    return [f"{len(unreadable)} files could not be read; the first is {first}."]
+
+
+def _copy_notes(samples: Sequence[Sample], hashes: Sequence[str]) -> list[str]:
+    """Name images with the same bytes, worst first: they tell a test what training saw."""
+    first: dict[str, Sample] = {}
+    pairs = [
+        (first[content], sample)
+        for sample, content in zip(samples, hashes, strict=True)
+        if first.setdefault(content, sample) is not sample
+    ]
+    if not pairs:
+        return []
+    pairs.sort(key=lambda p: (p[0].split == p[1].split, p[0].label == p[1].label))
+    across = sum(a.split != b.split for a, b in pairs)
+    apart = sum(a.label != b.label for a, b in pairs)
+    return [
+        f"{len(pairs)} images are byte for byte copies of another, {across} of them in another "
+        f"split and {apart} in another class; the first is {pairs[0][1].id} = {pairs[0][0].id}."
+    ]

@@ -1,0 +1,80 @@
+"""From what the user calls a data set to its images: `folder:PATH` or a name."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from featcache.errors import UnknownNameError, UsageError
+from featcache.sources.base import Dataset, Report
+from featcache.sources.named import NamedDataset, datasets
+
+
+def open_dataset(
+    spec: str,
+    *,
+    root: Path,
+    name: str | None = None,
+    dataset_root: Path | None = None,
+    download: bool = True,
+    report: Report | None = None,
+) -> Dataset:
+    """List the images of a data set, drawing or downloading them where that is needed.
+
+    Args:
+        spec: `folder:PATH`, or one of `featcache datasets`.
+        root: Of the caches; named data sets keep their images in `root/images`.
+        name: What to call it instead of its own name.
+        dataset_root: Where the files of a named data set already are.
+        download: Whether missing files may be fetched.
+        report: Told of drawing and downloading.
+
+    Raises:
+        UnknownNameError: If no data set has that name.
+        SourceError: If the images cannot be listed.
+    """
+    if name is not None and not name.strip():
+        raise UsageError("--name needs at least one letter. Got an empty name instead.")
+    kind, colon, rest = spec.partition(":")
+    if kind == "folder" and colon:
+        if dataset_root is not None:
+            raise UsageError("--dataset-root is for named data sets; folder:PATH has its own path.")
+        from featcache.sources.folder import open_folder
+
+        if not rest:
+            raise UsageError("folder: needs a path, e.g. --dataset folder:photos/")
+        return open_folder(Path(rest), name)
+    dataset = _open_named(find(spec), root / "images", dataset_root, download, report)
+    return dataset if name is None else replace(dataset, name=name)
+
+
+def find(name: str) -> NamedDataset:
+    """Look a named data set up.
+
+    Raises:
+        UnknownNameError: If there is none of that name.
+    """
+    known = {d.name: d for d in datasets()}
+    if name in known:
+        return known[name]
+    if Path(name).expanduser().is_dir():
+        raise UsageError(f"'{name}' is a folder, not a name; write --dataset folder:{name}")
+    raise UnknownNameError(
+        "data set", name, known, "For images of your own write --dataset folder:PATH."
+    )
+
+
+def _open_named(
+    spec: NamedDataset,
+    images: Path,
+    dataset_root: Path | None,
+    download: bool,
+    report: Report | None,
+) -> Dataset:
+    if spec.kind == "drawn":
+        from featcache.sources.fieldguide.world import open_world
+
+        return open_world(spec.name, dataset_root or images, report=report)
+    from featcache.sources.torchvision import open_torchvision
+
+    # Nothing is downloaded into a folder that the user named.
+    may = download and dataset_root is None
+    return open_torchvision(spec, dataset_root or images, download=may, report=report)

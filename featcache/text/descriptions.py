@@ -1,0 +1,112 @@
+"""Descriptions of classes from a file: `{class: [descriptor, ...]}`, as DCLIP and LaZSL share them.
+
+A descriptor that ends with a full stop is a sentence of its own. Any other is a phrase that is put
+behind the class name: "goldfish, which has a long tail." The link word follows LaZSL's released
+code, but looks at the whole first word: there every phrase that begins with the letter a, such as
+"antennae", is taken for "a ..." and linked with "which is".
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from featcache.errors import UsageError
+from featcache.text.templates import clean_name
+
+_VERBS = ("has", "have", "is", "are", "often", "typically", "usually", "may", "can")
+
+Descriptions = dict[str, tuple[str, ...]]
+"""Class name -> sentences."""
+
+
+def read_descriptions(path: Path) -> Descriptions:
+    """Read a JSON file of descriptors, as they stand; empty ones are dropped.
+
+    Raises:
+        UsageError: If it cannot be read or is not of the form `{class: [descriptor, ...]}`.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_no_repeats)
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError(
+            f"Descriptions could not be read from {path} ({error}); expected JSON of the form "
+            f'{{"class": ["descriptor", ...]}}.'
+        ) from error
+    if not isinstance(content, dict) or not content:
+        raise UsageError(f'{path} is not of the form {{"class": ["descriptor", ...]}}.')
+    found: Descriptions = {}
+    for name, descriptors in content.items():
+        if not isinstance(descriptors, list) or not all(isinstance(d, str) for d in descriptors):
+            raise UsageError(
+                f"The descriptors of '{name}' in {path} are no list of strings; expected "
+                f'"{name}": ["descriptor", ...].'
+            )
+        found[name] = tuple(dict.fromkeys(d.strip() for d in descriptors if d.strip()))
+    return found
+
+
+def match_descriptions(
+    found: Mapping[str, Iterable[str]], classes: Iterable[str]
+) -> tuple[Descriptions, list[str]]:
+    """Give each class its descriptions as sentences; names match whatever their case and `_`.
+
+    Returns:
+        Class -> sentences for the classes that have any, and what did not match, a sentence each.
+
+    Raises:
+        UsageError: If two names in the file mean one class, or no class has descriptions.
+    """
+    by_key: dict[str, str] = {}
+    for name in found:
+        other = by_key.setdefault(_key(name), name)
+        if other != name:
+            raise UsageError(f"Descriptions name '{other}' and '{name}', which are one class.")
+    wanted = {_key(c): c for c in classes}
+    matched = {
+        c: tuple(sentence(c, d) for d in found[by_key[key]])
+        for key, c in wanted.items()
+        if key in by_key and found[by_key[key]]
+    }
+    if not matched:
+        raise UsageError(
+            f"No class has descriptions: the file names {_some(found)}, the data set has "
+            f"{_some(wanted.values())}. Name the classes in the file as `featcache info` does."
+        )
+    missing = [c for c in wanted.values() if c not in matched]
+    extra = [name for key, name in by_key.items() if key not in wanted]
+    notes = [f"No descriptions for {_some(missing)}."] if missing else []
+    notes += [f"Descriptions of no class here: {_some(extra)}."] if extra else []
+    return matched, notes
+
+
+def sentence(name: str, descriptor: str) -> str:
+    """Make a descriptor a sentence that can be encoded."""
+    text = descriptor.strip()
+    if text.endswith("."):
+        return text
+    first = text.split(maxsplit=1)[0].lower()
+    if first in _VERBS:
+        link = "which "
+    elif first in ("a", "an", "used"):
+        link = "which is "
+    else:
+        link = "which has "
+    return f"{name}, {link}{text}."
+
+
+def _key(name: str) -> str:
+    return clean_name(name.replace("-", " ")).casefold()
+
+
+def _some(names: Iterable[str]) -> str:
+    listed = list(names)
+    more = f" and {len(listed) - 5} more" if len(listed) > 5 else ""
+    return ", ".join(f"'{n}'" for n in listed[:5]) + more
+
+
+def _no_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        twice = next(k for i, (k, _) in enumerate(pairs) if k in dict(pairs[:i]))
+        raise ValueError(f"'{twice}' stands there twice")
+    return table

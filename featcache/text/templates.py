@@ -1,0 +1,56 @@
+"""Templates: sentences with one `{}` for the class name, checked before anything is encoded."""
+
+import unicodedata
+from pathlib import Path
+
+from featcache.errors import UsageError
+
+DEFAULT_TEMPLATES = ("a photo of a {}.",)
+"""For folders of photographs that come without words of their own."""
+
+
+def clean_name(folder: str) -> str:
+    """Make a folder's name readable: underscores become spaces, spaces are single."""
+    return " ".join(unicodedata.normalize("NFC", folder).replace("_", " ").split())
+
+
+def check_template(template: str) -> str:
+    """Return the template, stripped, if it has exactly one `{}` and no other brace.
+
+    Raises:
+        UsageError: Otherwise.
+    """
+    text = template.strip()
+    if text.count("{}") != 1 or text.count("{") != 1 or text.count("}") != 1:
+        raise UsageError(
+            f"A template has exactly one {{}} for the class name. Got '{text}'; write e.g. "
+            f"'a photo of a {{}}.'"
+        )
+    return text
+
+
+def fill(template: str, name: str) -> str:
+    """Put a class name into a template; braces in the name stay as they are."""
+    return template.replace("{}", name)
+
+
+def read_templates(path: Path) -> tuple[str, ...]:
+    """Read a file of templates, one a line; empty lines and lines starting with # are skipped.
+
+    Raises:
+        UsageError: If the file cannot be read, holds no template, or a line is none.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(
+            f"Templates could not be read from {path} ({error}); expected a UTF-8 text file with "
+            f"one template a line."
+        ) from error
+    kept = [line for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    if not kept:
+        raise UsageError(f"{path} holds no template; write one a line, e.g. 'a photo of a {{}}.'")
+    try:
+        return tuple(dict.fromkeys(check_template(line) for line in kept))
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from error

@@ -1,0 +1,153 @@
+import math
+from collections.abc import Callable
+from typing import Any
+
+import open_clip
+import pytest
+import torch
+from torch import Tensor
+
+from featcache.backbones import patches
+
+TOWERS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "layer scale": {"ls_init_value": 0.3},
+    "average pool": {"pool_type": "avg"},
+    "no ln_pre": {"no_ln_pre": True},
+    "normed queries": {"qk_norm": True},
+    "normformer": {
+        "scale_heads": True,
+        "scale_attn_inner": True,
+        "scale_attn": True,
+        "scale_fc": True,
+    },
+    "one block": {"layers": 1},
+}
+
+
+def naive(visual: Any, h: Tensor, variant: str) -> Tensor:
+    """Equations (1) to (4) for one image, head by head and row by row, in float64."""
+    block, attn = visual.transformer.resblocks[-1], visual.transformer.resblocks[-1].attn
+    width = h.shape[-1] // attn.num_heads
+    y = block.ln_1(h)
+    q, k, v = (y @ attn.in_proj_weight.T + attn.in_proj_bias).chunk(3, -1)
+    if variant == "clearclip":
+        k = q
+    rows = torch.zeros_like(h)
+    for head in range(attn.num_heads):
+        at = slice(head * width, (head + 1) * width)
+        for i in range(len(h)):
+            weights = torch.tensor([math.exp(q[i, at] @ r / math.sqrt(width)) for r in k[:, at]])
+            weights /= weights.sum()
+            rows[i, at] = v[i, at] if variant == "maskclip" else weights.double() @ v[:, at]
+    z = block.ls_1(rows @ attn.out_proj.weight.T + attn.out_proj.bias)
+    if variant == "vanilla":
+        z = h + z
+        z = z + block.ls_2(block.mlp(block.ln_2(z)))
+    return visual.ln_post(z)[1:] @ visual.proj  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("variant", patches.VARIANTS)
+@pytest.mark.parametrize("tower", ["plain", "layer scale", "average pool"])
+def test_patches_equal_naive_loops(make_clip: Callable[..., Any], tower: str, variant: str) -> None:
+    visual = make_clip(**TOWERS[tower]).double().visual
+    pixels = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    output = visual.forward_intermediates(
+        pixels, indices=[1], output_fmt="NLC", output_extra_tokens=True
+    )
+    h = torch.cat([output["image_intermediates_prefix"][0], output["image_intermediates"][0]], 1)
+    visual, pixels = visual.float(), pixels.float()
+    _, found = patches.vit_features(visual, pixels, [variant], torch.float32)
+    visual = visual.double()
+    expected = torch.stack([naive(visual, row, variant) for row in h])
+    torch.testing.assert_close(found[variant].double(), expected, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("tower", TOWERS)
+def test_global_and_vanilla_equal_open_clip(make_clip: Callable[..., Any], tower: str) -> None:
+    model = make_clip(**TOWERS[tower])
+    pixels = torch.randn(3, 3, 32, 32)
+    found, rows = patches.vit_features(model.visual, pixels, patches.VARIANTS, torch.float32)
+    assert torch.allclose(found, model.encode_image(pixels), atol=1e-5)
+    model.visual.output_tokens = True
+    _, tokens = model.visual(pixels)
+    assert torch.allclose(rows["vanilla"], tokens @ model.visual.proj, atol=1e-5)
+
+
+@pytest.mark.parametrize("pool_type", ["tok", "avg"])
+def test_global_has_the_same_bits_whatever_is_asked_beside_it(
+    make_clip: Callable[..., Any], pool_type: str
+) -> None:
+    visual = make_clip(pool_type=pool_type).visual
+    pixels = torch.randn(4, 3, 32, 32)
+    alone, nothing = patches.vit_features(visual, pixels, [], torch.float32)
+    for variants in (["maskclip"], ["clearclip"], list(patches.VARIANTS)):
+        beside, rows = patches.vit_features(visual, pixels, variants, torch.float32)
+        assert torch.equal(alone, beside)
+        assert list(rows) == variants
+    assert nothing == {}
+
+
+def test_value_path_is_attention_with_the_identity(make_clip: Callable[..., Any]) -> None:
+    """Queries so sharp that each token attends to itself: clearclip becomes maskclip."""
+    visual = make_clip().visual
+    attn = visual.transformer.resblocks[-1].attn
+    width = attn.in_proj_weight.shape[1]
+    attn.in_proj_weight.data[:width] *= 1e3
+    pixels = torch.randn(2, 3, 32, 32)
+    _, rows = patches.vit_features(visual, pixels, ["clearclip", "maskclip"], torch.float32)
+    close = torch.cosine_similarity(rows["clearclip"], rows["maskclip"], dim=-1) > 0.9999
+    assert close.float().mean() > 0.5  # a longer query nearby may still win over its own
+
+
+def test_resnet_gives_encode_image_and_values() -> None:
+    torch.manual_seed(0)
+    model = open_clip.model.CLIP(
+        16,
+        {"layers": [1, 1, 1, 1], "width": 16, "image_size": 64, "patch_size": None},
+        {"context_length": 8, "vocab_size": 64, "width": 16, "heads": 2, "layers": 1},
+    ).eval()
+    model.requires_grad_(False)
+    for name, parameter in model.visual.named_parameters():
+        if name.endswith("bn3.weight"):  # zero at first, so that half the net is not there
+            parameter.fill_(0.5)
+    pixels = torch.randn(2, 3, 64, 64)
+    found, rows = patches.resnet_features(model.visual, pixels, ["maskclip"], torch.float32)
+    assert torch.allclose(found, model.encode_image(pixels), atol=1e-5)
+    f = model.visual.forward_intermediates(pixels, indices=[4])["image_intermediates"][0]
+    pool = model.visual.attnpool
+    values = [
+        [pool.c_proj(pool.v_proj(f[n, :, i, j])) for i in (0, 1) for j in (0, 1)] for n in (0, 1)
+    ]
+    expected = torch.stack([torch.stack(row) for row in values])
+    assert torch.allclose(rows["maskclip"], expected, atol=1e-5)
+    alone, _ = patches.resnet_features(model.visual, pixels, [], torch.float32)
+    assert torch.equal(alone, found)
+
+
+@pytest.mark.parametrize("tower", ["plain", "layer scale", "normed queries", "normformer"])
+def test_bf16_keeps_the_direction(make_clip: Callable[..., Any], tower: str) -> None:
+    visual = make_clip(**TOWERS[tower]).visual
+    pixels = torch.randn(16, 3, 32, 32)
+    exact, rows = patches.vit_features(visual, pixels, patches.VARIANTS, torch.float32)
+    patches.lower_weights(visual, torch.bfloat16)
+    found, lowered = patches.vit_features(visual, pixels, patches.VARIANTS, torch.bfloat16)
+    assert found.dtype is torch.float32
+    assert not torch.equal(found, exact)
+    assert torch.cosine_similarity(found, exact).min() > 0.999
+    for variant in patches.VARIANTS:
+        cosine = torch.cosine_similarity(lowered[variant], rows[variant], dim=-1)
+        assert cosine.min() > 0.998  # 24 dimensions forgive less than 512
+        assert cosine.mean() > 0.9998
+
+
+@pytest.mark.parametrize(
+    "vision",
+    [{"attentional_pool": True, "attn_pooler_heads": 2}, {"final_ln_after_pool": True}],
+)
+def test_towers_that_pool_otherwise_have_none(
+    make_clip: Callable[..., Any], vision: dict[str, Any]
+) -> None:
+    visual = make_clip(**vision).visual
+    assert patches.variants_of(visual) == ()
+    assert patches.reader_of(visual) is None

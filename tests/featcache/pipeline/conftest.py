@@ -1,0 +1,112 @@
+"""A backbone of one matrix, and photographs of a few pixels."""
+
+import hashlib
+import io
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from featcache.types import FeatureKey
+
+
+class FakeBackbone:
+    """Means of a 4 x 4 grid, projected; patches are the means of a 2 x 2 grid."""
+
+    name = "fake"
+    image_size = 32
+    dim = 16
+    patches = 4
+    variants: tuple[str, ...] = ("clearclip", "vanilla")
+    mean = (0.5, 0.4, 0.3)
+    std = (0.2, 0.25, 0.3)
+    resize_mode = "shortest"
+    interpolation = "bicubic"
+    logit_scale = 100.0
+    logit_bias = 0.0
+    gflops = 0.5
+
+    def __init__(self, compute: str = "fp32") -> None:
+        self.device = torch.device("cpu")
+        self.compute_dtype = torch.bfloat16 if compute == "bf16" else torch.float32
+        self.key = FeatureKey(
+            architecture="fake",
+            weights="random-0",
+            activation="gelu",
+            image_size=32,
+            preprocessing="shortest bicubic",
+        )
+        generator = torch.Generator().manual_seed(0)
+        self.wide = torch.randn(48, 16, generator=generator)
+        self.narrow = torch.randn(3, 16, generator=generator)
+        self.batches: list[int] = []
+        self.images = 0
+        self.scale = 1.0
+        self.on_batch: Callable[[int], None] = lambda _: None
+
+    def encode_images(
+        self, pixels: Tensor, variants: Sequence[str] = ()
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        self.batches.append(len(pixels))
+        self.on_batch(len(self.batches))
+        grid = torch.nn.functional.adaptive_avg_pool2d(pixels, 4).flatten(1)
+        patches = torch.nn.functional.adaptive_avg_pool2d(pixels, 2).flatten(2).transpose(1, 2)
+        rows = {v: (patches + i) @ self.narrow for i, v in enumerate(variants)}
+        return self.scale * grid @ self.wide, rows
+
+    def encode_texts(self, texts: Sequence[str]) -> Tensor:
+        seeds = [int(hashlib.sha256(t.encode()).hexdigest()[:8], 16) for t in texts]
+        rows = [torch.randn(16, generator=torch.Generator().manual_seed(s)) for s in seeds]
+        return torch.stack(rows)
+
+    def truncated(self, texts: Sequence[str]) -> int:
+        return sum(len(t) > 200 for t in texts)
+
+
+@pytest.fixture
+def backbone() -> FakeBackbone:
+    return FakeBackbone()
+
+
+def picture(seed: int, size: tuple[int, int] = (60, 44)) -> Image.Image:
+    """Smooth colours, so that JPEG keeps them."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (4, 5, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
+
+
+def encoded(image: Image.Image, format_: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format_, **options)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def make_picture() -> Callable[..., Image.Image]:
+    return picture
+
+
+@pytest.fixture
+def encode_picture() -> Callable[..., bytes]:
+    return encoded
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three classes, 22 images, in train, val and test."""
+    root = tmp_path / "zoo"
+    seed = 0
+    for split, each in (("train", 4), ("val", 1), ("test", 2)):
+        for name in ("ant", "bee", "cat"):
+            where = root / split / name
+            where.mkdir(parents=True)
+            for i in range(each):
+                seed += 1
+                size = (40 + 3 * i, 60 - 2 * seed % 20)
+                picture(seed, size).save(where / f"{i}.jpg", quality=95)
+    picture(99).save(root / "train" / "ant" / "extra.png")
+    return root

@@ -1,0 +1,365 @@
+"""Whole extractions of tiny folders, with everything that can go wrong with files."""
+
+import json
+import shutil
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from featcache.errors import CacheError, SourceError, UsageError
+from featcache.pipeline import passes, plan, run
+from featcache.pipeline.run import Progress, Request, Summary, extract
+from featcache.store.cache import Cache
+
+Make = Callable[..., Image.Image]
+
+
+@pytest.fixture
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four rows a shard, so that the few images make several."""
+    monkeypatch.setattr(plan, "shard_rows_for", lambda *_: 4)
+
+
+@pytest.fixture
+def ask(
+    folder: Path, tmp_path: Path, backbone: Any, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Summary]:
+    """Extract the folder with the fake backbone; keyword arguments change the request."""
+
+    def load(name: str, *, compute: str = "auto", **_: object) -> Any:
+        backbone.loaded = compute
+        return backbone
+
+    monkeypatch.setattr(run, "load_backbone", load)
+
+    def call(
+        progress: Callable[[Progress], None] | None = None,
+        say: Callable[[str], None] | None = None,
+        **changes: Any,
+    ) -> Summary:
+        request = Request(
+            dataset=f"folder:{folder}", backbone="fake", root=tmp_path / "cache", micro_batch=4
+        )
+        return extract(replace(request, **changes), progress=progress, say=say)
+
+    return call
+
+
+def shards(path: Path) -> dict[str, bytes]:
+    return {str(f.relative_to(path)): f.read_bytes() for f in sorted(path.glob("*/*.h5"))}
+
+
+def test_a_whole_extraction(ask: Any, backbone: Any, folder: Path) -> None:
+    said: list[str] = []
+    seen: list[Progress] = []
+    summary = ask(progress=seen.append, say=said.append)
+    assert summary.images == 22
+    assert summary.encoded == {"global": 22, "patches.clearclip": 22}
+    assert summary.complete
+    assert set(backbone.batches) == {4}
+    assert any("22 images" in s for s in said)
+    assert (seen[-1].stage, seen[-1].done, seen[-1].total) == ("encode", 22, 22)
+    assert seen[-1].binding in ("decode", "encode", "write")
+    features = Cache.open(summary.path).feature_set()
+    assert sorted(features.listing.splits) == ["test", "train", "val"]
+    assert features.rows("global", np.arange(22)).shape == (22, 16)
+    assert features.rows("patches.clearclip", np.array([3, 1])).shape == (2, 4, 16)
+    assert features.text is not None
+    assert features.text.classes == ("ant", "bee", "cat")
+    assert json.loads(json.dumps(summary.to_json()))["images"] == 22
+    assert any("Encoded 22 images" in s for s in summary.sentences())
+
+
+def test_rows_are_what_the_backbone_says_of_each_image(ask: Any, backbone: Any) -> None:
+    summary = ask()
+    features = Cache.open(summary.path).feature_set()
+    from featcache.pipeline.encode import Encoder
+    from featcache.pipeline.views import Preprocess, central_view
+
+    encoder = Encoder(backbone, 4)
+    root = Path(features.listing.root)
+    for row, name in enumerate(features.listing.ids):
+        with Image.open(root / name) as image:
+            picture = central_view(image.convert("RGB"), Preprocess.of(backbone))
+        expected = encoder.start([picture], ()).wait()["global"]
+        np.testing.assert_array_equal(features.rows("global", np.array([row])).numpy(), expected)
+
+
+def test_asking_again_encodes_nothing_and_a_new_component_itself_only(
+    ask: Any, backbone: Any
+) -> None:
+    ask(patches="none")
+    backbone.batches.clear()
+    again = ask(patches="none")
+    assert backbone.batches == []
+    assert again.encoded == {}
+    assert again.held == {"global": 22}
+    assert any("Nothing to encode" in s for s in again.sentences())
+    more = ask(patches="clearclip,vanilla")
+    assert more.encoded == {"patches.clearclip": 22, "patches.vanilla": 22}
+
+
+def test_new_photographs_are_encoded_alone(ask: Any, folder: Path, make_picture: Make) -> None:
+    first = ask()
+    before = shards(first.path)
+    make_picture(500).save(folder / "train" / "bee" / "new.png")
+    second = ask()
+    assert second.encoded == {"global": 1, "patches.clearclip": 1}
+    after = shards(second.path)
+    assert {k: after[k] for k in before} == before
+    assert Cache.open(second.path).feature_set().listing.ids[22] == "train/bee/new.png"
+
+
+def test_relabelling_encodes_nothing_but_new_words(ask: Any, folder: Path, backbone: Any) -> None:
+    ask()
+    backbone.batches.clear()
+    for split in ("train", "val", "test"):
+        (folder / split / "bee").rename(folder / split / "wasp")
+    summary = ask()
+    assert backbone.batches == []
+    assert summary.text
+    text = Cache.open(summary.path).text()
+    assert text is not None
+    assert text.classes == ("ant", "cat", "wasp")
+
+
+@pytest.mark.usefixtures("small_shards")
+@pytest.mark.parametrize("at", [1, 2, 5, 9])
+def test_an_interrupted_pass_goes_on_and_leaves_the_same_bytes(
+    ask: Any, backbone: Any, tmp_path: Path, at: int
+) -> None:
+    whole = ask(views=3, root=tmp_path / "whole")
+    threads = threading.active_count()
+
+    def interrupt(batch: int) -> None:
+        if batch == at:
+            raise KeyboardInterrupt
+
+    backbone.batches.clear()
+    backbone.on_batch = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        ask(views=3)
+    assert threading.active_count() == threads
+    backbone.on_batch = lambda _: None
+    resumed = ask(views=3)
+    assert resumed.complete
+    assert shards(resumed.path) == shards(whole.path)
+    assert len(shards(whole.path)) > 10
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_finished_shards_survive_and_are_not_encoded_again(
+    ask: Any, backbone: Any, tmp_path: Path
+) -> None:
+    backbone.on_batch = lambda batch: (_ for _ in ()).throw(KeyboardInterrupt()) if batch == 5 else 0
+    with pytest.raises(KeyboardInterrupt):
+        ask(patches="none")
+    (path,) = (tmp_path / "cache" / "zoo").iterdir()
+    kept = shards(path)
+    assert kept
+    backbone.on_batch = lambda _: None
+    summary = ask(patches="none")
+    assert summary.encoded["global"] == 22 - 4 * len(kept)
+    assert kept.items() <= shards(path).items()
+
+
+def test_limit_takes_all_splits_and_classes_and_the_rest_comes_later(ask: Any) -> None:
+    some = ask(limit=9)
+    assert some.encoded["global"] == 9
+    assert not some.complete
+    listing = Cache.open(some.path).feature_set().listing
+    reader = Cache.open(some.path).rows("global").present()
+    taken = {(s, int(listing.labels[r])) for s, rows in listing.splits.items() for r in rows
+             if reader[r]}  # fmt: skip
+    assert len(taken) == 9
+    rest = ask()
+    assert rest.encoded["global"] == 13
+    assert rest.complete
+
+
+def test_a_forecast_leaves_no_trace(ask: Any, backbone: Any, tmp_path: Path) -> None:
+    forecast = ask(dry_run=True)
+    assert forecast.encoded == {"global": 22, "patches.clearclip": 22}
+    assert forecast.bytes == 22 * 5 * 32
+    assert not (tmp_path / "cache").exists()
+    assert backbone.batches == []
+    done = ask()
+    assert done.bytes == forecast.bytes
+    assert ask(dry_run=True).encoded == {}
+
+
+def test_views_are_of_the_few_shot_images_and_depend_on_content_only(
+    ask: Any, folder: Path, tmp_path: Path, backbone: Any
+) -> None:
+    first = ask(views=2, micro_batch=None)
+    assert first.encoded["views.rrc50-2"] == 13
+    features = Cache.open(first.path).feature_set()
+    rows = features.listing.splits["train"]
+    views = features.rows("views.rrc50-2", rows)
+    assert (views[:, 0] != views[:, 1]).any(-1).all()
+    other = tmp_path / "elsewhere"
+    shutil.copytree(folder, other)
+    for path in sorted((other / "train").rglob("*.*")):
+        path.rename(path.with_name("z" + path.name[::-1].split(".", 1)[1][::-1] + path.suffix))
+    again = ask(views=3, dataset=f"folder:{other}", name="other", micro_batch=None, patches="none")
+    moved = Cache.open(again.path).feature_set()
+    place = {h: i for i, h in enumerate(moved.listing.hashes)}
+    same = np.array([place[features.listing.hashes[r]] for r in rows])
+    np.testing.assert_array_equal(moved.rows("views.rrc50-3", same)[:, :2].numpy(), views.numpy())
+
+
+BAD = {
+    "empty.jpg": b"",
+    "html.jpg": b"<html>404</html>",
+    "cut.png": b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR",
+}
+
+
+@pytest.fixture
+def bad_folder(folder: Path) -> Path:
+    for name, data in BAD.items():
+        (folder / "train" / "cat" / name).write_bytes(data)
+    return folder
+
+
+@pytest.mark.usefixtures("bad_folder")
+def test_unreadable_images_are_recorded_and_skipped(ask: Any, backbone: Any) -> None:
+    summary = ask(views=2)
+    assert {Path(name).name for name, _ in summary.bad} == set(BAD)
+    assert summary.complete
+    cache = Cache.open(summary.path)
+    features = cache.feature_set()
+    assert int((~features.ok).sum()) == 3
+    lines = (summary.path / "errors.jsonl").read_text().splitlines()
+    assert any("is empty" in line for line in lines)
+    backbone.batches.clear()
+    again = ask(views=2)
+    assert backbone.batches == []
+    assert again.bad == ()
+
+
+@pytest.mark.usefixtures("bad_folder")
+def test_strict_stops_at_the_first(ask: Any) -> None:
+    with pytest.raises(SourceError, match=r"train/cat/cut.png.*--strict"):
+        ask(strict=True)
+
+
+@pytest.mark.usefixtures("bad_folder", "small_shards")
+def test_too_many_unreadable_images_stop_unless_allowed(
+    ask: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(passes, "BAD_COUNT", 2)
+    with pytest.raises(SourceError, match=r"3 of the first .*--allow-bad"):
+        ask(patches="none")
+    (path,) = (tmp_path / "cache" / "zoo").iterdir()
+    assert shards(path)
+    assert ask(patches="none", allow_bad=True).complete
+
+
+def test_an_image_that_changes_during_the_pass_is_not_stored(
+    ask: Any, folder: Path, backbone: Any, make_picture: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    victim = folder / "val" / "cat" / "0.jpg"
+    real = run.encode_texts
+
+    def meddle(*arguments: Any) -> Any:
+        make_picture(777).save(victim)
+        return real(*arguments)
+
+    monkeypatch.setattr(run, "encode_texts", meddle)
+    summary = ask()
+    assert summary.bad == (
+        ("val/cat/0.jpg", "changed on disk while the features were extracted"),
+    )
+    assert ask().encoded == {"global": 1, "patches.clearclip": 1}
+
+
+def test_each_file_is_decoded_once_for_all_components(
+    ask: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names: list[str] = []
+    real = passes.read_image
+
+    def counted(path: Path, *arguments: Any, **more: Any) -> Any:
+        names.append(str(path))
+        return real(path, *arguments, **more)
+
+    monkeypatch.setattr(passes, "read_image", counted)
+    ask(views=2, patches="clearclip,vanilla")
+    assert len(names) == len(set(names)) == 22
+
+
+def test_settings_of_the_first_pass_are_kept(ask: Any, backbone: Any) -> None:
+    ask(limit=5, micro_batch=None)
+    assert set(backbone.batches) == {256}
+    with pytest.raises(UsageError, match="begun with micro-batch 256"):
+        ask()
+    backbone.compute_dtype = __import__("torch").bfloat16
+    ask(micro_batch=None)
+    assert backbone.loaded == "fp32"
+    with pytest.raises(UsageError, match="begun in fp32"):
+        ask(micro_batch=None, compute="bf16")
+
+
+def test_other_versions_add_only_equal_numbers(
+    ask: Any, backbone: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask(limit=10)
+    monkeypatch.setattr(run, "environment", lambda _: {"torch": "99.0"})
+    backbone.wide = backbone.wide.flip(0)
+    with pytest.raises(CacheError, match=r"agree with their stored rows to a cosine of .* only"):
+        ask()
+    backbone.wide = backbone.wide.flip(0)
+    assert ask().complete
+    backbone.batches.clear()
+    ask(views=1)
+    assert len(backbone.batches) == 4  # thirteen views, and no comparison a second time
+
+
+def test_overflow_is_refused_and_names_the_image(ask: Any, backbone: Any) -> None:
+    backbone.scale = 1e6
+    with pytest.raises(CacheError, match=r"not finite.*(jpg|png)"):
+        ask()
+
+
+def test_disk_and_size_are_checked_before_the_pass(
+    ask: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(plan, "ASK_ABOVE", 1000)
+    with pytest.raises(CacheError, match="--yes"):
+        ask()
+    assert ask(yes=True).complete
+    monkeypatch.setattr(plan, "RESERVE", 10**18)
+    with pytest.raises(CacheError, match="--cache DIR"):
+        ask(root=tmp_path / "other", yes=True)
+
+
+def test_a_backbone_without_patches(ask: Any, backbone: Any) -> None:
+    backbone.variants, backbone.patches = (), 0
+    said: list[str] = []
+    assert ask(say=said.append).encoded == {"global": 22}
+    assert any("no patch features" in s for s in said)
+    with pytest.raises(UsageError, match="--patches none"):
+        ask(patches="clearclip")
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"limit": 0}, "limit must be"),
+        ({"patches": "clearcliq"}, "did you mean 'clearclip'"),
+        ({"views": 2, "view_recipe": "rrc"}, "did you mean 'rrc50'"),
+        ({"views": 2, "view_scope": "some"}, "few-shot"),
+        ({"views": -1}, "views must be"),
+        ({"micro_batch": 0}, "micro-batch must be"),
+    ],
+)
+def test_wrong_usage_says_what_is_right(ask: Any, changes: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        ask(**changes)

@@ -1,0 +1,81 @@
+"""From a spec to a data set, and the words a named data set comes with."""
+
+from pathlib import Path
+
+import pytest
+
+from featcache.errors import DownloadNeededError, SourceError, UnknownNameError, UsageError
+from featcache.sources.fieldguide.species import WORLDS, species
+from featcache.sources.fieldguide.world import COUNTS
+from featcache.sources.named import datasets
+from featcache.sources.registry import find, open_dataset
+from featcache.text.templates import check_template
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    for name in ("cat/1.jpg", "cat/2.jpg", "dog/1.jpg"):
+        (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "photos" / name).write_bytes(name.encode())
+    return tmp_path / "photos"
+
+
+def test_every_named_data_set_is_described_in_full() -> None:
+    known = {d.name: d for d in datasets()}
+    assert set(known) >= {"eurosat", *WORLDS}
+    for data in known.values():
+        assert data.kind in ("drawn", "torchvision")
+        assert data.title
+        assert data.licence
+        assert data.citation
+        assert data.size
+        assert all(check_template(t) == t for t in data.templates)
+        assert set(data.descriptions) <= set(data.class_names.values())
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_the_size_of_a_drawn_world_is_as_stated(world: str) -> None:
+    data = find(world)
+    assert data.classes == len(species(world))
+    assert data.images == data.classes * sum(COUNTS.values())
+
+
+def test_a_folder_is_named_by_its_base_or_as_told(photos: Path) -> None:
+    assert open_dataset(f"folder:{photos}", root=photos).name == "photos"
+    assert open_dataset(f"folder:{photos}/", root=photos, name="pets").name == "pets"
+
+
+def test_named_files_are_found_below_the_root_and_where_they_are_said_to_be(
+    tmp_path: Path,
+) -> None:
+    for root in (tmp_path / "images" / "eurosat" / "2750", tmp_path / "mine"):
+        for i in range(3):
+            (root / "River").mkdir(parents=True, exist_ok=True)
+            (root / "River" / f"{i}.jpg").write_bytes(b"x")
+    assert open_dataset("eurosat", root=tmp_path).root == tmp_path / "images/eurosat/2750"
+    mine = open_dataset("eurosat", root=tmp_path, dataset_root=tmp_path / "mine", name="rivers")
+    assert (mine.root, mine.name) == (tmp_path / "mine", "rivers")
+
+
+def test_nothing_is_downloaded_into_a_folder_that_the_user_named(tmp_path: Path) -> None:
+    with pytest.raises(DownloadNeededError, match="downloading is off here"):
+        open_dataset("eurosat", root=tmp_path, dataset_root=tmp_path / "empty")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unknown_names_list_near_ones(tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match="did you mean 'eurosat'"):
+        open_dataset("euro-sat", root=tmp_path)
+
+
+def test_a_bare_path_is_told_how_to_be_written(photos: Path) -> None:
+    with pytest.raises(UsageError, match=f"write --dataset folder:{photos}"):
+        open_dataset(str(photos), root=photos)
+    with pytest.raises(UsageError, match="needs a path"):
+        open_dataset("folder:", root=photos)
+    with pytest.raises(UsageError, match="--dataset-root is for named"):
+        open_dataset(f"folder:{photos}", root=photos, dataset_root=photos)
+    with pytest.raises(UsageError, match="--name"):
+        open_dataset(f"folder:{photos}", root=photos, name=" ")
+    with pytest.raises(SourceError, match="There is no folder"):
+        open_dataset("folder:/nowhere/at/all", root=photos)
