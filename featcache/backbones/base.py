@@ -1,7 +1,7 @@
 """What a frozen encoder answers to, whatever library it came from."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -10,6 +10,7 @@ from torch import Tensor
 from featcache.types import FeatureKey
 
 
+@runtime_checkable
 class Backbone(Protocol):
     """A frozen CLIP-like model: pixels or words in, vectors of one joint space out."""
 

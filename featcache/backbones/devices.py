@@ -1,0 +1,49 @@
+"""Where and in which dtype to compute, from facts about the machine and never from timing."""
+
+import torch
+
+from featcache.errors import UnknownNameError, UsageError
+
+COMPUTE = ("auto", "bf16", "fp32")
+
+
+def pick_device(device: str) -> torch.device:
+    """Return the device of a name; `auto` is CUDA where there is one, else the CPU.
+
+    Raises:
+        UsageError: If the name is none of torch's, or this machine has no such device.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        picked = torch.device(device)
+        torch.zeros(1, device=picked)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(
+            f"The device '{device}' cannot be used here ({str(error).splitlines()[0][:100]}). Use "
+            f"--device auto, cpu, cuda or cuda:N."
+        ) from error
+    return picked
+
+
+def pick_dtype(compute: str, device: torch.device) -> torch.dtype:
+    """Return the image tower's dtype; `auto` is bf16 where the device has units for it.
+
+    Raises:
+        UnknownNameError: If it is none of auto, bf16, fp32.
+    """
+    if compute not in COMPUTE:
+        raise UnknownNameError("compute dtype", compute, COMPUTE)
+    if compute == "auto":
+        return torch.bfloat16 if _has_bf16_units(device) else torch.float32
+    return torch.bfloat16 if compute == "bf16" else torch.float32
+
+
+def _has_bf16_units(device: torch.device) -> bool:
+    """AMX or AVX512-BF16 on a CPU, tensor cores of sm80 or later: elsewhere bf16 is emulated."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type != "cpu":
+        return False
+    probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return any(bool(getattr(torch.cpu, probe, lambda: False)()) for probe in probes)

@@ -1,0 +1,234 @@
+"""What a name and a choice of weights stand for, settled before anything is built or fetched."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from featcache.errors import BackboneError, UnknownNameError, UsageError, WeightsMissingError
+
+TINY = "tiny"
+OPENAI = {
+    "RN50": "RN50",
+    "RN101": "RN101",
+    "RN50x4": "RN50x4",
+    "RN50x16": "RN50x16",
+    "RN50x64": "RN50x64",
+    "ViT-B/32": "ViT-B-32",
+    "ViT-B/16": "ViT-B-16",
+    "ViT-L/14": "ViT-L-14",
+    "ViT-L/14@336px": "ViT-L-14-336",
+}
+"""OpenAI's names and open_clip's."""
+
+_QUICK = "-quickgelu"
+_SUFFIXES = (".pt", ".pth", ".bin", ".safetensors", ".ckpt", ".npz")
+_HINT = "`featcache backbones` shows all."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """What a name and a choice of weights stand for; one of file, entry, seed says what to load."""
+
+    name: str
+    architecture: str
+    config: Mapping[str, Any]
+    """open_clip's, of the model."""
+    label: str
+    """The weights as the user calls them."""
+    file: Path | None = None
+    seed: int | None = None
+    entry: Mapping[str, Any]
+    """Of the tag, or of what the tags of this architecture have in common: preprocessing, hub."""
+
+    @property
+    def is_quick(self) -> bool:
+        """Tell whether the model computes QuickGELU."""
+        return bool(self.config.get("quick_gelu"))
+
+
+def choose(name: str, weights: str | None) -> Choice:
+    """Settle which model and which weights are meant.
+
+    Raises:
+        UnknownNameError: If nobody knows such a backbone or such weights.
+        UsageError: If there is a choice of weights and none was made.
+        WeightsMissingError: If a file is named and not there.
+        BackboneError: If the weights of a tag were trained with the other GELU.
+    """
+    match = re.fullmatch(r"random(?:-([0-9]{1,9}))?", weights or "")
+    seed = int(match[1] or 0) if match else None
+    if name == TINY:
+        return _choose_tiny(weights, seed)
+    base = OPENAI.get(name) or name.replace("/", "-")
+    configs = _models()
+    if base not in configs:
+        raise UnknownNameError("backbone", name, names(), hint=_HINT)
+    tags = tags_of(base)
+    tag = None if weights is None else weights.lower().replace("-", "_")
+    if weights is None:
+        tag = default_tag(name)
+        if tag is None:
+            raise UsageError(
+                _no_default(name, tags, is_quick=bool(configs[base].get("quick_gelu")))
+            )
+    if tag in tags:
+        entry = tags[tag]
+        is_openai = name in OPENAI and entry.get("quick_gelu") and base + _QUICK in configs
+        architecture = base + _QUICK if is_openai else base
+        choice = Choice(
+            name=name,
+            architecture=architecture,
+            config=configs[architecture],
+            label=str(tag),
+            entry=entry,
+        )
+        check_activation(choice, is_quick=bool(entry.get("quick_gelu")))
+        return choice
+    architecture = base + _QUICK if name in OPENAI else base
+    file = None if seed is not None else _local_file(name, str(weights), tags)
+    return Choice(
+        name=name,
+        architecture=architecture,
+        config=configs[architecture],
+        label=str(weights),
+        file=file,
+        seed=seed,
+        entry=_common(tags),
+    )
+
+
+def _choose_tiny(weights: str | None, seed: int | None) -> Choice:
+    folder = resources.files("featcache.backbones.tiny")
+    stored = json.loads(folder.joinpath("config.json").read_text(encoding="utf-8"))
+    file = None
+    if weights is None:
+        file = Path(str(folder.joinpath("weights.safetensors")))
+        if not file.is_file():
+            raise WeightsMissingError(
+                "This installation lacks the weights of the embedded backbone 'tiny'. Install "
+                "featcache again, or give others with --weights FILE."
+            )
+    elif seed is None:
+        file = _local_file(TINY, weights, {})
+    return Choice(
+        name=TINY,
+        architecture=TINY,
+        config=stored["model_cfg"],
+        label=weights or "embedded",
+        file=file,
+        seed=seed,
+        entry=stored["preprocess_cfg"],
+    )
+
+
+def check_activation(choice: Choice, *, is_quick: bool | None) -> None:
+    """Refuse weights that were trained with the other GELU, where a model with theirs exists.
+
+    Args:
+        choice: Model and weights.
+        is_quick: What the weights were trained with; None where nothing tells.
+    """
+    if is_quick is None or is_quick == choice.is_quick:
+        return
+    name = choice.architecture
+    right = name + _QUICK if is_quick else name.removesuffix(_QUICK)
+    if right == name or right not in _models():  # no other model for them exists: this is meant
+        return
+    raise BackboneError(
+        f"The weights '{choice.label}' were trained with {'QuickGELU' if is_quick else 'GELU'} and "
+        f"{choice.name} computes {'GELU' if is_quick else 'QuickGELU'}: every feature would be "
+        f"wrong. Use --backbone {right}."
+    )
+
+
+def _local_file(name: str, weights: str, tags: Mapping[str, Any]) -> Path:
+    path = Path(weights).expanduser()
+    if path.is_file():
+        return path
+    if path.is_dir():
+        raise WeightsMissingError(
+            f"--weights {weights} is a folder, expected a file. Name the safetensors file or torch "
+            f"state dict in it."
+        )
+    if len(path.parts) > 1 or path.suffix.lower() in _SUFFIXES:
+        raise WeightsMissingError(
+            f"There is no weights file at {weights}. Check the path after --weights, or leave it "
+            f"out to take published weights."
+        )
+    raise UnknownNameError(
+        f"weights of {name}",
+        weights,
+        (*tags, "random"),
+        hint="A file is taken as well: --weights FILE.",
+    )
+
+
+def _models() -> dict[str, Any]:
+    """Map open_clip's names to its model configs."""
+    import open_clip
+
+    return {name: open_clip.get_model_config(name) for name in open_clip.list_models()}
+
+
+def names() -> list[str]:
+    """List every name: the embedded one, OpenAI's spellings, open_clip's."""
+    return [TINY, *OPENAI, *(name for name in _models() if name not in OPENAI)]
+
+
+def tags_of(architecture: str) -> dict[str, Any]:
+    """Map the tags of one of open_clip's models to their entries."""
+    from open_clip import pretrained
+
+    known = pretrained.list_pretrained_tags_by_model(architecture)
+    return {tag: pretrained.get_pretrained_cfg(architecture, tag) for tag in known}
+
+
+def default_tag(name: str) -> str | None:
+    """Name the weights that are meant without --weights; None where it is the user's choice."""
+    tags = tags_of(OPENAI.get(name) or name.replace("/", "-"))
+    if "openai" in tags and (name in OPENAI or name.endswith(_QUICK)):
+        return "openai"
+    return next(iter(tags)) if len(tags) == 1 else None
+
+
+def _no_default(name: str, tags: Mapping[str, Any], *, is_quick: bool) -> str:
+    if not tags:
+        return (
+            f"Nobody has published weights for {name}. Give a file with --weights FILE, or take "
+            f"one of the backbones with weights (`featcache backbones`)."
+        )
+    fitting = [t for t, entry in tags.items() if bool(entry.get("quick_gelu")) == is_quick]
+    some = ", ".join(fitting[:5])
+    openai = next((k for k, v in OPENAI.items() if v == name.replace("/", "-")), None)
+    hint = f", or take OpenAI's weights with --backbone {openai}" if openai else ""
+    return (
+        f"{name} has {len(fitting)} sets of weights, {'among them ' if fitting[5:] else ''}{some}. "
+        f"Choose one with --weights TAG{hint}."
+    )
+
+
+def _common(tags: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the entry whose preprocessing all tags share; nothing where they differ."""
+    seen = {json.dumps(preprocess_of(entry)): entry for entry in tags.values()}
+    return next(iter(seen.values())) if len(seen) == 1 else {}
+
+
+def preprocess_of(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Pick the preprocessing of a tag, with OpenAI's where it is silent."""
+    from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+
+    return {
+        "mean": tuple(entry.get("mean", OPENAI_DATASET_MEAN)),
+        "std": tuple(entry.get("std", OPENAI_DATASET_STD)),
+        "resize_mode": entry.get("resize_mode", "shortest"),
+        "interpolation": entry.get("interpolation", "bicubic"),
+    }
+
+
+def image_size_of(config: Mapping[str, Any]) -> int:
+    """Return the side of a model's square input in pixels."""
+    return int(config["vision_cfg"].get("image_size", 224))

@@ -1,0 +1,170 @@
+"""An open_clip model as a backbone: frozen, in the dtype its device computes fastest."""
+
+from collections.abc import Sequence
+from typing import Any, final
+
+import open_clip
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from featcache.backbones import patches
+from featcache.backbones.models import Preprocess, vit_gflops
+from featcache.errors import BackboneError, UnknownNameError
+from featcache.types import FeatureKey
+
+TEXT_BATCH = 256
+
+
+@final
+class OpenClipBackbone:
+    """A frozen model of open_clip; see `featcache.backbones.base.Backbone`."""
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        name: str,
+        architecture: str,
+        activation: str,
+        weights: str,
+        preprocess: Preprocess,
+        device: torch.device,
+        compute_dtype: torch.dtype,
+    ) -> None:
+        """Freeze the model and move it; only bf16 changes its weights.
+
+        Args:
+            model: CLIP, CustomTextCLIP or CoCa, with its weights loaded.
+            tokenizer: Sentences to rows of token numbers.
+            name: What the user calls it.
+            architecture: open_clip's name of it.
+            activation: quick_gelu or gelu.
+            weights: sha256 of their file, or random-<seed>.
+            preprocess: How images become its input.
+            device: Where it shall compute.
+            compute_dtype: bfloat16 or float32, of the image tower; texts are always float32.
+        """
+        self.name = name
+        self.device = device
+        self.compute_dtype = compute_dtype
+        self.image_size = preprocess.image_size
+        self.mean, self.std = preprocess.mean, preprocess.std
+        self.resize_mode, self.interpolation = preprocess.resize_mode, preprocess.interpolation
+        self.key = FeatureKey(
+            architecture=architecture,
+            weights=weights,
+            activation=activation,
+            image_size=preprocess.image_size,
+            preprocessing=str(preprocess),
+        )
+        self.variants = patches.variants_of(model.visual)
+        self._read = patches.reader_of(model.visual)
+        self._tokenizer = tokenizer
+        self._model = model.eval().requires_grad_(False)
+        self.logit_scale = float(model.logit_scale.exp())
+        bias = getattr(model, "logit_bias", None)
+        self.logit_bias = 0.0 if bias is None else float(bias)
+        if self._read is patches.resnet_features:
+            self._model = self._model.to(memory_format=torch.channels_last)
+        self._model = self._model.to(device)
+        self.dim, self.patches, self.gflops = self._measure()
+        if compute_dtype is not torch.float32 and self._read is not None:
+            patches.lower_weights(self._model.visual, compute_dtype)
+
+    def __repr__(self) -> str:
+        dtype = str(self.compute_dtype).removeprefix("torch.")
+        return f"OpenClipBackbone({self.name!r}, device={str(self.device)!r}, compute={dtype!r})"
+
+    @torch.inference_mode()
+    def encode_images(
+        self, pixels: Float[Tensor, "b 3 s s"], variants: Sequence[str] = ()
+    ) -> tuple[Float[Tensor, "b d"], dict[str, Float[Tensor, "b p d"]]]:
+        """Encode normalised pixels: global features and, for each variant, projected patches.
+
+        All un-normalised, float32. Global features equal open_clip's `encode_image` and do not
+        depend on `variants`.
+
+        Raises:
+            BackboneError: If the tower has no patch tokens of such a variant.
+        """
+        self.check_variants(variants)
+        if pixels.shape[-2:] != (self.image_size, self.image_size):
+            raise BackboneError(
+                f"{self.name} takes images of {self.image_size} x {self.image_size} px, got "
+                f"{pixels.shape[-2]} x {pixels.shape[-1]}. Resize them to its image_size first."
+            )
+        pixels = pixels.to(self.device)
+        if self._read is not None:
+            return self._read(self._model.visual, pixels, variants, self.compute_dtype)
+        bf16 = self.compute_dtype is not torch.float32
+        with torch.autocast(self.device.type, self.compute_dtype if bf16 else None, enabled=bf16):
+            return self._model.encode_image(pixels).float(), {}
+
+    @torch.no_grad()
+    def encode_texts(self, texts: Sequence[str]) -> Float[Tensor, "m d"]:
+        """Encode sentences, un-normalised, float32, in order; the end of long ones is cut off."""
+        rows = [torch.zeros(0, self.dim, device=self.device)]
+        for start in range(0, len(texts), TEXT_BATCH):
+            tokens = self._tokenizer(list(texts[start : start + TEXT_BATCH]))
+            rows.append(self._model.encode_text(tokens.to(self.device)).float())
+        return torch.cat(rows)
+
+    def truncated(self, texts: Sequence[str]) -> int:
+        """Count the sentences that are longer than the text tower's context."""
+        return sum(_token_count(self._tokenizer, t) > self._tokenizer.context_length for t in texts)
+
+    def check_variants(self, variants: Sequence[str]) -> None:
+        """Refuse patch variants that this tower has not.
+
+        Raises:
+            UnknownNameError: If no tower has one of that name.
+            BackboneError: If this one has not.
+        """
+        for variant in variants:
+            if variant not in patches.VARIANTS:
+                raise UnknownNameError("patch variant", variant, (*patches.VARIANTS, "none"))
+            if variant not in self.variants and self.variants:
+                raise BackboneError(
+                    f"{self.name} is a ResNet, whose patch tokens are text-aligned as "
+                    f"'{self.variants[0]}' only, not as '{variant}'. Use --patches "
+                    f"{self.variants[0]}, or --patches none."
+                )
+            if variant not in self.variants:
+                raise BackboneError(
+                    f"The image tower of {self.name} pools its patch tokens in a way that leaves "
+                    f"none in the joint space, so it has no '{variant}'. Use --patches none."
+                )
+
+    @torch.inference_mode()
+    def _measure(self) -> tuple[int, int, float]:
+        """Look at one image's features: width, number of patches, and what a forward costs."""
+        visual, side = self._model.visual, self.image_size
+        if self._read is patches.vit_features:
+            p = visual.grid_size[0] * visual.grid_size[1]
+            block = visual.transformer.resblocks[0]
+            flops = vit_gflops(
+                width=visual.conv1.out_channels,
+                layers=len(visual.transformer.resblocks),
+                mlp_ratio=block.mlp.c_fc.out_features / block.mlp.c_fc.in_features,
+                patches=p,
+                patch_size=side // visual.grid_size[0],
+                dim=visual.proj.shape[1],
+            )
+            return int(visual.proj.shape[1]), p, flops
+        pixels = torch.zeros(1, 3, side, side, device=self.device)
+        with FlopCounterMode(display=False) as counter:
+            features = self._model.encode_image(pixels)
+        p = (side // 32) ** 2 if self.variants else 0
+        return int(features.shape[1]), p, counter.get_total_flops() / 1e9
+
+
+def _token_count(tokenizer: Any, text: str) -> int:
+    """Count a sentence's tokens, start and end included."""
+    if isinstance(tokenizer, open_clip.SimpleTokenizer):
+        return len(tokenizer.encode(text)) + 2
+    if hasattr(tokenizer, "encode"):
+        return len(tokenizer.encode(text))
+    return len(tokenizer.tokenizer(text).input_ids)

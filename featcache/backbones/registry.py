@@ -1,0 +1,138 @@
+"""Names of backbones, and what each stands for.
+
+tiny                      the embedded one; its weights come with the package
+ViT-B/16, RN50, ...       OpenAI's spelling: OpenAI's weights, with QuickGELU, unless told otherwise
+ViT-B-16, ViT-H/14, ...   every model of open_clip, its slashes written either way
+
+`weights` is a tag of open_clip, a FILE, or `random` (`random-7`: with that seed).
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from featcache.backbones.base import Backbone
+from featcache.backbones.names import (
+    OPENAI,
+    TINY,
+    Choice,
+    check_activation,
+    choose,
+    default_tag,
+    image_size_of,
+    names,
+    preprocess_of,
+    tags_of,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackboneInfo:
+    """One line of `featcache backbones`."""
+
+    name: str
+    architecture: str
+    weights: tuple[str, ...]
+    """open_clip's tags to choose from."""
+    default: str
+    """What is taken without --weights; empty where a choice must be made."""
+    image_size: int
+    dim: int
+    gflops: float | None
+    """Of one image, 2 per multiply-add; None where only building the model would tell."""
+    patches: bool
+    """Whether it has patch tokens in the joint space."""
+
+
+def load_backbone(
+    name: str, *, weights: str | None = None, device: str = "auto", compute: str = "auto"
+) -> Backbone:
+    """Load a frozen backbone with its weights, never without.
+
+    Args:
+        name: tiny, OpenAI's spelling or open_clip's name.
+        weights: open_clip's tag, a safetensors file or torch state dict, or `random`; None takes
+            the embedded or OpenAI's weights, or the only ones that exist.
+        device: auto, cpu, cuda, cuda:N.
+        compute: auto, bf16 or fp32, of the image tower; auto is bf16 where the device has units
+            for it. Features differ by less than 0.001 in cosine.
+
+    Raises:
+        UnknownNameError: If nobody knows such a backbone or such weights.
+        UsageError: If there is a choice of weights and none was made.
+        WeightsMissingError: If the weights are not here and cannot be fetched.
+        BackboneError: If the weights do not belong to the model.
+    """
+    # All of open_clip is imported here, not where names are only spoken of.
+    from featcache.backbones.devices import pick_device, pick_dtype
+    from featcache.backbones.fit import fit_weights
+    from featcache.backbones.models import Preprocess, build_model
+    from featcache.backbones.openclip import OpenClipBackbone
+    from featcache.backbones.weights import read_weights
+
+    target = pick_device(device)
+    dtype = pick_dtype(compute, target)
+    choice = choose(name, weights)
+    content = None
+    if choice.seed is None:
+        content = read_weights(choice.file or _fetch(choice))
+        check_activation(choice, is_quick=None if content.openai is None else True)
+    model = build_model(choice.config, seed=choice.seed)
+    if content is not None:
+        fit_weights(model, content, name=name)
+    return OpenClipBackbone(
+        model,
+        _tokenizer(choice),
+        name=name,
+        architecture=choice.architecture,
+        activation="quick_gelu" if choice.is_quick else "gelu",
+        weights=f"random-{choice.seed}" if content is None else content.sha256,
+        preprocess=Preprocess(
+            image_size=image_size_of(choice.config), **preprocess_of(choice.entry)
+        ),
+        device=target,
+        compute_dtype=dtype,
+    )
+
+
+def backbones() -> list[BackboneInfo]:
+    """List every backbone by name without building one: the embedded, OpenAI's, open_clip's."""
+    return [_info(name) for name in names()]
+
+
+def _fetch(choice: Choice) -> Path:
+    from featcache.backbones import weights
+    from featcache.backbones.models import weights_size
+
+    size = weights_size(choice.config)
+    return weights.fetch(
+        choice.entry, what=f"The weights '{choice.label}' of {choice.name}", size=size
+    )
+
+
+def _tokenizer(choice: Choice) -> Any:
+    if choice.architecture == TINY:
+        from featcache.backbones.tiny.tokenizer import TinyTokenizer
+
+        text = choice.config["text_cfg"]
+        return TinyTokenizer(context_length=text["context_length"], vocab_size=text["vocab_size"])
+    from featcache.backbones.models import build_tokenizer
+
+    return build_tokenizer(choice.architecture, choice.config)
+
+
+def _info(name: str) -> BackboneInfo:
+    from featcache.backbones.models import config_gflops, has_patches
+
+    choice = choose(name, "random")
+    tags = tags_of(OPENAI.get(name, name))
+    return BackboneInfo(
+        name=name,
+        architecture=choice.architecture,
+        weights=tuple(tags),
+        default="embedded" if name == TINY else default_tag(name) or "",
+        image_size=image_size_of(choice.config),
+        dim=int(choice.config["embed_dim"]),
+        gflops=config_gflops(choice.config),
+        patches=has_patches(choice.config),
+    )

@@ -1,0 +1,250 @@
+"""From a file or a tag to tensors: nothing is executed, nothing is guessed, every byte is counted.
+
+A weights file is a safetensors file or a torch state dict. A TorchScript archive is a program; the
+only ones that are run are OpenAI's, and those only when their sha256 is the published one.
+"""
+
+import hashlib
+import http.client
+import os
+import threading
+import urllib.error
+import urllib.request
+import warnings
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from featcache.errors import BackboneError, WeightsMissingError
+
+OPENAI_MARKS = ("input_resolution", "context_length", "vocab_size")
+"""Numbers that OpenAI's archives carry among their weights."""
+
+PROBE_SECONDS = 6.0
+"""How long we wait for a first sign of the hub."""
+
+_PREFIXES = ("module.", "_orig_mod.")  # left by DistributedDataParallel and torch.compile
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """The content of one weights file."""
+
+    path: Path
+    sha256: str
+    """Of the file's bytes, 64 hex digits."""
+    tensors: Mapping[str, Tensor]
+    openai: str | None
+    """OpenAI's name of the model if these are its weights, `""` if they are and it is unknown."""
+
+
+@cache
+def published() -> dict[str, str]:
+    """Map the sha256 of each of OpenAI's archives to open_clip's name of its model."""
+    from open_clip import pretrained
+
+    table: dict[str, str] = {}
+    for model in pretrained.list_pretrained_models_by_tag("openai"):
+        url = pretrained.get_pretrained_url(model, "openai")
+        if model.endswith("-quickgelu"):  # the part before the file's name is its checksum
+            table[url.split("/")[-2]] = model
+    return table
+
+
+def read_weights(path: Path) -> Weights:
+    """Read a weights file without running anything that it brings along.
+
+    Raises:
+        BackboneError: If it is neither safetensors nor a torch state dict, or holds a program.
+    """
+    try:
+        sha256 = _sha256(path)
+        with path.open("rb") as file:
+            head = file.read(9)
+    except OSError as error:
+        raise WeightsMissingError(
+            f"The weights file {path} cannot be read: {error.strerror}. Give another path with "
+            f"--weights FILE."
+        ) from error
+    if head[8:] == b"{":
+        raw = _read_safetensors(path)
+    elif head[:2] == b"PK" and _is_program(path):
+        raw = _read_program(path, sha256)
+    else:
+        raw = _read_torch(path)
+    tensors = _plain(path, raw)
+    marked = all(tensors.pop(name, None) is not None for name in OPENAI_MARKS)
+    openai = published().get(sha256, "" if marked else None)
+    return Weights(path=path, sha256=sha256, tensors=tensors, openai=openai)
+
+
+def fetch(config: Mapping[str, Any], *, what: str, size: str = "") -> Path:
+    """Return the file of a published tag: from this machine's caches, else from the hub.
+
+    Args:
+        config: open_clip's entry of the tag: hf_hub, url.
+        what: The weights and their model as the user calls them, for the error.
+        size: About how much would be fetched, for the error: "605 MB".
+
+    Raises:
+        WeightsMissingError: If it is not here and cannot be fetched now.
+    """
+    local = _cached(config)
+    if local is not None:
+        return local
+    from huggingface_hub import constants
+    from open_clip import pretrained
+
+    repository = config.get("hf_hub", "").rstrip("/")
+    source = f"{constants.ENDPOINT}/{repository}" if repository else config.get("url", "")
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+        reason: str | None = "HF_HUB_OFFLINE is set"
+    else:
+        reason = _unreachable(source)
+    if reason is None:
+        try:
+            return Path(pretrained.download_pretrained(dict(config)))
+        except Exception as error:  # any failure of any client library means: not here
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+    raise WeightsMissingError(
+        f"{what} are not on this machine and could not be fetched from {source}"
+        f"{f' (about {size})' if size else ''}: {reason}. Run the command once with network, or "
+        f"give a local copy with --weights FILE (safetensors or a torch state dict)."
+    )
+
+
+def _cached(config: Mapping[str, Any]) -> Path | None:
+    """Look where the hub's client and OpenAI's own package keep what they once fetched."""
+    from huggingface_hub import try_to_load_from_cache
+    from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
+
+    repository, _, name = config.get("hf_hub", "").rpartition("/")
+    names = [name] if name else [HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME]
+    if name.endswith((".bin", ".pth")):
+        names.insert(0, name[:-4] + ".safetensors")
+    for name in names if repository else ():
+        found = try_to_load_from_cache(repository, name)
+        if isinstance(found, str):
+            return Path(found)
+    url = config.get("url", "")
+    archive = Path.home() / ".cache" / "clip" / url.rpartition("/")[2]
+    is_there = "openaipublic" in url and archive.is_file()
+    return archive if is_there and _sha256(archive) == url.split("/")[-2] else None
+
+
+def _unreachable(url: str) -> str | None:
+    """Say why a host gives no sign of life within seconds; None if it does.
+
+    A name server that never answers hangs longer than any timeout, hence the thread.
+    """
+    verdict: list[str | None] = []
+
+    def probe() -> None:
+        try:
+            request = urllib.request.Request(url, method="HEAD")
+            urllib.request.urlopen(request, timeout=PROBE_SECONDS - 1).close()
+            verdict.append(None)
+        except urllib.error.HTTPError:
+            verdict.append(None)  # it answered; whether it has the file, the download will tell
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            verdict.append(f"no network ({getattr(error, 'reason', error)})")
+
+    thread = threading.Thread(target=probe, daemon=True)
+    thread.start()
+    thread.join(PROBE_SECONDS)
+    return verdict[0] if verdict else "no network (no answer within seconds)"
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _is_program(path: Path) -> bool:
+    """Tell a TorchScript archive from a state dict: only the former carries code."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError):
+        return False
+    return any("/code/" in n or n.endswith("/constants.pkl") for n in names)
+
+
+def _read_program(path: Path, sha256: str) -> Any:
+    if sha256 not in published():
+        raise BackboneError(
+            f"{path} is a TorchScript program (sha256 {sha256[:12]}) and none that OpenAI "
+            f"published; a stranger's program is never run. Save its weights alone, with "
+            f"torch.save(model.state_dict(), FILE) or as safetensors, and give that file."
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of torch, about the format as such
+        archive = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
+    return archive.state_dict()
+
+
+def _read_safetensors(path: Path) -> Any:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise BackboneError(
+            f"{path} begins like a safetensors file and cannot be read as one ({error}). It is "
+            f"probably cut short; copy or download it again."
+        ) from error
+
+
+def _read_torch(path: Path) -> Any:
+    import pickle
+
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise BackboneError(
+            f"{path} is no safetensors file, and as a torch file it holds more than tensors; "
+            f"nothing in it was run. Save its state dict alone, with torch.save(model.state_dict(),"
+            f" FILE) or as safetensors, and give that file."
+        ) from error
+    except Exception as error:  # a stranger's bytes may stop the reader anywhere
+        raise BackboneError(
+            f"{path} is neither safetensors nor a torch state dict "
+            f"({type(error).__name__}: {' '.join(str(error).split())[:120]}). Give --weights a file"
+            f" of one of these kinds."
+        ) from error
+
+
+def _plain(path: Path, raw: Any) -> dict[str, Tensor]:
+    """Unwrap {'state_dict': ...} and the prefixes that training wrappers leave."""
+    if isinstance(raw, Mapping) and isinstance(raw.get("state_dict"), Mapping):
+        raw = raw["state_dict"]
+    if not isinstance(raw, Mapping) or not raw:
+        raise BackboneError(
+            f"{path} holds {'nothing' if isinstance(raw, Mapping) else type(raw).__name__}, "
+            f"expected a state dict: names and tensors. Save one with torch.save("
+            f"model.state_dict(), FILE)."
+        )
+    odd = [k for k, v in raw.items() if not (isinstance(k, str) and isinstance(v, Tensor))]
+    if odd:
+        raise BackboneError(
+            f"{path} is no state dict: its entry '{odd[0]}' is no named tensor. Save only "
+            f"model.state_dict(), or {{'state_dict': model.state_dict()}}."
+        )
+    tensors = dict(raw)
+    for prefix in _PREFIXES:
+        if all(name.startswith(prefix) for name in tensors):
+            tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
+    infinite = [k for k, v in tensors.items() if v.is_floating_point() and not v.isfinite().all()]
+    if infinite:
+        raise BackboneError(
+            f"{path} has values that are not finite, first in '{infinite[0]}'. The training that "
+            f"wrote it diverged or the file is damaged; give an earlier checkpoint."
+        )
+    return tensors
