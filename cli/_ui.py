@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -152,6 +152,20 @@ class Live:
             self._last = time.monotonic()
             self._console.print(_escape(text), soft_wrap=True, highlight=False)
 
+    def counter(self) -> Callable[[str, int, int], None]:
+        """Return a reporter of (what is being done, done so far, of how many)."""
+        started: dict[str, float] = {}
+
+        def report(what: str, done: int, total: int) -> None:
+            elapsed = time.monotonic() - started.setdefault(what, time.monotonic())
+            text = f"{what} {done}/{total}"
+            if done and elapsed > 1:
+                rest = elapsed / done * (total - done)
+                text += f"  {done / elapsed:.3g}/s  ETA {human_seconds(rest)}"
+            self.update(text)
+
+        return report
+
     def say(self, text: str) -> None:
         """Print a line that stays, above the live one."""
         if self._console is not None:
@@ -172,6 +186,11 @@ def live(quiet: bool) -> Iterator[Live]:
         yield line
     finally:
         line.close()
+
+
+def can_ask() -> bool:
+    """Tell whether somebody sits at a terminal and can answer a question."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def pairs(values: Sequence[str]) -> Mapping[str, str]:

@@ -15,15 +15,19 @@ tensors; inside `prepare` they are floats.
 
 import copy
 import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 from jaxtyping import Float, Int64
 from torch import Tensor
 
 Tensors: TypeAlias = dict[str, Tensor]
 """Named tensors: parameters, fixed inputs, state or terms."""
+
+Real: TypeAlias = int | float
+"""A number as people write it: 1 is as good as 1.0."""
 
 Role = Literal["support", "query", "pool"]
 
@@ -52,9 +56,9 @@ class Grid:
     beta, then alpha).
     """
 
-    axes: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    axes: Mapping[str, Sequence[Real]] = field(default_factory=dict)
 
-    def points(self) -> list[dict[str, float]]:
+    def points(self) -> list[dict[str, Real]]:
         """List every combination; a grid without axes has one empty point."""
         names = list(self.axes)
         return [
@@ -65,7 +69,7 @@ class Grid:
     def __len__(self) -> int:
         return len(self.points())
 
-    def __iter__(self) -> Iterator[dict[str, float]]:
+    def __iter__(self) -> Iterator[dict[str, Real]]:
         return iter(self.points())
 
 
@@ -92,6 +96,7 @@ class RoleRows:
         return self.x if kind == "global" else find_kind(self.extra, kind)
 
 
+@runtime_checkable
 class TextView(Protocol):
     """The class texts as a method may see them; `featcache.types.TextBank` is one."""
 
@@ -118,6 +123,8 @@ class TaskView:
     """None where the data set has no texts: methods that need them say so."""
     classes: tuple[str, ...]
     seed: int
+    weights: Float[Tensor, " n"] | None = None
+    """Class weight of each support row, mean 1; None is 1 everywhere."""
 
     @property
     def c(self) -> int:
@@ -156,6 +163,7 @@ Loss: TypeAlias = Callable[..., tuple[Tensor, Tensors]]
 """(params, fixed, state, batch, config, hyper) -> (scalar, state)."""
 
 
+@runtime_checkable
 class Update(Protocol):
     """One optimiser as pure functions, safe under vmap."""
 
@@ -240,6 +248,7 @@ class Stage:
     """Choose on `post_grid` after this stage; the next stage's hyper carries the choice."""
 
 
+@runtime_checkable
 class Method(Protocol):
     """A method's module, as the registry hands it out.
 
@@ -286,6 +295,20 @@ class Method(Protocol):
         ...
 
 
+def number(
+    default: Real, *, low: Real = -math.inf, high: Real = math.inf, above: Real = -math.inf
+) -> Any:
+    """Declare a number of Config or Hyper together with what `--set` accepts.
+
+    Args:
+        default: Its value where nobody says.
+        low: Smallest value.
+        high: Largest value.
+        above: Values must be larger than this.
+    """
+    return field(default=default, metadata={"low": low, "high": high, "above": above})
+
+
 def with_values(hyper: Any, values: Mapping[str, Any]) -> Any:
     """Return a copy of a Hyper with some fields replaced, by floats or by 0-d tensors.
 
@@ -297,7 +320,7 @@ def with_values(hyper: Any, values: Mapping[str, Any]) -> Any:
     return changed
 
 
-def hyper_values(hyper: Any) -> dict[str, float]:
+def hyper_values(hyper: Any) -> dict[str, Any]:
     """Return a Hyper's fields by name."""
     return {f.name: getattr(hyper, f.name) for f in fields(hyper)}
 

@@ -44,7 +44,9 @@ def test_central_view_is_open_clips_bit_for_bit(
         interpolation=interpolation,
     )(image)
     expected = (reference * 255).round().permute(1, 2, 0).numpy().astype(np.uint8)
-    np.testing.assert_array_equal(central_view(image, Preprocess(32, mode, interpolation)), expected)
+    np.testing.assert_array_equal(
+        central_view(image, Preprocess(32, mode, interpolation)), expected
+    )
 
 
 def test_random_view_is_torchvisions_resized_crop(make_picture: Make) -> None:
@@ -100,18 +102,21 @@ def test_a_stripe_falls_back_to_the_central_window() -> None:
 
 
 def test_views_depend_on_seed_recipe_content_and_index_only() -> None:
-    draws = {
-        name: Stream(*name).uniform()
-        for name in [(0, "rrc50", "a", 0), (1, "rrc50", "a", 0), (0, "weak", "a", 0)]
-        + [(0, "rrc50", "b", 0), (0, "rrc50", "a", 1)]
-    }
+    names: list[tuple[object, ...]] = [
+        (0, "rrc50", "a", 0),
+        (1, "rrc50", "a", 0),
+        (0, "weak", "a", 0),
+        (0, "rrc50", "b", 0),
+        (0, "rrc50", "a", 1),
+    ]
+    draws = {name: Stream(*name).uniform() for name in names}
     assert len(set(draws.values())) == 5
     assert view_stream(0, "rrc50", "a", 0).uniform() == draws[0, "rrc50", "a", 0]
 
 
 def test_the_stream_is_fixed_for_all_time() -> None:
     stream = view_stream(0, "rrc50", "0" * 64, 0)
-    got = [stream.uniform(), stream.uniform(2, 3), stream.below(1000)]
+    got = [stream.uniform(), stream.uniform(2.0, 3.0), stream.below(1000)]
     assert got == pytest.approx(STREAM, abs=1e-15)
 
 
@@ -129,5 +134,5 @@ def test_the_stream_is_uniform() -> None:
 
 def test_an_unknown_resize_mode_is_refused(backbone: Any) -> None:
     backbone.resize_mode = "tile"
-    with pytest.raises(BackboneError, match="'tile'.*shortest, squash, longest"):
+    with pytest.raises(BackboneError, match=r"'tile'.*shortest, squash, longest"):
         Preprocess.of(backbone)

@@ -20,7 +20,9 @@ class Shelf:
         self.seen: list[int] = []
         self.seconds, self.fail_at = seconds, fail_at
 
-    def append(self, component: ComponentKey, rows: Any, values: Any, bad: Mapping[int, str]) -> None:
+    def append(
+        self, component: ComponentKey, rows: Any, values: Any, bad: Mapping[int, str]
+    ) -> None:
         time.sleep(self.seconds)
         if len(self.seen) == self.fail_at:
             raise CacheError("No space is left")
@@ -29,6 +31,14 @@ class Shelf:
 
 def put(writer: Writer, row: int) -> None:
     writer.put(KEY, np.array([row]), np.zeros((1, 4), dtype=np.float16), {})
+
+
+def feed(shelf: Shelf, count: int, then: BaseException | None = None) -> None:
+    with Writer(shelf) as writer:
+        for row in range(count):
+            put(writer, row)
+        if then is not None:
+            raise then
 
 
 def test_leaving_waits_for_everything() -> None:
@@ -44,36 +54,32 @@ def test_leaving_waits_for_everything() -> None:
 def test_an_interruption_drops_what_is_not_begun_and_stops_the_thread() -> None:
     shelf = Shelf(0.05)
     before = threading.active_count()
-    with pytest.raises(KeyboardInterrupt), Writer(shelf) as writer:
-        for row in range(3):
-            put(writer, row)
-        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        feed(shelf, 3, then=KeyboardInterrupt())
     assert len(shelf.seen) <= 2
     assert threading.active_count() == before
 
 
 def test_a_full_disk_is_raised_where_the_pass_runs() -> None:
-    with pytest.raises(CacheError, match="No space"), Writer(Shelf(fail_at=1)) as writer:
-        for row in range(100):
-            put(writer, row)
-            time.sleep(0.001)
-    with pytest.raises(CacheError, match="No space"), Writer(Shelf(fail_at=0)) as writer:
-        put(writer, 0)
+    with pytest.raises(CacheError, match="No space"):
+        feed(Shelf(0.001, fail_at=1), 100)
+    with pytest.raises(CacheError, match="No space"):
+        feed(Shelf(fail_at=0), 1)
 
 
 def test_the_queue_is_bounded() -> None:
     gate = threading.Event()
     shelf = Shelf()
-    shelf.append = lambda *_: gate.wait(5)  # type: ignore[method-assign,assignment,return-value]
+    shelf.append = lambda *_: gate.wait(5)  # type: ignore[method-assign,assignment]
     done = []
 
-    def feed(writer: Writer) -> None:
+    def fill(writer: Writer) -> None:
         for row in range(AHEAD + 3):
             put(writer, row)
             done.append(row)
 
     with Writer(shelf) as writer:
-        thread = threading.Thread(target=feed, args=(writer,))
+        thread = threading.Thread(target=fill, args=(writer,))
         thread.start()
         time.sleep(0.1)
         assert len(done) <= AHEAD + 1

@@ -1,0 +1,443 @@
+"""`featcache`: encode a data set once, look after the cache."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli import _ui as ui
+
+if TYPE_CHECKING:
+    from featcache.pipeline.passes import Progress
+    from featcache.pipeline.plan import Plan
+    from featcache.store.verify import VerifyReport
+
+app = ui.make_app(
+    "Encode a data set once with a CLIP-like model and keep the features in a checked cache.\n\n"
+    "Example: featcache extract --backbone ViT-B/16 --dataset eurosat"
+)
+imports = typer.Typer(
+    help="Turn other people's features into a cache.\n\n"
+    "Example: featcache import npz clip_features.npz --name pets --backbone ViT-B/32",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(imports, name="import")
+
+SHOWN = 20
+"""Unreadable images that `info` lists."""
+
+CacheDir = Annotated[
+    Path | None,
+    typer.Option("--cache", help="Cache folder; else $FEATCACHE_HOME, else your cache folder."),
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout.")]
+OfDataset = Annotated[str | None, typer.Option("--dataset", help="Which data set's cache.")]
+OfBackbone = Annotated[str | None, typer.Option("--backbone", help="Which backbone's cache.")]
+
+
+@app.command()
+def extract(
+    backbone: Annotated[
+        str, typer.Option(help="Model: tiny, ViT-B/16, any open_clip name (`featcache backbones`).")
+    ] = "tiny",
+    dataset: Annotated[
+        str, typer.Option(help="Data set: a name (`featcache datasets`) or folder:PATH.")
+    ] = "fieldguide",
+    weights: Annotated[
+        str | None, typer.Option(help="open_clip tag, weights file, or `random` for benchmarks.")
+    ] = None,
+    patches: Annotated[
+        str | None,
+        typer.Option(help="Patch features: clearclip (default), vanilla, maskclip or none."),
+    ] = None,
+    views: Annotated[
+        int, typer.Option(min=0, max=1000, help="Augmented views of each few-shot image.")
+    ] = 0,
+    name: Annotated[str | None, typer.Option(help="Name for a folder: data set.")] = None,
+    dataset_root: Annotated[
+        Path | None, typer.Option(help="Folder that holds a named data set's files.")
+    ] = None,
+    templates: Annotated[
+        Path | None, typer.Option(help="Text file with one template a line, each with one {}.")
+    ] = None,
+    descriptions: Annotated[
+        Path | None, typer.Option(help="JSON file {class: [description, ...]}.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Encode only that many images.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    compute: Annotated[
+        str, typer.Option(help="auto, fp32 or bf16: the type the encoder computes in.")
+    ] = "auto",
+    micro_batch: Annotated[
+        int | None, typer.Option(min=1, help="Images in one forward pass; fixed for this cache.")
+    ] = None,
+    cache: CacheDir = None,
+    moved: Annotated[bool, typer.Option("--moved", help="The folder moved; accept it.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at an unreadable image.")] = False,
+    allow_bad: Annotated[
+        bool, typer.Option("--allow-bad", help="Go on however many images are unreadable.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before 20 GB.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be encoded and written.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    json_: Json = False,
+) -> None:
+    """Encode a data set: decode, encode, store. Asking again encodes only what is missing.
+
+    Example: featcache extract --backbone tiny --dataset folder:photos
+    """
+    from featcache.pipeline.run import Request
+    from featcache.pipeline.run import extract as run_extract
+
+    request = Request(
+        dataset=dataset,
+        backbone=backbone,
+        weights=weights,
+        patches=patches,
+        views=views,
+        name=name,
+        dataset_root=dataset_root,
+        templates=templates,
+        descriptions=descriptions,
+        limit=limit,
+        device=device,
+        compute=compute,
+        micro_batch=micro_batch,
+        root=cache,
+        moved=moved,
+        strict=strict,
+        allow_bad=allow_bad,
+        yes=yes,
+        dry_run=dry_run,
+    )
+    with ui.live(quiet) as line:
+        summary = run_extract(
+            request,
+            progress=lambda p: line.update(_progress(p)),
+            say=line.say,
+            confirm=(lambda plan: _confirm(plan, line)) if ui.can_ask() else None,
+        )
+    if json_:
+        ui.emit_json(summary.to_json())
+    else:
+        for text in summary.sentences():
+            ui.emit(text)
+
+
+@app.command("ls")
+def list_caches(cache: CacheDir = None, json_: Json = False) -> None:
+    """List the caches, the one finished last first.
+
+    Example: featcache ls
+    """
+    from featcache.store.library import cache_root, caches
+
+    found = caches(cache_root(cache))
+    if json_:
+        for item in found:
+            ui.emit_json(item.to_json())
+        return
+    if not found:
+        ui.say(f"No caches in {cache_root(cache)} yet; `featcache extract` makes one.")
+        return
+    ui.emit_table(
+        ("dataset", "backbone", "key", "images", "components", "size", "finished"),
+        [
+            (
+                item.dataset,
+                item.backbone,
+                item.digest,
+                str(item.images),
+                " ".join(item.components),
+                ui.human_bytes(item.bytes),
+                item.finished_text,
+            )
+            for item in found
+        ],
+        right=("images", "size"),
+    )
+
+
+@app.command()
+def info(
+    dataset: OfDataset = None,
+    backbone: OfBackbone = None,
+    cache: CacheDir = None,
+    json_: Json = False,
+) -> None:
+    """Explain one cache: what fixed its numbers, what it holds, what could not be read.
+
+    Example: featcache info --dataset fieldguide
+    """
+    from dataclasses import asdict
+
+    from featcache.store.cache import Cache
+    from featcache.store.library import cache_root, find_summaries
+
+    found = find_summaries(cache_root(cache), dataset, backbone)[0]
+    opened = Cache.open(found.path)
+    listing, settings, bad = opened.listing(), opened.pass_settings(), opened.bad_rows()
+    key = asdict(opened.key)
+    splits = {} if listing is None else {name: len(rows) for name, rows in listing.splits.items()}
+    names = () if listing is None else listing.classes
+    ids = {} if listing is None else {listing.ids[row]: reason for row, reason in bad.items()}
+    if json_:
+        ui.emit_json(
+            {
+                **found.to_json(),
+                "feature_key": key,
+                "splits": splits,
+                "classes": list(names),
+                "root": "" if listing is None else listing.root,
+                "settings": settings,
+                "unreadable": ids,
+            }
+        )
+        return
+    rows = [("path", str(found.path)), ("finished", found.finished_text)]
+    rows += [(name, str(value)) for name, value in key.items()]
+    if listing is not None:
+        rows += [("images from", listing.root or "(imported)"), ("classes", _some(names))]
+        rows += [("splits", ", ".join(f"{name} {count}" for name, count in splits.items()))]
+    rows += [
+        (name, f"{c.rows} rows of {list(c.shape)}, {ui.human_bytes(c.bytes)}, {c.shards} shards")
+        for name, c in found.components.items()
+    ]
+    rows += [(f"pass: {name}", str(value)) for name, value in (settings or {}).items()]
+    rows += [("unreadable", f"{name}: {reason}") for name, reason in list(ids.items())[:SHOWN]]
+    ui.emit_table(("", f"{found.dataset}, {found.backbone}"), rows)
+
+
+@app.command()
+def verify(
+    dataset: OfDataset = None,
+    backbone: OfBackbone = None,
+    full: Annotated[bool, typer.Option("--full", help="sha256 instead of crc32.")] = False,
+    cache: CacheDir = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    json_: Json = False,
+) -> None:
+    """Check every byte of the caches that fit against what was written.
+
+    Example: featcache verify --dataset fieldguide --full
+    """
+    from featcache.store.library import cache_root, find_summaries
+    from featcache.store.verify import verify as check
+
+    reports = []
+    with ui.live(quiet) as line:
+        for found in find_summaries(cache_root(cache), dataset, backbone):
+            reports.append(check(found.path, full=full, report=line.counter()))
+    for report in reports:
+        _emit_report(report, json_)
+    if not all(report.is_sound for report in reports):
+        raise typer.Exit(1)
+
+
+@app.command()
+def repair(
+    dataset: Annotated[str, typer.Argument(help="Data set whose cache is damaged.")],
+    backbone: OfBackbone = None,
+    cache: CacheDir = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    json_: Json = False,
+) -> None:
+    """Take damaged shards out of a cache; the same `extract` then encodes just those again.
+
+    Example: featcache repair trashnet
+    """
+    from featcache.store.library import cache_root, find_summaries
+    from featcache.store.verify import repair as mend
+
+    sound = True
+    with ui.live(quiet) as line:
+        for found in find_summaries(cache_root(cache), dataset, backbone):
+            report = mend(found.path, report=line.counter())
+            sound &= report.is_sound
+            _emit_report(report, json_)
+            line.say(
+                f"To encode again what was taken out: featcache extract --dataset "
+                f"{found.dataset} --backbone {found.backbone}"
+            )
+    if not sound:
+        raise typer.Exit(1)
+
+
+@app.command()
+def rm(
+    dataset: Annotated[str, typer.Argument(help="Data set whose cache goes.")],
+    backbone: OfBackbone = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    cache: CacheDir = None,
+    json_: Json = False,
+) -> None:
+    """Remove a cache; the images and the results stay.
+
+    Example: featcache rm trashnet --backbone tiny --yes
+    """
+    from featcache.errors import UsageError
+    from featcache.store.library import cache_root, find_summaries, remove
+
+    root = cache_root(cache)
+    for found in find_summaries(root, dataset, backbone):
+        what = f"{found.dataset}, {found.backbone}, {ui.human_bytes(found.bytes)}: {found.path}"
+        if not yes and not ui.can_ask():
+            raise UsageError(f"Nobody is there to agree to removing {what}. Add --yes.")
+        if yes or typer.confirm(f"Remove {what}?", err=True):
+            freed = remove(root, found.path)
+            if json_:
+                ui.emit_json({"removed": str(found.path), "bytes": freed})
+            else:
+                ui.emit(f"Removed {what}")
+
+
+@app.command()
+def datasets(json_: Json = False) -> None:
+    """List the data sets that have a name; folder:PATH takes any other.
+
+    Example: featcache datasets
+    """
+    from featcache.sources.named import datasets as named
+
+    if json_:
+        for item in named():
+            ui.emit_json(
+                {
+                    "name": item.name,
+                    "title": item.title,
+                    "images": item.images,
+                    "classes": item.classes,
+                    "size": item.size,
+                    "url": item.url,
+                    "licence": item.licence,
+                }
+            )
+        return
+    ui.emit_table(
+        ("name", "what it is", "images", "classes", "size", "from"),
+        [
+            (d.name, d.title, str(d.images), str(d.classes), d.size, d.url or "drawn on first use")
+            for d in named()
+        ],
+        right=("images", "classes"),
+    )
+
+
+@app.command()
+def backbones(
+    pattern: Annotated[str, typer.Argument(help="Only names that contain this.")] = "",
+    json_: Json = False,
+) -> None:
+    """List the backbones and the weights that open_clip knows for them.
+
+    Example: featcache backbones ViT-B
+    """
+    from featcache.backbones.registry import backbones as known
+    from featcache.errors import UnknownNameError
+
+    found = [b for b in known() if pattern.lower() in b.name.lower()]
+    if not found:
+        raise UnknownNameError("backbone", pattern, [b.name for b in known()])
+    if json_:
+        for b in found:
+            ui.emit_json(
+                {
+                    "name": b.name,
+                    "architecture": b.architecture,
+                    "weights": list(b.weights),
+                    "default": b.default,
+                    "image_size": b.image_size,
+                    "dim": b.dim,
+                    "gflops": b.gflops,
+                    "patches": b.patches,
+                }
+            )
+        return
+    ui.emit_table(
+        ("name", "image", "dim", "GFLOP", "patches", "weights"),
+        [
+            (
+                b.name,
+                str(b.image_size),
+                str(b.dim),
+                "" if b.gflops is None else f"{b.gflops:.1f}",
+                "yes" if b.patches else "no",
+                _some(b.weights, most=4),
+            )
+            for b in found
+        ],
+        right=("image", "dim", "GFLOP"),
+    )
+
+
+@imports.command()
+def npz(
+    file: Annotated[Path, typer.Argument(help="train_features, train_labels, test_..., ...")],
+    name: Annotated[str, typer.Option(help="Name of the data set.")],
+    backbone: Annotated[str, typer.Option(help="Name of the backbone it came from.")],
+    cache: CacheDir = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    json_: Json = False,
+) -> None:
+    """Import features of a NumPy archive: train16_features, val_features, classnames, ...
+
+    Example: featcache import npz clip_features.npz --name pets --backbone ViT-B/32
+    """
+    from featcache.importers.npz import import_npz
+    from featcache.store.library import cache_root, summarise
+
+    with ui.live(quiet) as line:
+        made = import_npz(file, cache_root(cache), name, backbone, report=line.counter())
+        listing = made.listing()
+        for note in () if listing is None else listing.notes:
+            line.say(note)
+    found = summarise(made)
+    if json_:
+        ui.emit_json(found.to_json())
+        return
+    splits = {} if listing is None else listing.splits
+    counts = ", ".join(f"{split} {len(rows)}" for split, rows in splits.items())
+    ui.emit(f"Imported {found.images} rows as {found.dataset}, {found.backbone}: {counts}.")
+    ui.emit(str(found.path))
+
+
+def _progress(p: "Progress") -> str:
+    line = f"{p.stage} {p.done}/{p.total}"
+    if p.rate:
+        line += f"  {p.rate:.0f} images/s"
+    if p.eta_s is not None:
+        line += f"  ETA {ui.human_seconds(p.eta_s)}"
+    if p.bytes:
+        line += f"  {ui.human_bytes(p.bytes)} written"
+    if p.binding:
+        line += f"  bound by {p.binding}"
+    return line + (f"  {p.bad} unreadable" if p.bad else "")
+
+
+def _confirm(plan: "Plan", line: ui.Live) -> bool:
+    line.close()
+    return typer.confirm(f"{plan.sentence()} Go on?", err=True)
+
+
+def _emit_report(report: "VerifyReport", json_: bool) -> None:
+    if json_:
+        ui.emit_json(report.to_json())
+        return
+    what = f"{report.shards} shards, {ui.human_bytes(report.bytes)}: {report.path}"
+    ui.emit(f"sound: {what}" if report.is_sound else f"DAMAGED: {what}")
+    for problem in report.problems:
+        ui.emit(f"  {problem.what}")
+
+
+def _some(names: Sequence[str], most: int = 8) -> str:
+    shown = ", ".join(names[:most])
+    return f"{shown}, ... ({len(names)} in all)" if len(names) > most else shown
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

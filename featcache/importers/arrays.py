@@ -1,0 +1,110 @@
+"""Arrays of a stranger's .npz, read without trusting a byte of it.
+
+Sizes are compared with each other and with a limit before anything is allocated, and nothing is
+ever unpickled.
+"""
+
+import io
+import math
+import struct
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from jaxtyping import Shaped
+
+from featcache.errors import ImportedFileError
+
+LIMIT = 16 << 30
+"""Bytes that all arrays of one file may take together."""
+RATIO, RATIO_FROM = 200, 64 << 20
+"""An array of more bytes than the second that shrank by more than the first is a bomb."""
+MEMBERS = 10_000
+_BROKEN = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    ValueError,
+    EOFError,
+    OSError,
+    RuntimeError,
+)
+"""What zipfile and numpy raise on damaged, encrypted or strangely compressed members."""
+
+
+def read_arrays(path: Path, *, limit: int = LIMIT) -> dict[str, Shaped[np.ndarray, "..."]]:
+    """Read every array of an .npz file.
+
+    Args:
+        path: The file.
+        limit: Bytes that all arrays may take together.
+
+    Raises:
+        ImportedFileError: If it is no .npz, is damaged, too large, or needs unpickling.
+    """
+    if not path.is_file():
+        raise ImportedFileError(f"There is no file {path}; give the path of an .npz file.")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            _check_sizes(path, members, limit)
+            return {
+                member.filename.removesuffix(".npy"): _read(path, archive, member)
+                for member in members
+            }
+    except _BROKEN as error:
+        raise ImportedFileError(
+            f"{path} is not a sound .npz file ({error}). Write it again with numpy.savez."
+        ) from error
+
+
+def _check_sizes(path: Path, members: list[zipfile.ZipInfo], limit: int) -> None:
+    total = sum(m.file_size for m in members)
+    if len(members) > MEMBERS or total > limit:
+        raise ImportedFileError(
+            f"{path} holds {len(members)} arrays of {total} bytes together; up to {MEMBERS} of "
+            f"{limit} bytes are read. Split it into several files."
+        )
+    names = [m.filename for m in members]
+    for member in members:
+        plain = member.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+        if not plain or not member.filename.endswith(".npy") or names.count(member.filename) > 1:
+            raise ImportedFileError(
+                f"{path} holds '{member.filename}', which is no array as numpy saves it. "
+                f"Write the file again with numpy.savez."
+            )
+        if member.file_size > max(RATIO_FROM, RATIO * member.compress_size):
+            raise ImportedFileError(
+                f"'{member.filename}' in {path} unpacks from {member.compress_size} to "
+                f"{member.file_size} bytes, which no features do. Write it again with numpy.savez."
+            )
+
+
+def _read(
+    path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo
+) -> Shaped[np.ndarray, "..."]:
+    with archive.open(member) as file:
+        shape, fortran, dtype = _header(cast("io.BufferedIOBase", file))
+        if dtype.hasobject:
+            raise ImportedFileError(
+                f"'{member.filename}' in {path} holds Python objects, which could run code when "
+                f"read. Save names as text instead: numpy.array(names, dtype=str)."
+            )
+        data = file.read()
+    if dtype.itemsize == 0 or math.prod(shape) * dtype.itemsize != len(data):
+        raise ImportedFileError(
+            f"'{member.filename}' in {path} says shape {list(shape)} of {dtype} but has "
+            f"{len(data)} bytes. The file is damaged; write it again with numpy.savez."
+        )
+    return np.frombuffer(data, dtype=dtype).reshape(shape, order="F" if fortran else "C")
+
+
+def _header(file: io.BufferedIOBase) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    version = np.lib.format.read_magic(file)
+    if version == (1, 0):
+        return np.lib.format.read_array_header_1_0(file)
+    if version == (2, 0):
+        return np.lib.format.read_array_header_2_0(file)
+    raise ValueError(f"array format {version} is unknown")

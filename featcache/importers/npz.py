@@ -1,0 +1,95 @@
+"""Features of other people, as the few-shot community passes them around in .npz files.
+
+    train{K}_features [r d]   stored few-shot set of K a class -> split train@K
+    <split>_features  [r d]   train, val, test, or any further test split
+    <split>_labels    [r]     indices into classnames          <split>_paths [r]  image ids
+    classnames        [c]     text_features [c d]   one vector a class
+
+Only what the file says is recorded: weights, activation and preprocessing stay unknown, and the
+file's own digest is in the key, so that such features never mix with ours.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32
+
+from featcache.errors import UsageError
+from featcache.importers.table import TEMPLATE, Table, read_table
+from featcache.keys import ComponentKey, FeatureKey
+from featcache.store.cache import Cache
+
+Report = Callable[[str, int, int], None]
+"""Called as (what is being done, done so far, of how many)."""
+
+GLOBAL = ComponentKey(kind="global")
+SHARD_ROWS = 65_536
+
+
+def import_npz(
+    path: Path, root: Path, name: str, backbone: str, report: Report | None = None
+) -> Cache:
+    """Turn an .npz file into a cache; a second time there is nothing to do.
+
+    Args:
+        path: The file.
+        root: Folder of all caches.
+        name: What the data set is called from now on.
+        backbone: What the features came from, as the user calls it: ViT-B/32.
+        report: Told how many rows are stored.
+
+    Raises:
+        ImportedFileError: If the file is refused; the message names the array.
+        CacheError: If the cache cannot be written.
+    """
+    if not name.strip() or not backbone.strip():
+        raise UsageError("Imported features need a data set's --name and a --backbone.")
+    table = read_table(path)
+    key = FeatureKey(
+        architecture=backbone,
+        weights="unknown",
+        activation="unknown",
+        image_size=0,
+        preprocessing=f"imported:{table.sha256[:12]}",
+        norms=table.norms,
+    )
+    cache = Cache.create(root, name, backbone, key)
+    if cache.passes:
+        return cache
+    start = time.monotonic()
+    with cache.lock():
+        cache.put_listing(table.listing(name))
+        if table.text is not None:
+            _put_text(cache, table, table.text)
+        missing = np.flatnonzero(~cache.covered(GLOBAL.folder))
+        for first in range(0, len(missing), SHARD_ROWS):
+            rows = missing[first : first + SHARD_ROWS]
+            cache.append(GLOBAL, rows, table.rows[rows], {})
+            if report is not None:
+                report("import", first + len(rows), len(missing))
+        cache.finish(
+            components=[GLOBAL.folder],
+            images=len(table.rows),
+            seconds=time.monotonic() - start,
+            complete=True,
+        )
+    return cache
+
+
+def _put_text(cache: Cache, table: Table, text: Float32[np.ndarray, "c d"]) -> None:
+    import torch
+
+    from featcache.types import TextBank
+
+    cache.put_text(
+        TextBank(
+            classes=table.classes,
+            names=None,
+            templates=(TEMPLATE,),
+            template_rows=torch.from_numpy(text)[:, None],
+            logit_scale=100.0,
+            norms=table.norms,
+        )
+    )

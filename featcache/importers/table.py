@@ -1,0 +1,281 @@
+"""What an .npz file of features holds, checked array by array before any of it is believed."""
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float16, Float32, Int64, Shaped
+
+from featcache.errors import ImportedFileError
+from featcache.importers.arrays import read_arrays
+from featcache.keys import Listing
+
+Arrays = Mapping[str, Shaped[np.ndarray, "..."]]
+
+TEMPLATE = "imported"
+"""Stands in for the sentences that imported class vectors were made of."""
+UNIT_TOLERANCE = 0.01
+"""Rows whose length differs from 1 by no more are taken for normalised; fp16 needs 0.001."""
+FIRST = ("train", "val", "test")
+"""Order of splits after the stored few-shot sets; further test splits follow by name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """What a file holds, checked."""
+
+    sha256: str
+    """Of the file."""
+    rows: Float16[np.ndarray, "n d"]
+    labels: Int64[np.ndarray, " n"]
+    ids: tuple[str, ...]
+    splits: Mapping[str, Int64[np.ndarray, " _"]]
+    classes: tuple[str, ...]
+    text: Float32[np.ndarray, "c d"] | None
+    norms: str
+    """unit or raw, as measured on images and texts alike."""
+    notes: tuple[str, ...]
+
+    def listing(self, name: str) -> Listing:
+        """Return it as the listing of a data set."""
+        return Listing(
+            dataset=name,
+            root="",
+            classes=self.classes,
+            ids=self.ids,
+            hashes=tuple(f"import:{row}" for row in range(len(self.ids))),
+            labels=self.labels,
+            splits=self.splits,
+            templates=(TEMPLATE,) if self.text is not None else (),
+            default_text="template",
+            draws="stored",
+            notes=self.notes,
+        )
+
+
+def read_table(path: Path) -> Table:
+    """Read and check a whole file.
+
+    Raises:
+        ImportedFileError: If it is refused.
+    """
+    arrays = read_arrays(path)
+    keys = _feature_keys(path, arrays)
+    _check_widths(path, arrays, keys)
+    notes: list[str] = []
+    classes = _classes(path, arrays, keys, notes)
+    rows, labels, ids, splits, start = [], [], [], {}, 0
+    for split, prefix in keys.items():
+        part = _features(path, f"{prefix}_features", arrays)
+        rows.append(part)
+        labels.append(_labels(path, prefix, arrays, len(part), len(classes), notes))
+        ids += _ids(path, split, prefix, arrays, len(part))
+        splits[split] = np.arange(start, start + len(part), dtype=np.int64)
+        start += len(part)
+    text = _text(path, arrays, len(classes), rows[0].shape[1])
+    if not any(s in splits for s in ("val", "test")):
+        raise ImportedFileError(
+            f"{path} has neither val_features nor test_features, so nothing could be measured. "
+            f"Add one of them."
+        )
+    if "test" not in splits:
+        notes.append("The file has no test split; heads can be evaluated on val only.")
+    everything = np.concatenate(rows)
+    return Table(
+        sha256=_sha256(path),
+        rows=everything,
+        labels=np.concatenate(labels),
+        ids=_unique(ids, "{}#{}"),
+        splits=splits,
+        classes=classes,
+        text=text,
+        norms=_norms(everything, text),
+        notes=tuple(notes),
+    )
+
+
+def _feature_keys(path: Path, arrays: Arrays) -> dict[str, str]:
+    """Return split -> prefix of its arrays: train@1, train@2, ..., train, val, test, others."""
+    found: dict[tuple[int, int, str], tuple[str, str]] = {}
+    for key in arrays:
+        match = re.fullmatch(r"([A-Za-z0-9][A-Za-z0-9_.-]{0,60})_(features|labels|paths)", key)
+        if match is None and key != "classnames":
+            raise ImportedFileError(
+                f"{path} has an array '{key}' whose meaning is unknown; known are classnames, "
+                f"text_features and <split>_features, _labels, _paths. Rename it or leave it out."
+            )
+        if match is None or key == "text_features":
+            continue
+        prefix, kind = match.groups()
+        if f"{prefix}_features" not in arrays:
+            raise ImportedFileError(
+                f"{path} has '{key}' but no '{prefix}_features' that it would belong to. "
+                f"Add the features or leave it out."
+            )
+        if kind != "features":
+            continue
+        shots = re.fullmatch(r"train([1-9][0-9]{0,5})", prefix)
+        order = FIRST.index(prefix) + 1 if prefix in FIRST else 4
+        if shots:
+            found[(0, int(shots[1]), prefix)] = (f"train@{shots[1]}", prefix)
+        else:
+            found[(order, 0, prefix)] = (prefix, prefix)
+    if not any(split.startswith("train") for split, _ in found.values()):
+        raise ImportedFileError(
+            f"{path} has no train_features and no train<K>_features, so nothing can be trained. "
+            f"It has: {', '.join(sorted(arrays)[:12]) or 'nothing'}."
+        )
+    return dict(found[k] for k in sorted(found))
+
+
+def _check_widths(path: Path, arrays: Arrays, keys: Mapping[str, str]) -> None:
+    """Refuse rows of two widths: they come from two models."""
+    names = [f"{prefix}_features" for prefix in keys.values()]
+    names += ["text_features"] if "text_features" in arrays else []
+    for name in names:
+        array = arrays[name]
+        if array.ndim != 2 or 0 in array.shape or array.dtype.name not in ("float16", "float32"):
+            raise ImportedFileError(
+                f"'{name}' in {path} should be float16 or float32 [rows width], got {array.dtype} "
+                f"{list(array.shape)}. Convert it with .astype(numpy.float32)."
+            )
+        first = arrays[names[0]]
+        if array.shape[1] != first.shape[1]:
+            raise ImportedFileError(
+                f"'{names[0]}' in {path} is {first.shape[1]} wide and '{name}' {array.shape[1]}: "
+                f"they come from different models. Write a file with features of one model only."
+            )
+
+
+def _features(path: Path, name: str, arrays: Arrays) -> Float16[np.ndarray, "r d"]:
+    with np.errstate(over="ignore"):
+        rows = arrays[name].astype(np.float16)
+    good = np.isfinite(rows).all(axis=1) & (rows != 0).any(axis=1)
+    if not good.all():
+        raise ImportedFileError(
+            f"Row {int(np.argmin(good))} of '{name}' in {path} is zero, not finite or too large "
+            f"for float16 ({int((~good).sum())} such rows). Leave them out or extract them again."
+        )
+    return rows
+
+
+def _classes(
+    path: Path, arrays: Arrays, keys: Mapping[str, str], notes: list[str]
+) -> tuple[str, ...]:
+    if "classnames" not in arrays:
+        present = [arrays[f"{p}_labels"] for p in keys.values() if f"{p}_labels" in arrays]
+        highest = max(
+            (int(a.max()) for a in present if a.dtype.kind in "iu" and a.size), default=-1
+        )
+        if not 0 <= highest < 1_000_000:
+            raise ImportedFileError(
+                f"{path} has no classnames, and its labels give no number of classes. "
+                f"Add an array 'classnames'."
+            )
+        notes.append("The file names no classes; they are numbered.")
+        return tuple(f"class {i}" for i in range(highest + 1))
+    names = [name.strip() for name in _texts(path, "classnames", arrays)]
+    if "" in names:
+        raise ImportedFileError(
+            f"'classnames' in {path} has no name for class {names.index('')}. Give it one."
+        )
+    # Well-known lists have such pairs: ImageNet's two missiles are two classes of one name.
+    classes = _unique(names, "{} ({})")
+    if twice := sorted({n for n in names if names.count(n) > 1}):
+        notes.append(f"Class names that occur twice are numbered: {', '.join(twice[:8])}.")
+    return classes
+
+
+def _labels(
+    path: Path, prefix: str, arrays: Arrays, rows: int, classes: int, notes: list[str]
+) -> Int64[np.ndarray, " r"]:
+    name = f"{prefix}_labels"
+    if name not in arrays:
+        if prefix.startswith("train"):
+            raise ImportedFileError(f"{path} has no '{name}'; add a label for each row.")
+        notes.append(f"Split {prefix} has no labels.")
+        return np.full(rows, -1, dtype=np.int64)
+    labels = arrays[name]
+    if labels.dtype.kind not in "iu" or labels.shape != (rows,):
+        raise ImportedFileError(
+            f"'{name}' in {path} should be integers [{rows}], one a row, got {labels.dtype} "
+            f"{list(labels.shape)}. Save class indices, not one-hot rows."
+        )
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= classes:
+        raise ImportedFileError(
+            f"'{name}' in {path} has labels {low}..{high}, but there are {classes} classes. "
+            f"Labels of all splits count from 0 into one list, 'classnames'."
+        )
+    return labels.astype(np.int64)
+
+
+def _ids(path: Path, split: str, prefix: str, arrays: Arrays, rows: int) -> list[str]:
+    name = f"{prefix}_paths"
+    if name not in arrays:
+        return [f"{split}/{row}" for row in range(rows)]
+    paths = _texts(path, name, arrays)
+    if len(paths) != rows:
+        raise ImportedFileError(
+            f"'{name}' in {path} has {len(paths)} entries for {rows} rows. Save one a row."
+        )
+    return paths
+
+
+def _texts(path: Path, name: str, arrays: Arrays) -> list[str]:
+    array = arrays[name]
+    if array.dtype.kind != "U" or array.ndim != 1 or array.size == 0:
+        raise ImportedFileError(
+            f"'{name}' in {path} should be texts on one axis, got {array.dtype} "
+            f"{list(array.shape)}. Save them as numpy.array(values, dtype=str)."
+        )
+    try:
+        return [str(text) for text in array]
+    except ValueError as error:
+        raise ImportedFileError(
+            f"'{name}' in {path} holds something that is no text ({error}). "
+            f"Save it again as numpy.array(values, dtype=str)."
+        ) from error
+
+
+def _unique(names: Sequence[str], numbered: str) -> tuple[str, ...]:
+    """Number the second and later of equal names."""
+    taken, used = set(names), dict.fromkeys(names, 0)
+    out = []
+    for name in names:
+        used[name] += 1
+        unique = name
+        while used[name] > 1 and unique in taken:
+            unique = numbered.format(name, used[name])
+            used[name] += unique in taken
+        taken.add(unique)
+        out.append(unique)
+    return tuple(out)
+
+
+def _text(
+    path: Path, arrays: Arrays, classes: int, width: int
+) -> Float32[np.ndarray, "c d"] | None:
+    if "text_features" not in arrays:
+        return None
+    text = _features(path, "text_features", arrays).astype(np.float32)
+    if text.shape != (classes, width):
+        raise ImportedFileError(
+            f"'text_features' in {path} should be one row for each of the {classes} classes, got "
+            f"{list(text.shape)}. Average the templates of a class before saving."
+        )
+    return text
+
+
+def _norms(rows: Float16[np.ndarray, "n d"], text: Float32[np.ndarray, "c d"] | None) -> str:
+    parts = [rows] if text is None else [rows, text]
+    lengths = np.concatenate([np.linalg.norm(p.astype(np.float32), axis=1) for p in parts])
+    return "unit" if bool((np.abs(lengths - 1) <= UNIT_TOLERANCE).all()) else "raw"
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,122 @@
+"""Finished shards -> disk on a thread of their own, so that the encoder never waits for fsync."""
+
+import queue
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float16, Int64
+
+from featcache.keys import ComponentKey
+
+TARGET_BYTES = 128 * 2**20
+"""Size of a shard that is worth a file of its own."""
+
+TARGET_GFLOPS = {"cpu": 12_000.0, "cuda": 1_200_000.0, "mps": 60_000.0}
+"""Work in a shard by kind of device, about a minute: what an interruption can cost."""
+
+AHEAD = 2
+"""Shards that may wait for the disk."""
+
+
+@runtime_checkable
+class Sink(Protocol):
+    """Where shards go; the cache is one."""
+
+    def append(
+        self,
+        component: ComponentKey,
+        rows: Int64[np.ndarray, " r"],
+        values: Float16[np.ndarray, "r ..."],
+        bad: Mapping[int, str],
+    ) -> object:
+        """Write one shard and enter it in the manifest."""
+        ...
+
+
+def shard_rows_for(row_bytes: int, gflops: float, micro_batch: int, kind: str) -> int:
+    """Choose the rows of a shard: a multiple of the micro-batch, bounded by bytes and by work.
+
+    Args:
+        row_bytes: Of the widest component asked for.
+        gflops: To encode one row for all components asked for.
+        micro_batch: Pictures in a batch.
+        kind: Of device: cpu, cuda, mps.
+    """
+    work = TARGET_GFLOPS.get(kind, TARGET_GFLOPS["cpu"])
+    rows = min(TARGET_BYTES // max(row_bytes, 1), int(work / max(gflops, 1e-3)))
+    return max(1, rows // micro_batch) * micro_batch
+
+
+@dataclass(frozen=True)
+class _Shard:
+    component: ComponentKey
+    rows: Int64[np.ndarray, " r"]
+    values: Float16[np.ndarray, "r ..."]
+    bad: Mapping[int, str]
+
+
+class Writer:
+    """Context that writes behind; leaving it normally waits for the disk, an error does not."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self._queue: queue.Queue[_Shard | None] = queue.Queue(AHEAD)
+        self._error: BaseException | None = None
+        self._dropping = False
+        self._thread = threading.Thread(target=self._work, name="write", daemon=True)
+        self.bytes = 0
+        """Written so far."""
+        self.seconds = 0.0
+        """Spent writing so far."""
+
+    def put(
+        self,
+        component: ComponentKey,
+        rows: Int64[np.ndarray, " r"],
+        values: Float16[np.ndarray, "r ..."],
+        bad: Mapping[int, str],
+    ) -> None:
+        """Hand over one shard; waits while too many are unwritten.
+
+        Raises:
+            FeatcacheError: What an earlier shard met on its way to the disk.
+        """
+        self._check()
+        self._queue.put(_Shard(component, rows, values, bad))
+
+    def __enter__(self) -> "Writer":
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._dropping = error is not None
+        self._queue.put(None)
+        self._thread.join()
+        if error is None:
+            self._check()
+
+    def _check(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def _work(self) -> None:
+        while (shard := self._queue.get()) is not None:
+            if self._dropping or self._error is not None:
+                continue
+            start = time.perf_counter()
+            try:
+                self._sink.append(shard.component, shard.rows, shard.values, shard.bad)
+                self.bytes += shard.values.nbytes
+            except BaseException as error:
+                self._error = error  # raised where the pass can see it
+            self.seconds += time.perf_counter() - start

@@ -1,0 +1,233 @@
+"""All caches below one root: where the root is, what is there, which one is meant."""
+
+import os
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from featcache.errors import CacheError, CacheNotFoundError, FeatcacheError, UnknownNameError
+from featcache.store.cache import LISTING, Cache
+from featcache.store.files import explained
+from featcache.store.identity import KEY_FILE, Identity, read_identity, slug
+from featcache.store.lines import PassLine, ShardLine
+from featcache.store.listing import count_images
+from featcache.store.lock import writer_lock
+from featcache.store.rows import count_rows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComponentSummary:
+    """One component, for a list."""
+
+    rows: int
+    shape: tuple[int, ...]
+    """Of one row."""
+    bytes: int
+    """Of its shards."""
+    shards: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheSummary:
+    """One cache, for a list."""
+
+    path: Path
+    dataset: str
+    backbone: str
+    digest: str
+    images: int = 0
+    components: Mapping[str, ComponentSummary] = field(default_factory=dict)
+    """By folder name; the current texts are one of them."""
+    finished: float | None = None
+    """Seconds since 1970 of the last pass that ended; None where none did."""
+    complete: bool = False
+    """Whether that pass was over all images."""
+    problem: str = ""
+    """Why the cache cannot be opened; empty where it can."""
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all shards."""
+        return sum(c.bytes for c in self.components.values())
+
+    @property
+    def finished_text(self) -> str:
+        """When it was finished, in local time, or what is the matter."""
+        if self.problem:
+            return "damaged"
+        if self.finished is None:
+            return "unfinished"
+        when = datetime.fromtimestamp(self.finished, tz=UTC).astimezone().strftime("%Y-%m-%d %H:%M")
+        return when if self.complete else f"{when} (part)"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return one plain object; times in ISO 8601, UTC."""
+        when = None if self.finished is None else datetime.fromtimestamp(self.finished, tz=UTC)
+        return {
+            "dataset": self.dataset,
+            "backbone": self.backbone,
+            "key": self.digest,
+            "path": str(self.path),
+            "images": self.images,
+            "bytes": self.bytes,
+            "components": {
+                name: {"rows": c.rows, "shape": list(c.shape), "bytes": c.bytes, "shards": c.shards}
+                for name, c in self.components.items()
+            },
+            "finished": None if when is None else when.isoformat(timespec="seconds"),
+            "complete": self.complete,
+            "problem": self.problem,
+        }
+
+
+def cache_root(option: Path | None) -> Path:
+    """Return the folder of all caches: --cache, else $FEATCACHE_HOME, else the user's cache."""
+    if option is not None:
+        return option.expanduser().absolute()
+    if home := os.environ.get("FEATCACHE_HOME"):
+        return Path(home).expanduser().absolute()
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "featcache"
+    xdg = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    # The XDG rules say that a relative path is to be ignored.
+    return (xdg if xdg.is_absolute() else Path.home() / ".cache") / "featcache"
+
+
+def caches(root: Path) -> list[CacheSummary]:
+    """Summarise every cache below a root: finished last first, then unfinished, then damaged."""
+    found = [_summary(path.parent) for path in sorted(root.glob(f"*/*/{KEY_FILE}"))]
+    return sorted(found, key=lambda s: (bool(s.problem), -(s.finished or 0)))
+
+
+def summarise(cache: Cache) -> CacheSummary:
+    """Summarise one cache that is open."""
+    components = {name: _component(lines) for name, lines in sorted(cache.shards.items())}
+    if text := cache.text_line:
+        components[text.component] = ComponentSummary(
+            rows=text.facts.shape[0],
+            shape=text.facts.shape[1:],
+            bytes=text.facts.bytes + text.strings_bytes,
+            shards=1,
+        )
+    last: PassLine | None = cache.passes[-1] if cache.passes else None
+    return CacheSummary(
+        path=cache.path,
+        dataset=cache.dataset,
+        backbone=cache.backbone,
+        digest=cache.key.digest(),
+        images=count_images(cache.path / LISTING),
+        components=components,
+        finished=last.time if last else None,
+        complete=last.complete if last else False,
+    )
+
+
+def find_cache(root: Path, dataset: str | None = None, backbone: str | None = None) -> Cache:
+    """Open the cache that was finished last among those that fit.
+
+    Args:
+        root: Folder of all caches.
+        dataset: Name of a data set; None fits all.
+        backbone: Name of a backbone; None fits all.
+
+    Raises:
+        CacheNotFoundError: If there is none, or none that was finished.
+        UnknownNameError: If no cache has that data set or backbone.
+        CorruptCacheError: If the only one that fits is damaged.
+    """
+    best = find_summaries(root, dataset, backbone)[0]
+    if best.problem or best.finished is not None:
+        return Cache.open(best.path)  # or raises what is the matter
+    raise CacheNotFoundError(
+        f"The cache of {best.dataset} with {best.backbone} was interrupted before it was "
+        f"finished. Go on with: featcache extract --dataset {best.dataset} --backbone "
+        f"{best.backbone}"
+    )
+
+
+def find_summaries(
+    root: Path, dataset: str | None = None, backbone: str | None = None
+) -> list[CacheSummary]:
+    """Summarise the caches that fit, damaged and unfinished ones too, in the order of `caches`.
+
+    Raises:
+        CacheNotFoundError: If there are no caches at all.
+        UnknownNameError: If no cache has that data set or backbone.
+    """
+    everything = caches(root)
+    if not everything:
+        raise CacheNotFoundError(
+            f"There are no caches in {root}. Make one with: featcache extract "
+            f"--dataset {dataset or 'fieldguide'} --backbone {backbone or 'tiny'}"
+        )
+    fitting = _named(everything, "cached data set", "dataset", dataset)
+    return _named(fitting, "cached backbone", "backbone", backbone)
+
+
+def remove(root: Path, path: Path) -> int:
+    """Delete one cache and return the bytes it took; it may be damaged.
+
+    Args:
+        root: Folder of all caches.
+        path: The cache, directly below the folder of its data set.
+
+    Raises:
+        CacheError: If this is no cache of that root, or somebody writes to it.
+    """
+    inside = path.resolve().parent.parent == root.resolve()
+    links = any(p.is_symlink() for p in (path, path.parent))
+    if not inside or links or not (path / KEY_FILE).is_file():
+        raise CacheError(
+            f"{path} is not a cache of {root}, so it is left alone. `featcache ls` shows them."
+        )
+    with explained(path):
+        with writer_lock(path, lambda _: None):
+            freed = sum(p.lstat().st_size for p in path.rglob("*") if not p.is_dir())
+            # Without its key the folder is no cache: an interrupted removal leaves no half one.
+            (path / KEY_FILE).unlink()
+        shutil.rmtree(path)
+        if not any(path.parent.iterdir()):
+            path.parent.rmdir()
+    return freed
+
+
+def _summary(path: Path) -> CacheSummary:
+    identity: Identity | None = None
+    try:
+        identity = read_identity(path)
+        return summarise(Cache(path, identity))
+    except FeatcacheError as error:
+        backbone, _, digest = path.name.rpartition("-")
+        return CacheSummary(
+            path=path,
+            dataset=identity.dataset if identity else path.parent.name,
+            backbone=identity.backbone if identity else backbone,
+            digest=digest,
+            problem=str(error),
+        )
+
+
+def _component(lines: Sequence[ShardLine]) -> ComponentSummary:
+    return ComponentSummary(
+        rows=count_rows(lines),
+        shape=lines[0].facts.shape[1:],
+        bytes=sum(line.facts.bytes for line in lines),
+        shards=len(lines),
+    )
+
+
+def _named(
+    found: Sequence[CacheSummary], kind: str, attribute: str, name: str | None
+) -> list[CacheSummary]:
+    if name is None:
+        return list(found)
+    wanted = slug(name).lower()
+    fitting = [s for s in found if slug(getattr(s, attribute)).lower() == wanted]
+    if not fitting:
+        known = {str(getattr(s, attribute)) for s in found}
+        raise UnknownNameError(kind, name, known, "`featcache ls` shows the caches.")
+    return fitting

@@ -1,0 +1,111 @@
+"""One writer at a time: an advisory lock on the cache's folder, readers never wait."""
+
+import errno
+import fcntl
+import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from featcache.errors import CacheError
+from featcache.store.files import explained, write_all
+
+LOCK = ".lock"
+OWNER = ".lock-owner"
+NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL})
+"""What file systems without locks answer (some NFS and Lustre mounts)."""
+
+
+@contextmanager
+def writer_lock(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """Hold the cache for writing while the block runs.
+
+    The kernel lets go of the lock when the process dies, however it dies. Where the file system
+    has no locks, a file that only one process can create takes its place.
+
+    Args:
+        folder: The cache.
+        say: Told in a sentence when the second way had to be taken.
+
+    Raises:
+        CacheError: If another process is writing, or the folder cannot be written.
+    """
+    path = folder / LOCK
+    with explained(path):
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        exclusive = _flock(handle, path)
+        if not exclusive:
+            say(f"The file system of {folder} has no locks; {OWNER} guards the cache instead.")
+            _create_owner(folder)
+        try:
+            with explained(path):
+                os.ftruncate(handle, 0)
+                write_all(handle, f"{os.getpid()}\n".encode())
+            yield
+        finally:
+            if not exclusive:
+                (folder / OWNER).unlink(missing_ok=True)
+    finally:
+        os.close(handle)
+
+
+def _flock(handle: int, path: Path) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise _busy(path.parent, _read_pid(path)) from error
+    except OSError as error:
+        if error.errno in NO_LOCKS:
+            return False
+        with explained(path):
+            raise
+    return True
+
+
+def _create_owner(folder: Path) -> None:
+    path = folder / OWNER
+    for _ in range(2):
+        try:
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        except FileExistsError:
+            if not _is_stale(path):
+                raise _busy(folder, _read_pid(path), path) from None
+            path.unlink(missing_ok=True)
+            continue
+        with explained(path):
+            write_all(handle, f"{os.getpid()} {socket.gethostname()}\n".encode())
+            os.close(handle)
+        return
+    raise _busy(folder, _read_pid(path), path)
+
+
+def _is_stale(path: Path) -> bool:
+    """Tell whether the owner lived on this machine and is gone."""
+    pid, _, host = path.read_text(errors="replace").strip().partition(" ")
+    if host != socket.gethostname() or not pid.isdigit():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _read_pid(path: Path) -> str:
+    try:
+        words = path.read_text(errors="replace").split()
+    except OSError:
+        return "unknown"
+    return words[0] if words and words[0].isdigit() else "unknown"
+
+
+def _busy(folder: Path, pid: str, remove: Path | None = None) -> CacheError:
+    cure = f" If no such process runs on any machine, delete {remove}." if remove else ""
+    return CacheError(
+        f"Another process (pid {pid}) is writing to {folder}; wait for it to end, or stop it, and "
+        f"run the same command again.{cure}"
+    )

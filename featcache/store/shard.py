@@ -1,0 +1,157 @@
+"""A shard: one HDF5 file with one contiguous data set, written once, read by mapping.
+
+h5py runs on our own values only. The file is composed in memory and written by plain system
+calls, so a full disk is an ordinary error and not a fault inside HDF5. Readers never parse HDF5:
+they take offset, shape and dtype from the manifest, check them against the file and map it.
+"""
+
+import hashlib
+import math
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Shaped
+
+from featcache.errors import CacheError, CorruptCacheError
+from featcache.store.files import write_atomically
+
+DATA_SET = "features"
+DTYPES = ("float16", "float32")
+"""What a shard may hold, little-endian."""
+CHUNK = 1 << 22
+"""Bytes read at once when a file is checked."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardFacts:
+    """What a reader must know of a shard, and what a check compares."""
+
+    offset: int
+    """Byte at which the rows begin."""
+    shape: tuple[int, ...]
+    dtype: str
+    bytes: int
+    """Size of the whole file."""
+    crc32: int
+    """Of the whole file, as is `sha256`."""
+    sha256: str
+
+    def fits(self) -> bool:
+        """Tell whether the rows lie inside the file."""
+        size = math.prod(self.shape) * np.dtype(self.dtype).itemsize
+        return self.offset >= 0 and size > 0 and self.offset + size <= self.bytes
+
+
+def write_shard(
+    path: Path,
+    values: Shaped[np.ndarray, "r ..."],
+    *,
+    attributes: Mapping[str, str | int] | None = None,
+    ids: Sequence[str] | None = None,
+) -> ShardFacts:
+    """Write rows as one shard; the file appears whole or not at all.
+
+    Equal rows and attributes give equal bytes.
+
+    Args:
+        path: Where the shard goes; its folder exists.
+        values: Rows [r ...] as they shall be stored.
+        attributes: Small facts for people who open the file with another tool.
+        ids: Image of each row, for the error message.
+
+    Raises:
+        CacheError: If a value is not finite, or the file cannot be written.
+    """
+    if values.dtype.name not in DTYPES or values.size == 0:
+        raise CacheError(
+            f"A shard holds at least one row of {' or '.join(DTYPES)}; {path.parent.name} got "
+            f"{values.dtype} of shape {list(values.shape)}."
+        )
+    _refuse_non_finite(path, values, ids)
+    import h5py
+
+    rows = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<"))
+    with h5py.File(
+        path.name, "w", driver="core", backing_store=False, block_size=max(1 << 16, rows.nbytes)
+    ) as file:
+        data = file.create_dataset(DATA_SET, data=rows, track_times=False)
+        for name, value in (attributes or {}).items():
+            data.attrs[name] = value
+        file.flush()
+        offset = int(data.id.get_offset())
+        image: bytes = file.id.get_file_image()
+    write_atomically(path, image)
+    return ShardFacts(
+        offset=offset,
+        shape=tuple(rows.shape),
+        dtype=rows.dtype.name,
+        bytes=len(image),
+        crc32=zlib.crc32(image),
+        sha256=hashlib.sha256(image).hexdigest(),
+    )
+
+
+def map_shard(path: Path, facts: ShardFacts) -> Shaped[np.ndarray, "..."]:
+    """Map the rows of a shard; copy-on-write, so nobody can change the file through them.
+
+    Raises:
+        CorruptCacheError: If the file is missing or is not of the recorded size.
+    """
+    check_size(path, facts)
+    if facts.dtype not in DTYPES or not facts.fits():
+        raise CorruptCacheError(
+            f"{path} is recorded with rows {list(facts.shape)} of {facts.dtype}, which do not lie "
+            f"inside its {facts.bytes} bytes. Remove this cache and extract again."
+        )
+    dtype = np.dtype(facts.dtype).newbyteorder("<")
+    return np.memmap(path, dtype=dtype, mode="c", offset=facts.offset, shape=facts.shape)
+
+
+def check_size(path: Path, facts: ShardFacts) -> None:
+    """Compare a file's size with what was recorded.
+
+    Raises:
+        CorruptCacheError: If the file is missing, is no plain file or has another size.
+    """
+    try:
+        size = path.stat().st_size if path.is_file() else None
+    except OSError as error:
+        raise CorruptCacheError(
+            f"{path} cannot be read ({error.strerror}). Make it readable and try again."
+        ) from error
+    if size != facts.bytes:
+        got = "it is missing" if size is None else f"it has {size}"
+        raise CorruptCacheError(
+            f"{path} should have {facts.bytes} bytes, but {got}. Run `featcache verify --repair`, "
+            f"then the same `featcache extract` command, which encodes just these rows again."
+        )
+
+
+def checksums(path: Path, *, sha256: bool) -> tuple[int, str]:
+    """Read a whole file and return its crc32 and, where asked for, its sha256 (else empty)."""
+    crc, sha = 0, hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        while block := file.read(CHUNK):
+            crc = zlib.crc32(block, crc)
+            if sha256:
+                sha.update(block)
+    return crc, sha.hexdigest() if sha256 else ""
+
+
+def _refuse_non_finite(
+    path: Path, values: Shaped[np.ndarray, "..."], ids: Sequence[str] | None
+) -> None:
+    # A float64 sum of half or single floats cannot overflow, so one cheap pass finds any bad one.
+    if np.isfinite(values.sum(dtype=np.float64)):
+        return
+    finite = np.isfinite(values.reshape(len(values), -1)).all(axis=1)
+    row = int(np.argmin(finite))
+    what = f"image {ids[row]}" if ids is not None else f"row {row}"
+    raise CacheError(
+        f"Component '{path.parent.name}' has {int((~finite).sum())} rows with values that are not "
+        f"finite in {values.dtype} (first: {what}); nothing of this shard was written. "
+        f"Look at that image and at the weights."
+    )

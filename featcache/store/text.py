@@ -1,0 +1,152 @@
+"""Embedded texts on disk: strings in one JSON file, all rows below each other in one shard.
+
+text.<digest>/strings.json    classes, templates, descriptions with owner, scale and bias
+text.<digest>/rows.h5         [c names; c*t templates, class by class; m descriptions] x d
+"""
+
+import hashlib
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from featcache.errors import CorruptCacheError
+from featcache.store.files import canonical, make_folder, write_atomically
+from featcache.store.lines import TEXT_ROWS, TEXT_STRINGS, TextLine
+from featcache.store.shard import map_shard, write_shard
+
+if TYPE_CHECKING:
+    import featcache.types
+
+CURE = "Run `featcache verify --repair`, then the same `featcache extract` command."
+
+
+def text_component(bank: "featcache.types.TextBank") -> str:
+    """Name the folder of these texts: a digest of every string and setting, not of the rows."""
+    return "text." + hashlib.sha256(canonical(_strings(bank))).hexdigest()[:12]
+
+
+def write_text(
+    folder: Path, bank: "featcache.types.TextBank", versions: dict[str, str]
+) -> TextLine:
+    """Write texts and their rows; return the line that makes them count.
+
+    Raises:
+        CacheError: If a row is not finite, or the disk refuses.
+    """
+    strings = canonical(_strings(bank)) + b"\n"
+    parts = [
+        part.detach().cpu().reshape(-1, part.shape[-1]).numpy()
+        for part in (bank.names, bank.template_rows, bank.description_rows)
+        if part is not None
+    ]
+    make_folder(folder)
+    write_atomically(folder / TEXT_STRINGS, strings)
+    facts = write_shard(
+        folder / TEXT_ROWS,
+        np.concatenate(parts).astype(np.float32),
+        attributes={"component": folder.name},
+    )
+    return TextLine(
+        component=folder.name,
+        strings_bytes=len(strings),
+        strings_sha256=hashlib.sha256(strings).hexdigest(),
+        facts=facts,
+        versions=versions,
+    )
+
+
+def read_text(folder: Path, line: TextLine) -> "featcache.types.TextBank":
+    """Read texts back.
+
+    Raises:
+        CorruptCacheError: If a file is missing or is not what was written.
+    """
+    import torch
+
+    from featcache.types import TextBank
+
+    data = read_strings(folder, line)
+    rows = torch.from_numpy(np.array(map_shard(folder / TEXT_ROWS, line.facts)))
+    c, t, m = len(data["classes"]), len(data["templates"]), len(data["descriptions"])
+    d = rows.shape[1]
+    names, templates, descriptions = torch.split(rows, _counts(data))
+    return TextBank(
+        classes=tuple(data["classes"]),
+        names=names if data["has_names"] else None,
+        templates=tuple(data["templates"]),
+        template_rows=templates.reshape(c, t, d) if data["has_templates"] else None,
+        descriptions=tuple(data["descriptions"]),
+        description_rows=descriptions if m else None,
+        owner=torch.tensor(data["owner"], dtype=torch.int64) if m else None,
+        logit_scale=float(data["logit_scale"]),
+        logit_bias=float(data["logit_bias"]),
+        norms=data["norms"],
+        default=data["default"],
+    )
+
+
+def read_strings(folder: Path, line: TextLine) -> dict[str, Any]:
+    """Read and check the strings against the manifest and against the number of rows.
+
+    Raises:
+        CorruptCacheError: If the file is missing or is not what was written.
+    """
+    path = folder / TEXT_STRINGS
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise CorruptCacheError(f"{path} cannot be read ({error.strerror}). {CURE}") from error
+    if hashlib.sha256(data).hexdigest() != line.strings_sha256:
+        raise CorruptCacheError(f"{path} is not what was written. {CURE}")
+    try:
+        value: dict[str, Any] = json.loads(data)
+        _check(value, line)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CorruptCacheError(f"{path} cannot be understood ({error!r}). {CURE}") from error
+    return value
+
+
+def _strings(bank: "featcache.types.TextBank") -> dict[str, Any]:
+    return {
+        "classes": list(bank.classes),
+        "has_names": bank.names is not None,
+        "templates": list(bank.templates),
+        "has_templates": bank.template_rows is not None,
+        "descriptions": list(bank.descriptions) if bank.description_rows is not None else [],
+        "owner": bank.owner.tolist() if bank.owner is not None else [],
+        "logit_scale": bank.logit_scale,
+        "logit_bias": bank.logit_bias,
+        "norms": bank.norms,
+        "default": bank.default,
+    }
+
+
+def _counts(value: dict[str, Any]) -> list[int]:
+    c = len(value["classes"])
+    return [
+        c if value["has_names"] else 0,
+        c * len(value["templates"]) if value["has_templates"] else 0,
+        len(value["descriptions"]),
+    ]
+
+
+def _check(value: dict[str, Any], line: TextLine) -> None:
+    for name in ("classes", "templates", "descriptions"):
+        if not all(isinstance(s, str) for s in value[name]):
+            raise TypeError(f"{name} holds something that is no text")
+    for name in ("norms", "default"):
+        if not isinstance(value[name], str):
+            raise TypeError(f"{name} is no text")
+    for name in ("logit_scale", "logit_bias"):
+        if not math.isfinite(value[name]):
+            raise ValueError(f"{name} is not finite")
+    owner, c = value["owner"], len(value["classes"])
+    if len(owner) != len(value["descriptions"]) or not all(
+        isinstance(o, int) and 0 <= o < c for o in owner
+    ):
+        raise ValueError("owner does not name a class for each description")
+    if [sum(_counts(value))] != list(line.facts.shape[:-1]):
+        raise ValueError("the number of texts is not the number of rows")

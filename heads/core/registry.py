@@ -1,0 +1,59 @@
+"""The methods by name; adding one is one file and one line here.
+
+A method's module is imported when somebody asks for it, so that listing names costs nothing.
+"""
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import cast
+
+from featcache.errors import UnknownNameError
+from heads.core.contract import Method
+
+METHODS: Mapping[str, str] = MappingProxyType(
+    {
+        "zero-shot": "heads.methods.zero_shot",
+        "linear-probe": "heads.methods.linear_probe",
+        "tip-adapter": "heads.methods.tip_adapter",
+        "tip-adapter-f": "heads.methods.tip_adapter_f",
+        "cmm": "heads.methods.cmm",
+    }
+)
+"""Name on the command line -> module."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """A method in one line."""
+
+    name: str
+    summary: str
+    source: str
+    """paper, released code or reconstruction, with the reference."""
+    transductive: bool
+
+
+def names() -> tuple[str, ...]:
+    """List every method's name."""
+    return tuple(METHODS)
+
+
+def get(name: str) -> Method:
+    """Import a method.
+
+    Raises:
+        UnknownNameError: If there is none of that name.
+    """
+    if name not in METHODS:
+        raise UnknownNameError("method", name, METHODS, "`heads list` shows all.")
+    return cast(Method, importlib.import_module(METHODS[name]))
+
+
+def describe() -> list[Description]:
+    """Describe every method; imports all of them."""
+    return [
+        Description(name=m.name, summary=m.summary, source=m.source, transductive=m.transductive)
+        for m in map(get, METHODS)
+    ]

@@ -1,0 +1,128 @@
+"""A trained head, and scoring rows with it: terms once a chunk, then every post-grid point.
+
+Chunks are cut by bytes, so the memory needed does not grow with the number of rows. A
+transductive method gets all rows at once.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from heads.core.contract import Grid, Method, RoleRows, Tensors, hyper_values, with_values
+
+CHUNK_BYTES = 64 * 2**20
+"""Terms and logits of one chunk; temporaries of `combine` come on top, about twice as much."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Head:
+    """A method with everything it learned; enough to predict."""
+
+    method: Method
+    config: Any
+    hyper: Any
+    """Floats."""
+    params: Tensors
+    fixed: Tensors
+
+    def at(self, values: dict[str, Real]) -> "Head":
+        """Return the same head with other hyper-parameters of the post grid."""
+        return Head(
+            method=self.method,
+            config=self.config,
+            hyper=with_values(self.hyper, values),
+            params=self.params,
+            fixed=self.fixed,
+        )
+
+
+def logits(head: Head, rows: RoleRows) -> Float[Tensor, "n c"]:
+    """Return the logits of every row; labels stay out of reach."""
+    hyper = traced(head.hyper, rows.x)
+    with torch.no_grad():
+        parts = [
+            head.method.combine(terms, head.fixed, head.config, hyper)
+            for terms, _, _ in _terms(head, rows, hyper, 1)
+        ]
+        return torch.cat(parts)
+
+
+def predict(head: Head, rows: RoleRows) -> Int64[Tensor, " n"]:
+    """Return the class with the largest logit for every row."""
+    hyper = traced(head.hyper, rows.x)
+    with torch.no_grad():
+        parts = [
+            head.method.combine(terms, head.fixed, head.config, hyper).argmax(-1)
+            for terms, _, _ in _terms(head, rows, hyper, 1)
+        ]
+        return torch.cat(parts)
+
+
+def accuracy(head: Head, rows: RoleRows) -> float:
+    """Return top-1 accuracy on labelled rows, in [0, 1]."""
+    assert rows.labels is not None
+    return int((predict(head, rows) == rows.labels).sum()) / len(rows.labels)
+
+
+def hits_on_grid(head: Head, rows: RoleRows, grid: Grid) -> Int64[Tensor, " g"]:
+    """Count right answers on labelled rows at every point of a post grid, in its order.
+
+    The terms of a chunk are computed once. The last axis is walked by vmap, so that what
+    `combine` computes without it is computed once as well.
+    """
+    assert rows.labels is not None
+    hyper = traced(head.hyper, rows.x)
+    names = list(grid.axes)
+    outer = Grid({n: grid.axes[n] for n in names[:-1]}).points()
+    last = {n: rows.x.new_tensor([float(v) for v in grid.axes[n]]) for n in names[-1:]}
+    width = len(grid) // len(outer)
+    hits = torch.zeros(len(outer), width, dtype=torch.int64, device=rows.x.device)
+    method, fixed, config = head.method, head.fixed, head.config
+    with torch.no_grad():
+        for terms, start, stop in _terms(head, rows, hyper, width):
+            labels = rows.labels[start:stop]
+            for i, point in enumerate(outer):
+                here = with_values(hyper, {n: rows.x.new_tensor(v) for n, v in point.items()})
+
+                def answers(values: Tensors, here: Any = here, terms: Tensors = terms) -> Tensor:
+                    return method.combine(terms, fixed, config, with_values(here, values)).argmax(
+                        -1
+                    )
+
+                answered = torch.func.vmap(answers)(last) if last else answers({})[None]
+                hits[i] += (answered == labels).sum(-1)
+    return hits.flatten()
+
+
+def traced(hyper: Any, like: Tensor) -> Any:
+    """Return a Hyper whose fields are 0-d tensors, as the contract promises the methods."""
+    return with_values(hyper, {n: like.new_tensor(v) for n, v in hyper_values(hyper).items()})
+
+
+def _terms(
+    head: Head, rows: RoleRows, hyper: Any, logits_each: int
+) -> Iterator[tuple[Tensors, int, int]]:
+    """Yield (terms, start, stop) chunk by chunk."""
+    n = len(rows.x)
+    method = head.method
+
+    def chunk(start: int, stop: int) -> Tensors:
+        query = {"x": rows.x[start:stop], "norms": rows.norms[start:stop]}
+        query |= {name: values[start:stop] for name, values in rows.extra.items()}
+        return method.terms(head.params, head.fixed, query, head.config, hyper)
+
+    size = n if method.transductive else _chunk_rows(head, chunk(0, min(2, n)), hyper, logits_each)
+    for start in range(0, n, size):
+        stop = min(start + size, n)
+        yield chunk(start, stop), start, stop
+
+
+def _chunk_rows(head: Head, probe: Tensors, hyper: Any, logits_each: int) -> int:
+    """Tell how many rows fill the budget, from the terms of one or two rows."""
+    out = head.method.combine(probe, head.fixed, head.config, hyper)
+    held = sum(t.nbytes for t in probe.values()) + out.nbytes * logits_each
+    return max(1, CHUNK_BYTES * len(out) // max(1, held))

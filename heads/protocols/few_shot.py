@@ -1,0 +1,191 @@
+"""Few-shot learning: K labelled images a class train, a few more select, the whole split judges.
+
+Seeds are repetitions where their draws differ; seeds with the same draw are one repetition, and
+the interval then comes from the queries.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from featcache.draws import VAL_SHOTS, Draw, few_shot
+from featcache.errors import TaskError, UnknownNameError, UsageError
+from featcache.types import FeatureSet
+from heads.core import registry
+from heads.core.selection import MODES, Progress, has_choice
+from heads.core.settings import configure
+from heads.core.tasks import Task, TaskBuilder, pick_device
+from heads.protocols import zero_shot
+from heads.protocols.evaluation import Run, Trained, measure
+from heads.results.record import Result
+
+DEFAULT_SEEDS = (1, 2, 3)
+
+
+def run(method_name: str, **arguments: Any) -> Result:
+    """Train a method and return the record; arguments as `train`."""
+    return train(method_name, **arguments).result
+
+
+def train(
+    method_name: str,
+    *,
+    feature_set: FeatureSet,
+    shots: int | None,
+    seeds: Sequence[int] = DEFAULT_SEEDS,
+    split: str = "test",
+    selection: str = "few-shot-val",
+    settings: Mapping[str, Any] | None = None,
+    strict_shots: bool = False,
+    class_weights: str | Sequence[float] | None = None,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> Trained:
+    """Train a method on K shots a class and evaluate it.
+
+    Args:
+        method_name: A method's name.
+        feature_set: The cache, opened.
+        shots: Images a class; None takes all of `train`.
+        seeds: One draw each.
+        split: Where the queries come from.
+        selection: How hyper-parameters are chosen, one of `selection.MODES`.
+        settings: Fields of the method's Config and Hyper; several values make a grid.
+        strict_shots: Refuse classes with fewer than `shots` images.
+        class_weights: None, `balanced`, or one number a class.
+        device: auto, cpu, cuda, cuda:1, ...
+        progress: Told of every finished run.
+
+    Returns:
+        The record, and the trained heads, one a repetition.
+
+    Raises:
+        UnknownNameError: If the method, split, setting or selection is unknown.
+        TaskError: If the data set allows no such task.
+        MissingComponentError: If the cache lacks what the method needs.
+        TrainingError: If no grid point could be trained.
+    """
+    method = registry.get(method_name)
+    if selection not in MODES:
+        raise UnknownNameError("selection", selection, MODES)
+    if not seeds:
+        raise UsageError("seeds must name at least one seed, got none; the usual ones are 1 2 3.")
+    configured = configure(method, settings)
+    needs = method.needs(configured.config)
+    if not any(need.role == "support" for need in needs):
+        return zero_shot.train(
+            method_name,
+            feature_set=feature_set,
+            split=split,
+            settings=settings,
+            device=device,
+            progress=progress,
+        )
+    draws = _draws(feature_set, shots, seeds, selection)
+    mode, notes = _mode(selection, has_choice(method, configured), feature_set, draws)
+    if mode == "cv" and selection != "cv":
+        draws = {seed: _without_val(draw) for seed, draw in draws.items()}
+    if len(draws) < len(seeds):
+        kept = ", ".join(map(str, draws))
+        notes.append(
+            f"Seeds {', '.join(map(str, seeds))} give the same draw; counted once (seed {kept})."
+            if len(draws) == 1
+            else f"Some seeds give the same draw; counted once each (seeds {kept})."
+        )
+    extra = {"class_weights": _named(class_weights)} if class_weights is not None else {}
+    description = Run(
+        method=method,
+        settings=configured,
+        features=feature_set,
+        protocol="few_shot",
+        selection=mode,
+        split=split,
+        shots=shots,
+        seeds=tuple(draws),
+        extra=extra,
+    )
+
+    def tasks() -> list[Task]:
+        builder = TaskBuilder(
+            features=feature_set,
+            needs=needs,
+            device=pick_device(device),
+            query_rows=feature_set.usable(split),
+            class_weights=class_weights,
+            strict_shots=strict_shots,
+            notes=notes,
+        )
+        return [
+            builder.build(
+                draw.train_rows,
+                draw.val_rows if mode.endswith("-val") else draw.val_rows[:0],
+                seed=seed,
+                shots=shots,
+                oracle=mode == "oracle",
+            )
+            for seed, draw in draws.items()
+        ]
+
+    return measure(description, tasks, progress)
+
+
+def _draws(
+    features: FeatureSet, shots: int | None, seeds: Sequence[int], selection: str
+) -> dict[int, Draw]:
+    """Draw for every seed; of equal draws the first stays."""
+    val_shots = {"k-shot-val": shots, "full-val": shots}.get(
+        selection, VAL_SHOTS if shots is None else min(shots, VAL_SHOTS)
+    )
+    draws: dict[int, Draw] = {}
+    seen: set[bytes] = set()
+    for seed in seeds:
+        drawn = few_shot(features.listing, shots, seed, val_shots=val_shots, usable=features.ok)
+        if selection == "full-val":
+            drawn = _with_val(drawn, _labelled_val(features))
+        support = np.sort(drawn.train_rows).tobytes()
+        if support not in seen:
+            seen.add(support)
+            draws[seed] = drawn
+    return draws
+
+
+def _labelled_val(features: FeatureSet) -> np.ndarray:
+    if "val" not in features.listing.splits:
+        return np.zeros(0, dtype=np.int64)
+    rows = features.usable("val")
+    return rows[features.labels[rows] >= 0]
+
+
+def _with_val(draw: Draw, rows: np.ndarray) -> Draw:
+    return Draw(train_rows=draw.train_rows, val_rows=rows, short=draw.short)
+
+
+def _without_val(draw: Draw) -> Draw:
+    return _with_val(draw, draw.val_rows[:0])
+
+
+def _mode(
+    asked: str, choice: bool, features: FeatureSet, draws: Mapping[int, Draw]
+) -> tuple[str, list[str]]:
+    """Return the selection that really happens, and what to tell of it."""
+    if not choice:
+        return "none", []
+    if not asked.endswith("-val") or all(len(d.val_rows) for d in draws.values()):
+        return asked, []
+    dataset = features.listing.dataset
+    if asked != "few-shot-val":
+        raise TaskError(
+            f"Data set '{dataset}' has no labelled val images, so --selection {asked} cannot "
+            f"work. Use --selection cv (folds of the support) or none (the defaults)."
+        )
+    most = max(int(np.bincount(features.labels[d.train_rows]).max()) for d in draws.values())
+    mode = "cv" if most >= 2 else "none"
+    how = "by folds of the support" if mode == "cv" else "not at all (one shot a class)"
+    return mode, [f"Data set '{dataset}' has no val split; hyper-parameters were chosen {how}."]
+
+
+def _named(class_weights: str | Sequence[float]) -> str:
+    if isinstance(class_weights, str):
+        return class_weights
+    return ",".join(f"{w:g}" for w in class_weights)

@@ -1,0 +1,236 @@
+"""The table of `heads compare` as data: who is better than zero-shot, and how sure that is.
+
+Runs are compared within a group: same data set, backbone, features, split and shots. Of runs that
+repeat each other (same method, settings and selection) the newest counts. Runs whose
+hyper-parameters were chosen on the queries (`oracle`) stand last and are marked.
+"""
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from featcache.errors import FeatcacheError
+from heads.results import store
+from heads.results.record import Result
+from heads.results.statistics import Difference, difference_to_zero_shot
+
+ZERO_SHOT = "zero-shot"
+MARK = "oracle: chosen on the queries"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One method in one group; accuracies are fractions in [0, 1], times are seconds."""
+
+    method: str
+    variant: str
+    top1: float
+    ci95: float | None
+    """Half-width of the 95 % interval."""
+    interval: str
+    """What it is over: repetitions or queries."""
+    macro_f1: float | None
+    gain: Difference | None
+    """Top-1 over zero-shot on the same queries; None where that is not known."""
+    seconds: float
+    """Fitting and evaluating together."""
+    selection: str
+    oracle: bool
+    repetitions: int
+    run: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Runs that may be compared with each other."""
+
+    dataset: str
+    backbone: str
+    key: str
+    split: str
+    shots: int | None
+    """None is all."""
+    queries: int
+    rows: tuple[Row, ...]
+    """Zero-shot, then the others by top-1, then oracle runs."""
+
+    @property
+    def title(self) -> str:
+        """Name the group in one line."""
+        shots = "all shots" if self.shots is None else f"{self.shots} shots"
+        return f"{self.dataset}, {self.backbone}, {shots}, {self.split} ({self.queries} queries)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """What `compare` found."""
+
+    groups: tuple[Group, ...]
+    problems: tuple[str, ...]
+    """Runs that could not be read, a sentence each."""
+
+
+def compare(
+    root: Path,
+    *,
+    dataset: str | None = None,
+    backbone: str | None = None,
+    split: str | None = None,
+    shots: Sequence[int | None] | None = None,
+) -> Comparison:
+    """Read the runs under a root and group them.
+
+    Args:
+        root: Folder of all runs.
+        dataset: Only this one; None takes all.
+        backbone: Only this one; None takes all.
+        split: Only this one; None takes all.
+        shots: Only groups of these shots (None in it is "all"); zero-shot always joins in.
+    """
+    shelf = store.load_all(root)
+    problems = list(shelf.problems)
+    kept = []
+    for result in newest(shelf.results):
+        wanted = (
+            dataset in (None, result.dataset)
+            and backbone in (None, result.backbone)
+            and split in (None, result.split)
+            and (shots is None or result.shots in (*shots, 0))
+        )
+        if not wanted:
+            continue
+        try:
+            kept.append(store.load(store.folder_of(result, root)))
+        except FeatcacheError as error:
+            problems.append(str(error))
+            kept.append(result)
+    return Comparison(groups=tuple(group(kept)), problems=tuple(problems))
+
+
+def newest(results: Iterable[Result]) -> list[Result]:
+    """Keep the newest of runs that repeat each other."""
+    last: dict[tuple[object, ...], Result] = {}
+    for result in sorted(results, key=lambda r: (r.created, r.run)):
+        last[(*_place(result), result.shots, result.method, result.variant, result.selection)] = (
+            result
+        )
+    return list(last.values())
+
+
+def group(results: Iterable[Result]) -> list[Group]:
+    """Group results; zero-shot runs join every group of their data set, backbone and split."""
+    places: dict[tuple[str, ...], list[Result]] = {}
+    for result in newest(results):
+        places.setdefault(_place(result), []).append(result)
+    groups = []
+    for (dataset, backbone, key, split, _), members in sorted(places.items()):
+        free = [r for r in members if r.shots == 0]
+        shots_here = {r.shots for r in members} - {0} or {0}
+        for shots in sorted(shots_here, key=lambda s: float("inf") if s is None else s):
+            rows = [_row(r) for r in members if r.shots == shots and r.shots != 0]
+            rows += [_row(r) for r in free]
+            rows.sort(key=lambda r: (r.oracle, r.method != ZERO_SHOT, -r.top1, r.method, r.variant))
+            groups.append(
+                Group(
+                    dataset=dataset,
+                    backbone=backbone,
+                    key=key,
+                    split=split,
+                    shots=shots,
+                    queries=members[0].queries,
+                    rows=tuple(rows),
+                )
+            )
+    return groups
+
+
+def as_dicts(groups: Iterable[Group]) -> list[dict[str, Any]]:
+    """Flatten groups into one JSON-ready object a row."""
+    flat = []
+    for g in groups:
+        where = {
+            "dataset": g.dataset,
+            "backbone": g.backbone,
+            "key": g.key,
+            "split": g.split,
+            "shots": "all" if g.shots is None else g.shots,
+        }
+        for row in g.rows:
+            values = asdict(row)
+            gain = values.pop("gain")
+            if row.gain is not None:
+                gain = {**gain, "word": row.gain.word}
+            flat.append({**where, **values, "gain": gain})
+    return flat
+
+
+def to_csv(groups: Iterable[Group]) -> str:
+    """Write one line a row, fractions with every digit."""
+    rows = as_dicts(groups)
+    for row in rows:
+        gain = row.pop("gain") or {}
+        row |= {f"gain_{k}": gain.get(k) for k in ("mean", "low", "high", "over", "word")}
+    file = io.StringIO()
+    writer = csv.DictWriter(file, list(rows[0]) if rows else ["dataset"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return file.getvalue()
+
+
+COLUMNS = ("method", "top-1 %", "macro F1 %", "over zero-shot", "seconds", "selection")
+"""Of the table that people read."""
+
+
+def cells(row: Row) -> tuple[str, ...]:
+    """Write a row for people, as COLUMNS: percent, the interval beside each figure."""
+    name = f"{row.method} [{row.variant}]" if row.variant else row.method
+    top1 = f"{100 * row.top1:.1f}" + ("" if row.ci95 is None else f" ± {100 * row.ci95:.1f}")
+    f1 = "-" if row.macro_f1 is None else f"{100 * row.macro_f1:.1f}"
+    selection = f"{row.selection} ({MARK})" if row.oracle else row.selection
+    return name, top1, f1, _gain(row), f"{row.seconds:.1f}", selection
+
+
+def to_markdown(groups: Iterable[Group]) -> str:
+    """Write one table a group."""
+    parts = []
+    for g in groups:
+        lines = [_line(COLUMNS), _line(["---"] * len(COLUMNS))]
+        lines += [_line(cells(row)) for row in g.rows]
+        parts.append(f"### {g.title}\n\n" + "\n".join(lines) + "\n")
+    return "\n".join(parts)
+
+
+def _gain(row: Row) -> str:
+    if row.gain is None or (row.method == ZERO_SHOT and not row.variant):
+        return "-"
+    d = row.gain
+    return f"{100 * d.mean:+.1f} [{100 * d.low:+.1f}, {100 * d.high:+.1f}] {d.word}"
+
+
+def _line(values: Iterable[str]) -> str:
+    return "| " + " | ".join(v.replace("|", "\\|").replace("\n", " ") for v in values) + " |"
+
+
+def _place(result: Result) -> tuple[str, ...]:
+    return result.dataset, result.backbone, result.key, result.split, result.ids
+
+
+def _row(result: Result) -> Row:
+    top1, f1 = result.metrics["top1"], result.metrics.get("macro_f1")
+    return Row(
+        method=result.method,
+        variant=result.variant,
+        top1=top1.mean,
+        ci95=top1.ci95,
+        interval=top1.interval,
+        macro_f1=None if f1 is None else f1.mean,
+        gain=difference_to_zero_shot(result),
+        seconds=sum(result.seconds.values()),
+        selection=result.selection,
+        oracle=result.oracle,
+        repetitions=result.repetitions,
+        run=result.run,
+    )

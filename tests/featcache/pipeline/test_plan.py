@@ -1,0 +1,117 @@
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from featcache.errors import TaskError
+from featcache.keys import ComponentKey, Listing
+from featcache.pipeline.plan import (
+    Plan,
+    asks_for,
+    human_duration,
+    human_size,
+    make_plan,
+    scope_rows,
+    stratified,
+)
+
+
+def listing(splits: Mapping[str, list[int]], labels: list[int]) -> Listing:
+    n = len(labels)
+    return Listing(
+        dataset="zoo",
+        root="/zoo",
+        classes=tuple(f"class {i}" for i in range(max(labels) + 1)),
+        ids=[f"{i}.jpg" for i in range(n)],
+        hashes=[f"{i:064x}" for i in range(n)],
+        labels=np.array(labels),
+        splits={name: np.array(rows) for name, rows in splits.items()},
+    )
+
+
+ZOO = listing(
+    {"train": list(range(60)), "val": [60, 61], "test": [62, 63, 64], "sketch": [65]},
+    [i % 2 for i in range(67)],
+)
+
+
+def plan_of(backbone: Any, covered: Mapping[str, list[int]], **more: Any) -> Plan:
+    def have(component: str) -> Any:
+        mask = np.zeros(len(ZOO), dtype=bool)
+        mask[covered.get(component, [])] = True
+        return mask
+
+    asks, _ = asks_for(backbone, patches=None, views=2, scope="few-shot")
+    return make_plan(ZOO, backbone, asks, covered=have, micro_batch=8, **more)
+
+
+def test_a_plan_holds_what_is_missing(backbone: Any) -> None:
+    plan = plan_of(backbone, {"global": list(range(66)), "patches.clearclip": [0, 65]})
+    todos = {t.ask.name: t.rows for t in plan.todos}
+    assert "global" not in todos
+    np.testing.assert_array_equal(todos["patches.clearclip"], np.arange(1, 65))
+    views = todos["views.rrc50-2"]
+    assert 32 <= len(views) <= 60
+    assert plan.bytes == 64 * 4 * 32 + len(views) * 2 * 32
+    assert plan.held == {"global": 66, "patches.clearclip": 2, "views.rrc50-2": 0}
+    assert 66 not in plan.rows  # its image is gone
+
+
+def test_shards_are_cut_by_what_is_asked_not_by_what_is_missing(backbone: Any) -> None:
+    backbone.gflops = 40.0
+    fresh = plan_of(backbone, {})
+    later = plan_of(backbone, {"patches.clearclip": list(range(66))})
+    assert fresh.shard_rows == later.shard_rows
+    assert fresh.shard_rows % 8 == 0
+
+
+def test_draws_step_around_unreadable_images(backbone: Any) -> None:
+    usable = np.ones(len(ZOO), dtype=bool)
+    views = scope_rows(ZOO, "few-shot")
+    usable[views[0]] = False
+    again = scope_rows(ZOO, "few-shot", usable)
+    assert views[0] not in again
+    assert len(np.setdiff1d(again, views)) <= 6
+
+
+def test_scopes() -> None:
+    assert scope_rows(ZOO, "train").tolist() == list(range(60))
+    assert scope_rows(ZOO, "pool").tolist() == list(range(60))
+    assert scope_rows(ZOO, "query").tolist() == list(range(60, 66))
+    assert scope_rows(ZOO, "all").tolist() == list(range(66))
+    with pytest.raises(TaskError, match="other rows"):
+        scope_rows(replace(ZOO, splits={"test": np.array([1])}), "few-shot")
+
+
+@given(st.integers(1, 80))
+def test_a_limit_is_even_over_splits_and_classes(limit: int) -> None:
+    rows = stratified(ZOO, limit)
+    assert len(rows) == min(limit, 66)
+    assert (np.diff(rows) > 0).all()
+    counts = [
+        (int(np.isin(rows, members[ZOO.labels[members] == label]).sum()),
+         int((ZOO.labels[members] == label).sum()))
+        for members in ZOO.splits.values() for label in (0, 1)
+    ]  # fmt: skip
+    most = max(taken for taken, _ in counts)
+    assert all(taken >= min(most - 1, there) for taken, there in counts)
+    assert set(rows.tolist()) <= set(stratified(ZOO, limit + 1).tolist())
+
+
+def test_without_patches_there_is_a_note(backbone: Any) -> None:
+    backbone.variants = ()
+    asks, notes = asks_for(backbone, patches=None, views=0)
+    assert [a.component for a in asks] == [ComponentKey(kind="global")]
+    assert "no patch features" in notes[0]
+    assert asks_for(backbone, patches="none", views=0)[1] == ()
+
+
+def test_words_for_sizes_and_durations() -> None:
+    assert [human_size(n) for n in (704, 70_400, 3 * 10**9)] == ["704 B", "70 kB", "3.0 GB"]
+    assert [human_duration(s) for s in (0.2, 80.0, 600.0, 9000.0)] == [
+        "1 s", "80 s", "10 min", "2.5 h",
+    ]  # fmt: skip
