@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from featcache.backbones.base import Backbone
+from featcache.backbones.names import choose
 from featcache.backbones.registry import load_backbone
 from featcache.errors import UsageError
 from featcache.keys import Listing
@@ -87,12 +88,14 @@ class _Extraction:
         if request.limit is not None and request.limit < 1:
             raise UsageError(f"limit must be at least 1 image, got {request.limit}.")
         root = cache_root(request.root)
+        choose(request.backbone, request.weights)  # a wrong name fails before anything is drawn
         with self._stage("list"):
             dataset = open_dataset(
                 request.dataset,
                 root=root,
                 name=request.name,
                 dataset_root=request.dataset_root,
+                download=not request.dry_run,
                 report=self._report,
             )
             dataset = with_texts(
