@@ -1,16 +1,13 @@
 """A drawn world as a data set: JPEG files that are rendered when first asked for.
 
 Every picture has its own seed, made of its world, split, species and number, so that what is drawn
-depends neither on order nor on how many processes draw.
+does not depend on the order of drawing.
 """
 
 import errno
 import os
 import random
-from collections.abc import Iterable, Mapping
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from collections.abc import Mapping
 from pathlib import Path
 
 from PIL import Image
@@ -42,12 +39,7 @@ TEMPLATES: tuple[str, ...] = (
 )
 
 _QUALITY = 90
-_BATCH = 120
-_FEW = 400
-"""Below so many missing pictures, starting processes takes longer than drawing."""
-
-_Job = tuple[str, str, int, int, str]
-"""World, split, species index, number, file."""
+_REPORT_EVERY = 50
 
 
 def slug(name: str) -> str:
@@ -74,7 +66,6 @@ def open_world(
     images_root: Path,
     *,
     report: Report | None = None,
-    workers: int | None = None,
     counts: Mapping[str, int] = COUNTS,
 ) -> Dataset:
     """List a world's pictures, drawing those that are missing or empty.
@@ -83,7 +74,6 @@ def open_world(
         name: One of `species.WORLDS`.
         images_root: Folder below which the world gets its own.
         report: Told how many of the missing pictures are drawn.
-        workers: Processes that draw; None takes one per available core.
         counts: Split -> images of each species.
 
     Raises:
@@ -93,7 +83,7 @@ def open_world(
     kinds = species(name)
     root = images_root / name
     samples: list[Sample] = []
-    jobs: list[_Job] = []
+    missing: list[tuple[str, int, int, Path]] = []
     try:
         for split, count in counts.items():
             for label, kind in enumerate(kinds):
@@ -104,11 +94,11 @@ def open_world(
                     path = folder / file
                     samples.append(Sample(f"{split}/{folder.name}/{file}", path, label, split))
                     if file not in there:
-                        jobs.append((name, split, label, i, str(path)))
-        if jobs:
-            for folder_name in {Path(job[4]).parent for job in jobs}:
-                folder_name.mkdir(parents=True, exist_ok=True)
-            _draw_all(jobs, report, workers)
+                        missing.append((split, label, i, path))
+        for done, (split, label, i, path) in enumerate(missing, start=1):
+            _write(path, drawing(name, split, label, i, masks=False))
+            if report and (done % _REPORT_EVERY == 0 or done == len(missing)):
+                report("drawing", done, len(missing))
     except OSError as error:
         raise _unwritable(root, error) from error
     return Dataset(
@@ -119,8 +109,8 @@ def open_world(
         templates=TEMPLATES,
         descriptions={kind.name: kind.descriptions for kind in kinds},
         default_text="description",
-        notes=(f"Drawn by this program: {len(jobs)} of {len(samples)} pictures just now.",)
-        if jobs
+        notes=(f"Drawn by this program: {len(missing)} of {len(samples)} pictures just now.",)
+        if missing
         else (),
     )
 
@@ -134,52 +124,16 @@ def _drawn(folder: Path) -> set[str]:
         return set()
 
 
-def _draw_all(jobs: list[_Job], report: Report | None, workers: int | None) -> None:
-    batches = [jobs[i : i + _BATCH] for i in range(0, len(jobs), _BATCH)]
-    workers = workers if workers is not None else _cores()
-    if workers <= 1 or len(jobs) < _FEW:
-        _follow(map(_draw_batch, batches), len(jobs), report)
-        return
+def _write(path: Path, made: Drawing) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.stem}.{os.getpid()}.part")
     try:
-        # Spawned, since the caller may hold threads of torch that a fork would break.
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            _follow(pool.map(_draw_batch, batches), len(jobs), report)
-    except BrokenProcessPool:
-        # Where the main module cannot be imported again, no worker ever starts.
-        left = [job for job in jobs if Path(job[4]).name not in _drawn(Path(job[4]).parent)]
-        _draw_all(left, report, 1)
-
-
-def _follow(counts: Iterable[int], total: int, report: Report | None) -> None:
-    """Work through the batches and pass on how far they are."""
-    done = 0
-    for count in counts:
-        done += count
-        if report:
-            report("drawing", done, total)
-
-
-def _cores() -> int:
-    """Count the cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _draw_batch(jobs: list[_Job]) -> int:
-    """Draw pictures into their files; runs in a worker process."""
-    for world, split, label, i, file in jobs:
-        made = drawing(world, split, label, i, masks=False)
-        path = Path(file)
-        part = path.with_name(f".{path.stem}.{os.getpid()}.part")
-        try:
-            # No fsync: a picture lost with the power comes back empty or not at all, and either
-            # is drawn again next time.
-            Image.fromarray(made.pixels).save(part, format="JPEG", quality=_QUALITY)
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
-    return len(jobs)
+        # No fsync: a picture lost with the power comes back empty or not at all, and either is
+        # drawn again next time.
+        Image.fromarray(made.pixels).save(part, format="JPEG", quality=_QUALITY)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _unwritable(root: Path, error: OSError) -> SourceError:

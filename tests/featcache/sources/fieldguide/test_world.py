@@ -19,12 +19,12 @@ FEW = {"train": 2, "test": 1, "night": 1}
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("images")
-    open_world("fieldguide", root, workers=1, counts=FEW)
+    open_world("fieldguide", root, counts=FEW)
     return root
 
 
 def test_listing(drawn: Path) -> None:
-    data = open_world("fieldguide", drawn, workers=1, counts=FEW)
+    data = open_world("fieldguide", drawn, counts=FEW)
     assert data.classes == tuple(s.name for s in species("fieldguide"))
     assert len(data.samples) == 24 * sum(FEW.values())
     assert data.splits() == ("train", "test", "night")
@@ -58,9 +58,7 @@ def test_missing_and_empty_images_are_drawn_again(drawn: Path) -> None:
     missing.unlink()
     empty.write_bytes(b"")
     seen: list[tuple[str, int, int]] = []
-    data = open_world(
-        "fieldguide", drawn, workers=1, counts=FEW, report=lambda *at: seen.append(at)
-    )
+    data = open_world("fieldguide", drawn, counts=FEW, report=lambda *at: seen.append(at))
     assert [p.read_bytes() for p in (missing, empty, kept)] == before
     assert kept.stat().st_mtime_ns == kept_at
     assert seen == [("drawing", 2, 2)]
@@ -88,22 +86,10 @@ def test_splits_and_worlds_show_different_pictures() -> None:
     assert len({p.tobytes() for p in splits}) == len(splits)
 
 
-@pytest.mark.slow
-def test_processes_draw_the_same(
-    drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(world, "_FEW", 1)
-    monkeypatch.setattr(world, "_BATCH", 10)
-    open_world("fieldguide", tmp_path, workers=2, counts={"test": 1})
-    for path in tmp_path.rglob("*.jpg"):
-        assert path.read_bytes() == (drawn / path.relative_to(tmp_path)).read_bytes()
-    assert len(list(tmp_path.rglob("*.jpg"))) == 24
-
-
 def test_a_folder_that_is_a_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "fieldguide").write_text("in the way")
     with pytest.raises(SourceError, match=r"fieldguide.*Choose another folder"):
-        open_world("fieldguide", tmp_path, workers=1, counts=FEW)
+        open_world("fieldguide", tmp_path, counts=FEW)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +103,7 @@ def test_a_disk_that_refuses_is_explained(
 
     monkeypatch.setattr(Image.Image, "save", refuse)
     with pytest.raises(SourceError, match=says) as caught:
-        open_world("fieldguide", tmp_path, workers=1, counts=FEW)
+        open_world("fieldguide", tmp_path, counts=FEW)
     assert str(tmp_path / "fieldguide") in str(caught.value)
     assert not list(tmp_path.rglob("*.part"))
 

@@ -1,0 +1,131 @@
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from featcache.errors import CacheError, CacheNotFoundError, CorruptCacheError, UnknownNameError
+from featcache.store.cache import Cache
+from featcache.store.library import cache_root, caches, find_cache, find_summaries, remove
+from featcache.types import FeatureKey, TextBank
+
+Make = Callable[..., Any]
+
+
+def finish(root: Path, dataset: str, backbone: str, key: FeatureKey, listing: Make) -> Cache:
+    made = Cache.create(root, dataset, backbone, replace(key, architecture=backbone))
+    made.put_listing(listing(3))
+    made.finish(components=[], images=3, seconds=0.5, complete=True)
+    return made
+
+
+def test_root_is_the_option_then_the_variable_then_the_users_cache(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("FEATCACHE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    monkeypatch.setattr("sys.platform", "linux")
+    assert cache_root(tmp_path / "option") == tmp_path / "option"
+    assert cache_root(None) == tmp_path / "home"
+    monkeypatch.delenv("FEATCACHE_HOME")
+    assert cache_root(None) == tmp_path / "xdg" / "featcache"
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    assert cache_root(None) == Path.home() / ".cache" / "featcache"
+    monkeypatch.setattr("sys.platform", "darwin")
+    assert cache_root(None) == Path.home() / "Library" / "Caches" / "featcache"
+
+
+def test_summary_of_a_cache(cache: Cache, bank: TextBank) -> None:
+    cache.put_text(bank)
+    [found] = caches(cache.path.parents[1])
+    assert (found.dataset, found.backbone, found.images) == ("toys", "Toy/1", 20)
+    part = found.components["global"]
+    assert (part.rows, part.shape, part.shards) == (10, (8,), 2)
+    assert part.bytes == sum(p.stat().st_size for p in cache.path.glob("global/*"))
+    assert [name.partition(".")[0] for name in found.components] == ["global", "text"]
+    assert found.complete
+    plain = json.loads(json.dumps(found.to_json()))
+    assert plain["bytes"] == found.bytes
+    assert plain["components"]["global"]["rows"] == 10
+
+
+def test_the_one_finished_last_is_taken(tmp_path: Path, key: FeatureKey, listing: Make) -> None:
+    finish(tmp_path, "pets", "ViT-B/16", key, listing)
+    last = finish(tmp_path, "moths", "tiny", key, listing)
+    again = finish(tmp_path, "pets", "tiny", key, listing)
+    Cache.create(tmp_path, "birds", "tiny", key)
+    assert find_cache(tmp_path).path == again.path
+    assert find_cache(tmp_path, "moths").path == last.path
+    assert find_cache(tmp_path, "pets").backbone == "tiny"
+    assert find_cache(tmp_path, "pets", "vit-b/16").backbone == "ViT-B/16"
+    assert [s.finished_text for s in find_summaries(tmp_path, "birds")] == ["unfinished"]
+
+
+def test_unknown_names_and_nothing_at_all(tmp_path: Path, key: FeatureKey, listing: Make) -> None:
+    with pytest.raises(CacheNotFoundError, match="featcache extract --dataset eurosat"):
+        find_cache(tmp_path / "nowhere", "eurosat")
+    finish(tmp_path, "pets", "tiny", key, listing)
+    Cache.create(tmp_path, "birds", "tiny", key)
+    with pytest.raises(UnknownNameError, match="did you mean 'pets'"):
+        find_cache(tmp_path, "pet")
+    with pytest.raises(UnknownNameError, match="backbone 'ViT-L/14'"):
+        find_cache(tmp_path, "pets", "ViT-L/14")
+    with pytest.raises(CacheNotFoundError, match=r"interrupted.*featcache extract --dataset birds"):
+        find_cache(tmp_path, "birds")
+
+
+def test_a_damaged_cache_is_listed_and_stays_out_of_the_way(
+    tmp_path: Path, key: FeatureKey, listing: Make
+) -> None:
+    finish(tmp_path, "moths", "tiny", key, listing)
+    broken = finish(tmp_path, "pets", "tiny", key, listing)
+    (broken.path / "manifest.jsonl").write_bytes(b"noise\n")
+    found = caches(tmp_path)
+    assert [s.dataset for s in found] == ["moths", "pets"]
+    assert found[1].finished_text == "damaged"
+    assert "manifest.jsonl" in found[1].problem
+    assert find_cache(tmp_path).dataset == "moths"
+    with pytest.raises(CorruptCacheError):
+        find_cache(tmp_path, "pets")
+    assert remove(tmp_path, broken.path) > 0
+    assert len(caches(tmp_path)) == 1
+
+
+def test_remove_frees_one_cache_and_nothing_else(
+    tmp_path: Path, cache: Cache, key: FeatureKey, listing: Make
+) -> None:
+    root = cache.path.parents[1]
+    other = finish(root, "toys", "other", key, listing)
+    size = sum(p.stat().st_size for p in cache.path.rglob("*") if p.is_file())
+    assert remove(root, cache.path) >= size
+    assert [s.path for s in caches(root)] == [other.path]
+    remove(root, other.path)
+    assert list(root.iterdir()) == []
+
+
+def test_remove_refuses_what_is_not_a_cache_of_this_root(tmp_path: Path, cache: Cache) -> None:
+    root = cache.path.parents[1]
+    victim = tmp_path / "elsewhere" / "photos" / "mine"
+    victim.mkdir(parents=True)
+    (victim / "key.json").write_text("{}")
+    (root / "link").mkdir()
+    (root / "link" / "cache").symlink_to(victim)
+    (root / "plain" / "folder").mkdir(parents=True)
+    for path in (
+        victim,
+        root,
+        root / "toys",
+        root / "link" / "cache",
+        root / "plain" / "folder",
+        cache.path / "global",
+        root / "toys" / ".." / ".." / "elsewhere" / "photos" / "mine",
+    ):
+        with pytest.raises(CacheError, match="left alone"):
+            remove(root, path)
+    assert (victim / "key.json").exists()
+    with cache.lock(), pytest.raises(CacheError, match="is writing"):
+        remove(root, cache.path)
+    assert np.asarray(Cache.open(cache.path).covered("global")).sum() == 10

@@ -1,0 +1,103 @@
+import tempfile
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from featcache.errors import CorruptCacheError, MissingComponentError
+from featcache.store import rows as module
+from featcache.store.lines import ShardLine
+from featcache.store.rows import ShardRows, count_rows, ranges_of, rows_of
+from featcache.store.shard import write_shard
+
+
+def shard(folder: Path, name: str, rows: Any, values: Any, bad: tuple[int, ...] = ()) -> ShardLine:
+    return ShardLine(
+        component="global",
+        file=name,
+        rows=ranges_of(rows),
+        bad=bad,
+        facts=write_shard(folder / name, values),
+        versions={},
+    )
+
+
+def spread(folder: Path, table: Any, pieces: int, seed: int) -> list[ShardLine]:
+    """Scatter the rows of a table over shards."""
+    owner = np.random.default_rng(seed).integers(0, pieces, len(table))
+    parts = [np.flatnonzero(owner == p) for p in range(pieces)]
+    return [shard(folder, f"{i}.h5", r, table[r]) for i, r in enumerate(parts) if len(r)]
+
+
+@settings(max_examples=20, deadline=None)
+@given(data=st.data(), n=st.integers(1, 40), pieces=st.integers(1, 5), seed=st.integers(0, 99))
+def test_gather_equals_fancy_indexing(data: Any, n: int, pieces: int, seed: int) -> None:
+    table = np.random.default_rng(seed).standard_normal((n, 2, 3)).astype(np.float16)
+    with tempfile.TemporaryDirectory() as folder:
+        reader = ShardRows(Path(folder), spread(Path(folder), table, pieces, seed), n)
+        chosen = np.array(data.draw(st.lists(st.integers(0, n - 1), max_size=50)), dtype=np.int64)
+        for rows in (chosen, np.sort(chosen), np.arange(n)):
+            np.testing.assert_array_equal(reader.gather(rows), table[rows])
+    assert reader.shape == (2, 3)
+    assert reader.present().all()
+
+
+@given(st.sets(st.integers(0, 60), min_size=1))
+def test_ranges_and_back(rows: set[int]) -> None:
+    array = np.array(sorted(rows), dtype=np.int64)
+    ranges = ranges_of(array)
+    assert all(a < b for a, b in ranges)
+    assert all(b < c for (_, b), (c, _) in pairwise(ranges))
+    assert sorted({r for a, b in ranges for r in range(a, b)}) == array.tolist()
+
+
+def test_take_gives_half_floats_of_its_own(tmp_path: Path) -> None:
+    table = np.arange(12, dtype=np.float16).reshape(6, 2)
+    reader = ShardRows(tmp_path, [shard(tmp_path, "a.h5", np.arange(6), table)], 6)
+    taken = reader.take(np.array([5, 0]))
+    assert taken.dtype == torch.float16
+    taken.zero_()
+    np.testing.assert_array_equal(reader.gather(np.array([5, 0])), table[[5, 0]])
+
+
+def test_a_later_shard_wins_and_clears_what_was_bad(tmp_path: Path) -> None:
+    rows = np.array([1, 2, 4], dtype=np.int64)
+    old = shard(tmp_path, "a.h5", rows, np.ones((3, 2), np.float16), bad=(0, 2))
+    new = shard(tmp_path, "b.h5", rows[:2], np.full((2, 2), 7, np.float16))
+    reader = ShardRows(tmp_path, [old, new], 6)
+    assert reader.present().tolist() == [False, True, True, False, True, False]
+    assert reader.bad().tolist() == [False, False, False, False, True, False]
+    assert reader.gather(rows)[:, 0].tolist() == [7, 7, 1]
+    assert count_rows([old, new]) == 3
+    assert rows_of(old).tolist() == [1, 2, 4]
+
+
+def test_more_shards_than_maps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAPS", 2)
+    table = np.arange(40, dtype=np.float16).reshape(20, 2)
+    lines = [
+        shard(tmp_path, f"{i}.h5", np.arange(i, i + 2), table[i : i + 2]) for i in range(0, 20, 2)
+    ]
+    reader = ShardRows(tmp_path, lines, 20)
+    for _ in range(3):
+        np.testing.assert_array_equal(reader.gather(np.arange(20)[::-1].copy()), table[::-1])
+
+
+def test_missing_rows_are_named(tmp_path: Path) -> None:
+    line = shard(tmp_path, "a.h5", np.arange(2), np.ones((2, 2), np.float16))
+    with pytest.raises(MissingComponentError, match="lacks row 3"):
+        ShardRows(tmp_path, [line], 5).gather(np.array([1, 3]))
+
+
+def test_two_widths_and_unknown_rows_are_refused(tmp_path: Path) -> None:
+    narrow = shard(tmp_path, "a.h5", np.arange(2), np.ones((2, 2), np.float16))
+    wide = shard(tmp_path, "b.h5", np.arange(2, 4), np.ones((2, 3), np.float16))
+    with pytest.raises(CorruptCacheError, match=r"rows \[3\] of float16, earlier shards \[2\]"):
+        ShardRows(tmp_path, [narrow, wide], 4)
+    with pytest.raises(CorruptCacheError, match="speaks of row 1, but the listing has 1"):
+        ShardRows(tmp_path, [narrow], 1)

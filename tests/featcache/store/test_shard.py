@@ -1,0 +1,133 @@
+import errno
+import os
+import struct
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from featcache.errors import CacheError, CorruptCacheError
+from featcache.store.shard import ShardFacts, checksums, map_shard, write_shard
+
+
+def independent_reader(path: Path) -> tuple[Any, dict[str, Any]]:
+    """What somebody without this package would write to read a shard."""
+    with h5py.File(path, "r", locking=False) as file:
+        data = file["features"]
+        return data[:], dict(data.attrs)
+
+
+def toy(n: int = 6) -> Any:
+    return np.random.default_rng(0).standard_normal((n, 3, 4)).astype(np.float16)
+
+
+def test_other_tools_read_what_we_write_and_we_read_it_without_them(tmp_path: Path) -> None:
+    values = toy()
+    facts = write_shard(tmp_path / "a.h5", values, attributes={"component": "views"})
+    rows, attributes = independent_reader(tmp_path / "a.h5")
+    np.testing.assert_array_equal(rows, values)
+    assert attributes == {"component": "views"}
+    np.testing.assert_array_equal(map_shard(tmp_path / "a.h5", facts), values)
+    data = (tmp_path / "a.h5").read_bytes()
+    assert data[facts.offset : facts.offset + values.nbytes] == values.tobytes()
+    assert checksums(tmp_path / "a.h5", sha256=True) == (facts.crc32, facts.sha256)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.h5"]
+
+
+def test_equal_rows_give_equal_bytes(tmp_path: Path) -> None:
+    facts = [write_shard(tmp_path / f"{i}.h5", toy(500)) for i in range(2)]
+    assert facts[0] == facts[1]
+    assert (tmp_path / "0.h5").read_bytes() == (tmp_path / "1.h5").read_bytes()
+
+
+def test_writing_through_the_map_does_not_reach_the_file(tmp_path: Path) -> None:
+    facts = write_shard(tmp_path / "a.h5", toy())
+    before = (tmp_path / "a.h5").read_bytes()
+    map_shard(tmp_path / "a.h5", facts)[:] = 0
+    assert (tmp_path / "a.h5").read_bytes() == before
+
+
+@pytest.mark.parametrize("poison", [np.inf, -np.inf, np.nan])
+def test_non_finite_values_are_refused_by_name(tmp_path: Path, poison: float) -> None:
+    values = toy()
+    values[4, 1, 2] = poison
+    path = tmp_path / "global" / "a.h5"
+    path.parent.mkdir()
+    with pytest.raises(CacheError, match=r"'global'.*moth 4\.jpg"):
+        write_shard(path, values, ids=[f"moth {i}.jpg" for i in range(6)])
+    assert list(path.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("values", [np.zeros((0, 3), np.float16), np.zeros((2, 3), np.int32)])
+def test_what_is_no_row_of_floats_is_refused(tmp_path: Path, values: Any) -> None:
+    with pytest.raises(CacheError, match="float16 or float32"):
+        write_shard(tmp_path / "a.h5", values)
+
+
+def test_full_disk_leaves_nothing_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_shard(tmp_path / "old.h5", toy())
+    real = os.write
+
+    def write(handle: int, data: Any) -> int:
+        if len(data) > 64:
+            return real(handle, data[:64])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "write", write)
+    with pytest.raises(CacheError, match=r"No space is left to write .*a\.h5"):
+        write_shard(tmp_path / "a.h5", toy())
+    assert [p.name for p in tmp_path.iterdir()] == ["old.h5"]
+
+
+@pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES])
+def test_read_only_folder_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def refuse(*_: Any) -> int:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(CacheError, match=r"cannot be written.*--cache"):
+        write_shard(tmp_path / "a.h5", toy())
+
+
+@pytest.mark.parametrize("damage", ["shorter", "longer", "gone", "folder"])
+def test_a_file_of_another_size_is_refused(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "a.h5"
+    facts = write_shard(path, toy())
+    data = path.read_bytes()
+    path.unlink()
+    if damage == "folder":
+        path.mkdir()
+    elif damage != "gone":
+        path.write_bytes(data[:-1] if damage == "shorter" else data + b"\0")
+    with pytest.raises(CorruptCacheError, match=f"should have {facts.bytes} bytes"):
+        map_shard(path, facts)
+
+
+def test_facts_that_lie_outside_the_file_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    facts = write_shard(path, toy())
+    wrong: list[dict[str, Any]] = [
+        {"offset": facts.bytes - 1},
+        {"offset": -2},
+        {"shape": (1 << 40, 4)},
+        {"dtype": "object"},
+    ]
+    for change in wrong:
+        fields = {name: getattr(facts, name) for name in ShardFacts.__dataclass_fields__}
+        with pytest.raises(CorruptCacheError):
+            map_shard(path, ShardFacts(**{**fields, **change}))
+
+
+def test_reading_never_parses_hdf5(tmp_path: Path) -> None:
+    """A header turned to noise stops h5py; the map does not look at it."""
+    path = tmp_path / "a.h5"
+    facts = write_shard(path, toy())
+    data = path.read_bytes()
+    path.write_bytes(struct.pack("<Q", 0) * (facts.offset // 8) + data[facts.offset :])
+    np.testing.assert_array_equal(map_shard(path, facts), toy())
