@@ -93,6 +93,8 @@ class Listing:
     default_text: str = "template"
     draws: str = "sampled"
     """sampled: shots are drawn from train by seed; stored: the few-shot sets came with the data."""
+    own_texts: tuple[str, ...] = ()
+    """Which of templates and descriptions the user gave; they stay until others are given."""
     notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:

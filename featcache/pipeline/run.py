@@ -33,7 +33,7 @@ from featcache.sources.registry import open_dataset
 from featcache.store.cache import Cache
 from featcache.store.identity import KEY_FILE, Identity
 from featcache.store.library import cache_root
-from featcache.text.encode import encode_texts, texts_of, with_texts
+from featcache.text.encode import encode_texts, keep_own_texts, texts_of, with_texts
 
 __all__ = ["Progress", "Request", "Summary", "extract"]
 
@@ -127,6 +127,7 @@ class _Extraction:
         path = Identity(dataset.name, backbone.name, backbone.key).folder(root)
         cache = Cache.open(path) if (path / KEY_FILE).exists() else None
         previous = None if cache is None else cache.listing()
+        dataset = keep_own_texts(dataset, previous)
         listing = build_listing(dataset, previous, moved=self._request.moved, report=self._report)
         settings = None if cache is None else _settings(cache)
         plan = self._plan(
@@ -159,9 +160,11 @@ class _Extraction:
         """Bring listing, texts and rows of a locked cache up to date."""
         start = time.perf_counter()
         with self._stage("list"):
+            previous = cache.listing()
+            dataset = keep_own_texts(dataset, previous)
             listing = build_listing(
                 dataset,
-                cache.listing(),
+                previous,
                 moved=self._request.moved,
                 known=cache.path / KNOWN_HASHES,
                 report=self._report,

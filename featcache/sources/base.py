@@ -39,6 +39,8 @@ class Dataset:
     """Class name -> sentences about how it looks; empty where none were written."""
     default_text: str = "template"
     """What a method reads when nobody says: name, template or description."""
+    own_texts: tuple[str, ...] = ()
+    """Which of templates and descriptions are the user's own files, not the source's words."""
     notes: tuple[str, ...] = ()
     """What the user should know of how this listing came about, a sentence each."""
 

@@ -126,6 +126,7 @@ def _listing(
         templates=dataset.templates,
         descriptions=dataset.descriptions,
         default_text=dataset.default_text,
+        own_texts=dataset.own_texts,
         notes=(*dataset.notes, *notes),
     )
 

@@ -162,6 +162,7 @@ def _to_files(listing: Listing) -> dict[str, bytes]:
         "templates": list(listing.templates),
         "descriptions": {k: list(v) for k, v in listing.descriptions.items()},
         "default_text": listing.default_text,
+        "own_texts": list(listing.own_texts),
         "draws": listing.draws,
         "notes": list(listing.notes),
     }
@@ -193,6 +194,7 @@ def _from_files(files: Mapping[str, bytes]) -> Listing:
         templates=_texts(about["templates"]),
         descriptions={_text(k): _texts(v) for k, v in about["descriptions"].items()},
         default_text=_text(about["default_text"]),
+        own_texts=_texts(about["own_texts"]),
         draws=_text(about["draws"]),
         notes=_texts(about["notes"]),
     )

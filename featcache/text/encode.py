@@ -12,7 +12,7 @@ from torch import Tensor
 from featcache.sources.base import Dataset, Report
 from featcache.text.descriptions import match_descriptions, read_descriptions
 from featcache.text.templates import check_template, fill, read_templates
-from featcache.types import TextBank
+from featcache.types import Listing, TextBank
 
 BATCH = 64
 """Sentences encoded at once."""
@@ -87,11 +87,33 @@ def with_texts(
         UsageError: If a file cannot be used.
     """
     if templates is not None:
-        dataset = replace(dataset, templates=read_templates(templates))
+        own = {*dataset.own_texts, "templates"}
+        dataset = replace(
+            dataset, templates=read_templates(templates), own_texts=tuple(sorted(own))
+        )
     if descriptions is not None:
         matched, notes = match_descriptions(read_descriptions(descriptions), dataset.classes)
-        dataset = replace(dataset, descriptions=matched, notes=(*dataset.notes, *notes))
+        dataset = replace(
+            dataset,
+            descriptions=matched,
+            own_texts=tuple(sorted({*dataset.own_texts, "descriptions"})),
+            notes=(*dataset.notes, *notes),
+        )
     return dataset
+
+
+def keep_own_texts(dataset: Dataset, previous: Listing | None) -> Dataset:
+    """Keep the words that the user gave in an earlier pass, unless this one brings others."""
+    kept = set(previous.own_texts if previous else ()) - set(dataset.own_texts)
+    if previous is None or not kept:
+        return dataset
+    own = tuple(sorted({*dataset.own_texts, *kept}))
+    if "templates" in kept:
+        dataset = replace(dataset, templates=previous.templates)
+    if "descriptions" in kept:
+        still = {c: d for c, d in previous.descriptions.items() if c in dataset.classes}
+        dataset = replace(dataset, descriptions=still)
+    return replace(dataset, own_texts=own)
 
 
 def texts_of(words: Worded) -> Texts:

@@ -42,6 +42,7 @@ def ask(
         return backbone
 
     monkeypatch.setattr(run, "load_backbone", load)
+    monkeypatch.setattr(run, "choose", lambda name, weights: None)
 
     def call(
         progress: Callable[[Progress], None] | None = None,
@@ -368,3 +369,22 @@ def test_a_backbone_without_patches(ask: Any, backbone: Any) -> None:
 def test_wrong_usage_says_what_is_right(ask: Any, changes: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
         ask(**changes)
+
+
+def test_the_users_own_words_stay_until_others_come(ask: Any, tmp_path: Path) -> None:
+    words = tmp_path / "words.txt"
+    words.write_text("a sketch of {}.\n")
+    first = ask(templates=words)
+    assert templates_of(first) == ("a sketch of {}.",)
+    again = ask()
+    assert not again.text
+    assert templates_of(again) == ("a sketch of {}.",)
+    words.write_text("a photo of {}.\n")
+    assert ask(templates=words).text
+    assert templates_of(again) == ("a photo of {}.",)
+
+
+def templates_of(summary: run.Summary) -> tuple[str, ...]:
+    listing = Cache.open(summary.path).listing()
+    assert listing is not None
+    return listing.templates
