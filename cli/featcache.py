@@ -240,15 +240,15 @@ def verify(
 
 @app.command()
 def repair(
-    dataset: Annotated[str, typer.Argument(help="Data set whose cache is damaged.")],
+    dataset: OfDataset = None,
     backbone: OfBackbone = None,
     cache: CacheDir = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
     json_: Json = False,
 ) -> None:
-    """Take damaged shards out of a cache; the same `extract` then encodes just those again.
+    """Take damaged shards out of the caches that fit; `extract` then encodes just those again.
 
-    Example: featcache repair trashnet
+    Example: featcache repair --dataset trashnet
     """
     from featcache.store.library import cache_root, find_summaries
     from featcache.store.verify import repair as mend

@@ -32,7 +32,7 @@ from featcache.store.lines import (
 SEAL = re.compile(rb',"crc":"([0-9a-f]{8})"\}')
 SEAL_LENGTH = 18
 CURE = (
-    "`featcache verify --repair` keeps what stands before it, and the same `featcache extract` "
+    "`featcache repair` keeps what stands before it, and the same `featcache extract` "
     "command encodes the rest again."
 )
 

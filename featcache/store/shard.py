@@ -125,7 +125,7 @@ def check_size(path: Path, facts: ShardFacts) -> None:
     if size != facts.bytes:
         got = "it is missing" if size is None else f"it has {size}"
         raise CorruptCacheError(
-            f"{path} should have {facts.bytes} bytes, but {got}. Run `featcache verify --repair`, "
+            f"{path} should have {facts.bytes} bytes, but {got}. Run `featcache repair`, "
             f"then the same `featcache extract` command, which encodes just these rows again."
         )
 

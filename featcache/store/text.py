@@ -20,7 +20,7 @@ from featcache.store.shard import map_shard, write_shard
 if TYPE_CHECKING:
     import featcache.types
 
-CURE = "Run `featcache verify --repair`, then the same `featcache extract` command."
+CURE = "Run `featcache repair`, then the same `featcache extract` command."
 
 
 def text_component(bank: "featcache.types.TextBank") -> str:

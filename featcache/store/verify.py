@@ -164,6 +164,6 @@ def _check_file(path: Path, facts: ShardFacts, *, full: bool) -> str:
     if crc32 == facts.crc32 and (not full or sha256 == facts.sha256):
         return ""
     return (
-        f"{path} is not what was written (its {wrong} differs). Run `featcache verify --repair`, "
+        f"{path} is not what was written (its {wrong} differs). Run `featcache repair`, "
         f"then the same `featcache extract` command, which encodes just these rows again."
     )

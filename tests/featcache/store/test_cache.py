@@ -295,7 +295,7 @@ def test_a_damaged_shard_stops_the_reader_with_a_cure(cache: Cache, damage: str)
         path.write_bytes(data[:-100])
     features = Cache.open(cache.path).feature_set()
     assert features.rows("global", np.array([1])).shape == (1, 8)
-    with pytest.raises(CorruptCacheError, match=r"00000005.*featcache verify --repair"):
+    with pytest.raises(CorruptCacheError, match=r"00000005.*featcache repair"):
         features.rows("global", np.array([6]))
 
 

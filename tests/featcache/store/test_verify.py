@@ -42,7 +42,7 @@ def test_one_flipped_byte_of_a_shard_is_found_and_repaired(
     [problem] = verify(cache.path, full=full).problems
     assert (problem.component, problem.file) == ("global", path.name)
     assert "crc32 differs" in problem.what
-    assert "--repair" in problem.what
+    assert "featcache repair" in problem.what
     assert repair(cache.path).is_sound
     opened = Cache.open(cache.path)
     missing = np.flatnonzero(~opened.covered("global"))[:5]
