@@ -25,7 +25,7 @@ unless set, and searched afterwards. The default values were chosen on held-out 
 rows, never on test rows.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -68,9 +68,9 @@ class Config:
     """Add (3) to the loss."""
     fusion: bool = True
     """Add the zero-shot logits; without them alpha changes no answer."""
-    steps: int = field(default=200, metadata={"low": 0})
+    steps: int = number(200, low=0)
     """Steps of training, whatever the number of shots."""
-    batch: int = field(default=256, metadata={"low": 1})
+    batch: int = number(256, low=1)
     """Rows of a step."""
 
 

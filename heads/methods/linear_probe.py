@@ -18,7 +18,7 @@ the released code's binary refinement around the best.
 """
 
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Float64, Int64
@@ -37,7 +37,7 @@ transductive = False
 class Config:
     """What stops the solver."""
 
-    max_iter: int = field(default=1000, metadata={"low": 1})
+    max_iter: int = number(1000, low=1)
     """Steps of L-BFGS at most."""
 
 

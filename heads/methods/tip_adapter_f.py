@@ -17,7 +17,7 @@ where there are any, in place of a fresh augmentation. Keys and grid as in tip-a
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -47,9 +47,9 @@ class Config:
 
     text: Literal["name", "template", "description"] | None = None
     """What the anchors are made of; None is the data set's default."""
-    epochs: int = field(default=20, metadata={"low": 0})
+    epochs: int = number(20, low=0)
     """Passes over the support; the released code takes 100 for EuroSAT."""
-    batch: int = field(default=256, metadata={"low": 1})
+    batch: int = number(256, low=1)
     """Rows of a step."""
 
 

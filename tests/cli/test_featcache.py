@@ -1,0 +1,126 @@
+"""The command line of `featcache`: what it prints where, and how it leaves."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+Run = Callable[..., Any]
+TINY = ("--backbone", "tiny", "--weights", "random")
+
+
+def test_asking_again_encodes_nothing(featcache: Run, home: Path, photos: Path) -> None:
+    answer = featcache("extract", *TINY, "--dataset", f"folder:{photos}", "--views", "2", "--json")
+    assert answer.code == 0
+    summary = json.loads(answer.out)
+    assert summary["encoded"] == {}
+    assert summary["complete"]
+    assert summary["images"] == 30
+
+
+def test_ls_and_info_tell_the_same(featcache: Run, home: Path) -> None:
+    listed = json.loads(featcache("ls", "--json").out)
+    shown = json.loads(featcache("info", "--json").out)
+    assert (listed["dataset"], listed["backbone"]) == ("blobs", "tiny")
+    assert shown["key"] == listed["key"]
+    assert sum(shown["splits"].values()) == listed["images"] == 30
+    assert shown["classes"] == ["lime", "plum", "rust"]
+    assert "blobs" in featcache("ls").out
+    assert "preprocessing" in featcache("info", "--dataset", "blobs").out
+
+
+def test_verify_finds_one_changed_byte_and_repair_lets_extract_mend_it(
+    featcache: Run, empty_home: Path, photos: Path
+) -> None:
+    command = ("extract", *TINY, "--dataset", f"folder:{photos}", "--quiet", "--json")
+    path = Path(json.loads(featcache(*command).out)["path"])
+    shard = next((path / "global").glob("*.h5"))
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    found = featcache("verify", "--quiet")
+    assert found.code == 1
+    assert "DAMAGED" in found.out
+    assert str(shard) in found.out
+    featcache("repair", "--quiet")
+    assert json.loads(featcache(*command).out)["encoded"] == {"global": 30}
+    assert featcache("verify", "--quiet", "--full").out.startswith("sound")
+    assert next((path / "global").glob("*.h5")).read_bytes() == whole
+
+
+def test_rm_asks_and_then_removes(featcache: Run, empty_home: Path, photos: Path) -> None:
+    featcache("extract", *TINY, "--dataset", f"folder:{photos}", "--quiet", "--limit", "6")
+    refused = featcache("rm", "blobs")
+    assert refused.code == 2
+    assert "--yes" in refused.err
+    assert featcache("rm", "blobs", "--yes").code == 0
+    assert "extract" in featcache("ls").err
+
+
+def test_dry_run_writes_nothing(featcache: Run, empty_home: Path, photos: Path) -> None:
+    answer = featcache("extract", *TINY, "--dataset", f"folder:{photos}", "--dry-run")
+    assert answer.code == 0
+    assert "Would encode: global 30" in answer.out
+    assert not empty_home.exists()
+
+
+def test_results_go_to_stdout_and_talk_to_stderr(
+    featcache: Run, empty_home: Path, photos: Path
+) -> None:
+    loud = featcache("extract", *TINY, "--dataset", f"folder:{photos}", "--limit", "6")
+    assert "To encode: 6 images" in loud.err
+    assert loud.out.startswith("Encoded 6 images of blobs")
+    quiet = featcache("extract", *TINY, "--dataset", f"folder:{photos}", "--quiet")
+    assert quiet.err == ""
+
+
+def test_lists_have_names(featcache: Run) -> None:
+    named = [json.loads(line)["name"] for line in featcache("datasets", "--json").out.splitlines()]
+    assert {"fieldguide", "fieldguide-2", "eurosat"} <= set(named)
+    models = featcache("backbones", "ViT-B", "--json").out.splitlines()
+    assert {"ViT-B/16", "ViT-B-32-quickgelu"} <= {json.loads(line)["name"] for line in models}
+    assert "tiny" in featcache("backbones").out
+
+
+def test_import_npz(featcache: Run, empty_home: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(12, 8)).astype(np.float32)
+    labels = np.arange(12) % 3
+    np.savez(
+        tmp_path / "f.npz", train_features=rows, train_labels=labels,
+        test_features=rows, test_labels=labels, classnames=np.array(["a", "b", "c"]),
+    )  # fmt: skip
+    answer = featcache(
+        "import", "npz", str(tmp_path / "f.npz"), "--name", "mine", "--backbone", "ViT-B/32"
+    )
+    assert answer.code == 0
+    assert "train 12, test 12" in answer.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["extract", "--backbone", "vit-b16"], 2, "ViT-B"),
+        (["extract", "--dataset", "fieldgide"], 2, "did you mean 'fieldguide'"),
+        (["extract", "--dataset", "folder:/no/such/place"], 1, "/no/such/place"),
+        (["extract", "--patches", "clear", "--limit", "1"], 2, "clearclip"),
+        (["extract", "--limit", "0"], 2, "--limit"),
+        (["extract", "--weights", "nothing.safetensors"], 1, "nothing.safetensors"),
+        (["info"], 1, "featcache extract"),
+        (["verify", "--dataset", "x"], 1, "featcache extract"),
+        (["rm", "x"], 1, "featcache extract"),
+        (["import", "npz", "no.npz", "--name", "a", "--backbone", "b"], 1, "no.npz"),
+        (["backbones", "qqqqq"], 2, "qqqqq"),
+        (["exctract"], 2, "exctract"),
+    ],
+)
+def test_wrong_input_is_one_sentence(
+    featcache: Run, empty_home: Path, arguments: list[str], code: int, says: str
+) -> None:
+    answer = featcache(*arguments)
+    assert answer.code == code, answer
+    assert says in answer.err
+    assert answer.out == ""
+    assert "Traceback" not in answer.err

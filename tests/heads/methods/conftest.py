@@ -1,0 +1,117 @@
+"""Small tasks in float64, and the real features where they are at hand."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from featcache.types import TextBank
+from heads.core.contract import Batch, RoleRows, TaskView
+
+SHARED = Path(__file__).parents[4] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Callable[[str], Path]:
+    """Return a finder of measurement data; it skips the test where there are none."""
+
+    def find(name: str) -> Path:
+        path = SHARED / name
+        if not path.exists():
+            pytest.skip(f"{path} is not on this machine")
+        return path
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def features(shared: Callable[[str], Path]) -> Callable[..., tuple[TaskView, Tensor, Tensor]]:
+    """Return a loader of (task, test rows, test labels) from a features file."""
+
+    def load(name: str, support: str) -> tuple[TaskView, Tensor, Tensor]:
+        with np.load(shared(f"features/{name}_vitb32.npz")) as file:
+            data = {k: file[k] for k in file.files if not k.endswith("paths")}
+
+        def rows(key: str) -> Tensor:
+            return F.normalize(torch.from_numpy(data[key]).float(), dim=-1)
+
+        x = rows(f"{support}_features")
+        classes = tuple(data["classnames"].tolist())
+        bank: Any = TextBank(
+            classes=classes,
+            names=rows("text_features"),
+            templates=(),
+            template_rows=None,
+            norms="unit",
+            default="name",
+        )
+        labels = torch.from_numpy(data[f"{support}_labels"]).long()
+        support_rows = RoleRows(x=x, norms=torch.ones(len(x)), labels=labels)
+        task = TaskView(support=support_rows, pool=None, text=bank, classes=classes, seed=1)
+        return task, rows("test_features"), torch.from_numpy(data["test_labels"]).long()
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def toy() -> Callable[..., tuple[TaskView, Tensor]]:
+    """Return a factory of (task, query rows): float64, classes of unequal size, shuffled."""
+
+    def make(
+        seed: int = 0,
+        *,
+        counts: tuple[int, ...] = (3, 1, 4, 2),
+        d: int = 6,
+        n: int = 7,
+        views: int = 0,
+        bias: float = 0.0,
+        text: bool = True,
+    ) -> tuple[TaskView, Tensor]:
+        rng = torch.Generator().manual_seed(seed)
+
+        def unit(*shape: int) -> Tensor:
+            return F.normalize(torch.randn(*shape, generator=rng, dtype=torch.float64), dim=-1)
+
+        c = len(counts)
+        labels = torch.arange(c).repeat_interleave(torch.tensor(counts))
+        labels = labels[torch.randperm(len(labels), generator=rng)]
+        x = unit(len(labels), d)
+        extra = {"views.rrc50": unit(len(labels), views, d)} if views else {}
+        names = tuple(f"c{i}" for i in range(c))
+        bank: Any = TextBank(
+            classes=names,
+            names=unit(c, d).float() * 7,
+            templates=("a {}.", "the {}."),
+            template_rows=unit(c, 2, d).float() * 9,
+            logit_scale=20.0,
+            logit_bias=bias,
+        )
+        rows = RoleRows(x=x, norms=torch.ones(len(x)).double(), labels=labels, extra=extra)
+        view = TaskView(
+            support=rows, pool=None, text=bank if text else None, classes=names, seed=seed
+        )
+        return view, unit(n, d)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def whole_batch() -> Callable[..., Batch]:
+    """Return a factory of one batch that holds the whole support, the last row as padding."""
+
+    def make(task: TaskView, *, padding: bool = True) -> Batch:
+        x, y = task.support.x, task.support.labels
+        assert y is not None
+        n = len(x)
+        weight = torch.ones(n, dtype=x.dtype)
+        weight[-1] = 0.0 if padding else 1.0
+        zero = torch.tensor(0)
+        fields: dict[str, Any] = {"index": torch.arange(n), "view": torch.full((n,), -1)}
+        return Batch(**fields, y=y, weight=weight, x=x, step=zero, epoch=zero)
+
+    return make

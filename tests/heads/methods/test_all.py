@@ -1,0 +1,36 @@
+from pathlib import Path
+
+import pytest
+
+from heads.core import registry
+
+ROOT = Path(__file__).parents[3]
+FILES = sorted(p.stem for p in (ROOT / "heads" / "methods").glob("*.py") if p.stem != "__init__")
+
+
+def test_every_method_file_is_registered() -> None:
+    assert sorted(m.rsplit(".", 1)[1] for m in registry.METHODS.values()) == FILES
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_a_method_says_who_it_is(name: str) -> None:
+    method = registry.get(name)
+    assert method.name == name
+    assert method.summary.endswith(".")
+    assert "\n" not in method.summary
+    doc = method.__doc__ or ""
+    assert "Reference:" in doc
+    assert "Source:" in doc
+    assert "Differs from the paper:" in doc
+    assert any(w in doc.partition("Source:")[2] for w in ("paper", "released", "reconstruction"))
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_a_method_has_its_docs_page(name: str) -> None:
+    page = (ROOT / "docs" / "methods" / f"{name}.md").read_text()
+    assert f"heads train {name}" in page
+    for setting in [*registry.get(name).Config.__dataclass_fields__]:
+        assert f"`{setting}`" in page
+    for setting in [*registry.get(name).Hyper.__dataclass_fields__]:
+        assert f"`{setting}`" in page
+    assert f"({name}.md)" in (ROOT / "docs" / "methods" / "index.md").read_text()

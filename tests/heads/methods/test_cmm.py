@@ -1,0 +1,188 @@
+import math
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from heads.core.contract import TaskView
+from heads.methods import cmm
+
+HYPER = cmm.Hyper()
+
+
+def logits(
+    task: TaskView, x: Tensor, params: dict[str, Tensor], config: cmm.Config, hyper: cmm.Hyper
+) -> Tensor:
+    _, fixed = cmm.prepare(task, config, hyper)
+    return cmm.combine(cmm.terms(params, fixed, {"x": x}, config, hyper), fixed, config, hyper)
+
+
+def moved(task: TaskView, config: cmm.Config, seed: int = 1) -> dict[str, Tensor]:
+    """Return parameters away from their start."""
+    params, _ = cmm.prepare(task, config, HYPER)
+    rng = torch.Generator().manual_seed(seed)
+    return {
+        k: v + 0.3 * torch.randn(v.shape, generator=rng, dtype=v.dtype) for k, v in params.items()
+    }
+
+
+def naive_logits(
+    task: TaskView, x: Tensor, params: dict[str, Tensor], alpha: float, fusion: bool
+) -> tuple[list[list[float]], list[list[float]]]:
+    """Equations (1) and (2) a scalar at a time: (logits, cosines of the mapped rows)."""
+    assert task.text is not None
+    anchors, d = task.text.anchors().double(), x.shape[1]
+    out, cosines = [], []
+    for q in x:
+        u = [
+            float(q[j]) + sum(float(q[i] * params["map"][i, j]) for i in range(d)) for j in range(d)
+        ]
+        length = math.sqrt(sum(v * v for v in u))
+        row, cosine = [], []
+        for c in range(task.c):
+            t = params["text"][c]
+            cosine.append(sum(u[j] * float(t[j]) for j in range(d)) / length / float(t.norm()))
+            zero_shot = 20.0 * float(q @ anchors[c]) - 3.0
+            row.append((zero_shot if fusion else 0.0) + alpha * 20.0 * cosine[-1])
+        out.append(row)
+        cosines.append(cosine)
+    return out, cosines
+
+
+@pytest.mark.parametrize("fusion", [True, False])
+def test_logits_equal_naive_loops(toy: Any, fusion: bool) -> None:
+    task, x = toy(bias=-3.0)
+    config, hyper = cmm.Config(fusion=fusion), cmm.Hyper(alpha=0.7)
+    params = moved(task, config)
+    expected, _ = naive_logits(task, x, params, 0.7, fusion)
+    got = logits(task, x, params, config, hyper)
+    assert torch.allclose(got, torch.tensor(expected).double(), atol=1e-5)
+
+
+@pytest.mark.parametrize("triplet", [True, False])
+def test_loss_equals_naive_loops(toy: Any, whole_batch: Any, triplet: bool) -> None:
+    task, _ = toy(bias=-3.0)
+    config = cmm.Config(triplet=triplet)
+    hyper = cmm.Hyper(alpha=0.7, lam=2.5, margin=0.4, pull=0.3, pull_text=0.2)
+    params = moved(task, config)
+    batch = whole_batch(task)
+    _, fixed = cmm.prepare(task, config, hyper)
+    got, state = cmm.loss(params, fixed, {}, batch, config, hyper)
+    rows, cosines = naive_logits(task, batch.x, params, 0.7, True)
+    entropies, hinges = [], []
+    kept = [i for i, w in enumerate(batch.weight.tolist()) if w > 0]
+    for i in kept:
+        y = int(batch.y[i])
+        entropies.append(math.log(sum(map(math.exp, rows[i]))) - rows[i][y])
+        wrong = max(v for c, v in enumerate(cosines[i]) if c != y)
+        hinges.append(max(0.0, (1 - cosines[i][y]) - (1 - wrong) + 0.4))
+    assert any(hinges)
+    assert not all(hinges)
+    expected = sum(entropies) / len(kept) + (2.5 * sum(hinges) / len(kept) if triplet else 0.0)
+    assert task.text is not None
+    anchors = task.text.anchors().double()
+    shots = len(batch.x) / task.c
+    expected += 0.3 * sum(float(v) ** 2 for v in params["map"].flatten()) / shots
+    expected += 0.2 * sum(float(v) ** 2 for v in (params["text"] - anchors).flatten()) / shots
+    assert float(got) == pytest.approx(expected, abs=1e-5)
+    assert state == {}
+
+
+def test_start_is_a_multiple_of_zero_shot(toy: Any) -> None:
+    task, x = toy()
+    config, hyper = cmm.Config(), cmm.Hyper(alpha=1.5)
+    params, _ = cmm.prepare(task, config, hyper)
+    zero_shot = 20.0 * x @ task.text.anchors().double().T
+    assert torch.allclose(logits(task, x, params, config, hyper), 2.5 * zero_shot, atol=1e-5)
+
+
+def test_alpha_zero_is_zero_shot(toy: Any) -> None:
+    task, x = toy()
+    params = moved(task, cmm.Config())
+    zero_shot = 20.0 * x @ task.text.anchors().double().T
+    got = logits(task, x, params, cmm.Config(), cmm.Hyper(alpha=0.0))
+    assert torch.allclose(got, zero_shot, atol=1e-12)
+
+
+@settings(deadline=None, max_examples=25)
+@given(seed=st.integers(0, 10_000), angle=st.floats(0.1, 3.0))
+def test_length_of_the_texts_and_rotation_of_the_space_change_nothing(
+    toy: Any, seed: int, angle: float
+) -> None:
+    task, x = toy(seed)
+    params = moved(task, cmm.Config(fusion=False), seed)
+    config = cmm.Config(fusion=False)
+    base = logits(task, x, params, config, HYPER)
+    longer = {"map": params["map"], "text": angle * params["text"]}
+    assert torch.allclose(logits(task, x, longer, config, HYPER), base, atol=1e-9)
+    turn = torch.eye(6, dtype=torch.float64)
+    turn[0, 0] = turn[1, 1] = math.cos(angle)
+    turn[0, 1], turn[1, 0] = math.sin(angle), -math.sin(angle)
+    turned = {"map": turn.T @ params["map"] @ turn, "text": params["text"] @ turn}
+    assert torch.allclose(logits(task, x @ turn, turned, config, HYPER), base, atol=1e-9)
+
+
+def test_triplet_takes_the_closest_wrong_text() -> None:
+    cosine = torch.tensor([[0.5, 0.45, -0.9], [0.1, 0.3, 0.9]])
+    y = torch.tensor([0, 2])
+    assert cmm.triplet(cosine, y, 0.2).tolist() == pytest.approx([0.15, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("train_map", "train_text", "trains"),
+    [
+        (True, True, {"map", "text"}),
+        (True, False, {"map"}),
+        (False, True, {"text"}),
+        (False, False, None),
+    ],
+)
+def test_switches_choose_what_is_trained(
+    train_map: bool, train_text: bool, trains: set[str] | None
+) -> None:
+    stages = cmm.stages(cmm.Config(train_map=train_map, train_text=train_text))
+    assert [set(s.trains) for s in stages] == ([] if trains is None else [trains])
+
+
+def test_ridge_solves_its_normal_equations(toy: Any) -> None:
+    task, _ = toy()
+    x, target = task.support.x, task.text.anchors().double()[task.support.labels]
+    w = cmm.ridge_map(x, target, 0.7)
+    slope = torch.zeros(6, 6, dtype=torch.float64)
+    for row, wanted in zip(x, target, strict=True):
+        slope += torch.outer(row, row + row @ w - wanted)
+    slope += 0.7 * w
+    assert float(slope.abs().max()) < 1e-10
+    assert float(cmm.ridge_map(x, target, 1e9).abs().max()) < 1e-6
+
+
+def test_procrustes_is_the_best_rotation(toy: Any) -> None:
+    task, _ = toy(counts=(9, 9, 9))
+    x, _ = task.support.x, None
+    hidden = torch.linalg.qr(torch.randn(6, 6, generator=torch.Generator().manual_seed(0)).double())
+    turn = cmm.procrustes_map(x, x @ hidden.Q) + torch.eye(6)
+    assert torch.allclose(turn @ turn.T, torch.eye(6).double(), atol=1e-10)
+    assert torch.allclose(turn, hidden.Q, atol=1e-2)
+
+
+def test_procrustes_leaves_unseen_directions() -> None:
+    x = torch.eye(6).double()[:2]
+    w = cmm.procrustes_map(x, x.flip(0))
+    assert torch.allclose(w[2:], torch.zeros(4, 6).double(), atol=1e-9)
+    assert torch.allclose(x + x @ w, x.flip(0), atol=1e-2)
+
+
+@pytest.mark.parametrize("init", ["ridge", "procrustes"])
+def test_closed_form_starts_bring_shots_to_their_texts(toy: Any, init: Any) -> None:
+    task, _ = toy()
+    params, fixed = cmm.prepare(task, cmm.Config(init=init), HYPER)
+    x, own = task.support.x, fixed["anchors"][task.support.labels]
+
+    def closeness(rows: Tensor) -> float:
+        return float(torch.nn.functional.cosine_similarity(rows, own).mean())
+
+    assert closeness(x + x @ params["map"]) > closeness(x) + 0.1
+    assert torch.equal(params["map"], fixed["start"])

@@ -1,0 +1,101 @@
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from heads.core.contract import RoleRows, TaskView
+from heads.methods import tip_adapter
+
+CONFIG = tip_adapter.Config()
+
+
+def logits(task: TaskView, x: Tensor, **values: float) -> Tensor:
+    hyper = tip_adapter.Hyper(**values)
+    params, fixed = tip_adapter.prepare(task, CONFIG, hyper)
+    terms = tip_adapter.terms(params, fixed, {"x": x}, CONFIG, hyper)
+    return tip_adapter.combine(terms, fixed, CONFIG, hyper)
+
+
+def naive(
+    x: Tensor, keys: Tensor, labels: Tensor, anchors: Tensor, alpha: float, beta: float
+) -> Tensor:
+    """Equation (1) one scalar at a time, in float64; the toy's scale is 20."""
+    out = [[20.0 * float(q @ t) for t in anchors] for q in x]
+    for row, q in zip(out, x, strict=True):
+        for key, label in zip(keys, labels.tolist(), strict=True):
+            row[label] += alpha * math.exp(-beta * (1 - float(q @ key)))
+    return torch.tensor(out, dtype=torch.float64)
+
+
+def test_logits_equal_naive_loops(toy: Any) -> None:
+    task, x = toy()
+    anchors = task.text.anchors().double()
+    for alpha, beta in [(1.0, 5.5), (2.5, 0.3)]:
+        expected = naive(x, task.support.x, task.support.labels, anchors, alpha, beta)
+        assert torch.allclose(logits(task, x, alpha=alpha, beta=beta), expected, atol=1e-10)
+
+
+def test_keys_are_means_of_unit_views(toy: Any) -> None:
+    task, x = toy(views=3)
+    views = task.support.extra["views.rrc50"]
+    keys = torch.stack([sum(v[j] for j in range(3)) / 3 for v in views])
+    keys = torch.stack([k / k.norm() for k in keys])
+    expected = naive(x, keys, task.support.labels, task.text.anchors().double(), 1.0, 5.5)
+    assert torch.allclose(logits(task, x), expected, atol=1e-10)
+
+
+def test_alpha_zero_is_zero_shot(toy: Any) -> None:
+    task, x = toy()
+    zero_shot = 20.0 * x @ task.text.anchors().double().T
+    assert torch.allclose(logits(task, x, alpha=0.0), zero_shot, atol=1e-12)
+
+
+def test_beta_zero_counts_shots(toy: Any) -> None:
+    task, x = toy(counts=(3, 1, 4, 2))
+    votes = logits(task, x, alpha=1.0, beta=0.0) - logits(task, x, alpha=0.0)
+    assert torch.allclose(votes, torch.tensor([3.0, 1, 4, 2]).double().expand_as(votes))
+
+
+@settings(deadline=None, max_examples=25)
+@given(seed=st.integers(0, 10_000))
+def test_order_of_shots_does_not_matter(toy: Any, seed: int) -> None:
+    task, x = toy(seed)
+    order = torch.randperm(len(task.support.x), generator=torch.Generator().manual_seed(seed))
+    rows = task.support
+    mixed = RoleRows(x=rows.x[order], norms=rows.norms, labels=rows.labels[order])
+    again = TaskView(support=mixed, pool=None, text=task.text, classes=task.classes, seed=0)
+    assert torch.allclose(logits(task, x), logits(again, x), atol=1e-12)
+
+
+def test_grid_is_the_released_one() -> None:
+    axes = tip_adapter.post_grid.axes
+    assert list(axes) == ["beta", "alpha"]  # the cheap axis last
+    assert (len(axes["beta"]), len(axes["alpha"])) == (200, 20)
+    assert axes["beta"][0] == axes["alpha"][0] == 0.1
+    assert axes["beta"][1] == pytest.approx(0.1 + 11.9 / 200)
+    assert axes["alpha"][-1] == pytest.approx(0.1 + 19 * 4.9 / 20)
+
+
+@pytest.mark.parametrize(
+    ("name", "support", "golden"),
+    [
+        ("caltech50", "train1", "caltech50_1shot"),
+        ("caltech50", "train4", "caltech50_4shot"),
+        ("caltech50", "train16", "caltech50_16shot"),
+        ("imagenet256", "train", "imagenet256_4shot"),
+    ],
+)
+def test_golden(
+    name: str, support: str, golden: str, features: Any, shared: Callable[[str], Path]
+) -> None:
+    # gaopengcuhk/Tip-Adapter@d0e2d6f main.py, float32
+    task, x, _ = features(name, support)
+    expected = np.load(shared(f"golden/tip_a1_b5.5_{golden}.npz"))["logits"]
+    assert np.abs(logits(task, x, alpha=1.0, beta=5.5).numpy() - expected).max() < 1e-4

@@ -1,0 +1,177 @@
+import io
+import json
+import pickle
+import zipfile
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from featcache.errors import CacheError, FeatcacheError, ImportedFileError, UnknownNameError
+from heads.results import store
+
+
+def test_round_trip_with_predictions(record: Any, tmp_path: Path) -> None:
+    result = record(r=3)
+    folder = store.save(result, tmp_path)
+    assert folder == tmp_path / "toy" / "ViT-B-32-0123456789ab" / result.run
+    again = store.load(folder)
+    assert again == result
+    for name in ("predicted", "labels", "zero_shot"):
+        ours, theirs = getattr(result.predictions, name), getattr(again.predictions, name)
+        assert np.array_equal(ours, theirs)
+        assert theirs.dtype == np.int32
+    assert store.load(folder, predictions=False).predictions is None
+
+
+def test_runs_are_listed_oldest_first_and_found_by_name(record: Any, tmp_path: Path) -> None:
+    for seed in (2, 1):
+        store.save(record(seed), tmp_path)
+    shelf = store.load_all(tmp_path)
+    assert [r.run for r in shelf.results] == [record(1).run, record(2).run]
+    assert shelf.problems == ()
+    assert store.load(store.find(tmp_path, record(1).run)) == record(1)
+    with pytest.raises(UnknownNameError, match=record(1).run[:-1]):
+        store.find(tmp_path, record(1).run[:-1])
+    assert store.load_all(tmp_path / "none").results == ()
+
+
+def test_a_failed_write_leaves_nothing(
+    record: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(kept: object) -> bytes:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(store, "_packed", full)
+    with pytest.raises(CacheError, match="No space left"):
+        store.save(record(), tmp_path)
+    assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
+    assert store.load_all(tmp_path).results == ()
+
+
+def test_a_run_is_never_overwritten(record: Any, tmp_path: Path) -> None:
+    store.save(record(), tmp_path)
+    with pytest.raises(CacheError, match="a run of that name exists"):
+        store.save(record(), tmp_path)
+    assert len(store.load_all(tmp_path).results) == 1
+
+
+def test_a_root_that_is_a_file_is_said(record: Any, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CacheError, match="--runs"):
+        store.save(record(), tmp_path / "file")
+
+
+def test_names_stay_inside_the_root(record: Any, tmp_path: Path) -> None:
+    folder = store.save(record(dataset="../../etc", backbone="..", key="/"), tmp_path / "runs")
+    assert folder.resolve().is_relative_to((tmp_path / "runs").resolve())
+
+
+def npz(**members: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in members.items():
+            archive.writestr(f"{name}.npy", data)
+    return buffer.getvalue()
+
+
+def npy(array: Any) -> bytes:
+    buffer = io.BytesIO()
+    np.lib.format.write_array(buffer, np.asarray(array), allow_pickle=True)
+    return buffer.getvalue()
+
+
+class Bomb:
+    """Unpickling this writes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.path,)
+
+
+GOOD = np.zeros((1, 40), dtype="<i4")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"PK\x03\x04 not really",
+        npz(predicted=npy(GOOD)),
+        npz(predicted=npy(GOOD), labels=npy(GOOD[:, :3])),
+        npz(predicted=npy(GOOD), labels=npy(GOOD.astype(float))),
+        npz(predicted=npy(GOOD), labels=npy(GOOD + 4)),
+        npz(predicted=npy(GOOD), labels=npy(GOOD - 1)),
+        npz(predicted=npy(GOOD), labels=npy(GOOD)[:-1]),
+        npz(predicted=npy(GOOD), labels=b"\x93NUMPY\x01\x00\xff\xff"),
+        npz(predicted=npy(GOOD), labels=npy(GOOD), more=b"\x00" * 50_000_000),
+    ],
+)
+def test_foreign_answers_are_refused(record: Any, tmp_path: Path, data: bytes) -> None:
+    folder = store.save(record(), tmp_path)
+    (folder / store.ANSWERS).write_bytes(data)
+    with pytest.raises(ImportedFileError, match="that run"):
+        store.load(folder)
+
+
+def test_nothing_is_unpickled(record: Any, tmp_path: Path) -> None:
+    folder = store.save(record(), tmp_path)
+    trap = np.empty((1, 40), dtype=object)
+    trap[0, 0] = Bomb(tmp_path / "fired")
+    (folder / store.ANSWERS).write_bytes(npz(predicted=npy(GOOD), labels=npy(trap)))
+    with pytest.raises(ImportedFileError):
+        store.load(folder)
+    (folder / store.RECORD).write_bytes(pickle.dumps(Bomb(tmp_path / "fired")))
+    with pytest.raises(ImportedFileError):
+        store.load(folder)
+    assert not (tmp_path / "fired").exists()
+
+
+def test_every_truncation_is_refused(record: Any, tmp_path: Path) -> None:
+    folder = store.save(record(), tmp_path)
+    for name in (store.RECORD, store.ANSWERS):
+        whole = (folder / name).read_bytes()
+        for length in range(0, len(whole) - 1, 37):
+            (folder / name).write_bytes(whole[:length])
+            with pytest.raises(FeatcacheError):
+                store.load(folder)
+        (folder / name).write_bytes(whole)
+    store.load(folder)
+
+
+def test_flipped_bytes_never_crash(record: Any, tmp_path: Path) -> None:
+    folder = store.save(record(), tmp_path)
+    rng = np.random.default_rng(0)
+    for name in (store.RECORD, store.ANSWERS):
+        whole = (folder / name).read_bytes()
+        for _ in range(80):
+            data = bytearray(whole)
+            data[rng.integers(len(data))] ^= int(rng.integers(1, 256))
+            (folder / name).write_bytes(bytes(data))
+            with suppress(FeatcacheError):
+                store.load(folder)
+        (folder / name).write_bytes(whole)
+
+
+def test_a_broken_run_does_not_hide_the_others(record: Any, tmp_path: Path) -> None:
+    store.save(record(1), tmp_path)
+    broken = store.save(record(2), tmp_path)
+    (broken / store.RECORD).write_text(json.dumps({"format": 99}))
+    shelf = store.load_all(tmp_path)
+    assert [r.run for r in shelf.results] == [record(1).run]
+    assert len(shelf.problems) == 1
+    assert str(broken) in shelf.problems[0]
+
+
+def test_runs_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("FEATCACHE_HOME", str(tmp_path))
+    assert store.runs_root(tmp_path / "mine") == tmp_path / "mine"
+    assert store.runs_root() == tmp_path / "runs"
+    monkeypatch.delenv("FEATCACHE_HOME")
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    assert store.runs_root() == tmp_path / "data" / "featcache" / "runs"

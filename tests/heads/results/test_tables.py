@@ -1,0 +1,110 @@
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from heads.results import store, tables
+
+
+def zero_shot(record: Any, answers: Any, **fields: Any) -> Any:
+    kept = answers(0)
+    same = type(kept)(predicted=kept.zero_shot, labels=kept.labels, zero_shot=kept.zero_shot)
+    values = {"method": "zero-shot", "shots": 0, "selection": "none", "predictions": same}
+    return record(30, **(values | fields))
+
+
+def test_zero_shot_joins_every_group_of_its_data(record: Any, answers: Any) -> None:
+    runs = [
+        record(1, shots=4),
+        record(2, shots=16),
+        record(3, shots=None),
+        record(4, dataset="other"),
+        zero_shot(record, answers),
+    ]
+    groups = tables.group(runs)
+    names = [(g.dataset, g.shots, [r.method for r in g.rows]) for g in groups]
+    both = ["zero-shot", "cmm"]
+    assert names == [
+        ("other", 16, ["cmm"]),
+        ("toy", 4, both),
+        ("toy", 16, both),
+        ("toy", None, both),
+    ]
+    alone = tables.group([zero_shot(record, answers)])
+    assert [(g.shots, len(g.rows)) for g in alone] == [(0, 1)]
+
+
+def test_newest_run_of_equals_counts(record: Any) -> None:
+    runs = [record(2), record(1), record(3, variant="alpha=1"), record(4, selection="none")]
+    assert {r.run for r in tables.newest(runs)} == {record(k).run for k in (2, 3, 4)}
+
+
+def test_other_features_are_another_group(record: Any) -> None:
+    runs = [record(1), record(2, key="f" * 12), record(3, split="sketch"), record(4, ids="other")]
+    assert [len(g.rows) for g in tables.group(runs)] == [1] * 4
+
+
+def test_best_first_and_oracle_last(record: Any, answers: Any) -> None:
+    runs = [
+        record(1, method="bad", predictions=answers(1, right=0.6)),
+        record(2, method="good", predictions=answers(2, right=0.9)),
+        record(3, method="best", selection="oracle", predictions=answers(3, right=1.0)),
+        zero_shot(record, answers),
+    ]
+    (group,) = tables.group(runs)
+    assert [r.method for r in group.rows] == ["zero-shot", "good", "bad", "best"]
+    text = tables.to_markdown([group])
+    marked = [line for line in text.splitlines() if tables.MARK in line]
+    assert len(marked) == 1
+    assert "best" in marked[0]
+
+
+def test_gain_over_zero_shot_is_said_in_words(record: Any, answers: Any) -> None:
+    kept = answers(0, n=400, right=0.9, zero=0.5)
+    (group,) = tables.group([record(1, predictions=kept)])
+    (row,) = group.rows
+    assert row.gain is not None
+    assert row.gain.mean == pytest.approx(
+        float((kept.predicted == kept.labels).mean() - (kept.zero_shot == kept.labels).mean())
+    )
+    assert tables.cells(row)[3].endswith("better")
+    (plain,) = tables.group(
+        [record(1, predictions=None, metrics=record().metrics, queries=40, zero_shot_top1=None)]
+    )
+    assert tables.cells(plain.rows[0])[3] == "-"
+
+
+def test_compare_reads_and_filters(record: Any, answers: Any, tmp_path: Path) -> None:
+    for result in [record(1, shots=4), record(2, shots=16), record(3, dataset="other")]:
+        store.save(result, tmp_path)
+    store.save(zero_shot(record, answers), tmp_path)
+    broken = store.save(record(6, variant="lr=1"), tmp_path)
+    (broken / store.ANSWERS).write_bytes(b"")
+    found = tables.compare(tmp_path, dataset="toy", shots=[16])
+    (group,) = found.groups
+    assert (group.dataset, group.shots) == ("toy", 16)
+    gains = {(r.method, r.variant): r.gain for r in group.rows}
+    assert gains["cmm", ""] is not None
+    assert gains["cmm", "lr=1"] is None
+    assert len(found.problems) == 1
+    assert tables.compare(tmp_path, backbone="RN50").groups == ()
+
+
+def test_exports_hold_every_row(record: Any, answers: Any) -> None:
+    odd = record(1, variant='text=name, "x"|y')
+    groups = tables.group([odd, record(2, shots=None), zero_shot(record, answers)])
+    rows = tables.as_dicts(groups)
+    assert json.loads(json.dumps(rows)) == rows
+    read = list(csv.DictReader(io.StringIO(tables.to_csv(groups))))
+    assert len(read) == len(rows) == 4
+    assert read[1]["variant"] == odd.variant
+    assert float(read[1]["top1"]) == odd.metrics["top1"].mean
+    assert read[1]["gain_word"] == rows[1]["gain"]["word"]
+    assert tables.to_csv([]).strip() == "dataset"
+    text = tables.to_markdown(groups)
+    table = [line for line in text.splitlines() if line.startswith("|")]
+    bars = {line.replace("\\|", "").count("|") for line in table}
+    assert bars == {len(tables.COLUMNS) + 1}
