@@ -32,7 +32,7 @@ lint: install-dev  ## ruff, mypy strict, import layers, spelling
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
-	@$(BIN)/codespell featcache heads cli tests docs benchmarks README.md CHANGELOG.md
+	@$(BIN)/codespell featcache heads cli docs benchmarks README.md CHANGELOG.md
 
 bench: install-dev  ## Measure everything in docs/benchmarks.md anew (long)
 	@$(BIN)/python benchmarks/accuracy.py

@@ -10,8 +10,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -20,6 +21,13 @@ from featcache.errors import FeatcacheError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+CacheDir = Annotated[
+    Path | None,
+    typer.Option("--cache", help="Cache folder; else $FEATCACHE_HOME, else your cache folder."),
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes.")]
 
 PLAIN_EVERY = 10.0
 """Seconds between progress lines where stderr is no terminal."""
@@ -191,6 +199,12 @@ def live(quiet: bool) -> Iterator[Live]:
 def can_ask() -> bool:
     """Tell whether somebody sits at a terminal and can answer a question."""
     return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def some(names: Sequence[str], most: int = 8) -> str:
+    """Say the first of many names, and how many there are."""
+    shown = ", ".join(names[:most])
+    return f"{shown}, ... ({len(names)} in all)" if len(names) > most else shown
 
 
 def pairs(values: Sequence[str]) -> Mapping[str, str]:

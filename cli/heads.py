@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli import _ui as ui
+from cli._ui import CacheDir, Json, Quiet
 
 if TYPE_CHECKING:
     from heads.results.record import Result
@@ -15,15 +16,10 @@ app = ui.make_app(
     "Example: heads train cmm --shots 16"
 )
 
-CacheDir = Annotated[
-    Path | None,
-    typer.Option("--cache", help="Cache folder; else $FEATCACHE_HOME, else your cache folder."),
-]
 RunsDir = Annotated[
     Path | None,
     typer.Option("--runs", help="Results; else $FEATCACHE_HOME/runs, else your data folder."),
 ]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout.")]
 
 
 @app.command()
@@ -52,7 +48,7 @@ def train(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     cache: CacheDir = None,
     runs: RunsDir = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes.")] = False,
+    quiet: Quiet = False,
     json_: Json = False,
 ) -> None:
     """Train METHOD on cached features and evaluate it.

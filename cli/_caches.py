@@ -1,0 +1,196 @@
+"""The commands of `featcache` that look after caches: ls, info, verify, repair, rm."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli import _ui as ui
+from cli._ui import CacheDir, Json, Quiet
+
+if TYPE_CHECKING:
+    from featcache.store.verify import VerifyReport
+
+SHOWN = 20
+"""Unreadable images that `info` lists."""
+
+OfDataset = Annotated[str | None, typer.Option("--dataset", help="Which data set's cache.")]
+OfBackbone = Annotated[str | None, typer.Option("--backbone", help="Which backbone's cache.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
+    app.command("ls")(list_caches)
+    for command in (info, verify, repair, rm):
+        app.command()(command)
+
+
+def list_caches(cache: CacheDir = None, json_: Json = False) -> None:
+    """List the caches, the one finished last first.
+
+    Example: featcache ls
+    """
+    from featcache.store.library import cache_root, caches
+
+    found = caches(cache_root(cache))
+    if json_:
+        for item in found:
+            ui.emit_json(item.to_json())
+        return
+    if not found:
+        ui.say(f"No caches in {cache_root(cache)} yet; `featcache extract` makes one.")
+        return
+    ui.emit_table(
+        ("dataset", "backbone", "key", "images", "components", "size", "finished"),
+        [
+            (
+                item.dataset,
+                item.backbone,
+                item.digest,
+                str(item.images),
+                " ".join(item.components),
+                ui.human_bytes(item.bytes),
+                item.finished_text,
+            )
+            for item in found
+        ],
+        right=("images", "size"),
+    )
+
+
+def info(
+    dataset: OfDataset = None,
+    backbone: OfBackbone = None,
+    cache: CacheDir = None,
+    json_: Json = False,
+) -> None:
+    """Explain one cache: what fixed its numbers, what it holds, what could not be read.
+
+    Example: featcache info --dataset fieldguide
+    """
+    from dataclasses import asdict
+
+    from featcache.store.cache import Cache
+    from featcache.store.library import cache_root, find_summaries
+
+    found = find_summaries(cache_root(cache), dataset, backbone)[0]
+    opened = Cache.open(found.path)
+    listing, settings, bad = opened.listing(), opened.pass_settings(), opened.bad_rows()
+    key = asdict(opened.key)
+    splits = {} if listing is None else {name: len(rows) for name, rows in listing.splits.items()}
+    names = () if listing is None else listing.classes
+    ids = {} if listing is None else {listing.ids[row]: reason for row, reason in bad.items()}
+    if json_:
+        ui.emit_json(
+            {
+                **found.to_json(),
+                "feature_key": key,
+                "splits": splits,
+                "classes": list(names),
+                "root": "" if listing is None else listing.root,
+                "settings": settings,
+                "unreadable": ids,
+            }
+        )
+        return
+    rows = [("path", str(found.path)), ("finished", found.finished_text)]
+    rows += [(name, str(value)) for name, value in key.items()]
+    if listing is not None:
+        rows += [("images from", listing.root or "(imported)"), ("classes", ui.some(names))]
+        rows += [("splits", ", ".join(f"{name} {count}" for name, count in splits.items()))]
+    rows += [
+        (name, f"{c.rows} rows of {list(c.shape)}, {ui.human_bytes(c.bytes)}, {c.shards} shards")
+        for name, c in found.components.items()
+    ]
+    rows += [(f"pass: {name}", str(value)) for name, value in (settings or {}).items()]
+    rows += [("unreadable", f"{name}: {reason}") for name, reason in list(ids.items())[:SHOWN]]
+    ui.emit_table(("", f"{found.dataset}, {found.backbone}"), rows)
+
+
+def verify(
+    dataset: OfDataset = None,
+    backbone: OfBackbone = None,
+    full: Annotated[bool, typer.Option("--full", help="sha256 instead of crc32.")] = False,
+    cache: CacheDir = None,
+    quiet: Quiet = False,
+    json_: Json = False,
+) -> None:
+    """Check every byte of the caches that fit against what was written.
+
+    Example: featcache verify --dataset fieldguide --full
+    """
+    from featcache.store.library import cache_root, find_summaries
+    from featcache.store.verify import verify as check
+
+    reports = []
+    with ui.live(quiet) as line:
+        for found in find_summaries(cache_root(cache), dataset, backbone):
+            reports.append(check(found.path, full=full, report=line.counter()))
+    for report in reports:
+        _emit_report(report, json_)
+    if not all(report.is_sound for report in reports):
+        raise typer.Exit(1)
+
+
+def repair(
+    dataset: OfDataset = None,
+    backbone: OfBackbone = None,
+    cache: CacheDir = None,
+    quiet: Quiet = False,
+    json_: Json = False,
+) -> None:
+    """Take damaged shards out of the caches that fit; `extract` then encodes just those again.
+
+    Example: featcache repair --dataset trashnet
+    """
+    from featcache.store.library import cache_root, find_summaries
+    from featcache.store.verify import repair as mend
+
+    sound = True
+    with ui.live(quiet) as line:
+        for found in find_summaries(cache_root(cache), dataset, backbone):
+            report = mend(found.path, report=line.counter())
+            sound &= report.is_sound
+            _emit_report(report, json_)
+            line.say(
+                f"To encode again what was taken out: featcache extract --dataset "
+                f"{found.dataset} --backbone {found.backbone}"
+            )
+    if not sound:
+        raise typer.Exit(1)
+
+
+def rm(
+    dataset: Annotated[str, typer.Argument(help="Data set whose cache goes.")],
+    backbone: OfBackbone = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    cache: CacheDir = None,
+    json_: Json = False,
+) -> None:
+    """Remove a cache; the images and the results stay.
+
+    Example: featcache rm trashnet --backbone tiny --yes
+    """
+    from featcache.errors import UsageError
+    from featcache.store.library import cache_root, find_summaries, remove
+
+    root = cache_root(cache)
+    for found in find_summaries(root, dataset, backbone):
+        what = f"{found.dataset}, {found.backbone}, {ui.human_bytes(found.bytes)}: {found.path}"
+        if not yes and not ui.can_ask():
+            raise UsageError(f"Nobody is there to agree to removing {what}. Add --yes.")
+        if yes or typer.confirm(f"Remove {what}?", err=True):
+            freed = remove(root, found.path)
+            if json_:
+                ui.emit_json({"removed": str(found.path), "bytes": freed})
+            else:
+                ui.emit(f"Removed {what}")
+
+
+def _emit_report(report: "VerifyReport", json_: bool) -> None:
+    if json_:
+        ui.emit_json(report.to_json())
+        return
+    what = f"{report.shards} shards, {ui.human_bytes(report.bytes)}: {report.path}"
+    ui.emit(f"sound: {what}" if report.is_sound else f"DAMAGED: {what}")
+    for problem in report.problems:
+        ui.emit(f"  {problem.what}")
