@@ -8,13 +8,16 @@ import errno
 import os
 import random
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from featcache.errors import SourceError
 from featcache.sources.base import Dataset, Report, Sample
 from featcache.sources.fieldguide.draw import Drawing, draw, sample_scene
+from featcache.sources.fieldguide.scene import Scene
 from featcache.sources.fieldguide.shifts import SHIFTS, shift
 from featcache.sources.fieldguide.species import species
 
@@ -28,7 +31,7 @@ COUNTS: Mapping[str, int] = {
 }
 """Split -> images of each species."""
 
-SIZE = 128
+SIZE = 160
 """Side of every picture in pixels."""
 
 TEMPLATES: tuple[str, ...] = (
@@ -55,10 +58,28 @@ def drawing(world: str, split: str, species_index: int, i: int, *, masks: bool =
     """
     kind = species(world)[species_index]
     rng = random.Random(f"{world}/{split}/{kind.name}/{i}")
-    made = draw(kind.moth, sample_scene(rng), size=SIZE, masks=masks)
+    made = draw(kind.moth, _afar(sample_scene(rng), rng), size=SIZE, masks=masks)
     if split not in SHIFTS:
         return made
-    return Drawing(shift(made.pixels, split, rng), made.boxes, made.masks)
+    # A fifth of the drawing shows through, so that a shift is harder and not hopeless.
+    seen = made.pixels.astype(np.int32) + 4 * shift(made.pixels, split, rng).astype(np.int32)
+    return Drawing((seen // 5).astype(np.uint8), made.boxes, made.masks)
+
+
+def _afar(scene: Scene, rng: random.Random) -> Scene:
+    """See the moth smaller, off the centre and more turned than the training drawings show it.
+
+    Without this gap the `tiny` backbone knows every species at the first shot.
+    """
+    scale = 0.45 + 0.5 * rng.random()
+    reach = 0.4 * (1 - scale)
+    return replace(
+        scene,
+        scale=scale,
+        x=(rng.random() * 2 - 1) * reach,
+        y=(rng.random() * 2 - 1) * reach,
+        rotation=(rng.random() * 2 - 1) * 50,
+    )
 
 
 def open_world(
@@ -139,7 +160,7 @@ def _write(path: Path, made: Drawing) -> None:
 def _unwritable(root: Path, error: OSError) -> SourceError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return SourceError(
-            f"Drawing the pictures of '{root.name}' needs about 50 MB, and the disk of {root} "
+            f"Drawing the pictures of '{root.name}' needs about 60 MB, and the disk of {root} "
             "is full. Free some space or choose another folder for images."
         )
     return SourceError(

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from featcache.backbones.tiny import evaluate
 from featcache.backbones.tiny.evaluate import (
     Reader,
     accuracy,
@@ -61,12 +62,15 @@ def test_reader_encodes_files_and_images_alike(reader: Reader, tmp_path: Path) -
     assert features.norm(dim=-1).tolist() == pytest.approx([1, 1], abs=1e-5)
 
 
-def test_untrained_weights_stay_near_chance(reader: Reader, tmp_path: Path) -> None:
-    words = measure_words(reader, number=256)
+def test_untrained_weights_stay_near_chance(
+    reader: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = measure_words(reader, number=128)
     assert words["attributes"]["forewing"] < 0.4
-    assert words["retrieval"]["image to text R@1"] < 0.05
-    counts = {"train": 2, "val": 1, "test": 2, "sketch": 1, "night": 1, "scan": 1}
-    data = open_world("fieldguide", tmp_path, workers=1, counts=counts)
-    found = measure_world(reader, data)
-    assert set(found["zero_shot"]) == {"name", "template", "description"}
-    assert found["zero_shot"]["description"]["test"] < 0.25
+    assert words["retrieval"]["image to text R@1"] < 0.1
+    monkeypatch.setattr(evaluate, "few_shot", lambda *_: {})  # has its own test
+    counts = dict.fromkeys(("train", "val", "test", "sketch", "night", "scan"), 1)
+    data = open_world("fieldguide", tmp_path, counts=counts)
+    found = measure_world(reader, data)["zero_shot"]
+    assert set(found) == {"name", "template", "description"}
+    assert found["description"]["test"] <= 0.25

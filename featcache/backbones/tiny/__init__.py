@@ -1,0 +1,1 @@
+"""The embedded backbone: a small CLIP trained by `train.py` on captioned drawings."""

@@ -1,0 +1,286 @@
+"""Train the tiny CLIP from nothing, on drawings and captions, with one contrastive loss.
+
+    L = mean over rows, mean over their positives p of
+        -log( exp(s p) / (exp(s p) + sum over negatives q of exp(s q)) )                       (1)
+
+once with a row per picture and once with a row per caption; p and q are cosines and s is the
+learnt logit scale. Several captions are true of a picture and several pictures fit a caption: the
+drawing's labels tell, and such pairs are positives instead of false negatives. Pairs that labels
+leave open (a part half out of sight) count as neither.
+
+Run: python -m featcache.backbones.tiny.train --out DIR [--images N] [--resume]
+"""
+
+import argparse
+import json
+import math
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.data import DataLoader
+
+from featcache.backbones.tiny.corpus import Batch, Corpus
+from featcache.backbones.tiny.tokenizer import TinyTokenizer
+from featcache.errors import TrainingError, UsageError
+
+CONFIG = Path(__file__).with_name("config.json")
+_STATE, _WEIGHTS, _LOG = "state.pt", "weights.safetensors", "log.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Everything that decides the weights, up to the last bits of another machine."""
+
+    images: int = 640_000
+    """Pictures to be seen, whole views and crops."""
+    batch: int = 128
+    seed: int = 0
+    lr: float = 1.5e-3
+    """Highest rate, reached after the warm-up, then lowered to 0 along a cosine."""
+    warmup: int = 100
+    """In steps."""
+    weight_decay: float = 0.05
+    """For matrices only."""
+    max_norm: float = 1.0
+    """Of the gradient."""
+
+    @property
+    def steps(self) -> int:
+        """Number of batches."""
+        return max(1, self.images // self.batch)
+
+
+def build_model() -> nn.Module:
+    """Build the open_clip model of `config.json` with fresh weights."""
+    from open_clip.model import CLIP
+
+    config = json.loads(CONFIG.read_text())["model_cfg"]
+    model: nn.Module = CLIP(**config)
+    return model
+
+
+def contrastive_loss(
+    logits: Float[Tensor, "m n"], true: Bool[Tensor, "m n"], false: Bool[Tensor, "m n"]
+) -> Float[Tensor, ""]:
+    """Evaluate (1) over rows; a row without positives or without negatives adds nothing."""
+    rest = logits.masked_fill(~false, -torch.inf).logsumexp(1, keepdim=True)  # [m 1]
+    terms = F.softplus(rest - logits)  # [m n]; log(1 + exp(rest - p))
+    positives = true.sum(1)  # [m]
+    rows = (terms * true).sum(1) / positives.clamp(min=1)
+    used = (positives > 0) & false.any(1)
+    return (rows * used).sum() / used.sum().clamp(min=1)
+
+
+class Trainer:
+    """A model, its optimiser and the number of steps done."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Start from the seed."""
+        torch.manual_seed(settings.seed)
+        self.settings = settings
+        self.model = build_model()
+        matrices = [p for p in self.model.parameters() if p.ndim >= 2]
+        others = [p for p in self.model.parameters() if p.ndim < 2]
+        groups: list[dict[str, Any]] = [
+            {"params": matrices, "weight_decay": settings.weight_decay},
+            {"params": others},
+        ]
+        self.optimiser = torch.optim.AdamW(
+            groups,
+            lr=settings.lr,
+            betas=(0.9, 0.98),
+            weight_decay=0.0,
+            fused=True,
+        )
+        preprocess = json.loads(CONFIG.read_text())["preprocess_cfg"]
+        self.mean = torch.tensor(preprocess["mean"]).view(1, 3, 1, 1) * 255
+        self.std = torch.tensor(preprocess["std"]).view(1, 3, 1, 1) * 255
+        self.done = 0
+
+    def step(self, batch: Batch) -> float:
+        """Take one step and return its loss.
+
+        Raises:
+            TrainingError: If the loss is not finite.
+        """
+        for group in self.optimiser.param_groups:
+            group["lr"] = self._rate()
+        pixels = (batch.pixels.float() - self.mean) / self.std
+        # Two matrix products: the fused kernel's backward pass is the slowest part on a CPU.
+        with (
+            sdpa_kernel(SDPBackend.MATH),
+            torch.autocast("cpu", torch.bfloat16),
+        ):
+            images = self.model.encode_image(pixels)  # type: ignore[operator]
+            texts = self.model.encode_text(batch.tokens)  # type: ignore[operator]
+        images = F.normalize(images.float(), dim=-1)
+        texts = F.normalize(texts.float(), dim=-1)
+        scale: Tensor = self.model.logit_scale  # type: ignore[assignment]
+        logits = scale.exp() * texts @ images.T  # [m n]
+        loss = contrastive_loss(logits, batch.true, batch.false)
+        loss = (loss + contrastive_loss(logits.T, batch.true.T, batch.false.T)) / 2
+        if not torch.isfinite(loss):
+            message = f"Loss is {loss.item()} at step {self.done}. Resume with a smaller --lr."
+            raise TrainingError(message)
+        self.optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.max_norm)
+        self.optimiser.step()
+        with torch.no_grad():
+            scale.clamp_(0, math.log(100))
+        self.done += 1
+        return loss.item()
+
+    def save(self, folder: Path) -> None:
+        """Write the state to go on from, and the weights alone; each replaces the old at once."""
+        folder.mkdir(parents=True, exist_ok=True)
+        state = {
+            "settings": asdict(self.settings),
+            "done": self.done,
+            "model": self.model.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+        }
+        torch.save(state, folder / f"{_STATE}.part")
+        (folder / f"{_STATE}.part").replace(folder / _STATE)
+        export(self.model, folder / _WEIGHTS)
+
+    @classmethod
+    def load(cls, folder: Path) -> "Trainer":
+        """Read the state that `save` wrote.
+
+        Raises:
+            UsageError: If there is none.
+        """
+        if not (folder / _STATE).is_file():
+            message = f"No {_STATE} in {folder}. Start without --resume."
+            raise UsageError(message)
+        state: dict[str, Any] = torch.load(folder / _STATE, weights_only=True)
+        trainer = cls(Settings(**state["settings"]))
+        trainer.model.load_state_dict(state["model"])
+        trainer.optimiser.load_state_dict(state["optimiser"])
+        trainer.done = state["done"]
+        return trainer
+
+    def _rate(self) -> float:
+        s = self.settings
+        if self.done < s.warmup:
+            return s.lr * (self.done + 1) / s.warmup
+        share = (self.done - s.warmup) / max(1, s.steps - s.warmup)
+        return s.lr * (1 + math.cos(math.pi * share)) / 2
+
+
+def export(model: nn.Module, path: Path) -> None:
+    """Write the weights as fp32 safetensors, complete or not at all."""
+    part = path.with_name(f"{path.name}.part")
+    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, part)
+    part.chmod(0o644)
+    part.replace(path)
+
+
+def train(
+    trainer: Trainer,
+    out: Path,
+    *,
+    stop: int | None = None,
+    save_every: float = 180.0,
+    workers: int = 1,
+) -> None:
+    """Go on until the last step, saving on the way.
+
+    Args:
+        trainer: Fresh or loaded.
+        out: Folder of the state, the weights and the log.
+        stop: Stop after this step, as if interrupted.
+        save_every: Seconds between two saves.
+        workers: Processes that draw; 0 draws in this one.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    settings = trainer.settings
+    config = json.loads(CONFIG.read_text())["model_cfg"]["text_cfg"]
+    corpus = Corpus(
+        steps=settings.steps,
+        batch=settings.batch,
+        seed=settings.seed,
+        tokenizer=TinyTokenizer(
+            context_length=config["context_length"], vocab_size=config["vocab_size"]
+        ),
+    )
+    last = min(settings.steps, settings.steps if stop is None else stop)
+    loader: DataLoader[Batch] = DataLoader(
+        corpus,
+        batch_size=None,
+        sampler=range(trainer.done, last),
+        num_workers=workers,
+        prefetch_factor=6 if workers else None,
+        multiprocessing_context="spawn" if workers else None,
+    )
+    trainer.model.train()
+    started = saved = shown = time.monotonic()
+    first, losses = trainer.done, list[float]()
+    with (out / _LOG).open("a") as log:
+        for batch in loader:
+            losses.append(trainer.step(batch))
+            now = time.monotonic()
+            if now - shown > 15 or trainer.done == last:
+                speed = (trainer.done - first) * settings.batch / max(now - started, 1e-9)
+                entry = {
+                    "step": trainer.done,
+                    "steps": settings.steps,
+                    "loss": round(sum(losses) / len(losses), 4),
+                    "scale": round(trainer.model.logit_scale.exp().item(), 2),  # type: ignore[operator]
+                    "images_per_second": round(speed, 1),
+                    "eta_seconds": round((last - trainer.done) * settings.batch / speed),
+                    "cpu_seconds": round(time.process_time(), 1),
+                    "seconds": round(now - started, 1),
+                }
+                log.write(json.dumps(entry) + "\n")
+                log.flush()
+                sys.stderr.write(
+                    f"{trainer.done}/{settings.steps}  loss {entry['loss']}  "
+                    f"scale {entry['scale']}  {speed:.0f} images/s  {entry['eta_seconds']} s left\n"
+                )
+                shown, losses = now, []
+            if now - saved > save_every:
+                trainer.save(out)
+                saved = time.monotonic()
+    trainer.save(out)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parse the command line and train."""
+    parser = argparse.ArgumentParser(prog="python -m featcache.backbones.tiny.train")
+    parser.add_argument("--out", type=Path, required=True, help="folder of state, weights and log")
+    parser.add_argument("--images", type=int, default=Settings.images, help="pictures to see")
+    parser.add_argument("--batch", type=int, default=Settings.batch, help="pictures a step, even")
+    parser.add_argument("--lr", type=float, default=Settings.lr, help="highest learning rate")
+    parser.add_argument("--seed", type=int, default=Settings.seed)
+    parser.add_argument("--threads", type=int, default=2, help="threads of the forward pass")
+    parser.add_argument("--workers", type=int, default=1, help="processes that draw")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on from --out; keeps its settings"
+    )
+    given = parser.parse_args(arguments)
+    if given.batch < 2 or given.batch % 2:
+        parser.error(f"--batch must be even and at least 2, got {given.batch}")
+    torch.set_num_threads(given.threads)
+    if given.resume:
+        trainer = Trainer.load(given.out)
+    else:
+        trainer = Trainer(
+            Settings(images=given.images, batch=given.batch, lr=given.lr, seed=given.seed)
+        )
+    train(trainer, given.out, workers=given.workers)
+
+
+if __name__ == "__main__":
+    main()
