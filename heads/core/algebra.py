@@ -58,8 +58,8 @@ def text_tensors(task: TaskView, text: str | None, *, method: str) -> Tensors:
     """
     if task.text is None:
         raise MissingComponentError(
-            f"Method '{method}' needs class texts and this cache has none; extract again with "
-            f"--templates FILE, or train linear-probe, which needs none."
+            f"Method '{method}' needs class texts and this cache has none. Extract with "
+            f"--templates FILE, import a file with text_features, or train linear-probe."
         )
     x = task.support.x
     return {

@@ -58,18 +58,18 @@ class Grid:
 
     axes: Mapping[str, Sequence[Real]] = field(default_factory=dict)
 
-    def points(self) -> list[dict[str, Real]]:
+    def points(self) -> list[dict[str, float]]:
         """List every combination; a grid without axes has one empty point."""
         names = list(self.axes)
         return [
-            dict(zip(names, values, strict=True))
+            {name: float(value) for name, value in zip(names, values, strict=True)}
             for values in itertools.product(*(self.axes[n] for n in names))
         ]
 
     def __len__(self) -> int:
         return len(self.points())
 
-    def __iter__(self) -> Iterator[dict[str, Real]]:
+    def __iter__(self) -> Iterator[dict[str, float]]:
         return iter(self.points())
 
 
@@ -100,9 +100,20 @@ class RoleRows:
 class TextView(Protocol):
     """The class texts as a method may see them; `featcache.types.TextBank` is one."""
 
-    logit_scale: float
-    logit_bias: float
-    norms: str
+    @property
+    def logit_scale(self) -> float:
+        """Factor on cosines."""
+        ...
+
+    @property
+    def logit_bias(self) -> float:
+        """Added to scaled cosines."""
+        ...
+
+    @property
+    def norms(self) -> str:
+        """Raw, or unit where the length is lost."""
+        ...
 
     def anchors(self, text: str | None = None) -> Float[Tensor, "c d"]:
         """Return one unit vector a class."""

@@ -7,10 +7,14 @@ import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import cast
+from typing import TYPE_CHECKING, Any, cast
 
 from featcache.errors import UnknownNameError
-from heads.core.contract import Method
+
+if TYPE_CHECKING:
+    from heads.core.contract import Method
+else:  # names are wanted before torch is loaded
+    Method = Any
 
 METHODS: Mapping[str, str] = MappingProxyType(
     {
@@ -48,7 +52,7 @@ def get(name: str) -> Method:
     """
     if name not in METHODS:
         raise UnknownNameError("method", name, METHODS, "`heads list` shows all.")
-    return cast(Method, importlib.import_module(METHODS[name]))
+    return cast("Method", importlib.import_module(METHODS[name]))
 
 
 def describe() -> list[Description]:

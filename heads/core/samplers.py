@@ -79,7 +79,7 @@ class Drawer:
         if sampler.kind == "balanced":
             assert rows.labels is not None
             labels = rows.labels.cpu()
-            self._members = [torch.nonzero(labels == c)[:, 0] for c in labels.unique().tolist()]
+            self._members = [torch.nonzero(labels == c)[:, 0] for c in sorted(set(labels.tolist()))]
         self.batch, self.per_epoch = self._shape()
 
     def _shape(self) -> tuple[int, int]:

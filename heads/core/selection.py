@@ -18,21 +18,19 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import torch
+from jaxtyping import Num
 from torch import Tensor
 
-from featcache.errors import TaskError, TrainingError, UsageError
+from featcache.errors import TaskError, TrainingError, UnknownNameError, UsageError
 from heads.core import scoring
-from heads.core.contract import Grid, Method, RoleRows, TaskView, hyper_values, with_values
+from heads.core.contract import Grid, Method, RoleRows, hyper_values, with_values
+from heads.core.folds import folds
 from heads.core.scoring import Head
 from heads.core.settings import Settings
 from heads.core.tasks import Task
 from heads.core.trainer import Outcome, train
 
 MODES = ("few-shot-val", "k-shot-val", "full-val", "cv", "none", "oracle")
-FOLDS = 4
-"""Folds of `cv` at most; no more than the shots of the largest class."""
-
 Progress = Callable[[str, int, int], None]
 """Called as (what is being done, done so far, of how many)."""
 
@@ -49,7 +47,7 @@ class Chosen:
     watch: dict[str, list[float]] = field(default_factory=dict)
 
     @property
-    def values(self) -> dict[str, Real]:
+    def values(self) -> dict[str, float]:
         """Return the hyper-parameters of the head."""
         return hyper_values(self.head.hyper)
 
@@ -78,8 +76,11 @@ def select(
         progress: Told of every finished run.
 
     Raises:
+        UnknownNameError: If there is no such mode.
         TrainingError: If every grid point of a task failed.
     """
+    if mode not in MODES:
+        raise UnknownNameError("selection", mode, MODES)
     tick = _Ticker(progress)
     if mode == "none":
         return _defaults(method, settings, tasks, tick)
@@ -106,8 +107,9 @@ def _defaults(
     own = [n for g in (settings.train_grid, settings.post_grid) for n in g.axes]
     if given := [n for n in own if n in settings.given]:
         raise UsageError(
-            f"--selection none cannot choose among the values of {given[0]} "
-            f"({settings.given[given[0]]}). Give one value, or select on validation."
+            f"Without validation nothing can choose among the values of {given[0]} "
+            f"({settings.given[given[0]]}). Give one value, or let --selection few-shot-val (which "
+            f"needs val images) or cv (two shots or more) choose."
         )
     tick.of(len(tasks))
     chosen = []
@@ -135,7 +137,7 @@ class _Walk:
     def hypers(self) -> list[Any]:
         return [with_values(self.settings.hyper, p) for p in self.points]
 
-    def best(self, hits: "np.ndarray[Any, Any]", points: Sequence[int]) -> tuple[int, int]:
+    def best(self, hits: Num[np.ndarray, "g p"], points: Sequence[int]) -> tuple[int, int]:
         """Return (row of `hits`, post point): most hits, then the nearest, then the first."""
         distance = self.distance[list(points)]
         ties = np.where(hits == hits.max(), distance, np.inf)
@@ -143,7 +145,7 @@ class _Walk:
         return int(i), int(j)
 
 
-def _distance(point: Mapping[str, Real], grid: Grid, default: Mapping[str, Real]) -> float:
+def _distance(point: Mapping[str, float], grid: Grid, default: Mapping[str, float]) -> float:
     """Sum over the axes how many values of the grid lie between the point and the default.
 
     A default between two values counts by where it lies, in logarithms if all are positive.
@@ -211,13 +213,13 @@ class _Validation:
     def accuracy(self, task: int, head: Head) -> float | None:
         return scoring.accuracy(head, self.rows(task))
 
-    def search(self, task: int, point: int, stage: int, head: Head) -> dict[str, Real]:
+    def search(self, task: int, point: int, stage: int, head: Head) -> dict[str, float]:
         grid = self.settings.post_grid
         hits = scoring.hits_on_grid(head, self.rows(task), grid).cpu().numpy()
         self.seen[point, stage] = self.seen.get((point, stage), 0) + hits
         return self.pick(hits)
 
-    def pick(self, hits: "np.ndarray[Any, Any]") -> dict[str, Real]:
+    def pick(self, hits: Num[np.ndarray, " p"]) -> dict[str, float]:
         return self.settings.post_grid.points()[self.post.best(hits[None], [0])[1]]
 
 
@@ -230,14 +232,14 @@ class _Pooled:
     def accuracy(self, task: int, head: Head) -> float | None:
         return None
 
-    def search(self, task: int, point: int, stage: int, head: Head) -> dict[str, Real]:
+    def search(self, task: int, point: int, stage: int, head: Head) -> dict[str, float]:
         return self.folds.pick(self.folds.seen[self.point, stage])
 
 
 def _cross_validate(method: Method, settings: Settings, task: Task, tick: "_Ticker") -> Chosen:
     """Pool the right answers of all folds, choose, then train once on the whole support."""
     grid = _Walk(settings)
-    views, held_out = _folds(task.view)
+    views, held_out = folds(task.view)
     judge = _Validation(settings, held_out)
     tick.of(len(views) * len(grid.points) + 1)
     hits = np.zeros(grid.distance.shape)
@@ -264,47 +266,6 @@ def _cross_validate(method: Method, settings: Settings, task: Task, tick: "_Tick
         accuracy=float(hits[i, j]) / sum(len(rows.x) for rows in held_out),
         failed=tuple(failed),
         watch=final.watch,
-    )
-
-
-def _folds(view: TaskView) -> tuple[list[TaskView], list[RoleRows]]:
-    """Split the support class by class; a class with a single row always trains."""
-    labels = view.support.labels
-    assert labels is not None
-    counts = torch.bincount(labels, minlength=view.c)
-    folds = min(FOLDS, int(counts.max()))
-    if folds < 2:
-        raise TaskError(
-            "--selection cv needs a class with two or more training images. "
-            "Use --selection none, or more shots."
-        )
-    rng = np.random.default_rng([view.seed, 0xF01D])
-    fold_of = np.full(len(labels), -1)
-    for c in torch.nonzero(counts > 1)[:, 0].tolist():
-        rows = rng.permutation(np.flatnonzero(labels.cpu().numpy() == c))
-        fold_of[rows] = np.arange(len(rows)) % folds
-    views, held_out = [], []
-    for k in range(folds):
-        inside = torch.from_numpy(np.flatnonzero(fold_of != k)).to(labels.device)
-        outside = torch.from_numpy(np.flatnonzero(fold_of == k)).to(labels.device)
-        weights = None if view.weights is None else view.weights[inside]
-        views.append(
-            replace(
-                view,
-                support=_subset(view.support, inside),
-                weights=None if weights is None else weights / weights.mean(),
-            )
-        )
-        held_out.append(_subset(view.support, outside))
-    return views, held_out
-
-
-def _subset(rows: RoleRows, index: Tensor) -> RoleRows:
-    return RoleRows(
-        x=rows.x[index],
-        norms=rows.norms[index],
-        labels=None if rows.labels is None else rows.labels[index],
-        extra={name: values[index] for name, values in rows.extra.items()},
     )
 
 

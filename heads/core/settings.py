@@ -11,7 +11,7 @@ from dataclasses import Field, dataclass, fields
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from featcache.errors import UnknownNameError, UsageError
-from heads.core.contract import Grid, Method, hyper_values
+from heads.core.contract import Grid, Method, Real, hyper_values
 
 _YES, _NO = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
@@ -33,6 +33,15 @@ class Settings:
         """Name these settings: empty for the defaults, else `alpha=1 text=name`."""
         return " ".join(f"{key}={value}" for key, value in sorted(self.given.items()))
 
+    def as_numbers(self) -> dict[str, str | float]:
+        """Return the hyper-parameters that the user set: one value as a number, several as text."""
+        hyper = hyper_values(self.hyper)
+        return {
+            name: text if "," in text else hyper[name]
+            for name, text in self.given.items()
+            if name in hyper
+        }
+
     @property
     def choices(self) -> int:
         """Count the candidates that selection has to choose from."""
@@ -50,12 +59,12 @@ def configure(method: Method, settings: Mapping[str, Any] | None = None) -> Sett
         UnknownNameError: If the method has no such setting.
         UsageError: If a value is of the wrong kind or out of range.
     """
-    given = {key: _text(value) for key, value in (settings or {}).items()}
+    given = {key: _text(value).strip() for key, value in (settings or {}).items()}
     static = {f.name: f for f in fields(method.Config)}
     traced = {f.name: f for f in fields(method.Hyper)}
     types_of = get_type_hints(method.Config)
     config: dict[str, Any] = {}
-    hyper: dict[str, Real] = {}
+    hyper: dict[str, float] = {}
     train, post = dict(method.train_grid.axes), dict(method.post_grid.axes)
     for key, value in given.items():
         if key in static:
@@ -113,7 +122,7 @@ def _parse(method: str, field: Field[Any], kind: Any, text: str) -> Any:
     return text
 
 
-def _number(method: str, field: Field[Any], kind: type[int] | type[float], text: str) -> float:
+def _number(method: str, field: Field[Any], kind: type[int] | type[float], text: str) -> Real:
     noun = "a whole number" if kind is int else "a number"
     try:
         value = kind(text)

@@ -6,6 +6,7 @@ final evaluation; the three share no row.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from featcache.errors import MissingComponentError, TaskError
 from featcache.types import FeatureSet
 from heads.core.contract import Need, RoleRows, TaskView
 
-RowIndex = Int64[np.ndarray, " r"]
+RowIndex: TypeAlias = Int64[np.ndarray, " _"]
 
 _FLAGS = {
     "views": ("--views", "rrc50", 10),
@@ -171,7 +172,9 @@ class TaskBuilder:
     def _norms(self, rows: RowIndex) -> Float[Tensor, " n"]:
         if self.features.key.norms == "unit":
             return torch.ones(len(rows), device=self.device)
-        return self.features.rows("global", rows).float().norm(dim=-1).to(self.device)
+        raw = self.features.rows("global", rows).float()
+        norms: Tensor = torch.linalg.vector_norm(raw, dim=-1)
+        return norms.to(self.device)
 
     def _component(self, need: Need, rows: RowIndex) -> str | None:
         """Find the component that meets a need for these rows."""
@@ -215,9 +218,10 @@ class TaskBuilder:
         for i, one in enumerate(names):
             for other in names[i + 1 :]:
                 if shared := ids[one] & ids[other]:
+                    cure = ", or use --selection cv or none" if "validation" in (one, other) else ""
                     raise TaskError(
                         f"{len(shared)} images (first: {min(shared)}) are in both {one} and "
-                        f"{other}; evaluate another split, or use --selection cv or none."
+                        f"{other}; evaluate another split{cure}."
                     )
 
     def _same_images(self, support: RowIndex) -> int:
@@ -243,7 +247,7 @@ class TaskBuilder:
         if self.strict_shots:
             raise TaskError(
                 f"{len(short)} of {len(classes)} classes have fewer than {wanted} training images "
-                f"({listed}{more}). Lower --shots, or leave out --strict-shots to use what is there."
+                f"({listed}{more}). Lower --shots, or drop --strict-shots to use what is there."
             )
         return [
             f"{len(short)} of {len(classes)} classes have fewer than {wanted} training images and "
@@ -283,10 +287,10 @@ def pick_device(device: str = "auto") -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         chosen = torch.device(device)
-        torch.empty(0, device=chosen)
+        torch.zeros(1, device=chosen).cpu()  # `meta` has no numbers to give back
     except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0].partition(". ")[0].rstrip(".")
         raise TaskError(
-            f"Device '{device}' cannot be used here ({str(error).splitlines()[0]}). "
-            f"Use --device cpu, or auto."
+            f"Device '{device}' cannot be used here ({reason}). Use --device cpu, or auto."
         ) from error
     return chosen

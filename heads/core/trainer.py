@@ -4,9 +4,7 @@
 
 A group shares shapes, steps and, over g, the data; it is stacked by `torch.func.vmap`, first over
 g with the data unbatched, then over s. A group of one run goes through the same functions
-without vmap. How many runs are stacked follows from bytes and, on a CPU, from the work of a step:
-there stacking only saves the overhead of calls, so runs with real work go one by one.
-The rule reads sizes only, never a clock: the same task gives the same bits again.
+without vmap.
 """
 
 import math
@@ -19,22 +17,19 @@ from torch import Tensor
 
 from heads.core.contract import (
     Method,
-    RoleRows,
     Stage,
     TaskView,
     Tensors,
     hyper_values,
     with_values,
 )
+from heads.core.groups import Group, prepare, rows_of, stackable, width_of
 from heads.core.samplers import Draw, Drawer, as_batch
 from heads.core.scoring import Head
+from heads.core.stack import Stack
 
-CPU_WORK = 8e6
-"""Multiply-adds of a forward step below which a CPU is bound by the overhead of calls."""
-CPU_BYTES = 512 * 2**20
-CUDA_SHARE = 0.25
-"""Share of the free device memory that a stacked group may fill."""
-MAX_WIDTH = 256
+PATIENCE = 64
+"""Steps between two looks at whether any run of a group can still be used."""
 
 
 @runtime_checkable
@@ -45,7 +40,7 @@ class Judge(Protocol):
         """Return the validation accuracy for `keep="best-val"`; None keeps the last epoch."""
         ...
 
-    def search(self, task: int, point: int, stage: int, head: Head) -> dict[str, Real]:
+    def search(self, task: int, point: int, stage: int, head: Head) -> dict[str, float]:
         """Choose on the post grid after a stage with `search=True`; {} keeps the values."""
         ...
 
@@ -83,15 +78,15 @@ def train(
         width: Runs stacked at most; None is the rule above. 1 is a plain loop.
     """
     stages = method.stages(config)
-    waiting: list[_Group] = []
+    waiting: list[Group] = []
     for s, task in enumerate(tasks):
-        for cell in _prepare(method, config, s, task, points):
+        for cell in prepare(method, config, s, task, points):
             if not stages:
-                yield from cell.outcomes(method, config)
+                yield from _untrained(method, config, cell)
                 continue
-            room = width or _width(cell, stages, config)
+            room = width or width_of(cell, stages, config)
             for part in cell.split(room):
-                if waiting and not _stackable(waiting, part, room):
+                if waiting and not stackable(waiting, part, room):
                     yield from _fit(method, config, stages, waiting, judge)
                     waiting = []
                 waiting.append(part)
@@ -99,179 +94,18 @@ def train(
         yield from _fit(method, config, stages, waiting, judge)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Group:
-    """Grid points of one task that share what `prepare` built."""
-
-    task: int
-    view: TaskView
-    points: list[int]
-    hypers: list[Any]
-    params: Tensors
-    fixed: Tensors
-
-    def split(self, width: int) -> "list[_Group]":
-        return [
-            _Group(
-                task=self.task,
-                view=self.view,
-                points=self.points[i : i + width],
-                hypers=self.hypers[i : i + width],
-                params=self.params,
-                fixed=self.fixed,
-            )
-            for i in range(0, len(self.points), width)
-        ]
-
-    def outcomes(self, method: Method, config: Any) -> Iterator[Outcome]:
-        for point, hyper in zip(self.points, self.hypers, strict=True):
-            head = Head(
-                method=method, config=config, hyper=hyper, params=self.params, fixed=self.fixed
-            )
-            yield Outcome(task=self.task, point=point, head=head)
-
-
-def _prepare(
-    method: Method, config: Any, s: int, task: TaskView, points: Sequence[Any]
-) -> Iterator[_Group]:
-    """Call `prepare` once for all points that agree on the hyper-parameters it read."""
-    left = list(range(len(points)))
-    while left:
-        first = points[left[0]]
-        read: set[str] = set()
-        params, fixed = method.prepare(task, config, _watched(first, read))
-        same = [i for i in left if all(getattr(points[i], n) == getattr(first, n) for n in read)]
-        yield _Group(
-            task=s,
-            view=task,
-            points=same,
-            hypers=[points[i] for i in same],
-            params=params,
-            fixed=fixed,
-        )
-        left = [i for i in left if i not in same]
-
-
-def _watched(hyper: Any, read: set[str]) -> Any:
-    """Return a copy of a Hyper that notes which fields are read."""
-    names = set(hyper_values(hyper))
-
-    def note(self: Any, name: str) -> Any:
-        if name in names:
-            read.add(name)
-        return object.__getattribute__(self, name)
-
-    watched = type(type(hyper).__name__, (type(hyper),), {"__getattribute__": note})
-    copied = object.__new__(watched)
-    for name, value in hyper_values(hyper).items():
-        object.__setattr__(copied, name, value)
-    return copied
-
-
-def _rows(stage: Stage, view: TaskView) -> RoleRows:
-    if stage.batches.kind != "pool":
-        return view.support
-    assert view.pool is not None, "a stage with pool batches needs the pool"
-    return view.pool
-
-
-def _width(cell: _Group, stages: Sequence[Stage], config: Any) -> int:
-    """Tell how many runs like these are stacked."""
-    work, held = 0, 1
-    for k, stage in enumerate(stages):
-        drawer = Drawer(stage.batches, _rows(stage, cell.view), cell.view.seed, k)
-        trained = sum(cell.params[n].numel() for n in stage.trains)
-        widest = max(max(p.shape, default=1) for p in cell.params.values())
-        size = cell.view.support.x.element_size()
-        # gradient, two moments, old and new value; activations of a batch against each parameter
-        held = max(held, size * (6 * trained + 8 * drawer.batch * widest))
-        work = max(work, drawer.batch * trained)
-    device = cell.view.support.x.device
-    if device.type != "cuda":
-        return max(1, min(MAX_WIDTH, CPU_BYTES // held)) if work <= CPU_WORK else 1
-    free, _ = torch.cuda.mem_get_info(device)
-    return max(1, min(MAX_WIDTH, int(CUDA_SHARE * free) // held))
-
-
-def _stackable(waiting: list[_Group], new: _Group, room: int) -> bool:
-    """Tell whether a group can join: another task, equal shapes and points, room left."""
-    first = waiting[0]
-    if (len(waiting) + 1) * len(new.points) > room or first.points != new.points:
-        return False
-    return _signature(first) == _signature(new)
-
-
-def _signature(group: _Group) -> list[tuple[object, ...]]:
-    named = {f"params.{n}": t for n, t in group.params.items()}
-    named |= {f"fixed.{n}": t for n, t in group.fixed.items()}
-    for role, rows in (("support", group.view.support), ("pool", group.view.pool)):
-        if rows is not None:
-            named |= {f"{role}.{n}": t for n, t in {"x": rows.x, **rows.extra}.items()}
-            if rows.labels is not None:  # the balanced sampler's shapes follow the counts
-                counts = torch.bincount(rows.labels, minlength=group.view.c)
-                named |= {f"{role}.counts": counts}
-    return sorted(
-        (n, tuple(t.shape), *(t.tolist() if n.endswith(".counts") else ()))
-        for n, t in named.items()
-    )
-
-
-class _Stack:
-    """Puts runs side by side: a function of one run becomes one of all runs [s, g]."""
-
-    def __init__(self, s: int, g: int) -> None:
-        self.s, self.g = s, g
-
-    def lift(self, function: Callable[..., Any], over_g: tuple[Any, ...]) -> Callable[..., Any]:
-        """Map a function; `over_g` says which arguments differ between grid points (0 or None)."""
-        if self.g > 1:
-            function = torch.func.vmap(function, in_dims=over_g)
-        return torch.func.vmap(function) if self.s > 1 else function
-
-    def gather(self, each: list[Tensors]) -> Tensors:
-        """Stack one dict of tensors a task."""
-        if self.s == 1:
-            return each[0]
-        return {name: torch.stack([e[name] for e in each]) for name in each[0]}
-
-    def spread(self, tensors: Tensors) -> Tensors:
-        """Repeat over g what so far differed between tasks alone."""
-        if self.g == 1:
-            return tensors
-        at = 1 if self.s > 1 else 0
-        return {
-            name: t.unsqueeze(at).expand(*t.shape[:at], self.g, *t.shape[at:])
-            for name, t in tensors.items()
-        }
-
-    def values(self, hypers: list[list[Any]], like: Tensor) -> Tensors:
-        """Turn [s][g] Hypers into one tensor a field."""
-        rows = [[hyper_values(h) for h in row] for row in hypers]
-        names = rows[0][0]
-        table = {n: like.new_tensor([[r[n] for r in row] for row in rows]) for n in names}
-        return {n: t.reshape(self.shape) for n, t in table.items()}
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return tuple(n for n in (self.s, self.g) if n > 1)
-
-    def one(
-        self, tensors: Tensors, s: int, g: int, over_g: dict[str, bool] | None = None
-    ) -> Tensors:
-        """Take one run's tensors; those that `over_g` denies differ between tasks alone."""
-        taken = {}
-        for name, t in tensors.items():
-            here = t[s] if self.s > 1 else t
-            varies = over_g is None or over_g[name]
-            taken[name] = here[g] if self.g > 1 and varies else here
-        return taken
+def _untrained(method: Method, config: Any, group: Group) -> Iterator[Outcome]:
+    for point, hyper in zip(group.points, group.hypers, strict=True):
+        params, fixed = group.params, group.fixed
+        head = Head(method=method, config=config, hyper=hyper, params=params, fixed=fixed)
+        yield Outcome(task=group.task, point=point, head=head)
 
 
 def _fit(
     method: Method,
     config: Any,
     stages: Sequence[Stage],
-    groups: list[_Group],
+    groups: list[Group],
     judge: Judge | None,
 ) -> Iterator[Outcome]:
     """Train the runs of some groups, one a task, stacked."""
@@ -285,10 +119,10 @@ class _Fit:
     """The moving parts of one stacked group."""
 
     def __init__(
-        self, method: Method, config: Any, groups: list[_Group], judge: Judge | None
+        self, method: Method, config: Any, groups: list[Group], judge: Judge | None
     ) -> None:
         self.method, self.config, self.groups, self.judge = method, config, groups, judge
-        self.stack = _Stack(len(groups), len(groups[0].points))
+        self.stack = Stack(len(groups), len(groups[0].points))
         self.like = groups[0].view.support.x
         self.hypers = [list(group.hypers) for group in groups]
         self.hyper = self.stack.values(self.hypers, self.like)
@@ -325,7 +159,9 @@ class _Fit:
 
     def run(self, k: int, stage: Stage, *, searched: bool) -> None:
         """Train one stage, leave it, and search after it where it says so."""
-        drawers = [Drawer(stage.batches, _rows(stage, g.view), g.view.seed, k) for g in self.groups]
+        drawers = [
+            Drawer(stage.batches, rows_of(stage, g.view), g.view.seed, k) for g in self.groups
+        ]
         steps = stage.steps(self._sizes(drawers[0]), self.config)
         loop = _Loop(self, stage, steps)
         weights = [None if stage.batches.kind == "pool" else g.view.weights for g in self.groups]
@@ -342,8 +178,8 @@ class _Fit:
                 self._note_watch(loop.state)
                 if stage.keep == "best-val" and self.judge is not None:
                     best = self._judge_epoch(best or _Best(self.stack), loop.trained)
-                if loop.hopeless():
-                    break
+            if step % PATIENCE == PATIENCE - 1 and loop.hopeless():
+                break
         self.params = self.params | (best.params if best and best.params else loop.trained)
         self._mark_failures(k, loop, steps)
         if stage.leave is not None:
@@ -514,7 +350,7 @@ def _plain_grad(
 class _Best:
     """The epoch with the best validation accuracy, run by run; of equals the latest."""
 
-    def __init__(self, stack: _Stack) -> None:
+    def __init__(self, stack: Stack) -> None:
         self.stack = stack
         self.params: Tensors = {}
         self.accuracy: dict[tuple[int, int], float] = {}

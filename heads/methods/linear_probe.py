@@ -25,6 +25,7 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
+from featcache.errors import ConvergenceWarning
 from heads.core.contract import Grid, Need, Stage, TaskView, Tensors, number
 
 name = "linear-probe"
@@ -126,6 +127,7 @@ def solve(
         warnings.warn(
             f"The linear probe stopped at slope {slope:.1e} after {max_iter} steps with "
             f"C={strength:g}; raise max_iter or lower C.",
+            ConvergenceWarning,
             stacklevel=2,
         )
     found = unit * weight.detach()

@@ -2,15 +2,17 @@
 
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
-from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Int32
 
+from featcache.errors import ConvergenceWarning
 from featcache.types import FeatureSet, TextBank
 from heads.core import scoring
 from heads.core.contract import Method, RoleRows
@@ -57,7 +59,8 @@ def measure(
     """Build the tasks, choose and train a head for each, and answer the query."""
     started = time.perf_counter()
     built = tasks()
-    chosen = select(run.method, run.settings, built, run.selection, progress=progress)
+    with _early_stops() as early:
+        chosen = select(run.method, run.settings, built, run.selection, progress=progress)
     _synchronise()
     fitted = time.perf_counter()
     predicted = []
@@ -74,7 +77,22 @@ def measure(
         zero_shot=None if zero_shot is None else np.stack([zero_shot] * len(built)),
     )
     record = _record(run, built, chosen, predictions, fitted - started, evaluated - fitted)
-    return Trained(result=record, chosen=tuple(chosen))
+    notes = dict.fromkeys([*record.notes, *early])
+    return Trained(result=replace(record, notes=tuple(notes)), chosen=tuple(chosen))
+
+
+@contextmanager
+def _early_stops() -> Iterator[list[str]]:
+    """Collect what solvers warn of, for the record: a line on a screen is gone tomorrow."""
+    messages: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ConvergenceWarning)
+        yield messages
+    for one in caught:
+        if issubclass(one.category, ConvergenceWarning):
+            messages.append(str(one.message))
+        else:
+            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
 
 
 def zero_shot_answers(text: TextBank | None, query: RoleRows) -> Int32[np.ndarray, " n"] | None:
@@ -83,7 +101,8 @@ def zero_shot_answers(text: TextBank | None, query: RoleRows) -> Int32[np.ndarra
         return None
     kind = text.default if text.default in text.available() else text.available()[0]
     anchors = text.anchors(kind).to(query.x)
-    parts = [(rows @ anchors.T).argmax(-1) for rows in query.x.split(_ROWS)]
+    x = query.x
+    parts = [(x[i : i + _ROWS] @ anchors.T).argmax(-1) for i in range(0, len(x), _ROWS)]
     return _int32(torch.cat(parts))
 
 
@@ -99,6 +118,8 @@ def _record(
     notes = list(dict.fromkeys(note for task in tasks for note in task.notes))
     for one in chosen:
         notes += [f"Left out of the search: {reason}." for reason in one.failed]
+    if run.method.transductive:
+        notes.append("Transductive: all queries were answered together; not ranked with others.")
     zero_shot = predictions.zero_shot
     name = run.method.name
     ids = features.listing.ids
@@ -114,7 +135,7 @@ def _record(
         seeds=run.seeds,
         protocol=run.protocol,
         selection=run.selection,
-        config={**asdict(run.settings.config), **dict(run.settings.given), **run.extra},
+        config={**run.settings.as_numbers(), **asdict(run.settings.config), **run.extra},
         chosen=tuple(one.values for one in chosen),
         metrics=evaluate(predictions, len(features.classes)),
         zero_shot_top1=(
@@ -149,10 +170,11 @@ def _labels(rows: RoleRows) -> torch.Tensor:
     return rows.labels
 
 
-def _int32(values: torch.Tensor) -> Any:
-    return values.cpu().numpy().astype(np.int32)
+def _int32(values: torch.Tensor) -> Int32[np.ndarray, " n"]:
+    whole: Int32[np.ndarray, " n"] = values.cpu().numpy().astype(np.int32)
+    return whole
 
 
 def _synchronise() -> None:
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
+    if torch.cuda.is_available():
         torch.cuda.synchronize()

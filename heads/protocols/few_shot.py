@@ -15,7 +15,7 @@ from featcache.types import FeatureSet
 from heads.core import registry
 from heads.core.selection import MODES, Progress, has_choice
 from heads.core.settings import configure
-from heads.core.tasks import Task, TaskBuilder, pick_device
+from heads.core.tasks import RowIndex, Task, TaskBuilder, pick_device
 from heads.protocols import zero_shot
 from heads.protocols.evaluation import Run, Trained, measure
 from heads.results.record import Result
@@ -150,14 +150,15 @@ def _draws(
     return draws
 
 
-def _labelled_val(features: FeatureSet) -> np.ndarray:
+def _labelled_val(features: FeatureSet) -> RowIndex:
     if "val" not in features.listing.splits:
         return np.zeros(0, dtype=np.int64)
     rows = features.usable("val")
-    return rows[features.labels[rows] >= 0]
+    labelled: RowIndex = rows[features.labels[rows] >= 0]
+    return labelled
 
 
-def _with_val(draw: Draw, rows: np.ndarray) -> Draw:
+def _with_val(draw: Draw, rows: RowIndex) -> Draw:
     return Draw(train_rows=draw.train_rows, val_rows=rows, short=draw.short)
 
 
@@ -181,8 +182,12 @@ def _mode(
         )
     most = max(int(np.bincount(features.labels[d.train_rows]).max()) for d in draws.values())
     mode = "cv" if most >= 2 else "none"
-    how = "by folds of the support" if mode == "cv" else "not at all (one shot a class)"
-    return mode, [f"Data set '{dataset}' has no val split; hyper-parameters were chosen {how}."]
+    how = (
+        "hyper-parameters were chosen by folds of the support"
+        if mode == "cv"
+        else "with one shot a class the default hyper-parameters were taken"
+    )
+    return mode, [f"Data set '{dataset}' has no labelled val images; {how}."]
 
 
 def _named(class_weights: str | Sequence[float]) -> str:

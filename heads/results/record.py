@@ -223,7 +223,7 @@ def _read(f: "_Fields") -> Result:
         queries=f.integer("queries", least=0),
         ids=f.text("ids"),
         created=f.text("created"),
-        notes=tuple(f.check(n, str, "notes") for n in f.sequence("notes")),
+        notes=tuple(f.harmless(f.check(n, str, "notes"), "notes") for n in f.sequence("notes")),
     )
     if "top1" not in result.metrics:
         raise f.wrong("metrics", "an entry 'top1'", sorted(result.metrics))
@@ -271,8 +271,15 @@ class _Fields:
             raise self.wrong(field_name, f"of type {kind.__name__}", value)
         return value
 
+    def harmless(self, value: str, field_name: str) -> str:
+        # what a terminal obeys instead of showing, and what no file can hold
+        if re.search(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]", value):
+            raise self.wrong(field_name, "text without control characters", value)
+        return value
+
     def text(self, field_name: str) -> str:
-        return str(self.check(self.raw.get(field_name), str, field_name))
+        value = str(self.check(self.raw.get(field_name), str, field_name))
+        return self.harmless(value, field_name)
 
     def name(self, field_name: str) -> str:
         value = self.text(field_name)

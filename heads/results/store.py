@@ -13,9 +13,10 @@ import re
 import secrets
 import shutil
 import sys
+import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -46,6 +47,8 @@ class Shelf:
 
     results: tuple[Result, ...]
     """Oldest first, without predictions."""
+    folders: Mapping[str, Path]
+    """Run -> where it lies."""
     problems: tuple[str, ...]
     """One sentence for each run that could not be read."""
 
@@ -63,6 +66,20 @@ def runs_root(option: Path | None = None) -> Path:
     else:
         data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
     return data / "featcache" / "runs"
+
+
+def check_writable(root: Path) -> None:
+    """Make the folder of all runs and try it, before hours go into a run that cannot be stored.
+
+    Raises:
+        CacheError: If nothing can be written there.
+    """
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=root):
+            pass
+    except OSError as error:
+        raise _unwritable(root, error) from error
 
 
 def folder_of(result: Result, root: Path) -> Path:
@@ -91,11 +108,15 @@ def save(result: Result, root: Path) -> Path:
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     except OSError as error:
-        raise CacheError(
-            f"The run could not be stored in {final} ({error.strerror or error}). "
-            f"Make room or make it writable, or choose another folder with --runs."
-        ) from error
+        raise _unwritable(final, error) from error
     return final
+
+
+def _unwritable(place: Path, error: OSError) -> CacheError:
+    return CacheError(
+        f"Runs cannot be stored in {place} ({error.strerror or error}). "
+        f"Make room or make it writable, or choose another folder with --runs."
+    )
 
 
 def find(root: Path, run: str) -> Path:
@@ -135,14 +156,15 @@ def load(folder: Path, *, predictions: bool = True) -> Result:
 
 def load_all(root: Path) -> Shelf:
     """Read every record under a root; what cannot be read is reported, not fatal."""
-    results, problems = [], []
+    results, folders, problems = [], {}, []
     for folder in _folders(root):
         try:
             results.append(load(folder, predictions=False))
+            folders[results[-1].run] = folder
         except FeatcacheError as error:
             problems.append(str(error))
     results.sort(key=lambda r: (r.created, r.run))
-    return Shelf(results=tuple(results), problems=tuple(problems))
+    return Shelf(results=tuple(results), folders=folders, problems=tuple(problems))
 
 
 def _folders(root: Path) -> Iterator[Path]:

@@ -60,7 +60,7 @@ class Group:
     @property
     def title(self) -> str:
         """Name the group in one line."""
-        shots = "all shots" if self.shots is None else f"{self.shots} shots"
+        shots = {None: "all shots", 1: "1 shot"}.get(self.shots, f"{self.shots} shots")
         return f"{self.dataset}, {self.backbone}, {shots}, {self.split} ({self.queries} queries)"
 
 
@@ -103,7 +103,7 @@ def compare(
         if not wanted:
             continue
         try:
-            kept.append(store.load(store.folder_of(result, root)))
+            kept.append(store.load(shelf.folders[result.run]))
         except FeatcacheError as error:
             problems.append(str(error))
             kept.append(result)

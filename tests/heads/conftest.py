@@ -12,16 +12,16 @@ from torch import Tensor
 from featcache.types import FeatureKey, FeatureSet, Listing, TextBank
 
 
-@dataclass(frozen=True)
+@dataclass
 class MemoryRows:
     """Rows of one component, in memory."""
 
     values: Tensor
     covered: np.ndarray
+    shape: tuple[int, ...] = ()
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return tuple(self.values.shape[1:])
+    def __post_init__(self) -> None:
+        self.shape = tuple(self.values.shape[1:])
 
     def present(self) -> np.ndarray:
         return self.covered

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from featcache.errors import ImportedFileError
+from featcache.errors import ImportedFileError, UsageError
 from featcache.importers.arrays import read_arrays
 from featcache.importers.npz import import_npz
 from featcache.store.library import caches, find_cache
@@ -162,7 +162,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"val_labels": np.array([0, 1, 2, 3])}, r"labels 0\.\.3, but there are 3 classes"),
     ({"val_labels": np.array([0, 1, 2, -1])}, r"labels -1\.\.2"),
     ({"train1_labels": None}, "no 'train1_labels'"),
-    ({"classnames": np.array(["ant", "bee", " "])}, "no name for class 2"),
+    ({"classnames": np.array(["ant", "bee", " "])}, "no readable name for class 2"),
+    ({"classnames": np.array(["ant", "b\x1bee", "wasp"])}, "no readable name for class 1"),
     ({"classnames": np.array([1, 2, 3])}, "'classnames'.*should be texts"),
     ({"test_paths": np.array(["a"])}, "1 entries for 5 rows"),
     ({"train_labels": np.array([1])}, "no 'train_features'"),
@@ -284,3 +285,11 @@ def test_the_real_mix_of_two_models_is_refused(tmp_path: Path) -> None:
     content["train16_labels"] = np.repeat(np.arange(47), 16)
     with pytest.raises(ImportedFileError, match=r"512 wide and 'train16_features' 1024"):
         import_npz(save(tmp_path / "dtd.npz", content), tmp_path / "root", "dtd", "ViT-B/32")
+
+
+@pytest.mark.parametrize("bad", ["", " ", "a\nb", "V\x1b[31mX"])
+def test_names_that_cannot_be_read_are_refused(tmp_path: Path, bad: str) -> None:
+    with pytest.raises(UsageError, match="--name"):
+        import_npz(tmp_path / "none.npz", tmp_path, bad, "ViT-B/32")
+    with pytest.raises(UsageError, match="--backbone"):
+        import_npz(tmp_path / "none.npz", tmp_path, "toy", bad)

@@ -31,10 +31,13 @@ def test_round_trip_is_exact(record: Any) -> None:
         assert "\n" not in text
 
 
+READABLE = st.text(st.characters(exclude_categories=["Cc", "Cs"]))
+
+
 @settings(deadline=None, max_examples=25)
 @given(
     mean=st.floats(allow_nan=False, allow_infinity=False),
-    text=st.text(),
+    text=READABLE,
     config=st.dictionaries(st.text(), st.none() | st.booleans() | st.integers() | st.text()),
 )
 def test_round_trip_keeps_every_bit(record: Any, mean: float, text: str, config: Any) -> None:
@@ -113,3 +116,12 @@ def test_oracle_and_repetitions(record: Any) -> None:
     assert record(selection="oracle").oracle
     assert not record().oracle
     assert record(r=3).repetitions == 3
+
+
+@pytest.mark.parametrize("bad", ["\x1b[2J", "a\nb", "\ud800", "\x9b31m"])
+def test_text_that_a_terminal_would_obey_is_refused(record: Any, bad: str) -> None:
+    for field in ("dataset", "backbone", "variant", "split", "selection"):
+        with pytest.raises(ImportedFileError, match=field):
+            Result.from_json(json.dumps(record().as_dict() | {field: bad}))
+    with pytest.raises(ImportedFileError, match="notes"):
+        Result.from_json(json.dumps(record().as_dict() | {"notes": [bad]}))

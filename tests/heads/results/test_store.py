@@ -175,3 +175,11 @@ def test_runs_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("sys.platform", "linux")
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     assert store.runs_root() == tmp_path / "data" / "featcache" / "runs"
+
+
+def test_a_root_is_tried_before_training(tmp_path: Path) -> None:
+    store.check_writable(tmp_path / "new" / "runs")
+    assert list((tmp_path / "new" / "runs").iterdir()) == []
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CacheError, match="--runs"):
+        store.check_writable(tmp_path / "file")

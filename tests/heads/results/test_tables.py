@@ -108,3 +108,11 @@ def test_exports_hold_every_row(record: Any, answers: Any) -> None:
     table = [line for line in text.splitlines() if line.startswith("|")]
     bars = {line.replace("\\|", "").count("|") for line in table}
     assert bars == {len(tables.COLUMNS) + 1}
+
+
+def test_a_run_in_a_renamed_folder_keeps_its_paired_difference(record: Any, tmp_path: Path) -> None:
+    folder = store.save(record(), tmp_path)
+    folder.parent.rename(folder.parent.with_name("from-a-colleague"))
+    found = tables.compare(tmp_path)
+    assert found.problems == ()
+    assert found.groups[0].rows[0].gain is not None

@@ -1,4 +1,4 @@
-"""The embedded weights are frozen: a change here makes every figure on `tiny` one of another model."""
+"""The embedded weights are frozen: with others, every figure on `tiny` is of another model."""
 
 import hashlib
 from pathlib import Path

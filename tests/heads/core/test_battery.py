@@ -1,0 +1,219 @@
+"""What every registered method must hold to: the contract, checked on a toy world."""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from featcache.types import FeatureSet, TextBank
+from heads.core import registry, scoring
+from heads.core.contract import Grid, Method, RoleRows, TaskView, Tensors, hyper_values, with_values
+from heads.core.groups import prepare
+from heads.core.samplers import Drawer, as_batch
+from heads.core.scoring import Head
+from heads.core.selection import select
+from heads.core.settings import Settings, configure
+from heads.core.tasks import Task, TaskBuilder
+from heads.core.trainer import train
+
+SHORT = {"steps": 6, "epochs": 2, "batch": 12, "max_iter": 30}
+"""Settings that shorten training, for the methods that have them."""
+
+
+def short(method: Method) -> dict[str, Any]:
+    return {k: v for k, v in SHORT.items() if hasattr(method.Config(), k)}
+
+
+@pytest.fixture(params=registry.names())
+def method(request: pytest.FixtureRequest) -> Method:
+    return registry.get(request.param)
+
+
+def make_task(features: FeatureSet, method: Method) -> Task:
+    made = TaskBuilder(
+        features=features,
+        needs=method.needs(method.Config()),
+        device=torch.device("cpu"),
+        query_rows=features.usable("test"),
+    )
+    return made.build(features.usable("train"), features.usable("val"), seed=3, shots=6)
+
+
+@pytest.fixture
+def task(method: Method, world: Callable[..., FeatureSet]) -> Task:
+    return make_task(world(counts={"train": 6, "val": 3, "test": 4}, views=3), method)
+
+
+def few(grid: Grid, most: int = 2) -> Grid:
+    return Grid({name: list(values)[:most] for name, values in grid.axes.items()})
+
+
+def settings(method: Method) -> Settings:
+    made = configure(method, short(method))
+    return replace(made, train_grid=few(made.train_grid), post_grid=few(made.post_grid))
+
+
+def fitted(method: Method, view: TaskView) -> Head:
+    made = settings(method)
+    (run,) = train(method, made.config, [view], [made.hyper])
+    return run.head
+
+
+def test_face(method: Method) -> None:
+    assert registry.get(method.name) is method
+    assert method.summary.endswith(".")
+    assert any(w in method.source for w in ("paper", "released code", "reconstruction"))
+    for grid in (method.train_grid, method.post_grid):
+        assert set(grid.axes) <= set(hyper_values(method.Hyper()))
+    assert hash(method.Config()) == hash(method.Config())
+
+
+def test_logits_have_the_contracts_shape_and_type(method: Method, task: Task) -> None:
+    logits = scoring.logits(fitted(method, task.view), task.query)
+    assert logits.shape == (20, 5)
+    assert logits.dtype == torch.float32
+    assert bool(torch.isfinite(logits).all())
+
+
+def test_rows_are_independent(method: Method, task: Task) -> None:
+    if method.transductive:
+        pytest.skip("answers all rows together by design")
+    head = fitted(method, task.view)
+    whole = scoring.logits(head, task.query)
+    for rows in ([3], [7, 3, 11]):
+        some = RoleRows(
+            x=task.query.x[rows],
+            norms=task.query.norms[rows],
+            labels=None,
+            extra={n: t[torch.tensor(rows)] for n, t in task.query.extra.items()},
+        )
+        torch.testing.assert_close(scoring.logits(head, some), whole[rows], rtol=1e-4, atol=1e-4)
+
+
+def test_relabelling_the_classes_permutes_the_answers(method: Method, task: Task) -> None:
+    order = torch.tensor([2, 0, 3, 4, 1])  # new class i is old class order[i]
+    rank = order.argsort()
+    view, text = task.view, task.view.text
+    assert isinstance(text, TextBank)
+    assert text.template_rows is not None
+    assert view.support.labels is not None
+    turned = replace(
+        view,
+        support=replace(view.support, labels=rank[view.support.labels]),
+        text=replace(
+            text,
+            classes=tuple(text.classes[i] for i in order),
+            template_rows=text.template_rows[order],
+        ),
+        classes=tuple(view.classes[i] for i in order),
+    )
+    before = scoring.logits(fitted(method, view), task.query)
+    after = scoring.logits(fitted(method, turned), task.query)
+    torch.testing.assert_close(after, before[:, order], rtol=1e-3, atol=2e-3)
+
+
+def test_same_seed_same_bits(method: Method, task: Task) -> None:
+    one, other = fitted(method, task.view), fitted(method, task.view)
+    assert _bits(one) == _bits(other)
+    first = scoring.logits(one, task.query)
+    assert torch.equal(first, scoring.logits(other, task.query))
+
+
+def test_nothing_leaks(method: Method, task: Task) -> None:
+    """Neither query labels, nor without selection validation labels, move a single bit."""
+    made = settings(method)
+    assert task.val is not None
+    turned = replace(task, query=_shuffled(task.query), val=_shuffled(task.val))
+    query_only = replace(task, query=_shuffled(task.query))
+    for mode, other in (("none", turned), ("few-shot-val", query_only)):
+        (a,) = select(method, made, [task], mode)
+        (b,) = select(method, made, [other], mode)
+        assert _bits(a.head) == _bits(b.head)
+        assert a.values == b.values
+
+
+def test_stacked_and_alone_agree_without_a_warning(method: Method, task: Task) -> None:
+    """Losses under vmap over tasks and grid points; the slow fallback would warn."""
+    made = settings(method)
+    names = hyper_values(made.hyper)
+    points = [with_values(made.hyper, {n: v * f for n, v in names.items()}) for f in (1.0, 1.25)]
+    other = replace(task.view, support=replace(task.view.support, x=task.view.support.x.flip(1)))
+    views = [task.view, other]
+    alone = {(o.task, o.point): o for o in train(method, made.config, views, points, width=1)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        stacked = list(train(method, made.config, views, points, width=99))
+    assert len(stacked) == 4
+    for run in stacked:
+        mine = scoring.logits(run.head, task.query)
+        theirs = scoring.logits(alone[run.task, run.point].head, task.query)
+        torch.testing.assert_close(mine, theirs, rtol=2e-3, atol=5e-3)
+
+
+def test_terms_and_combine_run_under_vmap(method: Method, task: Task) -> None:
+    head = fitted(method, task.view)
+    query = {"x": task.query.x, "norms": task.query.norms}
+    query |= {n: t[:] for n, t in task.query.extra.items()}
+    tensors = {n: torch.stack([t, t]) for n, t in (head.params | head.fixed).items()}
+    values = {n: torch.tensor([v, v]) for n, v in hyper_values(head.hyper).items()}
+
+    def answer(tensors: Tensors, values: Tensors, rows: Tensors) -> Tensor:
+        params = {n: tensors[n] for n in head.params}
+        fixed = {n: tensors[n] for n in head.fixed}
+        hyper = with_values(head.hyper, values)
+        terms = method.terms(params, fixed, rows, head.config, hyper)
+        return method.combine(terms, fixed, head.config, hyper)
+
+    dims = (dict.fromkeys(tensors, 0), dict.fromkeys(values, 0), None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        logits = torch.func.vmap(answer, in_dims=dims)(tensors, values, query)
+    expected = scoring.logits(head, task.query)
+    torch.testing.assert_close(logits[1], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_losses_ignore_padding(method: Method, task: Task) -> None:
+    made = settings(method)
+    for k, stage in enumerate(method.stages(made.config)):
+        params, fixed = method.prepare(task.view, made.config, made.hyper)
+        hyper = scoring.traced(made.hyper, task.view.support.x)
+        state = stage.start(params, fixed, made.config, hyper) if stage.start else {}
+        drawer = Drawer(stage.batches, task.view.support, 0, k)
+        rows = drawer.gather(drawer.draw(0), 0, None)
+        padded = {n: torch.cat([t, t[:3]]) for n, t in rows.items()}
+        padded["weight"] = torch.cat([rows["weight"], torch.zeros(3)])
+        zero = torch.tensor(0)
+        values = [
+            float(stage.loss(params, fixed, state, as_batch(r, zero, zero), made.config, hyper)[0])
+            for r in (rows, padded)
+        ]
+        assert values[0] == pytest.approx(values[1], rel=1e-4)
+
+
+def test_a_step_of_training_changes_what_the_stage_trains_and_nothing_else(
+    method: Method, task: Task
+) -> None:
+    made = settings(method)
+    stages = method.stages(made.config)
+    if not stages:
+        pytest.skip("training-free")
+    (cell,) = prepare(method, made.config, 0, task.view, [made.hyper])
+    (run,) = train(method, made.config, [task.view], [made.hyper])
+    trained = frozenset().union(*(stage.trains for stage in stages))
+    for name, start in cell.params.items():
+        assert torch.equal(run.head.params[name], start) == (name not in trained)
+
+
+def _shuffled(rows: RoleRows) -> RoleRows:
+    assert rows.labels is not None
+    order = torch.from_numpy(np.random.default_rng(0).permutation(len(rows.labels)))
+    return replace(rows, labels=rows.labels[order])
+
+
+def _bits(head: Head) -> list[bytes]:
+    return [t.numpy().tobytes() for t in (head.params | head.fixed).values()]

@@ -1,0 +1,102 @@
+"""Scoring in chunks and over a grid equals scoring row by row and point by point."""
+
+import warnings
+from typing import Any
+
+import pytest
+import torch
+
+from heads.core import scoring
+from heads.core.contract import Grid, Method, RoleRows
+from heads.core.scoring import Head
+
+
+@pytest.fixture
+def head(toy: Method, make_view: Any) -> Head:
+    params, fixed = toy.prepare(make_view(dtype=torch.float32), toy.Config(), toy.Hyper())
+    rng = torch.Generator().manual_seed(3)
+    params["weight"] = torch.randn(4, 8, generator=rng)
+    return Head(method=toy, config=toy.Config(), hyper=toy.Hyper(), params=params, fixed=fixed)
+
+
+@pytest.fixture
+def rows(make_view: Any) -> RoleRows:
+    rows: RoleRows = make_view(n=37, seed=5, dtype=torch.float32).support
+    return rows
+
+
+def test_chunks_do_not_change_the_logits(
+    head: Head, rows: RoleRows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = scoring.logits(head, rows)
+    monkeypatch.setattr(scoring, "CHUNK_BYTES", {"cpu": 1000})
+    torch.testing.assert_close(scoring.logits(head, rows), whole)
+    assert torch.equal(scoring.predict(head, rows), whole.argmax(-1))
+
+
+@pytest.mark.parametrize(
+    "grid",
+    [
+        Grid(),
+        Grid({"alpha": [0, 0.5, 2]}),
+        Grid({"shift": [0.0, 1.0], "alpha": [0.0, 0.5, 2.0]}),
+    ],
+    ids=["empty", "one axis", "two axes"],
+)
+def test_the_grid_is_walked_in_its_order(
+    head: Head, rows: RoleRows, grid: Grid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scoring, "CHUNK_BYTES", {"cpu": 2000})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        hits = scoring.hits_on_grid(head, rows, grid)
+    expected = [round(scoring.accuracy(head.at(p), rows) * 37) for p in grid.points()]
+    assert hits.tolist() == expected
+    assert len(set(expected)) > 1 or len(grid) == 1
+
+
+def test_terms_are_computed_once_for_the_whole_grid(make_toy: Any, rows: RoleRows) -> None:
+    calls = []
+    plain = make_toy("toy")
+
+    def counted(params: Any, fixed: Any, query: Any, config: Any, hyper: Any) -> Any:
+        assert "labels" not in query
+        calls.append(len(query["x"]))
+        return plain.terms(params, fixed, query, config, hyper)
+
+    method = make_toy("toy", terms=counted)
+    weight = torch.zeros(4, 8)
+    head = Head(
+        method=method,
+        config=method.Config(),
+        hyper=method.Hyper(),
+        params={"weight": weight, "bias": weight.new_zeros(4)},
+        fixed={"anchors": weight},
+    )
+    scoring.hits_on_grid(head, rows, Grid({"alpha": [1.0, 2.0, 3.0]}))
+    assert calls == [2, 37]  # two rows to learn how large terms are
+
+
+def test_a_transductive_method_gets_all_rows_at_once(
+    make_toy: Any, head: Head, rows: RoleRows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scoring, "CHUNK_BYTES", {"cpu": 1})
+    sizes = []
+    plain = head.method
+
+    def counted(params: Any, fixed: Any, query: Any, config: Any, hyper: Any) -> Any:
+        sizes.append(len(query["x"]))
+        return plain.terms(params, fixed, query, config, hyper)
+
+    method = make_toy("toy", terms=counted, transductive=True)
+    scoring.predict(
+        Head(
+            method=method,
+            config=head.config,
+            hyper=head.hyper,
+            params=head.params,
+            fixed=head.fixed,
+        ),
+        rows,
+    )
+    assert sizes == [37]

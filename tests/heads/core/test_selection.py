@@ -1,0 +1,204 @@
+"""Selection: the best on validation, ties to the default, folds, failures; never the query."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+
+from featcache.errors import TaskError, TrainingError, UsageError
+from heads.core import scoring, selection
+from heads.core.contract import Grid, Method, RoleRows
+from heads.core.folds import folds, subset
+from heads.core.selection import Chosen, has_choice, select
+from heads.core.settings import configure
+from heads.core.tasks import Task
+from heads.core.trainer import Outcome
+
+
+@pytest.fixture
+def task(make_view: Any) -> Task:
+    view = make_view(n=16, dtype=torch.float32)
+    empty = np.zeros(0, dtype=np.int64)
+    return Task(
+        view=view,
+        val=make_view(n=12, seed=7, dtype=torch.float32).support,
+        query=make_view(n=12, seed=8, dtype=torch.float32).support,
+        support_rows=empty,
+        val_rows=empty,
+        query_rows=empty,
+    )
+
+
+def one(method: Method, task: Task, mode: str, **given: Any) -> Chosen:
+    (chosen,) = select(method, configure(method, given), [task], mode)
+    return chosen
+
+
+def bits(chosen: Chosen) -> list[bytes]:
+    tensors = [*chosen.head.params.values(), *chosen.head.fixed.values()]
+    return [t.numpy().tobytes() for t in tensors]
+
+
+def same_as_alone(toy: Method, task: Task, chosen: Chosen) -> None:
+    """Check that the head is the one trained at its point on the whole support, as it was."""
+    alone = one(toy, task, "none", lr=chosen.values["lr"])
+    for name, value in alone.head.params.items():
+        torch.testing.assert_close(value, chosen.head.params[name])
+
+
+def test_the_chosen_point_is_the_best_on_validation(toy: Method, task: Task) -> None:
+    chosen = one(toy, task, "few-shot-val")
+    assert task.val is not None
+    assert chosen.accuracy == scoring.accuracy(chosen.head, task.val)
+    for lr in toy.train_grid.axes["lr"]:
+        for alpha in toy.post_grid.axes["alpha"]:
+            other = one(toy, task, "none", lr=lr).head.at({"alpha": alpha})
+            assert scoring.accuracy(other, task.val) <= chosen.accuracy
+    same_as_alone(toy, task, chosen)
+
+
+def test_equal_points_fall_to_the_default_then_the_nearest(toy: Method, task: Task) -> None:
+    walk = selection._Walk(configure(toy))
+    ties = np.ones((3, 4))
+    assert walk.best(ties, range(3)) == (1, 2)  # lr 0.05, alpha 1: the defaults
+    ties[1, 2] = 0
+    assert walk.best(ties, range(3)) in {(1, 1), (1, 3), (0, 2), (2, 2)}
+    worse = ties.copy()
+    worse[0, 3] = 5
+    assert walk.best(worse, range(3)) == (0, 3)
+
+
+def test_distance_to_a_default_between_grid_values_is_logarithmic() -> None:
+    grid = Grid({"lr": [0.01, 0.1, 1.0]})
+    near = selection._distance({"lr": 0.1}, grid, {"lr": 0.2})
+    far = selection._distance({"lr": 1.0}, grid, {"lr": 0.2})
+    assert near == pytest.approx(np.log10(2), abs=1e-6)
+    assert far == pytest.approx(1 - np.log10(2), abs=1e-6)
+
+
+def test_the_order_of_the_grid_does_not_matter(make_toy: Any, toy: Method, task: Task) -> None:
+    stages = toy.stages
+    turned = make_toy("toy", stages, train_grid=Grid({"lr": [0.2, 0.05, 0.01]}))
+    assert one(turned, task, "full-val").values == one(toy, task, "full-val").values
+
+
+def test_labels_of_the_query_are_never_read(toy_two: Method, task: Task) -> None:
+    shuffled = replace(task, query=with_labels(task.query, seed=1))
+    for mode in ("few-shot-val", "cv", "none"):
+        assert bits(one(toy_two, task, mode)) == bits(one(toy_two, shuffled, mode))
+
+
+def test_labels_of_validation_are_not_read_without_selection(toy_two: Method, task: Task) -> None:
+    assert task.val is not None
+    shuffled = replace(task, val=with_labels(task.val, seed=1))
+    for mode in ("none", "cv"):
+        assert bits(one(toy_two, task, mode)) == bits(one(toy_two, shuffled, mode))
+
+
+def with_labels(rows: RoleRows, seed: int) -> RoleRows:
+    assert rows.labels is not None
+    order = torch.randperm(len(rows.x), generator=torch.Generator().manual_seed(seed))
+    return replace(rows, labels=rows.labels[order])
+
+
+def test_cv_pools_the_folds(toy: Method, task: Task) -> None:
+    views, held_out = folds(task.view)
+    assert len(views) == 4
+    assert sum(len(rows.x) for rows in held_out) == 16
+    for view, rows in zip(views, held_out, strict=True):
+        assert view.support.labels is not None
+        assert rows.labels is not None
+        assert torch.bincount(view.support.labels).tolist() == [3, 3, 3, 3]
+        assert torch.bincount(rows.labels).tolist() == [1, 1, 1, 1]
+        assert not {tuple(r) for r in view.support.x.tolist()} & {tuple(r) for r in rows.x.tolist()}
+    chosen = one(toy, task, "cv")
+    settings = configure(toy)
+    hits = np.zeros((3, 4))
+    for view, rows in zip(views, held_out, strict=True):
+        for i, lr in enumerate(settings.train_grid.axes["lr"]):
+            fold = replace(task, view=view, val=rows)
+            for j, alpha in enumerate(settings.post_grid.axes["alpha"]):
+                head = one(toy, fold, "none", lr=lr).head.at({"alpha": alpha})
+                hits[i, j] += round(scoring.accuracy(head, rows) * 4)
+    assert chosen.accuracy == hits.max() / 16
+    i, j = selection._Walk(settings).best(hits, range(3))
+    assert chosen.values["lr"] == settings.train_grid.axes["lr"][i]
+    assert chosen.values["alpha"] == settings.post_grid.axes["alpha"][j]
+    same_as_alone(toy, task, chosen)
+
+
+def test_cv_searches_between_stages(toy_two: Method, task: Task) -> None:
+    chosen = one(toy_two, task, "cv")
+    assert chosen.values["alpha"] in toy_two.post_grid.axes["alpha"]
+    assert "keys" in chosen.head.fixed
+
+
+def test_cv_keeps_single_rows_in_training(toy: Method, make_view: Any, task: Task) -> None:
+    view = make_view(n=9, dtype=torch.float32)
+    labels = torch.tensor([0, 0, 0, 1, 1, 1, 2, 2, 3])
+    view = replace(view, support=replace(view.support, labels=labels))
+    views, _ = folds(view)
+    assert all(3 in v.support.labels.tolist() for v in views if v.support.labels is not None)
+    lonely = replace(view, support=subset(view.support, torch.tensor([0, 3, 6, 8])))
+    with pytest.raises(TaskError, match="two or more training images"):
+        one(toy, replace(task, view=lonely), "cv")
+
+
+def test_a_failed_point_never_wins_and_is_reported(toy: Method, task: Task) -> None:
+    chosen = one(toy, task, "few-shot-val", lr="0.05,1e38")
+    assert chosen.values["lr"] == 0.05
+    assert len(chosen.failed) == 1
+    assert "lr=1e+38" in chosen.failed[0]
+
+
+@pytest.mark.parametrize("mode", ["few-shot-val", "cv", "none"])
+def test_all_failed_is_an_error_that_says_what_to_do(toy: Method, task: Task, mode: str) -> None:
+    with pytest.raises(TrainingError, match=r"lr=1e\+38.*--set lr="):
+        one(toy, task, mode, lr="1e38")
+
+
+def test_none_refuses_a_grid_of_the_users_own(toy: Method, task: Task) -> None:
+    with pytest.raises(UsageError, match="choose among the values of alpha"):
+        one(toy, task, "none", alpha="1,2")
+
+
+def test_no_validation_says_what_to_do(toy: Method, task: Task) -> None:
+    with pytest.raises(TaskError, match="--selection cv"):
+        one(toy, replace(task, val=None), "few-shot-val")
+
+
+def test_has_choice(toy: Method, toy_two: Method) -> None:
+    fixed = configure(toy, {"lr": 0.1, "alpha": 1})
+    assert not has_choice(toy, fixed)
+    assert has_choice(toy, configure(toy, {"lr": 0.1}))
+    assert has_choice(toy_two, configure(toy_two, {"lr": 0.1, "alpha": 1}))
+    kept = configure(toy, {"lr": 0.1, "alpha": 1, "keep": "best-val"})
+    assert has_choice(toy, kept)
+
+
+def test_progress_counts_every_run(toy: Method, task: Task) -> None:
+    told: list[tuple[str, int, int]] = []
+    select(
+        toy,
+        configure(toy),
+        [task, task],
+        "full-val",
+        progress=lambda what, done, total: told.append((what, done, total)),
+    )
+    assert told == [("training", i, 6) for i in range(1, 7)]
+
+
+def test_selection_does_not_hold_every_head(make_toy: Any, task: Task) -> None:
+    """Heads of a grid can be large: only the best one stays."""
+    board = selection._Board(selection._Walk(configure(make_toy("toy"))))
+    for point in range(3):
+        head = cast(Any, SimpleNamespace())
+        outcome = Outcome.__new__(Outcome)
+        for name, value in {"task": 0, "point": point, "head": head, "failed": None}.items():
+            object.__setattr__(outcome, name, value)
+        board.offer(outcome, torch.tensor([0, point, 0, 0]))
+    assert board._best is not None
+    assert board._best[1].point == 2
