@@ -3,6 +3,7 @@
 Exit codes: 0 done, 1 an expected failure (one sentence), 2 wrong usage, 130 interrupted.
 """
 
+import io
 import json
 import os
 import signal
@@ -39,6 +40,8 @@ class Group(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run the command inside the error boundary."""
         previous = signal.signal(signal.SIGTERM, _interrupt)
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="replace")  # a terminal without ± shows a question mark
         try:
             return super().invoke(ctx)
         except UsageError as error:
@@ -46,7 +49,7 @@ class Group(TyperGroup):
         except FeatcacheError as error:
             fail(error, code=1)
         except KeyboardInterrupt:
-            say("Interrupted. What was finished is kept; the same command goes on from there.")
+            say("Interrupted; what was stored is kept. Run the same command again to finish.")
             raise typer.Exit(130) from None
         except BrokenPipeError:
             # The reader of stdout has gone (`| head`); Python must not complain at exit.

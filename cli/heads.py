@@ -66,12 +66,14 @@ def train(
 
     from featcache.store.library import cache_root, find_cache
     from heads.protocols import few_shot
-    from heads.results.store import runs_root, save
+    from heads.results.store import check_writable, runs_root, save
 
     opened = find_cache(cache_root(cache), dataset, backbone)
+    check_writable(runs_root(runs))
     with ui.live(quiet) as line:
         if dataset is None or backbone is None:
-            line.say(f"Using the cache of {opened.dataset} with {opened.backbone}, finished last.")
+            last = ", finished last" if dataset is None else ""
+            line.say(f"Using the cache of {opened.dataset} with {opened.backbone}{last}.")
         result = few_shot.run(
             method,
             feature_set=opened.feature_set(),
@@ -179,7 +181,9 @@ def _shots(text: str) -> int | None:
 
 def _sentence(result: "Result") -> str:
     top1, f1 = result.metrics["top1"], result.metrics["macro_f1"]
-    shots = {None: "all shots", 0: "no shots"}.get(result.shots, f"{result.shots} shots")
+    shots = {None: "all shots", 0: "no shots", 1: "1 shot"}.get(
+        result.shots, f"{result.shots} shots"
+    )
     ci = "" if top1.ci95 is None else f" ± {100 * top1.ci95:.1f} (95 %, over {top1.interval})"
     text = (
         f"{result.method} on {result.dataset} ({result.backbone}, {shots}, {result.split}): "
@@ -188,7 +192,8 @@ def _sentence(result: "Result") -> str:
     if result.zero_shot_top1 is not None and result.shots != 0:
         text += f", zero-shot {100 * result.zero_shot_top1:.1f} %"
     took = result.seconds["fit"] + result.seconds["evaluate"]
-    return f"{text}; {ui.human_seconds(took)}, selection {result.selection}"
+    chosen = " (chosen on the queries: not a fair figure)" if result.oracle else ""
+    return f"{text}; {ui.human_seconds(took)}, selection {result.selection}{chosen}"
 
 
 def main() -> None:

@@ -105,6 +105,10 @@ class TrainingError(FeatcacheError):
     """A fit that produced non-finite numbers or cannot be continued."""
 
 
+class ConvergenceWarning(UserWarning):
+    """A solver stopped before it was done; the message names the knobs."""
+
+
 def _either(names: list[str]) -> str:
     quoted = [f"'{n}'" for n in names]
     return quoted[0] if len(quoted) == 1 else ", ".join(quoted[:-1]) + " or " + quoted[-1]

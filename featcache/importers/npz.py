@@ -44,8 +44,9 @@ def import_npz(
         ImportedFileError: If the file is refused; the message names the array.
         CacheError: If the cache cannot be written.
     """
-    if not name.strip() or not backbone.strip():
-        raise UsageError("Imported features need a data set's --name and a --backbone.")
+    for flag, value in (("--name", name), ("--backbone", backbone)):
+        if not value.strip() or not value.isprintable():
+            raise UsageError(f"Imported features need a {flag} that can be read, got {value!r}.")
     table = read_table(path)
     key = FeatureKey(
         architecture=backbone,

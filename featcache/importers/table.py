@@ -178,9 +178,10 @@ def _classes(
         notes.append("The file names no classes; they are numbered.")
         return tuple(f"class {i}" for i in range(highest + 1))
     names = [name.strip() for name in _texts(path, "classnames", arrays)]
-    if "" in names:
+    unreadable = [i for i, name in enumerate(names) if not name or not name.isprintable()]
+    if unreadable:
         raise ImportedFileError(
-            f"'classnames' in {path} has no name for class {names.index('')}. Give it one."
+            f"'classnames' in {path} has no readable name for class {unreadable[0]}. Give it one."
         )
     # Well-known lists have such pairs: ImageNet's two missiles are two classes of one name.
     classes = _unique(names, "{} ({})")

@@ -1,6 +1,7 @@
 """The command line of `heads`: one record, exit codes, and no encoder in sight."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -27,7 +28,7 @@ def test_train_prints_one_record(heads: Run, home: Path, method: str) -> None:
 
 def test_train_says_it_in_a_sentence_and_compare_in_a_table(heads: Run, home: Path) -> None:
     told = heads("train", "tip-adapter", "--shots", "1", "--seeds", "2", "--quiet")
-    assert told.out.startswith("tip-adapter on blobs (tiny, 1 shots, test): top-1 ")
+    assert told.out.startswith("tip-adapter on blobs (tiny, 1 shot, test): top-1 ")
     assert told.err == ""
     heads("train", "zero-shot", "--quiet")
     table = heads("compare", "--shots", "1", "--where")
@@ -67,6 +68,7 @@ def test_list_names_every_method(heads: Run) -> None:
         (["train", "cmm", "--selection", "test"], 2, "oracle"),
         (["train", "zero-shot", "--set", "text=description"], 1, "description"),
         (["train", "cmm", "--device", "tpu"], 1, "--device cpu"),
+        (["train", "tip-adapter", "--device", "meta"], 1, "Device 'meta' cannot be used"),
         (["train", "cmm", "--class-weights", "even"], 2, "balanced"),
         (["compare", "--dataset", "nobody"], 1, "heads train"),
         (["compare", "--csv", "--json"], 2, "exclude"),
@@ -100,3 +102,53 @@ def test_training_loads_no_encoder(home: Path) -> None:
         "assert not heavy, heavy\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_a_cache_asked_for_is_not_called_the_last(heads: Run, home: Path) -> None:
+    answer = heads("train", "zero-shot", "--dataset", "blobs")
+    assert "Using the cache of blobs with tiny." in answer.err
+
+
+def test_an_unwritable_runs_folder_is_said_before_training(
+    heads: Run, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("trained a run that cannot be stored")
+
+    monkeypatch.setattr("heads.protocols.few_shot.run", never)
+    (tmp_path / "file").write_text("")
+    answer = heads("train", "cmm", "--runs", str(tmp_path / "file"))
+    assert answer.code == 1
+    assert "--runs" in answer.err
+
+
+def test_oracle_is_marked_wherever_it_shows(heads: Run, home: Path, tmp_path: Path) -> None:
+    train = ["train", "tip-adapter", "--shots", "2", "--selection", "oracle", "--quiet"]
+    runs = ["--runs", str(tmp_path)]
+    assert "oracle (chosen on the queries" in heads(*train, *runs).out
+    for form in ([], ["--markdown"], ["--csv"], ["--json"]):
+        assert "oracle" in heads("compare", *runs, *form).out
+
+
+def test_a_solver_that_stops_early_is_said_and_recorded(heads: Run, home: Path) -> None:
+    answer = heads("train", "linear-probe", "--shots", "2", "--set", "max_iter=1", "--json")
+    assert "raise max_iter" in answer.err
+    assert ".py" not in answer.err
+    assert any("raise max_iter" in note for note in Result.from_json(answer.out).notes)
+
+
+def test_settings_are_recorded_as_numbers(heads: Run, home: Path) -> None:
+    answer = heads("train", "cmm", "--shots", "1", "--json", "--set", "steps=2",
+                   "--set", "lr=0.01", "--set", "lam=1,2")  # fmt: skip
+    config = json.loads(answer.out)["config"]
+    assert (config["steps"], config["lr"], config["lam"]) == (2, 0.01, "1,2")
+
+
+def test_a_terminal_without_the_characters_shows_others(home: Path) -> None:
+    program = (
+        "import sys; sys.argv = ['heads', 'train', 'zero-shot']; import cli.heads as h; h.main()"
+    )
+    plain = {**os.environ, "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, env=plain)
+    assert done.returncode == 0, done.stderr
+    assert b"top-1" in done.stdout
