@@ -27,8 +27,8 @@ from featcache.store.cache import Cache
 SECONDS = 8.0
 """Of the bare forward pass and of decoding alone."""
 
-COMPARED = 64
-"""Photographs whose features are compared with open_clip's."""
+COMPARED = 512
+"""Photographs at most whose features are compared with open_clip's."""
 
 
 def main() -> None:
