@@ -39,6 +39,9 @@ def list_caches(cache: CacheDir = None, json_: Json = False) -> None:
     if not found:
         ui.say(f"No caches in {cache_root(cache)} yet; `featcache extract` makes one.")
         return
+    for item in found:
+        if item.problem:
+            ui.say(item.problem)
     ui.emit_table(
         ("dataset", "backbone", "key", "images", "components", "size", "finished"),
         [

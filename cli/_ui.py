@@ -3,6 +3,7 @@
 Exit codes: 0 done, 1 an expected failure (one sentence), 2 wrong usage, 130 interrupted.
 """
 
+import errno
 import io
 import json
 import os
@@ -34,6 +35,20 @@ PLAIN_EVERY = 10.0
 """Seconds between progress lines where stderr is no terminal."""
 
 
+OF_PATHS = frozenset(
+    {
+        errno.EACCES,
+        errno.EPERM,
+        errno.EROFS,
+        errno.ENOSPC,
+        errno.ENOTDIR,
+        errno.ELOOP,
+        errno.ENAMETOOLONG,
+    }
+)
+"""What the operating system answers to paths that are not ours to use."""
+
+
 class Group(TyperGroup):
     """A command group that turns an expected error into one sentence and an exit code."""
 
@@ -55,6 +70,10 @@ class Group(TyperGroup):
             # The reader of stdout has gone (`| head`); Python must not complain at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(0) from None
+        except OSError as error:
+            if error.errno not in OF_PATHS:
+                raise
+            fail_at_path(error)
         finally:
             signal.signal(signal.SIGTERM, previous)
 
@@ -76,6 +95,13 @@ def fail(error: Exception, code: int) -> None:
     """Print an error in one red line and leave."""
     stderr().print(f"[bold red]error:[/] {_escape(str(error))}", soft_wrap=True, highlight=False)
     raise typer.Exit(code) from error
+
+
+def fail_at_path(error: OSError) -> None:
+    """Say what the operating system refuses about a path, and leave."""
+    path = error.filename if isinstance(error.filename, str) else "A file"
+    cure = "Check the path and who may use it, or give another."
+    fail(FeatcacheError(f"{path} cannot be used ({error.strerror}). {cure}"), code=1)
 
 
 def stderr() -> "Console":

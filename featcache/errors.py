@@ -45,8 +45,9 @@ class UnknownNameError(UsageError):
             hint: What to run for the whole list, e.g. "`heads list` shows all."
         """
         names = sorted(set(known))
-        near = difflib.get_close_matches(name, names, n=4, cutoff=0.5)
-        near = near or [n for n in names if name.lower() in n.lower()][:4]
+        plain = {n.lower(): n for n in names}
+        close = difflib.get_close_matches(name.lower(), plain, n=4, cutoff=0.5)
+        near = [plain[n] for n in close] or [n for n in names if name.lower() in n.lower()][:4]
         if near:
             choice = f"did you mean {_either(near)}?"
         elif len(names) <= 12:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from featcache.errors import BackboneError, UnknownNameError, UsageError, WeightsMissingError
+from featcache.paths import expand
 
 TINY = "tiny"
 OPENAI = {
@@ -146,7 +147,7 @@ def check_activation(choice: Choice, *, is_quick: bool | None) -> None:
 
 
 def _local_file(name: str, weights: str, tags: Mapping[str, Any]) -> Path:
-    path = Path(weights).expanduser()
+    path = expand(weights)
     if path.is_file():
         return path
     if path.is_dir():

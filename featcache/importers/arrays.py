@@ -9,6 +9,7 @@ import math
 import struct
 import zipfile
 import zlib
+from collections import Counter
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,6 +31,7 @@ _BROKEN = (
     EOFError,
     OSError,
     RuntimeError,
+    MemoryError,
 )
 """What zipfile and numpy raise on damaged, encrypted or strangely compressed members."""
 
@@ -67,10 +69,10 @@ def _check_sizes(path: Path, members: list[zipfile.ZipInfo], limit: int) -> None
             f"{path} holds {len(members)} arrays of {total} bytes together; up to {MEMBERS} of "
             f"{limit} bytes are read. Split it into several files."
         )
-    names = [m.filename for m in members]
+    names = Counter(m.filename for m in members)
     for member in members:
         plain = member.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-        if not plain or not member.filename.endswith(".npy") or names.count(member.filename) > 1:
+        if not plain or not member.filename.endswith(".npy") or names[member.filename] > 1:
             raise ImportedFileError(
                 f"{path} holds '{member.filename}', which is no array as numpy saves it. "
                 f"Write the file again with numpy.savez."

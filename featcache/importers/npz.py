@@ -9,6 +9,7 @@ Only what the file says is recorded: weights, activation and preprocessing stay 
 file's own digest is in the key, so that such features never mix with ours.
 """
 
+import shlex
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,10 +17,11 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32
 
-from featcache.errors import UsageError
+from featcache.errors import ImportedFileError, UsageError
 from featcache.importers.table import TEMPLATE, Table, read_table
 from featcache.keys import ComponentKey, FeatureKey
 from featcache.store.cache import Cache
+from featcache.store.library import caches
 
 Report = Callable[[str, int, int], None]
 """Called as (what is being done, done so far, of how many)."""
@@ -56,6 +58,7 @@ def import_npz(
         preprocessing=f"imported:{table.sha256[:12]}",
         norms=table.norms,
     )
+    _check_width(path, root, name, backbone, table.rows.shape[1])
     cache = Cache.create(root, name, backbone, key)
     if cache.passes:
         return cache
@@ -77,6 +80,21 @@ def import_npz(
             complete=True,
         )
     return cache
+
+
+def _check_width(path: Path, root: Path, name: str, backbone: str, width: int) -> None:
+    """Refuse features of another width under names that are taken: one of the two is wrong."""
+    for other in caches(root):
+        held = other.components.get(GLOBAL.folder)
+        if (other.dataset, other.backbone) != (name, backbone) or held is None:
+            continue
+        if held.shape != (width,):
+            raise ImportedFileError(
+                f"{path} has rows {width} wide, but '{name}' with {backbone} has rows "
+                f"{held.shape[0]} wide already: they come from different models. Give another "
+                f"--name or --backbone, or remove the old ones first: featcache rm "
+                f"{shlex.quote(name)} --backbone {shlex.quote(backbone)}"
+            )
 
 
 def _put_text(cache: Cache, table: Table, text: Float32[np.ndarray, "c d"]) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,7 +138,12 @@ def _check_widths(path: Path, arrays: Arrays, keys: Mapping[str, str]) -> None:
     names += ["text_features"] if "text_features" in arrays else []
     for name in names:
         array = arrays[name]
-        if array.ndim != 2 or 0 in array.shape or array.dtype.name not in ("float16", "float32"):
+        if array.ndim == 2 and 0 in array.shape:
+            raise ImportedFileError(
+                f"'{name}' in {path} has no rows or no width: {list(array.shape)}. "
+                f"Leave it out, with the labels that belong to it."
+            )
+        if array.ndim != 2 or array.dtype.name not in ("float16", "float32"):
             raise ImportedFileError(
                 f"'{name}' in {path} should be float16 or float32 [rows width], got {array.dtype} "
                 f"{list(array.shape)}. Convert it with .astype(numpy.float32)."
@@ -185,7 +191,7 @@ def _classes(
         )
     # Well-known lists have such pairs: ImageNet's two missiles are two classes of one name.
     classes = _unique(names, "{} ({})")
-    if twice := sorted({n for n in names if names.count(n) > 1}):
+    if twice := sorted(n for n, count in Counter(names).items() if count > 1):
         notes.append(f"Class names that occur twice are numbered: {', '.join(twice[:8])}.")
     return classes
 

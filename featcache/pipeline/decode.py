@@ -7,9 +7,11 @@ and palettes are resolved before anything is resized. Transparency is dropped, n
 
 import hashlib
 import os
+import warnings
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import TypeVar
@@ -108,6 +110,14 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     # Pillow's parsers let through what they trip over: struct.error, IndexError, zlib.error ...
     except Exception as error:
         raise UnreadableImageError(f"cannot be decoded: {_first_line(error)}") from error
+
+
+@contextmanager
+def quiet_pillow() -> Iterator[None]:
+    """Hush Pillow's remarks on damaged metadata; what it cannot read it raises."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        yield
 
 
 def in_order(

@@ -14,6 +14,7 @@ from jaxtyping import Float16, Int64, UInt8
 from torch import Tensor
 
 from featcache.backbones.base import Backbone
+from featcache.errors import BackboneError
 
 GFLOPS_A_BATCH = {"cpu": 250.0, "cuda": 10_000.0, "mps": 1_000.0}
 """Work in one micro-batch by kind of device: well under a second, so that Ctrl-C is prompt."""
@@ -44,16 +45,28 @@ class Encoder:
     def start(
         self, pictures: Sequence[UInt8[np.ndarray, "s s 3"]], variants: Sequence[str]
     ) -> "Started":
-        """Encode up to a batch of pictures; on an accelerator this returns before it is done."""
+        """Encode up to a batch of pictures; on an accelerator this returns before it is done.
+
+        Raises:
+            BackboneError: If a batch does not fit into the accelerator's memory.
+        """
         count = len(pictures)
         batch = np.zeros((self.micro_batch, *pictures[0].shape), dtype=np.uint8)
         np.stack(pictures, out=batch[:count])
         levels = torch.from_numpy(batch)
         if self.backbone.device.type == "cuda":
             levels = levels.pin_memory()
-        levels = levels.to(self.backbone.device, non_blocking=True).permute(0, 3, 1, 2)
-        pixels = (levels.float() / 255 - self._mean) / self._std
-        rows, patches = self.backbone.encode_images(pixels, variants)
+        try:
+            levels = levels.to(self.backbone.device, non_blocking=True).permute(0, 3, 1, 2)
+            pixels = (levels.float() / 255 - self._mean) / self._std
+            rows, patches = self.backbone.encode_images(pixels, variants)
+        except torch.OutOfMemoryError as error:
+            raise BackboneError(
+                f"{self.micro_batch} images at once do not fit into the memory of "
+                f"{self.backbone.device}. Take fewer with --micro-batch "
+                f"{max(1, self.micro_batch // 2)}; a cache that holds rows keeps its own, so give "
+                f"another --cache then."
+            ) from error
         wide = {"global": rows[:count], **{v: patches[v][:count] for v in variants}}
         return Started({name: _copy_out(values.half()) for name, values in wide.items()})
 

@@ -6,7 +6,6 @@ taken up again leaves the same bytes as one that was not.
 """
 
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from jaxtyping import Float16, Int64, UInt8
 
 from featcache.errors import SourceError
 from featcache.keys import ComponentKey
-from featcache.pipeline.decode import UnreadableImageError, in_order, read_image
+from featcache.pipeline.decode import UnreadableImageError, in_order, quiet_pillow, read_image
 from featcache.pipeline.encode import Encoder, Lane
 from featcache.pipeline.plan import Plan, Todo
 from featcache.pipeline.views import Preprocess, central_view, random_view, view_stream
@@ -27,7 +26,7 @@ EVERY = 0.2
 """Seconds between two reports of progress."""
 
 BAD_SHARE, BAD_COUNT = 0.01, 10
-"""A pass stops when more images than the larger of the two cannot be read."""
+"""A pass stops when more images than the larger cannot be read; those of earlier passes count."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +65,8 @@ class Options:
     max_pixels: int
     strict: bool = False
     allow_bad: bool = False
+    known_bad: frozenset[int] = frozenset()
+    """Rows that an earlier pass could not read: they count, and stop nothing themselves."""
     progress: Callable[[Progress], None] | None = None
 
 
@@ -135,9 +136,7 @@ class Pass:
             ahead=2 * micro + self._options.threads,
         )
         self._begin = time.perf_counter()
-        with warnings.catch_warnings(), closing(decoded):
-            # Pillow's remarks on damaged metadata; what it cannot read it raises.
-            warnings.filterwarnings("ignore", module=r"PIL\.")
+        with quiet_pillow(), closing(decoded):
             with Writer(sink) as writer:
                 for rows in self._blocks():
                     self._block(rows, decoded, writer)
@@ -236,12 +235,15 @@ class Pass:
         name = self._sources[row].id
         if self._options.strict:
             raise SourceError(f"{name} {reason}. Without --strict it would be skipped.")
-        limit = max(BAD_SHARE * len(self._plan.rows), BAD_COUNT)
-        if len(bad) > limit and not self._options.allow_bad:
+        known, images = self._options.known_bad, self._plan.images
+        total = len(known | bad.keys())
+        if self._options.allow_bad or row in known:
+            return
+        if total > max(BAD_SHARE * images, BAD_COUNT):
             first = "; ".join(f"{self._sources[r].id} {why}" for r, why in list(bad.items())[:3])
             raise SourceError(
-                f"{len(bad)} of the first {self.outcome.images} images cannot be read ({first}; "
-                f"...). Repair or remove them, or go on with --allow-bad."
+                f"{total} of {images} images cannot be read so far ({first}; ...). "
+                f"Repair or remove them, or go on with --allow-bad."
             )
 
     @contextmanager

@@ -82,6 +82,12 @@ class Plan:
     seconds: float
     """Predicted duration, good to a factor of two."""
 
+    @property
+    def images(self) -> int:
+        """Images asked for, those with rows already included."""
+        missing = {t.ask.name: len(t.rows) for t in self.todos}
+        return max((n + missing.get(name, 0) for name, n in self.held.items()), default=0)
+
     def sentence(self) -> str:
         """Say what would be done."""
         if not len(self.rows):
@@ -199,9 +205,9 @@ def admit(plan: Plan, folder: Path, *, yes: bool, confirm: Callable[[Plan], bool
     free = shutil.disk_usage(folder).free
     if plan.bytes + RESERVE > free:
         raise CacheError(
-            f"This pass needs about {human_size(plan.bytes)}, but {folder} has "
-            f"{human_size(free)} free. Choose another disk with --cache DIR or try "
-            f"--patches none, which needs far less."
+            f"This pass needs about {human_size(plan.bytes)} and {human_size(RESERVE)} to spare, "
+            f"but {folder} has {human_size(free)} free. Choose another disk with --cache DIR or "
+            f"try --patches none, which needs far less."
         )
     if plan.bytes > ASK_ABOVE and not yes and not (confirm is not None and confirm(plan)):
         raise CacheError(
@@ -260,6 +266,10 @@ def _variants(patches: str | Sequence[str] | None, backbone: Backbone) -> tuple[
     names = patches.split(",") if isinstance(patches, str) else list(patches)
     if names == ["none"]:
         return ()
+    if "none" in names:
+        raise UsageError(
+            f"--patches none stands alone, got '{','.join(names)}'. Leave none or the rest out."
+        )
     for name in names:
         if not backbone.variants:
             raise UsageError(

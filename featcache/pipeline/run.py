@@ -14,25 +14,28 @@ from featcache.backbones.names import choose
 from featcache.backbones.registry import load_backbone
 from featcache.errors import UsageError
 from featcache.keys import Listing
-from featcache.pipeline.decode import pixel_limit, read_image
-from featcache.pipeline.encode import Encoder, Lane, micro_batch_for
+from featcache.pipeline.decode import pixel_limit
+from featcache.pipeline.encode import Encoder, micro_batch_for
 from featcache.pipeline.passes import Options, Pass, Progress, Source, sources_of
 from featcache.pipeline.plan import Ask, Plan, admit, asks_for, cpu_cores, make_plan
+from featcache.pipeline.recheck import encode_again, readable_now
 from featcache.pipeline.request import Request
 from featcache.pipeline.settings import (
+    LARGEST_BATCH,
     PassSettings,
     check_same_numbers,
     environment,
     sample_rows,
 )
 from featcache.pipeline.summary import Summary
-from featcache.pipeline.views import Preprocess, central_view
+from featcache.pipeline.views import Preprocess
 from featcache.sources.base import Dataset
-from featcache.sources.listing import build_listing
+from featcache.sources.listing import build_listing, check_root
+from featcache.sources.named import datasets
 from featcache.sources.registry import open_dataset
 from featcache.store.cache import Cache
 from featcache.store.identity import KEY_FILE, Identity
-from featcache.store.library import cache_root
+from featcache.store.library import cache_root, image_roots
 from featcache.text.encode import encode_texts, keep_own_texts, texts_of, with_texts
 
 __all__ = ["Progress", "Request", "Summary", "extract"]
@@ -82,6 +85,7 @@ class _Extraction:
         self._confirm = confirm
         self._seconds: dict[str, float] = {}
         self._max_pixels = pixel_limit(request.max_pixels)
+        self._mended: frozenset[int] = frozenset()
 
     def run(self) -> Summary:
         request = self._request
@@ -89,11 +93,12 @@ class _Extraction:
             raise UsageError(f"limit must be at least 1 image, got {request.limit}.")
         root = cache_root(request.root)
         choose(request.backbone, request.weights)  # a wrong name fails before anything is drawn
+        spec, name = self._spec(root)
         with self._stage("list"):
             dataset = open_dataset(
-                request.dataset,
+                spec,
                 root=root,
-                name=request.name,
+                name=name,
                 dataset_root=request.dataset_root,
                 download=not request.dry_run,
                 report=self._report,
@@ -101,6 +106,9 @@ class _Extraction:
             dataset = with_texts(
                 dataset, templates=request.templates, descriptions=request.descriptions
             )
+        roots = image_roots(root, dataset.name)
+        if roots and str(dataset.root) not in roots:
+            check_root(dataset, roots[0], moved=request.moved)
         with self._stage("load"):
             backbone = self._load(request.compute)
         asks, notes = asks_for(
@@ -119,6 +127,14 @@ class _Extraction:
             for note in cache.notes:
                 self._say(note)
             return self._fill(cache, dataset, backbone, asks)
+
+    def _spec(self, root: Path) -> tuple[str, str | None]:
+        """Let the name of a cached folder stand for that folder, as messages and habit have it."""
+        spec, name = self._request.dataset, self._request.name
+        if ":" in spec or any(spec == d.name for d in datasets()):
+            return spec, name
+        places = {p for p in image_roots(root, spec) if not Path(p).is_relative_to(root / "images")}
+        return (f"folder:{places.pop()}", name or spec) if len(places) == 1 else (spec, name)
 
     def _forecast(
         self, root: Path, dataset: Dataset, backbone: Backbone, asks: Sequence[Ask]
@@ -175,13 +191,21 @@ class _Extraction:
         settings = _settings(cache)
         backbone = self._as_before(backbone, settings)
         micro_batch = self._micro_batch(backbone, settings)
+        paths = {s.id: s.path for s in dataset.samples}
+        sources = sources_of(listing.ids, listing.hashes, paths)
+        self._mended = readable_now(
+            [row for row in cache.bad_rows() if row in sources],
+            sources,
+            Preprocess.of(backbone),
+            threads=cpu_cores(),
+            max_pixels=self._max_pixels,
+            report=self._report,
+        )
         plan = first = self._plan(cache, listing, backbone, asks, micro_batch)
         self._say(plan.sentence())
         admit(plan, cache.path, yes=self._request.yes, confirm=self._confirm)
         with self._stage("text"):
             text = self._put_texts(cache, dataset, backbone)
-        paths = {s.id: s.path for s in dataset.samples}
-        sources = sources_of(listing.ids, listing.hashes, paths)
         encoder = Encoder(backbone, micro_batch)
         if len(plan.rows):
             self._admit_environment(cache, settings, encoder, sources)
@@ -189,8 +213,9 @@ class _Extraction:
         outcomes = []
         while len(plan.rows):
             with self._stage("pass"):
-                outcomes.append(self._pass(plan, encoder, sources).run(cache))
+                outcomes.append(self._pass(cache, plan, encoder, sources).run(cache))
             encoded.update({t.ask.name: len(t.rows) for t in plan.todos})
+            self._mended = frozenset()
             # Draws step around images that turned out unreadable: their stand-ins need views.
             plan = self._plan(cache, listing, backbone, asks, micro_batch)
         whole = self._plan(cache, listing, backbone, asks, micro_batch, limited=False)
@@ -242,8 +267,8 @@ class _Extraction:
 
     def _micro_batch(self, backbone: Backbone, settings: PassSettings | None) -> int:
         asked = self._request.micro_batch
-        if asked is not None and asked < 1:
-            raise UsageError(f"micro-batch must be at least 1 image, got {asked}.")
+        if asked is not None and not 1 <= asked <= LARGEST_BATCH:
+            raise UsageError(f"micro-batch must be 1 to {LARGEST_BATCH} images, got {asked}.")
         if settings is None:
             return asked or micro_batch_for(backbone.gflops, backbone.device.type)
         if asked is not None and asked != settings.micro_batch:
@@ -267,11 +292,14 @@ class _Extraction:
 
         def covered(component: str) -> Bool[np.ndarray, " n"]:
             have = nothing if cache is None else cache.covered(component)
+            if cache is not None and self._mended:
+                again = list(self._mended)
+                have[again] = cache.covered(component, retry_bad=True)[again]
             return np.concatenate([have, nothing[len(have) :]])  # a forecast may list new images
 
         usable = ~nothing
         if cache is not None:
-            usable[list(cache.bad_rows())] = False
+            usable[list(cache.bad_rows().keys() - self._mended)] = False
         return make_plan(
             listing,
             backbone,
@@ -282,12 +310,15 @@ class _Extraction:
             limit=self._request.limit if limited else None,
         )
 
-    def _pass(self, plan: Plan, encoder: Encoder, sources: Mapping[int, Source]) -> Pass:
+    def _pass(
+        self, cache: Cache, plan: Plan, encoder: Encoder, sources: Mapping[int, Source]
+    ) -> Pass:
         options = Options(
             threads=cpu_cores(),
             max_pixels=self._max_pixels,
             strict=self._request.strict,
             allow_bad=self._request.allow_bad,
+            known_bad=frozenset(cache.bad_rows()) - self._mended,
             progress=self._progress,
         )
         return Pass(plan, sources, encoder, Preprocess.of(encoder.backbone), options)
@@ -329,15 +360,10 @@ class _Extraction:
             reader = cache.rows("global")
             good = np.flatnonzero(reader.present() & ~reader.bad()).tolist()
             rows = sample_rows([row for row in good if row in sources])
-            preprocess = Preprocess.of(backbone)
-            lane = Lane(encoder, np.array(rows, dtype=np.int64))
-            for row in rows:
-                source = sources[row]
-                image = read_image(source.path, source.sha256, max_pixels=self._max_pixels)
-                lane.add(row, [central_view(image, preprocess)])
+            rows, now = encode_again(rows, sources, encoder, max_pixels=self._max_pixels)
             if rows:
                 stored = reader.take(np.array(rows, dtype=np.int64)).numpy()
-                check_same_numbers(stored, lane.end()["global"], settings.compute)
+                check_same_numbers(stored, now, settings.compute)
         cache.put_pass_settings(settings.with_environment(here).to_json())
 
     def _report(self, what: str, done: int, total: int) -> None:
@@ -352,7 +378,8 @@ class _Extraction:
 
 
 def _settings(cache: Cache) -> PassSettings | None:
-    stored = cache.pass_settings()
+    # A pass that was stopped before its first shard has fixed nothing yet.
+    stored = cache.pass_settings() if cache.shards else None
     return None if stored is None else PassSettings.from_json(stored)
 
 

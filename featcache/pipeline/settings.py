@@ -22,6 +22,9 @@ PACKAGES = ("featcache", "torch", "open_clip_torch", "pillow", "numpy")
 FLOORS = {"float32": 0.99999, "bfloat16": 0.999}
 """Least cosine between a stored row and the same image encoded now."""
 
+LARGEST_BATCH = 65536
+"""Images that a micro-batch may have."""
+
 SAMPLE = 8
 """Rows that are compared."""
 
@@ -58,7 +61,7 @@ class PassSettings:
                 f"The pass settings of this cache cannot be read ({error!r}). Restore the file, or "
                 f"remove the cache with `featcache rm` and extract again."
             ) from error
-        if settings.compute not in FLOORS or not 1 <= settings.micro_batch <= 65536:
+        if settings.compute not in FLOORS or not 1 <= settings.micro_batch <= LARGEST_BATCH:
             raise CorruptCacheError(
                 f"The pass settings of this cache name micro-batch {settings.micro_batch} and "
                 f"compute '{settings.compute}', which no pass writes. Restore the file, or remove "

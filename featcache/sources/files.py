@@ -38,7 +38,8 @@ class FoundImages:
 def find_images(root: Path) -> FoundImages:
     """Find every image below a resolved folder.
 
-    Hidden files are left out, and so are links that leave the root or lead in circles.
+    Hidden files are left out, and so are links that leave the root or lead in circles, and what is
+    no plain file.
 
     Raises:
         SourceError: If a folder cannot be read.
@@ -60,6 +61,7 @@ def as_id(path: Path, root: Path) -> str:
 class _Walk:
     root: Path
     links: list[str] = field(default_factory=list)
+    strange: list[str] = field(default_factory=list)
     ignored: Counter[str] = field(default_factory=Counter)
 
     def images(self, folder: Path, trail: tuple[Path, ...]) -> Iterator[ImageFile]:
@@ -69,7 +71,9 @@ class _Walk:
             if entry.is_symlink() and not self._may_follow(path, trail):
                 self.links.append(as_id(path, self.root))
             elif entry.is_dir():
-                yield from self.images(path, (*trail, path))
+                yield from self.images(path, (*trail, path.resolve()))
+            elif entry.name.lower().endswith(SUFFIXES) and not entry.is_file():
+                self.strange.append(as_id(path, self.root))  # reading a pipe would never end
             elif entry.name.lower().endswith(SUFFIXES):
                 yield ImageFile(as_id(path, self.root), path, names)
             else:
@@ -80,6 +84,11 @@ class _Walk:
             yield (
                 f"{len(self.links)} links lead out of {self.root.name}/, or in circles, and were "
                 f"not followed; the first is {self.links[0]}."
+            )
+        if self.strange:
+            yield (
+                f"{len(self.strange)} entries with the name of an image are no files (pipes or "
+                f"devices) and were left out; the first is {self.strange[0]}."
             )
         unusual = sorted(s for s in self.ignored if s not in _EXPECTED_BESIDE)
         if unusual:

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from featcache.errors import SourceError
+from featcache.paths import expand
 from featcache.sources.base import Dataset, Sample
 from featcache.sources.files import FoundImages, ImageFile, find_images
 from featcache.text.templates import DEFAULT_TEMPLATES, clean_name
@@ -74,8 +75,9 @@ def existing_folder(path: Path) -> Path:
 
     Raises:
         SourceError: If there is none.
+        UsageError: If it begins with an unknown `~user`.
     """
-    path = path.expanduser()
+    path = expand(path)
     if path.is_dir():
         return path.resolve()
     what = f"{path} is a file, not a folder" if path.exists() else f"There is no folder {path}"

@@ -23,12 +23,17 @@ class _Stat:
 
 
 def hash_files(
-    samples: Sequence[Sample], known: Path | None, report: Report | None, workers: int
+    samples: Sequence[Sample],
+    root: Path,
+    known: Path | None,
+    report: Report | None,
+    workers: int,
 ) -> tuple[list[str], list[int]]:
     """Hash every file that is not remembered.
 
     Args:
         samples: The files.
+        root: What their ids are relative to; what is remembered of another one does not count.
         known: File of remembered hashes, brought up to date if it can be written; None without.
         report: Told how many files are done.
         workers: Threads that read.
@@ -36,7 +41,7 @@ def hash_files(
     Returns:
         sha256 of each file in hex, empty for those that cannot be read, and the places of those.
     """
-    remembered = {} if known is None else _read_known(known)
+    remembered = {} if known is None else _read_known(known, root)
     stats: dict[str, _Stat] = {}
     unreadable: list[int] = []
     starts = range(0, len(samples), _BATCH)
@@ -51,7 +56,7 @@ def hash_files(
             if report:
                 report("hashing images", min(start + _BATCH, len(samples)), len(samples))
     if known is not None and stats != remembered:
-        _write_known(known, stats)
+        _write_known(known, root, stats)
     return [stats[s.id].sha256 if s.id in stats else "" for s in samples], unreadable
 
 
@@ -71,14 +76,16 @@ def _hash(sample: Sample, before: _Stat | None) -> _Stat | None:
     return _Stat(now.st_size, now.st_mtime_ns, digest)
 
 
-def _read_known(path: Path) -> dict[str, _Stat]:
+def _read_known(path: Path, root: Path) -> dict[str, _Stat]:
     """Read what is remembered; a line that is not whole is forgotten, and its file hashed again."""
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return {}
     known: dict[str, _Stat] = {}
-    for line in lines:
+    if lines[:1] != [_first_line(root)]:
+        return known
+    for line in lines[1:]:
         match line.split("\t"):
             case [digest, size, mtime_ns, image_id] if (
                 len(digest) == 64 and size.isdecimal() and mtime_ns.isdecimal()
@@ -87,10 +94,15 @@ def _read_known(path: Path) -> dict[str, _Stat]:
     return known
 
 
-def _write_known(path: Path, stats: Mapping[str, _Stat]) -> None:
+def _first_line(root: Path) -> str:
+    return f"root\t{str(root)!a}"
+
+
+def _write_known(path: Path, root: Path, stats: Mapping[str, _Stat]) -> None:
     """Remember hashes; losing them costs time only, so nothing is raised where it fails."""
     settled = (time.time() - RACY_SECONDS) * 1e9
-    lines = [
+    lines = [f"{_first_line(root)}\n"]
+    lines += [
         f"{s.sha256}\t{s.size}\t{s.mtime_ns}\t{image_id}\n"
         for image_id, s in stats.items()
         if s.mtime_ns < settled

@@ -44,8 +44,8 @@ def build_listing(
     if not dataset.samples:
         raise SourceError(f"Data set '{dataset.name}' at {dataset.root} has no images.")
     if previous is not None:
-        _check_root(dataset, previous, moved)
-    hashes, unreadable = hash_files(dataset.samples, known, report, workers)
+        check_root(dataset, previous.root, moved=moved)
+    hashes, unreadable = hash_files(dataset.samples, dataset.root, known, report, workers)
     stand_ins = _stand_ins([dataset.samples[i].id for i in unreadable], previous)
     for i, stand_in in zip(unreadable, stand_ins, strict=True):
         hashes[i] = stand_in
@@ -59,10 +59,20 @@ def build_listing(
     return _listing(dataset, previous, rows, hashes, tuple(notes))
 
 
-def _check_root(dataset: Dataset, previous: Listing, moved: bool) -> None:
-    if moved or previous.root == str(dataset.root):
+def check_root(dataset: Dataset, before: str, *, moved: bool) -> None:
+    """Refuse another folder under the name of a cached data set.
+
+    Args:
+        dataset: What the source found now.
+        before: Where the cached images were; empty for imported features.
+        moved: Whether the user says that they are the same images.
+
+    Raises:
+        SourceError: If it is another folder and nobody says so.
+    """
+    if moved or before == str(dataset.root):
         return
-    was = f"was read from {previous.root}" if previous.root else "holds imported features"
+    was = f"was read from {before}" if before else "holds imported features"
     raise SourceError(
         f"Data set '{dataset.name}' {was}, and {dataset.root} is another folder. Add --moved if "
         f"these are the same images, or give these a name of their own with --name."

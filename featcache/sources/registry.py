@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from featcache.errors import UnknownNameError, UsageError
+from featcache.paths import expand
 from featcache.sources.base import Dataset, Report
 from featcache.sources.named import NamedDataset, datasets
 
@@ -55,7 +56,7 @@ def find(name: str) -> NamedDataset:
     known = {d.name: d for d in datasets()}
     if name in known:
         return known[name]
-    if Path(name).expanduser().is_dir():
+    if expand(name).is_dir():
         raise UsageError(f"'{name}' is a folder, not a name; write --dataset folder:{name}")
     raise UnknownNameError(
         "data set", name, known, "For images of your own write --dataset folder:PATH."

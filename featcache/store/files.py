@@ -63,6 +63,11 @@ def write_atomically(path: Path, data: bytes) -> None:
             raise
 
 
+def cure_for(error: OSError, otherwise: str) -> str:
+    """Say what helps when a file cannot be read: what is only forbidden is not lost."""
+    return "Make it readable and try again." if error.errno in REFUSED else otherwise
+
+
 def write_all(handle: int, data: bytes) -> None:
     """Write every byte, however many calls the kernel needs."""
     rest = memoryview(data)
@@ -87,10 +92,17 @@ def make_folder(path: Path) -> None:
     """Create a folder and its parents.
 
     Raises:
-        CacheError: If that is not allowed.
+        CacheError: If that is not allowed, or a file is in the way.
     """
     with explained(path):
-        path.mkdir(parents=True, exist_ok=True)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            file = next((p for p in (path, *path.parents) if p.is_file()), path)
+            raise CacheError(
+                f"{path} cannot be made: {file} is a file, not a folder. "
+                f"Choose another folder with --cache."
+            ) from error
 
 
 def canonical(value: object) -> bytes:

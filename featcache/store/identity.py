@@ -8,10 +8,11 @@ from typing import Any
 
 from featcache.errors import CacheNotFoundError, CorruptCacheError, NewerFormatError
 from featcache.keys import FeatureKey
-from featcache.store.files import write_atomically
+from featcache.store.files import cure_for, write_atomically
 from featcache.store.lines import FORMAT
 
 KEY_FILE = "key.json"
+RESTORE = "Restore it, or remove that folder and extract again."
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,11 @@ def read_identity(folder: Path) -> Identity:
         raise CacheNotFoundError(
             f"{folder} is no cache: it has no {KEY_FILE}. `featcache ls` shows the caches."
         ) from error
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise CorruptCacheError(
+            f"{path} cannot be read ({error.strerror}). {cure_for(error, RESTORE)}"
+        ) from error
+    except (ValueError, RecursionError) as error:
         raise CorruptCacheError(_sentence(path, f"cannot be read ({error})")) from error
     version = value.get("format") if isinstance(value, dict) else None
     if isinstance(version, int) and version > FORMAT:
@@ -97,4 +102,4 @@ _FIELDS = tuple(FeatureKey.__dataclass_fields__)
 
 
 def _sentence(path: Path, what: str) -> str:
-    return f"{path} {what}. Restore it, or remove that folder and extract again."
+    return f"{path} {what}. {RESTORE}"

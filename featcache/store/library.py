@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from featcache.errors import CacheError, CacheNotFoundError, FeatcacheError, UnknownNameError
+from featcache.paths import expand
 from featcache.store.cache import LISTING, Cache
 from featcache.store.files import explained
 from featcache.store.identity import KEY_FILE, Identity, read_identity, slug
 from featcache.store.lines import PassLine, ShardLine
-from featcache.store.listing import count_images
+from featcache.store.listing import count_images, read_origin
 from featcache.store.lock import writer_lock
 from featcache.store.rows import count_rows
 
@@ -58,7 +59,7 @@ class CacheSummary:
     def finished_text(self) -> str:
         """When it was finished, in local time, or what is the matter."""
         if self.problem:
-            return "damaged"
+            return "unreadable"
         if self.finished is None:
             return "unfinished"
         when = datetime.fromtimestamp(self.finished, tz=UTC).astimezone().strftime("%Y-%m-%d %H:%M")
@@ -87,9 +88,9 @@ class CacheSummary:
 def cache_root(option: Path | None) -> Path:
     """Return the folder of all caches: --cache, else $FEATCACHE_HOME, else the user's cache."""
     if option is not None:
-        return option.expanduser().absolute()
+        return expand(option).absolute()
     if home := os.environ.get("FEATCACHE_HOME"):
-        return Path(home).expanduser().absolute()
+        return expand(home).absolute()
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches" / "featcache"
     xdg = Path(os.environ.get("XDG_CACHE_HOME", ""))
@@ -166,6 +167,13 @@ def find_summaries(
         )
     fitting = _named(everything, "cached data set", "dataset", dataset)
     return _named(fitting, "cached backbone", "backbone", backbone)
+
+
+def image_roots(root: Path, dataset: str) -> list[str]:
+    """Return where the images of a data set lay for each of its caches; imported ones have none."""
+    folders = sorted((root / slug(dataset)).glob(f"*/{LISTING}"))
+    origins = [read_origin(folder) for folder in folders]
+    return [where for name, where in origins if name == dataset and where]
 
 
 def remove(root: Path, path: Path) -> int:

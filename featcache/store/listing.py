@@ -82,6 +82,16 @@ def count_images(folder: Path) -> int:
     return 0 if pointer is None else cast("int", pointer["images"])
 
 
+def read_origin(folder: Path) -> tuple[str, str]:
+    """Return data set and root without reading the rest; empty texts where nothing tells."""
+    try:
+        path = folder / current_set(folder) / "listing.json"
+        about = json.loads(path.read_bytes())
+        return _text(about["dataset"]), _text(about["root"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, CacheError):
+        return "", ""
+
+
 def current_set(folder: Path) -> str:
     """Name the current listing, so that a reader can tell whether it changed; empty for none."""
     pointer = _pointer(folder)

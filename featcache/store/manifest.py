@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from featcache.errors import CacheError, CorruptCacheError, NewerFormatError
-from featcache.store.files import canonical, explained, write_all, write_atomically
+from featcache.store.files import canonical, cure_for, explained, write_all, write_atomically
 from featcache.store.lines import (
     FORMAT,
     DropLine,
@@ -139,9 +139,9 @@ def read_manifest(path: Path, digest: str, *, salvage: bool = False) -> Manifest
     try:
         data = path.read_bytes()
     except OSError as error:
+        otherwise = "Restore it, or remove this cache with `featcache rm` and extract again."
         raise CorruptCacheError(
-            f"{path} cannot be read ({error.strerror}). Restore it, or remove this cache with "
-            f"`featcache rm` and extract again."
+            f"{path} cannot be read ({error.strerror}). {cure_for(error, otherwise)}"
         ) from error
     *whole, rest = data.split(b"\n")
     manifest = Manifest(path=path, digest=digest, torn=len(rest))

@@ -145,7 +145,9 @@ def _refuse_non_finite(
     path: Path, values: Shaped[np.ndarray, "..."], ids: Sequence[str] | None
 ) -> None:
     # A float64 sum of half or single floats cannot overflow, so one cheap pass finds any bad one.
-    if np.isfinite(values.sum(dtype=np.float64)):
+    with np.errstate(invalid="ignore"):  # infinities of both signs
+        total = values.sum(dtype=np.float64)
+    if np.isfinite(total):
         return
     finite = np.isfinite(values.reshape(len(values), -1)).all(axis=1)
     row = int(np.argmin(finite))

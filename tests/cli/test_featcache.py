@@ -124,3 +124,12 @@ def test_wrong_input_is_one_sentence(
     assert says in answer.err
     assert answer.out == ""
     assert "Traceback" not in answer.err
+
+
+def test_a_path_that_the_system_refuses_is_one_sentence(featcache: Run, empty_home: Path) -> None:
+    long = "x" * 300
+    for arguments in (["--dataset", f"folder:{long}"], ["--dataset", long], ["--weights", long]):
+        answer = featcache("extract", *arguments)
+        assert answer.code == 1, answer
+        assert "File name too long" in answer.err
+        assert "Traceback" not in answer.err

@@ -155,7 +155,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"val_features": np.zeros((4, 6), np.float16)}, "is zero"),
     ({"val_features": unit(4).astype(np.float64)}, "float16 or float32"),
     ({"val_features": np.ones((4, 6), np.int64)}, "float16 or float32"),
-    ({"val_features": np.zeros((0, 6), np.float16)}, "float16 or float32"),
+    ({"val_features": np.zeros((0, 6), np.float16)}, "no rows"),
     ({"val_features": unit(4)[:, :, None]}, "float16 or float32"),
     ({"val_labels": np.array([0, 1, 2])}, r"'val_labels'.*integers \[4\]"),
     ({"val_labels": np.array([0.0, 1, 2, 2])}, "integers"),
@@ -293,3 +293,19 @@ def test_names_that_cannot_be_read_are_refused(tmp_path: Path, bad: str) -> None
         import_npz(tmp_path / "none.npz", tmp_path, bad, "ViT-B/32")
     with pytest.raises(UsageError, match="--backbone"):
         import_npz(tmp_path / "none.npz", tmp_path, "toy", bad)
+
+
+def test_another_width_under_the_same_name_is_refused(tmp_path: Path) -> None:
+    first = bring(tmp_path)
+    wide = {k: unit(len(v), d=9) for k, v in arrays().items() if k.endswith("_features")}
+    with pytest.raises(ImportedFileError, match=r"9 wide.*'insects'.*6.*--name"):
+        bring(tmp_path, **wide)
+    assert [s.path for s in caches(tmp_path / "root")] == [first.path]
+
+
+def test_no_rows_and_wrong_types_have_cures_of_their_own(tmp_path: Path) -> None:
+    empty = np.zeros((0, 6), np.float16)
+    with pytest.raises(ImportedFileError, match=r"'train4_features'.*no rows"):
+        bring(tmp_path, train4_features=empty, train4_labels=np.zeros(0, int))
+    with pytest.raises(ImportedFileError, match=r"float64.*astype"):
+        bring(tmp_path, val_features=np.ones((4, 6)))

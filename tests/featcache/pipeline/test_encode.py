@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from featcache.errors import BackboneError
 from featcache.pipeline.encode import Encoder, Lane, micro_batch_for
 
 
@@ -79,3 +80,15 @@ def test_rows_are_stored_raw_in_half(backbone: Any) -> None:
     assert row.dtype == np.float16
     assert abs(np.linalg.norm(row.astype(np.float64)) - 1) > 0.5
     assert torch.is_inference_mode_enabled() is False
+
+
+def test_a_batch_too_large_for_the_device_names_the_flag(
+    backbone: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(backbone, "encode_images", refuse)
+    picture = np.zeros((32, 32, 3), dtype=np.uint8)
+    with pytest.raises(BackboneError, match="--micro-batch 32"):
+        Encoder(backbone, 64).start([picture], ())

@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 
 from featcache.errors import CacheError, SourceError, UsageError
-from featcache.pipeline import passes, plan, run
-from featcache.pipeline.decode import read_image
+from featcache.pipeline import passes, plan, recheck, run
+from featcache.pipeline.decode import UnreadableImageError, read_image
 from featcache.pipeline.encode import Encoder
 from featcache.pipeline.run import Progress, Request, Summary, extract
 from featcache.pipeline.views import Preprocess, central_view
@@ -263,7 +263,7 @@ def test_too_many_unreadable_images_stop_unless_allowed(
     ask: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(passes, "BAD_COUNT", 2)
-    with pytest.raises(SourceError, match=r"3 of the first .*--allow-bad"):
+    with pytest.raises(SourceError, match=r"3 of 25 images .*--allow-bad"):
         ask(patches="none")
     (path,) = (tmp_path / "cache" / "zoo").iterdir()
     assert shards(path)
@@ -364,6 +364,8 @@ def test_a_backbone_without_patches(ask: Any, backbone: Any) -> None:
         ({"views": 2, "view_scope": "some"}, "few-shot"),
         ({"views": -1}, "views must be"),
         ({"micro_batch": 0}, "micro-batch must be"),
+        ({"micro_batch": 1 << 17}, "micro-batch must be .* 65536"),
+        ({"patches": "none,vanilla"}, "none"),
     ],
 )
 def test_wrong_usage_says_what_is_right(ask: Any, changes: dict[str, Any], sentence: str) -> None:
@@ -388,3 +390,90 @@ def templates_of(summary: run.Summary) -> tuple[str, ...]:
     listing = Cache.open(summary.path).listing()
     assert listing is not None
     return listing.templates
+
+
+def test_an_image_that_can_be_read_later_gets_its_rows(
+    ask: Any, folder: Path, make_picture: Make, backbone: Any
+) -> None:
+    make_picture(1234, (300, 300)).save(folder / "train" / "bee" / "large.png")
+    refused = ask(views=2, max_pixels=50_000)
+    assert [name for name, _ in refused.bad] == ["train/bee/large.png"] * 1
+    again = ask(views=2, max_pixels=50_000)
+    assert again.encoded == {}
+    mended = ask(views=2)
+    assert mended.bad == ()
+    assert mended.encoded["global"] == mended.encoded["patches.clearclip"] == 1
+    features = Cache.open(mended.path).feature_set()
+    assert features.ok.all()
+    row = features.listing.ids.index("train/bee/large.png")
+    assert features.rows("global", np.array([row])).any()
+    assert ask(views=2).encoded == {}
+
+
+@pytest.mark.usefixtures("bad_folder")
+def test_unreadable_images_of_earlier_passes_count(
+    ask: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan, "shard_rows_for", lambda *_: 1)
+    monkeypatch.setattr(passes, "BAD_COUNT", 2)
+    for _ in range(3):
+        with pytest.raises(SourceError, match="--allow-bad"):
+            ask(patches="none")
+    ask(patches="none", allow_bad=True)
+    assert ask(patches="vanilla").complete  # they were agreed to
+
+
+def test_a_pass_that_stored_nothing_fixes_nothing(ask: Any, backbone: Any) -> None:
+    backbone.on_batch = interrupt_at(1)
+    with pytest.raises(KeyboardInterrupt):
+        ask(micro_batch=8)
+    backbone.on_batch = lambda _: None
+    backbone.batches.clear()
+    ask(micro_batch=2)
+    assert set(backbone.batches) == {2}
+    assert ask(micro_batch=2).complete
+
+
+def test_another_root_is_refused_for_every_backbone_of_a_name(
+    ask: Any, folder: Path, tmp_path: Path, backbone: Any
+) -> None:
+    ask()
+    other = tmp_path / "elsewhere" / "zoo"
+    shutil.copytree(folder, other)
+    backbone.key = replace(backbone.key, weights="random-1")
+    with pytest.raises(SourceError, match=r"--moved.*--name"):
+        ask(dataset=f"folder:{other}")
+    assert len(list((tmp_path / "cache" / "zoo").iterdir())) == 1
+    assert ask(dataset=f"folder:{other}", moved=True).complete
+    assert ask(dataset=f"folder:{other}", views=1).complete
+
+
+def test_the_name_of_a_cached_folder_stands_for_it(ask: Any, folder: Path) -> None:
+    first = ask()
+    again = ask(dataset="zoo", patches="vanilla")
+    assert again.path == first.path
+    assert again.encoded == {"patches.vanilla": 22}
+    renamed = ask(name="other")
+    assert ask(dataset="other").path == renamed.path
+    with pytest.raises(UsageError, match="Unknown data set 'zooo'"):
+        ask(dataset="zooo")
+
+
+def test_an_image_that_went_away_is_no_reason_against_other_versions(
+    ask: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask(limit=21)
+    monkeypatch.setattr(run, "environment", lambda _: {"torch": "99.0"})
+    real = read_image
+
+    asked: list[Path] = []
+
+    def refuse_first(path: Path, *arguments: Any, **more: Any) -> Any:
+        asked.append(path)
+        if len(asked) == 1:
+            raise UnreadableImageError("cannot be read: Permission denied")
+        return real(path, *arguments, **more)
+
+    monkeypatch.setattr(recheck, "read_image", refuse_first)
+    assert ask().complete
+    assert len(asked) == 8

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featcache.errors import SourceError
+from featcache.errors import SourceError, UsageError
 from featcache.sources.base import Dataset
 from featcache.sources.files import ImageFile
 from featcache.sources.folder import make_splits, open_folder
@@ -263,3 +263,25 @@ def test_real_folders_with_a_validation_split() -> None:
     data = open_folder(CLOTHING)
     assert len(data.classes) == 10
     assert Counter(s.split for s in data.samples) == {"train": 600, "val": 320, "test": 347}
+
+
+def test_folders_that_link_to_each_other_are_walked_once_each(tmp_path: Path) -> None:
+    photos = touch(tmp_path / "photos", "a/0.jpg", "b/1.jpg", "c/2.jpg")
+    for link, target in (("a/l", "../b"), ("b/l", "../c"), ("c/l", "../b")):
+        (photos / link).symlink_to(target)
+    dataset = open_folder(photos)
+    assert len(dataset.samples) == 7
+    assert said(dataset, "in circles")
+
+
+def test_a_pipe_with_the_name_of_an_image_is_left_out(tmp_path: Path) -> None:
+    photos = touch(tmp_path / "photos", "a/0.jpg", "b/1.jpg")
+    os.mkfifo(photos / "a" / "pipe.jpg")
+    dataset = open_folder(photos)
+    assert {s.id for s in dataset.samples} == {"a/0.jpg", "b/1.jpg"}
+    assert said(dataset, "pipe.jpg")
+
+
+def test_a_home_that_nobody_has_is_a_sentence() -> None:
+    with pytest.raises(UsageError, match="~nobody-here/photos"):
+        open_folder(Path("~nobody-here/photos"))

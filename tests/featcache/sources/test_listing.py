@@ -261,3 +261,17 @@ def test_progress_is_reported_to_the_end(root: Path) -> None:
     told: list[tuple[str, int, int]] = []
     build_listing(open_folder(root), report=lambda *call: told.append(call))
     assert told[-1] == ("hashing images", 12, 12)
+
+
+def test_hashes_of_another_root_are_not_believed(root: Path, tmp_path: Path) -> None:
+    known = tmp_path / "known"
+    for path in root.rglob("*.jpg"):
+        os.utime(path, (1, 1))
+    first = build_listing(open_folder(root), known=known)
+    other = tmp_path / "moved" / root.name
+    shutil.copytree(root, other)
+    victim = next(other.rglob("*.jpg"))
+    victim.write_bytes(victim.read_bytes()[::-1])
+    os.utime(victim, (1, 1))
+    second = build_listing(open_folder(other), first, moved=True, known=known)
+    assert len(second) == len(first) + 1

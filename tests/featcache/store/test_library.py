@@ -7,7 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from featcache.errors import CacheError, CacheNotFoundError, CorruptCacheError, UnknownNameError
+from featcache.errors import (
+    CacheError,
+    CacheNotFoundError,
+    CorruptCacheError,
+    UnknownNameError,
+    UsageError,
+)
 from featcache.store.cache import Cache
 from featcache.store.library import cache_root, caches, find_cache, find_summaries, remove
 from featcache.types import FeatureKey, TextBank
@@ -85,7 +91,7 @@ def test_a_damaged_cache_is_listed_and_stays_out_of_the_way(
     (broken.path / "manifest.jsonl").write_bytes(b"noise\n")
     found = caches(tmp_path)
     assert [s.dataset for s in found] == ["moths", "pets"]
-    assert found[1].finished_text == "damaged"
+    assert found[1].finished_text == "unreadable"
     assert "manifest.jsonl" in found[1].problem
     assert find_cache(tmp_path).dataset == "moths"
     with pytest.raises(CorruptCacheError):
@@ -129,3 +135,28 @@ def test_remove_refuses_what_is_not_a_cache_of_this_root(tmp_path: Path, cache: 
     with cache.lock(), pytest.raises(CacheError, match="is writing"):
         remove(root, cache.path)
     assert np.asarray(Cache.open(cache.path).covered("global")).sum() == 10
+
+
+def test_a_home_that_nobody_has_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match="~nobody-here/c"):
+        cache_root(Path("~nobody-here/c"))
+    monkeypatch.setenv("FEATCACHE_HOME", "~nobody-here/d")
+    with pytest.raises(UsageError, match="~nobody-here/d"):
+        cache_root(None)
+
+
+def test_a_file_in_the_place_of_the_root_is_named(tmp_path: Path, key: FeatureKey) -> None:
+    (tmp_path / "file").touch()
+    for root in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(CacheError, match=r"is a file.*--cache"):
+            Cache.create(root, "pets", "tiny", key)
+
+
+def test_a_cache_of_a_later_format_is_not_called_damaged(
+    tmp_path: Path, key: FeatureKey, listing: Make
+) -> None:
+    later = finish(tmp_path, "moths", "tiny", key, listing).path / "key.json"
+    later.write_text(later.read_text().replace('"format": 1', '"format": 9'))
+    (found,) = caches(tmp_path)
+    assert found.finished_text == "unreadable"
+    assert "format 9" in found.problem

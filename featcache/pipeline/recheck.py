@@ -1,0 +1,77 @@
+"""Images that an earlier pass has dealt with, looked at again.
+
+Those it could not read may be readable now (mended, allowed to be larger, given permissions); those
+it stored tell whether this environment gives the same numbers.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+
+import numpy as np
+from jaxtyping import Float16
+
+from featcache.pipeline.decode import UnreadableImageError, in_order, quiet_pillow, read_image
+from featcache.pipeline.encode import Encoder, Lane
+from featcache.pipeline.passes import Source
+from featcache.pipeline.views import Preprocess, central_view
+
+
+def readable_now(
+    rows: Sequence[int],
+    sources: Mapping[int, Source],
+    preprocess: Preprocess,
+    *,
+    threads: int,
+    max_pixels: int,
+    report: Callable[[str, int, int], None],
+) -> frozenset[int]:
+    """Return those of the rows whose image can be read by now.
+
+    Args:
+        rows: Whose image could not be read before; each has a source.
+        sources: Row -> its file.
+        preprocess: What the picture has to go through.
+        threads: That decode.
+        max_pixels: Largest picture to decode.
+        report: Told how many were tried.
+    """
+
+    def is_readable(row: int) -> bool:
+        source = sources[row]
+        try:
+            central_view(read_image(source.path, source.sha256, max_pixels=max_pixels), preprocess)
+        except UnreadableImageError:
+            return False
+        return True
+
+    found = set()
+    tried = in_order(rows, is_readable, threads=threads, ahead=threads)
+    with quiet_pillow(), closing(tried):
+        for done, (row, good) in enumerate(zip(rows, tried, strict=True), start=1):
+            if good:
+                found.add(row)
+            report("trying unreadable images again", done, len(rows))
+    return frozenset(found)
+
+
+def encode_again(
+    rows: Sequence[int], sources: Mapping[int, Source], encoder: Encoder, *, max_pixels: int
+) -> tuple[list[int], Float16[np.ndarray, "r d"]]:
+    """Encode stored images a second time.
+
+    Returns:
+        The rows whose image could be read, and their global features.
+    """
+    preprocess = Preprocess.of(encoder.backbone)
+    pictures = {}
+    for row in rows:
+        source = sources[row]
+        try:
+            image = read_image(source.path, source.sha256, max_pixels=max_pixels)
+            pictures[row] = central_view(image, preprocess)
+        except UnreadableImageError:
+            continue  # what is gone since cannot be compared
+    lane = Lane(encoder, np.array(list(pictures), dtype=np.int64))
+    for row, picture in pictures.items():
+        lane.add(row, [picture])
+    return list(pictures), lane.end()["global"]
