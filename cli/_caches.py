@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli import _ui as ui
-from cli._ui import CacheDir, Json, Quiet
+from cli._ui import CacheDir, Json, OfKey, Quiet
 
 if TYPE_CHECKING:
     from featcache.store.verify import VerifyReport
@@ -63,6 +63,7 @@ def list_caches(cache: CacheDir = None, json_: Json = False) -> None:
 def info(
     dataset: OfDataset = None,
     backbone: OfBackbone = None,
+    key: OfKey = None,
     cache: CacheDir = None,
     json_: Json = False,
 ) -> None:
@@ -75,10 +76,10 @@ def info(
     from featcache.store.cache import Cache
     from featcache.store.library import cache_root, find_summaries
 
-    found = find_summaries(cache_root(cache), dataset, backbone)[0]
+    found = find_summaries(cache_root(cache), dataset, backbone, key)[0]
     opened = Cache.open(found.path)
     listing, settings, bad = opened.listing(), opened.pass_settings(), opened.bad_rows()
-    key = asdict(opened.key)
+    fixed = asdict(opened.key)
     splits = {} if listing is None else {name: len(rows) for name, rows in listing.splits.items()}
     names = () if listing is None else listing.classes
     ids = {} if listing is None else {listing.ids[row]: reason for row, reason in bad.items()}
@@ -86,7 +87,7 @@ def info(
         ui.emit_json(
             {
                 **found.to_json(),
-                "feature_key": key,
+                "feature_key": fixed,
                 "splits": splits,
                 "classes": list(names),
                 "root": "" if listing is None else listing.root,
@@ -96,7 +97,7 @@ def info(
         )
         return
     rows = [("path", str(found.path)), ("finished", found.finished_text)]
-    rows += [(name, str(value)) for name, value in key.items()]
+    rows += [(name, str(value)) for name, value in fixed.items()]
     if listing is not None:
         rows += [("images from", listing.root or "(imported)"), ("classes", ui.some(names))]
         rows += [("splits", ", ".join(f"{name} {count}" for name, count in splits.items()))]
@@ -112,6 +113,7 @@ def info(
 def verify(
     dataset: OfDataset = None,
     backbone: OfBackbone = None,
+    key: OfKey = None,
     full: Annotated[bool, typer.Option("--full", help="sha256 instead of crc32.")] = False,
     cache: CacheDir = None,
     quiet: Quiet = False,
@@ -126,7 +128,7 @@ def verify(
 
     reports = []
     with ui.live(quiet) as line:
-        for found in find_summaries(cache_root(cache), dataset, backbone):
+        for found in find_summaries(cache_root(cache), dataset, backbone, key):
             reports.append(check(found.path, full=full, report=line.counter()))
     for report in reports:
         _emit_report(report, json_)
@@ -137,6 +139,7 @@ def verify(
 def repair(
     dataset: OfDataset = None,
     backbone: OfBackbone = None,
+    key: OfKey = None,
     cache: CacheDir = None,
     quiet: Quiet = False,
     json_: Json = False,
@@ -150,7 +153,7 @@ def repair(
 
     sound = True
     with ui.live(quiet) as line:
-        for found in find_summaries(cache_root(cache), dataset, backbone):
+        for found in find_summaries(cache_root(cache), dataset, backbone, key):
             report = mend(found.path, report=line.counter())
             sound &= report.is_sound
             _emit_report(report, json_)
@@ -165,11 +168,12 @@ def repair(
 def rm(
     dataset: Annotated[str, typer.Argument(help="Data set whose cache goes.")],
     backbone: OfBackbone = None,
+    key: OfKey = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     cache: CacheDir = None,
     json_: Json = False,
 ) -> None:
-    """Remove a cache; the images and the results stay.
+    """Remove one cache; the images and the results stay.
 
     Example: featcache rm trashnet --backbone tiny --yes
     """
@@ -177,16 +181,21 @@ def rm(
     from featcache.store.library import cache_root, find_summaries, remove
 
     root = cache_root(cache)
-    for found in find_summaries(root, dataset, backbone):
-        what = f"{found.dataset}, {found.backbone}, {ui.human_bytes(found.bytes)}: {found.path}"
-        if not yes and not ui.can_ask():
-            raise UsageError(f"Nobody is there to agree to removing {what}. Add --yes.")
-        if yes or typer.confirm(f"Remove {what}?", err=True):
-            freed = remove(root, found.path)
-            if json_:
-                ui.emit_json({"removed": str(found.path), "bytes": freed})
-            else:
-                ui.emit(f"Removed {what}")
+    fitting = find_summaries(root, dataset, backbone, key)
+    if len(fitting) > 1:
+        which = ", ".join(f"{f.digest} ({f.backbone}, {f.finished_text})" for f in fitting)
+        raise UsageError(f"{len(fitting)} caches of '{dataset}' fit: {which}. Add --key of one.")
+    (found,) = fitting
+    what = f"{found.dataset}, {found.backbone}, {ui.human_bytes(found.bytes)}: {found.path}"
+    if not yes and not ui.can_ask():
+        raise UsageError(f"Nobody is there to agree to removing {what}. Add --yes.")
+    if not yes and not typer.confirm(f"Remove {what}?", err=True):
+        raise typer.Exit(1)
+    freed = remove(root, found.path)
+    if json_:
+        ui.emit_json({"removed": str(found.path), "bytes": freed})
+    else:
+        ui.emit(f"Removed {what}")
 
 
 def _emit_report(report: "VerifyReport", json_: bool) -> None:

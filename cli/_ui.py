@@ -24,9 +24,16 @@ from featcache.errors import FeatcacheError, UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
+# Threads of torch that spin while they wait take the core from whoever else works here: on a busy
+# machine small products then run ten times slower. OpenMP reads this when torch is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 CacheDir = Annotated[
     Path | None,
     typer.Option("--cache", help="Cache folder; else $FEATCACHE_HOME, else your cache folder."),
+]
+OfKey = Annotated[
+    str | None, typer.Option("--key", help="First digits of the cache's key, as `ls` shows it.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes.")]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli import _ui as ui
-from cli._ui import CacheDir, Json, Quiet
+from cli._ui import CacheDir, Json, OfKey, Quiet
 
 if TYPE_CHECKING:
     from heads.results.record import Result
@@ -30,6 +30,7 @@ def train(
         str | None, typer.Option(help="Data set; the cache finished last where not given.")
     ] = None,
     backbone: Annotated[str | None, typer.Option(help="Backbone of the cache.")] = None,
+    key: OfKey = None,
     seeds: Annotated[int, typer.Option(min=1, max=1000, help="N draws: seeds 1..N.")] = 3,
     split: Annotated[str, typer.Option(help="The test split to evaluate.")] = "test",
     selection: Annotated[
@@ -68,7 +69,7 @@ def train(
     from heads.protocols import few_shot
     from heads.results.store import check_writable, runs_root, save
 
-    opened = find_cache(cache_root(cache), dataset, backbone)
+    opened = find_cache(cache_root(cache), dataset, backbone, key)
     check_writable(runs_root(runs))
     with ui.live(quiet) as line:
         if dataset is None or backbone is None:

@@ -188,7 +188,7 @@ class FeatureSet:
         if missing:
             raise MissingComponentError(
                 f"Component '{component}' of {self.path} lacks {missing} of {len(rows)} rows that "
-                f"are needed. The same `featcache extract` command encodes just those."
+                f"are needed. The same `featcache extract` command, without --limit, encodes those."
             )
         return reader.take(rows)
 

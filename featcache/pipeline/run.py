@@ -153,7 +153,8 @@ class _Extraction:
             asks,
             self._micro_batch(backbone, settings),
         )
-        self._say(plan.sentence())
+        for note in (_listed(listing), *listing.notes):
+            self._say(note)
         admit(plan, path, yes=True, confirm=None)
         self._seconds["forecast"] = plan.seconds
         return Summary(
@@ -186,7 +187,7 @@ class _Extraction:
                 report=self._report,
             )
             cache.put_listing(listing)
-        for note in listing.notes:
+        for note in (_listed(listing), *listing.notes):
             self._say(note)
         settings = _settings(cache)
         backbone = self._as_before(backbone, settings)
@@ -375,6 +376,13 @@ class _Extraction:
         start = time.perf_counter()
         yield
         self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+def _listed(listing: Listing) -> str:
+    """Say what was found, so that a wrong folder is noticed before the pass."""
+    few = ", ".join(listing.classes[:5]) + (", ..." if len(listing.classes) > 5 else "")
+    splits = ", ".join(f"{name} {len(rows)}" for name, rows in listing.splits.items())
+    return f"{listing.dataset}: {splits}; classes ({len(listing.classes)}): {few}."
 
 
 def _settings(cache: Cache) -> PassSettings | None:

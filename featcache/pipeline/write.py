@@ -16,8 +16,8 @@ from featcache.keys import ComponentKey
 TARGET_BYTES = 128 * 2**20
 """Size of a shard that is worth a file of its own."""
 
-TARGET_GFLOPS = {"cpu": 12_000.0, "cuda": 1_200_000.0, "mps": 60_000.0}
-"""Work in a shard by kind of device, about a minute: what an interruption can cost."""
+TARGET_GFLOPS = {"cpu": 1_500.0, "cuda": 600_000.0, "mps": 20_000.0}
+"""Work in a shard by kind of device, some ten seconds: what an interruption can cost."""
 
 AHEAD = 2
 """Shards that may wait for the disk."""

@@ -136,6 +136,13 @@ def _group(root: Path, found: FoundImages) -> tuple[Grouped, list[str]]:
     if deep.intersection(named) or len(named) == len(folders):
         have = ", ".join(f"{folder}/" for folder in named)
         raise SourceError(f"{root} has {have} but no train folder with class folders; {LAYOUT}.")
+    inner = [i.folders for i in found.images if len(i.folders) > 2]
+    above = sorted({f[0] for f in inner if SPLIT_NAMES.get(f[1].lower()) == "train"})
+    if above:
+        raise SourceError(
+            f"{root} holds data sets of their own: {', '.join(above[:4])} with a train folder "
+            f"inside. Name one of them: folder:{root / above[0]}."
+        )
     return _by_class(found.images, root)
 
 

@@ -127,20 +127,23 @@ def summarise(cache: Cache) -> CacheSummary:
     )
 
 
-def find_cache(root: Path, dataset: str | None = None, backbone: str | None = None) -> Cache:
+def find_cache(
+    root: Path, dataset: str | None = None, backbone: str | None = None, key: str | None = None
+) -> Cache:
     """Open the cache that was finished last among those that fit.
 
     Args:
         root: Folder of all caches.
         dataset: Name of a data set; None fits all.
         backbone: Name of a backbone; None fits all.
+        key: First digits of the key's digest; None fits all.
 
     Raises:
         CacheNotFoundError: If there is none, or none that was finished.
-        UnknownNameError: If no cache has that data set or backbone.
+        UnknownNameError: If no cache has that data set, backbone or key.
         CorruptCacheError: If the only one that fits is damaged.
     """
-    best = find_summaries(root, dataset, backbone)[0]
+    best = find_summaries(root, dataset, backbone, key)[0]
     if best.problem or best.finished is not None:
         return Cache.open(best.path)  # or raises what is the matter
     raise CacheNotFoundError(
@@ -151,13 +154,13 @@ def find_cache(root: Path, dataset: str | None = None, backbone: str | None = No
 
 
 def find_summaries(
-    root: Path, dataset: str | None = None, backbone: str | None = None
+    root: Path, dataset: str | None = None, backbone: str | None = None, key: str | None = None
 ) -> list[CacheSummary]:
     """Summarise the caches that fit, damaged and unfinished ones too, in the order of `caches`.
 
     Raises:
         CacheNotFoundError: If there are no caches at all.
-        UnknownNameError: If no cache has that data set or backbone.
+        UnknownNameError: If no cache has that data set, backbone or key.
     """
     everything = caches(root)
     if not everything:
@@ -166,7 +169,14 @@ def find_summaries(
             f"--dataset {dataset or 'fieldguide'} --backbone {backbone or 'tiny'}"
         )
     fitting = _named(everything, "cached data set", "dataset", dataset)
-    return _named(fitting, "cached backbone", "backbone", backbone)
+    fitting = _named(fitting, "cached backbone", "backbone", backbone)
+    if key is None:
+        return fitting
+    keyed = [s for s in fitting if s.digest.startswith(key.lower())]
+    if not keyed:
+        known = {s.digest for s in fitting}
+        raise UnknownNameError("key of a cache", key, known, "`featcache ls` shows the keys.")
+    return keyed
 
 
 def image_roots(root: Path, dataset: str) -> list[str]:

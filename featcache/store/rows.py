@@ -14,13 +14,15 @@ from jaxtyping import Bool, Int64, Shaped
 
 from featcache.errors import CorruptCacheError, MissingComponentError
 from featcache.store.lines import ShardLine
-from featcache.store.shard import map_shard
+from featcache.store.shard import check_bytes, map_shard
 
 if TYPE_CHECKING:
     import torch
 
 MAPS = 64
 """Shards of a component that stay mapped: each holds a file descriptor, of which there are few."""
+UNCHECKED = ("patches", "view_patches", "crops")
+"""Kinds too large to read a whole shard for a few rows; `verify` checks those."""
 BUFFER = 1 << 19
 """Bytes on the way from a shard to rows that are not next to each other."""
 
@@ -44,6 +46,7 @@ class ShardRows:
         self.dtype = np.dtype(lines[0].facts.dtype)
         self._folder, self._lines = folder, tuple(lines)
         self._maps: OrderedDict[int, Shaped[np.ndarray, ...]] = OrderedDict()
+        self._checked: set[int] = set()
         self._shard = np.full(n, -1, dtype=np.int32)
         self._position = np.zeros(n, dtype=np.int64)
         self._bad = np.zeros(n, dtype=bool)
@@ -106,7 +109,11 @@ class ShardRows:
             self._maps.move_to_end(number)
             return self._maps[number]
         line = self._lines[number]
-        self._maps[number] = map_shard(self._folder / line.file, line.facts)
+        path = self._folder / line.file
+        if number not in self._checked and not self._folder.name.startswith(UNCHECKED):
+            check_bytes(path, line.facts)
+            self._checked.add(number)
+        self._maps[number] = map_shard(path, line.facts)
         if len(self._maps) > MAPS:
             self._maps.popitem(last=False)
         return self._maps[number]

@@ -130,6 +130,27 @@ def check_size(path: Path, facts: ShardFacts) -> None:
         )
 
 
+def check_bytes(path: Path, facts: ShardFacts, *, full: bool = False) -> None:
+    """Read a whole shard and compare it with what was recorded: crc32, or sha256 too if `full`.
+
+    Raises:
+        CorruptCacheError: If it is not what was written, or cannot be read.
+    """
+    check_size(path, facts)
+    try:
+        crc32, sha256 = checksums(path, sha256=full)
+    except OSError as error:
+        raise CorruptCacheError(
+            f"{path} cannot be read ({error.strerror}). Make it readable and try again."
+        ) from error
+    wrong = "crc32" if crc32 != facts.crc32 else "sha256"
+    if crc32 != facts.crc32 or (full and sha256 != facts.sha256):
+        raise CorruptCacheError(
+            f"{path} is not what was written (its {wrong} differs). Run `featcache repair`, "
+            f"then the same `featcache extract` command, which encodes just these rows again."
+        )
+
+
 def checksums(path: Path, *, sha256: bool) -> tuple[int, str]:
     """Read a whole file and return its crc32 and, where asked for, its sha256 (else empty)."""
     crc, sha = 0, hashlib.sha256()

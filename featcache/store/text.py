@@ -15,7 +15,7 @@ import numpy as np
 from featcache.errors import CorruptCacheError
 from featcache.store.files import canonical, make_folder, write_atomically
 from featcache.store.lines import TEXT_ROWS, TEXT_STRINGS, TextLine
-from featcache.store.shard import map_shard, write_shard
+from featcache.store.shard import check_bytes, map_shard, write_shard
 
 if TYPE_CHECKING:
     import featcache.types
@@ -69,6 +69,7 @@ def read_text(folder: Path, line: TextLine) -> "featcache.types.TextBank":
     from featcache.types import TextBank
 
     data = read_strings(folder, line)
+    check_bytes(folder / TEXT_ROWS, line.facts)
     rows = torch.from_numpy(np.array(map_shard(folder / TEXT_ROWS, line.facts)))
     c, t, m = len(data["classes"]), len(data["templates"]), len(data["descriptions"])
     d = rows.shape[1]

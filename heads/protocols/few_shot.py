@@ -93,6 +93,8 @@ def train(
             if len(draws) == 1
             else f"Some seeds give the same draw; counted once each (seeds {kept})."
         )
+    if feature_set.listing.draws == "stored":
+        notes.append(_stored(feature_set, next(iter(draws.values()))))
     extra = {"class_weights": _named(class_weights)} if class_weights is not None else {}
     description = Run(
         method=method,
@@ -148,6 +150,14 @@ def _draws(
             seen.add(support)
             draws[seed] = drawn
     return draws
+
+
+def _stored(features: FeatureSet, draw: Draw) -> str:
+    """Say which of the sets that came with the data the shots are."""
+    splits, chosen = features.listing.splits, set(draw.train_rows.tolist())
+    name = next(n for n in splits if n.startswith("train") and chosen <= set(splits[n].tolist()))
+    most = int(np.bincount(features.labels[draw.train_rows]).max())
+    return f"Shots came with the data: the first {most} a class of '{name}', whatever the seed."
 
 
 def _labelled_val(features: FeatureSet) -> RowIndex:

@@ -107,7 +107,10 @@ def compare(
         except FeatcacheError as error:
             problems.append(str(error))
             kept.append(result)
-    return Comparison(groups=tuple(group(kept)), problems=tuple(problems))
+    groups = group(kept)
+    if shots is not None:  # zero-shot alone is no answer to a question about shots
+        groups = [g for g in groups if g.shots in shots]
+    return Comparison(groups=tuple(groups), problems=tuple(problems))
 
 
 def newest(results: Iterable[Result]) -> list[Result]:

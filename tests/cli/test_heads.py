@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from heads.results.record import Result
@@ -47,6 +48,42 @@ def test_short_classes_are_taken_and_said(heads: Run, home: Path) -> None:
     assert taken.code == 0
     assert "rust" in taken.err
     assert heads("train", "tip-adapter", "--shots", "16", "--strict-shots").code == 1
+
+
+def test_compare_shows_no_shots_that_were_not_trained(heads: Run, home: Path) -> None:
+    heads("train", "zero-shot", "--quiet")
+    answer = heads("compare", "--shots", "7")
+    assert answer.code == 1
+    assert answer.out == ""
+
+
+def test_stored_draws_are_named(heads: Run, featcache: Run, empty_home: Path) -> None:
+    rows = np.random.default_rng(0).normal(size=(24, 8)).astype(np.float32)
+    labels = np.arange(24) % 3
+    empty_home.mkdir()
+    np.savez(
+        empty_home / "f.npz", train8_features=rows, train8_labels=labels,
+        test_features=rows, test_labels=labels, classnames=np.array(["a", "b", "c"]),
+    )  # fmt: skip
+    featcache("import", "npz", str(empty_home / "f.npz"), "--name", "mine", "--backbone", "B")
+    answer = heads("train", "linear-probe", "--shots", "5", "--json")
+    assert answer.code == 0, answer.err
+    assert "first 5 a class of 'train@8'" in answer.err
+    assert any("train@8" in note for note in json.loads(answer.out)["notes"])
+
+
+def test_a_damaged_cache_is_not_trained_on(
+    heads: Run, featcache: Run, empty_home: Path, photos: Path
+) -> None:
+    command = ("extract", "--backbone", "tiny", "--weights", "random", "--quiet", "--json")
+    made = featcache(*command, "--dataset", f"folder:{photos}")
+    shard = next((Path(json.loads(made.out)["path"]) / "global").glob("*.h5"))
+    whole = bytearray(shard.read_bytes())
+    whole[-1] ^= 1
+    shard.write_bytes(whole)
+    answer = heads("train", "zero-shot", "--quiet")
+    assert answer.code == 1
+    assert "featcache repair" in answer.err
 
 
 def test_list_names_every_method(heads: Run) -> None:

@@ -285,3 +285,10 @@ def test_a_pipe_with_the_name_of_an_image_is_left_out(tmp_path: Path) -> None:
 def test_a_home_that_nobody_has_is_a_sentence() -> None:
     with pytest.raises(UsageError, match="~nobody-here/photos"):
         open_folder(Path("~nobody-here/photos"))
+
+
+def test_a_folder_of_data_sets_is_no_data_set(tmp_path: Path) -> None:
+    per_class(tmp_path, "pets/train/cat", 2)
+    per_class(tmp_path, "cars/mini", 2)
+    with pytest.raises(SourceError, match=r"pets with a train folder.*folder:.*pets"):
+        open_folder(tmp_path)
