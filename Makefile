@@ -3,8 +3,6 @@ SHELL := bash
 .DEFAULT_GOAL := help
 VENV ?= .venv
 BIN := $(VENV)/bin
-# Waiting threads that spin take the core from the one that works.
-export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: help install install-dev demo test lint bench clean
 

@@ -24,9 +24,10 @@ from featcache.errors import FeatcacheError, UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
-# Threads of torch that spin while they wait take the core from whoever else works here: on a busy
-# machine small products then run ten times slower. OpenMP reads this when torch is loaded.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# How long a waiting thread of torch spins before it sleeps; read when torch is loaded. The default
+# (300,000) takes the core from whoever else works here, none at all doubles the time on a quiet
+# machine: docs/decisions/waiting-threads.md.
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 CacheDir = Annotated[
     Path | None,
