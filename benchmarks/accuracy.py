@@ -1,6 +1,6 @@
 """Top-1 of every method with intervals: on the drawn worlds, and on imported CLIP features.
 
-Example: python benchmarks/accuracy.py --features ../shared/data/features
+Example: python benchmarks/accuracy.py --features features
 
 Prints the tables of docs/benchmarks.md in Markdown. Runs and caches go to --home, so that asking
 again trains anew but encodes nothing.

@@ -206,9 +206,14 @@ class TaskBuilder:
         return f"Add it with: {command} {flag} {need.at_least or count}{recipe}"
 
     def _unmet(self, support: RoleRows) -> Iterable[str]:
+        if self.features.key.image_size == 0:  # imported: nobody can add any
+            return
         for need in sorted(self.needs, key=lambda n: (n.kind, n.recipe or "")):
             if need.role == "support" and need.optional and support.get(need.kind) is None:
-                yield f"No {need.kind} of all support images are cached; trained without them."
+                yield (
+                    f"Trained without {need.kind}: they are not cached for every support image. "
+                    f"{self._cure(need)}"
+                )
 
     def _check_disjoint(self, roles: Mapping[str, RowIndex]) -> None:
         ids = {

@@ -124,7 +124,9 @@ def test_views_are_used_where_they_cover_the_support(world: World) -> None:
     features.components["views.rrc50-3"].covered[2] = False  # type: ignore[attr-defined]
     task = build(builder(features, GLOBAL | {need}))
     assert task.view.support.get("views") is None
-    assert task.notes == ("No views of all support images are cached; trained without them.",)
+    (note,) = task.notes
+    assert note.startswith("Trained without views: they are not cached for every support image.")
+    assert "--views 10" in note
 
 
 @pytest.mark.parametrize(
