@@ -9,7 +9,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from featcache.errors import MissingComponentError
-from heads.core.contract import RoleRows, TaskView, Tensors
+from heads.core.contract import Need, RoleRows, TaskView, Tensors
+
+SHOTS_WITH_VIEWS: frozenset[Need] = frozenset(
+    {
+        Need(role="query"),
+        Need(role="support"),
+        Need(role="support", kind="views", recipe="rrc50", optional=True),
+    }
+)
+"""What a method reads that represents a shot by `mean_of_views`."""
 
 
 def is_class(labels: Int64[Tensor, " n"], classes: int) -> Bool[Tensor, "n c"]:

@@ -34,6 +34,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from heads.core.algebra import (
+    SHOTS_WITH_VIEWS,
     cosine_logits,
     cross_entropy,
     is_class,
@@ -100,13 +101,7 @@ post_grid = Grid({"alpha": [0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0]})
 
 def needs(config: Config) -> frozenset[Need]:
     """Support rows; their augmented views where there are any."""
-    return frozenset(
-        {
-            Need(role="query"),
-            Need(role="support"),
-            Need(role="support", kind="views", recipe="rrc50", optional=True),
-        }
-    )
+    return SHOTS_WITH_VIEWS
 
 
 def steps(sizes: Sizes, config: Config) -> int:

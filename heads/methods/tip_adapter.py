@@ -20,7 +20,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from heads.core.algebra import mean_of_views, sum_by_label, text_tensors, zero_shot_logits
+from heads.core.algebra import (
+    SHOTS_WITH_VIEWS,
+    mean_of_views,
+    sum_by_label,
+    text_tensors,
+    zero_shot_logits,
+)
 from heads.core.contract import Grid, Need, Stage, TaskView, Tensors, number
 
 name = "tip-adapter"
@@ -58,13 +64,7 @@ post_grid = Grid(
 
 def needs(config: Config) -> frozenset[Need]:
     """Support rows; their augmented views where there are any."""
-    return frozenset(
-        {
-            Need(role="query"),
-            Need(role="support"),
-            Need(role="support", kind="views", recipe="rrc50", optional=True),
-        }
-    )
+    return SHOTS_WITH_VIEWS
 
 
 def stages(config: Config) -> tuple[Stage, ...]:

@@ -25,6 +25,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from heads.core.algebra import (
+    SHOTS_WITH_VIEWS,
     cross_entropy,
     mean_of_views,
     sum_by_label,
@@ -76,13 +77,7 @@ post_grid = Grid(
 
 def needs(config: Config) -> frozenset[Need]:
     """Support rows; their augmented views where there are any."""
-    return frozenset(
-        {
-            Need(role="query"),
-            Need(role="support"),
-            Need(role="support", kind="views", recipe="rrc50", optional=True),
-        }
-    )
+    return SHOTS_WITH_VIEWS
 
 
 def steps(sizes: Sizes, config: Config) -> int:
