@@ -19,6 +19,9 @@ from featcache.errors import UnknownNameError, UsageError
 NUMERICS = 1
 """Raised when our own code changes the numbers that a pass writes."""
 
+_NATURAL = {"boxes": "int32"}
+"""Kind -> type of its values where that is not float16."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeatureKey:
@@ -48,7 +51,7 @@ class ComponentKey:
     """One kind of tensor in a cache: its recipe, not its rows."""
 
     kind: str
-    """global, views, crops, patches, view_patches or text."""
+    """global, views, crops, boxes (of crops), patches, view_patches or text."""
     recipe: str = ""
     """The augmentation or the text digest: rrc50, cdfsl, ...; empty for global and patches."""
     count: int = 0
@@ -57,7 +60,13 @@ class ComponentKey:
     """Patch variant: clearclip, vanilla, maskclip; empty elsewhere."""
     seed: int = 0
     """Seed of the augmentation; 0 is the default stream."""
-    dtype: str = "float16"
+    dtype: str = ""
+    """float16 unless given; int32 for boxes. int8 has a scale behind each token."""
+
+    def __post_init__(self) -> None:
+        """Fill in the type that the kind has by nature."""
+        if not self.dtype:
+            object.__setattr__(self, "dtype", _NATURAL.get(self.kind, "float16"))
 
     @property
     def folder(self) -> str:
@@ -65,7 +74,8 @@ class ComponentKey:
         parts = [self.kind, *(p for p in (self.variant, self.recipe) if p)]
         name = ".".join(parts) + (f"-{self.count}" if self.count else "")
         name += f"@{self.seed}" if self.seed else ""
-        return name if self.dtype == "float16" else f"{name}.{self.dtype}"
+        natural = self.dtype == _NATURAL.get(self.kind, "float16")
+        return name if natural else f"{name}.{self.dtype}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +128,7 @@ def parse_component(folder: str) -> ComponentKey:
         UsageError: If the name is none that `ComponentKey.folder` could have written.
     """
     pattern = (
-        r"(?P<kind>global|views|crops|patches|view_patches|text)(?P<mid>(?:\.[a-z0-9]+)*?)"
+        r"(?P<kind>global|views|crops|boxes|patches|view_patches|text)(?P<mid>(?:\.[a-z0-9]+)*?)"
         r"(?:-(?P<count>[1-9][0-9]{0,5}))?(?:@(?P<seed>[0-9]{1,18}))?(?:\.(?P<dtype>float32|int8))?"
     )
     match = re.fullmatch(pattern, folder)
@@ -135,7 +145,7 @@ def parse_component(folder: str) -> ComponentKey:
         count=int(match["count"] or 0),
         variant=variant,
         seed=int(match["seed"] or 0),
-        dtype=match["dtype"] or "float16",
+        dtype=match["dtype"] or "",
     )
 
 
