@@ -6,7 +6,6 @@ TextBank       embedded class names, templates and descriptions
 Keys and listing stand in `featcache.keys` and can be had from here too.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +13,10 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float16, Float32, Int64
+from jaxtyping import Bool, Float, Float16, Float32, Int32, Int64
 from torch import Tensor
 
-from featcache.errors import CacheError, MissingComponentError, UnknownNameError
+from featcache.errors import CacheError, MissingComponentError, UnknownNameError, UsageError
 from featcache.keys import NUMERICS, ComponentKey, FeatureKey, Listing, parse_component
 
 __all__ = [
@@ -41,15 +40,23 @@ TEXT_KINDS = ("name", "template", "description")
 class RowReader(Protocol):
     """Rows of one component, as stored."""
 
-    shape: tuple[int, ...]
-    """Of one row: (d,), (v, d), (p, d)."""
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one row: (d,), (v, d), (p, d)."""
+        ...
 
     def present(self) -> Bool[np.ndarray, " n"]:
         """Tell for every row of the listing whether this component holds it."""
         ...
 
-    def take(self, rows: Int64[np.ndarray, " r"]) -> Float16[Tensor, "r ..."]:
-        """Gather rows, raw, in the order asked for; the caller made sure that they are present."""
+    def take(
+        self, rows: Int64[np.ndarray, " r"]
+    ) -> Float16[Tensor, "r ..."] | Int32[Tensor, "r ..."]:
+        """Gather rows, raw, in the order asked for; int32 for boxes.
+
+        Raises:
+            MissingComponentError: If one of them is not there.
+        """
         ...
 
 
@@ -96,6 +103,13 @@ class TextBank:
     def raw_anchors(self, text: str | None = None) -> Float32[Tensor, "c d"]:
         """Return the un-normalised mean a class, as TaskRes and CLAP start from."""
         return self._mean_by(*self._ragged(text))
+
+    def texts(
+        self, text: str | None = None
+    ) -> tuple[Float32[Tensor, "m d"], Int64[Tensor, " m"]]:
+        """Return every single text as a unit vector, and the class that each belongs to."""
+        rows, owner = self._ragged(text)
+        return torch.nn.functional.normalize(rows, dim=-1), owner
 
     def _per_class(self, text: str) -> Float32[Tensor, "c t d"] | None:
         if text == "name":
@@ -158,20 +172,26 @@ class FeatureSet:
         usable: Int64[np.ndarray, " r"] = rows[self.ok[rows]]
         return usable
 
-    def find(self, kind: str, recipe: str | None = None, at_least: int = 0) -> str | None:
-        """Name the component of a kind (and recipe) with the fewest sufficient views, or None."""
+    def fitting(self, kind: str, recipe: str | None = None, at_least: int = 0) -> list[str]:
+        """Name the components of a kind, and of a recipe or variant; which rows they have is open.
+
+        Rows in float16 come before rows in int8, then fewer views before more, as long as they
+        are enough.
+        """
         hits = []
         for name, reader in self.components.items():
-            head, _, rest = name.partition(".")
-            if head != kind or (recipe and recipe not in re.split(r"[.@-]", rest)):
+            key = parse_component(name)
+            if key.kind != kind or (recipe and recipe not in (key.variant, key.recipe)):
                 continue
             count = reader.shape[0] if len(reader.shape) > 1 else 0
             if count >= at_least:
-                hits.append((count, name))
-        return min(hits)[1] if hits else None
+                hits.append((key.dtype == "int8", count, name))
+        return [name for *_, name in sorted(hits)]
 
-    def rows(self, component: str, rows: Int64[np.ndarray, " r"]) -> Float16[Tensor, "r ..."]:
-        """Gather raw fp16 rows of one component.
+    def rows(
+        self, component: str, rows: Int64[np.ndarray, " r"]
+    ) -> Float16[Tensor, "r ..."] | Int32[Tensor, "r ..."]:
+        """Gather raw rows of one component: fp16, int32 for boxes.
 
         Raises:
             MissingComponentError: If the cache has no such component or not all of these rows.
@@ -184,21 +204,29 @@ class FeatureSet:
                 f"{self.backbone}` with the flag that adds it."
             )
         reader = self.components[component]
-        missing = int((~reader.present()[rows]).sum())
-        if missing:
+        try:
+            return reader.take(rows)
+        except MissingComponentError as error:
+            missing = int((~reader.present()[rows]).sum())
             raise MissingComponentError(
                 f"Component '{component}' of {self.path} lacks {missing} of {len(rows)} rows that "
                 f"are needed. The same `featcache extract` command, without --limit, encodes those."
-            )
-        return reader.take(rows)
+            ) from error
 
     def unit(self, component: str, rows: Int64[np.ndarray, " r"]) -> Float32[Tensor, "r ..."]:
         """Gather rows as float32 with unit norm.
 
         Raises:
+            UsageError: If the component holds boxes.
             CacheError: If a row is not finite or has no length.
         """
-        values = self.rows(component, rows).float()
+        values = self.rows(component, rows)
+        if not values.is_floating_point():
+            raise UsageError(
+                f"Component '{component}' holds boxes in pixels, which have no direction; "
+                f"read them with `rows`."
+            )
+        values = values.float()
         norms = values.norm(dim=-1, keepdim=True)
         if not bool(torch.isfinite(norms).all()) or bool((norms == 0).any()):
             bad = rows[(~torch.isfinite(norms) | (norms == 0)).flatten(1).any(1).numpy()]

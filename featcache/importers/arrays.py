@@ -105,8 +105,12 @@ def _read(
 
 def _header(file: io.BufferedIOBase) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     version = np.lib.format.read_magic(file)
-    if version == (1, 0):
-        return np.lib.format.read_array_header_1_0(file)
-    if version == (2, 0):
-        return np.lib.format.read_array_header_2_0(file)
-    raise ValueError(f"array format {version} is unknown")
+    if version not in ((1, 0), (2, 0)):
+        raise ValueError(f"array format {version} is unknown")
+    read = getattr(np.lib.format, f"read_array_header_{version[0]}_0")
+    try:
+        shape, fortran, dtype = read(file)
+    # numpy parses it as Python: SyntaxError, TokenError, IndexError, RecursionError, MemoryError
+    except Exception as error:
+        raise ValueError(f"an array's header cannot be parsed: {error}") from error
+    return shape, fortran, dtype

@@ -22,6 +22,7 @@ from featcache.importers.table import TEMPLATE, Table, read_table
 from featcache.keys import ComponentKey, FeatureKey
 from featcache.store.cache import Cache
 from featcache.store.library import caches
+from featcache.store.provenance import versions_of
 
 Report = Callable[[str, int, int], None]
 """Called as (what is being done, done so far, of how many)."""
@@ -70,7 +71,7 @@ def import_npz(
         missing = np.flatnonzero(~cache.covered(GLOBAL.folder))
         for first in range(0, len(missing), SHARD_ROWS):
             rows = missing[first : first + SHARD_ROWS]
-            cache.append(GLOBAL, rows, table.rows[rows], {})
+            cache.append(GLOBAL, rows, table.rows[rows], {}, versions_of("featcache", "numpy"))
             if report is not None:
                 report("import", first + len(rows), len(missing))
         cache.finish(
@@ -110,5 +111,6 @@ def _put_text(cache: Cache, table: Table, text: Float32[np.ndarray, "c d"]) -> N
             template_rows=torch.from_numpy(text)[:, None],
             logit_scale=100.0,
             norms=table.norms,
-        )
+        ),
+        versions_of("featcache", "numpy"),
     )

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from jaxtyping import Float16, Float32, Int64, Shaped
 from featcache.errors import ImportedFileError
 from featcache.importers.arrays import read_arrays
 from featcache.keys import Listing
+from featcache.text.templates import is_plain
 
 Arrays = Mapping[str, Shaped[np.ndarray, "..."]]
 
@@ -229,6 +231,11 @@ def _ids(path: Path, split: str, prefix: str, arrays: Arrays, rows: int) -> list
         raise ImportedFileError(
             f"'{name}' in {path} has {len(paths)} entries for {rows} rows. Save one a row."
         )
+    strange = next((text for text in paths if not is_plain(text)), None)
+    if strange is not None:
+        raise ImportedFileError(
+            f"'{name}' in {path} has control characters in {strange[:80]!a}. Save plain paths."
+        )
     return paths
 
 
@@ -239,13 +246,13 @@ def _texts(path: Path, name: str, arrays: Arrays) -> list[str]:
             f"'{name}' in {path} should be texts on one axis, got {array.dtype} "
             f"{list(array.shape)}. Save them as numpy.array(values, dtype=str)."
         )
-    try:
-        return [str(text) for text in array]
-    except ValueError as error:
+    codes = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("=")).view(np.uint32)
+    if codes.max(initial=0) > sys.maxunicode:
         raise ImportedFileError(
-            f"'{name}' in {path} holds something that is no text ({error}). "
+            f"'{name}' in {path} holds numbers that are no characters. "
             f"Save it again as numpy.array(values, dtype=str)."
-        ) from error
+        )
+    return [str(text) for text in array]
 
 
 def _unique(names: Sequence[str], numbered: str) -> tuple[str, ...]:

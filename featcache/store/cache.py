@@ -1,55 +1,59 @@
 """A cache: the folder that holds what one backbone made of one data set.
 
-    key.json  listing/  manifest.jsonl  errors.jsonl  pass.json  <component>/<shard>.h5
+    key.json  listing/  manifest.jsonl  <component>/<shard>.h5  text.<digest>/
 
 Whatever is finished stays finished: a shard counts once its manifest line is on disk, and nothing
 is ever changed in place. One process writes at a time; any number may read meanwhile.
 """
 
-import json
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
-from functools import cache
-from importlib import metadata
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Int64, Shaped
 
-from featcache.errors import CacheError, CorruptCacheError, UsageError
+from featcache.errors import CacheError, CorruptCacheError
 from featcache.keys import ComponentKey, FeatureKey, Listing
-from featcache.store.faults import note_faults, read_faults
-from featcache.store.files import canonical, explained, make_folder, write_atomically
-from featcache.store.identity import KEY_FILE, Identity, read_identity, write_identity
-from featcache.store.journal import MANIFEST, Journal
-from featcache.store.lines import DropLine, PassLine, ShardLine, TextLine
+from featcache.store.append import check_rows, provenance_of, write_rows
+from featcache.store.bad import bad_rows
+from featcache.store.files import clear_folder, explained, make_folder, refuse_link
+from featcache.store.identity import KEY_FILE, MANIFEST, Identity, read_identity, write_identity
+from featcache.store.journal import Journal
+from featcache.store.lines import (
+    TEXT_ROWS,
+    TEXT_STRINGS,
+    DropLine,
+    PassLine,
+    ShardLine,
+    TextLine,
+)
 from featcache.store.listing import current_set, read_listing, write_listing
 from featcache.store.lock import writer_lock
-from featcache.store.manifest import create_manifest
-from featcache.store.rows import ShardRows, ranges_of
-from featcache.store.shard import write_shard
+from featcache.store.manifest import read_manifest, write_manifest
+from featcache.store.rows import ShardRows
+from featcache.store.salvage import LISTING
+from featcache.store.shard import check_size
 
 if TYPE_CHECKING:
     import featcache.types
-
-ERRORS, PASS, LISTING = "errors.jsonl", "pass.json", "listing"
-PACKAGES = ("featcache", "torch", "open_clip_torch", "numpy", "h5py")
 
 
 class Cache:
     """One cache folder, opened. Reading never writes; every writing method takes the lock."""
 
-    def __init__(self, path: Path, identity: Identity, *, salvage: bool = False) -> None:
+    def __init__(self, path: Path, identity: Identity) -> None:
         """Read the manifest; `Cache.open` and `Cache.create` are the ways in."""
         self.path = path
         self.dataset = identity.dataset
         self.backbone = identity.backbone
         """As the user calls it: ViT-B/16, tiny."""
         self.key: FeatureKey = identity.key
-        self._journal = Journal(path, self.key.digest(), salvage=salvage)
+        self._journal = Journal(path, identity)
         self._rows: dict[str, ShardRows] = {}
+        self._seen: set[tuple[str, str]] = set()  # shards whose size was compared
         self._journal.changed = self._rows.clear
         self._listing: tuple[str, Listing | None] = ("", None)
 
@@ -66,8 +70,10 @@ class Cache:
             make_folder(path)
             notes: list[str] = []
             with writer_lock(path, notes.append):
+                if not (path / MANIFEST).exists():
+                    write_manifest(path / MANIFEST, identity)
                 if not (path / KEY_FILE).exists():
-                    create_manifest(path / MANIFEST, key.digest())
+                    read_manifest(path / MANIFEST, identity)  # or says that it is another's
                     write_identity(path, identity)
         found = cls.open(path)
         if found.dataset != dataset:
@@ -85,6 +91,7 @@ class Cache:
             CacheNotFoundError: If the folder is no cache.
             CorruptCacheError: If its key or manifest is damaged.
             NewerFormatError: If a later version wrote it.
+            CacheError: If an earlier version wrote it.
         """
         return cls(path, read_identity(path))
 
@@ -104,6 +111,16 @@ class Cache:
         return self._journal.contents.text
 
     @property
+    def texts(self) -> Sequence[TextLine]:
+        """What the manifest says of all texts, the current ones last."""
+        return tuple(self._journal.contents.texts.values())
+
+    @property
+    def torn(self) -> int:
+        """Bytes of an unfinished last line of the manifest."""
+        return self._journal.torn
+
+    @property
     def passes(self) -> Sequence[PassLine]:
         """Passes that ended as they were meant to, oldest first."""
         return self._journal.contents.passes
@@ -114,12 +131,19 @@ class Cache:
         """Return the images and labels; None before the first `put_listing`.
 
         Raises:
-            CorruptCacheError: If its files are not what was written.
+            CorruptCacheError: If its files are not what was written, or are gone while there are
+                shards: a new one could give their rows to other images.
         """
         current = current_set(self.path / LISTING)
         if self._listing[0] != current:
             self._listing = (current, read_listing(self.path / LISTING))
             self._rows.clear()
+        if self._listing[1] is None and self.shards:
+            raise CorruptCacheError(
+                f"{self.path / LISTING} is gone, and only it says which image a row belongs to. Run "
+                f"`featcache repair`; if no copy is left, restore it from a backup, or remove this "
+                f"cache with `featcache rm` and extract again."
+            )
         return self._listing[1]
 
     def put_listing(self, listing: Listing) -> None:
@@ -131,7 +155,7 @@ class Cache:
         with self._journal.writing():
             old = self.listing()
             kept = 0 if old is None else len(old)
-            if old is not None and list(old.hashes) != list(listing.hashes[:kept]):
+            if old is not None and old.hashes != listing.hashes[:kept]:
                 raise CacheError(
                     f"The new listing of {self.path} gives rows to other images than the old one. "
                     f"Rows are only ever appended; extract under another name with --name."
@@ -146,10 +170,17 @@ class Cache:
         Args:
             component: Its folder name; one that was never written covers nothing.
             retry_bad: Whether unreadable images count as not covered.
+
+        Raises:
+            CorruptCacheError: If a shard is missing, or not of the recorded size.
         """
         if component not in self.shards:
             return np.zeros(len(self._listed()), dtype=bool)
         rows = self.rows(component)
+        for line in self.shards[component]:
+            if (component, line.file) not in self._seen:
+                check_size(self.path / component / line.file, line.facts)
+                self._seen.add((component, line.file))
         return rows.present() & ~rows.bad() if retry_bad else rows.present()
 
     def rows(self, component: str) -> ShardRows:
@@ -164,71 +195,63 @@ class Cache:
         return self._rows[component]
 
     def bad_rows(self) -> dict[int, str]:
-        """Return rows whose image could not be read, with the reason."""
-        reasons = read_faults(self.path / ERRORS)
-        return {
-            int(row): reasons.get((component, int(row)), "could not be read")
-            for component in self.shards
-            for row in np.flatnonzero(self.rows(component).bad())
-        }
+        """Return rows whose image could not be read, with the reason.
+
+        Raises:
+            CorruptCacheError: If shards speak of rows that nobody listed.
+        """
+        found: dict[int, str] = {}
+        for component, lines in self.shards.items():
+            if any(line.bad for line in lines):
+                self.rows(component)  # compares rows and listing
+                found |= bad_rows(lines)
+        return found
 
     def append(
         self,
         component: ComponentKey,
         rows: Int64[np.ndarray, " r"],
-        values: Float[np.ndarray, "r ..."],
+        values: Shaped[np.ndarray, "r ..."],
         bad: Mapping[int, str],
+        provenance: Mapping[str, str],
     ) -> None:
         """Write one shard and enter it in the manifest; on return it survives a power cut.
 
         Args:
             component: What the rows are.
             rows: Rows of the listing, ascending.
-            values: Their features; stored as float16.
+            values: Their features, of the component's type; floats of any width for float16.
             bad: Row -> why its image could not be read. It counts as covered, its values as zeros.
+            provenance: What computed the numbers: at most 64 texts of fewer than 200 characters.
 
         Raises:
             CacheError: If a value does not fit, the width is another one, or the disk refuses.
+            UsageError: If rows, type or provenance are none.
         """
         with self._journal.writing():
-            ids = self._check_rows(component, rows, values, bad)
-            with np.errstate(over="ignore"):
-                stored = values.astype(np.float16, copy=bool(bad))
-            positions = tuple(int(i) for i in np.flatnonzero(np.isin(rows, list(bad))))
-            if positions:
-                stored[list(positions)] = 0
-            folder = self.path / component.folder
-            make_folder(folder)
-            file = self._free_name(component.folder, rows)
-            facts = write_shard(
-                folder / file,
-                stored,
-                attributes={
-                    "component": component.folder,
-                    "key": self.key.digest(),
-                    "first_row": int(rows[0]),
-                    "last_row": int(rows[-1]),
-                },
-                ids=ids,
-            )
-            note_faults(self.path / ERRORS, component.folder, bad, self._listed().ids)
+            listing = self._listed()
+            check_rows(listing, component, rows, values, bad)
+            self._check_width(component.folder, values.shape[1:])
+            path = self.path / component.folder / self._free_name(component.folder, rows)
+            clear_folder(path)
+            digest = self.key.digest()
             self._journal.enter(
-                ShardLine(
-                    component=component.folder,
-                    file=file,
-                    rows=ranges_of(rows),
-                    bad=positions,
-                    facts=facts,
-                    versions=versions(),
-                )
+                write_rows(path, digest, listing, component, rows, values, bad, provenance)
             )
 
     def drop(self, component: str, file: str) -> None:
-        """Let a damaged shard, or damaged texts, count as missing, and delete the file."""
+        """Let a damaged shard, or damaged texts, count as missing, and delete what is there."""
+        folder = self.path / component
         with self._journal.writing():
+            refuse_link(folder)
             self._journal.enter(DropLine(component=component, file=file))
-            with explained(self.path / component / file):
-                (self.path / component / file).unlink(missing_ok=True)
+            self._seen.discard((component, file))
+            for name in (file, TEXT_STRINGS) if file == TEXT_ROWS else (file,):
+                clear_folder(folder / name)
+                with explained(folder / name):
+                    if folder.exists() and not folder.is_dir():
+                        folder.unlink()
+                    (folder / name).unlink(missing_ok=True)
 
     def finish(
         self, *, components: Sequence[str], images: int, seconds: float, complete: bool
@@ -244,7 +267,7 @@ class Cache:
         with self._journal.writing():
             self._journal.enter(
                 PassLine(
-                    time=time.time(),
+                    time=max(time.time(), self._journal.contents.newest),  # clocks are set back
                     components=tuple(components),
                     images=images,
                     seconds=seconds,
@@ -252,24 +275,26 @@ class Cache:
                 )
             )
 
-    # Texts, settings, the whole
+    # Texts, the whole
 
-    def put_text(self, bank: "featcache.types.TextBank") -> None:
-        """Store embedded texts; from now on they are the current ones."""
+    def put_text(self, bank: "featcache.types.TextBank", provenance: Mapping[str, str]) -> None:
+        """Store embedded texts; from now on they are the current ones.
+
+        Args:
+            bank: The texts and their rows.
+            provenance: What computed the rows, as for `append`.
+        """
         from featcache.store.text import text_component, write_text
 
         name = text_component(bank)
         with self._journal.writing():
-            known = [
-                line
-                for line in self._journal.lines
-                if isinstance(line, TextLine | DropLine) and line.component == name
-            ]
-            if known and isinstance(known[-1], TextLine):
-                if known[-1] != self.text_line:
-                    self._journal.enter(known[-1])
-                return
-            self._journal.enter(write_text(self.path / name, bank, versions()))
+            known = self._journal.contents.texts.get(name)
+            if known is None:
+                refuse_link(self.path / name)
+                digest, origin = self.key.digest(), provenance_of(provenance)
+                self._journal.enter(write_text(self.path / name, bank, digest, origin))
+            elif known != self.text_line:
+                self._journal.enter(known)
 
     def text(self) -> "featcache.types.TextBank | None":
         """Return the current texts; None where there are none.
@@ -281,27 +306,6 @@ class Cache:
 
         line = self.text_line
         return None if line is None else read_text(self.path / line.component, line)
-
-    def put_pass_settings(self, settings: Mapping[str, Any]) -> None:
-        """Record what every later pass over this cache has to keep."""
-        with self._journal.writing():
-            write_atomically(self.path / PASS, canonical(dict(settings)) + b"\n")
-
-    def pass_settings(self) -> dict[str, Any] | None:
-        """Return what the first pass recorded; None before it."""
-        path = self.path / PASS
-        try:
-            value = json.loads(path.read_bytes())
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, RecursionError) as error:
-            raise CorruptCacheError(
-                f"{path} cannot be read ({error}). Restore it, or remove this cache with "
-                f"`featcache rm` and extract again."
-            ) from error
-        if not isinstance(value, dict):
-            raise CorruptCacheError(f"{path} holds no object. Restore it, or extract again.")
-        return value
 
     def feature_set(self) -> "featcache.types.FeatureSet":
         """Open everything for reading; nothing is loaded until rows are asked for.
@@ -316,7 +320,7 @@ class Cache:
         components = {name: self.rows(name) for name in self.shards}
         ok = np.ones(len(listing), dtype=bool)
         for reader in components.values():
-            ok &= ~reader.bad()
+            ok[reader.bad_rows()] = False
         return FeatureSet(
             path=self.path,
             backbone=self.backbone,
@@ -346,45 +350,20 @@ class Cache:
             )
         return listing
 
-    def _check_rows(
-        self,
-        component: ComponentKey,
-        rows: Int64[np.ndarray, " r"],
-        values: Float[np.ndarray, "r ..."],
-        bad: Mapping[int, str],
-    ) -> list[str]:
-        listing = self._listed()
-        ascending = len(rows) > 0 and bool((np.diff(rows) > 0).all())
-        if not ascending or rows[0] < 0 or rows[-1] >= len(listing):
-            raise UsageError(
-                f"rows must ascend within 0..{len(listing) - 1}, got {len(rows)} rows."
-            )
-        if component.kind == "text" or component.dtype != "float16" or values.ndim < 2:
-            raise UsageError(f"'{component.folder}' is no component of float16 image features.")
-        if not set(bad) <= set(rows.tolist()):
-            raise UsageError("bad names rows that are not in this shard.")
-        shards = self.shards.get(component.folder)
-        if shards and shards[0].facts.shape[1:] != values.shape[1:]:
+    def _check_width(self, component: str, shape: tuple[int, ...]) -> None:
+        shards = self.shards.get(component)
+        if shards and shards[0].facts.shape[1:] != shape:
             raise CacheError(
-                f"Component '{component.folder}' of {self.path} has rows "
-                f"{list(shards[0].facts.shape[1:])}, new ones are {list(values.shape[1:])}. "
+                f"Component '{component}' of {self.path} has rows "
+                f"{list(shards[0].facts.shape[1:])}, new ones are {list(shape)}. "
                 f"They come from different models; extract into another folder with --cache."
             )
-        return [listing.ids[int(r)] for r in rows]
 
     def _free_name(self, component: str, rows: Int64[np.ndarray, " r"]) -> str:
-        taken = {s.file for s in self.shards.get(component, ())}
+        taken = self._journal.contents.files
         stem, number = f"{int(rows[0]):08d}-{int(rows[-1]) + 1:08d}", 1
-        while (name := f"{stem}.h5" if number == 1 else f"{stem}.{number}.h5") in taken:
+        name = f"{stem}.h5"
+        while (component, name) in taken:
             number += 1
+            name = f"{stem}.{number}.h5"
         return name
-
-
-@cache
-def versions() -> dict[str, str]:
-    """Return the versions of what can change a number."""
-    found = {}
-    for package in PACKAGES:
-        with suppress(metadata.PackageNotFoundError):
-            found[package] = metadata.version(package)
-    return found

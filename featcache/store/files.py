@@ -4,11 +4,17 @@ import errno
 import json
 import os
 import secrets
+import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from featcache.errors import CacheError
+from featcache.errors import CacheError, CorruptCacheError
+
+MAX_METADATA = 4 << 30
+"""Bytes that a file which is read whole may have, unless the environment says otherwise."""
+MAX_METADATA_VARIABLE = "FEATCACHE_MAX_METADATA"
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
@@ -40,8 +46,12 @@ def explained(path: Path) -> Iterator[None]:
         ) from error
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, *parts: bytes) -> None:
     """Put a file in place in one step that survives a power cut.
+
+    Args:
+        path: The file; a symbolic link there is replaced, not followed.
+        parts: What it shall hold, one after the other.
 
     Raises:
         CacheError: If the disk is full or the folder cannot be written.
@@ -51,7 +61,8 @@ def write_atomically(path: Path, data: bytes) -> None:
         try:
             handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
             try:
-                write_all(handle, data)
+                for part in parts:
+                    write_all(handle, part)
                 os.fsync(handle)
             finally:
                 os.close(handle)
@@ -61,6 +72,85 @@ def write_atomically(path: Path, data: bytes) -> None:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
             raise
+
+
+def open_plain(path: Path) -> int:
+    """Open a plain file for reading and return its descriptor.
+
+    A cache may come from a stranger: a link could lead out of its folder, a pipe would block.
+
+    Raises:
+        CorruptCacheError: If it is a symbolic link, or no plain file.
+        OSError: If it is missing or may not be read.
+    """
+    _refuse(path, path.lstat().st_mode)
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        _refuse(path, os.fstat(handle).st_mode)
+    except BaseException:
+        os.close(handle)
+        raise
+    return handle
+
+
+def read_limited(path: Path, limit: int | None = None) -> bytes:
+    """Read a plain file whole, unless it is suspiciously large.
+
+    Args:
+        path: The file.
+        limit: Bytes it may have; None is 4 GiB, or what FEATCACHE_MAX_METADATA says.
+
+    Raises:
+        CorruptCacheError: If it is a symbolic link, or no plain file.
+        CacheError: If it is larger than the limit, or the variable is no number.
+        OSError: If it is missing or may not be read.
+    """
+    most = metadata_limit() if limit is None else limit
+    with os.fdopen(open_plain(path), "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > most:
+            advice = f" or set {MAX_METADATA_VARIABLE} to more bytes" if limit is None else ""
+            raise CacheError(
+                f"{path} has {size} bytes, more than the {most} that are read at most. "
+                f"Remove this cache with `featcache rm`{advice}."
+            )
+        return file.read(size)
+
+
+def metadata_limit() -> int:
+    """Return how many bytes a file that is read whole may have.
+
+    Raises:
+        CacheError: If the environment variable is no number.
+    """
+    text = os.environ.get(MAX_METADATA_VARIABLE, "")
+    if not text:
+        return MAX_METADATA
+    if not (text.isascii() and text.isdigit()):
+        raise CacheError(f"{MAX_METADATA_VARIABLE} must be a number of bytes, got '{text[:80]}'.")
+    return int(text)
+
+
+def refuse_link(path: Path) -> None:
+    """Refuse a file or folder of a cache that is a symbolic link.
+
+    Raises:
+        CorruptCacheError: If it is one.
+    """
+    if path.is_symlink():
+        raise CorruptCacheError(
+            f"{path} is a symbolic link; what belongs to a cache must lie in its folder. "
+            f"Put what it points to in its place."
+        )
+
+
+def _refuse(path: Path, mode: int) -> None:
+    if stat.S_ISLNK(mode):
+        refuse_link(path)
+    if not stat.S_ISREG(mode):
+        raise CorruptCacheError(
+            f"{path} is no plain file. Move it away and run `featcache repair`."
+        )
 
 
 def cure_for(error: OSError, otherwise: str) -> str:
@@ -86,6 +176,17 @@ def sync_folder(path: Path) -> None:
             raise
     finally:
         os.close(handle)
+
+
+def clear_folder(path: Path) -> None:
+    """Remove a folder that stands where a file belongs; files and links get replaced anyway.
+
+    Raises:
+        CacheError: If the disk refuses.
+    """
+    if path.is_dir() and not path.is_symlink():
+        with explained(path):
+            shutil.rmtree(path)
 
 
 def make_folder(path: Path) -> None:

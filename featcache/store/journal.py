@@ -1,6 +1,6 @@
 """What is true of a cache right now, and the one door through which that changes.
 
-A Journal joins the manifest, the writer's lock and the cleaning up after interrupted writers.
+A Journal joins the manifest, the writer's lock, and the tidying up after interrupted writers.
 """
 
 import threading
@@ -9,23 +9,26 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from featcache.store.files import explained, is_temporary
-from featcache.store.lines import SHARD_NAME, Line
+from featcache.store.identity import MANIFEST, Identity
+from featcache.store.lines import Line
 from featcache.store.lock import writer_lock
-from featcache.store.manifest import Contents, contents_of, read_manifest, truncate
+from featcache.store.manifest import Contents, read_manifest
+from featcache.store.salvage import adoptable
 
-MANIFEST = "manifest.jsonl"
+
+_DEPTH = 3
+"""Of folders that hold files of ours: the cache, a component or the listing, a listing's set."""
 
 
 class Journal:
     """The manifest of one cache, opened; written under the lock only."""
 
-    def __init__(self, folder: Path, digest: str, *, salvage: bool = False) -> None:
+    def __init__(self, folder: Path, identity: Identity) -> None:
         """Read the manifest.
 
         Args:
             folder: The cache.
-            digest: Of its key.
-            salvage: Take the whole lines before damage instead of raising.
+            identity: What its key.json says.
 
         Raises:
             CorruptCacheError: If a line is not what was written.
@@ -33,12 +36,12 @@ class Journal:
         """
         self.folder = folder
         self.notes: list[str] = []
-        """Sentences for the user: what was cleaned up, what stands in for a lock."""
+        """Sentences for the user: what was tidied up, what stands in for a lock."""
         self.changed: Callable[[], None] = lambda: None
         """Called whenever the contents may have changed."""
-        self._digest, self._salvage = digest, salvage
-        self._manifest = read_manifest(folder / MANIFEST, digest, salvage=salvage)
-        self._contents = contents_of(self._manifest.lines)
+        self._identity = identity
+        self._manifest = read_manifest(folder / MANIFEST, identity)
+        self._contents = Contents(self._manifest.lines)
         self._serial = threading.RLock()
         self._held = ExitStack()
         self._depth = 0
@@ -52,6 +55,11 @@ class Journal:
     def lines(self) -> list[Line]:
         """Every line, oldest first."""
         return self._manifest.lines
+
+    @property
+    def torn(self) -> int:
+        """Bytes of an unfinished last line."""
+        return self._manifest.torn
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -84,32 +92,43 @@ class Journal:
     def enter(self, line: Line) -> None:
         """Write a line; what it speaks of is on disk already."""
         self._manifest.append(line)
-        self._refresh()
-
-    def _take_over(self) -> None:
-        """Take note of what other writers did, and remove what interrupted ones left."""
-        path = self.folder / MANIFEST
-        self._manifest = read_manifest(path, self._digest, salvage=self._salvage)
-        if self._manifest.torn:
-            what = "damaged lines" if self._manifest.damage else "an unfinished last line"
-            self.notes.append(f"Removed {what} of {path}.")
-            truncate(self._manifest)
-        self._refresh()
-        self._clean()
-
-    def _refresh(self) -> None:
-        self._contents = contents_of(self._manifest.lines)
+        self._contents.take(line)
         self.changed()
 
+    def _take_over(self) -> None:
+        """Take note of what other writers did, and finish or remove what interrupted ones left."""
+        path = self.folder / MANIFEST
+        self._manifest = read_manifest(path, self._identity)
+        if self._manifest.torn:
+            self.notes.append(f"Removed an unfinished last line of {path}.")
+            self._manifest.truncate()
+        self._contents = Contents(self._manifest.lines)
+        self.changed()
+        self._clean()
+        self._adopt()
+
     def _clean(self) -> None:
-        """Delete temporary files, and shards whose line was never written."""
-        known = {f"{c}/{s.file}" for c, shards in self._contents.shards.items() for s in shards}
+        """Delete temporary files; what a symbolic link leads to is left alone."""
         with explained(self.folder):
-            for depth in (".*", "*/.*", "*/*/.*"):
-                for path in self.folder.glob(depth):
+            folders = [self.folder]
+            for _ in range(_DEPTH):
+                inside = [path for folder in folders for path in folder.iterdir()]
+                for path in inside:
                     if is_temporary(path):
                         path.unlink(missing_ok=True)
-            for path in self.folder.glob("*/*.h5"):
-                name = f"{path.parent.name}/{path.name}"
-                if SHARD_NAME.fullmatch(path.name) and name not in known:
-                    path.unlink(missing_ok=True)
+                folders = [path for path in inside if path.is_dir() and not path.is_symlink()]
+
+    def _adopt(self) -> None:
+        """Enter sound shards whose line is missing; delete the others."""
+        with explained(self.folder):
+            found, refused = adoptable(self.folder, self._identity.key.digest(), self._contents)
+            for line in found:
+                self.enter(line)
+            if found:
+                self.notes.append(
+                    f"Took up {len(found)} files whose entries in the manifest of {self.folder} "
+                    f"were missing: {sum(line.facts.shape[0] for line in found)} rows."
+                )
+            for path, why in refused.items():
+                path.unlink(missing_ok=True)
+                self.notes.append(f"Deleted {path}, of which the manifest knows nothing: {why}")

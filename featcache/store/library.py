@@ -11,13 +11,25 @@ from typing import Any
 
 from featcache.errors import CacheError, CacheNotFoundError, FeatcacheError, UnknownNameError
 from featcache.paths import expand
-from featcache.store.cache import LISTING, Cache
+from featcache.store.cache import Cache
 from featcache.store.files import explained
-from featcache.store.identity import KEY_FILE, Identity, read_identity, slug
+from featcache.store.identity import (
+    KEY_FILE,
+    MANIFEST,
+    Identity,
+    is_cache,
+    read_identity,
+    slug,
+)
 from featcache.store.lines import PassLine, ShardLine
 from featcache.store.listing import count_images, read_origin
 from featcache.store.lock import writer_lock
 from featcache.store.rows import count_rows
+from featcache.store.salvage import LISTING
+
+
+KNOWN_HASHES = "hashes.tsv"
+"""Beside the caches of a data set: hashes of its images, remembered for all backbones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +112,8 @@ def cache_root(option: Path | None) -> Path:
 
 def caches(root: Path) -> list[CacheSummary]:
     """Summarise every cache below a root: finished last first, then unfinished, then damaged."""
-    found = [_summary(path.parent) for path in sorted(root.glob(f"*/*/{KEY_FILE}"))]
+    folders = {path.parent for name in (KEY_FILE, MANIFEST) for path in root.glob(f"*/*/{name}")}
+    found = [_summary(folder) for folder in sorted(folders)]
     return sorted(found, key=lambda s: (bool(s.problem), -(s.finished or 0)))
 
 
@@ -198,17 +211,21 @@ def remove(root: Path, path: Path) -> int:
     """
     inside = path.resolve().parent.parent == root.resolve()
     links = any(p.is_symlink() for p in (path, path.parent))
-    if not inside or links or not (path / KEY_FILE).is_file():
+    if not inside or links or not is_cache(path):
         raise CacheError(
             f"{path} is not a cache of {root}, so it is left alone. `featcache ls` shows them."
         )
     with explained(path):
         with writer_lock(path, lambda _: None):
             freed = sum(p.lstat().st_size for p in path.rglob("*") if not p.is_dir())
-            # Without its key the folder is no cache: an interrupted removal leaves no half one.
-            (path / KEY_FILE).unlink()
+            # Without either the folder is no cache: an interrupted removal leaves no half one.
+            for name in (MANIFEST, KEY_FILE):
+                (path / name).unlink(missing_ok=True)
         shutil.rmtree(path)
-        if not any(path.parent.iterdir()):
+        rest = list(path.parent.iterdir())
+        if {p.name for p in rest} <= {KNOWN_HASHES}:
+            for p in rest:
+                p.unlink()
             path.parent.rmdir()
     return freed
 

@@ -1,21 +1,27 @@
 """The kinds of manifest line, and the checks that let nothing strange through.
 
-header   format and key of the cache            text   embedded texts, the newest is current
-shard    rows of a component and where they are  drop   a shard that no longer counts
-pass     a finished run over the data set
+shard    rows of a component and where they are   text   embedded texts, the newest is current
+drop     a shard that no longer counts            pass   a finished run over the data set
+
+The first line of a manifest, the header, is in identity.py.
 """
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 
 from featcache.errors import UsageError
 from featcache.keys import parse_component
 from featcache.store.shard import DTYPES, ShardFacts
 
-FORMAT = 1
+FORMAT = 2
 """Of manifest, key file and listing; raised when an older program would misread them."""
+REASON = 300
+"""Characters of the reason why an image could not be read."""
+PROVENANCE = 64
+"""Entries of a provenance, each of fewer than 200 characters."""
 ROWS = 1 << 40
 SIZE = 1 << 50
 SHARD_NAME = re.compile(r"[0-9]{8,13}-[0-9]{8,13}(?:\.[0-9]{1,6})?\.h5")
@@ -23,13 +29,9 @@ SHARD_NAME = re.compile(r"[0-9]{8,13}-[0-9]{8,13}(?:\.[0-9]{1,6})?\.h5")
 TEXT_ROWS = "rows.h5"
 TEXT_STRINGS = "strings.json"
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Header:
-    """First line of every manifest."""
-
-    format: int
-    key: str
+_KIND = re.compile(r"[a-z]{1,20}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_TEXT_FILE = re.compile(re.escape(TEXT_ROWS))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,11 +43,24 @@ class ShardLine:
     """Name below the component's folder."""
     rows: tuple[tuple[int, int], ...]
     """Ascending ranges [start, stop) of listing rows, in the order of the shard."""
-    bad: tuple[int, ...]
-    """Positions in the shard whose image could not be read; zeros stand there."""
+    bad: tuple[tuple[int, str], ...]
+    """Ascending positions in the shard whose image could not be read, and why; zeros stand
+    there."""
     facts: ShardFacts
-    versions: Mapping[str, str]
-    """Of the libraries that computed the numbers."""
+    provenance: Mapping[str, str]
+    """What computed the numbers: versions, device, threads, whatever the writer knew."""
+
+    def bad_rows(self) -> dict[int, str]:
+        """Return listing rows whose image could not be read, with the reason."""
+        found: dict[int, str] = {}
+        ranges = iter(self.rows)
+        first = last = begin = 0  # rows [first, last) stand at positions from `begin` on
+        for position, reason in self.bad:
+            while position >= begin + last - first:
+                begin += last - first
+                first, last = next(ranges)
+            found[first + position - begin] = reason
+        return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +71,7 @@ class TextLine:
     strings_bytes: int
     strings_sha256: str
     facts: ShardFacts
-    versions: Mapping[str, str]
+    provenance: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,8 +96,7 @@ class DropLine:
 
 
 Line = ShardLine | TextLine | PassLine | DropLine
-KINDS: dict[str, type[Header | Line]] = {
-    "header": Header,
+KINDS: dict[str, type[Line]] = {
     "shard": ShardLine,
     "text": TextLine,
     "pass": PassLine,
@@ -90,33 +104,30 @@ KINDS: dict[str, type[Header | Line]] = {
 }
 
 
-def to_json(line: Header | Line) -> dict[str, object]:
+def to_json(line: Line) -> dict[str, object]:
     """Return what is written of a line."""
     kind = next(name for name, cls in KINDS.items() if isinstance(line, cls))
     return {"kind": kind, **asdict(line)}
 
 
-def from_json(value: Mapping[str, object]) -> Header | Line:
+def from_json(value: Mapping[str, object]) -> Line:
     """Read a line back, checking type, range and name of every field.
 
     Raises:
         ValueError: With a predicate ("has no field 'x'") about the first thing that is wrong.
     """
     fields = _Fields(value)
-    match fields.text("kind", r"[a-z]{1,20}"):
-        case "header":
-            line: Header | Line = Header(
-                format=fields.integer("format", 1, 1 << 30), key=fields.text("key", r"[0-9a-f]{12}")
-            )
+    line: Line
+    match fields.text("kind", _KIND):
         case "shard":
             line = _shard(fields)
         case "text":
             line = TextLine(
                 component=fields.component(text=True),
                 strings_bytes=fields.integer("strings_bytes", 2, SIZE),
-                strings_sha256=fields.text("strings_sha256", r"[0-9a-f]{64}"),
+                strings_sha256=fields.text("strings_sha256", _SHA256),
                 facts=fields.facts(),
-                versions=fields.versions(),
+                provenance=fields.provenance(),
             )
         case "pass":
             line = PassLine(
@@ -128,10 +139,29 @@ def from_json(value: Mapping[str, object]) -> Header | Line:
             )
         case "drop":
             line = _drop(fields)
+        case "header":
+            raise ValueError("is a second header")
         case other:
             raise ValueError(f"is of an unknown kind '{other}'")
     fields.finish()
     return line
+
+
+def check_provenance(value: object) -> dict[str, str]:
+    """Return a provenance as it is written.
+
+    Raises:
+        ValueError: If it has more than 64 entries, or one that is no text or too long.
+    """
+    if not isinstance(value, Mapping) or len(value) > PROVENANCE:
+        raise ValueError("has a wrong 'provenance'")
+    for name, text in value.items():
+        if (
+            not (isinstance(name, str) and isinstance(text, str))
+            or max(len(name), len(text)) >= 200
+        ):
+            raise ValueError("has a wrong 'provenance'")
+    return dict(value)
 
 
 def _shard(fields: "_Fields") -> ShardLine:
@@ -140,24 +170,40 @@ def _shard(fields: "_Fields") -> ShardLine:
         component=fields.component(),
         file=fields.file(),
         rows=tuple(_range(r) for r in fields.items("rows")),
-        bad=tuple(_integer(b, 0, facts.shape[0] - 1, "bad") for b in fields.items("bad")),
+        bad=_bad(fields.items("bad"), facts.shape[0]),
         facts=facts,
-        versions=fields.versions(),
+        provenance=fields.provenance(),
     )
-    edges = [edge for pair in line.rows for edge in pair]
-    if edges != sorted(edges) or sum(b - a for a, b in line.rows) != facts.shape[0]:
-        raise ValueError("has rows that do not ascend or do not fill the shard")
+    end = count = 0
+    for first, last in line.rows:
+        if first < end:
+            raise ValueError("has rows that do not ascend")
+        end, count = last, count + last - first
+    if count != facts.shape[0]:
+        raise ValueError("has rows that do not fill the shard")
     if len(facts.shape) < 2:
         raise ValueError("has a shape without a row axis")
-    if list(line.bad) != sorted(set(line.bad)):
-        raise ValueError("has bad positions that do not ascend")
     return line
+
+
+def _bad(entries: Sequence[object], rows: int) -> tuple[tuple[int, str], ...]:
+    found = []
+    least = 0
+    for entry in entries:
+        if not isinstance(entry, list) or len(entry) != 2:
+            raise ValueError("has a wrong entry in 'bad'")
+        position = _integer(entry[0], least, rows - 1, "bad")
+        if not isinstance(entry[1], str) or len(entry[1]) > REASON:
+            raise ValueError("has a wrong reason in 'bad'")
+        found.append((position, entry[1]))
+        least = position + 1
+    return tuple(found)
 
 
 def _drop(fields: "_Fields") -> DropLine:
     component = _component(fields.take("component"))
     if component.startswith("text."):
-        return DropLine(component=component, file=fields.text("file", re.escape(TEXT_ROWS)))
+        return DropLine(component=component, file=fields.text("file", _TEXT_FILE))
     return DropLine(component=component, file=fields.file())
 
 
@@ -174,9 +220,9 @@ class _Fields:
             raise ValueError(f"has no field '{name}'")
         return self._rest.pop(name)
 
-    def text(self, name: str, pattern: str) -> str:
+    def text(self, name: str, pattern: re.Pattern[str]) -> str:
         value = self.take(name)
-        if not isinstance(value, str) or re.fullmatch(pattern, value) is None:
+        if not isinstance(value, str) or pattern.fullmatch(value) is None:
             raise ValueError(f"has a wrong '{name}'")
         return value
 
@@ -210,7 +256,7 @@ class _Fields:
         return name
 
     def file(self) -> str:
-        return self.text("file", SHARD_NAME.pattern)
+        return self.text("file", SHARD_NAME)
 
     def facts(self) -> ShardFacts:
         inner = _Fields(self.take("facts"))
@@ -226,20 +272,15 @@ class _Fields:
             dtype=dtype,
             bytes=inner.integer("bytes", 1, SIZE),
             crc32=inner.integer("crc32", 0, (1 << 32) - 1),
-            sha256=inner.text("sha256", r"[0-9a-f]{64}"),
+            sha256=inner.text("sha256", _SHA256),
         )
         inner.finish()
         if not facts.fits():
             raise ValueError("has rows that lie outside its file")
         return facts
 
-    def versions(self) -> dict[str, str]:
-        value = self.take("versions")
-        if not isinstance(value, dict) or len(value) > 64:
-            raise ValueError("has wrong 'versions'")
-        if not all(isinstance(v, str) and len(v) < 200 for v in value.values()):
-            raise ValueError("has wrong 'versions'")
-        return value
+    def provenance(self) -> dict[str, str]:
+        return check_provenance(self.take("provenance"))
 
     def finish(self) -> None:
         if self._rest:
@@ -260,9 +301,15 @@ def _range(value: object) -> tuple[int, int]:
 
 
 def _component(name: object) -> str:
+    if not isinstance(name, str) or len(name) > 200 or not is_component(name):
+        raise ValueError("names a component that cannot be one")
+    return name
+
+
+@lru_cache(maxsize=1024)
+def is_component(name: str) -> bool:
+    """Tell whether a folder's name is that of a component."""
     try:
-        if isinstance(name, str) and len(name) <= 200 and parse_component(name).folder == name:
-            return name
+        return parse_component(name).folder == name
     except UsageError:
-        pass
-    raise ValueError("names a component that cannot be one")
+        return False

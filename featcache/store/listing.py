@@ -1,32 +1,55 @@
-"""The listing on disk: a set of plain files, and one small file that says which set is current.
+"""The listing on disk: its meaning. How its files are kept twice stands in `listing_files`.
 
-listing/current.json            format, images, name of the set, size and crc32 of its files
-listing/<set>/listing.json      classes, names of splits, templates, descriptions, notes
-listing/<set>/ids.json          image ids, one a line      listing/<set>/labels.npy   [n]
-listing/<set>/hashes.txt        content hashes, one a line listing/<set>/splits.npy   rows
+listing.json  classes, names and lengths of splits, texts, notes     labels.npy   [n]
+ids.utf8      image ids, one behind the other                        splits.npy   rows, in turn
+offsets.npy   [n+1] where each id begins                             hashes.bin   [n 32] or nothing
+
+Opening reads listing.json alone. Every other file is mapped, and checked when first needed.
 """
 
-import hashlib
-import io
 import json
-import re
-import shutil
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
 
-from featcache.errors import CacheError, CorruptCacheError, NewerFormatError
+from featcache.errors import CacheError, CorruptCacheError
 from featcache.keys import Listing
-from featcache.store.files import canonical, explained, make_folder, write_atomically
-from featcache.store.lines import FORMAT
+from featcache.store.columns import (
+    HEADER_LIMIT,
+    Hashes,
+    Ids,
+    ImportHashes,
+    pack_hashes,
+    pack_ids,
+    read_array,
+    to_npy,
+)
+from featcache.store.files import metadata_limit
+from featcache.store.listing_files import (
+    CURE,
+    CURRENT,
+    MappedFile,
+    Pointer,
+    check_set,
+    open_set,
+    read_pointer,
+    repair_set,
+    write_set,
+)
 
-CURRENT = "current.json"
-FILES = ("listing.json", "ids.json", "hashes.txt", "labels.npy", "splits.npy")
-CURE = "Restore it from a backup, or remove this cache with `featcache rm` and extract again."
+__all__ = [
+    "CURRENT",
+    "check_listing",
+    "count_images",
+    "current_set",
+    "read_listing",
+    "read_origin",
+    "repair_listing",
+    "write_listing",
+]
 
 
 def write_listing(folder: Path, listing: Listing) -> None:
@@ -36,103 +59,144 @@ def write_listing(folder: Path, listing: Listing) -> None:
         CacheError: If its parts disagree, or the disk refuses.
     """
     _check(listing)
-    files = _to_files(listing)
-    name = "set-" + hashlib.sha256(b"".join(files[f] for f in FILES)).hexdigest()[:12]
-    facts = {f: {"bytes": len(files[f]), "crc32": zlib.crc32(files[f])} for f in FILES}
-    pointer = {"format": FORMAT, "set": name, "images": len(listing), "files": facts}
-    make_folder(folder / name)
-    for file in FILES:
-        write_atomically(folder / name / file, files[file])
-    write_atomically(folder / CURRENT, canonical(pointer) + b"\n")
-    with explained(folder):
-        for old in folder.glob("set-*"):
-            if old.name != name and not old.is_symlink():
-                shutil.rmtree(old)
+    write_set(folder, len(listing), _to_files(listing))
 
 
 def read_listing(folder: Path) -> Listing | None:
-    """Read the current listing; None where none was ever written.
+    """Open the current listing; None where none was ever written.
+
+    A writer may replace it meanwhile: what was opened stays as it was.
 
     Raises:
-        CorruptCacheError: If a file is missing or is not what was written.
+        CorruptCacheError: If a file is missing or is not what was written; ids, hashes, labels and
+            splits say so when they are first asked for.
         NewerFormatError: If a later version wrote it.
     """
     for attempt in (1, 2, 3):
-        pointer = _pointer(folder)
+        pointer = read_pointer(folder)
         if pointer is None:
             return None
         try:
-            files = _read_files(folder, pointer)
-            break
+            return _Stored.open(folder, pointer)
         except CorruptCacheError:
             # A writer may have switched to another set and removed this one in between.
-            if attempt == 3 or _pointer(folder) == pointer:
+            if attempt == 3 or read_pointer(folder) == pointer:
                 raise
+    raise AssertionError("the third attempt returns or raises")
+
+
+def check_listing(folder: Path) -> list[str]:
+    """Read every byte of the listing and of its copy; say what is wrong, a sentence each."""
+    problems = check_set(folder)
+    if problems:
+        return problems
     try:
-        return _from_files(files)
-    except (ValueError, KeyError, TypeError, AttributeError, CacheError, RecursionError) as error:
-        raise CorruptCacheError(
-            f"The listing in {folder} cannot be understood ({error}). {CURE}"
-        ) from error
+        listing = read_listing(folder)
+        if listing is not None:
+            # Touch what is checked when first needed, as a reader would.
+            assert listing.labels is not None
+            assert listing.splits is not None
+            assert listing.ids[:1] is not None
+    except CorruptCacheError as error:
+        return [str(error)]
+    return []
+
+
+def repair_listing(folder: Path) -> bool:
+    """Restore every file of the listing from its copy or the other way; tell if any was changed.
+
+    Raises:
+        CacheError: If the disk refuses.
+    """
+    return repair_set(folder)
 
 
 def count_images(folder: Path) -> int:
     """Return the number of listed images without reading the listing; 0 where there is none."""
-    pointer = _pointer(folder)
-    return 0 if pointer is None else cast("int", pointer["images"])
+    pointer = read_pointer(folder)
+    return 0 if pointer is None else pointer.images
+
+
+def current_set(folder: Path) -> str:
+    """Name the current listing, so that a reader can tell whether it changed; empty for none."""
+    pointer = read_pointer(folder)
+    return "" if pointer is None else pointer.set
 
 
 def read_origin(folder: Path) -> tuple[str, str]:
     """Return data set and root without reading the rest; empty texts where nothing tells."""
     try:
-        path = folder / current_set(folder) / "listing.json"
-        about = json.loads(path.read_bytes())
-        return _text(about["dataset"]), _text(about["root"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError, CacheError):
+        pointer = read_pointer(folder)
+        if pointer is None:
+            return "", ""
+        file = MappedFile(folder / pointer.set / "listing.json", pointer.files["listing.json"])
+        about = _about(file)
+        return about["dataset"], about["root"]
+    except CacheError:
         return "", ""
 
 
-def current_set(folder: Path) -> str:
-    """Name the current listing, so that a reader can tell whether it changed; empty for none."""
-    pointer = _pointer(folder)
-    return "" if pointer is None else str(pointer["set"])
+class _Stored(Listing):
+    """A listing whose labels and splits are mapped and checked when first asked for."""
 
+    __slots__ = ("_files", "_lengths")
 
-def _pointer(folder: Path) -> dict[str, object] | None:
-    path = folder / CURRENT
-    try:
-        value = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, RecursionError) as error:
-        raise CorruptCacheError(f"{path} cannot be read ({error}). {CURE}") from error
-    version = value.get("format") if isinstance(value, dict) else None
-    if isinstance(version, int) and version > FORMAT:
-        raise NewerFormatError(
-            f"The listing in {folder} has format {version}, this program reads up to {FORMAT}. "
-            f"Update it with: pip install --upgrade featcache"
-        )
-    match value:
-        case {"format": int(), "set": str(name), "images": int(images), "files": dict(files)} if (
-            re.fullmatch(r"set-[0-9a-f]{12}", name) and images >= 0 and set(files) == set(FILES)
-        ):
-            return cast("dict[str, object]", value)
-    raise CorruptCacheError(f"{path} has fields that are missing or wrong. {CURE}")
+    _files: Mapping[str, MappedFile]
+    _lengths: Mapping[str, int]
 
+    @classmethod
+    def open(cls, folder: Path, pointer: Pointer) -> "_Stored":
+        """Map the files of a set and read what it is about."""
+        files, n = open_set(folder, pointer), pointer.images
+        # What a pointer says allocates nothing unless files of that size are really there.
+        for name, length in (("labels.npy", n), ("offsets.npy", n + 1)):
+            if not 0 < files[name].bytes - 8 * length <= HEADER_LIMIT:
+                raise CorruptCacheError(
+                    f"{files[name].path} is no array of {length} int64 values. {CURE}"
+                )
+        about = _about(files["listing.json"])
+        sha256 = about.pop("hashes") == "sha256"
+        fields = {
+            **about,
+            "ids": Ids(n, files["ids.utf8"], files["offsets.npy"]),
+            "hashes": Hashes(n, files["hashes.bin"]) if sha256 else ImportHashes(n),
+            "_files": files,
+            "_lengths": about.pop("splits"),
+        }
+        del fields["splits"]
+        stored = object.__new__(cls)
+        for name, value in fields.items():
+            object.__setattr__(stored, name, value)
+        return stored
 
-def _read_files(folder: Path, pointer: Mapping[str, object]) -> dict[str, bytes]:
-    out = {}
-    for name, facts in cast("dict[str, object]", pointer["files"]).items():
-        path = folder / str(pointer["set"]) / name
-        try:
-            data = path.read_bytes() if path.is_file() else None
-        except OSError as error:
-            raise CorruptCacheError(f"{path} cannot be read ({error.strerror}). {CURE}") from error
-        if data is None or facts != {"bytes": len(data), "crc32": zlib.crc32(data)}:
-            what = "is missing" if data is None else "is not what was written"
-            raise CorruptCacheError(f"{path} {what}. {CURE}")
-        out[name] = data
-    return out
+    def __getattr__(self, name: str) -> Any:
+        """Fill a slot that is still empty."""
+        if name == "labels":
+            value: object = self._read_labels()
+        elif name == "splits":
+            value = self._read_splits()
+        else:
+            raise AttributeError(f"a listing has no '{name}'")
+        object.__setattr__(self, name, value)
+        return value
+
+    def _read_labels(self) -> Int64[np.ndarray, " n"]:
+        file, c = self._files["labels.npy"], len(self.classes)
+        labels = read_array(file, len(self))
+        if len(labels) and not (labels.min() >= -1 and labels.max() < c):
+            raise CorruptCacheError(f"{file.path} has labels outside -1..{c - 1}. {CURE}")
+        return labels
+
+    def _read_splits(self) -> dict[str, Int64[np.ndarray, " _"]]:
+        file, n = self._files["splits.npy"], len(self)
+        flat = read_array(file, sum(self._lengths.values()))
+        if len(flat) and not (flat.min() >= 0 and flat.max() < n):
+            raise CorruptCacheError(f"{file.path} has rows outside 0..{n - 1}. {CURE}")
+        splits, start = {}, 0
+        for name, length in self._lengths.items():
+            splits[name] = flat[start : start + length]
+            start += length
+        return splits
 
 
 def _check(listing: Listing) -> None:
@@ -157,16 +221,16 @@ def _check(listing: Listing) -> None:
         inside = not len(rows) or (int(rows.min()) >= 0 and int(rows.max()) < n)
         if not inside or len(np.unique(rows)) != len(rows):
             raise CacheError(f"Rows of split '{name}' must be distinct and within 0..{n - 1}.")
-    for value in listing.hashes:
-        if re.fullmatch(r"[0-9a-f]{64}|import:[0-9]{1,13}", value) is None:
-            raise CacheError(f"A content hash must be a sha256 in hex; got '{value[:80]}'.")
 
 
 def _to_files(listing: Listing) -> dict[str, bytes]:
     splits = [np.asarray(rows, dtype="<i8") for rows in listing.splits.values()]
+    ids, offsets = pack_ids(listing.ids)
+    hashes = pack_hashes(listing.hashes)
     about = {
         "dataset": listing.dataset,
         "root": listing.root,
+        "hashes": "import" if hashes is None else "sha256",
         "classes": list(listing.classes),
         "splits": [[name, len(rows)] for name, rows in listing.splits.items()],
         "templates": list(listing.templates),
@@ -176,60 +240,32 @@ def _to_files(listing: Listing) -> dict[str, bytes]:
         "draws": listing.draws,
         "notes": list(listing.notes),
     }
-    ids = ",\n".join(json.dumps(i) for i in listing.ids)
     return {
         "listing.json": json.dumps(about, indent=1).encode() + b"\n",
-        "ids.json": f"[\n{ids}\n]\n".encode(),
-        "hashes.txt": "".join(f"{h}\n" for h in listing.hashes).encode(),
-        "labels.npy": _npy(np.asarray(listing.labels, dtype="<i8")),
-        "splits.npy": _npy(np.concatenate([np.empty(0, dtype="<i8"), *splits])),
+        "ids.utf8": ids,
+        "offsets.npy": offsets,
+        "hashes.bin": hashes or b"",
+        "labels.npy": to_npy(listing.labels),
+        "splits.npy": to_npy(np.concatenate([np.empty(0, dtype="<i8"), *splits])),
     }
 
 
-def _from_files(files: Mapping[str, bytes]) -> Listing:
-    about = json.loads(files["listing.json"])
-    flat = _array(files["splits.npy"])
-    splits, start = {}, 0
-    for name, length in about["splits"]:
-        splits[_text(name)] = flat[start : start + length]
-        start += length
-    listing = Listing(
-        dataset=_text(about["dataset"]),
-        root=_text(about["root"]),
-        classes=_texts(about["classes"]),
-        ids=_texts(json.loads(files["ids.json"])),
-        hashes=tuple(files["hashes.txt"].decode("ascii").split()),
-        labels=_array(files["labels.npy"]),
-        splits=splits,
-        templates=_texts(about["templates"]),
-        descriptions={_text(k): _texts(v) for k, v in about["descriptions"].items()},
-        default_text=_text(about["default_text"]),
-        own_texts=_texts(about["own_texts"]),
-        draws=_text(about["draws"]),
-        notes=_texts(about["notes"]),
-    )
-    if start != len(flat):
-        raise ValueError("splits.npy has another length than listing.json says")
-    _check(listing)
-    return listing
-
-
-def _npy(values: Int64[np.ndarray, " r"]) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, values, allow_pickle=False)
-    return buffer.getvalue()
-
-
-def _array(data: bytes) -> Int64[np.ndarray, " r"]:
-    """Read a one-axis int64 array whose header agrees with the number of bytes."""
-    stream = io.BytesIO(data)
-    if np.lib.format.read_magic(stream) != (1, 0):
-        raise ValueError("an array has an unexpected version")
-    shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
-    rest = len(data) - stream.tell()
-    if len(shape) != 1 or dtype != np.dtype("<i8") or shape[0] * 8 != rest:
-        raise ValueError("an array has an unexpected shape or type")
-    return np.frombuffer(data, dtype="<i8", offset=stream.tell()).astype(np.int64)
+def _about(file: MappedFile) -> dict[str, Any]:
+    """Read listing.json: fields of a listing, kind of its hashes, and lengths of its splits."""
+    if file.bytes > metadata_limit():
+        raise CorruptCacheError(f"{file.path} is larger than any listing should be. {CURE}")
+    try:
+        value = json.loads(file.data()[:])
+        if value["hashes"] not in ("sha256", "import"):
+            raise ValueError("its hashes are of an unknown kind")
+        return {
+            **{k: _text(value[k]) for k in ("dataset", "root", "default_text", "draws", "hashes")},
+            **{k: _texts(value[k]) for k in ("classes", "templates", "own_texts", "notes")},
+            "descriptions": {_text(k): _texts(v) for k, v in value["descriptions"].items()},
+            "splits": {_text(name): _length(length) for name, length in value["splits"]},
+        }
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CorruptCacheError(f"{file.path} cannot be understood ({error}). {CURE}") from error
 
 
 def _text(value: object) -> str:
@@ -242,3 +278,9 @@ def _texts(values: object) -> tuple[str, ...]:
     if not isinstance(values, list) or not all(isinstance(v, str) for v in values):
         raise TypeError("a list of texts is none")
     return tuple(values)
+
+
+def _length(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise TypeError("the length of a split is no number of rows")
+    return value

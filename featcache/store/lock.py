@@ -5,7 +5,7 @@ import fcntl
 import os
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from featcache.errors import CacheError
@@ -33,7 +33,7 @@ def writer_lock(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
     """
     path = folder / LOCK
     with explained(path):
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     try:
         exclusive = _flock(handle, path)
         if not exclusive:
@@ -45,10 +45,31 @@ def writer_lock(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
                 write_all(handle, f"{os.getpid()}\n".encode())
             yield
         finally:
+            with suppress(OSError):  # a full or vanished disk must not hide the block's own error
+                os.ftruncate(handle, 0)
             if not exclusive:
                 (folder / OWNER).unlink(missing_ok=True)
     finally:
         os.close(handle)
+
+
+def is_locked(folder: Path) -> bool:
+    """Tell whether somebody, this process included, writes to the cache right now."""
+    if (folder / OWNER).exists():
+        return True
+    try:
+        handle = os.open(folder / LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
+    return False
 
 
 def _flock(handle: int, path: Path) -> bool:

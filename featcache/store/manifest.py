@@ -1,40 +1,23 @@
-"""The manifest: one JSON object a line, each line's checksum covering the line before it.
-
-    crc(i) = crc32(hex crc(i-1) + bytes of line i without its crc),   crc(-1) = 0         (1)
+"""The manifest: one sealed JSON object a line, each covering the line before it.
 
 A line is written by one system call after everything it speaks of is on disk. So a killed writer
 leaves at most a torn last line, which means that the thing it speaks of did not happen. Any other
-disagreement with (1) is damage.
+disagreement with a seal is damage, and `featcache repair` keeps every line that is whole.
 """
 
-import json
 import os
-import re
-import zlib
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from featcache.errors import CacheError, CorruptCacheError, NewerFormatError
-from featcache.store.files import canonical, cure_for, explained, write_all, write_atomically
-from featcache.store.lines import (
-    FORMAT,
-    DropLine,
-    Header,
-    Line,
-    PassLine,
-    ShardLine,
-    TextLine,
-    from_json,
-    to_json,
-)
+from featcache.errors import CacheError, CorruptCacheError
+from featcache.store.files import cure_for, explained, read_limited, write_all, write_atomically
+from featcache.store.identity import Identity, parse_header
+from featcache.store.lines import DropLine, Line, PassLine, ShardLine, TextLine, from_json, to_json
+from featcache.store.seal import seal, split_seal, unseal
 
-SEAL = re.compile(rb',"crc":"([0-9a-f]{8})"\}')
-SEAL_LENGTH = 18
-CURE = (
-    "`featcache repair` keeps what stands before it, and the same `featcache extract` "
-    "command encodes the rest again."
-)
+CURE = "`featcache repair` keeps every line that is whole, and finds the shards of the others."
 
 
 @dataclass(slots=True)
@@ -42,8 +25,6 @@ class Manifest:
     """What a manifest file says, and where the next line goes."""
 
     path: Path
-    digest: str
-    """Of the FeatureKey that this manifest belongs to."""
     lines: list[Line] = field(default_factory=list)
     """Without the header."""
     size: int = 0
@@ -52,8 +33,6 @@ class Manifest:
     """Of the last whole line."""
     torn: int = 0
     """Bytes of an unfinished last line."""
-    damage: CorruptCacheError | None = None
-    """What stopped a salvaging read; None otherwise."""
 
     def append(self, line: Line) -> None:
         """Write one line and wait until it is on disk; the caller holds the cache's lock.
@@ -61,9 +40,9 @@ class Manifest:
         Raises:
             CacheError: If the disk is full, or somebody else wrote in between.
         """
-        body, crc = _sealed(to_json(line), self.crc)
+        body, crc = seal(to_json(line), self.crc)
         with explained(self.path):
-            handle = os.open(self.path, os.O_WRONLY | os.O_APPEND)
+            handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW)
             try:
                 found = os.fstat(handle).st_size
                 if self.torn and found == self.size + self.torn:
@@ -85,132 +64,123 @@ class Manifest:
         self.lines.append(line)
         self.size, self.crc = self.size + len(body), crc
 
+    def truncate(self) -> None:
+        """Cut an unfinished last line; the caller holds the cache's lock."""
+        with explained(self.path):
+            handle = os.open(self.path, os.O_WRONLY | os.O_NOFOLLOW)
+            try:
+                os.ftruncate(handle, self.size)
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+        self.torn = 0
 
-@dataclass(frozen=True, slots=True)
+
 class Contents:
-    """What a cache holds once all lines are taken together."""
+    """What a cache holds once its lines are taken together, line by line."""
 
-    shards: dict[str, list[ShardLine]]
-    """Component -> its shards, oldest first."""
-    text: TextLine | None
-    """The texts that count."""
-    passes: list[PassLine]
+    def __init__(self, lines: Iterable[Line] = ()) -> None:
+        """Take the lines, oldest first."""
+        self.shards: dict[str, list[ShardLine]] = {}
+        """Component -> its shards, oldest first."""
+        self.texts: dict[str, TextLine] = {}
+        """Component -> texts, the current ones last."""
+        self.passes: list[PassLine] = []
+        self.files: set[tuple[str, str]] = set()
+        """(component, file) of every shard that counts."""
+        self.dropped: set[tuple[str, str]] = set()
+        """(component, file) of what was last mentioned because it no longer counts."""
+        self.newest = 0.0
+        """Latest time of a pass."""
+        for line in lines:
+            self.take(line)
 
+    @property
+    def text(self) -> TextLine | None:
+        """The texts that count."""
+        return self.texts[next(reversed(self.texts))] if self.texts else None
 
-def contents_of(lines: Iterable[Line]) -> Contents:
-    """Replay the lines: later texts replace earlier ones, dropped files are gone."""
-    shards: dict[str, list[ShardLine]] = {}
-    texts: list[TextLine] = []
-    passes: list[PassLine] = []
-    for line in lines:
+    def take(self, line: Line) -> None:
+        """Take one more line; later texts replace earlier ones, dropped files are gone."""
         match line:
             case ShardLine():
-                shards.setdefault(line.component, []).append(line)
+                self.shards.setdefault(line.component, []).append(line)
+                self.files.add((line.component, line.file))
+                self.dropped.discard((line.component, line.file))
             case TextLine():
-                texts.append(line)
+                self.texts.pop(line.component, None)
+                self.texts[line.component] = line
+                self.dropped = {d for d in self.dropped if d[0] != line.component}
             case PassLine():
-                passes.append(line)
+                self.passes.append(line)
+                self.newest = max(self.newest, line.time)
             case DropLine():
-                texts = [t for t in texts if t.component != line.component]
-                kept = [s for s in shards.pop(line.component, []) if s.file != line.file]
+                self.texts.pop(line.component, None)
+                self.files.discard((line.component, line.file))
+                self.dropped.add((line.component, line.file))
+                kept = [s for s in self.shards.pop(line.component, []) if s.file != line.file]
                 if kept:
-                    shards[line.component] = kept
-    return Contents(shards, texts[-1] if texts else None, passes)
+                    self.shards[line.component] = kept
 
 
-def create_manifest(path: Path, digest: str) -> None:
-    """Write a manifest that holds its header only."""
-    body, _ = _sealed(to_json(Header(format=FORMAT, key=digest)), 0)
-    write_atomically(path, body)
+def write_manifest(path: Path, identity: Identity, lines: Iterable[Line] = ()) -> None:
+    """Put a manifest in place, in one step."""
+    header = identity.line()
+    _, crc = split_seal(header[:-1])
+    parts = [header]
+    for line in lines:
+        body, crc = seal(to_json(line), crc)
+        parts.append(body)
+    write_atomically(path, b"".join(parts))
 
 
-def read_manifest(path: Path, digest: str, *, salvage: bool = False) -> Manifest:
+def read_manifest(path: Path, identity: Identity) -> Manifest:
     """Read and check every line.
 
     Args:
         path: The file.
-        digest: Of the cache's key, which the header must repeat.
-        salvage: Stop at the first damaged line instead of raising, and keep those before it.
+        identity: What key.json says, and the first line must repeat.
 
     Raises:
         CorruptCacheError: If a line is not what was written.
         NewerFormatError: If a later version wrote it.
     """
     try:
-        data = path.read_bytes()
+        data = read_limited(path)
     except OSError as error:
-        otherwise = "Restore it, or remove this cache with `featcache rm` and extract again."
         raise CorruptCacheError(
-            f"{path} cannot be read ({error.strerror}). {cure_for(error, otherwise)}"
+            f"{path} cannot be read ({error.strerror}). {cure_for(error, CURE)}"
         ) from error
     *whole, rest = data.split(b"\n")
-    manifest = Manifest(path=path, digest=digest, torn=len(rest))
-    for number, line in enumerate(whole, start=1):
+    header = identity.line()
+    if not whole or whole[0] != header[:-1]:
+        raise CorruptCacheError(f"Line 1 of {path} {_why(whole, identity)}. {CURE}")
+    _, crc = split_seal(whole[0])
+    manifest = Manifest(path, size=len(header), crc=crc, torn=len(rest))
+    for number, line in enumerate(whole[1:], start=2):
         try:
-            value, crc = _opened(line, manifest.crc)
-            parsed = _parsed(value, number, digest)
+            value, crc = unseal(line, manifest.crc)
+            manifest.lines.append(from_json(value))
         except ValueError as error:
-            damage = CorruptCacheError(f"Line {number} of {path} {error}. {CURE}")
-            if not salvage or number == 1:
-                raise damage from error
-            manifest.damage, manifest.torn = damage, len(data) - manifest.size
-            break
-        if not isinstance(parsed, Header):
-            manifest.lines.append(parsed)
+            raise CorruptCacheError(f"Line {number} of {path} {error}. {CURE}") from error
         manifest.size, manifest.crc = manifest.size + len(line) + 1, crc
-    if manifest.size == 0:
+    with suppress(ValueError):
+        # A line that is whole but for its line feed was not torn: a tear puts no other byte there.
+        unseal(rest[:-1], manifest.crc)
         raise CorruptCacheError(
-            f"{path} has no header line. Remove this cache with `featcache rm` and extract again."
+            f"Line {len(whole) + 1} of {path} does not end in a line feed. {CURE}"
         )
     return manifest
 
 
-def truncate(manifest: Manifest) -> None:
-    """Cut what follows the last whole line; the caller holds the cache's lock."""
-    with explained(manifest.path):
-        handle = os.open(manifest.path, os.O_WRONLY)
-        try:
-            os.ftruncate(handle, manifest.size)
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-    manifest.torn, manifest.damage = 0, None
-
-
-def _sealed(value: dict[str, object], previous: int) -> tuple[bytes, int]:
-    body = canonical(value)
-    crc = zlib.crc32(body, zlib.crc32(b"%08x" % previous))
-    return body[:-1] + b',"crc":"%08x"}\n' % crc, crc
-
-
-def _opened(line: bytes, previous: int) -> tuple[dict[str, object], int]:
-    seal = SEAL.fullmatch(line[-SEAL_LENGTH:])
-    if seal is None:
-        raise ValueError("does not end with its checksum")
-    body = line[:-SEAL_LENGTH] + b"}"
-    crc = zlib.crc32(body, zlib.crc32(b"%08x" % previous))
-    if int(seal[1], 16) != crc:
-        raise ValueError("is not what was written, or lines before it are missing or swapped")
+def _why(lines: list[bytes], identity: Identity) -> str:
+    if not lines:
+        return "is missing or unfinished"
     try:
-        value = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise ValueError("is not JSON") from error
-    if not isinstance(value, dict):
-        raise ValueError("is not a JSON object")
-    return value, crc
-
-
-def _parsed(value: dict[str, object], number: int, digest: str) -> Line | Header:
-    if (number == 1) != (value.get("kind") == "header"):
-        raise ValueError("should be the header" if number == 1 else "is a second header")
-    if number == 1:
-        version = value.get("format")
-        if isinstance(version, int) and version > FORMAT:
-            raise NewerFormatError(
-                f"This cache has format {version}, this program reads up to {FORMAT}. "
-                f"Update it with: pip install --upgrade featcache"
-            )
-    line = from_json(value)
-    if isinstance(line, Header) and line.key != digest:
-        raise ValueError(f"belongs to the key {line.key}, not to {digest}")
-    return line
+        other = parse_header(lines[0] + b"\n")
+    except ValueError as error:
+        return str(error)
+    return (
+        f"says that it belongs to {other.dataset}, {other.backbone}, key {other.key.digest()}, not "
+        f"to {identity.dataset}, {identity.backbone}, key {identity.key.digest()}"
+    )

@@ -1,7 +1,8 @@
 """Rows of one component, gathered from wherever its shards hold them.
 
-Two tables say for every row of the listing which shard has it and at which position; a later shard
-wins over an earlier one, which is how an image that could be read at the second try gets its row.
+A table of disjoint ranges says which shard has which rows, so that ten million of them cost no more
+than their shards do. A later shard wins over an earlier one, which is how an image that could be
+read at the second try gets its row.
 """
 
 from collections import OrderedDict
@@ -14,6 +15,7 @@ from jaxtyping import Bool, Int64, Shaped
 
 from featcache.errors import CorruptCacheError, MissingComponentError
 from featcache.store.lines import ShardLine
+from featcache.store.quantise import SCALE, unpack
 from featcache.store.shard import check_bytes, map_shard
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ class ShardRows:
     """A component opened for reading; files are mapped when first needed."""
 
     def __init__(self, folder: Path, lines: Sequence[ShardLine], n: int) -> None:
-        """Build the tables.
+        """Build the table of ranges.
 
         Args:
             folder: The component's folder.
@@ -41,36 +43,54 @@ class ShardRows:
         Raises:
             CorruptCacheError: If shards disagree in shape, or speak of rows nobody listed.
         """
-        self.shape: tuple[int, ...] = lines[0].facts.shape[1:]
-        """Of one row: (d,), (v, d), (p, d)."""
+        self._stored_shape: tuple[int, ...] = lines[0].facts.shape[1:]
         self.dtype = np.dtype(lines[0].facts.dtype)
-        self._folder, self._lines = folder, tuple(lines)
+        """As stored; int8 comes out as float16."""
+        self._folder, self._lines, self._n = folder, tuple(lines), n
         self._maps: OrderedDict[int, Shaped[np.ndarray, ...]] = OrderedDict()
         self._checked: set[int] = set()
-        self._shard = np.full(n, -1, dtype=np.int32)
-        self._position = np.zeros(n, dtype=np.int64)
-        self._bad = np.zeros(n, dtype=bool)
-        for number, line in enumerate(lines):
-            self._check(line, n)
-            start = 0
-            for first, last in line.rows:
-                self._shard[first:last] = number
-                self._position[first:last] = np.arange(start, start + last - first)
-                self._bad[first:last] = False
-                start += last - first
-            self._bad[rows_of(line)[list(line.bad)]] = True
+        for line in lines:
+            self._check(line)
+        self._ranges = _Ranges(lines)
+        self._bad = self._find_bad()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one row, as `take` gives it: (d,), (v, d), (p, d)."""
+        if self.dtype != np.int8:
+            return self._stored_shape
+        return (*self._stored_shape[:-1], self._stored_shape[-1] - SCALE)
+
+    def count(self) -> int:
+        """Count the rows that this component holds."""
+        return int((self._ranges.last - self._ranges.first).sum())
 
     def present(self) -> Bool[np.ndarray, " n"]:
         """Tell for every row of the listing whether this component holds it."""
-        held: Bool[np.ndarray, " n"] = self._shard >= 0
+        held = np.zeros(self._n, dtype=bool)
+        for first, last in zip(
+            self._ranges.first.tolist(), self._ranges.last.tolist(), strict=True
+        ):
+            held[first:last] = True
+        return held
+
+    def holds(self, rows: Int64[np.ndarray, " r"]) -> Bool[np.ndarray, " r"]:
+        """Tell for some rows whether this component holds them."""
+        held: Bool[np.ndarray, " r"] = self._ranges.find(rows)[0] >= 0
         return held
 
     def bad(self) -> Bool[np.ndarray, " n"]:
         """Tell for every row whether its image could not be read."""
+        bad = np.zeros(self._n, dtype=bool)
+        bad[self._bad] = True
+        return bad
+
+    def bad_rows(self) -> Int64[np.ndarray, " b"]:
+        """Return the rows whose image could not be read, ascending."""
         return self._bad.copy()
 
     def take(self, rows: Int64[np.ndarray, " r"]) -> "torch.Tensor":
-        """Gather rows [r ...], raw, in the order asked for."""
+        """Gather rows [r ...], raw, in the order asked for; int32 for boxes, else float16."""
         from torch import from_numpy
 
         return from_numpy(self.gather(rows))
@@ -82,8 +102,12 @@ class ShardRows:
             MissingComponentError: If this component lacks one of the rows.
             CorruptCacheError: If a shard is not what was recorded.
         """
-        shard, position = self._shard[rows], self._position[rows]
-        out = np.empty((len(rows), *self.shape), dtype=self.dtype)
+        stored = self._gather(rows)
+        return unpack(stored) if self.dtype == np.int8 else stored
+
+    def _gather(self, rows: Int64[np.ndarray, " r"]) -> Shaped[np.ndarray, "r ..."]:
+        shard, position = self._ranges.find(rows)
+        out = np.empty((len(rows), *self._stored_shape), dtype=self.dtype)
         if not len(rows):
             return out
         if shard.min() < 0:
@@ -118,23 +142,87 @@ class ShardRows:
             self._maps.popitem(last=False)
         return self._maps[number]
 
-    def _check(self, line: ShardLine, n: int) -> None:
-        if line.facts.shape[1:] != self.shape or line.facts.dtype != self.dtype.name:
+    def _check(self, line: ShardLine) -> None:
+        if line.facts.shape[1:] != self._stored_shape or line.facts.dtype != self.dtype.name:
             raise CorruptCacheError(
                 f"{self._folder / line.file} has rows {list(line.facts.shape[1:])} of "
-                f"{line.facts.dtype}, earlier shards {list(self.shape)} of {self.dtype.name}. "
+                f"{line.facts.dtype}, earlier shards {list(self._stored_shape)} of "
+                f"{self.dtype.name}. "
                 f"They come from different models: remove this cache and extract again."
             )
-        if line.rows[-1][1] > n:
+        if self.dtype == np.int8 and self._stored_shape[-1] <= SCALE:
+            raise CorruptCacheError(
+                f"{self._folder / line.file} has rows {list(self._stored_shape)} of int8, too "
+                f"narrow for a scale behind each token. Remove this cache and extract again."
+            )
+        if line.rows[-1][1] > self._n:
             raise CorruptCacheError(
                 f"{self._folder / line.file} speaks of row {line.rows[-1][1] - 1}, but the listing "
-                f"has {n} images. Restore the listing, or remove this cache and extract again."
+                f"has {self._n} images. Restore the listing, or remove this cache and extract "
+                f"again."
             )
+
+    def _find_bad(self) -> Int64[np.ndarray, " b"]:
+        """Return bad rows that no later shard gave another try."""
+        found = [np.empty(0, dtype=np.int64)]
+        for number, line in enumerate(self._lines):
+            if line.bad:
+                rows = _rows_at(line, np.array([p for p, _ in line.bad], dtype=np.int64))
+                found.append(rows[self._ranges.find(rows)[0] == number])
+        return np.sort(np.concatenate(found))
+
+
+class _Ranges:
+    """Disjoint ascending ranges of listing rows, each with its shard and its place in there."""
+
+    def __init__(self, lines: Sequence[ShardLine]) -> None:
+        """Join the ranges of all lines; where they overlap, the later line has the rows."""
+        pairs = [np.array(line.rows, dtype=np.int64) for line in lines]
+        counts = [len(p) for p in pairs]
+        first, last = np.concatenate(pairs).T
+        begin = np.cumsum(last - first) - (last - first)
+        place = begin - np.repeat(begin[np.cumsum(counts) - counts], counts)
+        number = np.repeat(np.arange(len(lines)), counts)
+        shift = place - first  # position in the shard = row + shift
+        order = np.argsort(first, kind="stable")
+        if bool((first[order][1:] >= last[order][:-1]).all()):
+            self.first, self.last = first[order], last[order]
+            self.number, self.shift = number[order], shift[order]
+            return
+        edges = np.unique(np.concatenate([first, last]))
+        owner = np.full(len(edges), -1, dtype=np.int64)  # range that has [edge, next edge)
+        bounds = zip(
+            np.searchsorted(edges, first).tolist(),
+            np.searchsorted(edges, last).tolist(),
+            strict=True,
+        )
+        for i, (start, stop) in enumerate(bounds):
+            owner[start:stop] = i
+        kept = np.flatnonzero(owner >= 0)
+        self.first, self.last = edges[kept], edges[kept + 1]
+        self.number, self.shift = number[owner[kept]], shift[owner[kept]]
+
+    def find(
+        self, rows: Int64[np.ndarray, " r"]
+    ) -> tuple[Int64[np.ndarray, " r"], Int64[np.ndarray, " r"]]:
+        """Return for each row its shard, -1 where no shard has it, and its position in there."""
+        at = np.searchsorted(self.first, rows, side="right") - 1
+        inside = (at >= 0) & (rows < self.last[at])
+        return np.where(inside, self.number[at], -1), rows + self.shift[at]
 
 
 def rows_of(line: ShardLine) -> Int64[np.ndarray, " r"]:
     """Return the listing rows of a shard, in its order."""
     return np.concatenate([np.arange(a, b, dtype=np.int64) for a, b in line.rows])
+
+
+def _rows_at(line: ShardLine, positions: Int64[np.ndarray, " k"]) -> Int64[np.ndarray, " k"]:
+    """Return the listing rows at some positions of a shard."""
+    first, last = np.array(line.rows, dtype=np.int64).T
+    end = np.cumsum(last - first)
+    at = np.searchsorted(end, positions, side="right")
+    rows: Int64[np.ndarray, " k"] = last[at] - end[at] + positions
+    return rows
 
 
 def count_rows(lines: Sequence[ShardLine]) -> int:

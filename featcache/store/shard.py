@@ -1,4 +1,4 @@
-"""A shard: one HDF5 file with one contiguous data set, written once, read by mapping.
+"""A shard: a block that describes it, then HDF5 with one contiguous data set; read by mapping.
 
 h5py runs on our own values only. The file is composed in memory and written by plain system
 calls, so a full disk is an ordinary error and not a fault inside HDF5. Readers never parse HDF5:
@@ -7,8 +7,10 @@ they take offset, shape and dtype from the manifest, check them against the file
 
 import hashlib
 import math
+import os
+import stat
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,10 +18,11 @@ import numpy as np
 from jaxtyping import Shaped
 
 from featcache.errors import CacheError, CorruptCacheError
-from featcache.store.files import write_atomically
+from featcache.store.block import compose
+from featcache.store.files import open_plain, refuse_link, write_atomically
 
 DATA_SET = "features"
-DTYPES = ("float16", "float32")
+DTYPES = ("float16", "float32", "int8", "int32")
 """What a shard may hold, little-endian."""
 CHUNK = 1 << 22
 """Bytes read at once when a file is checked."""
@@ -49,18 +52,20 @@ def write_shard(
     path: Path,
     values: Shaped[np.ndarray, "r ..."],
     *,
+    about: Mapping[str, object] | None = None,
     attributes: Mapping[str, str | int] | None = None,
-    ids: Sequence[str] | None = None,
+    name_of: Callable[[int], str] = "row {}".format,
 ) -> ShardFacts:
     """Write rows as one shard; the file appears whole or not at all.
 
-    Equal rows and attributes give equal bytes.
+    Equal rows, descriptions and attributes give equal bytes.
 
     Args:
         path: Where the shard goes; its folder exists.
         values: Rows [r ...] as they shall be stored.
+        about: Plain JSON values that stand in front, for programs that lost the manifest.
         attributes: Small facts for people who open the file with another tool.
-        ids: Image of each row, for the error message.
+        name_of: Says which image a row is, for the error message.
 
     Raises:
         CacheError: If a value is not finite, or the file cannot be written.
@@ -70,7 +75,8 @@ def write_shard(
             f"A shard holds at least one row of {' or '.join(DTYPES)}; {path.parent.name} got "
             f"{values.dtype} of shape {list(values.shape)}."
         )
-    _refuse_non_finite(path, values, ids)
+    if values.dtype.kind == "f":
+        _refuse_non_finite(path, values, name_of)
     import h5py
 
     rows = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<"))
@@ -83,14 +89,18 @@ def write_shard(
         file.flush()
         offset = int(data.id.get_offset())
         image: bytes = file.id.get_file_image()
-    write_atomically(path, image)
+    said = {"shape": list(rows.shape), "dtype": rows.dtype.name, "rest_crc32": zlib.crc32(image)}
+    block = compose({**(about or {}), **said}, offset=offset, behind=len(image))
+    write_atomically(path, block, image)
+    sha = hashlib.sha256(block)
+    sha.update(image)
     return ShardFacts(
-        offset=offset,
+        offset=len(block) + offset,
         shape=tuple(rows.shape),
         dtype=rows.dtype.name,
-        bytes=len(image),
-        crc32=zlib.crc32(image),
-        sha256=hashlib.sha256(image).hexdigest(),
+        bytes=len(block) + len(image),
+        crc32=zlib.crc32(image, zlib.crc32(block)),
+        sha256=sha.hexdigest(),
     )
 
 
@@ -107,21 +117,29 @@ def map_shard(path: Path, facts: ShardFacts) -> Shaped[np.ndarray, "..."]:
             f"inside its {facts.bytes} bytes. Remove this cache and extract again."
         )
     dtype = np.dtype(facts.dtype).newbyteorder("<")
-    return np.memmap(path, dtype=dtype, mode="c", offset=facts.offset, shape=facts.shape)
+    try:
+        with os.fdopen(open_plain(path), "rb") as file:
+            return np.memmap(file, dtype=dtype, mode="c", offset=facts.offset, shape=facts.shape)
+    except OSError as error:
+        raise unreadable(path, error) from error
 
 
 def check_size(path: Path, facts: ShardFacts) -> None:
     """Compare a file's size with what was recorded.
 
     Raises:
-        CorruptCacheError: If the file is missing, is no plain file or has another size.
+        CorruptCacheError: If the file is missing, is no plain file or has another size, or if it
+            or its folder is a symbolic link.
     """
+    refuse_link(path.parent)
+    refuse_link(path)
     try:
-        size = path.stat().st_size if path.is_file() else None
+        found = path.stat()
+        size = found.st_size if stat.S_ISREG(found.st_mode) else None
+    except (FileNotFoundError, NotADirectoryError):
+        size = None
     except OSError as error:
-        raise CorruptCacheError(
-            f"{path} cannot be read ({error.strerror}). Make it readable and try again."
-        ) from error
+        raise unreadable(path, error) from error
     if size != facts.bytes:
         got = "it is missing" if size is None else f"it has {size}"
         raise CorruptCacheError(
@@ -138,32 +156,67 @@ def check_bytes(path: Path, facts: ShardFacts, *, full: bool = False) -> None:
     """
     check_size(path, facts)
     try:
-        crc32, sha256 = checksums(path, sha256=full)
+        found = checksums(path, sha256=full)
     except OSError as error:
-        raise CorruptCacheError(
-            f"{path} cannot be read ({error.strerror}). Make it readable and try again."
-        ) from error
-    wrong = "crc32" if crc32 != facts.crc32 else "sha256"
-    if crc32 != facts.crc32 or (full and sha256 != facts.sha256):
+        raise unreadable(path, error) from error
+    wrong = "crc32" if found.crc32 != facts.crc32 else "sha256"
+    if found.crc32 != facts.crc32 or (full and found.sha256 != facts.sha256):
         raise CorruptCacheError(
             f"{path} is not what was written (its {wrong} differs). Run `featcache repair`, "
             f"then the same `featcache extract` command, which encodes just these rows again."
         )
 
 
-def checksums(path: Path, *, sha256: bool) -> tuple[int, str]:
-    """Read a whole file and return its crc32 and, where asked for, its sha256 (else empty)."""
-    crc, sha = 0, hashlib.sha256()
-    with path.open("rb", buffering=0) as file:
-        while block := file.read(CHUNK):
-            crc = zlib.crc32(block, crc)
+@dataclass(frozen=True, slots=True)
+class Checksums:
+    """Of a whole file."""
+
+    bytes: int
+    crc32: int
+    sha256: str
+    """Empty where it was not asked for."""
+    rest_crc32: int
+    """Of what stands behind the bytes that were skipped."""
+
+
+def checksums(path: Path, *, sha256: bool, skip: int = 0) -> Checksums:
+    """Read a whole file once.
+
+    Args:
+        path: A plain file.
+        sha256: Whether to compute it too.
+        skip: Bytes in front that `rest_crc32` leaves out.
+
+    Raises:
+        CorruptCacheError: If it is a symbolic link, or no plain file.
+        OSError: If it cannot be read.
+    """
+    crc = rest = size = 0
+    sha = hashlib.sha256()
+    buffer = memoryview(bytearray(CHUNK))
+    with os.fdopen(open_plain(path), "rb", buffering=0) as file:
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
+        while count := file.readinto(buffer):
+            part = buffer[:count]
+            crc = zlib.crc32(part, crc)
+            if skip:
+                rest = zlib.crc32(part[max(0, skip - size) :], rest)
             if sha256:
-                sha.update(block)
-    return crc, sha.hexdigest() if sha256 else ""
+                sha.update(part)
+            size += count
+    return Checksums(size, crc, sha.hexdigest() if sha256 else "", rest if skip else crc)
+
+
+def unreadable(path: Path, error: OSError) -> CorruptCacheError:
+    """Compose the error for a file that the operating system does not hand out."""
+    return CorruptCacheError(
+        f"{path} cannot be read ({error.strerror}). Make it readable and try again."
+    )
 
 
 def _refuse_non_finite(
-    path: Path, values: Shaped[np.ndarray, "..."], ids: Sequence[str] | None
+    path: Path, values: Shaped[np.ndarray, "..."], name_of: Callable[[int], str]
 ) -> None:
     # A float64 sum of half or single floats cannot overflow, so one cheap pass finds any bad one.
     with np.errstate(invalid="ignore"):  # infinities of both signs
@@ -171,8 +224,7 @@ def _refuse_non_finite(
     if np.isfinite(total):
         return
     finite = np.isfinite(values.reshape(len(values), -1)).all(axis=1)
-    row = int(np.argmin(finite))
-    what = f"image {ids[row]}" if ids is not None else f"row {row}"
+    what = name_of(int(np.argmin(finite)))
     raise CacheError(
         f"Component '{path.parent.name}' has {int((~finite).sum())} rows with values that are not "
         f"finite in {values.dtype} (first: {what}); nothing of this shard was written. "

@@ -7,13 +7,20 @@ text.<digest>/rows.h5         [c names; c*t templates, class by class; m descrip
 import hashlib
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from featcache.errors import CorruptCacheError
-from featcache.store.files import canonical, make_folder, write_atomically
+from featcache.store.files import (
+    canonical,
+    make_folder,
+    read_limited,
+    refuse_link,
+    write_atomically,
+)
 from featcache.store.lines import TEXT_ROWS, TEXT_STRINGS, TextLine
 from featcache.store.shard import check_bytes, map_shard, write_shard
 
@@ -29,9 +36,15 @@ def text_component(bank: "featcache.types.TextBank") -> str:
 
 
 def write_text(
-    folder: Path, bank: "featcache.types.TextBank", versions: dict[str, str]
+    folder: Path, bank: "featcache.types.TextBank", digest: str, provenance: Mapping[str, str]
 ) -> TextLine:
     """Write texts and their rows; return the line that makes them count.
+
+    Args:
+        folder: Where they go, as `text_component` names it.
+        bank: The texts.
+        digest: Of the cache's key.
+        provenance: What computed the rows.
 
     Raises:
         CacheError: If a row is not finite, or the disk refuses.
@@ -44,17 +57,26 @@ def write_text(
     ]
     make_folder(folder)
     write_atomically(folder / TEXT_STRINGS, strings)
+    sha256 = hashlib.sha256(strings).hexdigest()
     facts = write_shard(
         folder / TEXT_ROWS,
         np.concatenate(parts).astype(np.float32),
+        about={
+            "kind": "text",
+            "component": folder.name,
+            "key": digest,
+            "strings_bytes": len(strings),
+            "strings_sha256": sha256,
+            "provenance": dict(provenance),
+        },
         attributes={"component": folder.name},
     )
     return TextLine(
         component=folder.name,
         strings_bytes=len(strings),
-        strings_sha256=hashlib.sha256(strings).hexdigest(),
+        strings_sha256=sha256,
         facts=facts,
-        versions=versions,
+        provenance=provenance,
     )
 
 
@@ -96,11 +118,12 @@ def read_strings(folder: Path, line: TextLine) -> dict[str, Any]:
         CorruptCacheError: If the file is missing or is not what was written.
     """
     path = folder / TEXT_STRINGS
+    refuse_link(folder)
     try:
-        data = path.read_bytes()
+        data = read_limited(path)
     except OSError as error:
         raise CorruptCacheError(f"{path} cannot be read ({error.strerror}). {CURE}") from error
-    if hashlib.sha256(data).hexdigest() != line.strings_sha256:
+    if (len(data), hashlib.sha256(data).hexdigest()) != (line.strings_bytes, line.strings_sha256):
         raise CorruptCacheError(f"{path} is not what was written. {CURE}")
     try:
         value: dict[str, Any] = json.loads(data)

@@ -10,6 +10,7 @@ import torch
 from featcache.store.cache import Cache
 from featcache.types import ComponentKey, FeatureKey, Listing, TextBank
 
+HERE = {"featcache": "0", "device": "cpu"}
 KEY = FeatureKey(
     architecture="toy", weights="0" * 64, activation="gelu", image_size=32, preprocessing="none"
 )
@@ -84,6 +85,6 @@ def cache(tmp_path: Path) -> Cache:
     made.put_listing(_listing(20))
     for first in (0, 5):
         rows = np.arange(first, first + 5, dtype=np.int64)
-        made.append(ComponentKey(kind="global"), rows, _values(rows), {})
+        made.append(ComponentKey(kind="global"), rows, _values(rows), {}, HERE)
     made.finish(components=["global"], images=10, seconds=1.0, complete=True)
     return Cache.open(made.path)

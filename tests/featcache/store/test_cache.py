@@ -18,10 +18,14 @@ from featcache.errors import (
     NewerFormatError,
     UsageError,
 )
+from featcache.store import manifest
 from featcache.store.cache import Cache
+from featcache.store.lines import Line
+from featcache.store.seal import seal, unseal
 from featcache.types import ComponentKey, FeatureKey, Listing, TextBank
 
 Make = Callable[..., Any]
+HERE = {"featcache": "0", "device": "cpu"}
 
 
 def find_cache_folders(root: Path) -> list[Path]:
@@ -32,7 +36,7 @@ def files(cache: Cache) -> dict[str, bytes]:
     return {
         str(p.relative_to(cache.path)): p.read_bytes()
         for p in sorted(cache.path.rglob("*"))
-        if p.is_file() and p.name not in (".lock", "errors.jsonl")
+        if p.is_file() and p.name != ".lock"
     }
 
 
@@ -73,7 +77,7 @@ def test_resuming_covers_exactly_what_is_missing(
 ) -> None:
     missing = np.flatnonzero(~cache.covered("global"))
     assert missing.tolist() == list(range(10, 20))
-    cache.append(plain, missing, values(missing), {})
+    cache.append(plain, missing, values(missing), {}, HERE)
     assert Cache.open(cache.path).covered("global").all()
     assert not cache.covered("views.rrc50-10").any()
 
@@ -89,7 +93,7 @@ def test_an_interrupted_pass_leaves_the_same_bytes(
             made.put_listing(listing(20))
             with made.lock():
                 for rows in shards[done:cut]:
-                    made.append(plain, rows, values(rows), {int(rows[1]): "torn"})
+                    made.append(plain, rows, values(rows), {int(rows[1]): "torn"}, HERE)
             done = cut
     straight = Cache.open(next((tmp_path / "straight").glob("*/*")))
     interrupted = Cache.open(next((tmp_path / "interrupted").glob("*/*")))
@@ -100,15 +104,14 @@ def test_unreadable_images_keep_their_row(cache: Cache, plain: ComponentKey, val
     rows = np.arange(10, 13)
     poisoned = values(rows)
     poisoned[1] = np.nan
-    cache.append(plain, rows, poisoned, {11: "is cut off"})
+    cache.append(plain, rows, poisoned, {11: "is cut off"}, HERE)
     assert cache.bad_rows() == {11: "is cut off"}
     assert cache.covered("global")[11]
     assert not cache.covered("global", retry_bad=True)[11]
     assert cache.feature_set().ok.tolist() == [i != 11 for i in range(20)]
     assert cache.rows("global").gather(np.array([11])).tolist() == [[0.0] * 8]
-    (cache.path / "errors.jsonl").write_bytes(b'{"torn')
-    assert Cache.open(cache.path).bad_rows() == {11: "could not be read"}
-    cache.append(plain, np.array([11]), values([11]), {})
+    assert Cache.open(cache.path).bad_rows() == {11: "is cut off"}
+    cache.append(plain, np.array([11]), values([11]), {}, HERE)
     assert Cache.open(cache.path).bad_rows() == {}
     assert cache.feature_set().ok.all()
 
@@ -116,17 +119,19 @@ def test_unreadable_images_keep_their_row(cache: Cache, plain: ComponentKey, val
 def test_wrong_rows_are_refused(cache: Cache, plain: ComponentKey, values: Make) -> None:
     for rows in ([3, 2], [2, 2], [-1, 0], [19, 20]):
         with pytest.raises(UsageError, match="ascend"):
-            cache.append(plain, np.array(rows), values(rows), {})
+            cache.append(plain, np.array(rows), values(rows), {}, HERE)
     with pytest.raises(UsageError, match="ascend"):
-        cache.append(plain, np.empty(0, dtype=np.int64), values([0])[:0], {})
+        cache.append(plain, np.empty(0, dtype=np.int64), values([0])[:0], {}, HERE)
     with pytest.raises(UsageError, match="bad"):
-        cache.append(plain, np.array([10]), values([10]), {11: "?"})
+        cache.append(plain, np.array([10]), values([10]), {11: "?"}, HERE)
     with pytest.raises(CacheError, match=r"rows \[8\], new ones are \[4\]"):
-        cache.append(plain, np.array([10]), values([10], width=4), {})
+        cache.append(plain, np.array([10]), values([10], width=4), {}, HERE)
     with pytest.raises(CacheError, match=r"not finite.*train/ä 10"):
-        cache.append(plain, np.array([10]), np.full((1, 8), 70_000.0, np.float32), {})
+        cache.append(plain, np.array([10]), np.full((1, 8), 70_000.0, np.float32), {}, HERE)
     with pytest.raises(UsageError, match="float16"):
-        cache.append(ComponentKey(kind="global", dtype="int8"), np.array([10]), values([10]), {})
+        cache.append(
+            ComponentKey(kind="global", dtype="int8"), np.array([10]), values([10]), {}, HERE
+        )
     assert Cache.open(cache.path).covered("global").sum() == 10
 
 
@@ -157,7 +162,7 @@ def test_an_open_reader_sees_what_a_writer_lists_later(cache: Cache, listing: Ma
 
 
 def test_texts_round_trip(cache: Cache, bank: TextBank) -> None:
-    cache.put_text(bank)
+    cache.put_text(bank, HERE)
     found = Cache.open(cache.path).text()
     assert found is not None
     for name in TextBank.__dataclass_fields__:
@@ -173,7 +178,8 @@ def test_texts_with_parts_missing(cache: Cache, bank: TextBank) -> None:
             names=None,
             templates=("a",),
             template_rows=bank.template_rows[:, :1],
-        )
+        ),
+        HERE,
     )
     found = cache.text()
     assert found is not None
@@ -189,7 +195,7 @@ def test_the_newest_texts_are_current_and_old_ones_are_not_written_twice(
         classes=bank.classes, names=bank.names, templates=(), template_rows=None, default="name"
     )
     for current in (bank, other, other, bank):
-        cache.put_text(current)
+        cache.put_text(current, HERE)
         found = Cache.open(cache.path).text()
         assert found is not None
         assert found.default == current.default
@@ -199,20 +205,135 @@ def test_the_newest_texts_are_current_and_old_ones_are_not_written_twice(
 
 @pytest.mark.parametrize("file", ["strings.json", "rows.h5"])
 def test_damaged_texts_are_found(cache: Cache, bank: TextBank, file: str) -> None:
-    cache.put_text(bank)
+    cache.put_text(bank, HERE)
     path = next(cache.path.glob(f"text.*/{file}"))
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(CorruptCacheError, match=file):
         cache.text()
 
 
-def test_pass_settings(cache: Cache) -> None:
-    assert cache.pass_settings() is None
-    cache.put_pass_settings({"micro_batch": 32, "compute": "bfloat16"})
-    assert Cache.open(cache.path).pass_settings() == {"micro_batch": 32, "compute": "bfloat16"}
-    (cache.path / "pass.json").write_text("[]")
-    with pytest.raises(CorruptCacheError):
-        cache.pass_settings()
+def test_provenance_is_kept_with_every_shard_and_text(
+    cache: Cache, plain: ComponentKey, values: Make, bank: TextBank
+) -> None:
+    said = {"threads": "2", "micro_batch": "32", "device": "cpu é"}
+    cache.append(plain, np.array([10]), values([10]), {}, said)
+    cache.put_text(bank, said)
+    again = Cache.open(cache.path)
+    assert again.shards["global"][-1].provenance == said
+    assert again.text_line is not None
+    assert again.text_line.provenance == said
+    for wrong in ({"a": "x" * 200}, {str(i): "" for i in range(65)}):
+        with pytest.raises(UsageError, match="provenance"):
+            cache.append(plain, np.array([11]), values([11]), {}, wrong)
+    assert Cache.open(cache.path).covered("global").sum() == 11
+
+
+def test_reasons_are_kept_short_and_printable(
+    cache: Cache, plain: ComponentKey, values: Make
+) -> None:
+    rows = np.arange(10, 13)
+    cache.append(plain, rows, values(rows), {10: "x" * 1000, 12: "no \udc80"}, HERE)
+    found = Cache.open(cache.path).bad_rows()
+    assert found == {10: "x" * 300, 12: "no ?"}
+
+
+def test_whole_numbers_are_stored_exactly(cache: Cache) -> None:
+    rows = np.arange(4)
+    boxes = np.arange(32, dtype=np.int32).reshape(4, 2, 4) * 100_003
+    key = ComponentKey(kind="boxes", recipe="lazsl", count=2)
+    cache.append(key, rows, boxes, {2: "is cut off"}, HERE)
+    boxes[2] = 0
+    again = Cache.open(cache.path)
+    assert again.rows(key.folder).gather(rows).tolist() == boxes.tolist()
+    assert again.shards[key.folder][0].facts.dtype == "int32"
+    small = ComponentKey(kind="patches", variant="vanilla", dtype="int8")
+    packed = np.arange(-128, 128, dtype=np.int8).reshape(4, 8, 8)
+    cache.append(small, rows, packed, {}, HERE)
+    facts = Cache.open(cache.path).shards[small.folder][0].facts
+    assert facts.dtype == "int8"
+    data = (cache.path / small.folder / "00000000-00000004.h5").read_bytes()
+    assert data[facts.offset : facts.offset + 256] == packed.tobytes()
+    for wrong in (packed.astype(np.float16), packed.astype(np.int32)):
+        with pytest.raises(UsageError, match="holds int8"):
+            cache.append(small, rows, wrong, {}, HERE)
+    with pytest.raises(UsageError, match="holds float16"):
+        cache.append(ComponentKey(kind="global"), rows, packed[:, 0], {}, HERE)
+
+
+def test_a_clock_that_was_set_back_does_not_reorder_passes(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = cache.passes[-1].time
+    monkeypatch.setattr(time, "time", lambda: 5.0)
+    cache.finish(components=["global"], images=1, seconds=0.0, complete=True)
+    assert Cache.open(cache.path).passes[-1].time == before
+
+
+def test_appending_does_not_replay_what_was_written_before(
+    cache: Cache, plain: ComponentKey, values: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with cache.lock():
+        taken: list[object] = []
+        real = manifest.Contents.take
+
+        def take(self: manifest.Contents, line: Line) -> None:
+            taken.append(line)
+            real(self, line)
+
+        monkeypatch.setattr(manifest.Contents, "take", take)
+        for row in range(10, 16):
+            cache.append(plain, np.array([row]), values([row]), {}, HERE)
+    assert len(taken) == 6
+    assert cache.covered("global").sum() == 16
+
+
+def test_links_that_lead_out_of_a_cache_are_refused(
+    cache: Cache, plain: ComponentKey, values: Make, tmp_path: Path
+) -> None:
+    """A cache from a stranger must not read, or write, anywhere else."""
+    elsewhere = tmp_path / "elsewhere"
+    (cache.path / "global").rename(elsewhere)
+    (cache.path / "global").symlink_to(elsewhere)
+    before = {p.name: p.read_bytes() for p in elsewhere.iterdir()}
+    with pytest.raises(CorruptCacheError, match="symbolic link"):
+        Cache.open(cache.path).feature_set().rows("global", np.array([1]))
+    with pytest.raises(CorruptCacheError, match="symbolic link"):
+        cache.append(plain, np.array([10]), values([10]), {}, HERE)
+    with pytest.raises(CorruptCacheError, match="symbolic link"):
+        cache.drop("global", "00000000-00000005.h5")
+    assert {p.name: p.read_bytes() for p in elsewhere.iterdir()} == before
+    for name in ("key.json", "manifest.jsonl"):
+        path = cache.path / name
+        path.rename(tmp_path / name)
+        path.symlink_to(tmp_path / name)
+        with pytest.raises(CorruptCacheError, match=rf"{name} is a symbolic link"):
+            Cache.open(cache.path)
+        path.unlink()
+        (tmp_path / name).rename(path)
+    (cache.path / "key.json").unlink()
+    os.mkfifo(cache.path / "key.json")
+    with pytest.raises(CorruptCacheError, match="no plain file"):
+        Cache.open(cache.path)
+
+
+def test_the_lock_file_is_no_way_out_either(cache: Cache, tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("precious")
+    (cache.path / ".lock").unlink()
+    (cache.path / ".lock").symlink_to(tmp_path / "mine")
+    with pytest.raises(CacheError), cache.lock():
+        pass
+    assert (tmp_path / "mine").read_text() == "precious"
+
+
+def test_files_that_are_read_whole_have_a_limit(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FEATCACHE_MAX_METADATA", "1000")
+    with pytest.raises(CacheError, match=r"manifest\.jsonl has .*FEATCACHE_MAX_METADATA"):
+        Cache.open(cache.path)
+    monkeypatch.setenv("FEATCACHE_MAX_METADATA", "lots")
+    with pytest.raises(CacheError, match="number of bytes, got 'lots'"):
+        Cache.open(cache.path)
 
 
 def test_leftovers_are_cleaned_by_the_next_writer_only(cache: Cache) -> None:
@@ -256,12 +377,11 @@ def test_a_full_disk_loses_nothing_that_was_finished(
                 with monkeypatch.context() as patch:
                     patch.setattr(os, "write", write)
                     budget[0] = space
-                    cache.append(plain, rows, values(rows), {})
+                    cache.append(plain, rows, values(rows), {}, HERE)
                 break
             except CacheError as error:
                 said.append(str(error))
-            manifest = (cache.path / "manifest.jsonl").read_bytes()
-            assert manifest == before["manifest.jsonl"]
+            assert (cache.path / "manifest.jsonl").read_bytes() == before["manifest.jsonl"]
     assert len(said) > 10
     assert all("No space is left" in text for text in said)
     assert Cache.open(cache.path).covered("global").all()
@@ -303,20 +423,44 @@ def test_what_is_no_cache_is_refused(tmp_path: Path, cache: Cache) -> None:
     with pytest.raises(CacheNotFoundError, match=r"key\.json"):
         Cache.open(tmp_path)
     key_file = cache.path / "key.json"
-    text = key_file.read_text()
-    for old, new in (
-        ('"format": 1', '"format": "1"'),
-        ('"gelu"', '"relu"'),
-        ('"image_size": 32', '"image_size": "32"'),
-        ('"norms"', '"forms"'),
-        ("{", "["),
-    ):
-        key_file.write_text(text.replace(old, new, 1))
-        with pytest.raises(CorruptCacheError):
+    data = key_file.read_bytes()
+    for position in range(len(data)):
+        broken = bytearray(data)
+        broken[position] ^= 1
+        key_file.write_bytes(broken)
+        with pytest.raises(CorruptCacheError, match="featcache repair"):
             Cache.open(cache.path)
-    key_file.write_text(text.replace('"format": 1', '"format": 2'))
+    value, _ = unseal(data[:-1])
+    wrong: list[dict[str, object]] = [{"format": True}, {"dataset": 3}, {"key": {}}, {"more": 1}]
+    for change in wrong:
+        key_file.write_bytes(seal({**value, **change})[0])
+        with pytest.raises(CorruptCacheError, match="featcache repair"):
+            Cache.open(cache.path)
+    key_file.write_bytes(seal({**value, "format": 3})[0])
     with pytest.raises(NewerFormatError, match="pip install --upgrade"):
         Cache.open(cache.path)
+    key_file.write_bytes(b'{\n "format": 1,\n "dataset": "toys"\n}\n')
+    with pytest.raises(CacheError, match=r"format 2 only.*featcache rm"):
+        Cache.open(cache.path)
+
+
+def test_key_and_header_are_one_line(cache: Cache, key: FeatureKey) -> None:
+    line = (cache.path / "key.json").read_bytes()
+    assert (cache.path / "manifest.jsonl").read_bytes().startswith(line)
+    other = Cache.create(cache.path.parents[1], "others", "Toy/1", key)
+    (cache.path / "key.json").write_bytes((other.path / "key.json").read_bytes())
+    with pytest.raises(CorruptCacheError, match=r"belongs to toys.*not to others"):
+        Cache.open(cache.path)
+
+
+def test_a_creation_that_was_interrupted_is_finished(
+    tmp_path: Path, key: FeatureKey, cache: Cache
+) -> None:
+    (cache.path / "key.json").unlink()
+    with pytest.raises(CorruptCacheError, match=r"key\.json is missing.*featcache repair"):
+        Cache.open(cache.path)
+    again = Cache.create(cache.path.parents[1], "toys", "Toy/1", key)
+    assert again.covered("global").sum() == 10
 
 
 def test_a_cache_without_listing_says_so(tmp_path: Path, key: FeatureKey) -> None:
@@ -338,7 +482,7 @@ with cache.lock():
     print("locked", flush=True)
     while True:
         cache.append(ComponentKey(kind="views", recipe="weak", count=1), rows,
-                     np.ones((20, 1, 4096), np.float16), {})
+                     np.ones((20, 1, 4096), np.float16), {}, {})
 """
 
 
@@ -361,7 +505,7 @@ def test_kill_9_in_mid_append_loses_at_most_one_shard(
         entered = {line.file for line in found.shards.get("views.weak-1", ())}
         assert {p.name for p in found.path.glob("views.weak-1/*")} == entered
         rows = np.arange(10, 20)
-        found.append(plain, rows, values(rows), {})
+        found.append(plain, rows, values(rows), {}, HERE)
     features = Cache.open(cache.path).feature_set()
     assert torch.equal(features.rows("global", rows), torch.from_numpy(values(rows)))
     if entered:

@@ -16,6 +16,7 @@ from featcache.errors import (
 )
 from featcache.store.cache import Cache
 from featcache.store.library import cache_root, caches, find_cache, find_summaries, remove
+from featcache.store.seal import seal, unseal
 from featcache.types import FeatureKey, TextBank
 
 Make = Callable[..., Any]
@@ -45,7 +46,7 @@ def test_root_is_the_option_then_the_variable_then_the_users_cache(
 
 
 def test_summary_of_a_cache(cache: Cache, bank: TextBank) -> None:
-    cache.put_text(bank)
+    cache.put_text(bank, {})
     [found] = caches(cache.path.parents[1])
     assert (found.dataset, found.backbone, found.images) == ("toys", "Toy/1", 20)
     part = found.components["global"]
@@ -155,8 +156,33 @@ def test_a_file_in_the_place_of_the_root_is_named(tmp_path: Path, key: FeatureKe
 def test_a_cache_of_a_later_format_is_not_called_damaged(
     tmp_path: Path, key: FeatureKey, listing: Make
 ) -> None:
-    later = finish(tmp_path, "moths", "tiny", key, listing).path / "key.json"
-    later.write_text(later.read_text().replace('"format": 1', '"format": 9'))
+    path = finish(tmp_path, "moths", "tiny", key, listing).path / "key.json"
+    value, _ = unseal(path.read_bytes()[:-1])
+    path.write_bytes(seal({**value, "format": 9})[0])
     (found,) = caches(tmp_path)
     assert found.finished_text == "unreadable"
     assert "format 9" in found.problem
+
+
+def test_a_cache_of_format_1_can_be_listed_and_removed(tmp_path: Path) -> None:
+    folder = tmp_path / "moths" / "tiny-0123456789ab"
+    folder.mkdir(parents=True)
+    (folder / "key.json").write_text('{\n "format": 1,\n "dataset": "moths"\n}\n')
+    (folder / "manifest.jsonl").write_text('{"format":1,"kind":"header","crc":"01234567"}\n')
+    (found,) = caches(tmp_path)
+    assert (found.dataset, found.backbone, found.digest) == ("moths", "tiny", "0123456789ab")
+    assert "format 2 only" in found.problem
+    assert "featcache rm" in found.problem
+    assert remove(tmp_path, folder) > 0
+    assert caches(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["key.json", "manifest.jsonl"])
+def test_a_cache_that_lost_one_of_its_two_names_is_still_one(cache: Cache, name: str) -> None:
+    root = cache.path.parents[1]
+    (cache.path / name).unlink()
+    (found,) = caches(root)
+    assert name in found.problem
+    assert "featcache repair" in found.problem
+    assert remove(root, cache.path) > 0
+    assert caches(root) == []

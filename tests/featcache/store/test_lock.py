@@ -10,7 +10,7 @@ import pytest
 
 from featcache.errors import CacheError
 from featcache.store.cache import Cache
-from featcache.store.lock import OWNER, writer_lock
+from featcache.store.lock import LOCK, OWNER, is_locked, writer_lock
 
 
 def quiet(_: str) -> None:
@@ -28,12 +28,21 @@ def test_a_second_writer_is_told_who_writes(tmp_path: Path) -> None:
         pass
 
 
+def test_nobody_leaves_a_trace_in_the_lock_file(tmp_path: Path) -> None:
+    assert not is_locked(tmp_path)
+    with writer_lock(tmp_path, quiet):
+        assert (tmp_path / LOCK).read_text() == f"{os.getpid()}\n"
+        assert is_locked(tmp_path)
+    assert (tmp_path / LOCK).read_bytes() == b""
+    assert not is_locked(tmp_path)
+
+
 def test_the_lock_of_a_cache_nests_and_is_shared_by_threads(cache: Cache) -> None:
     seen: list[str] = []
 
     def work() -> None:
         with cache.lock():
-            cache.put_pass_settings({"by": "thread"})
+            cache.finish(components=[], images=0, seconds=0.0, complete=False)
         seen.append("done")
 
     with cache.lock(), cache.lock():

@@ -1,5 +1,4 @@
 import json
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -8,16 +7,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featcache.errors import CacheError, CorruptCacheError, NewerFormatError
+from featcache.keys import FeatureKey
+from featcache.store.bad import bad_rows
+from featcache.store.identity import Identity
 from featcache.store.lines import DropLine, PassLine, ShardLine, from_json, to_json
-from featcache.store.manifest import (
-    contents_of,
-    create_manifest,
-    read_manifest,
-    truncate,
-)
+from featcache.store.manifest import Contents, read_manifest, write_manifest
+from featcache.store.seal import seal, unseal
 from featcache.store.shard import ShardFacts
 
-DIGEST = "0123456789ab"
+KEY = FeatureKey(
+    architecture="toy", weights="0" * 64, activation="gelu", image_size=32, preprocessing="none"
+)
+MINE = Identity("toys", "Toy/1", KEY)
 
 
 def shard(start: int, **changes: Any) -> ShardLine:
@@ -28,9 +29,9 @@ def shard(start: int, **changes: Any) -> ShardLine:
         "component": "global",
         "file": f"{start:08d}-{start + 4:08d}.h5",
         "rows": ((start, start + 4),),
-        "bad": (1,),
+        "bad": ((1, "is cut off"),),
         "facts": facts,
-        "versions": {"torch": "2"},
+        "provenance": {"torch": "2"},
     }
     return ShardLine(**{**fields, **changes})
 
@@ -41,8 +42,8 @@ FINISHED = PassLine(time=12.5, components=("global",), images=8, seconds=1.25, c
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     target = tmp_path / "manifest.jsonl"
-    create_manifest(target, DIGEST)
-    manifest = read_manifest(target, DIGEST)
+    write_manifest(target, MINE)
+    manifest = read_manifest(target, MINE)
     for line in (shard(0), shard(4), FINISHED):
         manifest.append(line)
     return target
@@ -52,17 +53,16 @@ def sealed(path: Path, *values: dict[str, Any]) -> None:
     """Write lines with right checksums, whatever they say."""
     crc, out = 0, b""
     for value in values:
-        body = json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
-        crc = zlib.crc32(body, zlib.crc32(b"%08x" % crc))
-        out += body[:-1] + b',"crc":"%08x"}\n' % crc
+        line, crc = seal(value, crc)
+        out += line
     path.write_bytes(out)
 
 
-HEADER = {"kind": "header", "format": 1, "key": DIGEST}
+HEADER, _ = unseal(MINE.line()[:-1])
 
 
 def test_lines_come_back_as_they_were_written(path: Path) -> None:
-    manifest = read_manifest(path, DIGEST)
+    manifest = read_manifest(path, MINE)
     assert manifest.lines == [shard(0), shard(4), FINISHED]
     assert manifest.torn == 0
     assert manifest.size == path.stat().st_size
@@ -75,7 +75,7 @@ def test_every_possible_tear_of_the_last_line_is_survived(path: Path) -> None:
     last = data.rindex(b"\n", 0, -1) + 1
     for end in range(last, len(data)):
         path.write_bytes(data[:end])
-        manifest = read_manifest(path, DIGEST)
+        manifest = read_manifest(path, MINE)
         assert manifest.lines == [shard(0), shard(4)]
         assert manifest.torn == end - last
     manifest.append(FINISHED)
@@ -88,12 +88,8 @@ def test_a_flipped_byte_anywhere_in_whole_lines_is_found(path: Path) -> None:
         broken = bytearray(data)
         broken[position] ^= 1
         path.write_bytes(broken)
-        if position == len(data) - 1:
-            # Without its newline the last line is one that was never finished.
-            assert read_manifest(path, DIGEST).lines == [shard(0), shard(4)]
-            continue
         with pytest.raises((CorruptCacheError, NewerFormatError)):
-            read_manifest(path, DIGEST)
+            read_manifest(path, MINE)
 
 
 @pytest.mark.parametrize(
@@ -105,34 +101,43 @@ def test_swapped_missing_and_repeated_lines_are_found(
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(lines[i] for i in order))
     with pytest.raises(CorruptCacheError, match=f"Line {line} of .*manifest"):
-        read_manifest(path, DIGEST)
+        read_manifest(path, MINE)
 
 
-def test_salvage_keeps_what_stands_before_the_damage(path: Path) -> None:
-    lines = path.read_bytes().splitlines(keepends=True)
-    path.write_bytes(lines[0] + lines[1] + lines[3] + lines[2])
-    manifest = read_manifest(path, DIGEST, salvage=True)
-    assert manifest.lines == [shard(0)]
-    truncate(manifest)
-    assert read_manifest(path, DIGEST).lines == [shard(0)]
+def test_a_stray_byte_in_the_place_of_the_last_line_feed_is_damage(path: Path) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[:-1])
+    assert read_manifest(path, MINE).torn > 0
+    path.write_bytes(data[:-1] + b"\x0b")
+    with pytest.raises(CorruptCacheError, match=r"Line 4 of .*featcache repair"):
+        read_manifest(path, MINE)
 
 
-def test_a_later_format_asks_for_an_update(path: Path) -> None:
-    sealed(path, {**HEADER, "format": 2, "anything": "else"})
+def test_other_formats_say_what_helps(path: Path) -> None:
+    sealed(path, {**HEADER, "format": 3, "anything": "else"})
     with pytest.raises(NewerFormatError, match="pip install --upgrade featcache"):
-        read_manifest(path, DIGEST)
+        read_manifest(path, MINE)
+    sealed(path, {**HEADER, "format": 1})
+    with pytest.raises(CacheError, match=r"format 2 only.*featcache rm"):
+        read_manifest(path, MINE)
 
 
 def test_a_manifest_of_another_cache_is_refused(path: Path) -> None:
-    with pytest.raises(CorruptCacheError, match="belongs to the key"):
-        read_manifest(path, "f" * 12)
+    with pytest.raises(CorruptCacheError, match="belongs to toys"):
+        read_manifest(path, Identity("others", "Toy/1", KEY))
+
+
+def test_a_manifest_written_at_once_is_the_one_written_line_by_line(path: Path) -> None:
+    data = path.read_bytes()
+    write_manifest(path, MINE, read_manifest(path, MINE).lines)
+    assert path.read_bytes() == data
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"{}\n", b"\0" * 64, b"[]\n"])
 def test_what_is_no_manifest_is_refused(path: Path, content: bytes) -> None:
     path.write_bytes(content)
     with pytest.raises(CorruptCacheError, match="featcache"):
-        read_manifest(path, DIGEST)
+        read_manifest(path, MINE)
 
 
 WRONG: list[dict[str, Any]] = [
@@ -153,9 +158,16 @@ WRONG: list[dict[str, Any]] = [
     {"rows": [[0, 4, 8]]},
     {"rows": "0-4"},
     {"rows": [[0, True]]},
-    {"bad": [4]},
-    {"bad": [1, 1]},
-    {"versions": {"torch": 2}},
+    {"bad": [1]},
+    {"bad": [[4, "?"]]},
+    {"bad": [[1, "?"], [1, "?"]]},
+    {"bad": [[1, 2]]},
+    {"bad": [[1, "x" * 301]]},
+    {"bad": [[1]]},
+    {"provenance": {"torch": 2}},
+    {"provenance": {"torch": "x" * 200}},
+    {"provenance": {str(i): "" for i in range(65)}},
+    {"provenance": []},
     {"extra": 1},
     {"kind": "pickle"},
     {"facts": {"offset": 4096}},
@@ -174,11 +186,11 @@ WRONG: list[dict[str, Any]] = [
 def test_every_field_is_checked(path: Path, change: dict[str, Any]) -> None:
     good = json.loads(json.dumps(to_json(shard(0))))
     sealed(path, HEADER, good)
-    assert read_manifest(path, DIGEST).lines == [shard(0)]
+    assert read_manifest(path, MINE).lines == [shard(0)]
     facts = {**good["facts"], **change.get("facts", {})}
     sealed(path, HEADER, {**good, **change, "facts": facts})
     with pytest.raises(CorruptCacheError, match="Line 2 of"):
-        read_manifest(path, DIGEST)
+        read_manifest(path, MINE)
 
 
 @settings(max_examples=50)
@@ -198,16 +210,39 @@ def test_strange_lines_end_in_one_kind_of_error(value: dict[str, Any]) -> None:
 
 
 def test_a_writer_notices_another_one(path: Path) -> None:
-    first, second = read_manifest(path, DIGEST), read_manifest(path, DIGEST)
+    first, second = read_manifest(path, MINE), read_manifest(path, MINE)
     first.append(shard(8))
     with pytest.raises(CacheError, match="another process"):
         second.append(shard(12))
-    assert read_manifest(path, DIGEST).lines[-1] == shard(8)
+    assert read_manifest(path, MINE).lines[-1] == shard(8)
+
+
+def test_bad_positions_are_rows_of_the_listing() -> None:
+    facts = ShardFacts(
+        offset=2048, shape=(7, 8), dtype="float16", bytes=4096, crc32=7, sha256="f" * 64
+    )
+    rows = ((3, 5), (10, 11), (20, 24))
+    bad = ((0, "a"), (1, "b"), (2, "c"), (6, "d"))
+    assert shard(0, facts=facts, rows=rows, bad=bad).bad_rows() == {
+        3: "a",
+        4: "b",
+        10: "c",
+        23: "d",
+    }
+
+
+def test_later_shards_mend_or_break_rows() -> None:
+    whole = shard(0, bad=((0, "a"), (1, "b"), (3, "c")))
+    mended = shard(1, rows=((1, 3), (4, 6)), bad=((3, "z"),))
+    assert bad_rows([whole]) == {0: "a", 1: "b", 3: "c"}
+    assert bad_rows([whole, mended]) == {0: "a", 3: "c", 5: "z"}
+    assert bad_rows([mended, whole]) == {0: "a", 1: "b", 3: "c", 5: "z"}
+    assert bad_rows([shard(0, bad=())]) == {}
 
 
 def test_dropped_shards_no_longer_count() -> None:
     again = shard(0, bad=())
     drop = DropLine(component="global", file=shard(0).file)
-    assert contents_of([shard(0), drop]).shards == {}
-    assert contents_of([shard(0), shard(4), drop, again]).shards == {"global": [shard(4), again]}
-    assert contents_of([FINISHED]).passes == [FINISHED]
+    assert Contents([shard(0), drop]).shards == {}
+    assert Contents([shard(0), shard(4), drop, again]).shards == {"global": [shard(4), again]}
+    assert Contents([FINISHED]).passes == [FINISHED]

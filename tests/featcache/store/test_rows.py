@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from featcache.errors import CorruptCacheError, MissingComponentError
 from featcache.store import rows as module
 from featcache.store.lines import ShardLine
+from featcache.store.quantise import pack, unpack
 from featcache.store.rows import ShardRows, count_rows, ranges_of, rows_of
-from featcache.store.shard import write_shard
+from featcache.store.shard import ShardFacts, write_shard
 
 
 def shard(folder: Path, name: str, rows: Any, values: Any, bad: tuple[int, ...] = ()) -> ShardLine:
@@ -21,9 +22,9 @@ def shard(folder: Path, name: str, rows: Any, values: Any, bad: tuple[int, ...] 
         component="global",
         file=name,
         rows=ranges_of(rows),
-        bad=bad,
+        bad=tuple((position, "torn") for position in bad),
         facts=write_shard(folder / name, values),
-        versions={},
+        provenance={},
     )
 
 
@@ -72,6 +73,9 @@ def test_a_later_shard_wins_and_clears_what_was_bad(tmp_path: Path) -> None:
     reader = ShardRows(tmp_path, [old, new], 6)
     assert reader.present().tolist() == [False, True, True, False, True, False]
     assert reader.bad().tolist() == [False, False, False, False, True, False]
+    assert reader.bad_rows().tolist() == [4]
+    assert reader.count() == 3
+    assert reader.holds(np.array([5, 2, -1, 6, 4, 0])).tolist() == [0, 1, 0, 0, 1, 0]
     assert reader.gather(rows)[:, 0].tolist() == [7, 7, 1]
     assert count_rows([old, new]) == 3
     assert rows_of(old).tolist() == [1, 2, 4]
@@ -101,3 +105,76 @@ def test_two_widths_and_unknown_rows_are_refused(tmp_path: Path) -> None:
         ShardRows(tmp_path, [narrow, wide], 4)
     with pytest.raises(CorruptCacheError, match="speaks of row 1, but the listing has 1"):
         ShardRows(tmp_path, [narrow], 1)
+
+
+@given(data=st.data(), n=st.integers(1, 60), pieces=st.integers(1, 8))
+def test_overlapping_shards_equal_a_table_row_by_row(data: Any, n: int, pieces: int) -> None:
+    folder = Path("nowhere")
+    facts = ShardFacts(offset=0, shape=(1, 2), dtype="float16", bytes=9, crc32=0, sha256="")
+    lines: list[ShardLine] = []
+    owner: dict[int, tuple[int, int, bool]] = {}
+    for number in range(pieces):
+        rows = np.array(sorted(data.draw(st.sets(st.integers(0, n - 1), min_size=1))))
+        bad = sorted(data.draw(st.sets(st.integers(0, len(rows) - 1))))
+        owner |= {int(r): (number, i, i in bad) for i, r in enumerate(rows)}
+        lines.append(
+            ShardLine(
+                component="global",
+                file=f"{number}.h5",
+                rows=ranges_of(rows),
+                bad=tuple((b, "torn") for b in bad),
+                facts=facts,
+                provenance={},
+            )
+        )
+    reader = ShardRows(folder, lines, n)
+    shard, position = reader._ranges.find(np.arange(n))
+    for row in range(n):
+        number, place, torn = owner.get(row, (-1, 0, False))
+        assert shard[row] == number
+        assert number < 0 or position[row] == place
+        assert reader.present()[row] == (number >= 0)
+        assert reader.bad()[row] == torn
+    assert reader.count() == len(owner)
+
+
+def test_int8_rows_come_out_as_half_floats(tmp_path: Path) -> None:
+    table = np.random.default_rng(0).standard_normal((9, 3, 16)).astype(np.float16)
+    folder = tmp_path / "patches.clearclip.int8"
+    folder.mkdir()
+    lines = [
+        shard(folder, "a.h5", np.arange(5), pack(table[:5])),
+        shard(folder, "b.h5", np.arange(5, 9), pack(table[5:])),
+    ]
+    reader = ShardRows(folder, lines, 9)
+    assert reader.shape == (3, 16)
+    rows = np.array([8, 0, 3, 3, 5])
+    taken = reader.take(rows)
+    assert taken.dtype == torch.float16
+    assert taken.shape == (5, 3, 16)
+    np.testing.assert_array_equal(taken.numpy(), unpack(pack(table))[rows])
+    assert reader.take(rows[:0]).shape == (0, 3, 16)
+    narrow = [shard(folder, "c.h5", np.arange(2), np.ones((2, 4), np.int8))]
+    with pytest.raises(CorruptCacheError, match="too narrow for a scale"):
+        ShardRows(folder, narrow, 9)
+
+
+def test_boxes_stay_whole_numbers(tmp_path: Path) -> None:
+    boxes = np.arange(24, dtype=np.int32).reshape(3, 2, 4) * 1000
+    reader = ShardRows(tmp_path, [shard(tmp_path, "a.h5", np.arange(3), boxes)], 3)
+    taken = reader.take(np.array([2, 1]))
+    assert taken.dtype == torch.int32
+    np.testing.assert_array_equal(taken.numpy(), boxes[[2, 1]])
+
+
+@pytest.mark.parametrize("component", ["global", "patches.clearclip"])
+@pytest.mark.parametrize("link", ["shard", "folder"])
+def test_links_are_refused(tmp_path: Path, component: str, link: str) -> None:
+    folder = tmp_path / component
+    folder.mkdir()
+    line = shard(folder, "a.h5", np.arange(2), np.ones((2, 2), np.float16))
+    moved = folder / "a.h5" if link == "shard" else folder
+    moved.rename(tmp_path / "elsewhere")
+    moved.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(CorruptCacheError, match="symbolic link"):
+        ShardRows(folder, [line], 2).gather(np.array([0]))

@@ -1,6 +1,7 @@
 import errno
 import os
 import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ import numpy as np
 import pytest
 
 from featcache.errors import CacheError, CorruptCacheError
-from featcache.store.shard import ShardFacts, checksums, map_shard, write_shard
+from featcache.store.block import read_block
+from featcache.store.shard import Checksums, ShardFacts, checksums, map_shard, write_shard
 
 
 def independent_reader(path: Path) -> tuple[Any, dict[str, Any]]:
@@ -32,7 +34,9 @@ def test_other_tools_read_what_we_write_and_we_read_it_without_them(tmp_path: Pa
     np.testing.assert_array_equal(map_shard(tmp_path / "a.h5", facts), values)
     data = (tmp_path / "a.h5").read_bytes()
     assert data[facts.offset : facts.offset + values.nbytes] == values.tobytes()
-    assert checksums(tmp_path / "a.h5", sha256=True) == (facts.crc32, facts.sha256)
+    assert checksums(tmp_path / "a.h5", sha256=True) == Checksums(
+        facts.bytes, facts.crc32, facts.sha256, facts.crc32
+    )
     assert [p.name for p in tmp_path.iterdir()] == ["a.h5"]
 
 
@@ -56,13 +60,13 @@ def test_non_finite_values_are_refused_by_name(tmp_path: Path, poison: float) ->
     path = tmp_path / "global" / "a.h5"
     path.parent.mkdir()
     with pytest.raises(CacheError, match=r"'global'.*moth 4\.jpg"):
-        write_shard(path, values, ids=[f"moth {i}.jpg" for i in range(6)])
+        write_shard(path, values, name_of="moth {}.jpg".format)
     assert list(path.parent.iterdir()) == []
 
 
-@pytest.mark.parametrize("values", [np.zeros((0, 3), np.float16), np.zeros((2, 3), np.int32)])
-def test_what_is_no_row_of_floats_is_refused(tmp_path: Path, values: Any) -> None:
-    with pytest.raises(CacheError, match="float16 or float32"):
+@pytest.mark.parametrize("values", [np.zeros((0, 3), np.float16), np.zeros((2, 3), np.int64)])
+def test_what_is_no_row_is_refused(tmp_path: Path, values: Any) -> None:
+    with pytest.raises(CacheError, match="float16 or float32 or int8 or int32"):
         write_shard(tmp_path / "a.h5", values)
 
 
@@ -131,3 +135,36 @@ def test_reading_never_parses_hdf5(tmp_path: Path) -> None:
     data = path.read_bytes()
     path.write_bytes(struct.pack("<Q", 0) * (facts.offset // 8) + data[facts.offset :])
     np.testing.assert_array_equal(map_shard(path, facts), toy())
+
+
+@pytest.mark.parametrize("extra", [0, 400, 600, 5000])
+def test_a_block_of_any_size_stands_in_front_and_hdf5_still_reads_it(
+    tmp_path: Path, extra: int
+) -> None:
+    path = tmp_path / "a.h5"
+    facts = write_shard(path, toy(), about={"kind": "shard", "note": "x" * extra})
+    about, block = read_block(path)
+    size = len(block)
+    assert size >= 512 + extra // 512 * 512
+    assert size.bit_count() == 1
+    assert path.read_bytes()[size : size + 4] == b"\x89HDF"
+    assert block.endswith(b" \n")
+    assert about["offset"] == facts.offset
+    assert about["bytes"] == facts.bytes == path.stat().st_size
+    np.testing.assert_array_equal(independent_reader(path)[0], toy())
+    np.testing.assert_array_equal(map_shard(path, facts), toy())
+    found = checksums(path, sha256=False, skip=size)
+    assert found.rest_crc32 == about["rest_crc32"] == zlib.crc32(path.read_bytes()[size:])
+
+
+def test_links_are_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    facts = write_shard(tmp_path / "real" / "a.h5", toy())
+    (tmp_path / "b.h5").symlink_to(tmp_path / "real" / "a.h5")
+    (tmp_path / "linked").symlink_to(tmp_path / "real")
+    for path in (tmp_path / "b.h5", tmp_path / "linked" / "a.h5"):
+        with pytest.raises(CorruptCacheError, match="symbolic link"):
+            map_shard(path, facts)
+    os.mkfifo(tmp_path / "pipe.h5")
+    with pytest.raises(CorruptCacheError, match="it is missing"):
+        map_shard(tmp_path / "pipe.h5", facts)

@@ -1,0 +1,128 @@
+"""Rows become a shard and its line: what is checked before, and what is written."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int64, Shaped
+
+from featcache.errors import UsageError
+from featcache.keys import ComponentKey, Listing
+from featcache.store.files import make_folder, refuse_link
+from featcache.store.lines import REASON, ShardLine, check_provenance
+from featcache.store.rows import ranges_of
+from featcache.store.shard import write_shard
+
+STORED = ("float16", "int8", "int32")
+"""Types of image features; float16 takes every float."""
+
+
+def check_rows(
+    listing: Listing,
+    component: ComponentKey,
+    rows: Int64[np.ndarray, " r"],
+    values: Shaped[np.ndarray, "r ..."],
+    bad: Mapping[int, str],
+) -> None:
+    """Refuse rows that cannot be appended to any component of this kind.
+
+    Raises:
+        UsageError: If rows, type or unreadable rows do not fit each other.
+    """
+    ascending = len(rows) > 0 and bool((np.diff(rows) > 0).all())
+    if not ascending or rows[0] < 0 or rows[-1] >= len(listing):
+        raise UsageError(f"rows must ascend within 0..{len(listing) - 1}, got {len(rows)} rows.")
+    if component.kind == "text" or component.dtype not in STORED or values.ndim < 2:
+        raise UsageError(f"'{component.folder}' is no component of image features.")
+    is_float = component.dtype == "float16" and values.dtype.kind == "f"
+    if not is_float and values.dtype.name != component.dtype:
+        raise UsageError(
+            f"'{component.folder}' holds {component.dtype}, got values of {values.dtype}."
+        )
+    if not set(bad) <= set(rows.tolist()):
+        raise UsageError("bad names rows that are not in this shard.")
+
+
+def write_rows(
+    path: Path,
+    key: str,
+    listing: Listing,
+    component: ComponentKey,
+    rows: Int64[np.ndarray, " r"],
+    values: Shaped[np.ndarray, "r ..."],
+    bad: Mapping[int, str],
+    provenance: Mapping[str, str],
+) -> ShardLine:
+    """Write one shard and return its line, which the shard itself repeats.
+
+    Args:
+        path: Where the shard goes.
+        key: Digest of the cache's key.
+        listing: Names the images.
+        component: What the rows are.
+        rows: Rows of the listing.
+        values: Their features.
+        bad: Row -> why its image could not be read; zeros are stored there.
+        provenance: What computed the numbers.
+
+    Raises:
+        CacheError: If a value is not finite as stored, or the disk refuses.
+        UsageError: If the provenance is too large.
+    """
+    origin = provenance_of(provenance)
+    with np.errstate(over="ignore"):  # what overflows is refused as not finite
+        stored = values.astype(component.dtype, copy=bool(bad))
+    positions = np.flatnonzero(np.isin(rows, list(bad))).tolist()
+    if positions:
+        stored[positions] = 0
+    reasons = tuple((p, _reason(bad[int(rows[p])])) for p in positions)
+    ranges = ranges_of(rows)
+    refuse_link(path.parent)
+    make_folder(path.parent)
+    facts = write_shard(
+        path,
+        stored,
+        about={
+            "kind": "shard",
+            "component": component.folder,
+            "key": key,
+            "rows": ranges,
+            "bad": reasons,
+            "provenance": origin,
+        },
+        attributes={
+            "component": component.folder,
+            "key": key,
+            "first_row": int(rows[0]),
+            "last_row": int(rows[-1]),
+        },
+        name_of=lambda position: f"image {listing.ids[int(rows[position])]}",
+    )
+    return ShardLine(
+        component=component.folder,
+        file=path.name,
+        rows=ranges,
+        bad=reasons,
+        facts=facts,
+        provenance=origin,
+    )
+
+
+def provenance_of(value: Mapping[str, str]) -> dict[str, str]:
+    """Return a provenance as it is written.
+
+    Raises:
+        UsageError: If it has too many entries, or one that is no text or too long.
+    """
+    try:
+        return check_provenance(value)
+    except ValueError as error:
+        raise UsageError(
+            "provenance must hold at most 64 texts of fewer than 200 characters each. Leave some "
+            "out, or shorten them."
+        ) from error
+
+
+def _reason(text: str) -> str:
+    # Half a surrogate pair, as in the name of a file, could be stored but never printed.
+    return text.encode("utf-8", "replace").decode()[:REASON]

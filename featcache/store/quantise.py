@@ -1,0 +1,63 @@
+"""Tokens in eight bits: one scale a token, symmetric, stored behind the token itself.
+
+    q = round(x / s),   s = max|x| / 127,   x' = s q                        (1)
+
+    x [d] a token    q [d] int8    s float32, its four bytes (little-endian) behind q: [d + 4]
+
+|x - x'| <= s / 2, and the rounding of x' to float16 adds at most s / 16. Zeros stay zeros.
+"""
+
+import numpy as np
+from jaxtyping import Float, Float16, Int8
+
+from featcache.errors import CacheError
+
+SCALE = 4
+"""Bytes behind each token."""
+CHUNK = 1 << 20
+"""Values in work at once: a few float32 copies of that many are all the memory it takes."""
+
+
+def pack(values: Float[np.ndarray, "*n d"]) -> Int8[np.ndarray, "*n d+4"]:
+    """Turn tokens into int8 with their scale.
+
+    Args:
+        values: float16 or float32, finite, within the range of float16.
+
+    Raises:
+        CacheError: If a value is not finite, or too large for float16.
+    """
+    d = values.shape[-1]
+    tokens = values.reshape(-1, d)
+    packed = np.empty((len(tokens), d + SCALE), dtype=np.int8)
+    step = max(1, CHUNK // d)
+    for first in range(0, len(tokens), step):
+        x = tokens[first : first + step].astype(np.float32)
+        largest = np.abs(x).max(axis=1, initial=0.0, keepdims=True)
+        if not bool((largest <= np.finfo(np.float16).max).all()):  # false for NaN too
+            raise CacheError(
+                "Tokens for int8 must be finite and within +-65504; some are not. "
+                "Look at the images of this shard and at the weights."
+            )
+        scale = largest / np.float32(127)  # [t 1]
+        # Below the smallest normal float32 a quotient means nothing, and float16 has only zero.
+        scale[scale < np.finfo(np.float32).tiny] = 0
+        x /= np.where(scale > 0, scale, np.float32(np.inf))
+        part = packed[first : first + step]
+        part[:, :d] = np.rint(x, out=x)
+        part[:, d:] = scale.astype("<f4").view(np.int8)
+    return packed.reshape(*values.shape[:-1], d + SCALE)
+
+
+def unpack(packed: Int8[np.ndarray, "*n e"]) -> Float16[np.ndarray, "*n d"]:
+    """Return tokens [... d] in float16 from [... d + 4]."""
+    d = packed.shape[-1] - SCALE
+    rows = packed.reshape(-1, d + SCALE)
+    values = np.empty((len(rows), d), dtype=np.float16)
+    step = max(1, CHUNK // d)
+    with np.errstate(over="ignore", invalid="ignore"):  # scales of a damaged file; `unit` refuses
+        for first in range(0, len(rows), step):
+            part = rows[first : first + step]
+            scale = np.ascontiguousarray(part[:, d:]).view("<f4")  # [t 1]
+            values[first : first + step] = part[:, :d] * scale
+    return values.reshape(*packed.shape[:-1], d)
