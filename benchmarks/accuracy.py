@@ -64,7 +64,7 @@ def main() -> None:
 def cases(root: Path, features: Path | None) -> Iterator[Case]:
     """Bring the caches up to date and list what is measured on them."""
     for world in WORLDS:
-        extract(Request(dataset=world, backbone="tiny", views=10, root=root))
+        extract(Request(dataset=world, backbone="tiny", views=["10"], root=root))
         for shots in (1, 4, 16):
             yield Case(dataset=world, backbone="tiny", shots=shots)
         for split in SHIFTS:

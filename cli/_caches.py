@@ -8,6 +8,9 @@ from cli import _ui as ui
 from cli._ui import CacheDir, Json, OfKey, Quiet
 
 if TYPE_CHECKING:
+    from jaxtyping import Int64
+
+    from featcache.pipeline.mend import Mended
     from featcache.store.verify import VerifyReport
 
 SHOWN = 20
@@ -75,10 +78,12 @@ def info(
 
     from featcache.store.cache import Cache
     from featcache.store.library import cache_root, find_summaries
+    from featcache.store.provenance import distinct
 
     found = find_summaries(cache_root(cache), dataset, backbone, key)[0]
     opened = Cache.open(found.path)
-    listing, settings, bad = opened.listing(), opened.pass_settings(), opened.bad_rows()
+    listing, bad = opened.listing(), opened.bad_rows()
+    made = distinct(opened.shards)
     fixed = asdict(opened.key)
     splits = {} if listing is None else {name: len(rows) for name, rows in listing.splits.items()}
     names = () if listing is None else listing.classes
@@ -91,7 +96,7 @@ def info(
                 "splits": splits,
                 "classes": list(names),
                 "root": "" if listing is None else listing.root,
-                "settings": settings,
+                "made_with": made,
                 "unreadable": ids,
             }
         )
@@ -105,7 +110,7 @@ def info(
         (name, f"{c.rows} rows of {list(c.shape)}, {ui.human_bytes(c.bytes)}, {c.shards} shards")
         for name, c in found.components.items()
     ]
-    rows += [(f"pass: {name}", str(value)) for name, value in (settings or {}).items()]
+    rows += [("made with", ", ".join(f"{k} {v}" for k, v in one.items())) for one in made]
     rows += [("unreadable", f"{name}: {reason}") for name, reason in list(ids.items())[:SHOWN]]
     ui.emit_table(("", f"{found.dataset}, {found.backbone}"), rows)
 
@@ -140,28 +145,36 @@ def repair(
     dataset: OfDataset = None,
     backbone: OfBackbone = None,
     key: OfKey = None,
+    weights: Annotated[
+        str | None, typer.Option(help="As `extract` was given them, where they were a file.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     cache: CacheDir = None,
     quiet: Quiet = False,
     json_: Json = False,
 ) -> None:
-    """Take damaged shards out of the caches that fit; `extract` then encodes just those again.
+    """Mend the caches that fit: restore what has a copy, encode again exactly what is broken.
 
     Example: featcache repair --dataset trashnet
     """
     from featcache.store.library import cache_root, find_summaries
-    from featcache.store.verify import repair as mend
+    from featcache.store.verify import repair as take_out
 
-    sound = True
-    with ui.live(quiet) as line:
-        for found in find_summaries(cache_root(cache), dataset, backbone, key):
-            report = mend(found.path, report=line.counter())
-            sound &= report.is_sound
-            _emit_report(report, json_)
-            line.say(
-                f"To encode again what was taken out: featcache extract --dataset "
-                f"{found.dataset} --backbone {found.backbone}"
-            )
-    if not sound:
+    whole = True
+    for found in find_summaries(cache_root(cache), dataset, backbone, key):
+        with ui.live(quiet) as line:
+            report = take_out(found.path, report=line.counter())
+            mended, problem = _encode_again(report, weights, device, line)
+        whole &= report.is_sound and not problem and not (mended and mended.missing)
+        if json_:
+            more = {} if mended is None else mended.to_json()
+            ui.emit_json({**report.to_json(), "mended": more, "problem": problem})
+        else:
+            _emit_report(report, json_=False)
+            _emit_mended(mended, len(report.dropped))
+        if problem:
+            ui.say(problem)
+    if not whole:
         raise typer.Exit(1)
 
 
@@ -198,6 +211,50 @@ def rm(
         ui.emit(f"Removed {what}")
 
 
+def _encode_again(
+    report: "VerifyReport", weights: str | None, device: str, line: ui.Live
+) -> tuple["Mended | None", str]:
+    """Encode what was taken out; return what came of it, or why it could not be done."""
+    from featcache.errors import FeatcacheError
+
+    if not report.dropped or not report.is_sound:
+        return None, ""
+    import numpy as np
+
+    from featcache.pipeline.mend import mend
+
+    lost: dict[str, list[Int64[np.ndarray, " r"]]] = {}
+    for shard in report.dropped:
+        if shard.rows:
+            rows = np.concatenate([np.arange(a, b, dtype=np.int64) for a, b in shard.rows])
+            lost.setdefault(shard.component, []).append(rows)
+    try:
+        mended = mend(
+            report.path,
+            lost,
+            weights=weights,
+            device=device,
+            progress=lambda p: line.update(ui.progress_text(p)),
+            say=line.say,
+        )
+    except FeatcacheError as error:
+        return None, f"{len(report.dropped)} damaged shards were taken out, no more: {error}"
+    return mended, ""
+
+
+def _emit_mended(mended: "Mended | None", shards: int) -> None:
+    if mended is None:
+        return
+    counts = [f"{name} {rows} rows" for name, rows in mended.encoded.items()]
+    counts += ["texts"] if mended.text else []
+    ui.emit(f"  encoded again ({shards} files): {', '.join(counts) or 'nothing'}")
+    if mended.missing:
+        ui.emit(
+            f"  {mended.missing} rows have lost their image, or it has changed; the `featcache "
+            f"extract` command that made the cache deals with those"
+        )
+
+
 def _emit_report(report: "VerifyReport", json_: bool) -> None:
     if json_:
         ui.emit_json(report.to_json())
@@ -206,3 +263,5 @@ def _emit_report(report: "VerifyReport", json_: bool) -> None:
     ui.emit(f"sound: {what}" if report.is_sound else f"DAMAGED: {what}")
     for problem in report.problems:
         ui.emit(f"  {problem.what}")
+    for note in report.notes:
+        ui.say(note)

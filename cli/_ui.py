@@ -24,6 +24,8 @@ from featcache.errors import FeatcacheError, UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from featcache.pipeline.passes import Progress
+
 # How long a waiting thread of torch spins before it sleeps; read when torch is loaded. The default
 # (300,000) takes the core from whoever else works here, none at all doubles the time on a quiet
 # machine: docs/decisions/waiting-threads.md.
@@ -155,6 +157,20 @@ def emit_table(
     for row in rows:
         table.add_row(*(_escape(cell) for cell in row))
     Console().print(table)
+
+
+def progress_text(p: "Progress") -> str:
+    """Say how a pass stands, on one line."""
+    line = f"{p.stage} {p.done}/{p.total}"
+    if p.rate:
+        line += f"  {p.rate:.0f} images/s"
+    if p.eta_s is not None:
+        line += f"  ETA {human_seconds(p.eta_s)}"
+    if p.bytes:
+        line += f"  {human_bytes(p.bytes)} written"
+    if p.binding:
+        line += f"  bound by {p.binding}"
+    return line + (f"  {p.bad} unreadable" if p.bad else "")
 
 
 def human_bytes(count: float) -> str:

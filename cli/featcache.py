@@ -10,7 +10,6 @@ from cli import _ui as ui
 from cli._ui import CacheDir, Json, Quiet
 
 if TYPE_CHECKING:
-    from featcache.pipeline.passes import Progress
     from featcache.pipeline.plan import Plan
 
 app = ui.make_app(
@@ -38,12 +37,34 @@ def extract(
         str | None, typer.Option(help="open_clip tag, weights file, or `random` for benchmarks.")
     ] = None,
     patches: Annotated[
-        str | None,
-        typer.Option(help="Patch features: clearclip (default), vanilla, maskclip or none."),
+        list[str] | None,
+        typer.Option(
+            metavar="VARIANT[:int8][@ROWS]",
+            help="Patch features: clearclip (default), vanilla, maskclip, ... or none.",
+        ),
     ] = None,
     views: Annotated[
-        int, typer.Option(min=0, max=1000, help="Augmented views of each few-shot image.")
-    ] = 0,
+        list[str] | None,
+        typer.Option(
+            metavar="N[:RECIPE][@ROWS]",
+            help="Augmented views: rrc50 or cdfsl of few-shot rows, weak or strong of the pool.",
+        ),
+    ] = None,
+    crops: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="N[:RECIPE][@ROWS]",
+            help="Crops and their boxes: lazsl of val and test, or fair of the pool.",
+        ),
+    ] = None,
+    view_patches: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="N[:RECIPE][:VARIANT][:int8][@ROWS]",
+            help="Patch features of augmented views: cdfsl of few-shot rows.",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of views and crops.")] = 0,
     name: Annotated[str | None, typer.Option(help="Name for a folder: data set.")] = None,
     dataset_root: Annotated[
         Path | None, typer.Option(help="Folder that holds a named data set's files.")
@@ -69,6 +90,9 @@ def extract(
         bool, typer.Option("--allow-bad", help="Go on however many images are unreadable.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before 20 GB.")] = False,
+    max_pixels: Annotated[
+        int | None, typer.Option(min=1, help="Largest picture to decode, in pixels.")
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be encoded and written.")
     ] = False,
@@ -77,7 +101,13 @@ def extract(
 ) -> None:
     """Encode a data set: decode, encode, store. Asking again encodes only what is missing.
 
+    --patches, --views, --crops and --view-patches may be given several times. ROWS is
+    few-shot(16,seeds=1-3), train, query (all but train), pool (train, labels unread), all, or the
+    name of a split; each recipe has a sensible default.
+
     Example: featcache extract --backbone tiny --dataset folder:photos
+
+    Example: featcache extract --dataset eurosat --views 10 --crops 60:lazsl@test
     """
     from featcache.pipeline.run import Request
     from featcache.pipeline.run import extract as run_extract
@@ -87,7 +117,10 @@ def extract(
         backbone=backbone,
         weights=weights,
         patches=patches,
-        views=views,
+        views=views or (),
+        crops=crops or (),
+        view_patches=view_patches or (),
+        seed=seed,
         name=name,
         dataset_root=dataset_root,
         templates=templates,
@@ -102,11 +135,12 @@ def extract(
         allow_bad=allow_bad,
         yes=yes,
         dry_run=dry_run,
+        max_pixels=max_pixels,
     )
     with ui.live(quiet) as line:
         summary = run_extract(
             request,
-            progress=lambda p: line.update(_progress(p)),
+            progress=lambda p: line.update(ui.progress_text(p)),
             say=line.say,
             confirm=(lambda plan: _confirm(plan, line)) if ui.can_ask() else None,
         )
@@ -228,19 +262,6 @@ def npz(
     counts = ", ".join(f"{split} {len(rows)}" for split, rows in splits.items())
     ui.emit(f"Imported {found.images} rows as {found.dataset}, {found.backbone}: {counts}.")
     ui.emit(str(found.path))
-
-
-def _progress(p: "Progress") -> str:
-    line = f"{p.stage} {p.done}/{p.total}"
-    if p.rate:
-        line += f"  {p.rate:.0f} images/s"
-    if p.eta_s is not None:
-        line += f"  ETA {ui.human_seconds(p.eta_s)}"
-    if p.bytes:
-        line += f"  {ui.human_bytes(p.bytes)} written"
-    if p.binding:
-        line += f"  bound by {p.binding}"
-    return line + (f"  {p.bad} unreadable" if p.bad else "")
 
 
 def _confirm(plan: "Plan", line: ui.Live) -> bool:

@@ -56,9 +56,9 @@ def pixel_limit(value: int | None = None) -> int:
     """
     text = os.environ.get(MAX_PIXELS_VARIABLE, "")
     if value is None and text:
-        if not text.isdigit() or int(text) == 0:
+        if not (text.isascii() and text.isdecimal() and len(text) < 19) or int(text) == 0:
             raise UsageError(
-                f"{MAX_PIXELS_VARIABLE} must be a positive number of pixels, got '{text}'."
+                f"{MAX_PIXELS_VARIABLE} must be a positive number of pixels, got '{text[:80]}'."
             )
         value = int(text)
     limit = MAX_PIXELS if value is None else value
@@ -105,7 +105,8 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
         ) from error
     except Image.DecompressionBombError as error:
         raise UnreadableImageError(
-            f"has more pixels than the limit of {max_pixels:,}; raise it with {MAX_PIXELS_VARIABLE}"
+            f"has more pixels than the limit of {max_pixels:,}; raise it with --max-pixels or "
+            f"{MAX_PIXELS_VARIABLE}"
         ) from error
     # Pillow's parsers let through what they trip over: struct.error, IndexError, zlib.error ...
     except Exception as error:
@@ -177,7 +178,7 @@ def _upright(image: Image.Image, orientation: int) -> Image.Image:
 def _too_large(width: int, height: int, max_pixels: int) -> str:
     return (
         f"has {width} x {height} pixels, above the limit of {max_pixels:,}; raise it with "
-        f"{MAX_PIXELS_VARIABLE}"
+        f"--max-pixels or {MAX_PIXELS_VARIABLE}"
     )
 
 

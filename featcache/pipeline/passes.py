@@ -12,15 +12,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float16, Int64, UInt8
+from jaxtyping import Int32, Int64, Shaped, UInt8
 
 from featcache.errors import SourceError
-from featcache.keys import ComponentKey
+from featcache.pipeline.asks import CENTRAL, Ask, Pictures
 from featcache.pipeline.decode import UnreadableImageError, in_order, quiet_pillow, read_image
 from featcache.pipeline.encode import Encoder, Lane
-from featcache.pipeline.plan import Plan, Todo
-from featcache.pipeline.views import Preprocess, central_view, random_view, view_stream
+from featcache.pipeline.plan import Plan, Todo, encoded_rows
+from featcache.pipeline.randomness import view_stream
+from featcache.pipeline.views import Box, Preprocess, central_view, draw_view
 from featcache.pipeline.write import Sink, Writer
+from featcache.store.quantise import SCALE as SCALE_BYTES
 
 EVERY = 0.2
 """Seconds between two reports of progress."""
@@ -84,16 +86,14 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    row: int
     source: Source
-    central: bool
-    views: tuple[ComponentKey, ...]
+    wanted: tuple[Pictures, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class _Pictures:
-    central: UInt8[np.ndarray, "s s 3"] | None = None
-    views: Mapping[ComponentKey, Sequence[UInt8[np.ndarray, "s s 3"]]] = field(default_factory=dict)
+class _Decoded:
+    pixels: Mapping[Pictures, Sequence[UInt8[np.ndarray, "s s 3"]]] = field(default_factory=dict)
+    boxes: Mapping[Pictures, Sequence[Box]] = field(default_factory=dict)
     reason: str = ""
 
 
@@ -113,9 +113,7 @@ class Pass:
         self._encoder = encoder
         self._preprocess = preprocess
         self._options = options
-        self._central = [t for t in plan.todos if not t.ask.views]
-        self._views = [t for t in plan.todos if t.ask.views]
-        self._central_rows = _union(self._central)
+        self._encoded = encoded_rows(plan.todos)
         self._spent = {"decode": 0.0, "encode": 0.0, "write": 0.0}
         self._begin = self._reported = 0.0
         self.outcome = Outcome()
@@ -128,17 +126,18 @@ class Pass:
             CacheError: If a shard cannot be written or a row does not fit fp16.
             KeyboardInterrupt: As it came, with both threads stopped; finished shards stay.
         """
-        micro = self._encoder.micro_batch
+        # Two batches of pictures ahead; an image of many crops is many pictures.
+        each = sum(pictures.count for pictures, _ in self._encoded) or 1
         decoded = in_order(
             self._jobs(),
             self._decode,
             threads=self._options.threads,
-            ahead=2 * micro + self._options.threads,
+            ahead=2 * self._encoder.micro_batch // each + self._options.threads,
         )
         self._begin = time.perf_counter()
         with quiet_pillow(), closing(decoded):
             with Writer(sink) as writer:
-                for rows in self._blocks():
+                for rows in self._plan.blocks:
                     self._block(rows, decoded, writer)
                 start = time.perf_counter()
             self._spent["write"] += time.perf_counter() - start
@@ -148,82 +147,91 @@ class Pass:
         self._report(writer, force=True)
         return self.outcome
 
-    def _blocks(self) -> Iterator[Int64[np.ndarray, " r"]]:
-        rows = self._plan.rows
-        if len(rows):
-            cuts = np.flatnonzero(np.diff(rows // self._plan.shard_rows)) + 1
-            yield from np.split(rows, cuts)
-
     def _jobs(self) -> Iterator[_Job]:
-        central = set(self._central_rows.tolist())
-        views = [(t.ask.component, set(t.rows.tolist())) for t in self._views]
+        wanted: dict[Pictures, set[int]] = {}
+        for todo in self._plan.todos:
+            wanted.setdefault(todo.ask.pictures, set()).update(todo.rows.tolist())
         for row in self._plan.rows.tolist():
-            asked = tuple(component for component, rows in views if row in rows)
-            yield _Job(row, self._sources[row], row in central, asked)
+            yield _Job(self._sources[row], tuple(p for p, rows in wanted.items() if row in rows))
 
-    def _decode(self, job: _Job) -> _Pictures:
+    def _decode(self, job: _Job) -> _Decoded:
         """Turn one file into all pictures that the encoder wants of it; on a thread."""
+        pixels, boxes = {}, {}
+        source = job.source
         try:
-            image = read_image(
-                job.source.path, job.source.sha256, max_pixels=self._options.max_pixels
-            )
-            central = central_view(image, self._preprocess) if job.central else None
+            image = read_image(source.path, source.sha256, max_pixels=self._options.max_pixels)
+            for wanted in job.wanted:
+                if wanted == CENTRAL:
+                    pixels[wanted] = [central_view(image, self._preprocess)]
+                    continue
+                drawn = [
+                    draw_view(
+                        image,
+                        self._preprocess,
+                        wanted.recipe,
+                        view,
+                        view_stream(wanted.seed, wanted.recipe, source.sha256, view),
+                    )
+                    for view in range(wanted.count)
+                ]
+                pixels[wanted] = [d.pixels for d in drawn]
+                boxes[wanted] = [d.box for d in drawn]
         except UnreadableImageError as error:
-            return _Pictures(reason=str(error))
-        views = {}
-        for key in job.views:
-            streams = (
-                view_stream(key.seed, key.recipe, job.source.sha256, v) for v in range(key.count)
-            )
-            views[key] = [random_view(image, self._preprocess, key.recipe, s) for s in streams]
-        return _Pictures(central, views)
+            return _Decoded(reason=str(error))
+        return _Decoded(pixels, boxes)
 
     def _block(
-        self, rows: Int64[np.ndarray, " r"], decoded: Iterator[_Pictures], writer: Writer
+        self, rows: Int64[np.ndarray, " r"], decoded: Iterator[_Decoded], writer: Writer
     ) -> None:
         """Encode one shard's rows of every component and hand them to the writer."""
-        central = Lane(self._encoder, np.intersect1d(self._central_rows, rows), self._variants())
         lanes = {
-            t.ask.component: Lane(self._encoder, np.intersect1d(t.rows, rows), views=t.ask.views)
-            for t in self._views
+            pictures: Lane(
+                self._encoder,
+                np.intersect1d(wanted, rows),
+                self._variants(pictures),
+                views=pictures.count,
+            )
+            for pictures, wanted in self._encoded
         }
+        boxes: dict[Pictures, dict[int, Sequence[Box]]] = {}
         for row in rows.tolist():
             with self._clock("decode"):
-                pictures = next(decoded)
+                image = next(decoded)
             self.outcome.images += 1
-            if pictures.reason:
-                self._refuse_or_note(row, pictures.reason)
+            if image.reason:
+                self._refuse_or_note(row, image.reason)
             with self._clock("encode"):
-                if pictures.central is not None:
-                    central.add(row, [pictures.central])
-                for component, views in pictures.views.items():
-                    lanes[component].add(row, views)
+                for pictures, pixels in image.pixels.items():
+                    if pictures in lanes:
+                        lanes[pictures].add(row, pixels)
+            for pictures, drawn in image.boxes.items():
+                boxes.setdefault(pictures, {})[row] = drawn
             self._report(writer)
         with self._clock("encode"):
-            out = central.end()
-            finished = {t.ask.name: out[t.ask.component.variant or "global"] for t in self._central}
-            for t in self._views:
-                values = lanes[t.ask.component].end()["global"]
-                finished[t.ask.name] = values.reshape(-1, *t.ask.row_shape)
-        for t in self._central:
-            mine = np.isin(central.rows, t.rows)
-            values = finished[t.ask.name]
-            self._hand_over(t, central.rows[mine], values if mine.all() else values[mine], writer)
-        for t in self._views:
-            self._hand_over(t, lanes[t.ask.component].rows, finished[t.ask.name], writer)
+            finished = {pictures: lane.end() for pictures, lane in lanes.items()}
+        for todo in self._plan.todos:
+            ask, mine = todo.ask, np.intersect1d(todo.rows, rows)
+            if ask.encodes and len(mine):
+                lane = lanes[ask.pictures]
+                values = finished[ask.pictures][ask.output]
+                values = values.reshape(len(lane.rows), *_unpacked(ask))
+                if len(mine) < len(lane.rows):
+                    values = values[np.isin(lane.rows, mine)]
+                self._hand_over(todo, mine, values, writer)
+            elif len(mine):
+                self._hand_over(todo, mine, _stack(boxes.get(ask.pictures, {}), mine, ask), writer)
 
-    def _variants(self) -> tuple[str, ...]:
-        return tuple(t.ask.component.variant for t in self._central if t.ask.component.variant)
+    def _variants(self, pictures: Pictures) -> tuple[str, ...]:
+        asks = [todo.ask for todo in self._plan.todos if todo.ask.pictures == pictures]
+        return tuple(dict.fromkeys(a.component.variant for a in asks if a.component.variant))
 
     def _hand_over(
         self,
         todo: Todo,
         rows: Int64[np.ndarray, " r"],
-        values: Float16[np.ndarray, "r ..."],
+        values: Shaped[np.ndarray, "r ..."],
         writer: Writer,
     ) -> None:
-        if not len(rows):
-            return
         component = todo.ask.component
         bad = {r: self.outcome.bad[r] for r in rows.tolist() if r in self.outcome.bad}
         with self._clock("write"):
@@ -282,5 +290,19 @@ def sources_of(
     return {i: Source(n, paths[n], h) for i, (n, h) in enumerate(pairs) if n in paths}
 
 
-def _union(todos: Sequence[Todo]) -> Int64[np.ndarray, " r"]:
-    return np.unique(np.concatenate([np.empty(0, dtype=np.int64), *(t.rows for t in todos)]))
+def _unpacked(ask: Ask) -> tuple[int, ...]:
+    """Return the shape of one row before it is packed."""
+    if ask.component.dtype != "int8":
+        return ask.row_shape
+    return (*ask.row_shape[:-1], ask.row_shape[-1] - SCALE_BYTES)
+
+
+def _stack(
+    boxes: Mapping[int, Sequence[Box]], rows: Int64[np.ndarray, " r"], ask: Ask
+) -> Int32[np.ndarray, "r k 4"]:
+    """Put the boxes of some rows below each other; zeros for images that could not be read."""
+    out = np.zeros((len(rows), *ask.row_shape), dtype=np.int32)
+    for i, row in enumerate(rows.tolist()):
+        if row in boxes:
+            out[i] = boxes[row]
+    return out

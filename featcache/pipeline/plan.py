@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -11,19 +12,14 @@ from jaxtyping import Bool, Int64
 
 from featcache.backbones.base import Backbone
 from featcache.draws import few_shot_rows
-from featcache.errors import CacheError, TaskError, UnknownNameError, UsageError
+from featcache.errors import CacheError, TaskError, UnknownNameError
 from featcache.keys import ComponentKey, Listing
-from featcache.pipeline.views import RECIPES
+from featcache.pipeline.asks import Ask, Pictures
 from featcache.pipeline.write import shard_rows_for
+from featcache.recipes import KEYWORDS, Scope
 
 ASK_ABOVE = 20 * 10**9
 """Bytes beyond which the user has to agree."""
-
-SCOPES = ("few-shot", "train", "query", "pool", "all")
-"""Rows a component is computed for; few-shot: what draws of up to 16 shots use, seeds 1-3."""
-
-FEW_SHOT = 16
-SEEDS = (1, 2, 3)
 
 RESERVE = 64 * 2**20
 """Bytes of the disk that a pass leaves alone."""
@@ -32,30 +28,6 @@ RESERVE = 64 * 2**20
 _GFLOPS_A_SECOND = {"cuda": 60_000.0, "mps": 2_000.0}
 _GFLOPS_A_CORE_SECOND = {"float32": 60.0, "bfloat16": 150.0}
 _DECODES_A_CORE_SECOND = 200.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ask:
-    """A component that was asked for, and the rows it is asked for."""
-
-    component: ComponentKey
-    row_shape: tuple[int, ...]
-    scope: str = "all"
-
-    @property
-    def name(self) -> str:
-        """Folder of the component."""
-        return self.component.folder
-
-    @property
-    def row_bytes(self) -> int:
-        """Size of one stored row."""
-        return 2 * int(np.prod(self.row_shape))
-
-    @property
-    def views(self) -> int:
-        """Augmented pictures of one image; 0 where the central one is encoded."""
-        return self.component.count
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,13 +46,25 @@ class Plan:
     todos: tuple[Todo, ...]
     held: Mapping[str, int]
     """Component -> rows asked for that are there already."""
-    rows: Int64[np.ndarray, " r"]
-    """Union of the rows of all components: each is decoded once."""
-    shard_rows: int
-    bytes: int
-    """Predicted size of the shards."""
+    blocks: tuple[Int64[np.ndarray, " _"], ...]
+    """Rows that are missing in any component, ascending, cut where shards end."""
     seconds: float
     """Predicted duration, good to a factor of two."""
+
+    @cached_property
+    def rows(self) -> Int64[np.ndarray, " r"]:
+        """Union of the rows of all components: each is decoded once."""
+        return _union(self.blocks)
+
+    @property
+    def bytes(self) -> int:
+        """Predicted size of the shards."""
+        return sum(self.component_bytes.values())
+
+    @property
+    def component_bytes(self) -> dict[str, int]:
+        """Component -> predicted size of what would be added."""
+        return {t.ask.name: len(t.rows) * t.ask.row_bytes for t in self.todos}
 
     @property
     def images(self) -> int:
@@ -92,51 +76,14 @@ class Plan:
         """Say what would be done."""
         if not len(self.rows):
             return "Everything asked for is in the cache already; nothing to encode."
-        parts = ", ".join(f"{t.ask.name} {len(t.rows)}" for t in self.todos)
-        return (
-            f"To encode: {len(self.rows)} images ({parts} rows), about {human_size(self.bytes)} on "
-            f"disk and roughly {human_duration(self.seconds)}."
+        size = self.component_bytes
+        parts = "; ".join(
+            f"{t.ask.name}: {len(t.rows)} rows, {human_size(size[t.ask.name])}" for t in self.todos
         )
-
-
-def asks_for(
-    backbone: Backbone,
-    *,
-    patches: str | Sequence[str] | None,
-    views: int,
-    recipe: str = "rrc50",
-    scope: str = "few-shot",
-) -> tuple[tuple[Ask, ...], tuple[str, ...]]:
-    """Turn the user's flags into components, and notes on what was left out.
-
-    Args:
-        backbone: What it has decides what is possible.
-        patches: Variants, or `none`; None is the default, dropped where the tower has no patches.
-        views: Augmented views of each image in scope; 0 for none.
-        recipe: Of the views.
-        scope: Rows that get views.
-
-    Raises:
-        UsageError: If a variant, recipe or scope is unknown, or the backbone has no patch tokens.
-    """
-    notes: list[str] = []
-    asks = [Ask(component=ComponentKey(kind="global"), row_shape=(backbone.dim,))]
-    variants = _variants(patches, backbone)
-    if patches is None and not variants:
-        notes.append(f"{backbone.name} has no patch features in the joint space; left out.")
-    for variant in variants:
-        key = ComponentKey(kind="patches", variant=variant)
-        asks.append(Ask(component=key, row_shape=(backbone.patches, backbone.dim)))
-    if views:
-        if views < 0:
-            raise UsageError(f"views must be 0 or more, got {views}.")
-        if recipe not in RECIPES:
-            raise UnknownNameError("view recipe", recipe, RECIPES)
-        if scope not in SCOPES:
-            raise UnknownNameError("scope", scope, SCOPES)
-        key = ComponentKey(kind="views", recipe=recipe, count=views)
-        asks.append(Ask(component=key, row_shape=(views, backbone.dim), scope=scope))
-    return tuple(asks), tuple(notes)
+        return (
+            f"To encode: {len(self.rows)} images ({parts}), about {human_size(self.bytes)} on disk "
+            f"and roughly {human_duration(self.seconds)}."
+        )
 
 
 def make_plan(
@@ -144,7 +91,7 @@ def make_plan(
     backbone: Backbone,
     asks: Sequence[Ask],
     *,
-    covered: Callable[[str], Bool[np.ndarray, " n"]],
+    covered: Callable[[ComponentKey, Int64[np.ndarray, " r"]], Bool[np.ndarray, " n"]],
     micro_batch: int,
     usable: Bool[np.ndarray, " n"] | None = None,
     limit: int | None = None,
@@ -155,43 +102,51 @@ def make_plan(
         listing: Rows, labels and splits.
         backbone: Says what a forward costs.
         asks: The components, all of them.
-        covered: Component folder -> rows that the cache holds.
+        covered: (component, rows asked for) -> for every row whether the cache holds it.
         usable: Rows whose image could be read, as far as known; draws step around the others.
         micro_batch: Pictures in a batch.
         limit: Images at most, spread over classes and splits.
     """
     kind = backbone.device.type
     among = stratified(listing, limit)
-    todos, held, flops = [], {}, 0.0
+    todos, held = [], {}
     for ask in asks:
-        scope = np.intersect1d(scope_rows(listing, ask.scope, usable), among)
-        missing = scope[~covered(ask.name)[scope]]
+        scope = _union([scope_rows(listing, scope, usable) for scope in ask.scopes])
+        scope = np.intersect1d(scope, among)
+        missing = scope[~covered(ask.component, scope)[scope]]
         held[ask.name] = len(scope) - len(missing)
         if len(missing):
             todos.append(Todo(ask=ask, rows=missing))
-    central = _union([t.rows for t in todos if not t.ask.views])
-    flops += len(central) * backbone.gflops
-    flops += sum(len(t.rows) * t.ask.views * backbone.gflops for t in todos)
     rows = _union([t.rows for t in todos])
     # From what was asked, not from what is missing: a resumed pass must cut the same shards.
-    forwards = 1 + sum(ask.views for ask in asks)
+    pictures = {ask.pictures for ask in asks}
     shard_rows = shard_rows_for(
-        max(ask.row_bytes for ask in asks), forwards * backbone.gflops, micro_batch, kind
+        max(ask.row_bytes for ask in asks),
+        sum(p.count for p in pictures) * backbone.gflops,
+        micro_batch,
+        kind,
     )
     cores = cpu_cores()
     rate = _GFLOPS_A_SECOND.get(kind) or cores * _GFLOPS_A_CORE_SECOND.get(
         str(backbone.compute_dtype).removeprefix("torch."), 60.0
     )
     decode = len(rows) / (cores * _DECODES_A_CORE_SECOND)
-    encode = flops / rate
+    encode = sum(len(rows_) * p.count for p, rows_ in encoded_rows(todos)) * backbone.gflops / rate
     return Plan(
         todos=tuple(todos),
         held=held,
-        rows=rows,
-        shard_rows=shard_rows,
-        bytes=sum(len(t.rows) * t.ask.row_bytes for t in todos),
+        blocks=tuple(np.split(rows, np.flatnonzero(np.diff(rows // shard_rows)) + 1))
+        if len(rows)
+        else (),
         seconds=decode + encode if kind == "cpu" else max(decode, encode),
     )
+
+
+def encoded_rows(todos: Sequence[Todo]) -> list[tuple[Pictures, Int64[np.ndarray, " r"]]]:
+    """Return what goes through the encoder: each kind of pictures once, with all its rows."""
+    wanted = [t for t in todos if t.ask.encodes]
+    kinds = dict.fromkeys(t.ask.pictures for t in wanted)
+    return [(p, _union([t.rows for t in wanted if t.ask.pictures == p])) for p in kinds]
 
 
 def admit(plan: Plan, folder: Path, *, yes: bool, confirm: Callable[[Plan], bool] | None) -> None:
@@ -217,32 +172,37 @@ def admit(plan: Plan, folder: Path, *, yes: bool, confirm: Callable[[Plan], bool
 
 
 def scope_rows(
-    listing: Listing, scope: str, usable: Bool[np.ndarray, " n"] | None = None
+    listing: Listing, scope: Scope, usable: Bool[np.ndarray, " n"] | None = None
 ) -> Int64[np.ndarray, " r"]:
-    """Return the rows of a scope, ascending; images that are gone belong to none.
+    """Return the rows that a scope means, ascending.
 
     Raises:
-        UnknownNameError: If the scope is unknown.
+        UnknownNameError: If it is no keyword and the data set has no such split.
+        TaskError: If draws are asked for and the data set has no labelled training images.
     """
     training = [n for n in listing.splits if n == "train" or n.startswith("train@")]
-    if scope == "few-shot":
-        try:
-            return few_shot_rows(listing, FEW_SHOT, SEEDS, usable=usable)
-        except TaskError as error:
-            raise TaskError(f"{error} Or choose other rows for the views.") from error
-    if scope in ("train", "pool"):
-        return _union([listing.splits[n] for n in training])
-    if scope == "query":
-        return _union([rows for n, rows in listing.splits.items() if n not in training])
-    if scope == "all":
-        return _union(list(listing.splits.values()))
-    raise UnknownNameError("scope", scope, SCOPES)
+    match scope.name:
+        case "few-shot":
+            first, last = scope.seeds
+            try:
+                return few_shot_rows(listing, scope.shots, range(first, last + 1), usable=usable)
+            except TaskError as error:
+                raise TaskError(f"{error} Or name other rows, e.g. @all.") from error
+        case "train" | "pool":
+            return _union([listing.splits[n] for n in training])
+        case "query":
+            return _union([rows for n, rows in listing.splits.items() if n not in training])
+        case "all":
+            return _union(list(listing.splits.values()))
+        case name if name in listing.splits:
+            return _union([listing.splits[name]])
+    raise UnknownNameError("rows", scope.name, (*KEYWORDS, *listing.splits))
 
 
 def stratified(listing: Listing, limit: int | None) -> Int64[np.ndarray, " r"]:
     """Choose `limit` images evenly over splits and classes, first rows first; None takes all."""
     if limit is None:
-        return scope_rows(listing, "all")
+        return scope_rows(listing, Scope("all"))
     ranked: list[tuple[int, int, int]] = []
     for split, rows in enumerate(listing.splits.values()):
         labels = listing.labels[rows]
@@ -258,29 +218,6 @@ def cpu_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def _variants(patches: str | Sequence[str] | None, backbone: Backbone) -> tuple[str, ...]:
-    if patches is None:
-        return backbone.variants[:1]
-    names = patches.split(",") if isinstance(patches, str) else list(patches)
-    if names == ["none"]:
-        return ()
-    if "none" in names:
-        raise UsageError(
-            f"--patches none stands alone, got '{','.join(names)}'. Leave none or the rest out."
-        )
-    for name in names:
-        if not backbone.variants:
-            raise UsageError(
-                f"{backbone.name} has no patch features in the joint space, but --patches "
-                f"{name} asks for them; use --patches none."
-            )
-        if name not in backbone.variants:
-            raise UnknownNameError(
-                f"patch variant of {backbone.name}", name, (*backbone.variants, "none")
-            )
-    return tuple(dict.fromkeys(names))
 
 
 def _union(parts: Sequence[Int64[np.ndarray, " _"]]) -> Int64[np.ndarray, " r"]:

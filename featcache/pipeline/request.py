@@ -1,5 +1,6 @@
 """What a user may ask of an extraction."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,13 +13,16 @@ class Request:
     """folder:PATH or a name."""
     backbone: str
     weights: str | None = None
-    patches: str | None = None
-    """Variants, comma-separated, or none; None is the backbone's default."""
-    views: int = 0
-    """Augmented views of each image in the scope."""
-    view_recipe: str = "rrc50"
-    view_scope: str = "few-shot"
-    """few-shot, train, query, pool or all."""
+    patches: Sequence[str] | None = None
+    """Variants, e.g. clearclip or vanilla:int8@train, or none; None is the backbone's default."""
+    views: Sequence[str] = ()
+    """Augmented views, e.g. 10 or 8:strong@pool; the grammar is in `featcache.recipes`."""
+    crops: Sequence[str] = ()
+    """Crops with their boxes, e.g. 60 or 16:fair."""
+    view_patches: Sequence[str] = ()
+    """Patch tokens of augmented views, e.g. 4 or 4:cdfsl:vanilla."""
+    seed: int = 0
+    """Of views and crops; components of another seed stand beside each other."""
     name: str | None = None
     dataset_root: Path | None = None
     templates: Path | None = None

@@ -1,33 +1,36 @@
 """A whole extraction: data set, backbone, cache, texts, and the pass over what is missing."""
 
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Int64
 
 from featcache.backbones.base import Backbone
 from featcache.backbones.names import choose
 from featcache.backbones.registry import load_backbone
-from featcache.errors import UsageError
-from featcache.keys import Listing
-from featcache.pipeline.decode import pixel_limit
-from featcache.pipeline.encode import Encoder, micro_batch_for
-from featcache.pipeline.passes import Options, Pass, Progress, Source, sources_of
-from featcache.pipeline.plan import Ask, Plan, admit, asks_for, cpu_cores, make_plan
-from featcache.pipeline.recheck import encode_again, readable_now
-from featcache.pipeline.request import Request
-from featcache.pipeline.settings import (
-    LARGEST_BATCH,
-    PassSettings,
-    check_same_numbers,
-    environment,
-    sample_rows,
+from featcache.errors import CacheError, UsageError
+from featcache.keys import ComponentKey, Listing
+from featcache.pipeline.asks import Ask, asks_for, larger_than
+from featcache.pipeline.continuity import (
+    admit_environment,
+    as_before,
+    micro_batch_of,
 )
+from featcache.pipeline.decode import pixel_limit
+from featcache.pipeline.encode import Encoder
+from featcache.pipeline.passes import Options, Pass, Progress, Source, sources_of
+from featcache.pipeline.plan import Plan, admit, cpu_cores, make_plan
+from featcache.pipeline.recheck import readable_now
+from featcache.pipeline.request import Request
+from featcache.pipeline.settings import PassSettings
 from featcache.pipeline.summary import Summary
+from featcache.pipeline.texts import put_texts
 from featcache.pipeline.views import Preprocess
 from featcache.sources.base import Dataset
 from featcache.sources.listing import build_listing, check_root
@@ -35,16 +38,10 @@ from featcache.sources.named import datasets
 from featcache.sources.registry import open_dataset
 from featcache.store.cache import Cache
 from featcache.store.identity import KEY_FILE, Identity
-from featcache.store.library import cache_root, image_roots
-from featcache.text.encode import encode_texts, keep_own_texts, texts_of, with_texts
+from featcache.store.library import KNOWN_HASHES, cache_root, image_roots
+from featcache.text.encode import keep_own_texts, with_texts
 
 __all__ = ["Progress", "Request", "Summary", "extract"]
-
-COMPUTE = {"float32": "fp32", "bfloat16": "bf16"}
-"""torch's name of a compute type -> the user's."""
-
-KNOWN_HASHES = "hashes.tsv"
-"""File in the cache that remembers which files were hashed."""
 
 
 def extract(
@@ -115,13 +112,17 @@ class _Extraction:
             backbone,
             patches=request.patches,
             views=request.views,
-            recipe=request.view_recipe,
-            scope=request.view_scope,
+            crops=request.crops,
+            view_patches=request.view_patches,
+            seed=request.seed,
         )
         for note in notes:
             self._say(note)
         if request.dry_run:
             return self._forecast(root, dataset, backbone, asks)
+        path = Identity(dataset.name, backbone.name, backbone.key).folder(root)
+        if (path / KEY_FILE).exists() and not os.access(path, os.W_OK):
+            return self._read_only(path, self._forecast(root, dataset, backbone, asks))
         cache = Cache.create(root, dataset.name, backbone.name, backbone.key)
         with cache.lock():
             for note in cache.notes:
@@ -145,13 +146,13 @@ class _Extraction:
         previous = None if cache is None else cache.listing()
         dataset = keep_own_texts(dataset, previous)
         listing = build_listing(dataset, previous, moved=self._request.moved, report=self._report)
-        settings = None if cache is None else _settings(cache)
+        settings = None if cache is None else PassSettings.of(cache)
         plan = self._plan(
             None if previous is None else cache,
             listing,
-            self._as_before(backbone, settings),
+            as_before(backbone, settings, self._request.compute, self._load),
             asks,
-            self._micro_batch(backbone, settings),
+            micro_batch_of(backbone, settings, self._request.micro_batch),
         )
         for note in (_listed(listing), *listing.notes):
             self._say(note)
@@ -167,9 +168,24 @@ class _Extraction:
             held=plan.held,
             seconds=self._seconds,
             bytes=plan.bytes,
+            component_bytes=plan.component_bytes,
             dry_run=True,
             notes=listing.notes,
         )
+
+    def _read_only(self, path: Path, forecast: Summary) -> Summary:
+        """Accept a cache that cannot be written where nothing is missing.
+
+        Raises:
+            CacheError: If something is.
+        """
+        if forecast.encoded:
+            missing = ", ".join(f"{name} {rows} rows" for name, rows in forecast.encoded.items())
+            raise CacheError(
+                f"{path} lacks {missing} and cannot be written. Make it writable, or copy it to "
+                f"another folder and name that with --cache."
+            )
+        return replace(forecast, dry_run=False, complete=self._request.limit is None)
 
     def _fill(
         self, cache: Cache, dataset: Dataset, backbone: Backbone, asks: Sequence[Ask]
@@ -183,15 +199,15 @@ class _Extraction:
                 dataset,
                 previous,
                 moved=self._request.moved,
-                known=cache.path / KNOWN_HASHES,
+                known=cache.path.parent / KNOWN_HASHES,  # serves the caches of all backbones
                 report=self._report,
             )
             cache.put_listing(listing)
         for note in (_listed(listing), *listing.notes):
             self._say(note)
-        settings = _settings(cache)
-        backbone = self._as_before(backbone, settings)
-        micro_batch = self._micro_batch(backbone, settings)
+        settings = PassSettings.of(cache)
+        backbone = as_before(backbone, settings, self._request.compute, self._load)
+        micro_batch = micro_batch_of(backbone, settings, self._request.micro_batch)
         paths = {s.id: s.path for s in dataset.samples}
         sources = sources_of(listing.ids, listing.hashes, paths)
         self._mended = readable_now(
@@ -202,23 +218,29 @@ class _Extraction:
             max_pixels=self._max_pixels,
             report=self._report,
         )
-        plan = first = self._plan(cache, listing, backbone, asks, micro_batch)
+        # Images known to be unreadable are drawn at first, as in a pass that does not know it yet:
+        # a pass that was killed and taken up again then leaves the same bytes as one that was not.
+        plan = first = self._plan(cache, listing, backbone, asks, micro_batch, around_bad=False)
         self._say(plan.sentence())
         admit(plan, cache.path, yes=self._request.yes, confirm=self._confirm)
         with self._stage("text"):
-            text = self._put_texts(cache, dataset, backbone)
+            text = put_texts(cache, dataset, backbone, report=self._report, say=self._say)
         encoder = Encoder(backbone, micro_batch)
-        if len(plan.rows):
-            self._admit_environment(cache, settings, encoder, sources)
+        recorder = None
         encoded: Counter[str] = Counter()
         outcomes = []
-        while len(plan.rows):
-            with self._stage("pass"):
-                outcomes.append(self._pass(cache, plan, encoder, sources).run(cache))
-            encoded.update({t.ask.name: len(t.rows) for t in plan.todos})
-            self._mended = frozenset()
+        stepped = False
+        while len(plan.rows) or not stepped:
+            if len(plan.rows):
+                recorder = recorder or admit_environment(
+                    cache, settings, encoder, sources, max_pixels=self._max_pixels
+                )
+                with self._stage("pass"):
+                    outcomes.append(self._pass(cache, plan, encoder, sources).run(recorder))
+                encoded.update({t.ask.name: len(t.rows) for t in plan.todos})
+                self._mended = frozenset()
             # Draws step around images that turned out unreadable: their stand-ins need views.
-            plan = self._plan(cache, listing, backbone, asks, micro_batch)
+            plan, stepped = self._plan(cache, listing, backbone, asks, micro_batch), True
         whole = self._plan(cache, listing, backbone, asks, micro_batch, limited=False)
         cache.finish(
             components=[ask.name for ask in asks],
@@ -254,31 +276,6 @@ class _Extraction:
             request.backbone, weights=request.weights, device=request.device, compute=compute
         )
 
-    def _as_before(self, backbone: Backbone, settings: PassSettings | None) -> Backbone:
-        """Return the backbone in the compute type that the cache was begun with."""
-        if settings is None or _compute(backbone) == settings.compute:
-            return backbone
-        before = COMPUTE[settings.compute]
-        if self._request.compute not in ("auto", before):
-            raise UsageError(
-                f"This cache was begun in {before}, and rows in {self._request.compute} would "
-                f"differ from it. Leave the compute type out, or choose another --cache."
-            )
-        return self._load(before)
-
-    def _micro_batch(self, backbone: Backbone, settings: PassSettings | None) -> int:
-        asked = self._request.micro_batch
-        if asked is not None and not 1 <= asked <= LARGEST_BATCH:
-            raise UsageError(f"micro-batch must be 1 to {LARGEST_BATCH} images, got {asked}.")
-        if settings is None:
-            return asked or micro_batch_for(backbone.gflops, backbone.device.type)
-        if asked is not None and asked != settings.micro_batch:
-            raise UsageError(
-                f"This cache was begun with micro-batch {settings.micro_batch}, and {asked} would "
-                f"change the last bits. Leave --micro-batch out, or choose another --cache."
-            )
-        return settings.micro_batch
-
     def _plan(
         self,
         cache: Cache | None,
@@ -288,18 +285,24 @@ class _Extraction:
         micro_batch: int,
         *,
         limited: bool = True,
+        around_bad: bool = True,
     ) -> Plan:
         nothing = np.zeros(len(listing), dtype=bool)
 
-        def covered(component: str) -> Bool[np.ndarray, " n"]:
-            have = nothing if cache is None else cache.covered(component)
-            if cache is not None and self._mended:
-                again = list(self._mended)
-                have[again] = cache.covered(component, retry_bad=True)[again]
-            return np.concatenate([have, nothing[len(have) :]])  # a forecast may list new images
+        def covered(
+            component: ComponentKey, rows: Int64[np.ndarray, " r"]
+        ) -> Bool[np.ndarray, " n"]:
+            if cache is None:
+                return nothing
+            have = self._held(cache, component.folder, nothing)
+            # Ten views are the first ten of twenty.
+            for larger in larger_than(component, cache.shards):
+                if self._held(cache, larger.folder, nothing)[rows].all():
+                    return ~nothing
+            return have
 
         usable = ~nothing
-        if cache is not None:
+        if cache is not None and around_bad:
             usable[list(cache.bad_rows().keys() - self._mended)] = False
         return make_plan(
             listing,
@@ -310,6 +313,16 @@ class _Extraction:
             usable=usable,
             limit=self._request.limit if limited else None,
         )
+
+    def _held(
+        self, cache: Cache, component: str, nothing: Bool[np.ndarray, " n"]
+    ) -> Bool[np.ndarray, " n"]:
+        """Tell which rows a component needs no encoding for; mended images need it again."""
+        have = cache.covered(component)
+        if self._mended:
+            again = list(self._mended)
+            have[again] = cache.covered(component, retry_bad=True)[again]
+        return np.concatenate([have, nothing[len(have) :]])  # a forecast may list new images
 
     def _pass(
         self, cache: Cache, plan: Plan, encoder: Encoder, sources: Mapping[int, Source]
@@ -323,49 +336,6 @@ class _Extraction:
             progress=self._progress,
         )
         return Pass(plan, sources, encoder, Preprocess.of(encoder.backbone), options)
-
-    def _put_texts(self, cache: Cache, dataset: Dataset, backbone: Backbone) -> bool:
-        """Encode the texts unless the cache holds exactly these."""
-        texts = texts_of(dataset)
-        bank = cache.text()
-        if (
-            bank is not None
-            and (bank.classes, bank.templates) == (dataset.classes, dataset.templates)
-            and (bank.descriptions, bank.default) == (texts.descriptions, dataset.default_text)
-            and (() if bank.owner is None else tuple(bank.owner.tolist())) == texts.owner
-        ):
-            return False
-        every = [*texts.names, *(t for row in texts.filled for t in row), *texts.descriptions]
-        if cut := backbone.truncated(every):
-            self._say(f"{cut} of {len(every)} texts are longer than {backbone.name} reads; cut.")
-        cache.put_text(encode_texts(dataset, backbone, self._report))
-        return True
-
-    def _admit_environment(
-        self,
-        cache: Cache,
-        settings: PassSettings | None,
-        encoder: Encoder,
-        sources: Mapping[int, Source],
-    ) -> None:
-        """Record the first pass's settings; let another environment add only equal numbers."""
-        backbone = encoder.backbone
-        here = environment(backbone.device)
-        if settings is None:
-            settings = PassSettings(
-                micro_batch=encoder.micro_batch, compute=_compute(backbone), environments=()
-            )
-        elif here in settings.environments:
-            return
-        elif "global" in cache.shards:
-            reader = cache.rows("global")
-            good = np.flatnonzero(reader.present() & ~reader.bad()).tolist()
-            rows = sample_rows([row for row in good if row in sources])
-            rows, now = encode_again(rows, sources, encoder, max_pixels=self._max_pixels)
-            if rows:
-                stored = reader.take(np.array(rows, dtype=np.int64)).numpy()
-                check_same_numbers(stored, now, settings.compute)
-        cache.put_pass_settings(settings.with_environment(here).to_json())
 
     def _report(self, what: str, done: int, total: int) -> None:
         if self._progress is not None:
@@ -383,13 +353,3 @@ def _listed(listing: Listing) -> str:
     few = ", ".join(listing.classes[:5]) + (", ..." if len(listing.classes) > 5 else "")
     splits = ", ".join(f"{name} {len(rows)}" for name, rows in listing.splits.items())
     return f"{listing.dataset}: {splits}; classes ({len(listing.classes)}): {few}."
-
-
-def _settings(cache: Cache) -> PassSettings | None:
-    # A pass that was stopped before its first shard has fixed nothing yet.
-    stored = cache.pass_settings() if cache.shards else None
-    return None if stored is None else PassSettings.from_json(stored)
-
-
-def _compute(backbone: Backbone) -> str:
-    return str(backbone.compute_dtype).removeprefix("torch.")

@@ -1,26 +1,31 @@
 """What a cache keeps of its first pass, and the check before another environment adds to it.
 
-Micro-batch and compute type decide the last bits of every row; they are fixed by the first pass.
-Versions, device and threads cannot be fixed, so eight stored rows are encoded again and compared.
+Micro-batch and compute type decide the last bits of every row; they are fixed by the first pass,
+and every shard says what it was made with. Versions, device and threads cannot be fixed, so eight
+stored rows are encoded again and compared.
 """
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from importlib import metadata
-from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float16
 
 from featcache.errors import CacheError, CorruptCacheError
+from featcache.store.cache import Cache
+from featcache.store.provenance import distinct
 
 PACKAGES = ("featcache", "torch", "open_clip_torch", "pillow", "numpy")
 """Whose versions can change a number."""
 
 FLOORS = {"float32": 0.99999, "bfloat16": 0.999}
 """Least cosine between a stored row and the same image encoded now."""
+
+MICRO_BATCH, COMPUTE = "micro_batch", "compute"
+"""Entries of a shard's provenance beside versions and device."""
 
 LARGEST_BATCH = 65536
 """Images that a micro-batch may have."""
@@ -39,39 +44,34 @@ class PassSettings:
     environments: tuple[Mapping[str, str], ...]
     """Versions and devices that have written here and gave the same numbers."""
 
-    def to_json(self) -> dict[str, Any]:
-        """Return plain values."""
-        return {**asdict(self), "environments": [dict(e) for e in self.environments]}
+    @property
+    def micro_batch_and_compute(self) -> dict[str, str]:
+        """Return what every shard says of it."""
+        return {MICRO_BATCH: str(self.micro_batch), COMPUTE: self.compute}
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> "PassSettings":
-        """Read them back.
+    def of(cls, cache: Cache) -> "PassSettings | None":
+        """Gather them from what the shards say of themselves; None before the first shard.
 
         Raises:
-            CorruptCacheError: If a field is missing or of the wrong type.
+            CorruptCacheError: If a shard names no settings that a pass could have had.
         """
-        try:
-            settings = cls(
-                micro_batch=int(value["micro_batch"]),
-                compute=str(value["compute"]),
-                environments=tuple(dict(e) for e in value["environments"]),
-            )
-        except (KeyError, TypeError, ValueError) as error:
+        said = distinct(cache.shards)
+        if not said:
+            return None
+        fixed = {(p.get(MICRO_BATCH, ""), p.get(COMPUTE, "")) for p in said}
+        micro_batch, compute = next(iter(fixed))
+        known = micro_batch.isascii() and micro_batch.isdigit() and compute in FLOORS
+        if len(fixed) > 1 or not known or not 1 <= int(micro_batch) <= LARGEST_BATCH:
             raise CorruptCacheError(
-                f"The pass settings of this cache cannot be read ({error!r}). Restore the file, or "
-                f"remove the cache with `featcache rm` and extract again."
-            ) from error
-        if settings.compute not in FLOORS or not 1 <= settings.micro_batch <= LARGEST_BATCH:
-            raise CorruptCacheError(
-                f"The pass settings of this cache name micro-batch {settings.micro_batch} and "
-                f"compute '{settings.compute}', which no pass writes. Restore the file, or remove "
-                f"the cache with `featcache rm` and extract again."
+                f"The shards of {cache.path} were made with micro-batch and compute type "
+                f"{', '.join(sorted(map(' '.join, fixed)))}, which no pass of ours mixes or knows. "
+                f"Remove the cache with `featcache rm` and extract again."
             )
-        return settings
-
-    def with_environment(self, environment: Mapping[str, str]) -> "PassSettings":
-        """Accept one more environment."""
-        return replace(self, environments=(*self.environments, environment))
+        environments = tuple(
+            {k: v for k, v in p.items() if k not in (MICRO_BATCH, COMPUTE)} for p in said
+        )
+        return cls(micro_batch=int(micro_batch), compute=compute, environments=environments)
 
 
 def environment(device: torch.device) -> dict[str, str]:

@@ -35,6 +35,8 @@ class Summary:
     images_per_s: float | None = None
     bytes: int = 0
     """Of the rows written; in a forecast, predicted."""
+    component_bytes: Mapping[str, int] = field(default_factory=dict)
+    """In a forecast: component -> bytes that would be written."""
     complete: bool = False
     """Whether every row asked for is there, with no limit."""
     dry_run: bool = False
@@ -55,8 +57,12 @@ class Summary:
         lines = []
         if self.dry_run:
             seconds = human_duration(self.seconds.get("forecast", 0.0))
-            what = f"{counts} rows, about {human_size(self.bytes)}, roughly {seconds}"
+            what = f"about {human_size(self.bytes)}, roughly {seconds}"
             lines.append(f"Would encode: {what}." if counts else "Nothing to encode.")
+            lines += [
+                f"  {name}: {rows} rows, {human_size(self.component_bytes[name])}"
+                for name, rows in self.encoded.items()
+            ]
         elif counts:
             duration = human_duration(self.seconds.get("pass", 0.0))
             rate = f", {self.images_per_s:.0f} images/s" if self.images_per_s else ""
@@ -76,7 +82,7 @@ class Summary:
             lines.append(f"{len(self.bad)} images could not be read and are marked as such:")
             lines += [f"  {name} {reason}" for name, reason in self.bad[:SHOWN]]
             if len(self.bad) > SHOWN:
-                lines.append(f"  and {len(self.bad) - SHOWN} more, in errors.jsonl")
+                lines.append(f"  and {len(self.bad) - SHOWN} more; `featcache info` lists them")
         if not self.complete and not self.dry_run:
             lines.append("The cache is incomplete; the same command without --limit adds the rest.")
         lines.append(str(self.path))

@@ -1,13 +1,13 @@
-"""Which window of a picture the encoder sees, and its exact resampling.
+"""What the encoder sees of a picture: its centre, or one of the recipes' windows.
 
-The window is arithmetic on integers; the randomness behind it comes from (seed, recipe, content
-hash, view index) through a counter, so that a view does not depend on order, batch or machine.
-Resampling is Pillow's antialiased filter with its rounding to grey levels, which is what open_clip
-and torchvision apply: bit-equal to their preprocessing, and faster on a CPU than torch's.
+A window is arithmetic on integers; the randomness behind it comes from (seed, recipe, content
+hash, view index) through a counter. Resampling is Pillow's antialiased filter with its rounding to
+grey levels, which is what open_clip and torchvision apply: bit-equal to their preprocessing, and
+faster on a CPU than torch's.
 """
 
-import hashlib
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,8 @@ from PIL import Image
 from featcache.backbones.base import Backbone
 from featcache.errors import BackboneError
 from featcache.pipeline.decode import MAX_PIXELS, UnreadableImageError
+from featcache.pipeline.distort import Colour, jitter, rand_augment, rotate
+from featcache.pipeline.randomness import Stream
 
 MODES = ("shortest", "squash", "longest")
 """How a picture becomes a square: centre crop, distortion, or black margins."""
@@ -35,6 +37,8 @@ class Preprocess:
     """Of the square input in pixels."""
     mode: str = "shortest"
     interpolation: str = "bicubic"
+    fill: Colour = (0, 0, 0)
+    """What strong distortions bring in from outside: the encoder's mean colour."""
 
     @classmethod
     def of(cls, backbone: Backbone) -> "Preprocess":
@@ -49,59 +53,33 @@ class Preprocess:
                 f"{backbone.name} wants its images resized by '{mode}' with '{interpolation}'; "
                 f"expected one of {', '.join(MODES)} with one of {', '.join(_FILTERS)}."
             )
-        return cls(backbone.image_size, mode, interpolation)
+        red, green, blue = (min(255, round(255 * level)) for level in backbone.mean)
+        return cls(backbone.image_size, mode, interpolation, (red, green, blue))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
-    """A random window: its share of the area, its aspect ratio, and whether it is mirrored."""
-
-    scale: tuple[float, float]
-    ratio: tuple[float, float]
-    flip: float
-    """Probability of mirroring left and right."""
+RATIO = (3 / 4, 4 / 3)
+"""Width to height of a random window, least and largest."""
 
 
-RECIPES = {"rrc50": Recipe(scale=(0.5, 1.0), ratio=(3 / 4, 4 / 3), flip=0.5)}
-"""rrc50: the augmentation under Tip-Adapter's cached keys."""
-
-
-class Stream:
-    """Uniform numbers that depend on a name and a position only."""
-
-    def __init__(self, *name: object) -> None:
-        self._name = "/".join(str(part) for part in name)
-        self._position = 0
-
-    def uniform(self, low: float = 0.0, high: float = 1.0) -> float:
-        """Draw from [low, high)."""
-        text = f"{self._name}/{self._position}".encode()
-        self._position += 1
-        bits = int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big")
-        return low + (high - low) * ((bits >> 11) * 2.0**-53)
-
-    def below(self, stop: int) -> int:
-        """Draw an integer from 0 up to but without `stop`."""
-        return int(self.uniform() * stop)
-
-
-def random_window(width: int, height: int, recipe: Recipe, stream: Stream) -> tuple[Box, bool]:
+def random_window(
+    width: int, height: int, scale: tuple[float, float], stream: Stream
+) -> tuple[Box, bool]:
     """Draw a window as torchvision's RandomResizedCrop does, and whether to mirror it.
 
     Ten tries at a share of the area and an aspect ratio; when none fits, the central window with
     the nearest ratio allowed.
     """
-    log_ratio = (math.log(recipe.ratio[0]), math.log(recipe.ratio[1]))
-    box = _central_window(width, height, recipe)
+    log_ratio = (math.log(RATIO[0]), math.log(RATIO[1]))
+    box = _central_window(width, height)
     for _ in range(10):
-        area = width * height * stream.uniform(*recipe.scale)
+        area = width * height * stream.uniform(*scale)
         aspect = math.exp(stream.uniform(*log_ratio))
         w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
         if 0 < w <= width and 0 < h <= height:
             top, left = stream.below(height - h + 1), stream.below(width - w + 1)
             box = (left, top, left + w, top + h)
             break
-    return box, stream.uniform() < recipe.flip
+    return box, stream.uniform() < 0.5
 
 
 def central_view(image: Image.Image, preprocess: Preprocess) -> UInt8[np.ndarray, "s s 3"]:
@@ -130,23 +108,94 @@ def central_view(image: Image.Image, preprocess: Preprocess) -> UInt8[np.ndarray
     return _pixels(image.resize(size, filter_).crop((left, top, left + side, top + side)))
 
 
-def random_view(
-    image: Image.Image, preprocess: Preprocess, recipe: str, stream: Stream
-) -> UInt8[np.ndarray, "s s 3"]:
-    """Cut out a random window, resize it to the backbone's square, mirror it or not."""
-    box, mirrored = random_window(*image.size, RECIPES[recipe], stream)
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """One picture for the encoder."""
+
+    pixels: UInt8[np.ndarray, "s s 3"]
+    box: Box
+    """What it shows of the upright picture."""
+
+
+def draw_view(
+    image: Image.Image, preprocess: Preprocess, recipe: str, view: int, stream: Stream
+) -> Drawn:
+    """Make one view or crop of a picture.
+
+    Args:
+        image: Upright, RGB.
+        preprocess: Size and filter.
+        recipe: One of `featcache.recipes.RECIPES`.
+        view: Its number; cdfsl goes round four kinds.
+        stream: Its randomness.
+
+    Raises:
+        UnreadableImageError: If the picture is so elongated that resizing it needs gigabytes.
+    """
+    return _DRAWERS[recipe](image, preprocess, view, stream)
+
+
+def _resized_crop(scale: tuple[float, float], distort: bool) -> "_Drawer":
+    """Make rrc50 and strong: a random window, mirrored or not, distorted or not."""
+
+    def draw(image: Image.Image, preprocess: Preprocess, view: int, stream: Stream) -> Drawn:
+        box, mirrored = random_window(*image.size, scale, stream)
+        picture = _cut(image, box, preprocess)
+        if mirrored:
+            picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        if distort:
+            picture = rand_augment(picture, stream, preprocess.fill)
+        return Drawn(_pixels(picture), box)
+
+    return draw
+
+
+def _square_crop(low: float, high: float) -> "_Drawer":
+    """Make lazsl, fair and weak: a square whose side is a share of the picture's shorter one."""
+
+    def draw(image: Image.Image, preprocess: Preprocess, view: int, stream: Stream) -> Drawn:
+        width, height = image.size
+        share = stream.uniform(low, high) if low < high else high
+        side = max(1, int(share * min(width, height)))
+        top, left = stream.below(height - side + 1), stream.below(width - side + 1)
+        box = (left, top, left + side, top + side)
+        return Drawn(_pixels(_cut(image, box, preprocess)), box)
+
+    return draw
+
+
+def _cdfsl(image: Image.Image, preprocess: Preprocess, view: int, stream: Stream) -> Drawn:
+    """Distort the central view: turned, jittered and mirrored; turned; jittered; mirrored."""
+    picture = Image.fromarray(central_view(image, preprocess))
+    kind = view % 4
+    if kind in (0, 1):
+        picture = rotate(picture, stream)
+    if kind in (0, 2):
+        picture = jitter(picture, stream)
+    if kind in (0, 3):
+        picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return Drawn(_pixels(picture), (0, 0, *image.size))
+
+
+_Drawer = Callable[[Image.Image, Preprocess, int, Stream], Drawn]
+
+_DRAWERS: Mapping[str, _Drawer] = {
+    "rrc50": _resized_crop((0.5, 1.0), distort=False),
+    "strong": _resized_crop((0.3, 1.0), distort=True),
+    "weak": _square_crop(1.0, 1.0),
+    "cdfsl": _cdfsl,
+    "lazsl": _square_crop(0.6, 0.9),
+    "fair": _square_crop(0.5, 0.9),
+}
+
+
+def _cut(image: Image.Image, box: Box, preprocess: Preprocess) -> Image.Image:
     side = preprocess.side
-    view = image.crop(box).resize((side, side), _FILTERS[preprocess.interpolation])
-    return _pixels(view.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirrored else view)
+    return image.crop(box).resize((side, side), _FILTERS[preprocess.interpolation])
 
 
-def view_stream(seed: int, recipe: str, sha256: str, view: int) -> Stream:
-    """Name the randomness of one view: ten views are the first ten of twenty."""
-    return Stream(seed, recipe, sha256, view)
-
-
-def _central_window(width: int, height: int, recipe: Recipe) -> Box:
-    low, high = recipe.ratio
+def _central_window(width: int, height: int) -> Box:
+    low, high = RATIO
     w, h = width, height
     if width / height < low:
         h = round(width / low)

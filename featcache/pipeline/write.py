@@ -9,9 +9,10 @@ from types import TracebackType
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float16, Int64
+from jaxtyping import Int64, Shaped
 
 from featcache.keys import ComponentKey
+from featcache.store.quantise import pack
 
 TARGET_BYTES = 128 * 2**20
 """Size of a shard that is worth a file of its own."""
@@ -31,7 +32,7 @@ class Sink(Protocol):
         self,
         component: ComponentKey,
         rows: Int64[np.ndarray, " r"],
-        values: Float16[np.ndarray, "r ..."],
+        values: Shaped[np.ndarray, "r ..."],
         bad: Mapping[int, str],
     ) -> object:
         """Write one shard and enter it in the manifest."""
@@ -56,7 +57,7 @@ def shard_rows_for(row_bytes: int, gflops: float, micro_batch: int, kind: str) -
 class _Shard:
     component: ComponentKey
     rows: Int64[np.ndarray, " r"]
-    values: Float16[np.ndarray, "r ..."]
+    values: Shaped[np.ndarray, "r ..."]
     bad: Mapping[int, str]
 
 
@@ -78,10 +79,10 @@ class Writer:
         self,
         component: ComponentKey,
         rows: Int64[np.ndarray, " r"],
-        values: Float16[np.ndarray, "r ..."],
+        values: Shaped[np.ndarray, "r ..."],
         bad: Mapping[int, str],
     ) -> None:
-        """Hand over one shard; waits while too many are unwritten.
+        """Hand over one shard, tokens yet to be packed; waits while too many are unwritten.
 
         Raises:
             FeatcacheError: What an earlier shard met on its way to the disk.
@@ -115,8 +116,9 @@ class Writer:
                 continue
             start = time.perf_counter()
             try:
-                self._sink.append(shard.component, shard.rows, shard.values, shard.bad)
-                self.bytes += shard.values.nbytes
+                values = pack(shard.values) if shard.component.dtype == "int8" else shard.values
+                self._sink.append(shard.component, shard.rows, values, shard.bad)
+                self.bytes += values.nbytes
             except BaseException as error:
                 self._error = error  # raised where the pass can see it
             self.seconds += time.perf_counter() - start

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from featcache.errors import SourceError
-from featcache.text.templates import clean_name
+from featcache.text.templates import clean_name, is_plain
 
 SPLITS = ("train", "val", "test")
 
@@ -64,6 +64,8 @@ def _entry(path: Path, split: str, i: int, entry: object, names: dict[int, str])
             raise _refused(path, f"{split}[{i}] is not [image, label, class name]")
     if not image or "\\" in image or not _stays_below(image):
         raise _refused(path, f"{split}[{i}] names an image outside the folder: '{image}'")
+    if not is_plain(name):
+        raise _refused(path, f"{split}[{i}] names a class with control characters: {name[:80]!a}")
     if label not in names:
         names[label] = name
     elif names[label] != name:

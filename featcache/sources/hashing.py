@@ -1,7 +1,12 @@
-"""Content hashes of image files, remembered by size and time of change in a small text file."""
+"""Content hashes of image files, remembered by size and time of change in a small text file.
+
+Every line begins with a checksum of its rest; one that is not what was written is forgotten.
+"""
 
 import hashlib
+import os
 import time
+import zlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -42,6 +47,8 @@ def hash_files(
         sha256 of each file in hex, empty for those that cannot be read, and the places of those.
     """
     remembered = {} if known is None else _read_known(known, root)
+    for left in [] if known is None else known.parent.glob(f".{known.name}.tmp-*"):
+        left.unlink(missing_ok=True)  # of a writer that was killed; another's is only written anew
     stats: dict[str, _Stat] = {}
     unreadable: list[int] = []
     starts = range(0, len(samples), _BATCH)
@@ -79,38 +86,45 @@ def _hash(sample: Sample, before: _Stat | None) -> _Stat | None:
 def _read_known(path: Path, root: Path) -> dict[str, _Stat]:
     """Read what is remembered; a line that is not whole is forgotten, and its file hashed again."""
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = path.read_bytes().split(b"\n")
     except OSError:
         return {}
     known: dict[str, _Stat] = {}
-    if lines[:1] != [_first_line(root)]:
+    if lines[0] != _line(f"root\t{str(root)!a}").rstrip(b"\n"):
         return known
     for line in lines[1:]:
-        match line.split("\t"):
+        crc, _, rest = line.partition(b"\t")
+        if crc != b"%08x" % zlib.crc32(rest):
+            continue
+        match rest.decode("utf-8", "surrogateescape").split("\t"):
             case [digest, size, mtime_ns, image_id] if (
-                len(digest) == 64 and size.isdecimal() and mtime_ns.isdecimal()
+                len(digest) == 64
+                and max(len(size), len(mtime_ns)) < 20
+                and size.isdecimal()
+                and mtime_ns.isdecimal()
             ):
                 known[image_id] = _Stat(int(size), int(mtime_ns), digest)
     return known
 
 
-def _first_line(root: Path) -> str:
-    return f"root\t{str(root)!a}"
+def _line(text: str) -> bytes:
+    rest = text.encode("utf-8", "surrogateescape")
+    return b"%08x\t%s\n" % (zlib.crc32(rest), rest)
 
 
 def _write_known(path: Path, root: Path, stats: Mapping[str, _Stat]) -> None:
     """Remember hashes; losing them costs time only, so nothing is raised where it fails."""
     settled = (time.time() - RACY_SECONDS) * 1e9
-    lines = [f"{_first_line(root)}\n"]
+    lines = [_line(f"root\t{str(root)!a}")]
     lines += [
-        f"{s.sha256}\t{s.size}\t{s.mtime_ns}\t{image_id}\n"
+        _line(f"{s.sha256}\t{s.size}\t{s.mtime_ns}\t{image_id}")
         for image_id, s in stats.items()
-        if s.mtime_ns < settled
+        if s.mtime_ns < settled and "\n" not in image_id and "\t" not in image_id
     ]
-    aside = path.with_name(f".{path.name}.tmp")
+    aside = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_text("".join(lines), encoding="utf-8")
+        aside.write_bytes(b"".join(lines))
         aside.replace(path)
     except OSError:
         aside.unlink(missing_ok=True)

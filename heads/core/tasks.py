@@ -14,18 +14,12 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from featcache.errors import MissingComponentError, TaskError
+from featcache.recipes import USUAL, Scope
 from featcache.types import FeatureSet
 from heads.core.contract import Need, RoleRows, TaskView
+from heads.core.cure import command
 
 RowIndex: TypeAlias = Int64[np.ndarray, " _"]
-
-_FLAGS = {
-    "views": ("--views", "rrc50", 10),
-    "crops": ("--crops", "lazsl", 60),
-    "view_patches": ("--view-patches", "cdfsl", 4),
-}
-"""Kind -> the flag of `featcache extract` that adds it, its usual recipe and count."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
@@ -56,14 +50,22 @@ class MappedRows:
         """Gather rows by a slice, a tensor, or a tuple whose first entry picks the rows."""
         first, *rest = index if isinstance(index, tuple) else (index,)
         if isinstance(first, Tensor):
-            flat = first.flatten().cpu().numpy()
-            values = self._features.unit(self._component, self._rows[flat]).to(self._device)
-            values = values.reshape(*first.shape, *values.shape[1:])
+            flat = self._rows[first.flatten().cpu().numpy()]
             if rest:  # (rows [b 1], positions [b k]): each row's own views
-                return values[torch.arange(len(first), device=self._device)[:, None], 0, rest[0]]
-            return values
+                return self._picked(flat, rest[0]).to(self._device)
+            values = self._features.unit(self._component, flat).to(self._device)
+            return values.reshape(*first.shape, *values.shape[1:])
         values = self._features.unit(self._component, self._rows[first]).to(self._device)
         return values[(slice(None), *rest)] if rest else values
+
+    def _picked(self, rows: RowIndex, positions: Int64[Tensor, "b k"]) -> Float[Tensor, "b k ..."]:
+        """Gather some views or crops of each row; only these are made unit rows."""
+        raw = self._features.rows(self._component, rows)
+        values = raw[torch.arange(len(rows))[:, None], positions.cpu()].float()
+        norms = values.norm(dim=-1, keepdim=True)
+        if not bool(((norms > 0) & torch.isfinite(norms)).all()):
+            self._features.unit(self._component, rows)  # raises, and names the row
+        return values.div_(norms)
 
 
 @dataclass(kw_only=True)
@@ -77,6 +79,8 @@ class TaskBuilder:
     class_weights: str | Sequence[float] | None = None
     """None, `balanced`, or one number a class."""
     strict_shots: bool = False
+    scopes: Mapping[str, Scope] = field(default_factory=dict)
+    """Role -> the rows that it has in this run, in the words of `featcache extract`."""
     notes: list[str] = field(default_factory=list)
     """What holds for every task of the run."""
 
@@ -124,18 +128,22 @@ class TaskBuilder:
         """
         roles = {"support": support, "query": self.query_rows}
         roles |= {} if oracle else {"validation": val}
+        roles |= {} if pool is None else {"pool": pool}
         self._check_disjoint(roles)
         notes = list(self.notes)
         if shots != 0:
             notes += self._check_shots(support, shots)
-        if shared := self._same_images(support):
-            notes.append(f"{shared} query images are byte for byte images of the support.")
+        for role, rows in (("support", support), ("pool", pool)):
+            if rows is not None and (shared := self._same_images(rows)):
+                notes.append(f"{shared} query images are byte for byte images of the {role}.")
         support_rows = self.read("support", support)
-        notes += self._unmet(support_rows)
+        pool_rows = None if pool is None else self.read("pool", pool)
+        notes += self.unmet("support", support_rows)
+        notes += [] if pool_rows is None else self.unmet("pool", pool_rows)
         validation = self.read("query", val) if len(val) else None
         view = TaskView(
             support=support_rows,
-            pool=None if pool is None else self.read("pool", pool),
+            pool=pool_rows,
             text=self.features.text,
             classes=self.features.classes,
             seed=seed,
@@ -163,9 +171,8 @@ class TaskBuilder:
             component = self._component(need, rows)
             if component is None:
                 continue
-            name = need.kind if need.recipe is None else f"{need.kind}.{need.recipe}"
             mapped = MappedRows(features, component, rows, self.device)
-            extra[name] = mapped[:] if role == "support" else mapped
+            extra[_name(need)] = mapped[:] if role == "support" else mapped
         labels = torch.from_numpy(features.labels[rows].astype(np.int64)).to(self.device)
         return RoleRows(x=x, norms=norms, labels=None if role == "pool" else labels, extra=extra)
 
@@ -178,40 +185,46 @@ class TaskBuilder:
 
     def _component(self, need: Need, rows: RowIndex) -> str | None:
         """Find the component that meets a need for these rows."""
-        name = self.features.find(need.kind, need.recipe, need.at_least)
-        if name is not None:
-            lacking = int((~self.features.components[name].present()[rows]).sum())
-            if not lacking:
+        fitting = self.features.fitting(need.kind, need.recipe, need.at_least)
+        lacking = {}
+        for name in fitting:
+            lacking[name] = int((~self.features.components[name].present()[rows]).sum())
+            if not lacking[name]:
                 return name
-            what = f"'{name}' for {lacking} of {len(rows)} {need.role} images"
+        if need.optional:
+            return None
+        if lacking:
+            name = min(lacking, key=lacking.__getitem__)
+            what = f"'{name}' for {lacking[name]} of {len(rows)} {need.role} images"
         else:
             count = f" with {need.at_least} or more" if need.at_least else ""
             recipe = f" of recipe {need.recipe}" if need.recipe else ""
             what = f"{need.kind}{recipe}{count}"
-        if need.optional:
-            return None
         raise MissingComponentError(f"This method needs {what}. {self._cure(need)}")
 
     def _cure(self, need: Need) -> str:
         features = self.features
         if features.key.image_size == 0:
             return "These features were imported without images, so choose another method."
-        command = (
-            f"featcache extract --dataset {features.listing.dataset} --backbone {features.backbone}"
-        )
-        if need.kind == "patches":
-            return f"Add it with: {command} --patches {need.recipe or 'clearclip'}"
-        flag, usual, count = _FLAGS[need.kind]
-        recipe = f":{need.recipe}" if need.recipe and need.recipe != usual else ""
-        return f"Add it with: {command} {flag} {need.at_least or count}{recipe}"
+        absent = {
+            other
+            for other in self.needs
+            if other.kind != "global"
+            and not other.optional
+            and not features.fitting(other.kind, other.recipe, other.at_least)
+        }
+        return f"Add it with: {command(features, {need, *absent}, self.scopes)}"
 
-    def _unmet(self, support: RoleRows) -> Iterable[str]:
+    def unmet(self, role: str, rows: RoleRows) -> Iterable[str]:
+        """Name the optional needs of a role that the cache does not meet, a sentence each."""
         if self.features.key.image_size == 0:  # imported: nobody can add any
             return
         for need in sorted(self.needs, key=lambda n: (n.kind, n.recipe or "")):
-            if need.role == "support" and need.optional and support.get(need.kind) is None:
+            if need.role == role and need.optional and rows.get(_name(need)) is None:
+                usual = need.recipe in (None, USUAL.get(need.kind))
+                what = need.kind if usual else f"{need.kind} of recipe {need.recipe}"
                 yield (
-                    f"Trained without {need.kind}: they are not cached for every support image. "
+                    f"Trained without {what}: they are not cached for every {role} image. "
                     f"{self._cure(need)}"
                 )
 
@@ -229,9 +242,9 @@ class TaskBuilder:
                         f"{other}; evaluate another split{cure}."
                     )
 
-    def _same_images(self, support: RowIndex) -> int:
+    def _same_images(self, rows: RowIndex) -> int:
         hashes = self.features.listing.hashes
-        known = {hashes[int(r)] for r in support}
+        known = {hashes[int(r)] for r in rows}
         return sum(hashes[int(r)] in known for r in self.query_rows)
 
     def _check_shots(self, support: RowIndex, shots: int | None) -> Iterable[str]:
@@ -280,6 +293,20 @@ class TaskBuilder:
                 )
         rows = each[support.labels]
         return rows / rows.mean()
+
+
+def labelled(features: FeatureSet, split: str) -> RowIndex:
+    """Return the usable rows of a split that have a label; none where there is no such split."""
+    if split not in features.listing.splits:
+        return np.zeros(0, dtype=np.int64)
+    rows = features.usable(split)
+    kept: RowIndex = rows[features.labels[rows] >= 0]
+    return kept
+
+
+def _name(need: Need) -> str:
+    """Return what a need's rows are called in `extra`."""
+    return need.kind if need.recipe is None else f"{need.kind}.{need.recipe}"
 
 
 def pick_device(device: str = "auto") -> torch.device:

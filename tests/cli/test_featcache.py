@@ -76,7 +76,7 @@ def test_rm_takes_one_cache_and_wants_to_know_which(
 def test_dry_run_writes_nothing(featcache: Run, empty_home: Path, photos: Path) -> None:
     answer = featcache("extract", *TINY, "--dataset", f"folder:{photos}", "--dry-run")
     assert answer.code == 0
-    assert "Would encode: global 30" in answer.out
+    assert "\n  global: 30 rows, 8 kB\n" in answer.out
     assert not empty_home.exists()
 
 

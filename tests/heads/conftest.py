@@ -1,14 +1,14 @@
 """A seeded toy world in memory: class means on the sphere, texts near them, a few rows around."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from featcache.store.library import cache_root
 from featcache.types import FeatureKey, FeatureSet, Listing, TextBank
 
 
@@ -38,12 +38,18 @@ def make_world(
     noise: float = 0.35,
     text_noise: float = 0.3,
     views: int = 0,
+    also: Mapping[str, tuple[int, ...]] | None = None,
+    descriptions: bool = False,
     seed: int = 0,
     text: bool = True,
     draws: str = "sampled",
     image_size: int = 64,
 ) -> FeatureSet:
-    """Build a FeatureSet; `counts` are images a class, split by split, or one number for all."""
+    """Build a FeatureSet.
+
+    `counts` are images a class, split by split, or one number for all; `also` are more components
+    of every row, name -> shape without d; `descriptions` gives class i two and i % 3 more.
+    """
     rng = np.random.default_rng(seed)
     counts = counts or {"train": 12, "val": 4, "test": 10}
     means = _unit(rng.normal(size=(classes, d)))
@@ -63,6 +69,11 @@ def make_world(
         jitter = 0.1 * rng.normal(size=(n, views, d))
         many = _unit(clean[:, None] + jitter) * lengths[:, None]
         components[f"views.rrc50-{views}"] = MemoryRows(_half(many), np.ones(n, dtype=bool))
+    more = np.random.default_rng([seed, 1])
+    for name, shape in (also or {}).items():
+        middle = clean.reshape(n, *(1 for _ in shape), d)
+        near = _unit(middle + 0.2 * more.normal(size=(n, *shape, d)))
+        components[name] = MemoryRows(_half(10 * near), np.ones(n, dtype=bool))
     names = tuple(f"class {c}" for c in range(classes))
     listing = Listing(
         dataset="toy",
@@ -82,8 +93,17 @@ def make_world(
         template_rows=torch.from_numpy(rows[:, None]).float(),
         logit_scale=50.0,
     )
+    if descriptions:
+        owner = np.repeat(np.arange(classes), [2 + c % 3 for c in range(classes)])
+        told = 10 * _unit(means[owner] + text_noise * more.normal(size=(len(owner), d)))
+        bank = replace(
+            bank,
+            descriptions=tuple(f"description {i}" for i in range(len(owner))),
+            description_rows=torch.from_numpy(told).float(),
+            owner=torch.from_numpy(owner),
+        )
     return FeatureSet(
-        path=Path("toy"),
+        path=cache_root(None) / "toy" / "tiny-0",
         backbone="tiny",
         key=FeatureKey(
             architecture="tiny",

@@ -3,7 +3,9 @@
 import hashlib
 import io
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +13,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from featcache.pipeline import run
+from featcache.pipeline.run import Request, Summary, extract
 from featcache.types import FeatureKey
 
 
@@ -44,7 +48,7 @@ class FakeBackbone:
         self.wide = torch.randn(48, 16, generator=generator)
         self.narrow = torch.randn(3, 16, generator=generator)
         self.batches: list[int] = []
-        self.images = 0
+        self.pictures = 0
         self.scale = 1.0
         self.on_batch: Callable[[int], None] = lambda _: None
 
@@ -52,6 +56,7 @@ class FakeBackbone:
         self, pixels: Tensor, variants: Sequence[str] = ()
     ) -> tuple[Tensor, dict[str, Tensor]]:
         self.batches.append(len(pixels))
+        self.pictures += int((pixels != pixels[-1:]).flatten(1).any(1).sum())
         self.on_batch(len(self.batches))
         grid = torch.nn.functional.adaptive_avg_pool2d(pixels, 4).flatten(1)
         patches = torch.nn.functional.adaptive_avg_pool2d(pixels, 2).flatten(2).transpose(1, 2)
@@ -110,3 +115,20 @@ def folder(tmp_path: Path) -> Path:
                 picture(seed, size).save(where / f"{i}.jpg", quality=95)
     picture(99).save(root / "train" / "ant" / "extra.png")
     return root
+
+
+@pytest.fixture
+def ask(
+    folder: Path, tmp_path: Path, backbone: FakeBackbone, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Summary]:
+    """Extract the folder with the fake backbone; keyword arguments change the request."""
+    monkeypatch.setattr(run, "load_backbone", lambda *_, **__: backbone)
+    monkeypatch.setattr(run, "choose", lambda name, weights: None)
+
+    def call(**changes: Any) -> Summary:
+        request = Request(
+            dataset=f"folder:{folder}", backbone="fake", root=tmp_path / "cache", micro_batch=4
+        )
+        return extract(replace(request, **changes))
+
+    return call

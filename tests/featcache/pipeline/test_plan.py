@@ -7,17 +7,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featcache.errors import TaskError
+from featcache.errors import TaskError, UnknownNameError
 from featcache.keys import ComponentKey, Listing
+from featcache.pipeline.asks import asks_for, larger_than
 from featcache.pipeline.plan import (
     Plan,
-    asks_for,
+    encoded_rows,
     human_duration,
     human_size,
     make_plan,
     scope_rows,
     stratified,
 )
+from featcache.recipes import FEW_SHOT, Scope
 
 
 def listing(splits: Mapping[str, list[int]], labels: list[int]) -> Listing:
@@ -40,12 +42,12 @@ ZOO = listing(
 
 
 def plan_of(backbone: Any, covered: Mapping[str, list[int]], **more: Any) -> Plan:
-    def have(component: str) -> Any:
+    def have(component: ComponentKey, rows: Any) -> Any:
         mask = np.zeros(len(ZOO), dtype=bool)
-        mask[covered.get(component, [])] = True
+        mask[covered.get(component.folder, [])] = True
         return mask
 
-    asks, _ = asks_for(backbone, patches=None, views=2, scope="few-shot")
+    asks, _ = asks_for(backbone, views=["2"])
     return make_plan(ZOO, backbone, asks, covered=have, micro_batch=8, **more)
 
 
@@ -64,27 +66,29 @@ def test_a_plan_holds_what_is_missing(backbone: Any) -> None:
 def test_shards_are_cut_by_what_is_asked_not_by_what_is_missing(backbone: Any) -> None:
     backbone.gflops = 40.0
     fresh = plan_of(backbone, {})
-    later = plan_of(backbone, {"patches.clearclip": list(range(66))})
-    assert fresh.shard_rows == later.shard_rows
-    assert fresh.shard_rows % 8 == 0
+    later = plan_of(backbone, {"global": list(range(60)), "patches.clearclip": list(range(66))})
+    cuts = [int(block[0]) for block in fresh.blocks]
+    assert cuts == list(range(0, 66, 8))
+    for block in later.blocks:  # every one within a shard of the other
+        assert len(np.unique(block // 8)) == 1
 
 
 def test_draws_step_around_unreadable_images(backbone: Any) -> None:
     usable = np.ones(len(ZOO), dtype=bool)
-    views = scope_rows(ZOO, "few-shot")
+    views = scope_rows(ZOO, FEW_SHOT)
     usable[views[0]] = False
-    again = scope_rows(ZOO, "few-shot", usable)
+    again = scope_rows(ZOO, FEW_SHOT, usable)
     assert views[0] not in again
     assert len(np.setdiff1d(again, views)) <= 6
 
 
 def test_scopes() -> None:
-    assert scope_rows(ZOO, "train").tolist() == list(range(60))
-    assert scope_rows(ZOO, "pool").tolist() == list(range(60))
-    assert scope_rows(ZOO, "query").tolist() == list(range(60, 66))
-    assert scope_rows(ZOO, "all").tolist() == list(range(66))
-    with pytest.raises(TaskError, match="other rows"):
-        scope_rows(replace(ZOO, splits={"test": np.array([1])}), "few-shot")
+    assert scope_rows(ZOO, Scope("train")).tolist() == list(range(60))
+    assert scope_rows(ZOO, Scope("pool")).tolist() == list(range(60))
+    assert scope_rows(ZOO, Scope("query")).tolist() == list(range(60, 66))
+    assert scope_rows(ZOO, Scope("all")).tolist() == list(range(66))
+    with pytest.raises(TaskError, match="name other rows"):
+        scope_rows(replace(ZOO, splits={"test": np.array([1])}), FEW_SHOT)
 
 
 @given(st.integers(1, 80))
@@ -102,12 +106,58 @@ def test_a_limit_is_even_over_splits_and_classes(limit: int) -> None:
     assert set(rows.tolist()) <= set(stratified(ZOO, limit + 1).tolist())
 
 
+def test_a_scope_may_be_a_split() -> None:
+    assert scope_rows(ZOO, Scope("sketch")).tolist() == [65]
+    with pytest.raises(UnknownNameError, match="did you mean 'sketch'"):
+        scope_rows(ZOO, Scope("sketsh"))
+    small = scope_rows(ZOO, Scope("few-shot", 2, (1, 1)))
+    assert len(small) <= 6
+    assert set(small) <= set(scope_rows(ZOO, Scope("few-shot", 2, (1, 4))).tolist())
+
+
+def test_asks_stand_side_by_side_and_join_their_rows(backbone: Any) -> None:
+    asks, _ = asks_for(
+        backbone,
+        patches=["clearclip:int8@train,vanilla"],
+        views=["2", "3:cdfsl", "2@val"],
+        crops=["5", "4:fair"],
+        view_patches=["3:cdfsl:vanilla"],
+        seed=7,
+    )
+    shapes = {a.name: (a.row_shape, [str(s) for s in a.scopes]) for a in asks}
+    assert shapes == {
+        "global": ((16,), ["all"]),
+        "patches.clearclip.int8": ((4, 20), ["train"]),
+        "patches.vanilla": ((4, 16), ["all"]),
+        "views.rrc50-2@7": ((2, 16), ["few-shot", "val"]),
+        "views.cdfsl-3@7": ((3, 16), ["few-shot"]),
+        "crops.lazsl-5@7": ((5, 16), ["query"]),
+        "boxes.lazsl-5@7": ((5, 4), ["query"]),
+        "crops.fair-4@7": ((4, 16), ["pool"]),
+        "boxes.fair-4@7": ((4, 4), ["pool"]),
+        "view_patches.vanilla.cdfsl-3@7": ((3, 4, 16), ["few-shot"]),
+    }
+    assert asks[1].row_bytes == 80
+    assert asks[6].row_bytes == 80
+    plan = make_plan(ZOO, backbone, asks, covered=lambda c, r: np.zeros(67, bool), micro_batch=8)
+    kinds = {(p.recipe, p.count) for p, _ in encoded_rows(plan.todos)}
+    assert kinds == {("", 1), ("rrc50", 2), ("cdfsl", 3), ("lazsl", 5), ("fair", 4)}
+    assert plan.component_bytes["crops.lazsl-5@7"] == 6 * 5 * 32
+    assert "crops.lazsl-5@7: 6 rows, 960 B" in plan.sentence()
+
+
+def test_smaller_counts_are_the_beginning_of_larger_ones() -> None:
+    held = ["views.rrc50-20", "views.cdfsl-20", "views.rrc50-20@3", "global", "views.rrc50-4"]
+    key = ComponentKey(kind="views", recipe="rrc50", count=10)
+    assert [k.folder for k in larger_than(key, held)] == ["views.rrc50-20"]
+
+
 def test_without_patches_there_is_a_note(backbone: Any) -> None:
     backbone.variants = ()
-    asks, notes = asks_for(backbone, patches=None, views=0)
+    asks, notes = asks_for(backbone)
     assert [a.component for a in asks] == [ComponentKey(kind="global")]
     assert "no patch features" in notes[0]
-    assert asks_for(backbone, patches="none", views=0)[1] == ()
+    assert asks_for(backbone, patches=["none"])[1] == ()
 
 
 def test_words_for_sizes_and_durations() -> None:

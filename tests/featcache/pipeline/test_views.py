@@ -9,18 +9,19 @@ from hypothesis import strategies as st
 from open_clip.transform import image_transform
 from PIL import Image
 from torchvision.transforms import RandomResizedCrop
-from torchvision.transforms.functional import InterpolationMode, resized_crop
+from torchvision.transforms.functional import (
+    InterpolationMode,
+    adjust_brightness,
+    adjust_contrast,
+    adjust_saturation,
+    resized_crop,
+)
 
 from featcache.errors import BackboneError
-from featcache.pipeline.views import (
-    RECIPES,
-    Preprocess,
-    Stream,
-    central_view,
-    random_view,
-    random_window,
-    view_stream,
-)
+from featcache.pipeline.distort import OPERATIONS, jitter, rand_augment, rotate
+from featcache.pipeline.randomness import Stream, view_stream
+from featcache.pipeline.views import Preprocess, central_view, draw_view, random_window
+from featcache.recipes import RECIPES
 
 Make = Callable[..., Image.Image]
 SIZES = [(60, 44), (44, 60), (32, 32), (33, 500), (17, 23), (500, 31), (225, 224), (1, 1)]
@@ -53,22 +54,23 @@ def test_random_view_is_torchvisions_resized_crop(make_picture: Make) -> None:
     image = make_picture(2, (90, 70))
     for index in range(8):
         (left, top, right, bottom), mirrored = random_window(
-            90, 70, RECIPES["rrc50"], view_stream(0, "rrc50", "ab", index)
+            90, 70, (0.5, 1.0), view_stream(0, "rrc50", "ab", index)
         )
         expected = resized_crop(
             image, top, left, bottom - top, right - left, [32, 32], InterpolationMode.BICUBIC
         )
         if mirrored:
             expected = expected.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        got = random_view(image, Preprocess(32), "rrc50", view_stream(0, "rrc50", "ab", index))
-        np.testing.assert_array_equal(got, np.asarray(expected))
+        stream = view_stream(0, "rrc50", "ab", index)
+        got = draw_view(image, Preprocess(32), "rrc50", index, stream)
+        np.testing.assert_array_equal(got.pixels, np.asarray(expected))
+        assert got.box == (left, top, right, bottom)
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 400), st.integers(1, 400), st.integers(0, 10**6))
 def test_windows_lie_inside_and_keep_the_recipe(width: int, height: int, seed: int) -> None:
-    recipe = RECIPES["rrc50"]
-    (left, top, right, bottom), _ = random_window(width, height, recipe, Stream(seed))
+    (left, top, right, bottom), _ = random_window(width, height, (0.5, 1.0), Stream(seed))
     assert 0 <= left < right <= width
     assert 0 <= top < bottom <= height
     share = (right - left) * (bottom - top) / (width * height)
@@ -85,9 +87,7 @@ def test_windows_have_the_distribution_of_torchvision() -> None:
     )
     ours, flips = [], []
     for seed in range(1500):
-        (left, top, right, bottom), mirrored = random_window(
-            120, 90, RECIPES["rrc50"], Stream(seed)
-        )
+        (left, top, right, bottom), mirrored = random_window(120, 90, (0.5, 1.0), Stream(seed))
         ours.append((top, left, bottom - top, right - left))
         flips.append(mirrored)
     np.testing.assert_allclose(np.mean(ours, 0), theirs.mean(0), atol=1.6)
@@ -96,7 +96,7 @@ def test_windows_have_the_distribution_of_torchvision() -> None:
 
 
 def test_a_stripe_falls_back_to_the_central_window() -> None:
-    (left, top, right, bottom), _ = random_window(1000, 10, RECIPES["rrc50"], Stream(0))
+    (left, top, right, bottom), _ = random_window(1000, 10, (0.5, 1.0), Stream(0))
     assert (right - left, bottom - top) == (13, 10)
     assert left == (1000 - 13) // 2
 
@@ -136,3 +136,145 @@ def test_an_unknown_resize_mode_is_refused(backbone: Any) -> None:
     backbone.resize_mode = "tile"
     with pytest.raises(BackboneError, match=r"'tile'.*shortest, squash, longest"):
         Preprocess.of(backbone)
+
+
+@pytest.mark.parametrize("recipe", sorted(RECIPES))
+@pytest.mark.parametrize("size", [(60, 44), (44, 60), (32, 32), (500, 31), (1, 1)])
+def test_every_recipe_is_a_function_of_its_name(
+    recipe: str, size: tuple[int, int], make_picture: Make
+) -> None:
+    image = make_picture(3, size)
+    seen = []
+    for view in range(5):
+        stream = view_stream(0, recipe, "ab", view)
+        drawn = draw_view(image, Preprocess(24), recipe, view, stream)
+        again = draw_view(image, Preprocess(24), recipe, view, view_stream(0, recipe, "ab", view))
+        np.testing.assert_array_equal(drawn.pixels, again.pixels)
+        assert drawn.pixels.shape == (24, 24, 3)
+        assert drawn.pixels.dtype == np.uint8
+        left, top, right, bottom = drawn.box
+        assert 0 <= left < right <= size[0]
+        assert 0 <= top < bottom <= size[1]
+        seen.append(drawn.pixels)
+    if min(size) > 1 and size != (32, 32):
+        assert any((a != seen[0]).any() for a in seen[1:])
+
+
+@pytest.mark.parametrize(("recipe", "low", "high"), [("lazsl", 0.6, 0.9), ("fair", 0.5, 0.9)])
+def test_crops_are_squares_of_the_shorter_side(
+    recipe: str, low: float, high: float, make_picture: Make
+) -> None:
+    image = make_picture(4, (400, 300))
+    sides, lefts = [], []
+    for view in range(200):
+        stream = view_stream(0, recipe, "cd", view)
+        drawn = draw_view(image, Preprocess(8), recipe, view, stream)
+        left, top, right, bottom = drawn.box
+        assert right - left == bottom - top
+        sides.append(right - left)
+        lefts.append(left / (400 - (right - left)))
+        exact = image.crop(drawn.box).resize((8, 8), Image.Resampling.BICUBIC)
+        np.testing.assert_array_equal(drawn.pixels, np.asarray(exact))
+    assert int(low * 300) <= min(sides) < int((low + 0.02) * 300)
+    assert int((high - 0.02) * 300) < max(sides) <= int(high * 300)
+    assert min(lefts) < 0.05
+    assert max(lefts) > 0.95
+
+
+def test_weak_is_the_largest_square_somewhere(make_picture: Make) -> None:
+    image = make_picture(5, (90, 60))
+    boxes = [
+        draw_view(image, Preprocess(16), "weak", v, view_stream(0, "weak", "e", v)).box
+        for v in range(40)
+    ]
+    assert {(r - left, b - t) for left, t, r, b in boxes} == {(60, 60)}
+    assert min(b[0] for b in boxes) < 5
+    assert max(b[0] for b in boxes) > 25
+
+
+def test_cdfsl_goes_round_four_kinds(make_picture: Make) -> None:
+    image = make_picture(6, (64, 48))
+    base = Image.fromarray(central_view(image, Preprocess(32)))
+    streams = [view_stream(0, "cdfsl", "f", v) for v in range(8)]
+    again = [view_stream(0, "cdfsl", "f", v) for v in range(8)]
+    got = [draw_view(image, Preprocess(32), "cdfsl", v, streams[v]).pixels for v in range(8)]
+    mirror = Image.Transpose.FLIP_LEFT_RIGHT
+    for v in (0, 4):
+        expected = jitter(rotate(base, again[v]), again[v]).transpose(mirror)
+        np.testing.assert_array_equal(got[v], np.asarray(expected))
+    np.testing.assert_array_equal(got[1], np.asarray(rotate(base, again[1])))
+    np.testing.assert_array_equal(got[2], np.asarray(jitter(base, again[2])))
+    np.testing.assert_array_equal(got[3], np.asarray(base.transpose(mirror)))
+    np.testing.assert_array_equal(got[3], got[7])
+    assert (got[1] != got[5]).any()
+
+
+class Fixed(Stream):
+    """A stream of given numbers in [0, 1)."""
+
+    def __init__(self, *numbers: float) -> None:
+        self._numbers = list(numbers)
+
+    def uniform(self, low: float = 0.0, high: float = 1.0) -> float:
+        return low + (high - low) * self._numbers.pop(0)
+
+
+def test_jitter_is_torchvisions(make_picture: Make) -> None:
+    image = make_picture(7, (40, 40))
+    # Order 3 is contrast, colour, brightness; factors 0.8, 1.2 and 1.32.
+    got = jitter(image, Fixed(3.5 / 6, 0.25, 0.75, 0.9))
+    expected = image
+    for adjust, factor in ((adjust_contrast, 1.2), (adjust_saturation, 1.32)):
+        expected = adjust(expected, factor)
+    expected = adjust_brightness(expected, 0.8)
+    np.testing.assert_array_equal(np.asarray(got), np.asarray(expected))
+
+
+TIMM = (
+    "AutoContrast", "Equalize", "Invert", "Rotate", "PosterizeIncreasing", "SolarizeIncreasing",
+    "SolarizeAdd", "ColorIncreasing", "ContrastIncreasing", "BrightnessIncreasing",
+    "SharpnessIncreasing", "ShearX", "ShearY", "TranslateXRel", "TranslateYRel",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("number", range(15))
+@pytest.mark.parametrize("level", [0.0, 7.3, 9.0, 10.0])
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_distortions_are_timms(
+    number: int, level: float, sign: int, make_picture: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from timm.data import auto_augment
+
+    monkeypatch.setattr(auto_augment, "_randomly_negate", lambda v: sign * v)
+    image = make_picture(8, (48, 48))
+    fill = (124, 116, 104)
+    operation = auto_augment.AugmentOp(  # type: ignore[no-untyped-call]
+        TIMM[number], prob=1.0, magnitude=level,
+        hparams={"img_mean": fill, "interpolation": Image.Resampling.BICUBIC},
+    )  # fmt: skip
+    posterized_away = TIMM[number].startswith("Posterize") and level == 10.0  # new Pillows refuse
+    expected = np.asarray(image if posterized_away else operation(image)).astype(int)
+    expected = 0 * expected if posterized_away else expected
+    got = np.asarray(OPERATIONS[number](image, level / 10.0, sign, fill)).astype(int)
+    np.testing.assert_array_equal(got, expected)
+
+
+def test_strong_views_use_five_numbers_a_layer(make_picture: Make) -> None:
+    image = make_picture(9, (32, 32))
+    fill = (1, 2, 3)
+    # Invert applied, at strength 9; then rotation not applied.
+    stream = Fixed(2.5 / 15, 0.1, 0.0, 0.0, 0.9, 3.5 / 15, 0.9, 0.5, 0.5, 0.5)
+    got = rand_augment(image, stream, fill)
+    np.testing.assert_array_equal(np.asarray(got), 255 - np.asarray(image))
+    stream = Fixed(3.5 / 15, 0.1, 0.0, 0.3, 0.1, 2.5 / 15, 0.9, 0.5, 0.5, 0.5)
+    got = rand_augment(image, stream, fill)
+    expected = image.rotate(-27.0, Image.Resampling.BICUBIC, fillcolor=fill)
+    np.testing.assert_array_equal(np.asarray(got), np.asarray(expected))
+
+
+def test_normal_numbers_are_normal() -> None:
+    stream = Stream("n")
+    draws = np.array([stream.normal(9.0, 0.5) for _ in range(4000)])
+    assert abs(draws.mean() - 9.0) < 3 * 0.5 / math.sqrt(4000)
+    assert abs(draws.std() - 0.5) < 0.02
+    assert {stream.sign() for _ in range(40)} == {-1, 1}

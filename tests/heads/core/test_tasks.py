@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from featcache.errors import CacheError, MissingComponentError, TaskError
 from featcache.types import FeatureSet
 from heads.core.contract import Need
+from heads.core.cure import support_scope
 from heads.core.tasks import MappedRows, Task, TaskBuilder, pick_device
 
 World = Callable[..., FeatureSet]
@@ -134,7 +136,7 @@ def test_views_are_used_where_they_cover_the_support(world: World) -> None:
     [
         (Need(role="support", kind="views", recipe="rrc50", at_least=10), "--views 10"),
         (Need(role="query", kind="crops", recipe="lazsl", at_least=60), "--crops 60"),
-        (Need(role="query", kind="crops", recipe="fair", at_least=16), "--crops 16:fair"),
+        (Need(role="query", kind="crops", recipe="fair", at_least=16), "--crops 16:fair@query"),
         (Need(role="query", kind="patches"), "--patches clearclip"),
         (Need(role="support", kind="view_patches", recipe="cdfsl"), "--view-patches 4"),
     ],
@@ -148,6 +150,34 @@ def test_what_lacks_comes_with_the_command_that_adds_it(
     assert str(caught.value).endswith(
         f"Add it with: featcache extract --dataset toy --backbone tiny {flag}"
     )
+
+
+def test_one_command_adds_all_that_is_absent(world: World, tmp_path: Path) -> None:
+    views = Need(role="support", kind="views", recipe="rrc50", at_least=10)
+    crops = Need(role="pool", kind="crops", recipe="fair")
+    features = replace(world(), path=tmp_path / "a b" / "toy" / "tiny-0")
+    scopes = {"support": support_scope(6, [1, 2, 5])}
+    made = builder(features, GLOBAL | {views, crops}, scopes=scopes)
+    with pytest.raises(MissingComponentError) as caught:
+        build(made)
+    assert str(caught.value).endswith(
+        f"--cache '{tmp_path}/a b' --crops 16:fair --views '10@few-shot(6,seeds=1-5)'"
+    )
+
+
+@pytest.mark.parametrize(
+    ("shots", "seeds", "rows"),
+    [
+        (16, [1, 2, 3], "few-shot"),
+        (4, [2], "few-shot"),
+        (3, [1], "few-shot(3,seeds=1)"),
+        (32, [1, 2, 3], "few-shot(32,seeds=1-3)"),
+        (16, [1, 4], "few-shot(16,seeds=1-4)"),
+        (None, [1], "train"),
+    ],
+)
+def test_support_rows_have_a_name(shots: int | None, seeds: list[int], rows: str) -> None:
+    assert str(support_scope(shots, seeds)) == rows
 
 
 def test_imported_features_cannot_be_extended(world: World) -> None:

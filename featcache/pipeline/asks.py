@@ -1,0 +1,173 @@
+"""From what a user wishes for to components: which pictures they are made of, how wide a row is."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from featcache.backbones.base import Backbone
+from featcache.errors import UnknownNameError, UsageError
+from featcache.keys import ComponentKey, parse_component
+from featcache.recipes import Scope, Wish, parse_wish, split_wishes
+from featcache.store.quantise import SCALE as SCALE_BYTES
+
+BOX = 4
+"""left, top, right, bottom."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """What the encoder is shown of an image; components of equal pictures share one forward."""
+
+    recipe: str = ""
+    """Empty for the central view."""
+    count: int = 1
+    """Pictures of one image."""
+    seed: int = 0
+
+
+CENTRAL = Pictures()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ask:
+    """A component that was asked for, and the rows it is asked for."""
+
+    component: ComponentKey
+    row_shape: tuple[int, ...]
+    """Of one row as stored."""
+    scopes: tuple[Scope, ...] = (Scope("all"),)
+
+    @property
+    def name(self) -> str:
+        """Folder of the component."""
+        return self.component.folder
+
+    @property
+    def row_bytes(self) -> int:
+        """Size of one stored row."""
+        return int(np.prod(self.row_shape)) * np.dtype(self.component.dtype).itemsize
+
+    @property
+    def pictures(self) -> Pictures:
+        """What it is made of."""
+        key = self.component
+        return Pictures(key.recipe, key.count, key.seed) if key.recipe else CENTRAL
+
+    @property
+    def encodes(self) -> bool:
+        """Tell whether the encoder has to run for it; boxes come with the crops."""
+        return self.component.kind != "boxes"
+
+    @property
+    def output(self) -> str:
+        """Which of the encoder's outputs it keeps: a patch variant, or global."""
+        return self.component.variant or "global"
+
+
+def asks_for(
+    backbone: Backbone,
+    *,
+    patches: Sequence[str] | None = None,
+    views: Sequence[str] = (),
+    crops: Sequence[str] = (),
+    view_patches: Sequence[str] = (),
+    seed: int = 0,
+) -> tuple[tuple[Ask, ...], tuple[str, ...]]:
+    """Turn the user's flags into components, and notes on what was left out.
+
+    Args:
+        backbone: What it has decides what is possible.
+        patches: Wishes, or `none`; None is the default, dropped where the tower has no patches.
+        views: Wishes, e.g. 10 or 8:strong@pool; see `featcache.recipes`.
+        crops: Likewise; each brings its boxes.
+        view_patches: Likewise.
+        seed: Of views and crops.
+
+    Raises:
+        UsageError: If a wish cannot be read, or the backbone has no patch tokens of that variant.
+    """
+    if seed < 0:
+        raise UsageError(f"seed must be 0 or more, got {seed}.")
+    notes: list[str] = []
+    if patches is None:
+        wishes = [Wish(kind="patches", variant=v) for v in backbone.variants[:1]]
+        if not wishes:
+            notes.append(f"{backbone.name} has no patch features in the joint space; left out.")
+    else:
+        wishes = _patch_wishes(split_wishes(patches))
+    for kind, texts in (("views", views), ("crops", crops), ("view_patches", view_patches)):
+        wishes += [parse_wish(kind, text) for text in split_wishes(texts)]
+    asks: dict[ComponentKey, Ask] = {}
+    _add(asks, ComponentKey(kind="global"), Scope("all"), backbone)
+    for wish in wishes:
+        if wish.kind in ("patches", "view_patches"):
+            _check_variant(wish, backbone)
+        key = wish.component(backbone.variants[0] if backbone.variants else "", seed)
+        _add(asks, key, wish.scope, backbone)
+        if wish.kind == "crops":
+            _add(asks, boxes_of(key), wish.scope, backbone)
+    return tuple(asks.values()), tuple(notes)
+
+
+def ask_again(component: ComponentKey, backbone: Backbone) -> Ask:
+    """Ask for a component that a cache held before."""
+    return Ask(component=component, row_shape=_row_shape(component, backbone))
+
+
+def boxes_of(crops: ComponentKey) -> ComponentKey:
+    """Name the component that holds the boxes of some crops."""
+    return ComponentKey(kind="boxes", recipe=crops.recipe, count=crops.count, seed=crops.seed)
+
+
+def larger_than(component: ComponentKey, held: Iterable[str]) -> list[ComponentKey]:
+    """Return the components among those held that begin with the same views or crops."""
+    found = [parse_component(folder) for folder in held]
+    return [
+        key
+        for key in found
+        if component.count
+        and key.count > component.count
+        and replace(key, count=component.count) == component
+    ]
+
+
+def _add(
+    asks: dict[ComponentKey, Ask], component: ComponentKey, scope: Scope, backbone: Backbone
+) -> None:
+    """Ask for a component; asking twice joins the rows."""
+    before = asks[component].scopes if component in asks else ()
+    scopes = before if scope in before else (*before, scope)
+    shape = _row_shape(component, backbone)
+    asks[component] = Ask(component=component, row_shape=shape, scopes=scopes)
+
+
+def _row_shape(component: ComponentKey, backbone: Backbone) -> tuple[int, ...]:
+    if component.kind == "boxes":
+        return (component.count, BOX)
+    width = backbone.dim + (SCALE_BYTES if component.dtype == "int8" else 0)
+    row = (backbone.patches, width) if component.variant else (width,)
+    return (component.count, *row) if component.count else row
+
+
+def _patch_wishes(texts: Sequence[str]) -> list[Wish]:
+    if list(texts) == ["none"]:
+        return []
+    if "none" in texts:
+        raise UsageError(
+            f"--patches none stands alone, got '{','.join(texts)}'. Leave none or the rest out."
+        )
+    return [parse_wish("patches", text) for text in texts]
+
+
+def _check_variant(wish: Wish, backbone: Backbone) -> None:
+    flag = "--patches" if wish.kind == "patches" else "--view-patches"
+    if not backbone.variants:
+        raise UsageError(
+            f"{backbone.name} has no patch features in the joint space, but {flag} "
+            f"{wish.value()} asks for them; "
+            + ("use --patches none." if wish.kind == "patches" else f"leave {flag} out.")
+        )
+    if wish.variant and wish.variant not in backbone.variants:
+        known = (*backbone.variants, "none") if wish.kind == "patches" else backbone.variants
+        raise UnknownNameError(f"patch variant of {backbone.name}", wish.variant, known)

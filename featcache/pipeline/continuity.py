@@ -1,0 +1,122 @@
+"""What a later pass has to keep of the first, so that all rows of a cache are of one kind."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Int64, Shaped
+
+from featcache.backbones.base import Backbone
+from featcache.errors import UsageError
+from featcache.keys import ComponentKey
+from featcache.pipeline.encode import Encoder, micro_batch_for
+from featcache.pipeline.passes import Source
+from featcache.pipeline.recheck import encode_again
+from featcache.pipeline.settings import (
+    LARGEST_BATCH,
+    PassSettings,
+    check_same_numbers,
+    environment,
+    sample_rows,
+)
+from featcache.store.cache import Cache
+
+FLAGS = {"float32": "fp32", "bfloat16": "bf16"}
+"""torch's name of a compute type -> the user's."""
+
+
+@dataclass(frozen=True)
+class Recorder:
+    """A cache that notes of every shard what it was made with."""
+
+    cache: Cache
+    provenance: Mapping[str, str]
+
+    def append(
+        self,
+        component: ComponentKey,
+        rows: Int64[np.ndarray, " r"],
+        values: Shaped[np.ndarray, "r ..."],
+        bad: Mapping[int, str],
+    ) -> None:
+        """Write one shard and enter it in the manifest."""
+        self.cache.append(component, rows, values, bad, self.provenance)
+
+
+def as_before(
+    backbone: Backbone,
+    settings: PassSettings | None,
+    asked: str,
+    load: Callable[[str], Backbone],
+) -> Backbone:
+    """Return the backbone in the compute type that the cache was begun with.
+
+    Args:
+        backbone: As loaded for the type asked for.
+        settings: Of the cache; None before its first shard.
+        asked: auto, fp32 or bf16.
+        load: Loads it for another type.
+
+    Raises:
+        UsageError: If another type was asked for.
+    """
+    if settings is None or _compute(backbone) == settings.compute:
+        return backbone
+    before = FLAGS[settings.compute]
+    if asked not in ("auto", before):
+        raise UsageError(
+            f"This cache was begun in {before}, and rows in {asked} would differ from it. Leave "
+            f"the compute type out, or choose another --cache."
+        )
+    return load(before)
+
+
+def micro_batch_of(backbone: Backbone, settings: PassSettings | None, asked: int | None) -> int:
+    """Settle the micro-batch: the cache's, else what was asked for, else the rule's.
+
+    Raises:
+        UsageError: If it is out of range, or not the one that the cache was begun with.
+    """
+    if asked is not None and not 1 <= asked <= LARGEST_BATCH:
+        raise UsageError(f"micro-batch must be 1 to {LARGEST_BATCH} images, got {asked}.")
+    if settings is None:
+        return asked or micro_batch_for(backbone.gflops, backbone.device.type)
+    if asked is not None and asked != settings.micro_batch:
+        raise UsageError(
+            f"This cache was begun with micro-batch {settings.micro_batch}, and {asked} would "
+            f"change the last bits. Leave --micro-batch out, or choose another --cache."
+        )
+    return settings.micro_batch
+
+
+def admit_environment(
+    cache: Cache,
+    settings: PassSettings | None,
+    encoder: Encoder,
+    sources: Mapping[int, Source],
+    *,
+    max_pixels: int,
+) -> Recorder:
+    """Make sure that this environment gives the numbers that are stored; return the way to add.
+
+    Raises:
+        CacheError: If eight stored rows, encoded again, are others.
+    """
+    backbone = encoder.backbone
+    here = environment(backbone.device)
+    if settings is not None and here not in settings.environments and "global" in cache.shards:
+        reader = cache.rows("global")
+        good = np.flatnonzero(reader.present() & ~reader.bad()).tolist()
+        rows = sample_rows([row for row in good if row in sources])
+        rows, now = encode_again(rows, sources, encoder, max_pixels=max_pixels)
+        if rows:
+            stored = reader.take(np.array(rows, dtype=np.int64)).numpy()
+            check_same_numbers(stored, now, settings.compute)
+    made = PassSettings(
+        micro_batch=encoder.micro_batch, compute=_compute(backbone), environments=()
+    )
+    return Recorder(cache, {**here, **made.micro_batch_and_compute})
+
+
+def _compute(backbone: Backbone) -> str:
+    return str(backbone.compute_dtype).removeprefix("torch.")
