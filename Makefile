@@ -4,7 +4,7 @@ SHELL := bash
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install install-dev demo test lint bench clean
+.PHONY: help install install-dev demo test lint bench soak fuzz clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,12 @@ lint: install-dev  ## ruff, mypy strict, import layers, spelling
 bench: install-dev  ## Measure everything in docs/benchmarks.md anew (long)
 	@$(BIN)/python benchmarks/accuracy.py
 	@$(BIN)/python benchmarks/extract.py
+
+soak: install-dev  ## Kill extractions and take them up again for ten minutes
+	@OMP_NUM_THREADS=1 $(BIN)/python benchmarks/soak.py --minutes 10
+
+fuzz: install-dev  ## Bend files until a reader breaks, for ten minutes
+	@OMP_NUM_THREADS=1 $(BIN)/python benchmarks/fuzz.py --minutes 10
 
 clean:  ## Remove the environment and tool caches; features and results stay
 	@if [ -e $(VENV) ] && [ ! -e $(VENV)/.made-by-make ]; then \

@@ -23,9 +23,21 @@ user is a bug of ours.
 import difflib
 from collections.abc import Iterable
 
+LONGEST = 2_000
+"""Characters of a message."""
+
 
 class FeatcacheError(Exception):
     """Base of every expected error; its message is written for the user."""
+
+    def __init__(self, message: str = "") -> None:
+        """Keep the message, as far as a terminal may be given it.
+
+        Args:
+            message: May quote what strangers wrote: control characters are shown as escapes, and
+                what is longer than `LONGEST` loses its middle.
+        """
+        super().__init__(_shown(message))
 
 
 class UsageError(FeatcacheError):
@@ -113,3 +125,11 @@ class ConvergenceWarning(UserWarning):
 def _either(names: list[str]) -> str:
     quoted = [f"'{n}'" for n in names]
     return quoted[0] if len(quoted) == 1 else ", ".join(quoted[:-1]) + " or " + quoted[-1]
+
+
+def _shown(message: str) -> str:
+    if len(message) > LONGEST:
+        message = f"{message[: LONGEST // 2]} ... {message[-LONGEST // 2 + 5 :]}"
+    if message.isprintable():
+        return message
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in message)

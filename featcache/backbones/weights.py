@@ -26,6 +26,9 @@ from featcache.errors import BackboneError, WeightsMissingError
 OPENAI_MARKS = ("input_resolution", "context_length", "vocab_size")
 """Numbers that OpenAI's archives carry among their weights."""
 
+RATIO = 4
+"""How much larger than the file its tensors may be: only a bomb is packed better than that."""
+
 PROBE_SECONDS = 6.0
 """How long we wait for a first sign of the hub."""
 
@@ -167,12 +170,23 @@ def _sha256(path: Path) -> str:
 
 
 def _is_program(path: Path) -> bool:
-    """Tell a TorchScript archive from a state dict: only the former carries code."""
+    """Tell a TorchScript archive from a state dict: only the former carries code.
+
+    Raises:
+        BackboneError: If the archive unpacks to far more than its size; torch packs nothing.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-    except (zipfile.BadZipFile, OSError, ValueError):
+            members = archive.infolist()
+    except Exception:  # zipfile lets through what it trips over; torch's own reader will say
         return False
+    size = sum(m.file_size for m in members)
+    if size > RATIO * path.stat().st_size:
+        raise BackboneError(
+            f"{path} unpacks to {size} bytes, more than {RATIO} times its own size, which no "
+            f"weights do. Save them anew with torch.save(model.state_dict(), FILE)."
+        )
+    names = [m.filename for m in members]
     return any("/code/" in n or n.endswith("/constants.pkl") for n in names)
 
 
@@ -241,6 +255,12 @@ def _plain(path: Path, raw: Any) -> dict[str, Tensor]:
     for prefix in _PREFIXES:
         if all(name.startswith(prefix) for name in tensors):
             tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
+    strange = [k for k, v in tensors.items() if not _is_whole(v)]
+    if strange:
+        raise BackboneError(
+            f"{path} holds '{strange[0]}' without all of its numbers (sparse, quantised, 8-bit, "
+            f"stretched or none at all). Save dense tensors of 16 or 32 bits, each whole."
+        )
     infinite = [k for k, v in tensors.items() if v.is_floating_point() and not v.isfinite().all()]
     if infinite:
         raise BackboneError(
@@ -248,3 +268,16 @@ def _plain(path: Path, raw: Any) -> dict[str, Tensor]:
             f"wrote it diverged or the file is damaged; give an earlier checkpoint."
         )
     return tensors
+
+
+def _is_whole(tensor: Tensor) -> bool:
+    """Tell whether every number of a tensor stands in memory, once, as one that torch can check.
+
+    A stride of zero makes a terabyte of four bytes, which the first look at its numbers would need.
+    """
+    plain = tensor.layout is torch.strided and tensor.device.type == "cpu"
+    if not plain or tensor.is_quantized or tensor.is_nested:
+        return False
+    if tensor.is_floating_point() and tensor.element_size() < 2:
+        return False
+    return tensor.nbytes <= tensor.untyped_storage().nbytes()

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from featcache.errors import UsageError
-from featcache.text.templates import clean_name
+from featcache.text.templates import clean_name, is_plain
 
 _VERBS = ("has", "have", "is", "are", "often", "typically", "usually", "may", "can")
 
@@ -20,7 +20,7 @@ Descriptions = dict[str, tuple[str, ...]]
 
 
 def read_descriptions(path: Path) -> Descriptions:
-    """Read a JSON file of descriptors, as they stand; empty ones are dropped.
+    """Read a JSON file of descriptors, spaces made single; empty ones are dropped.
 
     Raises:
         UsageError: If it cannot be read or is not of the form `{class: [descriptor, ...]}`.
@@ -41,7 +41,13 @@ def read_descriptions(path: Path) -> Descriptions:
                 f"The descriptors of '{name}' in {path} are no list of strings; expected "
                 f'"{name}": ["descriptor", ...].'
             )
-        found[name] = tuple(dict.fromkeys(d.strip() for d in descriptors if d.strip()))
+        kept = tuple(dict.fromkeys(" ".join(d.split()) for d in descriptors if d.strip()))
+        strange = next((text for text in (name, *kept) if not is_plain(text)), None)
+        if strange is not None:
+            raise UsageError(
+                f"{path} has control characters in {strange[:200]!a}; expected plain text."
+            )
+        found[name] = kept
     return found
 
 

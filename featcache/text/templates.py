@@ -1,5 +1,6 @@
 """Templates: sentences with one `{}` for the class name, checked before anything is encoded."""
 
+import re
 import unicodedata
 from pathlib import Path
 
@@ -8,6 +9,13 @@ from featcache.errors import UsageError
 DEFAULT_TEMPLATES = ("a photo of a {}.",)
 """For folders of photographs that come without words of their own."""
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def is_plain(text: str) -> bool:
+    """Tell whether a text can be stored and shown: no control characters, no half characters."""
+    return _CONTROL.search(text) is None
+
 
 def clean_name(folder: str) -> str:
     """Make a folder's name readable: underscores become spaces, spaces are single."""
@@ -15,7 +23,7 @@ def clean_name(folder: str) -> str:
 
 
 def check_template(template: str) -> str:
-    """Return the template, stripped, if it has exactly one `{}` and no other brace.
+    """Return the template, stripped, if it is plain text with one `{}` and no other brace.
 
     Raises:
         UsageError: Otherwise.
@@ -26,6 +34,8 @@ def check_template(template: str) -> str:
             f"A template has exactly one {{}} for the class name. Got '{text}'; write e.g. "
             f"'a photo of a {{}}.'"
         )
+    if not is_plain(text):
+        raise UsageError(f"A template is plain text. Got the control characters of {text!a}.")
     return text
 
 

@@ -126,9 +126,10 @@ def _number(method: str, field: Field[Any], kind: type[int] | type[float], text:
     noun = "a whole number" if kind is int else "a number"
     try:
         value = kind(text)
-    except ValueError:
+        is_finite = math.isfinite(value)
+    except (ValueError, OverflowError):  # no number, or a whole one of hundreds of digits
         raise _wrong(method, field, noun, text) from None
-    if not math.isfinite(value):
+    if not is_finite:
         raise _wrong(method, field, f"{noun} that is finite", text)
     low, high, above = (field.metadata.get(k) for k in ("low", "high", "above"))
     if low is not None and value < low:

@@ -6,7 +6,7 @@ A class without a query row says nothing about the method; it is left out of the
 import numpy as np
 from jaxtyping import Float64, Int32
 
-from heads.results.record import Metric, Predictions
+from heads.results.record import IntervalOf, Metric, Predictions
 from heads.results.statistics import bootstrap_half_width, t_half_width, wilson
 
 NAMES = ("top1", "macro_f1", "balanced_accuracy")
@@ -43,10 +43,17 @@ def macro_f1(
     return float(np.mean(2 * hits[there] / (truly[there] + answered[there])))
 
 
-def evaluate(predictions: Predictions, classes: int) -> dict[str, Metric]:
+def evaluate(
+    predictions: Predictions, classes: int, over: IntervalOf = "repetitions"
+) -> dict[str, Metric]:
     """Measure every repetition and put an interval to each mean.
 
     Two repetitions or more: Student's t over repetitions. One: bootstrap over its queries.
+
+    Args:
+        predictions: Answers and labels.
+        classes: Length of the class list.
+        over: What the repetitions are called.
     """
     pairs = list(zip(predictions.predicted, predictions.labels, strict=True))
     measured = {
@@ -60,7 +67,7 @@ def evaluate(predictions: Predictions, classes: int) -> dict[str, Metric]:
                 mean=float(np.mean(values)),
                 ci95=t_half_width(values),
                 values=tuple(values),
-                interval="repetitions",
+                interval=over,
             )
             for name, values in measured.items()
         }

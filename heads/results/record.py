@@ -12,12 +12,15 @@ import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 from jaxtyping import Int32
 
 from featcache.errors import ImportedFileError, NewerFormatError
+
+EPISODIC = "episodic"
+"""The protocol whose repetitions are episodes."""
 
 FORMAT = 1
 """Raised when a field changes its meaning; older programs then refuse the file."""
@@ -25,7 +28,7 @@ FORMAT = 1
 Scalar: TypeAlias = str | int | float | bool | None
 """What a setting can be in JSON."""
 
-IntervalOf = Literal["repetitions", "queries", "none"]
+IntervalOf = Literal["repetitions", "episodes", "queries", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +41,7 @@ class Metric:
     values: tuple[float, ...]
     """One value a repetition."""
     interval: IntervalOf = "none"
-    """What the interval is over: repetitions (Student's t) or queries (bootstrap)."""
+    """What the interval is over: repetitions or episodes (Student's t), or queries (bootstrap)."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -71,7 +74,7 @@ class Result:
     """How hyper-parameters were chosen; `oracle` looked at the queries."""
     config: Mapping[str, Scalar] = field(default_factory=dict)
     chosen: tuple[Mapping[str, float], ...] = ()
-    """Hyper-parameters at which each repetition was evaluated."""
+    """Hyper-parameters at which each repetition was evaluated; one entry where all are equal."""
     metrics: Mapping[str, Metric]
     """top1, macro_f1 and balanced_accuracy at least."""
     zero_shot_top1: float | None
@@ -87,13 +90,16 @@ class Result:
     queries: int
     """Query rows of one repetition."""
     ids: str
-    """`digest_ids` of the query ids in order: equal digests allow a paired test."""
+    """`digest_ids` of the query ids in order, of episodes also of the support: equal digests allow
+    a paired test."""
     created: str
     """UTC, ISO 8601."""
     notes: tuple[str, ...] = ()
     """What a reader of the table must know: short classes, stored draws, views that lack."""
     predictions: Predictions | None = field(default=None, compare=False, repr=False)
     """Not part of the JSON."""
+    beside: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
+    """File name -> text of further files that are stored with the run; not part of the JSON."""
 
     @property
     def oracle(self) -> bool:
@@ -104,6 +110,12 @@ class Result:
     def repetitions(self) -> int:
         """Count the repetitions; seeds with the same draw are one."""
         return len(self.metrics["top1"].values)
+
+    @property
+    def ways(self) -> int | None:
+        """Count the classes of an episode; None for other protocols."""
+        ways = self.config.get("ways") if self.protocol == EPISODIC else None
+        return ways if isinstance(ways, int) else None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the record as JSON-ready values, in the documented order."""
@@ -218,7 +230,10 @@ def _read(f: "_Fields") -> Result:
         seconds=f.numbers(f.mapping("seconds"), "seconds"),
         run=f.name("run"),
         key=f.text("key"),
-        versions={k: f.check(v, str, "versions") for k, v in f.mapping("versions").items()},
+        versions={
+            k: f.whole(f.check(v, str, "versions"), "versions")
+            for k, v in f.mapping("versions").items()
+        },
         classes=f.integer("classes", least=1),
         queries=f.integer("queries", least=0),
         ids=f.text("ids"),
@@ -237,13 +252,13 @@ def _read_metric(f: "_Fields") -> Metric:
     if not values:
         raise f.wrong("values", "one number a repetition", "none")
     interval = f.text("interval")
-    if interval not in ("repetitions", "queries", "none"):
-        raise f.wrong("interval", "repetitions, queries or none", interval)
+    if interval not in get_args(IntervalOf):
+        raise f.wrong("interval", f"one of {', '.join(get_args(IntervalOf))}", interval)
     return Metric(
         mean=f.number(f.raw.get("mean"), "mean"),
         ci95=f.optional_number("ci95"),
         values=values,
-        interval=interval,  # type: ignore[arg-type]  # one of the three, checked above
+        interval=interval,  # type: ignore[arg-type]  # one of them, checked above
     )
 
 
@@ -275,6 +290,11 @@ class _Fields:
         # what a terminal obeys instead of showing, and what no file can hold
         if re.search(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]", value):
             raise self.wrong(field_name, "text without control characters", value)
+        return value
+
+    def whole(self, value: str, field_name: str) -> str:
+        if re.search(r"[\ud800-\udfff]", value):  # JSON spells them, no file holds them
+            raise self.wrong(field_name, "text of whole characters", value)
         return value
 
     def text(self, field_name: str) -> str:
@@ -311,10 +331,14 @@ class _Fields:
 
     def numbers(self, value: object, field_name: str) -> dict[str, float]:
         items: dict[str, Any] = self.check(value, dict, field_name)
-        return {k: self.number(v, f"{field_name}.{k}") for k, v in items.items()}
+        return {
+            self.whole(k, field_name): self.number(v, f"{field_name}.{k}") for k, v in items.items()
+        }
 
     def scalar(self, value: object, field_name: str) -> Scalar:
-        if value is None or isinstance(value, str | int | float | bool):
+        if isinstance(value, str):
+            return self.whole(value, field_name)
+        if value is None or isinstance(value, int | float | bool):
             return value
         raise self.wrong(field_name, "text, numbers or true/false", value)
 
@@ -322,7 +346,8 @@ class _Fields:
         return list(self.check(self.raw.get(field_name), list, field_name))
 
     def mapping(self, field_name: str) -> dict[str, Any]:
-        return dict(self.check(self.raw.get(field_name), dict, field_name))
+        value = self.check(self.raw.get(field_name), dict, field_name)
+        return {self.whole(k, field_name): v for k, v in value.items()}
 
 
 def _refuse_constant(name: str) -> float:

@@ -7,14 +7,14 @@ seeded: the same run always gets the same interval.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Float64
 
 from featcache.errors import UsageError
-from heads.results.record import Predictions, Result
+from heads.results.record import EPISODIC, Predictions, Result
 
 DRAWS = 1000
 """Bootstrap resamples; the half-width is then good to about 4 % of itself."""
@@ -30,7 +30,7 @@ class Difference:
     low: float
     high: float
     """The 95 % interval; equal to the mean where there was nothing to vary."""
-    over: Literal["repetitions", "queries"]
+    over: Literal["repetitions", "episodes", "queries"]
 
     @property
     def word(self) -> Word:
@@ -109,7 +109,8 @@ def paired_difference(ours: Result, other: Result) -> Difference:
             f"Runs {ours.run} and {other.run} drew different shots (seeds {list(ours.seeds)} and "
             f"{list(other.seeds)}); train both with the same --seeds."
         )
-    return _difference(a.predicted == a.labels, b.predicted == b.labels)
+    found = _difference(a.predicted == a.labels, b.predicted == b.labels)
+    return _of_episodes(found, ours)
 
 
 def difference_to_zero_shot(result: Result) -> Difference | None:
@@ -117,7 +118,14 @@ def difference_to_zero_shot(result: Result) -> Difference | None:
     kept = result.predictions
     if kept is None or kept.zero_shot is None:
         return None
-    return _difference(kept.predicted == kept.labels, kept.zero_shot == kept.labels)
+    found = _difference(kept.predicted == kept.labels, kept.zero_shot == kept.labels)
+    return _of_episodes(found, result)
+
+
+def _of_episodes(found: Difference, result: Result) -> Difference:
+    if result.protocol == EPISODIC and found.over == "repetitions":
+        return replace(found, over="episodes")
+    return found
 
 
 def _difference(ours: np.ndarray, other: np.ndarray) -> Difference:

@@ -2,6 +2,7 @@
 
     <runs root>/<data set>/<backbone>-<key>/<run>/result.json        the record
                                                   predictions.npz    labels and answers, int32
+                                                  episodes.json      of episodes: their list
 
 A run's files may come from somebody else. Nothing in them is executed or unpickled, sizes are
 checked against the record before anything is read, and what does not fit is refused.
@@ -102,6 +103,8 @@ def save(result: Result, root: Path) -> Path:
             _write(temporary / RECORD, (result.to_json() + "\n").encode())
             if result.predictions is not None:
                 _write(temporary / ANSWERS, _packed(result.predictions))
+            for name, text in result.beside.items():
+                _write(temporary / name, text.encode())
             if final.exists():
                 raise FileExistsError(17, "a run of that name exists", str(final))
             temporary.rename(final)
@@ -142,6 +145,12 @@ def load(folder: Path, *, predictions: bool = True) -> Result:
         ImportedFileError: If a file is not what the program writes.
         NewerFormatError: If a later version wrote it.
     """
+    if link := next(
+        (p for p in (folder, folder.parent, folder.parent.parent) if p.is_symlink()), 0
+    ):
+        raise ImportedFileError(
+            f"{link} is a link; a run is only read where it lies. Put the folder itself there."
+        )
     path = folder / RECORD
     text = _read(path, RECORD_BYTES)
     try:
@@ -187,7 +196,7 @@ def _write(path: Path, data: bytes) -> None:
 
 def _read(path: Path, limit: int) -> bytes:
     try:
-        if not path.is_file():
+        if path.is_symlink() or not path.is_file():
             raise ImportedFileError(f"{path} is not a file; delete that run or restore it.")
         with path.open("rb") as file:
             data = file.read(limit + 1)
@@ -242,7 +251,11 @@ def _array(data: bytes, shape: tuple[int, int]) -> Int32[np.ndarray, "r n"]:
     file = io.BytesIO(data)
     if np.lib.format.read_magic(file) != (1, 0):
         raise ValueError("expected an array file of version 1.0")
-    got, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+    try:
+        got, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+    # numpy parses it as Python: SyntaxError, TokenError, IndexError, RecursionError, MemoryError
+    except Exception as error:
+        raise ValueError(f"an array's header cannot be parsed: {error}") from error
     if got != shape or fortran or dtype != np.dtype("<i4"):
         raise ValueError(f"expected int32 {list(shape)}, got {dtype} {list(got)}")
     rest = data[file.tell() :]

@@ -1,0 +1,366 @@
+"""Every reader of what strangers may have written, but for the store: seeds, a call, a promise."""
+
+import io
+import json
+import os
+import zlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from featcache.errors import FeatcacheError
+from featcache.keys import parse_component
+from featcache.sources.base import Sample
+from featcache.sources.coop import read_split_file
+from featcache.sources.folder import open_folder
+from featcache.sources.hashing import hash_files
+from featcache.sources.listing import build_listing
+from featcache.text.descriptions import match_descriptions, read_descriptions
+from featcache.text.encode import texts_of, with_texts
+from featcache.text.templates import is_plain, read_templates
+from tests.fuzz.cases import FIFO, LINK, Case
+from tests.fuzz.guard import Target
+from tests.fuzz.weights import WEIGHTS_TARGETS
+
+CLASSES = ("ant", "bee tree", "Äpfel")
+
+
+def _one(name: str, *contents: bytes) -> Callable[[Path], list[Case]]:
+    return lambda _: [{name: content} for content in contents]
+
+
+def _writable(texts: Iterable[str]) -> None:
+    """What was accepted can be stored and shown: no half characters, nothing a terminal obeys."""
+    for text in texts:
+        text.encode()
+        assert is_plain(text), f"a text that does not print was accepted: {text!a}"
+
+
+def _templates(folder: Path) -> None:
+    templates = read_templates(folder / "templates.txt")
+    assert all(t.count("{}") == 1 for t in templates)
+    _writable(templates)
+
+
+def _descriptions(folder: Path) -> None:
+    from featcache.backbones.tiny.tokenizer import TinyTokenizer
+
+    found = read_descriptions(folder / "words.json")
+    _writable(found)
+    matched, notes = match_descriptions(found, CLASSES)
+    texts = [text for each in matched.values() for text in each]
+    _writable([*texts, *notes])
+    tokens = TinyTokenizer(context_length=32, vocab_size=512)(texts)
+    assert tokens.shape == (len(texts), 32)
+
+
+def _coop(folder: Path) -> None:
+    split = read_split_file(folder / "split_zhou_toy.json")
+    _writable(split.classes)
+    for entries in split.splits.values():
+        for image, label in entries:
+            (folder / image).resolve().relative_to(folder.resolve())
+            assert 0 <= label < len(split.classes)
+
+
+def _coop_seeds(_: Path) -> list[Case]:
+    entries = [[f"ant/{i}.jpg", 0, "ant"] for i in range(3)] + [["bee/1.jpg", 1, "bee_tree"]]
+    value = {"train": entries[:2], "val": entries[2:3], "test": entries[3:]}
+    return [{"split_zhou_toy.json": json.dumps(value).encode()}]
+
+
+def _picture(mode: str = "RGB", size: tuple[int, int] = (9, 7)) -> Image.Image:
+    count = size[0] * size[1] * len(Image.new(mode, (1, 1)).getbands())
+    data = Random(size[0]).randbytes(count * (2 if mode == "I;16" else 1))
+    return Image.frombytes(mode, size, data) if mode != "P" else _picture().convert("P")
+
+
+def _image_seeds(_: Path) -> list[Case]:
+    cases = []
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    kinds = [
+        *(("JPEG", "RGB"), ("JPEG", "L"), ("JPEG", "CMYK"), ("PNG", "RGB"), ("PNG", "RGBA")),
+        *(("PNG", "P"), ("PNG", "I;16"), ("PNG", "1"), ("WEBP", "RGB"), ("BMP", "RGB")),
+        *(("GIF", "P"), ("TIFF", "RGB"), ("TIFF", "I;16"), ("TIFF", "CMYK")),
+    ]
+    for kind, mode in kinds:
+        image = _picture().convert("1") if mode == "1" else _picture(mode)
+        buffer = io.BytesIO()
+        more: dict[str, Any] = {"exif": exif} if kind in ("JPEG", "PNG", "WEBP") else {}
+        more |= {"compression": "tiff_lzw"} if mode == "CMYK" and kind == "TIFF" else {}
+        image.save(buffer, kind, **more)
+        cases.append({"image": buffer.getvalue()})
+    return cases
+
+
+def _image(folder: Path) -> None:
+    from featcache.pipeline.decode import decode
+    from featcache.pipeline.views import Preprocess, central_view
+
+    image = decode((folder / "image").read_bytes(), max_pixels=1 << 20)
+    assert image.mode == "RGB"
+    for mode in ("shortest", "squash", "longest"):
+        assert central_view(image, Preprocess(32, mode)).shape == (32, 32, 3)
+
+
+def _folder_seeds(_: Path) -> list[Case]:
+    data = b"\xff\xd8\xff"
+    flat = {f"{c}/{i}.jpg": data + bytes([i]) for c in ("ant", "bee_tree") for i in range(4)}
+    splits = ("train", "val", "Test", "sketch")
+    split = {f"{s}/{c}/1.png": data for s in splits for c in ("a", "b")}
+    odd = dict.fromkeys(("ant/�.jpg", "�/1.jpg", "bee/\n\x1b[2J.jpg", "c/a b.jpg"), data)
+    return [
+        *(flat, split, odd),
+        {**flat, "ant/loop": LINK + b"..", "ant/out": LINK + b"../../outside", "ant/p.jpg": FIFO},
+        {**flat, "ant/in.jpg": LINK + b"0.jpg", "ant/no.jpg": LINK + b"nowhere.jpg"},
+    ]
+
+
+def _folder(folder: Path) -> None:
+    dataset = open_folder(folder)
+    _writable([*dataset.classes, *dataset.notes, *(s.id for s in dataset.samples)])
+    _writable(dataset.splits())
+    listing = build_listing(dataset, workers=1)
+    again = build_listing(dataset, listing, workers=1)
+    assert list(again.ids) == list(listing.ids)
+    texts_of(with_texts(dataset))
+
+
+def _known(folder: Path) -> None:
+    samples = [Sample(f"{i}.jpg", folder / f"{i}.jpg", 0, "train") for i in range(3)]
+    for sample in samples:
+        sample.path.write_bytes(b"x")
+    hashes, _ = hash_files(samples, Path("photos"), folder / "hashes.tsv", None, 1)
+    _writable(hashes)
+
+
+def _known_seeds(_: Path) -> list[Case]:
+    rows = ["root\t'photos'", *(f"{'0' * 64}\t1\t17{i}\t{i}.jpg" for i in range(3))]
+    rows += [f"{'0' * 64}\t{'9' * 5000}\t1\t0.jpg", "\udcff\t\u0663\t1\t1.jpg", "x\t1\t2\t3\t4"]
+    lines = [row.encode("utf-8", "surrogateescape") for row in rows]
+    return [{"hashes.tsv": b"".join(b"%08x\t%s\n" % (zlib.crc32(r), r) for r in lines)}]
+
+
+def _npz(folder: Path) -> None:
+    from featcache.importers.table import read_table
+
+    table = read_table(folder / "features.npz")
+    _writable([*table.classes, *table.ids, *table.splits])
+    assert table.rows.dtype == np.float16
+    assert -1 <= table.labels.min() <= table.labels.max() < len(table.classes)
+
+
+def _imported(folder: Path) -> None:
+    from featcache.importers.npz import import_npz
+
+    cache = import_npz(folder / "features.npz", folder / "root", "toys", "ViT-B/32")
+    assert cache.feature_set().listing.dataset == "toys"
+
+
+def arrays(rows: int = 8) -> dict[str, Any]:
+    """Make features of a toy data set, as strangers pass them around."""
+    values = np.random.default_rng(0).normal(size=(rows, 8)).astype(np.float32)
+    return {
+        "train_features": values,
+        "train_labels": np.arange(rows) % 2,
+        "train_paths": np.array([f"train/{i}.jpg" for i in range(rows)]),
+        "train2_features": values[:4].astype(np.float16),
+        "train2_labels": np.arange(4) % 2,
+        "test_features": values[::-1],
+        "test_labels": (np.arange(rows) % 2)[::-1].astype(np.int32),
+        "classnames": np.array(["ant", "bee"]),
+        "text_features": values[:2],
+    }
+
+
+def _npz_seeds(_: Path) -> list[Case]:
+    whole = arrays()
+    few = {k: whole[k] for k in ("train_features", "train_labels", "test_features")}
+    cases = []
+    for content, save in ((whole, np.savez), (few, np.savez), (whole, np.savez_compressed)):
+        buffer = io.BytesIO()
+        save(buffer, **content)
+        cases.append({"features.npz": buffer.getvalue()})
+    return cases
+
+
+def _record(folder: Path) -> None:
+    from heads.results.record import Result
+
+    result = Result.from_json((folder / "result.json").read_text("utf-8", "replace"))
+    assert Result.from_json(result.to_json()).to_json() == result.to_json()
+    result.to_json().encode()
+
+
+def _runs(folder: Path) -> None:
+    from heads.results import store, tables
+
+    found = tables.compare(folder)
+    tables.to_csv(found.groups).encode()
+    tables.to_markdown(found.groups).encode()
+    json.dumps(tables.as_dicts(found.groups), allow_nan=False)
+    for group in found.groups:
+        _writable([group.title, *(cell for row in group.rows for cell in tables.cells(row))])
+    for path in store.load_all(folder).folders.values():
+        try:
+            store.load(path).to_json().encode()
+        except FeatcacheError:
+            continue
+
+
+def toy_run(method: str, run: str) -> Any:
+    from heads.results.record import Metric, Predictions, Result
+
+    metric = Metric(mean=0.5, ci95=0.1, values=(0.5, 0.5), interval="repetitions")
+    answers = np.arange(8, dtype=np.int32).reshape(2, 4) % 2
+    return Result(
+        method=method,
+        dataset="toys",
+        backbone="ViT-B/32",
+        split="test",
+        shots=0 if method == "zero-shot" else 16,
+        seeds=(1, 2),
+        protocol="few_shot",
+        selection="none",
+        config={"text": None, "steps": 200, "triplet": True, "lr": 0.1},
+        chosen=({"lr": 0.1},) * 2,
+        metrics=dict.fromkeys(("top1", "macro_f1", "balanced_accuracy"), metric),
+        zero_shot_top1=0.5,
+        seconds={"fit": 1.25, "evaluate": 0.1},
+        run=run,
+        key="0123456789ab",
+        versions={"torch": "2"},
+        classes=2,
+        queries=4,
+        ids="feedfacefeedface",
+        created="2026-01-01T00:00:00+00:00",
+        notes=("Größe",),
+        predictions=Predictions(predicted=answers, labels=1 - answers, zero_shot=answers.copy()),
+    )
+
+
+def _record_seeds(_: Path) -> list[Case]:
+    texts = [toy_run(method, "one").to_json() for method in ("cmm", "zero-shot")]
+    return [{"result.json": text.encode()} for text in texts]
+
+
+def _run_seeds(folder: Path) -> list[Case]:
+    from heads.results.store import save
+    from tests.fuzz.cases import read_case
+
+    for method, run in (("cmm", "one"), ("zero-shot", "two"), ("cmm", "three")):
+        save(toy_run(method, run), folder / "runs")
+    return [read_case(folder / "runs")]
+
+
+def _component(folder: Path) -> None:
+    name = (folder / "name").read_bytes().decode("utf-8", "surrogateescape")
+    key = parse_component(name)
+    assert parse_component(key.folder) == key
+    assert "/" not in key.folder
+
+
+COMPONENTS = (
+    "global",
+    "patches.clearclip",
+    "views.rrc50-10",
+    "crops.lazsl-60@7.int8",
+    "text.0123456789ab",
+    "boxes.lazsl-60@7",
+    "view_patches.clearclip.rrc50-4@123",
+)
+
+
+def _typed(folder: Path) -> None:
+    from cli._ui import OF_PATHS
+
+    word = (folder / "word").read_bytes().decode("utf-8", "surrogateescape")
+    kind, _, value = word.replace("\0", "").partition(" ")  # no command line holds a zero
+    try:
+        _parse(kind, value)
+    except OSError as error:  # the command line explains those itself
+        if error.errno not in OF_PATHS:
+            raise
+
+
+def _parse(kind: str, value: str) -> None:
+    from cli import _ui as ui
+    from cli.heads import _shots
+    from featcache.backbones.names import choose
+    from featcache.paths import expand
+    from featcache.pipeline.decode import pixel_limit
+    from featcache.sources.registry import find
+    from featcache.store.identity import slug
+    from heads.core.registry import get
+    from heads.core.settings import configure
+
+    match kind:
+        case "pixels":
+            os.environ["FEATCACHE_MAX_PIXELS"] = value
+            pixel_limit()
+        case "shots":
+            _shots(value)
+        case "set":
+            pairs = ui.pairs(value.split(" "))
+            for method in ("cmm", "tip-adapter-f", "linear-probe", "zero-shot"):
+                try:
+                    configure(get(method), pairs)
+                except FeatcacheError:
+                    continue
+        case "weights":
+            choose("tiny", value)
+        case "backbone":
+            choose(value, "random-7")
+        case "dataset":
+            find(value)
+        case _:
+            expand(value)
+            assert "/" not in slug(value)
+
+
+WORDS = (
+    *("shots 16", "shots all", "set alpha=0.5,1 beta=2", "set lr=1e-3 steps=100", "set text=name"),
+    *("weights random-7", "weights random", "weights openai", "backbone tiny", "backbone ViT-B/16"),
+    *("pixels 1000", f"shots {'9' * 5000}", f"set steps={'9' * 400} n_neighbors=1e999"),
+    *("dataset fieldguide", "dataset eurosat", "path ~root/x", "path ViT-B/32"),
+)
+
+
+def _typed_seeds(_: Path) -> list[Case]:
+    from featcache.backbones.names import names
+
+    names()  # open_clip takes seconds to load, which are no case's
+    return [{"word": word.encode()} for word in WORDS]
+
+
+TARGETS = (
+    *WEIGHTS_TARGETS,
+    Target(
+        name="templates",
+        run=_templates,
+        seeds=_one("templates.txt", b"a photo of a {}.\n# no\n\nthe {}\n", "ein {} ü".encode()),
+    ),
+    Target(
+        name="descriptions",
+        run=_descriptions,
+        seeds=_one(
+            "words.json",
+            b'{"ant": ["red", "has six legs", "Small."], "Bee_Tree": ["a nest"], "x": []}',
+        ),
+    ),
+    Target(name="coop-split", run=_coop, seeds=_coop_seeds),
+    Target(name="image", run=_image, seeds=_image_seeds),
+    Target(name="image-folder", run=_folder, seeds=_folder_seeds, is_folder=True),
+    Target(name="known-hashes", run=_known, seeds=_known_seeds),
+    Target(name="npz", run=_npz, seeds=_npz_seeds),
+    Target(name="npz-import", run=_imported, seeds=_npz_seeds),
+    Target(name="record", run=_record, seeds=_record_seeds),
+    Target(name="runs", run=_runs, seeds=_run_seeds, is_folder=True),
+    Target(name="component", run=_component, seeds=_one("name", *(c.encode() for c in COMPONENTS))),
+    Target(name="typed", run=_typed, seeds=_typed_seeds),
+)
