@@ -170,8 +170,9 @@ def repair(
             more = {} if mended is None else mended.to_json()
             ui.emit_json({**report.to_json(), "mended": more, "problem": problem})
         else:
-            _emit_report(report, json_=False)
-            _emit_mended(mended, len(report.dropped))
+            if not report.dropped:
+                _emit_report(report, json_=False)
+            _emit_mended(report, mended)
         if problem:
             ui.say(problem)
     if not whole:
@@ -242,12 +243,19 @@ def _encode_again(
     return mended, ""
 
 
-def _emit_mended(mended: "Mended | None", shards: int) -> None:
+def _emit_mended(report: "VerifyReport", mended: "Mended | None") -> None:
+    if not report.dropped:
+        return
+    ui.emit(f"{'mended' if mended else 'DAMAGED'}: {report.path}")
+    for problem in report.problems:
+        ui.emit(f"  {problem.what}")
+    for shard in report.dropped:
+        ui.emit(f"  taken out: {shard.component}/{shard.file}")
     if mended is None:
         return
     counts = [f"{name} {rows} rows" for name, rows in mended.encoded.items()]
     counts += ["texts"] if mended.text else []
-    ui.emit(f"  encoded again ({shards} files): {', '.join(counts) or 'nothing'}")
+    ui.emit(f"  encoded again: {', '.join(counts) or 'nothing'}")
     if mended.missing:
         ui.emit(
             f"  {mended.missing} rows have lost their image, or it has changed; the `featcache "

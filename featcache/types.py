@@ -104,9 +104,7 @@ class TextBank:
         """Return the un-normalised mean a class, as TaskRes and CLAP start from."""
         return self._mean_by(*self._ragged(text))
 
-    def texts(
-        self, text: str | None = None
-    ) -> tuple[Float32[Tensor, "m d"], Int64[Tensor, " m"]]:
+    def texts(self, text: str | None = None) -> tuple[Float32[Tensor, "m d"], Int64[Tensor, " m"]]:
         """Return every single text as a unit vector, and the class that each belongs to."""
         rows, owner = self._ragged(text)
         return torch.nn.functional.normalize(rows, dim=-1), owner

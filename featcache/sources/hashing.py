@@ -9,6 +9,7 @@ import time
 import zlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,7 +49,7 @@ def hash_files(
     """
     remembered = {} if known is None else _read_known(known, root)
     for left in [] if known is None else known.parent.glob(f".{known.name}.tmp-*"):
-        left.unlink(missing_ok=True)  # of a writer that was killed; another's is only written anew
+        _forget(left)  # of a writer that was killed; another's is only written anew
     stats: dict[str, _Stat] = {}
     unreadable: list[int] = []
     starts = range(0, len(samples), _BATCH)
@@ -127,4 +128,9 @@ def _write_known(path: Path, root: Path, stats: Mapping[str, _Stat]) -> None:
         aside.write_bytes(b"".join(lines))
         aside.replace(path)
     except OSError:
-        aside.unlink(missing_ok=True)
+        _forget(aside)
+
+
+def _forget(path: Path) -> None:
+    with suppress(OSError):
+        path.unlink(missing_ok=True)

@@ -140,9 +140,9 @@ class Cache:
             self._rows.clear()
         if self._listing[1] is None and self.shards:
             raise CorruptCacheError(
-                f"{self.path / LISTING} is gone, and only it says which image a row belongs to. Run "
-                f"`featcache repair`; if no copy is left, restore it from a backup, or remove this "
-                f"cache with `featcache rm` and extract again."
+                f"{self.path / LISTING} is gone, and only it says which image a row belongs to. "
+                f"Run `featcache repair`; if no copy is left, restore it from a backup, or remove "
+                f"this cache with `featcache rm` and extract again."
             )
         return self._listing[1]
 

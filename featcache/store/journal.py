@@ -15,7 +15,6 @@ from featcache.store.lock import writer_lock
 from featcache.store.manifest import Contents, read_manifest
 from featcache.store.salvage import adoptable
 
-
 _DEPTH = 3
 """Of folders that hold files of ours: the cache, a component or the listing, a listing's set."""
 

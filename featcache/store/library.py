@@ -27,7 +27,6 @@ from featcache.store.lock import writer_lock
 from featcache.store.rows import count_rows
 from featcache.store.salvage import LISTING
 
-
 KNOWN_HASHES = "hashes.tsv"
 """Beside the caches of a data set: hashes of its images, remembered for all backbones."""
 

@@ -88,23 +88,31 @@ def _flock(handle: int, path: Path) -> bool:
 def _create_owner(folder: Path) -> None:
     path = folder / OWNER
     for _ in range(2):
-        try:
-            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-        except FileExistsError:
-            if not _is_stale(path):
-                raise _busy(folder, _read_pid(path), path) from None
-            path.unlink(missing_ok=True)
-            continue
         with explained(path):
-            write_all(handle, f"{os.getpid()} {socket.gethostname()}\n".encode())
-            os.close(handle)
+            try:
+                handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+            except FileExistsError:
+                if not _is_stale(path):
+                    raise _busy(folder, _read_pid(path), path) from None
+                path.unlink(missing_ok=True)
+                continue
+            try:
+                write_all(handle, f"{os.getpid()} {socket.gethostname()}\n".encode())
+            except OSError:
+                path.unlink(missing_ok=True)  # nobody could tell whose it is
+                raise
+            finally:
+                os.close(handle)
         return
     raise _busy(folder, _read_pid(path), path)
 
 
 def _is_stale(path: Path) -> bool:
     """Tell whether the owner lived on this machine and is gone."""
-    pid, _, host = path.read_text(errors="replace").strip().partition(" ")
+    try:
+        pid, _, host = path.read_text(errors="replace").strip().partition(" ")
+    except FileNotFoundError:
+        return True
     if host != socket.gethostname() or not pid.isdigit():
         return False
     try:

@@ -193,8 +193,8 @@ def checksums(path: Path, *, sha256: bool, skip: int = 0) -> Checksums:
     """
     crc = rest = size = 0
     sha = hashlib.sha256()
-    buffer = memoryview(bytearray(CHUNK))
     with os.fdopen(open_plain(path), "rb", buffering=0) as file:
+        buffer = memoryview(bytearray(min(CHUNK, 1 + os.fstat(file.fileno()).st_size)))
         if hasattr(os, "posix_fadvise"):
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
         while count := file.readinto(buffer):

@@ -1,0 +1,340 @@
+"""Files of a cache that are cut, changed, lost, or replaced: what is said, and what mends them.
+
+`repair` ends with the very bytes that were lost and encodes nothing that was not.
+"""
+
+import errno
+import os
+import random
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from featcache.errors import CorruptCacheError
+from featcache.store.cache import Cache
+from featcache.store.identity import KEY_FILE, MANIFEST
+from featcache.store.listing_files import CURRENT, CURRENT_COPY, FILES
+from featcache.store.verify import repair, verify
+from tests.reliability.checks import check_instant, shard_lines
+from tests.reliability.faults import LITTLE, Fault, World, failing, flip, said_by
+from tests.reliability.flips import flips
+
+Damage = Callable[[Path], object]
+TRIALS = 600
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with World(tmp_path_factory.mktemp("damage")).stand_in() as world:
+        yield world
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "caches"
+
+
+def shard(path: Path, component: str = "global") -> Path:
+    """Return the second shard of a component."""
+    return sorted((path / component).glob("*.h5"))[1]
+
+
+def replace_by(make: Damage) -> Damage:
+    """Put something else in the place of a shard."""
+
+    def damage(path: Path) -> None:
+        file = shard(path)
+        file.rename(path.parents[2] / "aside")
+        make(file)
+
+    return damage
+
+
+def full_folder(file: Path) -> None:
+    file.mkdir()
+    (file / "x").touch()
+
+
+def file_for_component(path: Path) -> None:
+    shutil.rmtree(path / "global")
+    (path / "global").touch()
+
+
+def listed(path: Path, number: int) -> Path:
+    """Return the folder of the listing's set, or of its copy."""
+    return sorted(p for p in (path / "listing").iterdir() if p.is_dir())[number]
+
+
+def text(path: Path) -> Path:
+    return next(path.glob("text.*"))
+
+
+def flip_last(number: int, name: str) -> Damage:
+    """Change the last byte of a file of the set, or of its copy."""
+
+    def damage(path: Path) -> None:
+        file = listed(path, number) / name
+        flip(file, file.stat().st_size - 1)
+
+    return damage
+
+
+def both_pointers(harm: Damage) -> Damage:
+    def damage(path: Path) -> None:
+        for name in (CURRENT, CURRENT_COPY):
+            harm(path / "listing" / name)
+
+    return damage
+
+
+BROKEN: dict[str, tuple[Damage, str, int]] = {
+    "shard deleted": (lambda p: shard(p).unlink(), "global/", 1),
+    "shard cut": (lambda p: os.truncate(shard(p), 600), "global/", 1),
+    "shard emptied": (lambda p: os.truncate(shard(p), 0), "global/", 1),
+    "shard flipped": (lambda p: flip(shard(p), 2_600), "global/", 1),
+    "patches flipped": (lambda p: flip(shard(p, "patches.clearclip"), 2_600), "patches.", 1),
+    "shard longer": (lambda p: os.truncate(shard(p), 9_000), "global/", 1),
+    "shard a folder": (replace_by(Path.mkdir), "global/", 1),
+    "shard a full folder": (replace_by(full_folder), "global/", 1),
+    "shard a link": (replace_by(lambda f: f.symlink_to("../../../../aside")), "global/", 1),
+    "shard a pipe": (replace_by(os.mkfifo), "global/", 1),
+    "component gone": (lambda p: shutil.rmtree(p / "global"), "global/", 4),
+    "component a file": (file_for_component, "global/", 4),
+    "text rows flipped": (lambda p: flip(text(p) / "rows.h5", 900), "rows.h5", 0),
+    "text strings flipped": (lambda p: flip(text(p) / "strings.json", 9), "strings.json", 0),
+    "text strings gone": (lambda p: (text(p) / "strings.json").unlink(), "strings.json", 0),
+    "texts gone": (lambda p: shutil.rmtree(text(p)), "text.", 0),
+    "key gone": (lambda p: (p / KEY_FILE).unlink(), KEY_FILE, 0),
+    "key flipped": (lambda p: flip(p / KEY_FILE, 20), KEY_FILE, 0),
+    "manifest gone": (lambda p: (p / MANIFEST).unlink(), MANIFEST, 0),
+    "manifest emptied": (lambda p: os.truncate(p / MANIFEST, 0), MANIFEST, 0),
+    "manifest's header flipped": (lambda p: flip(p / MANIFEST, 20), MANIFEST, 0),
+    "manifest flipped": (lambda p: flip(p / MANIFEST, 1_500), MANIFEST, 0),
+    "listing's set gone": (lambda p: shutil.rmtree(listed(p, 0)), "set-", 0),
+    "listing's copy gone": (lambda p: shutil.rmtree(listed(p, 1)), ".copy", 0),
+    **{
+        f"{name} of the {which} flipped": (flip_last(number, name), name, 0)
+        for number, which in enumerate(("set", "copy"))
+        for name in FILES
+    },
+    "current.json flipped": (lambda p: flip(p / "listing/current.json", 30), "current.json", 0),
+    "current.json gone": (lambda p: (p / "listing/current.json").unlink(), "listing", 0),
+    "its copy flipped": (lambda p: flip(p / "listing/current.copy.json", 30), "current.copy", 0),
+    "its copy gone": (lambda p: (p / "listing/current.copy.json").unlink(), "listing", 0),
+    "both gone": (both_pointers(Path.unlink), "listing", 0),
+    "both flipped": (both_pointers(lambda file: flip(file, 30)), "current.json", 0),
+}
+"""Damage -> what does it, what the message names, batches that repair encodes."""
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_damage_is_found_named_and_mended(world: World, root: Path, name: str) -> None:
+    path = world.sound(root, **LITTLE)
+    damage, named, batches = BROKEN[name]
+    damage(path)
+    found = world.command("verify", "--cache", root)
+    assert found.code == 1
+    lines = [line for line in found.out.splitlines() if named in line]
+    assert lines
+    assert all(str(path) in line for line in lines)
+    assert "featcache repair" in lines[-1] or "is a symbolic link" in lines[-1]
+    before = len(world.backbone.batches)
+    answer = world.command("repair", "--cache", root)
+    assert answer.code == 0, answer
+    assert len(world.backbone.batches) - before == batches
+    world.check_files(root, **LITTLE)
+    assert world.extract(root, **LITTLE).encoded == {}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["shard deleted", "shard cut", "shard a folder", "shard a link", "component gone",
+     "text strings gone", "key flipped", "manifest flipped", "manifest gone", "listing's set gone",
+     "current.json gone", "current.json flipped", "hashes.bin of the set flipped"],
+)  # fmt: skip
+def test_an_extraction_says_so_and_touches_nothing(world: World, root: Path, name: str) -> None:
+    path = world.sound(root, **LITTLE)
+    BROKEN[name][0](path)
+    with pytest.raises(CorruptCacheError) as caught:
+        world.extract(root, **LITTLE)
+    said = said_by(caught.value)
+    assert BROKEN[name][1] in said
+    assert "featcache repair" in said or "symbolic link" in said
+    assert world.command("repair", "--cache", root).code == 0
+    world.check_files(root, **LITTLE)
+
+
+def test_one_broken_shard_of_every_component_at_once(world: World, root: Path) -> None:
+    path = world.sound(root)
+    lines = {line["component"]: line for line in shard_lines(root)}
+    assert len(lines) == 7
+    for name, line in lines.items():
+        flip(path / name / line["file"], line["facts"]["bytes"] - 9)
+    lost = sum(line["facts"]["shape"][0] for line in lines.values())
+    found = world.command("verify", "--cache", root)
+    assert found.out.count("featcache repair") == len(lines)
+    answer = world.command("repair", "--cache", root)
+    assert answer.code == 0, answer
+    assert sum(map(int, re.findall(r" (\d+) rows", answer.out))) == lost
+    world.check_files(root)
+
+
+def test_a_manifest_cut_anywhere(world: World, root: Path) -> None:
+    """Every third position of the last line, some of the four before it, and every end of line."""
+    path = world.sound(root, **LITTLE)
+    data = (path / MANIFEST).read_bytes()
+    starts = [0, *(i + 1 for i, byte in enumerate(data) if byte == 10)]
+    shards = len(shard_lines(root))
+    places = [*range(starts[-6], starts[-2], 41), *starts[-6:-1], *range(starts[-2], len(data), 3)]
+    for place in places:
+        (path / MANIFEST).write_bytes(data[:place])
+        opened = Cache.open(path)  # the lines in front of the cut stay
+        assert sum(map(len, opened.shards.values())) >= data[:place].count(b'"kind":"shard"') - 1
+        said = [p.what for p in verify(path, workers=1).problems]
+        assert [MANIFEST in what for what in said] == [True] * (place not in starts)
+        if place % 4 == 0 or place in starts:
+            with opened.lock():
+                assert sum(map(len, opened.shards.values())) == shards
+    (path / MANIFEST).write_bytes(data[: starts[-3] + 50])
+    assert world.extract(root, **LITTLE).encoded == {}
+    world.check_whole(root, **LITTLE)
+
+
+def test_lines_dropped_swapped_doubled_and_joined(world: World, root: Path) -> None:
+    path = world.sound(root, **LITTLE)
+    data = (path / MANIFEST).read_bytes()
+    head, *lines = data.splitlines(keepends=True)
+    rng = random.Random(3)
+    batches = len(world.backbone.batches)
+    for trial in range(24):
+        changed = list(lines)
+        i, j = rng.sample(range(len(lines) - 1), 2)
+        match trial % 4:
+            case 0:
+                del changed[i]
+            case 1:
+                changed[i], changed[j] = changed[j], changed[i]
+            case 2:
+                changed.insert(j, changed[i])
+            case _:
+                changed[i] = changed[i][:-1] + b"\x0b"
+        (path / MANIFEST).write_bytes(head + b"".join(changed))
+        with pytest.raises(CorruptCacheError, match="featcache repair"):
+            Cache.open(path)
+        report = repair(path)
+        assert report.is_sound
+        assert report.dropped == ()
+        lines_now = [(x["component"], x["file"]) for x in shard_lines(root)]
+        assert len(lines_now) == len(set(lines_now))
+        world.check_files(root, **LITTLE)
+    assert world.extract(root, **LITTLE).encoded == {}
+    assert len(world.backbone.batches) == batches
+
+
+@pytest.mark.parametrize("name", [KEY_FILE, MANIFEST])
+def test_a_folder_in_the_place_of_a_file_of_the_cache(world: World, root: Path, name: str) -> None:
+    path = world.sound(root, **LITTLE)
+    (path / name).unlink()
+    (path / name).mkdir()
+    answer = world.command("repair", "--cache", root)
+    assert answer.code == 1
+    assert f"{path / name} is no plain file. Move it away and run `featcache repair`." in answer.err
+    (path / name).rmdir()
+    assert world.command("repair", "--cache", root).code == 0
+    world.check_files(root, **LITTLE)
+
+
+def test_a_cache_that_is_lost_says_so(world: World, root: Path) -> None:
+    path = world.sound(root, **LITTLE)
+    flip(path / KEY_FILE, 20)
+    flip(path / MANIFEST, 20)
+    answer = world.command("repair", "--cache", root)
+    assert answer.code == 1
+    assert "is lost: both key.json and the first line of manifest.jsonl are damaged" in answer.err
+    assert "featcache rm" in answer.err
+    assert world.command("rm", "zoo", "--yes", "--cache", root).code == 0
+
+
+def test_every_changed_byte_is_found(tmp_path: Path) -> None:
+    with World(tmp_path, rows=16).stand_in() as small:
+        path = small.sound(tmp_path / "caches")
+        found = list(flips(path, TRIALS, seed=1))
+        assert [f for f in found if not f.problems] == []
+        assert len({f.file for f in found}) > 20
+        small.check_whole(tmp_path / "caches")
+        flip(path / found[0].file, found[0].place, found[0].mask)
+        assert small.command("verify", "--cache", tmp_path / "caches").code == 1
+
+
+def test_images_that_are_gone_are_missed(world: World, root: Path) -> None:
+    path = world.sound(root, **LITTLE)
+    (path / "global/00000004-00000008.h5").unlink()
+    listing = Cache.open(path).listing()
+    assert listing is not None
+    photo = world.photos / listing.ids[5]
+    photo.rename(world.folder / "aside.png")
+    try:
+        answer = world.command("repair", "--cache", root)
+    finally:
+        (world.folder / "aside.png").rename(photo)
+    assert answer.code == 1
+    assert "encoded again (1 files): global 3 rows" in answer.out
+    assert "1 rows have lost their image" in answer.out
+    assert "`featcache extract`" in answer.out
+    check_instant(root, None)
+    assert world.extract(root, **LITTLE).encoded == {"global": 1}
+    assert verify(path, full=True).problems == ()
+
+
+def test_a_folder_of_images_that_is_gone(world: World, root: Path) -> None:
+    path = world.sound(root, **LITTLE)
+    (path / "global/00000004-00000008.h5").unlink()
+    world.photos.rename(world.folder / "moved")
+    try:
+        answer = world.command("repair", "--cache", root)
+    finally:
+        (world.folder / "moved").rename(world.photos)
+    assert answer.code == 1
+    assert f"The images were in {world.photos}, which is gone. Put them back" in answer.err
+    check_instant(root, None)
+    assert world.extract(root, **LITTLE).encoded == {"global": 4}
+    world.check_files(root, **LITTLE)
+
+
+def test_other_versions_are_compared_first(
+    world: World, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = world.sound(root, **LITTLE)
+    flip(shard(path, "patches.clearclip"), 2_600)
+    monkeypatch.setitem(world.environment, "torch", "2")
+    with monkeypatch.context() as patch:
+        patch.setattr(world.backbone, "wide", world.backbone.wide.flip(0))
+        answer = world.command("repair", "--cache", root)
+        assert answer.code == 1
+        assert "1 damaged shards were taken out, no more: 8 images of this cache" in answer.err
+        assert "Use the environment that wrote it" in answer.err
+    assert verify(path, full=True).problems == ()
+    encoded = world.extract(root, **LITTLE).encoded  # versions that give the same numbers may add
+    assert encoded == {"patches.clearclip": 4}
+
+
+@pytest.mark.parametrize("call", ["open", "write", "fsync", "replace"])
+@pytest.mark.parametrize("at", [2, 6])
+def test_a_repair_that_fails_can_be_tried_again(
+    world: World, root: Path, call: str, at: int
+) -> None:
+    path = world.sound(root, **LITTLE)
+    shard(path).unlink()
+    flip(path / MANIFEST, 1_500)
+    flip(listed(path, 0) / "hashes.bin", 5)
+    with failing(root, Fault(call=call, error=errno.EIO, at=at, lasting=True)) as tally:
+        answer = world.command("repair", "--cache", root)
+    assert (answer.code == 1) == bool(tally.failed), answer
+    assert not tally.failed or "Input/output error" in answer.err
+    again = world.command("repair", "--cache", root)
+    assert again.code == 0, again
+    world.extract(root, **LITTLE)  # what the first repair took out and could not encode
+    world.check_files(root, **LITTLE)
