@@ -123,6 +123,10 @@ class TextView(Protocol):
         """Return the un-normalised mean a class."""
         ...
 
+    def texts(self, text: str | None = None) -> tuple[Float[Tensor, "m d"], Int64[Tensor, " m"]]:
+        """Return every single text as a unit vector, and the class that each belongs to."""
+        ...
+
 
 @dataclass(frozen=True, kw_only=True)
 class TaskView:
@@ -265,6 +269,9 @@ class Method(Protocol):
 
     `Config` and `Hyper` are frozen dataclasses: Config holds what changes a shape or a branch
     (static, hashable), Hyper holds floats that are traced.
+
+    A module may also have `notes(watch) -> list[str]`: what a reader must know of how training
+    went, from the `watch.*` series of every repetition.
     """
 
     name: str

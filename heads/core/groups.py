@@ -6,6 +6,7 @@ work of a step: there stacking only saves the overhead of calls, so runs with re
 one. The rule reads sizes only, never a clock: the same task gives the same bits again.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -103,13 +104,21 @@ def width_of(cell: Group, stages: Sequence[Stage], config: Any) -> int:
         widest = max(max(p.shape, default=1) for p in cell.params.values())
         size = cell.view.support.x.element_size()
         # gradient, two moments, old and new value; activations of a batch against each parameter
-        held = max(held, size * (6 * trained + 8 * drawer.batch * widest))
-        work = max(work, drawer.batch * trained)
+        rows = drawer.batch * _rows_each(cell)
+        held = max(held, size * (6 * trained + 8 * rows * widest))
+        work = max(work, rows * trained)
     device = cell.view.support.x.device
     if device.type != "cuda":
         return max(1, min(MAX_WIDTH, CPU_BYTES // held)) if work <= CPU_WORK else 1
     memory = torch.cuda.get_device_properties(device).total_memory
     return max(1, min(MAX_WIDTH, int(CUDA_SHARE * memory) // held))
+
+
+def _rows_each(cell: Group) -> int:
+    """Tell how many rows a step computes with for each row it draws: `prepare` may keep many."""
+    n = len(cell.view.support.x)
+    kept = [t for t in cell.fixed.values() if t.dim() > 2 and t.shape[0] == n]
+    return max([1, *(math.prod(t.shape[1:-1]) for t in kept)])
 
 
 def stackable(waiting: list[Group], new: Group, room: int) -> bool:

@@ -23,6 +23,10 @@ METHODS: Mapping[str, str] = MappingProxyType(
         "tip-adapter": "heads.methods.tip_adapter",
         "tip-adapter-f": "heads.methods.tip_adapter_f",
         "cmm": "heads.methods.cmm",
+        "dac": "heads.methods.dac",
+        "lazsl": "heads.methods.lazsl",
+        "fair": "heads.methods.fair",
+        "cc-cdfsl": "heads.methods.cc_cdfsl",
     }
 )
 """Name on the command line -> module."""
@@ -37,6 +41,8 @@ class Description:
     source: str
     """paper, released code or reconstruction, with the reference."""
     transductive: bool
+    needs: tuple[str, ...]
+    """Features read at the defaults: role, kind and recipe, with a ? where it does without."""
 
 
 def names() -> tuple[str, ...]:
@@ -58,6 +64,21 @@ def get(name: str) -> Method:
 def describe() -> list[Description]:
     """Describe every method; imports all of them."""
     return [
-        Description(name=m.name, summary=m.summary, source=m.source, transductive=m.transductive)
+        Description(
+            name=m.name,
+            summary=m.summary,
+            source=m.source,
+            transductive=m.transductive,
+            needs=_named(m),
+        )
         for m in map(get, METHODS)
     ]
+
+
+def _named(method: Method) -> tuple[str, ...]:
+    read = {}
+    for need in method.needs(method.Config()):
+        recipe = f":{need.recipe}" if need.recipe else ""
+        what = "" if need.kind == "global" else f" {need.kind}{recipe}"
+        read[f"{need.role}{what}"] = "?" if need.optional else ""
+    return tuple(f"{what}{mark}" for what, mark in sorted(read.items()))

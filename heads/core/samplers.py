@@ -8,6 +8,7 @@ rows of weight 0.
 import hashlib
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
@@ -32,7 +33,8 @@ def balanced(classes: int = 0, each: int = 0, views: int = 1) -> Sampler:
     Args:
         classes: Classes of a batch; 0 is all.
         each: Images of a class; 0 is all that the largest class has.
-        views: Views of an image; the clean image joins in where too few are cached.
+        views: Views of an image; where too few are cached the clean image joins in, and an image
+            without any comes once.
     """
     return Sampler(kind="balanced", classes=classes, each=each, views=views)
 
@@ -79,7 +81,9 @@ class Drawer:
         if sampler.kind == "balanced":
             assert rows.labels is not None
             labels = rows.labels.cpu()
-            self._members = [torch.nonzero(labels == c)[:, 0] for c in sorted(set(labels.tolist()))]
+            # in the order of their first rows, so that numbering the classes anew draws the same
+            order = dict.fromkeys(labels.tolist())
+            self._members = [torch.nonzero(labels == c)[:, 0] for c in order]
         self.batch, self.per_epoch = self._shape()
 
     def _shape(self) -> tuple[int, int]:
@@ -90,7 +94,7 @@ class Drawer:
         if s.kind == "balanced":
             some, each = self._balance()
             sweeps = math.ceil(max(len(m) for m in self._members) / each)
-            return some * each * s.views, math.ceil(len(self._members) / some) * sweeps
+            return some * each * self._copies(), math.ceil(len(self._members) / some) * sweeps
         size = min(s.size or self._n, self._n)
         return size, math.ceil(self._n / size)
 
@@ -98,6 +102,11 @@ class Drawer:
         largest = max(len(m) for m in self._members)
         some = min(self.sampler.classes or len(self._members), len(self._members))
         return some, min(self.sampler.each or largest, largest)
+
+    def _copies(self) -> int:
+        """Count the different views of an image in a balanced batch."""
+        wanted = self.sampler.views
+        return min(wanted, self._v + 1 if self._v < wanted else self._v)
 
     def sizes(self, *, support: int, pool: int, classes: int, shots: int) -> Sizes:
         """Describe this stage to the method's own rule for the number of steps."""
@@ -123,7 +132,11 @@ class Drawer:
             else:
                 index, weight = self._order(rng, self._n)
                 view = self._one_view(rng, index.shape)
-        take = {name: self._take(rng, name, count, index) for name, count in self.sampler.take}
+        take = {
+            name: self._take(rng, values, count, index)
+            for name, count in self.sampler.take
+            if (values := find_kind(self.rows.extra, name)) is not None  # an optional need, unmet
+        }
         device = self.rows.x.device
         return Draw(
             index=index.to(device),
@@ -164,7 +177,7 @@ class Drawer:
                 wanted = torch.arange(sweep * each, (sweep + 1) * each) % len(members)
                 index[step, i] = members[wanted]
                 weight[step, i, len(members) :] = 0
-        views = self.sampler.views
+        views = self._copies()
         view = self._distinct_views(rng, index.numel(), views).reshape(self.per_epoch, -1)
         index = index.reshape(self.per_epoch, -1).repeat_interleave(views, dim=1)
         return index, view, weight.reshape(self.per_epoch, -1).repeat_interleave(views, dim=1)
@@ -173,10 +186,10 @@ class Drawer:
         """Draw `count` different views a row; the clean image (-1) counts as one if needed."""
         choices = torch.arange(-1 if self._v < count else 0, self._v)
         order = torch.rand(rows, len(choices), generator=rng).argsort(dim=1)
-        return choices[order[:, torch.arange(count) % len(choices)]]
+        return choices[order[:, :count]]
 
-    def _take(self, rng: Generator, name: str, count: int, index: Tensor) -> Tensor:
-        available = int(find_kind(self.rows.extra, name).shape[1])
+    def _take(self, rng: Generator, values: Any, count: int, index: Tensor) -> Tensor:
+        available = int(values.shape[1])
         order = torch.rand(*index.shape, available, generator=rng).argsort(dim=-1)
         return order[..., torch.arange(count) % available]
 

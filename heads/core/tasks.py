@@ -21,6 +21,7 @@ from heads.core.cure import command
 
 RowIndex: TypeAlias = Int64[np.ndarray, " _"]
 
+
 @dataclass(frozen=True, kw_only=True)
 class Task:
     """One repetition: what the method sees, and what it is judged on."""
@@ -50,22 +51,14 @@ class MappedRows:
         """Gather rows by a slice, a tensor, or a tuple whose first entry picks the rows."""
         first, *rest = index if isinstance(index, tuple) else (index,)
         if isinstance(first, Tensor):
-            flat = self._rows[first.flatten().cpu().numpy()]
+            flat = first.flatten().cpu().numpy()
+            values = self._features.unit(self._component, self._rows[flat]).to(self._device)
+            values = values.reshape(*first.shape, *values.shape[1:])
             if rest:  # (rows [b 1], positions [b k]): each row's own views
-                return self._picked(flat, rest[0]).to(self._device)
-            values = self._features.unit(self._component, flat).to(self._device)
-            return values.reshape(*first.shape, *values.shape[1:])
+                return values[torch.arange(len(first), device=self._device)[:, None], 0, rest[0]]
+            return values
         values = self._features.unit(self._component, self._rows[first]).to(self._device)
         return values[(slice(None), *rest)] if rest else values
-
-    def _picked(self, rows: RowIndex, positions: Int64[Tensor, "b k"]) -> Float[Tensor, "b k ..."]:
-        """Gather some views or crops of each row; only these are made unit rows."""
-        raw = self._features.rows(self._component, rows)
-        values = raw[torch.arange(len(rows))[:, None], positions.cpu()].float()
-        norms = values.norm(dim=-1, keepdim=True)
-        if not bool(((norms > 0) & torch.isfinite(norms)).all()):
-            self._features.unit(self._component, rows)  # raises, and names the row
-        return values.div_(norms)
 
 
 @dataclass(kw_only=True)
@@ -200,9 +193,10 @@ class TaskBuilder:
             count = f" with {need.at_least} or more" if need.at_least else ""
             recipe = f" of recipe {need.recipe}" if need.recipe else ""
             what = f"{need.kind}{recipe}{count}"
-        raise MissingComponentError(f"This method needs {what}. {self._cure(need)}")
+        raise MissingComponentError(f"This method needs {what}. {self._cure(need, rows)}")
 
-    def _cure(self, need: Need) -> str:
+    def _cure(self, need: Need, rows: RowIndex | None = None) -> str:
+        """Name the command that adds this and what else is missing, for `rows` of the same role."""
         features = self.features
         if features.key.image_size == 0:
             return "These features were imported without images, so choose another method."
@@ -211,9 +205,17 @@ class TaskBuilder:
             for other in self.needs
             if other.kind != "global"
             and not other.optional
-            and not features.fitting(other.kind, other.recipe, other.at_least)
+            and not self._is_met(other, rows if other.role == need.role else None)
         }
         return f"Add it with: {command(features, {need, *absent}, self.scopes)}"
+
+    def _is_met(self, need: Need, rows: RowIndex | None) -> bool:
+        """Tell whether one component has these rows, or where none are named, is there at all."""
+        fitting = self.features.fitting(need.kind, need.recipe, need.at_least)
+        if rows is None:
+            return bool(fitting)
+        components = self.features.components
+        return any(bool(components[name].present()[rows].all()) for name in fitting)
 
     def unmet(self, role: str, rows: RoleRows) -> Iterable[str]:
         """Name the optional needs of a role that the cache does not meet, a sentence each."""

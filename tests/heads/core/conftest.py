@@ -176,6 +176,7 @@ def make_view() -> Any:
         text = SimpleNamespace(
             anchors=lambda text=None: anchors,
             raw_anchors=lambda text=None: anchors,
+            texts=lambda text=None: (anchors, torch.arange(c)),
             logit_scale=10.0,
             logit_bias=0.0,
             norms="unit",

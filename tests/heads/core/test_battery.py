@@ -13,7 +13,7 @@ from torch import Tensor
 from featcache.types import FeatureSet, TextBank
 from heads.core import registry, scoring
 from heads.core.contract import Grid, Method, RoleRows, TaskView, Tensors, hyper_values, with_values
-from heads.core.groups import prepare
+from heads.core.groups import prepare, rows_of
 from heads.core.samplers import Drawer, as_batch
 from heads.core.scoring import Head
 from heads.core.selection import select
@@ -34,19 +34,42 @@ def method(request: pytest.FixtureRequest) -> Method:
     return registry.get(request.param)
 
 
+ALSO = {
+    "crops.lazsl-5": (5,),
+    "crops.fair-6": (6,),
+    "views.strong-3": (3,),
+    "views.weak-2": (2,),
+    "views.cdfsl-4": (4,),
+    "patches.clearclip": (9,),
+    "view_patches.clearclip.cdfsl-4": (4, 9),
+}
+"""Components of the toy world beside global features and views."""
+
+
 def make_task(features: FeatureSet, method: Method) -> Task:
+    """Give a method the training rows as its support, or as its pool where it takes no support."""
+    needs = method.needs(method.Config())
     made = TaskBuilder(
         features=features,
-        needs=method.needs(method.Config()),
+        needs=needs,
         device=torch.device("cpu"),
         query_rows=features.usable("test"),
     )
-    return made.build(features.usable("train"), features.usable("val"), seed=3, shots=6)
+    train, val = features.usable("train"), features.usable("val")
+    if any(need.role == "pool" for need in needs):
+        return made.build(train[:0], val, seed=3, shots=0, pool=train)
+    return made.build(train, val, seed=3, shots=6)
 
 
 @pytest.fixture
-def task(method: Method, world: Callable[..., FeatureSet]) -> Task:
-    return make_task(world(counts={"train": 6, "val": 3, "test": 4}, views=3), method)
+def features(world: Callable[..., FeatureSet]) -> FeatureSet:
+    counts = {"train": 6, "val": 3, "test": 4}
+    return world(counts=counts, views=3, also=ALSO, descriptions=True)
+
+
+@pytest.fixture
+def task(method: Method, features: FeatureSet) -> Task:
+    return make_task(features, method)
 
 
 def few(grid: Grid, most: int = 2) -> Grid:
@@ -109,6 +132,7 @@ def test_relabelling_the_classes_permutes_the_answers(method: Method, task: Task
             text,
             classes=tuple(text.classes[i] for i in order),
             template_rows=text.template_rows[order],
+            owner=None if text.owner is None else rank[text.owner],
         ),
         classes=tuple(view.classes[i] for i in order),
     )
@@ -137,12 +161,26 @@ def test_nothing_leaks(method: Method, task: Task) -> None:
         assert a.values == b.values
 
 
+def test_labels_of_the_pool_are_out_of_reach(method: Method, features: FeatureSet) -> None:
+    if not any(need.role == "pool" for need in method.needs(method.Config())):
+        pytest.skip("reads no pool")
+    labels = features.labels.copy()
+    labels[features.usable("train")] = np.random.default_rng(1).integers(
+        -1, len(features.classes), len(features.usable("train"))
+    )
+    poisoned = replace(features, listing=replace(features.listing, labels=labels))
+    one, other = (make_task(f, method) for f in (features, poisoned))
+    assert other.view.pool is not None
+    assert other.view.pool.labels is None
+    assert _bits(fitted(method, one.view)) == _bits(fitted(method, other.view))
+
+
 def test_stacked_and_alone_agree_without_a_warning(method: Method, task: Task) -> None:
     """Losses under vmap over tasks and grid points; the slow fallback would warn."""
     made = settings(method)
     names = hyper_values(made.hyper)
     points = [with_values(made.hyper, {n: v * f for n, v in names.items()}) for f in (1.0, 1.25)]
-    other = replace(task.view, support=replace(task.view.support, x=task.view.support.x.flip(1)))
+    other = _flipped(task.view)
     views = [task.view, other]
     alone = {(o.task, o.point): o for o in train(method, made.config, views, points, width=1)}
     with warnings.catch_warnings():
@@ -183,7 +221,7 @@ def test_losses_ignore_padding(method: Method, task: Task) -> None:
         params, fixed = method.prepare(task.view, made.config, made.hyper)
         hyper = scoring.traced(made.hyper, task.view.support.x)
         state = stage.start(params, fixed, made.config, hyper) if stage.start else {}
-        drawer = Drawer(stage.batches, task.view.support, 0, k)
+        drawer = Drawer(stage.batches, rows_of(stage, task.view), 0, k)
         rows = drawer.gather(drawer.draw(0), 0, None)
         padded = {n: torch.cat([t, t[:3]]) for n, t in rows.items()}
         padded["weight"] = torch.cat([rows["weight"], torch.zeros(3)])
@@ -207,6 +245,12 @@ def test_a_step_of_training_changes_what_the_stage_trains_and_nothing_else(
     trained = frozenset().union(*(stage.trains for stage in stages))
     for name, start in cell.params.items():
         assert torch.equal(run.head.params[name], start) == (name not in trained)
+
+
+def _flipped(view: TaskView) -> TaskView:
+    """Return another task of the same shapes."""
+    pool = None if view.pool is None else replace(view.pool, x=view.pool.x.flip(1))
+    return replace(view, support=replace(view.support, x=view.support.x.flip(1)), pool=pool)
 
 
 def _shuffled(rows: RoleRows) -> RoleRows:

@@ -1,5 +1,7 @@
 """Batches: deterministic, complete, of fixed shape, and never aware of a grid."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -90,6 +92,14 @@ def test_balanced_takes_the_clean_image_where_views_lack() -> None:
     assert sorted(draw.view[0].tolist()) == [-1, -1, -1, 0, 0, 0]
 
 
+def test_balanced_takes_an_image_without_views_once() -> None:
+    drawer = Drawer(balanced(views=2), rows(6), 0, 0)
+    draw = drawer.draw(0)
+    assert drawer.batch == 6
+    assert sorted(draw.index[0].tolist()) == list(range(6))
+    assert set(draw.view[0].tolist()) == {-1}
+
+
 def test_blocks_of_classes_cover_all_classes() -> None:
     drawer = Drawer(balanced(classes=2, each=1), rows(5, c=5), 0, 0)
     assert drawer.per_epoch == 3
@@ -123,3 +133,13 @@ def test_class_weights_and_padding_multiply() -> None:
     weights = torch.tensor([1.0, 2, 3, 4, 5])
     last = drawer.gather(draw, 1, weights)
     assert last["weight"].tolist() == [float(draw.index[1, 0]) + 1, 0, 0, 0]
+
+
+def test_numbering_the_classes_anew_draws_the_same_rows() -> None:
+    some = rows(12, c=3, views=4)
+    assert some.labels is not None
+    turned = replace(some, labels=torch.tensor([2, 0, 1])[some.labels])
+    for epoch in range(3):
+        one, other = (Drawer(balanced(2, 2, 2), r, 1, 0).draw(epoch) for r in (some, turned))
+        assert torch.equal(one.index, other.index)
+        assert torch.equal(one.view, other.view)

@@ -165,6 +165,16 @@ def test_one_command_adds_all_that_is_absent(world: World, tmp_path: Path) -> No
     )
 
 
+def test_one_command_adds_all_that_these_rows_lack(world: World) -> None:
+    features = world(also={"views.cdfsl-4": (4,), "view_patches.clearclip.cdfsl-4": (4, 3)})
+    for reader in features.components.values():
+        if len(reader.shape) > 1:
+            reader.covered[:10] = False  # type: ignore[attr-defined]
+    needs = {Need(role="support", kind=k, recipe="cdfsl") for k in ("views", "view_patches")}
+    with pytest.raises(MissingComponentError, match=r"--view-patches 4 --views 4:cdfsl$"):
+        build(builder(features, GLOBAL | needs))
+
+
 @pytest.mark.parametrize(
     ("shots", "seeds", "rows"),
     [

@@ -1,0 +1,312 @@
+"""LaZSL: image regions are matched with the descriptions of a class by optimal transport.
+
+    rho_i = p_i . g,   a_i = 1 / |kept| where rho_i >= mean(rho), else 0                     (1)
+    S_ij  = theta p_i . q_j + (1 - theta) g . q_j                                            (2)
+    gamma = argmin <gamma, 1 - S> - reg H(gamma),   gamma 1 = a, gamma^T 1 = 1 / m           (3)
+    logit = s sum_ij gamma_ij S_ij                                                           (4)
+
+    g [d] query row, unit           p [k d] its crops, unit      s logit scale
+    q [m d] descriptions of one class, unit; m differs between classes
+
+The scores of three neighbours come from the same tensors (`score`):
+
+    dclip  mean_j g . q_j                                                                    (5)
+    wca    cos(sum_i w_i p_i, sum_j w'_j q_j),   w = softmax_i(e^4 p_i . g),
+           w' = softmax_j(e^2 q_j . t),   t the class's template                             (6)
+    awt    (3) and (4) with theta = 1, the row itself as one more crop, and the marginals
+           a = softmax_i(-H_i / 0.5), b = softmax_j(-H'_j / 0.5)                             (7)
+           H_i   entropy over classes of the logits of crop i, mean over descriptions
+           H'_j  the same of the row itself, the class's own logit taken from q_j alone
+
+Reference: Chen et al., Interpretable Zero-Shot Learning with Locally-Aligned Vision-Language Model,
+ICCV 2025, arXiv:2506.23822. dclip: Menon and Vondrick, ICLR 2023, arXiv:2210.07183. wca: Li et al.,
+ICML 2024, arXiv:2406.02915. awt: Zhu et al., NeurIPS 2024, arXiv:2407.04603.
+Source: released code of LaZSL @c098dc9, of WCA, and of AWT @4e4c28e; dclip as LaZSL's code has it.
+The papers' bodies were not read.
+Differs from the paper: nothing in (1) to (4) but float32 throughout, where the released code has
+float16, and a crop is kept in any case where rho is largest (equal crops leave none by rounding).
+wca takes every cached crop once, where its code draws with replacement. awt takes the cached
+descriptions, without the bare template, and ends Sinkhorn for each class by itself.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+from torch.nn import functional as F
+
+from heads.core.algebra import text_tensors
+from heads.core.contract import Grid, Need, Stage, TaskView, Tensors, number
+from heads.core.transport import match, may_branch, pot_plan
+
+name = "lazsl"
+summary = "Crops matched with each class's descriptions by optimal transport; no shots."
+source = "released code: Chen et al. 2025, arXiv:2506.23822"
+transductive = False
+
+SHARPNESS_CROPS, SHARPNESS_TEXTS = math.exp(4.0), math.exp(2.0)
+"""Of (6), as released."""
+TEMPERATURE = 0.5
+"""Of (7), as released, for crops and descriptions."""
+TEXT_FILL = 0.8
+"""Least share of a class's padded descriptions that are its own."""
+ROWS = 16
+"""Images that keep about as many crops are solved together, with a multiple of this many."""
+KERNEL_BYTES = {"cpu": 2**19, "cuda": 256 * 2**20}
+"""Of S for the images that are solved together; three tensors of this size are held."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What changes a branch."""
+
+    score: Literal["lazsl", "dclip", "wca", "awt"] = "lazsl"
+    """Whose score."""
+    text: Literal["name", "template", "description"] = "description"
+    """What crops are matched with."""
+    select_crops: bool = True
+    """Leave out crops by (1); without it every crop has mass 1 / k."""
+    solver: Literal["sinkhorn", "pot"] = "sinkhorn"
+    """pot solves (3) to the end, in float64 and slowly: a check."""
+    max_iter: int = number(100, low=1)
+    """Most rounds of Sinkhorn."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hyper:
+    """Floats of equations (2) and (3), as released."""
+
+    theta: float = number(0.8, low=0.0, high=1.0)
+    """Weight of the crop beside the whole image; 0 gives dclip."""
+    reg: float = number(0.1, low=0.025)
+    """Weight of the entropy; from 0.025, below which exp(-2 / reg) leaves float32."""
+    tol: float = number(0.01, low=0.0)
+    """Sinkhorn ends where a round moves the scaling of the crops by less, on average."""
+
+
+train_grid = Grid()
+post_grid = Grid()
+
+
+def needs(config: Config) -> frozenset[Need]:
+    """Query rows, and their crops for all scores but dclip."""
+    rows = Need(role="query")
+    if config.score == "dclip":
+        return frozenset({rows})
+    return frozenset({rows, Need(role="query", kind="crops", recipe="lazsl")})
+
+
+def stages(config: Config) -> tuple[Stage, ...]:
+    """Train nothing."""
+    return ()
+
+
+def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tensors]:
+    """Put classes with about as many descriptions together and pad them to equal numbers."""
+    fixed = text_tensors(task, config.text, method=name)
+    assert task.text is not None
+    texts, owner = task.text.texts(config.text)
+    texts, owner = texts.to(task.support.x), owner.to(task.support.x.device)
+    if config.score in ("dclip", "awt"):
+        fixed["means"] = torch.stack([texts[owner == c].mean(0) for c in range(task.c)])
+    if config.score == "wca":
+        fixed["means"] = template_means(texts, owner, task.text.anchors("template").to(texts))
+    if config.score in ("lazsl", "awt"):
+        fixed |= pad(texts, owner, task.c)
+    return {}, fixed
+
+
+def pad(texts: Float[Tensor, "m d"], owner: Int64[Tensor, " m"], classes: int) -> Tensors:
+    """Return buckets of padded descriptions: texts [c m d], mass [c m] and members [c].
+
+    A bucket is as wide as its largest class; classes that would fill less than `TEXT_FILL` of it
+    go to the next. `place` tells where each class stands once the buckets are joined.
+    """
+    counts = torch.bincount(owner, minlength=classes)
+    order = torch.argsort(counts, descending=True, stable=True)
+    fixed = {"place": torch.argsort(order)}
+    start = 0
+    while start < classes:
+        width = int(counts[order[start]])
+        members = order[start : start + int((counts[order[start:]] >= TEXT_FILL * width).sum())]
+        rows = texts.new_zeros(len(members), width, texts.shape[1])
+        mass = texts.new_zeros(len(members), width)
+        for i, c in enumerate(members.tolist()):
+            own = texts[owner == c]
+            rows[i, : len(own)], mass[i, : len(own)] = own, 1 / len(own)
+        fixed |= {f"texts.{start}": rows, f"mass.{start}": mass, f"members.{start}": members}
+        start += len(members)
+    return fixed
+
+
+def template_means(
+    texts: Float[Tensor, "m d"], owner: Int64[Tensor, " m"], templates: Float[Tensor, "c d"]
+) -> Float[Tensor, "c d"]:
+    """Return the text side of (6), unit."""
+    means = []
+    for c, template in enumerate(templates):
+        own = texts[owner == c]
+        means.append(torch.softmax(SHARPNESS_TEXTS * own @ template, dim=0) @ own)
+    return F.normalize(torch.stack(means), dim=-1)
+
+
+def terms(params: Tensors, fixed: Tensors, query: Tensors, config: Config, hyper: Hyper) -> Tensors:
+    """Score every class, as cosines."""
+    x = query["x"]
+    if config.score == "dclip":
+        return {"score": x @ fixed["means"].mT}
+    crops = query["crops.lazsl"]
+    if config.score == "wca":
+        weight = torch.softmax(SHARPNESS_CROPS * closeness(crops, x), dim=-1)
+        return {"score": F.normalize(_mix(weight, crops), dim=-1) @ fixed["means"].mT}
+    if config.score == "awt":
+        regions = torch.cat([x[:, None], crops], dim=1)
+        a = sure(fixed["scale"] * regions @ fixed["means"].mT)  # [n k]
+        return {"score": matched(fixed, regions, a, sure_texts(fixed, x), config, hyper)}
+    return {"score": aligned(fixed, x, crops, config, hyper)}
+
+
+def combine(terms: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Float[Tensor, "n c"]:
+    """Scale cosines to logits."""
+    return fixed["scale"] * terms["score"]
+
+
+def aligned(
+    fixed: Tensors,
+    x: Float[Tensor, "n d"],
+    crops: Float[Tensor, "n k d"],
+    config: Config,
+    hyper: Hyper,
+) -> Float[Tensor, "n c"]:
+    """Equations (1) to (4); images that keep about as many crops are solved without the others."""
+    mass = {b: fixed[f"mass.{b}"][None] for b in buckets(fixed)}
+
+    def score(x: Tensor, crops: Tensor, a: Tensor, left_out: int) -> Tensor:
+        hybrid = hyper.theta * crops + (1 - hyper.theta) * x[:, None]  # its products are (2)
+        return matched(fixed, hybrid, a, mass, config, hyper, left_out=left_out)
+
+    k = crops.shape[1]
+    if not config.select_crops:
+        return score(x, crops, crops.new_full(crops.shape[:2], 1 / k), 0)
+    rho = closeness(crops, x)
+    kept = selected(rho)
+    a = (kept / kept.sum(-1, keepdim=True)).to(crops)
+    if not may_branch():
+        return score(x, crops, a, 0)
+    sizes = (-(-kept.sum(-1) // ROWS) * ROWS).clamp(max=k)
+    out = x.new_empty(len(x), len(fixed["place"]))
+    for size in sorted(set(sizes.tolist())):
+        images = (sizes == size).nonzero()
+        nearest = rho[images[:, 0]].topk(size, dim=-1).indices
+        rows = crops[images, nearest]
+        out[images[:, 0]] = score(x[images[:, 0]], rows, a[images, nearest], k - size)
+    return out
+
+
+def closeness(crops: Float[Tensor, "n k d"], x: Float[Tensor, "n d"]) -> Float[Tensor, "n k"]:
+    """Return rho of (1)."""
+    return (crops @ x[..., None])[..., 0]
+
+
+def selected(rho: Float[Tensor, "n k"]) -> Bool[Tensor, "n k"]:
+    """Equation (1): mark crops at least as close to the whole image as the average one."""
+    return (rho >= rho.mean(-1, keepdim=True)) | (rho == rho.amax(-1, keepdim=True))
+
+
+def matched(
+    fixed: Tensors,
+    regions: Float[Tensor, "n k d"],
+    a: Float[Tensor, "n k"],
+    mass: Tensors,
+    config: Config,
+    hyper: Hyper,
+    *,
+    left_out: int = 0,
+) -> Float[Tensor, "n c"]:
+    """Equations (3) and (4) for all classes: bucket by bucket, a few images at once.
+
+    Args:
+        fixed: What `pad` made.
+        regions: S are their products with the descriptions.
+        a: Mass of the regions.
+        mass: Mass of the descriptions [n c m], or [1 c m] for all images, by bucket.
+        config: Says which solver.
+        hyper: Says reg and tol.
+        left_out: Regions of mass 0 that were dropped before.
+    """
+    n, k, d = regions.shape
+    parts = []
+    for bucket in buckets(fixed):
+        texts = fixed[f"texts.{bucket}"]
+        c, m, _ = texts.shape
+        rows, columns = texts.reshape(c * m, d), mass[bucket].expand(n, c, m)
+        budget = KERNEL_BYTES["cuda" if regions.device.type == "cuda" else "cpu"]
+        size = max(1, budget // (c * m * k * regions.element_size()))
+        scores = []
+        for i in range(0, n, size):
+            some = regions[i : i + size]
+            products = torch.bmm(rows.expand(len(some), -1, -1), some.mT)  # [n cm k]
+            similarity = products.reshape(len(some), c, m, k).mT
+            p, q = a[i : i + size, None], columns[i : i + size]
+            if config.solver == "pot":
+                plan = pot_plan(1 - similarity, p.expand(-1, c, -1), q, hyper.reg)
+                scores.append((plan * similarity).sum((-2, -1)))
+            else:
+                scores.append(
+                    match(
+                        similarity,
+                        p.expand(-1, c, -1),
+                        q,
+                        hyper.reg,
+                        max_iter=config.max_iter,
+                        tol=hyper.tol,
+                        left_out=left_out,
+                    )
+                )
+        parts.append(torch.cat(scores))
+    return torch.cat(parts, dim=-1)[:, fixed["place"]]
+
+
+def buckets(fixed: Tensors) -> list[str]:
+    """Name the buckets in the order in which `place` counts."""
+    return [key.removeprefix("texts.") for key in fixed if key.startswith("texts.")]
+
+
+def sure(logits: Float[Tensor, "n k c"]) -> Float[Tensor, "n k"]:
+    """Return a of (7): crops with a clear answer weigh more."""
+    log_p = torch.log_softmax(logits, dim=-1)
+    entropy = -(log_p.exp() * log_p).sum(-1)
+    return torch.softmax(-entropy / TEMPERATURE, dim=-1)
+
+
+def sure_texts(fixed: Tensors, x: Float[Tensor, "n d"]) -> Tensors:
+    """Return b of (7) by bucket [n c m].
+
+    With Z = sum_c e^l_c and A = sum_c l_c e^l_c the entropy is log Z - A / Z; one logit l_y is
+    exchanged in both sums for each description of y, in float64 as they may cancel.
+    """
+    scale = fixed["scale"].double()
+    logits = scale * (x @ fixed["means"].mT).double()  # [n c]
+    top = logits.amax(-1, keepdim=True)
+    logits = logits - top
+    power = logits.exp()
+    z, total = power.sum(-1), (logits * power).sum(-1)
+    found = {}
+    for bucket in buckets(fixed):
+        texts, members = fixed[f"texts.{bucket}"], fixed[f"members.{bucket}"]
+        alone = scale * (texts @ x.mT).permute(2, 0, 1).double() - top[..., None]  # [n c m]
+        mean, own = logits[:, members, None], alone.exp()
+        z_here = z[:, None, None] - mean.exp() + own
+        total_here = total[:, None, None] - mean * mean.exp() + alone * own
+        entropy = z_here.log() - total_here / z_here
+        filled = fixed[f"mass.{bucket}"] > 0
+        weight = torch.softmax((-entropy / TEMPERATURE).masked_fill(~filled, -torch.inf), dim=-1)
+        found[bucket] = weight.to(x)
+    return found
+
+
+def _mix(weight: Float[Tensor, "n k"], rows: Float[Tensor, "n k d"]) -> Float[Tensor, "n d"]:
+    return (weight[:, None] @ rows)[:, 0]
