@@ -13,10 +13,11 @@ from featcache.draws import VAL_SHOTS, Draw, few_shot
 from featcache.errors import TaskError, UnknownNameError, UsageError
 from featcache.types import FeatureSet
 from heads.core import registry
+from heads.core.cure import support_scope
 from heads.core.selection import MODES, Progress, has_choice
 from heads.core.settings import configure
-from heads.core.tasks import RowIndex, Task, TaskBuilder, pick_device
-from heads.protocols import zero_shot
+from heads.core.tasks import RowIndex, Task, TaskBuilder, labelled, pick_device
+from heads.protocols import unsupervised, zero_shot
 from heads.protocols.evaluation import Run, Trained, measure
 from heads.results.record import Result
 
@@ -73,15 +74,18 @@ def train(
         raise UsageError("seeds must name at least one seed, got none; the usual ones are 1 2 3.")
     configured = configure(method, settings)
     needs = method.needs(configured.config)
-    if not any(need.role == "support" for need in needs):
-        return zero_shot.train(
-            method_name,
-            feature_set=feature_set,
-            split=split,
-            settings=settings,
-            device=device,
-            progress=progress,
-        )
+    roles = {need.role for need in needs}
+    if "support" not in roles:
+        elsewhere: dict[str, Any] = {
+            "feature_set": feature_set,
+            "split": split,
+            "settings": settings,
+            "device": device,
+            "progress": progress,
+        }
+        if "pool" not in roles:
+            return zero_shot.train(method_name, **elsewhere)
+        return unsupervised.train(method_name, seed=seeds[0], selection=selection, **elsewhere)
     draws = _draws(feature_set, shots, seeds, selection)
     mode, notes = _mode(selection, has_choice(method, configured), feature_set, draws)
     if mode == "cv" and selection != "cv":
@@ -116,6 +120,7 @@ def train(
             query_rows=feature_set.usable(split),
             class_weights=class_weights,
             strict_shots=strict_shots,
+            scopes={"support": support_scope(shots, seeds)},
             notes=notes,
         )
         return [
@@ -144,7 +149,7 @@ def _draws(
     for seed in seeds:
         drawn = few_shot(features.listing, shots, seed, val_shots=val_shots, usable=features.ok)
         if selection == "full-val":
-            drawn = _with_val(drawn, _labelled_val(features))
+            drawn = _with_val(drawn, labelled(features, "val"))
         support = np.sort(drawn.train_rows).tobytes()
         if support not in seen:
             seen.add(support)
@@ -158,14 +163,6 @@ def _stored(features: FeatureSet, draw: Draw) -> str:
     name = next(n for n in splits if n.startswith("train") and chosen <= set(splits[n].tolist()))
     most = int(np.bincount(features.labels[draw.train_rows]).max())
     return f"Shots came with the data: the first {most} a class of '{name}', whatever the seed."
-
-
-def _labelled_val(features: FeatureSet) -> RowIndex:
-    if "val" not in features.listing.splits:
-        return np.zeros(0, dtype=np.int64)
-    rows = features.usable("val")
-    labelled: RowIndex = rows[features.labels[rows] >= 0]
-    return labelled
 
 
 def _with_val(draw: Draw, rows: RowIndex) -> Draw:

@@ -45,9 +45,14 @@ def train(
     method = registry.get(method_name)
     configured = configure(method, settings)
     needs = method.needs(configured.config)
-    if any(need.role == "support" for need in needs):
+    roles = {need.role for need in needs}
+    if "support" in roles:
         raise UsageError(
             f"Method '{method_name}' learns from labelled images; give it some with --shots K."
+        )
+    if "pool" in roles:
+        raise UsageError(
+            f"Method '{method_name}' learns from unlabelled images; use the unsupervised protocol."
         )
     description = Run(
         method=method,

@@ -1,0 +1,143 @@
+"""Unsupervised adaptation, from a cache to the record."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from featcache.errors import MissingComponentError, TaskError, UnknownNameError, UsageError
+from featcache.types import FeatureSet
+from heads.protocols import few_shot, unsupervised, zero_shot
+from heads.results.record import Result
+from heads.results.statistics import paired_difference
+
+World = Callable[..., FeatureSet]
+ALSO = {"crops.fair-4": (4,), "views.strong-2": (2,), "views.weak-1": (1,)}
+QUICK: dict[str, Any] = {"epochs": 2, "batch": 16}
+
+
+def make(world: World, **more: Any) -> FeatureSet:
+    return world(**{"also": ALSO, "descriptions": True, **more})
+
+
+def run(features: FeatureSet, **more: Any) -> Result:
+    return unsupervised.run("fair", feature_set=features, **{"settings": QUICK, **more})
+
+
+def test_the_record(world: World) -> None:
+    features = make(world)
+    result = run(features)
+    assert (result.protocol, result.selection, result.shots) == ("unsupervised", "none", 0)
+    assert (result.seeds, result.repetitions) == ((1,), 1)
+    assert result.metrics["top1"].interval == "queries"
+    assert result.notes == ("Trained on 60 images of train, without a look at their labels.",)
+    assert Result.from_json(result.to_json()) == result
+    start = zero_shot.run(feature_set=features, settings={"text": "description"})
+    assert paired_difference(result, start).over == "queries"
+
+
+def test_shots_and_seeds_are_ignored(world: World) -> None:
+    features = make(world)
+    routed = few_shot.run(
+        "fair", feature_set=features, shots=16, seeds=[2, 3], settings=QUICK, strict_shots=True
+    )
+    assert (routed.protocol, routed.shots, routed.seeds) == ("unsupervised", 0, (2,))
+    assert routed.selection == "none"
+    direct = run(features, seed=2)
+    assert routed.predictions is not None
+    assert direct.predictions is not None
+    assert np.array_equal(routed.predictions.predicted, direct.predictions.predicted)
+
+
+def test_labels_of_the_pool_are_never_read(world: World) -> None:
+    """Parameters are bit-equal, whatever the labels of train are; unlabelled rows count too."""
+    features = make(world)
+    train = features.usable("train")
+    one = unsupervised.train("fair", feature_set=features, settings=QUICK)
+    for poison in (np.full(len(train), -1), np.roll(features.labels[train], 7)):
+        labels = features.labels.copy()
+        labels[train] = poison
+        other = unsupervised.train(
+            "fair",
+            feature_set=replace(features, listing=replace(features.listing, labels=labels)),
+            settings=QUICK,
+        )
+        mine, theirs = (t.chosen[0].head.params["learned"] for t in (one, other))
+        assert torch.equal(mine, theirs)
+    start = features.text
+    assert start is not None
+    assert not torch.equal(mine, start.anchors("description"))
+
+
+def test_values_to_choose_from_need_something_to_choose_by(world: World) -> None:
+    features, grid = make(world), {**QUICK, "lr": [1e-4, 1e-2]}
+    with pytest.raises(UsageError, match=r"--set lr=.*--selection full-val"):
+        run(features, settings=grid)
+    with pytest.raises(UsageError, match="full-val"):
+        run(features, settings=grid, selection="few-shot-val")
+    assert run(features, settings=grid, selection="full-val").selection == "full-val"
+    assert run(features, settings=grid, selection="oracle").oracle
+    assert run(features, selection="full-val").selection == "none"
+    with pytest.raises(TaskError, match="no labelled val images"):
+        run(make(world, counts={"train": 6, "test": 4}), settings=grid, selection="full-val")
+    with pytest.raises(UnknownNameError, match="full-vall"):
+        run(features, selection="full-vall")
+
+
+def test_pool_and_query_share_no_image(world: World) -> None:
+    with pytest.raises(TaskError, match="in both query and pool"):
+        run(make(world), split="train")
+
+
+def test_images_of_the_pool_among_the_queries_are_told(world: World) -> None:
+    features = make(world)
+    hashes = list(features.listing.hashes)
+    hashes[int(features.usable("test")[0])] = hashes[0]
+    twin = replace(features, listing=replace(features.listing, hashes=hashes))
+    assert "1 query images are byte for byte images of the pool." in run(twin).notes
+
+
+def test_what_lacks_comes_with_its_command(world: World) -> None:
+    with pytest.raises(MissingComponentError) as caught:
+        run(make(world, also={}))
+    assert str(caught.value).endswith("--crops 16:fair --views 8:strong")
+    with pytest.raises(MissingComponentError) as caught:
+        run(make(world), settings={**QUICK, "regions": "patches"})
+    assert str(caught.value).endswith("--patches clearclip")
+    with pytest.raises(MissingComponentError, match="holds no texts of kind 'description'"):
+        run(make(world, descriptions=False))
+
+
+def test_without_weak_views_the_clean_image_stands_in_and_the_record_says_so(
+    world: World,
+) -> None:
+    (_, note) = run(make(world, also={n: s for n, s in ALSO.items() if "weak" not in n})).notes
+    assert note.startswith("Trained without views of recipe weak: they are not cached for every po")
+    assert note.endswith("--views 1:weak")
+
+
+def test_patches_are_a_variant(world: World) -> None:
+    features = make(world, also=ALSO | {"patches.clearclip": (9,)})
+    result = run(features, settings={**QUICK, "regions": "patches", "infer": "las"})
+    assert result.variant == "batch=16 epochs=2 infer=las regions=patches"
+
+
+def test_without_images_to_learn_from(world: World) -> None:
+    features = make(world)
+    ok = features.ok.copy()
+    ok[features.usable("train")] = False
+    with pytest.raises(TaskError, match="no readable image in 'train'"):
+        run(replace(features, ok=ok))
+    with pytest.raises(UnknownNameError, match="train"):
+        run(make(world, counts={"test": 4}))
+
+
+def test_other_methods_belong_elsewhere(world: World) -> None:
+    for name in ("tip-adapter", "zero-shot"):
+        with pytest.raises(UsageError, match="from unlabelled images alone"):
+            unsupervised.run(name, feature_set=make(world))
+    with pytest.raises(UsageError, match="unsupervised protocol"):
+        zero_shot.run("fair", feature_set=make(world))
