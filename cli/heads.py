@@ -1,7 +1,7 @@
 """`heads`: train, evaluate and compare small heads on cached features."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -25,17 +25,46 @@ RunsDir = Annotated[
 @app.command()
 def train(
     method: Annotated[str, typer.Argument(help="A method's name; `heads list` shows them.")],
-    shots: Annotated[str, typer.Option(help="Images per class, or 'all'.")] = "16",
+    shots: Annotated[
+        str | None,
+        typer.Option(help="Images per class, or 'all'.", show_default="16; in episodes 5"),
+    ] = None,
     dataset: Annotated[
         str | None, typer.Option(help="Data set; the cache finished last where not given.")
     ] = None,
     backbone: Annotated[str | None, typer.Option(help="Backbone of the cache.")] = None,
     key: OfKey = None,
-    seeds: Annotated[int, typer.Option(min=1, max=1000, help="N draws: seeds 1..N.")] = 3,
-    split: Annotated[str, typer.Option(help="The test split to evaluate.")] = "test",
+    seeds: Annotated[
+        int | None, typer.Option(min=1, max=1000, help="N draws: seeds 1..N.", show_default="3")
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="The split to evaluate.", show_default="test")
+    ] = None,
     selection: Annotated[
-        str, typer.Option(help="few-shot-val, full-val, k-shot-val, cv, none or oracle.")
-    ] = "few-shot-val",
+        str | None,
+        typer.Option(
+            help="few-shot-val, full-val, k-shot-val, cv, none or oracle.",
+            show_default="few-shot-val; in episodes none",
+        ),
+    ] = None,
+    protocol: Annotated[
+        str, typer.Option(help="few-shot, or episodic: many small tasks from one split.")
+    ] = "few-shot",
+    ways: Annotated[
+        int | None, typer.Option(help="Classes of an episode.", show_default="5")
+    ] = None,
+    queries: Annotated[
+        int | None, typer.Option(help="Queries a class of an episode.", show_default="15")
+    ] = None,
+    episodes: Annotated[
+        int | None, typer.Option(help="Number of episodes.", show_default="400")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of the episodes.", show_default="1")
+    ] = None,
+    episode_list: Annotated[
+        Path | None, typer.Option(help="The episodes.json of a run, to train on the same episodes.")
+    ] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="A setting of the method; repeatable."),
@@ -54,7 +83,9 @@ def train(
 ) -> None:
     """Train METHOD on cached features and evaluate it.
 
+    \b
     Example: heads train cmm --shots 16
+    Example: heads train cmm --protocol episodic --ways 5 --shots 1 --split sketch
     """
     from featcache.errors import UnknownNameError, UsageError
     from heads.core.registry import names
@@ -63,10 +94,32 @@ def train(
         raise UnknownNameError("method", method, names(), "`heads list` shows all.")
     if class_weights not in (None, "balanced"):
         raise UsageError(f"--class-weights takes 'balanced', got '{class_weights}'.")
-    wanted, settings = _shots(shots), ui.pairs(set_ or ())
+    of_episodes = {
+        "ways": ways,
+        "queries": queries,
+        "episodes": episodes,
+        "seed": seed,
+        "episode_list": episode_list,
+    }
+    arguments: dict[str, Any] = {"split": split, "selection": selection}
+    if protocol == "episodic":
+        _no_others("--protocol episodic", seeds=seeds, class_weights=class_weights)
+        arguments |= of_episodes
+        arguments["shots"] = None if shots is None else _some_shots(shots)
+    elif protocol == "few-shot":
+        _no_others("--protocol few-shot", **of_episodes)
+        arguments["shots"] = _shots("16" if shots is None else shots)
+        arguments["seeds"] = range(1, (3 if seeds is None else seeds) + 1)
+        arguments |= {"strict_shots": strict_shots, "class_weights": class_weights}
+    else:
+        raise UnknownNameError("protocol", protocol, ("few-shot", "episodic"))
+    settings = ui.pairs(set_ or ())
+    arguments = {
+        name: value for name, value in arguments.items() if name == "shots" or value is not None
+    }
 
     from featcache.store.library import cache_root, find_cache
-    from heads.protocols import few_shot
+    from heads.protocols import episodic, few_shot
     from heads.results.store import check_writable, runs_root, save
 
     opened = find_cache(cache_root(cache), dataset, backbone, key)
@@ -75,18 +128,14 @@ def train(
         if dataset is None or backbone is None:
             last = ", finished last" if dataset is None else ""
             line.say(f"Using the cache of {opened.dataset} with {opened.backbone}{last}.")
-        result = few_shot.run(
+        run = episodic.run if protocol == "episodic" else few_shot.run
+        result = run(
             method,
             feature_set=opened.feature_set(),
-            shots=wanted,
-            seeds=range(1, seeds + 1),
-            split=split,
-            selection=selection,
             settings=settings,
-            strict_shots=strict_shots,
-            class_weights=class_weights,
             device=device,
             progress=line.counter(),
+            **arguments,
         )
         for note in result.notes:
             line.say(note)
@@ -100,7 +149,7 @@ def train(
 
 @app.command("list")
 def list_methods(json_: Json = False) -> None:
-    """List the methods and where their equations come from.
+    """List the methods, what they read and where their equations come from.
 
     Example: heads list
     """
@@ -108,9 +157,17 @@ def list_methods(json_: Json = False) -> None:
 
     if json_:
         for item in describe():
-            ui.emit_json({"name": item.name, "summary": item.summary, "source": item.source})
+            ui.emit_json(
+                {
+                    "name": item.name,
+                    "summary": item.summary,
+                    "needs": list(item.needs),
+                    "source": item.source,
+                }
+            )
         return
-    ui.emit_table(("method", "idea", "source"), [(d.name, d.summary, d.source) for d in describe()])
+    rows = [(d.name, d.summary, ", ".join(d.needs), d.source) for d in describe()]
+    ui.emit_table(("method", "idea", "reads (? if there)", "source"), rows)
 
 
 @app.command()
@@ -121,6 +178,9 @@ def compare(
     shots: Annotated[
         list[str] | None, typer.Option(help="Only these shots; repeatable, or 'all'.")
     ] = None,
+    against: Annotated[
+        str, typer.Option(help="Method, or 'METHOD KEY=VALUE', that the differences are to.")
+    ] = "zero-shot",
     markdown: Annotated[bool, typer.Option("--markdown", help="Tables in Markdown.")] = False,
     csv: Annotated[bool, typer.Option("--csv", help="One line a run, every digit.")] = False,
     where: Annotated[bool, typer.Option("--where", help="Say where the files are.")] = False,
@@ -128,9 +188,11 @@ def compare(
     runs: RunsDir = None,
     json_: Json = False,
 ) -> None:
-    """Compare what was trained: top-1 with intervals, and paired against zero-shot.
+    """Compare what was trained: top-1 with intervals, and paired against zero-shot or another.
 
+    \b
     Example: heads compare --dataset fieldguide
+    Example: heads compare --against 'cc-cdfsl control=augment-only'
     """
     from featcache.errors import CacheNotFoundError, UsageError
     from featcache.store.library import cache_root
@@ -146,6 +208,7 @@ def compare(
         backbone=backbone,
         split=split,
         shots=None if not shots else [_shots(s) for s in shots],
+        against=against,
     )
     for problem in found.problems:
         ui.say(problem)
@@ -164,7 +227,7 @@ def compare(
         for group in found.groups:
             ui.emit(group.title)
             ui.emit_table(
-                tables.COLUMNS, [tables.cells(row) for row in group.rows], right=("seconds",)
+                tables.columns(group), [tables.cells(row) for row in group.rows], right=("seconds",)
             )
     if where:
         ui.say(f"Features: {cache_root(cache)}\nResults:  {root}")
@@ -175,9 +238,28 @@ def _shots(text: str) -> int | None:
 
     if text == "all":
         return None
-    if not text.isascii() or not text.isdecimal() or int(text) < 1:
-        raise UsageError(f"--shots takes a whole number from 1, or 'all'; got '{text}'.")
+    if not text.isascii() or not text.isdecimal() or len(text) > 9 or int(text) < 1:
+        raise UsageError(f"--shots takes a whole number from 1, or 'all'; got '{text[:80]}'.")
     return int(text)
+
+
+def _some_shots(text: str) -> int:
+    from featcache.errors import UsageError
+
+    shots = _shots(text)
+    if shots is None:
+        raise UsageError("An episode needs a number of --shots, got 'all'; write e.g. --shots 5.")
+    return shots
+
+
+def _no_others(protocol: str, **options: object) -> None:
+    """Refuse options that another protocol reads."""
+    from featcache.errors import UsageError
+
+    for name, value in options.items():
+        if value is not None:
+            flag = "--" + name.replace("_", "-")
+            raise UsageError(f"{flag} has no meaning with {protocol}; leave one of the two away.")
 
 
 def _sentence(result: "Result") -> str:
@@ -186,6 +268,8 @@ def _sentence(result: "Result") -> str:
         result.shots, f"{result.shots} shots"
     )
     ci = "" if top1.ci95 is None else f" ± {100 * top1.ci95:.1f} (95 %, over {top1.interval})"
+    if result.ways is not None:
+        shots = f"{result.repetitions} episodes of {result.ways} classes, {shots}"
     text = (
         f"{result.method} on {result.dataset} ({result.backbone}, {shots}, {result.split}): "
         f"top-1 {100 * top1.mean:.1f} %{ci}, macro F1 {100 * f1.mean:.1f} %"

@@ -3,9 +3,9 @@
 import platform
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field
 from importlib import metadata
 
 import numpy as np
@@ -20,7 +20,7 @@ from heads.core.selection import Chosen, Progress, select
 from heads.core.settings import Settings
 from heads.core.tasks import Task
 from heads.results.metrics import evaluate
-from heads.results.record import Predictions, Result, digest_ids, new_run_id, now
+from heads.results.record import IntervalOf, Predictions, Result, digest_ids, new_run_id, now
 
 _ROWS = 8192
 """Query rows that zero-shot answers at a time."""
@@ -41,6 +41,8 @@ class Run:
     seeds: tuple[int, ...]
     extra: Mapping[str, str]
     """Settings of the protocol that differ from its defaults; part of the variant."""
+    stated: Mapping[str, int] = field(default_factory=dict)
+    """What the protocol always states in the record."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,30 +61,38 @@ def measure(
     """Build the tasks, choose and train a head for each, and answer the query."""
     started = time.perf_counter()
     built = tasks()
-    with _early_stops() as early:
+    with early_stops() as early:
         chosen = select(run.method, run.settings, built, run.selection, progress=progress)
-    _synchronise()
+    synchronise()
     fitted = time.perf_counter()
     predicted = []
     for done, (task, one) in enumerate(zip(built, chosen, strict=True)):
         if progress is not None:
             progress("evaluating", done, len(built))
-        predicted.append(_int32(scoring.predict(one.head, task.query)))
+        predicted.append(int32(scoring.predict(one.head, task.query)))
     evaluated = time.perf_counter()
-    labels = np.stack([_int32(_labels(task.query)) for task in built])
+    labels = np.stack([int32(_labels(task.query)) for task in built])
     zero_shot = zero_shot_answers(run.features.text, built[0].query)
     predictions = Predictions(
         predicted=np.stack(predicted),
         labels=labels,
         zero_shot=None if zero_shot is None else np.stack([zero_shot] * len(built)),
     )
-    record = _record(run, built, chosen, predictions, fitted - started, evaluated - fitted)
-    notes = dict.fromkeys([*record.notes, *early])
-    return Trained(result=replace(record, notes=tuple(notes)), chosen=tuple(chosen))
+    ids = run.features.listing.ids
+    result = record(
+        run,
+        chosen,
+        predictions,
+        ids=digest_ids(ids[int(r)] for r in built[0].query_rows),
+        seconds={"fit": fitted - started, "evaluate": evaluated - fitted},
+        notes=[note for task in built for note in task.notes],
+        warned=early,
+    )
+    return Trained(result=result, chosen=tuple(chosen))
 
 
 @contextmanager
-def _early_stops() -> Iterator[list[str]]:
+def early_stops() -> Iterator[list[str]]:
     """Collect what solvers warn of, for the record: a line on a screen is gone tomorrow."""
     messages: list[str] = []
     with warnings.catch_warnings(record=True) as caught:
@@ -103,26 +113,47 @@ def zero_shot_answers(text: TextBank | None, query: RoleRows) -> Int32[np.ndarra
     anchors = text.anchors(kind).to(query.x)
     x = query.x
     parts = [(x[i : i + _ROWS] @ anchors.T).argmax(-1) for i in range(0, len(x), _ROWS)]
-    return _int32(torch.cat(parts))
+    return int32(torch.cat(parts))
 
 
-def _record(
+def record(
     run: Run,
-    tasks: Sequence[Task],
     chosen: Sequence[Chosen],
     predictions: Predictions,
-    fit: float,
-    evaluate_seconds: float,
+    *,
+    ids: str,
+    seconds: Mapping[str, float],
+    notes: Iterable[str] = (),
+    warned: Iterable[str] = (),
+    over: IntervalOf = "repetitions",
 ) -> Result:
-    features = run.features
-    notes = list(dict.fromkeys(note for task in tasks for note in task.notes))
+    """Write down what came of a run.
+
+    Args:
+        run: What was asked for.
+        chosen: The head of each repetition.
+        predictions: What they answered.
+        ids: `digest_ids` of what was asked.
+        seconds: fit and evaluate, wall clock.
+        notes: What a reader must know of the tasks.
+        warned: What solvers warned of.
+        over: What the repetitions are called.
+    """
+    features, method = run.features, run.method
+    told = list(notes)
     for one in chosen:
-        notes += [f"Left out of the search: {reason}." for reason in one.failed]
-    if run.method.transductive:
-        notes.append("Transductive: all queries were answered together; not ranked with others.")
+        told += [f"Left out of the search: {reason}." for reason in one.failed]
+    if method.transductive:
+        told.append("Transductive: all queries were answered together; not ranked with others.")
+    tell = getattr(method, "notes", None)
+    told += tell([one.watch for one in chosen]) if tell else []
+    of_episodes = over == "episodes"
+    points = [one.values for one in chosen]
+    if of_episodes and all(p == points[0] for p in points):
+        points = points[:1]
     zero_shot = predictions.zero_shot
-    name = run.method.name
-    ids = features.listing.ids
+    right = [] if zero_shot is None else (zero_shot == predictions.labels).mean(axis=1).tolist()
+    name = method.name
     return Result(
         method=name,
         variant=" ".join(
@@ -135,21 +166,24 @@ def _record(
         seeds=run.seeds,
         protocol=run.protocol,
         selection=run.selection,
-        config={**run.settings.as_numbers(), **asdict(run.settings.config), **run.extra},
-        chosen=tuple(one.values for one in chosen),
-        metrics=evaluate(predictions, len(features.classes)),
-        zero_shot_top1=(
-            None if zero_shot is None else float((zero_shot[0] == predictions.labels[0]).mean())
-        ),
-        seconds={"fit": fit, "evaluate": evaluate_seconds},
+        config={
+            **run.settings.as_numbers(),
+            **asdict(run.settings.config),
+            **run.extra,
+            **run.stated,
+        },
+        chosen=tuple(points),
+        metrics=evaluate(predictions, len(features.classes), over),
+        zero_shot_top1=None if not right else float(np.mean(right if of_episodes else right[0])),
+        seconds=seconds,
         run=new_run_id(name),
         key=features.key.digest(),
         versions=versions(),
         classes=len(features.classes),
         queries=int(predictions.labels.shape[1]),
-        ids=digest_ids(ids[int(r)] for r in tasks[0].query_rows),
+        ids=ids,
         created=now(),
-        notes=tuple(dict.fromkeys(notes)),
+        notes=tuple(dict.fromkeys([*told, *warned])),
         predictions=predictions,
     )
 
@@ -170,11 +204,13 @@ def _labels(rows: RoleRows) -> torch.Tensor:
     return rows.labels
 
 
-def _int32(values: torch.Tensor) -> Int32[np.ndarray, " n"]:
+def int32(values: torch.Tensor) -> Int32[np.ndarray, " n"]:
+    """Return whole numbers as the record keeps them."""
     whole: Int32[np.ndarray, " n"] = values.cpu().numpy().astype(np.int32)
     return whole
 
 
-def _synchronise() -> None:
+def synchronise() -> None:
+    """Wait for the device, so that a clock read next tells the truth."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()

@@ -1,6 +1,7 @@
 """The table of `heads compare` as data: who is better than zero-shot, and how sure that is.
 
-Runs are compared within a group: same data set, backbone, features, split and shots. Of runs that
+Runs are compared within a group: same data set, backbone, features, split and shots; for episodes
+the same list of them. Differences are to zero-shot, or to a run that is named. Of runs that
 repeat each other (same method, settings and selection) the newest counts. Runs whose
 hyper-parameters were chosen on the queries (`oracle`) stand last and are marked.
 """
@@ -12,10 +13,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from featcache.errors import FeatcacheError
+from featcache.errors import FeatcacheError, UnknownNameError, UsageError
 from heads.results import store
 from heads.results.record import Result
-from heads.results.statistics import Difference, difference_to_zero_shot
+from heads.results.statistics import (
+    Difference,
+    difference_to_zero_shot,
+    paired_difference,
+)
 
 ZERO_SHOT = "zero-shot"
 MARK = "oracle: chosen on the queries"
@@ -34,7 +39,7 @@ class Row:
     """What it is over: repetitions or queries."""
     macro_f1: float | None
     gain: Difference | None
-    """Top-1 over zero-shot on the same queries; None where that is not known."""
+    """Top-1 over the reference on the same queries; None where that is not known."""
     seconds: float
     """Fitting and evaluating together."""
     selection: str
@@ -56,12 +61,25 @@ class Group:
     queries: int
     rows: tuple[Row, ...]
     """Zero-shot, then the others by top-1, then oracle runs."""
+    against: str = ZERO_SHOT
+    """Name of the reference."""
+    ways: int | None = None
+    """Classes of an episode; None for other protocols."""
+    episodes: str = ""
+    """Of episodes: how many, and the first digits of their list's digest."""
 
     @property
     def title(self) -> str:
         """Name the group in one line."""
         shots = {None: "all shots", 1: "1 shot"}.get(self.shots, f"{self.shots} shots")
-        return f"{self.dataset}, {self.backbone}, {shots}, {self.split} ({self.queries} queries)"
+        if self.ways is not None:
+            shots, asked = (
+                f"{self.ways}-way {shots}",
+                f"{self.episodes}, {self.queries} queries each",
+            )
+        else:
+            asked = f"{self.queries} queries"
+        return f"{self.dataset}, {self.backbone}, {shots}, {self.split} ({asked})"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +98,7 @@ def compare(
     backbone: str | None = None,
     split: str | None = None,
     shots: Sequence[int | None] | None = None,
+    against: str = ZERO_SHOT,
 ) -> Comparison:
     """Read the runs under a root and group them.
 
@@ -89,6 +108,10 @@ def compare(
         backbone: Only this one; None takes all.
         split: Only this one; None takes all.
         shots: Only groups of these shots (None in it is "all"); zero-shot always joins in.
+        against: What the differences are to: a method, with its variant behind a space.
+
+    Raises:
+        UnknownNameError: If no run found is that reference.
     """
     shelf = store.load_all(root)
     problems = list(shelf.problems)
@@ -107,7 +130,9 @@ def compare(
         except FeatcacheError as error:
             problems.append(str(error))
             kept.append(result)
-    groups = group(kept)
+    if kept and against not in (labels := {ZERO_SHOT, *map(label, kept)}):
+        raise UnknownNameError("run to compare with", against, labels)
+    groups = group(kept, against=against)
     if shots is not None:  # zero-shot alone is no answer to a question about shots
         groups = [g for g in groups if g.shots in shots]
     return Comparison(groups=tuple(groups), problems=tuple(problems))
@@ -123,7 +148,12 @@ def newest(results: Iterable[Result]) -> list[Result]:
     return list(last.values())
 
 
-def group(results: Iterable[Result]) -> list[Group]:
+def label(result: Result) -> str:
+    """Name a run by its method and settings."""
+    return f"{result.method} {result.variant}".rstrip()
+
+
+def group(results: Iterable[Result], *, against: str = ZERO_SHOT) -> list[Group]:
     """Group results; zero-shot runs join every group of their data set, backbone and split."""
     places: dict[tuple[str, ...], list[Result]] = {}
     for result in newest(results):
@@ -133,8 +163,9 @@ def group(results: Iterable[Result]) -> list[Group]:
         free = [r for r in members if r.shots == 0]
         shots_here = {r.shots for r in members} - {0} or {0}
         for shots in sorted(shots_here, key=lambda s: float("inf") if s is None else s):
-            rows = [_row(r) for r in members if r.shots == shots and r.shots != 0]
-            rows += [_row(r) for r in free]
+            here = [r for r in members if r.shots == shots and r.shots != 0] + free
+            reference = next((r for r in here if label(r) == against), None)
+            rows = [_row(r, against, reference) for r in here]
             rows.sort(key=lambda r: (r.oracle, r.method != ZERO_SHOT, -r.top1, r.method, r.variant))
             groups.append(
                 Group(
@@ -145,6 +176,9 @@ def group(results: Iterable[Result]) -> list[Group]:
                     shots=shots,
                     queries=members[0].queries,
                     rows=tuple(rows),
+                    against=against,
+                    ways=here[0].ways,
+                    episodes=f"{here[0].repetitions} episodes {here[0].ids[:6]}",
                 )
             )
     return groups
@@ -160,6 +194,8 @@ def as_dicts(groups: Iterable[Group]) -> list[dict[str, Any]]:
             "key": g.key,
             "split": g.split,
             "shots": "all" if g.shots is None else g.shots,
+            "ways": g.ways,
+            "against": g.against,
         }
         for row in g.rows:
             values = asdict(row)
@@ -187,6 +223,11 @@ COLUMNS = ("method", "top-1 %", "macro F1 %", "over zero-shot", "seconds", "sele
 """Of the table that people read."""
 
 
+def columns(group: Group) -> tuple[str, ...]:
+    """Return COLUMNS with the reference's name in them."""
+    return tuple(f"over {group.against}" if c == f"over {ZERO_SHOT}" else c for c in COLUMNS)
+
+
 def cells(row: Row) -> tuple[str, ...]:
     """Write a row for people, as COLUMNS: percent, the interval beside each figure."""
     name = f"{row.method} [{row.variant}]" if row.variant else row.method
@@ -200,14 +241,14 @@ def to_markdown(groups: Iterable[Group]) -> str:
     """Write one table a group."""
     parts = []
     for g in groups:
-        lines = [_line(COLUMNS), _line(["---"] * len(COLUMNS))]
+        lines = [_line(columns(g)), _line(["---"] * len(COLUMNS))]
         lines += [_line(cells(row)) for row in g.rows]
         parts.append(f"### {g.title}\n\n" + "\n".join(lines) + "\n")
     return "\n".join(parts)
 
 
 def _gain(row: Row) -> str:
-    if row.gain is None or (row.method == ZERO_SHOT and not row.variant):
+    if row.gain is None:
         return "-"
     d = row.gain
     return f"{100 * d.mean:+.1f} [{100 * d.low:+.1f}, {100 * d.high:+.1f}] {d.word}"
@@ -221,7 +262,20 @@ def _place(result: Result) -> tuple[str, ...]:
     return result.dataset, result.backbone, result.key, result.split, result.ids
 
 
-def _row(result: Result) -> Row:
+def _gain_over(result: Result, against: str, reference: Result | None) -> Difference | None:
+    if label(result) == against:
+        return None
+    if against == ZERO_SHOT:
+        return difference_to_zero_shot(result)
+    if reference is None:
+        return None
+    try:
+        return paired_difference(result, reference)
+    except UsageError:  # other seeds, or no answers kept
+        return None
+
+
+def _row(result: Result, against: str, reference: Result | None) -> Row:
     top1, f1 = result.metrics["top1"], result.metrics.get("macro_f1")
     return Row(
         method=result.method,
@@ -230,7 +284,7 @@ def _row(result: Result) -> Row:
         ci95=top1.ci95,
         interval=top1.interval,
         macro_f1=None if f1 is None else f1.mean,
-        gain=difference_to_zero_shot(result),
+        gain=_gain_over(result, against, reference),
         seconds=sum(result.seconds.values()),
         selection=result.selection,
         oracle=result.oracle,

@@ -189,3 +189,36 @@ def test_a_terminal_without_the_characters_shows_others(home: Path) -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, env=plain)
     assert done.returncode == 0, done.stderr
     assert b"top-1" in done.stdout
+
+
+def test_episodes_from_draw_to_table(heads: Run, home: Path, tmp_path: Path) -> None:
+    runs = ["--runs", str(tmp_path)]
+    numbers = ["--ways", "2", "--shots", "1", "--queries", "1", "--episodes", "5"]
+    episodic = ["train", "tip-adapter", "--protocol", "episodic", *runs]
+    told = heads(*episodic, *numbers)
+    assert told.code == 0, told.err
+    sentence, folder = told.out.splitlines()
+    assert "5 episodes of 2 classes, 1 shot, test): top-1" in sentence
+    listed = Path(folder) / "episodes.json"
+    again = heads(*episodic, "--episode-list", str(listed), "--json", "--set", "alpha=2")
+    assert json.loads(again.out)["config"]["episodes"] == 5
+    answer = heads("compare", *runs, "--against", "tip-adapter")
+    assert answer.code == 0
+    assert "2-way 1 shot" in answer.out
+    assert "over tip-adapter" in answer.out
+    for wrong in (
+        [*episodic, "--seeds", "2"],
+        [*episodic, "--shots", "all"],
+        [*episodic, "--episode-list", str(listed), "--seed", "0"],
+        ["train", "cmm", "--ways", "3"],
+        ["train", "cmm", "--protocol", "episode"],
+        ["compare", *runs, "--against", "nobody"],
+    ):
+        assert heads(*wrong).code == 2
+
+
+def test_list_says_what_each_method_reads(heads: Run) -> None:
+    listed = {d["name"]: d for d in map(json.loads, heads("list", "--json").out.splitlines())}
+    assert listed["zero-shot"]["needs"] == ["query"]
+    assert listed["cmm"]["needs"] == ["query", "support", "support views:rrc50?"]
+    assert "support view_patches:cdfsl" in listed["cc-cdfsl"]["needs"]

@@ -1,0 +1,251 @@
+"""Lists of episodes: which images are support and query of each, drawn by seed or read from JSON.
+
+An episode has `ways` classes with `shots` support and `queries` query images each, all different,
+all from one split. Every method is asked the same list, so that runs can be paired episode by
+episode.
+
+Source: the sampler of BSCD-FSL (Guo et al., ECCV 2020, released code): classes at random, then
+shots + queries random images of each, the first of them the support. Differs from it: each episode
+has its own stream, named by (seed, episode), so that the first 100 of 400 are the 100.
+"""
+
+import hashlib
+import json
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int64
+
+from featcache.errors import ImportedFileError, NewerFormatError, TaskError, UsageError
+from featcache.types import FeatureSet, Listing
+from heads.results.record import digest_ids
+
+FILE = "episodes.json"
+"""Beside the record of a run."""
+FORMAT = 1
+FILE_BYTES = 256 * 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Episodes:
+    """A list of episodes over the rows of one listing."""
+
+    dataset: str
+    split: str
+    shots: int
+    queries: int
+    """Of a class."""
+    seed: int
+    """Of the draw, and of the batches of each episode."""
+    classes: Int64[np.ndarray, "e w"]
+    """Positions in the class list."""
+    rows: Int64[np.ndarray, "e w i"]
+    """Rows of the listing, class by class, the support first."""
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+    @property
+    def ways(self) -> int:
+        """Count the classes of an episode."""
+        return int(self.classes.shape[1])
+
+    def support(self, episode: int) -> Int64[np.ndarray, " m"]:
+        """Return the support rows of an episode, class by class."""
+        return self.rows[episode, :, : self.shots].reshape(-1)
+
+    def query(self, episode: int) -> Int64[np.ndarray, " n"]:
+        """Return the query rows of an episode, class by class."""
+        return self.rows[episode, :, self.shots :].reshape(-1)
+
+    def digest(self, listing: Listing) -> str:
+        """Return 16 hex digits of all images in order; equal digests allow a paired test."""
+        shape = f"{len(self)}x{self.ways}x{self.shots}+{self.queries}"
+        return digest_ids([shape, *(listing.ids[int(r)] for r in self.rows.flatten())])
+
+    def to_json(self, listing: Listing) -> str:
+        """Write the list with each image's name once and positions everywhere else."""
+        used, at = np.unique(self.rows, return_inverse=True)
+        at = at.reshape(self.rows.shape)
+        return json.dumps(
+            {
+                "format": FORMAT,
+                "dataset": self.dataset,
+                "split": self.split,
+                "ways": self.ways,
+                "shots": self.shots,
+                "queries": self.queries,
+                "seed": self.seed,
+                "classes": list(listing.classes),
+                "images": [listing.ids[int(r)] for r in used],
+                "episodes": [
+                    {
+                        "classes": classes.tolist(),
+                        "support": images[:, : self.shots].tolist(),
+                        "query": images[:, self.shots :].tolist(),
+                    }
+                    for classes, images in zip(self.classes, at, strict=True)
+                ],
+            },
+            ensure_ascii=False,
+        )
+
+
+def draw(
+    features: FeatureSet,
+    split: str,
+    *,
+    ways: int,
+    shots: int,
+    queries: int,
+    episodes: int,
+    seed: int,
+) -> Episodes:
+    """Draw a list of episodes from the readable, labelled rows of a split.
+
+    Raises:
+        UsageError: If a number is too small.
+        TaskError: If too few classes have enough images.
+    """
+    asked = {"ways": ways, "shots": shots, "queries": queries, "episodes": episodes}
+    for name, value in asked.items():
+        if value < (least := 2 if name == "ways" else 1):
+            raise UsageError(f"--{name} must be at least {least} in episodes, got {value}.")
+    rows = features.usable(split)
+    labels = features.labels[rows]
+    members = {c: rows[labels == c].tolist() for c in range(len(features.classes))}
+    eligible = [c for c, own in members.items() if len(own) >= shots + queries]
+    if len(eligible) < ways:
+        raise TaskError(
+            f"Episodes of {ways} classes need as many with {shots} + {queries} images in split "
+            f"'{split}', and {len(eligible)} of {len(members)} have them. "
+            f"Lower --ways, --shots or --queries."
+        )
+    classes, chosen = [], []
+    for episode in range(episodes):
+        rng = _stream(seed, episode)
+        classes.append(rng.sample(eligible, ways))
+        chosen.append([rng.sample(members[c], shots + queries) for c in classes[-1]])
+    return Episodes(
+        dataset=features.listing.dataset,
+        split=split,
+        shots=shots,
+        queries=queries,
+        seed=seed,
+        classes=np.array(classes, dtype=np.int64),
+        rows=np.array(chosen, dtype=np.int64),
+    )
+
+
+def left_out(features: FeatureSet, episodes: Episodes) -> list[str]:
+    """Name the classes that were too small to be drawn."""
+    rows = features.usable(episodes.split)
+    counts = np.bincount(
+        features.labels[rows][features.labels[rows] >= 0], minlength=len(features.classes)
+    )
+    needed = episodes.shots + episodes.queries
+    return [features.classes[c] for c in np.flatnonzero(counts < needed)]
+
+
+def read(path: Path, features: FeatureSet) -> Episodes:
+    """Read a list back and check it against the images and labels of today.
+
+    Args:
+        path: What `to_json` wrote.
+        features: The cache that it is meant for.
+
+    Raises:
+        ImportedFileError: If the file is no such list, or does not fit the data set.
+        NewerFormatError: If a later version wrote it.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(FILE_BYTES + 1)
+        if len(data) > FILE_BYTES:
+            raise ValueError(f"larger than {FILE_BYTES} bytes")
+        raw = json.loads(data)
+    except OSError as error:
+        raise ImportedFileError(f"{path} cannot be read ({error.strerror or error}).") from error
+    except (ValueError, RecursionError) as error:
+        raise _refuse(path, f"is not JSON ({error})") from error
+    if not isinstance(raw, dict):
+        raise _refuse(path, "is not a JSON object")
+    if isinstance(raw.get("format"), int) and raw["format"] > FORMAT:
+        raise NewerFormatError(
+            f"{path} has format {raw['format']}, this program reads up to {FORMAT}. "
+            f"Upgrade featcache to read it."
+        )
+    return _checked(path, raw, features)
+
+
+def _checked(path: Path, raw: Mapping[str, Any], features: FeatureSet) -> Episodes:
+    listing = features.listing
+    try:
+        images = _strings(raw["images"])
+        names = _strings(raw["classes"])
+        ways, shots, queries, seed = (int(raw[n]) for n in ("ways", "shots", "queries", "seed"))
+        classes = _whole([e["classes"] for e in raw["episodes"]], (-1, ways), len(names))
+        support = _whole([e["support"] for e in raw["episodes"]], (-1, ways, shots), len(images))
+        query = _whole([e["query"] for e in raw["episodes"]], (-1, ways, queries), len(images))
+        split, dataset = str(raw["split"]), str(raw["dataset"])
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise _refuse(path, f"is not a list of episodes ({error!r})") from error
+    if dataset != listing.dataset:
+        raise _refuse(path, f"is for data set '{dataset}', not '{listing.dataset}'")
+    if min(ways - 1, shots, queries, len(classes)) < 1:
+        raise _refuse(path, "has no episodes, or fewer than two classes, a shot or a query")
+    usable = {listing.ids[int(r)]: int(r) for r in features.usable(split)}
+    if unknown := [i for i in images if i not in usable]:
+        raise _refuse(
+            path, f"names {len(unknown)} images that split '{split}' lacks (first: {unknown[0]})"
+        )
+    if unknown := [n for n in names if n not in listing.classes]:
+        raise _refuse(path, f"names classes that the data set lacks (first: {unknown[0]})")
+    row_of = np.array([usable[i] for i in images], dtype=np.int64)
+    class_of = np.array([listing.classes.index(n) for n in names], dtype=np.int64)
+    found = Episodes(
+        dataset=dataset,
+        split=split,
+        shots=shots,
+        queries=queries,
+        seed=seed,
+        classes=class_of[classes],
+        rows=row_of[np.concatenate([support, query], axis=2)],
+    )
+    for e, rows in enumerate(found.rows):
+        if len(np.unique(rows)) < rows.size or len(np.unique(found.classes[e])) < ways:
+            raise _refuse(path, f"uses an image or a class twice in episode {e + 1}")
+        if (features.labels[rows] != found.classes[e][:, None]).any():
+            raise _refuse(path, f"disagrees with the labels of episode {e + 1}'s images")
+    return found
+
+
+def _strings(value: object) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
+        raise TypeError("expected a list of names")
+    return value
+
+
+def _whole(values: Sequence[Any], shape: tuple[int, ...], stop: int) -> Int64[np.ndarray, "..."]:
+    """Return whole numbers from 0 below `stop`, all of one shape."""
+    array = np.array(values)
+    if array.dtype.kind != "i" or array.ndim != len(shape) or array.shape[1:] != shape[1:]:
+        raise ValueError(f"expected whole numbers of shape {list(shape[1:])} in every episode")
+    if array.size and not 0 <= array.min() <= array.max() < stop:
+        raise ValueError(f"expected positions below {stop}")
+    return array.astype(np.int64)
+
+
+def _refuse(path: Path, what: str) -> ImportedFileError:
+    return ImportedFileError(
+        f"{path} {what}. Give the {FILE} of a run on this data set, or leave --episode-list away."
+    )
+
+
+def _stream(seed: int, episode: int) -> random.Random:
+    digest = hashlib.blake2b(f"episodes/{seed}/{episode}".encode(), digest_size=8).digest()
+    return random.Random(int.from_bytes(digest, "big"))

@@ -1,0 +1,300 @@
+"""Episodes: hundreds of small tasks from one split, each with a few classes of its own.
+
+A method learns from the support of an episode alone and answers its queries; the next episode
+starts afresh. An episode has no validation images, so the defaults stand unless `cv` (folds of the
+support) is asked for. Figures are means over episodes with Student's t; two runs on the same list
+are compared episode by episode.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from jaxtyping import Int64
+
+from featcache.errors import UnknownNameError, UsageError
+from featcache.recipes import Scope
+from featcache.types import FeatureSet, TextBank
+from heads.core import registry, scoring
+from heads.core.contract import RoleRows, TaskView
+from heads.core.folds import subset
+from heads.core.selection import Chosen, Progress, has_choice, select
+from heads.core.settings import configure
+from heads.core.tasks import Task, TaskBuilder, pick_device
+from heads.protocols import episodes as lists
+from heads.protocols.episodes import Episodes
+from heads.protocols.evaluation import (
+    Run,
+    Trained,
+    early_stops,
+    int32,
+    record,
+    synchronise,
+    zero_shot_answers,
+)
+from heads.results.record import EPISODIC, Predictions, Result
+
+Answers: TypeAlias = Int64[np.ndarray, " n"]
+MODES = ("none", "cv")
+WAYS, SHOTS, QUERIES, EPISODES = 5, 5, 15, 400
+BLOCK = 100
+"""Episodes that are read and trained at a time, so that memory does not grow with their number."""
+
+
+def run(method_name: str, **arguments: Any) -> Result:
+    """Train a method on every episode and return the record; arguments as `train`."""
+    return train(method_name, **arguments).result
+
+
+def train(
+    method_name: str,
+    *,
+    feature_set: FeatureSet,
+    ways: int | None = None,
+    shots: int | None = None,
+    queries: int | None = None,
+    episodes: int | None = None,
+    split: str | None = None,
+    seed: int | None = None,
+    episode_list: Path | None = None,
+    selection: str = "none",
+    settings: Mapping[str, Any] | None = None,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> Trained:
+    """Train and evaluate a method on many small tasks.
+
+    Args:
+        method_name: A method's name.
+        feature_set: The cache, opened.
+        ways: Classes of an episode, 5 where not given.
+        shots: Support images a class, 5 where not given.
+        queries: Query images a class, 15 where not given.
+        episodes: How many, 400 where not given.
+        split: Where support and queries come from, test where not given.
+        seed: Of the draw, 1 where not given.
+        episode_list: A stored list, which answers all of the above.
+        selection: How hyper-parameters are chosen, one of `MODES`.
+        settings: Fields of the method's Config and Hyper.
+        device: auto, cpu, cuda, cuda:1, ...
+        progress: Told of every finished run.
+
+    Returns:
+        The record, and how each episode was chosen; the heads themselves are let go.
+
+    Raises:
+        UnknownNameError: If the method, split, setting or selection is unknown.
+        UsageError: If a list comes with other numbers, or the method needs a pool.
+        TaskError: If the split allows no such episodes.
+        MissingComponentError: If the cache lacks what the method needs.
+        TrainingError: If an episode could not be trained.
+    """
+    method = registry.get(method_name)
+    if selection not in MODES:
+        raise UnknownNameError(
+            "selection of episodes", selection, MODES, "They have no validation images."
+        )
+    configured = configure(method, settings)
+    needs = method.needs(configured.config)
+    if any(need.role == "pool" for need in needs):
+        raise UsageError(
+            f"Method '{method_name}' learns from an unlabelled pool, and an episode has none; "
+            f"train it without --protocol episodic."
+        )
+    asked = {"ways": ways, "shots": shots, "queries": queries, "episodes": episodes, "seed": seed}
+    drawn = _episodes(feature_set, asked, split, episode_list)
+    learns = any(need.role == "support" for need in needs)
+    description = Run(
+        method=method,
+        settings=configured,
+        features=feature_set,
+        protocol=EPISODIC,
+        selection=selection if has_choice(method, configured) else "none",
+        split=drawn.split,
+        shots=drawn.shots if learns else 0,
+        seeds=(drawn.seed,),
+        extra={},
+        stated={"ways": drawn.ways, "queries": drawn.queries, "episodes": len(drawn)},
+    )
+    builder = TaskBuilder(
+        features=feature_set,
+        needs=needs,
+        device=pick_device(device),
+        query_rows=drawn.query(0),  # for its checks: queries are read episode by episode
+        scopes={"support": Scope(drawn.split), "query": Scope(drawn.split)},
+    )
+    reader = _Reader(feature_set, builder, drawn)
+    done = _Done()
+    with early_stops() as warned:
+        for start in range(0, len(drawn), BLOCK):
+            numbers = range(start, min(start + BLOCK, len(drawn)))
+            told = None if progress is None else _Shifted(progress, numbers, len(drawn))
+            done.block(reader, description, numbers, told)
+    result = record(
+        description,
+        done.chosen,
+        done.predictions(drawn),
+        ids=drawn.digest(feature_set.listing),
+        seconds=done.seconds,
+        notes=[*builder.notes, *reader.notes, *_notes(feature_set, drawn, description)],
+        warned=warned,
+        over="episodes",
+    )
+    beside = {lists.FILE: drawn.to_json(feature_set.listing) + "\n"}
+    return Trained(result=replace(result, beside=beside), chosen=tuple(done.chosen))
+
+
+def _episodes(
+    features: FeatureSet, asked: Mapping[str, int | None], split: str | None, path: Path | None
+) -> Episodes:
+    """Draw a list, or read the one that was given."""
+    if path is None:
+        usual = {"ways": WAYS, "shots": SHOTS, "queries": QUERIES, "episodes": EPISODES, "seed": 1}
+        numbers = {n: usual[n] if v is None else v for n, v in asked.items()}
+        return lists.draw(features, split or "test", **numbers)
+    if given := [n for n, v in {**asked, "split": split}.items() if v is not None]:
+        raise UsageError(
+            f"{path} says what the episodes are, so --{given[0]} has nothing to say; "
+            f"leave one of the two away."
+        )
+    return lists.read(path, features)
+
+
+@dataclass
+class _Shifted:
+    """Progress of one block as progress of the whole."""
+
+    progress: Progress
+    block: range
+    episodes: int
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        share = done * len(self.block) // max(total, 1)
+        self.progress(what, self.block.start + share, self.episodes)
+
+
+class _Done:
+    """What came of the episodes so far."""
+
+    def __init__(self) -> None:
+        self.chosen: list[Chosen] = []
+        self.seconds = {"fit": 0.0, "evaluate": 0.0}
+        self._predicted: list[Answers] = []
+        self._zero_shot: list[Answers] = []
+
+    def block(self, reader: "_Reader", run: Run, numbers: range, progress: Progress | None) -> None:
+        """Train some episodes and answer their queries."""
+        started = time.perf_counter()
+        tasks = reader.tasks(numbers)
+        chosen = select(run.method, run.settings, tasks, run.selection, progress=progress)
+        synchronise()
+        fitted = time.perf_counter()
+        for e, one in zip(numbers, chosen, strict=True):
+            query, classes = reader.query(e), reader.episodes.classes[e]
+            self._predicted.append(classes[int32(scoring.predict(one.head, query))])
+            answered = zero_shot_answers(reader.text(e), query)
+            if answered is not None:
+                self._zero_shot.append(classes[answered])
+            # what was learned would fill the memory before the last episode is done
+            self.chosen.append(replace(one, head=replace(one.head, params={}, fixed={})))
+        self.seconds["fit"] += fitted - started
+        self.seconds["evaluate"] += time.perf_counter() - fitted
+
+    def predictions(self, episodes: Episodes) -> Predictions:
+        """Return the answers in positions of the whole class list."""
+        return Predictions(
+            predicted=np.stack(self._predicted).astype(np.int32),
+            labels=episodes.classes.repeat(episodes.queries, axis=1).astype(np.int32),
+            zero_shot=np.stack(self._zero_shot).astype(np.int32) if self._zero_shot else None,
+        )
+
+
+class _Reader:
+    """Builds the tasks of a list."""
+
+    def __init__(self, features: FeatureSet, builder: TaskBuilder, episodes: Episodes) -> None:
+        self.features, self.builder, self.episodes = features, builder, episodes
+        self.notes: list[str] = []
+
+    def tasks(self, numbers: range) -> list[Task]:
+        """Read the support of some episodes, each image once."""
+        episodes = self.episodes
+        rows = np.unique(np.concatenate([episodes.support(e) for e in numbers]))
+        read = self.builder.read("support", rows)
+        self.notes += self.builder.unmet("support", read)
+        at = {e: np.searchsorted(rows, episodes.support(e)) for e in numbers}
+        return [self._task(e, subset(read, torch.from_numpy(at[e]))) for e in numbers]
+
+    def _task(self, e: int, support: RoleRows) -> Task:
+        episodes, features = self.episodes, self.features
+        view = TaskView(
+            support=replace(support, labels=self._labels(episodes.shots)),
+            pool=None,
+            text=self.text(e),
+            classes=tuple(features.classes[c] for c in episodes.classes[e]),
+            seed=episodes.seed * 1_000_003 + e,
+        )
+        none = np.zeros(0, dtype=np.int64)
+        empty = RoleRows(x=support.x[:0], norms=support.norms[:0], labels=None)
+        return Task(
+            view=view,
+            val=None,
+            query=empty,  # read when it is scored
+            support_rows=episodes.support(e),
+            val_rows=none,
+            query_rows=episodes.query(e),
+        )
+
+    def query(self, e: int) -> RoleRows:
+        """Read the queries of an episode."""
+        rows = self.builder.read("query", self.episodes.query(e))
+        return replace(rows, labels=self._labels(self.episodes.queries))
+
+    def text(self, e: int) -> TextBank | None:
+        """Return the texts of an episode's classes, in its order."""
+        text = self.features.text
+        return None if text is None else text_of(text, self.episodes.classes[e])
+
+    def _labels(self, each: int) -> torch.Tensor:
+        device = self.builder.device
+        return torch.arange(self.episodes.ways, device=device).repeat_interleave(each)
+
+
+def text_of(text: TextBank, classes: np.ndarray) -> TextBank:
+    """Return the texts of some classes, which become 0, 1, ... in the order given."""
+    index = torch.from_numpy(classes)
+    rows, owner, strings = text.description_rows, text.owner, text.descriptions
+    if rows is not None and owner is not None:
+        match = owner[:, None] == index  # [m w]
+        kept = match.any(dim=1).nonzero()[:, 0]
+        rows, owner = rows[kept], match[kept].int().argmax(dim=1)
+        strings = tuple(strings[i] for i in kept.tolist())
+    return replace(
+        text,
+        classes=tuple(text.classes[c] for c in classes),
+        names=None if text.names is None else text.names[index],
+        template_rows=None if text.template_rows is None else text.template_rows[index],
+        descriptions=strings,
+        description_rows=rows,
+        owner=owner,
+    )
+
+
+def _notes(features: FeatureSet, episodes: Episodes, run: Run) -> list[str]:
+    notes = []
+    if run.selection == "none" and has_choice(run.method, run.settings):
+        notes.append(
+            "Episodes have no validation images: hyper-parameters stand at their defaults "
+            "or as they were set."
+        )
+    if small := lists.left_out(features, episodes):
+        listed = ", ".join(small[:8]) + (f" and {len(small) - 8} more" if len(small) > 8 else "")
+        notes.append(
+            f"Classes with fewer than {episodes.shots} + {episodes.queries} images in split "
+            f"'{episodes.split}' are in no episode: {listed}."
+        )
+    return notes
