@@ -20,13 +20,12 @@ import numpy as np
 from featcache.keys import FeatureKey, Listing
 from featcache.store.cache import Cache
 from featcache.store.columns import to_npy
-from featcache.store.identity import MANIFEST, Identity, write_identity
+from featcache.store.identity import LISTING, MANIFEST, Identity, write_identity
 from featcache.store.library import caches, find_summaries
 from featcache.store.lines import PassLine, ShardLine
 from featcache.store.listing import current_set, write_listing
 from featcache.store.listing_files import write_set
 from featcache.store.manifest import write_manifest
-from featcache.store.salvage import LISTING
 from featcache.store.shard import ShardFacts, checksums
 
 KINDS: dict[str, tuple[tuple[int, ...], str]] = {
@@ -142,6 +141,7 @@ def _shards(
                 rows=((first, last),),
                 bad=((7, "UnidentifiedImageError"),) if number % 100 == 0 else (),
                 facts=known[last - first][1],
+                images_crc32=0,
                 provenance=provenance,
             )
         )

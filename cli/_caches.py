@@ -8,8 +8,6 @@ from cli import _ui as ui
 from cli._ui import CacheDir, Json, OfKey, Quiet
 
 if TYPE_CHECKING:
-    from jaxtyping import Int64
-
     from featcache.pipeline.mend import Mended
     from featcache.store.verify import VerifyReport
 
@@ -157,21 +155,34 @@ def repair(
 
     Example: featcache repair --dataset trashnet
     """
+    from featcache.errors import FeatcacheError
+    from featcache.pipeline.mend import mend
     from featcache.store.library import cache_root, find_summaries
     from featcache.store.verify import repair as take_out
 
     whole = True
     for found in find_summaries(cache_root(cache), dataset, backbone, key):
+        report, mended, problem = None, None, ""
         with ui.live(quiet) as line:
-            report = take_out(found.path, report=line.counter())
-            mended, problem = _encode_again(report, weights, device, line)
-        whole &= report.is_sound and not problem and not (mended and mended.missing)
+            try:
+                report = take_out(found.path, report=line.counter())
+                mended = mend(
+                    found.path,
+                    weights=weights,
+                    device=device,
+                    progress=ui.shown_on(line),
+                    say=line.say,
+                )
+            except FeatcacheError as error:  # one that is lost is no reason to leave the others
+                problem = str(error)
+        whole &= report is not None and report.is_sound and not problem
+        whole &= mended is not None and not mended.missing
         if json_:
+            said = {"path": str(found.path)} if report is None else report.to_json()
             more = {} if mended is None else mended.to_json()
-            ui.emit_json({**report.to_json(), "mended": more, "problem": problem})
-        else:
-            if not report.dropped:
-                _emit_report(report, json_=False)
+            ui.emit_json({**said, "mended": more, "problem": problem})
+            continue
+        if report is not None:
             _emit_mended(report, mended)
         if problem:
             ui.say(problem)
@@ -212,43 +223,17 @@ def rm(
         ui.emit(f"Removed {what}")
 
 
-def _encode_again(
-    report: "VerifyReport", weights: str | None, device: str, line: ui.Live
-) -> tuple["Mended | None", str]:
-    """Encode what was taken out; return what came of it, or why it could not be done."""
-    from featcache.errors import FeatcacheError
-
-    if not report.dropped or not report.is_sound:
-        return None, ""
-    import numpy as np
-
-    from featcache.pipeline.mend import mend
-
-    lost: dict[str, list[Int64[np.ndarray, " r"]]] = {}
-    for shard in report.dropped:
-        if shard.rows:
-            rows = np.concatenate([np.arange(a, b, dtype=np.int64) for a, b in shard.rows])
-            lost.setdefault(shard.component, []).append(rows)
-    try:
-        mended = mend(
-            report.path,
-            lost,
-            weights=weights,
-            device=device,
-            progress=lambda p: line.update(ui.progress_text(p)),
-            say=line.say,
-        )
-    except FeatcacheError as error:
-        return None, f"{len(report.dropped)} damaged shards were taken out, no more: {error}"
-    return mended, ""
-
-
 def _emit_mended(report: "VerifyReport", mended: "Mended | None") -> None:
-    if not report.dropped:
+    done = mended is not None and bool(mended.encoded or mended.text or mended.missing)
+    if not report.dropped and not done:
+        _emit_report(report, json_=False)
         return
-    ui.emit(f"{'mended' if mended else 'DAMAGED'}: {report.path}")
+    left = mended is None or mended.missing or not report.is_sound
+    ui.emit(f"{'DAMAGED' if left else 'mended'}: {report.path}")
     for problem in report.problems:
         ui.emit(f"  {problem.what}")
+    for note in report.notes:
+        ui.say(note)
     for shard in report.dropped:
         ui.emit(f"  taken out: {shard.component}/{shard.file}")
     if mended is None:

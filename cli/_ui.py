@@ -159,6 +159,11 @@ def emit_table(
     Console().print(table)
 
 
+def shown_on(line: "Live") -> Callable[["Progress"], None]:
+    """Return what shows the progress of a pass on a line."""
+    return lambda p: line.update(progress_text(p))
+
+
 def progress_text(p: "Progress") -> str:
     """Say how a pass stands, on one line."""
     line = f"{p.stage} {p.done}/{p.total}"

@@ -140,7 +140,7 @@ def extract(
     with ui.live(quiet) as line:
         summary = run_extract(
             request,
-            progress=lambda p: line.update(ui.progress_text(p)),
+            progress=ui.shown_on(line),
             say=line.say,
             confirm=(lambda plan: _confirm(plan, line)) if ui.can_ask() else None,
         )

@@ -10,6 +10,8 @@
     +-- CacheError                    a cache that cannot be read or written
     |   +-- CacheNotFoundError        no cache answers to that name
     |   +-- CorruptCacheError         bytes on disk are not what was written
+    |   |   +-- LinkInCacheError      a symbolic link where a file of a cache belongs
+    |   +-- UnreadableCacheError      bytes that the system does not hand out; may be sound
     |   +-- NewerFormatError          written by a later version
     |   +-- MissingComponentError     features a method needs and the cache lacks
     +-- ImportedFileError             a stranger's file that is refused
@@ -96,6 +98,14 @@ class CacheNotFoundError(CacheError):
 
 class CorruptCacheError(CacheError):
     """Bytes on disk differ from what the manifest recorded."""
+
+
+class LinkInCacheError(CorruptCacheError):
+    """A symbolic link where a file or folder of a cache belongs; it is not followed."""
+
+
+class UnreadableCacheError(CacheError):
+    """A file of a cache that could not be read; nothing says that it is damaged."""
 
 
 class NewerFormatError(CacheError):

@@ -1,6 +1,6 @@
 """From what a user wishes for to components: which pictures they are made of, how wide a row is."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,6 +10,9 @@ from featcache.errors import UnknownNameError, UsageError
 from featcache.keys import ComponentKey, parse_component
 from featcache.recipes import Scope, Wish, parse_wish, split_wishes
 from featcache.store.quantise import SCALE as SCALE_BYTES
+
+LARGEST_SEED = 10**18
+"""A component's name holds at most so many digits."""
 
 BOX = 4
 """left, top, right, bottom."""
@@ -42,6 +45,13 @@ class Ask:
     def name(self) -> str:
         """Folder of the component."""
         return self.component.folder
+
+    @property
+    def encoded_shape(self) -> tuple[int, ...]:
+        """Return the shape of one row as the encoder gives it, before it is packed."""
+        if self.component.dtype != "int8":
+            return self.row_shape
+        return (*self.row_shape[:-1], self.row_shape[-1] - SCALE_BYTES)
 
     @property
     def row_bytes(self) -> int:
@@ -87,8 +97,8 @@ def asks_for(
     Raises:
         UsageError: If a wish cannot be read, or the backbone has no patch tokens of that variant.
     """
-    if seed < 0:
-        raise UsageError(f"seed must be 0 or more, got {seed}.")
+    if not 0 <= seed < LARGEST_SEED:
+        raise UsageError(f"seed must be 0 to {LARGEST_SEED - 1}, got {seed}.")
     notes: list[str] = []
     if patches is None:
         wishes = [Wish(kind="patches", variant=v) for v in backbone.variants[:1]]
@@ -120,16 +130,35 @@ def boxes_of(crops: ComponentKey) -> ComponentKey:
     return ComponentKey(kind="boxes", recipe=crops.recipe, count=crops.count, seed=crops.seed)
 
 
-def larger_than(component: ComponentKey, held: Iterable[str]) -> list[ComponentKey]:
-    """Return the components among those held that begin with the same views or crops."""
-    found = [parse_component(folder) for folder in held]
-    return [
-        key
-        for key in found
-        if component.count
-        and key.count > component.count
-        and replace(key, count=component.count) == component
-    ]
+def settle(
+    asks: Sequence[Ask], backbone: Backbone, held: Collection[str]
+) -> tuple[tuple[Ask, ...], tuple[str, ...]]:
+    """Let more views stand for fewer, since ten views are the first ten of twenty.
+
+    A component of another that is asked for as well, or of one that the cache holds while it has
+    none of the smaller, becomes that one; its rows are joined.
+
+    Returns:
+        The asks, and a sentence for every one that became another.
+    """
+    settled: dict[ComponentKey, Ask] = {}
+    notes = []
+    known = {parse_component(name) for name in held} | {ask.component for ask in asks}
+    for ask in asks:
+        key = ask.component
+        larger = [other for other in known if _begins_with(other, key)]
+        if larger and key.folder not in held:
+            key = min(larger, key=lambda other: other.count)
+            notes.append(f"{key.folder} stands for {ask.name} too: its first are the same.")
+        for scope in ask.scopes:
+            _add(settled, key, scope, backbone)
+    return tuple(settled.values()), tuple(notes)
+
+
+def _begins_with(larger: ComponentKey, component: ComponentKey) -> bool:
+    if not 0 < component.count < larger.count:
+        return False
+    return replace(larger, count=component.count) == component
 
 
 def _add(

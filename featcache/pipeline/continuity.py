@@ -8,7 +8,7 @@ from jaxtyping import Int64, Shaped
 
 from featcache.backbones.base import Backbone
 from featcache.errors import UsageError
-from featcache.keys import ComponentKey
+from featcache.keys import ComponentKey, parse_component
 from featcache.pipeline.encode import Encoder, micro_batch_for
 from featcache.pipeline.passes import Source
 from featcache.pipeline.recheck import encode_again
@@ -96,26 +96,50 @@ def admit_environment(
     sources: Mapping[int, Source],
     *,
     max_pixels: int,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Recorder:
     """Make sure that this environment gives the numbers that are stored; return the way to add.
+
+    Args:
+        cache: What is added to.
+        settings: Of its first pass; None before its first shard.
+        encoder: What adds.
+        sources: Row -> its image.
+        max_pixels: Largest picture to decode.
+        say: Told if there was nothing to compare.
 
     Raises:
         CacheError: If eight stored rows, encoded again, are others.
     """
     backbone = encoder.backbone
     here = environment(backbone.device)
-    if settings is not None and here not in settings.environments and "global" in cache.shards:
-        reader = cache.rows("global")
-        good = np.flatnonzero(reader.present() & ~reader.bad()).tolist()
-        rows = sample_rows([row for row in good if row in sources])
-        rows, now = encode_again(rows, sources, encoder, max_pixels=max_pixels)
-        if rows:
-            stored = reader.take(np.array(rows, dtype=np.int64)).numpy()
-            check_same_numbers(stored, now, settings.compute)
+    if settings is not None and here not in settings.environments:
+        for name in _comparable(cache):
+            reader = cache.rows(name)
+            good = np.flatnonzero(reader.present() & ~reader.bad()).tolist()
+            rows = sample_rows([row for row in good if row in sources])
+            variant = parse_component(name).variant
+            rows, now = encode_again(rows, sources, encoder, variant, max_pixels=max_pixels)
+            if rows:
+                stored = reader.take(np.array(rows, dtype=np.int64)).numpy()
+                check_same_numbers(stored, now, settings.compute)
+                break
+        else:
+            say(
+                f"Versions or device are not those that wrote {cache.path}, and none of its rows "
+                f"could be encoded again to compare: what is added may differ in its last digits."
+            )
     made = PassSettings(
         micro_batch=encoder.micro_batch, compute=_compute(backbone), environments=()
     )
     return Recorder(cache, {**here, **made.micro_batch_and_compute})
+
+
+def _comparable(cache: Cache) -> list[str]:
+    """Name the components of whole images in float16, the global features first."""
+    keys = [parse_component(name) for name in cache.shards]
+    whole = [k for k in keys if k.kind in ("global", "patches") and k.dtype == "float16"]
+    return [k.folder for k in sorted(whole, key=lambda k: (k.kind, k.variant))]
 
 
 def _compute(backbone: Backbone) -> str:

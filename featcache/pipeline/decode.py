@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from featcache.errors import SourceError, UsageError
+from featcache.paths import open_regular
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 """The only parsers that a file of the user's is given to."""
@@ -75,7 +76,8 @@ def read_image(path: Path, sha256: str, *, max_pixels: int = MAX_PIXELS) -> Imag
         UnreadableImageError: If the file is gone, has changed, or is no picture.
     """
     try:
-        data = path.read_bytes()
+        with open_regular(path) as file:
+            data = file.read()
     except OSError as error:
         raise UnreadableImageError(f"cannot be read: {error.strerror or error}") from error
     if hashlib.sha256(data).hexdigest() != sha256:

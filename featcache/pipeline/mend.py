@@ -15,22 +15,19 @@ from jaxtyping import Int64
 from featcache.backbones.base import Backbone
 from featcache.backbones.registry import load_backbone
 from featcache.errors import CacheError, SourceError
-from featcache.keys import Listing, parse_component
-from featcache.pipeline.asks import ask_again
-from featcache.pipeline.continuity import FLAGS, admit_environment, as_before, micro_batch_of
+from featcache.keys import Listing
+from featcache.pipeline.continuity import FLAGS, as_before, micro_batch_of
 from featcache.pipeline.decode import pixel_limit
 from featcache.pipeline.encode import Encoder
-from featcache.pipeline.passes import Options, Pass, Progress, Source
-from featcache.pipeline.plan import Plan, Todo, cpu_cores
+from featcache.pipeline.fill import Filler
+from featcache.pipeline.passes import Progress, Source
+from featcache.pipeline.plan import cpu_cores, plans_for
 from featcache.pipeline.settings import PassSettings
 from featcache.pipeline.texts import put_texts
-from featcache.pipeline.views import Preprocess
 from featcache.sources.base import Dataset, Sample
 from featcache.sources.hashing import hash_files
 from featcache.store.cache import Cache
-
-Lost = Mapping[str, Sequence[Int64[np.ndarray, " _"]]]
-"""Component -> the rows of each of its shards that was taken out."""
+from featcache.store.verify import finish_whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,18 +48,16 @@ class Mended:
 
 def mend(
     path: Path,
-    lost: Lost,
     *,
     weights: str | None = None,
     device: str = "auto",
     progress: Callable[[Progress], None] | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Mended:
-    """Encode the rows of lost shards again, and the texts if they were lost.
+    """Encode the rows of shards that were taken out, and the texts if they were.
 
     Args:
         path: The cache, repaired.
-        lost: What was taken out.
         weights: As `extract` was given them; needed where they were a file.
         device: auto, cpu, cuda, ...
         progress: Called several times a second.
@@ -73,36 +68,42 @@ def mend(
         CacheError: If the backbone at hand is not the one that wrote the cache.
     """
     cache = Cache.open(path)
-    listing = cache.listing()
-    if listing is None or cache.key.image_size == 0:
-        raise CacheError(
-            f"{path} holds imported features, which nobody can encode again; import them anew."
-        )
     with cache.lock():
+        listing, lost = cache.listing(), cache.lost()
+        if listing is None or not (lost or cache.text_line is None):
+            return Mended()
+        if cache.key.image_size == 0:
+            raise CacheError(
+                f"{path} holds imported features, which nobody can encode again; remove it with "
+                f"`featcache rm` and import them anew."
+            )
         settings = PassSettings.of(cache)
         backbone = _backbone(cache, settings, weights, device)
-        sources = _sources(listing, lost, progress)
-        encoder = Encoder(backbone, micro_batch_of(backbone, settings, None))
-        counts: dict[str, int] = {}
-        missing: set[int] = set()
-        recorder = None
-        for plan in _plans(cache, lost, backbone):
-            missing |= set(plan.rows.tolist()) - sources.keys()
-            plan = _only(plan, sources)
-            if not len(plan.rows):
-                continue
-            limit = pixel_limit()
-            recorder = recorder or admit_environment(
-                cache, settings, encoder, sources, max_pixels=limit
+        missing = 0
+        encoded: Mapping[str, int] = {}
+        if lost:
+            sources = _sources(listing, lost, progress, say)
+            there = {
+                name: [_there(rows, sources) for rows in parts] for name, parts in lost.items()
+            }
+            gone = {int(r) for parts in lost.values() for rows in parts for r in rows}
+            missing = len(gone - sources.keys())
+            filler = Filler(
+                cache=cache,
+                encoder=Encoder(backbone, micro_batch_of(backbone, settings, None)),
+                sources=sources,
+                settings=settings,
+                max_pixels=pixel_limit(),
+                allow_bad=True,
+                progress=progress,
+                say=say,
             )
-            options = Options(
-                threads=cpu_cores(), max_pixels=limit, allow_bad=True, progress=progress
-            )
-            Pass(plan, sources, encoder, Preprocess.of(backbone), options).run(recorder)
-            for todo in plan.todos:
-                counts[todo.ask.name] = counts.get(todo.ask.name, 0) + len(todo.rows)
+            for plan in plans_for(there, backbone):
+                filler.encode(plan)
+            encoded = filler.encoded
         text = put_texts(cache, _words(listing), backbone, say=say)
-    return Mended(encoded=counts, missing=len(missing), text=text)
+        finish_whole(cache)
+    return Mended(encoded=encoded, missing=missing, text=text)
 
 
 def _backbone(
@@ -123,7 +124,10 @@ def _backbone(
 
 
 def _sources(
-    listing: Listing, lost: Lost, progress: Callable[[Progress], None] | None
+    listing: Listing,
+    lost: Mapping[str, Sequence[Int64[np.ndarray, " _"]]],
+    progress: Callable[[Progress], None] | None,
+    say: Callable[[str], None],
 ) -> dict[int, Source]:
     """Find the images whose bytes are still those that were listed."""
     root = Path(listing.root)
@@ -132,45 +136,28 @@ def _sources(
             f"The images were in {root}, which is gone. Put them back, or run `featcache extract "
             f"--dataset folder:... --name {listing.dataset} --moved` on their new place."
         )
+    say(f"Reading images in {root}.")
 
     def report(what: str, done: int, total: int) -> None:
         if progress is not None:
             progress(Progress(stage=what, done=done, total=total))
 
-    rows = np.unique(np.concatenate([r for shards in lost.values() for r in shards] or [_NONE]))
-    # Eight rows of the whole cache, for the check of this environment, beside those that are lost.
-    rows = np.union1d(rows, np.linspace(0, max(len(listing) - 1, 0), 64).astype(np.int64))
-    ids = {r: listing.ids[r] for r in rows.tolist()}
-    rows = np.array([r for r, name in ids.items() if _is_inside(name)], dtype=np.int64)
-    samples = [Sample(ids[r], root / ids[r], -1, "") for r in rows.tolist()]
+    rows = np.unique(np.concatenate([r for shards in lost.values() for r in shards]))
+    # Some rows of the whole cache, for the check of this environment, beside those that are lost.
+    rows = np.union1d(rows, np.linspace(0, len(listing) - 1, 64).astype(np.int64))
+    ids = {r: name for r in rows.tolist() if _is_inside(name := listing.ids[r])}
+    samples = [Sample(name, root / name, -1, "") for name in ids.values()]
     hashes, _ = hash_files(samples, root, None, report, cpu_cores())
     return {
         row: Source(sample.id, sample.path, sha256)
-        for row, sample, sha256 in zip(rows.tolist(), samples, hashes, strict=True)
+        for row, sample, sha256 in zip(ids, samples, hashes, strict=True)
         if sha256 and sha256 == listing.hashes[row]
     }
 
 
-def _plans(cache: Cache, lost: Lost, backbone: Backbone) -> list[Plan]:
-    """Make one plan for each set of rows that stood in a shard, so shards come out as before."""
-    groups: dict[tuple[int, ...], list[str]] = {}
-    for component, shards in lost.items():
-        for rows in shards:
-            groups.setdefault(tuple(rows.tolist()), []).append(component)
-    plans = []
-    for key, components in groups.items():
-        rows = np.array(key, dtype=np.int64)
-        asks = [ask_again(parse_component(name), backbone) for name in components]
-        todos = tuple(Todo(ask=ask, rows=rows) for ask in asks)
-        plans.append(Plan(todos=todos, held={}, blocks=(rows,), seconds=0.0))
-    return plans
-
-
-def _only(plan: Plan, sources: Mapping[int, Source]) -> Plan:
+def _there(rows: Int64[np.ndarray, " r"], sources: Mapping[int, Source]) -> Int64[np.ndarray, " _"]:
     """Leave out the rows whose image is gone."""
-    rows = np.array([row for row in plan.rows.tolist() if row in sources], dtype=np.int64)
-    todos = tuple(Todo(ask=todo.ask, rows=rows) for todo in plan.todos)
-    return Plan(todos=todos, held={}, blocks=(rows,) if len(rows) else (), seconds=0.0)
+    return np.array([row for row in rows.tolist() if row in sources], dtype=np.int64)
 
 
 def _words(listing: Listing) -> Dataset:
@@ -191,6 +178,3 @@ def _is_inside(image_id: str) -> bool:
     """Tell whether an id, which a stranger may have written, names a file below its root."""
     parts = Path(image_id)
     return bool(image_id) and not parts.is_absolute() and ".." not in parts.parts
-
-
-_NONE = np.empty(0, dtype=np.int64)

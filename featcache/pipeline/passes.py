@@ -22,7 +22,6 @@ from featcache.pipeline.plan import Plan, Todo, encoded_rows
 from featcache.pipeline.randomness import view_stream
 from featcache.pipeline.views import Box, Preprocess, central_view, draw_view
 from featcache.pipeline.write import Sink, Writer
-from featcache.store.quantise import SCALE as SCALE_BYTES
 
 EVERY = 0.2
 """Seconds between two reports of progress."""
@@ -94,7 +93,8 @@ class _Job:
 class _Decoded:
     pixels: Mapping[Pictures, Sequence[UInt8[np.ndarray, "s s 3"]]] = field(default_factory=dict)
     boxes: Mapping[Pictures, Sequence[Box]] = field(default_factory=dict)
-    reason: str = ""
+    reasons: Mapping[Pictures, str] = field(default_factory=dict)
+    """Why there are no pictures of a kind; a stripe may have crops and no central view."""
 
 
 class Pass:
@@ -116,6 +116,7 @@ class Pass:
         self._encoded = encoded_rows(plan.todos)
         self._spent = {"decode": 0.0, "encode": 0.0, "write": 0.0}
         self._begin = self._reported = 0.0
+        self._bad: dict[Pictures, dict[int, str]] = {}
         self.outcome = Outcome()
 
     def run(self, sink: Sink) -> Outcome:
@@ -156,29 +157,31 @@ class Pass:
 
     def _decode(self, job: _Job) -> _Decoded:
         """Turn one file into all pictures that the encoder wants of it; on a thread."""
-        pixels, boxes = {}, {}
-        source = job.source
+        pixels, boxes, reasons = {}, {}, {}
+        source, preprocess = job.source, self._preprocess
         try:
             image = read_image(source.path, source.sha256, max_pixels=self._options.max_pixels)
-            for wanted in job.wanted:
+        except UnreadableImageError as error:
+            return _Decoded(reasons=dict.fromkeys(job.wanted, str(error)))
+        for wanted in job.wanted:
+            try:
                 if wanted == CENTRAL:
-                    pixels[wanted] = [central_view(image, self._preprocess)]
+                    pixels[wanted] = [central_view(image, preprocess)]
                     continue
-                drawn = [
-                    draw_view(
-                        image,
-                        self._preprocess,
-                        wanted.recipe,
-                        view,
-                        view_stream(wanted.seed, wanted.recipe, source.sha256, view),
-                    )
+                streams = [
+                    view_stream(wanted.seed, wanted.recipe, source.sha256, view)
                     for view in range(wanted.count)
                 ]
-                pixels[wanted] = [d.pixels for d in drawn]
-                boxes[wanted] = [d.box for d in drawn]
-        except UnreadableImageError as error:
-            return _Decoded(reason=str(error))
-        return _Decoded(pixels, boxes)
+                drawn = [
+                    draw_view(image, preprocess, wanted.recipe, view, stream)
+                    for view, stream in enumerate(streams)
+                ]
+            except UnreadableImageError as error:
+                reasons[wanted] = str(error)
+                continue
+            pixels[wanted] = [d.pixels for d in drawn]
+            boxes[wanted] = [d.box for d in drawn]
+        return _Decoded(pixels, boxes, reasons)
 
     def _block(
         self, rows: Int64[np.ndarray, " r"], decoded: Iterator[_Decoded], writer: Writer
@@ -198,8 +201,8 @@ class Pass:
             with self._clock("decode"):
                 image = next(decoded)
             self.outcome.images += 1
-            if image.reason:
-                self._refuse_or_note(row, image.reason)
+            if image.reasons:
+                self._refuse_or_note(row, image.reasons)
             with self._clock("encode"):
                 for pictures, pixels in image.pixels.items():
                     if pictures in lanes:
@@ -214,7 +217,7 @@ class Pass:
             if ask.encodes and len(mine):
                 lane = lanes[ask.pictures]
                 values = finished[ask.pictures][ask.output]
-                values = values.reshape(len(lane.rows), *_unpacked(ask))
+                values = values.reshape(len(lane.rows), *ask.encoded_shape)
                 if len(mine) < len(lane.rows):
                     values = values[np.isin(lane.rows, mine)]
                 self._hand_over(todo, mine, values, writer)
@@ -233,11 +236,15 @@ class Pass:
         writer: Writer,
     ) -> None:
         component = todo.ask.component
-        bad = {r: self.outcome.bad[r] for r in rows.tolist() if r in self.outcome.bad}
+        reasons = self._bad.get(todo.ask.pictures, {})
+        bad = {r: reasons[r] for r in rows.tolist() if r in reasons}
         with self._clock("write"):
             writer.put(component, rows, values, bad)
 
-    def _refuse_or_note(self, row: int, reason: str) -> None:
+    def _refuse_or_note(self, row: int, reasons: Mapping[Pictures, str]) -> None:
+        for pictures, why in reasons.items():
+            self._bad.setdefault(pictures, {})[row] = why
+        reason = next(iter(reasons.values()))
         bad = self.outcome.bad
         bad[row] = reason
         name = self._sources[row].id
@@ -288,13 +295,6 @@ def sources_of(
     """Join rows with files; a row whose image is gone has none."""
     pairs = zip(ids, hashes, strict=True)
     return {i: Source(n, paths[n], h) for i, (n, h) in enumerate(pairs) if n in paths}
-
-
-def _unpacked(ask: Ask) -> tuple[int, ...]:
-    """Return the shape of one row before it is packed."""
-    if ask.component.dtype != "int8":
-        return ask.row_shape
-    return (*ask.row_shape[:-1], ask.row_shape[-1] - SCALE_BYTES)
 
 
 def _stack(

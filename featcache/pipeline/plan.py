@@ -13,8 +13,8 @@ from jaxtyping import Bool, Int64
 from featcache.backbones.base import Backbone
 from featcache.draws import few_shot_rows
 from featcache.errors import CacheError, TaskError, UnknownNameError
-from featcache.keys import ComponentKey, Listing
-from featcache.pipeline.asks import Ask, Pictures
+from featcache.keys import Listing, parse_component
+from featcache.pipeline.asks import Ask, Pictures, ask_again
 from featcache.pipeline.write import shard_rows_for
 from featcache.recipes import KEYWORDS, Scope
 
@@ -91,7 +91,7 @@ def make_plan(
     backbone: Backbone,
     asks: Sequence[Ask],
     *,
-    covered: Callable[[ComponentKey, Int64[np.ndarray, " r"]], Bool[np.ndarray, " n"]],
+    covered: Callable[[str], Bool[np.ndarray, " n"]],
     micro_batch: int,
     usable: Bool[np.ndarray, " n"] | None = None,
     limit: int | None = None,
@@ -102,7 +102,7 @@ def make_plan(
         listing: Rows, labels and splits.
         backbone: Says what a forward costs.
         asks: The components, all of them.
-        covered: (component, rows asked for) -> for every row whether the cache holds it.
+        covered: Component folder -> rows that the cache holds.
         usable: Rows whose image could be read, as far as known; draws step around the others.
         micro_batch: Pictures in a batch.
         limit: Images at most, spread over classes and splits.
@@ -113,7 +113,7 @@ def make_plan(
     for ask in asks:
         scope = _union([scope_rows(listing, scope, usable) for scope in ask.scopes])
         scope = np.intersect1d(scope, among)
-        missing = scope[~covered(ask.component, scope)[scope]]
+        missing = scope[~covered(ask.name)[scope]]
         held[ask.name] = len(scope) - len(missing)
         if len(missing):
             todos.append(Todo(ask=ask, rows=missing))
@@ -140,6 +140,29 @@ def make_plan(
         else (),
         seconds=decode + encode if kind == "cpu" else max(decode, encode),
     )
+
+
+def plans_for(
+    rows: Mapping[str, Sequence[Int64[np.ndarray, " _"]]], backbone: Backbone
+) -> list[Plan]:
+    """Plan to encode given rows of given components, every array as one shard of its own.
+
+    Args:
+        rows: Component folder -> arrays of rows, each ascending.
+        backbone: What encodes them.
+    """
+    groups: dict[tuple[int, ...], list[str]] = {}
+    for name, parts in rows.items():
+        for part in parts:
+            if len(part):
+                groups.setdefault(tuple(part.tolist()), []).append(name)
+    plans = []
+    for key, names in groups.items():
+        block = np.array(key, dtype=np.int64)
+        asks = [ask_again(parse_component(name), backbone) for name in names]
+        todos = tuple(Todo(ask=ask, rows=block) for ask in asks)
+        plans.append(Plan(todos=todos, held={}, blocks=(block,), seconds=0.0))
+    return plans
 
 
 def encoded_rows(todos: Sequence[Todo]) -> list[tuple[Pictures, Int64[np.ndarray, " r"]]]:

@@ -55,12 +55,24 @@ def readable_now(
 
 
 def encode_again(
-    rows: Sequence[int], sources: Mapping[int, Source], encoder: Encoder, *, max_pixels: int
-) -> tuple[list[int], Float16[np.ndarray, "r d"]]:
+    rows: Sequence[int],
+    sources: Mapping[int, Source],
+    encoder: Encoder,
+    variant: str = "",
+    *,
+    max_pixels: int,
+) -> tuple[list[int], Float16[np.ndarray, "r ..."]]:
     """Encode stored images a second time.
 
+    Args:
+        rows: Each has a source.
+        sources: Row -> its file.
+        encoder: What encodes them.
+        variant: Of patch features; empty for global ones.
+        max_pixels: Largest picture to decode.
+
     Returns:
-        The rows whose image could be read, and their global features.
+        The rows whose image could be read, and their features.
     """
     preprocess = Preprocess.of(encoder.backbone)
     pictures = {}
@@ -71,7 +83,8 @@ def encode_again(
             pictures[row] = central_view(image, preprocess)
         except UnreadableImageError:
             continue  # what is gone since cannot be compared
-    lane = Lane(encoder, np.array(list(pictures), dtype=np.int64))
+    found = np.array(list(pictures), dtype=np.int64)
+    lane = Lane(encoder, found, (variant,) if variant else ())
     for row, picture in pictures.items():
         lane.add(row, [picture])
-    return list(pictures), lane.end()["global"]
+    return list(pictures), lane.end()[variant or "global"]

@@ -2,7 +2,6 @@
 
 import os
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,17 +14,14 @@ from featcache.backbones.base import Backbone
 from featcache.backbones.names import choose
 from featcache.backbones.registry import load_backbone
 from featcache.errors import CacheError, UsageError
-from featcache.keys import ComponentKey, Listing
-from featcache.pipeline.asks import Ask, asks_for, larger_than
-from featcache.pipeline.continuity import (
-    admit_environment,
-    as_before,
-    micro_batch_of,
-)
+from featcache.keys import Listing
+from featcache.pipeline.asks import Ask, asks_for, settle
+from featcache.pipeline.continuity import as_before, micro_batch_of
 from featcache.pipeline.decode import pixel_limit
 from featcache.pipeline.encode import Encoder
-from featcache.pipeline.passes import Options, Pass, Progress, Source, sources_of
-from featcache.pipeline.plan import Plan, admit, cpu_cores, make_plan
+from featcache.pipeline.fill import Filler
+from featcache.pipeline.passes import Progress, Source, sources_of
+from featcache.pipeline.plan import Plan, admit, cpu_cores, make_plan, plans_for
 from featcache.pipeline.recheck import readable_now
 from featcache.pipeline.request import Request
 from featcache.pipeline.settings import PassSettings
@@ -82,7 +78,6 @@ class _Extraction:
         self._confirm = confirm
         self._seconds: dict[str, float] = {}
         self._max_pixels = pixel_limit(request.max_pixels)
-        self._mended: frozenset[int] = frozenset()
 
     def run(self) -> Summary:
         request = self._request
@@ -118,11 +113,11 @@ class _Extraction:
         )
         for note in notes:
             self._say(note)
-        if request.dry_run:
-            return self._forecast(root, dataset, backbone, asks)
         path = Identity(dataset.name, backbone.name, backbone.key).folder(root)
+        if request.dry_run:
+            return self._forecast(path, dataset, backbone, asks)
         if (path / KEY_FILE).exists() and not os.access(path, os.W_OK):
-            return self._read_only(path, self._forecast(root, dataset, backbone, asks))
+            return self._read_only(path, self._forecast(path, dataset, backbone, asks))
         cache = Cache.create(root, dataset.name, backbone.name, backbone.key)
         with cache.lock():
             for note in cache.notes:
@@ -138,11 +133,11 @@ class _Extraction:
         return (f"folder:{places.pop()}", name or spec) if len(places) == 1 else (spec, name)
 
     def _forecast(
-        self, root: Path, dataset: Dataset, backbone: Backbone, asks: Sequence[Ask]
+        self, path: Path, dataset: Dataset, backbone: Backbone, asks: Sequence[Ask]
     ) -> Summary:
         """Plan without leaving a trace in the cache."""
-        path = Identity(dataset.name, backbone.name, backbone.key).folder(root)
         cache = Cache.open(path) if (path / KEY_FILE).exists() else None
+        asks = self._settled(asks, backbone, cache)
         previous = None if cache is None else cache.listing()
         dataset = keep_own_texts(dataset, previous)
         listing = build_listing(dataset, previous, moved=self._request.moved, report=self._report)
@@ -192,6 +187,7 @@ class _Extraction:
     ) -> Summary:
         """Bring listing, texts and rows of a locked cache up to date."""
         start = time.perf_counter()
+        asks = self._settled(asks, backbone, cache)
         with self._stage("list"):
             previous = cache.listing()
             dataset = keep_own_texts(dataset, previous)
@@ -210,14 +206,18 @@ class _Extraction:
         micro_batch = micro_batch_of(backbone, settings, self._request.micro_batch)
         paths = {s.id: s.path for s in dataset.samples}
         sources = sources_of(listing.ids, listing.hashes, paths)
-        self._mended = readable_now(
-            [row for row in cache.bad_rows() if row in sources],
-            sources,
-            Preprocess.of(backbone),
-            threads=cpu_cores(),
+        filler = Filler(
+            cache=cache,
+            encoder=Encoder(backbone, micro_batch),
+            sources=sources,
+            settings=settings,
             max_pixels=self._max_pixels,
-            report=self._report,
+            strict=self._request.strict,
+            allow_bad=self._request.allow_bad,
+            progress=self._progress,
+            say=self._say,
         )
+        mended = self._mended(cache, sources, Preprocess.of(backbone))
         # Images known to be unreadable are drawn at first, as in a pass that does not know it yet:
         # a pass that was killed and taken up again then leaves the same bytes as one that was not.
         plan = first = self._plan(cache, listing, backbone, asks, micro_batch, around_bad=False)
@@ -225,22 +225,13 @@ class _Extraction:
         admit(plan, cache.path, yes=self._request.yes, confirm=self._confirm)
         with self._stage("text"):
             text = put_texts(cache, dataset, backbone, report=self._report, say=self._say)
-        encoder = Encoder(backbone, micro_batch)
-        recorder = None
-        encoded: Counter[str] = Counter()
-        outcomes = []
-        stepped = False
-        while len(plan.rows) or not stepped:
-            if len(plan.rows):
-                recorder = recorder or admit_environment(
-                    cache, settings, encoder, sources, max_pixels=self._max_pixels
-                )
-                with self._stage("pass"):
-                    outcomes.append(self._pass(cache, plan, encoder, sources).run(recorder))
-                encoded.update({t.ask.name: len(t.rows) for t in plan.todos})
-                self._mended = frozenset()
+        with self._stage("pass"):
+            for again in plans_for(mended, backbone):
+                filler.encode(again, mended=frozenset(again.rows.tolist()))
+            filler.encode(plan)
             # Draws step around images that turned out unreadable: their stand-ins need views.
-            plan, stepped = self._plan(cache, listing, backbone, asks, micro_batch), True
+            while len((plan := self._plan(cache, listing, backbone, asks, micro_batch)).rows):
+                filler.encode(plan)
         whole = self._plan(cache, listing, backbone, asks, micro_batch, limited=False)
         cache.finish(
             components=[ask.name for ask in asks],
@@ -248,6 +239,7 @@ class _Extraction:
             seconds=time.perf_counter() - start,
             complete=not len(whole.rows),
         )
+        outcomes = filler.outcomes
         for outcome in outcomes:
             for stage, seconds in outcome.seconds.items():
                 self._seconds[stage] = self._seconds.get(stage, 0.0) + seconds
@@ -258,7 +250,7 @@ class _Extraction:
             key=backbone.key.digest(),
             path=cache.path,
             images=len(dataset.samples),
-            encoded=dict(encoded),
+            encoded=filler.encoded,
             held=first.held,
             passed=passed,
             bad=tuple((sources[r].id, why) for o in outcomes for r, why in o.bad.items()),
@@ -269,6 +261,32 @@ class _Extraction:
             text=text,
             notes=listing.notes,
         )
+
+    def _settled(
+        self, asks: Sequence[Ask], backbone: Backbone, cache: Cache | None
+    ) -> tuple[Ask, ...]:
+        settled, notes = settle(asks, backbone, () if cache is None else cache.shards)
+        for note in notes:
+            self._say(note)
+        return settled
+
+    def _mended(
+        self, cache: Cache, sources: Mapping[int, Source], preprocess: Preprocess
+    ) -> dict[str, list[Int64[np.ndarray, " r"]]]:
+        """Find images that could not be read before and can be now: their rows, by component."""
+        readable = readable_now(
+            [row for row in cache.bad_rows() if row in sources],
+            sources,
+            preprocess,
+            threads=cpu_cores(),
+            max_pixels=self._max_pixels,
+            report=self._report,
+        )
+        if not readable:
+            return {}
+        self._say(f"{len(readable)} images that could not be read before can be read now.")
+        rows = np.array(sorted(readable), dtype=np.int64)
+        return {name: [rows[cache.rows(name).bad()[rows]]] for name in cache.shards}
 
     def _load(self, compute: str) -> Backbone:
         request = self._request
@@ -289,21 +307,13 @@ class _Extraction:
     ) -> Plan:
         nothing = np.zeros(len(listing), dtype=bool)
 
-        def covered(
-            component: ComponentKey, rows: Int64[np.ndarray, " r"]
-        ) -> Bool[np.ndarray, " n"]:
-            if cache is None:
-                return nothing
-            have = self._held(cache, component.folder, nothing)
-            # Ten views are the first ten of twenty.
-            for larger in larger_than(component, cache.shards):
-                if self._held(cache, larger.folder, nothing)[rows].all():
-                    return ~nothing
-            return have
+        def covered(component: str) -> Bool[np.ndarray, " n"]:
+            have = nothing if cache is None else cache.covered(component)
+            return np.concatenate([have, nothing[len(have) :]])  # a forecast may list new images
 
         usable = ~nothing
         if cache is not None and around_bad:
-            usable[list(cache.bad_rows().keys() - self._mended)] = False
+            usable[list(cache.bad_rows())] = False
         return make_plan(
             listing,
             backbone,
@@ -313,29 +323,6 @@ class _Extraction:
             usable=usable,
             limit=self._request.limit if limited else None,
         )
-
-    def _held(
-        self, cache: Cache, component: str, nothing: Bool[np.ndarray, " n"]
-    ) -> Bool[np.ndarray, " n"]:
-        """Tell which rows a component needs no encoding for; mended images need it again."""
-        have = cache.covered(component)
-        if self._mended:
-            again = list(self._mended)
-            have[again] = cache.covered(component, retry_bad=True)[again]
-        return np.concatenate([have, nothing[len(have) :]])  # a forecast may list new images
-
-    def _pass(
-        self, cache: Cache, plan: Plan, encoder: Encoder, sources: Mapping[int, Source]
-    ) -> Pass:
-        options = Options(
-            threads=cpu_cores(),
-            max_pixels=self._max_pixels,
-            strict=self._request.strict,
-            allow_bad=self._request.allow_bad,
-            known_bad=frozenset(cache.bad_rows()) - self._mended,
-            progress=self._progress,
-        )
-        return Pass(plan, sources, encoder, Preprocess.of(encoder.backbone), options)
 
     def _report(self, what: str, done: int, total: int) -> None:
         if self._progress is not None:

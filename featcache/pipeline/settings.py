@@ -96,14 +96,17 @@ def sample_rows(rows: Sequence[int]) -> list[int]:
 
 
 def check_same_numbers(
-    stored: Float16[np.ndarray, "r d"], now: Float16[np.ndarray, "r d"], compute: str
+    stored: Float16[np.ndarray, "r ..."], now: Float16[np.ndarray, "r ..."], compute: str
 ) -> None:
     """Compare rows of the cache with the same images encoded in this environment.
+
+    Patch features are compared as one long vector an image.
 
     Raises:
         CacheError: If the least cosine is below the floor of the compute type.
     """
-    a, b = stored.astype(np.float64), now.astype(np.float64)
+    count = len(stored)
+    a, b = (rows.reshape(count, -1).astype(np.float64) for rows in (stored, now))
     cosine = (a * b).sum(1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
     floor = FLOORS[compute]
     if not cosine.min() >= floor:

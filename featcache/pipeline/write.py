@@ -116,9 +116,20 @@ class Writer:
                 continue
             start = time.perf_counter()
             try:
-                values = pack(shard.values) if shard.component.dtype == "int8" else shard.values
+                values = _packed(shard)
                 self._sink.append(shard.component, shard.rows, values, shard.bad)
                 self.bytes += values.nbytes
             except BaseException as error:
                 self._error = error  # raised where the pass can see it
             self.seconds += time.perf_counter() - start
+
+
+def _packed(shard: _Shard) -> Shaped[np.ndarray, "r ..."]:
+    component = shard.component
+    if component.dtype != "int8":
+        return shard.values
+    return pack(
+        shard.values,
+        component=component.folder,
+        name_of=lambda position: f"row {int(shard.rows[position])} of the listing",
+    )

@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from featcache.paths import open_regular
 from featcache.sources.base import Report, Sample
 
 RACY_SECONDS = 2.0
@@ -77,7 +78,7 @@ def _hash(sample: Sample, before: _Stat | None) -> _Stat | None:
         now = sample.path.stat()
         if before and (before.size, before.mtime_ns) == (now.st_size, now.st_mtime_ns):
             return before
-        with sample.path.open("rb") as file:
+        with open_regular(sample.path) as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return None

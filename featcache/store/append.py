@@ -1,16 +1,17 @@
 """Rows become a shard and its line: what is checked before, and what is written."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int64, Shaped
 
-from featcache.errors import UsageError
+from featcache.errors import CacheError, UsageError
 from featcache.keys import ComponentKey, Listing
 from featcache.store.files import make_folder, refuse_link
-from featcache.store.lines import REASON, ShardLine, check_provenance
-from featcache.store.rows import ranges_of
+from featcache.store.lines import REASON, ShardLine, check_provenance, kind_of
+from featcache.store.quantise import SCALE
+from featcache.store.rows import images_crc32, ranges_of
 from featcache.store.shard import write_shard
 
 STORED = ("float16", "int8", "int32")
@@ -32,15 +33,49 @@ def check_rows(
     ascending = len(rows) > 0 and bool((np.diff(rows) > 0).all())
     if not ascending or rows[0] < 0 or rows[-1] >= len(listing):
         raise UsageError(f"rows must ascend within 0..{len(listing) - 1}, got {len(rows)} rows.")
-    if component.kind == "text" or component.dtype not in STORED or values.ndim < 2:
+    is_image = kind_of(component.folder) not in ("", "text") and component.dtype in STORED
+    if not is_image or not 2 <= values.ndim <= 4:
         raise UsageError(f"'{component.folder}' is no component of image features.")
     is_float = component.dtype == "float16" and values.dtype.kind == "f"
     if not is_float and values.dtype.name != component.dtype:
         raise UsageError(
             f"'{component.folder}' holds {component.dtype}, got values of {values.dtype}."
         )
+    if component.dtype == "int8" and values.shape[-1] <= SCALE:
+        raise UsageError(
+            f"'{component.folder}' needs tokens with a scale of {SCALE} bytes behind each, got "
+            f"{values.shape[-1]} bytes a token."
+        )
     if not set(bad) <= set(rows.tolist()):
         raise UsageError("bad names rows that are not in this shard.")
+
+
+def check_width(
+    folder: Path, shards: Sequence[ShardLine], values: Shaped[np.ndarray, "r ..."]
+) -> None:
+    """Refuse rows of another shape than those that a component holds.
+
+    Raises:
+        CacheError: If they differ.
+    """
+    if shards and shards[0].facts.shape[1:] != values.shape[1:]:
+        raise CacheError(
+            f"Component '{folder.name}' of {folder.parent} has rows "
+            f"{list(shards[0].facts.shape[1:])}, new ones are {list(values.shape[1:])}. "
+            f"They come from different models; extract into another folder with --cache."
+        )
+
+
+def free_name(
+    taken: Container[tuple[str, str]], component: str, rows: Int64[np.ndarray, " r"]
+) -> str:
+    """Name the next shard of these rows, other than those that are taken."""
+    stem, number = f"{int(rows[0]):08d}-{int(rows[-1]) + 1:08d}", 1
+    name = f"{stem}.h5"
+    while (component, name) in taken:
+        number += 1
+        name = f"{stem}.{number}.h5"
+    return name
 
 
 def write_rows(
@@ -77,6 +112,7 @@ def write_rows(
         stored[positions] = 0
     reasons = tuple((p, _reason(bad[int(rows[p])])) for p in positions)
     ranges = ranges_of(rows)
+    images = images_crc32(listing, ranges)
     refuse_link(path.parent)
     make_folder(path.parent)
     facts = write_shard(
@@ -88,6 +124,7 @@ def write_rows(
             "key": key,
             "rows": ranges,
             "bad": reasons,
+            "images_crc32": images,
             "provenance": origin,
         },
         attributes={
@@ -103,6 +140,7 @@ def write_rows(
         file=path.name,
         rows=ranges,
         bad=reasons,
+        images_crc32=images,
         facts=facts,
         provenance=origin,
     )

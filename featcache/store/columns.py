@@ -15,7 +15,8 @@ import numpy as np
 from jaxtyping import Int64
 
 from featcache.errors import CacheError, CorruptCacheError
-from featcache.store.listing_files import CURE, MappedFile
+from featcache.store.listing_files import MappedFile
+from featcache.store.pointer import CURE
 
 BLOCK = 1 << 14
 """Rows decoded at once."""

@@ -10,7 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from featcache.errors import CacheError, CorruptCacheError
+from featcache.errors import (
+    CacheError,
+    CorruptCacheError,
+    LinkInCacheError,
+    UnreadableCacheError,
+)
 
 MAX_METADATA = 4 << 30
 """Bytes that a file which is read whole may have, unless the environment says otherwise."""
@@ -18,6 +23,8 @@ MAX_METADATA_VARIABLE = "FEATCACHE_MAX_METADATA"
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
+"""What says that something else than our file is in its place; other errors say nothing of it."""
 
 
 @contextmanager
@@ -135,10 +142,10 @@ def refuse_link(path: Path) -> None:
     """Refuse a file or folder of a cache that is a symbolic link.
 
     Raises:
-        CorruptCacheError: If it is one.
+        LinkInCacheError: If it is one.
     """
     if path.is_symlink():
-        raise CorruptCacheError(
+        raise LinkInCacheError(
             f"{path} is a symbolic link; what belongs to a cache must lie in its folder. "
             f"Put what it points to in its place."
         )
@@ -156,6 +163,22 @@ def _refuse(path: Path, mode: int) -> None:
 def cure_for(error: OSError, otherwise: str) -> str:
     """Say what helps when a file cannot be read: what is only forbidden is not lost."""
     return "Make it readable and try again." if error.errno in REFUSED else otherwise
+
+
+def unreadable(path: Path, error: OSError, cure: str) -> CacheError:
+    """Compose the error for a file that the system does not hand out.
+
+    Args:
+        path: The file.
+        error: What the system said.
+        cure: What helps where the file is gone.
+    """
+    if error.errno in GONE:
+        return CorruptCacheError(f"{path} cannot be read ({error.strerror}). {cure}")
+    return UnreadableCacheError(
+        f"{path} could not be read ({error.strerror or error}), which does not mean that it is "
+        f"damaged. Make it readable, or see to the disk, and try again."
+    )
 
 
 def write_all(handle: int, data: bytes) -> None:
@@ -190,14 +213,18 @@ def clear_folder(path: Path) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Create a folder and its parents.
+    """Create a folder and its parents; what was made survives a power cut.
 
     Raises:
         CacheError: If that is not allowed, or a file is in the way.
     """
     with explained(path):
+        missing = [p for p in (path, *path.parents) if not p.exists()]
         try:
             path.mkdir(parents=True, exist_ok=True)
+            for made in reversed(missing):
+                with suppress(PermissionError):  # a folder that one may write to and not list
+                    sync_folder(made.parent)
         except (FileExistsError, NotADirectoryError) as error:
             file = next((p for p in (path, *path.parents) if p.is_file()), path)
             raise CacheError(

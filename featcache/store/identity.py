@@ -20,6 +20,8 @@ from featcache.store.seal import seal, split_seal, unseal
 
 KEY_FILE = "key.json"
 MANIFEST = "manifest.jsonl"
+LISTING = "listing"
+"""Folder of the listing."""
 CURE = "Run `featcache repair`."
 
 

@@ -12,8 +12,8 @@ from featcache.store.files import explained, is_temporary
 from featcache.store.identity import MANIFEST, Identity
 from featcache.store.lines import Line
 from featcache.store.lock import writer_lock
-from featcache.store.manifest import Contents, read_manifest
-from featcache.store.salvage import adoptable
+from featcache.store.manifest import Contents, read_manifest, write_manifest
+from featcache.store.strays import find_strays, merged
 
 _DEPTH = 3
 """Of folders that hold files of ours: the cache, a component or the listing, a listing's set."""
@@ -49,11 +49,6 @@ class Journal:
     def contents(self) -> Contents:
         """What all lines taken together say."""
         return self._contents
-
-    @property
-    def lines(self) -> list[Line]:
-        """Every line, oldest first."""
-        return self._manifest.lines
 
     @property
     def torn(self) -> int:
@@ -118,16 +113,30 @@ class Journal:
                 folders = [path for path in inside if path.is_dir() and not path.is_symlink()]
 
     def _adopt(self) -> None:
-        """Enter sound shards whose line is missing; delete the others."""
+        """Enter sound shards whose line is missing; delete useless ones, leave strange ones."""
         with explained(self.folder):
-            found, refused = adoptable(self.folder, self._identity.key.digest(), self._contents)
-            for line in found:
-                self.enter(line)
-            if found:
+            strays = find_strays(self.folder, self._identity.key.digest(), self._contents)
+            if found := strays.sound:
+                self._enter_again(merged(self._manifest.lines, found, texts_are_newest=True))
                 self.notes.append(
                     f"Took up {len(found)} files whose entries in the manifest of {self.folder} "
                     f"were missing: {sum(line.facts.shape[0] for line in found)} rows."
                 )
-            for path, why in refused.items():
+            for path, why in strays.useless.items():
                 path.unlink(missing_ok=True)
                 self.notes.append(f"Deleted {path}, of which the manifest knows nothing: {why}")
+            for path, why in strays.strange.items():
+                self.notes.append(f"Left {path} alone, of which the manifest knows nothing: {why}")
+
+    def _enter_again(self, lines: list[Line]) -> None:
+        """Write the lines that are new; the manifest anew where some of them are not the last."""
+        known = self._manifest.lines
+        if all(a is b for a, b in zip(known, lines, strict=False)):
+            for line in lines[len(known) :]:
+                self.enter(line)
+            return
+        path = self.folder / MANIFEST
+        write_manifest(path, self._identity, lines)
+        self._manifest = read_manifest(path, self._identity)
+        self._contents = Contents(self._manifest.lines)
+        self.changed()

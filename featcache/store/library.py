@@ -15,6 +15,7 @@ from featcache.store.cache import Cache
 from featcache.store.files import explained
 from featcache.store.identity import (
     KEY_FILE,
+    LISTING,
     MANIFEST,
     Identity,
     is_cache,
@@ -25,7 +26,6 @@ from featcache.store.lines import PassLine, ShardLine
 from featcache.store.listing import count_images, read_origin
 from featcache.store.lock import writer_lock
 from featcache.store.rows import count_rows
-from featcache.store.salvage import LISTING
 
 KNOWN_HASHES = "hashes.tsv"
 """Beside the caches of a data set: hashes of its images, remembered for all backbones."""

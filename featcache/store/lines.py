@@ -11,9 +11,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 from featcache.errors import UsageError
-from featcache.keys import parse_component
+from featcache.keys import ComponentKey, parse_component
 from featcache.store.shard import DTYPES, ShardFacts
 
 FORMAT = 2
@@ -46,6 +47,8 @@ class ShardLine:
     bad: tuple[tuple[int, str], ...]
     """Ascending positions in the shard whose image could not be read, and why; zeros stand
     there."""
+    images_crc32: int
+    """`images_crc32` of the images that the rows were made of."""
     facts: ShardFacts
     provenance: Mapping[str, str]
     """What computed the numbers: versions, device, threads, whatever the writer knew."""
@@ -93,6 +96,8 @@ class DropLine:
 
     component: str
     file: str
+    rows: tuple[tuple[int, int], ...]
+    """Ranges [start, stop) of listing rows that it held; none for texts."""
 
 
 Line = ShardLine | TextLine | PassLine | DropLine
@@ -169,17 +174,13 @@ def _shard(fields: "_Fields") -> ShardLine:
     line = ShardLine(
         component=fields.component(),
         file=fields.file(),
-        rows=tuple(_range(r) for r in fields.items("rows")),
+        rows=_ranges(fields.items("rows")),
         bad=_bad(fields.items("bad"), facts.shape[0]),
+        images_crc32=fields.integer("images_crc32", 0, (1 << 32) - 1),
         facts=facts,
         provenance=fields.provenance(),
     )
-    end = count = 0
-    for first, last in line.rows:
-        if first < end:
-            raise ValueError("has rows that do not ascend")
-        end, count = last, count + last - first
-    if count != facts.shape[0]:
+    if sum(last - first for first, last in line.rows) != facts.shape[0]:
         raise ValueError("has rows that do not fill the shard")
     if len(facts.shape) < 2:
         raise ValueError("has a shape without a row axis")
@@ -202,9 +203,12 @@ def _bad(entries: Sequence[object], rows: int) -> tuple[tuple[int, str], ...]:
 
 def _drop(fields: "_Fields") -> DropLine:
     component = _component(fields.take("component"))
-    if component.startswith("text."):
-        return DropLine(component=component, file=fields.text("file", _TEXT_FILE))
-    return DropLine(component=component, file=fields.file())
+    rows = _ranges(fields.items("rows"))
+    if kind_of(component) != "text":
+        return DropLine(component=component, file=fields.file(), rows=rows)
+    if rows:
+        raise ValueError("has rows of texts")
+    return DropLine(component=component, file=fields.text("file", _TEXT_FILE), rows=())
 
 
 class _Fields:
@@ -251,7 +255,7 @@ class _Fields:
 
     def component(self, *, text: bool = False) -> str:
         name = _component(self.take("component"))
-        if name.startswith("text.") is not text:
+        if (kind_of(name) == "text") is not text:
             raise ValueError(f"has the component '{name}', which does not belong to its kind")
         return name
 
@@ -300,16 +304,24 @@ def _range(value: object) -> tuple[int, int]:
     return start, _integer(value[1], start + 1, ROWS, "rows")
 
 
+def _ranges(values: Sequence[object]) -> tuple[tuple[int, int], ...]:
+    ranges = tuple(_range(value) for value in values)
+    if any(b[0] < a[1] for a, b in pairwise(ranges)):
+        raise ValueError("has rows that do not ascend")
+    return ranges
+
+
 def _component(name: object) -> str:
-    if not isinstance(name, str) or len(name) > 200 or not is_component(name):
+    if not isinstance(name, str) or len(name) > 200 or not kind_of(name):
         raise ValueError("names a component that cannot be one")
     return name
 
 
 @lru_cache(maxsize=1024)
-def is_component(name: str) -> bool:
-    """Tell whether a folder's name is that of a component."""
+def kind_of(name: str) -> str:
+    """Return the kind of the component that a folder's name stands for; empty for no component."""
     try:
-        return parse_component(name).folder == name
+        component: ComponentKey = parse_component(name)
     except UsageError:
-        return False
+        return ""
+    return component.kind if component.folder == name else ""

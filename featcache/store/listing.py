@@ -29,22 +29,21 @@ from featcache.store.columns import (
 )
 from featcache.store.files import metadata_limit
 from featcache.store.listing_files import (
-    CURE,
-    CURRENT,
     MappedFile,
-    Pointer,
     check_set,
     open_set,
-    read_pointer,
     repair_set,
+    unfinished_switch,
     write_set,
 )
+from featcache.store.pointer import CURE, CURRENT, Pointer, read_pointer
 
 __all__ = [
     "CURRENT",
     "check_listing",
     "count_images",
     "current_set",
+    "listing_notes",
     "read_listing",
     "read_origin",
     "repair_listing",
@@ -93,13 +92,23 @@ def check_listing(folder: Path) -> list[str]:
     try:
         listing = read_listing(folder)
         if listing is not None:
-            # Touch what is checked when first needed, as a reader would.
-            assert listing.labels is not None
-            assert listing.splits is not None
-            assert listing.ids[:1] is not None
+            for name in ("labels", "splits"):  # checked when first needed, as a reader would
+                getattr(listing, name)
+            for column in (listing.ids, listing.hashes):
+                column[:1]
     except CorruptCacheError as error:
         return [str(error)]
     return []
+
+
+def listing_notes(folder: Path) -> list[str]:
+    """Say what is worth knowing of the listing and no damage."""
+    if not unfinished_switch(folder):
+        return []
+    return [
+        f"A writer was stopped while it replaced the listing in {folder}; the old one counts. The "
+        f"next `featcache extract`, or `featcache repair`, tidies up."
+    ]
 
 
 def repair_listing(folder: Path) -> bool:

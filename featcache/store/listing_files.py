@@ -10,12 +10,10 @@ two; `repair` restores either from the other.
 import hashlib
 import mmap
 import os
-import re
 import shutil
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from featcache.errors import CacheError, CorruptCacheError, NewerFormatError
@@ -25,37 +23,24 @@ from featcache.store.files import (
     explained,
     make_folder,
     open_plain,
-    read_limited,
     refuse_link,
     write_atomically,
 )
-from featcache.store.lines import FORMAT
-from featcache.store.seal import seal, unseal
+from featcache.store.pointer import (
+    CURE,
+    CURRENT,
+    CURRENT_COPY,
+    FILES,
+    FileFacts,
+    Pointer,
+    holds,
+    read_pointer,
+    to_line,
+)
 from featcache.store.shard import CHUNK, checksums
 
-CURRENT, CURRENT_COPY, COPY = "current.json", "current.copy.json", ".copy"
-FILES = ("listing.json", "ids.utf8", "offsets.npy", "hashes.bin", "labels.npy", "splits.npy")
-POINTER_LIMIT = 1 << 20
-"""Bytes; a pointer has about 600."""
-CURE = "Run `featcache repair`, which restores a listing from its copy."
+COPY = ".copy"
 LOST = "Restore it from a backup, or remove this cache with `featcache rm` and extract again."
-
-
-@dataclass(frozen=True, slots=True)
-class FileFacts:
-    """What the pointer says of one file."""
-
-    bytes: int
-    crc32: int
-
-
-@dataclass(frozen=True, slots=True)
-class Pointer:
-    """Which set counts, and what its files are."""
-
-    set: str
-    images: int
-    files: Mapping[str, FileFacts]
 
 
 class MappedFile:
@@ -123,37 +108,8 @@ def write_set(folder: Path, images: int, files: Mapping[str, bytes]) -> None:
                 write_atomically(part / file, files[file])
         for file in (CURRENT_COPY, CURRENT):
             clear_folder(folder / file)
-            write_atomically(folder / file, _to_line(pointer))
+            write_atomically(folder / file, to_line(pointer))
     _remove_others(folder, name)
-
-
-def read_pointer(folder: Path, file: str = CURRENT) -> Pointer | None:
-    """Read which set counts; None where no listing was ever written.
-
-    Raises:
-        CorruptCacheError: If the file is not what was written.
-        NewerFormatError: If a later version wrote it.
-    """
-    path = folder / file
-    data = _read_pointer(path)
-    if data is None:
-        return None
-    try:
-        if not data.endswith(b"\n"):
-            raise ValueError("does not end with a line feed")
-        value, _ = unseal(data[:-1])
-    except ValueError as error:
-        raise CorruptCacheError(f"{path} {error}. {CURE}") from error
-    version = value.get("format")
-    if isinstance(version, int) and version > FORMAT:
-        raise NewerFormatError(
-            f"The listing in {folder} has format {version}, this program reads format {FORMAT}. "
-            f"Update it with: pip install --upgrade featcache"
-        )
-    pointer = _pointer(value)
-    if pointer is None:
-        raise CorruptCacheError(f"{path} has fields that are missing or wrong. {CURE}")
-    return pointer
 
 
 def open_set(folder: Path, pointer: Pointer) -> dict[str, MappedFile]:
@@ -180,6 +136,20 @@ def check_set(folder: Path) -> list[str]:
     return problems
 
 
+def unfinished_switch(folder: Path) -> bool:
+    """Tell whether a writer was stopped between the two pointers: each names a whole set."""
+    try:
+        first, second = (read_pointer(folder, file) for file in (CURRENT, CURRENT_COPY))
+    except (CorruptCacheError, NewerFormatError):
+        return False
+    return bool(first and second and first != second) and all(
+        all(copies)
+        for pointer in (first, second)
+        if pointer is not None
+        for copies in _sound_copies(folder, pointer)
+    )
+
+
 def repair_set(folder: Path) -> bool:
     """Restore what is damaged or missing from what is not; tell whether anything was changed.
 
@@ -189,13 +159,16 @@ def repair_set(folder: Path) -> bool:
         CacheError: If the disk refuses.
         NewerFormatError: If a later version wrote the pointers.
     """
-    pointer, problems = _either_pointer(folder)
+    pointer, _ = _either_pointer(folder)
     if pointer is None:
         for file in (CURRENT, CURRENT_COPY):
             with suppress(CorruptCacheError):  # but a later version's pointer is left alone
                 read_pointer(folder, file)
         pointer = _whole_set(folder)
-    if pointer is None or not (problems or check_set(folder) or not (folder / CURRENT).exists()):
+    if pointer is None:
+        return False
+    agree = all(holds(folder / file, to_line(pointer)) for file in (CURRENT, CURRENT_COPY))
+    if agree and not check_set(folder):
         return False
     changed = False
     sound = dict(zip(pointer.files, _sound_copies(folder, pointer), strict=True))
@@ -208,9 +181,9 @@ def repair_set(folder: Path) -> bool:
             clear_folder(bad / file)
             write_atomically(bad / file, (good / file).read_bytes())
             changed = True
-    line = _to_line(pointer)
+    line = to_line(pointer)
     for file in (CURRENT_COPY, CURRENT):
-        if not _holds(folder / file, line):
+        if not holds(folder / file, line):
             clear_folder(folder / file)
             write_atomically(folder / file, line)
             changed = True
@@ -231,7 +204,7 @@ def _either_pointer(folder: Path) -> tuple[Pointer | None, list[str]]:
     if pointer is None:
         cure = CURE if problems and _whole_set(folder) else LOST
         return None, [p.replace(CURE, cure) for p in problems]
-    if not problems and found[0] != found[1]:
+    if not problems and found[0] != found[1] and not unfinished_switch(folder):
         what = "is missing" if None in found else "says something else than its copy"
         file = CURRENT if found[0] is None else CURRENT_COPY
         problems.append(f"{folder / file} {what}. {CURE}")
@@ -286,7 +259,8 @@ def _is_sound(path: Path, facts: FileFacts) -> bool:
 
 def _is_in_place(folder: Path, pointer: Pointer) -> bool:
     try:
-        return read_pointer(folder) == pointer and not check_set(folder)
+        both = [read_pointer(folder, file) for file in (CURRENT, CURRENT_COPY)]
+        return both == [pointer, pointer] and not check_set(folder)
     except (CorruptCacheError, NewerFormatError):
         return False
 
@@ -303,53 +277,6 @@ def _open(path: Path, facts: FileFacts) -> int:
         os.close(handle)
         raise CorruptCacheError(_changed(path))
     return handle
-
-
-def _read_pointer(path: Path) -> bytes | None:
-    refuse_link(path.parent)
-    try:
-        return read_limited(path, POINTER_LIMIT)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except CorruptCacheError:
-        raise
-    except CacheError as error:
-        raise CorruptCacheError(f"{path} is no pointer of ours: it is too large. {CURE}") from error
-    except OSError as error:
-        raise CorruptCacheError(
-            f"{path} cannot be read ({error.strerror}). {cure_for(error, CURE)}"
-        ) from error
-
-
-def _pointer(value: Mapping[str, object]) -> Pointer | None:
-    match value:
-        case {
-            "kind": "listing",
-            "format": int(version),
-            "set": str(name),
-            "images": int(images),
-            "files": dict(listed),
-        } if version == FORMAT and re.fullmatch(r"set-[0-9a-f]{12}", name) and images >= 0:
-            files = {}
-            for file in FILES:
-                match listed.get(file):
-                    case {"bytes": int(size), "crc32": int(crc)} if size >= 0:
-                        files[file] = FileFacts(size, crc)
-                    case _:
-                        return None
-            return Pointer(name, images, files) if len(listed) == len(files) else None
-    return None
-
-
-def _to_line(pointer: Pointer) -> bytes:
-    return seal({"kind": "listing", "format": FORMAT, **asdict(pointer)})[0]
-
-
-def _holds(path: Path, line: bytes) -> bool:
-    try:
-        return _read_pointer(path) == line
-    except CorruptCacheError:
-        return False
 
 
 def _parts(folder: Path, pointer: Pointer) -> tuple[Path, Path]:

@@ -4,6 +4,7 @@ import errno
 import fcntl
 import os
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,6 +16,10 @@ LOCK = ".lock"
 OWNER = ".lock-owner"
 NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL})
 """What file systems without locks answer (some NFS and Lustre mounts)."""
+
+
+PATIENCE = 0.05
+"""Seconds to wait for a lock: `is_locked` of another process holds it for much less."""
 
 
 @contextmanager
@@ -73,16 +78,20 @@ def is_locked(folder: Path) -> bool:
 
 
 def _flock(handle: int, path: Path) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise _busy(path.parent, _read_pid(path)) from error
-    except OSError as error:
-        if error.errno in NO_LOCKS:
-            return False
-        with explained(path):
-            raise
-    return True
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError as error:
+            if time.monotonic() > deadline:
+                raise _busy(path.parent, _read_pid(path)) from error
+            time.sleep(PATIENCE / 10)
+        except OSError as error:
+            if error.errno in NO_LOCKS:
+                return False
+            with explained(path):
+                raise
 
 
 def _create_owner(folder: Path) -> None:

@@ -11,10 +11,18 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from featcache.errors import CacheError, CorruptCacheError
+from featcache.errors import CacheError, CorruptCacheError, UsageError
 from featcache.store.files import cure_for, explained, read_limited, write_all, write_atomically
 from featcache.store.identity import Identity, parse_header
-from featcache.store.lines import DropLine, Line, PassLine, ShardLine, TextLine, from_json, to_json
+from featcache.store.lines import (
+    DropLine,
+    Line,
+    PassLine,
+    ShardLine,
+    TextLine,
+    from_json,
+    to_json,
+)
 from featcache.store.seal import seal, split_seal, unseal
 
 CURE = "`featcache repair` keeps every line that is whole, and finds the shards of the others."
@@ -39,8 +47,9 @@ class Manifest:
 
         Raises:
             CacheError: If the disk is full, or somebody else wrote in between.
+            UsageError: If no reader would take the line.
         """
-        body, crc = seal(to_json(line), self.crc)
+        body, crc = _sealed(line, self.crc)
         with explained(self.path):
             handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW)
             try:
@@ -84,21 +93,20 @@ class Contents:
         self.shards: dict[str, list[ShardLine]] = {}
         """Component -> its shards, oldest first."""
         self.texts: dict[str, TextLine] = {}
-        """Component -> texts, the current ones last."""
+        """Component -> texts, the newest last."""
+        self.text: TextLine | None = None
+        """The current texts; older ones do not take the place of those that were dropped."""
         self.passes: list[PassLine] = []
         self.files: set[tuple[str, str]] = set()
         """(component, file) of every shard that counts."""
         self.dropped: set[tuple[str, str]] = set()
         """(component, file) of what was last mentioned because it no longer counts."""
+        self.drops: list[DropLine] = []
+        """Every loss, oldest first; what was encoded again since counts all the same."""
         self.newest = 0.0
         """Latest time of a pass."""
         for line in lines:
             self.take(line)
-
-    @property
-    def text(self) -> TextLine | None:
-        """The texts that count."""
-        return self.texts[next(reversed(self.texts))] if self.texts else None
 
     def take(self, line: Line) -> None:
         """Take one more line; later texts replace earlier ones, dropped files are gone."""
@@ -111,11 +119,14 @@ class Contents:
                 self.texts.pop(line.component, None)
                 self.texts[line.component] = line
                 self.dropped = {d for d in self.dropped if d[0] != line.component}
+                self.text = line
             case PassLine():
                 self.passes.append(line)
                 self.newest = max(self.newest, line.time)
             case DropLine():
-                self.texts.pop(line.component, None)
+                self.drops.append(line)
+                if self.texts.pop(line.component, None) == self.text:
+                    self.text = None
                 self.files.discard((line.component, line.file))
                 self.dropped.add((line.component, line.file))
                 kept = [s for s in self.shards.pop(line.component, []) if s.file != line.file]
@@ -171,6 +182,21 @@ def read_manifest(path: Path, identity: Identity) -> Manifest:
             f"Line {len(whole) + 1} of {path} does not end in a line feed. {CURE}"
         )
     return manifest
+
+
+def _sealed(line: Line, previous: int) -> tuple[bytes, int]:
+    """Seal a line, and read it as any reader will."""
+    try:
+        body, crc = seal(to_json(line), previous)
+        found = from_json(unseal(body[:-1], previous)[0])
+    except ValueError as error:
+        raise UsageError(
+            f"A line of kind {type(line).__name__} for a manifest {error}, so that no reader would "
+            f"take it. Nothing was written."
+        ) from error
+    if found != line:
+        raise UsageError(f"{line!r} would read as {found!r}. Nothing was written.")
+    return body, crc
 
 
 def _why(lines: list[bytes], identity: Identity) -> str:

@@ -7,6 +7,8 @@
 |x - x'| <= s / 2, and the rounding of x' to float16 adds at most s / 16. Zeros stay zeros.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 from jaxtyping import Float, Float16, Int8
 
@@ -18,11 +20,18 @@ CHUNK = 1 << 20
 """Values in work at once: a few float32 copies of that many are all the memory it takes."""
 
 
-def pack(values: Float[np.ndarray, "*n d"]) -> Int8[np.ndarray, "*n d+4"]:
+def pack(
+    values: Float[np.ndarray, "*n d"],
+    *,
+    component: str = "",
+    name_of: Callable[[int], str] = "row {}".format,
+) -> Int8[np.ndarray, "*n d+4"]:
     """Turn tokens into int8 with their scale.
 
     Args:
         values: float16 or float32, finite, within the range of float16.
+        component: What the tokens are, for the error message.
+        name_of: Says which image a position along the first axis is, for the error message.
 
     Raises:
         CacheError: If a value is not finite, or too large for float16.
@@ -34,10 +43,13 @@ def pack(values: Float[np.ndarray, "*n d"]) -> Int8[np.ndarray, "*n d+4"]:
     for first in range(0, len(tokens), step):
         x = tokens[first : first + step].astype(np.float32)
         largest = np.abs(x).max(axis=1, initial=0.0, keepdims=True)
-        if not bool((largest <= np.finfo(np.float16).max).all()):  # false for NaN too
+        fine = largest[:, 0] <= np.finfo(np.float16).max  # false for NaN too
+        if not fine.all():
+            image = (first + int(np.argmin(fine))) // max(1, len(tokens) // len(values))
             raise CacheError(
-                "Tokens for int8 must be finite and within +-65504; some are not. "
-                "Look at the images of this shard and at the weights."
+                f"Component '{component or 'int8'}' needs tokens that are finite and within "
+                f"+-65504, which those of {name_of(image)} are not; nothing of this shard was "
+                f"written. Look at that image and at the weights."
             )
         scale = largest / np.float32(127)  # [t 1]
         # Below the smallest normal float32 a quotient means nothing, and float16 has only zero.

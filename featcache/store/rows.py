@@ -5,8 +5,9 @@ than their shards do. A later shard wins over an earlier one, which is how an im
 read at the second try gets its row.
 """
 
+import zlib
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,16 +15,17 @@ import numpy as np
 from jaxtyping import Bool, Int64, Shaped
 
 from featcache.errors import CorruptCacheError, MissingComponentError
-from featcache.store.lines import ShardLine
+from featcache.keys import Listing
+from featcache.store.lines import ShardLine, kind_of
 from featcache.store.quantise import SCALE, unpack
-from featcache.store.shard import check_bytes, map_shard
+from featcache.store.shard import check_bytes, check_size, map_shard
 
 if TYPE_CHECKING:
     import torch
 
 MAPS = 64
 """Shards of a component that stay mapped: each holds a file descriptor, of which there are few."""
-UNCHECKED = ("patches", "view_patches", "crops")
+UNCHECKED = frozenset({"patches", "view_patches", "crops"})
 """Kinds too large to read a whole shard for a few rows; `verify` checks those."""
 BUFFER = 1 << 19
 """Bytes on the way from a shard to rows that are not next to each other."""
@@ -48,6 +50,8 @@ class ShardRows:
         """As stored; int8 comes out as float16."""
         self._folder, self._lines, self._n = folder, tuple(lines), n
         self._maps: OrderedDict[int, Shaped[np.ndarray, ...]] = OrderedDict()
+        self._is_read_whole = kind_of(lines[0].component) not in UNCHECKED
+        self._sized: set[int] = set()
         self._checked: set[int] = set()
         for line in lines:
             self._check(line)
@@ -61,10 +65,6 @@ class ShardRows:
             return self._stored_shape
         return (*self._stored_shape[:-1], self._stored_shape[-1] - SCALE)
 
-    def count(self) -> int:
-        """Count the rows that this component holds."""
-        return int((self._ranges.last - self._ranges.first).sum())
-
     def present(self) -> Bool[np.ndarray, " n"]:
         """Tell for every row of the listing whether this component holds it."""
         held = np.zeros(self._n, dtype=bool)
@@ -72,11 +72,6 @@ class ShardRows:
             self._ranges.first.tolist(), self._ranges.last.tolist(), strict=True
         ):
             held[first:last] = True
-        return held
-
-    def holds(self, rows: Int64[np.ndarray, " r"]) -> Bool[np.ndarray, " r"]:
-        """Tell for some rows whether this component holds them."""
-        held: Bool[np.ndarray, " r"] = self._ranges.find(rows)[0] >= 0
         return held
 
     def bad(self) -> Bool[np.ndarray, " n"]:
@@ -107,14 +102,16 @@ class ShardRows:
 
     def _gather(self, rows: Int64[np.ndarray, " r"]) -> Shaped[np.ndarray, "r ..."]:
         shard, position = self._ranges.find(rows)
-        out = np.empty((len(rows), *self._stored_shape), dtype=self.dtype)
-        if not len(rows):
-            return out
-        if shard.min() < 0:
+        if len(rows) and shard.min() < 0:
             raise MissingComponentError(
                 f"{self._folder} lacks row {int(rows[np.argmin(shard)])}. "
                 f"The same `featcache extract` command encodes what is missing."
             )
+        for number in np.unique(shard).tolist():
+            self._check_size(number)  # before anything is allocated by what a stranger's line says
+        out = np.empty((len(rows), *self._stored_shape), dtype=self.dtype)
+        if not len(rows):
+            return out
         if (shard == shard[0]).all():
             _copy(self._map(int(shard[0])), position, out)
             return out
@@ -128,13 +125,19 @@ class ShardRows:
                 _scatter(values, target, where, out)
         return out
 
+    def _check_size(self, number: int) -> None:
+        if number not in self._sized:
+            line = self._lines[number]
+            check_size(self._folder / line.file, line.facts)
+            self._sized.add(number)
+
     def _map(self, number: int) -> Shaped[np.ndarray, "..."]:
         if number in self._maps:
             self._maps.move_to_end(number)
             return self._maps[number]
         line = self._lines[number]
         path = self._folder / line.file
-        if number not in self._checked and not self._folder.name.startswith(UNCHECKED):
+        if number not in self._checked and self._is_read_whole:
             check_bytes(path, line.facts)
             self._checked.add(number)
         self._maps[number] = map_shard(path, line.facts)
@@ -211,11 +214,6 @@ class _Ranges:
         return np.where(inside, self.number[at], -1), rows + self.shift[at]
 
 
-def rows_of(line: ShardLine) -> Int64[np.ndarray, " r"]:
-    """Return the listing rows of a shard, in its order."""
-    return np.concatenate([np.arange(a, b, dtype=np.int64) for a, b in line.rows])
-
-
 def _rows_at(line: ShardLine, positions: Int64[np.ndarray, " k"]) -> Int64[np.ndarray, " k"]:
     """Return the listing rows at some positions of a shard."""
     first, last = np.array(line.rows, dtype=np.int64).T
@@ -233,6 +231,37 @@ def count_rows(lines: Sequence[ShardLine]) -> int:
         count += max(0, last - max(first, end))
         end = max(end, last)
     return count
+
+
+def covers(ranges: Iterable[tuple[int, int]], wanted: Iterable[tuple[int, int]]) -> bool:
+    """Tell whether some ranges of rows, in any order, hold every row of others that ascend."""
+    held = iter(sorted(ranges))
+    first, last = 0, 0  # what the ranges so far hold without a gap before the wanted row
+    for start, stop in wanted:
+        row = start
+        while row < stop:
+            if first <= row < last:
+                row = last
+                continue
+            following = next(held, None)
+            if following is None or following[0] > row:
+                return False
+            first, last = following[0], max(last, following[1])
+    return True
+
+
+def images_crc32(listing: Listing, ranges: Iterable[tuple[int, int]]) -> int:
+    """Return the crc32 of the content hashes of some rows, as text one behind the other.
+
+    It ties a shard to its images: a listing that gives its rows to others shows.
+
+    Raises:
+        CorruptCacheError: If the hashes are not what was written.
+    """
+    crc = 0
+    for first, last in ranges:
+        crc = zlib.crc32("".join(listing.hashes[first:last]).encode(), crc)
+    return crc
 
 
 def ranges_of(rows: Int64[np.ndarray, " r"]) -> tuple[tuple[int, int], ...]:

@@ -13,8 +13,10 @@ from collections.abc import Mapping
 
 from featcache.store.files import canonical
 
-_SEAL = re.compile(rb',"crc":"([0-9a-f]{8})"\}')
-_SEAL_LENGTH = 18
+SEAL = rb',"crc":"[0-9a-f]{8}"\}'
+"""Pattern of what closes a sealed line."""
+SEAL_LENGTH = 18
+"""Its bytes."""
 
 
 def seal(value: Mapping[str, object], previous: int = 0) -> tuple[bytes, int]:
@@ -53,10 +55,14 @@ def split_seal(line: bytes) -> tuple[bytes, int]:
     Raises:
         ValueError: If the line does not end with a seal.
     """
-    found = _SEAL.fullmatch(line[-_SEAL_LENGTH:])
-    if found is None:
+    if re.fullmatch(SEAL, line[-SEAL_LENGTH:]) is None:
         raise ValueError("does not end with its checksum")
-    return line[:-_SEAL_LENGTH] + b"}", int(found[1], 16)
+    return cut_seal(line), int(line[-10:-2], 16)
+
+
+def cut_seal(line: bytes) -> bytes:
+    """Return the bytes that a seal covers, whatever stands in its place."""
+    return line[:-SEAL_LENGTH] + b"}"
 
 
 def checksum(body: bytes, previous: int) -> int:

@@ -19,11 +19,15 @@ from jaxtyping import Shaped
 
 from featcache.errors import CacheError, CorruptCacheError
 from featcache.store.block import compose
-from featcache.store.files import open_plain, refuse_link, write_atomically
+from featcache.store.files import GONE, open_plain, refuse_link, unreadable, write_atomically
 
 DATA_SET = "features"
 DTYPES = ("float16", "float32", "int8", "int32")
 """What a shard may hold, little-endian."""
+CURE = (
+    "Run `featcache repair`, then the same `featcache extract` command, which encodes just these "
+    "rows again."
+)
 CHUNK = 1 << 22
 """Bytes read at once when a file is checked."""
 
@@ -109,6 +113,7 @@ def map_shard(path: Path, facts: ShardFacts) -> Shaped[np.ndarray, "..."]:
 
     Raises:
         CorruptCacheError: If the file is missing or is not of the recorded size.
+        UnreadableCacheError: If the system does not hand it out.
     """
     check_size(path, facts)
     if facts.dtype not in DTYPES or not facts.fits():
@@ -121,7 +126,7 @@ def map_shard(path: Path, facts: ShardFacts) -> Shaped[np.ndarray, "..."]:
         with os.fdopen(open_plain(path), "rb") as file:
             return np.memmap(file, dtype=dtype, mode="c", offset=facts.offset, shape=facts.shape)
     except OSError as error:
-        raise unreadable(path, error) from error
+        raise unreadable(path, error, CURE) from error
 
 
 def check_size(path: Path, facts: ShardFacts) -> None:
@@ -130,41 +135,37 @@ def check_size(path: Path, facts: ShardFacts) -> None:
     Raises:
         CorruptCacheError: If the file is missing, is no plain file or has another size, or if it
             or its folder is a symbolic link.
+        UnreadableCacheError: If the system does not tell.
     """
-    refuse_link(path.parent)
-    refuse_link(path)
     try:
+        refuse_link(path.parent)
+        refuse_link(path)
         found = path.stat()
         size = found.st_size if stat.S_ISREG(found.st_mode) else None
-    except (FileNotFoundError, NotADirectoryError):
-        size = None
     except OSError as error:
-        raise unreadable(path, error) from error
+        if error.errno not in GONE:
+            raise unreadable(path, error, CURE) from error
+        size = None
     if size != facts.bytes:
         got = "it is missing" if size is None else f"it has {size}"
-        raise CorruptCacheError(
-            f"{path} should have {facts.bytes} bytes, but {got}. Run `featcache repair`, "
-            f"then the same `featcache extract` command, which encodes just these rows again."
-        )
+        raise CorruptCacheError(f"{path} should have {facts.bytes} bytes, but {got}. {CURE}")
 
 
 def check_bytes(path: Path, facts: ShardFacts, *, full: bool = False) -> None:
     """Read a whole shard and compare it with what was recorded: crc32, or sha256 too if `full`.
 
     Raises:
-        CorruptCacheError: If it is not what was written, or cannot be read.
+        CorruptCacheError: If it is not what was written.
+        UnreadableCacheError: If it could not be read.
     """
     check_size(path, facts)
     try:
         found = checksums(path, sha256=full)
     except OSError as error:
-        raise unreadable(path, error) from error
+        raise unreadable(path, error, CURE) from error
     wrong = "crc32" if found.crc32 != facts.crc32 else "sha256"
     if found.crc32 != facts.crc32 or (full and found.sha256 != facts.sha256):
-        raise CorruptCacheError(
-            f"{path} is not what was written (its {wrong} differs). Run `featcache repair`, "
-            f"then the same `featcache extract` command, which encodes just these rows again."
-        )
+        raise CorruptCacheError(f"{path} is not what was written (its {wrong} differs). {CURE}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,13 +207,6 @@ def checksums(path: Path, *, sha256: bool, skip: int = 0) -> Checksums:
                 sha.update(part)
             size += count
     return Checksums(size, crc, sha.hexdigest() if sha256 else "", rest if skip else crc)
-
-
-def unreadable(path: Path, error: OSError) -> CorruptCacheError:
-    """Compose the error for a file that the operating system does not hand out."""
-    return CorruptCacheError(
-        f"{path} cannot be read ({error.strerror}). Make it readable and try again."
-    )
 
 
 def _refuse_non_finite(

@@ -19,6 +19,7 @@ from featcache.store.files import (
     make_folder,
     read_limited,
     refuse_link,
+    unreadable,
     write_atomically,
 )
 from featcache.store.lines import TEXT_ROWS, TEXT_STRINGS, TextLine
@@ -116,13 +117,14 @@ def read_strings(folder: Path, line: TextLine) -> dict[str, Any]:
 
     Raises:
         CorruptCacheError: If the file is missing or is not what was written.
+        UnreadableCacheError: If it could not be read.
     """
     path = folder / TEXT_STRINGS
     refuse_link(folder)
     try:
         data = read_limited(path)
     except OSError as error:
-        raise CorruptCacheError(f"{path} cannot be read ({error.strerror}). {CURE}") from error
+        raise unreadable(path, error, CURE) from error
     if (len(data), hashlib.sha256(data).hexdigest()) != (line.strings_bytes, line.strings_sha256):
         raise CorruptCacheError(f"{path} is not what was written. {CURE}")
     try:

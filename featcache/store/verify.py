@@ -1,20 +1,22 @@
 """Looking for damage: every byte on disk against what was written; and taking damage out."""
 
 import os
+import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from featcache.errors import CorruptCacheError, FeatcacheError
+from featcache.errors import CorruptCacheError, FeatcacheError, LinkInCacheError
 from featcache.store.cache import Cache
-from featcache.store.identity import KEY_FILE, MANIFEST
+from featcache.store.identity import LISTING, MANIFEST
 from featcache.store.lines import TEXT_ROWS, TEXT_STRINGS, TextLine
-from featcache.store.listing import check_listing, repair_listing
-from featcache.store.lock import LOCK, OWNER, is_locked, writer_lock
-from featcache.store.rows import ShardRows
-from featcache.store.salvage import LISTING, restore
+from featcache.store.listing import check_listing, listing_notes, repair_listing
+from featcache.store.lock import writer_lock
+from featcache.store.lost import in_splits
+from featcache.store.parts import check_parts, say_lost, strangers
+from featcache.store.salvage import restore
 from featcache.store.shard import ShardFacts, check_bytes
 from featcache.store.text import read_strings
 
@@ -23,11 +25,6 @@ Report = Callable[[str, int, int], None]
 
 MOST_WORKERS = 8
 """Threads that read at the same time unless the caller says otherwise."""
-OWN = frozenset({KEY_FILE, MANIFEST, LOCK, OWNER})
-"""Files directly in a cache's folder."""
-NOTED = 20
-"""Files that belong to nothing and are named; of further ones only the number is told."""
-
 Ranges = tuple[tuple[int, int], ...]
 
 
@@ -84,7 +81,18 @@ class _File:
     name: str
     facts: ShardFacts
     rows: Ranges = ()
-    text: TextLine | None = field(default=None)
+    text: TextLine | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Wrong:
+    file: _File
+    why: str
+    is_damaged: bool
+    """False where nothing says that its bytes are not those that were written."""
+
+    def problem(self) -> Problem:
+        return Problem(what=self.why, component=self.file.component, file=self.file.name)
 
 
 def verify(
@@ -98,32 +106,45 @@ def verify(
         report: Told of each file that was read.
         workers: Threads that read; None for one a core, eight at most.
     """
+    found = _look(path, full=full, report=report, workers=workers)
+    if not found.problems or found.shards:
+        lost = tuple(Problem(what=what) for what in say_lost(path))
+        found = replace(found, problems=(*found.problems, *lost))
+    return found
+
+
+def _look(path: Path, *, full: bool, report: Report | None, workers: int | None) -> VerifyReport:
+    """Check a cache, but for rows that `repair` took out."""
     problems = [Problem(what=what) for what in check_listing(path / LISTING)]
     try:
         cache = Cache.open(path)
     except FeatcacheError as error:
         problems.insert(0, Problem(what=str(error)))
         return VerifyReport(path=path, problems=tuple(problems), shards=0, bytes=0, full=full)
-    problems += _check_parts(cache, listed=not problems)
+    problems += [Problem(what=what) for what in check_parts(cache, listed=not problems)]
     files = _files(cache)
     read = 0
     for file, wrong in _check_files(path, files, full, workers, _told(report, "verify")):
         if wrong:
-            problems.append(Problem(what=wrong, component=file.component, file=file.name))
+            problems.append(wrong.problem())
         else:
             read += file.facts.bytes
+    known = {(file.component, file.name) for file in files}
+    known |= {(file.component, TEXT_STRINGS) for file in files if file.text is not None}
     return VerifyReport(
         path=path,
         problems=tuple(problems),
         shards=len(files),
         bytes=read,
         full=full,
-        notes=_strangers(path, files),
+        notes=(*listing_notes(path / LISTING), *strangers(path, known)),
     )
 
 
 def repair(path: Path, *, report: Report | None = None, workers: int | None = None) -> VerifyReport:
     """Put right what a copy or a neighbour restores, and take out damaged shards and texts.
+
+    What is a symbolic link, or could not be read, is a problem; it is not taken out.
 
     Args:
         path: The cache.
@@ -131,7 +152,8 @@ def repair(path: Path, *, report: Report | None = None, workers: int | None = No
         workers: Threads that read; None for one a core, eight at most.
 
     Returns:
-        What is still wrong afterwards, and what the next pass has to encode again.
+        What is still wrong afterwards, and what was taken out. `Cache.lost` names the rows to
+        encode again, those of earlier repairs included; they are no problem here.
 
     Raises:
         CacheError: If nothing says any more what the cache is, or it cannot be written.
@@ -142,58 +164,60 @@ def repair(path: Path, *, report: Report | None = None, workers: int | None = No
             notes.append(f"Restored files of {path / LISTING} from their copies.")
         notes += restore(path)
     cache = Cache.open(path)
-    dropped = []
+    dropped, kept = [], []
     with cache.lock():
         checked = _check_files(path, _files(cache), True, workers, _told(report, "repair"))
-        for file in [file for file, wrong in checked if wrong]:
-            cache.drop(file.component, file.name)
-            dropped.append(Dropped(component=file.component, file=file.name, rows=file.rows))
-    found = verify(path, workers=workers)
-    return replace(found, notes=(*notes, *cache.notes, *found.notes), dropped=tuple(dropped))
+        for wrong in [wrong for _, wrong in checked if wrong]:
+            file = wrong.file
+            if wrong.is_damaged:
+                cache.drop(file.component, file.name)
+                dropped.append(Dropped(component=file.component, file=file.name, rows=file.rows))
+            else:
+                kept.append(wrong.problem())
+        if finish_whole(cache):
+            notes.append(f"Noted in {path / MANIFEST} that the features are complete.")
+    found = _look(path, full=False, report=None, workers=workers)
+    named = {(p.component, p.file) for p in found.problems}
+    kept = [p for p in kept if (p.component, p.file) not in named]
+    return replace(
+        found,
+        problems=(*found.problems, *kept),
+        notes=(*notes, *cache.notes, *found.notes),
+        dropped=tuple(dropped),
+    )
 
 
-def _check_parts(cache: Cache, *, listed: bool) -> list[Problem]:
-    problems = []
-    n = None
+def finish_whole(cache: Cache) -> bool:
+    """Enter a pass where none is left although `global` covers every row of a split.
+
+    Its time is that of the newest shard.
+
+    Returns:
+        Whether one was entered.
+    """
     try:
         listing = cache.listing()
-        n = None if listing is None else len(listing)
-        if listing is None and listed:
-            what = (
-                f"{cache.path} has no listing yet. Run the same `featcache extract` command again."
-            )
-            problems.append(Problem(what=what))
-    except FeatcacheError as error:
-        if listed:
-            problems.append(Problem(what=str(error)))
-    if cache.torn and not is_locked(cache.path):
-        what = (
-            f"{cache.path / MANIFEST} ends in a line that an interrupted writer left unfinished. "
-            f"Run `featcache repair`, or go on with `featcache extract`."
-        )
-        problems.append(Problem(what=what))
-    for name, lines in cache.shards.items():
-        if n is None:
-            continue
-        try:
-            ShardRows(cache.path / name, lines, n)
-        except CorruptCacheError as error:
-            problems.append(Problem(what=str(error)))
-    widths = {lines[0].facts.shape[-1] for name, lines in cache.shards.items() if _is_joint(name)}
-    widths |= {line.facts.shape[-1] for line in cache.texts[-1:]}
-    if len(widths) > 1:
-        what = (
-            f"Components of {cache.path} have different widths: "
-            f"{', '.join(map(str, sorted(widths)))}. They come from different models: remove "
-            f"this cache with `featcache rm` and extract again."
-        )
-        problems.append(Problem(what=what))
-    return problems
-
-
-def _is_joint(component: str) -> bool:
-    """Tell whether the last axis of a component is the joint space itself."""
-    return not component.startswith("boxes") and not component.endswith(".int8")
+        if cache.passes or listing is None or "global" not in cache.shards:
+            return False
+        wanted = in_splits(listing)
+        if not wanted.any() or (wanted & ~cache.covered("global")).any():
+            return False
+    except CorruptCacheError:
+        return False
+    times = [
+        (cache.path / name / line.file).stat().st_mtime
+        for name, lines in cache.shards.items()
+        for line in lines
+        if (cache.path / name / line.file).exists()
+    ]
+    cache.finish(
+        components=sorted(cache.shards),
+        images=int(wanted.sum()),
+        seconds=0.0,
+        complete=True,
+        when=min(time.time(), max(times, default=0.0)),
+    )
+    return True
 
 
 def _files(cache: Cache) -> list[_File]:
@@ -211,17 +235,19 @@ def _check_files(
     full: bool,
     workers: int | None,
     told: Callable[[int, int], None],
-) -> Iterable[tuple[_File, str]]:
-    """Yield each file and what is wrong with it; empty for nothing."""
+) -> Iterable[tuple[_File, _Wrong | None]]:
+    """Yield each file and what is wrong with it."""
 
-    def check(file: _File) -> str:
+    def check(file: _File) -> _Wrong | None:
         try:
             check_bytes(path / file.component / file.name, file.facts, full=full)
             if file.text is not None:
                 read_strings(path / file.component, file.text)
+        except CorruptCacheError as error:
+            return _Wrong(file, str(error), not isinstance(error, LinkInCacheError))
         except FeatcacheError as error:
-            return str(error)
-        return ""
+            return _Wrong(file, str(error), is_damaged=False)
+        return None
 
     count = workers or min(MOST_WORKERS, os.cpu_count() or 1)
     with ThreadPoolExecutor(count) as pool:
@@ -238,19 +264,3 @@ def _told(report: Report | None, what: str) -> Callable[[int, int], None]:
             report(what, done, total)
 
     return tell
-
-
-def _strangers(path: Path, files: Sequence[_File]) -> tuple[str, ...]:
-    """Name what lies in the cache and belongs to nothing."""
-    known = {(file.component, file.name) for file in files}
-    known |= {(file.component, TEXT_STRINGS) for file in files if file.text is not None}
-    found = []
-    for entry in sorted(path.iterdir()):
-        if entry.is_symlink() or not entry.is_dir():
-            found += [] if entry.name in OWN else [entry]
-        elif entry.name != LISTING:
-            found += [p for p in sorted(entry.iterdir()) if (entry.name, p.name) not in known]
-    notes = [f"{entry} belongs to nothing in this cache." for entry in found[:NOTED]]
-    if len(found) > NOTED:
-        notes.append(f"{len(found) - NOTED} more files belong to nothing in this cache.")
-    return tuple(notes)

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from featcache.errors import UnknownNameError, UsageError
-from featcache.pipeline.decode import read_image
+from featcache.pipeline import decode, passes
+from featcache.pipeline.decode import UnreadableImageError, read_image
 from featcache.pipeline.randomness import view_stream
 from featcache.pipeline.run import Summary
 from featcache.pipeline.views import Preprocess, draw_view
@@ -97,14 +99,69 @@ def test_asking_again_encodes_what_is_missing_only(ask: Ask, backbone: Any) -> N
 def test_fewer_views_are_the_first_of_more(ask: Ask, backbone: Any) -> None:
     ask(views=["3@val"])
     assert ask(views=["2@val"]).encoded == {}
-    assert ask(views=["2@query"]).encoded == {"views.rrc50-2": 9}  # test rows have no three
-    cache = Cache.open(ask().path)
-    rows = cache.listing().rows("val")  # type: ignore[union-attr]
-    features = cache.feature_set()
+    assert ask(views=["2@query"]).encoded == {"views.rrc50-3": 6}  # those of test are added there
+    path = ask(views=["2@val"], name="apart").path
+    rows = Cache.open(path).listing().rows("val")  # type: ignore[union-attr]
+    three, two = (Cache.open(p).feature_set() for p in (ask().path, path))
     torch.testing.assert_close(
-        features.rows("views.rrc50-3", rows)[:, :2], features.rows("views.rrc50-2", rows),
+        three.rows("views.rrc50-3", rows)[:, :2], two.rows("views.rrc50-2", rows),
         atol=2e-3, rtol=1e-3,
     )  # fmt: skip
+
+
+def test_an_interrupted_smaller_count_goes_on(ask: Ask, backbone: Any) -> None:
+    """What stands in for what does not depend on where a pass was stopped."""
+    whole = ask(views=["4", "2"])
+    assert set(whole.encoded) == {"global", "patches.clearclip", "views.rrc50-4"}
+    assert ask(views=["4", "2"]).encoded == {}
+
+
+def test_an_image_that_could_not_be_read_once_is_mended_everywhere(
+    ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask()
+    real = decode.read_image
+
+    def refuse(path: Path, *arguments: Any, **more: Any) -> Any:
+        if path.name == "1.jpg" and path.parent.name == "bee" and path.parts[-3] == "train":
+            raise UnreadableImageError("cannot be read: Input/output error")
+        return real(path, *arguments, **more)
+
+    monkeypatch.setattr(passes, "read_image", refuse)
+    path = ask(views=["2"], crops=["2@train"]).path
+    assert int((~Cache.open(path).feature_set().ok).sum()) == 1
+    monkeypatch.setattr(passes, "read_image", real)
+    assert ask().encoded == {"views.rrc50-2": 1, "crops.lazsl-2": 1, "boxes.lazsl-2": 1}
+    assert Cache.open(path).feature_set().ok.all()
+
+
+def test_a_stripe_has_crops_and_no_central_view_in_whatever_order(ask: Ask, folder: Path) -> None:
+    Image.new("RGB", (2, 90_000_000 // 15)).save(folder / "train" / "ant" / "stripe.png")
+    row = {"patches": ["none"], "crops": ["2@train"]}
+    together = ask(**row).path
+    ask(patches=["none"], name="apart")
+    apart = ask(**row, name="apart").path
+    for path in (together, apart):
+        cache = Cache.open(path)
+        assert [int(cache.rows(n).bad().sum()) for n in ("global", "crops.lazsl-2")] == [1, 0]
+    for name in ("crops.lazsl-2", "boxes.lazsl-2"):
+        one, other = (sorted((p / name).glob("*.h5")) for p in (together, apart))
+        assert [f.name for f in one] == [f.name for f in other]
+        for a, b in zip(one, other, strict=True):
+            opened = [Cache.open(path).rows(name) for path in (together, apart)]
+            stored = [reader.gather(np.arange(14)) for reader in opened]
+            np.testing.assert_array_equal(stored[0], stored[1])
+            assert a.stat().st_size == b.stat().st_size
+
+
+def test_removed_bad_images_no_longer_count(ask: Ask, folder: Path) -> None:
+    for i in range(10):
+        (folder / "train" / "cat" / f"bad{i}.jpg").write_bytes(b"no picture" + bytes([i]))
+    ask()
+    for i in range(10):
+        (folder / "train" / "cat" / f"bad{i}.jpg").unlink()
+    (folder / "train" / "cat" / "another.jpg").write_bytes(b"no picture either")
+    assert ask().complete
 
 
 def test_equal_pictures_go_through_the_encoder_once(ask: Ask, backbone: Any) -> None:
@@ -191,7 +248,8 @@ def test_photographs_come_go_and_change_their_class(ask: Ask, folder: Path, back
         ({"crops": ["0"]}, UsageError, "--crops 0 should begin with a number"),
         ({"view_patches": ["4:cdfsl:sclip"]}, UnknownNameError, "patch variant of fake"),
         ({"patches": ["none", "vanilla"]}, UsageError, "stands alone"),
-        ({"seed": -1}, UsageError, "seed must be 0 or more"),
+        ({"seed": -1}, UsageError, "seed must be 0 to"),
+        ({"seed": 10**18}, UsageError, "seed must be 0 to"),
     ],
 )
 def test_wrong_wishes(ask: Ask, wish: dict[str, Any], error: type[Exception], said: str) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from featcache.errors import TaskError, UnknownNameError
 from featcache.keys import ComponentKey, Listing
-from featcache.pipeline.asks import asks_for, larger_than
+from featcache.pipeline.asks import asks_for, settle
 from featcache.pipeline.plan import (
     Plan,
     encoded_rows,
@@ -42,9 +42,9 @@ ZOO = listing(
 
 
 def plan_of(backbone: Any, covered: Mapping[str, list[int]], **more: Any) -> Plan:
-    def have(component: ComponentKey, rows: Any) -> Any:
+    def have(component: str) -> Any:
         mask = np.zeros(len(ZOO), dtype=bool)
-        mask[covered.get(component.folder, [])] = True
+        mask[covered.get(component, [])] = True
         return mask
 
     asks, _ = asks_for(backbone, views=["2"])
@@ -139,17 +139,26 @@ def test_asks_stand_side_by_side_and_join_their_rows(backbone: Any) -> None:
     }
     assert asks[1].row_bytes == 80
     assert asks[6].row_bytes == 80
-    plan = make_plan(ZOO, backbone, asks, covered=lambda c, r: np.zeros(67, bool), micro_batch=8)
+    plan = make_plan(ZOO, backbone, asks, covered=lambda c: np.zeros(67, bool), micro_batch=8)
     kinds = {(p.recipe, p.count) for p, _ in encoded_rows(plan.todos)}
     assert kinds == {("", 1), ("rrc50", 2), ("cdfsl", 3), ("lazsl", 5), ("fair", 4)}
     assert plan.component_bytes["crops.lazsl-5@7"] == 6 * 5 * 32
     assert "crops.lazsl-5@7: 6 rows, 960 B" in plan.sentence()
 
 
-def test_smaller_counts_are_the_beginning_of_larger_ones() -> None:
-    held = ["views.rrc50-20", "views.cdfsl-20", "views.rrc50-20@3", "global", "views.rrc50-4"]
-    key = ComponentKey(kind="views", recipe="rrc50", count=10)
-    assert [k.folder for k in larger_than(key, held)] == ["views.rrc50-20"]
+def test_more_views_stand_for_fewer(backbone: Any) -> None:
+    def settled(views: list[str], held: list[str]) -> dict[str, list[str]]:
+        asks, _ = asks_for(backbone, patches=["none"], views=views)
+        found, notes = settle(asks, backbone, held)
+        assert len(notes) == len(asks) - len({a.name for a in asks} & {a.name for a in found})
+        return {a.name: [str(s) for s in a.scopes] for a in found if a.component.count}
+
+    assert settled(["10"], []) == {"views.rrc50-10": ["few-shot"]}
+    assert settled(["10@val"], ["views.rrc50-20"]) == {"views.rrc50-20": ["val"]}
+    assert settled(["10"], ["views.rrc50-20", "views.rrc50-10"]) == {"views.rrc50-10": ["few-shot"]}
+    assert settled(["2@val", "4"], []) == {"views.rrc50-4": ["val", "few-shot"]}
+    other = ["views.cdfsl-20", "views.rrc50-20@3", "crops.lazsl-20", "global", "views.rrc50-4"]
+    assert settled(["10"], other) == {"views.rrc50-10": ["few-shot"]}
 
 
 def test_without_patches_there_is_a_note(backbone: Any) -> None:

@@ -481,3 +481,29 @@ def test_an_image_that_went_away_is_no_reason_against_other_versions(
     monkeypatch.setattr(recheck, "read_image", refuse_first)
     assert ask().complete
     assert len(asked) == 8
+
+
+def test_without_global_rows_patches_are_compared(
+    ask: Any, backbone: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = Cache.open(ask().path)
+    for line in list(cache.shards["global"]):
+        cache.drop("global", line.file)
+    monkeypatch.setattr(continuity, "environment", lambda _: {"torch": "99.0"})
+    backbone.narrow = backbone.narrow.flip(0)
+    with pytest.raises(CacheError, match="agree with their stored rows"):
+        ask()
+    backbone.narrow = backbone.narrow.flip(0)
+    assert ask().encoded == {"global": 22}
+
+
+def test_nothing_to_compare_is_said(
+    ask: Any, folder: Path, make_picture: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask()
+    for i, path in enumerate(sorted(folder.rglob("*.*g"))):
+        make_picture(500 + i).save(path)
+    monkeypatch.setattr(continuity, "environment", lambda _: {"torch": "99.0"})
+    said: list[str] = []
+    assert ask(say=said.append).encoded["global"] == 22
+    assert any("none of its rows could be encoded again" in text for text in said)

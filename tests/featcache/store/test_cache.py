@@ -20,6 +20,7 @@ from featcache.errors import (
 )
 from featcache.store import manifest
 from featcache.store.cache import Cache
+from featcache.store.files import make_folder
 from featcache.store.lines import Line
 from featcache.store.seal import seal, unseal
 from featcache.types import ComponentKey, FeatureKey, Listing, TextBank
@@ -351,8 +352,10 @@ def test_leftovers_are_cleaned_by_the_next_writer_only(cache: Cache) -> None:
     assert sorted(p.name for p in cache.path.glob("global/*")) == [
         "00000000-00000005.h5",
         "00000005-00000010.h5",
+        "00000010-00000015.h5",  # for all that one knows somebody's own
         "notes.h5",
     ]
+    assert any("Left " in note and "00000010" in note for note in reader.notes)
     assert (cache.path / "manifest.jsonl").read_bytes().endswith(b"}\n")
     assert any("unfinished last line" in note for note in reader.notes)
 
@@ -521,3 +524,20 @@ def test_looking_at_a_cache_needs_neither_torch_nor_h5py(cache: Cache) -> None:
         "assert not {'torch', 'h5py', 'open_clip', 'PIL'} & set(sys.modules), 'heavy'"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_new_folders_survive_a_power_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[Path] = []
+    monkeypatch.setattr("featcache.store.files.sync_folder", synced.append)
+    make_folder(tmp_path / "a" / "b" / "c")
+    assert synced == [tmp_path, tmp_path / "a", tmp_path / "a" / "b"]
+    make_folder(tmp_path / "a" / "b")
+    assert len(synced) == 3
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 4), (2, 3, 4, 5, 8)])
+def test_rows_that_no_reader_takes_are_refused(cache: Cache, shape: tuple[int, ...]) -> None:
+    packed = ComponentKey(kind="patches", variant="vanilla", dtype="int8")
+    with pytest.raises(UsageError):
+        cache.append(packed, np.arange(2), np.zeros(shape, np.int8), {}, HERE)
+    assert not (cache.path / packed.folder).exists()

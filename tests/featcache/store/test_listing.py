@@ -19,15 +19,8 @@ from featcache.store.listing import (
     repair_listing,
     write_listing,
 )
-from featcache.store.listing_files import (
-    COPY,
-    CURRENT,
-    CURRENT_COPY,
-    FILES,
-    LOST,
-    MappedFile,
-    write_set,
-)
+from featcache.store.listing_files import COPY, LOST, MappedFile, write_set
+from featcache.store.pointer import CURRENT, CURRENT_COPY, FILES
 from featcache.store.seal import seal, unseal
 from featcache.types import Listing
 

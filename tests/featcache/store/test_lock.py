@@ -94,3 +94,14 @@ def test_an_owner_that_died_here_is_replaced_and_one_elsewhere_is_not(tmp_path: 
     (tmp_path / OWNER).write_text("999999999 another-machine\n")
     with pytest.raises(CacheError, match="pid 999999999"), writer_lock(tmp_path, quiet):
         pass
+
+
+def test_a_look_at_the_lock_does_not_stop_a_writer(tmp_path: Path) -> None:
+    (tmp_path / LOCK).touch()
+    handle = os.open(tmp_path / LOCK, os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_SH)  # as `is_locked` of another process holds it for a moment
+    timer = threading.Timer(0.01, os.close, [handle])
+    timer.start()
+    with writer_lock(tmp_path, quiet):
+        assert is_locked(tmp_path)
+    timer.join()

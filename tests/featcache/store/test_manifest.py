@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from featcache.errors import CacheError, CorruptCacheError, NewerFormatError
+from featcache.errors import CacheError, CorruptCacheError, NewerFormatError, UsageError
 from featcache.keys import FeatureKey
 from featcache.store.bad import bad_rows
 from featcache.store.identity import Identity
-from featcache.store.lines import DropLine, PassLine, ShardLine, from_json, to_json
+from featcache.store.lines import DropLine, PassLine, ShardLine, TextLine, from_json, to_json
 from featcache.store.manifest import Contents, read_manifest, write_manifest
 from featcache.store.seal import seal, unseal
 from featcache.store.shard import ShardFacts
@@ -30,6 +30,7 @@ def shard(start: int, **changes: Any) -> ShardLine:
         "file": f"{start:08d}-{start + 4:08d}.h5",
         "rows": ((start, start + 4),),
         "bad": ((1, "is cut off"),),
+        "images_crc32": 5,
         "facts": facts,
         "provenance": {"torch": "2"},
     }
@@ -242,7 +243,43 @@ def test_later_shards_mend_or_break_rows() -> None:
 
 def test_dropped_shards_no_longer_count() -> None:
     again = shard(0, bad=())
-    drop = DropLine(component="global", file=shard(0).file)
+    drop = DropLine(component="global", file=shard(0).file, rows=shard(0).rows)
     assert Contents([shard(0), drop]).shards == {}
     assert Contents([shard(0), shard(4), drop, again]).shards == {"global": [shard(4), again]}
     assert Contents([FINISHED]).passes == [FINISHED]
+
+
+def test_no_line_is_written_that_no_reader_takes(tmp_path: Path) -> None:
+    path = tmp_path / "manifest.jsonl"
+    write_manifest(path, MINE)
+    manifest, before = read_manifest(path, MINE), path.read_bytes()
+    for line in (
+        shard(0, component="nonsense"),
+        shard(0, rows=((0, 1),)),
+        shard(0, rows=((3, 4), (0, 4))),
+        shard(0, file="a.h5"),
+        DropLine(component="global", file=shard(0).file, rows=((4, 4),)),
+        DropLine(component="text.abc", file="rows.h5", rows=((0, 4),)),
+        PassLine(time=float("nan"), components=(), images=0, seconds=0.0, complete=True),
+        PassLine(time=1.0, components=(), images=-1, seconds=0.0, complete=True),
+    ):
+        with pytest.raises(UsageError, match="Nothing was written"):
+            manifest.append(line)
+    assert path.read_bytes() == before
+    manifest.append(shard(0))
+    assert read_manifest(path, MINE).lines == [shard(0)]
+
+
+def text(component: str) -> TextLine:
+    return TextLine(
+        component=component, strings_bytes=2, strings_sha256="0" * 64, facts=shard(0).facts,
+        provenance={},
+    )  # fmt: skip
+
+
+def test_older_texts_do_not_replace_dropped_ones() -> None:
+    old, new = text("text.aa"), text("text.bb")
+    drop = DropLine(component="text.bb", file="rows.h5", rows=())
+    assert Contents([old, new, drop]).text is None
+    assert Contents([old, new, drop, old]).text == old
+    assert Contents([new, old, drop]).text == old

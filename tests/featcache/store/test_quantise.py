@@ -76,6 +76,14 @@ def test_what_has_no_scale_is_refused(value: float) -> None:
         pack(x)
 
 
+def test_the_image_that_has_no_scale_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quantise, "CHUNK", 40)
+    x = np.ones((6, 5, 8), dtype=np.float32)
+    x[4, 3, 1] = np.inf
+    with pytest.raises(CacheError, match=r"'patches.vanilla.int8' needs.*those of image 4.jpg are"):
+        pack(x, component="patches.vanilla.int8", name_of="image {}.jpg".format)
+
+
 def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     x = tokens(5, n=23, d=16)
     whole = pack(x)

@@ -108,7 +108,7 @@ for i in range(shards):
     lines.append(
         ShardLine(
             component="patches.clearclip", file=f"{i}.h5", rows=((i * each, (i + 1) * each),),
-            bad=(), facts=facts, provenance={},
+            bad=(), facts=facts, images_crc32=0, provenance={},
         )
     )
 reader = ShardRows(folder, lines, shards * each)

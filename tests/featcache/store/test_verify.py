@@ -1,4 +1,6 @@
+import errno
 import json
+import os
 import shutil
 import tracemalloc
 from collections.abc import Callable
@@ -9,8 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from featcache.store import block, files, listing_files, shard
 from featcache.store.cache import Cache
 from featcache.store.identity import Identity
+from featcache.store.lines import DropLine, Line
+from featcache.store.listing import write_listing
 from featcache.store.lock import writer_lock
 from featcache.store.manifest import write_manifest
 from featcache.store.verify import Dropped, repair, verify
@@ -185,6 +190,139 @@ def test_two_widths_are_found(cache: Cache, values: Make) -> None:
 def test_two_widths_under_one_name_are_found(
     cache: Cache, plain: ComponentKey, values: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Cache, "_check_width", lambda *_: None)
+    monkeypatch.setattr("featcache.store.cache.check_width", lambda *_: None)
     cache.append(plain, np.arange(10, 12), values([10, 11], width=4), {}, HERE)
     assert any("earlier shards [8]" in p.what for p in verify(cache.path).problems)
+
+
+def test_a_listing_of_other_images_shows(cache: Cache) -> None:
+    listing = cache.listing()
+    assert listing is not None
+    swapped = (listing.hashes[1], listing.hashes[0], *listing.hashes[2:])
+    write_listing(cache.path / "listing", replace(listing, hashes=swapped))
+    report = verify(cache.path)
+    assert not report.is_sound
+    assert all("made of other images than the listing names" in p.what for p in report.problems)
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.EACCES, errno.EMFILE])
+@pytest.mark.parametrize("name", ["00000000-00000005.h5", "rows.h5", "strings.json"])
+def test_what_could_not_be_read_is_kept(
+    cache: Cache, bank: TextBank, monkeypatch: pytest.MonkeyPatch, code: int, name: str
+) -> None:
+    cache.put_text(bank, HERE)
+    before = {p: p.read_bytes() for p in cache.path.glob("*/*") if p.is_file()}
+    real = files.open_plain
+
+    def open_plain(path: Path) -> int:
+        if path.name == name:
+            raise OSError(code, os.strerror(code), str(path))
+        return real(path)
+
+    with monkeypatch.context() as patch:
+        for module in (files, shard, block):
+            patch.setattr(module, "open_plain", open_plain)
+        for look in (verify, repair):
+            [problem] = look(cache.path).problems
+            assert problem.file in (name, "rows.h5")
+            assert "could not be read" in problem.what
+            assert os.strerror(code) in problem.what
+            assert "Make it readable" in problem.what
+    assert {p: p.read_bytes() for p in before} == before
+    assert verify(cache.path).is_sound
+
+
+def test_a_read_that_failed_once_is_told(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = files.open_plain
+    failed: list[Path] = []
+
+    def open_plain(path: Path) -> int:
+        if not failed and path.suffix == ".h5":
+            failed.append(path)
+            raise OSError(errno.EIO, "Input/output error")
+        return real(path)
+
+    monkeypatch.setattr(shard, "open_plain", open_plain)
+    report = repair(cache.path, workers=1)
+    assert [p.file for p in report.problems] == [failed[0].name]
+    assert report.dropped == ()
+    assert repair(cache.path).is_sound
+
+
+@pytest.mark.parametrize("what", ["global/00000005-00000010.h5", "global"])
+def test_a_link_is_reported_and_not_dropped(cache: Cache, tmp_path: Path, what: str) -> None:
+    path = cache.path / what
+    path.rename(tmp_path / "aside")
+    path.symlink_to(tmp_path / "aside")
+    for look in (verify, repair):
+        report = look(cache.path)
+        assert len(report.problems) == (1 if "/" in what else 2)
+        assert all("is a symbolic link" in p.what for p in report.problems)
+        assert report.dropped == ()
+    path.unlink()
+    (tmp_path / "aside").rename(path)
+    assert verify(cache.path, full=True).is_sound
+
+
+def test_what_was_lost_is_known_until_it_is_encoded(
+    cache: Cache, plain: ComponentKey, values: Make, listing: Make
+) -> None:
+    flip(cache.path / "global" / "00000005-00000010.h5", 600)
+    for _ in range(2):
+        assert repair(cache.path).is_sound
+        [problem] = verify(cache.path).problems
+        assert problem.what.startswith(f"5 rows of {cache.path / 'global'} were lost to damage")
+        assert "featcache repair" in problem.what
+    opened = Cache.open(cache.path)
+    assert {k: [r.tolist() for r in v] for k, v in opened.lost().items()} == {
+        "global": [[5, 6, 7, 8, 9]]
+    }
+    opened.append(plain, np.array([5, 7]), values([5, 7]), {}, HERE)
+    assert opened.lost()["global"][0].tolist() == [6, 8, 9]
+    splits = {"train": np.array([0, 1, 9, 6])}
+    opened.put_listing(listing(20, splits=splits))  # the image of row 8 is gone
+    assert opened.lost()["global"][0].tolist() == [6, 9]
+    opened.append(plain, np.array([6, 9]), values([6, 9]), {}, HERE)
+    assert opened.lost() == {}
+    assert verify(cache.path, full=True).is_sound
+
+
+def test_every_lost_row_is_named_once_and_none_beyond_the_listing(cache: Cache) -> None:
+    identity = Identity(cache.dataset, cache.backbone, cache.key)
+    drops = [
+        DropLine(component="global", file="00000005-00000010.h5", rows=((4, 8),)),
+        DropLine(component="global", file="00000005-00000010.h5", rows=((4, 6), (7, 9))),
+        DropLine(component="views.rrc50-2", file="00000005-00000010.h5", rows=((18, 1 << 40),)),
+    ]
+    lines: list[Line] = [*cache.shards["global"][:1], *drops]
+    write_manifest(cache.path / "manifest.jsonl", identity, lines)
+    tracemalloc.start()
+    lost = Cache.open(cache.path).lost()
+    assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    tracemalloc.stop()
+    assert [rows.tolist() for rows in lost["global"]] == [[5, 6, 7], [8]]
+    assert [rows.tolist() for rows in lost["views.rrc50-2"]] == [[18, 19]]
+
+
+def test_a_kill_between_the_pointers_of_a_listing_is_no_damage(
+    cache: Cache, listing: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = files.write_atomically
+
+    def write(path: Path, *parts: bytes) -> None:
+        if path.name == "current.json":
+            raise KeyboardInterrupt
+        real(path, *parts)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(listing_files, "write_atomically", write)
+        with pytest.raises(KeyboardInterrupt):
+            cache.put_listing(listing(30))
+    report = verify(cache.path)
+    assert report.is_sound
+    assert any("stopped while it replaced the listing" in note for note in report.notes)
+    flip(sorted(cache.path.glob("listing/set-*/labels.npy"))[0], -1)
+    assert not verify(cache.path).is_sound
+    assert repair(cache.path).is_sound
+    Cache.open(cache.path).put_listing(listing(30))
+    assert verify(cache.path).notes == ()

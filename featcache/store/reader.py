@@ -1,0 +1,200 @@
+"""Reading a cache: what its manifest says, its listing, its rows, and its texts."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Bool, Int64
+
+from featcache.errors import CacheError, CorruptCacheError
+from featcache.keys import FeatureKey, Listing
+from featcache.store.bad import bad_rows
+from featcache.store.identity import LISTING, Identity
+from featcache.store.journal import Journal
+from featcache.store.lines import PassLine, ShardLine, TextLine
+from featcache.store.listing import current_set, read_listing
+from featcache.store.lost import lost_rows
+from featcache.store.rows import ShardRows
+from featcache.store.shard import check_size
+
+if TYPE_CHECKING:
+    import featcache.types
+
+
+class CacheReader:
+    """One cache folder, as far as it is read; nothing here writes."""
+
+    def __init__(self, path: Path, identity: Identity) -> None:
+        """Read the manifest."""
+        self.path = path
+        self.dataset = identity.dataset
+        self.backbone = identity.backbone
+        """As the user calls it: ViT-B/16, tiny."""
+        self.key: FeatureKey = identity.key
+        self._journal = Journal(path, identity)
+        self._rows: dict[str, ShardRows] = {}
+        self._seen: set[tuple[str, str]] = set()  # shards whose size was compared
+        self._journal.changed = self._rows.clear
+        self._listing: tuple[str, Listing | None] = ("", None)
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """Sentences that a user should see: what was cleaned up, what stands in for a lock."""
+        return self._journal.notes
+
+    @property
+    def shards(self) -> Mapping[str, Sequence[ShardLine]]:
+        """Component folder -> its shards, oldest first."""
+        return self._journal.contents.shards
+
+    @property
+    def text_line(self) -> TextLine | None:
+        """What the manifest says of the current texts."""
+        return self._journal.contents.text
+
+    @property
+    def texts(self) -> Sequence[TextLine]:
+        """What the manifest says of all texts, the current ones last."""
+        return tuple(self._journal.contents.texts.values())
+
+    @property
+    def torn(self) -> int:
+        """Bytes of an unfinished last line of the manifest."""
+        return self._journal.torn
+
+    @property
+    def passes(self) -> Sequence[PassLine]:
+        """Passes that ended as they were meant to, oldest first."""
+        return self._journal.contents.passes
+
+    # Listing
+
+    def listing(self) -> Listing | None:
+        """Return the images and labels; None before the first `put_listing`.
+
+        Raises:
+            CorruptCacheError: If its files are not what was written, or are gone while there are
+                shards: a new one could give their rows to other images.
+        """
+        current = current_set(self.path / LISTING)
+        if self._listing[0] != current:
+            self._listing = (current, read_listing(self.path / LISTING))
+            self._rows.clear()
+        if self._listing[1] is None and self.shards:
+            raise CorruptCacheError(
+                f"{self.path / LISTING} is gone, and only it says which image a row belongs to. "
+                f"Run `featcache repair`; if no copy is left, restore it from a backup, or remove "
+                f"this cache with `featcache rm` and extract again."
+            )
+        return self._listing[1]
+
+    # Rows
+
+    def covered(self, component: str, *, retry_bad: bool = False) -> Bool[np.ndarray, " n"]:
+        """Tell for every row of the listing whether a component needs no encoding there.
+
+        Args:
+            component: Its folder name; one that was never written covers nothing.
+            retry_bad: Whether unreadable images count as not covered.
+
+        Raises:
+            CorruptCacheError: If a shard is missing, or not of the recorded size.
+        """
+        if component not in self.shards:
+            return np.zeros(len(self._listed()), dtype=bool)
+        rows = self.rows(component)
+        for line in self.shards[component]:
+            if (component, line.file) not in self._seen:
+                check_size(self.path / component / line.file, line.facts)
+                self._seen.add((component, line.file))
+        return rows.present() & ~rows.bad() if retry_bad else rows.present()
+
+    def rows(self, component: str) -> ShardRows:
+        """Open one component for reading.
+
+        Raises:
+            CorruptCacheError: If its shards disagree with each other or with the listing.
+        """
+        n = len(self._listed())  # forgets the readers where the listing has changed
+        if component not in self._rows:
+            self._rows[component] = ShardRows(self.path / component, self.shards[component], n)
+        return self._rows[component]
+
+    def bad_rows(self) -> dict[int, str]:
+        """Return rows whose image could not be read, with the reason.
+
+        Raises:
+            CorruptCacheError: If shards speak of rows that nobody listed.
+        """
+        found: dict[int, str] = {}
+        for component, lines in self.shards.items():
+            if any(line.bad for line in lines):
+                self.rows(component)  # compares rows and listing
+                found |= bad_rows(lines)
+        return found
+
+    def lost(self) -> dict[str, list[Int64[np.ndarray, " _"]]]:
+        """Return what damage took out and nobody encoded again: rows by component.
+
+        Returns:
+            Component -> the rows of each of its shards that was taken out, ascending, as far as
+            they are in a split now and no shard holds them.
+
+        Raises:
+            CorruptCacheError: If listing or shards disagree.
+        """
+
+        def present(component: str) -> Bool[np.ndarray, " n"]:
+            if component in self.shards:
+                return self.rows(component).present()
+            return np.zeros(len(self._listed()), dtype=bool)
+
+        listing = self.listing()
+        return {} if listing is None else lost_rows(self._journal.contents, listing, present)
+
+    # Texts, the whole
+
+    def text(self) -> "featcache.types.TextBank | None":
+        """Return the current texts; None where there are none.
+
+        Raises:
+            CorruptCacheError: If their files are not what was written.
+        """
+        from featcache.store.text import read_text
+
+        line = self.text_line
+        return None if line is None else read_text(self.path / line.component, line)
+
+    def feature_set(self) -> "featcache.types.FeatureSet":
+        """Open everything for reading; nothing is loaded until rows are asked for.
+
+        Raises:
+            CacheError: If the cache has no listing yet.
+            CorruptCacheError: If its parts disagree.
+        """
+        from featcache.types import FeatureSet
+
+        listing = self._listed()
+        components = {name: self.rows(name) for name in self.shards}
+        ok = np.ones(len(listing), dtype=bool)
+        for reader in components.values():
+            ok[reader.bad_rows()] = False
+        return FeatureSet(
+            path=self.path,
+            backbone=self.backbone,
+            key=self.key,
+            listing=listing,
+            components=components,
+            ok=ok,
+            text=self.text(),
+        )
+
+    def _listed(self) -> Listing:
+        listing = self.listing()
+        if listing is None:
+            raise CacheError(
+                f"{self.path} has no listing yet: its first pass was interrupted early. "
+                f"Run the same `featcache extract` command again."
+            )
+        return listing
