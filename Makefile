@@ -34,7 +34,11 @@ lint: install-dev  ## ruff, mypy strict, import layers, spelling
 
 bench: install-dev  ## Measure everything in docs/benchmarks.md anew (long)
 	@$(BIN)/python benchmarks/accuracy.py
+	@$(BIN)/python benchmarks/methods.py
 	@$(BIN)/python benchmarks/extract.py
+	@$(BIN)/python benchmarks/store.py
+	@$(BIN)/python benchmarks/transport.py
+	@$(BIN)/python benchmarks/flips.py
 
 soak: install-dev  ## Kill extractions and take them up again for ten minutes
 	@OMP_NUM_THREADS=1 $(BIN)/python benchmarks/soak.py --minutes 10
