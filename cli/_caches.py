@@ -144,7 +144,8 @@ def repair(
     backbone: OfBackbone = None,
     key: OfKey = None,
     weights: Annotated[
-        str | None, typer.Option(help="As `extract` was given them, where they were a file.")
+        str | None,
+        typer.Option(help="Where they are now, if `extract` was given a file that has moved."),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     cache: CacheDir = None,

@@ -193,6 +193,10 @@ def parse_wish(kind: str, text: str) -> Wish:
     for word in named:
         if word in RECIPES and kind in RECIPES[word].kinds:
             recipe = word
+        elif kind == "patches":
+            raise _wrong(
+                kind, text, f"has an unknown part '{word[:40]}', where only int8 may stand"
+            )
         elif kind == "view_patches" and not variant and word not in RECIPES:
             variant = word
         else:

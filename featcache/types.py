@@ -153,6 +153,8 @@ class FeatureSet:
     ok: Bool[np.ndarray, " n"]
     """False for images that could not be read; their rows are zeros and must not be used."""
     text: TextBank | None
+    weights: str = ""
+    """As `extract` was given them: a tag or a file; empty where they were the backbone's usual."""
 
     @property
     def classes(self) -> tuple[str, ...]:

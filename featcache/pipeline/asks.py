@@ -100,14 +100,11 @@ def asks_for(
     if not 0 <= seed < LARGEST_SEED:
         raise UsageError(f"seed must be 0 to {LARGEST_SEED - 1}, got {seed}.")
     notes: list[str] = []
+    wishes = parse_wishes(patches, views, crops, view_patches)
     if patches is None:
-        wishes = [Wish(kind="patches", variant=v) for v in backbone.variants[:1]]
-        if not wishes:
+        wishes = [*(Wish(kind="patches", variant=v) for v in backbone.variants[:1]), *wishes]
+        if not backbone.variants:
             notes.append(f"{backbone.name} has no patch features in the joint space; left out.")
-    else:
-        wishes = _patch_wishes(split_wishes(patches))
-    for kind, texts in (("views", views), ("crops", crops), ("view_patches", view_patches)):
-        wishes += [parse_wish(kind, text) for text in split_wishes(texts)]
     asks: dict[ComponentKey, Ask] = {}
     _add(asks, ComponentKey(kind="global"), Scope("all"), backbone)
     for wish in wishes:
@@ -118,6 +115,23 @@ def asks_for(
         if wish.kind == "crops":
             _add(asks, boxes_of(key), wish.scope, backbone)
     return tuple(asks.values()), tuple(notes)
+
+
+def parse_wishes(
+    patches: Sequence[str] | None,
+    views: Sequence[str],
+    crops: Sequence[str],
+    view_patches: Sequence[str],
+) -> list[Wish]:
+    """Read the flags; what they cannot mean is told before any model is loaded.
+
+    Raises:
+        UsageError: If a wish cannot be read.
+    """
+    wishes = [] if patches is None else _patch_wishes(split_wishes(patches))
+    for kind, texts in (("views", views), ("crops", crops), ("view_patches", view_patches)):
+        wishes += [parse_wish(kind, text) for text in split_wishes(texts)]
+    return wishes
 
 
 def ask_again(component: ComponentKey, backbone: Backbone) -> Ask:

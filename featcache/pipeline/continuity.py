@@ -14,12 +14,14 @@ from featcache.pipeline.passes import Source
 from featcache.pipeline.recheck import encode_again
 from featcache.pipeline.settings import (
     LARGEST_BATCH,
+    WEIGHTS,
     PassSettings,
     check_same_numbers,
     environment,
     sample_rows,
 )
 from featcache.store.cache import Cache
+from featcache.store.lines import PROVENANCE_TEXT
 
 FLAGS = {"float32": "fp32", "bfloat16": "bf16"}
 """torch's name of a compute type -> the user's."""
@@ -96,6 +98,7 @@ def admit_environment(
     sources: Mapping[int, Source],
     *,
     max_pixels: int,
+    weights: str = "",
     say: Callable[[str], None] = lambda _: None,
 ) -> Recorder:
     """Make sure that this environment gives the numbers that are stored; return the way to add.
@@ -106,6 +109,7 @@ def admit_environment(
         encoder: What adds.
         sources: Row -> its image.
         max_pixels: Largest picture to decode.
+        weights: As --weights had them, for commands that go on with this cache.
         say: Told if there was nothing to compare.
 
     Raises:
@@ -132,7 +136,8 @@ def admit_environment(
     made = PassSettings(
         micro_batch=encoder.micro_batch, compute=_compute(backbone), environments=()
     )
-    return Recorder(cache, {**here, **made.micro_batch_and_compute})
+    named = {WEIGHTS: weights} if 0 < len(weights) < PROVENANCE_TEXT else {}
+    return Recorder(cache, {**here, **made.micro_batch_and_compute, **named})
 
 
 def _comparable(cache: Cache) -> list[str]:

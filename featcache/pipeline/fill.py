@@ -23,6 +23,8 @@ class Filler:
     settings: PassSettings | None
     """Of the cache as it was found; None before its first shard."""
     max_pixels: int
+    weights: str = ""
+    """As --weights had them."""
     strict: bool = False
     allow_bad: bool = False
     progress: Callable[[Progress], None] | None = None
@@ -53,6 +55,7 @@ class Filler:
                 self.encoder,
                 self.sources,
                 max_pixels=self.max_pixels,
+                weights=self.weights,
                 say=self.say,
             )
         options = Options(

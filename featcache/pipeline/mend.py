@@ -22,7 +22,7 @@ from featcache.pipeline.encode import Encoder
 from featcache.pipeline.fill import Filler
 from featcache.pipeline.passes import Progress, Source
 from featcache.pipeline.plan import cpu_cores, plans_for
-from featcache.pipeline.settings import PassSettings
+from featcache.pipeline.settings import PassSettings, weights_of
 from featcache.pipeline.texts import put_texts
 from featcache.sources.base import Dataset, Sample
 from featcache.sources.hashing import hash_files
@@ -58,7 +58,7 @@ def mend(
 
     Args:
         path: The cache, repaired.
-        weights: As `extract` was given them; needed where they were a file.
+        weights: None takes them as `extract` was given them.
         device: auto, cpu, cuda, ...
         progress: Called several times a second.
         say: Called with sentences that the user should read.
@@ -82,7 +82,7 @@ def mend(
         missing = 0
         encoded: Mapping[str, int] = {}
         if lost:
-            sources = _sources(listing, lost, progress, say)
+            sources = _sources(listing, cache.backbone, lost, progress, say)
             there = {
                 name: [_there(rows, sources) for rows in parts] for name, parts in lost.items()
             }
@@ -111,8 +111,10 @@ def _backbone(
 ) -> Backbone:
     compute = "auto" if settings is None else FLAGS[settings.compute]
 
+    named = weights or weights_of(cache) or None
+
     def load(compute: str) -> Backbone:
-        return load_backbone(cache.backbone, weights=weights, device=device, compute=compute)
+        return load_backbone(cache.backbone, weights=named, device=device, compute=compute)
 
     backbone = as_before(load(compute), settings, "auto", load)
     if backbone.key != cache.key:
@@ -125,6 +127,7 @@ def _backbone(
 
 def _sources(
     listing: Listing,
+    backbone: str,
     lost: Mapping[str, Sequence[Int64[np.ndarray, " _"]]],
     progress: Callable[[Progress], None] | None,
     say: Callable[[str], None],
@@ -134,7 +137,8 @@ def _sources(
     if not root.is_dir():
         raise SourceError(
             f"The images were in {root}, which is gone. Put them back, or run `featcache extract "
-            f"--dataset folder:... --name {listing.dataset} --moved` on their new place."
+            f"--dataset folder:... --name {listing.dataset} --backbone {backbone} --moved` on their "
+            f"new place."
         )
     say(f"Reading images in {root}.")
 

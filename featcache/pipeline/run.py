@@ -13,9 +13,10 @@ from jaxtyping import Bool, Int64
 from featcache.backbones.base import Backbone
 from featcache.backbones.names import choose
 from featcache.backbones.registry import load_backbone
-from featcache.errors import CacheError, UsageError
+from featcache.errors import CacheError, SourceError, UsageError
 from featcache.keys import Listing
-from featcache.pipeline.asks import Ask, asks_for, settle
+from featcache.paths import expand
+from featcache.pipeline.asks import Ask, asks_for, parse_wishes, settle
 from featcache.pipeline.continuity import as_before, micro_batch_of
 from featcache.pipeline.decode import pixel_limit
 from featcache.pipeline.encode import Encoder
@@ -84,6 +85,7 @@ class _Extraction:
         if request.limit is not None and request.limit < 1:
             raise UsageError(f"limit must be at least 1 image, got {request.limit}.")
         root = cache_root(request.root)
+        parse_wishes(request.patches, request.views, request.crops, request.view_patches)
         choose(request.backbone, request.weights)  # a wrong name fails before anything is drawn
         spec, name = self._spec(root)
         with self._stage("list"):
@@ -212,12 +214,14 @@ class _Extraction:
             sources=sources,
             settings=settings,
             max_pixels=self._max_pixels,
+            weights=_named(self._request.weights),
             strict=self._request.strict,
             allow_bad=self._request.allow_bad,
             progress=self._progress,
             say=self._say,
         )
         mended = self._mended(cache, sources, Preprocess.of(backbone))
+        self._be_strict(cache.bad_rows(), sources, mended)
         # Images known to be unreadable are drawn at first, as in a pass that does not know it yet:
         # a pass that was killed and taken up again then leaves the same bytes as one that was not.
         plan = first = self._plan(cache, listing, backbone, asks, micro_batch, around_bad=False)
@@ -288,6 +292,20 @@ class _Extraction:
         rows = np.array(sorted(readable), dtype=np.int64)
         return {name: [rows[cache.rows(name).bad()[rows]]] for name in cache.shards}
 
+    def _be_strict(
+        self,
+        bad: Mapping[int, str],
+        sources: Mapping[int, Source],
+        mended: Mapping[str, Sequence[Int64[np.ndarray, " _"]]],
+    ) -> None:
+        again = {int(row) for parts in mended.values() for rows in parts for row in rows}
+        left = [row for row in bad if row in sources and row not in again]
+        if self._request.strict and left:
+            raise SourceError(
+                f"{sources[left[0]].id} {bad[left[0]]}; {len(left)} images of this cache could not "
+                f"be read. Without --strict they are skipped."
+            )
+
     def _load(self, compute: str) -> Backbone:
         request = self._request
         return load_backbone(
@@ -333,6 +351,13 @@ class _Extraction:
         start = time.perf_counter()
         yield
         self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+def _named(weights: str | None) -> str:
+    """Return --weights as it holds from any folder."""
+    if weights is None or not expand(weights).is_file():
+        return weights or ""
+    return str(expand(weights).absolute())
 
 
 def _listed(listing: Listing) -> str:

@@ -24,8 +24,8 @@ PACKAGES = ("featcache", "torch", "open_clip_torch", "pillow", "numpy")
 FLOORS = {"float32": 0.99999, "bfloat16": 0.999}
 """Least cosine between a stored row and the same image encoded now."""
 
-MICRO_BATCH, COMPUTE = "micro_batch", "compute"
-"""Entries of a shard's provenance beside versions and device."""
+MICRO_BATCH, COMPUTE, WEIGHTS = "micro_batch", "compute", "weights"
+"""Entries of a shard's provenance beside versions and device; weights as --weights had them."""
 
 LARGEST_BATCH = 65536
 """Images that a micro-batch may have."""
@@ -69,9 +69,15 @@ class PassSettings:
                 f"Remove the cache with `featcache rm` and extract again."
             )
         environments = tuple(
-            {k: v for k, v in p.items() if k not in (MICRO_BATCH, COMPUTE)} for p in said
+            {k: v for k, v in p.items() if k not in (MICRO_BATCH, COMPUTE, WEIGHTS)} for p in said
         )
         return cls(micro_batch=int(micro_batch), compute=compute, environments=environments)
+
+
+def weights_of(cache: Cache) -> str:
+    """Return what --weights said when the newest shards were made; empty where it said nothing."""
+    said = [p[WEIGHTS] for p in distinct(cache.shards) if WEIGHTS in p]
+    return said[-1] if said else ""
 
 
 def environment(device: torch.device) -> dict[str, str]:

@@ -21,8 +21,8 @@ FORMAT = 2
 """Of manifest, key file and listing; raised when an older program would misread them."""
 REASON = 300
 """Characters of the reason why an image could not be read."""
-PROVENANCE = 64
-"""Entries of a provenance, each of fewer than 200 characters."""
+PROVENANCE, PROVENANCE_TEXT = 64, 200
+"""Entries of a provenance, and characters that each must stay below."""
 ROWS = 1 << 40
 SIZE = 1 << 50
 SHARD_NAME = re.compile(r"[0-9]{8,13}-[0-9]{8,13}(?:\.[0-9]{1,6})?\.h5")
@@ -163,7 +163,7 @@ def check_provenance(value: object) -> dict[str, str]:
     for name, text in value.items():
         if (
             not (isinstance(name, str) and isinstance(text, str))
-            or max(len(name), len(text)) >= 200
+            or max(len(name), len(text)) >= PROVENANCE_TEXT
         ):
             raise ValueError("has a wrong 'provenance'")
     return dict(value)

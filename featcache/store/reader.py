@@ -15,6 +15,7 @@ from featcache.store.journal import Journal
 from featcache.store.lines import PassLine, ShardLine, TextLine
 from featcache.store.listing import current_set, read_listing
 from featcache.store.lost import lost_rows
+from featcache.store.provenance import distinct
 from featcache.store.rows import ShardRows
 from featcache.store.shard import check_size
 
@@ -180,6 +181,7 @@ class CacheReader:
         ok = np.ones(len(listing), dtype=bool)
         for reader in components.values():
             ok[reader.bad_rows()] = False
+        made = distinct(self.shards)
         return FeatureSet(
             path=self.path,
             backbone=self.backbone,
@@ -188,6 +190,7 @@ class CacheReader:
             components=components,
             ok=ok,
             text=self.text(),
+            weights=next((w for p in reversed(made) if (w := p.get("weights"))), ""),
         )
 
     def _listed(self) -> Listing:

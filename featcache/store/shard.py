@@ -24,10 +24,7 @@ from featcache.store.files import GONE, open_plain, refuse_link, unreadable, wri
 DATA_SET = "features"
 DTYPES = ("float16", "float32", "int8", "int32")
 """What a shard may hold, little-endian."""
-CURE = (
-    "Run `featcache repair`, then the same `featcache extract` command, which encodes just these "
-    "rows again."
-)
+CURE = "Run `featcache repair`, which encodes just these rows again."
 CHUNK = 1 << 22
 """Bytes read at once when a file is checked."""
 

@@ -28,7 +28,7 @@ from featcache.store.shard import check_bytes, map_shard, write_shard
 if TYPE_CHECKING:
     import featcache.types
 
-CURE = "Run `featcache repair`, then the same `featcache extract` command."
+CURE = "Run `featcache repair`, which encodes the texts again."
 
 
 def text_component(bank: "featcache.types.TextBank") -> str:

@@ -111,8 +111,14 @@ def keep_own_texts(dataset: Dataset, previous: Listing | None) -> Dataset:
     if "templates" in kept:
         dataset = replace(dataset, templates=previous.templates)
     if "descriptions" in kept:
-        still = {c: d for c, d in previous.descriptions.items() if c in dataset.classes}
-        dataset = replace(dataset, descriptions=still)
+        # Those of classes that are gone stay too: a class may be renamed, and renamed back.
+        without = [name for name in dataset.classes if name not in previous.descriptions]
+        notes = [
+            f"No descriptions for '{name}'; give some with --descriptions." for name in without
+        ]
+        dataset = replace(
+            dataset, descriptions=previous.descriptions, notes=(*dataset.notes, *notes[:5])
+        )
     return replace(dataset, own_texts=own)
 
 

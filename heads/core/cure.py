@@ -33,6 +33,7 @@ def command(features: FeatureSet, needs: Iterable[Need], scopes: Mapping[str, Sc
     """
     words = ["featcache", "extract", "--dataset", features.listing.dataset]
     words += ["--backbone", features.backbone]
+    words += ["--weights", features.weights] if features.weights else []
     root = features.path.parent.parent
     if root != cache_root(None):
         words += ["--cache", str(root)]

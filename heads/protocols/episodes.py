@@ -122,8 +122,9 @@ def draw(
     if len(eligible) < ways:
         raise TaskError(
             f"Episodes of {ways} classes need as many with {shots} + {queries} images in split "
-            f"'{split}', and {len(eligible)} of {len(members)} have them. "
-            f"Lower --ways, --shots or --queries."
+            f"'{split}', and {len(eligible)} of {len(members)} have them; "
+            f"class number {ways} by size has {_nth(members, ways)}. Lower --ways, --shots or "
+            f"--queries."
         )
     classes, chosen = [], []
     for episode in range(episodes):
@@ -249,3 +250,9 @@ def _refuse(path: Path, what: str) -> ImportedFileError:
 def _stream(seed: int, episode: int) -> random.Random:
     digest = hashlib.blake2b(f"episodes/{seed}/{episode}".encode(), digest_size=8).digest()
     return random.Random(int.from_bytes(digest, "big"))
+
+
+def _nth(members: Mapping[int, Sequence[int]], n: int) -> int:
+    """Return the size of the n-th largest class; 0 where there are fewer."""
+    sizes = sorted((len(own) for own in members.values()), reverse=True)
+    return sizes[n - 1] if n <= len(sizes) else 0

@@ -93,7 +93,7 @@ def test_scopes() -> None:
         ("crops", "60:rrc50", "Unknown recipe of --crops"),
         ("view_patches", "4:strng:vanila", "Unknown recipe of --view-patches 'vanila'"),
         ("patches", "", "empty"),
-        ("patches", "clearclip:int16", "Unknown recipe of --patches"),
+        ("patches", "clearclip:int16", "where only int8 may stand"),
         ("views", "10@few-shot(0)", "at least 1 shot"),
         ("views", "10@few-shot(4,seeds=3-1)", "low to high"),
         ("views", "10@few-shots", "names no few-shot rows"),

@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from featcache.errors import UnknownNameError, UsageError
-from featcache.pipeline import decode, passes
+from featcache.errors import SourceError, UnknownNameError, UsageError
+from featcache.pipeline import decode, passes, run
 from featcache.pipeline.decode import UnreadableImageError, read_image
 from featcache.pipeline.randomness import view_stream
 from featcache.pipeline.run import Summary
@@ -255,3 +255,26 @@ def test_photographs_come_go_and_change_their_class(ask: Ask, folder: Path, back
 def test_wrong_wishes(ask: Ask, wish: dict[str, Any], error: type[Exception], said: str) -> None:
     with pytest.raises(error, match=said):
         ask(**wish)
+
+
+def test_weights_are_remembered_for_the_commands_that_go_on(ask: Ask, tmp_path: Path) -> None:
+    file = tmp_path / "mine.safetensors"
+    file.write_bytes(b"")
+    path = ask(weights=str(file)).path
+    assert Cache.open(path).feature_set().weights == str(file)
+    assert ask(weights=str(file), views=["2@val"]).encoded == {"views.rrc50-2": 3}
+
+
+def test_strict_minds_what_was_recorded_before(ask: Ask, folder: Path) -> None:
+    (folder / "train" / "ant" / "broken.jpg").write_bytes(b"no picture")
+    ask()
+    with pytest.raises(SourceError, match=r"train/ant/broken.jpg .* Without --strict"):
+        ask(strict=True)
+
+
+def test_wrong_wishes_are_told_before_a_model_is_loaded(
+    ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "load_backbone", lambda *_, **__: pytest.fail("loaded"))
+    with pytest.raises(UsageError, match="--views ten"):
+        ask(views=["ten"])
