@@ -137,8 +137,8 @@ def _sources(
     if not root.is_dir():
         raise SourceError(
             f"The images were in {root}, which is gone. Put them back, or run `featcache extract "
-            f"--dataset folder:... --name {listing.dataset} --backbone {backbone} --moved` on their "
-            f"new place."
+            f"--dataset folder:... --name {listing.dataset} --backbone {backbone} --moved` on "
+            f"their new place."
         )
     say(f"Reading images in {root}.")
 

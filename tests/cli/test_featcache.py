@@ -32,7 +32,7 @@ def test_ls_and_info_tell_the_same(featcache: Run, home: Path) -> None:
     assert "preprocessing" in featcache("info", "--dataset", "blobs").out
 
 
-def test_verify_finds_one_changed_byte_and_repair_lets_extract_mend_it(
+def test_verify_finds_one_changed_byte_and_repair_mends_it(
     featcache: Run, empty_home: Path, photos: Path
 ) -> None:
     command = ("extract", *TINY, "--dataset", f"folder:{photos}", "--quiet", "--json")
@@ -44,8 +44,10 @@ def test_verify_finds_one_changed_byte_and_repair_lets_extract_mend_it(
     assert found.code == 1
     assert "DAMAGED" in found.out
     assert str(shard) in found.out
-    featcache("repair", "--quiet")
-    assert json.loads(featcache(*command).out)["encoded"] == {"global": 30}
+    mended = featcache("repair", "--quiet")
+    assert mended.code == 0
+    assert "encoded again: global 30 rows" in mended.out
+    assert json.loads(featcache(*command).out)["encoded"] == {}
     assert featcache("verify", "--quiet", "--full").out.startswith("sound")
     assert next((path / "global").glob("*.h5")).read_bytes() == whole
 
