@@ -78,7 +78,8 @@ def mend(
                 f"`featcache rm` and import them anew."
             )
         settings = PassSettings.of(cache)
-        backbone = _backbone(cache, settings, weights, device)
+        weights = weights or weights_of(cache)
+        backbone = _backbone(cache, settings, weights or None, device)
         missing = 0
         encoded: Mapping[str, int] = {}
         if lost:
@@ -94,6 +95,7 @@ def mend(
                 sources=sources,
                 settings=settings,
                 max_pixels=pixel_limit(),
+                weights=weights,
                 allow_bad=True,
                 progress=progress,
                 say=say,
@@ -111,10 +113,8 @@ def _backbone(
 ) -> Backbone:
     compute = "auto" if settings is None else FLAGS[settings.compute]
 
-    named = weights or weights_of(cache) or None
-
     def load(compute: str) -> Backbone:
-        return load_backbone(cache.backbone, weights=named, device=device, compute=compute)
+        return load_backbone(cache.backbone, weights=weights, device=device, compute=compute)
 
     backbone = as_before(load(compute), settings, "auto", load)
     if backbone.key != cache.key:
