@@ -166,13 +166,18 @@ class _Fit:
         loop = _Loop(self, stage, steps)
         weights = [None if stage.batches.kind == "pool" else g.view.weights for g in self.groups]
         draws: list[Draw] = []
+        padded: list[bool] = []
         per_epoch = drawers[0].per_epoch
         best: _Best | None = None
         for step in range(steps):
             epoch, at = divmod(step, per_epoch)
             if at == 0:
                 draws = [drawer.draw(epoch) for drawer in drawers]
+                padded = self._may_shrink(stage, draws[0])
             rows = [d.gather(draws[i], at, weights[i]) for i, d in enumerate(drawers)]
+            if padded[at]:
+                kept = draws[0].weight[at] > 0
+                rows = [{name: t[kept] for name, t in rows[0].items()}]
             loop.step(self.stack.gather(rows), step, epoch)
             if at + 1 == per_epoch or step + 1 == steps:
                 self._note_watch(loop.state)
@@ -191,6 +196,16 @@ class _Fit:
                     values = self.judge.search(group.task, group.points[g], k, self.head(s, g))
                     self.hypers[s][g] = with_values(self.hypers[s][g], values)
             self.hyper = self.stack.values(self.hypers, self.like)
+
+    def _may_shrink(self, stage: Stage, draw: Draw) -> list[bool]:
+        """Tell in which steps of an epoch padding is left out: one run needs no fixed shapes.
+
+        A balanced batch keeps its shape, which a loss may read as classes by images.
+        """
+        if self.stack.shape or stage.batches.kind == "balanced":
+            return [False] * len(draw.weight)
+        shrunk: list[bool] = (draw.weight == 0).any(dim=1).tolist()
+        return shrunk
 
     def _sizes(self, drawer: Drawer) -> Any:
         view = self.groups[0].view

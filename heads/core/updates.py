@@ -105,16 +105,22 @@ class _AdamW:
         factor = self.pace.factor(step, steps)
         correction = math.sqrt(1 - b2 ** (step + 1))
         decay = _value(self.weight_decay, hyper)
+        decays = isinstance(decay, Tensor) or decay != 0
         moved = {}
         for name, p in params.items():
             lr = _value(_of(self.lr, name), hyper) * factor
             grad = grads[name]
+            # lerp_ and addcmul_ would save a pass each, but vmap knows them only run by run
             m = state[f"first.{name}"].mul_(b1).add_(grad, alpha=1 - b1)
             v = torch.addcmul(state[f"second.{name}"].mul_(b2), grad, grad, value=1 - b2)
             state[f"second.{name}"] = v
-            root = v.sqrt().div_(correction).add_(self.eps)
-            change = (m / root).mul_(lr / (1 - b1 ** (step + 1)))
-            moved[name] = (p * (1 - lr * decay)).sub_(change)
+            change = m / v.sqrt().div_(correction).add_(self.eps)
+            rate = lr / (b1 ** (step + 1) - 1)  # below 0: downhill
+            kept = p * (1 - lr * decay) if decays else p
+            if isinstance(rate, Tensor):  # one pass, and a tensor may differ between runs
+                moved[name] = torch.addcmul(kept, change, rate)
+            else:
+                moved[name] = torch.add(kept, change, alpha=rate)
         return moved, state
 
 

@@ -1,6 +1,7 @@
 """The trainer: alone or stacked, a run is the same run; stages, search and failures."""
 
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -212,6 +213,29 @@ def test_width_follows_the_work_of_a_step(toy: Method, make_view: Any) -> None:
 
     assert width(20, 16) > 1
     assert width(20_000, 512) == 1
+    assert width(20, 32_768) == 1  # few rows, but an optimiser's passes over many parameters
+
+
+@pytest.mark.parametrize(("rows", "seen"), [(8, [8, 8, 4]), (5, [5, 5, 5, 5])])
+def test_a_run_alone_computes_with_no_padding(
+    toy: Method, make_toy: Any, make_view: Any, rows: int, seen: list[int]
+) -> None:
+    (stage,) = toy.stages(toy.Config(batch=rows))
+    sizes: list[int] = []
+
+    def counted(params: Any, fixed: Any, state: Any, batch: Any, *rest: Any) -> Any:
+        sizes.append(len(batch.x))
+        return stage.loss(params, fixed, state, batch, *rest)
+
+    method = make_toy("toy", lambda config: (replace(stage, loss=counted),))
+    (run,) = train(method, toy.Config(epochs=1, batch=rows), [make_view()], points(toy, (0.05,)))
+    assert sizes == seen
+    stacked = list(
+        train(toy, toy.Config(epochs=1, batch=rows), [make_view()], points(toy, (0.05, 1)))
+    )
+    torch.testing.assert_close(
+        run.head.params["weight"], stacked[0].head.params["weight"], rtol=0, atol=1e-9
+    )
 
 
 def test_support_of_a_stage_may_be_seen_in_views(toy: Method, make_view: Any) -> None:
