@@ -122,7 +122,8 @@ class TextBank:
             have = ", ".join(self.available()) or "none"
             raise MissingComponentError(
                 f"This cache holds no texts of kind '{text}' for every class; it has: {have}. "
-                f"Choose one with --set text=..., or give the data set texts and extract again."
+                f"Choose one with --set text=..., or extract again with --descriptions FILE.json, "
+                f"which holds {{class: [sentence, ...]}} for every class."
             )
         if text == "description" and self.description_rows is not None and self.owner is not None:
             return self.description_rows, self.owner

@@ -104,7 +104,10 @@ def strangers(path: Path, known: Collection[tuple[str, str]]) -> tuple[str, ...]
             found += [] if entry.name in OWN else [entry]
         elif entry.name != LISTING:
             found += [p for p in sorted(entry.iterdir()) if (entry.name, p.name) not in known]
-    notes = [f"{entry} belongs to nothing in this cache." for entry in found[:NOTED]]
+    notes = [
+        f"{entry} is in no line of the manifest; `featcache repair` takes it up if it belongs here."
+        for entry in found[:NOTED]
+    ]
     if len(found) > NOTED:
-        notes.append(f"{len(found) - NOTED} more files belong to nothing in this cache.")
+        notes.append(f"{len(found) - NOTED} more files are in no line of the manifest.")
     return tuple(notes)

@@ -144,7 +144,7 @@ def test_files_that_belong_to_nothing_are_noted(cache: Cache) -> None:
     assert [Path(note.split()[0]).name for note in report.notes] == ["notes.txt", "a"]
     for i in range(30):
         (cache.path / "somewhere" / f"b{i}").touch()
-    assert verify(cache.path).notes[-1] == "12 more files belong to nothing in this cache."
+    assert verify(cache.path).notes[-1] == "12 more files are in no line of the manifest."
 
 
 @pytest.mark.parametrize("workers", [1, 3])
