@@ -157,7 +157,7 @@ def repair(
     Example: featcache repair --dataset trashnet
     """
     from featcache.errors import FeatcacheError
-    from featcache.pipeline.mend import mend
+    from featcache.store.cache import Cache
     from featcache.store.library import cache_root, find_summaries
     from featcache.store.verify import repair as take_out
 
@@ -167,17 +167,20 @@ def repair(
         with ui.live(quiet) as line:
             try:
                 report = take_out(found.path, report=line.counter())
-                mended = mend(
-                    found.path,
-                    weights=weights,
-                    device=device,
-                    progress=ui.shown_on(line),
-                    say=line.say,
-                )
+                if report.dropped or Cache.open(found.path).needs_mending():
+                    from featcache.pipeline.mend import mend  # loads torch: not for a sound cache
+
+                    mended = mend(
+                        found.path,
+                        weights=weights,
+                        device=device,
+                        progress=ui.shown_on(line),
+                        say=line.say,
+                    )
             except FeatcacheError as error:  # one that is lost is no reason to leave the others
                 problem = str(error)
         whole &= report is not None and report.is_sound and not problem
-        whole &= mended is not None and not mended.missing
+        whole &= mended is None or not mended.missing
         if json_:
             said = {"path": str(found.path)} if report is None else report.to_json()
             more = {} if mended is None else mended.to_json()

@@ -70,7 +70,7 @@ def mend(
     cache = Cache.open(path)
     with cache.lock():
         listing, lost = cache.listing(), cache.lost()
-        if listing is None or not (lost or cache.text_line is None):
+        if listing is None or not cache.needs_mending():
             return Mended()
         if cache.key.image_size == 0:
             raise CacheError(

@@ -135,6 +135,17 @@ class CacheReader:
                 found |= bad_rows(lines)
         return found
 
+    def needs_mending(self) -> bool:
+        """Tell whether rows or texts are missing that only an encoder can bring back.
+
+        Imported features may have come without texts: there only those that were lost count.
+        """
+        if self.text_line is None and self.listing() is not None:
+            dropped = any(c.startswith("text.") for c, _ in self._journal.contents.dropped)
+            if dropped or self.key.image_size:
+                return True
+        return bool(self.lost())
+
     def lost(self) -> dict[str, list[Int64[np.ndarray, " _"]]]:
         """Return what damage took out and nobody encoded again: rows by component.
 

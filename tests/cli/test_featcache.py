@@ -149,3 +149,19 @@ def test_a_path_that_the_system_refuses_is_one_sentence(featcache: Run, empty_ho
         assert answer.code == 1, answer
         assert "File name too long" in answer.err
         assert "Traceback" not in answer.err
+
+
+def test_repair_leaves_sound_imported_features_alone(
+    featcache: Run, empty_home: Path, tmp_path: Path
+) -> None:
+    rows = np.random.default_rng(0).normal(size=(12, 16)).astype(np.float32)
+    labels = np.arange(12) % 2
+    np.savez(
+        tmp_path / "bare.npz", train_features=rows[:8], train_labels=labels[:8],
+        test_features=rows[8:], test_labels=labels[8:], classnames=np.array(["a", "b"]),
+    )  # fmt: skip
+    featcache("import", "npz", str(tmp_path / "bare.npz"), "--name", "bare", "--backbone", "X")
+    answer = featcache("repair", "--quiet")
+    assert answer.code == 0
+    assert answer.out.startswith("sound: 1 shards")
+    assert answer.err == ""
