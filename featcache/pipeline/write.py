@@ -26,7 +26,7 @@ AHEAD = 2
 
 @runtime_checkable
 class Sink(Protocol):
-    """Where shards go; the cache is one."""
+    """Where shards go: a cache that notes what they were made with."""
 
     def append(
         self,

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from featcache.pipeline import run
-from featcache.pipeline.run import Request, Summary, extract
+from featcache.pipeline.run import Progress, Request, Summary, extract
 from featcache.types import FeatureKey
 
 
@@ -119,16 +119,28 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def ask(
-    folder: Path, tmp_path: Path, backbone: FakeBackbone, monkeypatch: pytest.MonkeyPatch
+    folder: Path, tmp_path: Path, backbone: Any, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Summary]:
     """Extract the folder with the fake backbone; keyword arguments change the request."""
-    monkeypatch.setattr(run, "load_backbone", lambda *_, **__: backbone)
+
+    def load(name: str, *, compute: str = "auto", **_: object) -> Any:
+        backbone.loaded = compute
+        backbone.compute_dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}.get(
+            compute, backbone.compute_dtype
+        )
+        return backbone
+
+    monkeypatch.setattr(run, "load_backbone", load)
     monkeypatch.setattr(run, "choose", lambda name, weights: None)
 
-    def call(**changes: Any) -> Summary:
+    def call(
+        progress: Callable[[Progress], None] | None = None,
+        say: Callable[[str], None] | None = None,
+        **changes: Any,
+    ) -> Summary:
         request = Request(
             dataset=f"folder:{folder}", backbone="fake", root=tmp_path / "cache", micro_batch=4
         )
-        return extract(replace(request, **changes))
+        return extract(replace(request, **changes), progress=progress, say=say)
 
     return call

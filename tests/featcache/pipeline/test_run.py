@@ -10,14 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from featcache.errors import CacheError, SourceError, UsageError
-from featcache.pipeline import continuity, passes, plan, recheck, run, texts
-from featcache.pipeline.decode import UnreadableImageError, read_image
+from featcache.pipeline import passes, plan, run, texts
+from featcache.pipeline.decode import read_image
 from featcache.pipeline.encode import Encoder
-from featcache.pipeline.run import Progress, Request, Summary, extract
+from featcache.pipeline.run import Progress
 from featcache.pipeline.views import Preprocess, central_view
 from featcache.store.cache import Cache
 from featcache.text.encode import encode_texts
@@ -29,35 +28,6 @@ Make = Callable[..., Image.Image]
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     """Four rows a shard, so that the few images make several."""
     monkeypatch.setattr(plan, "shard_rows_for", lambda *_: 4)
-
-
-@pytest.fixture
-def ask(
-    folder: Path, tmp_path: Path, backbone: Any, monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., Summary]:
-    """Extract the folder with the fake backbone; keyword arguments change the request."""
-
-    def load(name: str, *, compute: str = "auto", **_: object) -> Any:
-        backbone.loaded = compute
-        backbone.compute_dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}.get(
-            compute, backbone.compute_dtype
-        )
-        return backbone
-
-    monkeypatch.setattr(run, "load_backbone", load)
-    monkeypatch.setattr(run, "choose", lambda name, weights: None)
-
-    def call(
-        progress: Callable[[Progress], None] | None = None,
-        say: Callable[[str], None] | None = None,
-        **changes: Any,
-    ) -> Summary:
-        request = Request(
-            dataset=f"folder:{folder}", backbone="fake", root=tmp_path / "cache", micro_batch=4
-        )
-        return extract(replace(request, **changes), progress=progress, say=say)
-
-    return call
 
 
 def interrupt_at(batch: int) -> Callable[[int], None]:
@@ -305,33 +275,6 @@ def test_each_file_is_decoded_once_for_all_components(
     assert len(names) == len(set(names)) == 22
 
 
-def test_settings_of_the_first_pass_are_kept(ask: Any, backbone: Any) -> None:
-    ask(limit=5, micro_batch=None)
-    assert set(backbone.batches) == {256}
-    with pytest.raises(UsageError, match="begun with micro-batch 256"):
-        ask()
-    backbone.compute_dtype = torch.bfloat16
-    ask(micro_batch=None)
-    assert backbone.loaded == "fp32"
-    with pytest.raises(UsageError, match="begun in fp32"):
-        ask(micro_batch=None, compute="bf16")
-
-
-def test_other_versions_add_only_equal_numbers(
-    ask: Any, backbone: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ask(limit=10)
-    monkeypatch.setattr(continuity, "environment", lambda _: {"torch": "99.0"})
-    backbone.wide = backbone.wide.flip(0)
-    with pytest.raises(CacheError, match=r"agree with their stored rows to a cosine of .* only"):
-        ask()
-    backbone.wide = backbone.wide.flip(0)
-    assert ask().complete
-    backbone.batches.clear()
-    ask(views=["1"])
-    assert len(backbone.batches) == 4  # thirteen views, and no comparison a second time
-
-
 def test_overflow_is_refused_and_names_the_image(ask: Any, backbone: Any) -> None:
     backbone.scale = 1e6
     with pytest.raises(CacheError, match=r"not finite.*(jpg|png)"):
@@ -461,49 +404,3 @@ def test_the_name_of_a_cached_folder_stands_for_it(ask: Any, folder: Path) -> No
     assert ask(dataset="other").path == renamed.path
     with pytest.raises(UsageError, match="Unknown data set 'zooo'"):
         ask(dataset="zooo")
-
-
-def test_an_image_that_went_away_is_no_reason_against_other_versions(
-    ask: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ask(limit=21)
-    monkeypatch.setattr(continuity, "environment", lambda _: {"torch": "99.0"})
-    real = read_image
-
-    asked: list[Path] = []
-
-    def refuse_first(path: Path, *arguments: Any, **more: Any) -> Any:
-        asked.append(path)
-        if len(asked) == 1:
-            raise UnreadableImageError("cannot be read: Permission denied")
-        return real(path, *arguments, **more)
-
-    monkeypatch.setattr(recheck, "read_image", refuse_first)
-    assert ask().complete
-    assert len(asked) == 8
-
-
-def test_without_global_rows_patches_are_compared(
-    ask: Any, backbone: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cache = Cache.open(ask().path)
-    for line in list(cache.shards["global"]):
-        cache.drop("global", line.file)
-    monkeypatch.setattr(continuity, "environment", lambda _: {"torch": "99.0"})
-    backbone.narrow = backbone.narrow.flip(0)
-    with pytest.raises(CacheError, match="agree with their stored rows"):
-        ask()
-    backbone.narrow = backbone.narrow.flip(0)
-    assert ask().encoded == {"global": 22}
-
-
-def test_nothing_to_compare_is_said(
-    ask: Any, folder: Path, make_picture: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ask()
-    for i, path in enumerate(sorted(folder.rglob("*.*g"))):
-        make_picture(500 + i).save(path)
-    monkeypatch.setattr(continuity, "environment", lambda _: {"torch": "99.0"})
-    said: list[str] = []
-    assert ask(say=said.append).encoded["global"] == 22
-    assert any("none of its rows could be encoded again" in text for text in said)

@@ -1,0 +1,85 @@
+"""What a later pass has to keep of the first: settings, and numbers that agree."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from featcache.errors import CacheError, UsageError
+from featcache.pipeline import continuity, recheck
+from featcache.pipeline.decode import UnreadableImageError, read_image
+from featcache.store.cache import Cache
+
+
+def test_settings_of_the_first_pass_are_kept(ask: Any, backbone: Any) -> None:
+    ask(limit=5, micro_batch=None)
+    assert set(backbone.batches) == {256}
+    with pytest.raises(UsageError, match="begun with micro-batch 256"):
+        ask()
+    backbone.compute_dtype = torch.bfloat16
+    ask(micro_batch=None)
+    assert backbone.loaded == "fp32"
+    with pytest.raises(UsageError, match="begun in fp32"):
+        ask(micro_batch=None, compute="bf16")
+
+
+def test_other_versions_add_only_equal_numbers(
+    ask: Any, backbone: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask(limit=10)
+    monkeypatch.setattr(continuity, "environment", lambda _: {"torch": "99.0"})
+    backbone.wide = backbone.wide.flip(0)
+    with pytest.raises(CacheError, match=r"agree with their stored rows to a cosine of .* only"):
+        ask()
+    backbone.wide = backbone.wide.flip(0)
+    assert ask().complete
+    backbone.batches.clear()
+    ask(views=["1"])
+    assert len(backbone.batches) == 4  # thirteen views, and no comparison a second time
+
+
+def test_an_image_that_went_away_is_no_reason_against_other_versions(
+    ask: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask(limit=21)
+    monkeypatch.setattr(continuity, "environment", lambda _: {"torch": "99.0"})
+    real = read_image
+
+    asked: list[Path] = []
+
+    def refuse_first(path: Path, *arguments: Any, **more: Any) -> Any:
+        asked.append(path)
+        if len(asked) == 1:
+            raise UnreadableImageError("cannot be read: Permission denied")
+        return real(path, *arguments, **more)
+
+    monkeypatch.setattr(recheck, "read_image", refuse_first)
+    assert ask().complete
+    assert len(asked) == 8
+
+
+def test_without_global_rows_patches_are_compared(
+    ask: Any, backbone: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = Cache.open(ask().path)
+    for line in list(cache.shards["global"]):
+        cache.drop("global", line.file)
+    monkeypatch.setattr(continuity, "environment", lambda _: {"torch": "99.0"})
+    backbone.narrow = backbone.narrow.flip(0)
+    with pytest.raises(CacheError, match="agree with their stored rows"):
+        ask()
+    backbone.narrow = backbone.narrow.flip(0)
+    assert ask().encoded == {"global": 22}
+
+
+def test_nothing_to_compare_is_said(
+    ask: Any, folder: Path, make_picture: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask()
+    for i, path in enumerate(sorted(folder.rglob("*.*g"))):
+        make_picture(500 + i).save(path)
+    monkeypatch.setattr(continuity, "environment", lambda _: {"torch": "99.0"})
+    said: list[str] = []
+    assert ask(say=said.append).encoded["global"] == 22
+    assert any("none of its rows could be encoded again" in text for text in said)
