@@ -32,6 +32,7 @@ from heads.protocols.evaluation import (
     Trained,
     early_stops,
     int32,
+    more_than_global,
     record,
     synchronise,
     zero_shot_answers,
@@ -140,6 +141,7 @@ def train(
         done.predictions(drawn),
         ids=drawn.digest(feature_set.listing),
         seconds=done.seconds,
+        reads=more_than_global(method, reader.tasks(range(1))[0].view.support, builder.query, None),
         notes=[*builder.notes, *reader.notes, *_notes(feature_set, drawn, description)],
         warned=warned,
         over="episodes",
@@ -257,31 +259,13 @@ class _Reader:
     def text(self, e: int) -> TextBank | None:
         """Return the texts of an episode's classes, in its order."""
         text = self.features.text
-        return None if text is None else text_of(text, self.episodes.classes[e])
+        if text is None:
+            return None
+        return text.of_classes(torch.from_numpy(self.episodes.classes[e]))
 
     def _labels(self, each: int) -> torch.Tensor:
         device = self.builder.device
         return torch.arange(self.episodes.ways, device=device).repeat_interleave(each)
-
-
-def text_of(text: TextBank, classes: np.ndarray) -> TextBank:
-    """Return the texts of some classes, which become 0, 1, ... in the order given."""
-    index = torch.from_numpy(classes)
-    rows, owner, strings = text.description_rows, text.owner, text.descriptions
-    if rows is not None and owner is not None:
-        match = owner[:, None] == index  # [m w]
-        kept = match.any(dim=1).nonzero()[:, 0]
-        rows, owner = rows[kept], match[kept].int().argmax(dim=1)
-        strings = tuple(strings[i] for i in kept.tolist())
-    return replace(
-        text,
-        classes=tuple(text.classes[c] for c in classes),
-        names=None if text.names is None else text.names[index],
-        template_rows=None if text.template_rows is None else text.template_rows[index],
-        descriptions=strings,
-        description_rows=rows,
-        owner=owner,
-    )
 
 
 def _notes(features: FeatureSet, episodes: Episodes, run: Run) -> list[str]:

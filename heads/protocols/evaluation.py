@@ -20,7 +20,15 @@ from heads.core.selection import Chosen, Progress, select
 from heads.core.settings import Settings
 from heads.core.tasks import Task
 from heads.results.metrics import evaluate
-from heads.results.record import IntervalOf, Predictions, Result, digest_ids, new_run_id, now
+from heads.results.record import (
+    QUERY_SET,
+    IntervalOf,
+    Predictions,
+    Result,
+    digest_ids,
+    new_run_id,
+    now,
+)
 
 _ROWS = 8192
 """Query rows that zero-shot answers at a time."""
@@ -85,6 +93,9 @@ def measure(
         predictions,
         ids=digest_ids(ids[int(r)] for r in built[0].query_rows),
         seconds={"fit": fitted - started, "evaluate": evaluated - fitted},
+        reads=more_than_global(
+            run.method, built[0].view.support, built[0].query, built[0].view.pool
+        ),
         notes=[note for task in built for note in task.notes],
         warned=early,
     )
@@ -105,12 +116,22 @@ def early_stops() -> Iterator[list[str]]:
             warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
 
 
+def more_than_global(
+    method: Method, support: RoleRows, query: RoleRows, pool: RoleRows | None
+) -> tuple[str, ...]:
+    """Name what a method reads beyond one feature an image; optional needs where they are met."""
+    roles = {"support": support, "pool": pool, "query": query}
+    named = ["pool"] if pool is not None else []
+    named += [f"{role} {kind}" for role, rows in roles.items() if rows for kind in rows.extra]
+    return (*named, QUERY_SET) if method.transductive else tuple(named)
+
+
 def zero_shot_answers(text: TextBank | None, query: RoleRows) -> Int32[np.ndarray, " n"] | None:
     """Answer the query by the data set's default texts; None where it has none."""
     if text is None or not text.available():
         return None
     kind = text.default if text.default in text.available() else text.available()[0]
-    anchors = text.anchors(kind).to(query.x)
+    anchors = text.classifier(kind).to(query.x)
     x = query.x
     parts = [(x[i : i + _ROWS] @ anchors.T).argmax(-1) for i in range(0, len(x), _ROWS)]
     return int32(torch.cat(parts))
@@ -123,6 +144,7 @@ def record(
     *,
     ids: str,
     seconds: Mapping[str, float],
+    reads: tuple[str, ...] = (),
     notes: Iterable[str] = (),
     warned: Iterable[str] = (),
     over: IntervalOf = "repetitions",
@@ -135,6 +157,7 @@ def record(
         predictions: What they answered.
         ids: `digest_ids` of what was asked.
         seconds: fit and evaluate, wall clock.
+        reads: As `more_than_global` says.
         notes: What a reader must know of the tasks.
         warned: What solvers warned of.
         over: What the repetitions are called.
@@ -183,6 +206,8 @@ def record(
         queries=int(predictions.labels.shape[1]),
         ids=ids,
         created=now(),
+        source=method.source,
+        reads=reads,
         notes=tuple(dict.fromkeys([*told, *warned])),
         predictions=predictions,
     )

@@ -25,6 +25,9 @@ EPISODIC = "episodic"
 FORMAT = 1
 """Raised when a field changes its meaning; older programs then refuse the file."""
 
+QUERY_SET = "query set"
+"""What a transductive method reads: all queries at once."""
+
 Scalar: TypeAlias = str | int | float | bool | None
 """What a setting can be in JSON."""
 
@@ -94,6 +97,11 @@ class Result:
     a paired test."""
     created: str
     """UTC, ISO 8601."""
+    source: str = ""
+    """Where the method's equations come from, as the method says it; empty in older records."""
+    reads: tuple[str, ...] = ()
+    """What it read beyond one feature an image: `support views.rrc50`, `pool`, `query crops`;
+    QUERY_SET where all queries were answered together."""
     notes: tuple[str, ...] = ()
     """What a reader of the table must know: short classes, stored draws, views that lack."""
     predictions: Predictions | None = field(default=None, compare=False, repr=False)
@@ -105,6 +113,11 @@ class Result:
     def oracle(self) -> bool:
         """Tell whether the hyper-parameters were chosen on the queries themselves."""
         return self.selection == "oracle"
+
+    @property
+    def transductive(self) -> bool:
+        """Tell whether all queries were answered together."""
+        return QUERY_SET in self.reads
 
     @property
     def repetitions(self) -> int:
@@ -150,6 +163,8 @@ class Result:
             "queries": self.queries,
             "ids": self.ids,
             "created": self.created,
+            "source": self.source,
+            "reads": list(self.reads),
             "notes": list(self.notes),
         }
 
@@ -238,7 +253,9 @@ def _read(f: "_Fields") -> Result:
         queries=f.integer("queries", least=0),
         ids=f.text("ids"),
         created=f.text("created"),
-        notes=tuple(f.harmless(f.check(n, str, "notes"), "notes") for n in f.sequence("notes")),
+        source=f.text("source") if "source" in f.raw else "",
+        reads=f.texts("reads") if "reads" in f.raw else (),
+        notes=f.texts("notes"),
     )
     if "top1" not in result.metrics:
         raise f.wrong("metrics", "an entry 'top1'", sorted(result.metrics))
@@ -301,11 +318,15 @@ class _Fields:
         value = str(self.check(self.raw.get(field_name), str, field_name))
         return self.harmless(value, field_name)
 
+    def texts(self, field_name: str) -> tuple[str, ...]:
+        each = (self.check(t, str, field_name) for t in self.sequence(field_name))
+        return tuple(self.harmless(text, field_name) for text in each)
+
     def name(self, field_name: str) -> str:
         value = self.text(field_name)
         # names become parts of paths
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}", value):
-            raise self.wrong(field_name, "a name of letters, digits, '.', '_', '-'", value)
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,120}", value):
+            raise self.wrong(field_name, "a name of letters, digits, '.', '_', '+', '-'", value)
         return value
 
     def integer(self, field_name: str, least: int | None = None) -> int:

@@ -2,8 +2,9 @@
 
 Runs are compared within a group: same data set, backbone, features, split and shots; for episodes
 the same list of them. Differences are to zero-shot, or to a run that is named. Of runs that
-repeat each other (same method, settings and selection) the newest counts. Runs whose
-hyper-parameters were chosen on the queries (`oracle`) stand last and are marked.
+repeat each other (same method, settings and selection) the newest counts. Methods that answer all
+queries together (transductive) stand below those that answer one by one, and runs whose
+hyper-parameters were chosen on the queries (`oracle`) stand last; both are marked, not ranked.
 """
 
 import csv
@@ -15,7 +16,7 @@ from typing import Any
 
 from featcache.errors import FeatcacheError, UnknownNameError, UsageError
 from heads.results import store
-from heads.results.record import Result
+from heads.results.record import QUERY_SET, Result
 from heads.results.statistics import (
     Difference,
     difference_to_zero_shot,
@@ -24,6 +25,8 @@ from heads.results.statistics import (
 
 ZERO_SHOT = "zero-shot"
 MARK = "oracle: chosen on the queries"
+STATUS = ("paper", "released code", "reconstruction")
+"""What a method's `source` begins with, or names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +45,14 @@ class Row:
     """Top-1 over the reference on the same queries; None where that is not known."""
     seconds: float
     """Fitting and evaluating together."""
+    protocol: str
     selection: str
     oracle: bool
+    source: str
+    """Where the equations come from."""
+    reads: tuple[str, ...]
+    """What was read beyond one feature an image."""
+    transductive: bool
     repetitions: int
     run: str
 
@@ -60,7 +69,7 @@ class Group:
     """None is all."""
     queries: int
     rows: tuple[Row, ...]
-    """Zero-shot, then the others by top-1, then oracle runs."""
+    """Zero-shot, then the others by top-1, then transductive ones, then oracle runs."""
     against: str = ZERO_SHOT
     """Name of the reference."""
     ways: int | None = None
@@ -166,7 +175,7 @@ def group(results: Iterable[Result], *, against: str = ZERO_SHOT) -> list[Group]
             here = [r for r in members if r.shots == shots and r.shots != 0] + free
             reference = next((r for r in here if label(r) == against), None)
             rows = [_row(r, against, reference) for r in here]
-            rows.sort(key=lambda r: (r.oracle, r.method != ZERO_SHOT, -r.top1, r.method, r.variant))
+            rows.sort(key=_rank)
             groups.append(
                 Group(
                     dataset=dataset,
@@ -182,6 +191,11 @@ def group(results: Iterable[Result], *, against: str = ZERO_SHOT) -> list[Group]
                 )
             )
     return groups
+
+
+def _rank(row: Row) -> tuple[object, ...]:
+    first = row.method != ZERO_SHOT
+    return row.oracle, row.transductive, first, -row.top1, row.method, row.variant
 
 
 def as_dicts(groups: Iterable[Group]) -> list[dict[str, Any]]:
@@ -202,6 +216,7 @@ def as_dicts(groups: Iterable[Group]) -> list[dict[str, Any]]:
             gain = values.pop("gain")
             if row.gain is not None:
                 gain = {**gain, "word": row.gain.word}
+            values["reads"] = list(row.reads)
             flat.append({**where, **values, "gain": gain})
     return flat
 
@@ -211,6 +226,7 @@ def to_csv(groups: Iterable[Group]) -> str:
     rows = as_dicts(groups)
     for row in rows:
         gain = row.pop("gain") or {}
+        row["reads"] = ", ".join(row["reads"])
         row |= {f"gain_{k}": gain.get(k) for k in ("mean", "low", "high", "over", "word")}
     file = io.StringIO()
     writer = csv.DictWriter(file, list(rows[0]) if rows else ["dataset"], lineterminator="\n")
@@ -219,7 +235,17 @@ def to_csv(groups: Iterable[Group]) -> str:
     return file.getvalue()
 
 
-COLUMNS = ("method", "top-1 %", "macro F1 %", "over zero-shot", "seconds", "selection")
+COLUMNS = (
+    "method",
+    "top-1 %",
+    "macro F1 %",
+    "over zero-shot",
+    "seconds",
+    "protocol",
+    "selection",
+    "source",
+    "also reads",
+)
 """Of the table that people read."""
 
 
@@ -234,7 +260,16 @@ def cells(row: Row) -> tuple[str, ...]:
     top1 = f"{100 * row.top1:.1f}" + ("" if row.ci95 is None else f" ± {100 * row.ci95:.1f}")
     f1 = "-" if row.macro_f1 is None else f"{100 * row.macro_f1:.1f}"
     selection = f"{row.selection} ({MARK})" if row.oracle else row.selection
-    return name, top1, f1, _gain(row), f"{row.seconds:.1f}", selection
+    status = ", ".join(s for s in STATUS if s in row.source.partition(":")[0]) or "-"
+    kinds = dict.fromkeys(_kind(what) for what in row.reads)
+    also = ", ".join(kinds) or "-"
+    took = f"{row.seconds:.1f}"
+    return name, top1, f1, _gain(row), took, row.protocol, selection, status, also
+
+
+def _kind(what: str) -> str:
+    """Shorten `support views.rrc50` to `views`; `pool` and `query set` stay."""
+    return what if what == QUERY_SET else what.rpartition(" ")[2].partition(".")[0]
 
 
 def to_markdown(groups: Iterable[Group]) -> str:
@@ -286,8 +321,12 @@ def _row(result: Result, against: str, reference: Result | None) -> Row:
         macro_f1=None if f1 is None else f1.mean,
         gain=_gain_over(result, against, reference),
         seconds=sum(result.seconds.values()),
+        protocol=result.protocol,
         selection=result.selection,
         oracle=result.oracle,
+        source=result.source,
+        reads=result.reads,
+        transductive=result.transductive,
         repetitions=result.repetitions,
         run=result.run,
     )

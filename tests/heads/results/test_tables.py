@@ -62,6 +62,22 @@ def test_best_first_and_oracle_last(record: Any, answers: Any) -> None:
     assert "best" in marked[0]
 
 
+def test_transductive_methods_are_marked_and_not_ranked(record: Any, answers: Any) -> None:
+    best = {"source": "paper and released code: X", "reads": ("support views.rrc50", "query set")}
+    runs = [
+        record(1, method="bad", predictions=answers(1, right=0.6), reads=("pool", "pool crops")),
+        record(2, method="joint", predictions=answers(3, right=1.0), **best),
+        zero_shot(record, answers),
+    ]
+    (group,) = tables.group(runs)
+    assert [r.method for r in group.rows] == ["zero-shot", "bad", "joint"]
+    first, middle, last = (tables.cells(row) for row in group.rows)
+    assert first[-2:] == ("-", "-")
+    assert middle[-1] == "pool, crops"
+    assert last[-2:] == ("paper, released code", "views, query set")
+    assert tables.as_dicts([group])[2]["reads"] == ["support views.rrc50", "query set"]
+
+
 def test_gain_over_zero_shot_is_said_in_words(record: Any, answers: Any) -> None:
     kept = answers(0, n=400, right=0.9, zero=0.5)
     (group,) = tables.group([record(1, predictions=kept)])
