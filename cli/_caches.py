@@ -85,6 +85,7 @@ def info(
     fixed = asdict(opened.key)
     splits = {} if listing is None else {name: len(rows) for name, rows in listing.splits.items()}
     names = () if listing is None else listing.classes
+    texts = {} if listing is None else listing.count_texts()
     ids = {} if listing is None else {listing.ids[row]: reason for row, reason in bad.items()}
     if json_:
         ui.emit_json(
@@ -93,6 +94,7 @@ def info(
                 "feature_key": fixed,
                 "splits": splits,
                 "classes": list(names),
+                "texts": texts,
                 "root": "" if listing is None else listing.root,
                 "made_with": made,
                 "unreadable": ids,
@@ -104,6 +106,7 @@ def info(
     if listing is not None:
         rows += [("images from", listing.root or "(imported)"), ("classes", ui.some(names))]
         rows += [("splits", ", ".join(f"{name} {count}" for name, count in splits.items()))]
+        rows += [("texts", ", ".join(f"{kind} {count}" for kind, count in texts.items()))]
     rows += [
         (name, f"{c.rows} rows of {list(c.shape)}, {ui.human_bytes(c.bytes)}, {c.shards} shards")
         for name, c in found.components.items()

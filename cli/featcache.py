@@ -75,6 +75,16 @@ def extract(
     descriptions: Annotated[
         Path | None, typer.Option(help="JSON file {class: [description, ...]}.")
     ] = None,
+    cupl: Annotated[
+        Path | None, typer.Option(help="The same with CuPL's sentences, for --set text=cupl.")
+    ] = None,
+    dclip: Annotated[
+        Path | None, typer.Option(help="The same with DCLIP's phrases, for --set text=dclip.")
+    ] = None,
+    waffle: Annotated[
+        int | None,
+        typer.Option(min=0, metavar="SEED", help="Random words too, for --set text=waffle."),
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Encode only that many images.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     compute: Annotated[
@@ -96,6 +106,13 @@ def extract(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be encoded and written.")
     ] = False,
+    profile: Annotated[
+        bool,
+        typer.Option("--profile", help="Write a stage timeline (Chrome trace), say what binds."),
+    ] = False,
+    profile_to: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The same, there; else beside the cache.")
+    ] = None,
     quiet: Quiet = False,
     json_: Json = False,
 ) -> None:
@@ -125,6 +142,9 @@ def extract(
         dataset_root=dataset_root,
         templates=templates,
         descriptions=descriptions,
+        cupl=cupl,
+        dclip=dclip,
+        waffle=waffle,
         limit=limit,
         device=device,
         compute=compute,
@@ -136,6 +156,7 @@ def extract(
         yes=yes,
         dry_run=dry_run,
         max_pixels=max_pixels,
+        profile=profile_to or profile,
     )
     with ui.live(quiet) as line:
         summary = run_extract(

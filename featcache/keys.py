@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 from jaxtyping import Int64
@@ -18,6 +19,15 @@ from featcache.errors import UnknownNameError, UsageError
 
 NUMERICS = 1
 """Raised when our own code changes the numbers that a pass writes."""
+
+TextKind: TypeAlias = Literal["name", "template", "description", "cupl", "dclip", "waffle"]
+"""Which texts of a class: the `text` setting of every method that reads texts."""
+TEXT_KINDS: tuple[str, ...] = get_args(TextKind)
+"""What a class can be represented by."""
+SENTENCE_SETS = ("cupl", "dclip")
+"""Kinds of text that a user may bring class by class, beside the descriptions."""
+FURTHER_SETS = (*SENTENCE_SETS, "waffle")
+"""Kinds of text that are there on request only."""
 
 _NATURAL = {"boxes": "int32"}
 """Kind -> type of its values where that is not float16."""
@@ -100,15 +110,28 @@ class Listing:
     the history of a cache. Stored few-shot sets are splits named `train@K`."""
     templates: tuple[str, ...] = ()
     descriptions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    sets: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
+    """cupl and dclip, as far as they were given: class name -> sentences."""
+    waffle: tuple[str, ...] = ()
+    """Templates of random words, the same for every class; empty where nobody asked for them."""
     default_text: str = "template"
     draws: str = "sampled"
     """sampled: shots are drawn from train by seed; stored: the few-shot sets came with the data."""
     own_texts: tuple[str, ...] = ()
-    """Which of templates and descriptions the user gave; they stay until others are given."""
+    """Which of templates, descriptions, cupl, dclip and waffle the user gave; they stay until
+    others are given."""
     notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def count_texts(self) -> dict[str, int]:
+        """Count the texts by kind, as far as there are any, beside the bare class names."""
+        c = len(self.classes)
+        counts = {"template": c * len(self.templates), "waffle": c * len(self.waffle)}
+        for kind, given in {"description": self.descriptions, **self.sets}.items():
+            counts[kind] = sum(len(given.get(name, ())) for name in self.classes)
+        return {kind: counts[kind] for kind in TEXT_KINDS if counts.get(kind)}
 
     def rows(self, split: str) -> Int64[np.ndarray, " r"]:
         """Return the rows of one split.

@@ -1,9 +1,8 @@
 """The nouns: what names a cache, what names a component in it, and what a reader gets to see.
 
 FeatureSet     a cache opened for reading: lazy rows, labels, splits, texts
-TextBank       embedded class names, templates and descriptions
 
-Keys and listing stand in `featcache.keys` and can be had from here too.
+Keys and listing stand in `featcache.keys`, texts in `featcache.bank`; both can be had from here.
 """
 
 from collections.abc import Mapping
@@ -16,8 +15,17 @@ import torch
 from jaxtyping import Bool, Float, Float16, Float32, Int32, Int64
 from torch import Tensor
 
-from featcache.errors import CacheError, MissingComponentError, UnknownNameError, UsageError
-from featcache.keys import NUMERICS, ComponentKey, FeatureKey, Listing, parse_component
+from featcache.bank import TextBank, TextSet
+from featcache.errors import CacheError, MissingComponentError, UsageError
+from featcache.keys import (
+    NUMERICS,
+    TEXT_KINDS,
+    ComponentKey,
+    FeatureKey,
+    Listing,
+    TextKind,
+    parse_component,
+)
 
 __all__ = [
     "NUMERICS",
@@ -28,12 +36,11 @@ __all__ = [
     "Listing",
     "RowReader",
     "TextBank",
+    "TextKind",
+    "TextSet",
     "parse_component",
     "unit",
 ]
-
-TEXT_KINDS = ("name", "template", "description")
-"""What a class anchor can be made of."""
 
 
 @runtime_checkable
@@ -58,86 +65,6 @@ class RowReader(Protocol):
             MissingComponentError: If one of them is not there.
         """
         ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class TextBank:
-    """Embedded texts of all classes, raw as the text tower gave them; ragged by owner."""
-
-    classes: tuple[str, ...]
-    names: Float32[Tensor, "c d"] | None
-    """The bare class names."""
-    templates: tuple[str, ...]
-    template_rows: Float32[Tensor, "c t d"] | None
-    descriptions: tuple[str, ...] = ()
-    description_rows: Float32[Tensor, "m d"] | None = None
-    owner: Int64[Tensor, " m"] | None = None
-    """Class of each description."""
-    logit_scale: float = 100.0
-    """Factor on cosines (already exponentiated)."""
-    logit_bias: float = 0.0
-    """Added to scaled cosines; 0 but for sigmoid-trained models."""
-    norms: str = "raw"
-    """raw, or unit for imported vectors whose length is lost."""
-    default: str = "template"
-
-    def available(self) -> tuple[str, ...]:
-        """Name the kinds of text that this bank holds for every class."""
-        have = [k for k in ("name", "template") if self._per_class(k) is not None]
-        if self.owner is not None and set(self.owner.tolist()) == set(range(len(self.classes))):
-            have.append("description")
-        return tuple(have)
-
-    def anchors(self, text: str | None = None) -> Float32[Tensor, "c d"]:
-        """Return one unit vector a class: normalise(mean_j normalise(e_j)).
-
-        Source: Tip-Adapter's released classifier; for descriptions DCLIP's mean, by embedding.
-
-        Args:
-            text: name, template or description; None is the data set's default.
-        """
-        rows, owner = self._ragged(text)
-        unit = torch.nn.functional.normalize(rows, dim=-1)
-        return torch.nn.functional.normalize(self._mean_by(unit, owner), dim=-1)
-
-    def raw_anchors(self, text: str | None = None) -> Float32[Tensor, "c d"]:
-        """Return the un-normalised mean a class, as TaskRes and CLAP start from."""
-        return self._mean_by(*self._ragged(text))
-
-    def texts(self, text: str | None = None) -> tuple[Float32[Tensor, "m d"], Int64[Tensor, " m"]]:
-        """Return every single text as a unit vector, and the class that each belongs to."""
-        rows, owner = self._ragged(text)
-        return torch.nn.functional.normalize(rows, dim=-1), owner
-
-    def _per_class(self, text: str) -> Float32[Tensor, "c t d"] | None:
-        if text == "name":
-            return None if self.names is None else self.names[:, None]
-        return self.template_rows
-
-    def _ragged(self, text: str | None) -> tuple[Float32[Tensor, "m d"], Int64[Tensor, " m"]]:
-        text = text or self.default
-        if text not in TEXT_KINDS:
-            raise UnknownNameError("kind of text", text, TEXT_KINDS)
-        if text not in self.available():
-            have = ", ".join(self.available()) or "none"
-            raise MissingComponentError(
-                f"This cache holds no texts of kind '{text}' for every class; it has: {have}. "
-                f"Choose one with --set text=..., or extract again with --descriptions FILE.json, "
-                f"which holds {{class: [sentence, ...]}} for every class."
-            )
-        if text == "description" and self.description_rows is not None and self.owner is not None:
-            return self.description_rows, self.owner
-        rows = self._per_class(text)
-        assert rows is not None
-        c, t, d = rows.shape
-        return rows.reshape(c * t, d), torch.arange(c).repeat_interleave(t)
-
-    def _mean_by(
-        self, rows: Float32[Tensor, "m d"], owner: Int64[Tensor, " m"]
-    ) -> Float32[Tensor, "c d"]:
-        total = rows.new_zeros(len(self.classes), rows.shape[1]).index_add_(0, owner, rows)
-        count = torch.bincount(owner, minlength=len(self.classes))
-        return total / count[:, None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,7 +142,13 @@ class FeatureSet:
             ) from error
 
     def unit(self, component: str, rows: Int64[np.ndarray, " r"]) -> Float32[Tensor, "r ..."]:
-        """Gather rows as float32 with unit norm.
+        """Gather rows as float32 with unit norm; errors as `unit_and_length`."""
+        return self.unit_and_length(component, rows)[0]
+
+    def unit_and_length(
+        self, component: str, rows: Int64[np.ndarray, " r"]
+    ) -> tuple[Float32[Tensor, "r ..."], Float32[Tensor, "r ..."]]:
+        """Gather rows as float32 with unit norm, and the norms that they had.
 
         Raises:
             UsageError: If the component holds boxes.
@@ -236,7 +169,7 @@ class FeatureSet:
                 f"(first: row {int(bad[0])}, {self.listing.ids[int(bad[0])]}). Run `featcache "
                 f"verify`, then extract again what it names."
             )
-        return values.div_(norms)
+        return values.div_(norms), norms[..., 0]
 
 
 def unit(rows: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:

@@ -35,11 +35,11 @@ def pick_dtype(compute: str, device: torch.device) -> torch.dtype:
     if compute not in COMPUTE:
         raise UnknownNameError("compute dtype", compute, COMPUTE)
     if compute == "auto":
-        return torch.bfloat16 if _has_bf16_units(device) else torch.float32
+        return torch.bfloat16 if has_bf16_units(device) else torch.float32
     return torch.bfloat16 if compute == "bf16" else torch.float32
 
 
-def _has_bf16_units(device: torch.device) -> bool:
+def has_bf16_units(device: torch.device) -> bool:
     """AMX or AVX512-BF16 on a CPU, tensor cores of sm80 or later: elsewhere bf16 is emulated."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)

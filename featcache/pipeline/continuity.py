@@ -117,6 +117,8 @@ def admit_environment(
     """
     backbone = encoder.backbone
     here = environment(backbone.device)
+    if "threads" in here:
+        here["threads"] = "1"  # `Encoder` gives every batch to one
     if settings is not None and here not in settings.environments:
         for name in _comparable(cache):
             reader = cache.rows(name)

@@ -174,7 +174,8 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _upright(image: Image.Image, orientation: int) -> Image.Image:
-    return image.transpose(_TURNS[orientation]) if orientation in _TURNS else image.copy()
+    # Its pixels are in memory: closing the file does not take them away.
+    return image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
 
 
 def _too_large(width: int, height: int, max_pixels: int) -> str:

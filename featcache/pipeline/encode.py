@@ -2,11 +2,17 @@
 
 The last bits of a row depend on the size of the batch it was computed in, and not on its
 neighbours; so every batch is filled up to the same size, and a resumed pass gives equal bytes.
+On a CPU every batch is computed by one thread, and as many batches at once as torch has threads:
+no core waits for another inside a product, and the bytes do not depend on how many there are.
 """
 
+import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -15,12 +21,16 @@ from torch import Tensor
 
 from featcache.backbones.base import Backbone
 from featcache.errors import BackboneError
+from featcache.pipeline.timeline import Watch, unwatched
 
 GFLOPS_A_BATCH = {"cpu": 250.0, "cuda": 10_000.0, "mps": 1_000.0}
 """Work in one micro-batch by kind of device: well under a second, so that Ctrl-C is prompt."""
 
-LIMITS = {"cpu": (8, 256), "cuda": (32, 512), "mps": (8, 256)}
+LIMITS = {"cpu": (2, 256), "cuda": (32, 512), "mps": (8, 256)}
 """Smallest and largest micro-batch by kind of device."""
+
+Rows = dict[str, Float16[np.ndarray, "b ..."]]
+"""`global` and each patch variant of one batch."""
 
 
 def micro_batch_for(gflops: float, kind: str) -> int:
@@ -37,19 +47,66 @@ class Encoder:
     def __init__(self, backbone: Backbone, micro_batch: int) -> None:
         self.backbone = backbone
         self.micro_batch = micro_batch
+        self.streams = torch.get_num_threads() if backbone.device.type == "cpu" else 0
+        """Batches computed at once, a thread each; 0 where an accelerator queues them itself."""
+        self.watch: Watch = unwatched
+        self._pool: ThreadPoolExecutor | None = None
         shape = (1, 3, 1, 1)
         self._mean = torch.tensor(backbone.mean, device=backbone.device).view(shape)
         self._std = torch.tensor(backbone.std, device=backbone.device).view(shape)
 
-    @torch.inference_mode()
+    @contextmanager
+    def streaming(self) -> Iterator[None]:
+        """Compute batches beside each other while the block runs; leaving it drops what waits."""
+        if not self.streams:
+            yield
+            return
+        threads = torch.get_num_threads()
+        pool = ThreadPoolExecutor(
+            self.streams, "encode", initializer=torch.set_num_threads, initargs=(1,)
+        )
+        self._pool = pool
+        try:
+            yield
+        finally:
+            self._pool = None
+            pool.shutdown(wait=True, cancel_futures=True)
+            torch.set_num_threads(threads)  # the workers' 1 was also what later threads begin with
+
     def start(
         self, pictures: Sequence[UInt8[np.ndarray, "s s 3"]], variants: Sequence[str]
     ) -> "Started":
-        """Encode up to a batch of pictures; on an accelerator this returns before it is done.
+        """Encode up to a batch of pictures; while streaming this returns before it is done.
 
         Raises:
             BackboneError: If a batch does not fit into the accelerator's memory.
         """
+        if not self.streams:
+            begin = time.perf_counter()
+            return _Queued(self._features(pictures, variants), begin, self.watch)
+        if self._pool is not None:
+            return _Submitted(self._pool.submit(self._rows, pictures, variants))
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            rows: Future[Rows] = Future()
+            rows.set_result(self._rows(pictures, variants))
+        finally:
+            torch.set_num_threads(threads)
+        return _Submitted(rows)
+
+    def _rows(
+        self, pictures: Sequence[UInt8[np.ndarray, "s s 3"]], variants: Sequence[str]
+    ) -> Rows:
+        begin = time.perf_counter()
+        rows = {name: v.numpy() for name, v in self._features(pictures, variants).items()}
+        self.watch("encode", begin, time.perf_counter())
+        return rows
+
+    @torch.inference_mode()
+    def _features(
+        self, pictures: Sequence[UInt8[np.ndarray, "s s 3"]], variants: Sequence[str]
+    ) -> dict[str, Tensor]:
         count = len(pictures)
         batch = np.zeros((self.micro_batch, *pictures[0].shape), dtype=np.uint8)
         np.stack(pictures, out=batch[:count])
@@ -58,7 +115,7 @@ class Encoder:
             levels = levels.pin_memory()
         try:
             levels = levels.to(self.backbone.device, non_blocking=True).permute(0, 3, 1, 2)
-            pixels = (levels.float() / 255 - self._mean) / self._std
+            pixels = levels.float().div_(255).sub_(self._mean).div_(self._std)
             rows, patches = self.backbone.encode_images(pixels, variants)
         except torch.OutOfMemoryError as error:
             raise BackboneError(
@@ -68,23 +125,53 @@ class Encoder:
                 f"another --cache then."
             ) from error
         wide = {"global": rows[:count], **{v: patches[v][:count] for v in variants}}
-        return Started({name: _copy_out(values.half()) for name, values in wide.items()})
+        return {name: _copy_out(values.half()) for name, values in wide.items()}
 
 
-class Started:
-    """Rows that an accelerator may still be computing."""
+@runtime_checkable
+class Started(Protocol):
+    """A batch on its way."""
 
-    def __init__(self, values: Mapping[str, Tensor]) -> None:
+    def done(self) -> bool:
+        """Tell whether `wait` would return at once."""
+        ...
+
+    def wait(self) -> Rows:
+        """Return the rows once they are computed."""
+        ...
+
+
+class _Submitted:
+    """A batch that a thread computes or has computed."""
+
+    def __init__(self, rows: Future[Rows]) -> None:
+        self._rows = rows
+
+    def done(self) -> bool:
+        return self._rows.done()
+
+    def wait(self) -> Rows:
+        return self._rows.result()
+
+
+class _Queued:
+    """A batch that an accelerator may still be computing."""
+
+    def __init__(self, values: Mapping[str, Tensor], begin: float, watch: Watch) -> None:
         self._values = values
-        self._done: torch.cuda.Event | None = None
+        self._begin, self._watch = begin, watch
+        self._event: torch.cuda.Event | None = None
         if any(v.is_pinned() for v in values.values() if torch.cuda.is_available()):
-            self._done = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self._done.record()
+            self._event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._event.record()
 
-    def wait(self) -> dict[str, Float16[np.ndarray, "b ..."]]:
-        """Return `global` and each patch variant once they are computed."""
-        if self._done is not None:
-            self._done.synchronize()
+    def done(self) -> bool:
+        return self._event is None or bool(self._event.query())  # type: ignore[no-untyped-call]
+
+    def wait(self) -> Rows:
+        if self._event is not None:
+            self._event.synchronize()
+        self._watch("encode", self._begin, time.perf_counter())
         return {name: values.numpy() for name, values in self._values.items()}
 
 
@@ -120,7 +207,8 @@ class Lane:
         self.rows = rows
         self._encoder = encoder
         self._variants = tuple(variants)
-        self._depth = 1 if backbone.device.type == "cuda" else 0
+        # One batch computed and one waiting for each stream, so that none is ever idle.
+        self._depth = 2 * encoder.streams or int(backbone.device.type == "cuda")
         self._first = {int(row): i * views for i, row in enumerate(rows)}
         self._pictures: list[UInt8[np.ndarray, "s s 3"]] = []
         self._positions: list[int] = []
@@ -139,10 +227,18 @@ class Lane:
             if len(self._pictures) == self._encoder.micro_batch:
                 self._start()
 
-    def end(self) -> dict[str, Float16[np.ndarray, "r ..."]]:
-        """Encode what is left, padded to a full batch, and return the shard's rows."""
+    def close(self) -> None:
+        """Take no more: what is left is encoded, padded to a full batch."""
         if self._pictures:
             self._start()
+
+    def flying(self) -> int:
+        """Count the batches that are not computed yet."""
+        return sum(not flight.started.done() for flight in self._flights)
+
+    def end(self) -> dict[str, Float16[np.ndarray, "r ..."]]:
+        """Close, wait for the last batch, and return the shard's rows."""
+        self.close()
         self._land(0)
         return self._out
 

@@ -8,6 +8,7 @@ from featcache.pipeline.encode import Encoder
 from featcache.pipeline.passes import Options, Outcome, Pass, Progress, Source
 from featcache.pipeline.plan import Plan, cpu_cores
 from featcache.pipeline.settings import PassSettings
+from featcache.pipeline.timeline import Watch, unwatched
 from featcache.pipeline.views import Preprocess
 from featcache.store.cache import Cache
 
@@ -29,6 +30,8 @@ class Filler:
     allow_bad: bool = False
     progress: Callable[[Progress], None] | None = None
     say: Callable[[str], None] = lambda _: None
+    watch: Watch = unwatched
+    """Told what each stage does and when."""
     outcomes: list[Outcome] = field(default_factory=list)
     """What came of each plan so far."""
     encoded: dict[str, int] = field(default_factory=dict)
@@ -65,7 +68,9 @@ class Filler:
             allow_bad=self.allow_bad,
             known_bad=frozenset(self.cache.bad_rows()) & self.sources.keys() - mended,
             progress=self.progress,
+            watch=self.watch,
         )
+        self.encoder.watch = self.watch
         preprocess = Preprocess.of(self.encoder.backbone)
         walk = Pass(plan, self.sources, self.encoder, preprocess, options)
         self.outcomes.append(walk.run(self._recorder))

@@ -173,6 +173,8 @@ def _words(listing: Listing) -> Dataset:
         samples=(),
         templates=listing.templates,
         descriptions=listing.descriptions,
+        sets=listing.sets,
+        waffle=listing.waffle,
         default_text=listing.default_text,
         own_texts=listing.own_texts,
     )

@@ -2,10 +2,12 @@
 
 Rows are walked in order and cut into shards at fixed row numbers. Each image is decoded once for
 all components that lack it, and no batch spans two shards; so a pass that was interrupted and
-taken up again leaves the same bytes as one that was not.
+taken up again leaves the same bytes as one that was not. A shard's last batches may still be
+computed while the next one is filled: no stage waits at the end of a shard.
 """
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -20,6 +22,7 @@ from featcache.pipeline.decode import UnreadableImageError, in_order, quiet_pill
 from featcache.pipeline.encode import Encoder, Lane
 from featcache.pipeline.plan import Plan, Todo, encoded_rows
 from featcache.pipeline.randomness import view_stream
+from featcache.pipeline.timeline import Watch, unwatched
 from featcache.pipeline.views import Box, Preprocess, central_view, draw_view
 from featcache.pipeline.write import Sink, Writer
 
@@ -69,6 +72,8 @@ class Options:
     known_bad: frozenset[int] = frozenset()
     """Rows that an earlier pass could not read: they count, and stop nothing themselves."""
     progress: Callable[[Progress], None] | None = None
+    watch: Watch = unwatched
+    """Told on the thread that did it of every image decoded and every shard written."""
 
 
 @dataclass(kw_only=True)
@@ -80,7 +85,8 @@ class Outcome:
     """Row -> why its image could not be read."""
     bytes: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
-    """Of the encoding thread: waiting for decode, encode, waiting for write; and total."""
+    """Of the encoding thread: waiting for decode, encode, waiting for write; total; and
+    `cpu`, of all threads of this process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +101,19 @@ class _Decoded:
     boxes: Mapping[Pictures, Sequence[Box]] = field(default_factory=dict)
     reasons: Mapping[Pictures, str] = field(default_factory=dict)
     """Why there are no pictures of a kind; a stripe may have crops and no central view."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """One shard's rows of every component, all of whose pictures are with the encoder."""
+
+    rows: Int64[np.ndarray, " r"]
+    lanes: Mapping[Pictures, Lane]
+    boxes: Mapping[Pictures, Mapping[int, Sequence[Box]]]
+
+    def flying(self) -> int:
+        """Count the batches that are not computed yet."""
+        return sum(lane.flying() for lane in self.lanes.values())
 
 
 class Pass:
@@ -117,6 +136,7 @@ class Pass:
         self._spent = {"decode": 0.0, "encode": 0.0, "write": 0.0}
         self._begin = self._reported = 0.0
         self._bad: dict[Pictures, dict[int, str]] = {}
+        self._waiting: deque[_Block] = deque()
         self.outcome = Outcome()
 
     def run(self, sink: Sink) -> Outcome:
@@ -135,27 +155,39 @@ class Pass:
             threads=self._options.threads,
             ahead=2 * self._encoder.micro_batch // each + self._options.threads,
         )
-        self._begin = time.perf_counter()
-        with quiet_pillow(), closing(decoded):
-            with Writer(sink) as writer:
+        self._begin, cpu = time.perf_counter(), time.process_time()
+        with quiet_pillow(), closing(decoded), self._encoder.streaming():
+            with Writer(sink, self._options.watch) as writer:
                 for rows in self._plan.blocks:
-                    self._block(rows, decoded, writer)
+                    self._waiting.append(self._fill(rows, decoded, writer))
+                    self._finish(writer, beside=max(1, 2 * self._encoder.streams))
+                self._finish(writer, beside=0)
                 start = time.perf_counter()
             self._spent["write"] += time.perf_counter() - start
         self.outcome.bytes = writer.bytes
         total = time.perf_counter() - self._begin
-        self.outcome.seconds = {**self._spent, "total": total}
+        cpu = time.process_time() - cpu
+        self.outcome.seconds = {**self._spent, "total": total, "cpu": cpu}
         self._report(writer, force=True)
         return self.outcome
 
     def _jobs(self) -> Iterator[_Job]:
-        wanted: dict[Pictures, set[int]] = {}
-        for todo in self._plan.todos:
-            wanted.setdefault(todo.ask.pictures, set()).update(todo.rows.tolist())
-        for row in self._plan.rows.tolist():
-            yield _Job(self._sources[row], tuple(p for p, rows in wanted.items() if row in rows))
+        for block in self._plan.blocks:  # sets of one block, whatever the size of the pass
+            wanted: dict[Pictures, set[int]] = {}
+            for todo in self._plan.todos:
+                rows = _within(todo.rows, block)
+                wanted.setdefault(todo.ask.pictures, set()).update(rows.tolist())
+            for row in block.tolist():
+                kinds = tuple(p for p, held in wanted.items() if row in held)
+                yield _Job(self._sources[row], kinds)
 
     def _decode(self, job: _Job) -> _Decoded:
+        begin = time.perf_counter()
+        decoded = self._pictures(job)
+        self._options.watch("decode", begin, time.perf_counter())
+        return decoded
+
+    def _pictures(self, job: _Job) -> _Decoded:
         """Turn one file into all pictures that the encoder wants of it; on a thread."""
         pixels, boxes, reasons = {}, {}, {}
         source, preprocess = job.source, self._preprocess
@@ -183,14 +215,14 @@ class Pass:
             boxes[wanted] = [d.box for d in drawn]
         return _Decoded(pixels, boxes, reasons)
 
-    def _block(
+    def _fill(
         self, rows: Int64[np.ndarray, " r"], decoded: Iterator[_Decoded], writer: Writer
-    ) -> None:
-        """Encode one shard's rows of every component and hand them to the writer."""
+    ) -> _Block:
+        """Give the encoder one shard's pictures; shards before it are handed over when ready."""
         lanes = {
             pictures: Lane(
                 self._encoder,
-                np.intersect1d(wanted, rows),
+                _within(wanted, rows),
                 self._variants(pictures),
                 views=pictures.count,
             )
@@ -209,26 +241,44 @@ class Pass:
                         lanes[pictures].add(row, pixels)
             for pictures, drawn in image.boxes.items():
                 boxes.setdefault(pictures, {})[row] = drawn
+            while self._waiting and not self._waiting[0].flying():
+                self._hand_over(self._waiting.popleft(), writer)
             self._report(writer)
         with self._clock("encode"):
-            finished = {pictures: lane.end() for pictures, lane in lanes.items()}
+            for lane in lanes.values():
+                lane.close()
+        return _Block(rows, lanes, boxes)
+
+    def _finish(self, writer: Writer, *, beside: int) -> None:
+        """Hand over the oldest shards, as long as `beside` batches of later ones keep it busy."""
+        while self._waiting and sum(block.flying() for block in self._later()) >= beside:
+            self._hand_over(self._waiting.popleft(), writer)
+
+    def _later(self) -> list[_Block]:
+        return list(self._waiting)[1:]
+
+    def _hand_over(self, block: _Block, writer: Writer) -> None:
+        """Wait for the last batch of a shard and give its rows of every component to the writer."""
+        with self._clock("encode"):
+            finished = {pictures: lane.end() for pictures, lane in block.lanes.items()}
         for todo in self._plan.todos:
-            ask, mine = todo.ask, np.intersect1d(todo.rows, rows)
+            ask, mine = todo.ask, _within(todo.rows, block.rows)
             if ask.encodes and len(mine):
-                lane = lanes[ask.pictures]
+                lane = block.lanes[ask.pictures]
                 values = finished[ask.pictures][ask.output]
                 values = values.reshape(len(lane.rows), *ask.encoded_shape)
                 if len(mine) < len(lane.rows):
                     values = values[np.isin(lane.rows, mine)]
-                self._hand_over(todo, mine, values, writer)
+                self._put(todo, mine, values, writer)
             elif len(mine):
-                self._hand_over(todo, mine, _stack(boxes.get(ask.pictures, {}), mine, ask), writer)
+                boxes = block.boxes.get(ask.pictures, {})
+                self._put(todo, mine, _stack(boxes, mine, ask), writer)
 
     def _variants(self, pictures: Pictures) -> tuple[str, ...]:
         asks = [todo.ask for todo in self._plan.todos if todo.ask.pictures == pictures]
         return tuple(dict.fromkeys(a.component.variant for a in asks if a.component.variant))
 
-    def _hand_over(
+    def _put(
         self,
         todo: Todo,
         rows: Int64[np.ndarray, " r"],
@@ -295,6 +345,17 @@ def sources_of(
     """Join rows with files; a row whose image is gone has none."""
     pairs = zip(ids, hashes, strict=True)
     return {i: Source(n, paths[n], h) for i, (n, h) in enumerate(pairs) if n in paths}
+
+
+def _within(
+    wanted: Int64[np.ndarray, " n"], block: Int64[np.ndarray, " r"]
+) -> Int64[np.ndarray, " m"]:
+    """Return those of a component's rows that a block has, in time that does not grow with n.
+
+    Both ascend, and a block leaves out no row that any component lacks.
+    """
+    first, last = np.searchsorted(wanted, [block[0], block[-1] + 1])
+    return wanted[first:last]
 
 
 def _stack(

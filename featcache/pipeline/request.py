@@ -27,6 +27,10 @@ class Request:
     dataset_root: Path | None = None
     templates: Path | None = None
     descriptions: Path | None = None
+    cupl: Path | None = None
+    dclip: Path | None = None
+    waffle: int | None = None
+    """Seed of the random words."""
     limit: int | None = None
     """Images at most, evenly over classes and splits."""
     device: str = "auto"
@@ -47,3 +51,5 @@ class Request:
     dry_run: bool = False
     max_pixels: int | None = None
     """Largest picture to decode; None is the environment's or Pillow's limit."""
+    profile: bool | Path = False
+    """Write a stage timeline: True beside the cache, a path there."""

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Int64
 
 from featcache.backbones.base import Backbone
+from featcache.backbones.devices import has_bf16_units
 from featcache.backbones.names import choose
 from featcache.backbones.registry import load_backbone
 from featcache.errors import CacheError, SourceError, UsageError
@@ -28,6 +29,7 @@ from featcache.pipeline.request import Request
 from featcache.pipeline.settings import PassSettings
 from featcache.pipeline.summary import Summary
 from featcache.pipeline.texts import put_texts
+from featcache.pipeline.timeline import STAGES, Timeline, unwatched, verdict
 from featcache.pipeline.views import Preprocess
 from featcache.sources.base import Dataset
 from featcache.sources.listing import build_listing, check_root
@@ -35,7 +37,7 @@ from featcache.sources.named import datasets
 from featcache.sources.registry import open_dataset
 from featcache.store.cache import Cache
 from featcache.store.identity import KEY_FILE, Identity
-from featcache.store.library import KNOWN_HASHES, cache_root, image_roots
+from featcache.store.library import KNOWN_HASHES, TRACE, cache_root, image_roots
 from featcache.text.encode import keep_own_texts, with_texts
 
 __all__ = ["Progress", "Request", "Summary", "extract"]
@@ -79,6 +81,7 @@ class _Extraction:
         self._confirm = confirm
         self._seconds: dict[str, float] = {}
         self._max_pixels = pixel_limit(request.max_pixels)
+        self._timeline = Timeline() if request.profile else None
 
     def run(self) -> Summary:
         request = self._request
@@ -98,7 +101,12 @@ class _Extraction:
                 report=self._report,
             )
             dataset = with_texts(
-                dataset, templates=request.templates, descriptions=request.descriptions
+                dataset,
+                templates=request.templates,
+                descriptions=request.descriptions,
+                cupl=request.cupl,
+                dclip=request.dclip,
+                waffle=request.waffle,
             )
         roots = image_roots(root, dataset.name)
         if roots and str(dataset.root) not in roots:
@@ -219,6 +227,7 @@ class _Extraction:
             allow_bad=self._request.allow_bad,
             progress=self._progress,
             say=self._say,
+            watch=unwatched if self._timeline is None else self._timeline.watch,
         )
         mended = self._mended(cache, sources, Preprocess.of(backbone))
         self._be_strict(cache.bad_rows(), sources, mended)
@@ -248,6 +257,7 @@ class _Extraction:
             for stage, seconds in outcome.seconds.items():
                 self._seconds[stage] = self._seconds.get(stage, 0.0) + seconds
         passed = sum(o.images for o in outcomes)
+        profile, advice = self._profiled(cache.path, backbone, passed)
         return Summary(
             dataset=dataset.name,
             backbone=backbone.name,
@@ -263,7 +273,28 @@ class _Extraction:
             bytes=sum(o.bytes for o in outcomes),
             complete=not len(whole.rows),
             text=text,
+            profile=profile,
+            verdict=advice,
             notes=listing.notes,
+        )
+
+    def _profiled(self, cache: Path, backbone: Backbone, passed: int) -> tuple[Path | None, str]:
+        """Write the timeline, if one was asked for; return where, and what it says."""
+        if self._timeline is None:
+            return None, ""
+        asked = self._request.profile
+        path = expand(asked) if isinstance(asked, Path) else cache.with_name(cache.name + TRACE)
+        self._timeline.write(path)
+        return path, verdict(
+            busy=self._timeline.busy,
+            waited={stage: self._seconds.get(stage, 0.0) for stage in STAGES},
+            seconds=self._seconds.get("total", 0.0),
+            cpu=self._seconds.get("cpu", 0.0),
+            images=passed,
+            cores=cpu_cores(),
+            device=backbone.device.type,
+            compute=str(backbone.compute_dtype).removeprefix("torch."),
+            has_bf16=has_bf16_units(backbone.device),
         )
 
     def _settled(

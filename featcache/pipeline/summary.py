@@ -31,7 +31,8 @@ class Summary:
     bad: tuple[tuple[str, str], ...] = ()
     """Image and reason, for those that could not be read in this pass."""
     seconds: Mapping[str, float] = field(default_factory=dict)
-    """list, load, text, pass; and of the pass: decode, encode, write, as waited for."""
+    """list, load, text, pass; and of the pass: decode, encode, write, as waited for,
+    total, and cpu of all threads."""
     images_per_s: float | None = None
     bytes: int = 0
     """Of the rows written; in a forecast, predicted."""
@@ -42,13 +43,19 @@ class Summary:
     dry_run: bool = False
     text: bool = False
     """Whether texts were encoded."""
+    profile: Path | None = None
+    """The stage timeline, if one was asked for."""
+    verdict: str = ""
+    """Which stage binds, and what would make this pass faster; only with a profile."""
     notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
         bad = [{"id": name, "reason": reason} for name, reason in self.bad]
         seconds = {k: round(v, 3) for k, v in self.seconds.items()}
-        return {**asdict(self), "path": str(self.path), "bad": bad, "seconds": seconds}
+        profile = None if self.profile is None else str(self.profile)
+        plain = {"path": str(self.path), "profile": profile, "bad": bad, "seconds": seconds}
+        return {**asdict(self), **plain}
 
     def sentences(self) -> list[str]:
         """Say it line by line."""
@@ -85,5 +92,7 @@ class Summary:
                 lines.append(f"  and {len(self.bad) - SHOWN} more; `featcache info` lists them")
         if not self.complete and not self.dry_run:
             lines.append("The cache is incomplete; the same command without --limit adds the rest.")
+        if self.profile is not None:
+            lines.append(f"{self.verdict} Timeline: {self.profile}")
         lines.append(str(self.path))
         return lines

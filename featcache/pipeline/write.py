@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Int64, Shaped
 
 from featcache.keys import ComponentKey
+from featcache.pipeline.timeline import Watch
 from featcache.store.quantise import pack
 
 TARGET_BYTES = 128 * 2**20
@@ -64,16 +65,15 @@ class _Shard:
 class Writer:
     """Context that writes behind; leaving it normally waits for the disk, an error does not."""
 
-    def __init__(self, sink: Sink) -> None:
+    def __init__(self, sink: Sink, watch: Watch = lambda stage, begin, end: None) -> None:
         self._sink = sink
+        self._watch = watch
         self._queue: queue.Queue[_Shard | None] = queue.Queue(AHEAD)
         self._error: BaseException | None = None
         self._dropping = False
         self._thread = threading.Thread(target=self._work, name="write", daemon=True)
         self.bytes = 0
         """Written so far."""
-        self.seconds = 0.0
-        """Spent writing so far."""
 
     def put(
         self,
@@ -121,7 +121,7 @@ class Writer:
                 self.bytes += values.nbytes
             except BaseException as error:
                 self._error = error  # raised where the pass can see it
-            self.seconds += time.perf_counter() - start
+            self._watch("write", start, time.perf_counter())
 
 
 def _packed(shard: _Shard) -> Shaped[np.ndarray, "r ..."]:

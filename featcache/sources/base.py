@@ -37,10 +37,15 @@ class Dataset:
     """Sentences with one `{}` for the class name."""
     descriptions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Class name -> sentences about how it looks; empty where none were written."""
+    sets: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
+    """cupl and dclip, as far as they were given: class name -> sentences."""
+    waffle: tuple[str, ...] = ()
+    """Templates of random words, the same for every class; empty where nobody asked for them."""
     default_text: str = "template"
     """What a method reads when nobody says: name, template or description."""
     own_texts: tuple[str, ...] = ()
-    """Which of templates and descriptions are the user's own files, not the source's words."""
+    """Which of templates, descriptions, cupl, dclip and waffle the user asked for; the others are
+    the source's words."""
     notes: tuple[str, ...] = ()
     """What the user should know of how this listing came about, a sentence each."""
 

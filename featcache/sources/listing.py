@@ -135,6 +135,8 @@ def _listing(
         splits={name: _rows(splits[name]) for name in dataset.splits()},
         templates=dataset.templates,
         descriptions=dataset.descriptions,
+        sets=dataset.sets,
+        waffle=dataset.waffle,
         default_text=dataset.default_text,
         own_texts=dataset.own_texts,
         notes=(*dataset.notes, *notes),

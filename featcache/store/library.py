@@ -30,6 +30,9 @@ from featcache.store.rows import count_rows
 KNOWN_HASHES = "hashes.tsv"
 """Beside the caches of a data set: hashes of its images, remembered for all backbones."""
 
+TRACE = ".trace.json"
+"""Behind a cache's name: the timeline of its last profiled pass, beside the cache."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComponentSummary:
@@ -221,6 +224,7 @@ def remove(root: Path, path: Path) -> int:
             for name in (MANIFEST, KEY_FILE):
                 (path / name).unlink(missing_ok=True)
         shutil.rmtree(path)
+        path.with_name(path.name + TRACE).unlink(missing_ok=True)
         rest = list(path.parent.iterdir())
         if {p.name for p in rest} <= {KNOWN_HASHES}:
             for p in rest:

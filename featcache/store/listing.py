@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from featcache.errors import CacheError, CorruptCacheError
-from featcache.keys import Listing
+from featcache.keys import SENTENCE_SETS, Listing
 from featcache.store.columns import (
     HEADER_LIMIT,
     Hashes,
@@ -244,6 +244,7 @@ def _to_files(listing: Listing) -> dict[str, bytes]:
         "splits": [[name, len(rows)] for name, rows in listing.splits.items()],
         "templates": list(listing.templates),
         "descriptions": {k: list(v) for k, v in listing.descriptions.items()},
+        **_further_texts(listing),
         "default_text": listing.default_text,
         "own_texts": list(listing.own_texts),
         "draws": listing.draws,
@@ -259,6 +260,16 @@ def _to_files(listing: Listing) -> dict[str, bytes]:
     }
 
 
+def _further_texts(listing: Listing) -> dict[str, Any]:
+    """Return what only some listings have, so that the others keep their bytes."""
+    sets = {
+        kind: {name: list(texts) for name, texts in given.items()}
+        for kind, given in listing.sets.items()
+    }
+    waffle = {"waffle": list(listing.waffle)} if listing.waffle else {}
+    return ({"sets": sets} if sets else {}) | waffle
+
+
 def _about(file: MappedFile) -> dict[str, Any]:
     """Read listing.json: fields of a listing, kind of its hashes, and lengths of its splits."""
     if file.bytes > metadata_limit():
@@ -270,7 +281,9 @@ def _about(file: MappedFile) -> dict[str, Any]:
         return {
             **{k: _text(value[k]) for k in ("dataset", "root", "default_text", "draws", "hashes")},
             **{k: _texts(value[k]) for k in ("classes", "templates", "own_texts", "notes")},
-            "descriptions": {_text(k): _texts(v) for k, v in value["descriptions"].items()},
+            "descriptions": _by_class(value["descriptions"]),
+            "sets": {_kind(k): _by_class(v) for k, v in value.get("sets", {}).items()},
+            "waffle": _texts(value.get("waffle", [])),
             "splits": {_text(name): _length(length) for name, length in value["splits"]},
         }
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -287,6 +300,16 @@ def _texts(values: object) -> tuple[str, ...]:
     if not isinstance(values, list) or not all(isinstance(v, str) for v in values):
         raise TypeError("a list of texts is none")
     return tuple(values)
+
+
+def _by_class(value: dict[str, Any]) -> dict[str, tuple[str, ...]]:
+    return {_text(name): _texts(texts) for name, texts in value.items()}
+
+
+def _kind(value: object) -> str:
+    if value not in SENTENCE_SETS:
+        raise ValueError("it has texts of an unknown kind")
+    return _text(value)
 
 
 def _length(value: object) -> int:

@@ -29,6 +29,8 @@ UNCHECKED = frozenset({"patches", "view_patches", "crops"})
 """Kinds too large to read a whole shard for a few rows; `verify` checks those."""
 BUFFER = 1 << 19
 """Bytes on the way from a shard to rows that are not next to each other."""
+WIDE = 1 << 13
+"""Bytes of a row from which copying it alone is cheaper than going through the buffer."""
 
 
 class ShardRows:
@@ -290,8 +292,14 @@ def _scatter(
     where: Int64[np.ndarray, " k"],
     out: Shaped[np.ndarray, "r ..."],
 ) -> None:
-    """Copy rows from one shard to rows all over the result, through a buffer that stays cached."""
-    step = max(1, BUFFER // (values.nbytes // len(values)))
+    """Copy rows from one shard to rows all over the result, narrow ones through a cached buffer."""
+    width = values.nbytes // len(values)
+    if width >= WIDE:
+        plain = values.view(np.ndarray)  # a memmap makes each of its rows a memmap again
+        for source, target in zip(position.tolist(), where.tolist(), strict=True):
+            out[target] = plain[source]
+        return
+    step = max(1, BUFFER // width)
     buffer = np.empty((min(step, len(position)), *values.shape[1:]), dtype=values.dtype)
     for first in range(0, len(position), step):
         part = position[first : first + step]

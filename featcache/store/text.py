@@ -1,7 +1,7 @@
 """Embedded texts on disk: strings in one JSON file, all rows below each other in one shard.
 
-text.<digest>/strings.json    classes, templates, descriptions with owner, scale and bias
-text.<digest>/rows.h5         [c names; c*t templates, class by class; m descriptions] x d
+text.<digest>/strings.json    classes, templates, descriptions with owner, further sets, scale, bias
+text.<digest>/rows.h5         [c names; c*t templates, class by class; m descriptions; sets] x d
 """
 
 import hashlib
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featcache.errors import CorruptCacheError
+from featcache.keys import FURTHER_SETS
 from featcache.store.files import (
     canonical,
     make_folder,
@@ -53,7 +54,7 @@ def write_text(
     strings = canonical(_strings(bank)) + b"\n"
     parts = [
         part.detach().cpu().reshape(-1, part.shape[-1]).numpy()
-        for part in (bank.names, bank.template_rows, bank.description_rows)
+        for part in (bank.names, bank.template_rows, *(s.rows for s in bank.owned().values()))
         if part is not None
     ]
     make_folder(folder)
@@ -89,14 +90,22 @@ def read_text(folder: Path, line: TextLine) -> "featcache.types.TextBank":
     """
     import torch
 
-    from featcache.types import TextBank
+    from featcache.types import TextBank, TextSet
 
     data = read_strings(folder, line)
     check_bytes(folder / TEXT_ROWS, line.facts)
     rows = torch.from_numpy(np.array(map_shard(folder / TEXT_ROWS, line.facts)))
     c, t, m = len(data["classes"]), len(data["templates"]), len(data["descriptions"])
     d = rows.shape[1]
-    names, templates, descriptions = torch.split(rows, _counts(data))
+    names, templates, descriptions, *further = torch.split(rows, _counts(data))
+    sets = {
+        kind: TextSet(
+            texts=tuple(held["texts"]),
+            rows=part,
+            owner=torch.tensor(held["owner"], dtype=torch.int64),
+        )
+        for (kind, held), part in zip(_sets(data), further, strict=True)
+    }
     return TextBank(
         classes=tuple(data["classes"]),
         names=names if data["has_names"] else None,
@@ -105,6 +114,7 @@ def read_text(folder: Path, line: TextLine) -> "featcache.types.TextBank":
         descriptions=tuple(data["descriptions"]),
         description_rows=descriptions if m else None,
         owner=torch.tensor(data["owner"], dtype=torch.int64) if m else None,
+        sets=sets,
         logit_scale=float(data["logit_scale"]),
         logit_bias=float(data["logit_bias"]),
         norms=data["norms"],
@@ -136,18 +146,30 @@ def read_strings(folder: Path, line: TextLine) -> dict[str, Any]:
 
 
 def _strings(bank: "featcache.types.TextBank") -> dict[str, Any]:
+    owned = {
+        kind: {"texts": list(held.texts), "owner": held.owner.tolist()}
+        for kind, held in bank.owned().items()
+    }
+    described = owned.pop("description", {"texts": [], "owner": []})
     return {
         "classes": list(bank.classes),
         "has_names": bank.names is not None,
         "templates": list(bank.templates),
         "has_templates": bank.template_rows is not None,
-        "descriptions": list(bank.descriptions) if bank.description_rows is not None else [],
-        "owner": bank.owner.tolist() if bank.owner is not None else [],
+        "descriptions": described["texts"],
+        "owner": described["owner"],
+        **({"sets": owned} if owned else {}),  # so that texts without them keep their digest
         "logit_scale": bank.logit_scale,
         "logit_bias": bank.logit_bias,
         "norms": bank.norms,
         "default": bank.default,
     }
+
+
+def _sets(value: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """List the further sets in the order of their rows; older files have none."""
+    sets = value.get("sets", {})
+    return [(kind, sets[kind]) for kind in FURTHER_SETS if kind in sets]
 
 
 def _counts(value: dict[str, Any]) -> list[int]:
@@ -156,23 +178,39 @@ def _counts(value: dict[str, Any]) -> list[int]:
         c if value["has_names"] else 0,
         c * len(value["templates"]) if value["has_templates"] else 0,
         len(value["descriptions"]),
+        *(len(held["texts"]) for _, held in _sets(value)),
     ]
 
 
 def _check(value: dict[str, Any], line: TextLine) -> None:
     for name in ("classes", "templates", "descriptions"):
-        if not all(isinstance(s, str) for s in value[name]):
-            raise TypeError(f"{name} holds something that is no text")
+        _check_texts(value[name])
     for name in ("norms", "default"):
         if not isinstance(value[name], str):
             raise TypeError(f"{name} is no text")
     for name in ("logit_scale", "logit_bias"):
         if not math.isfinite(value[name]):
             raise ValueError(f"{name} is not finite")
-    owner, c = value["owner"], len(value["classes"])
-    if len(owner) != len(value["descriptions"]) or not all(
-        isinstance(o, int) and 0 <= o < c for o in owner
-    ):
-        raise ValueError("owner does not name a class for each description")
+    c = len(value["classes"])
+    _check_owner(value["owner"], len(value["descriptions"]), c)
+    if not set(value.get("sets", {})) <= set(FURTHER_SETS):
+        raise ValueError("it has texts of an unknown kind")
+    for _, held in _sets(value):
+        _check_texts(held["texts"])
+        _check_owner(held["owner"], len(held["texts"]), c)
     if [sum(_counts(value))] != list(line.facts.shape[:-1]):
         raise ValueError("the number of texts is not the number of rows")
+
+
+def _check_texts(texts: object) -> None:
+    if not isinstance(texts, list) or not all(isinstance(s, str) for s in texts):
+        raise TypeError("a list of texts is none")
+
+
+def _check_owner(owner: object, texts: int, classes: int) -> None:
+    if (
+        not isinstance(owner, list)
+        or len(owner) != texts
+        or not all(type(o) is int and 0 <= o < classes for o in owner)
+    ):
+        raise ValueError("owner does not name a class for each text")

@@ -52,9 +52,19 @@ def read_descriptions(path: Path) -> Descriptions:
 
 
 def match_descriptions(
-    found: Mapping[str, Iterable[str]], classes: Iterable[str]
+    found: Mapping[str, Iterable[str]],
+    classes: Iterable[str],
+    *,
+    what: str = "descriptions",
+    are_sentences: bool = False,
 ) -> tuple[Descriptions, list[str]]:
     """Give each class its descriptions as sentences; names match whatever their case and `_`.
+
+    Args:
+        found: What the file holds.
+        classes: Of the data set.
+        what: Names the texts in messages.
+        are_sentences: Take every text as it is; else phrases are put behind the class name.
 
     Returns:
         Class -> sentences for the classes that have any, and what did not match, a sentence each.
@@ -66,22 +76,22 @@ def match_descriptions(
     for name in found:
         other = by_key.setdefault(_key(name), name)
         if other != name:
-            raise UsageError(f"Descriptions name '{other}' and '{name}', which are one class.")
+            raise UsageError(f"The {what} name '{other}' and '{name}', which are one class.")
     wanted = {_key(c): c for c in classes}
     matched = {
-        c: tuple(sentence(c, d) for d in found[by_key[key]])
+        c: tuple(d if are_sentences else sentence(c, d) for d in found[by_key[key]])
         for key, c in wanted.items()
         if key in by_key and found[by_key[key]]
     }
     if not matched:
         raise UsageError(
-            f"No class has descriptions: the file names {_some(found)}, the data set has "
+            f"No class has {what}: the file names {_some(found)}, the data set has "
             f"{_some(wanted.values())}. Name the classes in the file as `featcache info` does."
         )
     missing = [c for c in wanted.values() if c not in matched]
     extra = [name for key, name in by_key.items() if key not in wanted]
-    notes = [f"No descriptions for {_some(missing)}."] if missing else []
-    notes += [f"Descriptions of no class here: {_some(extra)}."] if extra else []
+    notes = [f"No {what} for {_some(missing)}."] if missing else []
+    notes += [f"{what[0].upper()}{what[1:]} of no class here: {_some(extra)}."] if extra else []
     return matched, notes
 
 

@@ -6,16 +6,21 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Float, Float32
 from torch import Tensor
 
+from featcache.keys import TEXT_KINDS
 from featcache.sources.base import Dataset, Report
 from featcache.text.descriptions import match_descriptions, read_descriptions
 from featcache.text.templates import check_template, fill, read_templates
-from featcache.types import Listing, TextBank
+from featcache.text.waffle import waffle_templates
+from featcache.types import Listing, TextBank, TextSet
 
 BATCH = 64
 """Sentences encoded at once."""
+
+_CALLED = {"descriptions": "descriptions", "cupl": "CuPL sentences", "dclip": "DCLIP phrases"}
+"""Words that the user gives class by class, by the flag: what messages call them."""
 
 
 @runtime_checkable
@@ -38,6 +43,16 @@ class Worded(Protocol):
         ...
 
     @property
+    def sets(self) -> Mapping[str, Mapping[str, tuple[str, ...]]]:
+        """Further descriptions: cupl, dclip -> class name -> sentences."""
+        ...
+
+    @property
+    def waffle(self) -> tuple[str, ...]:
+        """Templates of random words."""
+        ...
+
+    @property
     def default_text(self) -> str:
         """Name, template or description."""
         ...
@@ -55,6 +70,15 @@ class TextTower(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Owned:
+    """Sentences of which each belongs to one class."""
+
+    texts: tuple[str, ...]
+    owner: tuple[int, ...]
+    """Class of each sentence."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Texts:
     """Every sentence of a data set, before it is encoded."""
@@ -63,63 +87,91 @@ class Texts:
     """Of the classes, bare."""
     filled: tuple[tuple[str, ...], ...]
     """One tuple a class: its name in every template."""
-    descriptions: tuple[str, ...]
-    owner: tuple[int, ...]
-    """Class of each description."""
+    owned: Mapping[str, Owned]
+    """description, cupl, dclip and waffle, as far as there are any."""
+
+    def every(self) -> list[str]:
+        """List all sentences, those that occur twice twice."""
+        filled = (text for row in self.filled for text in row)
+        return [*self.names, *filled, *(text for o in self.owned.values() for text in o.texts)]
 
     def distinct(self) -> list[str]:
         """List every sentence once, in order of first appearance."""
-        filled = (text for row in self.filled for text in row)
-        return list(dict.fromkeys((*self.names, *filled, *self.descriptions)))
+        return list(dict.fromkeys(self.every()))
 
 
 def with_texts(
-    dataset: Dataset, *, templates: Path | None = None, descriptions: Path | None = None
+    dataset: Dataset,
+    *,
+    templates: Path | None = None,
+    descriptions: Path | None = None,
+    cupl: Path | None = None,
+    dclip: Path | None = None,
+    waffle: int | None = None,
 ) -> Dataset:
-    """Replace a data set's words by the user's own files.
+    """Replace a data set's words by the user's own.
 
     Args:
         dataset: As its source gave it.
         templates: A file with one template a line.
         descriptions: A JSON file `{class: [descriptor, ...]}`.
+        cupl: The same with sentences that name the class themselves, taken as they are.
+        dclip: The same with phrases, which are put behind the class name.
+        waffle: Seed of random words.
 
     Raises:
         UsageError: If a file cannot be used.
     """
+    own = set(dataset.own_texts)
     if templates is not None:
-        own = {*dataset.own_texts, "templates"}
-        dataset = replace(
-            dataset, templates=read_templates(templates), own_texts=tuple(sorted(own))
+        own.add("templates")
+        dataset = replace(dataset, templates=read_templates(templates))
+    for flag, path in (("descriptions", descriptions), ("cupl", cupl), ("dclip", dclip)):
+        if path is None:
+            continue
+        own.add(flag)
+        matched, notes = match_descriptions(
+            read_descriptions(path),
+            dataset.classes,
+            what=_CALLED[flag],
+            are_sentences=flag == "cupl",
         )
-    if descriptions is not None:
-        matched, notes = match_descriptions(read_descriptions(descriptions), dataset.classes)
-        dataset = replace(
-            dataset,
-            descriptions=matched,
-            own_texts=tuple(sorted({*dataset.own_texts, "descriptions"})),
-            notes=(*dataset.notes, *notes),
-        )
-    return dataset
+        dataset = _with_descriptions(dataset, flag, matched, notes)
+    if waffle is not None:
+        own.add("waffle")
+        dataset = replace(dataset, waffle=waffle_templates(dataset.classes, waffle))
+    return replace(dataset, own_texts=tuple(sorted(own)))
 
 
 def keep_own_texts(dataset: Dataset, previous: Listing | None) -> Dataset:
     """Keep the words that the user gave in an earlier pass, unless this one brings others."""
-    kept = set(previous.own_texts if previous else ()) - set(dataset.own_texts)
-    if previous is None or not kept:
+    if previous is None:
+        return dataset
+    kept = set(previous.own_texts) - set(dataset.own_texts)
+    if not kept:
         return dataset
     own = tuple(sorted({*dataset.own_texts, *kept}))
     if "templates" in kept:
         dataset = replace(dataset, templates=previous.templates)
-    if "descriptions" in kept:
+    if "waffle" in kept:
+        dataset = replace(dataset, waffle=previous.waffle)
+    held = {"descriptions": previous.descriptions, **previous.sets}
+    for flag in (f for f in _CALLED if f in kept and f in held):
         # Those of classes that are gone stay too: a class may be renamed, and renamed back.
-        without = [name for name in dataset.classes if name not in previous.descriptions]
-        notes = [
-            f"No descriptions for '{name}'; give some with --descriptions." for name in without
-        ]
-        dataset = replace(
-            dataset, descriptions=previous.descriptions, notes=(*dataset.notes, *notes[:5])
-        )
+        without = [name for name in dataset.classes if name not in held[flag]]
+        notes = [f"No {_CALLED[flag]} for '{name}'; give some with --{flag}." for name in without]
+        dataset = _with_descriptions(dataset, flag, held[flag], notes[:5])
     return replace(dataset, own_texts=own)
+
+
+def _with_descriptions(
+    dataset: Dataset, flag: str, given: Mapping[str, tuple[str, ...]], notes: Sequence[str]
+) -> Dataset:
+    if flag == "descriptions":
+        dataset = replace(dataset, descriptions=given)
+    else:
+        dataset = replace(dataset, sets={**dataset.sets, flag: given})
+    return replace(dataset, notes=(*dataset.notes, *notes))
 
 
 def texts_of(words: Worded) -> Texts:
@@ -128,22 +180,30 @@ def texts_of(words: Worded) -> Texts:
     Raises:
         UsageError: If a template has not exactly one `{}`.
     """
-    templates = [check_template(t) for t in words.templates]
-    owned = [
-        (sentence, label)
-        for label, name in enumerate(words.classes)
-        for sentence in words.descriptions.get(name, ())
-    ]
+    templates, waffle = ([check_template(t) for t in ts] for ts in (words.templates, words.waffle))
+    by_class: dict[str, Mapping[str, Sequence[str]]] = {
+        "description": words.descriptions,
+        **words.sets,
+        "waffle": {name: [fill(t, name) for t in waffle] for name in words.classes},
+    }
+    owned = {}
+    for kind in (kind for kind in TEXT_KINDS if kind in by_class):
+        pairs = [
+            (sentence, label)
+            for label, name in enumerate(words.classes)
+            for sentence in by_class[kind].get(name, ())
+        ]
+        if pairs:
+            owned[kind] = Owned(tuple(s for s, _ in pairs), tuple(label for _, label in pairs))
     return Texts(
         names=words.classes,
         filled=tuple(tuple(fill(t, name) for t in templates) for name in words.classes),
-        descriptions=tuple(sentence for sentence, _ in owned),
-        owner=tuple(label for _, label in owned),
+        owned=owned,
     )
 
 
 def encode_texts(words: Worded, tower: TextTower, report: Report | None = None) -> TextBank:
-    """Encode the names, templates and descriptions of a data set, un-normalised.
+    """Encode every sentence of a data set, un-normalised.
 
     Sentences that occur twice are encoded once.
 
@@ -165,15 +225,24 @@ def encode_texts(words: Worded, tower: TextTower, report: Report | None = None) 
     def rows(sentences: tuple[str, ...]) -> Float32[Tensor, "m d"]:
         return table[torch.tensor([place[s] for s in sentences], dtype=torch.int64)]
 
-    owner: Int64[Tensor, " m"] = torch.tensor(texts.owner, dtype=torch.int64)
+    sets = {
+        kind: TextSet(
+            texts=held.texts,
+            rows=rows(held.texts),
+            owner=torch.tensor(held.owner, dtype=torch.int64),
+        )
+        for kind, held in texts.owned.items()
+    }
+    described = sets.pop("description", None)
     return TextBank(
         classes=words.classes,
         names=rows(texts.names),
         templates=words.templates,
         template_rows=torch.stack([rows(f) for f in texts.filled]) if words.templates else None,
-        descriptions=texts.descriptions,
-        description_rows=rows(texts.descriptions) if texts.owner else None,
-        owner=owner if texts.owner else None,
+        descriptions=() if described is None else described.texts,
+        description_rows=None if described is None else described.rows,
+        owner=None if described is None else described.owner,
+        sets=sets,
         logit_scale=tower.logit_scale,
         logit_bias=tower.logit_bias,
         default=words.default_text,

@@ -123,6 +123,8 @@ def test_import_npz(featcache: Run, empty_home: Path, tmp_path: Path) -> None:
         (["extract", "--dataset", "folder:/no/such/place"], 1, "/no/such/place"),
         (["extract", "--patches", "clear", "--limit", "1"], 2, "clearclip"),
         (["extract", "--limit", "0"], 2, "--limit"),
+        (["extract", "--waffle", "-1"], 2, "--waffle"),
+        (["extract", "--waffle", "words"], 2, "--waffle"),
         (["extract", "--weights", "nothing.safetensors"], 1, "nothing.safetensors"),
         (["info"], 1, "featcache extract"),
         (["verify", "--dataset", "x"], 1, "featcache extract"),
@@ -140,6 +142,28 @@ def test_wrong_input_is_one_sentence(
     assert says in answer.err
     assert answer.out == ""
     assert "Traceback" not in answer.err
+
+
+def test_further_texts_are_added_without_an_image(
+    featcache: Run, heads: Run, empty_home: Path, photos: Path, tmp_path: Path
+) -> None:
+    command = ("extract", *TINY, "--dataset", f"folder:{photos}", "--quiet")
+    featcache(*command)
+    words = tmp_path / "words.json"
+    for text, code in (("{", 2), ('{"pear": ["x"]}', 2)):
+        words.write_text(text)
+        refused = featcache(*command, "--cupl", str(words))
+        assert refused.code == code
+        assert refused.err.count("\n") == 1
+    words.write_text('{"plum": ["A plum is round."], "lime": ["Limes"], "rust": ["It is old."]}')
+    added = featcache(*command, "--cupl", str(words), "--waffle", "1", "--json")
+    assert json.loads(added.out)["encoded"] == {}
+    counts = {"template": 3, "cupl": 3, "waffle": 90}
+    assert json.loads(featcache("info", "--json").out)["texts"] == counts
+    assert "template 3, cupl 3, waffle 90" in featcache("info").out
+    for kind in ("cupl", "waffle"):
+        answer = heads("train", "zero-shot", "--set", f"text={kind}", "--quiet", "--json")
+        assert json.loads(answer.out)["variant"] == f"text={kind}"
 
 
 def test_a_path_that_the_system_refuses_is_one_sentence(featcache: Run, empty_home: Path) -> None:
@@ -165,3 +189,24 @@ def test_repair_leaves_sound_imported_features_alone(
     assert answer.code == 0
     assert answer.out.startswith("sound: 1 shards")
     assert answer.err == ""
+
+
+def test_a_profile_names_what_binds_and_goes_with_the_cache(
+    featcache: Run, empty_home: Path, photos: Path, tmp_path: Path
+) -> None:
+    command = ("extract", *TINY, "--dataset", f"folder:{photos}", "--quiet")
+    told = featcache(*command, "--profile").out
+    (trace,) = empty_home.rglob("*.trace.json")
+    assert f"Timeline: {trace}" in told
+    assert " binds " in told
+    assert "traceEvents" in json.loads(trace.read_text())
+    views = json.loads(
+        featcache(*command, "--views", "2", "--profile-to", str(tmp_path / "t.json"), "--json").out
+    )
+    assert views["profile"] == str(tmp_path / "t.json")
+    assert (tmp_path / "t.json").exists()
+    assert featcache("ls").code == 0
+    assert featcache("verify", "--quiet").code == 0
+    assert featcache("rm", "blobs", "--yes").code == 0
+    assert not trace.exists()
+    assert not trace.parent.exists()

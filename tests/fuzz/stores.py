@@ -14,7 +14,7 @@ from featcache.keys import ComponentKey, FeatureKey, Listing
 from featcache.store.cache import Cache
 from featcache.store.library import caches, find_cache, image_roots, remove
 from featcache.store.verify import repair, verify
-from featcache.types import TextBank
+from featcache.types import TextBank, TextSet
 from tests.fuzz.cases import Case, read_case
 from tests.fuzz.guard import Target
 
@@ -39,6 +39,8 @@ def _listing(n: int = ROWS) -> Listing:
         },
         templates=("a photo of a {}.",),
         descriptions={"bee": ("striped", "furry")},
+        sets={"cupl": {"ant": ("An ant.",)}},
+        waffle=("A photo of a {}, which has w.",),
         notes=("drawn by hand",),
     )
 
@@ -53,6 +55,10 @@ def _bank() -> TextBank:
         descriptions=("red", "striped", "furry"),
         description_rows=rows[6:],
         owner=torch.tensor([0, 1, 1]),
+        sets={
+            "cupl": TextSet(texts=("An ant.",), rows=rows[:1], owner=torch.tensor([0])),
+            "waffle": TextSet(texts=("a", "b"), rows=rows[1:3], owner=torch.tensor([0, 1])),
+        },
         default="template",
     )
 

@@ -1,9 +1,11 @@
+import threading
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from featcache.backbones.registry import load_backbone
 from featcache.errors import BackboneError
 from featcache.pipeline.encode import Encoder, Lane, micro_batch_for
 
@@ -17,8 +19,8 @@ def pictures(count: int, seed: int = 0) -> list[Any]:
     [
         (0.05, "cpu", 256),
         (8.8, "cpu", 16),
-        (35.0, "cpu", 8),
-        (500.0, "cpu", 8),
+        (35.0, "cpu", 4),
+        (500.0, "cpu", 2),
         (35.0, "cuda", 256),
         (0.05, "cuda", 512),
         (1000.0, "cuda", 32),
@@ -92,3 +94,78 @@ def test_a_batch_too_large_for_the_device_names_the_flag(
     picture = np.zeros((32, 32, 3), dtype=np.uint8)
     with pytest.raises(BackboneError, match="--micro-batch 32"):
         Encoder(backbone, 64).start([picture], ())
+
+
+@pytest.fixture
+def threads() -> Any:
+    """Three threads, whatever the machine has; what was set before comes back."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield 3
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("compute", ["fp32", "bf16"])
+def test_bytes_do_not_depend_on_how_many_batches_are_computed_at_once(
+    compute: str, threads: int
+) -> None:
+    backbone = load_backbone("tiny", weights="random", device="cpu", compute=compute)
+    side = backbone.image_size
+    images = list(np.random.default_rng(0).integers(0, 256, (29, side, side, 3), dtype=np.uint8))
+
+    def rows(streams: int) -> dict[str, Any]:
+        torch.set_num_threads(streams)
+        encoder = Encoder(backbone, 4)
+        assert encoder.streams == streams
+        with encoder.streaming():
+            lane = Lane(encoder, np.arange(29), backbone.variants[:1])
+            for row, picture in enumerate(images):
+                lane.add(row, [picture])
+            return lane.end()
+
+    alone = Encoder(backbone, 4).start(images[:4], backbone.variants[:1]).wait()
+    one, three = rows(1), rows(threads)
+    for name in alone:
+        np.testing.assert_array_equal(one[name], three[name])
+        np.testing.assert_array_equal(one[name][:4], alone[name])
+
+
+def test_streams_compute_in_one_thread_each_and_give_torch_back_its_threads(
+    backbone: Any, threads: int
+) -> None:
+    seen: list[int] = []
+    backbone.on_batch = lambda _: seen.append(torch.get_num_threads())
+    encoder = Encoder(backbone, 2)
+    encoder.start(pictures(2), ()).wait()
+    running = threading.active_count()
+    with encoder.streaming():
+        started = [encoder.start(pictures(2), ()) for _ in range(6)]
+        for batch in started:
+            batch.wait()
+    assert seen == [1] * 7
+    assert threading.active_count() == running
+    later: list[int] = []
+    thread = threading.Thread(target=lambda: later.append(torch.get_num_threads()))
+    thread.start()
+    thread.join()
+    assert (torch.get_num_threads(), later) == (threads, [threads])
+
+
+def test_an_error_in_a_stream_reaches_the_pass_and_drops_what_waits(backbone: Any) -> None:
+    def fail(batch: int) -> None:
+        if batch == 2:
+            raise KeyboardInterrupt
+
+    backbone.on_batch = fail
+    encoder = Encoder(backbone, 1)
+    encoder.streams = 1
+    lane = Lane(encoder, np.arange(50))
+
+    def walk() -> None:
+        with encoder.streaming():
+            for row, picture in enumerate(pictures(50)):
+                lane.add(row, [picture])
+
+    with pytest.raises(KeyboardInterrupt):
+        walk()
+    assert len(backbone.batches) < 10

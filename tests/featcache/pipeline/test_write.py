@@ -43,12 +43,14 @@ def feed(shelf: Shelf, count: int, then: BaseException | None = None) -> None:
 
 def test_leaving_waits_for_everything() -> None:
     shelf = Shelf(0.01)
-    with Writer(shelf) as writer:
+    watched: list[tuple[str, float, float]] = []
+    with Writer(shelf, lambda *work: watched.append(work)) as writer:
         for row in range(5):
             put(writer, row)
     assert shelf.seen == list(range(5))
     assert writer.bytes == 5 * 8
-    assert writer.seconds > 0.04
+    assert [stage for stage, _, _ in watched] == ["write"] * 5
+    assert sum(end - begin for _, begin, end in watched) > 0.04
 
 
 def test_an_interruption_drops_what_is_not_begun_and_stops_the_thread() -> None:

@@ -35,6 +35,7 @@ def same(a: Listing, b: Listing) -> bool:
         and {k: v.tolist() for k, v in a.splits.items()}
         == {k: v.tolist() for k, v in b.splits.items()}
         and (a.default_text, a.draws) == (b.default_text, b.draws)
+        and (a.sets, a.waffle, a.own_texts) == (b.sets, b.waffle, b.own_texts)
     )
 
 
@@ -44,6 +45,8 @@ def test_round_trip(tmp_path: Path, listing: Make) -> None:
         listing(7),
         listing(7, labels=np.full(7, -1), classes=(), splits={}, draws="stored"),
         listing(2, ids=("\udcff.jpg", "日本.jpg"), hashes=("import:0", "import:1")),
+        listing(3, sets={"cupl": {"bee": ("it stings",)}, "dclip": {}}, own_texts=("cupl",)),
+        listing(3, waffle=("a {} of x", "a {} of x")),
         listing(3, splits={"train@1": np.array([2, 0]), "test": np.array([], dtype=np.int64)}),
     ):
         write_listing(tmp_path / "listing", made)

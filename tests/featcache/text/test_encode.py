@@ -1,16 +1,19 @@
 """From a data set's words to a TextBank, with a text tower made of letters."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from featcache.errors import UsageError
+from featcache.keys import Listing
 from featcache.sources.base import Dataset
-from featcache.text.encode import encode_texts, texts_of, with_texts
+from featcache.text.encode import encode_texts, keep_own_texts, texts_of, with_texts
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz .,"
 
@@ -90,4 +93,76 @@ def test_the_users_own_words_replace_those_of_the_data_set(tmp_path: Path) -> No
         "No descriptions for 'red fox', 'newt'.",
         "Descriptions of no class here: 'dodo'.",
     )
-    assert with_texts(DATA) is DATA
+    assert with_texts(DATA) == DATA
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+def test_further_sets_stand_beside_the_descriptions(tmp_path: Path) -> None:
+    """DCLIP's phrases go behind the class name, CuPL's sentences name it themselves."""
+    data = with_texts(
+        DATA,
+        cupl=write(tmp_path / "c.json", '{"OWL": ["Owls stare"], "newt": ["It is wet."]}'),
+        dclip=write(tmp_path / "d.json", '{"owl": ["round eyes"], "newt": ["a tail."]}'),
+        waffle=3,
+    )
+    assert data.descriptions == DATA.descriptions
+    assert data.sets["cupl"] == {"owl": ("Owls stare",), "newt": ("It is wet.",)}
+    assert data.sets["dclip"] == {"owl": ("owl, which has round eyes.",), "newt": ("a tail.",)}
+    assert data.own_texts == ("cupl", "dclip", "waffle")
+    assert data.notes == ("No CuPL sentences for 'red fox'.", "No DCLIP phrases for 'red fox'.")
+    tower = Letters()
+    bank = encode_texts(data, tower)
+    assert len(tower.seen) == len(set(tower.seen))  # "a tail." is in two sets and encoded once
+    assert bank.descriptions == ("a tail.", "wet skin.", "a tail.")
+    assert list(bank.sets) == ["cupl", "dclip", "waffle"]
+    assert bank.available() == ("name", "template", "waffle")
+    for held in bank.sets.values():
+        assert held.rows.tolist() == [counts(t) for t in held.texts]
+    assert bank.sets["dclip"].owner.tolist() == [1, 2]
+    assert bank.sets["waffle"].owner.tolist() == [0] * 30 + [1] * 30 + [2] * 30
+    own = [t.replace("{}", "owl") for t in data.waffle]
+    assert list(bank.sets["waffle"].texts[30:60]) == own
+
+
+@pytest.mark.parametrize("flag", ["cupl", "dclip"])
+def test_files_of_further_sets_are_checked_and_named(tmp_path: Path, flag: str) -> None:
+    files = {
+        "is not of the form": write(tmp_path / "a.json", "[]"),
+        "could not be read": tmp_path / "none.json",
+        "No class has (CuPL sentences|DCLIP phrases)": write(tmp_path / "b.json", '{"x": ["y"]}'),
+        "The (CuPL sentences|DCLIP phrases) name 'a_b' and 'A b'": write(
+            tmp_path / "c.json", '{"a_b": [], "A b": []}'
+        ),
+    }
+    for says, path in files.items():
+        given: dict[str, Any] = {flag: path}
+        with pytest.raises(UsageError, match=says):
+            with_texts(DATA, **given)
+
+
+def test_a_source_may_bring_sets_of_its_own_and_the_users_stay() -> None:
+    data = replace(DATA, sets={"cupl": {"owl": ("theirs.",)}})
+    previous = listing_of(
+        sets={"cupl": {"owl": ("mine.",)}, "dclip": {"owl": ("old.",)}},
+        waffle=("A {}.",),
+        own_texts=("cupl", "waffle"),
+    )
+    kept = keep_own_texts(data, previous)
+    assert kept.sets == {"cupl": {"owl": ("mine.",)}}  # dclip was a source's, and is gone from it
+    assert kept.waffle == ("A {}.",)
+    assert kept.own_texts == ("cupl", "waffle")
+    assert kept.notes == tuple(
+        f"No CuPL sentences for '{name}'; give some with --cupl." for name in ("red fox", "newt")
+    )
+    again = keep_own_texts(replace(data, own_texts=("cupl",)), previous)
+    assert again.sets == data.sets
+    assert keep_own_texts(data, listing_of()) is data
+
+
+def listing_of(**fields: Any) -> Listing:
+    empty: dict[str, Any] = {"dataset": "toy", "root": "", "ids": (), "hashes": (), "splits": {}}
+    return Listing(**empty, classes=DATA.classes, labels=np.zeros(0, dtype=np.int64), **fields)

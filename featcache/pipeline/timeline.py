@@ -1,0 +1,148 @@
+"""When each stage of a pass worked, as a Chrome trace, and what that says about the machine.
+
+The file opens in chrome://tracing and in Perfetto. Its times are the clock's: a decoder that had to
+wait for a core counts as busy.
+"""
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from featcache.store.files import write_atomically
+
+Watch = Callable[[str, float, float], None]
+"""Told of a stage when it has done a piece of work: its name, begin and end in seconds."""
+
+EVENTS = 200_000
+"""Pieces of work that are drawn; of those behind them only the sums are kept."""
+
+STAGES = ("decode", "encode", "write")
+
+UNUSED_SHARE = 0.3
+"""Of the cores' time: above it the pass waits for something that it does not compute itself."""
+
+
+def unwatched(stage: str, begin: float, end: float) -> None:
+    """Watch nothing."""
+
+
+class Timeline:
+    """Collects what the stages did, from all threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._events: list[tuple[str, int, float, float]] = []
+        self._threads: dict[int, str] = {}
+        self._begin = time.perf_counter()
+        self.busy = dict.fromkeys(STAGES, 0.0)
+        """Stage -> seconds, added up over its threads."""
+        self.count = dict.fromkeys(STAGES, 0)
+        """Stage -> pieces of work: images, batches, shards."""
+
+    def watch(self, stage: str, begin: float, end: float) -> None:
+        """Note one piece of work of the calling thread; times as `time.perf_counter` has them."""
+        thread = threading.current_thread()
+        number = threading.get_native_id()
+        with self._lock:
+            self.busy[stage] += end - begin
+            self.count[stage] += 1
+            if len(self._events) < EVENTS:
+                self._events.append((stage, number, begin, end))
+                self._threads[number] = thread.name
+
+    def write(self, path: Path) -> None:
+        """Write the trace; the file appears whole or not at all.
+
+        Raises:
+            CacheError: If it cannot be written.
+        """
+        names = [
+            {"ph": "M", "pid": 1, "tid": tid, "name": "thread_name", "args": {"name": name}}
+            for tid, name in self._threads.items()
+        ]
+        work = [
+            {
+                "ph": "X",
+                "pid": 1,
+                "tid": tid,
+                "name": stage,
+                "cat": stage,
+                "ts": round(1e6 * (begin - self._begin), 1),
+                "dur": round(1e6 * (end - begin), 1),
+            }
+            for stage, tid, begin, end in self._events
+        ]
+        trace = {"traceEvents": [*names, *work], "displayTimeUnit": "ms"}
+        write_atomically(path, json.dumps(trace).encode())
+
+
+def verdict(
+    *,
+    busy: dict[str, float],
+    waited: dict[str, float],
+    seconds: float,
+    cpu: float,
+    images: int,
+    cores: int,
+    device: str,
+    compute: str,
+    has_bf16: bool,
+) -> str:
+    """Say in one line which stage binds and what would make the pass faster here.
+
+    Args:
+        busy: Stage -> seconds of all its threads.
+        waited: Stage -> seconds that the pass waited for it: decode, encode, write.
+        seconds: That the pass took.
+        cpu: Seconds of the cores that it used.
+        images: That went through it.
+        cores: Of this machine.
+        device: Kind: cpu, cuda, mps.
+        compute: float32 or bfloat16.
+        has_bf16: Whether the device has units for bfloat16.
+    """
+    if not images or seconds <= 0:
+        return "Nothing was encoded, so no stage binds."
+    used = min(1.0, cpu / (cores * seconds))
+    on_cores = {"decode": busy["decode"], "encode": busy["encode"] if device == "cpu" else 0.0}
+    # By the clock threads that wait for a core count as busy; only their proportion is of use.
+    shares = {s: used * spent / (sum(on_cores.values()) or 1.0) for s, spent in on_cores.items()}
+    binds = max(waited, key=lambda stage: waited[stage])
+    rate = images / seconds
+    if binds == "write":
+        return (
+            f"The disk binds ({waited['write']:.1f} of {seconds:.1f} s were spent waiting for it): "
+            f"a faster disk for --cache, or fewer patch features (--patches none, or :int8)."
+        )
+    if device == "cpu":
+        told = ", ".join(f"{stage} {100 * share:.0f} %" for stage, share in shares.items())
+        head = f"of {cores} cores' time: {told}, unused {100 * (1 - used):.0f} %"
+        if used < 1 - UNUSED_SHARE:
+            what = "Reading the images" if binds == "decode" else "Something beside this pass"
+            return (
+                f"{what} binds ({head}): a faster disk for the images, or fewer other programs "
+                f"on this machine."
+            )
+        if shares["decode"] > shares["encode"]:
+            return (
+                f"Decoding binds ({head}): images scaled down beforehand to twice the encoder's "
+                f"input, or more cores."
+            )
+        cure = "a GPU, more cores or a smaller backbone"
+        if compute == "float32" and has_bf16:
+            cure = "--compute bf16, for which this CPU has units; then " + cure
+        free = rate / max(1e-9, 1 - shares["decode"])
+        return f"Encoding binds ({head}): {cure}; free decoding would give {free:.0f} images/s."
+    if binds == "decode":
+        need = 100 * shares["decode"]
+        return (
+            f"Decoding binds ({need:.0f} % of {cores} cores' time, while the device waited "
+            f"{waited['decode']:.1f} of {seconds:.1f} s): more cores, images scaled down "
+            f"beforehand, or fewer views."
+        )
+    cure = "a larger --micro-batch, or a smaller backbone"
+    if compute == "float32" and has_bf16:
+        cure = "--compute bf16, for which this device has units"
+    return f"The device binds ({rate:.0f} images/s): {cure}."

@@ -1,0 +1,97 @@
+"""The timeline of a pass: the file that trace viewers open, and the sentence about the machine."""
+
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from featcache.pipeline import timeline
+from featcache.pipeline.timeline import Timeline, verdict
+
+
+def say(**changes: Any) -> str:
+    facts: dict[str, Any] = {
+        "busy": {"decode": 2.0, "encode": 17.0, "write": 0.1},
+        "waited": {"decode": 0.5, "encode": 9.0, "write": 0.1},
+        "seconds": 10.0,
+        "cpu": 19.0,
+        "images": 1000,
+        "cores": 2,
+        "device": "cpu",
+        "compute": "bfloat16",
+        "has_bf16": True,
+    }
+    return verdict(**{**facts, **changes})
+
+
+def test_a_trace_holds_every_piece_of_work_by_thread(tmp_path: Path) -> None:
+    line = Timeline()
+    start = line._begin
+    line.watch("encode", start + 1.0, start + 1.5)
+    other = threading.Thread(
+        target=line.watch, args=("decode", start + 0.25, start + 0.5), name="decode_0"
+    )
+    other.start()
+    other.join()
+    line.write(tmp_path / "trace.json")
+    events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
+    work = {e["name"]: e for e in events if e["ph"] == "X"}
+    assert (work["encode"]["ts"], work["encode"]["dur"]) == (1e6, 5e5)
+    assert (work["decode"]["ts"], work["decode"]["dur"]) == (2.5e5, 2.5e5)
+    names = {e["tid"]: e["args"]["name"] for e in events if e["ph"] == "M"}
+    assert names[work["decode"]["tid"]] == "decode_0"
+    assert line.busy == {"decode": 0.25, "encode": 0.5, "write": 0.0}
+
+
+def test_a_long_pass_keeps_sums_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(timeline, "EVENTS", 3)
+    line = Timeline()
+    for _ in range(10):
+        line.watch("decode", 0.0, 1.0)
+    line.write(tmp_path / "trace.json")
+    events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
+    assert sum(e["ph"] == "X" for e in events) == 3
+    assert line.busy["decode"] == 10.0
+    assert line.count["decode"] == 10
+
+
+def test_the_verdict_names_what_binds_and_a_cure() -> None:
+    assert say().startswith(
+        "Encoding binds (of 2 cores' time: decode 10 %, encode 85 %, unused 5 %)"
+    )
+    assert "free decoding would give 111 images/s" in say()
+    assert "--compute bf16" in say(compute="float32")
+    assert "--compute bf16" not in say(compute="float32", has_bf16=False)
+    assert say(busy={"decode": 15.0, "encode": 4.0, "write": 0.0}).startswith("Decoding binds")
+    idle = {"decode": 2.0, "encode": 4.0, "write": 0.0}
+    late = {"decode": 8.0, "encode": 1.0, "write": 0.0}
+    assert say(busy=idle, cpu=6.0, waited=late).startswith("Reading the images binds")
+    assert say(busy=idle, cpu=6.0).startswith("Something beside this pass binds")
+    slow = {"decode": 0.5, "encode": 1.0, "write": 7.0}
+    assert say(waited=slow).startswith("The disk binds (7.0 of 10.0 s")
+    assert say(images=0) == "Nothing was encoded, so no stage binds."
+
+
+def test_the_verdict_on_an_accelerator() -> None:
+    assert say(device="cuda").startswith("The device binds (100 images/s)")
+    starved = {"decode": 8.0, "encode": 1.0, "write": 0.0}
+    assert say(device="cuda", waited=starved).startswith("Decoding binds (95 % of 2 cores' time")
+
+
+def test_a_profiled_extraction_leaves_a_trace_beside_the_cache(
+    ask: Any, backbone: Any, tmp_path: Path
+) -> None:
+    summary = ask(profile=True, views=["2"])
+    assert summary.profile == summary.path.with_name(summary.path.name + ".trace.json")
+    events = json.loads(summary.profile.read_text())["traceEvents"]
+    count = {s: sum(e["name"] == s for e in events) for s in ("decode", "encode", "write")}
+    shards = len(list(summary.path.glob("*/*.h5"))) - len(list(summary.path.glob("text*/*.h5")))
+    assert count == {"decode": 22, "encode": len(backbone.batches), "write": shards}
+    assert summary.verdict in summary.sentences()[-2]
+    assert summary.to_json()["profile"] == str(summary.profile)
+    told = ask(profile=tmp_path / "own.json", root=tmp_path / "second")
+    assert told.profile == tmp_path / "own.json"
+    assert told.profile.exists()
+    assert ask(root=tmp_path / "third").profile is None

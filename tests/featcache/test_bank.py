@@ -1,0 +1,124 @@
+"""The kinds of text of a bank: what stands for which, and what is said where one is missing."""
+
+from dataclasses import replace
+from typing import get_type_hints
+
+import pytest
+import torch
+from torch import Tensor
+
+from featcache.bank import TextBank, TextSet
+from featcache.errors import MissingComponentError, UnknownNameError
+from featcache.keys import TEXT_KINDS, TextKind
+from heads.core import registry
+
+ROWS = torch.randn(40, 5, generator=torch.Generator().manual_seed(3))
+
+
+def texts_at(start: int, owner: tuple[int, ...]) -> TextSet:
+    return TextSet(
+        texts=tuple(f"text {start + i}" for i in range(len(owner))),
+        rows=ROWS[start : start + len(owner)],
+        owner=torch.tensor(owner),
+    )
+
+
+def bank(**sets: TextSet) -> TextBank:
+    described = texts_at(9, (0, 2, 1, 0))
+    return TextBank(
+        classes=("ant", "bee", "cat"),
+        names=ROWS[:3],
+        templates=("a {}", "the {}"),
+        template_rows=ROWS[3:9].reshape(3, 2, 5),
+        descriptions=described.texts,
+        description_rows=described.rows,
+        owner=described.owner,
+        sets=sets,
+    )
+
+
+WAFFLE = texts_at(13, (0, 0, 1, 1, 2, 2))
+CUPL = texts_at(19, (2, 0, 1, 1))
+DCLIP = texts_at(23, (1, 0, 2, 1, 1))
+ALL = bank(cupl=CUPL, dclip=DCLIP, waffle=WAFFLE)
+
+
+def naive(rows: Tensor, owner: Tensor, *, normalise: bool) -> Tensor:
+    """Return a class's mean of unit texts, text by text in float64."""
+    out = torch.zeros(3, 5, dtype=torch.float64)
+    for c in range(3):
+        own = [r.double() / r.double().norm() for r, o in zip(rows, owner, strict=True) if o == c]
+        for row in own:
+            out[c] += row / len(own)
+        if normalise:
+            out[c] /= out[c].norm()
+    return out
+
+
+@pytest.mark.parametrize("kind", TEXT_KINDS)
+def test_anchors_are_unit_and_classifiers_what_their_authors_score_by(kind: str) -> None:
+    rows = {
+        "name": (ROWS[:3], torch.arange(3)),
+        "template": (ROWS[3:9], torch.tensor([0, 0, 1, 1, 2, 2])),
+        "description": (ROWS[9:13], torch.tensor([0, 2, 1, 0])),
+        **{k: (held.rows, held.owner) for k, held in ALL.sets.items()},
+    }[kind]
+    anchors = naive(*rows, normalise=True).float()
+    torch.testing.assert_close(ALL.anchors(kind), anchors)
+    means = naive(*rows, normalise=kind not in ("dclip", "waffle")).float()
+    torch.testing.assert_close(ALL.classifier(kind), means)
+    torch.testing.assert_close(replace(ALL, default=kind).classifier(), means)
+    unit, owner = ALL.texts(kind)
+    torch.testing.assert_close(unit, torch.nn.functional.normalize(rows[0], dim=-1))
+    assert torch.equal(owner, rows[1])
+
+
+def test_only_dclip_falls_back_on_the_descriptions() -> None:
+    described = bank()
+    assert described.available() == ("name", "template", "description", "dclip")
+    assert torch.equal(described.texts("dclip")[0], described.texts("description")[0])
+    assert not torch.allclose(described.classifier("dclip"), described.classifier("description"))
+    assert ALL.available() == TEXT_KINDS
+    assert not torch.equal(ALL.texts("dclip")[0], ALL.texts("description")[0])
+    # A set of its own that lacks a class is not mixed with descriptions.
+    part = bank(dclip=texts_at(23, (0, 2)))
+    assert part.available() == ("name", "template", "description")
+    with pytest.raises(MissingComponentError, match=r"'dclip'.*--dclip"):
+        part.classifier("dclip")
+
+
+@pytest.mark.parametrize(
+    ("kind", "flag"),
+    [
+        ("template", "--templates FILE."),
+        ("description", "--descriptions FILE.json, which holds"),
+        ("cupl", "--cupl FILE.json, which holds"),
+        ("dclip", "--dclip FILE.json, which holds"),
+        ("waffle", "--waffle SEED."),
+    ],
+)
+def test_the_flag_that_adds_a_kind_is_named(kind: str, flag: str) -> None:
+    bare = TextBank(classes=("ant",), names=ROWS[:1], templates=(), template_rows=None)
+    for read in (bare.anchors, bare.classifier, bare.texts, bare.raw_anchors):
+        with pytest.raises(MissingComponentError, match="it has: name") as caught:
+            read(kind)
+        assert flag in str(caught.value)
+    with pytest.raises(UnknownNameError, match="did you mean 'cupl'"):
+        bare.anchors("cpul")
+
+
+def test_some_classes_take_their_texts_along() -> None:
+    some = ALL.of_classes(torch.tensor([2, 0]))
+    assert some.classes == ("cat", "ant")
+    assert some.available() == TEXT_KINDS
+    for kind in TEXT_KINDS:
+        torch.testing.assert_close(some.classifier(kind), ALL.classifier(kind)[[2, 0]])
+    assert some.sets["cupl"].texts == ("text 19", "text 20")
+    assert some.descriptions == ("text 9", "text 10", "text 12")
+
+
+def test_every_method_that_reads_texts_offers_every_kind() -> None:
+    for name in registry.names():
+        hints = get_type_hints(registry.get(name).Config)
+        if "text" in hints:
+            assert hints["text"] in (TextKind, TextKind | None), name
