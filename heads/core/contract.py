@@ -17,11 +17,13 @@ import copy
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 from jaxtyping import Float, Int64
 from torch import Tensor
+
+from featcache.keys import TextKind as TextKind
 
 Tensors: TypeAlias = dict[str, Tensor]
 """Named tensors: parameters, fixed inputs, state or terms."""
@@ -53,10 +55,13 @@ class Grid:
 
     Of a post grid the last axis is evaluated in one go (vmap over that axis alone), so whatever
     `combine` computes without it is computed once: write the cheapest axis last (Tip-Adapter:
-    beta, then alpha).
+    beta, then alpha). A train grid may also name whole-number fields of Config.
     """
 
     axes: Mapping[str, Sequence[Real]] = field(default_factory=dict)
+    refine: int = 0
+    """Of a train grid with one axis: rounds of halving, on a logarithmic scale, the decade on
+    either side of the best value."""
 
     def points(self) -> list[dict[str, float]]:
         """List every combination; a grid without axes has one empty point."""
@@ -67,7 +72,7 @@ class Grid:
         ]
 
     def __len__(self) -> int:
-        return len(self.points())
+        return math.prod(len(values) for values in self.axes.values())
 
     def __iter__(self) -> Iterator[dict[str, float]]:
         return iter(self.points())
@@ -87,6 +92,11 @@ class RoleRows:
     """Unit rows by kind, or `kind.recipe` where the need named a recipe: views [n v d],
     crops [n k d], patches [n p d], view_patches [n v p d]. Those of the pool are gathered from
     the map when indexed."""
+    lengths: Mapping[str, Float[Tensor, "n v"]] = field(default_factory=dict)
+    """Of the support's views by their name in `extra`: length of the raw features."""
+    among: "RoleRows | None" = None
+    """Of rows that a transductive method is to answer but that are no queries (validation rows):
+    the queries, without labels, which it answers together."""
 
     def get(self, kind: str) -> Any:
         """Return the rows of a kind, or None where the optional need was not met.
@@ -117,6 +127,10 @@ class TextView(Protocol):
 
     def anchors(self, text: str | None = None) -> Float[Tensor, "c d"]:
         """Return one unit vector a class."""
+        ...
+
+    def classifier(self, text: str | None = None) -> Float[Tensor, "c d"]:
+        """Return T of the zero-shot scores x T^T: the anchors, or plain means (dclip, waffle)."""
         ...
 
     def raw_anchors(self, text: str | None = None) -> Float[Tensor, "c d"]:
@@ -161,12 +175,15 @@ class Batch:
     """0 marks padding; else the class weight of the row, mean 1 over the support."""
     x: Float[Tensor, "b d"]
     """Unit features of that view."""
+    norms: Float[Tensor, " b"]
+    """Length of its raw features."""
     step: Tensor
     """0-d, int64."""
     epoch: Tensor
     """0-d, int64."""
     extra: Mapping[str, Tensor] = field(default_factory=dict)
-    """Crops, view patches, strong views of the same rows, as `needs` says and `Sampler.take`."""
+    """Crops, view patches, strong views of the same rows, as `needs` says and `Sampler.take`; and
+    `beside.<name>`, positions among the rows of a fixed tensor, as `Sampler.beside` says."""
 
     def get(self, kind: str) -> Tensor | None:
         """Return these rows of a kind, or None where the optional need was not met."""
@@ -180,7 +197,12 @@ Loss: TypeAlias = Callable[..., tuple[Tensor, Tensors]]
 
 @runtime_checkable
 class Update(Protocol):
-    """One optimiser as pure functions, safe under vmap."""
+    """One optimiser as pure functions, safe under vmap.
+
+    One that treats every number by itself may say `elementwise = True`: it is then called once for
+    all stacked runs, without vmap, may overwrite the parameters, and finds in `hyper` a number
+    where all runs agree, else one number a run in the leading axes.
+    """
 
     def init(self, params: Tensors) -> Tensors:
         """Return the optimiser's state for these parameters."""
@@ -197,8 +219,9 @@ class Update(Protocol):
         config: Any,
         hyper: Any,
         fixed: Tensors,
+        per_epoch: int = 1,
     ) -> tuple[Tensors, Tensors]:
-        """Return parameters and state after step `step` (from 0) of `steps`.
+        """Return parameters and state after step `step` (from 0) of `steps`, `per_epoch` an epoch.
 
         `params` and `grads` hold what the stage trains. The state, and the gradients, may be
         overwritten in place; the parameters may not.
@@ -238,9 +261,14 @@ class Sampler:
     """Draw one of the cached views where there are any; else the clean image."""
     recipe: str = ""
     """Which views, where the needs name several recipes of them."""
+    drop_last: bool = False
+    """Only full batches: rows over at the end of an epoch are left out of it."""
     take: tuple[tuple[str, int], ...] = ()
     """(kind or kind.recipe, count): draw so many views or crops of each row into `extra`;
     kinds that are not named come whole."""
+    beside: tuple[tuple[str, int], ...] = ()
+    """(name of a fixed tensor, count): draw so many of its rows beside each batch, without
+    regard to the batch's own; a step takes fewer where the tensor has fewer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -254,7 +282,11 @@ class Stage:
     steps: Callable[[Sizes, Any], int]
     update: Update
     keep: Literal["last", "best-val"] = "last"
-    """best-val: the end of the epoch with the best validation accuracy, of equals the latest."""
+    """best-val: the look with the best validation accuracy, of equals the latest."""
+    look: int = 0
+    """Steps between two looks at validation; 0 looks at the end of every epoch."""
+    patience: int = 0
+    """Looks without a better one after which a run has ended; 0 never ends one early."""
     start: Callable[[Tensors, Tensors, Any, Any], Tensors] | None = None
     """(params, fixed, config, hyper) -> state; entries `watch.*` are shown and recorded."""
     leave: Callable[[Tensors, Tensors, Any, Any], Tensors] | None = None
@@ -271,7 +303,8 @@ class Method(Protocol):
     (static, hashable), Hyper holds floats that are traced.
 
     A module may also have `notes(watch) -> list[str]`: what a reader must know of how training
-    went, from the `watch.*` series of every repetition.
+    went, from the `watch.*` series of every repetition; and `defaults(shots) -> dict[str, float]`:
+    values of Hyper that depend on the shots a class (None is all).
     """
 
     name: str
@@ -303,7 +336,11 @@ class Method(Protocol):
     def terms(
         self, params: Tensors, fixed: Tensors, query: Tensors, config: Any, hyper: Any
     ) -> Tensors:
-        """Compute the heavy, grid-free part for a chunk of query rows; query['x'] is [n d]."""
+        """Compute the heavy, grid-free part for a chunk of query rows; query['x'] is [n d].
+
+        A transductive method gets all query rows at once, and where others are to be answered
+        (validation rows, which are no queries) those as query['asked'] [a d].
+        """
         ...
 
     def combine(
@@ -314,7 +351,12 @@ class Method(Protocol):
 
 
 def number(
-    default: Real, *, low: Real = -math.inf, high: Real = math.inf, above: Real = -math.inf
+    default: Real,
+    *,
+    low: Real = -math.inf,
+    high: Real = math.inf,
+    above: Real = -math.inf,
+    logits: Literal["affine", "smooth", ""] = "",
 ) -> Any:
     """Declare a number of Config or Hyper together with what `--set` accepts.
 
@@ -323,8 +365,10 @@ def number(
         low: Smallest value.
         high: Largest value.
         above: Values must be larger than this.
+        logits: How they depend on it, which shortens the walk of a grid (`heads.core.curves`).
     """
-    return field(default=default, metadata={"low": low, "high": high, "above": above})
+    said = {"low": low, "high": high, "above": above, "logits": logits}
+    return field(default=default, metadata=said)
 
 
 def with_values(hyper: Any, values: Mapping[str, Any]) -> Any:
@@ -336,6 +380,12 @@ def with_values(hyper: Any, values: Mapping[str, Any]) -> Any:
     for name, value in values.items():
         object.__setattr__(changed, name, value)
     return changed
+
+
+def with_static(config: Any, values: Mapping[str, float]) -> Any:
+    """Return a copy of a Config with those of the values that are its own, as whole numbers."""
+    own = {f.name for f in fields(config)}
+    return replace(config, **{n: int(v) for n, v in values.items() if n in own})
 
 
 def hyper_values(hyper: Any) -> dict[str, Any]:

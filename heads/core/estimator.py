@@ -49,7 +49,9 @@ class Estimator:
     def fit(self, task: Task) -> "Estimator":
         """Train on the task's support, selecting on its validation rows."""
         method = registry.get(self.method)
-        settings = configure(method, self.settings)
+        labels = task.view.support.labels
+        shots = None if labels is None or not len(labels) else int(torch.bincount(labels).max())
+        settings = configure(method, self.settings, shots=shots)
         mode = self.selection or ("none" if task.val is None else "full-val")
         if not has_choice(method, settings):
             mode = "none"

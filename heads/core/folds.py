@@ -52,4 +52,5 @@ def subset(rows: RoleRows, index: Tensor) -> RoleRows:
         norms=rows.norms[index],
         labels=None if rows.labels is None else rows.labels[index],
         extra={name: values[index] for name, values in rows.extra.items()},
+        lengths={name: values[index] for name, values in rows.lengths.items()},
     )

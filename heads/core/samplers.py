@@ -1,20 +1,24 @@
 """How batches are drawn: from (task seed, stage, epoch) alone, in fixed shapes.
 
 Nothing here knows of a grid point, so every point of a grid sees the same rows in the same order,
-and a run gives the same bits alone or stacked. Where rows run out, a batch is filled up with
-rows of weight 0.
+and a run sees the same alone or stacked. Where rows run out, a batch is filled up with rows of
+weight 0. Short epochs are drawn several at a time: the number follows from the sizes.
 """
 
 import hashlib
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Int64
 from torch import Generator, Tensor
 
-from heads.core.contract import Batch, RoleRows, Sampler, Sizes, Tensors, find_kind
+from heads.core.batches import Draw, Source
+from heads.core.contract import RoleRows, Sampler, Sizes, Tensors, find_kind
+
+ENTRIES, EPOCHS = 4096, 64
+"""Entries that are put in order at a time, and most epochs: one call is then as dear as sixty."""
 
 
 def full(*, augment: bool = True) -> Sampler:
@@ -22,9 +26,22 @@ def full(*, augment: bool = True) -> Sampler:
     return Sampler(kind="full", augment=augment)
 
 
-def shuffled(size: int, *, augment: bool = True) -> Sampler:
-    """Walk through the support in a new order each epoch, each row in one of its views."""
-    return Sampler(kind="shuffled", size=size, augment=augment)
+def shuffled(
+    size: int,
+    *,
+    augment: bool = True,
+    drop_last: bool = False,
+    beside: tuple[tuple[str, int], ...] = (),
+) -> Sampler:
+    """Walk through the support in a new order each epoch, each row in one of its views.
+
+    Args:
+        size: Rows of a batch.
+        augment: Draw among the views.
+        drop_last: Leave out what an epoch has over when its batches are full.
+        beside: (name of a fixed tensor, count) of its rows drawn beside each batch.
+    """
+    return Sampler(kind="shuffled", size=size, augment=augment, drop_last=drop_last, beside=beside)
 
 
 def balanced(classes: int = 0, each: int = 0, views: int = 1) -> Sampler:
@@ -49,42 +66,41 @@ def pool(size: int, *, take: tuple[tuple[str, int], ...] = ()) -> Sampler:
     return Sampler(kind="pool", size=size, augment=False, take=take)
 
 
-def view_pool(size: int) -> Sampler:
-    """Shuffle all views of all support rows together; an epoch is as long as without views."""
-    return Sampler(kind="view_pool", size=size)
+def view_pool(size: int, *, drop_last: bool = False) -> Sampler:
+    """Shuffle all views of all support rows together; an epoch has the steps it has without views.
 
-
-@dataclass(frozen=True, kw_only=True)
-class Draw:
-    """The rows of one epoch, step by step."""
-
-    index: Int64[Tensor, "t b"]
-    view: Int64[Tensor, "t b"]
-    weight: Float[Tensor, "t b"]
-    """1, or 0 for padding."""
-    take: Tensors
-    """kind -> [t b count], positions among the views or crops of the row."""
+    Args:
+        size: Rows of a batch.
+        drop_last: Count only full batches of images; one at least.
+    """
+    return Sampler(kind="view_pool", size=size, drop_last=drop_last)
 
 
 class Drawer:
     """One stage's batches over the rows of one task."""
 
-    def __init__(self, sampler: Sampler, rows: RoleRows, seed: int, stage: int) -> None:
+    def __init__(
+        self,
+        sampler: Sampler,
+        rows: RoleRows,
+        seed: int,
+        stage: int,
+        fixed: Tensors | None = None,
+    ) -> None:
         self.sampler = sampler
-        self.rows = rows
+        self._beside = {name: len((fixed or {})[name]) for name, _ in sampler.beside}
         self._seed, self._stage = seed, stage
         self._n = len(rows.x)
-        kind = f"views.{sampler.recipe}" if sampler.recipe else "views"
-        self.views = find_kind(rows.extra, kind) if sampler.augment else None
-        self._v = 0 if self.views is None else int(self.views.shape[1])
-        self._members: list[Tensor] = []
+        self.source = Source.of(sampler, rows)
+        self._v = 0 if self.source.views is None else int(self.source.views.shape[1])
         if sampler.kind == "balanced":
             assert rows.labels is not None
-            labels = rows.labels.cpu()
-            # in the order of their first rows, so that numbering the classes anew draws the same
-            order = dict.fromkeys(labels.tolist())
-            self._members = [torch.nonzero(labels == c)[:, 0] for c in order]
+            self._members, self._counts = _by_class(rows.labels.cpu())
         self.batch, self.per_epoch = self._shape()
+        ordered = self._n * max(1, self._v if sampler.kind == "view_pool" else 1)
+        self.epochs = max(1, min(EPOCHS, ENTRIES // max(ordered, self.batch * self.per_epoch)))
+        """Epochs that are drawn at a time."""
+        self._last: tuple[int, Draw] | None = None
 
     def _shape(self) -> tuple[int, int]:
         """Return (rows of a batch, steps of an epoch)."""
@@ -93,15 +109,20 @@ class Drawer:
             return self._n, 1
         if s.kind == "balanced":
             some, each = self._balance()
-            sweeps = math.ceil(max(len(m) for m in self._members) / each)
+            sweeps = math.ceil(self._members.shape[1] / each)
             return some * each * self._copies(), math.ceil(len(self._members) / some) * sweeps
-        size = min(s.size or self._n, self._n)
-        return size, math.ceil(self._n / size)
+        size = s.size or self._n
+        steps = max(1, self._n // size) if s.drop_last else math.ceil(self._n / size)
+        there = self._n * max(1, self._v) if s.kind == "view_pool" else self._n
+        return min(size, there), steps
 
     def _balance(self) -> tuple[int, int]:
-        largest = max(len(m) for m in self._members)
-        some = min(self.sampler.classes or len(self._members), len(self._members))
-        return some, min(self.sampler.each or largest, largest)
+        """Return (classes of a batch, images of a class)."""
+        classes, largest = self._members.shape
+        return (
+            min(self.sampler.classes or classes, classes),
+            min(self.sampler.each or largest, largest),
+        )
 
     def _copies(self) -> int:
         """Count the different views of an image in a balanced batch."""
@@ -121,7 +142,14 @@ class Drawer:
 
     def draw(self, epoch: int) -> Draw:
         """Draw one epoch; the same call gives the same rows, whatever was drawn before."""
-        rng = _generator(self._seed, self._stage, epoch)
+        number, within = divmod(epoch, self.epochs)
+        if self._last is None or self._last[0] != number:
+            self._last = number, self.draw_several(number)
+        return self._last[1].steps(within * self.per_epoch, (within + 1) * self.per_epoch)
+
+    def draw_several(self, number: int) -> Draw:
+        """Draw the epochs from `number` times `epochs` on, one after the other."""
+        rng = _generator(self._seed, self._stage, number)
         kind = self.sampler.kind
         if kind == "balanced":
             index, view, weight = self._draw_balanced(rng)
@@ -132,30 +160,46 @@ class Drawer:
             else:
                 index, weight = self._order(rng, self._n)
                 view = self._one_view(rng, index.shape)
+        source = self.source
         take = {
             name: self._take(rng, values, count, index)
             for name, count in self.sampler.take
-            if (values := find_kind(self.rows.extra, name)) is not None  # an optional need, unmet
+            if (values := find_kind(source.extra, name)) is not None  # an optional need, unmet
         }
-        device = self.rows.x.device
+        device = source.norms.device
         return Draw(
             index=index.to(device),
             view=view.to(device),
-            weight=weight.to(device, self.rows.x.dtype),
+            weight=weight.to(device, source.norms.dtype),
             take={name: positions.to(device) for name, positions in take.items()},
+            beside={
+                name: self._rows_beside(rng, self._beside[name], count).to(device)
+                for name, count in self.sampler.beside
+            },
         )
+
+    def _rows_beside(self, rng: Generator, n: int, count: int) -> Tensor:
+        """Deal out n positions in a new order again and again; [t, count], no row twice a step."""
+        count = min(count, n)
+        each = n // count  # steps that one order lasts
+        deals = math.ceil(self.per_epoch / each)
+        orders = _orders(rng, self.epochs * deals, n)[:, : each * count]
+        dealt = orders.reshape(self.epochs, deals * each, count)[:, : self.per_epoch]
+        return dealt.reshape(-1, count)
 
     def _order(self, rng: Generator, n: int) -> tuple[Tensor, Tensor]:
         """Shuffle n entries, keep as many as an epoch has steps for, fill up with weight 0."""
         b, t = self.batch, self.per_epoch
-        order = torch.arange(n) if self.sampler.kind == "full" else torch.randperm(n, generator=rng)
-        order = order[: b * t]
-        lacking = b * t - len(order)
-        weight = torch.ones(b * t)
+        if self.sampler.kind == "full":
+            order = torch.arange(n).expand(self.epochs, n)
+        else:
+            order = _orders(rng, self.epochs, n)[:, : b * t]
+        lacking = b * t - order.shape[1]
+        weight = torch.ones(self.epochs, b * t)
         if lacking:
-            order = torch.cat([order, order[:lacking]])
-            weight[-lacking:] = 0
-        return order.reshape(t, b), weight.reshape(t, b)
+            order = torch.cat([order, order[:, :lacking]], dim=1)
+            weight[:, -lacking:] = 0
+        return order.reshape(-1, b), weight.reshape(-1, b)
 
     def _one_view(self, rng: Generator, shape: torch.Size) -> Tensor:
         if not self._v:
@@ -164,29 +208,31 @@ class Drawer:
 
     def _draw_balanced(self, rng: Generator) -> tuple[Tensor, Tensor, Tensor]:
         some, each = self._balance()
-        count = len(self._members)
-        blocks = math.ceil(count / some)
-        order = torch.randperm(count, generator=rng).tolist()
-        shuffled_members = [m[torch.randperm(len(m), generator=rng)] for m in self._members]
-        index = torch.empty(self.per_epoch, some, each, dtype=torch.int64)
-        weight = torch.ones(self.per_epoch, some, each)
-        for step in range(self.per_epoch):
-            sweep, block = divmod(step, blocks)
-            for i in range(some):
-                members = shuffled_members[order[(block * some + i) % count]]
-                wanted = torch.arange(sweep * each, (sweep + 1) * each) % len(members)
-                index[step, i] = members[wanted]
-                weight[step, i, len(members) :] = 0
+        classes, largest = self._members.shape
+        steps = torch.arange(self.per_epoch)
+        blocks = math.ceil(classes / some)
+        sweep, block = steps // blocks, steps % blocks
+        place = (block[:, None] * some + torch.arange(some)) % classes  # [t some]
+        chosen = _orders(rng, self.epochs, classes)[:, place]  # [e t some]
+        # a new order of every class's own rows; the padding behind them keeps its place
+        keys = torch.rand(self.epochs, classes, largest, generator=rng, dtype=torch.float64)
+        keys += torch.arange(largest) >= self._counts[:, None]
+        own = self._members.expand_as(keys).gather(-1, keys.argsort(dim=-1))
+        count = self._counts[chosen][..., None]  # [e t some 1]
+        wanted = (sweep[:, None, None] * each + torch.arange(each)) % count
+        epoch = torch.arange(self.epochs)[:, None, None, None]
+        index = own[epoch, chosen[..., None], wanted]
+        weight = (torch.arange(each) < count).float()
         views = self._copies()
-        view = self._distinct_views(rng, index.numel(), views).reshape(self.per_epoch, -1)
-        index = index.reshape(self.per_epoch, -1).repeat_interleave(views, dim=1)
-        return index, view, weight.reshape(self.per_epoch, -1).repeat_interleave(views, dim=1)
+        b = some * each
+        view = self._distinct_views(rng, index.numel(), views).reshape(-1, b * views)
+        index = index.reshape(-1, b).repeat_interleave(views, dim=1)
+        return index, view, weight.reshape(-1, b).repeat_interleave(views, dim=1)
 
     def _distinct_views(self, rng: Generator, rows: int, count: int) -> Tensor:
         """Draw `count` different views a row; the clean image (-1) counts as one if needed."""
         choices = torch.arange(-1 if self._v < count else 0, self._v)
-        order = torch.rand(rows, len(choices), generator=rng).argsort(dim=1)
-        return choices[order[:, :count]]
+        return choices[_orders(rng, rows, len(choices))[:, :count]]
 
     def _take(self, rng: Generator, values: Any, count: int, index: Tensor) -> Tensor:
         available = int(values.shape[1])
@@ -195,38 +241,67 @@ class Drawer:
 
     def gather(self, draw: Draw, step: int, weights: Tensor | None) -> Tensors:
         """Collect the tensors of one step, as `as_batch` reads them; extras are `extra.<kind>`."""
-        index, view, weight = draw.index[step], draw.view[step], draw.weight[step]
-        rows = self.rows
-        if self.views is None:
-            x = rows.x[index]
-        else:
-            x = self.views[index, view.clamp_min(0)]
-            if self.sampler.kind == "balanced":
-                x = torch.where((view >= 0)[:, None], x, rows.x[index])
-        tensors = {
-            "index": index,
-            "view": view,
-            "weight": weight if weights is None else weight * weights[index],
-            "y": torch.full_like(index, -1) if rows.labels is None else rows.labels[index],
-            "x": x,
-        }
-        for name, values in rows.extra.items():
-            if values is self.views:
-                continue
-            if name in draw.take:
-                tensors[f"extra.{name}"] = values[index[:, None], draw.take[name][step]]
-            else:
-                tensors[f"extra.{name}"] = values[index]
-        return tensors
+        return self.source.gather(draw, step, weights)
 
 
-def as_batch(tensors: Tensors, step: Tensor, epoch: Tensor) -> Batch:
-    """Wrap what `Drawer.gather` collected; done under vmap, which knows no dataclasses."""
-    extra = {n.removeprefix("extra."): t for n, t in tensors.items() if n.startswith("extra.")}
-    plain = {n: t for n, t in tensors.items() if not n.startswith("extra.")}
-    return Batch(**plain, step=step, epoch=epoch, extra=extra)
+class Batches:
+    """The batches of one stage, for all tasks of a group."""
+
+    def __init__(
+        self, drawers: Sequence[Drawer], weights: Sequence[Tensor | None], *, fixed_shape: bool
+    ) -> None:
+        """Join the tasks.
+
+        Args:
+            drawers: One a task, of equal shapes.
+            weights: Class weights of each task's rows.
+            fixed_shape: Keep padding; else it is left out, but of a balanced batch, whose shape a
+                loss may read as classes by images.
+        """
+        self._drawers = drawers
+        self._per_epoch, self._epochs = drawers[0].per_epoch, drawers[0].epochs
+        self._source, self._weights = drawers[0].source, weights[0]
+        if len(drawers) > 1:
+            self._source = Source.end_to_end([d.source for d in drawers])
+            given = [w for w in weights if w is not None]
+            self._weights = torch.cat(given) if given else None
+        self._shrinks = not fixed_shape and drawers[0].sampler.kind != "balanced"
+        self._kept: list[int] = []
+        """Rows of each step that are no padding, which is last."""
+        self._drawn: tuple[int, Draw] | None = None
+
+    def rows(self, epoch: int, at: int) -> Tensors:
+        """Collect the rows of a step of an epoch."""
+        number, within = divmod(epoch, self._epochs)
+        if self._drawn is None or self._drawn[0] != number:
+            draws = [drawer.draw_several(number) for drawer in self._drawers]
+            draw = draws[0] if len(draws) == 1 else Draw.side_by_side(draws)
+            self._drawn = number, draw
+            self._kept = (draw.weight > 0).sum(dim=1).tolist() if self._shrinks else []
+        step = within * self._per_epoch + at
+        kept = self._kept[step] if self._shrinks else None
+        return self._source.gather(self._drawn[1], step, self._weights, kept)
 
 
-def _generator(seed: int, stage: int, epoch: int) -> Generator:
-    digest = hashlib.blake2b(f"{seed}/{stage}/{epoch}".encode(), digest_size=8).digest()
+def _by_class(labels: Int64[Tensor, " n"]) -> tuple[Int64[Tensor, "c m"], Int64[Tensor, " c"]]:
+    """Return the rows of every class, padded, and their number.
+
+    Classes come in the order of their first rows, so that numbering them anew draws the same.
+    """
+    _, owner, counts = torch.unique(labels, return_inverse=True, return_counts=True)
+    by_owner = owner.argsort(stable=True)
+    starts = counts.cumsum(0) - counts
+    order = by_owner[starts].argsort()  # of the classes, by first row
+    counts, starts = counts[order], starts[order]
+    within = torch.arange(int(counts.max()))
+    return by_owner[starts[:, None] + within % counts[:, None]], counts
+
+
+def _orders(rng: Generator, count: int, n: int) -> Int64[Tensor, "count n"]:
+    """Draw orders of n things; in float64, where no two keys are equal."""
+    return torch.rand(count, n, generator=rng, dtype=torch.float64).argsort(dim=1)
+
+
+def _generator(seed: int, stage: int, number: int) -> Generator:
+    digest = hashlib.blake2b(f"{seed}/{stage}/{number}".encode(), digest_size=8).digest()
     return Generator().manual_seed(int.from_bytes(digest, "little") >> 1)

@@ -9,22 +9,31 @@
 
 The train grid is walked by training, the post grid by combining anew. Of points that are equally
 right on validation the default wins, then the one nearest to it. The head trained at the chosen
-point is used as it is.
+point is used as it is. A grid that says so is refined around its best value.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Num
+from jaxtyping import Float64, Num
 from torch import Tensor
 
 from featcache.errors import TaskError, TrainingError, UnknownNameError, UsageError
 from heads.core import scoring
-from heads.core.contract import Grid, Method, RoleRows, hyper_values, with_values
+from heads.core.contract import (
+    Grid,
+    Method,
+    RoleRows,
+    TaskView,
+    hyper_values,
+    with_static,
+    with_values,
+)
 from heads.core.folds import folds
+from heads.core.halving import halve
 from heads.core.scoring import Head
 from heads.core.settings import Settings
 from heads.core.tasks import Task
@@ -46,10 +55,14 @@ class Chosen:
     """Grid points that could not be used, and why."""
     watch: dict[str, list[float]] = field(default_factory=dict)
 
+    static: tuple[str, ...] = ()
+    """Fields of Config that were chosen too."""
+
     @property
     def values(self) -> dict[str, float]:
         """Return the hyper-parameters of the head."""
-        return hyper_values(self.head.hyper)
+        also = {name: getattr(self.head.config, name) for name in self.static}
+        return hyper_values(self.head.hyper) | also
 
 
 def has_choice(method: Method, settings: Settings) -> bool:
@@ -87,18 +100,17 @@ def select(
     if mode == "cv":
         return [_cross_validate(method, settings, task, tick) for task in tasks]
     grid = _Walk(settings)
-    judge = _Validation(settings, [task.val for task in tasks])
+    judge = _Validation(settings, [_judged(method, task, task.val) for task in tasks])
     boards = [_Board(grid) for _ in tasks]
     views = [task.view for task in tasks]
     tick.of(len(tasks) * len(grid.points))
-    for outcome in train(method, settings.config, views, grid.hypers(), judge):
-        rows = judge.rows(outcome.task)
-        hits = None
-        if outcome.failed is None:
-            hits = scoring.hits_on_grid(outcome.head, rows, settings.post_grid)
-        boards[outcome.task].offer(outcome, hits)
+    for outcome in grid.train(method, views, judge):
+        boards[outcome.task].offer(outcome, judge.hits(outcome))
         tick.done()
-    return [board.chosen(method, len(judge.rows(s).x)) for s, board in enumerate(boards)]
+    chosen = [board.chosen(method, len(judge.rows(s).x)) for s, board in enumerate(boards)]
+    if not settings.train_grid.refine:
+        return chosen
+    return [_refine(method, grid, task, one, tick) for task, one in zip(tasks, chosen, strict=True)]
 
 
 def _defaults(
@@ -128,14 +140,33 @@ class _Walk:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.points = settings.train_grid.points()
-        default = hyper_values(settings.hyper)
-        train = [_distance(p, settings.train_grid, default) for p in self.points]
-        post = [_distance(p, settings.post_grid, default) for p in settings.post_grid]
+        numbers = asdict(settings.config)
+        default = hyper_values(settings.hyper) | {
+            n: float(numbers[n]) for n in settings.train_grid.axes if n in numbers
+        }
+        self.static = tuple(n for n in settings.train_grid.axes if n in numbers)
+        """Axes that are fields of Config."""
+        train, post = (_distances(g, default) for g in (settings.train_grid, settings.post_grid))
         self.distance = np.add.outer(train, post)
         """[train points, post points], in steps of the grids; 0 is the default."""
 
-    def hypers(self) -> list[Any]:
-        return [with_values(self.settings.hyper, p) for p in self.points]
+    def at(self, point: Mapping[str, float]) -> tuple[Any, Any]:
+        """Return Config and Hyper of a point."""
+        own = {n: v for n, v in point.items() if n not in self.static}
+        return with_static(self.settings.config, point), with_values(self.settings.hyper, own)
+
+    def train(
+        self, method: Method, views: Sequence[TaskView], judge: "_Validation"
+    ) -> Iterator[Outcome]:
+        """Train every task at every point, those that share a Config together."""
+        together: dict[Any, tuple[list[int], list[Any]]] = {}
+        for number, point in enumerate(self.points):
+            config, hyper = self.at(point)
+            numbers, hypers = together.setdefault(config, ([], []))
+            numbers.append(number)
+            hypers.append(hyper)
+        for config, (numbers, hypers) in together.items():
+            yield from train(method, config, views, hypers, judge, numbers=numbers)
 
     def best(self, hits: Num[np.ndarray, "g p"], points: Sequence[int]) -> tuple[int, int]:
         """Return (row of `hits`, post point): most hits, then the nearest, then the first."""
@@ -145,20 +176,20 @@ class _Walk:
         return int(i), int(j)
 
 
-def _distance(point: Mapping[str, float], grid: Grid, default: Mapping[str, float]) -> float:
-    """Sum over the axes how many values of the grid lie between the point and the default.
+def _distances(grid: Grid, default: Mapping[str, float]) -> Float64[np.ndarray, " p"]:
+    """Sum over the axes how many values of the grid lie between each point and the default.
 
     A default between two values counts by where it lies, in logarithms if all are positive.
     """
-    total = 0.0
-    for name, value in point.items():
-        axis = np.array(sorted(grid.axes[name]), dtype=float)
-        pair = np.array([value, default[name]])
-        if axis[0] > 0 and default[name] > 0:
-            axis, pair = np.log(axis), np.log(pair)
-        ranks = np.interp(pair, axis, np.arange(len(axis)))
-        total += abs(float(ranks[0] - ranks[1]))
-    return round(total, 9)
+    total = np.zeros(1)
+    for name, values in grid.axes.items():
+        axis, own = np.array(values, dtype=float), np.array([default[name]])
+        if axis.min() > 0 and own[0] > 0:
+            axis, own = np.log(axis), np.log(own)
+        ranks = np.arange(len(axis))
+        steps = np.interp(axis, np.sort(axis), ranks) - np.interp(own, np.sort(axis), ranks)
+        total = np.add.outer(total, np.abs(steps)).ravel()
+    return total.round(9)
 
 
 class _Board:
@@ -189,6 +220,7 @@ class _Board:
             accuracy=-minus_hits / n,
             failed=tuple(self.failed),
             watch=outcome.watch,
+            static=self.grid.static,
         )
 
 
@@ -210,6 +242,12 @@ class _Validation:
             )
         return rows
 
+    def hits(self, outcome: Outcome) -> Tensor | None:
+        """Count right answers of a run at every post point; None if it cannot be used."""
+        if outcome.failed is not None:
+            return None
+        return scoring.hits_on_grid(outcome.head, self.rows(outcome.task), self.settings.post_grid)
+
     def accuracy(self, task: int, head: Head) -> float | None:
         return scoring.accuracy(head, self.rows(task))
 
@@ -221,6 +259,42 @@ class _Validation:
 
     def pick(self, hits: Num[np.ndarray, " p"]) -> dict[str, float]:
         return self.settings.post_grid.points()[self.post.best(hits[None], [0])[1]]
+
+
+def _judged(method: Method, task: Task, rows: RoleRows | None) -> RoleRows | None:
+    """Return validation rows, for a transductive method with the queries that it answers."""
+    if rows is None or rows is task.query or not method.transductive:
+        return rows
+    return replace(rows, among=replace(task.query, labels=None))
+
+
+def _refine(method: Method, grid: _Walk, task: Task, peak: Chosen, tick: "_Ticker") -> Chosen:
+    """Train on around the best value of a task's one-axis grid."""
+    judge = _Validation(grid.settings, [_judged(method, task, task.val)])
+    tried: dict[float, tuple[Outcome, np.ndarray[Any, Any]]] = {}
+
+    def right(value: float) -> float:
+        tick.of(1)
+        config, hyper = grid.at({name: value})
+        (outcome,) = train(method, config, [task.view], [hyper], judge)
+        tick.done()
+        hits = judge.hits(outcome)
+        if hits is None:
+            return -1.0
+        tried[value] = outcome, hits.cpu().numpy()
+        return float(hits.max())
+
+    (name,) = grid.settings.train_grid.axes
+    value = halve(peak.values[name], grid.settings.train_grid.refine, right)
+    if value not in tried:  # both ends of the last bracket failed
+        return peak
+    outcome, hits = tried[value]
+    return replace(
+        peak,
+        head=outcome.head.at(judge.pick(hits)),
+        accuracy=float(hits.max()) / len(judge.rows(0).x),
+        watch=outcome.watch,
+    )
 
 
 class _Pooled:
@@ -240,33 +314,62 @@ def _cross_validate(method: Method, settings: Settings, task: Task, tick: "_Tick
     """Pool the right answers of all folds, choose, then train once on the whole support."""
     grid = _Walk(settings)
     views, held_out = folds(task.view)
-    judge = _Validation(settings, held_out)
+    judge = _Validation(settings, [_judged(method, task, rows) for rows in held_out])
     tick.of(len(views) * len(grid.points) + 1)
     hits = np.zeros(grid.distance.shape)
     failed: list[str] = []
-    for outcome in train(method, settings.config, views, grid.hypers(), judge):
-        if outcome.failed is None:
-            rows = judge.rows(outcome.task)
-            counts = scoring.hits_on_grid(outcome.head, rows, settings.post_grid)
+    for outcome in grid.train(method, views, judge):
+        if (counts := judge.hits(outcome)) is not None:
             hits[outcome.point] += counts.cpu().numpy()
         else:
-            failed.append(outcome.failed)
+            failed.append(outcome.failed or "")
             hits[outcome.point] = -math.inf
         tick.done()
     if np.isneginf(hits.max()):
         raise _all_failed(method, failed)
     i, j = grid.best(hits, range(len(grid.points)))
-    pooled = _Pooled(judge, i)
-    (final,) = train(method, settings.config, [task.view], [grid.hypers()[i]], pooled)
+    accuracy, point = float(hits[i, j]), grid.points[i]
+    if settings.train_grid.refine:
+        accuracy, point, j = _refine_pooled(method, grid, views, judge, point, tick)
+    config, hyper = grid.at(point)
+    (final,) = train(method, config, [task.view], [hyper], _Pooled(judge, i))
     tick.done()
     if final.failed is not None:
         raise _all_failed(method, [final.failed])
     return Chosen(
         head=final.head.at(settings.post_grid.points()[j]),
-        accuracy=float(hits[i, j]) / sum(len(rows.x) for rows in held_out),
+        accuracy=accuracy / sum(len(rows.x) for rows in held_out),
         failed=tuple(failed),
         watch=final.watch,
+        static=grid.static,
     )
+
+
+def _refine_pooled(
+    method: Method,
+    grid: _Walk,
+    views: Sequence[TaskView],
+    judge: _Validation,
+    peak: Mapping[str, float],
+    tick: "_Ticker",
+) -> tuple[float, dict[str, float], int]:
+    """Refine on all folds together; return right answers, train point and post point."""
+    ((name, start),) = peak.items()
+    pooled: dict[float, np.ndarray[Any, Any]] = {}
+
+    def right(value: float) -> float:
+        config, hyper = grid.at({name: value})
+        tick.of(1)
+        each = [judge.hits(one) for one in train(method, config, views, [hyper], judge)]
+        tick.done()
+        usable = [hits.cpu().numpy() for hits in each if hits is not None]
+        lost = np.full(len(grid.settings.post_grid), -1)
+        pooled[value] = np.sum(usable, axis=0) if len(usable) == len(each) else lost
+        return float(pooled[value].max())
+
+    value = halve(start, grid.settings.train_grid.refine, right)
+    j = judge.post.best(pooled[value][None], [0])[1]
+    return float(pooled[value][j]), {name: value}, j
 
 
 def _all_failed(method: Method, failed: Sequence[str]) -> TrainingError:

@@ -48,12 +48,15 @@ class Settings:
         return len(self.train_grid) * len(self.post_grid)
 
 
-def configure(method: Method, settings: Mapping[str, Any] | None = None) -> Settings:
+def configure(
+    method: Method, settings: Mapping[str, Any] | None = None, *, shots: int | None = None
+) -> Settings:
     """Read settings by the types of the method's Config and Hyper.
 
     Args:
         method: The method's module.
         settings: Key -> value, as text or as Python values.
+        shots: Images a class, on which the defaults of some methods depend; None is all.
 
     Raises:
         UnknownNameError: If the method has no such setting.
@@ -68,7 +71,14 @@ def configure(method: Method, settings: Mapping[str, Any] | None = None) -> Sett
     train, post = dict(method.train_grid.axes), dict(method.post_grid.axes)
     for key, value in given.items():
         if key in static:
-            config[key] = _parse(method.name, static[key], types_of[key], value)
+            several = types_of[key] is int and "," in value
+            each = value.split(",") if several else [value]
+            parsed = [_parse(method.name, static[key], types_of[key], v) for v in each]
+            if several:
+                train[key] = parsed
+            else:
+                config[key] = parsed[0]
+                train.pop(key, None)
         elif key in traced:
             values = [_parse(method.name, traced[key], float, v) for v in value.split(",")]
             if len(values) == 1:
@@ -81,13 +91,15 @@ def configure(method: Method, settings: Mapping[str, Any] | None = None) -> Sett
                 train[key] = values
         else:
             raise UnknownNameError(f"setting of {method.name}", key, [*static, *traced])
-    chosen = method.Hyper(**hyper)
+    by_shots = getattr(method, "defaults", None)
+    chosen = method.Hyper(**((by_shots(shots) if by_shots else {}) | hyper))
+    untouched = train == dict(method.train_grid.axes)
     for name, number in hyper_values(chosen).items():
         object.__setattr__(chosen, name, float(number))
     return Settings(
         config=method.Config(**config),
         hyper=chosen,
-        train_grid=Grid(train),
+        train_grid=Grid(train, refine=method.train_grid.refine if untouched else 0),
         post_grid=Grid(post),
         given=given,
     )

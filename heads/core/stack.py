@@ -48,6 +48,14 @@ class Stack:
         table = {n: like.new_tensor([[r[n] for r in row] for row in rows]) for n in names}
         return {n: t.reshape(self.shape) for n, t in table.items()}
 
+    def shared(self, hypers: list[list[Any]], values: Tensors) -> dict[str, Any]:
+        """Return one number a field where all runs agree, else the tensor of `values`."""
+        rows = [hyper_values(h) for row in hypers for h in row]
+        return {
+            name: tensor if any(r[name] != rows[0][name] for r in rows) else rows[0][name]
+            for name, tensor in values.items()
+        }
+
     @property
     def shape(self) -> tuple[int, ...]:
         """Leading axes of every stacked tensor."""

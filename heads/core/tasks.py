@@ -155,26 +155,30 @@ class TaskBuilder:
     def read(self, role: str, rows: RowIndex) -> RoleRows:
         """Read the rows of a role with everything that the method needs of them."""
         features = self.features
-        x = features.unit("global", rows).to(self.device)
-        norms = self._norms(rows)
+        x, norms = (t.to(self.device) for t in features.unit_and_length("global", rows))
         extra: dict[str, object] = {}
+        lengths: dict[str, Tensor] = {}
         for need in sorted(self.needs, key=lambda n: (n.kind, n.recipe or "")):
             if need.role != role or need.kind == "global":
                 continue
             component = self._component(need, rows)
             if component is None:
                 continue
-            mapped = MappedRows(features, component, rows, self.device)
-            extra[_name(need)] = mapped[:] if role == "support" else mapped
+            if role == "support":
+                unit, length = features.unit_and_length(component, rows)
+                extra[_name(need)] = unit.to(self.device)
+                if need.kind == "views":
+                    lengths[_name(need)] = length.to(self.device)
+            else:
+                extra[_name(need)] = MappedRows(features, component, rows, self.device)
         labels = torch.from_numpy(features.labels[rows].astype(np.int64)).to(self.device)
-        return RoleRows(x=x, norms=norms, labels=None if role == "pool" else labels, extra=extra)
-
-    def _norms(self, rows: RowIndex) -> Float[Tensor, " n"]:
-        if self.features.key.norms == "unit":
-            return torch.ones(len(rows), device=self.device)
-        raw = self.features.rows("global", rows).float()
-        norms: Tensor = torch.linalg.vector_norm(raw, dim=-1)
-        return norms.to(self.device)
+        return RoleRows(
+            x=x,
+            norms=torch.ones_like(norms) if features.key.norms == "unit" else norms,
+            labels=None if role == "pool" else labels,
+            extra=extra,
+            lengths=lengths,
+        )
 
     def _component(self, need: Need, rows: RowIndex) -> str | None:
         """Find the component that meets a need for these rows."""

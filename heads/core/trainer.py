@@ -2,18 +2,16 @@
 
     trained, opt <- update(trained, grad loss(trained, fixed, state, batch, hyper), opt)   each step
 
-A group shares shapes, steps and, over g, the data; it is stacked by `torch.func.vmap`, first over
-g with the data unbatched, then over s. A group of one run goes through the same functions
-without vmap.
+A group shares shapes, steps and, over g, the data; its losses are stacked by `torch.func.vmap`,
+first over g with the data unbatched, then over s, and their sum is differentiated: no run's loss
+reads another's parameters. A group of one run goes through the same functions without vmap.
 """
 
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
 
 from heads.core.contract import (
     Method,
@@ -24,7 +22,8 @@ from heads.core.contract import (
     with_values,
 )
 from heads.core.groups import Group, prepare, rows_of, stackable, width_of
-from heads.core.samplers import Draw, Drawer, as_batch
+from heads.core.loop import Loop
+from heads.core.samplers import Batches, Drawer
 from heads.core.scoring import Head
 from heads.core.stack import Stack
 
@@ -65,6 +64,7 @@ def train(
     points: Sequence[Any],
     judge: Judge | None = None,
     *,
+    numbers: Sequence[int] | None = None,
     width: int | None = None,
 ) -> Iterator[Outcome]:
     """Train every task at every point and yield each run as it is done.
@@ -75,12 +75,13 @@ def train(
         tasks: What `prepare` may see of each task.
         points: Hypers, all floats.
         judge: Answers from validation; None where there is none.
+        numbers: What the points are called in outcomes and to the judge; else 0, 1, 2, ...
         width: Runs stacked at most; None is the rule above. 1 is a plain loop.
     """
     stages = method.stages(config)
     waiting: list[Group] = []
     for s, task in enumerate(tasks):
-        for cell in prepare(method, config, s, task, points):
+        for cell in prepare(method, config, s, task, points, numbers):
             if not stages:
                 yield from _untrained(method, config, cell)
                 continue
@@ -160,29 +161,25 @@ class _Fit:
     def run(self, k: int, stage: Stage, *, searched: bool) -> None:
         """Train one stage, leave it, and search after it where it says so."""
         drawers = [
-            Drawer(stage.batches, rows_of(stage, g.view), g.view.seed, k) for g in self.groups
+            Drawer(stage.batches, rows_of(stage, g.view), g.view.seed, k, g.fixed)
+            for g in self.groups
         ]
         steps = stage.steps(self._sizes(drawers[0]), self.config)
-        loop = _Loop(self, stage, steps)
         weights = [None if stage.batches.kind == "pool" else g.view.weights for g in self.groups]
-        draws: list[Draw] = []
-        padded: list[bool] = []
+        batches = Batches(drawers, weights, fixed_shape=bool(self.stack.shape))
         per_epoch = drawers[0].per_epoch
-        best: _Best | None = None
+        loop = Loop(self, stage, steps, per_epoch)
+        best = _Best(self.stack, stage.patience) if stage.keep == "best-val" else None
         for step in range(steps):
             epoch, at = divmod(step, per_epoch)
-            if at == 0:
-                draws = [drawer.draw(epoch) for drawer in drawers]
-                padded = self._may_shrink(stage, draws[0])
-            rows = [d.gather(draws[i], at, weights[i]) for i, d in enumerate(drawers)]
-            if padded[at]:
-                kept = draws[0].weight[at] > 0
-                rows = [{name: t[kept] for name, t in rows[0].items()}]
-            loop.step(self.stack.gather(rows), step, epoch)
-            if at + 1 == per_epoch or step + 1 == steps:
+            loop.step(batches.rows(epoch, at), step, epoch)
+            last = step + 1 == steps
+            if at + 1 == per_epoch or last:
                 self._note_watch(loop.state)
-                if stage.keep == "best-val" and self.judge is not None:
-                    best = self._judge_epoch(best or _Best(self.stack), loop.trained)
+            if best and self.judge and (last or (step + 1) % (stage.look or per_epoch) == 0):
+                self._look(best, loop.trained)
+                if all(best.has_ended(s, g) for s, g in self.runs()):
+                    break
             if step % PATIENCE == PATIENCE - 1 and loop.hopeless():
                 break
         self.params = self.params | (best.params if best and best.params else loop.trained)
@@ -197,16 +194,6 @@ class _Fit:
                     self.hypers[s][g] = with_values(self.hypers[s][g], values)
             self.hyper = self.stack.values(self.hypers, self.like)
 
-    def _may_shrink(self, stage: Stage, draw: Draw) -> list[bool]:
-        """Tell in which steps of an epoch padding is left out: one run needs no fixed shapes.
-
-        A balanced batch keeps its shape, which a loss may read as classes by images.
-        """
-        if self.stack.shape or stage.batches.kind == "balanced":
-            return [False] * len(draw.weight)
-        shrunk: list[bool] = (draw.weight == 0).any(dim=1).tolist()
-        return shrunk
-
     def _sizes(self, drawer: Drawer) -> Any:
         view = self.groups[0].view
         assert view.support.labels is not None
@@ -218,12 +205,13 @@ class _Fit:
             shots=int(counts.max()),
         )
 
-    def _judge_epoch(self, best: "_Best", trained: Tensors) -> "_Best":
+    def _look(self, best: "_Best", trained: Tensors) -> None:
+        """Ask validation about every run that has not ended."""
         assert self.judge is not None
         for s, g in self.runs():
-            head = self.head(s, g, self.params | trained)
-            best.offer(s, g, self.judge.accuracy(self.groups[s].task, head), trained)
-        return best
+            if not best.has_ended(s, g):
+                head = self.head(s, g, self.params | trained)
+                best.offer(s, g, self.judge.accuracy(self.groups[s].task, head), trained)
 
     def _note_watch(self, state: Tensors) -> None:
         watched = {n: t for n, t in state.items() if n.startswith("watch.")}
@@ -233,7 +221,7 @@ class _Fit:
                 for name, t in self.stack.one(watched, s, g).items():
                     kept.setdefault(name.removeprefix("watch."), []).append(float(t))
 
-    def _mark_failures(self, k: int, loop: "_Loop", steps: int) -> None:
+    def _mark_failures(self, k: int, loop: Loop, steps: int) -> None:
         for (s, g), step in loop.failures().items():
             values = ", ".join(f"{n}={v:g}" for n, v in hyper_values(self.hypers[s][g]).items())
             self.failed.setdefault(
@@ -256,132 +244,37 @@ class _Fit:
         self.fixed = self.fixed | new
         self.over_g |= dict.fromkeys(written, True)
 
-    def hyper_of(self, values: Tensors) -> Any:
+    def hyper_of(self, values: Mapping[str, Any]) -> Any:
         return with_values(self.hypers[0][0], values)
 
     def fixed_dims(self) -> Any:
         return {n: 0 if self.over_g[n] else None for n in self.fixed}
 
 
-class _Loop:
-    """The steps of one stage for a stacked group."""
-
-    def __init__(self, fit: _Fit, stage: Stage, steps: int) -> None:
-        self.fit, self.stage, self.steps = fit, stage, steps
-        self.trained = {n: fit.params[n] for n in sorted(stage.trains)}
-        self.others = {n: p for n, p in fit.params.items() if n not in stage.trains}
-        stack = fit.stack
-        self.opt = stack.lift(stage.update.init, (0,))(self.trained)
-        self.state: Tensors = {}
-        start = stage.start
-        if start is not None:
-
-            def begin(params: Tensors, fixed: Tensors, hyper: Tensors) -> Tensors:
-                return start(params, fixed, fit.config, fit.hyper_of(hyper))
-
-            dims = (0, fit.fixed_dims(), 0)
-            self.state = stack.lift(begin, dims)(fit.params, fit.fixed, fit.hyper)
-        self.bad_since = torch.full(stack.shape, -1, device=fit.like.device)
-
-    def step(self, rows: Tensors, step: int, epoch: int) -> None:
-        """Take one step in every run."""
-        fit, stage = self.fit, self.stage
-        device = fit.like.device
-        at, in_epoch = torch.tensor(step, device=device), torch.tensor(epoch, device=device)
-
-        def one(
-            trained: Tensors,
-            others: Tensors,
-            opt: Tensors,
-            state: Tensors,
-            hyper: Tensors,
-            fixed: Tensors,
-            rows: Tensors,
-        ) -> tuple[Tensors, Tensors, Tensors, Tensor]:
-            chosen = fit.hyper_of(hyper)
-            batch = as_batch(rows, at, in_epoch)
-
-            def objective(moving: Tensors) -> tuple[Tensor, tuple[Tensors, Tensor]]:
-                value, after = stage.loss(others | moving, fixed, state, batch, fit.config, chosen)
-                return value, (after, value)
-
-            if fit.stack.shape:
-                grads, (after, value) = torch.func.grad(objective, has_aux=True)(trained)
-            else:
-                grads, after, value = _plain_grad(objective, trained)
-            trained, opt = stage.update.step(
-                trained,
-                grads,
-                opt,
-                step=step,
-                steps=self.steps,
-                config=fit.config,
-                hyper=chosen,
-                fixed=fixed,
-            )
-            return trained, opt, after, value
-
-        lifted = fit.stack.lift(one, (0, 0, 0, 0, 0, fit.fixed_dims(), None))
-        self.trained, self.opt, self.state, value = lifted(
-            self.trained, self.others, self.opt, self.state, fit.hyper, fit.fixed, rows
-        )
-        first = (self.bad_since < 0) & ~torch.isfinite(value)
-        self.bad_since = torch.where(first, at, self.bad_since)
-
-    def hopeless(self) -> bool:
-        """Tell whether no run of the group can be used any more."""
-        return bool((self.bad_since >= 0).all())
-
-    def failures(self) -> dict[tuple[int, int], int]:
-        """Return (task, point) -> first step with a loss, or parameters, that are not finite."""
-        since = self.bad_since.reshape(self.fit.stack.s, self.fit.stack.g).tolist()
-        failed = {}
-        for s, g in self.fit.runs():
-            one = self.fit.stack.one(self.trained, s, g).values()
-            if since[s][g] >= 0:
-                failed[s, g] = int(since[s][g])
-            elif not all(math.isfinite(float(t.sum())) for t in one):
-                failed[s, g] = self.steps - 1
-        return failed
-
-
-def _plain_grad(
-    objective: Callable[[Tensors], tuple[Tensor, tuple[Tensors, Tensor]]], trained: Tensors
-) -> tuple[Tensors, Tensors, Tensor]:
-    """Differentiate a single run by autograd: torch.func.grad keeps a graph of the gradient too."""
-    leaves = {name: p.detach().requires_grad_() for name, p in trained.items()}
-    with torch.enable_grad():
-        value, (after, _) = objective(leaves)
-    if not value.requires_grad:  # a loss that reads no trained parameter
-        return {name: torch.zeros_like(p) for name, p in trained.items()}, after, value
-    found = torch.autograd.grad(value, list(leaves.values()), allow_unused=True)
-    grads = {
-        name: torch.zeros_like(p) if grad is None else grad
-        for (name, p), grad in zip(trained.items(), found, strict=True)
-    }
-    return grads, {name: t.detach() for name, t in after.items()}, value.detach()
-
-
 class _Best:
-    """The epoch with the best validation accuracy, run by run; of equals the latest."""
+    """The look with the best validation accuracy, run by run; of equals the latest."""
 
-    def __init__(self, stack: Stack) -> None:
-        self.stack = stack
+    def __init__(self, stack: Stack, patience: int) -> None:
+        self.stack, self.patience = stack, patience
         self.params: Tensors = {}
         self.accuracy: dict[tuple[int, int], float] = {}
+        self.since: dict[tuple[int, int], int] = {}
+        """Looks since the accuracy last rose."""
+
+    def has_ended(self, s: int, g: int) -> bool:
+        """Tell whether a run has used up its patience; what it trains from then on is unused."""
+        return 0 < self.patience <= self.since.get((s, g), 0)
 
     def offer(self, s: int, g: int, accuracy: float | None, trained: Tensors) -> None:
-        if accuracy is not None and accuracy < self.accuracy.get((s, g), -1.0):
-            return
         if accuracy is not None:
+            before = self.accuracy.get((s, g), -1.0)
+            self.since[s, g] = 0 if accuracy > before else self.since.get((s, g), 0) + 1
+            if accuracy < before:
+                return
             self.accuracy[s, g] = accuracy
         if not self.stack.shape or not self.params:
-            self.params = dict(trained) if not self.stack.shape else _clone(trained)
+            self.params = {name: t.clone() for name, t in trained.items()}
             return
         place = tuple(i for i, n in ((s, self.stack.s), (g, self.stack.g)) if n > 1)
         for name, kept in self.params.items():
             kept[place] = trained[name][place]
-
-
-def _clone(tensors: Tensors) -> Tensors:
-    return {name: t.clone() for name, t in tensors.items()}

@@ -1,4 +1,6 @@
-"""Optimisers as pure functions of (parameters, gradients, state), equal to torch.optim's.
+"""Optimisers of (parameters, gradients, state), equal to torch.optim's.
+
+They act on every number by itself, so that runs are updated stacked as they are, in place.
 
 A learning rate is a number, the name of a hyper-parameter (then it is traced and may lie on a
 grid), or one of these for each parameter.
@@ -7,7 +9,7 @@ grid), or one of these for each parameter.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -20,6 +22,15 @@ Rate: TypeAlias = Real | str
 Schedule = Literal["cosine", "constant"]
 
 
+@runtime_checkable
+class Pace(Protocol):
+    """How a learning rate changes over a stage."""
+
+    def rate(self, lr: Tensor | Real, step: int, steps: int, per_epoch: int) -> Tensor | Real:
+        """Return the learning rate of step `step` (from 0) of `steps`."""
+        ...
+
+
 def adamw(
     lr: Rate | Mapping[str, Rate] = "lr",
     *,
@@ -29,6 +40,7 @@ def adamw(
     schedule: Schedule = "cosine",
     warmup: Real = 0,
     warmup_from: Real = 0.01,
+    pace: Pace | None = None,
 ) -> Update:
     """Build AdamW: decay apart from the gradient, as torch.optim.AdamW.
 
@@ -40,9 +52,28 @@ def adamw(
         schedule: cosine falls to 0 over the stage, step by step.
         warmup: Steps of linear warm-up, or below 1 their share of all steps.
         warmup_from: Where the warm-up starts, as a fraction of the learning rate.
+        pace: In place of schedule and warm-up.
     """
-    pace = _Pace(schedule=schedule, warmup=warmup, warmup_from=warmup_from)
-    return _AdamW(lr=lr, eps=eps, weight_decay=weight_decay, betas=betas, pace=pace)
+    own = _Pace(schedule=schedule, warmup=warmup, warmup_from=warmup_from)
+    return _Adam(
+        lr=lr, eps=eps, weight_decay=weight_decay, betas=betas, pace=pace or own, apart=True
+    )
+
+
+def adam(
+    lr: Rate | Mapping[str, Rate] = "lr",
+    *,
+    eps: Real = 1e-8,
+    weight_decay: Rate = 0.0,
+    betas: tuple[float, float] = (0.9, 0.999),
+    schedule: Schedule = "cosine",
+    pace: Pace | None = None,
+) -> Update:
+    """Build Adam: decay joins the gradient and so both moments, as torch.optim.Adam."""
+    own = _Pace(schedule=schedule, warmup=0, warmup_from=0)
+    return _Adam(
+        lr=lr, eps=eps, weight_decay=weight_decay, betas=betas, pace=pace or own, apart=False
+    )
 
 
 def sgd(
@@ -54,10 +85,35 @@ def sgd(
     schedule: Schedule = "constant",
     warmup: Real = 0,
     warmup_from: Real = 0.01,
+    pace: Pace | None = None,
 ) -> Update:
     """Build gradient descent with momentum; decay joins the gradient, as torch.optim.SGD."""
-    pace = _Pace(schedule=schedule, warmup=warmup, warmup_from=warmup_from)
-    return _SGD(lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov, pace=pace)
+    own = _Pace(schedule=schedule, warmup=warmup, warmup_from=warmup_from)
+    return _SGD(
+        lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov, pace=pace or own
+    )
+
+
+def dassl(
+    warmup: int = 1,
+    *,
+    low: Real = 1e-5,
+    shape: Literal["constant", "linear"] = "constant",
+    by: Literal["epoch", "step"] = "epoch",
+) -> Pace:
+    """Build the learning rate of Dassl, the training library of CoOp and its kin.
+
+    The cosine starts after the warm-up but is as long as the whole stage, so that it ends just
+    above 0.
+
+    Args:
+        warmup: Epochs (or steps) of warm-up.
+        low: Learning rate itself, not a fraction: of all the warm-up (constant) or of its first
+            epoch (linear; the others climb to the full one).
+        shape: Of the warm-up.
+        by: What the rate changes by.
+    """
+    return _Dassl(warmup=warmup, low=low, shape=shape, by=by)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +124,10 @@ class _Pace:
     warmup: Real
     warmup_from: Real
 
-    def factor(self, step: int, steps: int) -> float:
+    def rate(self, lr: Tensor | Real, step: int, steps: int, per_epoch: int) -> Tensor | Real:
+        return lr * self._factor(step, steps)
+
+    def _factor(self, step: int, steps: int) -> float:
         warm = math.ceil(self.warmup * steps) if self.warmup < 1 else int(self.warmup)
         if step < warm:
             return self.warmup_from + (1 - self.warmup_from) * step / warm
@@ -78,12 +137,30 @@ class _Pace:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _AdamW:
+class _Dassl:
+    warmup: int
+    low: Real
+    shape: Literal["constant", "linear"]
+    by: Literal["epoch", "step"]
+
+    def rate(self, lr: Tensor | Real, step: int, steps: int, per_epoch: int) -> Tensor | Real:
+        each = per_epoch if self.by == "epoch" else 1
+        at, total = step // each, math.ceil(steps / each)
+        if at >= self.warmup:
+            return lr * (0.5 * (1 + math.cos(math.pi * (at - self.warmup) / total)))
+        return self.low if self.shape == "constant" or at == 0 else lr * (at / self.warmup)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Adam:
     lr: Rate | Mapping[str, Rate]
     eps: Real
     weight_decay: Rate
     betas: tuple[float, float]
-    pace: _Pace
+    pace: Pace
+    apart: bool
+    """Decay the parameters themselves (AdamW); else decay joins the gradient."""
+    elementwise: ClassVar[bool] = True
 
     def init(self, params: Tensors) -> Tensors:
         first = {f"first.{n}": torch.zeros_like(p) for n, p in params.items()}
@@ -100,28 +177,61 @@ class _AdamW:
         config: Any,
         hyper: Any,
         fixed: Tensors,
+        per_epoch: int = 1,
     ) -> tuple[Tensors, Tensors]:
-        b1, b2 = self.betas
-        factor = self.pace.factor(step, steps)
-        correction = math.sqrt(1 - b2 ** (step + 1))
         decay = _value(self.weight_decay, hyper)
-        decays = isinstance(decay, Tensor) or decay != 0
-        moved = {}
         for name, p in params.items():
-            lr = _value(_of(self.lr, name), hyper) * factor
-            grad = grads[name]
-            # lerp_ and addcmul_ would save a pass each, but vmap knows them only run by run
-            m = state[f"first.{name}"].mul_(b1).add_(grad, alpha=1 - b1)
-            v = torch.addcmul(state[f"second.{name}"].mul_(b2), grad, grad, value=1 - b2)
-            state[f"second.{name}"] = v
-            change = m / v.sqrt().div_(correction).add_(self.eps)
-            rate = lr / (b1 ** (step + 1) - 1)  # below 0: downhill
-            kept = p * (1 - lr * decay) if decays else p
-            if isinstance(rate, Tensor):  # one pass, and a tensor may differ between runs
-                moved[name] = torch.addcmul(kept, change, rate)
+            lr = self.pace.rate(_value(_of(self.lr, name), hyper), step, steps, per_epoch)
+            moments = state[f"first.{name}"], state[f"second.{name}"]
+            if isinstance(lr, Tensor) or isinstance(decay, Tensor) or not p.is_contiguous():
+                self._by_run(p, grads[name], *moments, _for(lr, p), _for(decay, p), step)
             else:
-                moved[name] = torch.add(kept, change, alpha=rate)
-        return moved, state
+                self._fused(p, grads[name].contiguous(), *moments, lr, decay, step)
+        return params, state
+
+    def _fused(
+        self, p: Tensor, grad: Tensor, m: Tensor, v: Tensor, lr: Real, decay: Real, step: int
+    ) -> None:
+        """Move everything by the same numbers: one pass over memory in place of eight."""
+        kernel = torch._fused_adamw_ if self.apart else torch._fused_adam_
+        kernel(
+            [p],
+            [grad],
+            [m],
+            [v],
+            [],
+            [torch.full((), step + 1.0, device=p.device)],
+            lr=lr,
+            beta1=self.betas[0],
+            beta2=self.betas[1],
+            weight_decay=decay,
+            eps=self.eps,
+            amsgrad=False,
+            maximize=False,
+        )
+
+    def _by_run(
+        self,
+        p: Tensor,
+        grad: Tensor,
+        m: Tensor,
+        v: Tensor,
+        lr: Tensor | Real,
+        decay: Tensor | Real,
+        step: int,
+    ) -> None:
+        """Do the same for numbers that differ between runs."""
+        b1, b2 = self.betas
+        decays = isinstance(decay, Tensor) or decay != 0
+        if decays and not self.apart:
+            grad = grad + decay * p
+        m.lerp_(grad, 1 - b1)
+        v.mul_(b2).addcmul_(grad, grad, value=1 - b2)
+        change = v.sqrt().div_(math.sqrt(1 - b2 ** (step + 1))).add_(self.eps)
+        torch.div(m, change, out=change)
+        if decays and self.apart:
+            p.mul_(1 - lr * decay)
+        p.sub_(change.mul_(lr / (1 - b1 ** (step + 1))))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +240,8 @@ class _SGD:
     momentum: Real
     weight_decay: Rate
     nesterov: bool
-    pace: _Pace
+    pace: Pace
+    elementwise: ClassVar[bool] = True
 
     def init(self, params: Tensors) -> Tensors:
         if not self.momentum:
@@ -148,18 +259,17 @@ class _SGD:
         config: Any,
         hyper: Any,
         fixed: Tensors,
+        per_epoch: int = 1,
     ) -> tuple[Tensors, Tensors]:
-        factor = self.pace.factor(step, steps)
         decay = _value(self.weight_decay, hyper)
-        moved = {}
         for name, p in params.items():
-            lr = _value(_of(self.lr, name), hyper) * factor
-            change = grads[name] + decay * p
+            lr = self.pace.rate(_value(_of(self.lr, name), hyper), step, steps, per_epoch)
+            change = grads[name] + _for(decay, p) * p
             if self.momentum:
                 kept = state[f"momentum.{name}"].mul_(self.momentum).add_(change)
                 change = change + self.momentum * kept if self.nesterov else kept
-            moved[name] = p - lr * change
-        return moved, state
+            p.sub_(_for(lr, p) * change)
+        return params, state
 
 
 def _of(lr: Rate | Mapping[str, Rate], name: str) -> Rate:
@@ -171,3 +281,10 @@ def _value(rate: Rate, hyper: Any) -> Tensor | Real:
         value: Tensor | Real = getattr(hyper, rate)
         return value
     return rate
+
+
+def _for(value: Tensor | Real, p: Tensor) -> Tensor | Real:
+    """Give a tensor of one number a run as many axes as a stacked parameter has."""
+    if isinstance(value, Tensor):
+        return value.reshape(*value.shape, *[1] * (p.dim() - value.dim()))
+    return value

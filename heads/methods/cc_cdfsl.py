@@ -49,7 +49,7 @@ from torch.nn import functional as F
 
 from featcache.errors import UsageError
 from heads.core.algebra import cross_entropy, text_tensors, weighted_mean
-from heads.core.contract import Batch, Grid, Need, Sizes, Stage, TaskView, Tensors, number
+from heads.core.contract import Batch, Grid, Need, Sizes, Stage, TaskView, Tensors, TextKind, number
 from heads.core.samplers import shuffled
 from heads.core.updates import adamw
 
@@ -66,7 +66,7 @@ RISE, TOP = 0.2, 0.95
 class Config:
     """What changes a shape or a branch."""
 
-    text: Literal["name", "template", "description"] | None = None
+    text: TextKind | None = None
     """What the anchors are made of; None is the data set's default."""
     control: Literal["none", "augment-only"] = "none"
     """augment-only leaves out both cycles and keeps everything else."""

@@ -43,7 +43,7 @@ from heads.core.algebra import (
     weighted_mean,
     zero_shot_logits,
 )
-from heads.core.contract import Batch, Grid, Need, Sizes, Stage, TaskView, Tensors, number
+from heads.core.contract import Batch, Grid, Need, Sizes, Stage, TaskView, Tensors, TextKind, number
 from heads.core.samplers import shuffled
 from heads.core.updates import adamw
 
@@ -57,7 +57,7 @@ transductive = False
 class Config:
     """What changes a branch or the number of steps."""
 
-    text: Literal["name", "template", "description"] | None = None
+    text: TextKind | None = None
     """What the anchors are made of; None is the data set's default."""
     init: Literal["identity", "ridge", "procrustes"] = "identity"
     """Where x + x W starts: at x, or at the closed-form map of the shots onto their texts."""
@@ -85,7 +85,7 @@ class Hyper:
     """Weight of the triplet loss."""
     margin: float = number(0.1, low=0.0, high=2.0)
     """By how much the own text should be closer, in cosine."""
-    alpha: float = number(1.0, low=0.0)
+    alpha: float = number(1.0, low=0.0, logits="affine")
     """Weight of the mapped branch; 0 gives zero-shot."""
     pull: float = number(0.1, low=0.0)
     """How strongly W is held at its start W0, divided by the shots."""

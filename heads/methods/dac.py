@@ -41,6 +41,7 @@ from torch.nn import functional as F
 from featcache.errors import ConvergenceWarning
 from heads.core.algebra import (
     SHOTS_WITH_VIEWS,
+    affinities,
     cosine_logits,
     cross_entropy,
     mean_of_views,
@@ -48,7 +49,7 @@ from heads.core.algebra import (
     text_tensors,
     weighted_mean,
 )
-from heads.core.contract import Batch, Grid, Need, Stage, TaskView, Tensors, number
+from heads.core.contract import Batch, Grid, Need, Stage, TaskView, Tensors, TextKind, number
 from heads.core.samplers import balanced, shuffled
 from heads.core.updates import adamw
 
@@ -65,7 +66,7 @@ RESIDUAL = 0.5
 class Config:
     """What changes a shape, a branch or the number of steps."""
 
-    text: Literal["name", "template", "description"] | None = None
+    text: TextKind | None = None
     """What the anchors are made of; None is the data set's default."""
     stage: Literal["v", "vt"] = "vt"
     """v trains the adapter alone, vt the class texts after it."""
@@ -99,9 +100,9 @@ class Hyper:
     """AdamW's step size for the texts at the start; falls to 0 as a cosine."""
     pull_text: float = number(0.1, low=0.0)
     """How strongly T' is held at T0, divided by the shots."""
-    alpha: float = number(1.0, low=0.0)
+    alpha: float = number(1.0, low=0.0, logits="affine")
     """Weight of the cache term; 0 with T' = T0 gives zero-shot."""
-    beta: float = number(5.5, low=0.0)
+    beta: float = number(5.5, low=0.0, logits="smooth")
     """Sharpness of the affinity; larger trusts only near keys."""
 
 
@@ -244,7 +245,7 @@ def terms(params: Tensors, fixed: Tensors, query: Tensors, config: Config, hyper
     texts = class_texts(params, fixed, config)
     return {
         "text": fixed["scale"] * cosine_logits(x, texts) + fixed["bias"],  # [n c]
-        "affinity": adapt(params, x) @ fixed["keys"].mT,  # [n m]
+        "affinity": affinities(adapt(params, x), fixed["keys"]),  # [n m]
     }
 
 

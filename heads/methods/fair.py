@@ -47,7 +47,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from heads.core.algebra import cosine_logits, is_class, text_tensors, weighted_mean
-from heads.core.contract import Batch, Grid, Need, Sizes, Stage, TaskView, Tensors, number
+from heads.core.contract import Batch, Grid, Need, Sizes, Stage, TaskView, Tensors, TextKind, number
 from heads.core.samplers import pool
 from heads.core.updates import adamw
 
@@ -66,7 +66,7 @@ FEW, NARROWED = 0.25, 0.8
 class Config:
     """What changes a branch, a shape or the number of steps."""
 
-    text: Literal["name", "template", "description"] = "description"
+    text: TextKind = "description"
     """What the anchors start from."""
     template: Literal["name", "template"] = "template"
     """What (3) weighs descriptions by."""

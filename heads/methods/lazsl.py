@@ -39,7 +39,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from heads.core.algebra import text_tensors
-from heads.core.contract import Grid, Need, Stage, TaskView, Tensors, number
+from heads.core.contract import Grid, Need, Stage, TaskView, Tensors, TextKind, number
 from heads.core.transport import match, may_branch, pot_plan
 
 name = "lazsl"
@@ -51,11 +51,11 @@ SHARPNESS_CROPS, SHARPNESS_TEXTS = math.exp(4.0), math.exp(2.0)
 """Of (6), as released."""
 TEMPERATURE = 0.5
 """Of (7), as released, for crops and descriptions."""
-TEXT_FILL = 0.8
+TEXT_FILL = 0.7
 """Least share of a class's padded descriptions that are its own."""
 ROWS = 16
 """Images that keep about as many crops are solved together, with a multiple of this many."""
-KERNEL_BYTES = {"cpu": 2**19, "cuda": 256 * 2**20}
+KERNEL_BYTES = {"cpu": 2**20, "cuda": 256 * 2**20}
 """Of S for the images that are solved together; three tensors of this size are held."""
 
 
@@ -65,7 +65,7 @@ class Config:
 
     score: Literal["lazsl", "dclip", "wca", "awt"] = "lazsl"
     """Whose score."""
-    text: Literal["name", "template", "description"] = "description"
+    text: TextKind = "description"
     """What crops are matched with."""
     select_crops: bool = True
     """Leave out crops by (1); without it every crop has mass 1 / k."""

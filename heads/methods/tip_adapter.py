@@ -7,10 +7,11 @@
 
 Reference: Zhang et al., Tip-Adapter, ECCV 2022, arXiv:2207.09519, eq. 5-6.
 Source: paper and released code @d0e2d6f.
-Differs from the paper: where a support image has cached views, its key is
-normalise(mean of unit views); the released code averages raw features, so that longer ones count
-more. One search grid for all data sets (the released Caltech101 scale, beta below 12 and alpha
-below 5); the released code sets its upper ends per data set.
+Differs from the paper: where a support image has cached views, its key is normalise(mean of their
+raw features), as in the released code; `variant=paper` averages unit features, so that a longer one
+counts no more. One search grid for all data sets (the released Caltech101 scale, beta below 12 and
+alpha below 5); the released code sets its upper ends, and alpha and beta without a search, per data
+set.
 """
 
 from dataclasses import dataclass
@@ -22,12 +23,13 @@ from torch import Tensor
 
 from heads.core.algebra import (
     SHOTS_WITH_VIEWS,
+    affinities,
     mean_of_views,
     sum_by_label,
     text_tensors,
     zero_shot_logits,
 )
-from heads.core.contract import Grid, Need, Stage, TaskView, Tensors, number
+from heads.core.contract import Grid, Need, Stage, TaskView, Tensors, TextKind, number
 
 name = "tip-adapter"
 summary = "Training-free cache of the shots beside the zero-shot classifier."
@@ -39,17 +41,19 @@ transductive = False
 class Config:
     """What changes a branch."""
 
-    text: Literal["name", "template", "description"] | None = None
+    text: TextKind | None = None
     """What the anchors are made of; None is the data set's default."""
+    variant: Literal["code", "paper"] = "code"
+    """How cached views make a key: `code` averages raw features, `paper` unit ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hyper:
     """Floats of equation (1)."""
 
-    alpha: float = number(1.0, low=0.0)
+    alpha: float = number(1.0, low=0.0, logits="affine")
     """Weight of the cache term; 0 gives zero-shot."""
-    beta: float = number(5.5, low=0.0)
+    beta: float = number(5.5, low=0.0, logits="smooth")
     """Sharpness of the affinity; larger trusts only near keys."""
 
 
@@ -75,7 +79,8 @@ def stages(config: Config) -> tuple[Stage, ...]:
 def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tensors]:
     """Memorise the shots: no parameters, fixed keys and labels."""
     assert task.support.labels is not None
-    memory = {"keys": mean_of_views(task.support), "labels": task.support.labels}
+    keys = mean_of_views(task.support, raw=config.variant == "code")
+    memory = {"keys": keys, "labels": task.support.labels}
     return {}, memory | text_tensors(task, config.text, method=name)
 
 
@@ -84,12 +89,12 @@ def terms(params: Tensors, fixed: Tensors, query: Tensors, config: Config, hyper
     x = query["x"]
     return {
         "zero_shot": zero_shot_logits(fixed, x),  # [n c]
-        "affinity": x @ fixed["keys"].mT,  # [n m]
+        "distance": 1 - affinities(x, fixed["keys"]),  # [n m]
     }
 
 
 def combine(terms: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Float[Tensor, "n c"]:
     """Equation (1)."""
-    votes = torch.exp(-hyper.beta * (1 - terms["affinity"]))  # [n m]
+    votes = torch.exp(-hyper.beta * terms["distance"])  # [n m]
     classes = terms["zero_shot"].shape[-1]
     return terms["zero_shot"] + hyper.alpha * sum_by_label(votes, fixed["labels"], classes=classes)

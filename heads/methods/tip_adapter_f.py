@@ -26,13 +26,14 @@ from torch import Tensor
 
 from heads.core.algebra import (
     SHOTS_WITH_VIEWS,
+    affinities,
     cross_entropy,
     mean_of_views,
     sum_by_label,
     text_tensors,
     zero_shot_logits,
 )
-from heads.core.contract import Batch, Grid, Need, Sizes, Stage, TaskView, Tensors, number
+from heads.core.contract import Batch, Grid, Need, Sizes, Stage, TaskView, Tensors, TextKind, number
 from heads.core.samplers import shuffled
 from heads.core.updates import adamw
 
@@ -46,8 +47,10 @@ transductive = False
 class Config:
     """What changes a branch or the number of steps."""
 
-    text: Literal["name", "template", "description"] | None = None
+    text: TextKind | None = None
     """What the anchors are made of; None is the data set's default."""
+    variant: Literal["code", "paper"] = "code"
+    """How cached views make a key: `code` averages raw features, `paper` unit ones."""
     epochs: int = number(20, low=0)
     """Passes over the support; the released code takes 100 for EuroSAT."""
     batch: int = number(256, low=1)
@@ -60,9 +63,9 @@ class Hyper:
 
     lr: float = number(1e-3, above=0.0)
     """AdamW's step size at the start; falls to 0 as a cosine."""
-    alpha: float = number(1.17, low=0.0)
+    alpha: float = number(1.17, low=0.0, logits="affine")
     """Weight of the cache term; 0 gives zero-shot."""
-    beta: float = number(1.0, low=0.0)
+    beta: float = number(1.0, low=0.0, logits="smooth")
     """Sharpness of the affinity; larger trusts only near keys."""
 
 
@@ -102,7 +105,7 @@ def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tens
     """Start the keys at the shots."""
     assert task.support.labels is not None
     fixed = {"labels": task.support.labels} | text_tensors(task, config.text, method=name)
-    return {"keys": mean_of_views(task.support)}, fixed
+    return {"keys": mean_of_views(task.support, raw=config.variant == "code")}, fixed
 
 
 def loss(
@@ -118,12 +121,12 @@ def terms(params: Tensors, fixed: Tensors, query: Tensors, config: Config, hyper
     x = query["x"]
     return {
         "zero_shot": zero_shot_logits(fixed, x),  # [n c]
-        "affinity": x @ params["keys"].mT,  # [n m]
+        "distance": 1 - affinities(x, params["keys"]),  # [n m]
     }
 
 
 def combine(terms: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Float[Tensor, "n c"]:
     """Equation (1)."""
-    votes = torch.exp(-hyper.beta * (1 - terms["affinity"]))  # [n m]
+    votes = torch.exp(-hyper.beta * terms["distance"])  # [n m]
     classes = terms["zero_shot"].shape[-1]
     return terms["zero_shot"] + hyper.alpha * sum_by_label(votes, fixed["labels"], classes=classes)

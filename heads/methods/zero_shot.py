@@ -1,24 +1,31 @@
 """Zero-shot CLIP: the class texts are the classifier.
 
     logits = s x T^T + b                                                   (1)
+    T_c = normalise(mean_j e_cj)      name, template, description, cupl    (2)
+    T_c = mean_j e_cj                 dclip, waffle                        (3)
 
-    x [n d] query rows, unit      T [c d] class anchors, unit
+    x [n d] query rows, unit      e_cj the texts j of class c, unit
     s logit scale                 b logit bias, 0 for softmax-trained models
 
+By (3) a score is the mean of the cosines with the texts, which favours classes whose texts agree.
+
 Reference: Radford et al., Learning Transferable Visual Models From Natural Language Supervision,
-ICML 2021, arXiv:2103.00020, section 3.1; the anchor as normalise(mean_j normalise(e_j)) over
-texts j, as in Tip-Adapter's released classifier.
-Source: paper and released code. Differs from the paper: nothing.
+ICML 2021, arXiv:2103.00020, section 3.1; (2) as in Tip-Adapter's released classifier. cupl: Pratt
+et al., What Does a Platypus Look Like?, ICCV 2023, arXiv:2209.03320. dclip: Menon and Vondrick,
+Visual Classification via Description from Large Language Models, ICLR 2023, arXiv:2210.07183.
+waffle: Roth et al., Waffling Around for Performance, ICCV 2023, arXiv:2306.07282.
+Source: paper and released code; dclip and waffle: WaffleCLIP's released code @9ae608a, cupl: from
+memory of its released code.
+Differs from the paper: nothing in (1) to (3); the random texts in `featcache.text.waffle`.
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 from jaxtyping import Float
 from torch import Tensor
 
 from heads.core.algebra import text_tensors, zero_shot_logits
-from heads.core.contract import Grid, Need, Stage, TaskView, Tensors
+from heads.core.contract import Grid, Need, Stage, TaskView, Tensors, TextKind
 
 name = "zero-shot"
 summary = "Class texts as the classifier; no shots."
@@ -30,8 +37,8 @@ transductive = False
 class Config:
     """What changes a branch."""
 
-    text: Literal["name", "template", "description"] | None = None
-    """What the anchors are made of; None is the data set's default."""
+    text: TextKind | None = None
+    """Which texts; None is the data set's default."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +61,10 @@ def stages(config: Config) -> tuple[Stage, ...]:
 
 
 def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tensors]:
-    """Take the class texts."""
-    return {}, text_tensors(task, config.text, method=name)
+    """Take the class texts; equations (2) and (3)."""
+    fixed = text_tensors(task, config.text, method=name)
+    assert task.text is not None
+    return {}, fixed | {"anchors": task.text.classifier(config.text).to(task.support.x)}
 
 
 def terms(params: Tensors, fixed: Tensors, query: Tensors, config: Config, hyper: Hyper) -> Tensors:

@@ -108,6 +108,7 @@ def train(
         )
     asked = {"ways": ways, "shots": shots, "queries": queries, "episodes": episodes, "seed": seed}
     drawn = _episodes(feature_set, asked, split, episode_list)
+    configured = configure(method, settings, shots=drawn.shots)
     learns = any(need.role == "support" for need in needs)
     description = Run(
         method=method,
@@ -128,7 +129,7 @@ def train(
         query_rows=drawn.query(0),  # for its checks: queries are read episode by episode
         scopes={"support": Scope(drawn.split), "query": Scope(drawn.split)},
     )
-    reader = _Reader(feature_set, builder, drawn)
+    reader = _Reader(feature_set, builder, drawn, transductive=method.transductive)
     done = _Done()
     with early_stops() as warned:
         for start in range(0, len(drawn), BLOCK):
@@ -218,8 +219,16 @@ class _Done:
 class _Reader:
     """Builds the tasks of a list."""
 
-    def __init__(self, features: FeatureSet, builder: TaskBuilder, episodes: Episodes) -> None:
+    def __init__(
+        self,
+        features: FeatureSet,
+        builder: TaskBuilder,
+        episodes: Episodes,
+        *,
+        transductive: bool,
+    ) -> None:
         self.features, self.builder, self.episodes = features, builder, episodes
+        self.transductive = transductive
         self.notes: list[str] = []
 
     def tasks(self, numbers: range) -> list[Task]:
@@ -245,7 +254,8 @@ class _Reader:
         return Task(
             view=view,
             val=None,
-            query=empty,  # read when it is scored
+            # read when it is scored, but for a method that is chosen with the queries at hand
+            query=self.query(e) if self.transductive else empty,
             support_rows=episodes.support(e),
             val_rows=none,
             query_rows=episodes.query(e),

@@ -72,7 +72,7 @@ def train(
         raise UnknownNameError("selection", selection, MODES)
     if not seeds:
         raise UsageError("seeds must name at least one seed, got none; the usual ones are 1 2 3.")
-    configured = configure(method, settings)
+    configured = configure(method, settings, shots=shots)
     needs = method.needs(configured.config)
     roles = {need.role for need in needs}
     if "support" not in roles:

@@ -30,6 +30,8 @@ class Config:
     epochs: int = number(5, low=0)
     batch: int = number(16, low=1)
     keep: str = "last"
+    look: int = 0
+    patience: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +98,8 @@ def one_stage(config: Config) -> tuple[Stage, ...]:
             steps=steps,
             update=adamw(),
             keep="best-val" if config.keep == "best-val" else "last",
+            look=config.look,
+            patience=config.patience,
         ),
     )
 
@@ -175,6 +179,7 @@ def make_view() -> Any:
         rows = RoleRows(x=x, norms=torch.ones(n, dtype=dtype), labels=torch.arange(n) % c)
         text = SimpleNamespace(
             anchors=lambda text=None: anchors,
+            classifier=lambda text=None: anchors,
             raw_anchors=lambda text=None: anchors,
             texts=lambda text=None: (anchors, torch.arange(c)),
             logit_scale=10.0,

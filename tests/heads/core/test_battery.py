@@ -12,16 +12,18 @@ from torch import Tensor
 
 from featcache.types import FeatureSet, TextBank
 from heads.core import registry, scoring
+from heads.core.batches import BESIDE, as_batch
 from heads.core.contract import Grid, Method, RoleRows, TaskView, Tensors, hyper_values, with_values
+from heads.core.curves import Curves, claims
 from heads.core.groups import prepare, rows_of
-from heads.core.samplers import Drawer, as_batch
+from heads.core.samplers import Drawer
 from heads.core.scoring import Head
 from heads.core.selection import select
 from heads.core.settings import Settings, configure
 from heads.core.tasks import Task, TaskBuilder
 from heads.core.trainer import train
 
-SHORT = {"steps": 6, "epochs": 2, "batch": 12, "max_iter": 30}
+SHORT = {"steps": 6, "epochs": 2, "batch": 12, "max_iter": 30, "every": 2}
 """Settings that shorten training, for the methods that have them."""
 
 
@@ -91,8 +93,9 @@ def test_face(method: Method) -> None:
     assert registry.get(method.name) is method
     assert method.summary.endswith(".")
     assert any(w in method.source for w in ("paper", "released code", "reconstruction"))
-    for grid in (method.train_grid, method.post_grid):
-        assert set(grid.axes) <= set(hyper_values(method.Hyper()))
+    hyper, config = set(hyper_values(method.Hyper())), set(hyper_values(method.Config()))
+    assert set(method.train_grid.axes) <= hyper | config
+    assert set(method.post_grid.axes) <= hyper
     assert hash(method.Config()) == hash(method.Config())
 
 
@@ -215,15 +218,31 @@ def test_terms_and_combine_run_under_vmap(method: Method, task: Task) -> None:
     torch.testing.assert_close(logits[1], expected, rtol=1e-4, atol=1e-4)
 
 
+def test_what_the_method_says_of_its_logits_holds(method: Method, task: Task) -> None:
+    """Where Hyper says affine or smooth, few points tell the hits of the whole grid."""
+    said = {n: word for n, word in claims(method.Hyper).items() if word}
+    axes = {
+        n: np.linspace(low := values[0], max(values[-1], low + 1), 25 if n in said else 2).tolist()
+        for n, values in method.post_grid.axes.items()
+    }
+    few = Curves.of(method.Hyper, Grid(axes))
+    if few is None:
+        pytest.skip("says nothing")
+    head = fitted(method, task.view)
+    hits = scoring._hits_by_curves(head, task.query, few)
+    assert hits is not None
+    assert (hits - scoring._hits_by_walk(head, task.query, few.grid)).abs().max() <= 1  # near-ties
+
+
 def test_losses_ignore_padding(method: Method, task: Task) -> None:
     made = settings(method)
     for k, stage in enumerate(method.stages(made.config)):
         params, fixed = method.prepare(task.view, made.config, made.hyper)
         hyper = scoring.traced(made.hyper, task.view.support.x)
         state = stage.start(params, fixed, made.config, hyper) if stage.start else {}
-        drawer = Drawer(stage.batches, rows_of(stage, task.view), 0, k)
+        drawer = Drawer(stage.batches, rows_of(stage, task.view), 0, k, fixed)
         rows = drawer.gather(drawer.draw(0), 0, None)
-        padded = {n: torch.cat([t, t[:3]]) for n, t in rows.items()}
+        padded = {n: t if n.startswith(BESIDE) else torch.cat([t, t[:3]]) for n, t in rows.items()}
         padded["weight"] = torch.cat([rows["weight"], torch.zeros(3)])
         zero = torch.tensor(0)
         values = [

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from heads.core.batches import as_batch
 from heads.core.contract import RoleRows, Sampler
-from heads.core.samplers import Drawer, as_batch, balanced, full, pool, shuffled, view_pool
+from heads.core.samplers import Drawer, balanced, full, pool, shuffled, view_pool
 
 
 def rows(n: int, c: int = 3, views: int = 0, crops: int = 0, labelled: bool = True) -> RoleRows:
@@ -114,6 +115,24 @@ def test_view_pool_is_as_long_as_without_views() -> None:
     assert len(pairs) == 8
 
 
+@pytest.mark.parametrize(("size", "steps"), [(4, 2), (8, 1), (256, 1), (1, 10)])
+def test_only_full_batches(size: int, steps: int) -> None:
+    drawer = Drawer(shuffled(size, drop_last=True), rows(10), 0, 0)
+    draw = drawer.draw(1)
+    assert draw.index.shape == (steps, min(size, 10))
+    assert bool((draw.weight == 1).all())
+    assert len(set(draw.index.flatten().tolist())) == steps * min(size, 10)
+
+
+def test_a_batch_of_the_view_pool_may_be_larger_than_the_support() -> None:
+    drawer = Drawer(view_pool(24, drop_last=True), rows(10, views=3), 0, 0)
+    draw = drawer.draw(0)
+    assert draw.index.shape == (1, 24)
+    pairs = set(zip(draw.index.flatten().tolist(), draw.view.flatten().tolist(), strict=True))
+    assert len(pairs) == 24
+    assert Drawer(view_pool(24, drop_last=True), rows(10), 0, 0).draw(0).index.shape == (1, 10)
+
+
 def test_pool_batches_have_no_labels_and_take_some_crops() -> None:
     drawer = Drawer(pool(4, take=(("crops", 3),)), rows(9, crops=6, labelled=False), 0, 0)
     draw = drawer.draw(0)
@@ -125,6 +144,36 @@ def test_pool_batches_have_no_labels_and_take_some_crops() -> None:
     expected = batch.index[:, None] + 0.5 * draw.take["crops"][0]
     torch.testing.assert_close(crops[..., 0], expected)
     assert all(len(set(row)) == 3 for row in draw.take["crops"][0].tolist())
+
+
+def test_rows_of_a_fixed_tensor_are_dealt_out_beside() -> None:
+    fixed = {"texts": torch.zeros(7, 2)}
+    drawer = Drawer(shuffled(2, beside=(("texts", 3),)), rows(9), 0, 0, fixed)
+    dealt = drawer.draw(0).beside["texts"]
+    assert dealt.shape == (5, 3)
+    for first in (0, 2):  # two steps share one order of the seven
+        assert len(set(dealt[first : first + 2].flatten().tolist())) == 6
+    batch = as_batch(drawer.gather(drawer.draw(0), 4, None), torch.tensor(4), torch.tensor(0))
+    assert torch.equal(batch.extra["beside.texts"], dealt[4])
+    left = drawer.source.gather(drawer.draw(0), 4, None, kept=1)
+    assert (len(left["x"]), len(left["extra.beside.texts"])) == (1, 3)
+    few = Drawer(shuffled(2, beside=(("texts", 30),)), rows(9), 0, 0, fixed)
+    assert few.draw(1).beside["texts"].sort(-1).values.tolist() == [list(range(7))] * 5
+
+
+def test_a_row_comes_with_the_length_it_had() -> None:
+    some = replace(rows(6, views=3), norms=10 + torch.arange(6.0))
+    plain = Drawer(shuffled(4, augment=False), some, 0, 0)
+    rows_of = plain.gather(plain.draw(0), 0, None)
+    assert torch.equal(rows_of["norms"], 10 + rows_of["index"].float())
+    some = replace(some, lengths={"views.rrc50": torch.arange(18.0).reshape(6, 3)})
+    viewed = Drawer(shuffled(4), some, 0, 0)
+    rows_of = viewed.gather(viewed.draw(0), 0, None)
+    assert torch.equal(rows_of["norms"], (3 * rows_of["index"] + rows_of["view"]).float())
+    mixed = Drawer(balanced(views=4), some, 0, 0)  # three views and the clean image
+    rows_of = mixed.gather(mixed.draw(0), 0, None)
+    clean = rows_of["view"] < 0
+    assert torch.equal(rows_of["norms"][clean], 10 + rows_of["index"][clean].float())
 
 
 def test_class_weights_and_padding_multiply() -> None:

@@ -1,6 +1,7 @@
 """Scoring in chunks and over a grid equals scoring row by row and point by point."""
 
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -100,3 +101,27 @@ def test_a_transductive_method_gets_all_rows_at_once(
         rows,
     )
     assert sizes == [37]
+
+
+def test_validation_rows_reach_a_transductive_method_beside_the_queries(
+    make_toy: Any, head: Head, rows: RoleRows, make_view: Any
+) -> None:
+    seen = []
+    plain = head.method
+
+    def noted(params: Any, fixed: Any, query: Any, config: Any, hyper: Any) -> Any:
+        seen.append(query)
+        return plain.terms(params, fixed, {"x": query.get("asked", query["x"])}, config, hyper)
+
+    method = make_toy("toy", terms=noted, transductive=True)
+    val = make_view(n=5, seed=6, dtype=torch.float32).support
+    asked = replace(val, among=replace(rows, labels=None))
+    together = replace(head, method=method)
+    hits = scoring.hits_on_grid(together, asked, Grid({"alpha": [0.0, 2.0]}))
+    assert hits.tolist() == scoring.hits_on_grid(head, val, Grid({"alpha": [0.0, 2.0]})).tolist()
+    assert scoring.predict(together, rows).shape == (37,)
+    (first, second) = seen
+    assert set(first) == {"x", "norms", "asked"}  # never a label
+    assert torch.equal(first["x"], rows.x)
+    assert torch.equal(first["asked"], val.x)
+    assert set(second) == {"x", "norms"}

@@ -73,8 +73,7 @@ def test_equal_points_fall_to_the_default_then_the_nearest(toy: Method, task: Ta
 
 def test_distance_to_a_default_between_grid_values_is_logarithmic() -> None:
     grid = Grid({"lr": [0.01, 0.1, 1.0]})
-    near = selection._distance({"lr": 0.1}, grid, {"lr": 0.2})
-    far = selection._distance({"lr": 1.0}, grid, {"lr": 0.2})
+    _, near, far = selection._distances(grid, {"lr": 0.2})
     assert near == pytest.approx(np.log10(2), abs=1e-6)
     assert far == pytest.approx(1 - np.log10(2), abs=1e-6)
 
@@ -147,6 +146,48 @@ def test_cv_keeps_single_rows_in_training(toy: Method, make_view: Any, task: Tas
         one(toy, replace(task, view=lonely), "cv")
 
 
+@pytest.mark.parametrize("mode", ["few-shot-val", "cv"])
+def test_a_grid_may_walk_over_the_config(toy: Method, task: Task, mode: str) -> None:
+    chosen = one(toy, task, mode, epochs="1,40", lr=0.05, alpha=1.0)
+    epochs = chosen.values["epochs"]
+    assert epochs in (1, 40)
+    assert chosen.head.config.epochs == epochs
+    alone = one(toy, task, "none", epochs=int(epochs), lr=0.05, alpha=1.0)
+    assert bits(alone) == bits(chosen)
+    if mode == "few-shot-val":
+        both = {n: one(toy, task, "none", epochs=n, lr=0.05, alpha=1.0) for n in (1, 40)}
+        assert task.val is not None
+        right = {n: scoring.accuracy(c.head, task.val) for n, c in both.items()}
+        assert chosen.accuracy == max(right.values())
+
+
+@pytest.mark.parametrize("mode", ["few-shot-val", "cv"])
+def test_a_grid_is_refined_around_its_best(make_toy: Any, task: Task, mode: str) -> None:
+    refined = make_toy("toy", train_grid=Grid({"lr": [1e-3, 1e-1]}, refine=3))
+    coarse = make_toy("toy", train_grid=Grid({"lr": [1e-3, 1e-1]}))
+    seen: list[tuple[int, int]] = []
+    (chosen,) = select(
+        refined,
+        configure(refined),
+        [task],
+        mode,
+        progress=lambda what, done, of: seen.append((done, of)),
+    )
+    peak = one(coarse, task, mode).values["lr"]
+    lr = chosen.values["lr"]
+    steps = np.log10(lr / peak) * 4  # ends and middles of three rounds lie on quarters of a decade
+    assert steps == pytest.approx(round(steps), abs=1e-6)
+    assert abs(steps) <= 4
+    alone = one(coarse, task, "none", lr=lr)
+    assert bits(alone) == bits(chosen)
+    assert seen[-1][0] == seen[-1][1]
+
+
+def test_values_of_the_users_own_are_not_refined(make_toy: Any, task: Task) -> None:
+    refined = make_toy("toy", train_grid=Grid({"lr": [1e-3, 1e-1]}, refine=8))
+    assert one(refined, task, "few-shot-val", lr="0.02,0.3").values["lr"] in (0.02, 0.3)
+
+
 def test_a_failed_point_never_wins_and_is_reported(toy: Method, task: Task) -> None:
     chosen = one(toy, task, "few-shot-val", lr="0.05,1e38")
     assert chosen.values["lr"] == 0.05
@@ -202,3 +243,27 @@ def test_selection_does_not_hold_every_head(make_toy: Any, task: Task) -> None:
         board.offer(outcome, torch.tensor([0, point, 0, 0]))
     assert board._best is not None
     assert board._best[1].point == 2
+
+
+@pytest.mark.parametrize("mode", ["few-shot-val", "cv", "oracle"])
+def test_a_transductive_method_is_chosen_with_the_queries_but_not_their_labels(
+    make_toy: Any, task: Task, mode: str
+) -> None:
+    seen = []
+    plain = make_toy("toy")
+
+    def noted(params: Any, fixed: Any, query: Any, config: Any, hyper: Any) -> Any:
+        seen.append(query)
+        return plain.terms(params, fixed, {"x": query.get("asked", query["x"])}, config, hyper)
+
+    method = make_toy("toy", terms=noted, transductive=True)
+    given = replace(task, val=task.query) if mode == "oracle" else task
+    chosen = one(method, given, mode, lr=0.05)
+    assert seen
+    for query in seen:
+        assert torch.equal(query["x"], task.query.x)
+        assert ("asked" in query) == (mode != "oracle")
+        assert not any("label" in name for name in query)
+    expected = one(plain, given, mode, lr=0.05)
+    assert chosen.accuracy == expected.accuracy
+    assert chosen.values == expected.values

@@ -76,3 +76,11 @@ def test_registry_names_near_methods() -> None:
 def test_what_was_set_reads_back_as_numbers(toy: Method) -> None:
     settings = configure(toy, {"alpha": "2", "lr": "0.1,0.2", "epochs": "3"})
     assert settings.as_numbers() == {"alpha": 2.0, "lr": "0.1,0.2"}
+
+
+def test_defaults_may_depend_on_the_shots_and_what_was_set_stays(make_toy: Any) -> None:
+    method = make_toy("toy", defaults=lambda shots: {"alpha": 9.0 if shots is None else 1 / shots})
+    assert configure(method, shots=4).hyper.alpha == 0.25
+    assert configure(method).hyper.alpha == 9.0
+    assert configure(method, {"alpha": "2"}, shots=4).hyper.alpha == 2.0
+    assert configure(method, {"lr": "0.1"}, shots=4).hyper.alpha == 0.25

@@ -177,6 +177,33 @@ def test_best_val_of_stacked_runs_is_kept_run_by_run(toy: Method, make_view: Any
     assert torch.equal(runs[1].head.params["weight"], judge.seen[5])
 
 
+def test_validation_is_asked_every_so_many_steps_and_at_the_end(
+    toy: Method, make_view: Any
+) -> None:
+    judge = Script([0.1, 0.9, 0.3, 0.2])
+    config = toy.Config(epochs=5, batch=10, keep="best-val", look=3)  # 10 steps
+    (run,) = train(toy, config, [make_view()], points(toy, (0.05,)), judge)
+    assert len(judge.seen) == 4
+    assert torch.equal(run.head.params["weight"], judge.seen[1])
+
+
+def test_a_run_ends_when_its_patience_is_used_up(toy: Method, make_view: Any) -> None:
+    judge = Script([0.5, 0.9, 0.9, 0.4] + [1.0] * 9)
+    config = toy.Config(epochs=13, keep="best-val", patience=2)
+    (run,) = train(toy, config, [make_view()], points(toy, (0.05,)), judge)
+    assert len(judge.seen) == 4  # equals do not count as better, but the latest of them is kept
+    assert torch.equal(run.head.params["weight"], judge.seen[2])
+
+
+def test_runs_end_one_by_one(toy: Method, make_view: Any) -> None:
+    judge = Script([0.9, 0.1, 0.5, 0.2, 0.3, 0.2, 0.1])  # the first run ends at its second look
+    config = toy.Config(epochs=9, keep="best-val", patience=1)
+    runs = list(train(toy, config, [make_view()], points(toy, (0.05, 0.1)), judge, width=2))
+    assert len(judge.seen) == 6
+    assert torch.equal(runs[0].head.params["weight"], judge.seen[0])
+    assert torch.equal(runs[1].head.params["weight"], judge.seen[4])
+
+
 @pytest.mark.parametrize("width", [1, 3])
 def test_a_failed_point_is_named_and_leaves_the_others_alone(
     toy: Method, make_view: Any, width: int

@@ -1,6 +1,5 @@
 """Our optimisers against torch.optim, step by step, and alike under vmap."""
 
-import warnings
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +10,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, SequentialLR
 
 from heads.core.contract import Tensors, Update
-from heads.core.updates import adamw, sgd
+from heads.core.updates import adam, adamw, dassl, sgd
 
 STEPS = 20
 LR = 0.03
@@ -29,7 +28,9 @@ def gradients(params: Tensors, step: int) -> Tensors:
     return {n: torch.sin(p * (step + 1)) + p**3 for n, p in params.items()}
 
 
-def ours(update: Update, lr: float | Tensor = LR, params: Tensors | None = None) -> Tensors:
+def ours(
+    update: Update, lr: float | Tensor = LR, params: Tensors | None = None, per_epoch: int = 1
+) -> Tensors:
     params = params or start()
     state = update.init(params)
     for step in range(STEPS):
@@ -42,6 +43,7 @@ def ours(update: Update, lr: float | Tensor = LR, params: Tensors | None = None)
             config=None,
             hyper=SimpleNamespace(lr=lr),
             fixed={},
+            per_epoch=per_epoch,
         )
     return params
 
@@ -73,6 +75,35 @@ def warm_cosine(opt: torch.optim.Optimizer) -> LRScheduler:
     )
 
 
+class LateCosine:
+    """Dassl's scheduler: a warm-up, then torch's cosine over the whole length from its start on."""
+
+    def __init__(
+        self, opt: torch.optim.Optimizer, warmup: int, low: float, linear: bool, every: int = 1
+    ) -> None:
+        self.opt, self.warmup, self.linear, self.every = opt, warmup, linear, every
+        self.cosine = CosineAnnealingLR(opt, T_max=STEPS // every)
+        self.taken = 0
+        self.set(low)
+        self.low = low
+
+    def set(self, lr: float) -> None:
+        for group in self.opt.param_groups:
+            group["lr"] = lr
+
+    def step(self) -> None:
+        self.taken += 1
+        at, within = divmod(self.taken, self.every)
+        if within:
+            return
+        if at < self.warmup:
+            self.set(LR * at / self.warmup if self.linear else self.low)
+        elif at == self.warmup:
+            self.set(LR)
+        else:
+            self.cosine.step()
+
+
 CASES: dict[str, tuple[Update, Any, Any]] = {
     "adamw, cosine": (
         adamw(eps=1e-4, weight_decay=0.1),
@@ -88,6 +119,16 @@ CASES: dict[str, tuple[Update, Any, Any]] = {
         adamw(warmup=5),
         lambda p: torch.optim.AdamW(p, lr=LR, weight_decay=0.01),
         warm_cosine,
+    ),
+    "adam, decay": (
+        adam(weight_decay=0.1),
+        lambda p: torch.optim.Adam(p, lr=LR, weight_decay=0.1),
+        lambda o: CosineAnnealingLR(o, T_max=STEPS),
+    ),
+    "adamw, Dassl's linear warm-up by steps": (
+        adamw(pace=dassl(5, low=1e-3, shape="linear", by="step")),
+        lambda p: torch.optim.AdamW(p, lr=LR, weight_decay=0.01),
+        lambda o: LateCosine(o, 5, 1e-3, linear=True),
     ),
     "sgd": (sgd(), lambda p: torch.optim.SGD(p, lr=LR), None),
     "sgd, momentum, decay, cosine": (
@@ -111,6 +152,17 @@ def test_equals_torch(case: str) -> None:
         torch.testing.assert_close(p, theirs[name], rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("warmup", [0, 1, 2])
+def test_dassls_epochs(warmup: int) -> None:
+    theirs = torchs(
+        lambda p: torch.optim.SGD(p, lr=LR, momentum=0.9),
+        lambda o: LateCosine(o, warmup, 1e-4 if warmup else LR, linear=False, every=4),  # type: ignore[arg-type,return-value]
+    )
+    got = ours(sgd(momentum=0.9, pace=dassl(warmup, low=1e-4)), per_epoch=4)
+    for name, p in got.items():
+        torch.testing.assert_close(p, theirs[name], rtol=0, atol=1e-12)
+
+
 def test_warmup_as_a_share_of_the_steps() -> None:
     torch.testing.assert_close(
         ours(adamw(warmup=0.25))["a"], ours(adamw(warmup=5))["a"], rtol=0, atol=0
@@ -123,12 +175,12 @@ def test_a_rate_for_each_parameter() -> None:
     assert torch.equal(moved["b"], ours(adamw())["b"])
 
 
-@pytest.mark.parametrize("update", [adamw(), sgd(momentum=0.9, weight_decay=0.1)])
+@pytest.mark.parametrize(
+    "update", [adamw(), adam(weight_decay=0.1, pace=dassl()), sgd(momentum=0.9, weight_decay=0.1)]
+)
 def test_stacked_rates_equal_single_runs(update: Update) -> None:
     rates = torch.tensor([0.001, 0.01, 0.1], dtype=torch.float64)
-    stacked = {n: p.expand(3, *p.shape) for n, p in start().items()}
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        moved = torch.func.vmap(lambda p, lr: ours(update, lr, p))(stacked, rates)
+    stacked = {n: p.expand(3, *p.shape).clone() for n, p in start().items()}
+    moved = ours(update, rates, stacked)
     for i, lr in enumerate(rates.tolist()):
         torch.testing.assert_close(moved["a"][i], ours(update, lr)["a"], rtol=0, atol=1e-12)

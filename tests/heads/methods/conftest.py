@@ -1,6 +1,7 @@
 """Small tasks in float64, and the real features where they are at hand."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from featcache.types import TextBank
-from heads.core.contract import Batch, RoleRows, TaskView
+from heads.core import scoring
+from heads.core.contract import Batch, Grid, RoleRows, TaskView
+from heads.core.scoring import Head
 
 SHARED = Path(__file__).parents[4] / "shared" / "data"
 
@@ -112,6 +115,53 @@ def whole_batch() -> Callable[..., Batch]:
         weight[-1] = 0.0 if padding else 1.0
         zero = torch.tensor(0)
         fields: dict[str, Any] = {"index": torch.arange(n), "view": torch.full((n,), -1)}
+        fields["norms"] = task.support.norms
         return Batch(**fields, y=y, weight=weight, x=x, step=zero, epoch=zero)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def with_lengths() -> Callable[[TaskView], TaskView]:
+    """Return a function that gives the raw features behind a toy's views different lengths."""
+
+    def give(task: TaskView) -> TaskView:
+        rng = torch.Generator().manual_seed(9)
+        lengths = {
+            name: 5 + 10 * torch.rand(views.shape[:2], generator=rng).to(views)
+            for name, views in task.support.extra.items()
+        }
+        return replace(task, support=replace(task.support, lengths=lengths))
+
+    return give
+
+
+@pytest.fixture(scope="session")
+def released_search(shared: Callable[[str], Path], features: Any) -> Callable[..., float]:
+    """Return a search as the released codes make it: the first of the best points on validation.
+
+    It gives top-1 on test, in %, rounded to two places. `order` names the axes from the outermost
+    of the released loops.
+    """
+
+    def search(
+        method: Any, name: str, support: str, grid: Grid, *order: str, **values: Any
+    ) -> float:
+        task, x, y = features(name, support)
+        with np.load(shared(f"features/{name}_vitb32.npz")) as file:
+            rows, labels = file["val_features"], torch.from_numpy(file["val_labels"]).long()
+        unit = F.normalize(torch.from_numpy(rows).float(), dim=-1)
+        val = RoleRows(x=unit, norms=torch.ones(len(unit)), labels=labels)
+        test = RoleRows(x=x, norms=torch.ones(len(x)), labels=y)
+        config, hyper = method.Config(), method.Hyper(**values)
+        params, fixed = method.prepare(task, config, hyper)
+        head = Head(method=method, config=config, hyper=hyper, params=params, fixed=fixed)
+        axes = list(grid.axes)
+        hits = scoring.hits_on_grid(head, val, grid).numpy()
+        hits = hits.reshape([len(v) for v in grid.axes.values()])
+        hits = hits.transpose([axes.index(n) for n in order])
+        place = np.unravel_index(int(hits.argmax()), hits.shape)
+        best = {n: float(grid.axes[n][int(i)]) for n, i in zip(order, place, strict=True)}
+        return round(100 * scoring.accuracy(head.at(best), test), 2)
+
+    return search

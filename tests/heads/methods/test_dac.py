@@ -111,7 +111,16 @@ def two_views(task: TaskView, *, clean: bool = False) -> Batch:
     zero = torch.tensor(0)
     x = task.support.x[index] if clean else views[index, view]
     assert labels is not None
-    return Batch(index=index, view=view, y=labels[index], weight=weight, x=x, step=zero, epoch=zero)
+    return Batch(
+        index=index,
+        view=view,
+        y=labels[index],
+        weight=weight,
+        x=x,
+        norms=torch.ones_like(weight),
+        step=zero,
+        epoch=zero,
+    )
 
 
 @pytest.mark.parametrize("clean", [False, True])
@@ -226,6 +235,7 @@ def test_a_row_does_not_see_its_own_key(toy: Any) -> None:
                 index=batch.index[[b]],
                 view=batch.view[[b]],
                 y=batch.y[[b]],
+                norms=batch.norms[[b]],
                 x=batch.x[[b]],
                 weight=torch.ones(1, dtype=batch.x.dtype),
             )
@@ -259,6 +269,7 @@ def test_a_view_does_not_see_itself(toy: Any) -> None:
             index=batch.index[[b]],
             view=batch.view[[b]],
             y=batch.y[[b]],
+            norms=batch.norms[[b]],
             x=batch.x[[b]],
             weight=torch.ones(1, dtype=batch.x.dtype),
         )

@@ -10,17 +10,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from heads.core.contract import RoleRows, TaskView
+from heads.core.contract import Grid, RoleRows, TaskView
 from heads.methods import tip_adapter
 
 CONFIG = tip_adapter.Config()
 
 
-def logits(task: TaskView, x: Tensor, **values: float) -> Tensor:
+def logits(
+    task: TaskView, x: Tensor, config: tip_adapter.Config = CONFIG, **values: float
+) -> Tensor:
     hyper = tip_adapter.Hyper(**values)
-    params, fixed = tip_adapter.prepare(task, CONFIG, hyper)
-    terms = tip_adapter.terms(params, fixed, {"x": x}, CONFIG, hyper)
-    return tip_adapter.combine(terms, fixed, CONFIG, hyper)
+    params, fixed = tip_adapter.prepare(task, config, hyper)
+    terms = tip_adapter.terms(params, fixed, {"x": x}, config, hyper)
+    return tip_adapter.combine(terms, fixed, config, hyper)
 
 
 def naive(
@@ -42,13 +44,17 @@ def test_logits_equal_naive_loops(toy: Any) -> None:
         assert torch.allclose(logits(task, x, alpha=alpha, beta=beta), expected, atol=1e-10)
 
 
-def test_keys_are_means_of_unit_views(toy: Any) -> None:
+def test_keys_by_variant(toy: Any, with_lengths: Any) -> None:
     task, x = toy(views=3)
+    task = with_lengths(task)
     views = task.support.extra["views.rrc50"]
-    keys = torch.stack([sum(v[j] for j in range(3)) / 3 for v in views])
-    keys = torch.stack([k / k.norm() for k in keys])
-    expected = naive(x, keys, task.support.labels, task.text.anchors().double(), 1.0, 5.5)
-    assert torch.allclose(logits(task, x), expected, atol=1e-10)
+    raw = views * task.support.lengths["views.rrc50"][..., None]
+    anchors = task.text.anchors().double()
+    for config, rows in ((tip_adapter.Config(variant="paper"), views), (CONFIG, raw)):
+        keys = torch.stack([sum(v[j] for j in range(3)) / 3 for v in rows])
+        keys = torch.stack([k / k.norm() for k in keys])
+        expected = naive(x, keys, task.support.labels, anchors, 1.0, 5.5)
+        assert torch.allclose(logits(task, x, config), expected, atol=1e-10)
 
 
 def test_alpha_zero_is_zero_shot(toy: Any) -> None:
@@ -99,3 +105,24 @@ def test_golden(
     task, x, _ = features(name, support)
     expected = np.load(shared(f"golden/tip_a1_b5.5_{golden}.npz"))["logits"]
     assert np.abs(logits(task, x, alpha=1.0, beta=5.5).numpy() - expected).max() < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("name", "support", "ends", "top1"),
+    [
+        ("caltech50", "train1", (12, 5), 96.67),
+        ("caltech50", "train4", (12, 5), 97.36),
+        ("caltech50", "train16", (12, 5), 96.81),
+        ("imagenet256", "train", (7, 3), 72.27),
+    ],
+)
+def test_the_released_search_gives_the_released_top1(
+    name: str, support: str, ends: tuple[float, float], top1: float, released_search: Any
+) -> None:
+    """With the released grid of the data set; of equal points the released code takes the first."""
+    beta, alpha = ends
+    axes = {
+        "beta": [0.1 + i * (beta - 0.1) / 200 for i in range(200)],
+        "alpha": [0.1 + i * (alpha - 0.1) / 20 for i in range(20)],
+    }
+    assert released_search(tip_adapter, name, support, Grid(axes), "beta", "alpha") == top1

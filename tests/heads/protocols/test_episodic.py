@@ -266,6 +266,12 @@ def test_folds_of_the_support_may_choose(world: World) -> None:
         run(world(), settings=settings)
 
 
+def test_folds_choose_for_a_method_that_answers_all_queries_together(world: World) -> None:
+    result = run(world(text_noise=1.0), "transclip", selection="cv", episodes=2)
+    assert result.selection == "cv"
+    assert {c["gamma"] for c in result.chosen} <= {0.002, 0.01, 0.02, 0.2}
+
+
 def test_missing_view_patches_are_named_with_their_rows(world: World) -> None:
     features = world(also={"patches.clearclip": (5,)})
     with pytest.raises(MissingComponentError) as caught:

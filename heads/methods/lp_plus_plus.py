@@ -1,0 +1,175 @@
+"""LP++: a linear probe and a weight for each class text, with step sizes read off the data.
+
+    logits_c = x . w_c + b_c + a_c (x . t_c)                               (1)
+    loss     = mean_i CE(logits_i, y_i), over all shots in every step      (2)
+    W, b     by momentum 0.9 at the rate 4 n / lambda_max(X^T X)           (3)
+    a_c     <- a_c - n / (4 max_c sum_i (x_i . t_c)^2) G_c, every 10 steps (4)
+
+    x [d] row, unit               X [n d] shots            t_c [d] class anchor, unit
+    W [c d], trained, w_c starts at the sum of the class's shots
+    b [c], trained, starts at random within +-1/sqrt(d)
+    a [c], trained, starts at 250 times the mean cosine of shots and their own text, class by class
+    G [c] gradient of (2) by a: with `variant=code` the sum of those of all steps so far, with
+          `variant=clean` that of the step alone
+
+Reference: Huang et al., LP++: A Surprisingly Strong Linear Probe for Few-Shot CLIP, CVPR 2024,
+arXiv:2404.02285.
+Source: released code @4d1b771, linear_probe_p2.py; equations and constants are its own. It never
+sets the gradient of a back to zero, which is `variant=code`, the default.
+As there, 300 steps are taken and the one that is best on validation is kept, of equals the latest
+(theirs is K images a class: `--selection k-shot-val`).
+Differs from the paper: its body was not read. From the released code: a shot is its clean image,
+theirs one random crop; a class without shots starts at w = 0 and does not count in the start of a.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from heads.core.algebra import cross_entropy, text_tensors, uniform_by_class
+from heads.core.contract import Batch, Grid, Need, Sizes, Stage, TaskView, Tensors, TextKind, number
+from heads.core.samplers import full
+
+name = "lp++"
+summary = "Linear probe beside weighted class texts; its step sizes follow from the shots."
+source = "released code: Huang et al. 2024, arXiv:2404.02285"
+transductive = False
+
+MOMENTUM = 0.9
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What changes a branch or the number of steps."""
+
+    text: TextKind | None = None
+    """What the anchors are made of; None is the data set's default."""
+    variant: Literal["code", "clean"] = "code"
+    """Which gradient moves a."""
+    steps: int = number(300, low=0)
+    """Steps over all shots."""
+    every: int = number(10, low=1)
+    """Steps between two steps of a."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hyper:
+    """The float of a's start."""
+
+    boost: float = number(250.0, low=0.0)
+    """Start of a over the mean cosine of shots and their own text."""
+
+
+train_grid = Grid()
+post_grid = Grid()
+
+
+def needs(config: Config) -> frozenset[Need]:
+    """Support and query rows."""
+    return frozenset({Need(role="query"), Need(role="support")})
+
+
+def steps(sizes: Sizes, config: Config) -> int:
+    """Take as many steps as the settings say."""
+    return config.steps
+
+
+def stages(config: Config) -> tuple[Stage, ...]:
+    """Train the probe and the weights of the texts; keep the best step."""
+    return (
+        Stage(
+            trains=frozenset({"weight", "bias", "alpha"}),
+            loss=loss,
+            batches=full(augment=False),
+            steps=steps,
+            update=LipschitzSteps(),
+            keep="best-val",
+            look=1,
+        ),
+    )
+
+
+def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tensors]:
+    """Start at the sums of the shots, and read the two rates of (3) and (4) off them."""
+    x, labels = task.support.x, task.support.labels
+    assert labels is not None
+    n, d = x.shape
+    anchors = text_tensors(task, config.text, method=name)["anchors"]
+    cosines = x @ anchors.mT  # [n c]
+    own = cosines.gather(1, labels[:, None])[:, 0]
+    count = torch.bincount(labels, minlength=task.c)
+    mean_own = x.new_zeros(task.c).index_add(0, labels, own) / count.clamp(min=1)
+    fixed = {
+        "anchors": anchors,
+        "rate": 4 * n / largest_eigenvalue(x),
+        "alpha_rate": n / (4 * cosines.square().sum(0).max()),
+    }
+    params = {
+        "weight": x.new_zeros(task.c, d).index_add(0, labels, x),
+        "bias": uniform_by_class(task, 1, d**-0.5)[:, 0],
+        "alpha": (hyper.boost * mean_own.sum() / (count > 0).sum()).expand(task.c).clone(),
+    }
+    return params, fixed
+
+
+def largest_eigenvalue(x: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
+    """Return that of X^T X, from whichever of the two products of X is smaller."""
+    product = x @ x.mT if len(x) < x.shape[1] else x.mT @ x
+    values: Tensor = torch.linalg.eigvalsh(product.double())
+    return values[-1].to(x)
+
+
+@dataclass(frozen=True)
+class LipschitzSteps:
+    """Equations (3) and (4)."""
+
+    def init(self, params: Tensors) -> Tensors:
+        """Start without momentum."""
+        return {name: torch.zeros_like(p) for name, p in params.items()}
+
+    def step(
+        self,
+        params: Tensors,
+        grads: Tensors,
+        state: Tensors,
+        *,
+        step: int,
+        steps: int,
+        config: Config,
+        hyper: Any,
+        fixed: Tensors,
+        per_epoch: int = 1,
+    ) -> tuple[Tensors, Tensors]:
+        """Move W and b, and now and then a; all gradients are of the same logits."""
+        kept = {n: MOMENTUM * state[n] + grads[n] for n in ("weight", "bias")}
+        moved = {n: params[n] - fixed["rate"] * kept[n] for n in kept}
+        kept["alpha"] = state["alpha"] + grads["alpha"]
+        slope = kept["alpha"] if config.variant == "code" else grads["alpha"]
+        is_due = (step + 1) % config.every == 0
+        moved["alpha"] = (
+            params["alpha"] - fixed["alpha_rate"] * slope if is_due else params["alpha"]
+        )
+        return moved, kept
+
+
+def loss(
+    params: Tensors, fixed: Tensors, state: Tensors, batch: Batch, config: Config, hyper: Hyper
+) -> tuple[Tensor, Tensors]:
+    """Equation (2)."""
+    logits = terms(params, fixed, {"x": batch.x}, config, hyper)["logits"]
+    return cross_entropy(logits, batch.y, batch.weight), state
+
+
+def terms(params: Tensors, fixed: Tensors, query: Tensors, config: Config, hyper: Hyper) -> Tensors:
+    """Equation (1)."""
+    x = query["x"]
+    probe = x @ params["weight"].mT + params["bias"]  # [n c]
+    return {"logits": probe + params["alpha"] * (x @ fixed["anchors"].mT)}
+
+
+def combine(terms: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Float[Tensor, "n c"]:
+    """Hand the logits on."""
+    return terms["logits"]

@@ -1,0 +1,83 @@
+"""Nearest mean: a query belongs to the class whose mean feature is closest.
+
+    m_c    = mean of the unit rows x_i of class c
+    logits = x normalise(m_c)^T                        distance=cosine     (1)
+    logits = -|x - m_c|^2                              distance=euclidean  (2)
+
+    x [n d] query rows, unit      m [c d] class means
+
+A class without a row gets 4 less than it could have otherwise, so that it never wins.
+
+Reference: Snell et al., Prototypical Networks, NeurIPS 2017, arXiv:1703.05175; as a classifier on
+fixed features Mensink et al., TPAMI 2013.
+Source: paper, (2) on frozen features; (1) is the variant for unit features of Chen et al.,
+Meta-Baseline, ICCV 2021, arXiv:2003.04390, up to its scale.
+Differs from the paper: nothing is learned, and (1) is the default.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from heads.core.algebra import is_class
+from heads.core.contract import Grid, Need, Stage, TaskView, Tensors
+
+name = "nearest-mean"
+summary = "The class whose mean feature is closest; reads no text."
+source = "paper: Snell et al. 2017, arXiv:1703.05175"
+transductive = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What changes a branch."""
+
+    distance: Literal["cosine", "euclidean"] = "cosine"
+    """Equation (1) or (2)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hyper:
+    """Nothing to set."""
+
+
+train_grid = Grid()
+post_grid = Grid()
+
+
+def needs(config: Config) -> frozenset[Need]:
+    """Support and query rows."""
+    return frozenset({Need(role="query"), Need(role="support")})
+
+
+def stages(config: Config) -> tuple[Stage, ...]:
+    """Train nothing."""
+    return ()
+
+
+def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tensors]:
+    """Average the rows of each class."""
+    labels = task.support.labels
+    assert labels is not None
+    own = is_class(labels, task.c).to(task.support.x)  # [n c]
+    counts = own.sum(0)
+    means = own.mT @ task.support.x / counts.clamp_min(1)[:, None]
+    return {}, {"means": means, "empty": (counts == 0).to(means)}
+
+
+def terms(params: Tensors, fixed: Tensors, query: Tensors, config: Config, hyper: Hyper) -> Tensors:
+    """Equation (1) or (2)."""
+    x, means = query["x"], fixed["means"]
+    if config.distance == "cosine":
+        near = x @ F.normalize(means, dim=-1).mT
+    else:
+        near = 2 * x @ means.mT - means.square().sum(-1) - x.square().sum(-1, keepdim=True)
+    return {"near": near - 4 * fixed["empty"]}
+
+
+def combine(terms: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Float[Tensor, "n c"]:
+    """Hand the logits on."""
+    return terms["near"]

@@ -1,0 +1,96 @@
+"""Ridge: linear least squares onto the one-hot labels, in closed form.
+
+    min over W, b of  sum_i w_i |x_i W^T + b - y_i|^2 + lam |W|^2          (1)
+    logits = x W^T + b                                                     (2)
+
+    x [n d] rows, unit            y [n c] one-hot labels           w [n] class weights, or 1
+    W [c d] weights               b [c] intercepts, not penalised: rows and labels are centred
+
+With X and Y the centred rows and labels, each times the root of its weight, and X = Z A in
+principal coordinates (A [r d] orthonormal, Z^T Z = diag(s)):
+
+    x W^T + b = ((x - mean x) A^T / (s + lam)) Z^T Y + mean y              (3)
+
+so one decomposition serves every lam.
+
+Reference: Hoerl & Kennard, Ridge regression: biased estimation for nonorthogonal problems,
+Technometrics 1970.
+Source: paper; equal to scikit-learn's Ridge(alpha=lam) on one-hot labels, and in its answers to
+RidgeClassifier, whose labels are -1 and 1.
+Differs from the paper: a classifier takes the largest of c regressions, and lam is searched on
+validation rows.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from heads.core.algebra import is_class
+from heads.core.contract import Grid, Need, Stage, TaskView, Tensors, number
+from heads.core.logistic import principal
+
+name = "ridge"
+summary = "Least squares onto the labels, in closed form; reads no text."
+source = "paper: Hoerl & Kennard 1970, Technometrics 12(1)"
+transductive = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Nothing to set."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hyper:
+    """The float of equation (1)."""
+
+    lam: float = number(1.0, above=0.0)
+    """Strength of the penalty."""
+
+
+train_grid = Grid()
+post_grid = Grid({"lam": [1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0]})
+
+
+def needs(config: Config) -> frozenset[Need]:
+    """Support and query rows."""
+    return frozenset({Need(role="query"), Need(role="support")})
+
+
+def stages(config: Config) -> tuple[Stage, ...]:
+    """Train nothing: `prepare` decomposes, `combine` solves."""
+    return ()
+
+
+def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tensors]:
+    """Decompose the centred rows in float64."""
+    labels = task.support.labels
+    assert labels is not None
+    x = task.support.x.double()
+    y = is_class(labels, task.c).double()
+    weight = torch.ones_like(x[:, 0]) if task.weights is None else task.weights.double()
+    share = (weight / weight.sum())[:, None]
+    centre, mean = (share * x).sum(0), (share * y).sum(0)
+    root = weight.sqrt()[:, None]
+    coordinates, axes = principal(root * (x - centre))
+    solved = {
+        "axes": axes,
+        "squares": coordinates.square().sum(0),
+        "targets": coordinates.mT @ (root * (y - mean)),  # [r c]
+        "centre": centre,
+        "mean": mean,
+    }
+    return {}, {n: t.to(task.support.x) for n, t in solved.items()}
+
+
+def terms(params: Tensors, fixed: Tensors, query: Tensors, config: Config, hyper: Hyper) -> Tensors:
+    """Turn the rows to the principal axes, once for all lam."""
+    return {"coordinates": (query["x"] - fixed["centre"]) @ fixed["axes"].mT}  # [n r]
+
+
+def combine(terms: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Float[Tensor, "n c"]:
+    """Equation (3)."""
+    solution = fixed["targets"] / (fixed["squares"] + hyper.lam)[:, None]  # [r c]
+    return terms["coordinates"] @ solution + fixed["mean"]
