@@ -36,8 +36,11 @@ bench: install-dev  ## Measure everything in docs/benchmarks.md anew (long)
 	@$(BIN)/python benchmarks/accuracy.py
 	@$(BIN)/python benchmarks/methods.py
 	@$(BIN)/python benchmarks/extract.py
+	@$(BIN)/python benchmarks/scale.py
+	@$(BIN)/python benchmarks/reading.py
 	@$(BIN)/python benchmarks/store.py
 	@$(BIN)/python benchmarks/transport.py
+	@$(BIN)/python benchmarks/linear_algebra.py
 	@$(BIN)/python benchmarks/flips.py
 
 soak: install-dev  ## Kill extractions and take them up again for ten minutes

@@ -1,13 +1,23 @@
-"""How fast is an extraction beside the bare forward pass, and how near to open_clip's features?
+"""Every stage of an extraction alone, all together, and beside the loop that people write.
 
 Example: python benchmarks/extract.py --backbone ViT-B/32 --weights random --dataset folder:photos
+
+Rates are pictures a second: an image with two views is three pictures for the encoder. The bare
+forward pass is measured twice, each at its best micro-batch: as one loop whose products share all
+of torch's threads, and as one loop a thread, which is how `Encoder` computes on a CPU; the better
+is what `ratio_to_forward` compares with. CPU time, which a busy machine does not change much,
+stands beside every rate. On a GPU machine the command is the same.
 """
 
 import argparse
 import json
+import os
 import platform
 import tempfile
+import threading
 import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,126 +25,278 @@ import numpy as np
 import torch
 from open_clip.transform import image_transform
 from PIL import Image
+from torch.utils.data import DataLoader
 
 from featcache.backbones.registry import load_backbone
+from featcache.keys import parse_component
 from featcache.pipeline.decode import MAX_PIXELS, in_order, read_image
 from featcache.pipeline.encode import micro_batch_for
 from featcache.pipeline.plan import cpu_cores
+from featcache.pipeline.randomness import view_stream
 from featcache.pipeline.run import Request, Summary, extract
-from featcache.pipeline.views import Preprocess, central_view
+from featcache.pipeline.views import Preprocess, central_view, draw_view
 from featcache.store.cache import Cache
 
-SECONDS = 8.0
-"""Of the bare forward pass and of decoding alone."""
+HELD = 64
+"""Decoded pictures in memory while the transforms are timed."""
 
-COMPARED = 512
-"""Photographs at most whose features are compared with open_clip's."""
+PLAIN_BATCH = 64
+"""Of the plain loop."""
+
+RECIPE = "rrc50"
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Pictures a second by the clock, and milliseconds of CPU time a picture."""
+
+    a_second: float
+    cpu_ms: float
 
 
 def main() -> None:
-    """Measure, then print a table and one JSON object."""
+    """Measure, then print a table and one JSON line."""
     arguments = parse()
     with tempfile.TemporaryDirectory() as folder:
-        request = Request(
-            dataset=arguments.dataset,
-            backbone=arguments.backbone,
-            weights=arguments.weights,
-            patches=[arguments.patches] if arguments.patches else None,
-            views=[str(arguments.views)] if arguments.views else (),
-            limit=arguments.limit,
-            device=arguments.device,
-            compute=arguments.compute,
-            micro_batch=arguments.micro_batch,
-            root=Path(folder),
-        )
-        summary = extract(request, say=print)
-        figures = measure(arguments, summary)
-    for name, value in figures.items():
-        print(f"{name:28} {value}")
+        if arguments.drawn:
+            arguments.dataset = (
+                f"folder:{draw_photographs(Path(folder) / 'drawn', arguments.drawn)}"
+            )
+        figures = measure(arguments, Path(folder))
+    if not arguments.json:
+        for name, value in figures.items():
+            print(f"{name:32} {value}")
     print(json.dumps(figures))
 
 
-def measure(arguments: argparse.Namespace, summary: Summary) -> dict[str, Any]:
-    """Compare one finished extraction with its parts."""
-    backbone = load_backbone(
+def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Run every part once, or `--repeat` times and keep the best of each."""
+    request = Request(
+        dataset=arguments.dataset,
+        backbone=arguments.backbone,
+        weights=arguments.weights,
+        patches=[arguments.patches],
+        views=[f"{arguments.views}:{RECIPE}@all"] if arguments.views else (),
+        limit=arguments.limit,
+        device=arguments.device,
+        compute=arguments.compute,
+        micro_batch=arguments.micro_batch,
+        yes=True,
+    )
+    backbone: Any = load_backbone(
         arguments.backbone,
         weights=arguments.weights,
         device=arguments.device,
         compute=arguments.compute,
     )
+    runs = [end_to_end(replace(request, root=folder / str(i))) for i in range(arguments.repeat)]
+    summary, whole = max(runs, key=lambda run: run[1].a_second)
     features = Cache.open(summary.path).feature_set()
     names = [n.partition(".")[2] for n in features.components if n.startswith("patches.")]
-    micro_batch = arguments.micro_batch or micro_batch_for(backbone.gflops, backbone.device.type)
-    bare = bare_forward(backbone, micro_batch, names)
     rows = np.flatnonzero(features.components["global"].present() & features.ok)
     paths = [Path(features.listing.root) / features.listing.ids[r] for r in rows.tolist()]
     hashes = [features.listing.hashes[r] for r in rows.tolist()]
-    decode = decode_alone(paths, hashes, Preprocess.of(backbone))
-    chosen = np.linspace(0, len(rows) - 1, min(COMPARED, len(rows))).round().astype(int)
-    cosine = cosine_to_open_clip(
-        arguments,
-        [paths[i] for i in chosen],
-        features.unit("global", rows[chosen]).double().numpy(),
-    )
-    rate = summary.images_per_s or 0.0
+    preprocess = Preprocess.of(backbone)
+    views = arguments.views
+    rule = arguments.micro_batch or micro_batch_for(backbone.gflops, backbone.device.type)
+    batches = sorted({max(1, rule // 2), rule, 2 * rule, 4 * rule})
+    limit = arguments.seconds
+    one_loop = {b: forward(backbone, b, names, limit, 1) for b in batches}
+    streams = torch.get_num_threads() if backbone.device.type == "cpu" else 1
+    loops = {b: forward(backbone, b, names, limit, streams) for b in batches if streams > 1}
+    best_one, best_each = best(one_loop), best(loops or one_loop)
+    bare = max(best_one[1], best_each[1], key=lambda rate: rate.a_second)
+    decode = decode_only(paths, hashes, views, limit)
+    stages = {
+        "decode_only": decode,
+        "transforms_only": transforms_only(paths, hashes, preprocess, views, limit),
+        "forward": bare,
+        "write_only": write_only(summary, folder / "again", 1 + views),
+    }
+    slowest = min(stages, key=lambda name: stages[name].a_second)
+    plain, theirs = plain_loop(arguments, paths)
+    ours = features.unit("global", rows[: len(theirs)]).double().numpy()
+    cosine = (theirs * ours).sum(1)
     return {
         "backbone": backbone.name,
+        "weights": arguments.weights or "",
         "device": str(backbone.device),
         "machine": f"{platform.machine()}, {cpu_cores()} cores, {torch.get_num_threads()} threads",
+        "load_average": round(os.getloadavg()[0], 1),
         "torch": torch.__version__,
-        "compute": str(backbone.compute_dtype),
-        "micro_batch": micro_batch,
+        "compute": str(backbone.compute_dtype).removeprefix("torch."),
+        "micro_batch": rule,
         "images": summary.passed,
+        "views": views,
         "components": ", ".join(summary.encoded),
-        "images_per_s": round(rate, 1),
-        "bare_forward_images_per_s": round(bare, 1),
-        "share_of_bare_forward": round(rate / bare, 3),
-        "decode_alone_images_per_s": round(decode, 1),
-        "seconds": {k: round(v, 2) for k, v in summary.seconds.items()},
+        **{f"{name}_per_s": round(rate.a_second, 1) for name, rate in stages.items()},
+        "forward_one_loop_per_s": round(best_one[1].a_second, 1),
+        "forward_one_loop_micro_batch": best_one[0],
+        "forward_loop_a_thread_per_s": round(best_each[1].a_second, 1),
+        "forward_loop_a_thread_micro_batch": best_each[0],
+        "end_to_end_per_s": round(whole.a_second, 1),
+        "plain_loop_per_s": round(plain.a_second, 1),
+        "cpu_ms": {
+            **{name: round(rate.cpu_ms, 3) for name, rate in stages.items()},
+            "forward_one_loop": round(best_one[1].cpu_ms, 3),
+            "end_to_end": round(whole.cpu_ms, 3),
+            "plain_loop": round(plain.cpu_ms, 3),
+        },
+        "waited_s": {k: round(v, 2) for k, v in summary.seconds.items()},
         "megabytes": round(summary.bytes / 1e6, 1),
-        "cosine_mean": round(float(cosine.mean()), 7),
-        "cosine_min": round(float(cosine.min()), 7),
+        "slowest_stage": slowest,
+        "cosine_to_plain_mean": round(float(cosine.mean()), 7),
+        "cosine_to_plain_min": round(float(cosine.min()), 7),
         "compared": len(cosine),
+        "ratio_to_slowest_stage": round(whole.a_second / stages[slowest].a_second, 3),
+        "ratio_to_one_loop_forward": round(whole.a_second / best_one[1].a_second, 3),
+        "ratio_to_forward": round(whole.a_second / bare.a_second, 3),
+        "ratio_to_forward_cpu": round(bare.cpu_ms / whole.cpu_ms, 3),
+        "ratio_to_plain_loop": round(whole.a_second / plain.a_second / (1 + views), 3),
+        "ratio_to_plain_loop_cpu": round(plain.cpu_ms / whole.cpu_ms / (1 + views), 3),
     }
 
 
+def end_to_end(request: Request) -> tuple[Summary, Rate]:
+    """Extract into an empty cache; its rate is that of the pass, without loading and listing."""
+    summary = extract(request)
+    pictures = summary.passed * (1 + sum(int(v.partition(":")[0]) for v in request.views))
+    spent = summary.seconds["cpu"]
+    return summary, Rate(pictures / summary.seconds["pass"], 1e3 * spent / pictures)
+
+
 @torch.inference_mode()
-def bare_forward(backbone: Any, micro_batch: int, variants: list[str]) -> float:
-    """Return images a second of the encoder alone on pixels that are there already."""
-    side = backbone.image_size
-    pixels = torch.randn(micro_batch, 3, side, side, device=backbone.device)
-    pixels = pixels.to(memory_format=torch.channels_last)
-    done, start = -2 * micro_batch, 0.0
-    while done <= 0 or time.perf_counter() - start < SECONDS:
-        if done == 0:
-            start = time.perf_counter()
+def forward(
+    backbone: Any, micro_batch: int, variants: Sequence[str], seconds: float, loops: int
+) -> Rate:
+    """Time the encoder alone on pixels that are there already, in one or several loops."""
+    kept, done = torch.get_num_threads(), [0] * loops
+    begin = threading.Barrier(loops + 1)
+    end = threading.Barrier(loops + 1)
+    stop = threading.Event()
+
+    def loop(i: int) -> None:
+        torch.set_num_threads(kept if loops == 1 else 1)
+        side = backbone.image_size
+        pixels = torch.randn(micro_batch, 3, side, side, device=backbone.device)
+        pixels = pixels.to(memory_format=torch.channels_last)
+        for _ in range(2):
+            run(pixels)
+        begin.wait()
+        while not stop.is_set():
+            run(pixels)
+            done[i] += micro_batch
+        end.wait()
+
+    def run(pixels: torch.Tensor) -> None:
         backbone.encode_images(pixels, variants)
         if backbone.device.type == "cuda":
             torch.cuda.synchronize()
-        done += micro_batch
-    return done / (time.perf_counter() - start)
+
+    threads = [threading.Thread(target=loop, args=(i,)) for i in range(loops)]
+    for thread in threads:
+        thread.start()
+    begin.wait()
+    start, cpu = time.perf_counter(), time.process_time()
+    stop.wait(seconds)
+    stop.set()
+    end.wait()
+    rate = sum(done) / (time.perf_counter() - start)
+    spent = 1e3 * (time.process_time() - cpu) / sum(done)
+    for thread in threads:
+        thread.join()
+    torch.set_num_threads(kept)
+    return Rate(rate, spent)
 
 
-def decode_alone(paths: list[Path], hashes: list[str], preprocess: Preprocess) -> float:
-    """Return images a second of reading, hashing, decoding and resizing on all cores."""
+def best(rates: dict[int, Rate]) -> tuple[int, Rate]:
+    """Return the fastest micro-batch and its rate."""
+    return max(rates.items(), key=lambda item: item[1].a_second)
+
+
+def on_all_cores(count: int, work: Callable[[int], object], seconds: float, each: int) -> Rate:
+    """Time numbered pieces of work of `each` pictures on as many threads as there are cores."""
+    start, cpu, done, threads = time.perf_counter(), time.process_time(), 0, cpu_cores()
+    while not done or time.perf_counter() - start < seconds:
+        for _ in in_order(range(count), work, threads=threads, ahead=4 * threads):
+            done += each
+            if time.perf_counter() - start > seconds:
+                break
+    wall, spent = time.perf_counter() - start, time.process_time() - cpu
+    return Rate(done / wall, 1e3 * spent / done)
+
+
+def decode_only(paths: Sequence[Path], hashes: Sequence[str], views: int, seconds: float) -> Rate:
+    """Time reading, hashing and decoding; one decode serves all pictures of an image."""
 
     def work(i: int) -> None:
-        central_view(read_image(paths[i], hashes[i], max_pixels=MAX_PIXELS), preprocess)
+        read_image(paths[i], hashes[i], max_pixels=MAX_PIXELS)
 
-    start, done = time.perf_counter(), 0
-    threads = cpu_cores()
-    for _ in in_order(range(len(paths)), work, threads=threads, ahead=4 * threads):
-        done += 1
-        if time.perf_counter() - start > SECONDS:
-            break
-    return done / (time.perf_counter() - start)
+    return on_all_cores(len(paths), work, seconds, 1 + views)
 
 
-@torch.inference_mode()
-def cosine_to_open_clip(
-    arguments: argparse.Namespace, paths: list[Path], ours: np.ndarray[Any, Any]
-) -> np.ndarray[Any, Any]:
-    """Compare stored rows with open_clip's own preprocessing and `encode_image` in float32."""
+def transforms_only(
+    paths: Sequence[Path],
+    hashes: Sequence[str],
+    preprocess: Preprocess,
+    views: int,
+    seconds: float,
+) -> Rate:
+    """Time resizing, cropping and drawing views of images that are decoded already."""
+    chosen = np.linspace(0, len(paths) - 1, min(HELD, len(paths))).round().astype(int).tolist()
+    images = [read_image(paths[i], hashes[i], max_pixels=MAX_PIXELS) for i in chosen]
+
+    def work(i: int) -> None:
+        central_view(images[i], preprocess)
+        for view in range(views):
+            stream = view_stream(0, RECIPE, hashes[chosen[i]], view)
+            draw_view(images[i], preprocess, RECIPE, view, stream)
+
+    return on_all_cores(len(images), work, seconds, 1 + views)
+
+
+def write_only(summary: Summary, root: Path, each: int) -> Rate:
+    """Time writing the same shards, in the same sizes, into another cache."""
+    made = Cache.open(summary.path)
+    listing = made.listing()
+    if listing is None:
+        raise SystemExit(f"{summary.path} has no listing.")
+    again = Cache.create(root, made.dataset, made.backbone, made.key)
+    shards = []
+    for component in made.shards.values():
+        for line in component:
+            rows = np.concatenate([np.arange(a, b) for a, b in line.rows])
+            shards.append((line, rows, made.rows(line.component).take(rows).numpy()))
+    with again.lock():
+        again.put_listing(listing)
+        start, cpu = time.perf_counter(), time.process_time()
+        for line, rows, values in shards:
+            again.append(parse_component(line.component), rows, values, {}, line.provenance)
+    wall, spent = time.perf_counter() - start, time.process_time() - cpu
+    pictures = summary.passed * each
+    return Rate(pictures / wall, 1e3 * spent / pictures)
+
+
+class Photographs(torch.utils.data.Dataset[torch.Tensor]):
+    """Files through open_clip's own transform, as a DataLoader wants them."""
+
+    def __init__(self, paths: Sequence[Path], transform: Any) -> None:
+        self.paths = paths
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, i: int) -> torch.Tensor:
+        with Image.open(self.paths[i]) as image:
+            pixels: torch.Tensor = self.transform(image)
+        return pixels
+
+
+def plain_loop(
+    arguments: argparse.Namespace, paths: Sequence[Path]
+) -> tuple[Rate, np.ndarray[Any, Any]]:
+    """Time DataLoader, `encode_image` in float32 and `np.save`: global features, no views."""
     backbone: Any = load_backbone(
         arguments.backbone, weights=arguments.weights, device=arguments.device, compute="fp32"
     )
@@ -146,12 +308,43 @@ def cosine_to_open_clip(
         resize_mode=backbone.resize_mode,
         interpolation=backbone.interpolation,
     )
-    theirs = []
-    for path in paths:
-        with Image.open(path) as image:
-            pixels = transform(image)[None].to(backbone.device)
-        theirs.append(backbone._model.encode_image(pixels, normalize=True).cpu())
-    return np.asarray((torch.cat(theirs).double().numpy() * ours).sum(1))
+    loader = DataLoader(
+        Photographs(paths, transform),
+        batch_size=PLAIN_BATCH,
+        num_workers=cpu_cores(),
+        pin_memory=backbone.device.type == "cuda",
+    )
+    start, cpu = time.perf_counter(), cpu_seconds()
+    rows = []
+    with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
+        for pixels in loader:
+            pixels = pixels.to(backbone.device, non_blocking=True)
+            rows.append(backbone._model.encode_image(pixels, normalize=True).cpu())
+        features = torch.cat(rows).numpy()
+        np.save(Path(folder) / "features.npy", features)
+    wall, spent = time.perf_counter() - start, cpu_seconds() - cpu
+    return Rate(len(paths) / wall, 1e3 * spent / len(paths)), features.astype(np.float64)
+
+
+def cpu_seconds() -> float:
+    """Return the CPU time of this process and of its children that have ended."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+def draw_photographs(folder: Path, count: int) -> Path:
+    """Draw JPEG files of 512 x 384 with detail at all scales, in two classes; return the folder."""
+    rng = np.random.default_rng(0)
+    for i in range(count):
+        picture = np.zeros((384, 512, 3), dtype=np.float64)
+        for step in (4, 16, 64, 128):
+            coarse = rng.integers(0, 256, (384 // step, 512 // step, 3), dtype=np.uint8)
+            wide = Image.fromarray(coarse).resize((512, 384), Image.Resampling.BICUBIC)
+            picture += np.asarray(wide, dtype=np.float64) * step / 212
+        path = folder / "train" / ("odd" if i % 2 else "even") / f"{i:06d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(path, quality=90)
+    return folder
 
 
 def parse() -> argparse.Namespace:
@@ -160,12 +353,16 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--backbone", default="tiny")
     parser.add_argument("--weights")
     parser.add_argument("--dataset", default="fieldguide")
-    parser.add_argument("--patches", help="a variant, or none; default: the backbone's")
+    parser.add_argument("--drawn", type=int, help="draw that many photographs instead")
+    parser.add_argument("--patches", default="none", help="a variant, or none")
     parser.add_argument("--views", type=int, default=0)
     parser.add_argument("--limit", type=int)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--compute", default="auto")
     parser.add_argument("--micro-batch", type=int)
+    parser.add_argument("--seconds", type=float, default=4.0, help="of each part measured alone")
+    parser.add_argument("--repeat", type=int, default=1, help="extractions; the best counts")
+    parser.add_argument("--json", action="store_true", help="the JSON line only")
     return parser.parse_args()
 
 
