@@ -35,6 +35,9 @@ lint: install-dev  ## ruff, mypy strict, import layers, spelling
 bench: install-dev  ## Measure everything in docs/benchmarks.md anew (long)
 	@$(BIN)/python benchmarks/accuracy.py
 	@$(BIN)/python benchmarks/methods.py
+	@$(BIN)/python benchmarks/training.py
+	@$(BIN)/python benchmarks/grids.py
+	@$(BIN)/python benchmarks/solvers.py
 	@$(BIN)/python benchmarks/extract.py
 	@$(BIN)/python benchmarks/scale.py
 	@$(BIN)/python benchmarks/reading.py

@@ -88,7 +88,8 @@ def text_tensors(task: TaskView, text: str | None, *, method: str) -> Tensors:
     if task.text is None:
         raise MissingComponentError(
             f"Method '{method}' needs class texts and this cache has none. Extract with "
-            f"--templates FILE, import a file with text_features, or train linear-probe."
+            f"--templates FILE, import a file with text_features, or train a method that reads no "
+            f"text: linear-probe, ridge, knn or nearest-mean."
         )
     x = task.support.x
     return {
