@@ -1,5 +1,7 @@
 """The texts of a data set as vectors: one bank holds every kind of text, ragged by class."""
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -8,7 +10,7 @@ from jaxtyping import Float32, Int64
 from torch import Tensor
 
 from featcache.errors import MissingComponentError, UnknownNameError
-from featcache.keys import TEXT_KINDS
+from featcache.keys import IMPORTED_TEMPLATE, TEXT_KINDS
 
 MEAN_OF_COSINES = ("dclip", "waffle")
 """Kinds whose authors average the cosines with the texts, not the texts."""
@@ -99,6 +101,13 @@ class TextBank:
         rows, owner = self._ragged(text)
         return torch.nn.functional.normalize(rows, dim=-1), owner
 
+    def digest(self, kind: str) -> str:
+        """Return 12 hex digits for the sentences of a kind and the classes they belong to."""
+        held = self._of_kind(kind)
+        said = self.templates if held is None else [held.texts, held.owner.tolist()]
+        words = json.dumps([kind, self.classes, said if kind != "name" else None])
+        return hashlib.sha256(words.encode()).hexdigest()[:12]
+
     def of_classes(self, classes: Int64[Tensor, " w"]) -> "TextBank":
         """Return the texts of some classes, which become 0, 1, ... in the order given."""
         some = {kind: _of_classes(held, classes) for kind, held in self.owned().items()}
@@ -136,6 +145,11 @@ class TextBank:
             raise UnknownNameError("kind of text", text, TEXT_KINDS)
         if not self._is_whole(text):
             have = ", ".join(self.available()) or "none"
+            if self.templates == (IMPORTED_TEMPLATE,):
+                raise MissingComponentError(
+                    f"Imported features bring one vector a class and no texts of kind '{text}'; "
+                    f"this cache has: {have}. Train with --set text={have}, or without text=..."
+                )
             flag = f" with {_FLAGS[text]}" if text in _FLAGS else ""
             form = ", which holds {class: [text, ...]} for every class"
             raise MissingComponentError(

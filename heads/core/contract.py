@@ -267,9 +267,11 @@ class Method(Protocol):
     `Config` and `Hyper` are frozen dataclasses: Config holds what changes a shape or a branch
     (static, hashable), Hyper holds floats that are traced.
 
-    A module may also have `notes(watch) -> list[str]`: what a reader must know of how training
-    went, from the `watch.*` series of every repetition; and `defaults(shots) -> dict[str, float]`:
-    values of Hyper that depend on the shots a class (None is all).
+    A module may also have `weighted = True`: it is not trained by batches, and reads
+    `TaskView.weights`. It may have `notes(watch) -> list[str]`: what a reader must know of how
+    training went, from the `watch.*` series of every repetition; and
+    `defaults(shots) -> dict[str, float]`: values of Hyper that depend on the shots a class (None
+    is all).
     """
 
     name: str
@@ -315,6 +317,11 @@ class Method(Protocol):
         ...
 
 
+def reads_weights(method: Method, config: Any) -> bool:
+    """Tell whether class weights change anything: in every loss, or where a method says so."""
+    return bool(method.stages(config)) or getattr(method, "weighted", False)
+
+
 def number(
     default: Real,
     *,
@@ -322,6 +329,7 @@ def number(
     high: Real = math.inf,
     above: Real = -math.inf,
     logits: Literal["affine", "smooth", ""] = "",
+    whole: bool = False,
 ) -> Any:
     """Declare a number of Config or Hyper together with what `--set` accepts.
 
@@ -331,8 +339,9 @@ def number(
         high: Largest value.
         above: Values must be larger than this.
         logits: How they depend on it, which shortens the walk of a grid (`heads.core.curves`).
+        whole: Only whole numbers, in Hyper where every number is a float.
     """
-    said = {"low": low, "high": high, "above": above, "logits": logits}
+    said = {"low": low, "high": high, "above": above, "logits": logits, "whole": whole}
     return field(default=default, metadata=said)
 
 

@@ -58,9 +58,11 @@ class Curves:
 
     @staticmethod
     def of(hyper_type: type[Any], grid: Grid) -> "Curves | None":
-        """Return None where the last axis is not affine, or too short to gain anything."""
+        """Return None where the last axis is not affine, holds 0, or is too short to gain by."""
         said, names = claims(hyper_type), list(grid.axes)
         if not names or said[names[-1]] != "affine" or len(grid.axes[names[-1]]) < 3:
+            return None
+        if 0 in grid.axes[names[-1]]:  # classes with equal texts are equal there, line for line
             return None
         smooth = [n for n in names[:-1] if said[n] == "smooth" and len(grid.axes[n]) > NODES]
         return Curves(grid=grid, smooth=tuple(smooth))

@@ -53,7 +53,7 @@ class Estimator:
         shots = None if labels is None or not len(labels) else int(torch.bincount(labels).max())
         settings = configure(method, self.settings, shots=shots)
         mode = self.selection or ("none" if task.val is None else "full-val")
-        if not has_choice(method, settings):
+        if not has_choice(method, settings, mode):
             mode = "none"
         (chosen,) = select(method, settings, [task], mode)
         self.head_ = chosen.head

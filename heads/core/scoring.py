@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from featcache.errors import TrainingError
 from heads.core.contract import Grid, Method, RoleRows, Tensors, hyper_values, with_values
 from heads.core.curves import Curves
 
@@ -54,7 +55,21 @@ def logits(head: Head, rows: RoleRows) -> Float[Tensor, "n c"]:
 
 
 def predict(head: Head, rows: RoleRows) -> Int64[Tensor, " n"]:
-    """Return the class with the largest logit for every row."""
+    """Return the class with the largest logit for every row.
+
+    Raises:
+        TrainingError: If the logits of a row are not finite.
+    """
+    answered = _predict(head, rows)
+    if lost := int((answered < 0).sum()):
+        raise TrainingError(
+            f"{head.method.name} gave {lost} of {len(answered)} queries answers that are not "
+            f"finite. Set its hyper-parameters nearer to their defaults."
+        )
+    return answered
+
+
+def _predict(head: Head, rows: RoleRows) -> Int64[Tensor, " n"]:
     # written into one tensor: keeping a small one of every chunk would pin the heap between them
     answered = torch.empty(len(rows.x), dtype=torch.int64, device=rows.x.device)
     with torch.no_grad():
@@ -66,7 +81,7 @@ def predict(head: Head, rows: RoleRows) -> Int64[Tensor, " n"]:
 def accuracy(head: Head, rows: RoleRows) -> float:
     """Return top-1 accuracy on labelled rows, in [0, 1]."""
     assert rows.labels is not None
-    return int((predict(head, rows) == rows.labels).sum()) / len(rows.labels)
+    return int((_predict(head, rows) == rows.labels).sum()) / len(rows.labels)
 
 
 def hits_on_grid(head: Head, rows: RoleRows, grid: Grid) -> Int64[Tensor, " g"]:
@@ -126,7 +141,11 @@ def _hits_by_walk(head: Head, rows: RoleRows, grid: Grid) -> Int64[Tensor, " g"]
                     out = method.combine(terms, fixed, config, with_values(here, values))
                     return _answers(out)
 
-                answered = torch.func.vmap(answers)(last) if last else answers({})[None]
+                if method.transductive:  # all queries at every point at once would fill the memory
+                    points = ({n: t[k] for n, t in last.items()} for k in range(width))
+                    answered = torch.stack([answers(values) for values in points])
+                else:
+                    answered = torch.func.vmap(answers)(last) if last else answers({})[None]
                 hits[i] += (answered == labels).sum(-1)
     return hits.flatten()
 
@@ -187,4 +206,6 @@ def _chunk_rows(head: Head, probe: Tensors, read: int, hyper: Any, logits_each: 
 
 
 def _answers(logits: Float[Tensor, "n c"]) -> Int64[Tensor, " n"]:
-    return logits.max(-1).indices  # three times faster than argmax on a CPU
+    """Return the largest logit's class; -1, which is never right, where it is not finite."""
+    largest = logits.max(-1)  # three times faster than argmax on a CPU
+    return torch.where(largest.values.isfinite(), largest.indices, -1)

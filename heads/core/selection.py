@@ -65,10 +65,15 @@ class Chosen:
         return hyper_values(self.head.hyper) | also
 
 
-def has_choice(method: Method, settings: Settings) -> bool:
-    """Tell whether validation can change anything for this method."""
+def has_choice(method: Method, settings: Settings, mode: str) -> bool:
+    """Tell whether a selection can change anything for this method.
+
+    Folds choose among points and between stages; which step to keep they cannot tell, because the
+    last training is on all rows.
+    """
     stages = method.stages(settings.config)
-    return settings.choices > 1 or any(s.keep == "best-val" or s.search for s in stages)
+    keeps = mode != "cv" and any(s.keep == "best-val" for s in stages)
+    return settings.choices > 1 or keeps or any(s.search for s in stages)
 
 
 def select(

@@ -150,11 +150,15 @@ def _number(method: str, field: Field[Any], kind: type[int] | type[float], text:
         raise _wrong(method, field, f"{noun} of at most {high:g}", text)
     if above is not None and value <= above:
         raise _wrong(method, field, f"{noun} above {above:g}", text)
+    if field.metadata.get("whole") and value != int(value):
+        raise _wrong(method, field, "a whole number", text)
     return value
 
 
 def _wrong(method: str, field: Field[Any], expected: str, got: str) -> UsageError:
+    usual = field.default
+    usual = f"{usual:g}" if isinstance(usual, float) else 1 if usual is None else usual
     return UsageError(
         f"{method}'s setting {field.name} must be {expected}, got '{got}'; "
-        f"write e.g. --set {field.name}={field.default}."
+        f"write e.g. --set {field.name}={usual}."
     )

@@ -14,14 +14,13 @@ Reference: Gao et al., CLIP-Adapter: Better Vision-Language Models with Feature 
 arXiv:2110.04544, section 3.2 with the visual adapter alone.
 Source: paper and released code @9ac913a, with the training recipe of CoOp that it points to: SGD,
 momentum 0.9, decay 5e-4, cosine by epoch after one epoch at 1e-5, batch 32, 50 epochs at 1 shot,
-100 up to 4, 200 beyond.
+100 up to 4, 200 beyond, the last incomplete batch of an epoch left out.
 Differs from the paper: ratio stays at the released 0.2 unless set; the paper searches it for each
 data set. CoOp's step size is searched here. Each step trains on a cached augmented view, where
 there are any, in place of a fresh augmentation.
 """
 
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
@@ -48,8 +47,8 @@ class Config:
 
     text: TextKind | None = None
     """What the anchors are made of; None is the data set's default."""
-    epochs: int = number(0, low=0)
-    """Passes over the support; 0 takes CoOp's number for the shots."""
+    epochs: int | None = field(default=None, metadata={"low": 0})
+    """Passes over the support; None takes CoOp's number for the shots."""
     batch: int = number(32, low=1)
     """Rows of a step."""
 
@@ -76,7 +75,7 @@ def needs(config: Config) -> frozenset[Need]:
 def steps(sizes: Sizes, config: Config) -> int:
     """Count the batches of all epochs."""
     by_shots = 50 if sizes.shots == 1 else 100 if sizes.shots <= 4 else 200
-    return (config.epochs or by_shots) * math.ceil(sizes.support / sizes.batch)
+    return (by_shots if config.epochs is None else config.epochs) * sizes.per_epoch
 
 
 def stages(config: Config) -> tuple[Stage, ...]:
@@ -85,7 +84,7 @@ def stages(config: Config) -> tuple[Stage, ...]:
         Stage(
             trains=frozenset({"down", "up"}),
             loss=loss,
-            batches=shuffled(config.batch),
+            batches=shuffled(config.batch, drop_last=True),
             steps=steps,
             update=sgd(momentum=0.9, weight_decay=5e-4, pace=dassl()),
         ),

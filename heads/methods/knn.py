@@ -1,17 +1,17 @@
 """kNN: the nearest shots vote, closer ones with more weight.
 
-    logits_c = sum over the k nearest i with y_i = c of exp((x . x_i - 1) / T)     (1)
+    logits_c = sum over the k nearest i with y_i = c of exp((x . x_i - x . x_1) / T)   (1)
 
     x [n d] query rows, unit      x_i [m d] support rows, unit     y_i their labels
-    k neighbours                  T temperature
+    x_1 the nearest               k neighbours                  T temperature
 
-The nearest `neighbours` rows are found once, exactly; k is a mask over them and T a power, so that
-both are searched without another look at the support.
+The 200 nearest rows are found once, exactly; k is a mask over them and T a power, so that both are
+searched without another look at the support.
 
 Reference: Wu et al., Unsupervised Feature Learning via Non-Parametric Instance Discrimination, CVPR
 2018, arXiv:1805.01978, section 3.4; as in Caron et al., DINO, ICCV 2021, arXiv:2104.14294.
 Source: paper and released code (facebookresearch/dino @04c0ad9, eval_knn.py); the factor
-exp(-1 / T), common to all classes, keeps (1) at most k.
+exp(-x . x_1 / T), common to all classes, keeps (1) between 1 and k at any T.
 Differs from the paper: k and T are searched, k also below the released 10, 20, 100 and 200, which a
 few shots do not fill.
 """
@@ -23,7 +23,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from featcache.errors import UsageError
 from featcache.retrieval import nearest
 from heads.core.contract import Grid, Need, Stage, TaskView, Tensors, number
 
@@ -33,12 +32,14 @@ source = "paper and released code: Wu et al. 2018, arXiv:1805.01978"
 transductive = False
 
 
+MOST = 200
+"""Largest k, as released."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """What changes a shape or a branch."""
+    """What changes a branch."""
 
-    neighbours: int = number(200, low=1)
-    """Rows found for each query, or all where there are fewer; no larger k can be used."""
     index: Literal["exact", "faiss"] = "exact"
     """What finds them: torch, or faiss (extra `cpu` or `gpu`); the answers are the same."""
 
@@ -47,14 +48,14 @@ class Config:
 class Hyper:
     """Floats of equation (1)."""
 
-    k: float = number(20.0, low=1.0)
+    k: float = number(20.0, low=1.0, high=MOST, whole=True)
     """How many vote; all rows do where there are fewer."""
     T: float = number(0.07, above=0.0)
     """Temperature; smaller trusts only the closest."""
 
 
 train_grid = Grid()
-post_grid = Grid({"T": [0.01, 0.02, 0.04, 0.07, 0.2], "k": [1, 2, 4, 5, 10, 20, 50, 100, 200]})
+post_grid = Grid({"T": [0.01, 0.02, 0.04, 0.07, 0.2], "k": [1, 2, 4, 5, 10, 20, 50, 100, MOST]})
 
 
 def needs(config: Config) -> frozenset[Need]:
@@ -68,25 +69,16 @@ def stages(config: Config) -> tuple[Stage, ...]:
 
 
 def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tensors]:
-    """Remember the shots.
-
-    Raises:
-        UsageError: If k is more than the neighbours that are found.
-    """
+    """Remember the shots."""
     labels = task.support.labels
     assert labels is not None
-    if hyper.k > config.neighbours:
-        raise UsageError(
-            f"knn's setting k is {hyper.k:g} and only {config.neighbours} neighbours are found; "
-            f"add --set neighbours={hyper.k:g}."
-        )
     none = task.support.x.new_zeros(task.c)
     return {}, {"keys": task.support.x, "labels": labels, "none": none}
 
 
 def terms(params: Tensors, fixed: Tensors, query: Tensors, config: Config, hyper: Hyper) -> Tensors:
     """Find the neighbours, once for all k and T."""
-    k = min(config.neighbours, len(fixed["keys"]))
+    k = min(MOST, len(fixed["keys"]))
     similarity, rows = nearest(query["x"], fixed["keys"], k, index=config.index)
     return {"similarity": similarity, "label": fixed["labels"][rows]}  # [n k], nearest first
 
@@ -95,6 +87,6 @@ def combine(terms: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Flo
     """Equation (1)."""
     similarity, label = terms["similarity"], terms["label"]
     rank = torch.arange(similarity.shape[-1], device=similarity.device)
-    votes = torch.exp((similarity - 1) / hyper.T) * (rank < hyper.k)
+    votes = torch.exp((similarity - similarity[..., :1]) / hyper.T) * (rank < hyper.k)
     empty = fixed["none"].expand(similarity.shape[0], -1)
     return empty.scatter_add(-1, label, votes)

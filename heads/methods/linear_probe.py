@@ -34,6 +34,7 @@ name = "linear-probe"
 summary = "Logistic regression on the features; reads no text."
 source = "paper and released code: Radford et al. 2021, arXiv:2103.00020"
 transductive = False
+weighted = True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,8 @@ Source: released code, as kept in omarnust/BReg-Adapter @035b684, trainers/proke
 body was not read, (3) is the closed form of the regression that it states.
 Differs from the paper: as released, (2) lacks the factor 1 / lam of (3); `variant=paper` has it.
 One search grid for all data sets, that released for Caltech101 and Food101 together with the values
-fixed from ImageNet. No random Fourier features: the number of points has an upper end instead.
+fixed from ImageNet. No random Fourier features: more
+shots than an eigendecomposition has room for are refused.
 """
 
 from collections.abc import Mapping
@@ -32,6 +33,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from featcache.errors import UsageError
 from heads.core.algebra import SHOTS_WITH_VIEWS, is_class, text_tensors
 from heads.core.contract import Grid, Need, RoleRows, Stage, TaskView, Tensors, TextKind, number
 
@@ -39,6 +41,9 @@ name = "proker"
 summary = "Kernel ridge regression of the shots, pulled towards the zero-shot classifier."
 source = "released code: Bendou et al. 2025, arXiv:2501.11175"
 transductive = False
+
+MOST = 16_384
+"""Support rows: their system takes 2 GiB, and its eigenvectors as much again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,9 +110,18 @@ def support_points(rows: RoleRows, most: int) -> tuple[Float[Tensor, "m d"], Int
 
 
 def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tensors]:
-    """Find the eigenvectors of the kernel in float64."""
+    """Find the eigenvectors of the kernel in float64.
+
+    Raises:
+        UsageError: If there are more shots than it has room for.
+    """
     text = text_tensors(task, config.text, method=name)
     x, y = support_points(task.support, config.points)
+    if len(x) > MOST:
+        raise UsageError(
+            f"proker solves a system as large as its support: at most {MOST} rows, got {len(x)}. "
+            f"Use fewer --shots, or gda, which has no such bound."
+        )
     points = x.double()
     residual = is_class(y, task.c).double() - points @ text["anchors"].double().mT  # [m c]
     values, vectors = torch.linalg.eigh(_kernel(points, points, hyper.beta))

@@ -27,7 +27,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from heads.core.algebra import is_class
 from heads.core.contract import Grid, Need, Stage, TaskView, Tensors, number
 from heads.core.logistic import principal
 
@@ -35,6 +34,7 @@ name = "ridge"
 summary = "Least squares onto the labels, in closed form; reads no text."
 source = "paper: Hoerl & Kennard 1970, Technometrics 12(1)"
 transductive = False
+weighted = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,16 +69,16 @@ def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tens
     labels = task.support.labels
     assert labels is not None
     x = task.support.x.double()
-    y = is_class(labels, task.c).double()
     weight = torch.ones_like(x[:, 0]) if task.weights is None else task.weights.double()
-    share = (weight / weight.sum())[:, None]
-    centre, mean = (share * x).sum(0), (share * y).sum(0)
+    share = weight / weight.sum()
+    centre, mean = share @ x, x.new_zeros(task.c).index_add(0, labels, share)
     root = weight.sqrt()[:, None]
     coordinates, axes = principal(root * (x - centre))
+    by_class = x.new_zeros(task.c, len(axes)).index_add(0, labels, root * coordinates)
     solved = {
         "axes": axes,
         "squares": coordinates.square().sum(0),
-        "targets": coordinates.mT @ (root * (y - mean)),  # [r c]
+        "targets": by_class.mT - (root * coordinates).sum(0)[:, None] * mean,  # [r c]
         "centre": centre,
         "mean": mean,
     }

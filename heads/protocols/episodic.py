@@ -115,7 +115,7 @@ def train(
         settings=configured,
         features=feature_set,
         protocol=EPISODIC,
-        selection=selection if has_choice(method, configured) else "none",
+        selection=selection if has_choice(method, configured, selection) else "none",
         split=drawn.split,
         shots=drawn.shots if learns else 0,
         seeds=(drawn.seed,),
@@ -280,7 +280,7 @@ class _Reader:
 
 def _notes(features: FeatureSet, episodes: Episodes, run: Run) -> list[str]:
     notes = []
-    if run.selection == "none" and has_choice(run.method, run.settings):
+    if run.selection == "none" and has_choice(run.method, run.settings, "few-shot-val"):
         notes.append(
             "Episodes have no validation images: hyper-parameters stand at their defaults "
             "or as they were set."

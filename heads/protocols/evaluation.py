@@ -126,12 +126,25 @@ def more_than_global(
     return (*named, QUERY_SET) if method.transductive else tuple(named)
 
 
+def texts_read(bank: TextBank | None, kind: str | None) -> str:
+    """Digest the sentences behind zero-shot and, where others are set, those of that kind."""
+    if bank is None or not bank.available():
+        return ""
+    usual = usual_kind(bank)
+    return ":".join(bank.digest(k) for k in dict.fromkeys((usual, kind or usual)))
+
+
+def usual_kind(bank: TextBank) -> str:
+    """Return the kind of text that zero-shot answers by."""
+    have = bank.available()
+    return bank.default if bank.default in have else have[0]
+
+
 def zero_shot_answers(text: TextBank | None, query: RoleRows) -> Int32[np.ndarray, " n"] | None:
     """Answer the query by the data set's default texts; None where it has none."""
     if text is None or not text.available():
         return None
-    kind = text.default if text.default in text.available() else text.available()[0]
-    anchors = text.classifier(kind).to(query.x)
+    anchors = text.classifier(usual_kind(text)).to(query.x)
     x = query.x
     parts = [(x[i : i + _ROWS] @ anchors.T).argmax(-1) for i in range(0, len(x), _ROWS)]
     return int32(torch.cat(parts))
@@ -207,6 +220,7 @@ def record(
         ids=ids,
         created=now(),
         source=method.source,
+        texts=texts_read(features.text, getattr(run.settings.config, "text", None)),
         reads=reads,
         notes=tuple(dict.fromkeys([*told, *warned])),
         predictions=predictions,

@@ -13,15 +13,17 @@ from featcache.draws import VAL_SHOTS, Draw, few_shot
 from featcache.errors import TaskError, UnknownNameError, UsageError
 from featcache.types import FeatureSet
 from heads.core import registry
+from heads.core.contract import Method, reads_weights
 from heads.core.cure import support_scope
 from heads.core.selection import MODES, Progress, has_choice
-from heads.core.settings import configure
+from heads.core.settings import Settings, configure
 from heads.core.tasks import RowIndex, Task, TaskBuilder, labelled, pick_device
 from heads.protocols import unsupervised, zero_shot
 from heads.protocols.evaluation import Run, Trained, measure
 from heads.results.record import Result
 
 DEFAULT_SEEDS = (1, 2, 3)
+LAST_STEP = "The last step of training was kept: no validation could say which is best."
 
 
 def run(method_name: str, **arguments: Any) -> Result:
@@ -87,7 +89,7 @@ def train(
             return zero_shot.train(method_name, **elsewhere)
         return unsupervised.train(method_name, seed=seeds[0], selection=selection, **elsewhere)
     draws = _draws(feature_set, shots, seeds, selection)
-    mode, notes = _mode(selection, has_choice(method, configured), feature_set, draws)
+    mode, notes = _mode(selection, method, configured, feature_set, draws)
     if mode == "cv" and selection != "cv":
         draws = {seed: _without_val(draw) for seed, draw in draws.items()}
     if len(draws) < len(seeds):
@@ -100,6 +102,8 @@ def train(
     if feature_set.listing.draws == "stored":
         notes.append(_stored(feature_set, next(iter(draws.values()))))
     extra = {"class_weights": _named(class_weights)} if class_weights is not None else {}
+    if class_weights is not None and not reads_weights(method, configured.config):
+        notes.append(f"Method '{method_name}' makes no use of class weights.")
     description = Run(
         method=method,
         settings=configured,
@@ -174,11 +178,16 @@ def _without_val(draw: Draw) -> Draw:
 
 
 def _mode(
-    asked: str, choice: bool, features: FeatureSet, draws: Mapping[int, Draw]
+    asked: str,
+    method: Method,
+    settings: Settings,
+    features: FeatureSet,
+    draws: Mapping[int, Draw],
 ) -> tuple[str, list[str]]:
     """Return the selection that really happens, and what to tell of it."""
-    if not choice:
-        return "none", []
+    if not has_choice(method, settings, asked):
+        kept = asked == "cv" and has_choice(method, settings, "few-shot-val")
+        return "none", [LAST_STEP] if kept else []
     if not asked.endswith("-val") or all(len(d.val_rows) for d in draws.values()):
         return asked, []
     dataset = features.listing.dataset
@@ -188,13 +197,12 @@ def _mode(
             f"work. Use --selection cv (folds of the support) or none (the defaults)."
         )
     most = max(int(np.bincount(features.labels[d.train_rows]).max()) for d in draws.values())
-    mode = "cv" if most >= 2 else "none"
-    how = (
-        "hyper-parameters were chosen by folds of the support"
-        if mode == "cv"
-        else "with one shot a class the default hyper-parameters were taken"
-    )
-    return mode, [f"Data set '{dataset}' has no labelled val images; {how}."]
+    none = f"Data set '{dataset}' has no labelled val images"
+    if not has_choice(method, settings, "cv"):
+        return "none", [f"{none}. {LAST_STEP}"]
+    if most < 2:
+        return "none", [f"{none}; with one shot a class the default hyper-parameters were taken."]
+    return "cv", [f"{none}; hyper-parameters were chosen by folds of the support."]
 
 
 def _named(class_weights: str | Sequence[float]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from featcache.errors import TaskError, UnknownNameError, UsageError
+from featcache.errors import MissingComponentError, TaskError, UnknownNameError, UsageError
 from featcache.types import FeatureSet
 from heads.core import registry
 from heads.core.selection import MODES, Progress, has_choice
@@ -69,6 +69,12 @@ def train(
             f"Method '{method_name}' does not learn from unlabelled images alone; "
             f"train it with --shots K."
         )
+    if feature_set.key.is_imported and POOL not in feature_set.listing.splits:
+        raise MissingComponentError(
+            f"Method '{method_name}' learns from the images of '{POOL}' without their labels; "
+            f"'{feature_set.listing.dataset}' was imported without such a pool, so choose another "
+            f"method."
+        )
     mode = selection if selection in ("full-val", "oracle") else "none"
     if mode == "none" and configured.choices > 1:
         given = " ".join(f"--set {key}={value}" for key, value in configured.given.items())
@@ -76,7 +82,7 @@ def train(
             f"Without labels nothing can choose among several values ({given}). Give one value "
             f"each, or --selection full-val, which reads the labels of val."
         )
-    if not has_choice(method, configured):
+    if not has_choice(method, configured, selection):
         mode = "none"
     description = Run(
         method=method,

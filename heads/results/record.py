@@ -99,6 +99,9 @@ class Result:
     """UTC, ISO 8601."""
     source: str = ""
     """Where the method's equations come from, as the method says it; empty in older records."""
+    texts: str = ""
+    """Digest of the texts behind `zero_shot_top1`, and after a colon of others that the method was
+    set to read; empty without texts and in older records."""
     reads: tuple[str, ...] = ()
     """What it read beyond one feature an image: `support views.rrc50`, `pool`, `query crops`;
     QUERY_SET where all queries were answered together."""
@@ -164,6 +167,7 @@ class Result:
             "ids": self.ids,
             "created": self.created,
             "source": self.source,
+            "texts": self.texts,
             "reads": list(self.reads),
             "notes": list(self.notes),
         }
@@ -254,6 +258,7 @@ def _read(f: "_Fields") -> Result:
         ids=f.text("ids"),
         created=f.text("created"),
         source=f.text("source") if "source" in f.raw else "",
+        texts=f.text("texts") if "texts" in f.raw else "",
         reads=f.texts("reads") if "reads" in f.raw else (),
         notes=f.texts("notes"),
     )

@@ -9,7 +9,8 @@ hyper-parameters were chosen on the queries (`oracle`) stand last; both are mark
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,10 @@ class Row:
     reads: tuple[str, ...]
     """What was read beyond one feature an image."""
     transductive: bool
+    texts: str
+    """As in the record."""
+    stale: bool
+    """Whether the texts it was set to read have changed since."""
     repetitions: int
     run: str
 
@@ -72,6 +77,8 @@ class Group:
     """Zero-shot, then the others by top-1, then transductive ones, then oracle runs."""
     against: str = ZERO_SHOT
     """Name of the reference."""
+    texts: str = ""
+    """Digest of the data set's texts, where runs before or after had others."""
     ways: int | None = None
     """Classes of an episode; None for other protocols."""
     episodes: str = ""
@@ -88,7 +95,8 @@ class Group:
             )
         else:
             asked = f"{self.queries} queries"
-        return f"{self.dataset}, {self.backbone}, {shots}, {self.split} ({asked})"
+        texts = f", texts {self.texts}" if self.texts else ""
+        return f"{self.dataset}, {self.backbone}, {shots}, {self.split} ({asked}{texts})"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,20 +128,18 @@ def compare(
         against: What the differences are to: a method, with its variant behind a space.
 
     Raises:
-        UnknownNameError: If no run found is that reference.
+        UnknownNameError: If no run is of that data set, backbone, split or any of the shots, or
+            none that is left is that reference.
     """
     shelf = store.load_all(root)
     problems = list(shelf.problems)
+    found = newest(shelf.results)
+    for what, name in (("dataset", dataset), ("backbone", backbone), ("split", split)):
+        found = _named(found, what, name)
+    if shots is not None:
+        found = _of_shots(found, shots)
     kept = []
-    for result in newest(shelf.results):
-        wanted = (
-            dataset in (None, result.dataset)
-            and backbone in (None, result.backbone)
-            and split in (None, result.split)
-            and (shots is None or result.shots in (*shots, 0))
-        )
-        if not wanted:
-            continue
+    for result in found:
         try:
             kept.append(store.load(shelf.folders[result.run]))
         except FeatcacheError as error:
@@ -145,6 +151,25 @@ def compare(
     if shots is not None:  # zero-shot alone is no answer to a question about shots
         groups = [g for g in groups if g.shots in shots]
     return Comparison(groups=tuple(groups), problems=tuple(problems))
+
+
+def _named(results: list[Result], what: str, name: str | None) -> list[Result]:
+    """Keep the results whose field is the one named."""
+    fitting = [r for r in results if name in (None, getattr(r, what))]
+    if results and not fitting:
+        kind = f"{'data set' if what == 'dataset' else what} of the runs"
+        raise UnknownNameError(kind, str(name), [getattr(r, what) for r in results])
+    return fitting
+
+
+def _of_shots(results: list[Result], shots: Sequence[int | None]) -> list[Result]:
+    """Keep the results of these shots, and zero-shot, which is no answer alone."""
+    if results and not any(r.shots in shots for r in results):
+        asked = ["all" if k is None else str(k) for k in shots]
+        trained = {"all" if r.shots is None else str(r.shots) for r in results} - {"0"}
+        hint = f"Train it with: heads train METHOD --shots {asked[0]}"
+        raise UnknownNameError("number of shots of the runs", ", ".join(asked), trained, hint)
+    return [r for r in results if r.shots in (*shots, 0)]
 
 
 def newest(results: Iterable[Result]) -> list[Result]:
@@ -168,13 +193,17 @@ def group(results: Iterable[Result], *, against: str = ZERO_SHOT) -> list[Group]
     for result in newest(results):
         places.setdefault(_place(result), []).append(result)
     groups = []
-    for (dataset, backbone, key, split, _), members in sorted(places.items()):
+    with_texts = Counter((*place[:4], place[4]) for place in places)
+    for (dataset, backbone, key, split, ids, texts), members in sorted(places.items()):
+        several = with_texts[dataset, backbone, key, split, ids] > 1
+        latest = dict(_own_texts(r) for r in sorted(members, key=lambda r: r.created))
         free = [r for r in members if r.shots == 0]
         shots_here = {r.shots for r in members} - {0} or {0}
         for shots in sorted(shots_here, key=lambda s: float("inf") if s is None else s):
             here = [r for r in members if r.shots == shots and r.shots != 0] + free
-            reference = next((r for r in here if label(r) == against), None)
-            rows = [_row(r, against, reference) for r in here]
+            named = [r for r in here if label(r) == against]
+            reference = min(named, key=_fairness, default=None)
+            rows = [_row(r, against, reference, latest) for r in here]
             rows.sort(key=_rank)
             groups.append(
                 Group(
@@ -187,10 +216,16 @@ def group(results: Iterable[Result], *, against: str = ZERO_SHOT) -> list[Group]
                     rows=tuple(rows),
                     against=against,
                     ways=here[0].ways,
+                    texts=texts if several else "",
                     episodes=f"{here[0].repetitions} episodes {here[0].ids[:6]}",
                 )
             )
     return groups
+
+
+def _fairness(result: Result) -> tuple[bool, bool]:
+    """Order the runs that one name fits: chosen with a look at the queries last, then by time."""
+    return result.oracle, result.selection != "few-shot-val"
 
 
 def _rank(row: Row) -> tuple[object, ...]:
@@ -257,6 +292,8 @@ def columns(group: Group) -> tuple[str, ...]:
 def cells(row: Row) -> tuple[str, ...]:
     """Write a row for people, as COLUMNS: percent, the interval beside each figure."""
     name = f"{row.method} [{row.variant}]" if row.variant else row.method
+    name += " (transductive)" if row.transductive else ""
+    name += " (older texts)" if row.stale else ""
     top1 = f"{100 * row.top1:.1f}" + ("" if row.ci95 is None else f" ± {100 * row.ci95:.1f}")
     f1 = "-" if row.macro_f1 is None else f"{100 * row.macro_f1:.1f}"
     selection = f"{row.selection} ({MARK})" if row.oracle else row.selection
@@ -294,15 +331,19 @@ def _line(values: Iterable[str]) -> str:
 
 
 def _place(result: Result) -> tuple[str, ...]:
-    return result.dataset, result.backbone, result.key, result.split, result.ids
+    texts = result.texts.partition(":")[0]
+    return result.dataset, result.backbone, result.key, result.split, result.ids, texts
+
+
+def _own_texts(result: Result) -> tuple[object, str]:
+    """Return the kind of text that a run was set to read, and its digest."""
+    return result.config.get("text"), result.texts.partition(":")[2]
 
 
 def _gain_over(result: Result, against: str, reference: Result | None) -> Difference | None:
-    if label(result) == against:
-        return None
     if against == ZERO_SHOT:
-        return difference_to_zero_shot(result)
-    if reference is None:
+        return None if label(result) == against else difference_to_zero_shot(result)
+    if reference is None or result.run == reference.run:
         return None
     try:
         return paired_difference(result, reference)
@@ -310,7 +351,10 @@ def _gain_over(result: Result, against: str, reference: Result | None) -> Differ
         return None
 
 
-def _row(result: Result, against: str, reference: Result | None) -> Row:
+def _row(
+    result: Result, against: str, reference: Result | None, latest: Mapping[object, str]
+) -> Row:
+    kind, own = _own_texts(result)
     top1, f1 = result.metrics["top1"], result.metrics.get("macro_f1")
     return Row(
         method=result.method,
@@ -327,6 +371,8 @@ def _row(result: Result, against: str, reference: Result | None) -> Row:
         source=result.source,
         reads=result.reads,
         transductive=result.transductive,
+        texts=result.texts,
+        stale=own != latest[kind],
         repetitions=result.repetitions,
         run=result.run,
     )

@@ -1,7 +1,7 @@
 """Few points of a post grid tell the others: against the plain walk over all of them."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -72,8 +72,8 @@ def rows() -> RoleRows:
         {"alpha": ALPHAS},
         {"gamma": [0.0, 0.5], "beta": BETAS[::4], "alpha": ALPHAS},
         {"beta": BETAS[::4], "gamma": [0.0, 0.5], "alpha": ALPHAS},
-        {"beta": BETAS[:9], "alpha": [0.0, 0.5, 3.0]},
-        {"beta": BETAS, "alpha": [3.0, -0.5, 0.0, 0.5]},
+        {"beta": BETAS[:9], "alpha": [0.1, 0.5, 3.0]},
+        {"beta": BETAS, "alpha": [3.0, -0.5, 0.1, 0.5]},
     ],
     ids=["two axes", "one axis", "walked first", "walked between", "short", "mixed signs"],
 )
@@ -90,6 +90,16 @@ def test_hits_are_those_of_the_walk(
     assert torch.equal(got, expected)
     assert torch.equal(scoring.hits_on_grid(head, rows, grid), expected)
     assert len(set(expected.tolist())) > 2
+
+
+def test_classes_with_equal_texts_tie_at_zero_as_in_a_walk(head: Head, rows: RoleRows) -> None:
+    equal = head.fixed["anchors"].clone()
+    equal[3] = equal[1]
+    twins = replace(head, fixed={**head.fixed, "anchors": equal})
+    grid = Grid({"beta": BETAS, "alpha": [0.0, 0.5, 3.0]})
+    assert Curves.of(Hyper, grid) is None
+    hits = scoring.hits_on_grid(twins, rows, grid)
+    assert torch.equal(hits, scoring._hits_by_walk(twins, rows, grid))
 
 
 def test_logits_are_computed_at_the_nodes_only(head: Head, rows: RoleRows, make_toy: Any) -> None:

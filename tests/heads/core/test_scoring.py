@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from featcache.errors import TrainingError
 from heads.core import scoring
 from heads.core.contract import Grid, Method, RoleRows
 from heads.core.scoring import Head
@@ -125,3 +126,27 @@ def test_validation_rows_reach_a_transductive_method_beside_the_queries(
     assert torch.equal(first["x"], rows.x)
     assert torch.equal(first["asked"], val.x)
     assert set(second) == {"x", "norms"}
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_answers_that_are_not_finite_are_never_right(
+    make_toy: Any, rows: RoleRows, bad: float
+) -> None:
+    """argmax takes NaN for the largest of all, and its place for an answer."""
+
+    def spoilt(terms: Any, fixed: Any, config: Any, hyper: Any) -> torch.Tensor:
+        logits: torch.Tensor = terms["zero_shot"] + 0 * hyper.alpha
+        return torch.where(hyper.alpha > 1, torch.full_like(logits, bad), logits)
+
+    method = make_toy("toy", combine=spoilt)
+    params = {"weight": torch.zeros(4, 8), "bias": torch.zeros(4)}
+    fixed = {"anchors": torch.eye(8)[:4]}
+    head = Head(
+        method=method, config=method.Config(), hyper=method.Hyper(), params=params, fixed=fixed
+    )
+    hits = scoring.hits_on_grid(head, rows, Grid({"alpha": [0.5, 2.0]}))
+    assert hits[0] > 0
+    assert hits[1] == 0
+    assert scoring.accuracy(head.at({"alpha": 2.0}), rows) == 0
+    with pytest.raises(TrainingError, match="not finite"):
+        scoring.predict(head.at({"alpha": 2.0}), rows)

@@ -213,11 +213,12 @@ def test_no_validation_says_what_to_do(toy: Method, task: Task) -> None:
 
 def test_has_choice(toy: Method, toy_two: Method) -> None:
     fixed = configure(toy, {"lr": 0.1, "alpha": 1})
-    assert not has_choice(toy, fixed)
-    assert has_choice(toy, configure(toy, {"lr": 0.1}))
-    assert has_choice(toy_two, configure(toy_two, {"lr": 0.1, "alpha": 1}))
+    assert not has_choice(toy, fixed, "few-shot-val")
+    assert has_choice(toy, configure(toy, {"lr": 0.1}), "few-shot-val")
+    assert has_choice(toy_two, configure(toy_two, {"lr": 0.1, "alpha": 1}), "few-shot-val")
     kept = configure(toy, {"lr": 0.1, "alpha": 1, "keep": "best-val"})
-    assert has_choice(toy, kept)
+    assert has_choice(toy, kept, "few-shot-val")
+    assert not has_choice(toy, kept, "cv")  # folds cannot say which step to keep
 
 
 def test_progress_counts_every_run(toy: Method, task: Task) -> None:

@@ -1,6 +1,6 @@
 import math
 from collections import defaultdict
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from featcache.errors import UsageError
 from heads.core.contract import TaskView
+from heads.core.settings import configure
 from heads.methods import knn
 from heads.methods.knn import Config, Hyper
 
@@ -28,9 +29,10 @@ def test_votes_equal_loops(toy: Any, k: int, temperature: float) -> None:
     expected = []
     for q in x:
         order = sorted(range(len(labels)), key=lambda i: -float(q @ task.support.x[i]))
+        first = float(q @ task.support.x[order[0]])
         votes: dict[int, float] = defaultdict(float)
         for i in order[:k]:
-            votes[labels[i]] += math.exp((float(q @ task.support.x[i]) - 1) / temperature)
+            votes[labels[i]] += math.exp((float(q @ task.support.x[i]) - first) / temperature)
         expected.append([votes[c] for c in range(task.c)])
     got = logits(task, x, k=k, T=temperature)
     assert torch.allclose(got, torch.tensor(expected).double(), atol=1e-12)
@@ -65,7 +67,16 @@ def test_a_large_temperature_counts(toy: Any) -> None:
     assert torch.allclose(got, torch.tensor([3.0, 1, 4, 2]).double().expand_as(got), atol=1e-4)
 
 
-def test_k_beyond_the_neighbours_is_refused(toy: Any) -> None:
+@pytest.mark.parametrize(
+    ("k", "words"), [("300", "at most 200"), ("1,300", "at most 200"), ("2.5", "whole")]
+)
+def test_a_k_that_cannot_be_is_refused(k: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        configure(cast(Any, knn), {"k": k})
+
+
+def test_the_smallest_temperature_asks_the_nearest(toy: Any) -> None:
     task, x = toy(text=False)
-    with pytest.raises(UsageError, match="--set neighbours=20"):
-        logits(task, x, Config(neighbours=5), k=20)
+    sharp, one = logits(task, x, k=10, T=1e-6), logits(task, x, k=1)
+    assert torch.equal(sharp.argmax(-1), one.argmax(-1))
+    assert bool((sharp.max(-1).values >= 1).all())

@@ -113,6 +113,39 @@ def test_class_weights_are_part_of_the_variant(world: World) -> None:
     assert result.variant == "alpha=0.5,2 beta=5.5 class_weights=balanced"
 
 
+@pytest.mark.parametrize(("name", "used"), [("gda", False), ("ridge", True), ("cmm", True)])
+def test_class_weights_that_change_nothing_are_told(world: World, name: str, used: bool) -> None:
+    settings = {"steps": 3} if name == "cmm" else {}
+    result = few_shot.run(
+        name, feature_set=world(), shots=2, class_weights="balanced", settings=settings
+    )
+    assert any("no use of class weights" in note for note in result.notes) != used
+
+
+def test_folds_are_not_trained_where_they_can_choose_nothing(world: World) -> None:
+    """lp++ keeps its best step and has no grid: folds cannot say which step that is."""
+    without_val = world(counts={"train": 4, "test": 4})
+    asked = few_shot.run("lp++", feature_set=world(), shots=4, selection="cv")
+    forced = few_shot.run("lp++", feature_set=without_val, shots=4)
+    for result in (asked, forced):
+        assert result.selection == "none"
+        assert any("last step" in note for note in result.notes)
+
+
+def test_the_texts_are_part_of_the_record(world: World) -> None:
+    features = world(descriptions=True)
+    plain = few_shot.run("gda", feature_set=features, shots=2, seeds=[1])
+    named = few_shot.run(
+        "gda", feature_set=features, shots=2, seeds=[1], settings={"text": "description"}
+    )
+    assert plain.texts == named.texts.partition(":")[0] != ""
+    assert named.texts.partition(":")[2] not in ("", plain.texts)
+    assert features.text is not None
+    other = replace(features, text=replace(features.text, templates=("another {}.",)))
+    assert few_shot.run("gda", feature_set=other, shots=2, seeds=[1]).texts != plain.texts
+    assert few_shot.run("knn", feature_set=world(text=False), shots=2, seeds=[1]).texts == ""
+
+
 def test_zero_shot_ignores_shots(world: World) -> None:
     for result in (
         few_shot.run("zero-shot", feature_set=world(), shots=16),

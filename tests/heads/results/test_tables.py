@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,41 @@ def test_transductive_methods_are_marked_and_not_ranked(record: Any, answers: An
     assert middle[-1] == "pool, crops"
     assert last[-2:] == ("paper, released code", "views, query set")
     assert tables.as_dicts([group])[2]["reads"] == ["support views.rrc50", "query set"]
+
+
+def test_an_honest_run_is_the_reference_before_an_oracle_one(record: Any, answers: Any) -> None:
+    runs = [
+        record(1, method="knn", selection="oracle", predictions=answers(1, right=1.0)),
+        record(2, method="knn", selection="none", predictions=answers(2, right=0.6)),
+        record(3, method="other", predictions=answers(3, right=0.8)),
+    ]
+    (group,) = tables.group(runs, against="knn")
+    rows = {(r.method, r.selection): r for r in group.rows}
+    assert rows["knn", "none"].gain is None
+    gain = rows["other", "few-shot-val"].gain
+    assert gain is not None
+    assert gain.mean == pytest.approx(
+        rows["other", "few-shot-val"].top1 - rows["knn", "none"].top1, abs=1e-9
+    )
+    assert rows["knn", "oracle"].gain is not None
+
+
+def test_runs_on_other_texts_are_kept_apart(record: Any, answers: Any) -> None:
+    runs = [
+        record(1, texts="a" * 12),
+        record(2, method="tip-adapter", texts="b" * 12),
+        record(3, method="gda", variant="text=cupl", config={"text": "cupl"}, texts="b:c1"),
+        record(4, method="tip", variant="text=cupl", config={"text": "cupl"}, texts="b:c2"),
+    ]
+    runs[2:] = [replace(r, texts=r.texts.replace("b:", "b" * 12 + ":")) for r in runs[2:]]
+    groups = tables.group(runs)
+    assert [[r.method for r in g.rows] for g in groups] == [["cmm"], ["gda", "tip", "tip-adapter"]]
+    assert all(f"texts {x * 12}" in g.title for g, x in zip(groups, "ab", strict=True))
+    stale = {r.method: r.stale for r in groups[1].rows}
+    assert stale == {"gda": True, "tip": False, "tip-adapter": False}
+    assert "(older texts)" in tables.cells(groups[1].rows[0])[0]
+    (alone,) = tables.group(runs[:1])
+    assert "texts" not in alone.title
 
 
 def test_gain_over_zero_shot_is_said_in_words(record: Any, answers: Any) -> None:
