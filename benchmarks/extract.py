@@ -3,10 +3,16 @@
 Example: python benchmarks/extract.py --backbone ViT-B/32 --weights random --dataset folder:photos
 
 Rates are pictures a second: an image with two views is three pictures for the encoder. The bare
-forward pass is measured twice, each at its best micro-batch: as one loop whose products share all
-of torch's threads, and as one loop a thread, which is how `Encoder` computes on a CPU; the better
-is what `ratio_to_forward` compares with. CPU time, which a busy machine does not change much,
-stands beside every rate. On a GPU machine the command is the same.
+forward pass has its pixels ready, in the dtype of the pass, with the same patches and as many
+threads; it is measured in two arrangements, each at its best micro-batch. End to end against them:
+
+    ratio_to_forward       one loop, whose products share torch's threads: as torch runs a model
+    ratio_to_best_forward  the faster of that and one loop a thread, which is how `Encoder`
+                           computes on a CPU: never above the first, and what decoding costs
+
+A ratio above 1 says that our arrangement is faster than torch's, not that decoding costs nothing.
+Those that end in `_cpu` divide CPU time a picture instead, each side at its least: a busy machine
+changes it less, and it counts work, not cores that stand idle. An accelerator has one arrangement.
 """
 
 import argparse
@@ -18,6 +24,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -99,13 +106,16 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     preprocess = Preprocess.of(backbone)
     views = arguments.views
     rule = arguments.micro_batch or micro_batch_for(backbone.gflops, backbone.device.type)
-    batches = sorted({max(1, rule // 2), rule, 2 * rule, 4 * rule})
+    batches = sorted({max(1, rule // 2), rule, 2 * rule, 4 * rule, 8 * rule})
     limit = arguments.seconds
-    one_loop = {b: forward(backbone, b, names, limit, 1) for b in batches}
+    turns = [names, *[()] * views]  # views are encoded without patches
+    one_loop = {b: forward(backbone, b, turns, limit, 1) for b in batches}
     streams = torch.get_num_threads() if backbone.device.type == "cpu" else 1
-    loops = {b: forward(backbone, b, names, limit, streams) for b in batches if streams > 1}
+    loops = {b: forward(backbone, b, turns, limit, streams) for b in batches if streams > 1}
     best_one, best_each = best(one_loop), best(loops or one_loop)
     bare = max(best_one[1], best_each[1], key=lambda rate: rate.a_second)
+    one_loop_cpu, bare_cpu = least_cpu(one_loop), least_cpu(one_loop, loops)
+    whole_cpu = min(rate.cpu_ms for _, rate in runs)
     decode = decode_only(paths, hashes, views, limit)
     stages = {
         "decode_only": decode,
@@ -139,7 +149,9 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "cpu_ms": {
             **{name: round(rate.cpu_ms, 3) for name, rate in stages.items()},
             "forward_one_loop": round(best_one[1].cpu_ms, 3),
-            "end_to_end": round(whole.cpu_ms, 3),
+            "least_forward_one_loop": round(one_loop_cpu, 3),
+            "least_forward": round(bare_cpu, 3),
+            "end_to_end": round(whole_cpu, 3),
             "plain_loop": round(plain.cpu_ms, 3),
         },
         "waited_s": {k: round(v, 2) for k, v in summary.seconds.items()},
@@ -149,11 +161,12 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "cosine_to_plain_min": round(float(cosine.min()), 7),
         "compared": len(cosine),
         "ratio_to_slowest_stage": round(whole.a_second / stages[slowest].a_second, 3),
-        "ratio_to_one_loop_forward": round(whole.a_second / best_one[1].a_second, 3),
-        "ratio_to_forward": round(whole.a_second / bare.a_second, 3),
-        "ratio_to_forward_cpu": round(bare.cpu_ms / whole.cpu_ms, 3),
+        "ratio_to_forward": round(whole.a_second / best_one[1].a_second, 3),
+        "ratio_to_forward_cpu": round(one_loop_cpu / whole_cpu, 3),
+        "ratio_to_best_forward": round(whole.a_second / bare.a_second, 3),
+        "ratio_to_best_forward_cpu": round(bare_cpu / whole_cpu, 3),
         "ratio_to_plain_loop": round(whole.a_second / plain.a_second / (1 + views), 3),
-        "ratio_to_plain_loop_cpu": round(plain.cpu_ms / whole.cpu_ms / (1 + views), 3),
+        "ratio_to_plain_loop_cpu": round(plain.cpu_ms / whole_cpu / (1 + views), 3),
     }
 
 
@@ -167,9 +180,17 @@ def end_to_end(request: Request) -> tuple[Summary, Rate]:
 
 @torch.inference_mode()
 def forward(
-    backbone: Any, micro_batch: int, variants: Sequence[str], seconds: float, loops: int
+    backbone: Any, micro_batch: int, turns: Sequence[Sequence[str]], seconds: float, loops: int
 ) -> Rate:
-    """Time the encoder alone on pixels that are there already, in one or several loops."""
+    """Time the encoder alone on pixels that are there already, in one or several loops.
+
+    Args:
+        backbone: What encodes.
+        micro_batch: Pictures at once.
+        turns: Patch variants of one batch after the other, round and round.
+        seconds: For how long.
+        loops: With one, all threads share each product; else every loop has one of its own.
+    """
     kept, done = torch.get_num_threads(), [0] * loops
     begin = threading.Barrier(loops + 1)
     end = threading.Barrier(loops + 1)
@@ -181,14 +202,16 @@ def forward(
         pixels = torch.randn(micro_batch, 3, side, side, device=backbone.device)
         pixels = pixels.to(memory_format=torch.channels_last)
         for _ in range(2):
-            run(pixels)
+            run(pixels, turns[0])
         begin.wait()
-        while not stop.is_set():
-            run(pixels)
+        for variants in cycle(turns):
+            if stop.is_set():
+                break
+            run(pixels, variants)
             done[i] += micro_batch
         end.wait()
 
-    def run(pixels: torch.Tensor) -> None:
+    def run(pixels: torch.Tensor, variants: Sequence[str]) -> None:
         backbone.encode_images(pixels, variants)
         if backbone.device.type == "cuda":
             torch.cuda.synchronize()
@@ -212,6 +235,11 @@ def forward(
 def best(rates: dict[int, Rate]) -> tuple[int, Rate]:
     """Return the fastest micro-batch and its rate."""
     return max(rates.items(), key=lambda item: item[1].a_second)
+
+
+def least_cpu(*rates: dict[int, Rate]) -> float:
+    """Return the least CPU time a picture over all micro-batches, in milliseconds."""
+    return min(rate.cpu_ms for arrangement in rates for rate in arrangement.values())
 
 
 def on_all_cores(count: int, work: Callable[[int], object], seconds: float, each: int) -> Rate:

@@ -15,6 +15,10 @@ SHOWN = 20
 """Unreadable images that `info` lists."""
 
 OfDataset = Annotated[str | None, typer.Option("--dataset", help="Which data set's cache.")]
+Named = Annotated[
+    str | None,
+    typer.Argument(metavar="DATASET", help="The same as --dataset."),
+]
 OfBackbone = Annotated[str | None, typer.Option("--backbone", help="Which backbone's cache.")]
 
 
@@ -62,6 +66,7 @@ def list_caches(cache: CacheDir = None, json_: Json = False) -> None:
 
 
 def info(
+    named: Named = None,
     dataset: OfDataset = None,
     backbone: OfBackbone = None,
     key: OfKey = None,
@@ -70,7 +75,7 @@ def info(
 ) -> None:
     """Explain one cache: what fixed its numbers, what it holds, what could not be read.
 
-    Example: featcache info --dataset fieldguide
+    Example: featcache info fieldguide
     """
     from dataclasses import asdict
 
@@ -78,7 +83,7 @@ def info(
     from featcache.store.library import cache_root, find_summaries
     from featcache.store.provenance import distinct
 
-    found = find_summaries(cache_root(cache), dataset, backbone, key)[0]
+    found = find_summaries(cache_root(cache), _one(named, dataset), backbone, key)[0]
     opened = Cache.open(found.path)
     listing, bad = opened.listing(), opened.bad_rows()
     made = distinct(opened.shards)
@@ -117,6 +122,7 @@ def info(
 
 
 def verify(
+    named: Named = None,
     dataset: OfDataset = None,
     backbone: OfBackbone = None,
     key: OfKey = None,
@@ -127,14 +133,14 @@ def verify(
 ) -> None:
     """Check every byte of the caches that fit against what was written.
 
-    Example: featcache verify --dataset fieldguide --full
+    Example: featcache verify fieldguide --full
     """
     from featcache.store.library import cache_root, find_summaries
     from featcache.store.verify import verify as check
 
     reports = []
     with ui.live(quiet) as line:
-        for found in find_summaries(cache_root(cache), dataset, backbone, key):
+        for found in find_summaries(cache_root(cache), _one(named, dataset), backbone, key):
             reports.append(check(found.path, full=full, report=line.counter()))
     for report in reports:
         _emit_report(report, json_)
@@ -143,6 +149,7 @@ def verify(
 
 
 def repair(
+    named: Named = None,
     dataset: OfDataset = None,
     backbone: OfBackbone = None,
     key: OfKey = None,
@@ -157,7 +164,7 @@ def repair(
 ) -> None:
     """Mend the caches that fit: restore what has a copy, encode again exactly what is broken.
 
-    Example: featcache repair --dataset trashnet
+    Example: featcache repair trashnet
     """
     from featcache.errors import FeatcacheError
     from featcache.store.cache import Cache
@@ -165,7 +172,7 @@ def repair(
     from featcache.store.verify import repair as take_out
 
     whole = True
-    for found in find_summaries(cache_root(cache), dataset, backbone, key):
+    for found in find_summaries(cache_root(cache), _one(named, dataset), backbone, key):
         report, mended, problem = None, None, ""
         with ui.live(quiet) as line:
             try:
@@ -228,6 +235,17 @@ def rm(
         ui.emit_json({"removed": str(found.path), "bytes": freed})
     else:
         ui.emit(f"Removed {what}")
+
+
+def _one(named: str | None, dataset: str | None) -> str | None:
+    """Join the two ways to name a data set."""
+    from featcache.errors import UsageError
+
+    if None not in (named, dataset) and named != dataset:
+        raise UsageError(
+            f"Two data sets are named, '{named}' and --dataset {dataset}; leave one of them away."
+        )
+    return dataset if named is None else named
 
 
 def _emit_mended(report: "VerifyReport", mended: "Mended | None") -> None:

@@ -270,18 +270,23 @@ def npz(
     from featcache.importers.npz import import_npz
     from featcache.store.library import cache_root, summarise
 
+    said: list[str] = []
     with ui.live(quiet) as line:
-        made = import_npz(file, cache_root(cache), name, backbone, report=line.counter())
+        made = import_npz(
+            file, cache_root(cache), name, backbone, report=line.counter(), say=said.append
+        )
         listing = made.listing()
         for note in () if listing is None else listing.notes:
             line.say(note)
     found = summarise(made)
     if json_:
-        ui.emit_json(found.to_json())
+        ui.emit_json({**found.to_json(), "said": said})
         return
     splits = {} if listing is None else listing.splits
     counts = ", ".join(f"{split} {len(rows)}" for split, rows in splits.items())
     ui.emit(f"Imported {found.images} rows as {found.dataset}, {found.backbone}: {counts}.")
+    for text in said:
+        ui.emit(text)
     ui.emit(str(found.path))
 
 

@@ -214,7 +214,7 @@ def compare(
         ui.say(problem)
     if not found.groups:
         raise CacheNotFoundError(
-            f"No runs in {root} fit. Train one with: heads train cmm --shots 16"
+            f"There are no runs in {root}. Train one with: heads train cmm --shots 16"
         )
     if json_:
         for row in tables.as_dicts(found.groups):

@@ -17,13 +17,15 @@ from jaxtyping import Int64
 
 from featcache.errors import UnknownNameError, UsageError
 
-NUMERICS = 1
+NUMERICS = 2
 """Raised when our own code changes the numbers that a pass writes."""
 
 TextKind: TypeAlias = Literal["name", "template", "description", "cupl", "dclip", "waffle"]
 """Which texts of a class: the `text` setting of every method that reads texts."""
 TEXT_KINDS: tuple[str, ...] = get_args(TextKind)
 """What a class can be represented by."""
+IMPORTED_TEMPLATE = "imported"
+"""Stands in for the sentences that imported class vectors were made of."""
 SENTENCE_SETS = ("cupl", "dclip")
 """Kinds of text that a user may bring class by class, beside the descriptions."""
 FURTHER_SETS = (*SENTENCE_SETS, "waffle")
@@ -50,6 +52,11 @@ class FeatureKey:
     norms: str = "raw"
     """raw: rows as the encoder gave them; unit: normalised before they reached us."""
     numerics: int = NUMERICS
+
+    @property
+    def is_imported(self) -> bool:
+        """Tell whether the features came from a file, so that no encoder can make them again."""
+        return self.image_size == 0
 
     def digest(self) -> str:
         """Return 12 hex digits that name the cache folder."""

@@ -26,6 +26,7 @@ from featcache.keys import (
     TextKind,
     parse_component,
 )
+from featcache.store.imported import cure_of_imported
 
 __all__ = [
     "NUMERICS",
@@ -126,20 +127,29 @@ class FeatureSet:
         """
         if component not in self.components:
             have = ", ".join(sorted(self.components)) or "nothing"
-            raise MissingComponentError(
-                f"{self.path} has no component '{component}'; it holds {have}. "
+            extract = (
                 f"Run `featcache extract --dataset {self.listing.dataset} --backbone "
                 f"{self.backbone}` with the flag that adds it."
+            )
+            raise MissingComponentError(
+                f"{self.path} has no component '{component}'; it holds {have}. "
+                f"{self._cure_of_imported(component) or extract}"
             )
         reader = self.components[component]
         try:
             return reader.take(rows)
         except MissingComponentError as error:
             missing = int((~reader.present()[rows]).sum())
+            extract = "The same `featcache extract` command, without --limit, encodes those."
             raise MissingComponentError(
                 f"Component '{component}' of {self.path} lacks {missing} of {len(rows)} rows that "
-                f"are needed. The same `featcache extract` command, without --limit, encodes those."
+                f"are needed. {self._cure_of_imported(component) or extract}"
             ) from error
+
+    def _cure_of_imported(self, component: str) -> str:
+        if self.key.is_imported and component != "global":
+            return "These features were imported without images, so choose another method."
+        return cure_of_imported(self.key, self.path, self.listing.dataset, self.backbone)
 
     def unit(self, component: str, rows: Int64[np.ndarray, " r"]) -> Float32[Tensor, "r ..."]:
         """Gather rows as float32 with unit norm; errors as `unit_and_length`."""

@@ -69,6 +69,8 @@ class OpenClipBackbone:
         self.logit_bias = 0.0 if bias is None else float(bias)
         if self._read is patches.resnet_features:
             self._model = self._model.to(memory_format=torch.channels_last)
+        elif self._read is patches.vit_features:
+            model.visual.conv1.to(memory_format=torch.channels_last)
         self._model = self._model.to(device)
         self.dim, self.patches, self.gflops = self._measure()
         if compute_dtype is not torch.float32 and self._read is not None:

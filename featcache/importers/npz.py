@@ -17,12 +17,14 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32
 
-from featcache.errors import ImportedFileError, UsageError
-from featcache.importers.table import TEMPLATE, Table, read_table
-from featcache.keys import ComponentKey, FeatureKey
+from featcache.errors import CacheError, ImportedFileError, UsageError
+from featcache.importers.table import Table, read_table
+from featcache.keys import IMPORTED_TEMPLATE, ComponentKey, FeatureKey
 from featcache.store.cache import Cache
-from featcache.store.library import caches
+from featcache.store.identity import Identity, is_cache
+from featcache.store.library import caches, check_name
 from featcache.store.provenance import versions_of
+from featcache.store.verify import repair, verify
 
 Report = Callable[[str, int, int], None]
 """Called as (what is being done, done so far, of how many)."""
@@ -32,9 +34,14 @@ SHARD_ROWS = 65_536
 
 
 def import_npz(
-    path: Path, root: Path, name: str, backbone: str, report: Report | None = None
+    path: Path,
+    root: Path,
+    name: str,
+    backbone: str,
+    report: Report | None = None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Cache:
-    """Turn an .npz file into a cache; a second time there is nothing to do.
+    """Turn an .npz file into a cache; a second time put back what is damaged or lost.
 
     Args:
         path: The file.
@@ -42,14 +49,16 @@ def import_npz(
         name: What the data set is called from now on.
         backbone: What the features came from, as the user calls it: ViT-B/32.
         report: Told how many rows are stored.
+        say: Called with what a second time found.
 
     Raises:
         ImportedFileError: If the file is refused; the message names the array.
-        CacheError: If the cache cannot be written.
+        CacheError: If the cache cannot be written, or a file in it is a link or cannot be read.
     """
     for flag, value in (("--name", name), ("--backbone", backbone)):
         if not value.strip() or not value.isprintable():
             raise UsageError(f"Imported features need a {flag} that can be read, got {value!r}.")
+    check_name(root, name)
     table = read_table(path)
     key = FeatureKey(
         architecture=backbone,
@@ -60,8 +69,14 @@ def import_npz(
         norms=table.norms,
     )
     _check_width(path, root, name, backbone, table.rows.shape[1])
+    folder = Identity(name, backbone, key).folder(root)
+    is_sound = not is_cache(folder) or verify(folder, report=report).is_sound
+    if not is_sound:
+        _take_out(folder, report)
     cache = Cache.create(root, name, backbone, key)
-    if cache.passes:
+    was_whole, had_text = bool(cache.passes), cache.text_line is not None
+    if was_whole and is_sound and (had_text or table.text is None):
+        say("Imported before, and sound: nothing was left to do.")
         return cache
     start = time.monotonic()
     with cache.lock():
@@ -80,7 +95,19 @@ def import_npz(
             seconds=time.monotonic() - start,
             complete=True,
         )
+    if was_whole:
+        restored = [f"{len(missing)} rows"] if len(missing) else []
+        restored += [] if had_text or table.text is None else ["the class texts"]
+        what = " and ".join(restored) or "what belongs to them"
+        say(f"The stored features were damaged; restored {what}.")
     return cache
+
+
+def _take_out(folder: Path, report: Report | None) -> None:
+    """Take damaged files out; what is lost besides is put back by the import."""
+    kept = [problem.what for problem in repair(folder, report=report).problems if problem.file]
+    if kept:
+        raise CacheError(kept[0])
 
 
 def _check_width(path: Path, root: Path, name: str, backbone: str, width: int) -> None:
@@ -107,7 +134,7 @@ def _put_text(cache: Cache, table: Table, text: Float32[np.ndarray, "c d"]) -> N
         TextBank(
             classes=table.classes,
             names=None,
-            templates=(TEMPLATE,),
+            templates=(IMPORTED_TEMPLATE,),
             template_rows=torch.from_numpy(text)[:, None],
             logit_scale=100.0,
             norms=table.norms,

@@ -13,13 +13,11 @@ from jaxtyping import Float16, Float32, Int64, Shaped
 
 from featcache.errors import ImportedFileError
 from featcache.importers.arrays import read_arrays
-from featcache.keys import Listing
+from featcache.keys import IMPORTED_TEMPLATE, Listing
 from featcache.text.templates import is_plain
 
 Arrays = Mapping[str, Shaped[np.ndarray, "..."]]
 
-TEMPLATE = "imported"
-"""Stands in for the sentences that imported class vectors were made of."""
 UNIT_TOLERANCE = 0.01
 """Rows whose length differs from 1 by no more are taken for normalised; fp16 needs 0.001."""
 FIRST = ("train", "val", "test")
@@ -52,7 +50,7 @@ class Table:
             hashes=tuple(f"import:{row}" for row in range(len(self.ids))),
             labels=self.labels,
             splits=self.splits,
-            templates=(TEMPLATE,) if self.text is not None else (),
+            templates=(IMPORTED_TEMPLATE,) if self.text is not None else (),
             default_text="template",
             draws="stored",
             notes=self.notes,
@@ -83,6 +81,11 @@ def read_table(path: Path) -> Table:
         raise ImportedFileError(
             f"{path} has neither val_features nor test_features, so nothing could be measured. "
             f"Add one of them."
+        )
+    if text is None:
+        notes.append(
+            "The file has no class texts (text_features): only methods that read no text "
+            "(linear-probe, ridge, knn, nearest-mean) will run."
         )
     if "test" not in splits:
         notes.append("The file has no test split; heads can be evaluated on val only.")

@@ -3,12 +3,12 @@
 The last bits of a row depend on the size of the batch it was computed in, and not on its
 neighbours; so every batch is filled up to the same size, and a resumed pass gives equal bytes.
 On a CPU every batch is computed by one thread, and as many batches at once as torch has threads:
-no core waits for another inside a product, and the bytes do not depend on how many there are.
+no core waits for another inside a product, and the bytes do not depend on how many there are. An
+accelerator queues batches itself; `featcache.pipeline.transfer` keeps its copies beside them.
 """
 
-import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +22,7 @@ from torch import Tensor
 from featcache.backbones.base import Backbone
 from featcache.errors import BackboneError
 from featcache.pipeline.timeline import Watch, unwatched
+from featcache.pipeline.transfer import Landing, transfer_for
 
 GFLOPS_A_BATCH = {"cpu": 250.0, "cuda": 10_000.0, "mps": 1_000.0}
 """Work in one micro-batch by kind of device: well under a second, so that Ctrl-C is prompt."""
@@ -51,9 +52,11 @@ class Encoder:
         """Batches computed at once, a thread each; 0 where an accelerator queues them itself."""
         self.watch: Watch = unwatched
         self._pool: ThreadPoolExecutor | None = None
-        shape = (1, 3, 1, 1)
-        self._mean = torch.tensor(backbone.mean, device=backbone.device).view(shape)
-        self._std = torch.tensor(backbone.std, device=backbone.device).view(shape)
+        self._transfer = transfer_for(backbone.device)
+        # As long as one row of a picture: a CPU takes a long inner axis at once, and three in turn.
+        across = backbone.image_size
+        self._mean = torch.tensor(backbone.mean, device=backbone.device).repeat(across)
+        self._std = torch.tensor(backbone.std, device=backbone.device).repeat(across)
 
     @contextmanager
     def streaming(self) -> Iterator[None]:
@@ -82,8 +85,7 @@ class Encoder:
             BackboneError: If a batch does not fit into the accelerator's memory.
         """
         if not self.streams:
-            begin = time.perf_counter()
-            return _Queued(self._features(pictures, variants), begin, self.watch)
+            return _Queued(self._send(pictures, variants), len(pictures), self)
         if self._pool is not None:
             return _Submitted(self._pool.submit(self._rows, pictures, variants))
         threads = torch.get_num_threads()
@@ -95,28 +97,26 @@ class Encoder:
             torch.set_num_threads(threads)
         return _Submitted(rows)
 
+    def land(self, landing: Landing, count: int) -> Rows:
+        """Wait for a batch and return the rows of its first `count` pictures."""
+        values = landing.wait()
+        self.watch("encode", *landing.span())
+        return {name: v.numpy()[:count] for name, v in values.items()}
+
     def _rows(
         self, pictures: Sequence[UInt8[np.ndarray, "s s 3"]], variants: Sequence[str]
     ) -> Rows:
-        begin = time.perf_counter()
-        rows = {name: v.numpy() for name, v in self._features(pictures, variants).items()}
-        self.watch("encode", begin, time.perf_counter())
-        return rows
+        return self.land(self._send(pictures, variants), len(pictures))
 
-    @torch.inference_mode()
-    def _features(
+    def _send(
         self, pictures: Sequence[UInt8[np.ndarray, "s s 3"]], variants: Sequence[str]
-    ) -> dict[str, Tensor]:
+    ) -> Landing:
         count = len(pictures)
-        batch = np.zeros((self.micro_batch, *pictures[0].shape), dtype=np.uint8)
-        np.stack(pictures, out=batch[:count])
-        levels = torch.from_numpy(batch)
-        if self.backbone.device.type == "cuda":
-            levels = levels.pin_memory()
+        levels = self._transfer.room(self.micro_batch, *pictures[0].shape)
+        np.stack(pictures, out=levels.numpy()[:count])
+        levels[count:] = 0
         try:
-            levels = levels.to(self.backbone.device, non_blocking=True).permute(0, 3, 1, 2)
-            pixels = levels.float().div_(255).sub_(self._mean).div_(self._std)
-            rows, patches = self.backbone.encode_images(pixels, variants)
+            return self._transfer.send(levels, lambda there: self._features(there, variants))
         except torch.OutOfMemoryError as error:
             raise BackboneError(
                 f"{self.micro_batch} images at once do not fit into the memory of "
@@ -124,8 +124,16 @@ class Encoder:
                 f"{max(1, self.micro_batch // 2)}; a cache that holds rows keeps its own, so give "
                 f"another --cache then."
             ) from error
-        wide = {"global": rows[:count], **{v: patches[v][:count] for v in variants}}
-        return {name: _copy_out(values.half()) for name, values in wide.items()}
+
+    @torch.inference_mode()
+    def _features(
+        self, levels: UInt8[Tensor, "b s s 3"], variants: Sequence[str]
+    ) -> dict[str, Float16[Tensor, "b ..."]]:
+        wide = levels.flatten(2).float().div_(255).sub_(self._mean).div_(self._std)  # [b s 3s]
+        pixels = wide.view(levels.shape).permute(0, 3, 1, 2)
+        rows, patches = self.backbone.encode_images(pixels, variants)
+        found = {"global": rows, **{v: patches[v] for v in variants}}
+        return {name: values.half() for name, values in found.items()}
 
 
 @runtime_checkable
@@ -157,22 +165,14 @@ class _Submitted:
 class _Queued:
     """A batch that an accelerator may still be computing."""
 
-    def __init__(self, values: Mapping[str, Tensor], begin: float, watch: Watch) -> None:
-        self._values = values
-        self._begin, self._watch = begin, watch
-        self._event: torch.cuda.Event | None = None
-        if any(v.is_pinned() for v in values.values() if torch.cuda.is_available()):
-            self._event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self._event.record()
+    def __init__(self, landing: Landing, count: int, encoder: Encoder) -> None:
+        self._landing, self._count, self._encoder = landing, count, encoder
 
     def done(self) -> bool:
-        return self._event is None or bool(self._event.query())  # type: ignore[no-untyped-call]
+        return self._landing.done()
 
     def wait(self) -> Rows:
-        if self._event is not None:
-            self._event.synchronize()
-        self._watch("encode", self._begin, time.perf_counter())
-        return {name: values.numpy() for name, values in self._values.items()}
+        return self._encoder.land(self._landing, self._count)
 
 
 @dataclass
@@ -207,8 +207,9 @@ class Lane:
         self.rows = rows
         self._encoder = encoder
         self._variants = tuple(variants)
-        # One batch computed and one waiting for each stream, so that none is ever idle.
-        self._depth = 2 * encoder.streams or int(backbone.device.type == "cuda")
+        # One batch computed and one waiting for each stream, so that none is ever idle; an
+        # accelerator has one that waits while the one behind it is put where it belongs.
+        self._depth = 2 * encoder.streams or 2
         self._first = {int(row): i * views for i, row in enumerate(rows)}
         self._pictures: list[UInt8[np.ndarray, "s s 3"]] = []
         self._positions: list[int] = []
@@ -253,10 +254,3 @@ class Lane:
             flight = self._flights.popleft()
             for name, values in flight.started.wait().items():
                 self._out[name][flight.positions] = values
-
-
-def _copy_out(values: Tensor) -> Tensor:
-    if values.device.type != "cuda":
-        return values.cpu()
-    room = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
-    return room.copy_(values, non_blocking=True)

@@ -72,11 +72,8 @@ def mend(
         listing, lost = cache.listing(), cache.lost()
         if listing is None or not cache.needs_mending():
             return Mended()
-        if cache.key.image_size == 0:
-            raise CacheError(
-                f"{path} holds imported features, which nobody can encode again; remove it with "
-                f"`featcache rm` and import them anew."
-            )
+        if cache.key.is_imported:
+            raise CacheError(f"{path} has lost imported features. {cache.cure}")
         settings = PassSettings.of(cache)
         weights = weights or weights_of(cache)
         backbone = _backbone(cache, settings, weights or None, device)

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from featcache.paths import expand
+
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
@@ -53,3 +55,9 @@ class Request:
     """Largest picture to decode; None is the environment's or Pillow's limit."""
     profile: bool | Path = False
     """Write a stage timeline: True beside the cache, a path there."""
+
+    def weights_anywhere(self) -> str:
+        """Return --weights as it holds from any folder."""
+        if self.weights is None or not expand(self.weights).is_file():
+            return self.weights or ""
+        return str(expand(self.weights).absolute())

@@ -27,9 +27,9 @@ from featcache.pipeline.plan import Plan, admit, cpu_cores, make_plan, plans_for
 from featcache.pipeline.recheck import readable_now
 from featcache.pipeline.request import Request
 from featcache.pipeline.settings import PassSettings
-from featcache.pipeline.summary import Summary
-from featcache.pipeline.texts import put_texts
-from featcache.pipeline.timeline import STAGES, Timeline, unwatched, verdict
+from featcache.pipeline.summary import Summary, listed, to_encode
+from featcache.pipeline.texts import missing_texts, write_texts
+from featcache.pipeline.timeline import STAGES, UNTIMED, Timeline, check_place, unwatched, verdict
 from featcache.pipeline.views import Preprocess
 from featcache.sources.base import Dataset
 from featcache.sources.listing import build_listing, check_root
@@ -37,7 +37,7 @@ from featcache.sources.named import datasets
 from featcache.sources.registry import open_dataset
 from featcache.store.cache import Cache
 from featcache.store.identity import KEY_FILE, Identity
-from featcache.store.library import KNOWN_HASHES, TRACE, cache_root, image_roots
+from featcache.store.library import KNOWN_HASHES, TRACE, cache_root, check_name, image_roots
 from featcache.text.encode import keep_own_texts, with_texts
 
 __all__ = ["Progress", "Request", "Summary", "extract"]
@@ -87,9 +87,13 @@ class _Extraction:
         request = self._request
         if request.limit is not None and request.limit < 1:
             raise UsageError(f"limit must be at least 1 image, got {request.limit}.")
+        if isinstance(request.profile, Path):
+            check_place(expand(request.profile))
         root = cache_root(request.root)
         parse_wishes(request.patches, request.views, request.crops, request.view_patches)
         choose(request.backbone, request.weights)  # a wrong name fails before anything is drawn
+        if request.name is not None and request.name.strip():
+            check_name(root, request.name)
         spec, name = self._spec(root)
         with self._stage("list"):
             dataset = open_dataset(
@@ -159,9 +163,10 @@ class _Extraction:
             asks,
             micro_batch_of(backbone, settings, self._request.micro_batch),
         )
-        for note in (_listed(listing), *listing.notes):
+        for note in (listed(listing), *listing.notes):
             self._say(note)
         admit(plan, path, yes=True, confirm=None)
+        texts = missing_texts(cache, dataset)
         self._seconds["forecast"] = plan.seconds
         return Summary(
             dataset=dataset.name,
@@ -175,6 +180,7 @@ class _Extraction:
             bytes=plan.bytes,
             component_bytes=plan.component_bytes,
             dry_run=True,
+            texts=texts,
             notes=listing.notes,
         )
 
@@ -184,13 +190,18 @@ class _Extraction:
         Raises:
             CacheError: If something is.
         """
-        if forecast.encoded:
-            missing = ", ".join(f"{name} {rows} rows" for name, rows in forecast.encoded.items())
+        if missing := forecast.missing():
             raise CacheError(
                 f"{path} lacks {missing} and cannot be written. Make it writable, or copy it to "
                 f"another folder and name that with --cache."
             )
-        return replace(forecast, dry_run=False, complete=self._request.limit is None)
+        return replace(
+            forecast,
+            dry_run=False,
+            complete=self._request.limit is None,
+            texts=None,
+            verdict=UNTIMED if self._request.profile else "",
+        )
 
     def _fill(
         self, cache: Cache, dataset: Dataset, backbone: Backbone, asks: Sequence[Ask]
@@ -209,7 +220,7 @@ class _Extraction:
                 report=self._report,
             )
             cache.put_listing(listing)
-        for note in (_listed(listing), *listing.notes):
+        for note in (listed(listing), *listing.notes):
             self._say(note)
         settings = PassSettings.of(cache)
         backbone = as_before(backbone, settings, self._request.compute, self._load)
@@ -222,7 +233,7 @@ class _Extraction:
             sources=sources,
             settings=settings,
             max_pixels=self._max_pixels,
-            weights=_named(self._request.weights),
+            weights=self._request.weights_anywhere(),
             strict=self._request.strict,
             allow_bad=self._request.allow_bad,
             progress=self._progress,
@@ -234,10 +245,12 @@ class _Extraction:
         # Images known to be unreadable are drawn at first, as in a pass that does not know it yet:
         # a pass that was killed and taken up again then leaves the same bytes as one that was not.
         plan = first = self._plan(cache, listing, backbone, asks, micro_batch, around_bad=False)
-        self._say(plan.sentence())
+        texts = missing_texts(cache, dataset)
+        self._say(to_encode(plan, texts))
         admit(plan, cache.path, yes=self._request.yes, confirm=self._confirm)
-        with self._stage("text"):
-            text = put_texts(cache, dataset, backbone, report=self._report, say=self._say)
+        if texts is not None:
+            with self._stage("text"):
+                write_texts(cache, dataset, backbone, report=self._report, say=self._say)
         with self._stage("pass"):
             for again in plans_for(mended, backbone):
                 filler.encode(again, mended=frozenset(again.rows.tolist()))
@@ -272,7 +285,7 @@ class _Extraction:
             images_per_s=passed / self._seconds["pass"] if passed else None,
             bytes=sum(o.bytes for o in outcomes),
             complete=not len(whole.rows),
-            text=text,
+            texts=texts,
             profile=profile,
             verdict=advice,
             notes=listing.notes,
@@ -282,6 +295,8 @@ class _Extraction:
         """Write the timeline, if one was asked for; return where, and what it says."""
         if self._timeline is None:
             return None, ""
+        if not any(self._timeline.count.values()):  # the file of an earlier pass stays
+            return None, UNTIMED
         asked = self._request.profile
         path = expand(asked) if isinstance(asked, Path) else cache.with_name(cache.name + TRACE)
         self._timeline.write(path)
@@ -382,17 +397,3 @@ class _Extraction:
         start = time.perf_counter()
         yield
         self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - start
-
-
-def _named(weights: str | None) -> str:
-    """Return --weights as it holds from any folder."""
-    if weights is None or not expand(weights).is_file():
-        return weights or ""
-    return str(expand(weights).absolute())
-
-
-def _listed(listing: Listing) -> str:
-    """Say what was found, so that a wrong folder is noticed before the pass."""
-    few = ", ".join(listing.classes[:5]) + (", ..." if len(listing.classes) > 5 else "")
-    splits = ", ".join(f"{name} {len(rows)}" for name, rows in listing.splits.items())
-    return f"{listing.dataset}: {splits}; classes ({len(listing.classes)}): {few}."

@@ -1,11 +1,12 @@
-"""What an extraction did, for people and as JSON."""
+"""What an extraction will do and what it did, for people and as JSON."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from featcache.pipeline.plan import human_duration, human_size
+from featcache.keys import Listing
+from featcache.pipeline.plan import Plan, human_duration, human_size
 
 SHOWN = 10
 """Unreadable images that are listed by name."""
@@ -41,13 +42,20 @@ class Summary:
     complete: bool = False
     """Whether every row asked for is there, with no limit."""
     dry_run: bool = False
-    text: bool = False
-    """Whether texts were encoded."""
+    texts: Mapping[str, int] | None = None
+    """Kind -> texts that the cache lacked, as `missing_texts` counts them; None if no text was
+    encoded, or in a forecast would be."""
     profile: Path | None = None
     """The stage timeline, if one was asked for."""
     verdict: str = ""
-    """Which stage binds, and what would make this pass faster; only with a profile."""
+    """Which stage binds, and what would make this pass faster, or why there is no timeline; only
+    if one was asked for."""
     notes: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> bool:
+        """Whether texts were encoded; in a forecast, whether they would be."""
+        return self.texts is not None
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
@@ -55,17 +63,24 @@ class Summary:
         seconds = {k: round(v, 3) for k, v in self.seconds.items()}
         profile = None if self.profile is None else str(self.profile)
         plain = {"path": str(self.path), "profile": profile, "bad": bad, "seconds": seconds}
-        return {**asdict(self), **plain}
+        return {**asdict(self), "text": self.text, **plain}
+
+    def missing(self) -> str:
+        """List the rows and texts that a forecast names; empty where there are none."""
+        rows = [f"{name} {count} rows" for name, count in self.encoded.items()]
+        texts = [f"{kind} {count} texts" for kind, count in (self.texts or {}).items()]
+        return ", ".join(rows + texts)
 
     def sentences(self) -> list[str]:
         """Say it line by line."""
-        counts = ", ".join(f"{name} {rows}" for name, rows in self.encoded.items())
-        have = ", ".join(f"{name} {rows}" for name, rows in self.held.items() if rows)
+        counts = _counted(self.encoded)
+        have = _counted({name: rows for name, rows in self.held.items() if rows})
         lines = []
         if self.dry_run:
             seconds = human_duration(self.seconds.get("forecast", 0.0))
             what = f"about {human_size(self.bytes)}, roughly {seconds}"
-            lines.append(f"Would encode: {what}." if counts else "Nothing to encode.")
+            if counts:
+                lines.append(f"Would encode: {what}.")
             lines += [
                 f"  {name}: {rows} rows, {human_size(self.component_bytes[name])}"
                 for name, rows in self.encoded.items()
@@ -77,9 +92,13 @@ class Summary:
                 f"Encoded {self.passed} images of {self.dataset} with {self.backbone} in "
                 f"{duration}{rate}: {counts} rows, {human_size(self.bytes)}."
             )
-        elif self.text:
-            lines.append(f"Encoded the texts of {self.dataset}; all image features were there.")
-        else:
+        if self.text:
+            done, are = ("Would encode", "are") if self.dry_run else ("Encoded", "were")
+            alone = "" if counts else f"; all image features {are} there"
+            lines.append(
+                f"{done} the texts of {self.dataset}{_in_brackets(self.texts or {})}{alone}."
+            )
+        elif not counts:
             lines.append(
                 f"Nothing to encode: {self.dataset} with {self.backbone} has everything asked for."
             )
@@ -92,7 +111,37 @@ class Summary:
                 lines.append(f"  and {len(self.bad) - SHOWN} more; `featcache info` lists them")
         if not self.complete and not self.dry_run:
             lines.append("The cache is incomplete; the same command without --limit adds the rest.")
-        if self.profile is not None:
-            lines.append(f"{self.verdict} Timeline: {self.profile}")
+        if self.verdict:
+            where = "" if self.profile is None else f" Timeline: {self.profile}"
+            lines.append(f"{self.verdict}{where}")
         lines.append(str(self.path))
         return lines
+
+
+def listed(listing: Listing) -> str:
+    """Say what was found, so that a wrong folder is noticed before the pass."""
+    few = ", ".join(listing.classes[:5]) + (", ..." if len(listing.classes) > 5 else "")
+    splits = _counted({name: len(rows) for name, rows in listing.splits.items()})
+    return f"{listing.dataset}: {splits}; classes ({len(listing.classes)}): {few}."
+
+
+def to_encode(plan: Plan, texts: Mapping[str, int] | None) -> str:
+    """Say what a pass is going to encode.
+
+    Args:
+        plan: The images.
+        texts: As `missing_texts` counts them.
+    """
+    if texts is None:
+        return plan.sentence()
+    if len(plan.rows):
+        return f"{plan.sentence()} Texts too{_in_brackets(texts)}."
+    return f"To encode: texts{_in_brackets(texts)}; all image features are there already."
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counts.items())
+
+
+def _in_brackets(counts: Mapping[str, int]) -> str:
+    return f" ({_counted(counts)})" if counts else ""

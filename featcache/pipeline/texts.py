@@ -6,7 +6,28 @@ from featcache.backbones.base import Backbone
 from featcache.pipeline.settings import environment
 from featcache.sources.base import Dataset, Report
 from featcache.store.cache import Cache
-from featcache.text.encode import Owned, encode_texts, texts_of
+from featcache.text.encode import Owned, Texts, encode_texts, texts_of
+
+
+def missing_texts(cache: Cache | None, dataset: Dataset) -> dict[str, int] | None:
+    """Count the texts that a cache lacks, by kind; None where it holds exactly those asked for.
+
+    The answer is empty where it holds others besides, or takes another kind by default.
+    """
+    texts, bank = texts_of(dataset), None if cache is None else cache.text()
+    count = {kind: len(each) for kind, each in _by_kind(texts).items()}
+    if bank is None:
+        return count
+    held = {kind: Owned(s.texts, tuple(s.owner.tolist())) for kind, s in bank.owned().items()}
+    same = {
+        "name": bank.classes == dataset.classes,
+        "template": (bank.classes, bank.templates) == (dataset.classes, dataset.templates),
+        **{kind: held.get(kind) == owned for kind, owned in texts.owned.items()},
+    }
+    as_asked = (held.keys(), bank.default) == (texts.owned.keys(), dataset.default_text)
+    if as_asked and all(same.values()):
+        return None
+    return {kind: number for kind, number in count.items() if not same[kind]}
 
 
 def put_texts(
@@ -18,14 +39,35 @@ def put_texts(
     say: Callable[[str], None] = lambda _: None,
 ) -> bool:
     """Encode the texts of a data set unless the cache holds exactly these; tell whether it did."""
-    texts, bank = texts_of(dataset), cache.text()
-    if bank is not None:
-        held = {kind: Owned(s.texts, tuple(s.owner.tolist())) for kind, s in bank.owned().items()}
-        same = (bank.classes, bank.templates) == (dataset.classes, dataset.templates)
-        if same and (bank.default, held) == (dataset.default_text, texts.owned):
-            return False
-    every = texts.every()
-    if cut := backbone.truncated(every):
-        say(f"{cut} of {len(every)} texts are longer than {backbone.name} reads; cut.")
-    cache.put_text(encode_texts(dataset, backbone, report), environment(backbone.device))
+    if missing_texts(cache, dataset) is None:
+        return False
+    write_texts(cache, dataset, backbone, report=report, say=say)
     return True
+
+
+def write_texts(
+    cache: Cache,
+    dataset: Dataset,
+    backbone: Backbone,
+    *,
+    report: Report | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> None:
+    """Encode all texts of a data set and make them the current ones."""
+    texts = texts_of(dataset)
+    cut = {kind: backbone.truncated(each) for kind, each in _by_kind(texts).items()}
+    if total := sum(cut.values()):
+        kinds = ", ".join(f"{kind} {number}" for kind, number in cut.items() if number)
+        say(
+            f"{total} of {len(texts.every())} texts are longer than {backbone.name} reads and were "
+            f"cut: {kinds}."
+        )
+    cache.put_text(encode_texts(dataset, backbone, report), environment(backbone.device))
+
+
+def _by_kind(texts: Texts) -> dict[str, list[str]]:
+    """List the sentences of every kind that there is."""
+    filled = [text for row in texts.filled for text in row]
+    owned = {kind: list(held.texts) for kind, held in texts.owned.items()}
+    every = {"name": list(texts.names), "template": filled, **owned}
+    return {kind: each for kind, each in every.items() if each}

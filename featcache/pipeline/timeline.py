@@ -5,11 +5,13 @@ wait for a core counts as busy.
 """
 
 import json
+import tempfile
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+from featcache.errors import UsageError
 from featcache.store.files import write_atomically
 
 Watch = Callable[[str, float, float], None]
@@ -20,12 +22,33 @@ EVENTS = 200_000
 
 STAGES = ("decode", "encode", "write")
 
+UNTIMED = "No image was encoded, so no timeline was written."
+"""Said where a timeline was asked for and there is nothing to draw."""
+
 UNUSED_SHARE = 0.3
 """Of the cores' time: above it the pass waits for something that it does not compute itself."""
 
 
 def unwatched(stage: str, begin: float, end: float) -> None:
     """Watch nothing."""
+
+
+def check_place(path: Path) -> None:
+    """Make sure, before a long pass, that its timeline can be written afterwards.
+
+    Raises:
+        UsageError: If the folder is missing or refuses files, or the path is a folder itself.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            why = "Is a directory" if path.is_dir() else ""
+    except OSError as error:
+        why = error.strerror or str(error)
+    if why:
+        raise UsageError(
+            f"The timeline {path} cannot be written ({why}). Give --profile-to a file in a folder "
+            f"that is there and writable."
+        )
 
 
 class Timeline:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Int64, Shaped
 
-from featcache.errors import CacheError
+from featcache.errors import CacheError, CorruptCacheError
 from featcache.keys import ComponentKey, FeatureKey, Listing
 from featcache.store.append import check_rows, check_width, free_name, provenance_of, write_rows
 from featcache.store.files import clear_folder, explained, make_folder, refuse_link
@@ -37,6 +37,7 @@ from featcache.store.listing import write_listing
 from featcache.store.lock import writer_lock
 from featcache.store.manifest import read_manifest, write_manifest
 from featcache.store.reader import CacheReader
+from featcache.store.rows import images_crc32
 
 if TYPE_CHECKING:
     import featcache.types
@@ -92,7 +93,7 @@ class Cache(CacheReader):
             CacheError: If a row that has features would get another image, or the disk refuses.
         """
         with self._journal.writing():
-            old = self.listing()
+            old = self._listing_before(listing)
             kept = 0 if old is None else len(old)
             if old is not None and old.hashes != listing.hashes[:kept]:
                 raise CacheError(
@@ -100,6 +101,20 @@ class Cache(CacheReader):
                     f"Rows are only ever appended; extract under another name with --name."
                 )
             write_listing(self.path / LISTING, listing)
+
+    def _listing_before(self, new: Listing) -> Listing | None:
+        """Read the listing; one that is lost is none where all shards are of the new one's images.
+
+        Raises:
+            CorruptCacheError: If it is lost, and a shard was made of other images.
+        """
+        try:
+            return self.listing()
+        except CorruptCacheError:
+            lines = [line for lines in self.shards.values() for line in lines]
+            if any(images_crc32(new, line.rows) != line.images_crc32 for line in lines):
+                raise
+            return None
 
     # Rows
 

@@ -1,6 +1,7 @@
 """All caches below one root: where the root is, what is there, which one is meant."""
 
 import os
+import re
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -9,7 +10,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from featcache.errors import CacheError, CacheNotFoundError, FeatcacheError, UnknownNameError
+from featcache.errors import (
+    CacheError,
+    CacheNotFoundError,
+    FeatcacheError,
+    UnknownNameError,
+    UsageError,
+)
 from featcache.paths import expand
 from featcache.store.cache import Cache
 from featcache.store.files import explained
@@ -29,6 +36,9 @@ from featcache.store.rows import count_rows
 
 KNOWN_HASHES = "hashes.tsv"
 """Beside the caches of a data set: hashes of its images, remembered for all backbones."""
+
+PLAIN_NAME = re.compile(r"\w(?:[\w.+@= -]*[\w.+@=-])?")
+"""What a user may call a new data set."""
 
 TRACE = ".trace.json"
 """Behind a cache's name: the timeline of its last profiled pass, beside the cache."""
@@ -99,6 +109,24 @@ class CacheSummary:
         }
 
 
+def check_name(root: Path, name: str) -> None:
+    """Refuse to call a new data set what is no plain name of a folder.
+
+    Args:
+        root: Folder of all caches; a data set that is there already keeps its name.
+        name: What a user wants to call it.
+
+    Raises:
+        UsageError: If it is none.
+    """
+    if PLAIN_NAME.fullmatch(name) or any(s.dataset == name for s in caches(root)):
+        return
+    raise UsageError(
+        f"--name takes letters, digits, spaces and any of . _ - + @ =, beginning with a letter, a "
+        f"digit or _ and not ending with a space; got {name!r}. Write e.g. --name {slug(name)}"
+    )
+
+
 def cache_root(option: Path | None) -> Path:
     """Return the folder of all caches: --cache, else $FEATCACHE_HOME, else the user's cache."""
     if option is not None:
@@ -159,12 +187,13 @@ def find_cache(
         CorruptCacheError: If the only one that fits is damaged.
     """
     best = find_summaries(root, dataset, backbone, key)[0]
-    if best.problem or best.finished is not None:
-        return Cache.open(best.path)  # or raises what is the matter
+    opened = Cache.open(best.path)  # or raises what is the matter
+    if best.finished is not None:
+        return opened
+    extract = f"Go on with: featcache extract --dataset {best.dataset} --backbone {best.backbone}"
     raise CacheNotFoundError(
         f"The cache of {best.dataset} with {best.backbone} was interrupted before it was "
-        f"finished. Go on with: featcache extract --dataset {best.dataset} --backbone "
-        f"{best.backbone}"
+        f"finished. {opened.cure or extract}"
     )
 
 

@@ -42,7 +42,8 @@ def check_parts(cache: Cache, *, listed: bool) -> list[str]:
         listing = cache.listing()
         if listing is None and listed:
             what = (
-                f"{cache.path} has no listing yet. Run the same `featcache extract` command again."
+                f"{cache.path} has no listing yet. "
+                f"{cache.cure or 'Run the same `featcache extract` command again.'}"
             )
             problems.append(what)
     except FeatcacheError as error:
@@ -83,15 +84,16 @@ def _is_joint(component: str) -> bool:
 def say_lost(path: Path) -> list[str]:
     """Say what earlier repairs took out and nobody encoded again."""
     try:
-        lost = Cache.open(path).lost()
+        cache = Cache.open(path)
+        lost = cache.lost()
     except FeatcacheError:
         return []  # which is a problem of its own
     said = []
     for component, parts in lost.items():
         said.append(
             f"{sum(map(len, parts))} rows of {path / component} were lost to damage and not "
-            f"encoded again. "
-            f"Run `featcache repair`."
+            f"{'put back' if cache.cure else 'encoded again'}. "
+            f"{cache.cure or 'Run `featcache repair`.'}"
         )
     return said
 

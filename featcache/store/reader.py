@@ -11,9 +11,11 @@ from featcache.errors import CacheError, CorruptCacheError
 from featcache.keys import FeatureKey, Listing
 from featcache.store.bad import bad_rows
 from featcache.store.identity import LISTING, Identity
+from featcache.store.imported import cure_of_imported
 from featcache.store.journal import Journal
 from featcache.store.lines import PassLine, ShardLine, TextLine
 from featcache.store.listing import current_set, read_listing
+from featcache.store.listing_files import LOST
 from featcache.store.lost import lost_rows
 from featcache.store.provenance import distinct
 from featcache.store.rows import ShardRows
@@ -69,6 +71,11 @@ class CacheReader:
         """Passes that ended as they were meant to, oldest first."""
         return self._journal.contents.passes
 
+    @property
+    def cure(self) -> str:
+        """What brings back lost rows and texts; empty where encoding them again does."""
+        return cure_of_imported(self.key, self.path, self.dataset, self.backbone)
+
     # Listing
 
     def listing(self) -> Listing | None:
@@ -85,8 +92,7 @@ class CacheReader:
         if self._listing[1] is None and self.shards:
             raise CorruptCacheError(
                 f"{self.path / LISTING} is gone, and only it says which image a row belongs to. "
-                f"Run `featcache repair`; if no copy is left, restore it from a backup, or remove "
-                f"this cache with `featcache rm` and extract again."
+                f"Run `featcache repair`. If no copy is left: {self.cure or LOST}"
             )
         return self._listing[1]
 
@@ -107,7 +113,7 @@ class CacheReader:
         rows = self.rows(component)
         for line in self.shards[component]:
             if (component, line.file) not in self._seen:
-                check_size(self.path / component / line.file, line.facts)
+                check_size(self.path / component / line.file, line.facts, self.cure)
                 self._seen.add((component, line.file))
         return rows.present() & ~rows.bad() if retry_bad else rows.present()
 
@@ -119,7 +125,9 @@ class CacheReader:
         """
         n = len(self._listed())  # forgets the readers where the listing has changed
         if component not in self._rows:
-            self._rows[component] = ShardRows(self.path / component, self.shards[component], n)
+            self._rows[component] = ShardRows(
+                self.path / component, self.shards[component], n, self.cure
+            )
         return self._rows[component]
 
     def bad_rows(self) -> dict[int, str]:
@@ -142,7 +150,7 @@ class CacheReader:
         """
         if self.text_line is None and self.listing() is not None:
             dropped = any(c.startswith("text.") for c, _ in self._journal.contents.dropped)
-            if dropped or self.key.image_size:
+            if dropped or not self.key.is_imported:
                 return True
         return bool(self.lost())
 
@@ -176,7 +184,9 @@ class CacheReader:
         from featcache.store.text import read_text
 
         line = self.text_line
-        return None if line is None else read_text(self.path / line.component, line)
+        if line is None:
+            return None
+        return read_text(self.path / line.component, line, self.cure)
 
     def feature_set(self) -> "featcache.types.FeatureSet":
         """Open everything for reading; nothing is loaded until rows are asked for.
@@ -209,6 +219,6 @@ class CacheReader:
         if listing is None:
             raise CacheError(
                 f"{self.path} has no listing yet: its first pass was interrupted early. "
-                f"Run the same `featcache extract` command again."
+                f"{self.cure or 'Run the same `featcache extract` command again.'}"
             )
         return listing

@@ -36,13 +36,14 @@ WIDE = 1 << 13
 class ShardRows:
     """A component opened for reading; files are mapped when first needed."""
 
-    def __init__(self, folder: Path, lines: Sequence[ShardLine], n: int) -> None:
+    def __init__(self, folder: Path, lines: Sequence[ShardLine], n: int, cure: str = "") -> None:
         """Build the table of ranges.
 
         Args:
             folder: The component's folder.
             lines: Its shards, oldest first; at least one.
             n: Rows of the listing.
+            cure: What brings rows back; empty where encoding them again does.
 
         Raises:
             CorruptCacheError: If shards disagree in shape, or speak of rows nobody listed.
@@ -50,7 +51,7 @@ class ShardRows:
         self._stored_shape: tuple[int, ...] = lines[0].facts.shape[1:]
         self.dtype = np.dtype(lines[0].facts.dtype)
         """As stored; int8 comes out as float16."""
-        self._folder, self._lines, self._n = folder, tuple(lines), n
+        self._folder, self._lines, self._n, self._cure = folder, tuple(lines), n, cure
         self._maps: OrderedDict[int, Shaped[np.ndarray, ...]] = OrderedDict()
         self._is_read_whole = kind_of(lines[0].component) not in UNCHECKED
         self._sized: set[int] = set()
@@ -107,7 +108,7 @@ class ShardRows:
         if len(rows) and shard.min() < 0:
             raise MissingComponentError(
                 f"{self._folder} lacks row {int(rows[np.argmin(shard)])}. "
-                f"The same `featcache extract` command encodes what is missing."
+                f"{self._cure or 'The same `featcache extract` command encodes what is missing.'}"
             )
         for number in np.unique(shard).tolist():
             self._check_size(number)  # before anything is allocated by what a stranger's line says
@@ -130,7 +131,7 @@ class ShardRows:
     def _check_size(self, number: int) -> None:
         if number not in self._sized:
             line = self._lines[number]
-            check_size(self._folder / line.file, line.facts)
+            check_size(self._folder / line.file, line.facts, self._cure)
             self._sized.add(number)
 
     def _map(self, number: int) -> Shaped[np.ndarray, "..."]:
@@ -140,9 +141,9 @@ class ShardRows:
         line = self._lines[number]
         path = self._folder / line.file
         if number not in self._checked and self._is_read_whole:
-            check_bytes(path, line.facts)
+            check_bytes(path, line.facts, self._cure)
             self._checked.add(number)
-        self._maps[number] = map_shard(path, line.facts)
+        self._maps[number] = map_shard(path, line.facts, self._cure)
         if len(self._maps) > MAPS:
             self._maps.popitem(last=False)
         return self._maps[number]

@@ -105,14 +105,19 @@ def write_shard(
     )
 
 
-def map_shard(path: Path, facts: ShardFacts) -> Shaped[np.ndarray, "..."]:
+def map_shard(path: Path, facts: ShardFacts, cure: str = "") -> Shaped[np.ndarray, "..."]:
     """Map the rows of a shard; copy-on-write, so nobody can change the file through them.
+
+    Args:
+        path: The shard.
+        facts: What the manifest says of it.
+        cure: What helps where it is damaged, if encoding again does not; as for all checks here.
 
     Raises:
         CorruptCacheError: If the file is missing or is not of the recorded size.
         UnreadableCacheError: If the system does not hand it out.
     """
-    check_size(path, facts)
+    check_size(path, facts, cure)
     if facts.dtype not in DTYPES or not facts.fits():
         raise CorruptCacheError(
             f"{path} is recorded with rows {list(facts.shape)} of {facts.dtype}, which do not lie "
@@ -123,10 +128,10 @@ def map_shard(path: Path, facts: ShardFacts) -> Shaped[np.ndarray, "..."]:
         with os.fdopen(open_plain(path), "rb") as file:
             return np.memmap(file, dtype=dtype, mode="c", offset=facts.offset, shape=facts.shape)
     except OSError as error:
-        raise unreadable(path, error, CURE) from error
+        raise unreadable(path, error, cure or CURE) from error
 
 
-def check_size(path: Path, facts: ShardFacts) -> None:
+def check_size(path: Path, facts: ShardFacts, cure: str = "") -> None:
     """Compare a file's size with what was recorded.
 
     Raises:
@@ -141,28 +146,32 @@ def check_size(path: Path, facts: ShardFacts) -> None:
         size = found.st_size if stat.S_ISREG(found.st_mode) else None
     except OSError as error:
         if error.errno not in GONE:
-            raise unreadable(path, error, CURE) from error
+            raise unreadable(path, error, cure or CURE) from error
         size = None
     if size != facts.bytes:
         got = "it is missing" if size is None else f"it has {size}"
-        raise CorruptCacheError(f"{path} should have {facts.bytes} bytes, but {got}. {CURE}")
+        raise CorruptCacheError(
+            f"{path} should have {facts.bytes} bytes, but {got}. {cure or CURE}"
+        )
 
 
-def check_bytes(path: Path, facts: ShardFacts, *, full: bool = False) -> None:
+def check_bytes(path: Path, facts: ShardFacts, cure: str = "", *, full: bool = False) -> None:
     """Read a whole shard and compare it with what was recorded: crc32, or sha256 too if `full`.
 
     Raises:
         CorruptCacheError: If it is not what was written.
         UnreadableCacheError: If it could not be read.
     """
-    check_size(path, facts)
+    check_size(path, facts, cure)
     try:
         found = checksums(path, sha256=full)
     except OSError as error:
-        raise unreadable(path, error, CURE) from error
+        raise unreadable(path, error, cure or CURE) from error
     wrong = "crc32" if found.crc32 != facts.crc32 else "sha256"
     if found.crc32 != facts.crc32 or (full and found.sha256 != facts.sha256):
-        raise CorruptCacheError(f"{path} is not what was written (its {wrong} differs). {CURE}")
+        raise CorruptCacheError(
+            f"{path} is not what was written (its {wrong} differs). {cure or CURE}"
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,8 +82,13 @@ def write_text(
     )
 
 
-def read_text(folder: Path, line: TextLine) -> "featcache.types.TextBank":
+def read_text(folder: Path, line: TextLine, cure: str = "") -> "featcache.types.TextBank":
     """Read texts back.
+
+    Args:
+        folder: Where they are.
+        line: What the manifest says of them.
+        cure: What helps where they are damaged, if encoding again does not.
 
     Raises:
         CorruptCacheError: If a file is missing or is not what was written.
@@ -92,9 +97,9 @@ def read_text(folder: Path, line: TextLine) -> "featcache.types.TextBank":
 
     from featcache.types import TextBank, TextSet
 
-    data = read_strings(folder, line)
-    check_bytes(folder / TEXT_ROWS, line.facts)
-    rows = torch.from_numpy(np.array(map_shard(folder / TEXT_ROWS, line.facts)))
+    data = read_strings(folder, line, cure)
+    check_bytes(folder / TEXT_ROWS, line.facts, cure)
+    rows = torch.from_numpy(np.array(map_shard(folder / TEXT_ROWS, line.facts, cure)))
     c, t, m = len(data["classes"]), len(data["templates"]), len(data["descriptions"])
     d = rows.shape[1]
     names, templates, descriptions, *further = torch.split(rows, _counts(data))
@@ -122,7 +127,7 @@ def read_text(folder: Path, line: TextLine) -> "featcache.types.TextBank":
     )
 
 
-def read_strings(folder: Path, line: TextLine) -> dict[str, Any]:
+def read_strings(folder: Path, line: TextLine, cure: str = "") -> dict[str, Any]:
     """Read and check the strings against the manifest and against the number of rows.
 
     Raises:
@@ -134,14 +139,16 @@ def read_strings(folder: Path, line: TextLine) -> dict[str, Any]:
     try:
         data = read_limited(path)
     except OSError as error:
-        raise unreadable(path, error, CURE) from error
+        raise unreadable(path, error, cure or CURE) from error
     if (len(data), hashlib.sha256(data).hexdigest()) != (line.strings_bytes, line.strings_sha256):
-        raise CorruptCacheError(f"{path} is not what was written. {CURE}")
+        raise CorruptCacheError(f"{path} is not what was written. {cure or CURE}")
     try:
         value: dict[str, Any] = json.loads(data)
         _check(value, line)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CorruptCacheError(f"{path} cannot be understood ({error!r}). {CURE}") from error
+        raise CorruptCacheError(
+            f"{path} cannot be understood ({error!r}). {cure or CURE}"
+        ) from error
     return value
 
 

@@ -13,6 +13,7 @@ from featcache.store.cache import Cache
 from featcache.store.identity import LISTING, MANIFEST
 from featcache.store.lines import TEXT_ROWS, TEXT_STRINGS, TextLine
 from featcache.store.listing import check_listing, listing_notes, repair_listing
+from featcache.store.listing_files import LOST
 from featcache.store.lock import writer_lock
 from featcache.store.lost import in_splits
 from featcache.store.parts import check_parts, say_lost, strangers
@@ -121,10 +122,12 @@ def _look(path: Path, *, full: bool, report: Report | None, workers: int | None)
     except FeatcacheError as error:
         problems.insert(0, Problem(what=str(error)))
         return VerifyReport(path=path, problems=tuple(problems), shards=0, bytes=0, full=full)
+    if cache.cure:
+        problems = [replace(p, what=p.what.replace(LOST, cache.cure)) for p in problems]
     problems += [Problem(what=what) for what in check_parts(cache, listed=not problems)]
     files = _files(cache)
     read = 0
-    for file, wrong in _check_files(path, files, full, workers, _told(report, "verify")):
+    for file, wrong in _check_files(cache, files, full, workers, _told(report, "verify")):
         if wrong:
             problems.append(wrong.problem())
         else:
@@ -166,7 +169,7 @@ def repair(path: Path, *, report: Report | None = None, workers: int | None = No
     cache = Cache.open(path)
     dropped, kept = [], []
     with cache.lock():
-        checked = _check_files(path, _files(cache), True, workers, _told(report, "repair"))
+        checked = _check_files(cache, _files(cache), True, workers, _told(report, "repair"))
         for wrong in [wrong for _, wrong in checked if wrong]:
             file = wrong.file
             if wrong.is_damaged:
@@ -230,7 +233,7 @@ def _files(cache: Cache) -> list[_File]:
 
 
 def _check_files(
-    path: Path,
+    cache: Cache,
     files: Sequence[_File],
     full: bool,
     workers: int | None,
@@ -240,9 +243,10 @@ def _check_files(
 
     def check(file: _File) -> _Wrong | None:
         try:
-            check_bytes(path / file.component / file.name, file.facts, full=full)
+            folder = cache.path / file.component
+            check_bytes(folder / file.name, file.facts, cache.cure, full=full)
             if file.text is not None:
-                read_strings(path / file.component, file.text)
+                read_strings(folder, file.text, cache.cure)
         except CorruptCacheError as error:
             return _Wrong(file, str(error), not isinstance(error, LinkInCacheError))
         except FeatcacheError as error:

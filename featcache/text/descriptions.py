@@ -19,8 +19,12 @@ Descriptions = dict[str, tuple[str, ...]]
 """Class name -> sentences."""
 
 
-def read_descriptions(path: Path) -> Descriptions:
+def read_descriptions(path: Path, flag: str = "descriptions") -> Descriptions:
     """Read a JSON file of descriptors, spaces made single; empty ones are dropped.
+
+    Args:
+        path: The file.
+        flag: Of `featcache extract`, that named it: descriptions, cupl or dclip.
 
     Raises:
         UsageError: If it cannot be read or is not of the form `{class: [descriptor, ...]}`.
@@ -29,23 +33,24 @@ def read_descriptions(path: Path) -> Descriptions:
         content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_no_repeats)
     except (OSError, ValueError, RecursionError) as error:
         raise UsageError(
-            f"Descriptions could not be read from {path} ({error}); expected JSON of the form "
-            f'{{"class": ["descriptor", ...]}}.'
+            f"--{flag} {path} could not be read ({error}); expected JSON of the form "
+            f'{{"class": ["text", ...]}}.'
         ) from error
     if not isinstance(content, dict) or not content:
-        raise UsageError(f'{path} is not of the form {{"class": ["descriptor", ...]}}.')
+        raise UsageError(f'--{flag} {path} is not of the form {{"class": ["text", ...]}}.')
     found: Descriptions = {}
     for name, descriptors in content.items():
         if not isinstance(descriptors, list) or not all(isinstance(d, str) for d in descriptors):
             raise UsageError(
-                f"The descriptors of '{name}' in {path} are no list of strings; expected "
-                f'"{name}": ["descriptor", ...].'
+                f"--{flag} {path} has no list of strings for '{name}'; expected "
+                f'"{name}": ["text", ...].'
             )
         kept = tuple(dict.fromkeys(" ".join(d.split()) for d in descriptors if d.strip()))
         strange = next((text for text in (name, *kept) if not is_plain(text)), None)
         if strange is not None:
             raise UsageError(
-                f"{path} has control characters in {strange[:200]!a}; expected plain text."
+                f"--{flag} {path} has control characters in {strange[:200]!a}; "
+                f"expected plain text."
             )
         found[name] = kept
     return found

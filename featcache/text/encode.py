@@ -131,7 +131,7 @@ def with_texts(
             continue
         own.add(flag)
         matched, notes = match_descriptions(
-            read_descriptions(path),
+            read_descriptions(path, flag),
             dataset.classes,
             what=_CALLED[flag],
             are_sentences=flag == "cupl",

@@ -124,12 +124,15 @@ def test_import_npz(featcache: Run, empty_home: Path, tmp_path: Path) -> None:
         (["extract", "--patches", "clear", "--limit", "1"], 2, "clearclip"),
         (["extract", "--limit", "0"], 2, "--limit"),
         (["extract", "--waffle", "-1"], 2, "--waffle"),
+        (["extract", "--profile-to", "/no/such/x.json"], 2, "--profile-to"),
         (["extract", "--waffle", "words"], 2, "--waffle"),
         (["extract", "--weights", "nothing.safetensors"], 1, "nothing.safetensors"),
         (["info"], 1, "featcache extract"),
         (["verify", "--dataset", "x"], 1, "featcache extract"),
         (["rm", "x"], 1, "featcache extract"),
         (["import", "npz", "no.npz", "--name", "a", "--backbone", "b"], 1, "no.npz"),
+        (["import", "npz", "x", "--name", "../../esc", "--backbone", "b"], 2, "--name esc"),
+        (["extract", "--dataset", "folder:.", "--name", "../esc"], 2, "--name esc"),
         (["backbones", "qqqqq"], 2, "qqqqq"),
         (["exctract"], 2, "exctract"),
     ],
@@ -189,6 +192,43 @@ def test_repair_leaves_sound_imported_features_alone(
     assert answer.code == 0
     assert answer.out.startswith("sound: 1 shards")
     assert answer.err == ""
+
+
+def test_a_damaged_import_is_mended_by_the_same_file(
+    featcache: Run, heads: Run, empty_home: Path, tmp_path: Path
+) -> None:
+    rows = np.random.default_rng(0).normal(size=(12, 16)).astype(np.float32)
+    labels = np.arange(12) % 2
+    np.savez(
+        tmp_path / "f.npz", train4_features=rows[:8], train4_labels=labels[:8],
+        test_features=rows[8:], test_labels=labels[8:], classnames=np.array(["a", "b"]),
+    )  # fmt: skip
+    again = ("import", "npz", str(tmp_path / "f.npz"), "--name", "my bugs", "--backbone", "X")
+    first = featcache(*again)
+    assert "(linear-probe, ridge, knn, nearest-mean)" in first.err
+    assert "nothing was left to do" in featcache(*again, "--quiet").out
+    cure = f"featcache import npz FILE --name 'my bugs' --backbone X --cache {empty_home}"
+    (shard,) = empty_home.glob("*/*/global/*.h5")
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    found, taken = featcache("verify", "my bugs", "-q"), featcache("repair", "my bugs", "-q")
+    trained = heads("train", "ridge", "--shots", "2", "--quiet")
+    for answer in (found, taken, trained, featcache("verify", "--quiet")):
+        assert answer.code == 1
+        assert cure in answer.out + answer.err
+        assert "featcache extract" not in answer.out + answer.err
+    mended = featcache(*again, "--quiet", "--json")
+    (said,) = json.loads(mended.out)["said"]
+    assert "restored 12 rows" in said
+    assert featcache("verify", "my bugs", "--quiet").code == 0
+    assert shard.read_bytes() == whole
+
+
+def test_the_data_set_may_be_named_without_a_flag(featcache: Run, home: Path) -> None:
+    for command in ("info", "verify", "repair"):
+        assert featcache(command, "blobs").out == featcache(command, "--dataset", "blobs").out != ""
+        assert featcache(command, "blob").code == 2
+        assert "leave one" in featcache(command, "blobs", "--dataset", "other").err
 
 
 def test_a_profile_names_what_binds_and_goes_with_the_cache(

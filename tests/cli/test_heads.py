@@ -53,7 +53,8 @@ def test_short_classes_are_taken_and_said(heads: Run, home: Path) -> None:
 def test_compare_shows_no_shots_that_were_not_trained(heads: Run, home: Path) -> None:
     heads("train", "zero-shot", "--quiet")
     answer = heads("compare", "--shots", "7")
-    assert answer.code == 1
+    assert answer.code == 2
+    assert "heads train METHOD --shots 7" in answer.err
     assert answer.out == ""
 
 
@@ -111,7 +112,7 @@ def test_list_names_every_method(heads: Run) -> None:
         (["train", "cmm", "--device", "tpu"], 1, "--device cpu"),
         (["train", "tip-adapter", "--device", "meta"], 1, "Device 'meta' cannot be used"),
         (["train", "cmm", "--class-weights", "even"], 2, "balanced"),
-        (["compare", "--dataset", "nobody"], 1, "heads train"),
+        (["compare", "--runs", "/no/such/place"], 1, "heads train"),
         (["compare", "--csv", "--json"], 2, "exclude"),
     ],
 )

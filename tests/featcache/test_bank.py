@@ -9,7 +9,7 @@ from torch import Tensor
 
 from featcache.bank import TextBank, TextSet
 from featcache.errors import MissingComponentError, UnknownNameError
-from featcache.keys import TEXT_KINDS, TextKind
+from featcache.keys import IMPORTED_TEMPLATE, TEXT_KINDS, TextKind
 from heads.core import registry
 
 ROWS = torch.randn(40, 5, generator=torch.Generator().manual_seed(3))
@@ -105,6 +105,20 @@ def test_the_flag_that_adds_a_kind_is_named(kind: str, flag: str) -> None:
         assert flag in str(caught.value)
     with pytest.raises(UnknownNameError, match="did you mean 'cupl'"):
         bare.anchors("cpul")
+
+
+@pytest.mark.parametrize("kind", ["name", "waffle", "dclip"])
+def test_imported_texts_are_one_vector_a_class(kind: str) -> None:
+    bank = TextBank(
+        classes=("ant",),
+        names=None,
+        templates=(IMPORTED_TEMPLATE,),
+        template_rows=ROWS[:1, None],
+    )
+    with pytest.raises(MissingComponentError, match=r"one vector a class.*has: template") as caught:
+        bank.anchors(kind)
+    assert "extract" not in str(caught.value)
+    assert "--set text=template" in str(caught.value)
 
 
 def test_some_classes_take_their_texts_along() -> None:

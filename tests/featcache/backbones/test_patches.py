@@ -5,6 +5,7 @@ from typing import Any
 import open_clip
 import pytest
 import torch
+from open_clip.transformer import QuickGELU
 from torch import Tensor
 
 from featcache.backbones import patches
@@ -139,6 +140,30 @@ def test_bf16_keeps_the_direction(make_clip: Callable[..., Any], tower: str) -> 
         cosine = torch.cosine_similarity(lowered[variant], rows[variant], dim=-1)
         assert cosine.min() > 0.998  # 24 dimensions forgive less than 512
         assert cosine.mean() > 0.9998
+
+
+@pytest.mark.parametrize("tower", ["plain", "normed queries", "normformer"])
+def test_folded_quick_gelu_is_the_same_function(make_clip: Callable[..., Any], tower: str) -> None:
+    visual = make_clip(quick_gelu=True, **TOWERS[tower]).visual
+    pixels = torch.randn(3, 3, 32, 32)
+    exact, rows = patches.vit_features(visual, pixels, patches.VARIANTS, torch.float32)
+    patches.lower_weights(visual, torch.float32)  # folds, and lowers nothing
+    kinds = {type(block.mlp.gelu) for block in visual.transformer.resblocks}
+    assert kinds == {QuickGELU if tower == "normformer" else torch.nn.SiLU}
+    found, folded = patches.vit_features(visual, pixels, patches.VARIANTS, torch.float32)
+    torch.testing.assert_close(found, exact, atol=1e-5, rtol=1e-5)
+    for variant in patches.VARIANTS:
+        torch.testing.assert_close(folded[variant], rows[variant], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_pixels_in_either_layout_and_beyond_the_grid_are_convolved(
+    make_clip: Callable[..., Any], layout: torch.memory_format
+) -> None:
+    visual = make_clip(image_size=36).visual  # patches of 8 leave four columns over
+    pixels = torch.randn(2, 3, 36, 36).contiguous(memory_format=layout)
+    found, _ = patches.vit_features(visual, pixels, (), torch.float32)
+    assert torch.allclose(found, visual(pixels), atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 import io
 import pickle
+import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from featcache.errors import ImportedFileError, UsageError
+from featcache.errors import CacheError, ImportedFileError, MissingComponentError, UsageError
 from featcache.importers.arrays import read_arrays
 from featcache.importers.npz import import_npz
 from featcache.store.library import caches, find_cache
@@ -111,6 +112,77 @@ def test_an_interrupted_import_goes_on(tmp_path: Path, monkeypatch: pytest.Monke
     cache = bring(tmp_path)
     assert [line.rows for line in cache.shards["global"]] == [((0, 8),), ((8, 16),), ((16, 24),)]
     assert len(cache.passes) == 1
+
+
+def flip(path: Path) -> None:
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+
+
+def again(tmp_path: Path) -> list[str]:
+    said: list[str] = []
+    import_npz(tmp_path / "features.npz", tmp_path / "root", "insects", "ViT-B/32", say=said.append)
+    return said
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Return every shard and text by name."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*.h5")}
+
+
+def test_a_second_import_restores_exactly_what_is_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("featcache.importers.npz.SHARD_ROWS", 8)
+    cache = bring(tmp_path)
+    before = files(cache.path)
+    first, second, third = sorted((cache.path / "global").glob("*.h5"))
+    flip(first)
+    third.unlink()
+    assert again(tmp_path) == ["The stored features were damaged; restored 16 rows."]
+    assert files(cache.path) == before
+    flip(next(cache.path.glob("text.*/rows.h5")))
+    flip(second)
+    assert "restored 8 rows and the class texts" in again(tmp_path)[0]
+    assert files(cache.path) == before
+    assert verify(cache.path, full=True).is_sound
+    assert "nothing was left to do" in again(tmp_path)[0]
+
+
+@pytest.mark.parametrize("lost", ["listing", "key.json", "manifest.jsonl"])
+def test_a_second_import_restores_what_belongs_to_the_rows(tmp_path: Path, lost: str) -> None:
+    cache = bring(tmp_path)
+    labels = cache.feature_set().labels.tolist()
+    if lost == "listing":
+        shutil.rmtree(cache.path / lost)
+    else:
+        flip(cache.path / lost)
+    assert not verify(cache.path).is_sound
+    again(tmp_path)
+    assert verify(cache.path, full=True).is_sound
+    assert find_cache(tmp_path / "root").feature_set().labels.tolist() == labels
+
+
+def test_a_link_is_refused_and_left(tmp_path: Path) -> None:
+    cache = bring(tmp_path)
+    (shard,) = (cache.path / "global").glob("*.h5")
+    shard.rename(tmp_path / "elsewhere.h5")
+    shard.symlink_to(tmp_path / "elsewhere.h5")
+    with pytest.raises(CacheError, match="symbolic link"):
+        again(tmp_path)
+    assert shard.is_symlink()
+
+
+def test_what_is_lost_names_the_import(tmp_path: Path) -> None:
+    cache = bring(tmp_path)
+    (shard,) = (cache.path / "global").glob("*.h5")
+    cache.drop("global", shard.name)
+    bare = find_cache(tmp_path / "root").feature_set()
+    rows = bare.usable("test")
+    with pytest.raises(MissingComponentError, match="featcache import npz FILE --name insects"):
+        bare.rows("global", rows)
+    with pytest.raises(MissingComponentError, match="choose another method"):
+        bare.rows("views.rrc50-10", rows)
 
 
 def test_rows_that_are_not_unit_are_marked_raw(tmp_path: Path) -> None:

@@ -1,12 +1,18 @@
 """Texts of a cache over several passes: added, kept, replaced, and never at an image's cost."""
 
+import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from torch import Tensor
 
+from featcache.errors import CacheError
+from featcache.pipeline.texts import missing_texts
+from featcache.pipeline.timeline import UNTIMED
+from featcache.sources.base import Dataset
 from featcache.store.cache import Cache
 from featcache.types import TextBank
 
@@ -99,3 +105,82 @@ def test_each_sentence_is_encoded_once(
     ask(descriptions=words, dclip=words, cupl=words, waffle=0)
     assert len(seen) == len(set(seen))
     assert sum("which has six legs." in text for text in seen) == 1
+
+
+def test_forecast_and_pass_say_that_only_texts_are_missing(ask: Any, words: Path) -> None:
+    ask()
+    plan = ask(cupl=words, dry_run=True)
+    assert plan.texts == {"cupl": 4}
+    assert plan.sentences()[0] == (
+        "Would encode the texts of zoo (cupl 4); all image features are there."
+    )
+    said: list[str] = []
+    done = ask(cupl=words, say=said.append)
+    assert "To encode: texts (cupl 4); all image features are there already." in said
+    assert not any("nothing to encode" in text for text in said)
+    assert done.sentences()[0] == (
+        "Encoded the texts of zoo (cupl 4); all image features were there."
+    )
+    assert done.to_json()["text"] is True
+    again = ask(dry_run=True)
+    assert again.to_json()["text"] is False
+    assert again.sentences()[0].startswith("Nothing to encode")
+
+
+def test_texts_are_named_beside_images(ask: Any, words: Path) -> None:
+    told = ask(cupl=words, dry_run=True).sentences()
+    assert told[0].startswith("Would encode: about ")
+    assert "Would encode the texts of zoo (name 3, template 3, cupl 4)." in told
+    said: list[str] = []
+    told = ask(cupl=words, say=said.append).sentences()
+    assert told[0].startswith("Encoded 22 images")
+    assert told[1] == "Encoded the texts of zoo (name 3, template 3, cupl 4)."
+    assert any(s.endswith(" Texts too (name 3, template 3, cupl 4).") for s in said)
+
+
+def test_other_classes_templates_and_defaults_are_new_texts(ask: Any, tmp_path: Path) -> None:
+    cache = Cache.open(ask().path)
+    bank, listing = cache.text(), cache.listing()
+    assert bank is not None
+    assert listing is not None
+    data = Dataset(
+        name="zoo",
+        root=tmp_path,
+        classes=bank.classes,
+        samples=(),
+        templates=bank.templates,
+        default_text=bank.default,
+    )
+    assert missing_texts(cache, data) is None
+    assert missing_texts(cache, replace(data, default_text="name")) == {}
+    assert missing_texts(cache, replace(data, templates=("a {}", "the {}"))) == {"template": 6}
+    other = replace(data, classes=("ant", "bee", "dog"), waffle=("{}, xyz",))
+    counts = {"name": 3, "template": 3, "waffle": 3}
+    assert missing_texts(cache, other) == counts
+    assert missing_texts(None, other) == counts
+
+
+def test_a_cache_that_cannot_be_written_must_hold_the_texts(
+    ask: Any, words: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = ask(dclip=words).path
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda p, mode: not mode & os.W_OK and access(p, mode))
+    held = ask(dclip=words, profile=True)
+    assert not held.text
+    assert held.profile is None
+    assert held.verdict == UNTIMED
+    says = rf"{path} lacks cupl 4 texts, waffle 90 texts and cannot be written\. .* --cache\."
+    with pytest.raises(CacheError, match=says):
+        ask(cupl=words, waffle=0)
+    with pytest.raises(CacheError, match=r"lacks views\.rrc50-2 \d+ rows, cupl 4 texts and"):
+        ask(cupl=words, views=["2"])
+
+
+def test_texts_that_are_cut_are_counted_by_kind(ask: Any, tmp_path: Path) -> None:
+    long = tmp_path / "long.json"
+    long.write_text(f'{{"ant": ["{"x" * 300}", "short"], "bee": ["{"y" * 300}"], "cat": ["z"]}}')
+    said: list[str] = []
+    ask(cupl=long, dclip=long, say=said.append)
+    told = "4 of 14 texts are longer than fake reads and were cut: cupl 2, dclip 2."
+    assert told in said

@@ -1,14 +1,17 @@
 """The timeline of a pass: the file that trace viewers open, and the sentence about the machine."""
 
+import errno
 import json
+import tempfile
 import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from featcache.errors import UsageError
 from featcache.pipeline import timeline
-from featcache.pipeline.timeline import Timeline, verdict
+from featcache.pipeline.timeline import UNTIMED, Timeline, check_place, verdict
 
 
 def say(**changes: Any) -> str:
@@ -95,3 +98,53 @@ def test_a_profiled_extraction_leaves_a_trace_beside_the_cache(
     assert told.profile == tmp_path / "own.json"
     assert told.profile.exists()
     assert ask(root=tmp_path / "third").profile is None
+
+
+def test_a_pass_without_an_image_leaves_the_earlier_timeline(ask: Any, tmp_path: Path) -> None:
+    trace = ask(profile=True).profile
+    before = trace.read_bytes()
+    again = ask(profile=True)
+    assert trace.read_bytes() == before
+    assert again.profile is None
+    assert again.verdict == UNTIMED
+    assert UNTIMED in again.sentences()
+    assert again.to_json()["profile"] is None
+    texts = ask(profile=tmp_path / "t.json", waffle=0)
+    assert texts.text
+    assert UNTIMED in texts.sentences()
+    assert not (tmp_path / "t.json").exists()
+
+
+def test_a_place_for_the_timeline_is_checked_before_the_pass(
+    ask: Any, tmp_path: Path, backbone: Any
+) -> None:
+    for dry_run in (False, True):
+        with pytest.raises(UsageError, match=r"no/x\.json cannot be written \(No such file"):
+            ask(profile=tmp_path / "no" / "x.json", dry_run=dry_run)
+    assert backbone.batches == []
+    assert not (tmp_path / "cache").exists()
+
+
+def test_what_can_be_no_timeline_is_refused_and_a_check_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for name, why in (
+        ("file/x.json", "Not a directory"),
+        (".", "Is a directory"),
+        ("x" * 300, "File name too long"),
+    ):
+        with pytest.raises(UsageError, match=rf"\({why}\)\. Give --profile-to a file"):
+            check_place(tmp_path / name)
+    check_place(tmp_path / "new.json")
+    check_place(tmp_path / "file")
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_folder_that_refuses_files_is_no_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(**_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    with pytest.raises(UsageError, match=r"x\.json cannot be written \(Permission denied\)"):
+        check_place(tmp_path / "x.json")

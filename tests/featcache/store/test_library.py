@@ -15,7 +15,14 @@ from featcache.errors import (
     UsageError,
 )
 from featcache.store.cache import Cache
-from featcache.store.library import cache_root, caches, find_cache, find_summaries, remove
+from featcache.store.library import (
+    cache_root,
+    caches,
+    check_name,
+    find_cache,
+    find_summaries,
+    remove,
+)
 from featcache.store.seal import seal, unseal
 from featcache.types import FeatureKey, TextBank
 
@@ -186,3 +193,19 @@ def test_a_cache_that_lost_one_of_its_two_names_is_still_one(cache: Cache, name:
     assert "featcache repair" in found.problem
     assert remove(root, cache.path) > 0
     assert caches(root) == []
+
+
+@pytest.mark.parametrize("name", ["pets", "CUB-200_2011", "Größe 3", "a.b", "_x", "7"])
+def test_plain_names(tmp_path: Path, name: str) -> None:
+    check_name(tmp_path, name)
+
+
+@pytest.mark.parametrize("name", ["../../esc", "a/b", ".", "..", "-rf", "pets ", "", "a\nb", "(5)"])
+def test_names_that_are_no_folder_are_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError, match="--name takes"):
+        check_name(tmp_path, name)
+
+
+def test_a_name_that_is_there_already_stays(tmp_path: Path, key: FeatureKey) -> None:
+    Cache.create(tmp_path, "pets (5)", "tiny", key)
+    check_name(tmp_path, "pets (5)")

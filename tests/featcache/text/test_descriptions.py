@@ -76,3 +76,12 @@ def test_the_published_files(name: str, classes: int) -> None:
     matched, notes = match_descriptions(found, [c.upper().replace(" ", "_") for c in described])
     assert len(matched) == len(described)
     assert len(notes) == (len(described) < classes)
+
+
+@pytest.mark.parametrize("flag", ["descriptions", "cupl", "dclip"])
+@pytest.mark.parametrize("content", ["[", "[]", '{"ant": "legs"}', '{"ant": ["a\\u0007b"]}'])
+def test_a_bad_file_is_named_with_its_flag(tmp_path: Path, content: str, flag: str) -> None:
+    path = write(tmp_path, content)
+    with pytest.raises(UsageError) as caught:
+        read_descriptions(path, flag)
+    assert str(caught.value).startswith(f"--{flag} {path}")

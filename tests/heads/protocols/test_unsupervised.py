@@ -135,6 +135,13 @@ def test_without_images_to_learn_from(world: World) -> None:
         run(make(world, counts={"test": 4}))
 
 
+def test_imported_features_have_no_pool(world: World) -> None:
+    features = make(world, counts={"test": 4})
+    imported = replace(features, key=replace(features.key, image_size=0))
+    with pytest.raises(MissingComponentError, match=r"imported without.*choose another method"):
+        run(imported)
+
+
 def test_other_methods_belong_elsewhere(world: World) -> None:
     for name in ("tip-adapter", "zero-shot"):
         with pytest.raises(UsageError, match="from unlabelled images alone"):

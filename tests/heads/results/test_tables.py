@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from featcache.errors import UnknownNameError
 from heads.results import store, tables
 
 
@@ -142,7 +143,27 @@ def test_compare_reads_and_filters(record: Any, answers: Any, tmp_path: Path) ->
     assert gains["cmm", ""] is not None
     assert gains["cmm", "lr=1"] is None
     assert len(found.problems) == 1
-    assert tables.compare(tmp_path, backbone="RN50").groups == ()
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ({"dataset": "toys"}, "data set of the runs 'toys'; did you mean 'toy'"),
+        ({"backbone": "RN50"}, "backbone of the runs 'RN50'; known: ViT-B/32."),
+        ({"dataset": "other", "split": "test"}, "split of the runs 'test'; known: sketch."),
+        ({"dataset": "toy", "shots": [7, None]}, "'7, all'; known: 4. Train it with"),
+    ],
+)
+def test_what_no_run_has_is_said_with_what_there_is(
+    record: Any, answers: Any, tmp_path: Path, asked: dict[str, Any], says: str
+) -> None:
+    assert tables.compare(tmp_path, **asked).groups == ()
+    for result in [record(1, shots=4), record(3, dataset="other", split="sketch")]:
+        store.save(result, tmp_path)
+    store.save(zero_shot(record, answers), tmp_path)
+    with pytest.raises(UnknownNameError) as caught:
+        tables.compare(tmp_path, **asked)
+    assert says in str(caught.value)
 
 
 def test_exports_hold_every_row(record: Any, answers: Any) -> None:
