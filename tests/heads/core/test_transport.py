@@ -1,6 +1,7 @@
 import math
 import sys
 import warnings
+from typing import Any
 
 import pytest
 import torch
@@ -24,6 +25,21 @@ def problem(seed: int, *lead: int, k: int = 7, m: int = 4) -> Problem:
     return cost, a / a.sum(-1, keepdim=True), b / b.sum(-1, keepdim=True)
 
 
+def turned(t: Tensor) -> Tensor:
+    """[n c k m] to [k n m c], the layout of `match` and `scalings`."""
+    return t.permute(2, 0, 3, 1)
+
+
+def with_axes(cost: Tensor, a: Tensor, b: Tensor) -> Problem:
+    return cost, a[..., None], b[..., None, :]
+
+
+def matched(similarity: Tensor, a: Tensor, b: Tensor, reg: float, **more: Any) -> Tensor:
+    """`match` of problems with two axes [n c] in front."""
+    cost, p, q = (turned(t) for t in with_axes(similarity, a, b))
+    return match(cost, p, q, reg, **more)
+
+
 def naive(
     cost: Tensor, a: Tensor, b: Tensor, reg: float, *, rounds: int = 100, tol: float = 1e-2
 ) -> tuple[list[list[float]], int]:
@@ -44,7 +60,7 @@ def naive(
 @pytest.mark.parametrize(("k", "m"), [(7, 4), (4, 7), (1, 3), (3, 1), (45, 11)])
 @pytest.mark.parametrize("reg", [0.1, 0.5])
 def test_plan_equals_naive_loops(k: int, m: int, reg: float) -> None:
-    """Both products of `_times`, and cost matrices longer and wider than tall."""
+    """Cost matrices longer and wider than tall."""
     cost, a, b = problem(0, 3, k=k, m=m)
     got = sinkhorn(cost, a, b, reg)
     for i in range(3):
@@ -91,47 +107,41 @@ def test_marginals(seed: int, reg: float) -> None:
 @settings(max_examples=25)
 def test_padding_changes_nothing(seed: int, rows: int, columns: int) -> None:
     """Rows of mass 0 count in the stop rule, so `left_out` stands for them."""
-    cost, a, b = problem(seed, 2)
-    wide = torch.rand(2, 7 + rows, 4 + columns, dtype=torch.float64)
-    wide[:, :7, :4] = cost
-    p, q = wide.new_zeros(2, 7 + rows), wide.new_zeros(2, 4 + columns)
-    p[:, :7], q[:, :4] = a, b
+    cost, a, b = problem(seed, 2, 3)
+    wide = torch.rand(2, 3, 7 + rows, 4 + columns, dtype=torch.float64)
+    wide[..., :7, :4] = cost
+    p, q = wide.new_zeros(2, 3, 7 + rows), wide.new_zeros(2, 3, 4 + columns)
+    p[..., :7], q[..., :4] = a, b
     plan = sinkhorn(wide, p, q, 0.1)
-    kernel = torch.exp(-cost / 0.1)
-    u, v = scalings(kernel, a, b, left_out=rows)
-    torch.testing.assert_close(plan[:, :7, :4], u[..., None] * kernel * v[..., None, :])
-    assert float(plan[:, 7:].abs().sum() + plan[:, :, 4:].abs().sum()) == 0
+    kernel, p_left, q_left = map(turned, with_axes(torch.exp(-cost / 0.1), a, b))
+    u, v = scalings(kernel, p_left, q_left, left_out=rows)
+    torch.testing.assert_close(turned(plan[..., :7, :4]), u * kernel * v)
+    assert float(plan[..., 7:, :].abs().sum() + plan[..., 4:].abs().sum()) == 0
     one, left = 1 - wide, 1 - cost
-    torch.testing.assert_close(match(one, p, q, 0.1), match(left, a, b, 0.1, left_out=rows))
+    torch.testing.assert_close(matched(one, p, q, 0.1), matched(left, a, b, 0.1, left_out=rows))
 
 
 def test_left_out_rows_count_in_the_first_round() -> None:
     """A tolerance so loose that round 1 could end it: the u of left-out rows falls from 1 to 0."""
-    cost = torch.zeros(1, 2, 1, dtype=torch.float64)
-    a = torch.tensor([[0.5, 0.5, 0.0, 0.0]], dtype=torch.float64)
-    b = torch.ones(1, 1, dtype=torch.float64)
-    wide = torch.zeros(1, 4, 1, dtype=torch.float64)
-    calls = []
-
-    def spied(vector: Tensor, matrix: Tensor) -> Tensor:
-        calls.append(1)
-        return (vector[..., None] * matrix).sum(-2)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(transport, "_times", spied)
-        counts = []
-        for tol in (0.4, 0.6, 0.8):  # moved: (0.5 + 0.5 + 1 + 1) / 4 = 0.75
-            for kernel, p, left_out in ((wide, a, 0), (cost, a[:, :2], 2)):
-                calls.clear()
-                scalings(torch.exp(-kernel), p, b, tol=tol, left_out=left_out)
-                counts.append(len(calls))
-    assert counts == [4, 4, 4, 4, 2, 2]
+    cost, a, b = (turned(t) for t in with_axes(*problem(13, 1, 1, k=2, m=3)))
+    kernel = torch.exp(-cost / 0.1)
+    wide, p = torch.cat([kernel, kernel]), torch.cat([a, torch.zeros_like(a)])
+    once, _ = scalings(kernel, a, b, max_iter=1, tol=None)
+    twice, _ = scalings(kernel, a, b, max_iter=2, tol=None)
+    moved = (float((once - 1).abs().sum()) + 2) / 4  # by hand, two of four rows left out
+    later = float((twice - once).abs().sum()) / 4
+    assert later < 0.9 * moved
+    for tol, expected in ((1.01 * moved, once), (0.99 * moved, twice)):
+        u, _ = scalings(kernel, a, b, tol=tol, left_out=2)
+        torch.testing.assert_close(u, expected)
+        u, _ = scalings(wide, p, b, tol=tol)
+        torch.testing.assert_close(u[:2], expected)
 
 
 def test_score_is_the_product_of_plan_and_similarity() -> None:
     cost, a, b = problem(3, 2, 5)
     expected = (sinkhorn(cost, a, b, 0.1) * (1 - cost)).sum((-2, -1))
-    torch.testing.assert_close(match(1 - cost, a, b, 0.1), expected)
+    torch.testing.assert_close(matched(1 - cost, a, b, 0.1), expected)
 
 
 def test_order_of_rows_and_columns_does_not_matter() -> None:
@@ -149,9 +159,12 @@ def test_a_heavy_entropy_gives_the_product_of_the_marginals() -> None:
 
 def test_blocks_and_axes_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     cost, a, b = problem(6, 4, 5)
-    whole = sinkhorn(cost, a, b, 0.1)
-    monkeypatch.setattr(transport, "BLOCK_BYTES", 500)
-    torch.testing.assert_close(sinkhorn(cost, a, b, 0.1), whole)
+    whole, scores = sinkhorn(cost, a, b, 0.1), matched(1 - cost, a, b, 0.1)
+    monkeypatch.setattr(transport, "LINE", 2)
+    for size in (1, 500, 3000):  # two classes of one image, three, some images
+        monkeypatch.setattr(transport, "BLOCK_BYTES", size)
+        torch.testing.assert_close(sinkhorn(cost, a, b, 0.1), whole)
+        torch.testing.assert_close(matched(1 - cost, a, b, 0.1), scores)
     end, turned = (
         sinkhorn(m, p, q, 0.1, max_iter=5000, tol=1e-13)
         for m, p, q in ((cost, a, b), (cost.mT, b, a))
@@ -168,17 +181,19 @@ def test_no_problem_at_all() -> None:
 
 
 def test_under_vmap_equals_outside() -> None:
-    cost, a, b = problem(8, 6)
+    cost, a, b = problem(8, 6, 1, 2)
     regs = torch.tensor([0.1, 0.2], dtype=torch.float64)
 
     def solve(reg: Tensor, cost: Tensor) -> Tensor:
-        return match(1 - cost, a[0], b[0], reg, tol=torch.tensor(1e-2))
+        p, q, r = (turned(t) for t in with_axes(1 - cost, a[0], b[0]))
+        return match(p, q, r, reg, tol=torch.tensor(1e-2))
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         got = torch.func.vmap(torch.func.vmap(solve, (None, 0)), (0, None))(regs, cost)
     for i, reg in enumerate(regs):
-        torch.testing.assert_close(got[i], match(1 - cost, a[0], b[0], float(reg)))
+        for j in range(6):
+            torch.testing.assert_close(got[i, j], matched(1 - cost[j], a[0], b[0], float(reg)))
 
 
 def test_a_fixed_number_of_rounds_has_a_gradient() -> None:

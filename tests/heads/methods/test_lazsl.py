@@ -159,13 +159,15 @@ def test_scores_equal_naive_loops(theta: float, select: bool) -> None:
 
 
 def test_many_crops_are_solved_in_groups(monkeypatch: pytest.MonkeyPatch) -> None:
-    """More kept crops than one group holds, and images that belong to different groups."""
-    monkeypatch.setattr(lazsl, "ROWS", 2)
+    """One group of all images with other crops left out, two, and one for every number."""
     task, x, crops = make(n=6, k=11)
     kept = lazsl.selected(lazsl.closeness(crops, x)).sum(-1)
-    assert len(set((-(-kept // lazsl.ROWS)).tolist())) > 1
+    assert len(set(kept.tolist())) > 1
+    assert int(kept.max()) < 11
     expected = loops(naive_lazsl, task, x, crops)
-    torch.testing.assert_close(scores(task, x, crops), expected, rtol=0, atol=1e-7)
+    for fill in (0.01, 0.8, 1.0):
+        monkeypatch.setattr(lazsl, "CROP_FILL", fill)
+        torch.testing.assert_close(scores(task, x, crops), expected, rtol=0, atol=1e-7)
 
 
 @pytest.mark.parametrize(
@@ -282,6 +284,7 @@ def test_padding_of_descriptions_changes_nothing(
     task, x, crops = make()
     expected = scores(task, x, crops, score=score)
     monkeypatch.setattr(lazsl, "TEXT_FILL", fill)
+    monkeypatch.setattr(lazsl, "TEXT_LACK", 0)
     buckets = lazsl.buckets(lazsl.prepare(task, lazsl.Config(score="awt"), lazsl.Hyper())[1])
     assert len(buckets) == {0.01: 1, 0.5: 2, 1.0: 5}[fill]
     got = scores(task, x, crops, score=score)
@@ -294,7 +297,7 @@ def test_a_batch_equals_single_images(score: str, monkeypatch: pytest.MonkeyPatc
     whole = scores(task, x, crops, score=score)
     alone = [scores(task, x[i : i + 1], crops[i : i + 1], score=score) for i in range(5)]
     torch.testing.assert_close(torch.cat(alone), whole, rtol=0, atol=1e-12)
-    monkeypatch.setattr(lazsl, "KERNEL_BYTES", {"cpu": 1})
+    monkeypatch.setattr(lazsl, "SIMILARITY_BYTES", {"cpu": 1})
     torch.testing.assert_close(scores(task, x, crops, score=score), whole, rtol=0, atol=1e-12)
 
 
