@@ -192,12 +192,8 @@ def table(
             for t in titles
         ]
         mark = " (transductive)" if next(iter(here.values())).transductive else ""
-        took = max(sum(r.seconds.values()) for r in here.values())
-        lines.append(_line([f"{method}{mark}", *cells, f"{took:.1f}"]))
-    words = (
-        f"Words: top-1 against {reference}, paired. Seconds: the slowest column, with selection."
-    )
-    return "\n".join(lines) + f"\n\n{words}\n"
+        lines.append(_line([f"{method}{mark}", *cells]))
+    return "\n".join(lines) + f"\n\nWords: top-1 against {reference}, paired.\n"
 
 
 def beside_released(bench: Bench) -> str:

@@ -49,8 +49,7 @@ def read_descriptions(path: Path, flag: str = "descriptions") -> Descriptions:
         strange = next((text for text in (name, *kept) if not is_plain(text)), None)
         if strange is not None:
             raise UsageError(
-                f"--{flag} {path} has control characters in {strange[:200]!a}; "
-                f"expected plain text."
+                f"--{flag} {path} has control characters in {strange[:200]!a}; expected plain text."
             )
         found[name] = kept
     return found
