@@ -13,12 +13,12 @@ point is used as it is. A grid that says so is refined around its best value.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64, Num
+from jaxtyping import Num
 from torch import Tensor
 
 from featcache.errors import TaskError, TrainingError, UnknownNameError, UsageError
@@ -29,8 +29,6 @@ from heads.core.contract import (
     RoleRows,
     TaskView,
     hyper_values,
-    with_static,
-    with_values,
 )
 from heads.core.folds import folds
 from heads.core.halving import halve
@@ -38,6 +36,7 @@ from heads.core.scoring import Head
 from heads.core.settings import Settings
 from heads.core.tasks import Task
 from heads.core.trainer import Outcome, train
+from heads.core.walk import Walk
 
 MODES = ("few-shot-val", "k-shot-val", "full-val", "cv", "none", "oracle")
 Progress = Callable[[str, int, int], None]
@@ -104,7 +103,7 @@ def select(
         return _defaults(method, settings, tasks, tick)
     if mode == "cv":
         return [_cross_validate(method, settings, task, tick) for task in tasks]
-    grid = _Walk(settings)
+    grid = Walk(settings)
     judge = _Validation(settings, [_judged(method, task, task.val) for task in tasks])
     boards = [_Board(grid) for _ in tasks]
     views = [task.view for task in tasks]
@@ -139,68 +138,10 @@ def _defaults(
     return chosen
 
 
-class _Walk:
-    """All grid points, and which comes first among equals."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self.points = settings.train_grid.points()
-        numbers = asdict(settings.config)
-        default = hyper_values(settings.hyper) | {
-            n: float(numbers[n]) for n in settings.train_grid.axes if n in numbers
-        }
-        self.static = tuple(n for n in settings.train_grid.axes if n in numbers)
-        """Axes that are fields of Config."""
-        train, post = (_distances(g, default) for g in (settings.train_grid, settings.post_grid))
-        self.distance = np.add.outer(train, post)
-        """[train points, post points], in steps of the grids; 0 is the default."""
-
-    def at(self, point: Mapping[str, float]) -> tuple[Any, Any]:
-        """Return Config and Hyper of a point."""
-        own = {n: v for n, v in point.items() if n not in self.static}
-        return with_static(self.settings.config, point), with_values(self.settings.hyper, own)
-
-    def train(
-        self, method: Method, views: Sequence[TaskView], judge: "_Validation"
-    ) -> Iterator[Outcome]:
-        """Train every task at every point, those that share a Config together."""
-        together: dict[Any, tuple[list[int], list[Any]]] = {}
-        for number, point in enumerate(self.points):
-            config, hyper = self.at(point)
-            numbers, hypers = together.setdefault(config, ([], []))
-            numbers.append(number)
-            hypers.append(hyper)
-        for config, (numbers, hypers) in together.items():
-            yield from train(method, config, views, hypers, judge, numbers=numbers)
-
-    def best(self, hits: Num[np.ndarray, "g p"], points: Sequence[int]) -> tuple[int, int]:
-        """Return (row of `hits`, post point): most hits, then the nearest, then the first."""
-        distance = self.distance[list(points)]
-        ties = np.where(hits == hits.max(), distance, np.inf)
-        i, j = np.unravel_index(int(ties.argmin()), ties.shape)
-        return int(i), int(j)
-
-
-def _distances(grid: Grid, default: Mapping[str, float]) -> Float64[np.ndarray, " p"]:
-    """Sum over the axes how many values of the grid lie between each point and the default.
-
-    A default between two values counts by where it lies, in logarithms if all are positive.
-    """
-    total = np.zeros(1)
-    for name, values in grid.axes.items():
-        axis, own = np.array(values, dtype=float), np.array([default[name]])
-        if axis.min() > 0 and own[0] > 0:
-            axis, own = np.log(axis), np.log(own)
-        ranks = np.arange(len(axis))
-        steps = np.interp(axis, np.sort(axis), ranks) - np.interp(own, np.sort(axis), ranks)
-        total = np.add.outer(total, np.abs(steps)).ravel()
-    return total.round(9)
-
-
 class _Board:
     """The best head of one task so far; the others are let go."""
 
-    def __init__(self, grid: _Walk) -> None:
+    def __init__(self, grid: Walk) -> None:
         self.grid = grid
         self.failed: list[str] = []
         self._best: tuple[tuple[float, float, int], Outcome, int] | None = None
@@ -234,7 +175,7 @@ class _Validation:
 
     def __init__(self, settings: Settings, val: Sequence[RoleRows | None]) -> None:
         self.settings, self.val = settings, val
-        self.post = _Walk(replace(settings, train_grid=Grid()))
+        self.post = Walk(replace(settings, train_grid=Grid()))
         self.seen: dict[tuple[int, int], np.ndarray[Any, Any]] = {}
         """(point, stage) -> hits on the post grid, summed over tasks; `cv` pools them."""
 
@@ -273,7 +214,7 @@ def _judged(method: Method, task: Task, rows: RoleRows | None) -> RoleRows | Non
     return replace(rows, among=replace(task.query, labels=None))
 
 
-def _refine(method: Method, grid: _Walk, task: Task, peak: Chosen, tick: "_Ticker") -> Chosen:
+def _refine(method: Method, grid: Walk, task: Task, peak: Chosen, tick: "_Ticker") -> Chosen:
     """Train on around the best value of a task's one-axis grid."""
     judge = _Validation(grid.settings, [_judged(method, task, task.val)])
     tried: dict[float, tuple[Outcome, np.ndarray[Any, Any]]] = {}
@@ -317,7 +258,7 @@ class _Pooled:
 
 def _cross_validate(method: Method, settings: Settings, task: Task, tick: "_Ticker") -> Chosen:
     """Pool the right answers of all folds, choose, then train once on the whole support."""
-    grid = _Walk(settings)
+    grid = Walk(settings)
     views, held_out = folds(task.view)
     judge = _Validation(settings, [_judged(method, task, rows) for rows in held_out])
     tick.of(len(views) * len(grid.points) + 1)
@@ -352,7 +293,7 @@ def _cross_validate(method: Method, settings: Settings, task: Task, tick: "_Tick
 
 def _refine_pooled(
     method: Method,
-    grid: _Walk,
+    grid: Walk,
     views: Sequence[TaskView],
     judge: _Validation,
     peak: Mapping[str, float],

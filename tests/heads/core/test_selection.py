@@ -16,6 +16,7 @@ from heads.core.selection import Chosen, has_choice, select
 from heads.core.settings import configure
 from heads.core.tasks import Task
 from heads.core.trainer import Outcome
+from heads.core.walk import Walk, distances
 
 
 @pytest.fixture
@@ -61,7 +62,7 @@ def test_the_chosen_point_is_the_best_on_validation(toy: Method, task: Task) -> 
 
 
 def test_equal_points_fall_to_the_default_then_the_nearest(toy: Method, task: Task) -> None:
-    walk = selection._Walk(configure(toy))
+    walk = Walk(configure(toy))
     ties = np.ones((3, 4))
     assert walk.best(ties, range(3)) == (1, 2)  # lr 0.05, alpha 1: the defaults
     ties[1, 2] = 0
@@ -73,7 +74,7 @@ def test_equal_points_fall_to_the_default_then_the_nearest(toy: Method, task: Ta
 
 def test_distance_to_a_default_between_grid_values_is_logarithmic() -> None:
     grid = Grid({"lr": [0.01, 0.1, 1.0]})
-    _, near, far = selection._distances(grid, {"lr": 0.2})
+    _, near, far = distances(grid, {"lr": 0.2})
     assert near == pytest.approx(np.log10(2), abs=1e-6)
     assert far == pytest.approx(1 - np.log10(2), abs=1e-6)
 
@@ -123,7 +124,7 @@ def test_cv_pools_the_folds(toy: Method, task: Task) -> None:
                 head = one(toy, fold, "none", lr=lr).head.at({"alpha": alpha})
                 hits[i, j] += round(scoring.accuracy(head, rows) * 4)
     assert chosen.accuracy == hits.max() / 16
-    i, j = selection._Walk(settings).best(hits, range(3))
+    i, j = Walk(settings).best(hits, range(3))
     assert chosen.values["lr"] == settings.train_grid.axes["lr"][i]
     assert chosen.values["alpha"] == settings.post_grid.axes["alpha"][j]
     same_as_alone(toy, task, chosen)
@@ -235,7 +236,7 @@ def test_progress_counts_every_run(toy: Method, task: Task) -> None:
 
 def test_selection_does_not_hold_every_head(make_toy: Any, task: Task) -> None:
     """Heads of a grid can be large: only the best one stays."""
-    board = selection._Board(selection._Walk(configure(make_toy("toy"))))
+    board = selection._Board(Walk(configure(make_toy("toy"))))
     for point in range(3):
         head = cast(Any, SimpleNamespace())
         outcome = Outcome.__new__(Outcome)
