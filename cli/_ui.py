@@ -138,9 +138,20 @@ def emit_json(value: object) -> None:
 
 
 def emit_table(
-    columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    right: Sequence[str] = (),
+    spare: Sequence[str] = (),
 ) -> None:
-    """Write a table to stdout: drawn for people, tab-separated where stdout is no terminal."""
+    """Write a table to stdout: drawn for people, tab-separated where stdout is no terminal.
+
+    Args:
+        columns: The head.
+        rows: Cells as they are shown.
+        right: Columns of numbers.
+        spare: Columns that are left out, in this order, while the window is too narrow.
+    """
     if not sys.stdout.isatty():
         emit("\t".join(columns))
         for row in rows:
@@ -150,13 +161,32 @@ def emit_table(
     from rich.console import Console
     from rich.table import Table
 
+    console = Console()
+    kept = fitting(columns, rows, spare, console.width)
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
+    if left_out := [c for c in columns if c not in kept]:
+        say(f"Left out in this narrow window: {', '.join(left_out)}.")
+    rows = [[cell for c, cell in zip(columns, row, strict=True) if c in kept] for row in rows]
+    for column in kept:
         numeric = column in right
         table.add_column(column, justify="right" if numeric else "left", no_wrap=numeric)
     for row in rows:
         table.add_row(*(_escape(cell) for cell in row))
-    Console().print(table)
+    console.print(table)
+
+
+def fitting(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], spare: Sequence[str], width: int
+) -> list[str]:
+    """Choose the columns that fit a window side by side; those that are not spare always stay."""
+    needed = {
+        c: max(map(len, cells)) + 3 for c, *cells in zip(columns, columns, *rows, strict=True)
+    }
+    kept = list(columns)
+    for column in spare:
+        if column in kept and sum(needed[c] for c in kept) > width:
+            kept.remove(column)
+    return kept
 
 
 def shown_on(line: "Live") -> Callable[["Progress"], None]:

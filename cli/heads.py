@@ -227,7 +227,10 @@ def compare(
         for group in found.groups:
             ui.emit(group.title)
             ui.emit_table(
-                tables.columns(group), [tables.cells(row) for row in group.rows], right=("seconds",)
+                tables.columns(group),
+                [tables.cells(row) for row in group.rows],
+                right=("seconds",),
+                spare=tables.SPARE,
             )
     if where:
         ui.say(f"Features: {cache_root(cache)}\nResults:  {root}")

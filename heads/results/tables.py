@@ -282,6 +282,8 @@ COLUMNS = (
     "also reads",
 )
 """Of the table that people read."""
+SPARE = ("source", "protocol", "macro F1 %", "also reads", "seconds", "selection")
+"""Columns that a narrow window does without, the first to go first."""
 
 
 def columns(group: Group) -> tuple[str, ...]:
