@@ -20,6 +20,8 @@ Rate: TypeAlias = Real | str
 """A number, or the name of a field of Hyper."""
 
 Schedule = Literal["cosine", "constant"]
+FUSED = ("cpu", "cuda")
+"""Devices for which torch has Adam in one pass."""
 
 
 @runtime_checkable
@@ -183,7 +185,8 @@ class _Adam:
         for name, p in params.items():
             lr = self.pace.rate(_value(_of(self.lr, name), hyper), step, steps, per_epoch)
             moments = state[f"first.{name}"], state[f"second.{name}"]
-            if isinstance(lr, Tensor) or isinstance(decay, Tensor) or not p.is_contiguous():
+            in_one_go = p.is_contiguous() and p.device.type in FUSED
+            if isinstance(lr, Tensor) or isinstance(decay, Tensor) or not in_one_go:
                 self._by_run(p, grads[name], *moments, _for(lr, p), _for(decay, p), step)
             else:
                 self._fused(p, grads[name].contiguous(), *moments, lr, decay, step)

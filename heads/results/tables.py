@@ -193,7 +193,7 @@ def group(results: Iterable[Result], *, against: str = ZERO_SHOT) -> list[Group]
     for result in newest(results):
         places.setdefault(_place(result), []).append(result)
     groups = []
-    with_texts = Counter((*place[:4], place[4]) for place in places)
+    with_texts = Counter(place[:5] for place in places)
     for (dataset, backbone, key, split, ids, texts), members in sorted(places.items()):
         several = with_texts[dataset, backbone, key, split, ids] > 1
         latest = dict(_own_texts(r) for r in sorted(members, key=lambda r: r.created))
@@ -224,7 +224,9 @@ def group(results: Iterable[Result], *, against: str = ZERO_SHOT) -> list[Group]
 
 
 def _fairness(result: Result) -> tuple[bool, bool]:
-    """Order the runs that one name fits: chosen with a look at the queries last, then by time."""
+    """Order the runs that one name fits: those that looked at the queries last, and of the others
+    those of the default selection first.
+    """
     return result.oracle, result.selection != "few-shot-val"
 
 
