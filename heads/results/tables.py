@@ -224,9 +224,7 @@ def group(results: Iterable[Result], *, against: str = ZERO_SHOT) -> list[Group]
 
 
 def _fairness(result: Result) -> tuple[bool, bool]:
-    """Order the runs that one name fits: those that looked at the queries last, and of the others
-    those of the default selection first.
-    """
+    """Order the runs that one name fits: those that looked at the queries stand last."""
     return result.oracle, result.selection != "few-shot-val"
 
 
