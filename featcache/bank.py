@@ -173,10 +173,11 @@ class TextBank:
 
 
 def _of_classes(held: TextSet, classes: Int64[Tensor, " w"]) -> TextSet:
-    match = held.owner[:, None] == classes  # [m w]
-    kept = match.any(dim=1).nonzero()[:, 0]
+    last = int(torch.cat([held.owner, classes]).max())
+    place = held.owner.new_full((last + 1,), -1)
+    place[classes] = torch.arange(len(classes))
+    owner = place[held.owner]
+    kept = (owner >= 0).nonzero()[:, 0]
     return TextSet(
-        texts=tuple(held.texts[i] for i in kept.tolist()),
-        rows=held.rows[kept],
-        owner=match[kept].int().argmax(dim=1),
+        texts=tuple(held.texts[i] for i in kept.tolist()), rows=held.rows[kept], owner=owner[kept]
     )

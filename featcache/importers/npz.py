@@ -21,7 +21,7 @@ from featcache.errors import CacheError, ImportedFileError, UsageError
 from featcache.importers.table import Table, read_table
 from featcache.keys import IMPORTED_TEMPLATE, ComponentKey, FeatureKey
 from featcache.store.cache import Cache
-from featcache.store.identity import Identity, is_cache
+from featcache.store.identity import Identity, is_cache, read_identity
 from featcache.store.library import caches, check_name
 from featcache.store.provenance import versions_of
 from featcache.store.verify import repair, verify
@@ -67,9 +67,11 @@ def import_npz(
         image_size=0,
         preprocessing=f"imported:{table.sha256[:12]}",
         norms=table.norms,
+        numerics=1,  # of numbers that we do not compute
     )
     _check_width(path, root, name, backbone, table.rows.shape[1])
     folder = Identity(name, backbone, key).folder(root)
+    _check_owner(folder, name)
     is_sound = not is_cache(folder) or verify(folder, report=report).is_sound
     if not is_sound:
         _take_out(folder, report)
@@ -98,8 +100,10 @@ def import_npz(
     if was_whole:
         restored = [f"{len(missing)} rows"] if len(missing) else []
         restored += [] if had_text or table.text is None else ["the class texts"]
-        what = " and ".join(restored) or "what belongs to them"
-        say(f"The stored features were damaged; restored {what}.")
+        if restored:
+            say(f"The stored features were damaged; restored {' and '.join(restored)}.")
+        else:
+            say("The cache was damaged beside its features; it is whole again.")
     return cache
 
 
@@ -108,6 +112,19 @@ def _take_out(folder: Path, report: Report | None) -> None:
     kept = [problem.what for problem in repair(folder, report=report).problems if problem.file]
     if kept:
         raise CacheError(kept[0])
+
+
+def _check_owner(folder: Path, name: str) -> None:
+    """Refuse another data set's folder before it is mended: 'a b' and 'a-b' share one."""
+    try:
+        held = read_identity(folder)
+    except CacheError:  # none, or damaged: `Cache.create` restores or refuses it
+        return
+    if held.dataset != name:
+        raise CacheError(
+            f"{folder} belongs to '{held.dataset}'. Give a --name that differs from it by more "
+            f"than spaces and signs."
+        )
 
 
 def _check_width(path: Path, root: Path, name: str, backbone: str, width: int) -> None:

@@ -25,7 +25,8 @@ from featcache.pipeline.timeline import Watch, unwatched
 from featcache.pipeline.transfer import Landing, transfer_for
 
 GFLOPS_A_BATCH = {"cpu": 250.0, "cuda": 10_000.0, "mps": 1_000.0}
-"""Work in one micro-batch by kind of device: well under a second, so that Ctrl-C is prompt."""
+"""Work in one micro-batch by kind of device, on a CPU of one thread: a second or two at most, so
+that Ctrl-C is prompt."""
 
 LIMITS = {"cpu": (2, 256), "cuda": (32, 512), "mps": (8, 256)}
 """Smallest and largest micro-batch by kind of device."""

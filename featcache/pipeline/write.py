@@ -19,7 +19,8 @@ TARGET_BYTES = 128 * 2**20
 """Size of a shard that is worth a file of its own."""
 
 TARGET_GFLOPS = {"cpu": 1_500.0, "cuda": 600_000.0, "mps": 20_000.0}
-"""Work in a shard by kind of device, some ten seconds: what an interruption can cost."""
+"""Work in a shard by kind of device, some ten seconds. An interruption costs the shards that were
+not written yet; on a CPU with many cores several can be in work."""
 
 AHEAD = 2
 """Shards that may wait for the disk."""

@@ -12,6 +12,7 @@ import torch
 from featcache.errors import CacheError, ImportedFileError, MissingComponentError, UsageError
 from featcache.importers.arrays import read_arrays
 from featcache.importers.npz import import_npz
+from featcache.keys import NUMERICS
 from featcache.store.library import caches, find_cache
 from featcache.store.verify import verify
 
@@ -161,6 +162,26 @@ def test_a_second_import_restores_what_belongs_to_the_rows(tmp_path: Path, lost:
     again(tmp_path)
     assert verify(cache.path, full=True).is_sound
     assert find_cache(tmp_path / "root").feature_set().labels.tolist() == labels
+
+
+def test_another_data_sets_folder_is_refused_before_it_is_touched(tmp_path: Path) -> None:
+    """'two words' and 'two-words' share a folder."""
+    source = save(tmp_path / "features.npz", arrays())
+    root = tmp_path / "root"
+    folder = import_npz(source, root, "two words", "ViT-B/32").path
+    shard = next((folder / "global").glob("*.h5"))
+    flip(shard)
+    before = shard.read_bytes()
+    with pytest.raises(CacheError, match="belongs to 'two words'"):
+        import_npz(source, root, "two-words", "ViT-B/32")
+    assert shard.read_bytes() == before
+
+
+def test_our_own_numbers_do_not_name_what_others_computed(tmp_path: Path) -> None:
+    """Raising NUMERICS must not make another folder of the same file."""
+    source = save(tmp_path / "features.npz", arrays())
+    cache = import_npz(source, tmp_path / "root", "insects", "ViT-B/32")
+    assert cache.key.numerics == 1 != NUMERICS
 
 
 def test_a_link_is_refused_and_left(tmp_path: Path) -> None:
