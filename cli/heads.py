@@ -162,6 +162,7 @@ def list_methods(json_: Json = False) -> None:
                     "name": item.name,
                     "summary": item.summary,
                     "needs": list(item.needs),
+                    "transductive": item.transductive,
                     "source": item.source,
                 }
             )
