@@ -3,15 +3,14 @@
 Labels are compared or used as addresses out of place: no boolean masks, no one_hot, no unique.
 """
 
-import hashlib
-
 import torch
 from jaxtyping import Bool, Float, Int64
-from torch import Generator, Tensor
+from torch import Tensor
 from torch.nn import functional as F
 
 from featcache.errors import MissingComponentError
 from heads.core.contract import Need, RoleRows, TaskView, Tensors, find_kind
+from heads.core.randomness import generator
 
 SHOTS_WITH_VIEWS: frozenset[Need] = frozenset(
     {
@@ -106,8 +105,7 @@ def uniform_by_class(task: TaskView, each: int, bound: float) -> Float[Tensor, "
     """
     rows = []
     for name in task.classes:
-        digest = hashlib.blake2b(f"{task.seed}/{name}".encode(), digest_size=8).digest()
-        rng = Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
+        rng = generator(task.seed, name)
         rows.append(torch.rand(each, generator=rng, dtype=torch.float64))
     return (bound * (2 * torch.stack(rows) - 1)).to(task.support.x)
 

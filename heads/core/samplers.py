@@ -5,7 +5,6 @@ and a run sees the same alone or stacked. Where rows run out, a batch is filled 
 weight 0. Short epochs are drawn several at a time: the number follows from the sizes.
 """
 
-import hashlib
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -16,6 +15,7 @@ from torch import Generator, Tensor
 
 from heads.core.batches import Draw, Source
 from heads.core.contract import RoleRows, Sampler, Sizes, Tensors, find_kind
+from heads.core.randomness import generator
 
 ENTRIES, EPOCHS = 4096, 64
 """Entries that are put in order at a time, and most epochs: one call is then as dear as sixty."""
@@ -149,7 +149,7 @@ class Drawer:
 
     def draw_several(self, number: int) -> Draw:
         """Draw the epochs from `number` times `epochs` on, one after the other."""
-        rng = _generator(self._seed, self._stage, number)
+        rng = generator(self._seed, self._stage, number)
         kind = self.sampler.kind
         if kind == "balanced":
             index, view, weight = self._draw_balanced(rng)
@@ -300,8 +300,3 @@ def _by_class(labels: Int64[Tensor, " n"]) -> tuple[Int64[Tensor, "c m"], Int64[
 def _orders(rng: Generator, count: int, n: int) -> Int64[Tensor, "count n"]:
     """Draw orders of n things; in float64, where no two keys are equal."""
     return torch.rand(count, n, generator=rng, dtype=torch.float64).argsort(dim=1)
-
-
-def _generator(seed: int, stage: int, number: int) -> Generator:
-    digest = hashlib.blake2b(f"{seed}/{stage}/{number}".encode(), digest_size=8).digest()
-    return Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
