@@ -18,7 +18,7 @@ from featcache.errors import CorruptCacheError, MissingComponentError
 from featcache.keys import Listing
 from featcache.store.lines import ShardLine, kind_of
 from featcache.store.quantise import SCALE, unpack
-from featcache.store.shard import check_bytes, check_size, map_shard
+from featcache.store.shard import check_bytes, check_size, disk_reads, fetch, is_whole, map_shard
 
 if TYPE_CHECKING:
     import torch
@@ -56,6 +56,7 @@ class ShardRows:
         self._is_read_whole = kind_of(lines[0].component) not in UNCHECKED
         self._sized: set[int] = set()
         self._checked: set[int] = set()
+        self._warm: set[int] = set()  # shards that were gathered from without a disk
         for line in lines:
             self._check(line)
         self._ranges = _Ranges(lines)
@@ -110,22 +111,26 @@ class ShardRows:
                 f"{self._folder} lacks row {int(rows[np.argmin(shard)])}. "
                 f"{self._cure or 'The same `featcache extract` command encodes what is missing.'}"
             )
-        for number in np.unique(shard).tolist():
-            self._check_size(number)  # before anything is allocated by what a stranger's line says
-        out = np.empty((len(rows), *self._stored_shape), dtype=self.dtype)
-        if not len(rows):
-            return out
-        if (shard == shard[0]).all():
-            _copy(self._map(int(shard[0])), position, out)
-            return out
+        # Not `np.unique`: its first call in a process imports numpy.ma, longer than a gather takes.
         order = np.argsort(shard, kind="stable")
         cuts = np.flatnonzero(np.diff(shard[order])) + 1
-        for where in np.split(order, cuts):
-            values, target = self._map(int(shard[where[0]])), position[where]
-            if where[-1] - where[0] == len(where) - 1 and bool((np.diff(where) == 1).all()):
-                _copy(values, target, out[where[0] : where[-1] + 1])
-            else:
-                _scatter(values, target, where, out)
+        parts = [(int(shard[where[0]]), where) for where in np.split(order, cuts) if len(where)]
+        for number, _ in parts:
+            self._check_size(number)  # before anything is allocated by what a stranger's line says
+        out = np.empty((len(rows), *self._stored_shape), dtype=self.dtype)
+        before = disk_reads()
+        for first in range(0, len(parts), MAPS):
+            group = parts[first : first + MAPS]
+            maps = [self._map(number, position[where]) for number, where in group]
+            for values, (_, where) in zip(maps, group, strict=True):
+                if where[-1] - where[0] == len(where) - 1 and bool((np.diff(where) == 1).all()):
+                    _copy(values, position[where], out[where[0] : where[-1] + 1])
+                else:
+                    _scatter(values, position[where], where, out)
+        if disk_reads() > before:
+            self._warm.clear()
+        else:
+            self._warm.update(number for number, _ in parts)
         return out
 
     def _check_size(self, number: int) -> None:
@@ -134,19 +139,22 @@ class ShardRows:
             check_size(self._folder / line.file, line.facts, self._cure)
             self._sized.add(number)
 
-    def _map(self, number: int) -> Shaped[np.ndarray, "..."]:
-        if number in self._maps:
-            self._maps.move_to_end(number)
-            return self._maps[number]
+    def _map(self, number: int, position: Int64[np.ndarray, " k"]) -> Shaped[np.ndarray, "..."]:
+        """Return a shard as mapped; on a cold disk these rows of it are on their way."""
         line = self._lines[number]
         path = self._folder / line.file
-        if number not in self._checked and self._is_read_whole:
-            check_bytes(path, line.facts, self._cure)
-            self._checked.add(number)
-        self._maps[number] = map_shard(path, line.facts, self._cure)
+        values = self._maps.pop(number, None)
+        if values is None or not is_whole(values, line.facts):
+            if number not in self._checked and self._is_read_whole:
+                check_bytes(path, line.facts, self._cure)
+                self._checked.add(number)
+            values = map_shard(path, line.facts, self._cure)
+        self._maps[number] = values
         if len(self._maps) > MAPS:
             self._maps.popitem(last=False)
-        return self._maps[number]
+        if number not in self._warm and not self._is_read_whole:
+            fetch(path, line.facts, position)
+        return values
 
     def _check(self, line: ShardLine) -> None:
         if line.facts.shape[1:] != self._stored_shape or line.facts.dtype != self.dtype.name:

@@ -7,15 +7,18 @@ they take offset, shape and dtype from the manifest, check them against the file
 
 import hashlib
 import math
+import mmap
 import os
+import resource
 import stat
 import zlib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Shaped
+from jaxtyping import Int64, Shaped
 
 from featcache.errors import CacheError, CorruptCacheError
 from featcache.store.block import compose
@@ -27,6 +30,8 @@ DTYPES = ("float16", "float32", "int8", "int32")
 CURE = "Run `featcache repair`, which encodes just these rows again."
 CHUNK = 1 << 22
 """Bytes read at once when a file is checked."""
+GAP = 1 << 16
+"""Bytes between two rows that are fetched along with them: one request costs more than these."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +134,52 @@ def map_shard(path: Path, facts: ShardFacts, cure: str = "") -> Shaped[np.ndarra
             return np.memmap(file, dtype=dtype, mode="c", offset=facts.offset, shape=facts.shape)
     except OSError as error:
         raise unreadable(path, error, cure or CURE) from error
+
+
+def is_whole(values: Shaped[np.ndarray, "..."], facts: ShardFacts) -> bool:
+    """Tell whether the file behind a mapping still has its size; touching lost bytes is fatal.
+
+    Args:
+        values: What `map_shard` gave.
+        facts: What it was given.
+    """
+    try:
+        return isinstance(values.base, mmap.mmap) and values.base.size() == facts.bytes
+    except OSError:  # of a network file system that lost the file
+        return False
+
+
+def fetch(path: Path, facts: ShardFacts, position: Int64[np.ndarray, " k"]) -> None:
+    """Have the system read rows of a shard into its cache, all at once and little beside them.
+
+    Left to page faults, a cold disk reads one row after the other and each with the read-ahead of
+    the device around it: whole shards for a few rows. A system that does not fetch reads so still.
+
+    Args:
+        path: The shard.
+        facts: What the manifest says of it.
+        position: Rows [k] that are about to be read, in any order; at least one.
+    """
+    if not hasattr(os, "posix_fadvise"):
+        return
+    width = math.prod(facts.shape[1:]) * np.dtype(facts.dtype).itemsize
+    first = np.sort(position) * width + facts.offset
+    cuts = np.flatnonzero(np.diff(first) > width + GAP)  # the last row before each gap
+    starts = [int(first[0]), *first[cuts + 1].tolist()]
+    stops = [*(first[cuts] + width).tolist(), int(first[-1]) + width]
+    with suppress(OSError, CorruptCacheError):  # removed meanwhile, which leaves the mapping whole
+        handle = open_plain(path)
+        try:
+            for start, stop in zip(starts, stops, strict=True):
+                os.posix_fadvise(handle, start, stop - start, os.POSIX_FADV_WILLNEED)
+        finally:
+            os.close(handle)
+
+
+def disk_reads() -> int:
+    """Count the blocks that this thread had a disk read; 0 where the system does not count them."""
+    thread = getattr(resource, "RUSAGE_THREAD", None)
+    return 0 if thread is None else resource.getrusage(thread).ru_inblock
 
 
 def check_size(path: Path, facts: ShardFacts, cure: str = "") -> None:

@@ -1,3 +1,7 @@
+import os
+import pickle
+import subprocess
+import sys
 import tempfile
 from dataclasses import replace
 from itertools import pairwise
@@ -15,7 +19,7 @@ from featcache.store import rows as module
 from featcache.store.lines import ShardLine
 from featcache.store.quantise import pack, unpack
 from featcache.store.rows import ShardRows, count_rows, covers, ranges_of
-from featcache.store.shard import ShardFacts, write_shard
+from featcache.store.shard import ShardFacts, fetch, write_shard
 
 
 def shard(folder: Path, name: str, rows: Any, values: Any, bad: tuple[int, ...] = ()) -> ShardLine:
@@ -193,3 +197,95 @@ def test_links_are_refused(tmp_path: Path, component: str, link: str) -> None:
     moved.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(CorruptCacheError, match="symbolic link"):
         ShardRows(folder, [line], 2).gather(np.array([0]))
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many rows are fetched, call by call; the disk reads nothing unless a test says so."""
+    calls: list[int] = []
+
+    def note(path: Path, facts: ShardFacts, position: Any) -> None:
+        calls.append(len(position))
+        fetch(path, facts, position)
+
+    monkeypatch.setattr(module, "fetch", note)
+    monkeypatch.setattr(module, "disk_reads", lambda: 0)
+    return calls
+
+
+def patches(folder: Path, table: Any) -> ShardRows:
+    (folder / "patches.clearclip").mkdir()
+    line = shard(folder / "patches.clearclip", "a.h5", np.arange(len(table)), table)
+    line = replace(line, component="patches.clearclip")
+    return ShardRows(folder / "patches.clearclip", [line], len(table))
+
+
+def test_rows_are_fetched_until_a_gather_needs_no_disk(
+    tmp_path: Path, asked: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = np.arange(12, dtype=np.float16).reshape(6, 2)
+    reader, rows = patches(tmp_path, table), np.array([5, 0, 3])
+    blocks = iter(range(100))
+    monkeypatch.setattr(module, "disk_reads", lambda: next(blocks))  # each gather reads one
+    for _ in range(2):
+        np.testing.assert_array_equal(reader.gather(rows), table[rows])
+    assert asked == [3, 3]
+    monkeypatch.setattr(module, "disk_reads", lambda: 0)
+    for _ in range(3):
+        np.testing.assert_array_equal(reader.gather(rows), table[rows])
+    assert asked == [3, 3, 3]
+    monkeypatch.setattr(module, "disk_reads", lambda: next(blocks))
+    reader.gather(rows)
+    reader.gather(rows)
+    assert asked == [3, 3, 3, 3]
+
+
+def test_what_was_read_whole_is_not_fetched(tmp_path: Path, asked: list[int]) -> None:
+    table = np.arange(12, dtype=np.float16).reshape(6, 2)
+    ShardRows(tmp_path, [shard(tmp_path, "a.h5", np.arange(6), table)], 6).gather(np.array([5, 0]))
+    assert asked == []
+
+
+@pytest.mark.parametrize("size", [0, 600, 9000])
+def test_a_mapped_shard_of_another_size_is_an_error(tmp_path: Path, size: int) -> None:
+    reader, rows = patches(tmp_path, np.ones((6, 2), np.float16)), np.array([5, 0])
+    reader.gather(rows)
+    os.truncate(tmp_path / "patches.clearclip" / "a.h5", size)
+    with pytest.raises(CorruptCacheError, match=f"bytes, but it has {size}"):
+        reader.gather(rows)
+
+
+def test_a_mapped_shard_outlives_its_removal(tmp_path: Path) -> None:
+    table = np.arange(12, dtype=np.float16).reshape(6, 2)
+    reader, rows = patches(tmp_path, table), np.array([5, 0])
+    reader.gather(rows)
+    reader._warm.clear()
+    (tmp_path / "patches.clearclip" / "a.h5").unlink()
+    np.testing.assert_array_equal(reader.gather(rows), table[rows])
+
+
+@pytest.mark.parametrize("width", [2, module.WIDE])  # through the buffer, and row by row
+def test_rows_of_more_shards_than_maps_in_any_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    monkeypatch.setattr(module, "MAPS", 2)
+    table = np.arange(20, dtype=np.float16).repeat(width).reshape(20, width)
+    lines = spread(tmp_path, table, 7, 0)
+    reader = ShardRows(tmp_path, lines, 20)
+    rows = np.random.default_rng(1).integers(0, 20, 50)
+    np.testing.assert_array_equal(reader.gather(rows), table[rows])
+    assert len(reader._maps) == 2
+
+
+def test_first_gather_imports_no_masked_arrays(tmp_path: Path) -> None:
+    """Which takes longer than the gather itself."""
+    line = shard(tmp_path, "a.h5", np.arange(2), np.ones((2, 2), np.float16))
+    code = (
+        "import sys, pickle, numpy as np; from pathlib import Path;"
+        "from featcache.store.rows import ShardRows;"
+        "line = pickle.loads(bytes.fromhex(sys.argv[2]));"
+        "ShardRows(Path(sys.argv[1]), [line], 2).gather(np.array([1, 0]));"
+        "assert 'torch' not in sys.modules; assert 'numpy.ma' not in sys.modules"
+    )
+    call = [sys.executable, "-c", code, str(tmp_path), pickle.dumps(line).hex()]
+    subprocess.run(call, check=True, cwd=Path(__file__).parents[3])

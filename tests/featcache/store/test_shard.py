@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from featcache.errors import CacheError, CorruptCacheError
+from featcache.store import shard as module
 from featcache.store.block import read_block
 from featcache.store.shard import Checksums, ShardFacts, checksums, map_shard, write_shard
 
@@ -168,3 +169,36 @@ def test_links_are_not_followed(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.h5")
     with pytest.raises(CorruptCacheError, match="it is missing"):
         map_shard(tmp_path / "pipe.h5", facts)
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="the system has no posix_fadvise")
+def test_what_is_fetched_holds_the_rows_and_little_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, width = 200, module.GAP // 4
+    facts = ShardFacts(
+        offset=600,
+        shape=(rows, width // 2),
+        dtype="float16",
+        bytes=600 + rows * width,
+        crc32=0,
+        sha256="",
+    )
+    with (tmp_path / "a.h5").open("wb") as file:
+        file.truncate(facts.bytes)
+    asked: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "posix_fadvise", lambda _, start, n, __: asked.append((start, n)))
+    position = np.array([150, 7, 8, 12, 150, 0, 199])  # 8 and 12 lie less than a gap apart
+    module.fetch(tmp_path / "a.h5", facts, position)
+    place = [(600 + a * width, (b - a) * width) for a, b in ((0, 1), (7, 13), (150, 151))]
+    assert asked == [*place, (600 + 199 * width, width)]
+    module.fetch(tmp_path / "gone.h5", facts, position)  # advice, and no more
+    assert len(asked) == 4
+
+
+def test_a_file_that_lost_bytes_is_not_whole(tmp_path: Path) -> None:
+    facts = write_shard(tmp_path / "a.h5", toy())
+    values = map_shard(tmp_path / "a.h5", facts)
+    assert module.is_whole(values, facts)
+    os.truncate(tmp_path / "a.h5", facts.bytes - 1)
+    assert not module.is_whole(values, facts)
