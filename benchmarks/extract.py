@@ -11,8 +11,11 @@ threads; it is measured in two arrangements, each at its best micro-batch. End t
                            computes on a CPU: never above the first, and what decoding costs
 
 A ratio above 1 says that our arrangement is faster than torch's, not that decoding costs nothing.
-Those that end in `_cpu` divide CPU time a picture instead, each side at its least: a busy machine
-changes it less, and it counts work, not cores that stand idle. An accelerator has one arrangement.
+Those that end in `_cpu` divide CPU time a picture instead: it counts work, not cores that stand
+idle. The micro-batches are found first; then extraction and both forward passes take turns
+(`--repeat`), and the medians count. An accelerator has one arrangement.
+
+With --compile the end-to-end figures contain the compilation, seconds to minutes of it.
 """
 
 import argparse
@@ -26,6 +29,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -41,7 +45,8 @@ from featcache.pipeline.encode import micro_batch_for
 from featcache.pipeline.plan import cpu_cores
 from featcache.pipeline.randomness import view_stream
 from featcache.pipeline.run import Request, Summary, extract
-from featcache.pipeline.views import Preprocess, central_view, draw_view
+from featcache.pipeline.views import central_view, draw_view
+from featcache.pipeline.windows import Preprocess
 from featcache.store.cache import Cache
 
 HELD = 64
@@ -77,7 +82,7 @@ def main() -> None:
 
 
 def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Run every part once, or `--repeat` times and keep the best of each."""
+    """Run every part; those that are divided by each other in turns."""
     request = Request(
         dataset=arguments.dataset,
         backbone=arguments.backbone,
@@ -87,6 +92,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         limit=arguments.limit,
         device=arguments.device,
         compute=arguments.compute,
+        compiled=arguments.compile,
         micro_batch=arguments.micro_batch,
         yes=True,
     )
@@ -95,9 +101,9 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         weights=arguments.weights,
         device=arguments.device,
         compute=arguments.compute,
+        compiled=arguments.compile,
     )
-    runs = [end_to_end(replace(request, root=folder / str(i))) for i in range(arguments.repeat)]
-    summary, whole = max(runs, key=lambda run: run[1].a_second)
+    summary, _ = end_to_end(replace(request, root=folder / "first"))
     features = Cache.open(summary.path).feature_set()
     names = [n.partition(".")[2] for n in features.components if n.startswith("patches.")]
     rows = np.flatnonzero(features.components["global"].present() & features.ok)
@@ -106,16 +112,20 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     preprocess = Preprocess.of(backbone)
     views = arguments.views
     rule = arguments.micro_batch or micro_batch_for(backbone.gflops, backbone.device.type)
-    batches = sorted({max(1, rule // 2), rule, 2 * rule, 4 * rule, 8 * rule})
+    sizes = (0.5, 1, 2, 4, 8) if not arguments.compile else (1,)  # each would be compiled
+    batches = sorted({max(1, int(rule * size)) for size in sizes})
     limit = arguments.seconds
     turns = [names, *[()] * views]  # views are encoded without patches
-    one_loop = {b: forward(backbone, b, turns, limit, 1) for b in batches}
     streams = torch.get_num_threads() if backbone.device.type == "cpu" else 1
-    loops = {b: forward(backbone, b, turns, limit, streams) for b in batches if streams > 1}
-    best_one, best_each = best(one_loop), best(loops or one_loop)
-    bare = max(best_one[1], best_each[1], key=lambda rate: rate.a_second)
-    one_loop_cpu, bare_cpu = least_cpu(one_loop), least_cpu(one_loop, loops)
-    whole_cpu = min(rate.cpu_ms for _, rate in runs)
+    best_one = fastest(batches, lambda b: forward(backbone, b, turns, limit, 1))
+    best_each = fastest(batches, lambda b: forward(backbone, b, turns, limit, streams))
+    wholes, ones, eaches = [], [], []
+    for i in range(arguments.repeat):  # in turns: a machine that is slower for a while, is to all
+        wholes.append(end_to_end(replace(request, root=folder / str(i)))[1])
+        ones.append(forward(backbone, best_one, turns, limit, 1))
+        eaches.append(forward(backbone, best_each, turns, limit, streams))
+    whole, one_loop, each = typical(wholes), typical(ones), typical(eaches)
+    bare = max(one_loop, each, key=lambda rate: rate.a_second)
     decode = decode_only(paths, hashes, views, limit)
     stages = {
         "decode_only": decode,
@@ -135,23 +145,23 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "load_average": round(os.getloadavg()[0], 1),
         "torch": torch.__version__,
         "compute": str(backbone.compute_dtype).removeprefix("torch."),
+        "compiled": backbone.compiled,
         "micro_batch": rule,
         "images": summary.passed,
         "views": views,
         "components": ", ".join(summary.encoded),
         **{f"{name}_per_s": round(rate.a_second, 1) for name, rate in stages.items()},
-        "forward_one_loop_per_s": round(best_one[1].a_second, 1),
-        "forward_one_loop_micro_batch": best_one[0],
-        "forward_loop_a_thread_per_s": round(best_each[1].a_second, 1),
-        "forward_loop_a_thread_micro_batch": best_each[0],
+        "forward_one_loop_per_s": round(one_loop.a_second, 1),
+        "forward_one_loop_micro_batch": best_one,
+        "forward_loop_a_thread_per_s": round(each.a_second, 1),
+        "forward_loop_a_thread_micro_batch": best_each,
         "end_to_end_per_s": round(whole.a_second, 1),
         "plain_loop_per_s": round(plain.a_second, 1),
         "cpu_ms": {
             **{name: round(rate.cpu_ms, 3) for name, rate in stages.items()},
-            "forward_one_loop": round(best_one[1].cpu_ms, 3),
-            "least_forward_one_loop": round(one_loop_cpu, 3),
-            "least_forward": round(bare_cpu, 3),
-            "end_to_end": round(whole_cpu, 3),
+            "forward_one_loop": round(one_loop.cpu_ms, 3),
+            "forward_loop_a_thread": round(each.cpu_ms, 3),
+            "end_to_end": round(whole.cpu_ms, 3),
             "plain_loop": round(plain.cpu_ms, 3),
         },
         "waited_s": {k: round(v, 2) for k, v in summary.seconds.items()},
@@ -161,12 +171,12 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "cosine_to_plain_min": round(float(cosine.min()), 7),
         "compared": len(cosine),
         "ratio_to_slowest_stage": round(whole.a_second / stages[slowest].a_second, 3),
-        "ratio_to_forward": round(whole.a_second / best_one[1].a_second, 3),
-        "ratio_to_forward_cpu": round(one_loop_cpu / whole_cpu, 3),
+        "ratio_to_forward": round(whole.a_second / one_loop.a_second, 3),
+        "ratio_to_forward_cpu": round(one_loop.cpu_ms / whole.cpu_ms, 3),
         "ratio_to_best_forward": round(whole.a_second / bare.a_second, 3),
-        "ratio_to_best_forward_cpu": round(bare_cpu / whole_cpu, 3),
+        "ratio_to_best_forward_cpu": round(bare.cpu_ms / whole.cpu_ms, 3),
         "ratio_to_plain_loop": round(whole.a_second / plain.a_second / (1 + views), 3),
-        "ratio_to_plain_loop_cpu": round(plain.cpu_ms / whole_cpu / (1 + views), 3),
+        "ratio_to_plain_loop_cpu": round(plain.cpu_ms / whole.cpu_ms / (1 + views), 3),
     }
 
 
@@ -232,14 +242,14 @@ def forward(
     return Rate(rate, spent)
 
 
-def best(rates: dict[int, Rate]) -> tuple[int, Rate]:
-    """Return the fastest micro-batch and its rate."""
-    return max(rates.items(), key=lambda item: item[1].a_second)
+def fastest(batches: Sequence[int], rate_of: Callable[[int], Rate]) -> int:
+    """Return the micro-batch with the highest rate."""
+    return max(batches, key=lambda batch: rate_of(batch).a_second)
 
 
-def least_cpu(*rates: dict[int, Rate]) -> float:
-    """Return the least CPU time a picture over all micro-batches, in milliseconds."""
-    return min(rate.cpu_ms for arrangement in rates for rate in arrangement.values())
+def typical(rates: Sequence[Rate]) -> Rate:
+    """Return the medians."""
+    return Rate(median(r.a_second for r in rates), median(r.cpu_ms for r in rates))
 
 
 def on_all_cores(count: int, work: Callable[[int], object], seconds: float, each: int) -> Rate:
@@ -387,9 +397,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--limit", type=int)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--compute", default="auto")
+    parser.add_argument("--compile", action="store_true", help="our side through torch.compile")
     parser.add_argument("--micro-batch", type=int)
     parser.add_argument("--seconds", type=float, default=4.0, help="of each part measured alone")
-    parser.add_argument("--repeat", type=int, default=1, help="extractions; the best counts")
+    parser.add_argument("--repeat", type=int, default=3, help="rounds; the medians count")
     parser.add_argument("--json", action="store_true", help="the JSON line only")
     return parser.parse_args()
 

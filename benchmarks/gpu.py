@@ -3,12 +3,15 @@
     python benchmarks/gpu.py
 
 For ViT-B/32, B/16 and L/14 with random weights, without and with clearclip patches, over drawn
-photographs of 512 x 384: decode (read, hash, decode, resize; all cores), device (the encoder alone
-on pixels that are there, at the micro-batch of the pass) and disk (the same shards written again),
-each alone, and the whole pass. `ratio` is the pass over the slowest of the three. The ceiling is a
-bf16 matrix product of the same run; shares of it count the floating-point operations of the image
-tower. One JSON line a row comes as soon as the row is measured, the table at the end. Without a
-GPU the rows say so; `--device cpu --backbones ViT-B/32 --images 64` tries the script anyway.
+photographs of 512 x 384: decode (what the decoding threads of the pass do, on all cores), device
+(the encoder alone on pixels that are there, at the micro-batch of the pass) and disk (the same
+shards written again), each alone, and the whole pass. `ratio` is the pass over the slowest of the
+three. `cut` is what a GPU does besides: to take whole pictures and cut their windows. The ceiling
+is a bf16 matrix product of the same run; shares of it count the floating-point operations of the
+image tower. The first line also says how fast the GPU itself decodes JPEG files (nvJPEG through
+torchvision, which the pass does not use) and how many grey levels its pictures are off. One JSON
+line a row comes as soon as the row is measured, the table at the end. Without a GPU the rows say
+so; `--device cpu --backbones ViT-B/32 --images 64` tries the script anyway.
 """
 
 import argparse
@@ -24,6 +27,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torchvision.io import ImageReadMode, decode_jpeg
 
 from benchmarks.extract import (
     Rate,
@@ -34,11 +38,15 @@ from benchmarks.extract import (
     write_only,
 )
 from featcache.backbones.registry import load_backbone
-from featcache.pipeline.decode import MAX_PIXELS, read_image
-from featcache.pipeline.encode import micro_batch_for
+from featcache.pipeline.asks import CENTRAL
+from featcache.pipeline.cutter import Cutter
+from featcache.pipeline.decode import MAX_PIXELS
+from featcache.pipeline.decode import decode as decode_file
+from featcache.pipeline.draw import Drawer, Job, sources_of
+from featcache.pipeline.encode import Encoder, micro_batch_for
 from featcache.pipeline.plan import cpu_cores
 from featcache.pipeline.run import Request
-from featcache.pipeline.views import Preprocess, central_view
+from featcache.pipeline.windows import Preprocess
 from featcache.store.cache import Cache
 
 BACKBONES = ("ViT-B/32", "ViT-B/16", "ViT-L/14")
@@ -59,6 +67,7 @@ COLUMNS = (
     ("ratio", "of the slowest"),
     ("binds", "binds"),
     ("decode_per_s", "decode"),
+    ("cut_per_s", "cut"),
     ("device_per_s", "device"),
     ("disk_per_s", "disk"),
     ("share_of_ceiling", "of the ceiling"),
@@ -97,8 +106,11 @@ def measure(
         "ceiling_tflops": round(ceiling / 1e3, 1),
         "images": arguments.images,
     }
-    print(json.dumps(head), flush=True)
     photographs = repeated(folder / "photographs", arguments.images)
+    if device.type == "cuda":
+        files = sorted(photographs.rglob("*.jpg"))[:DRAWN]
+        head |= nvjpeg(files, device, arguments.seconds)
+    print(json.dumps(head), flush=True)
     measured = []
     for backbone, patches in rows:
         row = measure_row(arguments, backbone, patches, photographs, folder / "row", ceiling)
@@ -133,11 +145,16 @@ def measure_row(
     features = Cache.open(summary.path).feature_set()
     listing = features.listing
     paths = [Path(listing.root) / name for name in listing.ids]
+    sources = sources_of(listing.ids, listing.hashes, dict(zip(listing.ids, paths, strict=True)))
+    jobs = [Job(source, (CENTRAL,)) for source in sources.values()]
     backbone: Any = load_backbone(name, weights="random", device=arguments.device, compute="bf16")
     batch = micro_batch_for(backbone.gflops, backbone.device.type)
     variants = [] if patches == "none" else [patches]
+    encoder = Encoder(backbone, batch)
+    room = encoder.picture_room if encoder.cuts else None
+    drawer = Drawer(preprocess=Preprocess.of(backbone), max_pixels=MAX_PIXELS, room=room)
     stages = {
-        "decode": decode(paths, listing.hashes, Preprocess.of(backbone), arguments.seconds),
+        "decode": decode(jobs, drawer, arguments.seconds),
         "device": device_alone(backbone, batch, variants, arguments.seconds),
         "disk": write_only(summary, folder / "again", 1).a_second,
     }
@@ -148,6 +165,7 @@ def measure_row(
         "micro_batch": batch,
         "images_per_s": round(whole.a_second, 1),
         **{f"{stage}_per_s": round(rate, 1) for stage, rate in stages.items()},
+        "cut_per_s": round(cut_alone(jobs, encoder, arguments.seconds), 1) if room else "",
         "binds": binds,
         "ratio": round(whole.a_second / stages[binds], 3),
         "waited_s": {k: round(v, 2) for k, v in summary.seconds.items()},
@@ -173,16 +191,47 @@ def bf16_ceiling(device: torch.device, seconds: float) -> float:
     return 2e-9 * side**3 * repeat(lambda: a @ b, device, seconds)
 
 
-def decode(
-    paths: Sequence[Path], hashes: Sequence[str], preprocess: Preprocess, seconds: float
-) -> float:
-    """Return the images a second that all cores read, hash, decode and resize."""
-
-    def work(i: int) -> None:
-        central_view(read_image(paths[i], hashes[i], max_pixels=MAX_PIXELS), preprocess)
-
-    rate: Rate = on_all_cores(len(paths), work, seconds, 1)
+def decode(jobs: Sequence[Job], drawer: Drawer, seconds: float) -> float:
+    """Return the images a second that all cores read, hash, decode and, if they have to, cut."""
+    rate: Rate = on_all_cores(len(jobs), lambda i: drawer(jobs[i]), seconds, 1)
     return rate.a_second
+
+
+def nvjpeg(paths: Sequence[Path], device: torch.device, seconds: float) -> dict[str, object]:
+    """Let the GPU decode files that are in memory: images a second, and how far off it is."""
+    files = [torch.from_numpy(np.fromfile(path, dtype=np.uint8)) for path in paths]
+
+    def work() -> list[torch.Tensor]:
+        levels: list[torch.Tensor] = decode_jpeg(files, mode=ImageReadMode.RGB, device=device)
+        return levels
+
+    try:
+        found = [levels.permute(1, 2, 0).cpu().numpy().astype(int) for levels in work()]
+    except RuntimeError as error:  # a build of torchvision without it, or an old driver
+        return {"nvjpeg": str(error).splitlines()[0]}
+    off = [np.abs(a - decode_file(path.read_bytes())) for a, path in zip(found, paths, strict=True)]
+    return {
+        "nvjpeg_per_s": round(len(files) * repeat(work, device, seconds), 1),
+        "nvjpeg_levels_off_mean": round(float(np.mean([o.mean() for o in off])), 3),
+        "nvjpeg_levels_off_max": int(max(o.max() for o in off)),
+    }
+
+
+def cut_alone(jobs: Sequence[Job], encoder: Encoder, seconds: float) -> float:
+    """Return the images a second that go up and are cut to their central view."""
+    preprocess = Preprocess.of(encoder.backbone)
+    drawer = Drawer(preprocess=preprocess, max_pixels=MAX_PIXELS, room=encoder.picture_room)
+    drawn = [drawer(job) for job in jobs[:DRAWN]]
+    cutter = Cutter(encoder, preprocess)
+
+    def work() -> None:
+        for row, one in enumerate(drawn):
+            for _ in cutter.add(row, one):
+                pass
+        for _ in cutter.flush():
+            pass
+
+    return len(drawn) * repeat(work, encoder.backbone.device, seconds)
 
 
 @torch.inference_mode()

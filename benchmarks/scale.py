@@ -25,9 +25,9 @@ from torch import Tensor
 
 from featcache.keys import FeatureKey, Listing
 from featcache.pipeline.asks import asks_for
+from featcache.pipeline.draw import Source
 from featcache.pipeline.encode import Encoder
 from featcache.pipeline.fill import Filler
-from featcache.pipeline.passes import Source
 from featcache.pipeline.plan import make_plan
 from featcache.store.cache import Cache
 
@@ -43,7 +43,7 @@ class Matrix:
     mean, std = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
     resize_mode, interpolation = "shortest", "bicubic"
     logit_scale, logit_bias, gflops = 100.0, 0.0, 1.0
-    device, compute_dtype = torch.device("cpu"), torch.float32
+    device, compute_dtype, compiled = torch.device("cpu"), torch.float32, False
 
     def __init__(self) -> None:
         self.key = FeatureKey(

@@ -90,6 +90,12 @@ def extract(
     compute: Annotated[
         str, typer.Option(help="auto, fp32 or bf16: the type the encoder computes in.")
     ] = "auto",
+    compiled: Annotated[
+        bool,
+        typer.Option(
+            "--compile", help="Put the encoder through torch.compile: pays in long passes only."
+        ),
+    ] = False,
     micro_batch: Annotated[
         int | None, typer.Option(min=1, help="Images in one forward pass; fixed for this cache.")
     ] = None,
@@ -148,6 +154,7 @@ def extract(
         limit=limit,
         device=device,
         compute=compute,
+        compiled=compiled,
         micro_batch=micro_batch,
         root=cache,
         moved=moved,

@@ -17,7 +17,7 @@ from jaxtyping import Int64
 
 from featcache.errors import UnknownNameError, UsageError
 
-NUMERICS = 2
+NUMERICS = 3
 """Raised when our own code changes the numbers that a pass writes."""
 
 TextKind: TypeAlias = Literal["name", "template", "description", "cupl", "dclip", "waffle"]

@@ -40,6 +40,8 @@ class Backbone(Protocol):
     device: torch.device
     compute_dtype: torch.dtype
     """bfloat16 where the device computes it faster, else float32."""
+    compiled: bool
+    """Whether the image tower goes through torch.compile."""
 
     def encode_images(
         self, pixels: Float[Tensor, "b 3 s s"], variants: Sequence[str] = ()

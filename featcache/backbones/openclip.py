@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from featcache.backbones import patches
+from featcache.backbones.compiled import CompiledTower
 from featcache.backbones.models import Preprocess, vit_gflops
 from featcache.errors import BackboneError, UnknownNameError
 from featcache.types import FeatureKey
@@ -33,6 +34,7 @@ class OpenClipBackbone:
         preprocess: Preprocess,
         device: torch.device,
         compute_dtype: torch.dtype,
+        compiled: bool = False,
     ) -> None:
         """Freeze the model and move it; only bf16 changes its weights.
 
@@ -46,6 +48,10 @@ class OpenClipBackbone:
             preprocess: How images become its input.
             device: Where it shall compute.
             compute_dtype: bfloat16 or float32, of the image tower; texts are always float32.
+            compiled: Whether the image tower goes through torch.compile.
+
+        Raises:
+            BackboneError: If it shall, and nothing can be compiled here.
         """
         self.name = name
         self.device = device
@@ -68,6 +74,7 @@ class OpenClipBackbone:
         bias = getattr(model, "logit_bias", None)
         self.logit_bias = 0.0 if bias is None else float(bias)
         if self._read is patches.resnet_features:
+            patches.fold_norms(model.visual)
             self._model = self._model.to(memory_format=torch.channels_last)
         elif self._read is patches.vit_features:
             model.visual.conv1.to(memory_format=torch.channels_last)
@@ -75,6 +82,8 @@ class OpenClipBackbone:
         self.dim, self.patches, self.gflops = self._measure()
         if compute_dtype is not torch.float32 and self._read is not None:
             patches.lower_weights(self._model.visual, compute_dtype)
+        self.compiled = compiled
+        self._run = CompiledTower(self._tower, name, device) if compiled else self._tower
 
     def __repr__(self) -> str:
         dtype = str(self.compute_dtype).removeprefix("torch.")
@@ -98,7 +107,9 @@ class OpenClipBackbone:
                 f"{self.name} takes images of {self.image_size} x {self.image_size} px, got "
                 f"{pixels.shape[-2]} x {pixels.shape[-1]}. Resize them to its image_size first."
             )
-        pixels = pixels.to(self.device)
+        return self._run(pixels.to(self.device), variants)
+
+    def _tower(self, pixels: Float[Tensor, "b 3 s s"], variants: Sequence[str]) -> patches.Features:
         if self._read is not None:
             return self._read(self._model.visual, pixels, variants, self.compute_dtype)
         bf16 = self.compute_dtype is not torch.float32

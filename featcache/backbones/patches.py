@@ -17,8 +17,7 @@ Source: (2) and (3) released code of ClearCLIP; the ResNet's from MaskCLIP's rel
 Differs from the paper: the original MaskCLIP keeps residual and mlp on a ViT; (3) does not.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -31,6 +30,7 @@ from open_clip.transformer import (
     VisionTransformer,
 )
 from torch import Tensor
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.nn import functional as F
 
 VARIANTS = ("clearclip", "vanilla", "maskclip")
@@ -128,6 +128,27 @@ def resnet_features(
     return pool.c_proj(pooled.float()), patches
 
 
+def fold_norms(visual: ModifiedResNet) -> None:
+    """Put the batch norms of a frozen ResNet into its convolutions: a walk over memory less each.
+
+    Norms in evaluation are a factor and a shift a channel; float32 rounds them differently. What is
+    folded already stays as it is.
+    """
+    layers: Any = (visual.layer1, visual.layer2, visual.layer3, visual.layer4)
+    for block in (visual, *(block for layer in layers for block in layer)):
+        for i in (1, 2, 3):
+            _fold(block, f"conv{i}", f"bn{i}")
+        if getattr(block, "downsample", None) is not None:
+            _fold(block.downsample, "0", "1")
+
+
+def _fold(parent: torch.nn.Module, convolution: str, norm: str) -> None:
+    batch_norm = getattr(parent, norm)
+    if isinstance(batch_norm, torch.nn.BatchNorm2d):
+        setattr(parent, convolution, fuse_conv_bn_eval(getattr(parent, convolution), batch_norm))
+        setattr(parent, norm, torch.nn.Identity())
+
+
 def lower_weights(visual: Any, dtype: torch.dtype) -> None:
     """Store the weights of convolutions and inner products in `dtype`, once instead of each batch.
 
@@ -215,8 +236,6 @@ def _add(block: Any, h: Tensor, attended: Tensor) -> Tensor:
     return h + block.ls_2(block.mlp(block.ln_2(h)))  # type: ignore[no-any-return]
 
 
-@contextmanager
-def _compute_in(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
+def _compute_in(device: torch.device, dtype: torch.dtype) -> torch.autocast:
     enabled = dtype is not torch.float32
-    with torch.autocast(device.type, dtype=dtype if enabled else None, enabled=enabled):
-        yield
+    return torch.autocast(device.type, dtype=dtype if enabled else None, enabled=enabled)

@@ -9,10 +9,11 @@ from jaxtyping import Int64, Shaped
 from featcache.backbones.base import Backbone
 from featcache.errors import UsageError
 from featcache.keys import ComponentKey, parse_component
+from featcache.pipeline.draw import Source
 from featcache.pipeline.encode import Encoder, micro_batch_for
-from featcache.pipeline.passes import Source
 from featcache.pipeline.recheck import encode_again
 from featcache.pipeline.settings import (
+    COMPILED,
     LARGEST_BATCH,
     WEIGHTS,
     PassSettings,
@@ -119,6 +120,9 @@ def admit_environment(
     here = environment(backbone.device)
     if "threads" in here:
         here["threads"] = "1"  # `Encoder` gives every batch to one
+    if backbone.compiled:
+        here[COMPILED] = "inductor"
+        say("The image tower is compiled at its first batch, which takes seconds to minutes.")
     if settings is not None and here not in settings.environments:
         for name in _comparable(cache):
             reader = cache.rows(name)

@@ -1,4 +1,4 @@
-"""Bytes of a file -> an upright RGB picture of 8 bits a channel, or a sentence why not.
+"""Bytes of a file -> grey levels of an upright RGB picture, or a sentence why not.
 
 What comes out is `PIL.Image.convert("RGB")`, as open_clip's own preprocessing does it, with three
 differences: the EXIF orientation is honoured, 16-bit grey is scaled to 8 bits instead of clipped,
@@ -10,17 +10,20 @@ import os
 import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 
 from featcache.errors import SourceError, UsageError
 from featcache.paths import open_regular
+from featcache.pipeline.jpeg import decode_jpeg
+from featcache.pipeline.threads import single_threaded
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 """The only parsers that a file of the user's is given to."""
@@ -31,15 +34,23 @@ MAX_PIXELS = 178_956_970
 MAX_PIXELS_VARIABLE = "FEATCACHE_MAX_PIXELS"
 
 _ORIENTATION_TAG = 0x0112
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
+_TRANSPOSED = (5, 6, 7, 8)
+"""Orientations in which rows are stored as columns."""
+_FLIPPED = {
+    2: (1, -1),
+    3: (-1, -1),
+    4: (-1, 1),
+    5: (1, 1),
+    6: (1, -1),
+    7: (-1, -1),
+    8: (-1, 1),
 }
+"""Orientation -> the steps through rows and columns, after that, that make it upright."""
+
+Picture = UInt8[np.ndarray, "h w 3"]
+"""Upright, RGB."""
+Room = Callable[..., UInt8[np.ndarray, "..."]]
+"""Shape -> memory that is not filled."""
 
 J = TypeVar("J")
 R = TypeVar("R")
@@ -69,8 +80,16 @@ def pixel_limit(value: int | None = None) -> int:
     return limit
 
 
-def read_image(path: Path, sha256: str, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def read_image(
+    path: Path, sha256: str, *, max_pixels: int = MAX_PIXELS, room: Room | None = None
+) -> Picture:
     """Read a file once, make sure that its bytes are the listed ones, and decode it.
+
+    Args:
+        path: Of the file.
+        sha256: That its bytes must have.
+        max_pixels: Largest picture to decode.
+        room: Where the picture shall lie.
 
     Raises:
         UnreadableImageError: If the file is gone, has changed, or is no picture.
@@ -82,10 +101,10 @@ def read_image(path: Path, sha256: str, *, max_pixels: int = MAX_PIXELS) -> Imag
         raise UnreadableImageError(f"cannot be read: {error.strerror or error}") from error
     if hashlib.sha256(data).hexdigest() != sha256:
         raise UnreadableImageError("changed on disk while the features were extracted")
-    return decode(data, max_pixels=max_pixels)
+    return decode(data, max_pixels=max_pixels, room=room)
 
 
-def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, room: Room | None = None) -> Picture:
     """Decode the bytes of a file to upright 8-bit RGB; of an animation, the first frame.
 
     Raises:
@@ -97,8 +116,12 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
         with Image.open(BytesIO(data), formats=FORMATS) as image:
             if image.width * image.height > max_pixels:
                 raise UnreadableImageError(_too_large(image.width, image.height, max_pixels))
-            image.load()
-            return _upright(_eight_bit(image), _orientation(image))
+            levels = (room or _room)(image.height, image.width, 3)
+            if not decode_jpeg(image, data, levels):
+                image.load()
+                pixels = _eight_bit(image).tobytes()
+                levels.reshape(-1)[:] = np.frombuffer(pixels, dtype=np.uint8)
+            orientation = _orientation(image)
     except UnreadableImageError:
         raise
     except UnidentifiedImageError as error:
@@ -113,6 +136,12 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     # Pillow's parsers let through what they trip over: struct.error, IndexError, zlib.error ...
     except Exception as error:
         raise UnreadableImageError(f"cannot be decoded: {_first_line(error)}") from error
+    if orientation not in _FLIPPED:
+        return levels
+    turned = _turned(levels, orientation)
+    upright = (room or _room)(*turned.shape)
+    upright[...] = turned
+    return upright
 
 
 @contextmanager
@@ -134,17 +163,14 @@ def in_order(
         threads: How many.
         ahead: Jobs begun before their turn; bounds the memory in use.
     """
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
     waiting: deque[Future[R]] = deque()
-    try:
+    with single_threaded(threads, "decode") as pool:
         for job in jobs:
             waiting.append(pool.submit(work, job))
             if len(waiting) > ahead:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
@@ -173,9 +199,15 @@ def _orientation(image: Image.Image) -> int:
     return value if isinstance(value, int) else 1
 
 
-def _upright(image: Image.Image, orientation: int) -> Image.Image:
-    # Its pixels are in memory: closing the file does not take them away.
-    return image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
+def _room(*shape: int) -> UInt8[np.ndarray, "..."]:
+    return np.empty(shape, dtype=np.uint8)
+
+
+def _turned(levels: Picture, orientation: int) -> UInt8[np.ndarray, "h_upright w_upright 3"]:
+    if orientation in _TRANSPOSED:
+        levels = levels.swapaxes(0, 1)
+    rows, columns = _FLIPPED[orientation]
+    return levels[::rows, ::columns]
 
 
 def _too_large(width: int, height: int, max_pixels: int) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from featcache.backbones.base import Backbone
 from featcache.errors import BackboneError
+from featcache.pipeline.threads import single_threaded
 from featcache.pipeline.timeline import Watch, unwatched
 from featcache.pipeline.transfer import Landing, transfer_for
 
@@ -30,6 +31,9 @@ that Ctrl-C is prompt."""
 
 LIMITS = {"cpu": (2, 256), "cuda": (32, 512), "mps": (8, 256)}
 """Smallest and largest micro-batch by kind of device."""
+
+Squares = Sequence[UInt8[np.ndarray, "s s 3"]] | Sequence[UInt8[Tensor, "s s 3"]]
+"""Pictures as the encoder takes them."""
 
 Rows = dict[str, Float16[np.ndarray, "b ..."]]
 """`global` and each patch variant of one batch."""
@@ -51,6 +55,8 @@ class Encoder:
         self.micro_batch = micro_batch
         self.streams = torch.get_num_threads() if backbone.device.type == "cpu" else 0
         """Batches computed at once, a thread each; 0 where an accelerator queues them itself."""
+        self.cuts = backbone.device.type == "cuda"
+        """Whether windows are cut where they are encoded; elsewhere decoding threads do it."""
         self.watch: Watch = unwatched
         self._pool: ThreadPoolExecutor | None = None
         self._transfer = transfer_for(backbone.device)
@@ -65,25 +71,30 @@ class Encoder:
         if not self.streams:
             yield
             return
-        threads = torch.get_num_threads()
-        pool = ThreadPoolExecutor(
-            self.streams, "encode", initializer=torch.set_num_threads, initargs=(1,)
-        )
-        self._pool = pool
-        try:
-            yield
-        finally:
-            self._pool = None
-            pool.shutdown(wait=True, cancel_futures=True)
-            torch.set_num_threads(threads)  # the workers' 1 was also what later threads begin with
+        with single_threaded(self.streams, "encode") as pool:
+            self._pool = pool
+            try:
+                yield
+            finally:
+                self._pool = None
 
-    def start(
-        self, pictures: Sequence[UInt8[np.ndarray, "s s 3"]], variants: Sequence[str]
-    ) -> "Started":
+    def picture_room(self, *shape: int) -> UInt8[np.ndarray, "..."]:
+        """Return memory that is fast to upload, not filled; from any thread."""
+        return self._transfer.room(*shape).numpy()
+
+    def upload(self, levels: UInt8[Tensor, "..."]) -> UInt8[Tensor, "..."]:
+        """Begin to bring grey levels to the device."""
+        return self._transfer.upload(levels)
+
+    def start(self, pictures: Squares, variants: Sequence[str]) -> "Started":
         """Encode up to a batch of pictures; while streaming this returns before it is done.
 
+        Args:
+            pictures: All on the host or all on the device.
+            variants: Patch features wanted beside the global ones.
+
         Raises:
-            BackboneError: If a batch does not fit into the accelerator's memory.
+            BackboneError: If a batch does not fit into the device's memory.
         """
         if not self.streams:
             return _Queued(self._send(pictures, variants), len(pictures), self)
@@ -104,27 +115,35 @@ class Encoder:
         self.watch("encode", *landing.span())
         return {name: v.numpy()[:count] for name, v in values.items()}
 
-    def _rows(
-        self, pictures: Sequence[UInt8[np.ndarray, "s s 3"]], variants: Sequence[str]
-    ) -> Rows:
+    def _rows(self, pictures: Squares, variants: Sequence[str]) -> Rows:
         return self.land(self._send(pictures, variants), len(pictures))
 
-    def _send(
-        self, pictures: Sequence[UInt8[np.ndarray, "s s 3"]], variants: Sequence[str]
-    ) -> Landing:
-        count = len(pictures)
-        levels = self._transfer.room(self.micro_batch, *pictures[0].shape)
-        np.stack(pictures, out=levels.numpy()[:count])
-        levels[count:] = 0
+    def _send(self, pictures: Squares, variants: Sequence[str]) -> Landing:
         try:
-            return self._transfer.send(levels, lambda there: self._features(there, variants))
-        except torch.OutOfMemoryError as error:
+            there = self._batch(pictures)
+            return self._transfer.run(lambda: self._features(there, variants))
+        except (RuntimeError, MemoryError) as error:
+            if not _lacks_memory(error):
+                raise
             raise BackboneError(
                 f"{self.micro_batch} images at once do not fit into the memory of "
                 f"{self.backbone.device}. Take fewer with --micro-batch "
                 f"{max(1, self.micro_batch // 2)}; a cache that holds rows keeps its own, so give "
                 f"another --cache then."
             ) from error
+
+    def _batch(self, pictures: Squares) -> UInt8[Tensor, "b s s 3"]:
+        """Lay pictures side by side on the device, zeros behind the last one."""
+        count, shape = len(pictures), (self.micro_batch, *pictures[0].shape)
+        on_device = [p for p in pictures if isinstance(p, Tensor)]
+        if on_device:
+            there = torch.zeros(shape, dtype=torch.uint8, device=self.backbone.device)
+            torch.stack(on_device, out=there[:count])
+            return there
+        levels = self._transfer.room(*shape)
+        np.stack([p for p in pictures if not isinstance(p, Tensor)], out=levels.numpy()[:count])
+        levels[count:] = 0
+        return self._transfer.upload(levels)
 
     @torch.inference_mode()
     def _features(
@@ -135,6 +154,12 @@ class Encoder:
         rows, patches = self.backbone.encode_images(pixels, variants)
         found = {"global": rows, **{v: patches[v] for v in variants}}
         return {name: values.half() for name, values in found.items()}
+
+
+def _lacks_memory(error: Exception) -> bool:
+    """Tell an accelerator's, numpy's and torch's own want of memory from all other errors."""
+    kinds = (torch.OutOfMemoryError, MemoryError)
+    return isinstance(error, kinds) or "DefaultCPUAllocator" in str(error)
 
 
 @runtime_checkable
@@ -212,7 +237,7 @@ class Lane:
         # accelerator has one that waits while the one behind it is put where it belongs.
         self._depth = 2 * encoder.streams or 2
         self._first = {int(row): i * views for i, row in enumerate(rows)}
-        self._pictures: list[UInt8[np.ndarray, "s s 3"]] = []
+        self._pictures: list[Any] = []  # either kind of `Squares`
         self._positions: list[int] = []
         self._flights: deque[_Flight] = deque()
         count = len(rows) * views
@@ -221,7 +246,7 @@ class Lane:
             shape = (count, backbone.patches, backbone.dim)
             self._out[variant] = np.zeros(shape, dtype=np.float16)
 
-    def add(self, row: int, pictures: Sequence[UInt8[np.ndarray, "s s 3"]]) -> None:
+    def add(self, row: int, pictures: Squares) -> None:
         """Take the pictures of one row; full batches are encoded."""
         for i, picture in enumerate(pictures):
             self._pictures.append(picture)

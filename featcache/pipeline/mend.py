@@ -18,9 +18,10 @@ from featcache.errors import CacheError, SourceError
 from featcache.keys import Listing
 from featcache.pipeline.continuity import FLAGS, as_before, micro_batch_of
 from featcache.pipeline.decode import pixel_limit
+from featcache.pipeline.draw import Source
 from featcache.pipeline.encode import Encoder
 from featcache.pipeline.fill import Filler
-from featcache.pipeline.passes import Progress, Source
+from featcache.pipeline.passes import Progress
 from featcache.pipeline.plan import cpu_cores, plans_for
 from featcache.pipeline.settings import PassSettings, weights_of
 from featcache.pipeline.texts import put_texts

@@ -8,22 +8,22 @@ computed while the next one is filled: no stage waits at the end of a shard.
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int32, Int64, Shaped, UInt8
+from jaxtyping import Int32, Int64, Shaped
 
 from featcache.errors import SourceError
-from featcache.pipeline.asks import CENTRAL, Ask, Pictures
-from featcache.pipeline.decode import UnreadableImageError, in_order, quiet_pillow, read_image
+from featcache.pipeline.asks import Ask, Pictures
+from featcache.pipeline.cutter import Cutter, Given
+from featcache.pipeline.decode import in_order, quiet_pillow
+from featcache.pipeline.draw import Drawer, Drawn, Job, Source
 from featcache.pipeline.encode import Encoder, Lane
 from featcache.pipeline.plan import Plan, Todo, encoded_rows
-from featcache.pipeline.randomness import view_stream
 from featcache.pipeline.timeline import Watch, unwatched
-from featcache.pipeline.views import Box, Preprocess, central_view, draw_view
+from featcache.pipeline.windows import Box, Preprocess
 from featcache.pipeline.write import Sink, Writer
 
 EVERY = 0.2
@@ -50,15 +50,6 @@ class Progress:
     """The stage the others wait for: decode, encode or write."""
     bad: int = 0
     """Images that could not be read."""
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Where the image of a row is, and what its bytes were when it was listed."""
-
-    id: str
-    path: Path
-    sha256: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,20 +81,6 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class _Job:
-    source: Source
-    wanted: tuple[Pictures, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Decoded:
-    pixels: Mapping[Pictures, Sequence[UInt8[np.ndarray, "s s 3"]]] = field(default_factory=dict)
-    boxes: Mapping[Pictures, Sequence[Box]] = field(default_factory=dict)
-    reasons: Mapping[Pictures, str] = field(default_factory=dict)
-    """Why there are no pictures of a kind; a stripe may have crops and no central view."""
-
-
-@dataclass(frozen=True, slots=True)
 class _Block:
     """One shard's rows of every component, all of whose pictures are with the encoder."""
 
@@ -130,7 +107,12 @@ class Pass:
         self._plan = plan
         self._sources = sources
         self._encoder = encoder
-        self._preprocess = preprocess
+        self._drawer = Drawer(
+            preprocess=preprocess,
+            max_pixels=options.max_pixels,
+            room=encoder.picture_room if encoder.cuts else None,
+        )
+        self._cutter = Cutter(encoder, preprocess)
         self._options = options
         self._encoded = encoded_rows(plan.todos)
         self._spent = {"decode": 0.0, "encode": 0.0, "write": 0.0}
@@ -147,19 +129,17 @@ class Pass:
             CacheError: If a shard cannot be written or a row does not fit fp16.
             KeyboardInterrupt: As it came, with both threads stopped; finished shards stay.
         """
-        # Two batches of pictures ahead; an image of many crops is many pictures.
-        each = sum(pictures.count for pictures, _ in self._encoded) or 1
-        decoded = in_order(
+        drawn = in_order(
             self._jobs(),
-            self._decode,
+            self._draw,
             threads=self._options.threads,
-            ahead=2 * self._encoder.micro_batch // each + self._options.threads,
+            ahead=self._ahead(),
         )
         self._begin, cpu = time.perf_counter(), time.process_time()
-        with quiet_pillow(), closing(decoded), self._encoder.streaming():
+        with quiet_pillow(), closing(drawn), self._encoder.streaming():
             with Writer(sink, self._options.watch) as writer:
                 for rows in self._plan.blocks:
-                    self._waiting.append(self._fill(rows, decoded, writer))
+                    self._waiting.append(self._fill(rows, drawn, writer))
                     self._finish(writer, beside=max(1, 2 * self._encoder.streams))
                 self._finish(writer, beside=0)
                 start = time.perf_counter()
@@ -171,7 +151,16 @@ class Pass:
         self._report(writer, force=True)
         return self.outcome
 
-    def _jobs(self) -> Iterator[_Job]:
+    def _ahead(self) -> int:
+        """Return how many images to decode before their turn."""
+        threads = self._options.threads
+        if self._encoder.cuts:  # whole pictures wait, which may be large ones
+            return 3 * threads
+        # Two batches of pictures; an image of many crops is many pictures.
+        each = sum(pictures.count for pictures, _ in self._encoded) or 1
+        return 2 * self._encoder.micro_batch // each + threads
+
+    def _jobs(self) -> Iterator[Job]:
         for block in self._plan.blocks:  # sets of one block, whatever the size of the pass
             wanted: dict[Pictures, set[int]] = {}
             for todo in self._plan.todos:
@@ -179,44 +168,16 @@ class Pass:
                 wanted.setdefault(todo.ask.pictures, set()).update(rows.tolist())
             for row in block.tolist():
                 kinds = tuple(p for p, held in wanted.items() if row in held)
-                yield _Job(self._sources[row], kinds)
+                yield Job(self._sources[row], kinds)
 
-    def _decode(self, job: _Job) -> _Decoded:
+    def _draw(self, job: Job) -> Drawn:
         begin = time.perf_counter()
-        decoded = self._pictures(job)
+        drawn = self._drawer(job)
         self._options.watch("decode", begin, time.perf_counter())
-        return decoded
-
-    def _pictures(self, job: _Job) -> _Decoded:
-        """Turn one file into all pictures that the encoder wants of it; on a thread."""
-        pixels, boxes, reasons = {}, {}, {}
-        source, preprocess = job.source, self._preprocess
-        try:
-            image = read_image(source.path, source.sha256, max_pixels=self._options.max_pixels)
-        except UnreadableImageError as error:
-            return _Decoded(reasons=dict.fromkeys(job.wanted, str(error)))
-        for wanted in job.wanted:
-            try:
-                if wanted == CENTRAL:
-                    pixels[wanted] = [central_view(image, preprocess)]
-                    continue
-                streams = [
-                    view_stream(wanted.seed, wanted.recipe, source.sha256, view)
-                    for view in range(wanted.count)
-                ]
-                drawn = [
-                    draw_view(image, preprocess, wanted.recipe, view, stream)
-                    for view, stream in enumerate(streams)
-                ]
-            except UnreadableImageError as error:
-                reasons[wanted] = str(error)
-                continue
-            pixels[wanted] = [d.pixels for d in drawn]
-            boxes[wanted] = [d.box for d in drawn]
-        return _Decoded(pixels, boxes, reasons)
+        return drawn
 
     def _fill(
-        self, rows: Int64[np.ndarray, " r"], decoded: Iterator[_Decoded], writer: Writer
+        self, rows: Int64[np.ndarray, " r"], drawn: Iterator[Drawn], writer: Writer
     ) -> _Block:
         """Give the encoder one shard's pictures; shards before it are handed over when ready."""
         lanes = {
@@ -231,23 +192,27 @@ class Pass:
         boxes: dict[Pictures, dict[int, Sequence[Box]]] = {}
         for row in rows.tolist():
             with self._clock("decode"):
-                image = next(decoded)
+                image = next(drawn)
             self.outcome.images += 1
             if image.reasons:
                 self._refuse_or_note(row, image.reasons)
             with self._clock("encode"):
-                for pictures, pixels in image.pixels.items():
-                    if pictures in lanes:
-                        lanes[pictures].add(row, pixels)
-            for pictures, drawn in image.boxes.items():
-                boxes.setdefault(pictures, {})[row] = drawn
+                self._give(lanes, self._cutter.add(row, image))
+            for pictures, shown in image.boxes.items():
+                boxes.setdefault(pictures, {})[row] = shown
             while self._waiting and not self._waiting[0].flying():
                 self._hand_over(self._waiting.popleft(), writer)
             self._report(writer)
         with self._clock("encode"):
+            self._give(lanes, self._cutter.flush())
             for lane in lanes.values():
                 lane.close()
         return _Block(rows, lanes, boxes)
+
+    def _give(self, lanes: Mapping[Pictures, Lane], ready: Iterable[Given]) -> None:
+        for row, pictures, squares in ready:
+            if pictures in lanes:  # of crops whose boxes alone are missing, nothing is encoded
+                lanes[pictures].add(row, squares)
 
     def _finish(self, writer: Writer, *, beside: int) -> None:
         """Hand over the oldest shards, as long as `beside` batches of later ones keep it busy."""
@@ -337,14 +302,6 @@ class Pass:
                 bad=len(self.outcome.bad),
             )
         )
-
-
-def sources_of(
-    ids: Sequence[str], hashes: Sequence[str], paths: Mapping[str, Path]
-) -> dict[int, Source]:
-    """Join rows with files; a row whose image is gone has none."""
-    pairs = zip(ids, hashes, strict=True)
-    return {i: Source(n, paths[n], h) for i, (n, h) in enumerate(pairs) if n in paths}
 
 
 def _within(

@@ -11,9 +11,10 @@ import numpy as np
 from jaxtyping import Float16
 
 from featcache.pipeline.decode import UnreadableImageError, in_order, quiet_pillow, read_image
+from featcache.pipeline.draw import Source
 from featcache.pipeline.encode import Encoder, Lane
-from featcache.pipeline.passes import Source
-from featcache.pipeline.views import Preprocess, central_view
+from featcache.pipeline.views import central_view
+from featcache.pipeline.windows import Preprocess
 
 
 def readable_now(

@@ -38,6 +38,8 @@ class Request:
     device: str = "auto"
     compute: str = "auto"
     """auto, fp32 or bf16."""
+    compiled: bool = False
+    """Put the image tower through torch.compile."""
     micro_batch: int | None = None
     """Images in one forward pass; None goes by the backbone's work and the kind of device."""
     root: Path | None = None

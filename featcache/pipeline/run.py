@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +21,10 @@ from featcache.paths import expand
 from featcache.pipeline.asks import Ask, asks_for, parse_wishes, settle
 from featcache.pipeline.continuity import as_before, micro_batch_of
 from featcache.pipeline.decode import pixel_limit
+from featcache.pipeline.draw import Source, sources_of
 from featcache.pipeline.encode import Encoder
 from featcache.pipeline.fill import Filler
-from featcache.pipeline.passes import Progress, Source, sources_of
+from featcache.pipeline.passes import Progress
 from featcache.pipeline.plan import Plan, admit, cpu_cores, make_plan, plans_for
 from featcache.pipeline.recheck import readable_now
 from featcache.pipeline.request import Request
@@ -30,7 +32,7 @@ from featcache.pipeline.settings import PassSettings
 from featcache.pipeline.summary import Summary, listed, to_encode
 from featcache.pipeline.texts import missing_texts, write_texts
 from featcache.pipeline.timeline import STAGES, UNTIMED, Timeline, check_place, unwatched, verdict
-from featcache.pipeline.views import Preprocess
+from featcache.pipeline.windows import Preprocess
 from featcache.sources.base import Dataset
 from featcache.sources.listing import build_listing, check_root
 from featcache.sources.named import datasets
@@ -354,9 +356,8 @@ class _Extraction:
 
     def _load(self, compute: str) -> Backbone:
         request = self._request
-        return load_backbone(
-            request.backbone, weights=request.weights, device=request.device, compute=compute
-        )
+        load = partial(load_backbone, request.backbone, weights=request.weights)
+        return load(device=request.device, compute=compute, compiled=request.compiled)
 
     def _plan(
         self,

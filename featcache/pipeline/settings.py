@@ -18,7 +18,7 @@ from featcache.errors import CacheError, CorruptCacheError
 from featcache.store.cache import Cache
 from featcache.store.provenance import distinct
 
-PACKAGES = ("featcache", "torch", "open_clip_torch", "pillow", "numpy")
+PACKAGES = ("featcache", "torch", "open_clip_torch", "pillow", "simplejpeg", "numpy")
 """Whose versions can change a number."""
 
 FLOORS = {"float32": 0.99999, "bfloat16": 0.999}
@@ -26,6 +26,9 @@ FLOORS = {"float32": 0.99999, "bfloat16": 0.999}
 
 MICRO_BATCH, COMPUTE, WEIGHTS = "micro_batch", "compute", "weights"
 """Entries of a shard's provenance beside versions and device; weights as --weights had them."""
+
+COMPILED = "compiled"
+"""Entry of a provenance whose image tower went through torch.compile; the others have none."""
 
 LARGEST_BATCH = 65536
 """Images that a micro-batch may have."""

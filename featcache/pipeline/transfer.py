@@ -14,10 +14,10 @@ import torch
 from jaxtyping import Float16, UInt8
 from torch import Tensor
 
-Levels = UInt8[Tensor, "b s s 3"]
+Levels = UInt8[Tensor, "..."]
 Features = Mapping[str, Float16[Tensor, "b ..."]]
-Compute = Callable[[Tensor], Features]
-"""Grey levels on the device -> features on the device."""
+Compute = Callable[[], Features]
+"""Features on the device, of grey levels that are there."""
 
 
 @runtime_checkable
@@ -45,11 +45,15 @@ class Transfer(Protocol):
     """How batches reach one device."""
 
     def room(self, *shape: int) -> Levels:
-        """Return memory for a batch of grey levels, not filled."""
+        """Return memory for grey levels, not filled."""
         ...
 
-    def send(self, levels: Levels, compute: Compute) -> Landing:
-        """Upload a batch once, compute, and begin to copy out what comes of it."""
+    def upload(self, levels: Levels) -> Levels:
+        """Return grey levels on the device; what is computed there next finds them complete."""
+        ...
+
+    def run(self, compute: Compute) -> Landing:
+        """Compute on the device and begin to copy out what comes of it."""
         ...
 
 
@@ -65,13 +69,17 @@ class Direct:
         self._device = device
 
     def room(self, *shape: int) -> Levels:
-        """Return memory for a batch of grey levels, not filled."""
+        """Return memory for grey levels, not filled."""
         return torch.empty(shape, dtype=torch.uint8)
 
-    def send(self, levels: Levels, compute: Compute) -> Landing:
+    def upload(self, levels: Levels) -> Levels:
+        """Return grey levels on the device."""
+        return levels.to(self._device)
+
+    def run(self, compute: Compute) -> Landing:
         """Compute a batch; it has landed when this returns."""
         begin = time.perf_counter()
-        values = {name: v.cpu() for name, v in compute(levels.to(self._device)).items()}
+        values = {name: v.cpu() for name, v in compute().items()}
         return _Landed(values, (begin, time.perf_counter()))
 
 
@@ -93,25 +101,32 @@ class Queued:
         self._epoch, self._epoch_s = self._mark(queues.current_stream(device)), time.perf_counter()
 
     def room(self, *shape: int) -> Levels:
-        """Return pinned memory for a batch of grey levels, not filled."""
+        """Return pinned memory for grey levels, not filled."""
         return torch.empty(shape, dtype=torch.uint8, pin_memory=self._pinned)
 
-    def send(self, levels: Levels, compute: Compute) -> Landing:
-        """Queue a batch; this returns before anything of it is done."""
+    def upload(self, levels: Levels) -> Levels:
+        """Queue a copy; computations that are queued after this wait for it."""
         queues, main = self._queues, self._queues.current_stream(self._device)
         with queues.stream(self._inward):
             there = torch.empty_like(levels, device=self._device)
             there.copy_(levels, non_blocking=True)
             main.wait_event(self._mark(self._inward))
+        if self._pinned:  # memory of one queue that another one reads: not to be used again before
+            there.record_stream(main)
+        return there
+
+    def run(self, compute: Compute) -> Landing:
+        """Queue a computation; this returns before anything of it is done."""
+        queues, main = self._queues, self._queues.current_stream(self._device)
         begin = self._mark(main)
-        values = compute(there)
+        values = compute()
         end = self._mark(main)
         self._outward.wait_event(end)
         with queues.stream(self._outward):
             here = {name: self._copy_out(v) for name, v in values.items()}
             copied = self._mark(self._outward)
-        # Memory of one queue that another one reads must not be handed out again before that.
-        return _Landing(here, copied, (there, values), lambda: (self._when(begin), self._when(end)))
+        # What the outward queue reads is held until it has.
+        return _Landing(here, copied, values, lambda: (self._when(begin), self._when(end)))
 
     def _copy_out(self, values: Tensor) -> Tensor:
         room = torch.empty(values.shape, dtype=values.dtype, pin_memory=self._pinned)

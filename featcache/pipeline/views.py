@@ -1,172 +1,113 @@
-"""What the encoder sees of a picture: its centre, or one of the recipes' windows.
+"""What the encoder sees of a picture: its centre, or one of the recipes' views and crops.
 
-A window is arithmetic on integers; the randomness behind it comes from (seed, recipe, content
-hash, view index) through a counter. Resampling is Pillow's antialiased filter with its rounding to
-grey levels, which is what open_clip and torchvision apply: bit-equal to their preprocessing, and
-faster on a CPU than torch's.
+Every view is a window, resampled, and for some recipes distorted after that. Resampling is torch's
+antialiased filter on grey levels: integers from end to end, so the levels do not depend on the
+machine, and one in 200 of them is off by one from Pillow's, which open_clip's preprocessing calls
+(docs/decisions/resize-on-grey-levels.md).
 """
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from jaxtyping import UInt8
 from PIL import Image
 
-from featcache.backbones.base import Backbone
-from featcache.errors import BackboneError
-from featcache.pipeline.decode import MAX_PIXELS, UnreadableImageError
-from featcache.pipeline.distort import Colour, jitter, rand_augment, rotate
+from featcache.pipeline.decode import Picture
+from featcache.pipeline.distort import jitter, rand_augment, rotate
 from featcache.pipeline.randomness import Stream
+from featcache.pipeline.windows import (
+    Box,
+    Preprocess,
+    Window,
+    central_window,
+    random_window,
+    square_window,
+)
 
-MODES = ("shortest", "squash", "longest")
-"""How a picture becomes a square: centre crop, distortion, or black margins."""
-
-_FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
-
-Box = tuple[int, int, int, int]
-"""left, top, right, bottom in pixels; right and bottom lie outside."""
+Square = UInt8[np.ndarray, "s s 3"]
+"""What the encoder takes."""
 
 
 @dataclass(frozen=True, slots=True)
-class Preprocess:
-    """How a backbone wants its pixels, up to normalisation."""
+class View:
+    """One picture for the encoder."""
 
-    side: int
-    """Of the square input in pixels."""
-    mode: str = "shortest"
-    interpolation: str = "bicubic"
-    fill: Colour = (0, 0, 0)
-    """What strong distortions bring in from outside: the encoder's mean colour."""
-
-    @classmethod
-    def of(cls, backbone: Backbone) -> "Preprocess":
-        """Read a backbone's wishes.
-
-        Raises:
-            BackboneError: If it wants a mode or a filter that is not known here.
-        """
-        mode, interpolation = backbone.resize_mode, backbone.interpolation
-        if mode not in MODES or interpolation not in _FILTERS:
-            raise BackboneError(
-                f"{backbone.name} wants its images resized by '{mode}' with '{interpolation}'; "
-                f"expected one of {', '.join(MODES)} with one of {', '.join(_FILTERS)}."
-            )
-        red, green, blue = (min(255, round(255 * level)) for level in backbone.mean)
-        return cls(backbone.image_size, mode, interpolation, (red, green, blue))
+    pixels: Square
+    box: Box
+    """What it shows of the upright picture."""
 
 
-RATIO = (3 / 4, 4 / 3)
-"""Width to height of a random window, least and largest."""
-
-
-def random_window(
-    width: int, height: int, scale: tuple[float, float], stream: Stream
-) -> tuple[Box, bool]:
-    """Draw a window as torchvision's RandomResizedCrop does, and whether to mirror it.
-
-    Ten tries at a share of the area and an aspect ratio; when none fits, the central window with
-    the nearest ratio allowed.
-    """
-    log_ratio = (math.log(RATIO[0]), math.log(RATIO[1]))
-    box = _central_window(width, height)
-    for _ in range(10):
-        area = width * height * stream.uniform(*scale)
-        aspect = math.exp(stream.uniform(*log_ratio))
-        w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
-        if 0 < w <= width and 0 < h <= height:
-            top, left = stream.below(height - h + 1), stream.below(width - w + 1)
-            box = (left, top, left + w, top + h)
-            break
-    return box, stream.uniform() < 0.5
-
-
-def central_view(image: Image.Image, preprocess: Preprocess) -> UInt8[np.ndarray, "s s 3"]:
+def central_view(picture: Picture, preprocess: Preprocess) -> Square:
     """Resize and crop as the backbone's own evaluation preprocessing does.
 
     Raises:
         UnreadableImageError: If the picture is so elongated that resizing it needs gigabytes.
     """
-    side = preprocess.side
-    filter_ = _FILTERS[preprocess.interpolation]
-    if preprocess.mode == "squash":
-        return _pixels(image.resize((side, side), filter_))
-    width, height = image.size
-    if preprocess.mode == "longest":
-        ratio = max(width, height) / side
-        fitted = image.resize((round(width / ratio) or 1, round(height / ratio) or 1), filter_)
-        canvas = Image.new("RGB", (side, side))
-        canvas.paste(fitted, ((side - fitted.width) // 2, (side - fitted.height) // 2))
-        return _pixels(canvas)
-    # torchvision truncates the longer side and rounds the margin half to even.
-    long = int(side * max(width, height) / min(width, height))
-    if side * long > MAX_PIXELS:
-        raise UnreadableImageError(f"is too elongated to be resized: {width} x {height} pixels")
-    size = (side, long) if width <= height else (long, side)
-    left, top = round((size[0] - side) / 2), round((size[1] - side) / 2)
-    return _pixels(image.resize(size, filter_).crop((left, top, left + side, top + side)))
-
-
-@dataclass(frozen=True, slots=True)
-class Drawn:
-    """One picture for the encoder."""
-
-    pixels: UInt8[np.ndarray, "s s 3"]
-    box: Box
-    """What it shows of the upright picture."""
+    height, width, _ = picture.shape
+    window = central_window(width, height, preprocess)
+    return cut(picture, window, preprocess.side, preprocess.interpolation)
 
 
 def draw_view(
-    image: Image.Image, preprocess: Preprocess, recipe: str, view: int, stream: Stream
-) -> Drawn:
+    picture: Picture, preprocess: Preprocess, recipe: str, view: int, stream: Stream
+) -> View:
     """Make one view or crop of a picture.
 
     Args:
-        image: Upright, RGB.
+        picture: What it shows a part of.
         preprocess: Size and filter.
-        recipe: One of `featcache.recipes.RECIPES`.
+        recipe: One of `featcache.recipes.RECIPES`, or empty for the central view.
         view: Its number; cdfsl goes round four kinds.
         stream: Its randomness.
 
     Raises:
         UnreadableImageError: If the picture is so elongated that resizing it needs gigabytes.
     """
-    return _DRAWERS[recipe](image, preprocess, view, stream)
+    height, width, _ = picture.shape
+    window = window_of(recipe, width, height, preprocess, stream)
+    pixels = cut(picture, window, preprocess.side, preprocess.interpolation)
+    distort = _RECIPES[recipe].distort
+    if distort is not None:
+        pixels = np.asarray(distort(Image.fromarray(pixels), view, stream, preprocess))
+    return View(pixels, window.box)
 
 
-def _resized_crop(scale: tuple[float, float], distort: bool) -> "_Drawer":
-    """Make rrc50 and strong: a random window, mirrored or not, distorted or not."""
+def window_of(
+    recipe: str, width: int, height: int, preprocess: Preprocess, stream: Stream
+) -> Window:
+    """Choose what a view or crop shows; distortions draw their numbers from the stream after it.
 
-    def draw(image: Image.Image, preprocess: Preprocess, view: int, stream: Stream) -> Drawn:
-        box, mirrored = random_window(*image.size, scale, stream)
-        picture = _cut(image, box, preprocess)
-        if mirrored:
-            picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        if distort:
-            picture = rand_augment(picture, stream, preprocess.fill)
-        return Drawn(_pixels(picture), box)
-
-    return draw
+    Raises:
+        UnreadableImageError: If the picture is so elongated that resizing it needs gigabytes.
+    """
+    return _RECIPES[recipe].window(width, height, preprocess, stream)
 
 
-def _square_crop(low: float, high: float) -> "_Drawer":
-    """Make lazsl, fair and weak: a square whose side is a share of the picture's shorter one."""
-
-    def draw(image: Image.Image, preprocess: Preprocess, view: int, stream: Stream) -> Drawn:
-        width, height = image.size
-        share = stream.uniform(low, high) if low < high else high
-        side = max(1, int(share * min(width, height)))
-        top, left = stream.below(height - side + 1), stream.below(width - side + 1)
-        box = (left, top, left + side, top + side)
-        return Drawn(_pixels(_cut(image, box, preprocess)), box)
-
-    return draw
+def distorts(recipe: str) -> bool:
+    """Tell whether a recipe does more than to cut a window."""
+    return _RECIPES[recipe].distort is not None
 
 
-def _cdfsl(image: Image.Image, preprocess: Preprocess, view: int, stream: Stream) -> Drawn:
+def cut(picture: Picture, window: Window, side: int, interpolation: str) -> Square:
+    """Resample a window of a picture."""
+    left, top, right, bottom = window.box
+    levels = torch.from_numpy(picture[top:bottom, left:right]).permute(2, 0, 1)[None]
+    size = (window.height, window.width)
+    shown = F.interpolate(levels, size, mode=interpolation, antialias=True)
+    rows = shown[0].permute(1, 2, 0).numpy()[max(0, window.top) :, max(0, window.left) :]
+    square = rows[:side, :side]
+    if square.shape[0] < side or square.shape[1] < side:
+        square = np.zeros((side, side, 3), dtype=np.uint8)
+        y, x = max(0, -window.top), max(0, -window.left)
+        square[y : y + len(rows), x : x + rows.shape[1]] = rows
+    return square[:, ::-1] if window.mirrored else square
+
+
+def _cdfsl(picture: Image.Image, view: int, stream: Stream, preprocess: Preprocess) -> Image.Image:
     """Distort the central view: turned, jittered and mirrored; turned; jittered; mirrored."""
-    picture = Image.fromarray(central_view(image, preprocess))
     kind = view % 4
     if kind in (0, 1):
         picture = rotate(picture, stream)
@@ -174,36 +115,44 @@ def _cdfsl(image: Image.Image, preprocess: Preprocess, view: int, stream: Stream
         picture = jitter(picture, stream)
     if kind in (0, 3):
         picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    return Drawn(_pixels(picture), (0, 0, *image.size))
+    return picture
 
 
-_Drawer = Callable[[Image.Image, Preprocess, int, Stream], Drawn]
+def _strong(picture: Image.Image, view: int, stream: Stream, preprocess: Preprocess) -> Image.Image:
+    return rand_augment(picture, stream, preprocess.fill)
 
-_DRAWERS: Mapping[str, _Drawer] = {
-    "rrc50": _resized_crop((0.5, 1.0), distort=False),
-    "strong": _resized_crop((0.3, 1.0), distort=True),
-    "weak": _square_crop(1.0, 1.0),
-    "cdfsl": _cdfsl,
-    "lazsl": _square_crop(0.6, 0.9),
-    "fair": _square_crop(0.5, 0.9),
+
+def _random(low: float, high: float) -> "_WindowOf":
+    return lambda w, h, preprocess, stream: random_window(
+        w, h, (low, high), preprocess.side, stream
+    )
+
+
+def _squares(low: float, high: float) -> "_WindowOf":
+    return lambda w, h, preprocess, stream: square_window(
+        w, h, (low, high), preprocess.side, stream
+    )
+
+
+def _central(w: int, h: int, preprocess: Preprocess, stream: Stream) -> Window:
+    return central_window(w, h, preprocess)
+
+
+_WindowOf = Callable[[int, int, Preprocess, Stream], Window]
+
+
+@dataclass(frozen=True, slots=True)
+class _Recipe:
+    window: _WindowOf
+    distort: Callable[[Image.Image, int, Stream, Preprocess], Image.Image] | None = None
+
+
+_RECIPES: Mapping[str, _Recipe] = {
+    "": _Recipe(_central),
+    "rrc50": _Recipe(_random(0.5, 1.0)),
+    "strong": _Recipe(_random(0.3, 1.0), _strong),
+    "weak": _Recipe(_squares(1.0, 1.0)),
+    "cdfsl": _Recipe(_central, _cdfsl),
+    "lazsl": _Recipe(_squares(0.6, 0.9)),
+    "fair": _Recipe(_squares(0.5, 0.9)),
 }
-
-
-def _cut(image: Image.Image, box: Box, preprocess: Preprocess) -> Image.Image:
-    side = preprocess.side
-    return image.crop(box).resize((side, side), _FILTERS[preprocess.interpolation])
-
-
-def _central_window(width: int, height: int) -> Box:
-    low, high = RATIO
-    w, h = width, height
-    if width / height < low:
-        h = round(width / low)
-    elif width / height > high:
-        w = round(height * high)
-    left, top = (width - w) // 2, (height - h) // 2
-    return left, top, left + w, top + h
-
-
-def _pixels(image: Image.Image) -> UInt8[np.ndarray, "s s 3"]:
-    return np.asarray(image)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 Run = Callable[..., Any]
 TINY = ("--backbone", "tiny", "--weights", "random")
@@ -250,3 +251,14 @@ def test_a_profile_names_what_binds_and_goes_with_the_cache(
     assert featcache("rm", "blobs", "--yes").code == 0
     assert not trace.exists()
     assert not trace.parent.exists()
+
+
+def test_compile_without_a_compiler_stops_before_anything_is_written(
+    featcache: Run, empty_home: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)  # as if switched off
+    answer = featcache("extract", *TINY, "--dataset", f"folder:{photos}", "--compile")
+    assert answer.code == 1
+    assert "leave --compile out" in " ".join(answer.err.split())
+    assert not list(empty_home.rglob("*.h5"))
+    assert not list(empty_home.rglob("key.json"))

@@ -101,17 +101,37 @@ def test_value_path_is_attention_with_the_identity(make_clip: Callable[..., Any]
     assert close.float().mean() > 0.5  # a longer query nearby may still win over its own
 
 
-def test_resnet_gives_encode_image_and_values() -> None:
+@pytest.fixture
+def resnet() -> Any:
+    """A small CLIP ResNet whose norms have seen something."""
     torch.manual_seed(0)
     model = open_clip.model.CLIP(
         16,
-        {"layers": [1, 1, 1, 1], "width": 16, "image_size": 64, "patch_size": None},
+        {"layers": [1, 2, 1, 1], "width": 16, "image_size": 64, "patch_size": None},
         {"context_length": 8, "vocab_size": 64, "width": 16, "heads": 2, "layers": 1},
     ).eval()
+    norms: list[Any] = [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
     model.requires_grad_(False)
-    for name, parameter in model.visual.named_parameters():
-        if name.endswith("bn3.weight"):  # zero at first, so that half the net is not there
-            parameter.fill_(0.5)
+    for norm in norms:
+        norm.weight.uniform_(0.5, 1.5)
+        norm.bias.normal_(0.0, 0.2)
+        norm.running_mean.normal_(0.0, 0.2)
+        norm.running_var.uniform_(0.5, 2.0)
+    return model
+
+
+def test_norms_in_the_convolutions_change_no_feature(resnet: Any) -> None:
+    pixels = torch.randn(2, 3, 64, 64)
+    exact, rows = patches.resnet_features(resnet.visual, pixels, ["maskclip"], torch.float32)
+    patches.fold_norms(resnet.visual)
+    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in resnet.modules())
+    found, folded = patches.resnet_features(resnet.visual, pixels, ["maskclip"], torch.float32)
+    assert torch.allclose(found, exact, rtol=1e-4, atol=1e-5)
+    assert torch.allclose(folded["maskclip"], rows["maskclip"], rtol=1e-4, atol=1e-5)
+
+
+def test_resnet_gives_encode_image_and_values(resnet: Any) -> None:
+    model = resnet
     pixels = torch.randn(2, 3, 64, 64)
     found, rows = patches.resnet_features(model.visual, pixels, ["maskclip"], torch.float32)
     assert torch.allclose(found, model.encode_image(pixels), atol=1e-5)

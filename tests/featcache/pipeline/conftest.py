@@ -33,6 +33,7 @@ class FakeBackbone:
     logit_scale = 100.0
     logit_bias = 0.0
     gflops = 0.5
+    compiled = False
 
     def __init__(self, compute: str = "fp32") -> None:
         self.device = torch.device("cpu")

@@ -11,11 +11,12 @@ import torch
 from PIL import Image
 
 from featcache.errors import SourceError, UnknownNameError, UsageError
-from featcache.pipeline import decode, passes, run
+from featcache.pipeline import decode, draw, run
 from featcache.pipeline.decode import UnreadableImageError, read_image
 from featcache.pipeline.randomness import view_stream
 from featcache.pipeline.run import Summary
-from featcache.pipeline.views import Preprocess, draw_view
+from featcache.pipeline.views import draw_view
+from featcache.pipeline.windows import Preprocess
 from featcache.store.cache import Cache
 from featcache.store.verify import verify
 
@@ -127,10 +128,10 @@ def test_an_image_that_could_not_be_read_once_is_mended_everywhere(
             raise UnreadableImageError("cannot be read: Input/output error")
         return real(path, *arguments, **more)
 
-    monkeypatch.setattr(passes, "read_image", refuse)
+    monkeypatch.setattr(draw, "read_image", refuse)
     path = ask(views=["2"], crops=["2@train"]).path
     assert int((~Cache.open(path).feature_set().ok).sum()) == 1
-    monkeypatch.setattr(passes, "read_image", real)
+    monkeypatch.setattr(draw, "read_image", real)
     assert ask().encoded == {"views.rrc50-2": 1, "crops.lazsl-2": 1, "boxes.lazsl-2": 1}
     assert Cache.open(path).feature_set().ok.all()
 

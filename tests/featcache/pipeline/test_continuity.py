@@ -83,3 +83,18 @@ def test_nothing_to_compare_is_said(
     said: list[str] = []
     assert ask(say=said.append).encoded["global"] == 22
     assert any("none of its rows could be encoded again" in text for text in said)
+
+
+def test_a_compiled_tower_adds_only_equal_numbers(ask: Any, backbone: Any) -> None:
+    ask(limit=10)
+    backbone.compiled = True
+    backbone.wide = backbone.wide.flip(0)
+    with pytest.raises(CacheError, match="agree with their stored rows"):
+        ask()
+    backbone.wide = backbone.wide.flip(0)
+    cache = Cache.open(ask().path)
+    said = [line.provenance.get("compiled") for line in cache.shards["global"]]
+    assert said == [None, "inductor"]
+    backbone.batches.clear()
+    ask(views=["1"])
+    assert len(backbone.batches) == 4  # both kinds have written here; nothing is compared

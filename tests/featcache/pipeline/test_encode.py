@@ -84,16 +84,30 @@ def test_rows_are_stored_raw_in_half(backbone: Any) -> None:
     assert torch.is_inference_mode_enabled() is False
 
 
-def test_a_batch_too_large_for_the_device_names_the_flag(
-    backbone: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_: object) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory")
+def far_too_much(*_: object) -> torch.Tensor:
+    return torch.empty(1 << 60, dtype=torch.uint8)
 
-    monkeypatch.setattr(backbone, "encode_images", refuse)
+
+def out_of_cuda(*_: object) -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+@pytest.mark.parametrize("ask_for", [far_too_much, out_of_cuda])
+def test_a_batch_too_large_for_the_device_names_the_flag(
+    ask_for: Any, backbone: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backbone, "encode_images", ask_for)
     picture = np.zeros((32, 32, 3), dtype=np.uint8)
     with pytest.raises(BackboneError, match="--micro-batch 32"):
         Encoder(backbone, 64).start([picture], ())
+
+
+def test_other_errors_are_not_taken_for_want_of_memory(
+    backbone: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backbone, "encode_images", lambda *_: torch.ones(2) @ torch.ones(3))
+    with pytest.raises(RuntimeError, match=r"inconsistent|size"):
+        Encoder(backbone, 64).start(pictures(1), ())
 
 
 @pytest.fixture

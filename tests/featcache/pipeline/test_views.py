@@ -6,36 +6,62 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jaxtyping import UInt8
 from open_clip.transform import image_transform
 from PIL import Image
 from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.functional import (
-    InterpolationMode,
     adjust_brightness,
     adjust_contrast,
     adjust_saturation,
-    resized_crop,
+    crop,
 )
 
 from featcache.errors import BackboneError
 from featcache.pipeline.distort import OPERATIONS, jitter, rand_augment, rotate
 from featcache.pipeline.randomness import Stream, view_stream
-from featcache.pipeline.views import Preprocess, central_view, draw_view, random_window
+from featcache.pipeline.views import central_view, draw_view
+from featcache.pipeline.windows import Preprocess, random_window
 from featcache.recipes import RECIPES
 
 Make = Callable[..., Image.Image]
 SIZES = [(60, 44), (44, 60), (32, 32), (33, 500), (17, 23), (500, 31), (225, 224), (1, 1)]
 
 
-@pytest.mark.parametrize("size", SIZES)
+def assert_close(
+    got: UInt8[np.ndarray, "s s 3"], expected: UInt8[np.ndarray, "s s 3"], share: float
+) -> None:
+    """Allow one grey level in some of the values, and two in hardly any."""
+    off = np.abs(got.astype(int) - expected.astype(int))
+    assert off.max() <= 2
+    assert (off > 1).mean() <= 0.001
+    assert (off > 0).mean() <= share
+
+
+def resized(image: Image.Image, size: tuple[int, int], filter_: Image.Resampling) -> Image.Image:
+    """Resize along the rows, then along the columns: Pillow chooses its order by its version."""
+    return image.resize((size[0], image.height), filter_).resize(size, filter_)
+
+
+@pytest.mark.parametrize("size", [*SIZES, (400, 533), (1333, 1000)])
 @pytest.mark.parametrize("mode", ["shortest", "squash", "longest"])
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
-def test_central_view_is_open_clips_bit_for_bit(
-    size: tuple[int, int], mode: str, interpolation: str, make_picture: Make
+def test_central_view_is_open_clips_to_one_grey_level(
+    size: tuple[int, int],
+    mode: str,
+    interpolation: str,
+    make_picture: Make,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if mode == "longest" and max(size) / min(size) > 15:
         pytest.skip("open_clip's own side would be zero pixels")
     image = make_picture(1, size)
+    in_one_go = Image.Image.resize
+
+    def in_two(image: Image.Image, size: tuple[int, int], filter_: Any) -> Image.Image:
+        return in_one_go(in_one_go(image, (size[0], image.height), filter_), size, filter_)
+
+    monkeypatch.setattr(Image.Image, "resize", in_two)
     reference = image_transform(
         32,
         is_train=False,
@@ -45,32 +71,40 @@ def test_central_view_is_open_clips_bit_for_bit(
         interpolation=interpolation,
     )(image)
     expected = (reference * 255).round().permute(1, 2, 0).numpy().astype(np.uint8)
-    np.testing.assert_array_equal(
-        central_view(image, Preprocess(32, mode, interpolation)), expected
-    )
+    assert_close(levels(image, Preprocess(32, mode, interpolation)), expected, 0.03)
+
+
+def levels(image: Image.Image, preprocess: Preprocess) -> UInt8[np.ndarray, "s s 3"]:
+    return central_view(np.array(image), preprocess)
+
+
+def test_central_view_of_a_photograph_is_open_clips(make_picture: Make) -> None:
+    image = make_picture(1, (640, 427))
+    image = image.resize((80, 54)).resize((640, 427), Image.Resampling.BICUBIC)
+    transform = image_transform(224, is_train=False, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    expected = (transform(image) * 255).round().permute(1, 2, 0).numpy().astype(np.uint8)
+    assert_close(levels(image, Preprocess(224)), expected, 0.01)
 
 
 def test_random_view_is_torchvisions_resized_crop(make_picture: Make) -> None:
     image = make_picture(2, (90, 70))
     for index in range(8):
-        (left, top, right, bottom), mirrored = random_window(
-            90, 70, (0.5, 1.0), view_stream(0, "rrc50", "ab", index)
-        )
-        expected = resized_crop(
-            image, top, left, bottom - top, right - left, [32, 32], InterpolationMode.BICUBIC
-        )
-        if mirrored:
+        window = random_window(90, 70, (0.5, 1.0), 32, view_stream(0, "rrc50", "ab", index))
+        left, top, right, bottom = window.box
+        part = crop(image, top, left, bottom - top, right - left)
+        expected = resized(part, (32, 32), Image.Resampling.BICUBIC)
+        if window.mirrored:
             expected = expected.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         stream = view_stream(0, "rrc50", "ab", index)
-        got = draw_view(image, Preprocess(32), "rrc50", index, stream)
-        np.testing.assert_array_equal(got.pixels, np.asarray(expected))
-        assert got.box == (left, top, right, bottom)
+        got = draw_view(np.array(image), Preprocess(32), "rrc50", index, stream)
+        assert_close(got.pixels, np.asarray(expected), 0.02)
+        assert got.box == window.box
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 400), st.integers(1, 400), st.integers(0, 10**6))
 def test_windows_lie_inside_and_keep_the_recipe(width: int, height: int, seed: int) -> None:
-    (left, top, right, bottom), _ = random_window(width, height, (0.5, 1.0), Stream(seed))
+    left, top, right, bottom = random_window(width, height, (0.5, 1.0), 8, Stream(seed)).box
     assert 0 <= left < right <= width
     assert 0 <= top < bottom <= height
     share = (right - left) * (bottom - top) / (width * height)
@@ -87,16 +121,17 @@ def test_windows_have_the_distribution_of_torchvision() -> None:
     )
     ours, flips = [], []
     for seed in range(1500):
-        (left, top, right, bottom), mirrored = random_window(120, 90, (0.5, 1.0), Stream(seed))
+        window = random_window(120, 90, (0.5, 1.0), 32, Stream(seed))
+        left, top, right, bottom = window.box
         ours.append((top, left, bottom - top, right - left))
-        flips.append(mirrored)
+        flips.append(window.mirrored)
     np.testing.assert_allclose(np.mean(ours, 0), theirs.mean(0), atol=1.6)
     np.testing.assert_allclose(np.std(ours, 0), theirs.std(0), atol=1.2)
     assert abs(np.mean(flips) - 0.5) < 0.05
 
 
 def test_a_stripe_falls_back_to_the_central_window() -> None:
-    (left, top, right, bottom), _ = random_window(1000, 10, (0.5, 1.0), Stream(0))
+    left, top, right, bottom = random_window(1000, 10, (0.5, 1.0), 8, Stream(0)).box
     assert (right - left, bottom - top) == (13, 10)
     assert left == (1000 - 13) // 2
 
@@ -143,7 +178,7 @@ def test_an_unknown_resize_mode_is_refused(backbone: Any) -> None:
 def test_every_recipe_is_a_function_of_its_name(
     recipe: str, size: tuple[int, int], make_picture: Make
 ) -> None:
-    image = make_picture(3, size)
+    image = np.array(make_picture(3, size))
     seen = []
     for view in range(5):
         stream = view_stream(0, recipe, "ab", view)
@@ -165,16 +200,17 @@ def test_crops_are_squares_of_the_shorter_side(
     recipe: str, low: float, high: float, make_picture: Make
 ) -> None:
     image = make_picture(4, (400, 300))
+    picture = np.array(image)
     sides, lefts = [], []
     for view in range(200):
         stream = view_stream(0, recipe, "cd", view)
-        drawn = draw_view(image, Preprocess(8), recipe, view, stream)
+        drawn = draw_view(picture, Preprocess(8), recipe, view, stream)
         left, top, right, bottom = drawn.box
         assert right - left == bottom - top
         sides.append(right - left)
         lefts.append(left / (400 - (right - left)))
         exact = image.crop(drawn.box).resize((8, 8), Image.Resampling.BICUBIC)
-        np.testing.assert_array_equal(drawn.pixels, np.asarray(exact))
+        assert_close(drawn.pixels, np.asarray(exact), 0.05)
     assert int(low * 300) <= min(sides) < int((low + 0.02) * 300)
     assert int((high - 0.02) * 300) < max(sides) <= int(high * 300)
     assert min(lefts) < 0.05
@@ -182,7 +218,7 @@ def test_crops_are_squares_of_the_shorter_side(
 
 
 def test_weak_is_the_largest_square_somewhere(make_picture: Make) -> None:
-    image = make_picture(5, (90, 60))
+    image = np.array(make_picture(5, (90, 60)))
     boxes = [
         draw_view(image, Preprocess(16), "weak", v, view_stream(0, "weak", "e", v)).box
         for v in range(40)
@@ -193,7 +229,7 @@ def test_weak_is_the_largest_square_somewhere(make_picture: Make) -> None:
 
 
 def test_cdfsl_goes_round_four_kinds(make_picture: Make) -> None:
-    image = make_picture(6, (64, 48))
+    image = np.array(make_picture(6, (64, 48)))
     base = Image.fromarray(central_view(image, Preprocess(32)))
     streams = [view_stream(0, "cdfsl", "f", v) for v in range(8)]
     again = [view_stream(0, "cdfsl", "f", v) for v in range(8)]

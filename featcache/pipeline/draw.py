@@ -1,0 +1,101 @@
+"""One file -> all that the encoder is shown of it; this is what the decoding threads do.
+
+Where a device cuts windows itself, the picture goes there whole and only distorted views are drawn
+here.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from featcache.pipeline.asks import Pictures
+from featcache.pipeline.decode import Picture, Room, UnreadableImageError, read_image
+from featcache.pipeline.randomness import view_stream
+from featcache.pipeline.views import Square, distorts, draw_view, window_of
+from featcache.pipeline.windows import Box, Preprocess, Window
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where the image of a row is, and what its bytes were when it was listed."""
+
+    id: str
+    path: Path
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """An image and what is wanted of it."""
+
+    source: Source
+    wanted: tuple[Pictures, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """What came of a job."""
+
+    squares: Mapping[Pictures, Sequence[Square]] = field(default_factory=dict)
+    """Ready for the encoder."""
+    picture: Picture | None = None
+    """Whole, if the device cuts windows out of it."""
+    windows: Mapping[Pictures, Sequence[Window]] = field(default_factory=dict)
+    """Which ones."""
+    boxes: Mapping[Pictures, Sequence[Box]] = field(default_factory=dict)
+    """What each view shows of the upright picture."""
+    reasons: Mapping[Pictures, str] = field(default_factory=dict)
+    """Why there are no pictures of a kind; a stripe may have crops and no central view."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawer:
+    """Reads, decodes and cuts."""
+
+    preprocess: Preprocess
+    max_pixels: int
+    room: Room | None = None
+    """Memory from which a device uploads pictures that it cuts itself; None: windows are cut
+    here."""
+
+    def __call__(self, job: Job) -> Drawn:
+        """Turn one file into all that is wanted of it; reasons stand for what cannot be."""
+        squares, windows, boxes, reasons = {}, {}, {}, {}
+        source, preprocess = job.source, self.preprocess
+        try:
+            picture = read_image(
+                source.path, source.sha256, max_pixels=self.max_pixels, room=self.room
+            )
+        except UnreadableImageError as error:
+            return Drawn(reasons=dict.fromkeys(job.wanted, str(error)))
+        height, width, _ = picture.shape
+        for wanted in job.wanted:
+            recipe = wanted.recipe
+            streams = [
+                view_stream(wanted.seed, recipe, source.sha256, view)
+                for view in range(wanted.count)
+            ]
+            try:
+                if self.room is not None and not distorts(recipe):
+                    shown = [window_of(recipe, width, height, preprocess, s) for s in streams]
+                    windows[wanted] = shown
+                    boxes[wanted] = [window.box for window in shown]
+                    continue
+                drawn = [
+                    draw_view(picture, preprocess, recipe, view, stream)
+                    for view, stream in enumerate(streams)
+                ]
+            except UnreadableImageError as error:
+                reasons[wanted] = str(error)
+                continue
+            squares[wanted] = [view.pixels for view in drawn]
+            boxes[wanted] = [view.box for view in drawn]
+        return Drawn(squares, picture if windows else None, windows, boxes, reasons)
+
+
+def sources_of(
+    ids: Sequence[str], hashes: Sequence[str], paths: Mapping[str, Path]
+) -> dict[int, Source]:
+    """Join rows with files; a row whose image is gone has none."""
+    pairs = zip(ids, hashes, strict=True)
+    return {i: Source(n, paths[n], h) for i, (n, h) in enumerate(pairs) if n in paths}
