@@ -30,8 +30,8 @@ from open_clip.transformer import (
     VisionTransformer,
 )
 from torch import Tensor
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 VARIANTS = ("clearclip", "vanilla", "maskclip")
 """All that any tower can have, the default first."""
