@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from featcache.backbones.devices import lacks_memory
 from featcache.backbones.patches import Features
 from featcache.errors import BackboneError
 
@@ -88,9 +89,9 @@ class CompiledTower:
             try:
                 with _settled():
                     features = made(pixels, wanted)
-            except torch.OutOfMemoryError:
-                raise
             except (RuntimeError, OSError, ImportError) as error:
+                if lacks_memory(error):
+                    raise
                 self._broken = BackboneError(
                     f"The image tower of {self._name} could not be compiled ({_why(error)}). "
                     f"Leave --compile out."

@@ -47,3 +47,10 @@ def has_bf16_units(device: torch.device) -> bool:
         return False
     probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
     return any(bool(getattr(torch.cpu, probe, lambda: False)()) for probe in probes)
+
+
+def lacks_memory(error: Exception) -> bool:
+    """Tell an accelerator's, numpy's and torch's own want of memory from all other errors."""
+    kinds = (torch.OutOfMemoryError, MemoryError)
+    said = str(error)
+    return isinstance(error, kinds) or "DefaultCPUAllocator" in said or "out of memory" in said

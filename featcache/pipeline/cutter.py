@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 import torch
+from jaxtyping import UInt8
 from torch import Tensor
 
 from featcache.pipeline.asks import Pictures
@@ -20,7 +21,8 @@ from featcache.pipeline.views import Square
 from featcache.pipeline.windows import Preprocess, Window
 
 CANVAS_BYTES = 1 << 27
-"""Of pictures and the margins between them; one picture alone may be larger."""
+"""Of pictures and the margins between them, and of the squares cut out of them; those of one
+picture alone may be more."""
 
 Given = tuple[int, Pictures, Sequence[Square] | Sequence[Tensor]]
 """A row, and its squares [s s 3] of one kind: in the host's memory or the device's."""
@@ -40,7 +42,7 @@ class Cutter:
         """Begin with an empty canvas on the encoder's device."""
         self._encoder, self._preprocess = encoder, preprocess
         self._waiting: list[_Waiting] = []
-        self._height = self._width = 0
+        self._height = self._width = self._asked = 0
 
     def add(self, row: int, drawn: Drawn) -> Iterator[Given]:
         """Take what came of a row's image; squares of this and earlier rows may be ready."""
@@ -55,7 +57,11 @@ class Cutter:
             height, width, _ = drawn.picture.shape
         self._height, self._width = height, width
         self._waiting.append(_Waiting(row, drawn.picture, drawn.windows))
-        if len(self._waiting) == self._encoder.micro_batch:
+        self._asked += sum(len(windows) for windows in drawn.windows.values())
+        if (
+            len(self._waiting) == self._encoder.micro_batch
+            or 3 * self._preprocess.side**2 * self._asked > CANVAS_BYTES
+        ):
             yield from self.flush()
 
     def flush(self) -> Iterator[Given]:
@@ -63,12 +69,19 @@ class Cutter:
         waiting, self._waiting = self._waiting, []
         if not waiting:
             return
+        with self._encoder.within_memory():
+            squares = iter(self._cut(waiting))
+        self._height = self._width = self._asked = 0
+        for one in waiting:
+            for pictures, windows in one.windows.items():
+                yield one.row, pictures, list(islice(squares, len(windows)))
+
+    def _cut(self, waiting: Sequence[_Waiting]) -> UInt8[Tensor, "k s s 3"]:
         canvas = torch.empty(
             (len(waiting), self._height, self._width, 3),
             dtype=torch.uint8,
             device=self._encoder.backbone.device,
         )
-        self._height = self._width = 0
         for i, one in enumerate(waiting):
             height, width, _ = one.picture.shape
             canvas[i, :height, :width] = self._encoder.upload(torch.from_numpy(one.picture))
@@ -78,15 +91,10 @@ class Cutter:
             for windows in one.windows.values()
             for window in windows
         ]
-        squares = iter(
-            resample(
-                canvas,
-                [i for i, _ in asked],
-                [window for _, window in asked],
-                self._preprocess.side,
-                self._preprocess.interpolation,
-            )
+        return resample(
+            canvas,
+            [i for i, _ in asked],
+            [window for _, window in asked],
+            self._preprocess.side,
+            self._preprocess.interpolation,
         )
-        for one in waiting:
-            for pictures, windows in one.windows.items():
-                yield one.row, pictures, list(islice(squares, len(windows)))

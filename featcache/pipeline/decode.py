@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 
-from featcache.errors import SourceError, UsageError
+from featcache.errors import BackboneError, SourceError, UsageError
 from featcache.paths import open_regular
 from featcache.pipeline.jpeg import decode_jpeg
 from featcache.pipeline.threads import single_threaded
@@ -30,6 +30,9 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 
 MAX_PIXELS = 178_956_970
 """Largest picture decoded unless the user raises it: where Pillow, too, stops by default."""
+
+BAND_BYTES = 1 << 24
+"""Of a picture that are copied at once."""
 
 MAX_PIXELS_VARIABLE = "FEATCACHE_MAX_PIXELS"
 
@@ -109,20 +112,23 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, room: Room | None = Non
 
     Raises:
         UnreadableImageError: If the bytes are no complete picture of a format that we read.
+        BackboneError: If `room` finds no memory; the picture is not to blame.
     """
     if not data:
         raise UnreadableImageError("is empty")
+    take = room or _room
     try:
         with Image.open(BytesIO(data), formats=FORMATS) as image:
             if image.width * image.height > max_pixels:
                 raise UnreadableImageError(_too_large(image.width, image.height, max_pixels))
-            levels = (room or _room)(image.height, image.width, 3)
-            if not decode_jpeg(image, data, levels):
+            levels = decode_jpeg(image, data, take)
+            if levels is None:
                 image.load()
-                pixels = _eight_bit(image).tobytes()
-                levels.reshape(-1)[:] = np.frombuffer(pixels, dtype=np.uint8)
+                picture = _eight_bit(image)
+                levels = take(picture.height, picture.width, 3)
+                _copy_out(picture, levels)
             orientation = _orientation(image)
-    except UnreadableImageError:
+    except (UnreadableImageError, BackboneError):
         raise
     except UnidentifiedImageError as error:
         raise UnreadableImageError(
@@ -139,7 +145,7 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, room: Room | None = Non
     if orientation not in _FLIPPED:
         return levels
     turned = _turned(levels, orientation)
-    upright = (room or _room)(*turned.shape)
+    upright = take(*turned.shape)
     upright[...] = turned
     return upright
 
@@ -201,6 +207,16 @@ def _orientation(image: Image.Image) -> int:
 
 def _room(*shape: int) -> UInt8[np.ndarray, "..."]:
     return np.empty(shape, dtype=np.uint8)
+
+
+def _copy_out(image: Image.Image, levels: Picture) -> None:
+    """Copy by bands: Pillow's way out holds what it copies twice."""
+    height, width, _ = levels.shape
+    rows = max(1, BAND_BYTES // (3 * width))
+    for top in range(0, height, rows):
+        bottom = min(top + rows, height)
+        band = image if rows >= height else image.crop((0, top, width, bottom))
+        levels[top:bottom].reshape(-1)[:] = np.frombuffer(band.tobytes(), dtype=np.uint8)
 
 
 def _turned(levels: Picture, orientation: int) -> UInt8[np.ndarray, "h_upright w_upright 3"]:

@@ -4,15 +4,23 @@ Where a device cuts windows itself, the picture goes there whole and only distor
 here.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
 
 from featcache.pipeline.asks import Pictures
 from featcache.pipeline.decode import Picture, Room, UnreadableImageError, read_image
 from featcache.pipeline.randomness import view_stream
 from featcache.pipeline.views import Square, distorts, draw_view, window_of
 from featcache.pipeline.windows import Box, Preprocess, Window
+
+WHOLE_BYTES = 1 << 23
+"""Of a picture that goes up whole; the windows of larger ones are cut here: memory from which a
+device uploads is locked, and torch keeps what it once had."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +70,13 @@ class Drawer:
         """Turn one file into all that is wanted of it; reasons stand for what cannot be."""
         squares, windows, boxes, reasons = {}, {}, {}, {}
         source, preprocess = job.source, self.preprocess
+        room = None if all(distorts(wanted.recipe) for wanted in job.wanted) else self._room
         try:
-            picture = read_image(
-                source.path, source.sha256, max_pixels=self.max_pixels, room=self.room
-            )
+            picture = read_image(source.path, source.sha256, max_pixels=self.max_pixels, room=room)
         except UnreadableImageError as error:
             return Drawn(reasons=dict.fromkeys(job.wanted, str(error)))
         height, width, _ = picture.shape
+        goes_up = self.room is not None and picture.nbytes <= WHOLE_BYTES
         for wanted in job.wanted:
             recipe = wanted.recipe
             streams = [
@@ -76,7 +84,7 @@ class Drawer:
                 for view in range(wanted.count)
             ]
             try:
-                if self.room is not None and not distorts(recipe):
+                if goes_up and not distorts(recipe):
                     shown = [window_of(recipe, width, height, preprocess, s) for s in streams]
                     windows[wanted] = shown
                     boxes[wanted] = [window.box for window in shown]
@@ -91,6 +99,11 @@ class Drawer:
             squares[wanted] = [view.pixels for view in drawn]
             boxes[wanted] = [view.box for view in drawn]
         return Drawn(squares, picture if windows else None, windows, boxes, reasons)
+
+    def _room(self, *shape: int) -> UInt8[np.ndarray, "..."]:
+        if self.room is None or math.prod(shape) > WHOLE_BYTES:
+            return np.empty(shape, dtype=np.uint8)
+        return self.room(*shape)
 
 
 def sources_of(

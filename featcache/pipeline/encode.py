@@ -20,6 +20,7 @@ from jaxtyping import Float16, Int64, UInt8
 from torch import Tensor
 
 from featcache.backbones.base import Backbone
+from featcache.backbones.devices import lacks_memory
 from featcache.errors import BackboneError
 from featcache.pipeline.threads import single_threaded
 from featcache.pipeline.timeline import Watch, unwatched
@@ -32,7 +33,7 @@ that Ctrl-C is prompt."""
 LIMITS = {"cpu": (2, 256), "cuda": (32, 512), "mps": (8, 256)}
 """Smallest and largest micro-batch by kind of device."""
 
-Squares = Sequence[UInt8[np.ndarray, "s s 3"]] | Sequence[UInt8[Tensor, "s s 3"]]
+Squares = Sequence[UInt8[np.ndarray, "s s 3"] | UInt8[Tensor, "s s 3"]]
 """Pictures as the encoder takes them."""
 
 Rows = dict[str, Float16[np.ndarray, "b ..."]]
@@ -79,8 +80,18 @@ class Encoder:
                 self._pool = None
 
     def picture_room(self, *shape: int) -> UInt8[np.ndarray, "..."]:
-        """Return memory that is fast to upload, not filled; from any thread."""
-        return self._transfer.room(*shape).numpy()
+        """Return memory that is fast to upload, not filled; from any thread.
+
+        Raises:
+            BackboneError: If there is none.
+        """
+        try:
+            return self._transfer.room(*shape).numpy()
+        except (RuntimeError, MemoryError) as error:
+            raise BackboneError(
+                f"There is no memory for pictures on their way to {self.backbone.device} "
+                f"({str(error).splitlines()[0][:100]}). Free some and run the same command again."
+            ) from error
 
     def upload(self, levels: UInt8[Tensor, "..."]) -> UInt8[Tensor, "..."]:
         """Begin to bring grey levels to the device."""
@@ -90,7 +101,7 @@ class Encoder:
         """Encode up to a batch of pictures; while streaming this returns before it is done.
 
         Args:
-            pictures: All on the host or all on the device.
+            pictures: On the host or on the device, each.
             variants: Patch features wanted beside the global ones.
 
         Raises:
@@ -119,11 +130,21 @@ class Encoder:
         return self.land(self._send(pictures, variants), len(pictures))
 
     def _send(self, pictures: Squares, variants: Sequence[str]) -> Landing:
-        try:
+        with self.within_memory():
             there = self._batch(pictures)
             return self._transfer.run(lambda: self._features(there, variants))
+
+    @contextmanager
+    def within_memory(self) -> Iterator[None]:
+        """Say what to do where memory does not suffice.
+
+        Raises:
+            BackboneError: In place of the error that says so.
+        """
+        try:
+            yield
         except (RuntimeError, MemoryError) as error:
-            if not _lacks_memory(error):
+            if not lacks_memory(error):
                 raise
             raise BackboneError(
                 f"{self.micro_batch} images at once do not fit into the memory of "
@@ -135,15 +156,20 @@ class Encoder:
     def _batch(self, pictures: Squares) -> UInt8[Tensor, "b s s 3"]:
         """Lay pictures side by side on the device, zeros behind the last one."""
         count, shape = len(pictures), (self.micro_batch, *pictures[0].shape)
-        on_device = [p for p in pictures if isinstance(p, Tensor)]
-        if on_device:
+        here = [p for p in pictures if not isinstance(p, Tensor)]
+        if len(here) < count:  # the squares of large pictures come from here, all others are there
             there = torch.zeros(shape, dtype=torch.uint8, device=self.backbone.device)
-            torch.stack(on_device, out=there[:count])
+            torch.stack([self._there(p) for p in pictures], out=there[:count])
             return there
         levels = self._transfer.room(*shape)
-        np.stack([p for p in pictures if not isinstance(p, Tensor)], out=levels.numpy()[:count])
+        np.stack(here, out=levels.numpy()[:count])
         levels[count:] = 0
         return self._transfer.upload(levels)
+
+    def _there(self, square: Any) -> UInt8[Tensor, "s s 3"]:
+        if isinstance(square, Tensor):
+            return square
+        return self.upload(torch.from_numpy(np.ascontiguousarray(square)))
 
     @torch.inference_mode()
     def _features(
@@ -154,12 +180,6 @@ class Encoder:
         rows, patches = self.backbone.encode_images(pixels, variants)
         found = {"global": rows, **{v: patches[v] for v in variants}}
         return {name: values.half() for name, values in found.items()}
-
-
-def _lacks_memory(error: Exception) -> bool:
-    """Tell an accelerator's, numpy's and torch's own want of memory from all other errors."""
-    kinds = (torch.OutOfMemoryError, MemoryError)
-    return isinstance(error, kinds) or "DefaultCPUAllocator" in str(error)
 
 
 @runtime_checkable
@@ -237,7 +257,7 @@ class Lane:
         # accelerator has one that waits while the one behind it is put where it belongs.
         self._depth = 2 * encoder.streams or 2
         self._first = {int(row): i * views for i, row in enumerate(rows)}
-        self._pictures: list[Any] = []  # either kind of `Squares`
+        self._pictures: list[Any] = []  # of `Squares`
         self._positions: list[int] = []
         self._flights: deque[_Flight] = deque()
         count = len(rows) * views

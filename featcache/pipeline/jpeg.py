@@ -4,6 +4,8 @@ Everything else about a file is Pillow's to say: whether it is one, its size, it
 what is wrong with it where this decoder gives up, which it does at the first irregularity.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import simplejpeg
 from jaxtyping import UInt8
@@ -14,20 +16,23 @@ _PADDING = b"\x00\r\n\x1a "
 """What some cameras and downloads leave behind the end."""
 
 
-def decode_jpeg(image: Image.Image, data: bytes, levels: UInt8[np.ndarray, "h w 3"]) -> bool:
-    """Decode a file whose header Pillow has read; tell whether that is done, or left to Pillow.
+def decode_jpeg(
+    image: Image.Image, data: bytes, room: Callable[..., UInt8[np.ndarray, "..."]]
+) -> UInt8[np.ndarray, "h w 3"] | None:
+    """Decode a file whose header Pillow has read; None leaves it to Pillow.
 
     Args:
         image: Opened, not loaded.
         data: The bytes of its file.
-        levels: Takes the pixels; whatever it holds if they could not be decoded.
+        room: Shape -> memory for the picture.
     """
     # libjpeg remarks on a torn file, past Python, on the terminal; Pillow keeps that to itself.
     is_whole = data.endswith(_END) or data[-64:].rstrip(_PADDING).endswith(_END)
     if image.format != "JPEG" or image.mode != "RGB" or not is_whole:
-        return False
+        return None
+    levels = room(image.height, image.width, 3)
     try:
         found = simplejpeg.decode_jpeg(data, "RGB", buffer=levels, strict=True)
     except ValueError:
-        return False
-    return bool(found.shape == levels.shape)
+        return None
+    return levels if found.shape == levels.shape else None

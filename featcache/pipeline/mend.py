@@ -6,6 +6,7 @@ used; labels, splits and class names are not looked at.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from jaxtyping import Int64
 
 from featcache.backbones.base import Backbone
 from featcache.backbones.registry import load_backbone
-from featcache.errors import CacheError, SourceError
+from featcache.errors import BackboneError, CacheError, SourceError
 from featcache.keys import Listing
 from featcache.pipeline.continuity import FLAGS, as_before, micro_batch_of
 from featcache.pipeline.decode import pixel_limit
@@ -77,7 +78,7 @@ def mend(
             raise CacheError(f"{path} has lost imported features. {cache.cure}")
         settings = PassSettings.of(cache)
         weights = weights or weights_of(cache)
-        backbone = _backbone(cache, settings, weights or None, device)
+        backbone = _backbone(cache, settings, weights or None, device, say)
         missing = 0
         encoded: Mapping[str, int] = {}
         if lost:
@@ -107,12 +108,22 @@ def mend(
 
 
 def _backbone(
-    cache: Cache, settings: PassSettings | None, weights: str | None, device: str
+    cache: Cache,
+    settings: PassSettings | None,
+    weights: str | None,
+    device: str,
+    say: Callable[[str], None],
 ) -> Backbone:
     compute = "auto" if settings is None else FLAGS[settings.compute]
+    load_any = partial(load_backbone, cache.backbone, weights=weights, device=device)
 
     def load(compute: str) -> Backbone:
-        return load_backbone(cache.backbone, weights=weights, device=device, compute=compute)
+        if settings is not None and settings.compiled:
+            try:
+                return load_any(compute=compute, compiled=True)
+            except BackboneError as error:
+                say(f"The lost rows came from a compiled tower; these do not: {error}")
+        return load_any(compute=compute)
 
     backbone = as_before(load(compute), settings, "auto", load)
     if backbone.key != cache.key:

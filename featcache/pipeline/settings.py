@@ -48,6 +48,11 @@ class PassSettings:
     """Versions and devices that have written here and gave the same numbers."""
 
     @property
+    def compiled(self) -> bool:
+        """Tell whether the newest shards came from a compiled tower."""
+        return COMPILED in self.environments[-1]
+
+    @property
     def micro_batch_and_compute(self) -> dict[str, str]:
         """Return what every shard says of it."""
         return {MICRO_BATCH: str(self.micro_batch), COMPUTE: self.compute}

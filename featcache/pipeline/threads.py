@@ -24,5 +24,7 @@ def single_threaded(count: int, name: str) -> Iterator[ThreadPoolExecutor]:
     try:
         yield pool
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-        torch.set_num_threads(threads)  # the workers' 1 was also what later threads begin with
+        try:
+            pool.shutdown(wait=True, cancel_futures=True)
+        finally:  # after a second Ctrl-C, too
+            torch.set_num_threads(threads)  # the workers' 1 was also what later threads begin with

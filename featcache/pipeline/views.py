@@ -18,6 +18,7 @@ from PIL import Image
 from featcache.pipeline.decode import Picture
 from featcache.pipeline.distort import jitter, rand_augment, rotate
 from featcache.pipeline.randomness import Stream
+from featcache.pipeline.resample import resample
 from featcache.pipeline.windows import (
     Box,
     Preprocess,
@@ -93,12 +94,17 @@ def distorts(recipe: str) -> bool:
 
 def cut(picture: Picture, window: Window, side: int, interpolation: str) -> Square:
     """Resample a window of a picture."""
+    if window.width == 1:  # torch gets these wrong on CPUs without AVX2
+        canvas = torch.from_numpy(picture)[None]
+        return resample(canvas, [0], [window], side, interpolation)[0].numpy()
     left, top, right, bottom = window.box
     levels = torch.from_numpy(picture[top:bottom, left:right]).permute(2, 0, 1)[None]
     size = (window.height, window.width)
     shown = F.interpolate(levels, size, mode=interpolation, antialias=True)
     rows = shown[0].permute(1, 2, 0).numpy()[max(0, window.top) :, max(0, window.left) :]
     square = rows[:side, :side]
+    if square.size < shown.numel():
+        square = square.copy()  # not to keep the whole of a panorama alive
     if square.shape[0] < side or square.shape[1] < side:
         square = np.zeros((side, side, 3), dtype=np.uint8)
         y, x = max(0, -window.top), max(0, -window.left)

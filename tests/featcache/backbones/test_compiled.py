@@ -95,6 +95,26 @@ def test_what_cannot_be_compiled_is_tried_once(monkeypatch: pytest.MonkeyPatch) 
     assert tried == [1]
 
 
+@pytest.mark.parametrize(
+    "error",
+    [torch.OutOfMemoryError("CUDA"), RuntimeError("DefaultCPUAllocator: can't allocate memory")],
+)
+def test_want_of_memory_is_no_fault_of_the_tower(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = CompiledTower(lambda *_: (torch.ones(1), {}), "Toy/8", CPU)
+
+    def refuse(*_: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "compile", lambda *_, **__: refuse)
+        with pytest.raises(type(error)):
+            made(torch.ones(2, 3, 8, 8), ())
+    monkeypatch.setattr(torch, "compile", lambda tower, **_: tower)
+    assert made(torch.ones(2, 3, 8, 8), ())[0] == 1
+
+
 def test_a_switched_off_compiler_is_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "compile", lambda function, **_: function)
     with pytest.raises(BackboneError, match="is switched off here"):

@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 import torch
 
-from featcache.errors import CacheError, UsageError
-from featcache.pipeline import continuity, recheck
+from featcache.errors import BackboneError, CacheError, UsageError
+from featcache.pipeline import continuity, mend, recheck
 from featcache.pipeline.decode import UnreadableImageError, read_image
 from featcache.store.cache import Cache
+from featcache.store.verify import repair
 
 
 def test_settings_of_the_first_pass_are_kept(ask: Any, backbone: Any) -> None:
@@ -98,3 +99,33 @@ def test_a_compiled_tower_adds_only_equal_numbers(ask: Any, backbone: Any) -> No
     backbone.batches.clear()
     ask(views=["1"])
     assert len(backbone.batches) == 4  # both kinds have written here; nothing is compared
+
+
+@pytest.mark.parametrize("can_compile", [True, False])
+def test_repair_compiles_again_what_was_compiled(
+    ask: Any, backbone: Any, monkeypatch: pytest.MonkeyPatch, can_compile: bool
+) -> None:
+    backbone.compiled = True
+    path = ask(patches=["none"], views=["2"]).path
+    shard = next((path / "views.rrc50-2").glob("*.h5"))
+    whole = shard.read_bytes()
+    shard.unlink()
+    repair(path)
+    asked = []
+
+    def load(*_: object, compiled: bool = False, **__: object) -> Any:
+        asked.append(compiled)
+        if compiled and not can_compile:
+            raise BackboneError("torch.compile cannot build code for cpu here.")
+        backbone.compiled = compiled
+        return backbone
+
+    monkeypatch.setattr(mend, "load_backbone", load)
+    said: list[str] = []
+    mend.mend(path, say=said.append)
+    assert asked == ([True] if can_compile else [True, False])
+    assert any("these do not" in sentence for sentence in said) == (not can_compile)
+    newest = Cache.open(path).shards["views.rrc50-2"][-1].provenance
+    assert ("compiled" in newest) == can_compile
+    if can_compile:
+        assert next((path / "views.rrc50-2").glob("*.h5")).read_bytes() == whole

@@ -10,12 +10,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from featcache.backbones.registry import load_backbone
+from featcache.errors import BackboneError
 from featcache.pipeline import cutter as module
-from featcache.pipeline import run
+from featcache.pipeline import draw, run
 from featcache.pipeline.asks import CENTRAL, Pictures
 from featcache.pipeline.cutter import Cutter
 from featcache.pipeline.draw import Drawer, Job, Source
 from featcache.pipeline.encode import Encoder
+from featcache.pipeline.resample import resample
 from featcache.pipeline.windows import Preprocess
 
 EVERYTHING: dict[str, Any] = {
@@ -42,15 +45,24 @@ def shards(path: Path) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("room", [1, 3 * 64 * 64 * 5, 1 << 27])
+@pytest.mark.parametrize(
+    ("room", "largest"),
+    [(1, 1 << 23), (3 * 64 * 64 * 5, 1 << 23), (1 << 27, 1 << 23), (1 << 27, 3 * 45 * 50), (1, 0)],
+)
 def test_no_byte_depends_on_where_windows_are_cut(
-    ask: Any, folder: Path, tmp_path: Path, room: int, monkeypatch: pytest.MonkeyPatch
+    ask: Any,
+    folder: Path,
+    tmp_path: Path,
+    room: int,
+    largest: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (folder / "train" / "ant" / "torn.jpg").write_bytes(b"\xff\xd8\xff\xe0 no more")
     Image.new("RGB", (9, 700), (1, 2, 3)).save(folder / "train" / "bee" / "stripe.png")
     by_threads = ask(**EVERYTHING, allow_bad=True)
     monkeypatch.setattr(run, "Encoder", cutting)
     monkeypatch.setattr(module, "CANVAS_BYTES", room)
+    monkeypatch.setattr(draw, "WHOLE_BYTES", largest)  # larger ones are cut by threads after all
     summary = ask(**EVERYTHING, allow_bad=True, root=tmp_path / "there")
     assert summary.bad == by_threads.bad
     assert len(summary.bad) == 1
@@ -58,13 +70,13 @@ def test_no_byte_depends_on_where_windows_are_cut(
     assert shards(summary.path) == shards(by_threads.path)
 
 
-def drawn(root: Path, seed: int, *kinds: Pictures, room: Any = None) -> Any:
+def drawn(root: Path, seed: int, *kinds: Pictures, room: Any = None, preprocess: Any = None) -> Any:
     rng = np.random.default_rng(seed)
     path = root / f"{seed}.png"
     size = (40 + 7 * seed, 60 - 5 * seed, 3)
     Image.fromarray(rng.integers(0, 256, size, dtype=np.uint8)).save(path)
     source = Source(path.name, path, hashlib.sha256(path.read_bytes()).hexdigest())
-    drawer = Drawer(preprocess=Preprocess(32), max_pixels=10**6, room=room)
+    drawer = Drawer(preprocess=preprocess or Preprocess(32), max_pixels=10**6, room=room)
     return drawer(Job(source, kinds))
 
 
@@ -86,6 +98,60 @@ def test_squares_are_those_of_the_decoding_threads(backbone: Any, tmp_path: Path
             assert all(isinstance(s, Tensor) == (kind != TURNED) for s in got)
             np.testing.assert_array_equal(np.stack([np.asarray(s) for s in got]), expected)
     assert not given
+
+
+def test_squares_are_bounded_too(backbone: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    """Small pictures of many crops fill no canvas."""
+    monkeypatch.setattr(module, "CANVAS_BYTES", 3 * 32 * 32 * 12)
+    encoder = Encoder(backbone, 64)
+    cutter = Cutter(encoder, Preprocess(32))
+    flushed: list[int] = []
+    for row in range(6):
+        monkeypatch.setattr(module, "resample", noted(flushed))
+        list(cutter.add(row, drawn(tmp_path, row, CROPS, room=encoder.picture_room)))
+    list(cutter.flush())
+    assert sum(flushed) == 6 * 5
+    assert max(flushed) <= 12 + 5
+
+
+def noted(counts: list[int]) -> Any:
+    def call(canvas: Tensor, pictures: Any, windows: Any, *rest: Any) -> Tensor:
+        counts.append(len(windows))
+        return resample(canvas, pictures, windows, *rest)
+
+    return call
+
+
+def test_want_of_memory_for_a_canvas_names_the_flag(
+    backbone: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(module, "resample", refuse)
+    encoder = Encoder(backbone, 8)
+    cutter = Cutter(encoder, Preprocess(32))
+    list(cutter.add(0, drawn(tmp_path, 0, CENTRAL, room=encoder.picture_room)))
+    with pytest.raises(BackboneError, match="--micro-batch 4"):
+        list(cutter.flush())
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_cuts_the_squares_of_the_decoding_threads(tmp_path: Path) -> None:
+    backbone = load_backbone("tiny", weights="random", device="cuda")
+    encoder, side = Encoder(backbone, 16), Preprocess.of(backbone)
+    cutter = Cutter(encoder, side)
+    found: dict[tuple[int, Pictures], Any] = {}
+    for row in range(200):
+        job = drawn(tmp_path, row % 7, CENTRAL, CROPS, room=encoder.picture_room, preprocess=side)
+        found |= {(r, kind): squares for r, kind, squares in cutter.add(row, job)}
+    found |= {(r, kind): squares for r, kind, squares in cutter.flush()}
+    for (row, kind), squares in found.items():
+        expected = drawn(tmp_path, row % 7, kind, preprocess=side).squares[kind]
+        got = np.stack([np.asarray(square.cpu()) for square in squares])
+        np.testing.assert_array_equal(got, np.stack(expected))
+    assert len(found) == 400
 
 
 def test_a_canvas_is_bounded(

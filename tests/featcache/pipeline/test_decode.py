@@ -4,12 +4,13 @@ import time
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from featcache.errors import UsageError
+from featcache.errors import BackboneError, UsageError
 from featcache.pipeline import decode as module
 from featcache.pipeline.decode import (
     UnreadableImageError,
@@ -152,6 +153,35 @@ def test_a_file_that_changed_or_is_gone_is_unreadable(
         read_image(path, "0" * 64)
     with pytest.raises(UnreadableImageError, match="No such file"):
         read_image(tmp_path / "b.png", "0" * 64)
+
+
+@pytest.mark.parametrize("format_", ["JPEG", "PNG"])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_picture_is_not_to_blame_for_want_of_memory(
+    format_: str, orientation: int, make_picture: Make, encode_picture: Encode
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encode_picture(make_picture(3), format_, exif=exif)
+    shapes: list[tuple[int, ...]] = []
+
+    def refuse_the_last(*shape: int) -> Any:
+        shapes.append(shape)
+        if len(shapes) == (1 if orientation == 1 else 2):
+            raise BackboneError("no memory")
+        return np.empty(shape, dtype=np.uint8)
+
+    with pytest.raises(BackboneError, match="no memory"):
+        decode(data, room=refuse_the_last)
+    assert shapes == [(44, 60, 3), (60, 44, 3)][: len(shapes)]
+
+
+def test_a_large_picture_is_copied_band_by_band(
+    encode_picture: Encode, make_picture: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = make_picture(4, (50, 37))
+    monkeypatch.setattr(module, "BAND_BYTES", 3 * 50 * 5)
+    np.testing.assert_array_equal(decode(encode_picture(image, "PNG")), np.asarray(image))
 
 
 def test_in_order_keeps_order_and_bounds_what_is_begun() -> None:

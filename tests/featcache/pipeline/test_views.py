@@ -86,6 +86,25 @@ def test_central_view_of_a_photograph_is_open_clips(make_picture: Make) -> None:
     assert_close(levels(image, Preprocess(224)), expected, 0.01)
 
 
+@pytest.mark.parametrize("size", [(3000, 40), (40, 3000), (400, 300)])
+def test_a_square_keeps_no_more_than_itself_alive(
+    size: tuple[int, int], make_picture: Make
+) -> None:
+    square = levels(make_picture(2, size), Preprocess(32))
+    while isinstance(square.base, np.ndarray):
+        square = square.base
+    assert square.nbytes == 32 * 32 * 3
+
+
+def test_a_column_of_one_pixel_is_right(make_picture: Make) -> None:
+    """Where torch's own kernel for CPUs without AVX2 is wrong."""
+    column = make_picture(3, (1, 90))
+    got = levels(column, Preprocess(64, "longest"))
+    expected = np.asarray(column.resize((1, 64), Image.Resampling.BICUBIC))
+    assert_close(got[:, 31:32], expected, 0.02)
+    assert not got[:, :31].any()
+
+
 def test_random_view_is_torchvisions_resized_crop(make_picture: Make) -> None:
     image = make_picture(2, (90, 70))
     for index in range(8):
