@@ -43,7 +43,8 @@ class Matrix:
     mean, std = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
     resize_mode, interpolation = "shortest", "bicubic"
     logit_scale, logit_bias, gflops = 100.0, 0.0, 1.0
-    device, compute_dtype, compiled = torch.device("cpu"), torch.float32, False
+    device, compute_dtype = torch.device("cpu"), torch.float32
+    compiled, compile_s = False, 0.0
 
     def __init__(self) -> None:
         self.key = FeatureKey(

@@ -43,6 +43,11 @@ class Backbone(Protocol):
     compiled: bool
     """Whether the image tower goes through torch.compile."""
 
+    @property
+    def compile_s(self) -> float:
+        """Seconds that compiling took so far."""
+        ...
+
     def encode_images(
         self, pixels: Float[Tensor, "b 3 s s"], variants: Sequence[str] = ()
     ) -> tuple[Float[Tensor, "b d"], dict[str, Float[Tensor, "b p d"]]]:

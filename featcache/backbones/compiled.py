@@ -8,6 +8,7 @@ how fast it ran: another process, with empty caches, computes the same bytes.
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FunctionType, MethodType
@@ -57,6 +58,8 @@ class CompiledTower:
         self._name = name
         self._ready: dict[Hashable, Tower] = {}
         self._broken: BackboneError | None = None
+        self.seconds = 0.0
+        """Of all first calls."""
         check_compiler(device)
 
     def __call__(self, pixels: Float[Tensor, "b 3 s s"], variants: Sequence[str]) -> Features:
@@ -86,9 +89,11 @@ class CompiledTower:
             if kind in self._ready:
                 return self._ready[kind](pixels, wanted)
             made: Tower = torch.compile(_own_code(self._tower), fullgraph=True, dynamic=False)
+            begin = time.perf_counter()
             try:
                 with _settled():
                     features = made(pixels, wanted)
+                self.seconds += time.perf_counter() - begin
             except (RuntimeError, OSError, ImportError) as error:
                 if lacks_memory(error):
                     raise

@@ -83,11 +83,17 @@ class OpenClipBackbone:
         if compute_dtype is not torch.float32 and self._read is not None:
             patches.lower_weights(self._model.visual, compute_dtype)
         self.compiled = compiled
-        self._run = CompiledTower(self._tower, name, device) if compiled else self._tower
+        self._compiled = CompiledTower(self._tower, name, device) if compiled else None
+        self._run = self._compiled or self._tower
 
     def __repr__(self) -> str:
         dtype = str(self.compute_dtype).removeprefix("torch.")
         return f"OpenClipBackbone({self.name!r}, device={str(self.device)!r}, compute={dtype!r})"
+
+    @property
+    def compile_s(self) -> float:
+        """Seconds that compiling the image tower took so far."""
+        return 0.0 if self._compiled is None else self._compiled.seconds
 
     @torch.inference_mode()
     def encode_images(

@@ -15,7 +15,6 @@ from featcache.pipeline.recheck import encode_again
 from featcache.pipeline.settings import (
     COMPILED,
     LARGEST_BATCH,
-    WEIGHTS,
     PassSettings,
     check_same_numbers,
     environment,
@@ -23,6 +22,7 @@ from featcache.pipeline.settings import (
 )
 from featcache.store.cache import Cache
 from featcache.store.lines import PROVENANCE_TEXT
+from featcache.store.provenance import WEIGHTS
 
 FLAGS = {"float32": "fp32", "bfloat16": "bf16"}
 """torch's name of a compute type -> the user's."""
@@ -122,7 +122,10 @@ def admit_environment(
         here["threads"] = "1"  # `Encoder` gives every batch to one
     if backbone.compiled:
         here[COMPILED] = "inductor"
-        say("The image tower is compiled at its first batch, which takes seconds to minutes.")
+        say(
+            "The image tower is compiled at its first batch, which takes seconds to minutes; an "
+            "interruption waits for it."
+        )
     if settings is not None and here not in settings.environments:
         for name in _comparable(cache):
             reader = cache.rows(name)

@@ -24,11 +24,12 @@ from featcache.pipeline.encode import Encoder
 from featcache.pipeline.fill import Filler
 from featcache.pipeline.passes import Progress
 from featcache.pipeline.plan import cpu_cores, plans_for
-from featcache.pipeline.settings import PassSettings, weights_of
+from featcache.pipeline.settings import PassSettings
 from featcache.pipeline.texts import put_texts
 from featcache.sources.base import Dataset, Sample
 from featcache.sources.hashing import hash_files
 from featcache.store.cache import Cache
+from featcache.store.provenance import weights_of
 from featcache.store.verify import finish_whole
 
 
@@ -77,7 +78,7 @@ def mend(
         if cache.key.is_imported:
             raise CacheError(f"{path} has lost imported features. {cache.cure}")
         settings = PassSettings.of(cache)
-        weights = weights or weights_of(cache)
+        weights = weights or weights_of(cache.shards)
         backbone = _backbone(cache, settings, weights or None, device, say)
         missing = 0
         encoded: Mapping[str, int] = {}

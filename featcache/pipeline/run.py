@@ -282,7 +282,7 @@ class _Extraction:
             encoded=filler.encoded,
             held=first.held,
             passed=passed,
-            bad=tuple((sources[r].id, why) for o in outcomes for r, why in o.bad.items()),
+            bad=tuple((sources[r].id, why) for r, why in cache.bad_rows().items() if r in sources),
             seconds=self._seconds,
             images_per_s=passed / self._seconds["pass"] if passed else None,
             bytes=sum(o.bytes for o in outcomes),
@@ -312,6 +312,8 @@ class _Extraction:
             device=backbone.device.type,
             compute=str(backbone.compute_dtype).removeprefix("torch."),
             has_bf16=has_bf16_units(backbone.device),
+            batches=self._timeline.count["encode"],
+            compile_s=backbone.compile_s,
         )
 
     def _settled(

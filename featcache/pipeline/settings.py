@@ -16,7 +16,7 @@ from jaxtyping import Float16
 
 from featcache.errors import CacheError, CorruptCacheError
 from featcache.store.cache import Cache
-from featcache.store.provenance import distinct
+from featcache.store.provenance import WEIGHTS, distinct
 
 PACKAGES = ("featcache", "torch", "open_clip_torch", "pillow", "simplejpeg", "numpy")
 """Whose versions can change a number."""
@@ -24,8 +24,8 @@ PACKAGES = ("featcache", "torch", "open_clip_torch", "pillow", "simplejpeg", "nu
 FLOORS = {"float32": 0.99999, "bfloat16": 0.999}
 """Least cosine between a stored row and the same image encoded now."""
 
-MICRO_BATCH, COMPUTE, WEIGHTS = "micro_batch", "compute", "weights"
-"""Entries of a shard's provenance beside versions and device; weights as --weights had them."""
+MICRO_BATCH, COMPUTE = "micro_batch", "compute"
+"""Entries of a shard's provenance beside versions, device and weights."""
 
 COMPILED = "compiled"
 """Entry of a provenance whose image tower went through torch.compile; the others have none."""
@@ -80,12 +80,6 @@ class PassSettings:
             {k: v for k, v in p.items() if k not in (MICRO_BATCH, COMPUTE, WEIGHTS)} for p in said
         )
         return cls(micro_batch=int(micro_batch), compute=compute, environments=environments)
-
-
-def weights_of(cache: Cache) -> str:
-    """Return what --weights said when the newest shards were made; empty where it said nothing."""
-    said = [p[WEIGHTS] for p in distinct(cache.shards) if WEIGHTS in p]
-    return said[-1] if said else ""
 
 
 def environment(device: torch.device) -> dict[str, str]:

@@ -30,7 +30,7 @@ class Summary:
     passed: int = 0
     """Images that were decoded."""
     bad: tuple[tuple[str, str], ...] = ()
-    """Image and reason, for those that could not be read in this pass."""
+    """Image and reason, for those that could not be read, in this pass or before."""
     seconds: Mapping[str, float] = field(default_factory=dict)
     """list, load, text, pass; and of the pass: decode, encode, write, as waited for,
     total, and cpu of all threads."""

@@ -28,6 +28,12 @@ UNTIMED = "No image was encoded, so no timeline was written."
 UNUSED_SHARE = 0.3
 """Of the cores' time: above it the pass waits for something that it does not compute itself."""
 
+COMPILE_SHARE = 0.3
+"""Of a pass, from which on compiling is what to speak of."""
+
+FEW_BATCHES = 4
+"""A core; with fewer, cores wait for the last batches."""
+
 
 def unwatched(stage: str, begin: float, end: float) -> None:
     """Watch nothing."""
@@ -112,6 +118,8 @@ def verdict(
     device: str,
     compute: str,
     has_bf16: bool,
+    batches: int,
+    compile_s: float,
 ) -> str:
     """Say in one line which stage binds and what would make the pass faster here.
 
@@ -125,6 +133,8 @@ def verdict(
         device: Kind: cpu, cuda, mps.
         compute: float32 or bfloat16.
         has_bf16: Whether the device has units for bfloat16.
+        batches: That were encoded.
+        compile_s: Seconds of the pass in which the encoder was compiled.
     """
     if not images or seconds <= 0:
         return "Nothing was encoded, so no stage binds."
@@ -139,9 +149,19 @@ def verdict(
             f"The disk binds ({waited['write']:.1f} of {seconds:.1f} s were spent waiting for it): "
             f"a faster disk for --cache, or fewer patch features (--patches none, or :int8)."
         )
+    if compile_s > COMPILE_SHARE * seconds:
+        return (
+            f"Compiling binds ({compile_s:.1f} of {seconds:.1f} s): leave --compile out of passes "
+            f"as short as this."
+        )
     if device == "cpu":
         told = ", ".join(f"{stage} {100 * share:.0f} %" for stage, share in shares.items())
         head = f"of {cores} cores' time: {told}, unused {100 * (1 - used):.0f} %"
+        if used < 1 - UNUSED_SHARE and batches < FEW_BATCHES * cores:
+            return (
+                f"The pass is too short to keep the cores busy ({batches} batches, {head}): a "
+                f"smaller --micro-batch, if there are not more images."
+            )
         if used < 1 - UNUSED_SHARE:
             what = "Reading the images" if binds == "decode" else "Something beside this pass"
             return (

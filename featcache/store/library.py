@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from featcache.errors import (
@@ -32,6 +33,7 @@ from featcache.store.identity import (
 from featcache.store.lines import PassLine, ShardLine
 from featcache.store.listing import count_images, read_origin
 from featcache.store.lock import writer_lock
+from featcache.store.provenance import weights_of
 from featcache.store.rows import count_rows
 
 KNOWN_HASHES = "hashes.tsv"
@@ -191,6 +193,9 @@ def find_cache(
     if best.finished is not None:
         return opened
     extract = f"Go on with: featcache extract --dataset {best.dataset} --backbone {best.backbone}"
+    if weights := weights_of(opened.shards):
+        extract += f" --weights {quote(weights)}"
+    extract += ", and whatever else it was begun with."
     raise CacheNotFoundError(
         f"The cache of {best.dataset} with {best.backbone} was interrupted before it was "
         f"finished. {opened.cure or extract}"

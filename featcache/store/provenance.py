@@ -7,6 +7,9 @@ from importlib import metadata
 
 from featcache.store.lines import ShardLine
 
+WEIGHTS = "weights"
+"""Entry of a provenance: weights as --weights had them."""
+
 
 @cache
 def _version(package: str) -> str | None:
@@ -24,3 +27,9 @@ def distinct(shards: Mapping[str, Sequence[ShardLine]]) -> list[dict[str, str]]:
     """Return what the shards of a cache were made with, each combination once, oldest first."""
     every = (line.provenance for lines in shards.values() for line in lines)
     return [dict(items) for items in dict.fromkeys(tuple(sorted(p.items())) for p in every)]
+
+
+def weights_of(shards: Mapping[str, Sequence[ShardLine]]) -> str:
+    """Return what --weights said when the newest shards were made; empty where it said nothing."""
+    said = [p[WEIGHTS] for p in distinct(shards) if p.get(WEIGHTS)]
+    return said[-1] if said else ""

@@ -17,7 +17,7 @@ from featcache.store.lines import PassLine, ShardLine, TextLine
 from featcache.store.listing import current_set, read_listing
 from featcache.store.listing_files import LOST
 from featcache.store.lost import lost_rows
-from featcache.store.provenance import distinct
+from featcache.store.provenance import weights_of
 from featcache.store.rows import ShardRows
 from featcache.store.shard import check_size
 
@@ -202,7 +202,6 @@ class CacheReader:
         ok = np.ones(len(listing), dtype=bool)
         for reader in components.values():
             ok[reader.bad_rows()] = False
-        made = distinct(self.shards)
         return FeatureSet(
             path=self.path,
             backbone=self.backbone,
@@ -211,7 +210,7 @@ class CacheReader:
             components=components,
             ok=ok,
             text=self.text(),
-            weights=next((w for p in reversed(made) if (w := p.get("weights"))), ""),
+            weights=weights_of(self.shards),
         )
 
     def _listed(self) -> Listing:

@@ -239,7 +239,7 @@ def test_a_profile_names_what_binds_and_goes_with_the_cache(
     told = featcache(*command, "--profile").out
     (trace,) = empty_home.rglob("*.trace.json")
     assert f"Timeline: {trace}" in told
-    assert " binds " in told
+    assert " binds (" in told or "too short to keep the cores busy" in told
     assert "traceEvents" in json.loads(trace.read_text())
     views = json.loads(
         featcache(*command, "--views", "2", "--profile-to", str(tmp_path / "t.json"), "--json").out

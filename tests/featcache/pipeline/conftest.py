@@ -34,6 +34,7 @@ class FakeBackbone:
     logit_bias = 0.0
     gflops = 0.5
     compiled = False
+    compile_s = 0.0
 
     def __init__(self, compute: str = "fp32") -> None:
         self.device = torch.device("cpu")

@@ -25,6 +25,8 @@ def say(**changes: Any) -> str:
         "device": "cpu",
         "compute": "bfloat16",
         "has_bf16": True,
+        "batches": 60,
+        "compile_s": 0.0,
     }
     return verdict(**{**facts, **changes})
 
@@ -148,3 +150,17 @@ def test_a_folder_that_refuses_files_is_no_place(
     monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
     with pytest.raises(UsageError, match=r"x\.json cannot be written \(Permission denied\)"):
         check_place(tmp_path / "x.json")
+
+
+def test_a_short_pass_is_told_from_a_waiting_one() -> None:
+    assert say(cpu=8.0).startswith("Something beside this pass binds")
+    assert say(cpu=8.0, batches=3).startswith("The pass is too short to keep the cores busy (3 b")
+    assert "short" not in say(batches=3)  # the cores are busy
+
+
+def test_compiling_that_took_most_of_a_pass_is_named() -> None:
+    text = say(cpu=11.0, compile_s=6.5)
+    assert text == (
+        "Compiling binds (6.5 of 10.0 s): leave --compile out of passes as short as this."
+    )
+    assert "ompil" not in say(compile_s=1.0)
