@@ -196,7 +196,7 @@ def _row_shape(component: ComponentKey, backbone: Backbone) -> tuple[int, ...]:
 def _patch_wishes(texts: Sequence[str]) -> list[Wish]:
     if list(texts) == ["none"]:
         return []
-    if "none" in texts:
+    if any(text.startswith(("none:", "none@")) or text == "none" for text in texts):
         raise UsageError(
             f"--patches none stands alone, got '{','.join(texts)}'. Leave none or the rest out."
         )

@@ -249,6 +249,7 @@ def test_photographs_come_go_and_change_their_class(ask: Ask, folder: Path, back
         ({"crops": ["0"]}, UsageError, "--crops 0 should begin with a number"),
         ({"view_patches": ["4:cdfsl:sclip"]}, UnknownNameError, "patch variant of fake"),
         ({"patches": ["none", "vanilla"]}, UsageError, "stands alone"),
+        ({"patches": ["none:int8"]}, UsageError, "stands alone, got 'none:int8'"),
         ({"seed": -1}, UsageError, "seed must be 0 to"),
         ({"seed": 10**18}, UsageError, "seed must be 0 to"),
     ],
