@@ -83,8 +83,13 @@ def pixel_limit(value: int | None = None) -> int:
     return limit
 
 
+def plain_room(*shape: int) -> UInt8[np.ndarray, "..."]:
+    """Return memory like any other, not filled."""
+    return np.empty(shape, dtype=np.uint8)
+
+
 def read_image(
-    path: Path, sha256: str, *, max_pixels: int = MAX_PIXELS, room: Room | None = None
+    path: Path, sha256: str, *, max_pixels: int = MAX_PIXELS, room: Room = plain_room
 ) -> Picture:
     """Read a file once, make sure that its bytes are the listed ones, and decode it.
 
@@ -107,7 +112,7 @@ def read_image(
     return decode(data, max_pixels=max_pixels, room=room)
 
 
-def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, room: Room | None = None) -> Picture:
+def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, room: Room = plain_room) -> Picture:
     """Decode the bytes of a file to upright 8-bit RGB; of an animation, the first frame.
 
     Raises:
@@ -116,16 +121,15 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, room: Room | None = Non
     """
     if not data:
         raise UnreadableImageError("is empty")
-    take = room or _room
     try:
         with Image.open(BytesIO(data), formats=FORMATS) as image:
             if image.width * image.height > max_pixels:
                 raise UnreadableImageError(_too_large(image.width, image.height, max_pixels))
-            levels = decode_jpeg(image, data, take)
+            levels = decode_jpeg(image, data, room)
             if levels is None:
                 image.load()
                 picture = _eight_bit(image)
-                levels = take(picture.height, picture.width, 3)
+                levels = room(picture.height, picture.width, 3)
                 _copy_out(picture, levels)
             orientation = _orientation(image)
     except (UnreadableImageError, BackboneError):
@@ -145,7 +149,7 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, room: Room | None = Non
     if orientation not in _FLIPPED:
         return levels
     turned = _turned(levels, orientation)
-    upright = take(*turned.shape)
+    upright = room(*turned.shape)
     upright[...] = turned
     return upright
 
@@ -203,10 +207,6 @@ def _orientation(image: Image.Image) -> int:
     except Exception:
         return 1
     return value if isinstance(value, int) else 1
-
-
-def _room(*shape: int) -> UInt8[np.ndarray, "..."]:
-    return np.empty(shape, dtype=np.uint8)
 
 
 def _copy_out(image: Image.Image, levels: Picture) -> None:

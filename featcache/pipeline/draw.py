@@ -13,7 +13,13 @@ import numpy as np
 from jaxtyping import UInt8
 
 from featcache.pipeline.asks import Pictures
-from featcache.pipeline.decode import Picture, Room, UnreadableImageError, read_image
+from featcache.pipeline.decode import (
+    Picture,
+    Room,
+    UnreadableImageError,
+    plain_room,
+    read_image,
+)
 from featcache.pipeline.randomness import view_stream
 from featcache.pipeline.views import Square, distorts, draw_view, window_of
 from featcache.pipeline.windows import Box, Preprocess, Window
@@ -70,7 +76,8 @@ class Drawer:
         """Turn one file into all that is wanted of it; reasons stand for what cannot be."""
         squares, windows, boxes, reasons = {}, {}, {}, {}
         source, preprocess = job.source, self.preprocess
-        room = None if all(distorts(wanted.recipe) for wanted in job.wanted) else self._room
+        is_cut = not all(distorts(wanted.recipe) for wanted in job.wanted)
+        room = self._room if is_cut else plain_room
         try:
             picture = read_image(source.path, source.sha256, max_pixels=self.max_pixels, room=room)
         except UnreadableImageError as error:
@@ -102,7 +109,7 @@ class Drawer:
 
     def _room(self, *shape: int) -> UInt8[np.ndarray, "..."]:
         if self.room is None or math.prod(shape) > WHOLE_BYTES:
-            return np.empty(shape, dtype=np.uint8)
+            return plain_room(*shape)
         return self.room(*shape)
 
 

@@ -146,3 +146,37 @@ def ask(
         return extract(replace(request, **changes), progress=progress, say=say)
 
     return call
+
+
+@pytest.fixture
+def shards() -> Callable[[Path], dict[str, bytes]]:
+    """Read all shards of a cache: name -> bytes."""
+
+    def read(path: Path) -> dict[str, bytes]:
+        return {str(f.relative_to(path)): f.read_bytes() for f in sorted(path.glob("*/*.h5"))}
+
+    return read
+
+
+@pytest.fixture
+def ask_twice(
+    ask: Callable[..., Summary], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Summary]:
+    """Extract, interrupted at the forward pass of a batch, and take it up again."""
+
+    def call(backbone: Any, at: int, /, **request: Any) -> Summary:
+        batches, real = [], backbone.encode_images
+
+        def encode_images(*arguments: Any) -> Any:
+            batches.append(1)
+            if len(batches) == at:
+                raise KeyboardInterrupt
+            return real(*arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(backbone, "encode_images", encode_images)
+            with pytest.raises(KeyboardInterrupt):
+                ask(**request)
+        return ask(**request)
+
+    return call

@@ -76,10 +76,6 @@ def pictures_for(backbone: Any) -> Any:
     return np.random.default_rng(0).integers(0, 256, (4, side, side, 3), dtype=np.uint8)
 
 
-def shards(path: Path) -> dict[str, bytes]:
-    return {str(f.relative_to(path)): f.read_bytes() for f in sorted(path.glob("*/*.h5"))}
-
-
 def test_another_process_with_empty_caches_computes_the_same_bytes(
     elsewhere: Callable[[], Any], tiny: Any
 ) -> None:
@@ -104,7 +100,13 @@ def test_only_the_image_tower_is_compiled_and_nothing_is_changed(tiny: Any) -> N
 
 @pytest.mark.parametrize("at", [1, 7])
 def test_an_interrupted_compiled_pass_goes_on_and_leaves_the_same_bytes(
-    ask: Any, tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+    ask: Any,
+    ask_twice: Any,
+    shards: Any,
+    tiny: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    at: int,
 ) -> None:
     asked: list[bool] = []
 
@@ -118,19 +120,7 @@ def test_an_interrupted_compiled_pass_goes_on_and_leaves_the_same_bytes(
     said: list[str] = []
     whole = ask(root=tmp_path / "whole", say=said.append, **request)
     assert any("compiled at its first batch" in text for text in said)
-    batches, real = [], tiny.encode_images
-
-    def encode_images(*arguments: Any) -> Any:
-        batches.append(1)
-        if len(batches) == at:
-            raise KeyboardInterrupt
-        return real(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(tiny, "encode_images", encode_images)
-        with pytest.raises(KeyboardInterrupt):
-            ask(**request)
-    resumed = ask(**request)
+    resumed = ask_twice(tiny, at, **request)
     assert all(asked)
     assert shards(resumed.path) == shards(whole.path)
     lines = [line for part in Cache.open(whole.path).shards.values() for line in part]

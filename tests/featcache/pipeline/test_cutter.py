@@ -38,19 +38,13 @@ def cutting(*arguments: Any) -> Encoder:
     return encoder
 
 
-def shards(path: Path) -> dict[str, str]:
-    return {
-        str(file.relative_to(path)): hashlib.sha256(file.read_bytes()).hexdigest()
-        for file in path.rglob("*.h5")
-    }
-
-
 @pytest.mark.parametrize(
     ("room", "largest"),
     [(1, 1 << 23), (3 * 64 * 64 * 5, 1 << 23), (1 << 27, 1 << 23), (1 << 27, 3 * 45 * 50), (1, 0)],
 )
 def test_no_byte_depends_on_where_windows_are_cut(
     ask: Any,
+    shards: Any,
     folder: Path,
     tmp_path: Path,
     room: int,

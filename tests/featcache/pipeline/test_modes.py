@@ -47,28 +47,12 @@ REQUEST: dict[str, Any] = {
 }
 
 
-def shards(path: Path) -> dict[str, bytes]:
-    return {str(f.relative_to(path)): f.read_bytes() for f in sorted(path.glob("*/*.h5"))}
-
-
 @pytest.mark.parametrize("at", [1, 5, 12])
 def test_an_interrupted_pass_goes_on_and_leaves_the_same_bytes(
-    ask: Any, tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+    ask: Any, ask_twice: Any, shards: Any, tiny: Any, tmp_path: Path, at: int
 ) -> None:
     whole = ask(root=tmp_path / "whole", **REQUEST)
-    batches, real = [], tiny.encode_images
-
-    def encode_images(*arguments: Any) -> Any:
-        batches.append(1)
-        if len(batches) == at:
-            raise KeyboardInterrupt
-        return real(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(tiny, "encode_images", encode_images)
-        with pytest.raises(KeyboardInterrupt):
-            ask(**REQUEST)
-    assert shards(ask(**REQUEST).path) == shards(whole.path)
+    assert shards(ask_twice(tiny, at, **REQUEST).path) == shards(whole.path)
 
 
 def test_rows_are_near_to_open_clips_own(ask: Any, tiny: Any) -> None:
