@@ -78,7 +78,8 @@ class ComponentKey:
     seed: int = 0
     """Seed of the augmentation; 0 is the default stream."""
     dtype: str = ""
-    """float16 unless given; int32 for boxes. int8 has a scale behind each token."""
+    """float16 unless given; int32 for boxes. int8 has a scale behind each token; float32 are
+    features that were imported so."""
 
     def __post_init__(self) -> None:
         """Fill in the type that the kind has by nature."""
@@ -91,8 +92,7 @@ class ComponentKey:
         parts = [self.kind, *(p for p in (self.variant, self.recipe) if p)]
         name = ".".join(parts) + (f"-{self.count}" if self.count else "")
         name += f"@{self.seed}" if self.seed else ""
-        natural = self.dtype == _NATURAL.get(self.kind, "float16")
-        return name if natural else f"{name}.{self.dtype}"
+        return f"{name}.int8" if self.dtype == "int8" else name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,7 +159,7 @@ def parse_component(folder: str) -> ComponentKey:
     """
     pattern = (
         r"(?P<kind>global|views|crops|boxes|patches|view_patches|text)(?P<mid>(?:\.[a-z0-9]+)*?)"
-        r"(?:-(?P<count>[1-9][0-9]{0,5}))?(?:@(?P<seed>[0-9]{1,18}))?(?:\.(?P<dtype>float32|int8))?"
+        r"(?:-(?P<count>[1-9][0-9]{0,5}))?(?:@(?P<seed>[0-9]{1,18}))?(?:\.(?P<dtype>int8))?"
     )
     match = re.fullmatch(pattern, folder)
     if match is None:

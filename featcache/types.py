@@ -59,7 +59,7 @@ class RowReader(Protocol):
 
     def take(
         self, rows: Int64[np.ndarray, " r"]
-    ) -> Float16[Tensor, "r ..."] | Int32[Tensor, "r ..."]:
+    ) -> Float16[Tensor, "r ..."] | Float32[Tensor, "r ..."] | Int32[Tensor, "r ..."]:
         """Gather rows, raw, in the order asked for; int32 for boxes.
 
         Raises:
@@ -119,8 +119,8 @@ class FeatureSet:
 
     def rows(
         self, component: str, rows: Int64[np.ndarray, " r"]
-    ) -> Float16[Tensor, "r ..."] | Int32[Tensor, "r ..."]:
-        """Gather raw rows of one component: fp16, int32 for boxes.
+    ) -> Float16[Tensor, "r ..."] | Float32[Tensor, "r ..."] | Int32[Tensor, "r ..."]:
+        """Gather raw rows of one component: float16, float32 if imported so, int32 for boxes.
 
         Raises:
             MissingComponentError: If the cache has no such component or not all of these rows.

@@ -6,12 +6,15 @@
     classnames        [c]     text_features [c d]   one vector a class
 
 Only what the file says is recorded: weights, activation and preprocessing stay unknown, and the
-file's own digest is in the key, so that such features never mix with ours.
+file's own digest is in the key, so that such features never mix with ours. Rows keep their digits:
+float16 and float32 are stored as they came, float64 as float32. Earlier versions rounded all of them
+to float16; `numerics` in the key tells the two apart.
 """
 
 import shlex
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +33,9 @@ Report = Callable[[str, int, int], None]
 """Called as (what is being done, done so far, of how many)."""
 
 GLOBAL = ComponentKey(kind="global")
+ROUNDED, KEPT = 1, 2
+"""Numerics of imports: everything in float16, and as it came. Where all came in float16 the two are
+the same, and such files stay ROUNDED."""
 SHARD_ROWS = 65_536
 
 
@@ -67,11 +73,12 @@ def import_npz(
         image_size=0,
         preprocessing=f"imported:{table.sha256[:12]}",
         norms=table.norms,
-        numerics=1,  # of numbers that we do not compute
+        numerics=ROUNDED if table.is_half else KEPT,
     )
     _check_width(path, root, name, backbone, table.rows.shape[1])
     folder = Identity(name, backbone, key).folder(root)
     _check_owner(folder, name)
+    _mention_rounded(root, name, backbone, key, say)
     is_sound = not is_cache(folder) or verify(folder, report=report).is_sound
     if not is_sound:
         _take_out(folder, report)
@@ -85,10 +92,11 @@ def import_npz(
         cache.put_listing(table.listing(name))
         if table.text is not None:
             _put_text(cache, table, table.text)
-        missing = np.flatnonzero(~cache.covered(GLOBAL.folder))
+        component = replace(GLOBAL, dtype=table.rows.dtype.name)
+        missing = np.flatnonzero(~cache.covered(component.folder))
         for first in range(0, len(missing), SHARD_ROWS):
             rows = missing[first : first + SHARD_ROWS]
-            cache.append(GLOBAL, rows, table.rows[rows], {}, versions_of("featcache", "numpy"))
+            cache.append(component, rows, table.rows[rows], {}, versions_of("featcache", "numpy"))
             if report is not None:
                 report("import", first + len(rows), len(missing))
         cache.finish(
@@ -112,6 +120,20 @@ def _take_out(folder: Path, report: Report | None) -> None:
     kept = [problem.what for problem in repair(folder, report=report).problems if problem.file]
     if kept:
         raise CacheError(kept[0])
+
+
+def _mention_rounded(
+    root: Path, name: str, backbone: str, key: FeatureKey, say: Callable[[str], None]
+) -> None:
+    """Say that an earlier import of the same file, rounded to float16, is still there."""
+    earlier = replace(key, numerics=ROUNDED)
+    if earlier == key or not is_cache(Identity(name, backbone, earlier).folder(root)):
+        return
+    words = [name, "--backbone", backbone, "--key", earlier.digest(), "--cache", str(root)]
+    say(
+        f"An earlier version rounded this file to float16; its cache ({earlier.digest()}) stays as "
+        f"it is beside this one. Remove it with: featcache rm {shlex.join(words)}"
+    )
 
 
 def _check_owner(folder: Path, name: str) -> None:

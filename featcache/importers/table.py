@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float16, Float32, Int64, Shaped
+from jaxtyping import Float, Float16, Float32, Float64, Int64, Shaped
 
 from featcache.errors import ImportedFileError
 from featcache.importers.arrays import read_arrays
@@ -22,6 +22,12 @@ UNIT_TOLERANCE = 0.01
 """Rows whose length differs from 1 by no more are taken for normalised; fp16 needs 0.001."""
 FIRST = ("train", "val", "test")
 """Order of splits after the stored few-shot sets; further test splits follow by name."""
+FLOATS = ("float16", "float32", "float64")
+"""Types of features that are taken; float64 is stored as float32."""
+LENGTHS = (2.0**-60, 2.0**60)
+"""Between which a row's length must lie, so that its square is a float32."""
+BLOCK = 4096
+"""Rows compared at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +36,8 @@ class Table:
 
     sha256: str
     """Of the file."""
-    rows: Float16[np.ndarray, "n d"]
+    rows: Float16[np.ndarray, "n d"] | Float32[np.ndarray, "n d"]
+    """In the widest type of the file's images; float64 in float32."""
     labels: Int64[np.ndarray, " n"]
     ids: tuple[str, ...]
     splits: Mapping[str, Int64[np.ndarray, " _"]]
@@ -38,6 +45,8 @@ class Table:
     text: Float32[np.ndarray, "c d"] | None
     norms: str
     """unit or raw, as measured on images and texts alike."""
+    is_half: bool
+    """Whether all arrays, the texts' too, came in float16."""
     notes: tuple[str, ...]
 
     def listing(self, name: str) -> Listing:
@@ -68,9 +77,11 @@ def read_table(path: Path) -> Table:
     _check_widths(path, arrays, keys)
     notes: list[str] = []
     classes = _classes(path, arrays, keys, notes)
+    names = [f"{prefix}_features" for prefix in keys.values()]
+    stored = _stored([arrays[name] for name in names])
     rows, labels, ids, splits, start = [], [], [], {}, 0
     for split, prefix in keys.items():
-        part = _features(path, f"{prefix}_features", arrays)
+        part = _features(path, f"{prefix}_features", arrays, stored)
         rows.append(part)
         labels.append(_labels(path, prefix, arrays, len(part), len(classes), notes))
         ids += _ids(path, split, prefix, arrays, len(part))
@@ -90,6 +101,8 @@ def read_table(path: Path) -> Table:
     if "test" not in splits:
         notes.append("The file has no test split; heads can be evaluated on val only.")
     everything = np.concatenate(rows)
+    names += [] if text is None else ["text_features"]
+    notes += _rounded(names, arrays)
     return Table(
         sha256=_sha256(path),
         rows=everything,
@@ -99,6 +112,7 @@ def read_table(path: Path) -> Table:
         classes=classes,
         text=text,
         norms=_norms(everything, text),
+        is_half=all(arrays[name].dtype.name == "float16" for name in names),
         notes=tuple(notes),
     )
 
@@ -148,10 +162,10 @@ def _check_widths(path: Path, arrays: Arrays, keys: Mapping[str, str]) -> None:
                 f"'{name}' in {path} has no rows or no width: {list(array.shape)}. "
                 f"Leave it out, with the labels that belong to it."
             )
-        if array.ndim != 2 or array.dtype.name not in ("float16", "float32"):
+        if array.ndim != 2 or array.dtype.name not in FLOATS:
             raise ImportedFileError(
-                f"'{name}' in {path} should be float16 or float32 [rows width], got {array.dtype} "
-                f"{list(array.shape)}. Convert it with .astype(numpy.float32)."
+                f"'{name}' in {path} should be float16, float32 or float64 [rows width], got "
+                f"{array.dtype} {list(array.shape)}. Convert it with .astype(numpy.float32)."
             )
         first = arrays[names[0]]
         if array.shape[1] != first.shape[1]:
@@ -161,16 +175,49 @@ def _check_widths(path: Path, arrays: Arrays, keys: Mapping[str, str]) -> None:
             )
 
 
-def _features(path: Path, name: str, arrays: Arrays) -> Float16[np.ndarray, "r d"]:
-    with np.errstate(over="ignore"):
-        rows = arrays[name].astype(np.float16)
-    good = np.isfinite(rows).all(axis=1) & (rows != 0).any(axis=1)
+def _stored(arrays: Sequence[Shaped[np.ndarray, "..."]]) -> type[np.float16] | type[np.float32]:
+    """Return the type that holds all of these: float16 only where all are."""
+    is_half = all(array.dtype.name == "float16" for array in arrays)
+    return np.float16 if is_half else np.float32
+
+
+def _features(
+    path: Path, name: str, arrays: Arrays, stored: type[np.float16] | type[np.float32]
+) -> Float[np.ndarray, "r d"]:
+    low, high = LENGTHS
+    with np.errstate(over="ignore", invalid="ignore"):
+        lengths = _lengths(arrays[name])
+        good = (lengths > low) & (lengths < high)  # false for nan too
     if not good.all():
         raise ImportedFileError(
-            f"Row {int(np.argmin(good))} of '{name}' in {path} is zero, not finite or too large "
-            f"for float16 ({int((~good).sum())} such rows). Leave them out or extract them again."
+            f"Row {int(np.argmin(good))} of '{name}' in {path} is zero, not finite, or too small "
+            f"or too large for float32 ({int((~good).sum())} such rows). Leave them out or extract "
+            f"them again."
         )
-    return rows
+    return arrays[name].astype(stored)
+
+
+def _lengths(rows: Float[np.ndarray, "r d"]) -> Float64[np.ndarray, " r"]:
+    squares: Float64[np.ndarray, " r"]
+    squares = np.einsum("rd,rd->r", rows, rows, dtype=np.float64)  # without a float64 copy
+    return np.sqrt(squares)
+
+
+def _rounded(names: Sequence[str], arrays: Arrays) -> list[str]:
+    """Say what float64 loses."""
+    double = [name for name in names if arrays[name].dtype.name == "float64"]
+    if not double:
+        return []
+    lost = 0.0
+    for name in double:
+        for first in range(0, len(arrays[name]), BLOCK):
+            rows = arrays[name][first : first + BLOCK]
+            moved = _lengths(rows - rows.astype(np.float32)) / _lengths(rows)
+            lost = max(lost, float(moved.max()))
+    return [
+        f"{', '.join(double)} came in float64 and are stored in float32, in which heads compute; "
+        f"a row moved by at most {lost:.1e} of its length."
+    ]
 
 
 def _classes(
@@ -278,7 +325,7 @@ def _text(
 ) -> Float32[np.ndarray, "c d"] | None:
     if "text_features" not in arrays:
         return None
-    text = _features(path, "text_features", arrays).astype(np.float32)
+    text = _features(path, "text_features", arrays, np.float32)
     if text.shape != (classes, width):
         raise ImportedFileError(
             f"'text_features' in {path} should be one row for each of the {classes} classes, got "
@@ -287,9 +334,9 @@ def _text(
     return text
 
 
-def _norms(rows: Float16[np.ndarray, "n d"], text: Float32[np.ndarray, "c d"] | None) -> str:
+def _norms(rows: Float[np.ndarray, "n d"], text: Float32[np.ndarray, "c d"] | None) -> str:
     parts = [rows] if text is None else [rows, text]
-    lengths = np.concatenate([np.linalg.norm(p.astype(np.float32), axis=1) for p in parts])
+    lengths = np.concatenate([_lengths(part) for part in parts])
     return "unit" if bool((np.abs(lengths - 1) <= UNIT_TOLERANCE).all()) else "raw"
 
 

@@ -14,8 +14,8 @@ from featcache.store.quantise import SCALE
 from featcache.store.rows import images_crc32, ranges_of
 from featcache.store.shard import write_shard
 
-STORED = ("float16", "int8", "int32")
-"""Types of image features; float16 takes every float."""
+STORED = ("float16", "float32", "int8", "int32")
+"""Types of image features; float16 and float32 take every float."""
 
 
 def check_rows(
@@ -36,7 +36,7 @@ def check_rows(
     is_image = kind_of(component.folder) not in ("", "text") and component.dtype in STORED
     if not is_image or not 2 <= values.ndim <= 4:
         raise UsageError(f"'{component.folder}' is no component of image features.")
-    is_float = component.dtype == "float16" and values.dtype.kind == "f"
+    is_float = component.dtype in ("float16", "float32") and values.dtype.kind == "f"
     if not is_float and values.dtype.name != component.dtype:
         raise UsageError(
             f"'{component.folder}' holds {component.dtype}, got values of {values.dtype}."
@@ -51,17 +51,20 @@ def check_rows(
 
 
 def check_width(
-    folder: Path, shards: Sequence[ShardLine], values: Shaped[np.ndarray, "r ..."]
+    folder: Path, shards: Sequence[ShardLine], values: Shaped[np.ndarray, "r ..."], dtype: str
 ) -> None:
-    """Refuse rows of another shape than those that a component holds.
+    """Refuse rows of another shape or type than those that a component holds.
 
     Raises:
         CacheError: If they differ.
     """
-    if shards and shards[0].facts.shape[1:] != values.shape[1:]:
+    if not shards:
+        return
+    held = shards[0].facts
+    if (held.shape[1:], held.dtype) != (values.shape[1:], dtype):
         raise CacheError(
-            f"Component '{folder.name}' of {folder.parent} has rows "
-            f"{list(shards[0].facts.shape[1:])}, new ones are {list(values.shape[1:])}. "
+            f"Component '{folder.name}' of {folder.parent} has rows {list(held.shape[1:])} of "
+            f"{held.dtype}, new ones are {list(values.shape[1:])} of {dtype}. "
             f"They come from different models; extract into another folder with --cache."
         )
 

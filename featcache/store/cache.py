@@ -131,7 +131,8 @@ class Cache(CacheReader):
         Args:
             component: What the rows are.
             rows: Rows of the listing, ascending.
-            values: Their features, of the component's type; floats of any width for float16.
+            values: Their features, of the component's type; where that is float16 or float32,
+                floats of any width.
             bad: Row -> why its image could not be read. It counts as covered, its values as zeros.
             provenance: What computed the numbers: at most 64 texts of fewer than 200 characters.
 
@@ -143,7 +144,7 @@ class Cache(CacheReader):
             listing = self._listed()
             check_rows(listing, component, rows, values, bad)
             folder = self.path / component.folder
-            check_width(folder, self.shards.get(folder.name, ()), values)
+            check_width(folder, self.shards.get(folder.name, ()), values, component.dtype)
             path = folder / free_name(self._journal.contents.files, folder.name, rows)
             clear_folder(path)
             digest = self.key.digest()

@@ -12,8 +12,9 @@ import torch
 from featcache.errors import CacheError, ImportedFileError, MissingComponentError, UsageError
 from featcache.importers.arrays import read_arrays
 from featcache.importers.npz import import_npz
+from featcache.importers.table import read_table
 from featcache.keys import NUMERICS
-from featcache.store.library import caches, find_cache
+from featcache.store.library import caches, find_cache, remove
 from featcache.store.verify import verify
 
 REAL = Path(__file__).parents[4] / "shared" / "data" / "features"
@@ -232,6 +233,143 @@ def test_plain_train_rows_and_further_test_splits(tmp_path: Path) -> None:
     assert any("missile" in n for n in listing.notes)
 
 
+def wide(dtype: Any, scale: float = 1.0) -> dict[str, Any]:
+    """Return the feature arrays in more digits than float16 has."""
+    rng = np.random.default_rng(7)
+    return {
+        name: (scale * rng.standard_normal(values.shape)).astype(dtype)
+        for name, values in arrays().items()
+        if name.endswith("_features")
+    }
+
+
+def given(cache: Any, content: dict[str, Any]) -> None:
+    """Compare what a reader gets of a cache with the file's arrays, bit for bit."""
+    features = cache.feature_set()
+    for split, rows in features.listing.splits.items():
+        stored = features.rows("global", rows).numpy()
+        expected = content[f"{split.replace('@', '')}_features"]
+        assert stored.dtype == expected.dtype
+        np.testing.assert_array_equal(stored, expected)
+    text = features.text.template_rows[:, 0].numpy()
+    np.testing.assert_array_equal(text, content["text_features"])
+
+
+def test_float32_stays_float32(tmp_path: Path) -> None:
+    content = wide(np.float32)
+    cache = bring(tmp_path, **content)
+    given(cache, content)
+    assert verify(cache.path, full=True).is_sound
+    rows = cache.feature_set().unit("global", np.array([0]))
+    exact = content["train1_features"][0] / np.linalg.norm(content["train1_features"][0])
+    np.testing.assert_allclose(rows[0].numpy(), exact, rtol=1e-6)
+
+
+def test_values_beyond_float16_are_kept(tmp_path: Path) -> None:
+    content = wide(np.float32, scale=1e6)
+    given(bring(tmp_path, **content), content)
+
+
+def test_big_endian_and_float16_stay_what_they_are(tmp_path: Path) -> None:
+    content = wide(np.float32)
+    cache = bring(tmp_path, **{name: values.astype(">f4") for name, values in content.items()})
+    given(cache, content)
+    half = bring(tmp_path)
+    assert half.shards["global"][0].facts.dtype == "float16"
+    assert half.key.numerics == 1  # what earlier versions wrote, to the byte
+
+
+def test_texts_keep_their_digits_beside_float16_rows(tmp_path: Path) -> None:
+    text = wide(np.float32)["text_features"]
+    cache = bring(tmp_path, text_features=text)
+    bank = cache.feature_set().text
+    np.testing.assert_array_equal(bank.template_rows[:, 0].numpy(), text)
+    assert cache.shards["global"][0].facts.dtype == "float16"
+    assert cache.key.numerics == 2  # an earlier version rounded these texts
+
+
+def test_the_widest_array_decides_for_all_rows(tmp_path: Path) -> None:
+    content = arrays(test_features=wide(np.float32)["test_features"])
+    cache = bring(tmp_path, test_features=content["test_features"])
+    features = cache.feature_set()
+    for split, rows in features.listing.splits.items():
+        expected = content[f"{split.replace('@', '')}_features"].astype(np.float32)
+        np.testing.assert_array_equal(features.rows("global", rows).numpy(), expected)
+
+
+def test_float64_is_taken_and_what_was_rounded_is_said(tmp_path: Path) -> None:
+    content = wide(np.float64)
+    cache = bring(tmp_path, **content)
+    given(cache, {name: values.astype(np.float32) for name, values in content.items()})
+    (note,) = [n for n in cache.listing().notes if "float64" in n]
+    assert "train1_features, train4_features, val_features, test_features, text_features" in note
+    moved = max(
+        np.linalg.norm(v - v.astype(np.float32), axis=1).max() / np.linalg.norm(v, axis=1).min()
+        for v in content.values()
+    )
+    said = float(note.split("at most ")[1].split(" ")[0])
+    assert 0 < said <= 1.1 * moved < 1e-6
+    assert not any("float64" in n for n in bring(tmp_path).listing().notes)
+
+
+def earlier(root: Path, content: dict[str, Any], sha256: str) -> Any:
+    """Make the cache of a float32 file as versions did that rounded to float16."""
+    from featcache.importers.npz import GLOBAL
+    from featcache.keys import FeatureKey
+    from featcache.store.cache import Cache
+
+    key = FeatureKey(
+        architecture="ViT-B/32",
+        weights="unknown",
+        activation="unknown",
+        image_size=0,
+        preprocessing=f"imported:{sha256[:12]}",
+        norms="raw",
+        numerics=1,
+    )
+    made = read_table(root.parent / "features.npz")
+    cache = Cache.create(root, "insects", "ViT-B/32", key)
+    with cache.lock():
+        cache.put_listing(made.listing("insects"))
+        cache.append(GLOBAL, np.arange(24), made.rows.astype(np.float16), {}, {})
+        cache.finish(components=["global"], images=24, seconds=0.0, complete=True, when=1.0)
+    return cache
+
+
+def test_over_an_earlier_rounded_import_the_digits_come_beside_it(tmp_path: Path) -> None:
+    content = wide(np.float32)
+    path = save(tmp_path / "features.npz", arrays(**content))
+    old = earlier(tmp_path / "root", content, read_table(path).sha256)
+    before = files(old.path)
+    said: list[str] = []
+    new = import_npz(path, tmp_path / "root", "insects", "ViT-B/32", say=said.append)
+    assert new.path != old.path
+    given(new, content)
+    assert find_cache(tmp_path / "root", "insects").path == new.path
+    assert files(old.path) == before  # what was trained on it can be trained again
+    rounded = find_cache(tmp_path / "root", "insects", key=old.key.digest()).feature_set()
+    stored = rounded.rows("global", rounded.listing.rows("test")).numpy()
+    np.testing.assert_array_equal(stored, content["test_features"].astype(np.float16))
+    (hint,) = [text for text in said if "float16" in text]
+    assert f"featcache rm insects --backbone ViT-B/32 --key {old.key.digest()}" in hint
+    assert [t for t in again(tmp_path) if "float16" in t] == [hint]
+    remove(tmp_path / "root", old.path)
+    assert not [t for t in again(tmp_path) if "float16" in t]
+
+
+def test_one_component_never_mixes_types(tmp_path: Path) -> None:
+    from featcache.keys import ComponentKey
+
+    cache = bring(tmp_path)
+    for shard in (cache.path / "global").glob("*.h5"):
+        cache.drop("global", shard.name)
+    half, single = ComponentKey(kind="global"), ComponentKey(kind="global", dtype="float32")
+    cache.append(half, np.array([0]), unit(1), {}, {})
+    with pytest.raises(CacheError, match=r"float16.*float32"):
+        cache.append(single, np.array([1]), unit(1).astype(np.float32), {}, {})
+    assert cache.feature_set().rows("global", np.array([0])).shape == (1, 6)
+
+
 def test_without_class_names_they_are_numbered(tmp_path: Path) -> None:
     listing = bring(tmp_path, classnames=None).listing()
     assert listing is not None
@@ -244,12 +382,15 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"text_features": unit(3, 8)}, r"'text_features' 8: they come from different models"),
     ({"text_features": unit(2)}, "one row for each of the 3 classes"),
     ({"val_features": np.full((4, 6), np.nan, np.float16)}, "Row 0 of 'val_features'"),
-    ({"val_features": np.full((4, 6), 1e6, np.float32)}, "too large for float16"),
+    ({"val_features": np.full((4, 6), 1e30, np.float32)}, "Row 0 of 'val_features'.*too large"),
+    ({"val_features": np.full((4, 6), 1e-30, np.float32)}, "Row 0 of 'val_features'.*too small"),
+    ({"val_features": np.full((4, 6), 1e300)}, "Row 0 of 'val_features'"),
+    ({"text_features": np.full((3, 6), 1e300)}, "Row 0 of 'text_features'"),
     ({"val_features": np.zeros((4, 6), np.float16)}, "is zero"),
-    ({"val_features": unit(4).astype(np.float64)}, "float16 or float32"),
-    ({"val_features": np.ones((4, 6), np.int64)}, "float16 or float32"),
+    ({"val_features": unit(4).astype(np.longdouble)}, "float16, float32 or float64"),
+    ({"val_features": np.ones((4, 6), np.int64)}, "float16, float32 or float64"),
     ({"val_features": np.zeros((0, 6), np.float16)}, "no rows"),
-    ({"val_features": unit(4)[:, :, None]}, "float16 or float32"),
+    ({"val_features": unit(4)[:, :, None]}, "float16, float32 or float64"),
     ({"val_labels": np.array([0, 1, 2])}, r"'val_labels'.*integers \[4\]"),
     ({"val_labels": np.array([0.0, 1, 2, 2])}, "integers"),
     ({"val_labels": np.array([0, 1, 2, 3])}, r"labels 0\.\.3, but there are 3 classes"),
@@ -371,6 +512,24 @@ def test_real_files(tmp_path: Path, path: Path) -> None:
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason=f"no real features in {REAL}")
+@pytest.mark.parametrize("name", ["caltech50", "imagenet256"])
+def test_imported_float32_gives_the_golden_logits(tmp_path: Path, name: str) -> None:
+    """The released code normalises in float32; saved so and imported, nothing may be lost."""
+    with np.load(REAL / f"{name}_vitb32.npz") as file:
+        content = {key: file[key] for key in file.files}
+    for key in [k for k in content if k.endswith("_features")]:
+        rows = torch.from_numpy(content[key]).float()
+        content[key] = torch.nn.functional.normalize(rows, dim=-1).numpy()
+    features = import_npz(
+        save(tmp_path / "float32.npz", content), tmp_path / "root", name, "ViT-B/32"
+    ).feature_set()
+    x = features.unit("global", features.listing.rows("test"))
+    assert features.text is not None
+    golden = np.load(REAL.parent / "golden" / f"zeroshot_{name}.npz")["logits"]
+    assert np.abs(100 * (x @ features.text.anchors().T).numpy() - golden).max() < 1e-4
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason=f"no real features in {REAL}")
 def test_the_real_mix_of_two_models_is_refused(tmp_path: Path) -> None:
     with np.load(REAL / "dtd_vitb32.npz") as file:
         content = {name: file[name] for name in file.files}
@@ -400,5 +559,5 @@ def test_no_rows_and_wrong_types_have_cures_of_their_own(tmp_path: Path) -> None
     empty = np.zeros((0, 6), np.float16)
     with pytest.raises(ImportedFileError, match=r"'train4_features'.*no rows"):
         bring(tmp_path, train4_features=empty, train4_labels=np.zeros(0, int))
-    with pytest.raises(ImportedFileError, match=r"float64.*astype"):
-        bring(tmp_path, val_features=np.ones((4, 6)))
+    with pytest.raises(ImportedFileError, match=r"complex128.*astype"):
+        bring(tmp_path, val_features=np.ones((4, 6), complex))

@@ -125,7 +125,7 @@ def test_wrong_rows_are_refused(cache: Cache, plain: ComponentKey, values: Make)
         cache.append(plain, np.empty(0, dtype=np.int64), values([0])[:0], {}, HERE)
     with pytest.raises(UsageError, match="bad"):
         cache.append(plain, np.array([10]), values([10]), {11: "?"}, HERE)
-    with pytest.raises(CacheError, match=r"rows \[8\], new ones are \[4\]"):
+    with pytest.raises(CacheError, match=r"rows \[8\] of float16, new ones are \[4\]"):
         cache.append(plain, np.array([10]), values([10], width=4), {}, HERE)
     with pytest.raises(CacheError, match=r"not finite.*train/ä 10"):
         cache.append(plain, np.array([10]), np.full((1, 8), 70_000.0, np.float32), {}, HERE)
