@@ -190,8 +190,16 @@ def fitting(
 
 
 def shown_on(line: "Live") -> Callable[["Progress"], None]:
-    """Return what shows the progress of a pass on a line."""
-    return lambda p: line.update(progress_text(p))
+    """Return what shows the progress of a pass, and of what comes before it, on a line."""
+    count = line.counter()
+
+    def show(p: "Progress") -> None:
+        if p.rate:
+            line.update(progress_text(p))
+        else:  # hashing and the like, which know of no rate
+            count(p.stage, p.done, p.total)
+
+    return show
 
 
 def progress_text(p: "Progress") -> str:

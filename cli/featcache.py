@@ -101,6 +101,13 @@ def extract(
     ] = None,
     cache: CacheDir = None,
     moved: Annotated[bool, typer.Option("--moved", help="The folder moved; accept it.")] = False,
+    rehash: Annotated[
+        bool, typer.Option("--rehash", help="Read every image again, changed or not.")
+    ] = False,
+    ignore_inode: Annotated[
+        bool,
+        typer.Option("--ignore-inode", help="Where inodes change by themselves (network, FUSE)."),
+    ] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at an unreadable image.")] = False,
     allow_bad: Annotated[
         bool, typer.Option("--allow-bad", help="Go on however many images are unreadable.")
@@ -158,6 +165,8 @@ def extract(
         micro_batch=micro_batch,
         root=cache,
         moved=moved,
+        rehash=rehash,
+        ignore_inode=ignore_inode,
         strict=strict,
         allow_bad=allow_bad,
         yes=yes,

@@ -46,6 +46,10 @@ class Request:
     """Folder of the caches; None is the user's."""
     moved: bool = False
     """The folder was moved: accept its new place."""
+    rehash: bool = False
+    """Read every image again, whatever is remembered of it."""
+    ignore_inode: bool = False
+    """Take a file with another inode for unchanged if size and times are the same."""
     strict: bool = False
     """Stop at the first unreadable image."""
     allow_bad: bool = False

@@ -156,7 +156,7 @@ class _Extraction:
         asks = self._settled(asks, backbone, cache)
         previous = None if cache is None else cache.listing()
         dataset = keep_own_texts(dataset, previous)
-        listing = build_listing(dataset, previous, moved=self._request.moved, report=self._report)
+        listing = self._listed(path, dataset, previous, keep_known=False)
         settings = None if cache is None else PassSettings.of(cache)
         plan = self._plan(
             None if previous is None else cache,
@@ -214,13 +214,7 @@ class _Extraction:
         with self._stage("list"):
             previous = cache.listing()
             dataset = keep_own_texts(dataset, previous)
-            listing = build_listing(
-                dataset,
-                previous,
-                moved=self._request.moved,
-                known=cache.path.parent / KNOWN_HASHES,  # serves the caches of all backbones
-                report=self._report,
-            )
+            listing = self._listed(cache.path, dataset, previous)
             cache.put_listing(listing)
         for note in (listed(listing), *listing.notes):
             self._say(note)
@@ -291,6 +285,21 @@ class _Extraction:
             profile=profile,
             verdict=advice,
             notes=listing.notes,
+        )
+
+    def _listed(
+        self, path: Path, dataset: Dataset, previous: Listing | None, *, keep_known: bool = True
+    ) -> Listing:
+        return build_listing(
+            dataset,
+            previous,
+            moved=self._request.moved,
+            known=path.parent / KNOWN_HASHES,  # serves the caches of all backbones
+            keep_known=keep_known,
+            rehash=self._request.rehash,
+            ignore_inode=self._request.ignore_inode,
+            report=self._report,
+            say=self._say,
         )
 
     def _profiled(self, cache: Path, backbone: Backbone, passed: int) -> tuple[Path | None, str]:
