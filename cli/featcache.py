@@ -16,7 +16,7 @@ app = ui.make_app(
     "Encode a data set once with a CLIP-like model and keep the features in a checked cache.\n\n"
     "Example: featcache extract --backbone ViT-B/16 --dataset eurosat"
 )
-imports = typer.Typer(
+imports = ui.App(
     help="Turn other people's features into a cache.\n\n"
     "Example: featcache import npz clip_features.npz --name pets --backbone ViT-B/32",
     no_args_is_help=True,
