@@ -28,8 +28,12 @@ app.add_typer(imports, name="import")
 @app.command()
 def extract(
     backbone: Annotated[
-        str, typer.Option(help="Model: tiny, ViT-B/16, any open_clip name (`featcache backbones`).")
-    ] = "tiny",
+        str | None,
+        typer.Option(
+            help="Model: tiny, ViT-B/16, any open_clip name (`featcache backbones`).",
+            show_default="that of the data set's cache, else tiny",
+        ),
+    ] = None,
     dataset: Annotated[
         str, typer.Option(help="Data set: a name (`featcache datasets`) or folder:PATH.")
     ] = "fieldguide",
@@ -139,8 +143,8 @@ def extract(
 
     Example: featcache extract --dataset eurosat --views 10 --crops 60:lazsl@test
     """
-    from featcache.pipeline.run import Request
-    from featcache.pipeline.run import extract as run_extract
+    from featcache.pipeline.opening import open_request
+    from featcache.pipeline.request import Request
 
     request = Request(
         dataset=dataset,
@@ -175,8 +179,11 @@ def extract(
         profile=profile_to or profile,
     )
     with ui.live(quiet) as line:
+        opened = open_request(request, report=line.counter(), say=line.say)
+        from featcache.pipeline.run import extract as run_extract  # loads torch
+
         summary = run_extract(
-            request,
+            opened,
             progress=ui.shown_on(line),
             say=line.say,
             confirm=(lambda plan: _confirm(plan, line)) if ui.can_ask() else None,

@@ -13,7 +13,8 @@ class Request:
 
     dataset: str
     """folder:PATH or a name."""
-    backbone: str
+    backbone: str | None = None
+    """None is that of the data set's cache, else tiny."""
     weights: str | None = None
     patches: Sequence[str] | None = None
     """Variants, e.g. clearclip or vanilla:int8@train, or none; None is the backbone's default."""
