@@ -10,14 +10,15 @@ import os
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from featcache.errors import FeatcacheError, UsageError
 
@@ -41,6 +42,8 @@ OfKey = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes.")]
 
+F = TypeVar("F", bound=Callable[..., Any])
+
 PLAIN_EVERY = 10.0
 """Seconds between progress lines where stderr is no terminal."""
 
@@ -57,6 +60,37 @@ OF_PATHS = frozenset(
     }
 )
 """What the operating system answers to paths that are not ours to use."""
+
+
+class Command(TyperCommand):
+    """A command that refuses what click would settle silently: the last of repeated values."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the command line.
+
+        Raises:
+            UsageError: If an option that holds one value is given several times.
+        """
+        _, _, order = self.make_parser(ctx).parse_args(args=list(args))
+        for param, times in Counter(order).items():
+            if times > 1 and takes_one_value(param) and not ctx.resilient_parsing:
+                raise UsageError(
+                    f"{param.opts[0]} is given {times} times and takes one value; leave one."
+                )
+        return super().parse_args(ctx, args)
+
+
+def takes_one_value(param: object) -> bool:
+    """Tell whether it is an option of which a second value would replace the first."""
+    return isinstance(param, TyperOption) and not (param.multiple or param.is_flag)
+
+
+class App(typer.Typer):
+    """A command line all of whose commands are such."""
+
+    def command(self, name: str | None = None, **options: Any) -> Callable[[F], F]:
+        """Register a command."""
+        return super().command(name, **{"cls": Command, **options})
 
 
 class Group(TyperGroup):
@@ -88,9 +122,9 @@ class Group(TyperGroup):
             signal.signal(signal.SIGTERM, previous)
 
 
-def make_app(help_: str) -> typer.Typer:
+def make_app(help_: str) -> App:
     """Build a command with plain help, no completion flags and no decorated tracebacks."""
-    return typer.Typer(
+    return App(
         cls=Group,
         help=help_,
         no_args_is_help=True,
@@ -190,8 +224,16 @@ def fitting(
 
 
 def shown_on(line: "Live") -> Callable[["Progress"], None]:
-    """Return what shows the progress of a pass on a line."""
-    return lambda p: line.update(progress_text(p))
+    """Return what shows the progress of a pass, and of what comes before it, on a line."""
+    count = line.counter()
+
+    def show(p: "Progress") -> None:
+        if p.rate:
+            line.update(progress_text(p))
+        else:  # hashing and the like, which know of no rate
+            count(p.stage, p.done, p.total)
+
+    return show
 
 
 def progress_text(p: "Progress") -> str:

@@ -16,7 +16,7 @@ app = ui.make_app(
     "Encode a data set once with a CLIP-like model and keep the features in a checked cache.\n\n"
     "Example: featcache extract --backbone ViT-B/16 --dataset eurosat"
 )
-imports = typer.Typer(
+imports = ui.App(
     help="Turn other people's features into a cache.\n\n"
     "Example: featcache import npz clip_features.npz --name pets --backbone ViT-B/32",
     no_args_is_help=True,
@@ -28,8 +28,12 @@ app.add_typer(imports, name="import")
 @app.command()
 def extract(
     backbone: Annotated[
-        str, typer.Option(help="Model: tiny, ViT-B/16, any open_clip name (`featcache backbones`).")
-    ] = "tiny",
+        str | None,
+        typer.Option(
+            help="Model: tiny, ViT-B/16, any open_clip name (`featcache backbones`).",
+            show_default="that of the data set's cache, else tiny",
+        ),
+    ] = None,
     dataset: Annotated[
         str, typer.Option(help="Data set: a name (`featcache datasets`) or folder:PATH.")
     ] = "fieldguide",
@@ -101,6 +105,13 @@ def extract(
     ] = None,
     cache: CacheDir = None,
     moved: Annotated[bool, typer.Option("--moved", help="The folder moved; accept it.")] = False,
+    rehash: Annotated[
+        bool, typer.Option("--rehash", help="Read every image again, changed or not.")
+    ] = False,
+    ignore_inode: Annotated[
+        bool,
+        typer.Option("--ignore-inode", help="Where inodes change by themselves (network, FUSE)."),
+    ] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at an unreadable image.")] = False,
     allow_bad: Annotated[
         bool, typer.Option("--allow-bad", help="Go on however many images are unreadable.")
@@ -132,8 +143,8 @@ def extract(
 
     Example: featcache extract --dataset eurosat --views 10 --crops 60:lazsl@test
     """
-    from featcache.pipeline.run import Request
-    from featcache.pipeline.run import extract as run_extract
+    from featcache.pipeline.opening import open_request
+    from featcache.pipeline.request import Request
 
     request = Request(
         dataset=dataset,
@@ -158,6 +169,8 @@ def extract(
         micro_batch=micro_batch,
         root=cache,
         moved=moved,
+        rehash=rehash,
+        ignore_inode=ignore_inode,
         strict=strict,
         allow_bad=allow_bad,
         yes=yes,
@@ -166,8 +179,11 @@ def extract(
         profile=profile_to or profile,
     )
     with ui.live(quiet) as line:
+        opened = open_request(request, report=line.counter(), say=line.say)
+        from featcache.pipeline.run import extract as run_extract  # loads torch
+
         summary = run_extract(
-            request,
+            opened,
             progress=ui.shown_on(line),
             say=line.say,
             confirm=(lambda plan: _confirm(plan, line)) if ui.can_ask() else None,

@@ -173,9 +173,15 @@ def list_methods(json_: Json = False) -> None:
 
 @app.command()
 def compare(
-    dataset: Annotated[str | None, typer.Option(help="Only this data set.")] = None,
-    backbone: Annotated[str | None, typer.Option(help="Only this backbone.")] = None,
-    split: Annotated[str | None, typer.Option(help="Only this test split.")] = None,
+    dataset: Annotated[
+        list[str] | None, typer.Option(help="Only this data set; repeatable.")
+    ] = None,
+    backbone: Annotated[
+        list[str] | None, typer.Option(help="Only this backbone; repeatable.")
+    ] = None,
+    split: Annotated[
+        list[str] | None, typer.Option(help="Only this test split; repeatable.")
+    ] = None,
     shots: Annotated[
         list[str] | None, typer.Option(help="Only these shots; repeatable, or 'all'.")
     ] = None,
@@ -205,9 +211,9 @@ def compare(
     root = runs_root(runs)
     found = tables.compare(
         root,
-        dataset=dataset,
-        backbone=backbone,
-        split=split,
+        dataset=dataset or None,
+        backbone=backbone or None,
+        split=split or None,
         shots=None if not shots else [_shots(s) for s in shots],
         against=against,
     )

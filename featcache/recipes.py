@@ -8,7 +8,7 @@ torch, so that a method's unmet need can be put into the same words.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from featcache.errors import UnknownNameError, UsageError
@@ -24,6 +24,9 @@ FLAGS = {
 
 MOST = 1000
 """Views or crops of one image."""
+
+LARGEST_SEED = 10**18
+"""A component's name holds at most so many digits."""
 
 KEYWORDS = ("few-shot", "train", "query", "pool", "all")
 
@@ -235,6 +238,23 @@ def split_wishes(texts: Iterable[str]) -> list[str]:
     return [part.strip() for text in texts for part in re.split(r",(?![^(]*\))", text)]
 
 
+def parse_wishes(
+    patches: Sequence[str] | None,
+    views: Sequence[str],
+    crops: Sequence[str],
+    view_patches: Sequence[str],
+) -> list[Wish]:
+    """Read the flags; what they cannot mean is told before any model is loaded.
+
+    Raises:
+        UsageError: If a wish cannot be read.
+    """
+    wishes = [] if patches is None else _patch_wishes(split_wishes(patches))
+    for kind, texts in (("views", views), ("crops", crops), ("view_patches", view_patches)):
+        wishes += [parse_wish(kind, text) for text in split_wishes(texts)]
+    return wishes
+
+
 def recipes_of(kind: str) -> tuple[str, ...]:
     """Name the recipes that can make a kind of component."""
     return tuple(name for name, recipe in RECIPES.items() if kind in recipe.kinds)
@@ -251,3 +271,13 @@ def _wrong(kind: str, text: str, what: str) -> UsageError:
         "patches": "clearclip, vanilla:int8 or clearclip@query",
     }[kind]
     return UsageError(f"{FLAGS[kind]} {text[:80]} {what}; expected for example {example}.")
+
+
+def _patch_wishes(texts: Sequence[str]) -> list[Wish]:
+    if list(texts) == ["none"]:
+        return []
+    if any(text.startswith(("none:", "none@")) or text == "none" for text in texts):
+        raise UsageError(
+            f"--patches none stands alone, got '{','.join(texts)}'. Leave none or the rest out."
+        )
+    return [parse_wish("patches", text) for text in texts]

@@ -2,9 +2,8 @@
 
 import torch
 
+from featcache.backbones.names import COMPUTE
 from featcache.errors import UnknownNameError, UsageError
-
-COMPUTE = ("auto", "bf16", "fp32")
 
 
 def pick_device(device: str) -> torch.device:

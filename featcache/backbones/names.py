@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from featcache.errors import BackboneError, UnknownNameError, UsageError, Weight
 from featcache.paths import expand
 
 TINY = "tiny"
+COMPUTE = ("auto", "bf16", "fp32")
+"""What --compute takes."""
 OPENAI = {
     "RN50": "RN50",
     "RN101": "RN101",
@@ -102,6 +105,23 @@ def choose(name: str, weights: str | None) -> Choice:
     )
 
 
+def check_known(name: str, weights: str | None) -> None:
+    """Refuse what `choose` refuses, as far as it shows before open_clip, and torch, are loaded.
+
+    Raises:
+        UnknownNameError: If nobody knows such a backbone.
+        WeightsMissingError: If a file is named and not there.
+    """
+    if name == TINY:
+        choose(name, weights)
+        return
+    known = [TINY, *OPENAI, *_model_names()]
+    if name not in known and name.replace("/", "-") not in known:
+        raise UnknownNameError("backbone", name, known, hint=_HINT)
+    if weights and _is_path(expand(weights)):
+        _local_file(name, weights, {})
+
+
 def _choose_tiny(weights: str | None, seed: int | None) -> Choice:
     folder = resources.files("featcache.backbones.tiny")
     stored = json.loads(folder.joinpath("config.json").read_text(encoding="utf-8"))
@@ -155,7 +175,7 @@ def _local_file(name: str, weights: str, tags: Mapping[str, Any]) -> Path:
             f"--weights {weights} is a folder, expected a file. Name the safetensors file or torch "
             f"state dict in it."
         )
-    if len(path.parts) > 1 or path.suffix.lower() in _SUFFIXES:
+    if _is_path(path):
         raise WeightsMissingError(
             f"There is no weights file at {weights}. Check the path after --weights, or leave it "
             f"out to take published weights."
@@ -166,6 +186,17 @@ def _local_file(name: str, weights: str, tags: Mapping[str, Any]) -> Path:
         (*tags, "random"),
         hint="A file is taken as well: --weights FILE.",
     )
+
+
+def _is_path(path: Path) -> bool:
+    return len(path.parts) > 1 or path.suffix.lower() in _SUFFIXES
+
+
+def _model_names() -> list[str]:
+    """Name open_clip's models by the files of its package, which is not imported for that."""
+    found = find_spec("open_clip")
+    places = [] if found is None else found.submodule_search_locations or []
+    return [f.stem for place in places for f in Path(place).glob("model_configs/*.json")]
 
 
 def _models() -> dict[str, Any]:

@@ -8,11 +8,8 @@ import numpy as np
 from featcache.backbones.base import Backbone
 from featcache.errors import UnknownNameError, UsageError
 from featcache.keys import ComponentKey, parse_component
-from featcache.recipes import Scope, Wish, parse_wish, split_wishes
+from featcache.recipes import LARGEST_SEED, Scope, Wish, parse_wishes
 from featcache.store.quantise import SCALE as SCALE_BYTES
-
-LARGEST_SEED = 10**18
-"""A component's name holds at most so many digits."""
 
 BOX = 4
 """left, top, right, bottom."""
@@ -117,23 +114,6 @@ def asks_for(
     return tuple(asks.values()), tuple(notes)
 
 
-def parse_wishes(
-    patches: Sequence[str] | None,
-    views: Sequence[str],
-    crops: Sequence[str],
-    view_patches: Sequence[str],
-) -> list[Wish]:
-    """Read the flags; what they cannot mean is told before any model is loaded.
-
-    Raises:
-        UsageError: If a wish cannot be read.
-    """
-    wishes = [] if patches is None else _patch_wishes(split_wishes(patches))
-    for kind, texts in (("views", views), ("crops", crops), ("view_patches", view_patches)):
-        wishes += [parse_wish(kind, text) for text in split_wishes(texts)]
-    return wishes
-
-
 def ask_again(component: ComponentKey, backbone: Backbone) -> Ask:
     """Ask for a component that a cache held before."""
     return Ask(component=component, row_shape=_row_shape(component, backbone))
@@ -191,16 +171,6 @@ def _row_shape(component: ComponentKey, backbone: Backbone) -> tuple[int, ...]:
     width = backbone.dim + (SCALE_BYTES if component.dtype == "int8" else 0)
     row = (backbone.patches, width) if component.variant else (width,)
     return (component.count, *row) if component.count else row
-
-
-def _patch_wishes(texts: Sequence[str]) -> list[Wish]:
-    if list(texts) == ["none"]:
-        return []
-    if any(text.startswith(("none:", "none@")) or text == "none" for text in texts):
-        raise UsageError(
-            f"--patches none stands alone, got '{','.join(texts)}'. Leave none or the rest out."
-        )
-    return [parse_wish("patches", text) for text in texts]
 
 
 def _check_variant(wish: Wish, backbone: Backbone) -> None:

@@ -13,7 +13,8 @@ class Request:
 
     dataset: str
     """folder:PATH or a name."""
-    backbone: str
+    backbone: str | None = None
+    """None is that of the data set's cache, else tiny."""
     weights: str | None = None
     patches: Sequence[str] | None = None
     """Variants, e.g. clearclip or vanilla:int8@train, or none; None is the backbone's default."""
@@ -46,6 +47,10 @@ class Request:
     """Folder of the caches; None is the user's."""
     moved: bool = False
     """The folder was moved: accept its new place."""
+    rehash: bool = False
+    """Read every image again, whatever is remembered of it."""
+    ignore_inode: bool = False
+    """Take a file with another inode for unchanged if size and times are the same."""
     strict: bool = False
     """Stop at the first unreadable image."""
     allow_bad: bool = False

@@ -13,17 +13,17 @@ from jaxtyping import Bool, Int64
 
 from featcache.backbones.base import Backbone
 from featcache.backbones.devices import has_bf16_units
-from featcache.backbones.names import choose
 from featcache.backbones.registry import load_backbone
-from featcache.errors import CacheError, SourceError, UsageError
+from featcache.errors import CacheError, SourceError
 from featcache.keys import Listing
 from featcache.paths import expand
-from featcache.pipeline.asks import Ask, asks_for, parse_wishes, settle
+from featcache.pipeline.asks import Ask, asks_for, settle
 from featcache.pipeline.continuity import as_before, micro_batch_of
 from featcache.pipeline.decode import pixel_limit
 from featcache.pipeline.draw import Source, sources_of
 from featcache.pipeline.encode import Encoder
 from featcache.pipeline.fill import Filler
+from featcache.pipeline.opening import Opened, open_request
 from featcache.pipeline.passes import Progress
 from featcache.pipeline.plan import Plan, admit, cpu_cores, make_plan, plans_for
 from featcache.pipeline.recheck import readable_now
@@ -31,22 +31,20 @@ from featcache.pipeline.request import Request
 from featcache.pipeline.settings import PassSettings
 from featcache.pipeline.summary import Summary, listed, to_encode
 from featcache.pipeline.texts import missing_texts, write_texts
-from featcache.pipeline.timeline import STAGES, UNTIMED, Timeline, check_place, unwatched, verdict
+from featcache.pipeline.timeline import STAGES, UNTIMED, Timeline, unwatched, verdict
 from featcache.pipeline.windows import Preprocess
-from featcache.sources.base import Dataset
+from featcache.sources.base import Dataset, Report
 from featcache.sources.listing import build_listing, check_root
-from featcache.sources.named import datasets
-from featcache.sources.registry import open_dataset
 from featcache.store.cache import Cache
 from featcache.store.identity import KEY_FILE, Identity
-from featcache.store.library import KNOWN_HASHES, TRACE, cache_root, check_name, image_roots
+from featcache.store.library import KNOWN_HASHES, TRACE, cache_root, image_roots
 from featcache.text.encode import keep_own_texts, with_texts
 
 __all__ = ["Progress", "Request", "Summary", "extract"]
 
 
 def extract(
-    request: Request,
+    request: Request | Opened,
     *,
     progress: Callable[[Progress], None] | None = None,
     say: Callable[[str], None] | None = None,
@@ -55,7 +53,7 @@ def extract(
     """Encode what the cache of a data set and a backbone lacks.
 
     Args:
-        request: What is asked for.
+        request: What is asked for, opened already or not.
         progress: Called several times a second.
         say: Called with sentences that the user should read.
         confirm: Asked before more than 20 GB are written; without it `yes` decides.
@@ -64,7 +62,21 @@ def extract(
         FeatcacheError: If anything a user can cause stands in the way.
         KeyboardInterrupt: As it came; finished shards stay.
     """
-    return _Extraction(request, progress, say or (lambda _: None), confirm).run()
+    say = say or (lambda _: None)
+    opened = request
+    if isinstance(opened, Request):
+        opened = open_request(opened, report=reported(progress), say=say)
+    return _Extraction(opened, progress, say, confirm).run()
+
+
+def reported(progress: Callable[[Progress], None] | None) -> Report:
+    """Return a reporter of (what is being done, done so far, of how many)."""
+
+    def report(what: str, done: int, total: int) -> None:
+        if progress is not None:
+            progress(Progress(stage=what, done=done, total=total))
+
+    return report
 
 
 class _Extraction:
@@ -72,48 +84,32 @@ class _Extraction:
 
     def __init__(
         self,
-        request: Request,
+        opened: Opened,
         progress: Callable[[Progress], None] | None,
         say: Callable[[str], None],
         confirm: Callable[[Plan], bool] | None,
     ) -> None:
-        self._request = request
+        request = opened.request
+        self._request, self._opened = request, opened
         self._progress = progress
         self._say = say
         self._confirm = confirm
-        self._seconds: dict[str, float] = {}
+        self._report = reported(progress)
+        self._seconds: dict[str, float] = {"list": opened.seconds}
         self._max_pixels = pixel_limit(request.max_pixels)
         self._timeline = Timeline() if request.profile else None
 
     def run(self) -> Summary:
         request = self._request
-        if request.limit is not None and request.limit < 1:
-            raise UsageError(f"limit must be at least 1 image, got {request.limit}.")
-        if isinstance(request.profile, Path):
-            check_place(expand(request.profile))
         root = cache_root(request.root)
-        parse_wishes(request.patches, request.views, request.crops, request.view_patches)
-        choose(request.backbone, request.weights)  # a wrong name fails before anything is drawn
-        if request.name is not None and request.name.strip():
-            check_name(root, request.name)
-        spec, name = self._spec(root)
-        with self._stage("list"):
-            dataset = open_dataset(
-                spec,
-                root=root,
-                name=name,
-                dataset_root=request.dataset_root,
-                download=not request.dry_run,
-                report=self._report,
-            )
-            dataset = with_texts(
-                dataset,
-                templates=request.templates,
-                descriptions=request.descriptions,
-                cupl=request.cupl,
-                dclip=request.dclip,
-                waffle=request.waffle,
-            )
+        dataset = with_texts(
+            self._opened.dataset,
+            templates=request.templates,
+            descriptions=request.descriptions,
+            cupl=request.cupl,
+            dclip=request.dclip,
+            waffle=request.waffle,
+        )
         roots = image_roots(root, dataset.name)
         if roots and str(dataset.root) not in roots:
             check_root(dataset, roots[0], moved=request.moved)
@@ -140,14 +136,6 @@ class _Extraction:
                 self._say(note)
             return self._fill(cache, dataset, backbone, asks)
 
-    def _spec(self, root: Path) -> tuple[str, str | None]:
-        """Let the name of a cached folder stand for that folder, as messages and habit have it."""
-        spec, name = self._request.dataset, self._request.name
-        if ":" in spec or any(spec == d.name for d in datasets()):
-            return spec, name
-        places = {p for p in image_roots(root, spec) if not Path(p).is_relative_to(root / "images")}
-        return (f"folder:{places.pop()}", name or spec) if len(places) == 1 else (spec, name)
-
     def _forecast(
         self, path: Path, dataset: Dataset, backbone: Backbone, asks: Sequence[Ask]
     ) -> Summary:
@@ -156,7 +144,7 @@ class _Extraction:
         asks = self._settled(asks, backbone, cache)
         previous = None if cache is None else cache.listing()
         dataset = keep_own_texts(dataset, previous)
-        listing = build_listing(dataset, previous, moved=self._request.moved, report=self._report)
+        listing = self._listed(path, dataset, previous, keep_known=False)
         settings = None if cache is None else PassSettings.of(cache)
         plan = self._plan(
             None if previous is None else cache,
@@ -214,13 +202,7 @@ class _Extraction:
         with self._stage("list"):
             previous = cache.listing()
             dataset = keep_own_texts(dataset, previous)
-            listing = build_listing(
-                dataset,
-                previous,
-                moved=self._request.moved,
-                known=cache.path.parent / KNOWN_HASHES,  # serves the caches of all backbones
-                report=self._report,
-            )
+            listing = self._listed(cache.path, dataset, previous)
             cache.put_listing(listing)
         for note in (listed(listing), *listing.notes):
             self._say(note)
@@ -293,6 +275,21 @@ class _Extraction:
             notes=listing.notes,
         )
 
+    def _listed(
+        self, path: Path, dataset: Dataset, previous: Listing | None, *, keep_known: bool = True
+    ) -> Listing:
+        return build_listing(
+            dataset,
+            previous,
+            moved=self._request.moved,
+            known=path.parent / KNOWN_HASHES,  # serves the caches of all backbones
+            keep_known=keep_known,
+            rehash=self._request.rehash,
+            ignore_inode=self._request.ignore_inode,
+            report=self._report,
+            say=self._say,
+        )
+
     def _profiled(self, cache: Path, backbone: Backbone, passed: int) -> tuple[Path | None, str]:
         """Write the timeline, if one was asked for; return where, and what it says."""
         if self._timeline is None:
@@ -358,7 +355,7 @@ class _Extraction:
 
     def _load(self, compute: str) -> Backbone:
         request = self._request
-        load = partial(load_backbone, request.backbone, weights=request.weights)
+        load = partial(load_backbone, self._opened.backbone, weights=request.weights)
         return load(device=request.device, compute=compute, compiled=request.compiled)
 
     def _plan(
@@ -390,10 +387,6 @@ class _Extraction:
             usable=usable,
             limit=self._request.limit if limited else None,
         )
-
-    def _report(self, what: str, done: int, total: int) -> None:
-        if self._progress is not None:
-            self._progress(Progress(stage=what, done=done, total=total))
 
     @contextmanager
     def _stage(self, name: str) -> Iterator[None]:

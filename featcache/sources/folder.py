@@ -61,13 +61,18 @@ def open_folder(path: Path | str, name: str | None = None, *, seed: int = 0) -> 
     names = _class_names(root, files)
     folders = sorted(names, key=lambda folder: names[folder])
     return Dataset(
-        name=name or root.name or "images",
+        name=name or name_of_folder(root),
         root=root,
         classes=tuple(names[folder] for folder in folders),
         samples=tuple(samples(files, folders)),
         templates=DEFAULT_TEMPLATES,
         notes=(*notes, *_class_notes(files, names), *found.notes),
     )
+
+
+def name_of_folder(root: Path) -> str:
+    """Name a data set by its folder."""
+    return root.name or "images"
 
 
 def existing_folder(path: Path) -> Path:

@@ -1,4 +1,8 @@
-"""Content hashes of image files, remembered by size and time of change in a small text file.
+"""Content hashes of image files, remembered in a small text file for as long as nothing changed.
+
+A file counts as unchanged if its size, time of modification (mtime), time of change (ctime) and
+inode are those it had when it was hashed, as borg and restic have it. Only the mtime can be set at
+will, so content that was replaced, or names that were swapped, show in one of the others.
 
 Every line begins with a checksum of its rest; one that is not what was written is forgotten.
 """
@@ -7,7 +11,7 @@ import hashlib
 import os
 import time
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,10 +27,43 @@ _BATCH = 64
 
 
 @dataclass(frozen=True, slots=True)
-class _Stat:
+class _State:
+    """What tells whether a file has changed; times in nanoseconds."""
+
     size: int
-    mtime_ns: int
+    mtime: int
+    ctime: int
+    inode: int
+
+    @staticmethod
+    def of(found: os.stat_result) -> "_State":
+        return _State(found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+
+    def differs_in_inode_only(self, other: "_State") -> bool:
+        mine, others = (self.size, self.mtime, self.ctime), (other.size, other.mtime, other.ctime)
+        return mine == others and self.inode != other.inode
+
+    def is_recent(self, now: float) -> bool:
+        return max(self.mtime, self.ctime) >= (now - RACY_SECONDS) * 1e9
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A file as it was when it was hashed."""
+
+    state: _State
     sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A file as it is now."""
+
+    known: _Known
+    may_remember: bool = True
+    """Whether the same state will mean the same bytes."""
+    inode_moved: bool = False
+    """Whether it was read for another inode alone, and had the same bytes."""
 
 
 def hash_files(
@@ -35,63 +72,91 @@ def hash_files(
     known: Path | None,
     report: Report | None,
     workers: int,
+    *,
+    keep_known: bool = True,
+    rehash: bool = False,
+    ignore_inode: bool = False,
+    say: Callable[[str], None] | None = None,
 ) -> tuple[list[str], list[int]]:
-    """Hash every file that is not remembered.
+    """Hash every file that is not remembered, or has changed since.
 
     Args:
         samples: The files.
         root: What their ids are relative to; what is remembered of another one does not count.
-        known: File of remembered hashes, brought up to date if it can be written; None without.
+        known: File of remembered hashes; None without.
         report: Told how many files are done.
         workers: Threads that read.
+        keep_known: Whether to bring that file up to date, if it can be written.
+        rehash: Read every file, whatever is remembered.
+        ignore_inode: For file systems that give out inodes anew: size and times decide alone.
+        say: Called with what the user should know of it.
 
     Returns:
         sha256 of each file in hex, empty for those that cannot be read, and the places of those.
     """
     remembered = {} if known is None else _read_known(known, root)
-    for left in [] if known is None else known.parent.glob(f".{known.name}.tmp-*"):
-        _forget(left)  # of a writer that was killed; another's is only written anew
-    stats: dict[str, _Stat] = {}
+    trusted = {} if rehash else remembered
+    hashes = [""] * len(samples)
     unreadable: list[int] = []
+    settled: dict[str, _Known] = {}
+    moved = 0
     starts = range(0, len(samples), _BATCH)
+
+    def hash_batch(start: int) -> list[_Found | None]:
+        batch = samples[start : start + _BATCH]
+        return [_hash(s.path, trusted.get(s.id), ignore_inode=ignore_inode) for s in batch]
+
     with ThreadPoolExecutor(workers) as pool:
-        batches = pool.map(lambda i: _hash_batch(samples[i : i + _BATCH], remembered), starts)
-        for start, batch in zip(starts, batches, strict=True):
-            for i, stat in enumerate(batch, start):
-                if stat is None:
+        for start, batch in zip(starts, pool.map(hash_batch, starts), strict=True):
+            for i, found in enumerate(batch, start):
+                if found is None:
                     unreadable.append(i)
-                else:
-                    stats[samples[i].id] = stat
+                    continue
+                hashes[i] = found.known.sha256
+                moved += found.inode_moved
+                if found.may_remember:
+                    settled[samples[i].id] = found.known
             if report:
                 report("hashing images", min(start + _BATCH, len(samples)), len(samples))
-    if known is not None and stats != remembered:
-        _write_known(known, root, stats)
-    return [stats[s.id].sha256 if s.id in stats else "" for s in samples], unreadable
+    if known is not None and keep_known and settled != remembered:
+        _write_known(known, root, settled)
+    if moved and say:
+        say(
+            f"{moved} images had another inode than last time and were read again; they are the "
+            f"same. If this file system gives out inodes anew each time, add --ignore-inode."
+        )
+    return hashes, unreadable
 
 
-def _hash_batch(samples: Sequence[Sample], remembered: Mapping[str, _Stat]) -> list[_Stat | None]:
-    return [_hash(sample, remembered.get(sample.id)) for sample in samples]
-
-
-def _hash(sample: Sample, before: _Stat | None) -> _Stat | None:
+def _hash(path: Path, before: _Known | None, *, ignore_inode: bool) -> _Found | None:
+    """Look a file up, or read it; None if it cannot be read."""
     try:
-        now = sample.path.stat()
-        if before and (before.size, before.mtime_ns) == (now.st_size, now.st_mtime_ns):
-            return before
-        with open_regular(sample.path) as file:
+        now = time.time()
+        state = _State.of(path.stat())
+        inode_moved = before is not None and before.state.differs_in_inode_only(state)
+        if before and (before.state == state or (ignore_inode and inode_moved)):
+            return _Found(before)
+        with open_regular(path) as file:
+            state = _State.of(os.fstat(file.fileno()))
             digest = hashlib.file_digest(file, "sha256").hexdigest()
+            same = state == _State.of(os.fstat(file.fileno()))
     except OSError:
         return None
-    return _Stat(now.st_size, now.st_mtime_ns, digest)
+    return _Found(
+        _Known(state, digest),
+        # As git has it: a change in the tick of the clock in which it was read would not show.
+        may_remember=same and not state.is_recent(now),
+        inode_moved=inode_moved and before is not None and before.sha256 == digest,
+    )
 
 
-def _read_known(path: Path, root: Path) -> dict[str, _Stat]:
+def _read_known(path: Path, root: Path) -> dict[str, _Known]:
     """Read what is remembered; a line that is not whole is forgotten, and its file hashed again."""
     try:
         lines = path.read_bytes().split(b"\n")
     except OSError:
         return {}
-    known: dict[str, _Stat] = {}
+    known: dict[str, _Known] = {}
     if lines[0] != _line(f"root\t{str(root)!a}").rstrip(b"\n"):
         return known
     for line in lines[1:]:
@@ -99,14 +164,15 @@ def _read_known(path: Path, root: Path) -> dict[str, _Stat]:
         if crc != b"%08x" % zlib.crc32(rest):
             continue
         match rest.decode("utf-8", "surrogateescape").split("\t"):
-            case [digest, size, mtime_ns, image_id] if (
-                len(digest) == 64
-                and max(len(size), len(mtime_ns)) < 20
-                and size.isdecimal()
-                and mtime_ns.isdecimal()
+            case [digest, *numbers, image_id] if (
+                len(digest) == 64 and len(numbers) == 4 and all(map(_is_number, numbers))
             ):
-                known[image_id] = _Stat(int(size), int(mtime_ns), digest)
+                known[image_id] = _Known(_State(*map(int, numbers)), digest)
     return known
+
+
+def _is_number(text: str) -> bool:
+    return len(text) <= 20 and text.isascii() and text.isdecimal()  # 64 bits are 20 digits
 
 
 def _line(text: str) -> bytes:
@@ -114,15 +180,16 @@ def _line(text: str) -> bytes:
     return b"%08x\t%s\n" % (zlib.crc32(rest), rest)
 
 
-def _write_known(path: Path, root: Path, stats: Mapping[str, _Stat]) -> None:
+def _write_known(path: Path, root: Path, settled: Mapping[str, _Known]) -> None:
     """Remember hashes; losing them costs time only, so nothing is raised where it fails."""
-    settled = (time.time() - RACY_SECONDS) * 1e9
+    for left in path.parent.glob(f".{path.name}.tmp-*"):
+        _forget(left)  # of a writer that was killed; another's is only written anew
     lines = [_line(f"root\t{str(root)!a}")]
-    lines += [
-        _line(f"{s.sha256}\t{s.size}\t{s.mtime_ns}\t{image_id}")
-        for image_id, s in stats.items()
-        if s.mtime_ns < settled and "\n" not in image_id and "\t" not in image_id
-    ]
+    for image_id, k in settled.items():
+        if "\n" not in image_id and "\t" not in image_id:
+            s = k.state
+            row = (k.sha256, s.size, s.mtime, s.ctime, s.inode, image_id)
+            lines.append(_line("\t".join(map(str, row))))
     aside = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

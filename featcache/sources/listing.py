@@ -7,7 +7,7 @@ gone keeps its row but loses its split.
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,11 @@ def build_listing(
     *,
     moved: bool = False,
     known: Path | None = None,
+    keep_known: bool = True,
+    rehash: bool = False,
+    ignore_inode: bool = False,
     report: Report | None = None,
+    say: Callable[[str], None] | None = None,
     workers: int = 8,
 ) -> Listing:
     """Give every image of a data set its row.
@@ -34,8 +38,12 @@ def build_listing(
         dataset: What the source found now.
         previous: The listing of an earlier pass, whose rows are kept.
         moved: Whether another root under the same name is meant to be the same data set.
-        known: File that remembers hashes by size and time of change; written if it can be.
+        known: File that remembers the hashes of files that did not change since.
+        keep_known: Whether to bring that file up to date, if it can be written.
+        rehash: Read every file, whatever is remembered.
+        ignore_inode: Whether a file with another inode may still count as unchanged.
         report: Told how many files are hashed.
+        say: Called with what the user should know of that.
         workers: Threads that read.
 
     Raises:
@@ -45,7 +53,17 @@ def build_listing(
         raise SourceError(f"Data set '{dataset.name}' at {dataset.root} has no images.")
     if previous is not None:
         check_root(dataset, previous.root, moved=moved)
-    hashes, unreadable = hash_files(dataset.samples, dataset.root, known, report, workers)
+    hashes, unreadable = hash_files(
+        dataset.samples,
+        dataset.root,
+        known,
+        report,
+        workers,
+        keep_known=keep_known,
+        rehash=rehash,
+        ignore_inode=ignore_inode,
+        say=say,
+    )
     stand_ins = _stand_ins([dataset.samples[i].id for i in unreadable], previous)
     for i, stand_in in zip(unreadable, stand_ins, strict=True):
         hashes[i] = stand_in

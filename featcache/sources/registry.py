@@ -47,6 +47,26 @@ def open_dataset(
     return dataset if name is None else replace(dataset, name=name)
 
 
+def name_of(spec: str, name: str | None = None) -> str:
+    """Return what a data set will be called, before its images are listed.
+
+    Raises:
+        UnknownNameError: If no data set has that name.
+        SourceError: If there is no such folder.
+    """
+    kind, colon, rest = spec.partition(":")
+    if kind == "folder" and colon:
+        from featcache.sources.folder import existing_folder, name_of_folder
+
+        return name or name_of_folder(existing_folder(Path(rest)))
+    return name or find(spec).name
+
+
+def is_drawn(spec: str) -> bool:
+    """Tell whether it is a world that this program draws."""
+    return any(d.name == spec and d.kind == "drawn" for d in datasets())
+
+
 def find(name: str) -> NamedDataset:
     """Look a named data set up.
 

@@ -5,6 +5,7 @@ import re
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -233,6 +234,27 @@ def image_roots(root: Path, dataset: str) -> list[str]:
     folders = sorted((root / slug(dataset)).glob(f"*/{LISTING}"))
     origins = [read_origin(folder) for folder in folders]
     return [where for name, where in origins if name == dataset and where]
+
+
+def made_with(root: Path, dataset: str) -> list[tuple[str, str]]:
+    """Return backbone and weights of each cache of a data set; imported ones are left out.
+
+    Weights are as --weights had them, empty where it was not given, or where a damaged cache does
+    not tell.
+    """
+    found = set()
+    for file in (root / slug(dataset)).glob(f"*/{KEY_FILE}"):
+        weights = ""
+        try:
+            identity = read_identity(file.parent)
+            if identity.dataset != dataset or identity.key.is_imported:
+                continue
+            with suppress(FeatcacheError):
+                weights = weights_of(Cache(file.parent, identity).shards)
+            found.add((identity.backbone, weights))
+        except FeatcacheError:
+            continue
+    return sorted(found)
 
 
 def remove(root: Path, path: Path) -> int:

@@ -141,8 +141,9 @@ def _known(folder: Path) -> None:
 
 
 def _known_seeds(_: Path) -> list[Case]:
-    rows = ["root\t'photos'", *(f"{'0' * 64}\t1\t17{i}\t{i}.jpg" for i in range(3))]
-    rows += [f"{'0' * 64}\t{'9' * 5000}\t1\t0.jpg", "\udcff\t\u0663\t1\t1.jpg", "x\t1\t2\t3\t4"]
+    rows = ["root\t'photos'", *(f"{'0' * 64}\t1\t17{i}\t18\t{i}\t{i}.jpg" for i in range(3))]
+    rows += [f"{'0' * 64}\t{'9' * 5000}\t1\t2\t3\t0.jpg", "\udcff\t\u0663\t1\t2\t3\t1.jpg"]
+    rows += ["x\t1\t2\t3\t4", f"{'0' * 64}\t1\t17\t0.jpg", "", "\t\t\t\t\t"]
     lines = [row.encode("utf-8", "surrogateescape") for row in rows]
     return [{"hashes.tsv": b"".join(b"%08x\t%s\n" % (zlib.crc32(r), r) for r in lines)}]
 

@@ -149,7 +149,7 @@ def test_a_run_that_leads_elsewhere(tmp_path: Path) -> None:
 def test_a_remembered_size_of_thousands_of_digits(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"x")
     known = tmp_path / "hashes.tsv"
-    lines = [f"root\t{str(tmp_path)!a}", f"{'0' * 64}\t{'9' * 5000}\t1\ta.jpg"]
+    lines = [f"root\t{str(tmp_path)!a}", f"{'0' * 64}\t{'9' * 5000}\t1\t1\t1\ta.jpg"]
     known.write_bytes(b"".join(b"%08x\t%s\n" % (zlib.crc32(s.encode()), s.encode()) for s in lines))
     sample = Sample("a.jpg", tmp_path / "a.jpg", 0, "train")
     hashes, unreadable = hash_files([sample], tmp_path, known, None, 1)

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from featcache.pipeline import run
+from featcache.pipeline import opening, run
 from featcache.pipeline.run import Progress, Request, Summary, extract
 from featcache.types import FeatureKey
 
@@ -133,7 +133,8 @@ def ask(
         return backbone
 
     monkeypatch.setattr(run, "load_backbone", load)
-    monkeypatch.setattr(run, "choose", lambda name, weights: None)
+    for checked in ("check_known", "choose"):
+        monkeypatch.setattr(opening, checked, lambda name, weights: None)
 
     def call(
         progress: Callable[[Progress], None] | None = None,

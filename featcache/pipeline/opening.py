@@ -1,0 +1,136 @@
+"""What a request means, and all that is wrong with it that can be seen before torch is loaded.
+
+Loading torch takes seconds, so that a wrong name, a missing file or a folder of another layout is
+told first. Which backbone is meant where nobody says is settled here too: for images of the user's
+own that of their cache, for a world that this program draws `tiny`.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from featcache.backbones.names import COMPUTE, TINY, check_known, choose
+from featcache.errors import UnknownNameError, UsageError
+from featcache.paths import expand
+from featcache.pipeline.request import Request
+from featcache.pipeline.timeline import check_place
+from featcache.recipes import LARGEST_SEED, parse_wishes
+from featcache.sources.base import Dataset, Report
+from featcache.sources.named import datasets
+from featcache.sources.registry import is_drawn, name_of, open_dataset
+from featcache.store.library import cache_root, check_name, image_roots, made_with
+from featcache.text.descriptions import read_descriptions
+from featcache.text.templates import read_templates
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """A request that may be carried out, as far as can be told by now."""
+
+    request: Request
+    """Every choice made."""
+    backbone: str
+    dataset: Dataset
+    seconds: float
+    """Spent on listing the images."""
+
+
+def open_request(
+    request: Request,
+    *,
+    report: Report | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> Opened:
+    """Check a request, settle what it leaves open and list its images.
+
+    Args:
+        request: What the user asks for.
+        report: Told of drawing and downloading.
+        say: Called with what was settled.
+
+    Raises:
+        UsageError: If a part of it cannot be meant, or the backbone is the user's choice.
+        SourceError: If the images cannot be listed.
+        BackboneError: If a weights file is named and not there.
+    """
+    _check_words(request)
+    root = cache_root(request.root)
+    if request.name is not None and request.name.strip():
+        check_name(root, request.name)
+    spec, name = _spec(request, root)
+    backbone, weights = request.backbone, request.weights
+    if backbone is None:
+        backbone, weights = _usual(request, root, spec, name_of(spec, name), say)
+    check_known(backbone, weights)
+    if not spec.startswith("folder:"):
+        choose(backbone, weights)  # loads torch; but nothing is drawn or fetched for a wrong name
+    start = time.perf_counter()
+    dataset = open_dataset(
+        spec,
+        root=root,
+        name=name,
+        dataset_root=request.dataset_root,
+        download=not request.dry_run,
+        report=report,
+    )
+    return Opened(
+        request=replace(request, backbone=backbone, weights=weights),
+        backbone=backbone,
+        dataset=dataset,
+        seconds=time.perf_counter() - start,
+    )
+
+
+def _check_words(request: Request) -> None:
+    """Refuse what no data set or backbone could make right."""
+    if request.limit is not None and request.limit < 1:
+        raise UsageError(f"limit must be at least 1 image, got {request.limit}.")
+    if isinstance(request.profile, Path):
+        check_place(expand(request.profile))
+    parse_wishes(request.patches, request.views, request.crops, request.view_patches)
+    if not 0 <= request.seed < LARGEST_SEED:
+        raise UsageError(f"seed must be 0 to {LARGEST_SEED - 1}, got {request.seed}.")
+    if request.compute not in COMPUTE:
+        raise UnknownNameError("compute dtype", request.compute, COMPUTE)
+    if request.templates is not None:
+        read_templates(request.templates)
+    for flag in ("descriptions", "cupl", "dclip"):
+        if (path := getattr(request, flag)) is not None:
+            read_descriptions(path, flag)
+
+
+def _spec(request: Request, root: Path) -> tuple[str, str | None]:
+    """Let the name of a cached folder stand for that folder, as messages and habit have it."""
+    spec, name = request.dataset, request.name
+    if ":" in spec or any(spec == d.name for d in datasets()):
+        return spec, name
+    places = {p for p in image_roots(root, spec) if not Path(p).is_relative_to(root / "images")}
+    return (f"folder:{places.pop()}", name or spec) if len(places) == 1 else (spec, name)
+
+
+def _usual(
+    request: Request, root: Path, spec: str, name: str, say: Callable[[str], None]
+) -> tuple[str, str | None]:
+    """Return the backbone and the weights that are meant where no backbone is named.
+
+    Raises:
+        UsageError: If the data set has caches of several, and the user has to choose.
+    """
+    if is_drawn(spec):
+        return TINY, request.weights
+    made = made_with(root, name)
+    if request.weights is not None:
+        made = sorted({(backbone, "") for backbone, _ in made})
+    if not made:
+        return TINY, request.weights
+    if len(made) > 1:
+        flags = [f"--backbone {b}" + (f" --weights {w}" if w else "") for b, w in made]
+        raise UsageError(
+            f"'{name}' has caches of {len(made)} backbones; say which one is meant: "
+            f"{'; '.join(flags)}."
+        )
+    ((backbone, weights),) = made
+    of = f" with {weights}" if weights else ""
+    say(f"No --backbone was named: {backbone}{of}, as in the cache of {name}.")
+    return backbone, request.weights or weights or None
