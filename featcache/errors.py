@@ -25,6 +25,8 @@ user is a bug of ours.
 import difflib
 from collections.abc import Iterable
 
+from featcache.escapes import shown
+
 LONGEST = 2_000
 """Characters of a message."""
 
@@ -39,7 +41,9 @@ class FeatcacheError(Exception):
             message: May quote what strangers wrote: control characters are shown as escapes, and
                 what is longer than `LONGEST` loses its middle.
         """
-        super().__init__(_shown(message))
+        if len(message) > LONGEST:
+            message = f"{message[: LONGEST // 2]} ... {message[-LONGEST // 2 + 5 :]}"
+        super().__init__(shown(message, keep="\n"))
 
 
 class UsageError(FeatcacheError):
@@ -135,11 +139,3 @@ class ConvergenceWarning(UserWarning):
 def _either(names: list[str]) -> str:
     quoted = [f"'{n}'" for n in names]
     return quoted[0] if len(quoted) == 1 else ", ".join(quoted[:-1]) + " or " + quoted[-1]
-
-
-def _shown(message: str) -> str:
-    if len(message) > LONGEST:
-        message = f"{message[: LONGEST // 2]} ... {message[-LONGEST // 2 + 5 :]}"
-    if message.isprintable():
-        return message
-    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in message)
