@@ -29,6 +29,9 @@ from featcache.escapes import shown
 
 LONGEST = 2_000
 """Characters of a message."""
+COMPARED, COMPARED_NAMES = 60, 1_000
+"""Characters of a name, and names, among which near ones are looked for: the time grows with the
+square of the one and with the other."""
 
 
 class FeatcacheError(Exception):
@@ -63,8 +66,8 @@ class UnknownNameError(UsageError):
             hint: What to run for the whole list, e.g. "`heads list` shows all."
         """
         names = sorted(set(known))
-        plain = {n.lower(): n for n in names}
-        close = difflib.get_close_matches(name.lower(), plain, n=4, cutoff=0.5)
+        plain = {n[:COMPARED].lower(): n for n in names[:COMPARED_NAMES]}
+        close = difflib.get_close_matches(name[:COMPARED].lower(), plain, n=4, cutoff=0.5)
         near = [plain[n] for n in close] or [n for n in names if name.lower() in n.lower()][:4]
         if near:
             choice = f"did you mean {_either(near)}?"

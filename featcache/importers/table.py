@@ -14,6 +14,7 @@ from jaxtyping import Float16, Float32, Int64, Shaped
 from featcache.errors import ImportedFileError
 from featcache.importers.arrays import read_arrays
 from featcache.keys import IMPORTED_TEMPLATE, Listing
+from featcache.paths import open_regular
 from featcache.text.templates import is_plain
 
 Arrays = Mapping[str, Shaped[np.ndarray, "..."]]
@@ -294,5 +295,5 @@ def _norms(rows: Float16[np.ndarray, "n d"], text: Float32[np.ndarray, "c d"] | 
 
 
 def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -13,11 +13,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from featcache.paths import open_regular
+from featcache.limits import IMAGE_FILE
+from featcache.paths import open_descriptor, open_regular
 from featcache.sources.base import Report, Sample
 
 RACY_SECONDS = 2.0
 """A file changed this recently may change again within one tick of its clock: never remembered."""
+
+LINE_BYTES = 1024
+"""Of `hashes.tsv` that are read for each file of the data set; a line has about 150."""
 
 _BATCH = 64
 
@@ -48,7 +52,7 @@ def hash_files(
     Returns:
         sha256 of each file in hex, empty for those that cannot be read, and the places of those.
     """
-    remembered = {} if known is None else _read_known(known, root)
+    remembered = {} if known is None else _read_known(known, root, len(samples))
     for left in [] if known is None else known.parent.glob(f".{known.name}.tmp-*"):
         _forget(left)  # of a writer that was killed; another's is only written anew
     stats: dict[str, _Stat] = {}
@@ -78,17 +82,20 @@ def _hash(sample: Sample, before: _Stat | None) -> _Stat | None:
         now = sample.path.stat()
         if before and (before.size, before.mtime_ns) == (now.st_size, now.st_mtime_ns):
             return before
-        with open_regular(sample.path) as file:
+        with open_regular(sample.path, IMAGE_FILE) as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return None
     return _Stat(now.st_size, now.st_mtime_ns, digest)
 
 
-def _read_known(path: Path, root: Path) -> dict[str, _Stat]:
+def _read_known(path: Path, root: Path, most: int) -> dict[str, _Stat]:
     """Read what is remembered; a line that is not whole is forgotten, and its file hashed again."""
     try:
-        lines = path.read_bytes().split(b"\n")
+        with os.fdopen(open_descriptor(path, links=False), "rb") as file:
+            # A stranger's may be of any size: of one that is larger than our own would be, the
+            # rest is forgotten.
+            lines = file.read(LINE_BYTES * (most + 1)).split(b"\n")
     except OSError:
         return {}
     known: dict[str, _Stat] = {}
