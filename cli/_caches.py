@@ -228,7 +228,7 @@ def rm(
     what = f"{found.dataset}, {found.backbone}, {ui.human_bytes(found.bytes)}: {found.path}"
     if not yes and not ui.can_ask():
         raise UsageError(f"Nobody is there to agree to removing {what}. Add --yes.")
-    if not yes and not typer.confirm(f"Remove {what}?", err=True):
+    if not yes and not ui.confirm(f"Remove {what}?"):
         raise typer.Exit(1)
     freed = remove(root, found.path)
     if json_:

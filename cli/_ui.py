@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
+from cli import _terminal as terminal
 from featcache.errors import FeatcacheError, UsageError
+from featcache.escapes import shown
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from featcache.pipeline.passes import Progress
 
 # How long a waiting thread of torch spins before it sleeps; read when torch is loaded. The default
@@ -96,11 +96,16 @@ class App(typer.Typer):
 class Group(TyperGroup):
     """A command group that turns an expected error into one sentence and an exit code."""
 
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the whole command line, its complaints about arguments too, on guarded streams."""
+        with terminal.guarded():
+            return super().main(*args, **kwargs)
+
     def invoke(self, ctx: Any) -> Any:
         """Run the command inside the error boundary."""
         previous = signal.signal(signal.SIGTERM, _interrupt)
-        if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(errors="replace")  # a terminal without ± shows a question mark
+        if isinstance(stdout := terminal.raw(sys.stdout), io.TextIOWrapper):
+            stdout.reconfigure(errors="replace")  # a terminal without ± shows a question mark
         try:
             return super().invoke(ctx)
         except UsageError as error:
@@ -137,7 +142,8 @@ def make_app(help_: str) -> App:
 
 def fail(error: Exception, code: int) -> None:
     """Print an error in one red line and leave."""
-    stderr().print(f"[bold red]error:[/] {_escape(str(error))}", soft_wrap=True, highlight=False)
+    head, body = terminal.styled("error: ", "bold red"), terminal.styled(str(error))
+    terminal.console(err=True).print(head + body, soft_wrap=True)
     raise typer.Exit(code) from error
 
 
@@ -148,27 +154,30 @@ def fail_at_path(error: OSError) -> None:
     fail(FeatcacheError(f"{path} cannot be used ({error.strerror}). {cure}"), code=1)
 
 
-def stderr() -> "Console":
-    """Return the console for talk."""
-    from rich.console import Console
-
-    return Console(stderr=True)
-
-
 def say(text: str) -> None:
-    """Say something on stderr."""
-    stderr().print(_escape(text), soft_wrap=True, highlight=False)
+    """Say one line on stderr."""
+    terminal.console(err=True).print(terminal.styled(text), soft_wrap=True)
 
 
 def emit(text: str) -> None:
-    """Write a result line to stdout."""
+    """Write one line of results to stdout."""
+    emit_lines(shown(text))
+
+
+def emit_lines(text: str) -> None:
+    """Write results of several lines to stdout."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
 
 def emit_json(value: object) -> None:
-    """Write one JSON object in one line to stdout."""
-    emit(json.dumps(value, ensure_ascii=False, allow_nan=False))
+    """Write one JSON object in one line to stdout, in ASCII: exact, and nothing to obey."""
+    emit_lines(json.dumps(value, ensure_ascii=True, allow_nan=False))
+
+
+def confirm(question: str) -> bool:
+    """Ask on stderr; no is what Enter says."""
+    return typer.confirm(shown(question), err=True)
 
 
 def emit_table(
@@ -186,16 +195,16 @@ def emit_table(
         right: Columns of numbers.
         spare: Columns that are left out, in this order, while the window is too narrow.
     """
+    columns = list(map(shown, columns))
+    rows = [list(map(shown, row)) for row in rows]
     if not sys.stdout.isatty():
-        emit("\t".join(columns))
-        for row in rows:
-            emit("\t".join(row))
+        for row in (columns, *rows):
+            emit_lines("\t".join(row))
         return
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    console = terminal.console(err=False)
     kept = fitting(columns, rows, spare, console.width)
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     if left_out := [c for c in columns if c not in kept]:
@@ -203,9 +212,11 @@ def emit_table(
     rows = [[cell for c, cell in zip(columns, row, strict=True) if c in kept] for row in rows]
     for column in kept:
         numeric = column in right
-        table.add_column(column, justify="right" if numeric else "left", no_wrap=numeric)
+        table.add_column(
+            terminal.styled(column), justify="right" if numeric else "left", no_wrap=numeric
+        )
     for row in rows:
-        table.add_row(*(_escape(cell) for cell in row))
+        table.add_row(*map(terminal.styled, row))
     console.print(table)
 
 
@@ -273,7 +284,7 @@ class Live:
     """One live line on a terminal, an occasional plain line elsewhere, nothing when quiet."""
 
     def __init__(self, quiet: bool) -> None:
-        self._console = None if quiet else stderr()
+        self._console = None if quiet else terminal.console(err=True)
         self._status: Any = None
         self._last = time.monotonic()
 
@@ -283,12 +294,13 @@ class Live:
             return
         if self._console.is_terminal:
             if self._status is None:
-                self._status = self._console.status(_escape(text), spinner="dots")
+                self._status = self._console.status(terminal.styled(text), spinner="dots")
                 self._status.start()
-            self._status.update(_escape(text))
+                terminal.guard()  # rich puts streams of its own there meanwhile
+            self._status.update(terminal.styled(text))
         elif time.monotonic() - self._last >= PLAIN_EVERY:
             self._last = time.monotonic()
-            self._console.print(_escape(text), soft_wrap=True, highlight=False)
+            self._console.print(terminal.styled(text), soft_wrap=True)
 
     def counter(self) -> Callable[[str, int, int], None]:
         """Return a reporter of (what is being done, done so far, of how many)."""
@@ -307,7 +319,7 @@ class Live:
     def say(self, text: str) -> None:
         """Print a line that stays, above the live one."""
         if self._console is not None:
-            self._console.print(_escape(text), soft_wrap=True, highlight=False)
+            self._console.print(terminal.styled(text), soft_wrap=True)
 
     def close(self) -> None:
         """Take the live line away."""
@@ -352,12 +364,6 @@ def pairs(values: Sequence[str]) -> Mapping[str, str]:
             raise UsageError(f"--set {key}=... is given twice; leave one.")
         out[key] = value
     return out
-
-
-def _escape(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli import _caches
+from cli import _terminal as terminal
 from cli import _ui as ui
 from cli._ui import CacheDir, Json, Quiet
 
@@ -315,9 +316,9 @@ def npz(
 
 def _confirm(plan: "Plan", line: ui.Live) -> bool:
     line.close()
-    return typer.confirm(f"{plan.sentence()} Go on?", err=True)
+    return ui.confirm(f"{plan.sentence()} Go on?")
 
 
 def main() -> None:
     """Run the command line."""
-    app()
+    terminal.run(app)

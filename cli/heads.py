@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli import _terminal as terminal
 from cli import _ui as ui
 from cli._ui import CacheDir, Json, OfKey, Quiet
 
@@ -141,7 +142,7 @@ def train(
             line.say(note)
     folder = save(result, runs_root(runs))
     if json_:
-        ui.emit(result.to_json())
+        ui.emit_json(result.as_dict())
     else:
         ui.emit(_sentence(result))
         ui.emit(str(folder))
@@ -227,9 +228,9 @@ def compare(
         for row in tables.as_dicts(found.groups):
             ui.emit_json(row)
     elif csv:
-        ui.emit(tables.to_csv(found.groups).rstrip("\n"))
+        ui.emit_lines(tables.to_csv(found.groups).rstrip("\n"))
     elif markdown:
-        ui.emit(tables.to_markdown(found.groups).rstrip("\n"))
+        ui.emit_lines(tables.to_markdown(found.groups).rstrip("\n"))
     else:
         for group in found.groups:
             ui.emit(group.title)
@@ -240,7 +241,8 @@ def compare(
                 spare=tables.SPARE,
             )
     if where:
-        ui.say(f"Features: {cache_root(cache)}\nResults:  {root}")
+        ui.say(f"Features: {cache_root(cache)}")
+        ui.say(f"Results:  {root}")
 
 
 def _shots(text: str) -> int | None:
@@ -293,4 +295,4 @@ def _sentence(result: "Result") -> str:
 
 def main() -> None:
     """Run the command line."""
-    app()
+    terminal.run(app)

@@ -25,8 +25,13 @@ user is a bug of ours.
 import difflib
 from collections.abc import Iterable
 
+from featcache.escapes import shown
+
 LONGEST = 2_000
 """Characters of a message."""
+COMPARED, COMPARED_NAMES = 60, 1_000
+"""Characters of a name, and names, among which near ones are looked for: the time grows with the
+square of the one and with the other."""
 
 
 class FeatcacheError(Exception):
@@ -39,7 +44,9 @@ class FeatcacheError(Exception):
             message: May quote what strangers wrote: control characters are shown as escapes, and
                 what is longer than `LONGEST` loses its middle.
         """
-        super().__init__(_shown(message))
+        if len(message) > LONGEST:
+            message = f"{message[: LONGEST // 2]} ... {message[-LONGEST // 2 + 5 :]}"
+        super().__init__(shown(message, keep="\n"))
 
 
 class UsageError(FeatcacheError):
@@ -59,8 +66,8 @@ class UnknownNameError(UsageError):
             hint: What to run for the whole list, e.g. "`heads list` shows all."
         """
         names = sorted(set(known))
-        plain = {n.lower(): n for n in names}
-        close = difflib.get_close_matches(name.lower(), plain, n=4, cutoff=0.5)
+        plain = {n[:COMPARED].lower(): n for n in names[:COMPARED_NAMES]}
+        close = difflib.get_close_matches(name[:COMPARED].lower(), plain, n=4, cutoff=0.5)
         near = [plain[n] for n in close] or [n for n in names if name.lower() in n.lower()][:4]
         if near:
             choice = f"did you mean {_either(near)}?"
@@ -135,11 +142,3 @@ class ConvergenceWarning(UserWarning):
 def _either(names: list[str]) -> str:
     quoted = [f"'{n}'" for n in names]
     return quoted[0] if len(quoted) == 1 else ", ".join(quoted[:-1]) + " or " + quoted[-1]
-
-
-def _shown(message: str) -> str:
-    if len(message) > LONGEST:
-        message = f"{message[: LONGEST // 2]} ... {message[-LONGEST // 2 + 5 :]}"
-    if message.isprintable():
-        return message
-    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in message)

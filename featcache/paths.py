@@ -7,6 +7,7 @@ import stat
 from pathlib import Path
 
 from featcache.errors import UsageError
+from featcache.limits import Limit
 
 
 def expand(path: Path | str) -> Path:
@@ -24,14 +25,71 @@ def expand(path: Path | str) -> Path:
         ) from error
 
 
-def open_regular(path: Path) -> io.BufferedReader:
+def open_regular(path: Path, limit: Limit | None = None) -> io.BufferedReader:
     """Open a file for reading, links followed; a pipe or device, which may never end, is refused.
+
+    Args:
+        path: The file.
+        limit: Of its size; None where it is not read whole.
+
+    Raises:
+        OSError: If it is no regular file, is larger than the limit, is missing or may not be read.
+        UsageError: If the limit's variable is no number.
+    """
+    file = os.fdopen(open_descriptor(path), "rb")
+    try:
+        if limit is not None:
+            _check_size(path, os.fstat(file.fileno()).st_size, limit)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def read_regular(path: Path, limit: Limit) -> bytes:
+    """Read a file whole, links followed, as `open_regular` opens it.
+
+    Raises:
+        OSError: As there.
+        UsageError: As there.
+    """
+    with open_regular(path, limit) as file:
+        data = file.read(limit.value() + 1) or b""
+    _check_size(path, len(data), limit)  # some files grow, and some say that they are empty
+    return data
+
+
+def open_descriptor(path: Path, *, links: bool = True) -> int:
+    """Open a regular file for reading, and nothing else: opening a device may do something.
+
+    Args:
+        path: The file.
+        links: Whether a symbolic link is followed.
 
     Raises:
         OSError: If it is no regular file, is missing or may not be read.
     """
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
+    _check_regular(path, path.stat() if links else path.lstat())
+    more = 0 if links else os.O_NOFOLLOW
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | more)
+    try:
+        _check_regular(path, os.fstat(handle))
+    except BaseException:
         os.close(handle)
+        raise
+    return handle
+
+
+def _check_regular(path: Path, found: os.stat_result) -> None:
+    if not stat.S_ISREG(found.st_mode):
         raise OSError(errno.EINVAL, "is no regular file", str(path))
-    return os.fdopen(handle, "rb")
+
+
+def _check_size(path: Path, size: int, limit: Limit) -> None:
+    if size > limit.value():
+        raise OSError(
+            errno.EFBIG,
+            f"has {size} {limit.unit}, more than the limit of {limit.value()}; "
+            f"{limit.variable} raises it",
+            str(path),
+        )

@@ -22,6 +22,8 @@ import torch
 from torch import Tensor
 
 from featcache.errors import BackboneError, WeightsMissingError
+from featcache.limits import WEIGHTS
+from featcache.paths import open_regular
 
 OPENAI_MARKS = ("input_resolution", "context_length", "vocab_size")
 """Numbers that OpenAI's archives carry among their weights."""
@@ -68,7 +70,7 @@ def read_weights(path: Path) -> Weights:
     """
     try:
         sha256 = _sha256(path)
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             head = file.read(9)
     except OSError as error:
         raise WeightsMissingError(
@@ -165,7 +167,7 @@ def _unreachable(url: str) -> str | None:
 
 
 def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
+    with open_regular(path, WEIGHTS) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

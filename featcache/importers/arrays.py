@@ -17,9 +17,9 @@ import numpy as np
 from jaxtyping import Shaped
 
 from featcache.errors import ImportedFileError
+from featcache.limits import ARRAYS
+from featcache.paths import open_regular
 
-LIMIT = 16 << 30
-"""Bytes that all arrays of one file may take together."""
 RATIO, RATIO_FROM = 200, 64 << 20
 """An array of more bytes than the second that shrank by more than the first is a bomb."""
 MEMBERS = 10_000
@@ -36,12 +36,13 @@ _BROKEN = (
 """What zipfile and numpy raise on damaged, encrypted or strangely compressed members."""
 
 
-def read_arrays(path: Path, *, limit: int = LIMIT) -> dict[str, Shaped[np.ndarray, "..."]]:
+def read_arrays(path: Path, *, limit: int | None = None) -> dict[str, Shaped[np.ndarray, "..."]]:
     """Read every array of an .npz file.
 
     Args:
         path: The file.
-        limit: Bytes that all arrays may take together.
+        limit: Bytes that all arrays may take together; None is 16 GiB, or what
+            FEATCACHE_MAX_ARRAYS says.
 
     Raises:
         ImportedFileError: If it is no .npz, is damaged, too large, or needs unpickling.
@@ -49,9 +50,9 @@ def read_arrays(path: Path, *, limit: int = LIMIT) -> dict[str, Shaped[np.ndarra
     if not path.is_file():
         raise ImportedFileError(f"There is no file {path}; give the path of an .npz file.")
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_regular(path) as file, zipfile.ZipFile(file) as archive:
             members = archive.infolist()
-            _check_sizes(path, members, limit)
+            _check_sizes(path, members, ARRAYS.value() if limit is None else limit)
             return {
                 member.filename.removesuffix(".npy"): _read(path, archive, member)
                 for member in members
@@ -67,7 +68,7 @@ def _check_sizes(path: Path, members: list[zipfile.ZipInfo], limit: int) -> None
     if len(members) > MEMBERS or total > limit:
         raise ImportedFileError(
             f"{path} holds {len(members)} arrays of {total} bytes together; up to {MEMBERS} of "
-            f"{limit} bytes are read. Split it into several files."
+            f"{limit} bytes are read. Split it into several files, or raise {ARRAYS.variable}."
         )
     names = Counter(m.filename for m in members)
     for member in members:

@@ -14,6 +14,7 @@ from jaxtyping import Float, Float16, Float32, Float64, Int64, Shaped
 from featcache.errors import ImportedFileError
 from featcache.importers.arrays import read_arrays
 from featcache.keys import IMPORTED_TEMPLATE, Listing
+from featcache.paths import open_regular
 from featcache.text.templates import is_plain
 
 Arrays = Mapping[str, Shaped[np.ndarray, "..."]]
@@ -341,5 +342,5 @@ def _norms(rows: Float[np.ndarray, "n d"], text: Float32[np.ndarray, "c d"] | No
 
 
 def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -48,6 +48,8 @@ def check_place(path: Path) -> None:
     try:
         with tempfile.TemporaryFile(dir=path.parent):
             why = "Is a directory" if path.is_dir() else ""
+            if path.exists() and not (path.is_file() or path.is_dir()):
+                why = "It is a device or a pipe, in whose place the file would go"
     except OSError as error:
         why = error.strerror or str(error)
     if why:

@@ -4,10 +4,13 @@ The order of a split is kept as it stands in the file, since few-shot draws depe
 """
 
 import json
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 from featcache.errors import SourceError
+from featcache.limits import WORDS
+from featcache.paths import read_regular
 from featcache.text.templates import clean_name, is_plain
 
 SPLITS = ("train", "val", "test")
@@ -33,10 +36,11 @@ def read_split_file(path: Path) -> CoopSplit:
             or gives a label two names or a name two labels.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_regular(path, WORDS))
     except (OSError, ValueError, RecursionError) as error:
+        why = getattr(error, "strerror", None) or error
         raise SourceError(
-            f"Split file {path} could not be read as JSON ({error}); expected CoOp's "
+            f"Split file {path} could not be read as JSON ({why}); expected CoOp's "
             f"split_zhou_*.json. Get a whole copy, or remove it to have splits made."
         ) from error
     if not isinstance(content, dict) or "train" not in content:
@@ -81,9 +85,9 @@ def _classes(path: Path, names: dict[int, str]) -> tuple[str, ...]:
     if sorted(names) != list(range(len(names))):
         raise _refused(path, f"its {len(names)} labels are not 0 to {len(names) - 1}")
     classes = tuple(clean_name(names[i]) for i in range(len(names)))
-    twice = next((c for i, c in enumerate(classes) if not c or c in classes[:i]), None)
+    twice = next((c for c, count in Counter(classes).items() if not c or count > 1), None)
     if twice is not None:
-        raise _refused(path, f"two labels are called '{twice}'")
+        raise _refused(path, f"two labels are called '{twice[:80]}'")
     return classes
 
 

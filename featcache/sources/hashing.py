@@ -17,11 +17,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from featcache.paths import open_regular
+from featcache.limits import IMAGE_FILE
+from featcache.paths import open_descriptor, open_regular
 from featcache.sources.base import Report, Sample
 
 RACY_SECONDS = 2.0
 """A file changed this recently may change again within one tick of its clock: never remembered."""
+
+LINE_BYTES = 1024
+"""Of `hashes.tsv` that are read for each file of the data set; a line has about 150."""
 
 _BATCH = 64
 
@@ -94,7 +98,7 @@ def hash_files(
     Returns:
         sha256 of each file in hex, empty for those that cannot be read, and the places of those.
     """
-    remembered = {} if known is None else _read_known(known, root)
+    remembered = {} if known is None else _read_known(known, root, len(samples))
     trusted = {} if rehash else remembered
     hashes = [""] * len(samples)
     unreadable: list[int] = []
@@ -136,7 +140,7 @@ def _hash(path: Path, before: _Known | None, *, ignore_inode: bool) -> _Found | 
         inode_moved = before is not None and before.state.differs_in_inode_only(state)
         if before and (before.state == state or (ignore_inode and inode_moved)):
             return _Found(before)
-        with open_regular(path) as file:
+        with open_regular(path, IMAGE_FILE) as file:
             state = _State.of(os.fstat(file.fileno()))
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             same = state == _State.of(os.fstat(file.fileno()))
@@ -150,10 +154,13 @@ def _hash(path: Path, before: _Known | None, *, ignore_inode: bool) -> _Found | 
     )
 
 
-def _read_known(path: Path, root: Path) -> dict[str, _Known]:
+def _read_known(path: Path, root: Path, most: int) -> dict[str, _Known]:
     """Read what is remembered; a line that is not whole is forgotten, and its file hashed again."""
     try:
-        lines = path.read_bytes().split(b"\n")
+        with os.fdopen(open_descriptor(path, links=False), "rb") as file:
+            # A stranger's may be of any size: of one that is larger than our own would be, the
+            # rest is forgotten.
+            lines = file.read(LINE_BYTES * (most + 1)).split(b"\n")
     except OSError:
         return {}
     known: dict[str, _Known] = {}

@@ -5,7 +5,6 @@ import json
 import os
 import secrets
 import shutil
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,10 +15,8 @@ from featcache.errors import (
     LinkInCacheError,
     UnreadableCacheError,
 )
-
-MAX_METADATA = 4 << 30
-"""Bytes that a file which is read whole may have, unless the environment says otherwise."""
-MAX_METADATA_VARIABLE = "FEATCACHE_MAX_METADATA"
+from featcache.limits import METADATA
+from featcache.paths import open_descriptor
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
@@ -90,14 +87,15 @@ def open_plain(path: Path) -> int:
         CorruptCacheError: If it is a symbolic link, or no plain file.
         OSError: If it is missing or may not be read.
     """
-    _refuse(path, path.lstat().st_mode)
-    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    refuse_link(path)
     try:
-        _refuse(path, os.fstat(handle).st_mode)
-    except BaseException:
-        os.close(handle)
-        raise
-    return handle
+        return open_descriptor(path, links=False)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        raise CorruptCacheError(
+            f"{path} is no plain file. Move it away and run `featcache repair`."
+        ) from error
 
 
 def read_limited(path: Path, limit: int | None = None) -> bytes:
@@ -109,33 +107,20 @@ def read_limited(path: Path, limit: int | None = None) -> bytes:
 
     Raises:
         CorruptCacheError: If it is a symbolic link, or no plain file.
-        CacheError: If it is larger than the limit, or the variable is no number.
+        CacheError: If it is larger than the limit.
+        UsageError: If the variable is no number.
         OSError: If it is missing or may not be read.
     """
-    most = metadata_limit() if limit is None else limit
+    most = METADATA.value() if limit is None else limit
     with os.fdopen(open_plain(path), "rb") as file:
         size = os.fstat(file.fileno()).st_size
         if size > most:
-            advice = f" or set {MAX_METADATA_VARIABLE} to more bytes" if limit is None else ""
+            advice = f" or set {METADATA.variable} to more bytes" if limit is None else ""
             raise CacheError(
                 f"{path} has {size} bytes, more than the {most} that are read at most. "
                 f"Remove this cache with `featcache rm`{advice}."
             )
         return file.read(size)
-
-
-def metadata_limit() -> int:
-    """Return how many bytes a file that is read whole may have.
-
-    Raises:
-        CacheError: If the environment variable is no number.
-    """
-    text = os.environ.get(MAX_METADATA_VARIABLE, "")
-    if not text:
-        return MAX_METADATA
-    if not (text.isascii() and text.isdigit()):
-        raise CacheError(f"{MAX_METADATA_VARIABLE} must be a number of bytes, got '{text[:80]}'.")
-    return int(text)
 
 
 def refuse_link(path: Path) -> None:
@@ -148,15 +133,6 @@ def refuse_link(path: Path) -> None:
         raise LinkInCacheError(
             f"{path} is a symbolic link; what belongs to a cache must lie in its folder. "
             f"Put what it points to in its place."
-        )
-
-
-def _refuse(path: Path, mode: int) -> None:
-    if stat.S_ISLNK(mode):
-        refuse_link(path)
-    if not stat.S_ISREG(mode):
-        raise CorruptCacheError(
-            f"{path} is no plain file. Move it away and run `featcache repair`."
         )
 
 

@@ -17,6 +17,7 @@ from jaxtyping import Int64
 
 from featcache.errors import CacheError, CorruptCacheError
 from featcache.keys import SENTENCE_SETS, Listing
+from featcache.limits import METADATA
 from featcache.store.columns import (
     HEADER_LIMIT,
     Hashes,
@@ -27,7 +28,6 @@ from featcache.store.columns import (
     read_array,
     to_npy,
 )
-from featcache.store.files import metadata_limit
 from featcache.store.listing_files import (
     MappedFile,
     check_set,
@@ -272,7 +272,7 @@ def _further_texts(listing: Listing) -> dict[str, Any]:
 
 def _about(file: MappedFile) -> dict[str, Any]:
     """Read listing.json: fields of a listing, kind of its hashes, and lengths of its splits."""
-    if file.bytes > metadata_limit():
+    if file.bytes > METADATA.value():
         raise CorruptCacheError(f"{file.path} is larger than any listing should be. {CURE}")
     try:
         value = json.loads(file.data()[:])

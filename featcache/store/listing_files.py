@@ -23,6 +23,7 @@ from featcache.store.files import (
     explained,
     make_folder,
     open_plain,
+    read_limited,
     refuse_link,
     write_atomically,
 )
@@ -179,7 +180,7 @@ def repair_set(folder: Path) -> bool:
         if any(copies) and not all(copies):
             good, bad = parts if copies[0] else parts[::-1]
             clear_folder(bad / file)
-            write_atomically(bad / file, (good / file).read_bytes())
+            write_atomically(bad / file, read_limited(good / file, pointer.files[file].bytes))
             changed = True
     line = to_line(pointer)
     for file in (CURRENT_COPY, CURRENT):
@@ -234,7 +235,7 @@ def _pointer_to(part: Path) -> Pointer:
     name = f"set-{digest.hexdigest()[:12]}"
     if part.name.removesuffix(COPY) != name:
         raise ValueError("is not what was written")
-    with (part / "labels.npy").open("rb") as handle:
+    with os.fdopen(open_plain(part / "labels.npy"), "rb") as handle:
         header = int.from_bytes(handle.read(10)[8:], "little")
     return Pointer(name, (facts["labels.npy"].bytes - 10 - header) // 8, facts)
 

@@ -10,13 +10,16 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from featcache.errors import CacheError
-from featcache.store.files import explained, write_all
+from featcache.paths import open_descriptor
+from featcache.store.files import explained, read_limited, write_all
 
 LOCK = ".lock"
 OWNER = ".lock-owner"
 NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL})
 """What file systems without locks answer (some NFS and Lustre mounts)."""
 
+OWNER_BYTES = 1 << 12
+"""Of a file that says who is writing."""
 
 PATIENCE = 0.05
 """Seconds to wait for a lock: `is_locked` of another process holds it for much less."""
@@ -37,6 +40,11 @@ def writer_lock(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
         CacheError: If another process is writing, or the folder cannot be written.
     """
     path = folder / LOCK
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise CacheError(
+            f"{path} is no plain file, so nothing can be locked by it. Delete it and run the same "
+            f"command again."
+        )
     with explained(path):
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     try:
@@ -63,7 +71,7 @@ def is_locked(folder: Path) -> bool:
     if (folder / OWNER).exists():
         return True
     try:
-        handle = os.open(folder / LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        handle = open_descriptor(folder / LOCK, links=False)
     except OSError:
         return False
     try:
@@ -119,7 +127,7 @@ def _create_owner(folder: Path) -> None:
 def _is_stale(path: Path) -> bool:
     """Tell whether the owner lived on this machine and is gone."""
     try:
-        pid, _, host = path.read_text(errors="replace").strip().partition(" ")
+        pid, _, host = _read(path).strip().partition(" ")
     except FileNotFoundError:
         return True
     if host != socket.gethostname() or not pid.isdigit():
@@ -133,10 +141,14 @@ def _is_stale(path: Path) -> bool:
     return False
 
 
+def _read(path: Path) -> str:
+    return read_limited(path, OWNER_BYTES).decode(errors="replace")
+
+
 def _read_pid(path: Path) -> str:
     try:
-        words = path.read_text(errors="replace").split()
-    except OSError:
+        words = _read(path).split()
+    except (OSError, CacheError):
         return "unknown"
     return words[0] if words and words[0].isdigit() else "unknown"
 

@@ -11,7 +11,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from featcache.errors import UsageError
-from featcache.text.templates import clean_name, is_plain
+from featcache.limits import TEXTS, WORDS
+from featcache.paths import read_regular
+from featcache.text.templates import check_length, clean_name, is_plain
 
 _VERBS = ("has", "have", "is", "are", "often", "typically", "usually", "may", "can")
 
@@ -30,15 +32,18 @@ def read_descriptions(path: Path, flag: str = "descriptions") -> Descriptions:
         UsageError: If it cannot be read or is not of the form `{class: [descriptor, ...]}`.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_no_repeats)
+        text = read_regular(path, WORDS).decode("utf-8-sig")
+        content = json.loads(text, object_pairs_hook=_no_repeats)
     except (OSError, ValueError, RecursionError) as error:
+        why = getattr(error, "strerror", None) or error
         raise UsageError(
-            f"--{flag} {path} could not be read ({error}); expected JSON of the form "
+            f"--{flag} {path} could not be read ({why}); expected JSON of the form "
             f'{{"class": ["text", ...]}}.'
         ) from error
     if not isinstance(content, dict) or not content:
         raise UsageError(f'--{flag} {path} is not of the form {{"class": ["text", ...]}}.')
     found: Descriptions = {}
+    left = TEXTS.value()
     for name, descriptors in content.items():
         if not isinstance(descriptors, list) or not all(isinstance(d, str) for d in descriptors):
             raise UsageError(
@@ -51,6 +56,17 @@ def read_descriptions(path: Path, flag: str = "descriptions") -> Descriptions:
             raise UsageError(
                 f"--{flag} {path} has control characters in {strange[:200]!a}; expected plain text."
             )
+        left -= len(kept)
+        if left < 0:
+            raise UsageError(
+                f"--{flag} {path} has more than {TEXTS.value()} sentences. Leave some out, or "
+                f"raise {TEXTS.variable}."
+            )
+        try:
+            for text in (name, *kept):
+                check_length(text)
+        except UsageError as error:
+            raise UsageError(f"--{flag} {path}: {error}") from error
         found[name] = kept
     return found
 
@@ -125,8 +141,9 @@ def _some(names: Iterable[str]) -> str:
 
 
 def _no_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    table = dict(pairs)
-    if len(table) < len(pairs):
-        twice = next(k for i, (k, _) in enumerate(pairs) if k in dict(pairs[:i]))
-        raise ValueError(f"'{twice}' stands there twice")
+    table: dict[str, object] = {}
+    for name, value in pairs:
+        if name in table:
+            raise ValueError(f"'{name[:80]}' stands there twice")
+        table[name] = value
     return table

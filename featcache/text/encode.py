@@ -12,7 +12,7 @@ from torch import Tensor
 from featcache.keys import TEXT_KINDS
 from featcache.sources.base import Dataset, Report
 from featcache.text.descriptions import match_descriptions, read_descriptions
-from featcache.text.templates import check_template, fill, read_templates
+from featcache.text.templates import check_length, check_template, fill, read_templates
 from featcache.text.waffle import waffle_templates
 from featcache.types import Listing, TextBank, TextSet
 
@@ -178,7 +178,7 @@ def texts_of(words: Worded) -> Texts:
     """List every sentence of a data set, class by class.
 
     Raises:
-        UsageError: If a template has not exactly one `{}`.
+        UsageError: If a template has not exactly one `{}`, or a text is longer than any sentence.
     """
     templates, waffle = ([check_template(t) for t in ts] for ts in (words.templates, words.waffle))
     by_class: dict[str, Mapping[str, Sequence[str]]] = {
@@ -195,6 +195,8 @@ def texts_of(words: Worded) -> Texts:
         ]
         if pairs:
             owned[kind] = Owned(tuple(s for s, _ in pairs), tuple(label for _, label in pairs))
+    for text in (*words.classes, *(text for held in owned.values() for text in held.texts)):
+        check_length(text)
     return Texts(
         names=words.classes,
         filled=tuple(tuple(fill(t, name) for t in templates) for name in words.classes),

@@ -5,6 +5,8 @@ import unicodedata
 from pathlib import Path
 
 from featcache.errors import UsageError
+from featcache.limits import TEXT, WORDS
+from featcache.paths import read_regular
 
 DEFAULT_TEMPLATES = ("a photo of a {}.",)
 """For folders of photographs that come without words of their own."""
@@ -22,13 +24,28 @@ def clean_name(folder: str) -> str:
     return " ".join(unicodedata.normalize("NFC", folder).replace("_", " ").split())
 
 
+def check_length(text: str) -> str:
+    """Return a text that is to be encoded, if it is not longer than any sentence.
+
+    Raises:
+        UsageError: If it is: some tokenizers take time that grows with the square of a word.
+    """
+    if len(text) > TEXT.value():
+        raise UsageError(
+            f"A text that is encoded has at most {TEXT.value()} characters, of which a backbone "
+            f"reads the first hundreds; got {len(text)}, beginning '{text[:40]}'. Shorten it, or "
+            f"raise {TEXT.variable}."
+        )
+    return text
+
+
 def check_template(template: str) -> str:
     """Return the template, stripped, if it is plain text with one `{}` and no other brace.
 
     Raises:
-        UsageError: Otherwise.
+        UsageError: Otherwise, or if it is longer than any sentence.
     """
-    text = template.strip()
+    text = check_length(template.strip())
     if text.count("{}") != 1 or text.count("{") != 1 or text.count("}") != 1:
         raise UsageError(
             f"A template has exactly one {{}} for the class name. Got '{text}'; write e.g. "
@@ -51,10 +68,11 @@ def read_templates(path: Path) -> tuple[str, ...]:
         UsageError: If the file cannot be read, holds no template, or a line is none.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_regular(path, WORDS).decode("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or error
         raise UsageError(
-            f"Templates could not be read from {path} ({error}); expected a UTF-8 text file with "
+            f"Templates could not be read from {path} ({why}); expected a UTF-8 text file with "
             f"one template a line."
         ) from error
     kept = [line for line in lines if line.strip() and not line.lstrip().startswith("#")]

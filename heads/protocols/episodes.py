@@ -21,13 +21,14 @@ import numpy as np
 from jaxtyping import Int64
 
 from featcache.errors import ImportedFileError, NewerFormatError, TaskError, UsageError
+from featcache.limits import WORDS
+from featcache.paths import read_regular
 from featcache.types import FeatureSet, Listing
 from heads.results.record import digest_ids
 
 FILE = "episodes.json"
 """Beside the record of a run."""
 FORMAT = 1
-FILE_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,11 +165,7 @@ def read(path: Path, features: FeatureSet) -> Episodes:
         NewerFormatError: If a later version wrote it.
     """
     try:
-        with path.open("rb") as file:
-            data = file.read(FILE_BYTES + 1)
-        if len(data) > FILE_BYTES:
-            raise ValueError(f"larger than {FILE_BYTES} bytes")
-        raw = json.loads(data)
+        raw = json.loads(read_regular(path, WORDS))
     except OSError as error:
         raise ImportedFileError(f"{path} cannot be read ({error.strerror or error}).") from error
     except (ValueError, RecursionError) as error:
@@ -204,10 +201,11 @@ def _checked(path: Path, raw: Mapping[str, Any], features: FeatureSet) -> Episod
         raise _refuse(
             path, f"names {len(unknown)} images that split '{split}' lacks (first: {unknown[0]})"
         )
-    if unknown := [n for n in names if n not in listing.classes]:
+    place = {name: i for i, name in enumerate(listing.classes)}
+    if unknown := [n for n in names if n not in place]:
         raise _refuse(path, f"names classes that the data set lacks (first: {unknown[0]})")
     row_of = np.array([usable[i] for i in images], dtype=np.int64)
-    class_of = np.array([listing.classes.index(n) for n in names], dtype=np.int64)
+    class_of = np.array([place[n] for n in names], dtype=np.int64)
     found = Episodes(
         dataset=dataset,
         split=split,

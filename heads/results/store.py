@@ -25,6 +25,7 @@ import numpy as np
 from jaxtyping import Int32
 
 from featcache.errors import CacheError, FeatcacheError, ImportedFileError, UnknownNameError
+from featcache.paths import open_descriptor
 from heads.results.record import Predictions, Result
 
 RECORD, ANSWERS = "result.json", "predictions.npz"
@@ -198,7 +199,7 @@ def _read(path: Path, limit: int) -> bytes:
     try:
         if path.is_symlink() or not path.is_file():
             raise ImportedFileError(f"{path} is not a file; delete that run or restore it.")
-        with path.open("rb") as file:
+        with os.fdopen(open_descriptor(path, links=False), "rb") as file:
             data = file.read(limit + 1)
     except OSError as error:
         raise ImportedFileError(f"{path} cannot be read ({error.strerror or error}).") from error

@@ -333,7 +333,7 @@ def test_files_that_are_read_whole_have_a_limit(
     with pytest.raises(CacheError, match=r"manifest\.jsonl has .*FEATCACHE_MAX_METADATA"):
         Cache.open(cache.path)
     monkeypatch.setenv("FEATCACHE_MAX_METADATA", "lots")
-    with pytest.raises(CacheError, match="number of bytes, got 'lots'"):
+    with pytest.raises(UsageError, match="number of bytes, got 'lots'"):
         Cache.open(cache.path)
 
 

@@ -1,0 +1,91 @@
+"""What is read of strangers' files at most: every limit, and the variable that raises it.
+
+docs/reliability.md shows this table. What exceeds a limit is refused in a sentence that names it.
+"""
+
+import os
+from dataclasses import dataclass
+
+from featcache.errors import UsageError
+
+LONGEST_NUMBER = 18
+"""Digits that a limit may have."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limit:
+    """One limit."""
+
+    what: str
+    most: int
+    """Unless the environment says otherwise."""
+    unit: str
+    variable: str
+    """Of the environment."""
+
+    def value(self) -> int:
+        """Return what counts now.
+
+        Raises:
+            UsageError: If the environment variable is no positive whole number.
+        """
+        text = os.environ.get(self.variable, "")
+        if not text:
+            return self.most
+        plain = text.isascii() and text.isdecimal() and len(text) <= LONGEST_NUMBER
+        if not plain or int(text) == 0:
+            raise UsageError(
+                f"{self.variable} must be a positive number of {self.unit}, got '{text[:80]}'."
+            )
+        return int(text)
+
+
+METADATA = Limit(
+    what="a file of a cache that is read whole: manifest, listing, texts",
+    most=4 << 30,
+    unit="bytes",
+    variable="FEATCACHE_MAX_METADATA",
+)
+WORDS = Limit(
+    what="a file of templates or descriptions (CuPL, DCLIP), a split file, an episode list",
+    most=256 << 20,
+    unit="bytes",
+    variable="FEATCACHE_MAX_WORDS",
+)
+TEXT = Limit(
+    what="a sentence, a template or a class name that is encoded",
+    most=2_000,
+    unit="characters",
+    variable="FEATCACHE_MAX_TEXT",
+)
+TEXTS = Limit(
+    what="sentences of one file of descriptions",
+    most=1_000_000,
+    unit="sentences",
+    variable="FEATCACHE_MAX_TEXTS",
+)
+ARRAYS = Limit(
+    what="the arrays of an .npz file, unpacked",
+    most=16 << 30,
+    unit="bytes",
+    variable="FEATCACHE_MAX_ARRAYS",
+)
+WEIGHTS = Limit(
+    what="a weights file",
+    most=64 << 30,
+    unit="bytes",
+    variable="FEATCACHE_MAX_WEIGHTS",
+)
+IMAGE_FILE = Limit(
+    what="the file of one image",
+    most=2 << 30,
+    unit="bytes",
+    variable="FEATCACHE_MAX_IMAGE_FILE",
+)
+PIXELS = Limit(
+    what="the pixels of one picture (also `--max-pixels`)",
+    most=178_956_970,  # where Pillow, too, stops by default
+    unit="pixels",
+    variable="FEATCACHE_MAX_PIXELS",
+)
+ALL = (METADATA, WORDS, TEXT, TEXTS, ARRAYS, WEIGHTS, IMAGE_FILE, PIXELS)
