@@ -28,6 +28,9 @@ FORMAT = 1
 QUERY_SET = "query set"
 """What a transductive method reads: all queries at once."""
 
+CAME_WITH_DATA = "Shots came with the data"
+"""How the note of stored draws begins; older records say it nowhere else."""
+
 Scalar: TypeAlias = str | int | float | bool | None
 """What a setting can be in JSON."""
 
@@ -45,6 +48,20 @@ class Metric:
     """One value a repetition."""
     interval: IntervalOf = "none"
     """What the interval is over: repetitions or episodes (Student's t), or queries (bootstrap)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Support:
+    """The labelled images that a run really learned from, over all its repetitions."""
+
+    smallest: int
+    """Images of the class that gave fewest."""
+    largest: int
+    """Images of the class that gave most."""
+    whole: bool
+    """Whether these are all that the data set has, so that asking for more gives no other."""
+    stored: bool = False
+    """Whether they came with the data, the same for every seed."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -107,6 +124,12 @@ class Result:
     QUERY_SET where all queries were answered together."""
     notes: tuple[str, ...] = ()
     """What a reader of the table must know: short classes, stored draws, views that lack."""
+    support: Support | None = None
+    """None where nothing labelled was read, and in older records."""
+    unreadable: int = 0
+    """Images of the split that could not be read: no query, for any method, and not counted."""
+    sealed: bool = field(default=True, compare=False)
+    """Whether its files were checked against their seal; not part of the JSON."""
     predictions: Predictions | None = field(default=None, compare=False, repr=False)
     """Not part of the JSON."""
     beside: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
@@ -121,6 +144,46 @@ class Result:
     def transductive(self) -> bool:
         """Tell whether all queries were answered together."""
         return QUERY_SET in self.reads
+
+    @property
+    def stored_draw(self) -> bool:
+        """Tell whether the shots came with the data, so that no seed changed them."""
+        if self.support is not None:
+            return self.support.stored
+        return any(note.startswith(CAME_WITH_DATA) for note in self.notes)
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """Name what a reader must not miss beside the run's name: see docs/results.md."""
+        marks = {
+            "oracle": self.oracle,
+            "transductive": self.transductive,
+            "stored draw": self.stored_draw,
+            "unsealed": not self.sealed,
+        }
+        return tuple(mark for mark, holds in marks.items() if holds)
+
+    @property
+    def shots_used(self) -> int | None:
+        """Return the shots a class that were really used; None is all there are, unevenly many.
+
+        Runs on equal images agree in it, however many were asked for.
+        """
+        if self.support is None or not self.shots and self.shots is not None:
+            return self.shots
+        if self.support.smallest == self.support.largest:
+            return self.support.largest
+        return None if self.support.whole else self.shots
+
+    @property
+    def shots_text(self) -> str:
+        """Say what was really used: `16 shots`, `16 shots (9-16 a class)`, `all shots (...)`."""
+        named = {None: "all shots", 0: "no shots", 1: "1 shot"}
+        text = named.get(self.shots_used, f"{self.shots_used} shots")
+        uneven = self.support is not None and self.support.smallest != self.support.largest
+        if self.support is None or not uneven:
+            return text
+        return f"{text} ({self.support.smallest}-{self.support.largest} a class)"
 
     @property
     def repetitions(self) -> int:
