@@ -28,10 +28,8 @@ FORMAT = 2
 """Raised when a field changes its meaning; older programs then refuse the file. From 2 on a stored
 record is sealed."""
 
-REPETITIONS, ANSWERED = 100_000, 2**26
-"""At most so many repetitions, and so many answers in all: 1,000 seeds of 67,000 queries."""
-CLASSES = 1_000_000
-"""At most so many."""
+REPETITIONS, ANSWERED, CLASSES = 100_000, 2**24, 1_000_000
+"""At most so many repetitions, answers in all (300 seeds of 50,000 queries), and classes."""
 
 QUERY_SET = "query set"
 """What a transductive method reads: all queries at once."""

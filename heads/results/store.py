@@ -156,9 +156,7 @@ def load(folder: Path, *, predictions: bool = True) -> Result:
     if found is None:
         return result
     kept = answers.unpack(found, result, folder / ANSWERS)
-    result = replace(result, predictions=kept)
-    figures.check(result, str(folder))
-    return result
+    return figures.counted(replace(result, predictions=kept), str(folder))
 
 
 def load_all(root: Path) -> Shelf:
