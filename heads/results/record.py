@@ -6,30 +6,36 @@ The record is plain JSON and its round trip is exact. Per-query predictions trav
 
 import hashlib
 import json
-import math
-import re
 import secrets
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from jaxtyping import Int32
 
 from featcache.errors import ImportedFileError, NewerFormatError
+from heads.results.fields import WHOLE, Fields, Scalar
 
 EPISODIC = "episodic"
 """The protocol whose repetitions are episodes."""
 
-FORMAT = 1
-"""Raised when a field changes its meaning; older programs then refuse the file."""
+FEW_SHOT = "few_shot"
+"""The protocol whose repetitions are seeds."""
+
+FORMAT = 2
+"""Raised when a field changes its meaning; older programs then refuse the file. From 2 on a stored
+record is sealed."""
+
+REPETITIONS, ANSWERED, CLASSES = 100_000, 2**24, 1_000_000
+"""At most so many repetitions, answers in all (300 seeds of 50,000 queries), and classes."""
 
 QUERY_SET = "query set"
 """What a transductive method reads: all queries at once."""
 
-Scalar: TypeAlias = str | int | float | bool | None
-"""What a setting can be in JSON."""
+CAME_WITH_DATA = "Shots came with the data"
+"""How the note of stored draws begins; older records say it nowhere else."""
 
 IntervalOf = Literal["repetitions", "episodes", "queries", "none"]
 
@@ -47,6 +53,20 @@ class Metric:
     """What the interval is over: repetitions or episodes (Student's t), or queries (bootstrap)."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Support:
+    """The labelled images that a run really learned from, over all its repetitions."""
+
+    smallest: int
+    """Images of the class that gave fewest."""
+    largest: int
+    """Images of the class that gave most."""
+    whole: bool
+    """Whether these are all that the data set has, so that asking for more gives no other."""
+    stored: bool = False
+    """Whether they came with the data, the same for every seed."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Predictions:
     """What a run answered, query by query; classes are positions in the class list."""
@@ -56,6 +76,11 @@ class Predictions:
     labels: Int32[np.ndarray, "r n"]
     zero_shot: Int32[np.ndarray, "r n"] | None = None
     """The zero-shot answers on the same queries, where the data set has texts."""
+    images: Int32[np.ndarray, "r n"] | None = None
+    """Which image was asked, a position in `ids`; None in older runs."""
+    ids: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+    """The class list."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +132,12 @@ class Result:
     QUERY_SET where all queries were answered together."""
     notes: tuple[str, ...] = ()
     """What a reader of the table must know: short classes, stored draws, views that lack."""
+    support: Support | None = None
+    """None where nothing labelled was read, and in older records."""
+    unreadable: int = 0
+    """Images of the split that could not be read: no query, for any method, and not counted."""
+    sealed: bool = field(default=True, compare=False)
+    """Whether its files were checked against their seal; not part of the JSON."""
     predictions: Predictions | None = field(default=None, compare=False, repr=False)
     """Not part of the JSON."""
     beside: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
@@ -121,6 +152,46 @@ class Result:
     def transductive(self) -> bool:
         """Tell whether all queries were answered together."""
         return QUERY_SET in self.reads
+
+    @property
+    def stored_draw(self) -> bool:
+        """Tell whether the shots came with the data, so that no seed changed them."""
+        if self.support is not None:
+            return self.support.stored
+        return any(note.startswith(CAME_WITH_DATA) for note in self.notes)
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """Name what a reader must not miss beside the run's name: see docs/results.md."""
+        marks = {
+            "oracle": self.oracle,
+            "transductive": self.transductive,
+            "stored draw": self.stored_draw,
+            "unsealed": not self.sealed,
+        }
+        return tuple(mark for mark, holds in marks.items() if holds)
+
+    @property
+    def shots_used(self) -> int | None:
+        """Return the shots a class that were really used; None is all there are, unevenly many.
+
+        Runs on equal images agree in it, however many were asked for.
+        """
+        if self.support is None or (not self.shots and self.shots is not None):
+            return self.shots
+        if self.support.smallest == self.support.largest:
+            return self.support.largest
+        return None if self.support.whole else self.shots
+
+    @property
+    def shots_text(self) -> str:
+        """Say what was really used: `16 shots`, `16 shots (9-16 a class)`, `all shots (...)`."""
+        named = {None: "all shots", 0: "no shots", 1: "1 shot"}
+        text = named.get(self.shots_used, f"{self.shots_used} shots")
+        uneven = self.support is not None and self.support.smallest != self.support.largest
+        if self.support is None or not uneven:
+            return text
+        return f"{text} ({self.support.smallest}-{self.support.largest} a class)"
 
     @property
     def repetitions(self) -> int:
@@ -170,6 +241,8 @@ class Result:
             "texts": self.texts,
             "reads": list(self.reads),
             "notes": list(self.notes),
+            "support": None if self.support is None else asdict(self.support),
+            "unreadable": self.unreadable,
         }
 
     def to_json(self) -> str:
@@ -196,7 +269,12 @@ class Result:
             ) from error
         if not isinstance(raw, dict):
             raise ImportedFileError(f"{where} should be a JSON object, got {_kind(raw)}.")
-        return _read(_Fields(raw, where))
+        return Result.from_dict(raw, where=where)
+
+    @staticmethod
+    def from_dict(raw: Mapping[str, Any], *, where: str = "The record") -> "Result":
+        """Read a record from plain values; as `from_json`."""
+        return _read(Fields(raw, where))
 
 
 def new_run_id(method: str, created: datetime | None = None) -> str:
@@ -222,8 +300,8 @@ def digest_ids(ids: Iterable[str]) -> str:
     return state.hexdigest()[:16]
 
 
-def _read(f: "_Fields") -> Result:
-    version = f.integer("format")
+def _read(f: Fields) -> Result:
+    version = f.integer("format", least=1)
     if version > FORMAT:
         raise NewerFormatError(
             f"{f.where} has format {version}, this program reads up to {FORMAT}. "
@@ -236,144 +314,76 @@ def _read(f: "_Fields") -> Result:
         dataset=f.text("dataset"),
         backbone=f.text("backbone"),
         split=f.text("split"),
-        shots=None if shots == "all" else f.integer("shots", least=0),
-        seeds=tuple(f.check(s, int, "seeds") for s in f.sequence("seeds")),
+        shots=None if shots == "all" else f.integer("shots", 0, 10**9),
+        seeds=tuple(
+            f.count(seed, "seeds", -WHOLE, WHOLE) for seed in f.sequence("seeds", REPETITIONS)
+        ),
         protocol=f.text("protocol"),
         selection=f.text("selection"),
         config={k: f.scalar(v, "config") for k, v in f.mapping("config").items()},
-        chosen=tuple(f.numbers(point, "chosen") for point in f.sequence("chosen")),
+        chosen=tuple(f.numbers(point, "chosen") for point in f.sequence("chosen", REPETITIONS)),
         metrics={
             k: _read_metric(f.inside("metrics", k, v)) for k, v in f.mapping("metrics").items()
         },
-        zero_shot_top1=f.optional_number("zero_shot_top1"),
-        seconds=f.numbers(f.mapping("seconds"), "seconds"),
+        zero_shot_top1=f.optional_number("zero_shot_top1", 0.0, 1.0),
+        seconds=f.numbers(f.mapping("seconds"), "seconds", 0.0, 1e9),
         run=f.name("run"),
         key=f.text("key"),
         versions={
             k: f.whole(f.check(v, str, "versions"), "versions")
             for k, v in f.mapping("versions").items()
         },
-        classes=f.integer("classes", least=1),
-        queries=f.integer("queries", least=0),
+        classes=f.integer("classes", 1, CLASSES),
+        queries=f.integer("queries", 1, ANSWERED),
         ids=f.text("ids"),
         created=f.text("created"),
         source=f.text("source") if "source" in f.raw else "",
         texts=f.text("texts") if "texts" in f.raw else "",
         reads=f.texts("reads") if "reads" in f.raw else (),
         notes=f.texts("notes"),
+        support=_read_support(f),
+        unreadable=f.integer("unreadable", 0, WHOLE) if "unreadable" in f.raw else 0,
     )
     if "top1" not in result.metrics:
         raise f.wrong("metrics", "an entry 'top1'", sorted(result.metrics))
     if len({len(m.values) for m in result.metrics.values()}) != 1:
         raise f.wrong("metrics", "as many values for every metric", "different numbers")
+    if result.repetitions * result.queries > ANSWERED:
+        raise f.wrong("queries", f"at most {ANSWERED} in all repetitions", result.queries)
+    if result.protocol == FEW_SHOT and len(result.seeds) != result.repetitions:
+        raise f.wrong("seeds", "one a repetition", f"{len(result.seeds)}")
     return result
 
 
-def _read_metric(f: "_Fields") -> Metric:
-    values = tuple(f.number(v, "values") for v in f.sequence("values"))
+def _read_support(f: Fields) -> Support | None:
+    raw = f.raw.get("support")
+    if raw is None:
+        return None
+    inner = f.inside("", "support", raw)
+    support = Support(
+        smallest=inner.integer("smallest", 0, ANSWERED),
+        largest=inner.integer("largest", 1, ANSWERED),
+        whole=inner.check(raw.get("whole"), bool, "whole"),
+        stored=inner.check(raw.get("stored"), bool, "stored"),
+    )
+    if support.smallest > support.largest:
+        raise inner.wrong("smallest", f"at most {support.largest}", support.smallest)
+    return support
+
+
+def _read_metric(f: Fields) -> Metric:
+    values = tuple(f.number(v, "values", 0.0, 1.0) for v in f.sequence("values", REPETITIONS))
     if not values:
         raise f.wrong("values", "one number a repetition", "none")
     interval = f.text("interval")
     if interval not in get_args(IntervalOf):
         raise f.wrong("interval", f"one of {', '.join(get_args(IntervalOf))}", interval)
     return Metric(
-        mean=f.number(f.raw.get("mean"), "mean"),
-        ci95=f.optional_number("ci95"),
+        mean=f.number(f.raw.get("mean"), "mean", 0.0, 1.0),
+        ci95=f.optional_number("ci95", 0.0, 1000.0),
         values=values,
         interval=interval,  # type: ignore[arg-type]  # one of them, checked above
     )
-
-
-class _Fields:
-    """A JSON object whose fields are checked as they are taken."""
-
-    def __init__(self, raw: Mapping[str, Any], where: str) -> None:
-        self.raw, self.where = raw, where
-
-    def inside(self, field_name: str, key: str, value: object) -> "_Fields":
-        if not isinstance(value, dict):
-            raise self.wrong(f"{field_name}.{key}", "an object", value)
-        return _Fields(value, f"{self.where}, {field_name}.{key},")
-
-    def wrong(self, field_name: str, expected: str, got: object) -> ImportedFileError:
-        shown = repr(got)
-        shown = shown if len(shown) <= 60 else shown[:57] + "..."
-        return ImportedFileError(
-            f"{self.where} is not a run record: '{field_name}' should be {expected}, got {shown}."
-        )
-
-    def check(self, value: object, kind: type[Any], field_name: str) -> Any:
-        # bool is an int to Python, and nowhere in a record
-        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            raise self.wrong(field_name, f"of type {kind.__name__}", value)
-        return value
-
-    def harmless(self, value: str, field_name: str) -> str:
-        # what a terminal obeys instead of showing, and what no file can hold
-        if re.search(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]", value):
-            raise self.wrong(field_name, "text without control characters", value)
-        return value
-
-    def whole(self, value: str, field_name: str) -> str:
-        if re.search(r"[\ud800-\udfff]", value):  # JSON spells them, no file holds them
-            raise self.wrong(field_name, "text of whole characters", value)
-        return value
-
-    def text(self, field_name: str) -> str:
-        value = str(self.check(self.raw.get(field_name), str, field_name))
-        return self.harmless(value, field_name)
-
-    def texts(self, field_name: str) -> tuple[str, ...]:
-        each = (self.check(t, str, field_name) for t in self.sequence(field_name))
-        return tuple(self.harmless(text, field_name) for text in each)
-
-    def name(self, field_name: str) -> str:
-        value = self.text(field_name)
-        # names become parts of paths
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,120}", value):
-            raise self.wrong(field_name, "a name of letters, digits, '.', '_', '+', '-'", value)
-        return value
-
-    def integer(self, field_name: str, least: int | None = None) -> int:
-        value = int(self.check(self.raw.get(field_name), int, field_name))
-        if least is not None and value < least:
-            raise self.wrong(field_name, f"at least {least}", value)
-        return value
-
-    def number(self, value: object, field_name: str) -> float:
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise self.wrong(field_name, "a number", value)
-        try:
-            number = float(value)
-        except OverflowError as error:
-            raise self.wrong(field_name, "a finite number", "a huge integer") from error
-        if not math.isfinite(number):
-            raise self.wrong(field_name, "a finite number", value)
-        return number
-
-    def optional_number(self, field_name: str) -> float | None:
-        value = self.raw.get(field_name)
-        return None if value is None else self.number(value, field_name)
-
-    def numbers(self, value: object, field_name: str) -> dict[str, float]:
-        items: dict[str, Any] = self.check(value, dict, field_name)
-        return {
-            self.whole(k, field_name): self.number(v, f"{field_name}.{k}") for k, v in items.items()
-        }
-
-    def scalar(self, value: object, field_name: str) -> Scalar:
-        if isinstance(value, str):
-            return self.whole(value, field_name)
-        if value is None or isinstance(value, int | float | bool):
-            return value
-        raise self.wrong(field_name, "text, numbers or true/false", value)
-
-    def sequence(self, field_name: str) -> list[Any]:
-        return list(self.check(self.raw.get(field_name), list, field_name))
-
-    def mapping(self, field_name: str) -> dict[str, Any]:
-        value = self.check(self.raw.get(field_name), dict, field_name)
-        return {self.whole(k, field_name): v for k, v in value.items()}
 
 
 def _refuse_constant(name: str) -> float:

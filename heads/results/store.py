@@ -1,46 +1,33 @@
 """Runs on disk: one folder a run, put in place in one step, read back with suspicion.
 
-    <runs root>/<data set>/<backbone>-<key>/<run>/result.json        the record
+    <runs root>/<data set>/<backbone>-<key>/<run>/result.json        the record, sealed
                                                   predictions.npz    labels and answers, int32
                                                   episodes.json      of episodes: their list
 
-A run's files may come from somebody else. Nothing in them is executed or unpickled, sizes are
-checked against the record before anything is read, and what does not fit is refused.
+A run's files may come from somebody else. Nothing in them is executed or unpickled, every byte is
+checked against the seal and every figure against the answers, and what does not fit is refused.
 """
 
-import io
 import os
 import re
-import secrets
 import shutil
 import sys
 import tempfile
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-from jaxtyping import Int32
-
 from featcache.errors import CacheError, FeatcacheError, ImportedFileError, UnknownNameError
 from featcache.paths import open_descriptor
-from heads.results.record import Predictions, Result
+from featcache.store.files import sync_folder
+from heads.results import answers, figures, leftovers, sealing
+from heads.results.record import Result
 
-RECORD, ANSWERS = "result.json", "predictions.npz"
+RECORD, ANSWERS = "result.json", answers.FILE
 RECORD_BYTES = 16 * 2**20
 """A record is kilobytes; what is larger than this is none."""
-_HEADER_BYTES = 4096
-_UNREADABLE = (
-    ValueError,
-    zipfile.BadZipFile,
-    zlib.error,
-    EOFError,
-    NotImplementedError,  # compressions and versions nobody here writes
-    RuntimeError,  # a member that asks for a password
-    OSError,
-)
+FILE_BYTES = 256 * 2**20
+"""No file beside it is larger, but for the answers of very many queries."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,24 +80,32 @@ def folder_of(result: Result, root: Path) -> Path:
 def save(result: Result, root: Path) -> Path:
     """Store a run and return its folder; a reader sees all of it or nothing.
 
+    What killed runs left unfinished under the root is removed.
+
     Raises:
         CacheError: If the folder cannot be written or a run of that name is there.
     """
     final = folder_of(result, root)
-    temporary = final.with_name(f".{final.name}.tmp-{secrets.token_hex(4)}")
+    temporary = leftovers.name_for(final)
+    files = {name: text.encode() for name, text in result.beside.items()}
+    if result.predictions is not None:
+        files[ANSWERS] = answers.pack(result.predictions)
     try:
-        temporary.mkdir(parents=True)
-        try:
-            _write(temporary / RECORD, (result.to_json() + "\n").encode())
-            if result.predictions is not None:
-                _write(temporary / ANSWERS, _packed(result.predictions))
-            for name, text in result.beside.items():
-                _write(temporary / name, text.encode())
-            if final.exists():
-                raise FileExistsError(17, "a run of that name exists", str(final))
-            temporary.rename(final)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+        _make_folder(final.parent)
+        leftovers.remove(root)
+        with leftovers.writing(root):
+            temporary.mkdir()
+            try:
+                for name, data in files.items():
+                    _write(temporary / name, data)
+                _write(temporary / RECORD, sealing.sealed(result, files))
+                sync_folder(temporary)
+                if final.exists():
+                    raise FileExistsError(17, "a run of that name exists", str(final))
+                temporary.rename(final)
+                sync_folder(final.parent)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
     except OSError as error:
         raise _unwritable(final, error) from error
     return final
@@ -129,7 +124,7 @@ def find(root: Path, run: str) -> Path:
     Raises:
         UnknownNameError: If there is no such run.
     """
-    folders = {folder.name: folder for folder in _folders(root)}
+    folders = {folder.name: folder for folder in run_folders(root)}
     if run not in folders:
         raise UnknownNameError("run", run, folders, f"Runs are looked for in {root}.")
     return folders[run]
@@ -140,10 +135,11 @@ def load(folder: Path, *, predictions: bool = True) -> Result:
 
     Args:
         folder: The run's folder.
-        predictions: Read the per-query answers too, where they were stored.
+        predictions: Read the per-query answers too, where they were stored, and check every file
+            and every figure. Without them the record alone is read and checked.
 
     Raises:
-        ImportedFileError: If a file is not what the program writes.
+        ImportedFileError: If a file is not what was written, or not what the program writes.
         NewerFormatError: If a later version wrote it.
     """
     if link := next(
@@ -153,21 +149,21 @@ def load(folder: Path, *, predictions: bool = True) -> Result:
             f"{link} is a link; a run is only read where it lies. Put the folder itself there."
         )
     path = folder / RECORD
-    text = _read(path, RECORD_BYTES)
-    try:
-        result = Result.from_json(text.decode(), where=str(path))
-    except UnicodeDecodeError as error:
-        raise ImportedFileError(f"{path} is not UTF-8 text; delete that run.") from error
-    answers = folder / ANSWERS
-    if not predictions or not answers.is_file():
+    values, stated = sealing.opened(_read(path, RECORD_BYTES), str(path))
+    result = replace(Result.from_dict(values, where=str(path)), sealed=stated is not None)
+    if not predictions:
         return result
-    return replace(result, predictions=_unpacked(answers, result))
+    found = _checked(folder, stated, result)
+    if found is None:
+        return result
+    kept = answers.unpack(found, result, folder / ANSWERS)
+    return figures.counted(replace(result, predictions=kept), str(folder))
 
 
 def load_all(root: Path) -> Shelf:
     """Read every record under a root; what cannot be read is reported, not fatal."""
     results, folders, problems = [], {}, []
-    for folder in _folders(root):
+    for folder in run_folders(root):
         try:
             results.append(load(folder, predictions=False))
             folders[results[-1].run] = folder
@@ -177,10 +173,34 @@ def load_all(root: Path) -> Shelf:
     return Shelf(results=tuple(results), folders=folders, problems=tuple(problems))
 
 
-def _folders(root: Path) -> Iterator[Path]:
-    for record in sorted(root.glob(f"*/*/*/{RECORD}")):
-        if not record.parent.name.startswith("."):
-            yield record.parent
+def run_folders(root: Path) -> Iterator[Path]:
+    """List the folders of all runs, those that have lost their record too."""
+    found = {path.parent for name in (RECORD, ANSWERS) for path in root.glob(f"*/*/*/{name}")}
+    yield from sorted(folder for folder in found if not folder.name.startswith("."))
+
+
+def _checked(
+    folder: Path, stated: Mapping[str, sealing.Facts] | None, result: Result
+) -> bytes | None:
+    """Check the files beside a record; return the answers, None where there are none."""
+    limits = {ANSWERS: answers.most_bytes(result)}
+    if stated is None:
+        path = folder / ANSWERS
+        return _read(path, limits[ANSWERS]) if path.is_file() else None
+    found = None
+    for name, facts in stated.items():
+        data = _read(folder / name, limits.get(name, FILE_BYTES))
+        sealing.check(data, facts, str(folder / name))
+        found = data if name == ANSWERS else found
+    return found
+
+
+def _make_folder(path: Path) -> None:
+    """Create a folder and its parents, so that they survive a power cut."""
+    missing = [p for p in (path, *path.parents) if not p.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for made in reversed(missing):
+        sync_folder(made.parent)
 
 
 def _plain(name: str) -> str:
@@ -209,57 +229,3 @@ def _read(path: Path, limit: int) -> bytes:
             f"delete that run."
         )
     return data
-
-
-def _packed(kept: Predictions) -> bytes:
-    arrays = {"predicted": kept.predicted, "labels": kept.labels}
-    if kept.zero_shot is not None:
-        arrays["zero_shot"] = kept.zero_shot
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, **arrays)
-    return buffer.getvalue()
-
-
-def _unpacked(path: Path, result: Result) -> Predictions:
-    shape = (result.repetitions, result.queries)
-    limit = 4 * shape[0] * shape[1] + _HEADER_BYTES
-    data = _read(path, 3 * limit + _HEADER_BYTES)
-    arrays = {}
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            for name in archive.namelist():
-                if archive.getinfo(name).file_size > limit:
-                    raise ValueError(f"{name} is larger than its record allows")
-                arrays[name.removesuffix(".npy")] = _array(archive.read(name), shape)
-        for name, array in arrays.items():
-            if array.size and not 0 <= array.min() <= array.max() < result.classes:
-                raise ValueError(f"{name} names classes that are none")
-        return Predictions(
-            predicted=arrays["predicted"],
-            labels=arrays["labels"],
-            zero_shot=arrays.get("zero_shot"),
-        )
-    except KeyError as error:
-        raise ImportedFileError(f"{path} lacks {error}; train that run again.") from error
-    except _UNREADABLE as error:
-        raise ImportedFileError(
-            f"{path} does not hold the answers of its run ({error}); train that run again."
-        ) from error
-
-
-def _array(data: bytes, shape: tuple[int, int]) -> Int32[np.ndarray, "r n"]:
-    """Read an .npy member whose shape and type are known beforehand."""
-    file = io.BytesIO(data)
-    if np.lib.format.read_magic(file) != (1, 0):
-        raise ValueError("expected an array file of version 1.0")
-    try:
-        got, fortran, dtype = np.lib.format.read_array_header_1_0(file)
-    # numpy parses it as Python: SyntaxError, TokenError, IndexError, RecursionError, MemoryError
-    except Exception as error:
-        raise ValueError(f"an array's header cannot be parsed: {error}") from error
-    if got != shape or fortran or dtype != np.dtype("<i4"):
-        raise ValueError(f"expected int32 {list(shape)}, got {dtype} {list(got)}")
-    rest = data[file.tell() :]
-    if len(rest) != 4 * shape[0] * shape[1]:
-        raise ValueError(f"expected {4 * shape[0] * shape[1]} bytes, got {len(rest)}")
-    return np.frombuffer(rest, dtype="<i4").reshape(shape).astype(np.int32)

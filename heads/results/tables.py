@@ -71,8 +71,12 @@ class Group:
     key: str
     split: str
     shots: int | None
-    """None is all."""
+    """A class, as they were really used; None is all."""
+    shots_text: str
+    """The same in words, with fewest and most images a class where these differ."""
     queries: int
+    unreadable: int
+    """Images of the split that could not be read and are no queries."""
     rows: tuple[Row, ...]
     """Zero-shot, then the others by top-1, then transductive ones, then oracle runs."""
     against: str = ZERO_SHOT
@@ -87,7 +91,7 @@ class Group:
     @property
     def title(self) -> str:
         """Name the group in one line."""
-        shots = {None: "all shots", 1: "1 shot"}.get(self.shots, f"{self.shots} shots")
+        shots = self.shots_text
         if self.ways is not None:
             shots, asked = (
                 f"{self.ways}-way {shots}",
@@ -95,6 +99,7 @@ class Group:
             )
         else:
             asked = f"{self.queries} queries"
+        asked += f", {self.unreadable} unreadable not counted" if self.unreadable else ""
         texts = f", texts {self.texts}" if self.texts else ""
         return f"{self.dataset}, {self.backbone}, {shots}, {self.split} ({asked}{texts})"
 
@@ -132,25 +137,34 @@ def compare(
             none that is left is that reference.
     """
     shelf = store.load_all(root)
-    problems = list(shelf.problems)
-    found = newest(shelf.results)
+    found = list(shelf.results)
     for what, name in (("dataset", dataset), ("backbone", backbone), ("split", split)):
         found = _named(found, what, name)
     if shots is not None:
-        found = _of_shots(found, shots)
-    kept = []
-    for result in found:
-        try:
-            kept.append(store.load(shelf.folders[result.run]))
-        except FeatcacheError as error:
-            problems.append(str(error))
-            kept.append(result)
+        shots = _used(found, shots)
+        found = [r for r in found if r.shots_used in (*shots, 0)]
+    kept, problems = _with_answers(shelf, found)
     if kept and against not in (labels := {ZERO_SHOT, *map(label, kept)}):
         raise UnknownNameError("run to compare with", against, labels)
     groups = group(kept, against=against)
     if shots is not None:  # zero-shot alone is no answer to a question about shots
         groups = [g for g in groups if g.shots in shots]
-    return Comparison(groups=tuple(groups), problems=tuple(problems))
+    return Comparison(groups=tuple(groups), problems=(*shelf.problems, *problems))
+
+
+def _with_answers(shelf: store.Shelf, results: list[Result]) -> tuple[list[Result], list[str]]:
+    """Read the answers of the runs that count; a damaged one leaves its place to an older one."""
+    whole: dict[str, Result] = {}
+    problems: dict[str, str] = {}
+    while True:
+        counting = newest(r for r in results if r.run not in problems)
+        if not (unread := [r.run for r in counting if r.run not in whole]):
+            return [whole[r.run] for r in counting], list(problems.values())
+        for run in unread:
+            try:
+                whole[run] = store.load(shelf.folders[run])
+            except FeatcacheError as error:
+                problems[run] = str(error)
 
 
 def _named(results: list[Result], what: str, names: str | Sequence[str] | None) -> list[Result]:
@@ -166,23 +180,23 @@ def _named(results: list[Result], what: str, names: str | Sequence[str] | None) 
     return [r for r in results if getattr(r, what) in wanted]
 
 
-def _of_shots(results: list[Result], shots: Sequence[int | None]) -> list[Result]:
-    """Keep the results of these shots, and zero-shot, which is no answer alone."""
-    if results and not any(r.shots in shots for r in results):
+def _used(results: list[Result], shots: Sequence[int | None]) -> set[int | None]:
+    """Return the shots that were really used by runs that were asked for these, or used them."""
+    used = {r.shots_used for r in results if {r.shots, r.shots_used} & set(shots)}
+    if results and not used:
         asked = ["all" if k is None else str(k) for k in shots]
         trained = {"all" if r.shots is None else str(r.shots) for r in results} - {"0"}
         hint = f"Train it with: heads train METHOD --shots {asked[0]}"
         raise UnknownNameError("number of shots of the runs", ", ".join(asked), trained, hint)
-    return [r for r in results if r.shots in (*shots, 0)]
+    return used
 
 
 def newest(results: Iterable[Result]) -> list[Result]:
     """Keep the newest of runs that repeat each other."""
     last: dict[tuple[object, ...], Result] = {}
     for result in sorted(results, key=lambda r: (r.created, r.run)):
-        last[(*_place(result), result.shots, result.method, result.variant, result.selection)] = (
-            result
-        )
+        same = result.shots_used, result.method, result.variant, result.selection
+        last[(*_place(result), *same)] = result
     return list(last.values())
 
 
@@ -202,9 +216,9 @@ def group(results: Iterable[Result], *, against: str = ZERO_SHOT) -> list[Group]
         several = with_texts[dataset, backbone, key, split, ids] > 1
         latest = dict(_own_texts(r) for r in sorted(members, key=lambda r: r.created))
         free = [r for r in members if r.shots == 0]
-        shots_here = {r.shots for r in members} - {0} or {0}
+        shots_here = {r.shots_used for r in members} - {0} or {0}
         for shots in sorted(shots_here, key=lambda s: float("inf") if s is None else s):
-            here = [r for r in members if r.shots == shots and r.shots != 0] + free
+            here = [r for r in members if r.shots_used == shots and r.shots != 0] + free
             named = [r for r in here if label(r) == against]
             reference = min(named, key=_fairness, default=None)
             rows = [_row(r, against, reference, latest) for r in here]
@@ -216,7 +230,9 @@ def group(results: Iterable[Result], *, against: str = ZERO_SHOT) -> list[Group]
                     key=key,
                     split=split,
                     shots=shots,
+                    shots_text=_newest_with_support(here).shots_text,
                     queries=members[0].queries,
+                    unreadable=max(r.unreadable for r in here),
                     rows=tuple(rows),
                     against=against,
                     ways=here[0].ways,
@@ -225,6 +241,11 @@ def group(results: Iterable[Result], *, against: str = ZERO_SHOT) -> list[Group]
                 )
             )
     return groups
+
+
+def _newest_with_support(results: list[Result]) -> Result:
+    """Choose who says how many images there were: older records only know what was asked for."""
+    return max(results, key=lambda r: (r.shots != 0, r.support is not None, r.created))
 
 
 def _fairness(result: Result) -> tuple[bool, bool]:

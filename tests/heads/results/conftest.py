@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from heads.results.record import Metric, Predictions, Result
+from heads.results.metrics import evaluate
+from heads.results.record import Predictions, Result
 
 
 @pytest.fixture(scope="session")
@@ -56,12 +57,10 @@ def record(answers: Callable[..., Predictions]) -> Callable[..., Result]:
             "predictions": kept,
         }
         if kept is not None:
-            each = tuple((kept.predicted == kept.labels).mean(axis=1).tolist())
-            metric = Metric(mean=sum(each) / r, ci95=0.05, values=each, interval="queries")
-            values["metrics"] = dict.fromkeys(("top1", "macro_f1", "balanced_accuracy"), metric)
+            values["metrics"] = evaluate(kept, 4)
             values["queries"] = kept.labels.shape[1]
         if kept is not None and kept.zero_shot is not None:
-            values["zero_shot_top1"] = float((kept.zero_shot == kept.labels).mean())
+            values["zero_shot_top1"] = float((kept.zero_shot == kept.labels)[0].mean())
         return Result(**(values | fields))
 
     return make

@@ -41,10 +41,10 @@ def test_runs_are_listed_oldest_first_and_found_by_name(record: Any, tmp_path: P
 def test_a_failed_write_leaves_nothing(
     record: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(kept: object) -> bytes:
+    def full(path: Path, data: bytes) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(store, "_packed", full)
+    monkeypatch.setattr(store, "_write", full)
     with pytest.raises(CacheError, match="No space left"):
         store.save(record(), tmp_path)
     assert [p for p in tmp_path.rglob("*") if p.is_file()] == []

@@ -1,0 +1,186 @@
+"""What a run answered, image by image: `predictions.npz`, written without pickle, read warily.
+
+What is in it:
+
+    predicted, labels, zero_shot  int32 [r n]  one row a repetition, positions in `classes`
+    images                        int32 [r n]  which image was asked, a position in `ids`
+    ids.json, classes.json        names, so that a run can be read without its cache
+"""
+
+import io
+import json
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int32
+
+from featcache.errors import ImportedFileError, UsageError
+from heads.results.record import Predictions, Result
+
+FILE = "predictions.npz"
+HEADER_BYTES = 4096
+NAMES_BYTES = 256 * 2**20
+"""Names that are longer together are not kept; 50,000 images take 2 MB."""
+IDS, CLASSES = "ids.json", "classes.json"
+ARRAYS = ("predicted", "labels", "zero_shot", "images")
+_UNREADABLE = (
+    ValueError,
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    NotImplementedError,  # compressions and versions nobody here writes
+    RuntimeError,  # a member that asks for a password; RecursionError of names
+    OSError,
+)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Answers:
+    """The answers of a run by name; row i, column j is query j of repetition i."""
+
+    ids: tuple[tuple[str, ...], ...]
+    """Image ids, [r n]; those of `FeatureSet.listing.ids`."""
+    classes: tuple[str, ...]
+    labels: Int32[np.ndarray, "r n"]
+    """Positions in `classes`, as are all that follow."""
+    predicted: Int32[np.ndarray, "r n"]
+    zero_shot: Int32[np.ndarray, "r n"] | None
+
+
+def by_name(result: Result) -> Answers:
+    """Return what a run answered with the image ids and class names beside it.
+
+    Example:
+        answers = by_name(store.load(folder))
+        wrong = answers.predicted[0] != answers.labels[0]
+        print([id for id, is_wrong in zip(answers.ids[0], wrong) if is_wrong])
+
+    Raises:
+        UsageError: If the run keeps no answers, or was stored before ids were kept.
+    """
+    kept = result.predictions
+    if kept is None or kept.images is None:
+        what = "no answers" if kept is None else "no image ids"
+        raise UsageError(f"Run {result.run} keeps {what}; train it again.")
+    return Answers(
+        ids=tuple(tuple(kept.ids[i] for i in row) for row in kept.images.tolist()),
+        classes=kept.classes,
+        labels=kept.labels,
+        predicted=kept.predicted,
+        zero_shot=kept.zero_shot,
+    )
+
+
+def pack(kept: Predictions) -> bytes:
+    """Write answers as an npz file, the same bytes for the same answers."""
+    arrays = {name: getattr(kept, name) for name in ARRAYS}
+    names = {IDS: kept.ids, CLASSES: kept.classes}
+    texts = {name: json.dumps(list(values)).encode() for name, values in names.items()}
+    if kept.images is None or max(map(len, texts.values())) > NAMES_BYTES:
+        texts, arrays = {}, {**arrays, "images": None}
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        members = {f"{name}.npy": _npy(a) for name, a in arrays.items() if a is not None} | texts
+        for name, data in members.items():
+            archive.writestr(zipfile.ZipInfo(name), data, zipfile.ZIP_DEFLATED)
+    return buffer.getvalue()
+
+
+def most_bytes(result: Result) -> int:
+    """Return how large a file of the answers to such a record may be."""
+    return len(ARRAYS) * (4 * result.repetitions * result.queries + HEADER_BYTES) + 2 * NAMES_BYTES
+
+
+def unpack(data: bytes, result: Result, where: Path) -> Predictions:
+    """Read answers whose shape the record says.
+
+    Args:
+        data: The file.
+        result: Its record.
+        where: Names the file in messages.
+
+    Raises:
+        ImportedFileError: If it does not hold the answers of that record.
+    """
+    shape = (result.repetitions, result.queries)
+    limits = dict.fromkeys([f"{name}.npy" for name in ARRAYS], 4 * shape[0] * shape[1])
+    limits |= {IDS: NAMES_BYTES, CLASSES: NAMES_BYTES}
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            members = {}
+            for name in archive.namelist():
+                if name not in limits:
+                    raise ValueError(f"{name[:60]!a} is not written by this program")
+                if archive.getinfo(name).file_size > limits[name] + HEADER_BYTES:
+                    raise ValueError(f"{name} is larger than its record allows")
+                members[name] = archive.read(name)
+        arrays = {
+            name: _array(members[f"{name}.npy"], shape)
+            for name in ARRAYS
+            if f"{name}.npy" in members
+        }
+        names = {name: _names(members[name]) for name in (IDS, CLASSES) if name in members}
+        _check(arrays, names, result)
+        return Predictions(
+            predicted=arrays["predicted"],
+            labels=arrays["labels"],
+            zero_shot=arrays.get("zero_shot"),
+            images=arrays.get("images"),
+            ids=names.get(IDS, ()),
+            classes=names.get(CLASSES, ()),
+        )
+    except KeyError as error:
+        raise ImportedFileError(f"{where} lacks {error}; train that run again.") from error
+    except _UNREADABLE as error:
+        raise ImportedFileError(
+            f"{where} does not hold the answers of its run ({error}); train that run again."
+        ) from error
+
+
+def _check(
+    arrays: Mapping[str, Int32[np.ndarray, "r n"]],
+    names: Mapping[str, tuple[str, ...]],
+    result: Result,
+) -> None:
+    """Refuse positions that lead nowhere."""
+    stops = dict.fromkeys(ARRAYS, result.classes) | {"images": len(names.get(IDS, ()))}
+    for name, array in arrays.items():
+        if array.size and not 0 <= array.min() <= array.max() < stops[name]:
+            raise ValueError(f"{name} names what is not there")
+    if len(names.get(CLASSES, ())) not in (0, result.classes):
+        raise ValueError(f"{len(names[CLASSES])} class names for {result.classes} classes")
+
+
+def _npy(array: Int32[np.ndarray, "r n"]) -> bytes:
+    file = io.BytesIO()
+    np.lib.format.write_array(file, array.astype("<i4"), version=(1, 0), allow_pickle=False)
+    return file.getvalue()
+
+
+def _names(data: bytes) -> tuple[str, ...]:
+    values = json.loads(data)
+    if not isinstance(values, list) or not all(isinstance(v, str) for v in values):
+        raise ValueError("expected a list of names")
+    return tuple(values)
+
+
+def _array(data: bytes, shape: tuple[int, int]) -> Int32[np.ndarray, "r n"]:
+    """Read an .npy member whose shape and type are known beforehand."""
+    file = io.BytesIO(data)
+    if np.lib.format.read_magic(file) != (1, 0):
+        raise ValueError("expected an array file of version 1.0")
+    try:
+        got, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+    # numpy parses it as Python: SyntaxError, TokenError, IndexError, RecursionError, MemoryError
+    except Exception as error:
+        raise ValueError(f"an array's header cannot be parsed: {error}") from error
+    if got != shape or fortran or dtype != np.dtype("<i4"):
+        raise ValueError(f"expected int32 {list(shape)}, got {dtype} {list(got)}")
+    rest = data[file.tell() :]
+    if len(rest) != 4 * shape[0] * shape[1]:
+        raise ValueError(f"expected {4 * shape[0] * shape[1]} bytes, got {len(rest)}")
+    return np.frombuffer(rest, dtype="<i4").reshape(shape).astype(np.int32)
