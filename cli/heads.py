@@ -204,13 +204,13 @@ def compare(
     """
     from featcache.errors import CacheNotFoundError, UsageError
     from featcache.store.library import cache_root
-    from heads.results import tables
+    from heads.results import comparison, tables
     from heads.results.store import runs_root
 
     if markdown + csv + json_ > 1:
         raise UsageError("--markdown, --csv and --json exclude each other; choose one.")
     root = runs_root(runs)
-    found = tables.compare(
+    found = comparison.compare(
         root,
         dataset=dataset or None,
         backbone=backbone or None,
@@ -236,10 +236,12 @@ def compare(
             ui.emit(group.title)
             ui.emit_table(
                 tables.columns(group),
-                [tables.cells(row) for row in group.rows],
+                tables.cells(group),
                 right=("seconds",),
                 spare=tables.SPARE,
             )
+            for note in tables.notes(group):
+                ui.emit(note)
     if where:
         ui.say(f"Features: {cache_root(cache)}")
         ui.say(f"Results:  {root}")
@@ -275,11 +277,14 @@ def _no_others(protocol: str, **options: object) -> None:
 
 
 def _sentence(result: "Result") -> str:
+    from heads.results.tables import scope
+
     top1, f1 = result.metrics["top1"], result.metrics["macro_f1"]
     shots = {None: "all shots", 0: "no shots", 1: "1 shot"}.get(
         result.shots, f"{result.shots} shots"
     )
-    ci = "" if top1.ci95 is None else f" ± {100 * top1.ci95:.1f} (95 %, over {top1.interval})"
+    over = scope(top1.interval, of_one_draw=result.shots != 0)
+    ci = "" if top1.ci95 is None else f" ± {100 * top1.ci95:.1f} (95 %, {over})"
     if result.ways is not None:
         shots = f"{result.repetitions} episodes of {result.ways} classes, {shots}"
     text = (

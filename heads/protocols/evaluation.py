@@ -26,12 +26,20 @@ from heads.results.record import (
     Predictions,
     Result,
     digest_ids,
+    digest_labels,
     new_run_id,
     now,
 )
 
 _ROWS = 8192
 """Query rows that zero-shot answers at a time."""
+
+
+ONE_DRAW = (
+    "One draw of the shots: the interval is over the queries and says what holds of these heads, "
+    "not of the method."
+)
+"""A note: see docs/benchmarks.md for how often such an interval misses what the method reaches."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,7 +176,7 @@ def record(
         run: What was asked for.
         chosen: The head of each repetition.
         predictions: What they answered.
-        ids: `digest_ids` of what was asked.
+        ids: `digest_ids` of what was asked; the labels are added here.
         seconds: fit and evaluate, wall clock.
         reads: As `more_than_global` says.
         notes: What a reader must know of the tasks.
@@ -184,6 +192,8 @@ def record(
     tell = getattr(method, "notes", None)
     told += tell([one.watch for one in chosen]) if tell else []
     of_episodes = over == "episodes"
+    if len(chosen) == 1 and not of_episodes and run.shots != 0:
+        told.append(ONE_DRAW)
     points = [one.values for one in chosen]
     if of_episodes and all(p == points[0] for p in points):
         points = points[:1]
@@ -217,7 +227,7 @@ def record(
         versions=versions(),
         classes=len(features.classes),
         queries=int(predictions.labels.shape[1]),
-        ids=ids,
+        ids=f"{ids}-{digest_labels(predictions.labels)}",
         created=now(),
         source=method.source,
         texts=texts_read(features.text, getattr(run.settings.config, "text", None)),

@@ -1,13 +1,18 @@
 """From per-query answers to measures: top-1, macro F1 and balanced accuracy, per repetition.
 
 A class without a query row says nothing about the method; it is left out of the two class means.
+These two are no means over queries, so their intervals come from the jackknife (Tukey 1958): the
+pseudo-value of a query is n times the measure less n-1 times the measure without that query. The
+pseudo-values of top-1 are its hits, so one rule serves all three.
 """
 
-import numpy as np
-from jaxtyping import Float64, Int32
+from dataclasses import dataclass
 
+import numpy as np
+from jaxtyping import Bool, Float64, Int, Int32, Int64
+
+from heads.results import statistics
 from heads.results.record import IntervalOf, Metric, Predictions
-from heads.results.statistics import bootstrap_half_width, t_half_width, wilson
 
 NAMES = ("top1", "macro_f1", "balanced_accuracy")
 
@@ -21,26 +26,22 @@ def per_class_accuracy(
     predicted: Int32[np.ndarray, " n"], labels: Int32[np.ndarray, " n"], classes: int
 ) -> Float64[np.ndarray, " c"]:
     """Return the accuracy within each class; NaN for a class without queries."""
-    hits, truly, _ = _counts(predicted, labels, classes)
-    accuracy = np.full(classes, np.nan)
-    np.divide(hits, truly, out=accuracy, where=truly > 0)
-    return accuracy
+    counted = Counts.of(predicted[None], labels[None], classes)
+    return np.where(counted.truly > 0, counted.accuracy, np.nan)[0]
 
 
 def balanced_accuracy(
     predicted: Int32[np.ndarray, " n"], labels: Int32[np.ndarray, " n"], classes: int
 ) -> float:
     """Return the mean of the per-class accuracies."""
-    return float(np.nanmean(per_class_accuracy(predicted, labels, classes)))
+    return float(Counts.of(predicted[None], labels[None], classes).balanced_accuracy[0])
 
 
 def macro_f1(
     predicted: Int32[np.ndarray, " n"], labels: Int32[np.ndarray, " n"], classes: int
 ) -> float:
     """Return the mean of 2 hits / (truly + answered) over the classes with queries."""
-    hits, truly, answered = _counts(predicted, labels, classes)
-    there = truly > 0
-    return float(np.mean(2 * hits[there] / (truly[there] + answered[there])))
+    return float(Counts.of(predicted[None], labels[None], classes).macro_f1[0])
 
 
 def evaluate(
@@ -48,71 +49,152 @@ def evaluate(
 ) -> dict[str, Metric]:
     """Measure every repetition and put an interval to each mean.
 
-    Two repetitions or more: Student's t over repetitions. One: bootstrap over its queries.
+    Repetitions that are `episodes` are independent draws: Student's t. Others were judged on the
+    same queries: `repetitions and queries`. With one of either, over its `queries`.
 
     Args:
         predictions: Answers and labels.
         classes: Length of the class list.
         over: What the repetitions are called.
     """
-    pairs = list(zip(predictions.predicted, predictions.labels, strict=True))
-    measured = {
-        "top1": [top1(p, y) for p, y in pairs],
-        "macro_f1": [macro_f1(p, y, classes) for p, y in pairs],
-        "balanced_accuracy": [balanced_accuracy(p, y, classes) for p, y in pairs],
-    }
-    if len(pairs) > 1:
-        return {
-            name: Metric(
-                mean=float(np.mean(values)),
-                ci95=t_half_width(values),
-                values=tuple(values),
-                interval=over,
-            )
-            for name, values in measured.items()
-        }
-    widths = _query_intervals(*pairs[0], classes)
+    counted = Counts.of(predictions.predicted, predictions.labels, classes)
+    r, n = predictions.labels.shape
+    measured = {name: getattr(counted, name) for name in NAMES}
+    halves: dict[str, float | None] = dict.fromkeys(NAMES, None)
+    said: IntervalOf = "none"
+    if r > 1 and over == "episodes":
+        said = "episodes"
+        for name, values in measured.items():
+            halves[name] = float(statistics.of_draws(values, size=r * n).half)
+    elif n > 1:
+        said = "queries" if r == 1 else "repetitions and queries"
+        for name, pseudo in counted.pseudo_values().items():
+            size = float(n if name == "top1" else counted.class_size.mean())
+            halves[name] = float(statistics.of_queries(pseudo, size=size).half)
     return {
         name: Metric(
-            mean=values[0],
-            ci95=widths[name],
-            values=tuple(values),
-            interval="none" if widths[name] is None else "queries",
+            mean=float(np.mean(values)),
+            ci95=halves[name],
+            values=tuple(values.tolist()),
+            interval=said,
         )
         for name, values in measured.items()
     }
 
 
-def _query_intervals(
-    predicted: Int32[np.ndarray, " n"], labels: Int32[np.ndarray, " n"], classes: int
-) -> dict[str, float | None]:
-    """Resample queries with replacement; one draw of weights serves all three measures."""
-    n = len(labels)
-    if n < 2:
-        return dict.fromkeys(NAMES, None)
-    hit = predicted == labels
-    if hit.all() or not hit.any():  # no resample differs; that is not the same as being sure
-        low, high = wilson(int(hit.sum()), n)
-        return {**dict.fromkeys(NAMES, None), "top1": high - low}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """What repetitions answered, counted by class."""
 
-    def measures(weight: Float64[np.ndarray, " n"]) -> tuple[float, float, float]:
-        hits = np.bincount(labels, weight * hit, classes)
-        truly = np.bincount(labels, weight, classes)
-        answered = np.bincount(predicted, weight, classes)
-        there = truly > 0
-        return (
-            float(hits.sum() / n),
-            float(np.mean(2 * hits[there] / (truly[there] + answered[there]))),
-            float(np.mean(hits[there] / truly[there])),
+    predicted: Int64[np.ndarray, "r n"]
+    labels: Int64[np.ndarray, "r n"]
+    hit: Bool[np.ndarray, "r n"]
+    hits: Float64[np.ndarray, "r c"]
+    truly: Float64[np.ndarray, "r c"]
+    answered: Float64[np.ndarray, "r c"]
+
+    @classmethod
+    def of(
+        cls, predicted: Int[np.ndarray, "r n"], labels: Int[np.ndarray, "r n"], classes: int
+    ) -> "Counts":
+        """Count the answers of every repetition."""
+        p, y = predicted.astype(np.int64), labels.astype(np.int64)
+        hit = p == y
+        place = np.arange(len(y))[:, None] * classes
+
+        def count(of: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+            flat = None if weights is None else weights.ravel()
+            cells = np.bincount((of + place).ravel(), flat, len(y) * classes)
+            return cells.reshape(len(y), classes).astype(float)
+
+        return cls(
+            predicted=p,
+            labels=y,
+            hit=hit,
+            hits=count(y, hit),
+            truly=count(y),
+            answered=count(p),
         )
 
-    return dict(zip(NAMES, bootstrap_half_width(measures, n), strict=True))
+    @property
+    def there(self) -> Float64[np.ndarray, "r 1"]:
+        """Count the classes that have queries."""
+        return (self.truly > 0).sum(axis=1, keepdims=True).astype(float)
 
+    @property
+    def accuracy(self) -> Float64[np.ndarray, "r c"]:
+        """Return the accuracy within each class; 0 for a class without queries."""
+        return self.hits / np.maximum(self.truly, 1)
 
-def _counts(
-    predicted: Int32[np.ndarray, " n"], labels: Int32[np.ndarray, " n"], classes: int
-) -> tuple[Float64[np.ndarray, " c"], Float64[np.ndarray, " c"], Float64[np.ndarray, " c"]]:
-    hits = np.bincount(labels[predicted == labels], minlength=classes)
-    truly = np.bincount(labels, minlength=classes)
-    answered = np.bincount(predicted, minlength=classes)
-    return hits.astype(float), truly.astype(float), answered.astype(float)
+    @property
+    def f1(self) -> Float64[np.ndarray, "r c"]:
+        """Return the F1 of each class; 0 for a class without queries."""
+        return 2 * self.hits / np.maximum(self.truly + self.answered, 1)
+
+    @property
+    def top1(self) -> Float64[np.ndarray, " r"]:
+        """Return the fraction of hits."""
+        return self.hit.mean(axis=1)
+
+    @property
+    def macro_f1(self) -> Float64[np.ndarray, " r"]:
+        """Return the mean F1 of the classes that have queries."""
+        return self.f1.sum(axis=1) / self.there[:, 0]
+
+    @property
+    def balanced_accuracy(self) -> Float64[np.ndarray, " r"]:
+        """Return the mean accuracy of the classes that have queries."""
+        return self.accuracy.sum(axis=1) / self.there[:, 0]
+
+    @property
+    def class_size(self) -> Float64[np.ndarray, " r"]:
+        """Return how many queries in classes of equal size would tell as much of a class mean."""
+        inverse = np.divide(1.0, self.truly, out=np.zeros_like(self.truly), where=self.truly > 0)
+        return self.there[:, 0] ** 2 / inverse.sum(axis=1)
+
+    def pseudo_values(self) -> dict[str, Float64[np.ndarray, "r n"]]:
+        """Return the pseudo-values of every query, centred at the measure; by name."""
+        return {
+            "top1": self.hit.astype(float),
+            "macro_f1": self._centred(self.macro_f1, self._without(self.f1, self._changed_f1())),
+            "balanced_accuracy": self._centred(
+                self.balanced_accuracy,
+                self._without(self.accuracy, (self._changed_accuracy(), None)),
+            ),
+        }
+
+    def _centred(self, whole: np.ndarray, without: np.ndarray) -> np.ndarray:
+        n = self.labels.shape[1]
+        return whole[:, None] + (n - 1) * (without.mean(axis=1, keepdims=True) - without)
+
+    def _without(
+        self, each: np.ndarray, changed: tuple[np.ndarray, np.ndarray | None]
+    ) -> np.ndarray:
+        """Return the class mean without each query, from the new values of the classes it is in.
+
+        Args:
+            each: The value of each class.
+            changed: Of the label's class, and of the answered class where that is another.
+        """
+        of_label, of_answer = changed
+        # a class whose only query is left out says nothing any more
+        only = self._at(self.truly, self.labels) == 1
+        total = each.sum(axis=1, keepdims=True) - self._at(each, self.labels)
+        total = total + np.where(only, 0.0, of_label)
+        if of_answer is not None:
+            total += np.where(self.hit, 0.0, of_answer - self._at(each, self.predicted))
+        return np.asarray(total / np.maximum(self.there - only, 1))
+
+    def _changed_accuracy(self) -> np.ndarray:
+        hits, truly = self._at(self.hits, self.labels), self._at(self.truly, self.labels)
+        return np.asarray((hits - self.hit) / np.maximum(truly - 1, 1))
+
+    def _changed_f1(self) -> tuple[np.ndarray, np.ndarray]:
+        both = self.truly + self.answered
+        of_label = 2 * (self._at(self.hits, self.labels) - self.hit)
+        of_label = of_label / np.maximum(self._at(both, self.labels) - 1 - self.hit, 1)
+        of_answer = 2 * self._at(self.hits, self.predicted)
+        return of_label, of_answer / np.maximum(self._at(both, self.predicted) - 1, 1)
+
+    def _at(self, by_class: np.ndarray, of: np.ndarray) -> np.ndarray:
+        return np.take_along_axis(by_class, of, axis=1)

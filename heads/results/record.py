@@ -37,7 +37,7 @@ QUERY_SET = "query set"
 CAME_WITH_DATA = "Shots came with the data"
 """How the note of stored draws begins; older records say it nowhere else."""
 
-IntervalOf = Literal["repetitions", "episodes", "queries", "none"]
+IntervalOf = Literal["repetitions and queries", "repetitions", "episodes", "queries", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ class Metric:
     values: tuple[float, ...]
     """One value a repetition."""
     interval: IntervalOf = "none"
-    """What the interval is over: repetitions or episodes (Student's t), or queries (bootstrap)."""
+    """What the interval is over; `repetitions` alone only in older records."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,8 +118,8 @@ class Result:
     queries: int
     """Query rows of one repetition."""
     ids: str
-    """`digest_ids` of the query ids in order, of episodes also of the support: equal digests allow
-    a paired test."""
+    """`digest_ids` of the query ids in order, of episodes also of the support, and after a dash
+    `digest_labels`; older records lack the latter. Equal digests allow a paired test."""
     created: str
     """UTC, ISO 8601."""
     source: str = ""
@@ -298,6 +298,12 @@ def digest_ids(ids: Iterable[str]) -> str:
         raw = name.encode("utf-8", "surrogateescape")
         state.update(f"{len(raw)}:".encode() + raw)
     return state.hexdigest()[:16]
+
+
+def digest_labels(labels: Int32[np.ndarray, "r n"]) -> str:
+    """Return 16 hex digits for the labels of the queries; repetitions that agree are one."""
+    rows = labels[:1] if (labels == labels[:1]).all() else labels
+    return hashlib.sha256(f"{rows.shape}".encode() + rows.astype("<i4").tobytes()).hexdigest()[:16]
 
 
 def _read(f: Fields) -> Result:

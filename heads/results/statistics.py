@@ -1,164 +1,123 @@
-"""How sure a number is: Student's t over repetitions, bootstrap over queries, paired differences.
+"""How sure a mean is: of seeds crossed with queries, of queries alone, or of independent draws.
 
-Repetitions are the unit where the draw of the shots differs between them; with one draw only the
-queries vary, and resampling them says how much of a figure is luck of the test set. Resampling is
-seeded: the same run always gets the same interval.
+All seeds of a run are judged on the same queries, so a mean over both varies with either. With D
+the right answers (or differences, or pseudo-values), R seeds and n queries:
+
+    MS_r = n sum_r (D_r. - m)^2 / (R-1)       MS_q = R sum_q (D_.q - m)^2 / (n-1)
+    MS_e = sum_rq (D_rq - D_r. - D_.q + m)^2 / ((R-1)(n-1))
+    V    = max(MS_r + MS_q - MS_e, MS_r, MS_q) / (R n)                                      (1)
+    df   = (R n V)^2 / (MS_r^2/(R-1) + MS_q^2/(n-1) + MS_e^2/((R-1)(n-1)))                  (2)
+    half = max(t_df sqrt(V + V_0), t_{R-1} sqrt(MS_r / (R n)))                              (3)
+
+(1) is the variance of the mean under two crossed random effects, (2) Satterthwaite's degrees of
+freedom. The second part of (3), Student's t over the seeds, is wider where the draws matter most
+and are few, for there (2) is estimated too high. V_0 is what z^2 imaginary queries would add,
+spread evenly over what an answer can be (Agresti & Coull's idea, 1998): answers that all agree are
+not certainty. benchmarks/coverage.py measures how often these intervals hold.
+
+Reference: Satterthwaite, Biometrics Bulletin 2, 1946; Searle, Casella & McCulloch, Variance
+Components, 1992; Agresti & Coull, Am. Stat. 52, 1998; Holm, Scand. J. Stat. 6, 1979.
 """
 
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float, Float64
+from scipy.special import stdtr, stdtrit
 
-from featcache.errors import UsageError
-from heads.results.record import EPISODIC, Predictions, Result
+LEVEL = 0.05
+"""Intervals are of 1 - LEVEL, words of LEVEL."""
+Z2 = float(stdtrit(np.inf, 1 - LEVEL / 2)) ** 2
 
-DRAWS = 1000
-"""Bootstrap resamples; the half-width is then good to about 4 % of itself."""
-
-Word = Literal["better", "worse", "no difference shown"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Difference:
-    """Top-1 of one run minus top-1 of another on the same queries, as a fraction."""
-
-    mean: float
-    low: float
-    high: float
-    """The 95 % interval; equal to the mean where there was nothing to vary."""
-    over: Literal["repetitions", "episodes", "queries"]
-
-    @property
-    def word(self) -> Word:
-        """Say what the interval allows to say."""
-        if self.low > 0:
-            return "better"
-        return "worse" if self.high < 0 else "no difference shown"
+HITS = (0.0, 1.0)
+"""What one answer can count: wrong or right."""
+DIFFERENCES = (-1.0, 0.0, 0.0, 1.0)
+"""What two answers to one query can differ by: one right, both wrong, both right, the other."""
 
 
-def t_quantile(df: int, level: float = 0.975) -> float:
-    """Return Student's t quantile for a whole number of degrees of freedom, level in (0.5, 1)."""
-    low, high = 0.0, 1.0
-    while _t_cdf(high, df) < level:
-        high *= 2
-    for _ in range(80):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _t_cdf(middle, df) < level else (low, middle)
-    return (low + high) / 2
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A mean with its 95 % interval; arrays over what was estimated at once."""
+
+    mean: Float64[np.ndarray, "*b"]
+    half: Float64[np.ndarray, "*b"]
+    """Half-width of the interval."""
+    p: Float64[np.ndarray, "*b"]
+    """Two-sided, of the mean being 0; below LEVEL where the interval leaves out 0."""
 
 
-def t_half_width(values: Sequence[float]) -> float:
-    """Return the 95 % half-width of the mean of two or more repetitions."""
-    n = len(values)
-    return t_quantile(n - 1) * float(np.std(values, ddof=1)) / math.sqrt(n)
-
-
-def wilson(hits: int, n: int) -> tuple[float, float]:
-    """Return Wilson's 95 % interval of a proportion; sound where all or none of n are hits."""
-    z = 1.959963984540054
-    centre = (hits + z * z / 2) / (n + z * z)
-    half = z / (n + z * z) * math.sqrt(hits * (n - hits) / n + z * z / 4)
-    return max(centre - half, 0.0), min(centre + half, 1.0)
-
-
-def bootstrap_half_width(
-    measures: Callable[[Float64[np.ndarray, " n"]], Sequence[float]], n: int, *, seed: int = 0
-) -> list[float]:
-    """Return the 95 % half-width of each measure when n queries are drawn with replacement.
+def of_queries(
+    values: Float[np.ndarray, "*b r n"],
+    *,
+    outcomes: Sequence[float] = HITS,
+    size: float | Float64[np.ndarray, "*b"] | None = None,
+) -> Estimate:
+    """Estimate the mean of R heads on the same n queries; with one head, of that head.
 
     Args:
-        measures: From how often each query was drawn to the measures.
-        n: Number of queries.
-        seed: Of the resampling.
+        values: What each query adds to the mean: hits, differences of hits, or pseudo-values.
+            n is two or more.
+        outcomes: What one value can be.
+        size: So many queries of equal weight would tell as much; None is n.
     """
-    rng = np.random.default_rng(seed)
-    drawn = np.array(
-        [
-            measures(np.bincount(rng.integers(n, size=n), minlength=n).astype(float))
-            for _ in range(DRAWS)
-        ]
-    )
-    low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
-    return [float(w) for w in (high - low) / 2]
+    r, n = values.shape[-2:]
+    if r == 1:
+        return of_draws(values[..., 0, :], outcomes=outcomes, size=size)
+    rows = values.mean(axis=-1, dtype=np.float64)
+    columns = values.mean(axis=-2, dtype=np.float64)
+    mean = np.asarray(rows.mean(axis=-1))
+    total = np.square(values, dtype=np.float64).sum(axis=(-2, -1)) - r * n * mean**2
+    of_rows = n * np.square(rows - mean[..., None]).sum(axis=-1)
+    of_columns = r * np.square(columns - mean[..., None]).sum(axis=-1)
+    rest = np.maximum(total - of_rows - of_columns, 0.0)
+    ms_r, ms_q, ms_e = of_rows / (r - 1), of_columns / (n - 1), rest / ((r - 1) * (n - 1))
+    v = np.maximum(np.maximum(ms_r + ms_q - ms_e, ms_r), ms_q)
+    below = ms_r**2 / (r - 1) + ms_q**2 / (n - 1) + ms_e**2 / ((r - 1) * (n - 1))
+    df = np.divide(v**2, below, out=np.full_like(v, n - 1), where=below > 0)
+    added = imaginary(mean, outcomes, n if size is None else size)
+    crossed = _student(mean, v / (r * n) + added, df)
+    seeds = _student(mean, ms_r / (r * n), r - 1)
+    wider = np.maximum(crossed.half, seeds.half)
+    return Estimate(mean, np.asarray(wider), np.asarray(np.maximum(crossed.p, seeds.p)))
 
 
-def paired_difference(ours: Result, other: Result) -> Difference:
-    """Compare two runs query by query.
-
-    Raises:
-        UsageError: If the runs answered different queries, drew different shots or kept no
-            predictions.
-    """
-    a, b = ours.predictions, other.predictions
-    if a is None or b is None:
-        run = ours.run if a is None else other.run
-        raise UsageError(f"Run {run} has no stored predictions; train it again to compare it.")
-    if ours.ids != other.ids or a.labels.shape[1] != b.labels.shape[1]:
-        raise UsageError(
-            f"Runs {ours.run} and {other.run} answered different queries; train both on the same "
-            f"data set and split."
-        )
-    if len(b.predicted) == 1:  # no shots were drawn for it: the same answers in every repetition
-        b = _repeated(b, len(a.predicted))
-    elif ours.seeds != other.seeds or a.labels.shape != b.labels.shape:
-        raise UsageError(
-            f"Runs {ours.run} and {other.run} drew different shots (seeds {list(ours.seeds)} and "
-            f"{list(other.seeds)}); train both with the same --seeds."
-        )
-    found = _difference(a.predicted == a.labels, b.predicted == b.labels)
-    return _of_episodes(found, ours)
+def of_draws(
+    values: Float[np.ndarray, "*b k"],
+    *,
+    outcomes: Sequence[float] = HITS,
+    size: float | Float64[np.ndarray, "*b"] | None = None,
+) -> Estimate:
+    """Estimate the mean of two or more independent draws by Student's t; arguments as above."""
+    k = values.shape[-1]
+    mean = np.asarray(values.mean(axis=-1, dtype=np.float64))
+    variance = values.var(axis=-1, ddof=1, dtype=np.float64) / k
+    added = imaginary(mean, outcomes, k if size is None else size)
+    return _student(mean, variance + added, k - 1)
 
 
-def difference_to_zero_shot(result: Result) -> Difference | None:
-    """Compare a run with the zero-shot answers kept beside it; None where there are none."""
-    kept = result.predictions
-    if kept is None or kept.zero_shot is None:
-        return None
-    found = _difference(kept.predicted == kept.labels, kept.zero_shot == kept.labels)
-    return _of_episodes(found, result)
+def imaginary(
+    mean: Float64[np.ndarray, "*b"],
+    outcomes: Sequence[float],
+    size: float | Float64[np.ndarray, "*b"],
+) -> Float64[np.ndarray, "*b"]:
+    """Return V_0 of (3): what z^2 more queries, evenly of each outcome, add to the variance."""
+    apart = np.stack([np.square(outcome - mean) for outcome in outcomes]).mean(axis=0)
+    return np.asarray(Z2 * apart / np.square(size))
 
 
-def _of_episodes(found: Difference, result: Result) -> Difference:
-    if result.protocol == EPISODIC and found.over == "repetitions":
-        return replace(found, over="episodes")
-    return found
+def holm(p: Sequence[float]) -> list[float]:
+    """Correct p-values for their number, so that no true null falls in LEVEL of all families."""
+    order = np.argsort(p, kind="stable")
+    scaled = np.asarray(p, dtype=float)[order] * np.arange(len(p), 0, -1)
+    corrected = np.empty(len(p))
+    corrected[order] = np.minimum(np.maximum.accumulate(scaled), 1.0)
+    return [float(value) for value in corrected]
 
 
-def _difference(ours: np.ndarray, other: np.ndarray) -> Difference:
-    gain = ours.astype(float) - other.astype(float)  # [r n], each in {-1, 0, 1}
-    if len(gain) > 1:
-        per_repetition = gain.mean(axis=1)
-        mean, half = float(per_repetition.mean()), t_half_width(per_repetition.tolist())
-        return Difference(mean=mean, low=mean - half, high=mean + half, over="repetitions")
-    row = gain[0]
-    mean = float(row.mean())
-    # only three values occur, so resampling rows is drawing their three counts
-    counts = np.array([(row < 0).sum(), (row == 0).sum(), (row > 0).sum()])
-    drawn = np.random.default_rng(0).multinomial(len(row), counts / len(row), size=10 * DRAWS)
-    low, high = np.quantile((drawn[:, 2] - drawn[:, 0]) / len(row), [0.025, 0.975])
-    return Difference(mean=mean, low=float(low), high=float(high), over="queries")
-
-
-def _repeated(kept: Predictions, repetitions: int) -> Predictions:
-    return Predictions(
-        predicted=kept.predicted.repeat(repetitions, axis=0),
-        labels=kept.labels.repeat(repetitions, axis=0),
-    )
-
-
-def _t_cdf(t: float, df: int) -> float:
-    """Return P(T <= t) for t >= 0 by the finite series for whole df (Abramowitz, Stegun 26.7)."""
-    theta = math.atan2(t, math.sqrt(df))
-    cosine, sine = math.cos(theta), math.sin(theta)
-    odd = df % 2 == 1
-    term = cosine if odd else 1.0
-    total = term if df > 1 else 0.0
-    for k in range(3 if odd else 2, df - 1, 2):
-        term *= (k - 1) / k * cosine * cosine
-        total += term
-    inside = 2 / math.pi * (theta + sine * total) if odd else sine * total
-    return 0.5 + inside / 2
+def _student(mean: np.ndarray, variance: np.ndarray, df: np.ndarray | int) -> Estimate:
+    error = np.sqrt(variance)
+    # where nothing varies, a mean other than 0 is surely not 0
+    t = np.divide(np.abs(mean), error, out=np.where(mean == 0, 0.0, np.inf), where=error > 0)
+    half = stdtrit(df, 1 - LEVEL / 2) * error
+    return Estimate(mean, np.asarray(half), np.asarray(2 * stdtr(df, -t)))
