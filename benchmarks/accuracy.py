@@ -22,8 +22,8 @@ from featcache.store.library import cache_root, find_cache
 from featcache.types import FeatureSet
 from heads.core import registry
 from heads.protocols import few_shot
+from heads.results.pairing import Word, paired_difference, words
 from heads.results.record import Result
-from heads.results.statistics import paired_difference
 
 WORLDS = ("fieldguide", "fieldguide-2")
 FILES = {
@@ -177,6 +177,7 @@ def table(
 ) -> str:
     """Write top-1 in percent, its interval, and the word for the difference to a reference."""
     titles = [c.title for c in columns]
+    said = {title: _words(results, title, reference) for title in titles}
     lines = [_line(["method", *titles]), _line(["---"] * (len(titles) + 1))]
 
     def rank(method: str) -> tuple[bool, float]:
@@ -185,15 +186,23 @@ def table(
 
     for method in sorted(dict.fromkeys(method for method, _ in results), key=rank):
         here = {t: results[method, t] for t in titles if (method, t) in results}
-        cells = [
-            _cell(here[t], None if method == reference else results.get((reference, t)))
-            if t in here
-            else "-"
-            for t in titles
-        ]
+        cells = [_cell(here[t], said[t].get(method)) if t in here else "-" for t in titles]
         mark = " (transductive)" if next(iter(here.values())).transductive else ""
         lines.append(_line([f"{method}{mark}", *cells]))
-    return "\n".join(lines) + f"\n\nWords: top-1 against {reference}, paired.\n"
+    told = f"Words: top-1 against {reference}, paired; Holm over the rows of a column."
+    return "\n".join(lines) + f"\n\n{told}\n"
+
+
+def _words(
+    results: Mapping[tuple[str, str], Result], title: str, reference: str
+) -> dict[str, Word | None]:
+    """Say who is better or worse in a column; method -> word."""
+    base = results.get((reference, title))
+    others = {m: r for (m, t), r in results.items() if t == title and m != reference}
+    if base is None:
+        return {}
+    found = words([paired_difference(result, base) for result in others.values()])
+    return dict(zip(others, found, strict=True))
 
 
 def beside_released(bench: Bench) -> str:
@@ -218,10 +227,14 @@ def beside_released(bench: Bench) -> str:
     return "\n".join(lines) + "\n\nCells: ours / the released code, top-1 in percent.\n"
 
 
-def _cell(result: Result, reference: Result | None) -> str:
+def _cell(result: Result, word: Word | None) -> str:
     top1 = result.metrics["top1"]
     text = f"{100 * top1.mean:.1f}" + ("" if top1.ci95 is None else f" ± {100 * top1.ci95:.1f}")
-    return text if reference is None else f"{text} {paired_difference(result, reference).word}"
+    return text if word is None else f"{text} {_SHORT.get(word, word)}"
+
+
+_SHORT = {"no difference shown": "·"}
+"""Words that would widen a table."""
 
 
 def _line(values: Iterable[str]) -> str:

@@ -251,6 +251,7 @@ def main() -> None:
                 missed += [
                     f"{world.name}, {shots} shots, {r} seeds, {c.queries} queries: {what}"
                     for c in here
+                    if r > 1
                     for what in c.misses()
                 ]
             print(f"{world.name} {shots}", file=sys.stderr, flush=True)
@@ -262,14 +263,15 @@ def main() -> None:
         many = arguments.tables or arguments.simulations // 4
         tables = list(false_tables(WORLDS[0], shots, many))
         for r in SEEDS:
-            here = [rate for _, seeds, rate in tables if seeds == r]
-            print(_line([str(shots), str(r), *(_percent(rate, rate.upper) for rate in here)]))
+            rates = {n: rate for n, seeds, rate in tables if seeds == r}
+            told = [_percent(rate, rate.upper) for rate in rates.values()]
+            print(_line([str(shots), str(r), *told]))
             missed += [
-                f"tables of equal methods, {shots} shots, {r} seeds"
-                for rate in here
-                if rate.upper > MOST_FALSE
+                f"tables of equal methods, {shots} shots, {r} seeds, {n} queries"
+                for n, rate in rates.items()
+                if r > 1 and rate.upper > MOST_FALSE
             ]
-    print("\nCells that miss the aims:\n")
+    print("\nCells of two seeds or more that miss the aims:\n")
     print("\n".join(f"- {cell}" for cell in missed) or "none")
 
 

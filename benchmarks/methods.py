@@ -4,8 +4,8 @@ Example: python benchmarks/methods.py --features features
 
 Prints the tables of docs/benchmarks.md in Markdown: the drawn worlds and their shifts, episodes of
 five ways on the shifts, and imported CLIP features. Caches go to --home, so that asking again
-trains anew but encodes nothing. Better and worse mean that the interval leaves out zero; no
-correction is made for how many rows a table has.
+trains anew but encodes nothing. Intervals are not adjusted for how many rows a table has; better
+and worse are (Holm).
 """
 
 import argparse
@@ -22,8 +22,8 @@ from featcache.pipeline.run import Request, extract
 from featcache.store.library import cache_root, find_cache
 from featcache.types import FeatureSet
 from heads.protocols import episodic, few_shot
+from heads.results.pairing import paired_difference, words
 from heads.results.record import Result
-from heads.results.statistics import paired_difference
 
 WORLDS = ("fieldguide", "fieldguide-2")
 SHIFTS = ("sketch", "night", "scan")
@@ -208,15 +208,18 @@ def of_world(world: str, root: Path) -> FeatureSet:
 
 
 def show(title: str, places: tuple[str, ...], rows: Iterator[Row]) -> None:
-    """Print one table as it grows."""
-    head = (*places, "method", "top-1 %", "minus", "points", "")
-    print(f"\n### {title}\n\n| {' | '.join(head)} |\n|{'---|' * len(head)}")
+    """Print one table; its figures go to stderr as they come."""
+    cells, differences = [], []
     for place, ours, other, result, rival in rows:
         d = paired_difference(result, rival)
         top1 = f"{100 * result.metrics['top1'].mean:.1f}"
-        cells = (*place, ours.name, top1, other.name, _points(d.mean, d.low, d.high), d.word)
-        print(f"| {' | '.join(cells)} |", flush=True)
-        print(cells, file=sys.stderr, flush=True)
+        cells.append((*place, ours.name, top1, other.name, _points(d.mean, d.low, d.high)))
+        differences.append(d)
+        print(cells[-1], file=sys.stderr, flush=True)
+    head = (*places, "method", "top-1 %", "minus", "points", "")
+    print(f"\n### {title}\n\n| {' | '.join(head)} |\n|{'---|' * len(head)}")
+    for row, word in zip(cells, words(differences), strict=True):
+        print(f"| {' | '.join((*row, str(word)))} |", flush=True)
 
 
 def _points(mean: float, low: float, high: float) -> str:

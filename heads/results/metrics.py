@@ -27,7 +27,7 @@ def per_class_accuracy(
 ) -> Float64[np.ndarray, " c"]:
     """Return the accuracy within each class; NaN for a class without queries."""
     counted = Counts.of(predicted[None], labels[None], classes)
-    return np.where(counted.truly > 0, counted.accuracy, np.nan)[0]
+    return np.asarray(np.where(counted.truly > 0, counted.accuracy, np.nan)[0])
 
 
 def balanced_accuracy(
@@ -119,38 +119,38 @@ class Counts:
     @property
     def there(self) -> Float64[np.ndarray, "r 1"]:
         """Count the classes that have queries."""
-        return (self.truly > 0).sum(axis=1, keepdims=True).astype(float)
+        return np.asarray((self.truly > 0).sum(axis=1, keepdims=True).astype(float))
 
     @property
     def accuracy(self) -> Float64[np.ndarray, "r c"]:
         """Return the accuracy within each class; 0 for a class without queries."""
-        return self.hits / np.maximum(self.truly, 1)
+        return np.asarray(self.hits / np.maximum(self.truly, 1))
 
     @property
     def f1(self) -> Float64[np.ndarray, "r c"]:
         """Return the F1 of each class; 0 for a class without queries."""
-        return 2 * self.hits / np.maximum(self.truly + self.answered, 1)
+        return np.asarray(2 * self.hits / np.maximum(self.truly + self.answered, 1))
 
     @property
     def top1(self) -> Float64[np.ndarray, " r"]:
         """Return the fraction of hits."""
-        return self.hit.mean(axis=1)
+        return np.asarray(self.hit.mean(axis=1))
 
     @property
     def macro_f1(self) -> Float64[np.ndarray, " r"]:
         """Return the mean F1 of the classes that have queries."""
-        return self.f1.sum(axis=1) / self.there[:, 0]
+        return np.asarray(self.f1.sum(axis=1) / self.there[:, 0])
 
     @property
     def balanced_accuracy(self) -> Float64[np.ndarray, " r"]:
         """Return the mean accuracy of the classes that have queries."""
-        return self.accuracy.sum(axis=1) / self.there[:, 0]
+        return np.asarray(self.accuracy.sum(axis=1) / self.there[:, 0])
 
     @property
     def class_size(self) -> Float64[np.ndarray, " r"]:
         """Return how many queries in classes of equal size would tell as much of a class mean."""
         inverse = np.divide(1.0, self.truly, out=np.zeros_like(self.truly), where=self.truly > 0)
-        return self.there[:, 0] ** 2 / inverse.sum(axis=1)
+        return np.asarray(self.there[:, 0] ** 2 / inverse.sum(axis=1))
 
     def pseudo_values(self) -> dict[str, Float64[np.ndarray, "r n"]]:
         """Return the pseudo-values of every query, centred at the measure; by name."""
@@ -165,7 +165,9 @@ class Counts:
 
     def _centred(self, whole: np.ndarray, without: np.ndarray) -> np.ndarray:
         n = self.labels.shape[1]
-        return whole[:, None] + (n - 1) * (without.mean(axis=1, keepdims=True) - without)
+        return np.asarray(
+            whole[:, None] + (n - 1) * (without.mean(axis=1, keepdims=True) - without)
+        )
 
     def _without(
         self, each: np.ndarray, changed: tuple[np.ndarray, np.ndarray | None]

@@ -132,9 +132,9 @@ def _told_apart(rows: Sequence[Row]) -> list[Row]:
         same.setdefault(row.name, []).append(row)
     told = []
     for twins in same.values():
-        named = [_differing(row, twins) for row in twins] if len(twins) > 1 else [()]
+        named = [_differing(row, twins) for row in twins]
         if len(set(named)) < len(twins):
-            named = [(row.run,) for row in twins]
+            named = [(*apart, row.run) for apart, row in zip(named, twins, strict=True)]
         told += [replace(row, apart=apart) for row, apart in zip(twins, named, strict=True)]
     return told
 
