@@ -65,7 +65,7 @@ def evaluate(
     if r > 1 and over == "episodes":
         said = "episodes"
         for name, values in measured.items():
-            halves[name] = float(statistics.of_draws(values, size=r * n).half)
+            halves[name] = float(statistics.of_draws(values, size=float(r * n)).half)
     elif n > 1:
         said = "queries" if r == 1 else "repetitions and queries"
         for name, pseudo in counted.pseudo_values().items():

@@ -140,7 +140,7 @@ def _difference(
     over: IntervalOf
     if episodes and r > 1:
         over = "episodes"
-        found = statistics.of_draws(gain.mean(axis=1), outcomes=outcomes, size=r * n)
+        found = statistics.of_draws(gain.mean(axis=1), outcomes=outcomes, size=float(r * n))
     elif n > 1:
         over = "queries" if r == 1 else "repetitions and queries"
         found = statistics.of_queries(gain, outcomes=outcomes)

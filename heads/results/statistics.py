@@ -75,9 +75,9 @@ def of_queries(
     v = np.maximum(np.maximum(ms_r + ms_q - ms_e, ms_r), ms_q)
     below = ms_r**2 / (r - 1) + ms_q**2 / (n - 1) + ms_e**2 / ((r - 1) * (n - 1))
     df = np.divide(v**2, below, out=np.full_like(v, n - 1), where=below > 0)
-    added = imaginary(mean, outcomes, n if size is None else size)
+    added = imaginary(mean, outcomes, float(n) if size is None else size)
     crossed = _student(mean, v / (r * n) + added, df)
-    seeds = _student(mean, ms_r / (r * n), r - 1)
+    seeds = _student(mean, ms_r / (r * n), r - 1.0)
     wider = np.maximum(crossed.half, seeds.half)
     return Estimate(mean, np.asarray(wider), np.asarray(np.maximum(crossed.p, seeds.p)))
 
@@ -92,8 +92,8 @@ def of_draws(
     k = values.shape[-1]
     mean = np.asarray(values.mean(axis=-1, dtype=np.float64))
     variance = values.var(axis=-1, ddof=1, dtype=np.float64) / k
-    added = imaginary(mean, outcomes, k if size is None else size)
-    return _student(mean, variance + added, k - 1)
+    added = imaginary(mean, outcomes, float(k) if size is None else size)
+    return _student(mean, variance + added, k - 1.0)
 
 
 def imaginary(
@@ -115,7 +115,7 @@ def holm(p: Sequence[float]) -> list[float]:
     return [float(value) for value in corrected]
 
 
-def _student(mean: np.ndarray, variance: np.ndarray, df: np.ndarray | int) -> Estimate:
+def _student(mean: np.ndarray, variance: np.ndarray | float, df: np.ndarray | float) -> Estimate:
     error = np.sqrt(variance)
     # where nothing varies, a mean other than 0 is surely not 0
     t = np.divide(np.abs(mean), error, out=np.where(mean == 0, 0.0, np.inf), where=error > 0)
