@@ -73,13 +73,18 @@ def evaluate(
             halves[name] = float(statistics.of_queries(pseudo, size=size).half)
     return {
         name: Metric(
-            mean=float(np.mean(values)),
-            ci95=halves[name],
+            mean=(mean := float(np.mean(values))),
+            ci95=_inside(halves[name], mean),
             values=tuple(values.tolist()),
             interval=said,
         )
         for name, values in measured.items()
     }
+
+
+def _inside(half: float | None, mean: float) -> float | None:
+    """Cut a half-width that reaches beyond 0 and 1."""
+    return None if half is None else min(half, max(mean, 1 - mean))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

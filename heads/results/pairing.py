@@ -147,9 +147,8 @@ def _difference(
     else:
         raise UsageError("With one query nothing can be said about others; add images.")
     mean, half = float(found.mean), float(found.half)
-    return Difference(
-        mean=mean, low=mean - half, high=mean + half, p=float(found.p), over=over, seeds=seeds
-    )
+    low, high = max(mean - half, -1.0), min(mean + half, 1.0)
+    return Difference(mean=mean, low=low, high=high, p=float(found.p), over=over, seeds=seeds)
 
 
 def seeds_text(seeds: Sequence[int]) -> str:

@@ -35,6 +35,8 @@ COLUMNS = (
 """Of the table that people read."""
 SPARE = ("source", "protocol", "macro F1 %", "also reads", "seconds", "selection")
 """Columns that a narrow window does without, the first to go first."""
+NOT_SHOWN = "not shown"
+"""Short for a difference that is not shown."""
 OF_ONE_DRAW = "over queries (of these heads)"
 OVER = {
     "repetitions and queries": "over seeds and queries",
@@ -111,7 +113,8 @@ def notes(group: Group) -> list[str]:
     if OF_ONE_DRAW in over:
         told.append("Rows of one seed with shots: what holds of these heads, not of the method.")
     if tested := sum(row.gain is not None for row in rows):
-        told.append(f"Words: 5 %, corrected for {tested} differences (Holm).")
+        many = f"{tested} differences" if tested > 1 else "1 difference"
+        told.append(f"Better, worse, not shown: at 5 %, corrected for {many} (Holm).")
     told += [f"({letter}) {said}" for letter, said in _lettered(group)]
     told += [
         f"{row.name}: the newest of {1 + row.equals} equal runs." for row in rows if row.equals
@@ -178,7 +181,8 @@ def _gain(row: Row, letters: dict[str, str]) -> str:
     if d is None:
         text = "reference" if row.why == REFERENCE else "-"
     else:
-        text = f"{100 * d.mean:+.1f} [{100 * d.low:+.1f}, {100 * d.high:+.1f}] {row.word}"
+        word = NOT_SHOWN if row.word == "no difference shown" else row.word
+        text = f"{100 * d.mean:+.1f} [{100 * d.low:+.1f}, {100 * d.high:+.1f}] {word}"
     return f"{text} ({letters[remark]})" if remark else text
 
 

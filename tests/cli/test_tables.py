@@ -1,8 +1,14 @@
-"""Tables for people: what fits a window."""
+"""Tables for people: what fits a window, and what stands in every window."""
+
+import io
+import re
+import sys
+from typing import Any
 
 import pytest
 
-from cli._ui import fitting
+from cli._ui import emit_table, fitting
+from heads.results import tables
 
 COLUMNS = ("method", "top-1 %", "seconds", "source")
 ROWS = [("tip-adapter", "82.0 ± 1.8", "0.1", "paper, released code")]  # 14, 13, 10 and 23 wide
@@ -20,3 +26,42 @@ ROWS = [("tip-adapter", "82.0 ± 1.8", "0.1", "paper, released code")]  # 14, 13
 )
 def test_spare_columns_go_in_their_order(width: int, kept: list[str]) -> None:
     assert fitting(COLUMNS, ROWS, ("source", "seconds"), width) == kept
+
+
+class Window(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+MARKED = (
+    "transclip (transductive)",
+    "cmm (oracle)",
+    "gda [text=cupl] (older texts)",
+    "tip-adapter-f [alpha=1 beta=5.5] (stored draw, unsealed)",
+    "cmm (seeds 1-2)",
+)
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+def test_a_mark_of_honesty_stands_in_every_window(
+    monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    row = ("82.0 ± 1.8", "3", "82.1", "+4.0 [+2.2, +5.8] not shown (a)", "0.1", "few_shot",
+           "few-shot-val", "paper, released code", "views")  # fmt: skip
+    window: Any = Window()
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setattr(sys, "stdout", window)
+    rows = [(name, *row) for name in MARKED]
+    emit_table(tables.COLUMNS, rows, right=("seconds",), spare=tables.SPARE)
+    monkeypatch.undo()
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", window.getvalue()).splitlines()
+    assert max(map(len, lines)) <= width
+    (rule,) = [i for i, line in enumerate(lines) if line.strip().startswith("─")]
+    first = next(line for line in lines if line.strip().startswith("method")).index("top-1")
+    shown = "".join(line[:first] for line in lines[rule + 1 :])
+    whole = "".join(shown.split())
+    assert all("".join(name.split()) in whole for name in MARKED)
+    if width >= 60:  # in whole words
+        assert all(word in shown.split() for name in MARKED for word in name.split())
+    for figure in row[:2]:
+        assert "".join("".join(lines).split()).count("".join(figure.split())[:4]) >= len(MARKED)
