@@ -200,14 +200,15 @@ def _record(folder: Path) -> None:
 
 
 def _runs(folder: Path) -> None:
-    from heads.results import store, tables
+    from heads.results import comparison, store, tables
 
-    found = tables.compare(folder)
+    found = comparison.compare(folder)
     tables.to_csv(found.groups).encode()
     tables.to_markdown(found.groups).encode()
     json.dumps(tables.as_dicts(found.groups), allow_nan=False)
     for group in found.groups:
-        _writable([group.title, *(cell for row in group.rows for cell in tables.cells(row))])
+        cells = [cell for row in tables.cells(group) for cell in row]
+        _writable([group.title, *tables.notes(group), *cells])
     for path in store.load_all(folder).folders.values():
         try:
             store.load(path).to_json().encode()

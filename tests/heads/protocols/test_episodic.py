@@ -23,9 +23,9 @@ from heads.core import registry
 from heads.core.selection import select
 from heads.protocols import episodes as lists
 from heads.protocols import episodic
-from heads.results import store, tables
+from heads.results import comparison, statistics, store, tables
+from heads.results.pairing import difference_to_zero_shot, paired_difference
 from heads.results.record import Result
-from heads.results.statistics import difference_to_zero_shot, paired_difference, t_half_width
 
 World = Callable[..., FeatureSet]
 SMALL: dict[str, Any] = {"ways": 3, "shots": 2, "queries": 4, "episodes": 6, "split": "test"}
@@ -86,7 +86,8 @@ def test_the_record(world: World) -> None:
     assert (result.repetitions, result.queries, result.classes) == (6, 12, 5)
     top1 = result.metrics["top1"]
     assert top1.interval == "episodes"
-    assert top1.ci95 == pytest.approx(t_half_width(top1.values))
+    over_episodes = statistics.of_draws(np.array(top1.values), size=6.0 * 12)
+    assert top1.ci95 == pytest.approx(float(over_episodes.half))
     assert any("defaults" in note for note in result.notes)
     assert len(result.chosen) == 1
     assert Result.from_json(result.to_json()) == result
@@ -240,13 +241,16 @@ def test_runs_are_paired_episode_by_episode(world: World, tmp_path: Path) -> Non
     each = [x - y for x, y in zip(a, b, strict=True)]
     assert d.over == "episodes"
     assert d.mean == pytest.approx(sum(each) / 6)
-    assert d.high - d.mean == pytest.approx(t_half_width(each))
+    over_episodes = statistics.of_draws(
+        np.array(each), outcomes=statistics.DIFFERENCES, size=6.0 * 12
+    )
+    assert d.high - d.mean == pytest.approx(float(over_episodes.half))
     assert difference_to_zero_shot(tip) == paired_difference(tip, zero)
     with pytest.raises(UsageError, match="different queries"):
         paired_difference(tip, run(features, "linear-probe", seed=2))
     for result in (tip, probe, zero, run(features, "linear-probe", seed=2)):
         store.save(result, tmp_path)
-    groups = tables.compare(tmp_path, against="linear-probe").groups
+    groups = comparison.compare(tmp_path, against="linear-probe").groups
     sizes = {tuple(sorted(r.method for r in g.rows)): g for g in groups}
     group = sizes["linear-probe", "tip-adapter", "zero-shot"]
     assert group.title.startswith("toy, tiny, 3-way 2 shots, test (6 episodes ")
@@ -255,7 +259,7 @@ def test_runs_are_paired_episode_by_episode(world: World, tmp_path: Path) -> Non
     assert gains["linear-probe"] is None
     assert "over linear-probe" in tables.to_markdown([group])
     with pytest.raises(UnknownNameError, match="run to compare with 'linear-prob'"):
-        tables.compare(tmp_path, against="linear-prob")
+        comparison.compare(tmp_path, against="linear-prob")
 
 
 def test_folds_of_the_support_may_choose(world: World) -> None:

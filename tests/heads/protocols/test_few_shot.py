@@ -10,6 +10,7 @@ import pytest
 from featcache.errors import MissingComponentError, TaskError, UnknownNameError, UsageError
 from featcache.types import FeatureSet
 from heads.protocols import few_shot, zero_shot
+from heads.protocols.evaluation import ONE_DRAW
 from heads.results.record import Result
 
 World = Callable[..., FeatureSet]
@@ -28,7 +29,8 @@ def test_the_record(world: World) -> None:
     assert result.repetitions == 3
     assert result.variant == "alpha=0.5,2 beta=5.5"
     assert {point["beta"] for point in result.chosen} == {5.5}
-    assert result.metrics["top1"].interval == "repetitions"
+    assert result.metrics["top1"].interval == "repetitions and queries"
+    assert ONE_DRAW not in result.notes
     assert result.zero_shot_top1 is not None
     assert result.metrics["top1"].mean > result.zero_shot_top1
     assert result.predictions is not None
@@ -51,6 +53,8 @@ def test_equal_draws_are_one_repetition(world: World) -> None:
     assert any("same draw" in note for note in result.notes)
     stored = run(world(draws="stored"), shots=4)
     assert stored.repetitions == 1
+    assert ONE_DRAW in stored.notes
+    assert ONE_DRAW in result.notes
     assert run(world(), seeds=[2, 2, 5]).seeds == (2, 5)
 
 

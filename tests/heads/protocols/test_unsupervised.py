@@ -11,8 +11,8 @@ import torch
 from featcache.errors import MissingComponentError, TaskError, UnknownNameError, UsageError
 from featcache.types import FeatureSet
 from heads.protocols import few_shot, unsupervised, zero_shot
+from heads.results.pairing import paired_difference
 from heads.results.record import Result
-from heads.results.statistics import paired_difference
 
 World = Callable[..., FeatureSet]
 ALSO = {"crops.fair-4": (4,), "views.strong-2": (2,), "views.weak-1": (1,)}
