@@ -207,9 +207,13 @@ def encoded_rows(todos: Sequence[Todo]) -> list[tuple[Pictures, Int64[np.ndarray
 def admit(plan: Plan, folder: Path, *, yes: bool, confirm: Callable[[Plan], bool] | None) -> None:
     """Refuse a pass that the disk cannot hold, or that is large and nobody agreed to.
 
+    One that has nothing to encode needs no room.
+
     Raises:
         CacheError: If the disk is too small, or the user has to say yes first.
     """
+    if not plan.bytes:
+        return
     while not folder.exists():
         folder = folder.parent
     free = shutil.disk_usage(folder).free
