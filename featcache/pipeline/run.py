@@ -148,7 +148,7 @@ class _Extraction:
         *,
         writable: bool,
     ) -> Summary:
-        """Plan without leaving a trace in the cache; see whether there is room if it is writable."""
+        """Plan without leaving a trace in the cache; room is only needed where one can write."""
         cache = Cache.open(path) if (path / KEY_FILE).exists() else None
         asks = self._settled(asks, backbone, cache)
         previous = None if cache is None else cache.listing()
@@ -311,8 +311,8 @@ class _Extraction:
             if changed or not was_complete or not is_full(error):
                 raise
             self._say(
-                f"The disk of {cache.path} is full, so the time of this pass was not noted; nothing "
-                f"else was left to do."
+                f"The disk of {cache.path} is full, so the time of this pass was not noted; "
+                f"nothing else was left to do."
             )
 
     def _profiled(self, cache: Path, backbone: Backbone, passed: int) -> tuple[Path | None, str]:
