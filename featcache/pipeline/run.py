@@ -37,8 +37,8 @@ from featcache.sources.base import Dataset, Report
 from featcache.sources.listing import build_listing, check_root
 from featcache.store.cache import Cache
 from featcache.store.files import is_full
-from featcache.store.identity import KEY_FILE, Identity
-from featcache.store.library import KNOWN_HASHES, TRACE, cache_root, image_roots
+from featcache.store.identity import KEY_FILE, KNOWN_HASHES, TRACE, Identity
+from featcache.store.library import cache_root, image_roots
 from featcache.text.encode import keep_own_texts, with_texts
 
 __all__ = ["Progress", "Request", "Summary", "extract"]

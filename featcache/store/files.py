@@ -193,6 +193,13 @@ def clear_folder(path: Path) -> None:
             shutil.rmtree(path)
 
 
+def delete_folder(path: Path) -> None:
+    """Delete a folder and everything in it, though another process may be at the same."""
+    while path.exists():
+        with suppress(FileNotFoundError):
+            shutil.rmtree(path)
+
+
 def make_folder(path: Path) -> None:
     """Create a folder and its parents; what was made survives a power cut.
 

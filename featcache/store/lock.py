@@ -63,6 +63,7 @@ def writer_lock(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
             say(f"The file system of {folder} has no locks; {OWNER} guards the cache instead.")
             _create_owner(folder)
         try:
+            _check_in_place(handle, path)
             with explained(path), _whether_or_not_full():
                 os.ftruncate(handle, 0)
                 write_all(handle, f"{os.getpid()}\n".encode())
@@ -110,6 +111,16 @@ def _flock(handle: int, path: Path) -> bool:
                 return False
             with explained(path):
                 raise
+
+
+def _check_in_place(handle: int, path: Path) -> None:
+    """Refuse the lock of a cache that was removed, or put aside, before it was ours."""
+    with suppress(FileNotFoundError):
+        if os.path.samestat(os.fstat(handle), path.lstat()):
+            return
+    raise CacheError(
+        f"Another process has removed {path.parent} meanwhile. Run the same command again."
+    )
 
 
 def _create_owner(folder: Path) -> None:
