@@ -8,6 +8,8 @@ from cli import _ui as ui
 from cli._ui import CacheDir, Json, OfKey, Quiet
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from featcache.pipeline.mend import Mended
     from featcache.store.verify import VerifyReport
 
@@ -35,8 +37,14 @@ def list_caches(cache: CacheDir = None, json_: Json = False) -> None:
     Example: featcache ls
     """
     from featcache.store.library import cache_root, caches
+    from featcache.store.removal import all_left
 
     found = caches(cache_root(cache))
+    for path in all_left(cache_root(cache)):
+        ui.say(
+            f"{path} is what an interrupted removal has left. Delete it with: featcache rm "
+            f"{path.parent.name}"
+        )
     if json_:
         for item in found:
             ui.emit_json(item.to_json())
@@ -216,23 +224,45 @@ def rm(
 
     Example: featcache rm trashnet --backbone tiny --yes
     """
-    from featcache.errors import UsageError
-    from featcache.store.library import cache_root, find_summaries, remove
+    from featcache.errors import CacheNotFoundError, UnknownNameError, UsageError
+    from featcache.store.library import cache_root, find_summaries
+    from featcache.store.removal import count_bytes, finish_removal, left_by_removals, remove
 
     root = cache_root(cache)
-    fitting = find_summaries(root, dataset, backbone, key)
+    try:
+        fitting = find_summaries(root, dataset, backbone, key)
+    except (CacheNotFoundError, UnknownNameError):
+        left = left_by_removals(root, dataset, backbone, key)
+        if not left:
+            raise
+        for path in left:
+            size = ui.human_bytes(count_bytes(path))
+            what = f"what an interrupted removal has left, {size}: {path}"
+            _agree(what, yes)
+            _emit_removed(path, finish_removal(path), what, json_)
+        return
     if len(fitting) > 1:
         which = ", ".join(f"{f.digest} ({f.backbone}, {f.finished_text})" for f in fitting)
         raise UsageError(f"{len(fitting)} caches of '{dataset}' fit: {which}. Add --key of one.")
     (found,) = fitting
     what = f"{found.dataset}, {found.backbone}, {ui.human_bytes(found.bytes)}: {found.path}"
+    _agree(what, yes)
+    _emit_removed(found.path, remove(root, found.path), what, json_)
+
+
+def _agree(what: str, yes: bool) -> None:
+    """Ask whether something may go, unless that was said; end the command if not."""
+    from featcache.errors import UsageError
+
     if not yes and not ui.can_ask():
         raise UsageError(f"Nobody is there to agree to removing {what}. Add --yes.")
     if not yes and not ui.confirm(f"Remove {what}?"):
         raise typer.Exit(1)
-    freed = remove(root, found.path)
+
+
+def _emit_removed(path: "Path", freed: int, what: str, json_: bool) -> None:
     if json_:
-        ui.emit_json({"removed": str(found.path), "bytes": freed})
+        ui.emit_json({"removed": str(path), "bytes": freed})
     else:
         ui.emit(f"Removed {what}")
 

@@ -89,6 +89,8 @@ def import_npz(
         return cache
     start = time.monotonic()
     with cache.lock():
+        for note in cache.notes:
+            say(note)
         cache.put_listing(table.listing(name))
         if table.text is not None:
             _put_text(cache, table, table.text)

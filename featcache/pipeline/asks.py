@@ -124,25 +124,34 @@ def boxes_of(crops: ComponentKey) -> ComponentKey:
     return ComponentKey(kind="boxes", recipe=crops.recipe, count=crops.count, seed=crops.seed)
 
 
+def _encoded_of(component: ComponentKey) -> ComponentKey:
+    """Name the crops of boxes, and everything else itself."""
+    if component.kind != "boxes":
+        return component
+    return replace(component, kind="crops", dtype="")
+
+
 def settle(
     asks: Sequence[Ask], backbone: Backbone, held: Collection[str]
 ) -> tuple[tuple[Ask, ...], tuple[str, ...]]:
     """Let more views stand for fewer, since ten views are the first ten of twenty.
 
     A component of another that is asked for as well, or of one that the cache holds while it has
-    none of the smaller, becomes that one; its rows are joined.
+    none of the smaller, becomes that one; its rows are joined. Boxes go with their crops, whichever
+    of the two the cache holds: a pass may have been killed between them.
 
     Returns:
         The asks, and a sentence for every one that became another.
     """
     settled: dict[ComponentKey, Ask] = {}
     notes = []
-    known = {parse_component(name) for name in held} | {ask.component for ask in asks}
+    there = {_encoded_of(parse_component(name)) for name in held}
+    known = there | {_encoded_of(ask.component) for ask in asks}
     for ask in asks:
-        key = ask.component
-        larger = [other for other in known if _begins_with(other, key)]
-        if larger and key.folder not in held:
-            key = min(larger, key=lambda other: other.count)
+        key, encoded = ask.component, _encoded_of(ask.component)
+        larger = [other.count for other in known if _begins_with(other, encoded)]
+        if larger and encoded not in there:
+            key = replace(key, count=min(larger))
             notes.append(f"{key.folder} stands for {ask.name} too: its first are the same.")
         for scope in ask.scopes:
             _add(settled, key, scope, backbone)

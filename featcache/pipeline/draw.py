@@ -21,7 +21,7 @@ from featcache.pipeline.decode import (
     read_image,
 )
 from featcache.pipeline.randomness import view_stream
-from featcache.pipeline.views import Square, distorts, draw_view, window_of
+from featcache.pipeline.views import Square, distorts, show, window_of
 from featcache.pipeline.windows import Box, Preprocess, Window
 
 WHOLE_BYTES = 1 << 23
@@ -43,12 +43,20 @@ class Job:
     """An image and what is wanted of it."""
 
     source: Source
-    wanted: tuple[Pictures, ...]
+    shown: tuple[Pictures, ...]
+    """What the encoder is to be shown."""
+    boxed: tuple[Pictures, ...] = ()
+    """Of what the boxes are to be kept; they may be wanted where the pictures are not."""
+
+    @property
+    def wanted(self) -> tuple[Pictures, ...]:
+        """Both, each kind once."""
+        return tuple(dict.fromkeys((*self.shown, *self.boxed)))
 
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """What came of a job."""
+    """What came of a job: nothing that it did not ask for."""
 
     squares: Mapping[Pictures, Sequence[Square]] = field(default_factory=dict)
     """Ready for the encoder."""
@@ -76,7 +84,7 @@ class Drawer:
         """Turn one file into all that is wanted of it; reasons stand for what cannot be."""
         squares, windows, boxes, reasons = {}, {}, {}, {}
         source, preprocess = job.source, self.preprocess
-        is_cut = not all(distorts(wanted.recipe) for wanted in job.wanted)
+        is_cut = not all(distorts(shown.recipe) for shown in job.shown)
         room = self._room if is_cut else plain_room
         try:
             picture = read_image(source.path, source.sha256, max_pixels=self.max_pixels, room=room)
@@ -91,20 +99,21 @@ class Drawer:
                 for view in range(wanted.count)
             ]
             try:
-                if goes_up and not distorts(recipe):
-                    shown = [window_of(recipe, width, height, preprocess, s) for s in streams]
-                    windows[wanted] = shown
-                    boxes[wanted] = [window.box for window in shown]
-                    continue
-                drawn = [
-                    draw_view(picture, preprocess, recipe, view, stream)
-                    for view, stream in enumerate(streams)
-                ]
+                seen = [window_of(recipe, width, height, preprocess, s) for s in streams]
             except UnreadableImageError as error:
                 reasons[wanted] = str(error)
                 continue
-            squares[wanted] = [view.pixels for view in drawn]
-            boxes[wanted] = [view.box for view in drawn]
+            if wanted in job.boxed:
+                boxes[wanted] = [window.box for window in seen]
+            if wanted not in job.shown:
+                continue
+            if goes_up and not distorts(recipe):
+                windows[wanted] = seen
+            else:
+                squares[wanted] = [
+                    show(picture, window, preprocess, recipe, view, stream)
+                    for view, (window, stream) in enumerate(zip(seen, streams, strict=True))
+                ]
         return Drawn(squares, picture if windows else None, windows, boxes, reasons)
 
     def _room(self, *shape: int) -> UInt8[np.ndarray, "..."]:

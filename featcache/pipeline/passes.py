@@ -21,7 +21,7 @@ from featcache.pipeline.cutter import Cutter, Given
 from featcache.pipeline.decode import in_order, quiet_pillow
 from featcache.pipeline.draw import Drawer, Drawn, Job, Source
 from featcache.pipeline.encode import Encoder, Lane
-from featcache.pipeline.plan import Plan, Todo, encoded_rows
+from featcache.pipeline.plan import Block, Plan, Todo, encoded_rows
 from featcache.pipeline.timeline import Watch, unwatched
 from featcache.pipeline.windows import Box, Preprocess
 from featcache.pipeline.write import Sink, Writer
@@ -81,10 +81,10 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class _Block:
-    """One shard's rows of every component, all of whose pictures are with the encoder."""
+class _Filled:
+    """A block all of whose pictures are with the encoder."""
 
-    rows: Int64[np.ndarray, " r"]
+    block: Block
     lanes: Mapping[Pictures, Lane]
     boxes: Mapping[Pictures, Mapping[int, Sequence[Box]]]
 
@@ -114,11 +114,10 @@ class Pass:
         )
         self._cutter = Cutter(encoder, preprocess)
         self._options = options
-        self._encoded = encoded_rows(plan.todos)
         self._spent = {"decode": 0.0, "encode": 0.0, "write": 0.0}
         self._begin = self._reported = 0.0
         self._bad: dict[Pictures, dict[int, str]] = {}
-        self._waiting: deque[_Block] = deque()
+        self._waiting: deque[_Filled] = deque()
         self.outcome = Outcome()
 
     def run(self, sink: Sink) -> Outcome:
@@ -138,8 +137,8 @@ class Pass:
         self._begin, cpu = time.perf_counter(), time.process_time()
         with quiet_pillow(), closing(drawn), self._encoder.streaming():
             with Writer(sink, self._options.watch) as writer:
-                for rows in self._plan.blocks:
-                    self._waiting.append(self._fill(rows, drawn, writer))
+                for block in self._plan.shares:
+                    self._waiting.append(self._fill(block, drawn, writer))
                     self._finish(writer, beside=max(1, 2 * self._encoder.streams))
                 self._finish(writer, beside=0)
                 start = time.perf_counter()
@@ -157,18 +156,19 @@ class Pass:
         if self._encoder.cuts:  # whole pictures wait, which may be large ones
             return 3 * threads
         # Two batches of pictures; an image of many crops is many pictures.
-        each = sum(pictures.count for pictures, _ in self._encoded) or 1
+        each = sum(p.count for p, _ in encoded_rows(self._plan.todos)) or 1
         return 2 * self._encoder.micro_batch // each + threads
 
     def _jobs(self) -> Iterator[Job]:
-        for block in self._plan.blocks:  # sets of one block, whatever the size of the pass
-            wanted: dict[Pictures, set[int]] = {}
-            for todo in self._plan.todos:
-                rows = _within(todo.rows, block)
-                wanted.setdefault(todo.ask.pictures, set()).update(rows.tolist())
-            for row in block.tolist():
-                kinds = tuple(p for p, held in wanted.items() if row in held)
-                yield Job(self._sources[row], kinds)
+        for block in self._plan.shares:  # sets of one block, whatever the size of the pass
+            shown = [(p, set(rows.tolist())) for p, rows in block.encoded()]
+            boxed = [(p, set(rows.tolist())) for p, rows in block.boxed()]
+            for row in block.rows.tolist():
+                yield Job(
+                    self._sources[row],
+                    shown=tuple(p for p, rows in shown if row in rows),
+                    boxed=tuple(p for p, rows in boxed if row in rows),
+                )
 
     def _draw(self, job: Job) -> Drawn:
         begin = time.perf_counter()
@@ -176,21 +176,14 @@ class Pass:
         self._options.watch("decode", begin, time.perf_counter())
         return drawn
 
-    def _fill(
-        self, rows: Int64[np.ndarray, " r"], drawn: Iterator[Drawn], writer: Writer
-    ) -> _Block:
+    def _fill(self, block: Block, drawn: Iterator[Drawn], writer: Writer) -> _Filled:
         """Give the encoder one shard's pictures; shards before it are handed over when ready."""
         lanes = {
-            pictures: Lane(
-                self._encoder,
-                _within(wanted, rows),
-                self._variants(pictures),
-                views=pictures.count,
-            )
-            for pictures, wanted in self._encoded
+            pictures: Lane(self._encoder, rows, block.variants(pictures), views=pictures.count)
+            for pictures, rows in block.encoded()
         }
         boxes: dict[Pictures, dict[int, Sequence[Box]]] = {}
-        for row in rows.tolist():
+        for row in block.rows.tolist():
             with self._clock("decode"):
                 image = next(drawn)
             self.outcome.images += 1
@@ -207,50 +200,39 @@ class Pass:
             self._give(lanes, self._cutter.flush())
             for lane in lanes.values():
                 lane.close()
-        return _Block(rows, lanes, boxes)
+        return _Filled(block, lanes, boxes)
 
     def _give(self, lanes: Mapping[Pictures, Lane], ready: Iterable[Given]) -> None:
         for row, pictures, squares in ready:
-            if pictures in lanes:  # of crops whose boxes alone are missing, nothing is encoded
-                lanes[pictures].add(row, squares)
+            lanes[pictures].add(row, squares)
 
     def _finish(self, writer: Writer, *, beside: int) -> None:
         """Hand over the oldest shards, as long as `beside` batches of later ones keep it busy."""
-        while self._waiting and sum(block.flying() for block in self._later()) >= beside:
+        while self._waiting and sum(filled.flying() for filled in self._later()) >= beside:
             self._hand_over(self._waiting.popleft(), writer)
 
-    def _later(self) -> list[_Block]:
+    def _later(self) -> list[_Filled]:
         return list(self._waiting)[1:]
 
-    def _hand_over(self, block: _Block, writer: Writer) -> None:
+    def _hand_over(self, filled: _Filled, writer: Writer) -> None:
         """Wait for the last batch of a shard and give its rows of every component to the writer."""
         with self._clock("encode"):
-            finished = {pictures: lane.end() for pictures, lane in block.lanes.items()}
-        for todo in self._plan.todos:
-            ask, mine = todo.ask, _within(todo.rows, block.rows)
-            if ask.encodes and len(mine):
-                lane = block.lanes[ask.pictures]
+            finished = {pictures: lane.end() for pictures, lane in filled.lanes.items()}
+        for todo in filled.block.todos:
+            ask, mine = todo.ask, todo.rows
+            if ask.encodes:
+                lane = filled.lanes[ask.pictures]
                 values = finished[ask.pictures][ask.output]
                 values = values.reshape(len(lane.rows), *ask.encoded_shape)
                 if len(mine) < len(lane.rows):
                     values = values[np.isin(lane.rows, mine)]
-                self._put(todo, mine, values, writer)
-            elif len(mine):
-                boxes = block.boxes.get(ask.pictures, {})
-                self._put(todo, mine, _stack(boxes, mine, ask), writer)
+                self._put(todo, values, writer)
+            else:
+                boxes = filled.boxes.get(ask.pictures, {})
+                self._put(todo, _stack(boxes, mine, ask), writer)
 
-    def _variants(self, pictures: Pictures) -> tuple[str, ...]:
-        asks = [todo.ask for todo in self._plan.todos if todo.ask.pictures == pictures]
-        return tuple(dict.fromkeys(a.component.variant for a in asks if a.component.variant))
-
-    def _put(
-        self,
-        todo: Todo,
-        rows: Int64[np.ndarray, " r"],
-        values: Shaped[np.ndarray, "r ..."],
-        writer: Writer,
-    ) -> None:
-        component = todo.ask.component
+    def _put(self, todo: Todo, values: Shaped[np.ndarray, "r ..."], writer: Writer) -> None:
+        component, rows = todo.ask.component, todo.rows
         reasons = self._bad.get(todo.ask.pictures, {})
         bad = {r: reasons[r] for r in rows.tolist() if r in reasons}
         with self._clock("write"):
@@ -302,17 +284,6 @@ class Pass:
                 bad=len(self.outcome.bad),
             )
         )
-
-
-def _within(
-    wanted: Int64[np.ndarray, " n"], block: Int64[np.ndarray, " r"]
-) -> Int64[np.ndarray, " m"]:
-    """Return those of a component's rows that a block has, in time that does not grow with n.
-
-    Both ascend, and a block leaves out no row that any component lacks.
-    """
-    first, last = np.searchsorted(wanted, [block[0], block[-1] + 1])
-    return wanted[first:last]
 
 
 def _stack(

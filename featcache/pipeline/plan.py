@@ -39,6 +39,33 @@ class Todo:
     """Ascending."""
 
 
+@dataclass(frozen=True, slots=True)
+class Block:
+    """What one shard's stretch of rows lacks, component by component; a line each will say it.
+
+    A component lacks what no line of it holds, whatever the lines of others say: of one image the
+    crops may be there and their boxes not.
+    """
+
+    rows: Int64[np.ndarray, " r"]
+    """Those that any component lacks, ascending."""
+    todos: tuple[Todo, ...]
+    """Those of the plan that lack rows here, with these rows alone."""
+
+    def encoded(self) -> list[tuple[Pictures, Int64[np.ndarray, " _"]]]:
+        """Return what the encoder is to be shown, with all rows of each kind of pictures."""
+        return encoded_rows(self.todos)
+
+    def boxed(self) -> list[tuple[Pictures, Int64[np.ndarray, " _"]]]:
+        """Return of which pictures the boxes are missing, with the rows of each."""
+        return [(todo.ask.pictures, todo.rows) for todo in self.todos if not todo.ask.encodes]
+
+    def variants(self, pictures: Pictures) -> tuple[str, ...]:
+        """Name the patch features that are missing of some pictures."""
+        asks = [todo.ask for todo in self.todos if todo.ask.pictures == pictures]
+        return tuple(dict.fromkeys(a.component.variant for a in asks if a.component.variant))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """A pass before it starts."""
@@ -55,6 +82,11 @@ class Plan:
     def rows(self) -> Int64[np.ndarray, " r"]:
         """Union of the rows of all components: each is decoded once."""
         return _union(self.blocks)
+
+    @cached_property
+    def shares(self) -> tuple[Block, ...]:
+        """The same for every block by itself."""
+        return tuple(_share(block, self.todos) for block in self.blocks)
 
     @property
     def bytes(self) -> int:
@@ -175,9 +207,13 @@ def encoded_rows(todos: Sequence[Todo]) -> list[tuple[Pictures, Int64[np.ndarray
 def admit(plan: Plan, folder: Path, *, yes: bool, confirm: Callable[[Plan], bool] | None) -> None:
     """Refuse a pass that the disk cannot hold, or that is large and nobody agreed to.
 
+    One that has nothing to encode needs no room.
+
     Raises:
         CacheError: If the disk is too small, or the user has to say yes first.
     """
+    if not plan.bytes:
+        return
     while not folder.exists():
         folder = folder.parent
     free = shutil.disk_usage(folder).free
@@ -241,6 +277,19 @@ def cpu_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def _share(block: Int64[np.ndarray, " r"], todos: Sequence[Todo]) -> Block:
+    """Cut a block out of what a plan lacks, in time that does not grow with the plan's rows.
+
+    Rows ascend, and a block leaves out none that any component lacks.
+    """
+    here = []
+    for todo in todos:
+        first, last = np.searchsorted(todo.rows, [block[0], block[-1] + 1])
+        if first < last:
+            here.append(Todo(ask=todo.ask, rows=todo.rows[first:last]))
+    return Block(block, tuple(here))
 
 
 def _union(parts: Sequence[Int64[np.ndarray, " _"]]) -> Int64[np.ndarray, " r"]:

@@ -36,8 +36,9 @@ from featcache.pipeline.windows import Preprocess
 from featcache.sources.base import Dataset, Report
 from featcache.sources.listing import build_listing, check_root
 from featcache.store.cache import Cache
-from featcache.store.identity import KEY_FILE, Identity
-from featcache.store.library import KNOWN_HASHES, TRACE, cache_root, image_roots
+from featcache.store.files import is_full
+from featcache.store.identity import KEY_FILE, KNOWN_HASHES, TRACE, Identity
+from featcache.store.library import cache_root, image_roots
 from featcache.text.encode import keep_own_texts, with_texts
 
 __all__ = ["Progress", "Request", "Summary", "extract"]
@@ -127,9 +128,11 @@ class _Extraction:
             self._say(note)
         path = Identity(dataset.name, backbone.name, backbone.key).folder(root)
         if request.dry_run:
-            return self._forecast(path, dataset, backbone, asks)
+            return self._forecast(path, dataset, backbone, asks, writable=True)
         if (path / KEY_FILE).exists() and not os.access(path, os.W_OK):
-            return self._read_only(path, self._forecast(path, dataset, backbone, asks))
+            return self._read_only(
+                path, self._forecast(path, dataset, backbone, asks, writable=False)
+            )
         cache = Cache.create(root, dataset.name, backbone.name, backbone.key)
         with cache.lock():
             for note in cache.notes:
@@ -137,9 +140,15 @@ class _Extraction:
             return self._fill(cache, dataset, backbone, asks)
 
     def _forecast(
-        self, path: Path, dataset: Dataset, backbone: Backbone, asks: Sequence[Ask]
+        self,
+        path: Path,
+        dataset: Dataset,
+        backbone: Backbone,
+        asks: Sequence[Ask],
+        *,
+        writable: bool,
     ) -> Summary:
-        """Plan without leaving a trace in the cache."""
+        """Plan without leaving a trace in the cache; room is only needed where one can write."""
         cache = Cache.open(path) if (path / KEY_FILE).exists() else None
         asks = self._settled(asks, backbone, cache)
         previous = None if cache is None else cache.listing()
@@ -155,7 +164,8 @@ class _Extraction:
         )
         for note in (listed(listing), *listing.notes):
             self._say(note)
-        admit(plan, path, yes=True, confirm=None)
+        if writable:
+            admit(plan, path, yes=True, confirm=None)
         texts = missing_texts(cache, dataset)
         self._seconds["forecast"] = plan.seconds
         return Summary(
@@ -243,12 +253,13 @@ class _Extraction:
             while len((plan := self._plan(cache, listing, backbone, asks, micro_batch)).rows):
                 filler.encode(plan)
         whole = self._plan(cache, listing, backbone, asks, micro_batch, limited=False)
-        cache.finish(
-            components=[ask.name for ask in asks],
-            images=len(dataset.samples),
-            seconds=time.perf_counter() - start,
-            complete=not len(whole.rows),
-        )
+        with self._note_of_the_end(cache, changed=bool(filler.outcomes) or texts is not None):
+            cache.finish(
+                components=[ask.name for ask in asks],
+                images=len(dataset.samples),
+                seconds=time.perf_counter() - start,
+                complete=not len(whole.rows),
+            )
         outcomes = filler.outcomes
         for outcome in outcomes:
             for stage, seconds in outcome.seconds.items():
@@ -289,6 +300,20 @@ class _Extraction:
             report=self._report,
             say=self._say,
         )
+
+    @contextmanager
+    def _note_of_the_end(self, cache: Cache, *, changed: bool) -> Iterator[None]:
+        """Let a full disk not spoil a pass that found everything there; only its time is lost."""
+        was_complete = bool(cache.passes) and cache.passes[-1].complete
+        try:
+            yield
+        except CacheError as error:
+            if changed or not was_complete or not is_full(error):
+                raise
+            self._say(
+                f"The disk of {cache.path} is full, so the time of this pass was not noted; "
+                f"nothing else was left to do."
+            )
 
     def _profiled(self, cache: Path, backbone: Backbone, passed: int) -> tuple[Path | None, str]:
         """Write the timeline, if one was asked for; return where, and what it says."""

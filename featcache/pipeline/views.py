@@ -69,11 +69,7 @@ def draw_view(
     """
     height, width, _ = picture.shape
     window = window_of(recipe, width, height, preprocess, stream)
-    pixels = cut(picture, window, preprocess.side, preprocess.interpolation)
-    distort = _RECIPES[recipe].distort
-    if distort is not None:
-        pixels = np.asarray(distort(Image.fromarray(pixels), view, stream, preprocess))
-    return View(pixels, window.box)
+    return View(show(picture, window, preprocess, recipe, view, stream), window.box)
 
 
 def window_of(
@@ -85,6 +81,31 @@ def window_of(
         UnreadableImageError: If the picture is so elongated that resizing it needs gigabytes.
     """
     return _RECIPES[recipe].window(width, height, preprocess, stream)
+
+
+def show(
+    picture: Picture,
+    window: Window,
+    preprocess: Preprocess,
+    recipe: str,
+    view: int,
+    stream: Stream,
+) -> Square:
+    """Draw what is seen through a window, distorted where the recipe does that.
+
+    Args:
+        picture: The whole.
+        window: What `window_of` chose.
+        preprocess: Size and filter.
+        recipe: As for `draw_view`.
+        view: Its number.
+        stream: The one from which the window was chosen, as that left it.
+    """
+    pixels = cut(picture, window, preprocess.side, preprocess.interpolation)
+    distort = _RECIPES[recipe].distort
+    if distort is None:
+        return pixels
+    return np.asarray(distort(Image.fromarray(pixels), view, stream, preprocess))
 
 
 def distorts(recipe: str) -> bool:

@@ -37,6 +37,7 @@ from featcache.store.listing import write_listing
 from featcache.store.lock import writer_lock
 from featcache.store.manifest import read_manifest, write_manifest
 from featcache.store.reader import CacheReader
+from featcache.store.removal import start_anew
 from featcache.store.rows import images_crc32
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class Cache(CacheReader):
         """
         identity = Identity(dataset, backbone, key)
         path = identity.folder(root)
+        said = start_anew(path)
         if not (path / KEY_FILE).exists():
             make_folder(path)
             notes: list[str] = []
@@ -65,6 +67,7 @@ class Cache(CacheReader):
                     read_manifest(path / MANIFEST, identity)  # or says that it is another's
                     write_identity(path, identity)
         found = cls.open(path)
+        found._journal.notes.extend(said)
         if found.dataset != dataset:
             raise CacheError(
                 f"{path} belongs to the data set '{found.dataset}', whose folder has the same name "

@@ -50,6 +50,11 @@ def explained(path: Path) -> Iterator[None]:
         ) from error
 
 
+def is_full(error: CacheError) -> bool:
+    """Tell whether an error that `explained` raised is about a full disk."""
+    return isinstance(error.__cause__, OSError) and error.__cause__.errno in FULL
+
+
 def write_atomically(path: Path, *parts: bytes) -> None:
     """Put a file in place in one step that survives a power cut.
 
@@ -185,6 +190,13 @@ def clear_folder(path: Path) -> None:
     """
     if path.is_dir() and not path.is_symlink():
         with explained(path):
+            shutil.rmtree(path)
+
+
+def delete_folder(path: Path) -> None:
+    """Delete a folder and everything in it, though another process may be at the same."""
+    while path.exists():
+        with suppress(FileNotFoundError):
             shutil.rmtree(path)
 
 

@@ -22,6 +22,10 @@ KEY_FILE = "key.json"
 MANIFEST = "manifest.jsonl"
 LISTING = "listing"
 """Folder of the listing."""
+KNOWN_HASHES = "hashes.tsv"
+"""Beside the caches of a data set: hashes of its images, remembered for all backbones."""
+TRACE = ".trace.json"
+"""Behind a cache's name: the timeline of its last profiled pass, beside the cache."""
 CURE = "Run `featcache repair`."
 
 

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -13,7 +12,6 @@ from shlex import quote
 from typing import Any
 
 from featcache.errors import (
-    CacheError,
     CacheNotFoundError,
     FeatcacheError,
     UnknownNameError,
@@ -21,7 +19,7 @@ from featcache.errors import (
 )
 from featcache.paths import expand
 from featcache.store.cache import Cache
-from featcache.store.files import explained
+from featcache.store.files import is_temporary
 from featcache.store.identity import (
     KEY_FILE,
     LISTING,
@@ -33,18 +31,11 @@ from featcache.store.identity import (
 )
 from featcache.store.lines import PassLine, ShardLine
 from featcache.store.listing import count_images, read_origin
-from featcache.store.lock import writer_lock
 from featcache.store.provenance import weights_of
 from featcache.store.rows import count_rows
 
-KNOWN_HASHES = "hashes.tsv"
-"""Beside the caches of a data set: hashes of its images, remembered for all backbones."""
-
 PLAIN_NAME = re.compile(r"\w(?:[\w.+@= -]*[\w.+@=-])?")
 """What a user may call a new data set."""
-
-TRACE = ".trace.json"
-"""Behind a cache's name: the timeline of its last profiled pass, beside the cache."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,7 +137,7 @@ def cache_root(option: Path | None) -> Path:
 def caches(root: Path) -> list[CacheSummary]:
     """Summarise every cache below a root: finished last first, then unfinished, then damaged."""
     folders = {path.parent for name in (KEY_FILE, MANIFEST) for path in root.glob(f"*/*/{name}")}
-    found = [_summary(folder) for folder in sorted(folders)]
+    found = [_summary(folder) for folder in sorted(folders) if not is_temporary(folder)]
     return sorted(found, key=lambda s: (bool(s.problem), -(s.finished or 0)))
 
 
@@ -232,7 +223,11 @@ def find_summaries(
 def image_roots(root: Path, dataset: str) -> list[str]:
     """Return where the images of a data set lay for each of its caches; imported ones have none."""
     folders = sorted((root / slug(dataset)).glob(f"*/{LISTING}"))
-    origins = [read_origin(folder) for folder in folders]
+    origins = [
+        read_origin(folder)
+        for folder in folders
+        if is_cache(folder.parent) and not is_temporary(folder.parent)
+    ]
     return [where for name, where in origins if name == dataset and where]
 
 
@@ -255,38 +250,6 @@ def made_with(root: Path, dataset: str) -> list[tuple[str, str]]:
         except FeatcacheError:
             continue
     return sorted(found)
-
-
-def remove(root: Path, path: Path) -> int:
-    """Delete one cache and return the bytes it took; it may be damaged.
-
-    Args:
-        root: Folder of all caches.
-        path: The cache, directly below the folder of its data set.
-
-    Raises:
-        CacheError: If this is no cache of that root, or somebody writes to it.
-    """
-    inside = path.resolve().parent.parent == root.resolve()
-    links = any(p.is_symlink() for p in (path, path.parent))
-    if not inside or links or not is_cache(path):
-        raise CacheError(
-            f"{path} is not a cache of {root}, so it is left alone. `featcache ls` shows them."
-        )
-    with explained(path):
-        with writer_lock(path, lambda _: None):
-            freed = sum(p.lstat().st_size for p in path.rglob("*") if not p.is_dir())
-            # Without either the folder is no cache: an interrupted removal leaves no half one.
-            for name in (MANIFEST, KEY_FILE):
-                (path / name).unlink(missing_ok=True)
-        shutil.rmtree(path)
-        path.with_name(path.name + TRACE).unlink(missing_ok=True)
-        rest = list(path.parent.iterdir())
-        if {p.name for p in rest} <= {KNOWN_HASHES}:
-            for p in rest:
-                p.unlink()
-            path.parent.rmdir()
-    return freed
 
 
 def _summary(path: Path) -> CacheSummary:

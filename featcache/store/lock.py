@@ -11,7 +11,7 @@ from pathlib import Path
 
 from featcache.errors import CacheError
 from featcache.paths import open_descriptor
-from featcache.store.files import explained, read_limited, write_all
+from featcache.store.files import FULL, explained, read_limited, write_all
 
 LOCK = ".lock"
 OWNER = ".lock-owner"
@@ -23,6 +23,16 @@ OWNER_BYTES = 1 << 12
 
 PATIENCE = 0.05
 """Seconds to wait for a lock: `is_locked` of another process holds it for much less."""
+
+
+@contextmanager
+def _whether_or_not_full() -> Iterator[None]:
+    """Do without a process number where the disk is full: it only makes a message clearer."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
 
 
 @contextmanager
@@ -53,7 +63,8 @@ def writer_lock(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
             say(f"The file system of {folder} has no locks; {OWNER} guards the cache instead.")
             _create_owner(folder)
         try:
-            with explained(path):
+            _check_in_place(handle, path)
+            with explained(path), _whether_or_not_full():
                 os.ftruncate(handle, 0)
                 write_all(handle, f"{os.getpid()}\n".encode())
             yield
@@ -100,6 +111,16 @@ def _flock(handle: int, path: Path) -> bool:
                 return False
             with explained(path):
                 raise
+
+
+def _check_in_place(handle: int, path: Path) -> None:
+    """Refuse the lock of a cache that was removed, or put aside, before it was ours."""
+    with suppress(FileNotFoundError):
+        if os.path.samestat(os.fstat(handle), path.lstat()):
+            return
+    raise CacheError(
+        f"Another process has removed {path.parent} meanwhile. Run the same command again."
+    )
 
 
 def _create_owner(folder: Path) -> None:

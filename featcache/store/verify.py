@@ -17,6 +17,7 @@ from featcache.store.listing_files import LOST
 from featcache.store.lock import writer_lock
 from featcache.store.lost import in_splits
 from featcache.store.parts import check_parts, say_lost, strangers
+from featcache.store.removal import clear_aside
 from featcache.store.salvage import restore
 from featcache.store.shard import ShardFacts, check_bytes
 from featcache.store.text import read_strings
@@ -161,7 +162,7 @@ def repair(path: Path, *, report: Report | None = None, workers: int | None = No
     Raises:
         CacheError: If nothing says any more what the cache is, or it cannot be written.
     """
-    notes: list[str] = []
+    notes = [*clear_aside(path.parent)]
     with writer_lock(path, notes.append):
         if repair_listing(path / LISTING):
             notes.append(f"Restored files of {path / LISTING} from their copies.")

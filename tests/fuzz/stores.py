@@ -12,7 +12,8 @@ import torch
 from featcache.errors import FeatcacheError
 from featcache.keys import ComponentKey, FeatureKey, Listing
 from featcache.store.cache import Cache
-from featcache.store.library import caches, find_cache, image_roots, remove
+from featcache.store.library import caches, find_cache, image_roots
+from featcache.store.removal import remove
 from featcache.store.verify import repair, verify
 from featcache.types import TextBank, TextSet
 from tests.fuzz.cases import Case, read_case

@@ -10,6 +10,7 @@ import random
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +20,7 @@ import numpy as np
 from PIL import Image
 
 import featcache
+from featcache.store.identity import KEY_FILE
 from tests.reliability.checks import (
     FaultError,
     Snapshot,
@@ -27,6 +29,7 @@ from tests.reliability.checks import (
     shard_lines,
     snapshot,
 )
+from tests.reliability.subsets import keep_only, shares
 
 REPOSITORY = Path(featcache.__file__).parents[1]
 SERVER = Path(__file__).with_name("server.py")
@@ -36,6 +39,17 @@ MOST_LIVES = 100
 
 EVERY_KIND: dict[str, Any] = {"backbone": "tiny", "patches": ["clearclip"], "views": ["2"]}
 """What is asked for: whole images, patches and views."""
+
+
+MORE_KINDS: dict[str, Any] = {
+    "patches": ["clearclip", "vanilla:int8@train"],
+    "crops": ["2"],
+    "view_patches": ["2:cdfsl"],
+}
+"""What is asked for beside `EVERY_KIND` where any subset of components may be finished."""
+
+ROWS = 4
+"""Of a shard, and of a micro-batch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +86,8 @@ class Count:
     kills: int = 0
     resumes: int = 0
     """Runs after one that was killed."""
+    subsets: int = 0
+    """Caches of which any subset of components and blocks was finished."""
     shards_verified: int = 0
 
 
@@ -138,6 +154,7 @@ class Campaign:
         (folder / "words.json").write_text(json.dumps({"ant": ["six legs", "a narrow waist"]}))
         server.live(self.request(folder / "warm"), Death(), here=True)
         self._undisturbed: dict[str, tuple[Snapshot, End]] = {}
+        self._roots: dict[str, Path] = {}  # of the same
 
     def request(self, root: Path, **changes: Any) -> dict[str, Any]:
         """Return what is asked for, with texts, in shards of four rows."""
@@ -145,16 +162,16 @@ class Campaign:
             **EVERY_KIND,
             "dataset": f"folder:{self._photos}",
             "descriptions": str(self.folder / "words.json"),
-            "micro_batch": 4,
+            "micro_batch": ROWS,
             "root": str(root),
             **changes,
         }
 
     def undisturbed(self, **changes: Any) -> tuple[Snapshot, End]:
         """Return what a run without a kill leaves, and how it went."""
-        name = json.dumps(changes, sort_keys=True)
+        name = self._name(changes)
         if name not in self._undisturbed:
-            root = self._fresh(f"undisturbed-{len(self._undisturbed)}")
+            root = self._roots[name] = self._fresh(f"undisturbed-{len(self._undisturbed)}")
             end = self._server.live(self.request(root, **changes), Death())
             self._undisturbed[name] = snapshot(root), end
         return self._undisturbed[name]
@@ -170,6 +187,40 @@ class Campaign:
             [self.kill_once, self.kill_often, self.kill_then_add, self.kill_then_change_photos],
             weights=[3, 6, 1, 1],
         )[0]
+        self._tell(story, seed)
+
+    def subset_trial(self, seed: int) -> None:
+        """Take up a cache of which a subset of components and blocks is finished.
+
+        Raises:
+            FaultError: If a promise is not kept; the message names the seed.
+        """
+        self.rng = random.Random(seed)
+        self._tell(self.take_up_a_subset, seed)
+
+    def take_up_a_subset(self) -> None:
+        """Undo a random subset of what is finished, kill or not, and let the command complete."""
+        whole, end = self.undisturbed(**MORE_KINDS)
+        root = self._fresh("subset")
+        shutil.copytree(self._roots[self._name(MORE_KINDS)], root)
+        path = next(root.glob(f"*/*/{KEY_FILE}")).parent
+        kept = {share for share in shares(path, ROWS) if self.rng.random() < 0.5}
+        keep_only(path, ROWS, kept.__contains__)
+        self.count.subsets += 1
+        self.count.shards_verified += check_instant(root, whole)
+        if self.rng.random() < 0.5:
+            death = self._death(end.seconds / 2, end.calls // 3)
+            killed = self._server.live(self.request(root, **MORE_KINDS), death)
+            self.count.kills += killed.outcome == "killed"
+            self.count.shards_verified += check_instant(root, whole)
+        try:
+            self._resume(root, **MORE_KINDS)
+        except FaultError as error:
+            raise FaultError(f"{sorted(kept)} were finished: {error}") from error
+        # Lines stand in the order in which they were entered, not in that of one pass.
+        self._compare(root, snapshot(root).unordered(), whole.unordered())
+
+    def _tell(self, story: Callable[[], None], seed: int) -> None:
         try:
             story()
         except FaultError as error:
@@ -258,6 +309,9 @@ class Campaign:
     def compare(self, root: Path) -> None:
         """Compare a cache that was completed with the undisturbed one."""
         self._compare(root, snapshot(root), self.undisturbed()[0])
+
+    def _name(self, changes: dict[str, Any]) -> str:
+        return json.dumps(changes, sort_keys=True)
 
     def _resume(self, root: Path, **changes: Any) -> None:
         self._server.live(self.request(root, **changes), Death())

@@ -11,12 +11,14 @@ import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from featcache.errors import CacheError, CorruptCacheError, FeatcacheError
+from featcache.pipeline import plan
 from featcache.store import library
 from featcache.store.cache import Cache
 from featcache.store.lock import OWNER
@@ -242,6 +244,26 @@ def test_a_mount_that_cannot_be_written(world: World, root: Path, child: Child) 
     flip(next(path.glob("global/*.h5")), 700)
     said = child.run(world, root, "repair", mount="read-only")
     assert said.startswith(f"CacheError: {path}/.lock cannot be written (Read-only file system)")
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o555])
+def test_a_finished_cache_needs_no_room(
+    world: World, root: Path, mode: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = world.sound(root, **LITTLE)
+    monkeypatch.setattr(plan.shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
+    monkeypatch.setattr(os, "access", lambda *_, **__: mode == 0o755)
+    said: list[str] = []
+    with failing(root, Fault(call="write", error=errno.ENOSPC, room=0)) as tally:
+        assert world.extract(root, said.append, **LITTLE).complete
+        assert world.extract(root, dry_run=True, **LITTLE).bytes == 0
+    assert (tally.failed > 0) == (mode == 0o755)  # what only informs may be lost
+    assert any("was not noted" in note for note in said) == (mode == 0o755)
+    assert verify(path, full=True).problems == ()
+    with pytest.raises(CacheError) as caught:
+        world.extract(root, **LITTLE | {"crops": ["2"]})
+    needs, lacks = "and 67 MB to spare, but ", "lacks crops.lazsl-2 "
+    assert (needs if mode == 0o755 else lacks) in said_by(caught.value)
 
 
 @pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOTSUP])

@@ -14,7 +14,8 @@ from featcache.importers.arrays import read_arrays
 from featcache.importers.npz import import_npz
 from featcache.importers.table import read_table
 from featcache.keys import NUMERICS
-from featcache.store.library import caches, find_cache, remove
+from featcache.store.library import caches, find_cache
+from featcache.store.removal import remove
 from featcache.store.verify import verify
 
 REAL = Path(__file__).parents[4] / "shared" / "data" / "features"

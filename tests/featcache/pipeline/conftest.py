@@ -62,7 +62,7 @@ class FakeBackbone:
         self.on_batch(len(self.batches))
         grid = torch.nn.functional.adaptive_avg_pool2d(pixels, 4).flatten(1)
         patches = torch.nn.functional.adaptive_avg_pool2d(pixels, 2).flatten(2).transpose(1, 2)
-        rows = {v: (patches + i) @ self.narrow for i, v in enumerate(variants)}
+        rows = {v: (patches + self.variants.index(v)) @ self.narrow for v in variants}
         return self.scale * grid @ self.wide, rows
 
     def encode_texts(self, texts: Sequence[str]) -> Tensor:

@@ -161,6 +161,18 @@ def test_more_views_stand_for_fewer(backbone: Any) -> None:
     assert settled(["10"], other) == {"views.rrc50-10": ["few-shot"]}
 
 
+@pytest.mark.parametrize("held", [["crops.lazsl-9"], ["boxes.lazsl-9"]])
+def test_crops_and_their_boxes_are_settled_together(backbone: Any, held: list[str]) -> None:
+    def settled(crops: list[str], held: list[str]) -> set[str]:
+        asks, _ = asks_for(backbone, patches=["none"], crops=crops)
+        return {a.name for a in settle(asks, backbone, held)[0]} - {"global"}
+
+    # A pass was killed between the two lines, or all shards of one of the two were lost.
+    assert settled(["4"], held) == {"crops.lazsl-9", "boxes.lazsl-9"}
+    both = {"crops.lazsl-9", "boxes.lazsl-9", "crops.lazsl-12", "boxes.lazsl-12"}
+    assert settled(["9", "12"], held) == both
+
+
 def test_without_patches_there_is_a_note(backbone: Any) -> None:
     backbone.variants = ()
     asks, notes = asks_for(backbone)

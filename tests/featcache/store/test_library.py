@@ -21,8 +21,8 @@ from featcache.store.library import (
     check_name,
     find_cache,
     find_summaries,
-    remove,
 )
+from featcache.store.removal import remove
 from featcache.store.seal import seal, unseal
 from featcache.types import FeatureKey, TextBank
 
