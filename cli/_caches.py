@@ -1,11 +1,13 @@
 """The commands of `featcache` that look after caches: ls, info, verify, repair, rm."""
 
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cli import _ui as ui
 from cli._ui import CacheDir, Json, OfKey, Quiet
+from featcache.errors import UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,8 +29,20 @@ OfBackbone = Annotated[str | None, typer.Option("--backbone", help="Which backbo
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     app.command("ls")(list_caches)
-    for command in (info, verify, repair, rm):
+    app.command(cls=_RunsAlone)(verify)
+    for command in (info, repair, rm):
         app.command()(command)
+
+
+class _RunsAlone(ui.Command):
+    """A command whose --runs may stand alone: it then means the usual folder."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the command line; `--runs` before another option, or at the end, has no value."""
+        after = [*args[1:], "-"]
+        alone = [a == "--runs" and b.startswith("-") for a, b in zip(args, after, strict=True)]
+        given = [f"{a}=" if is_alone else a for a, is_alone in zip(args, alone, strict=True)]
+        return super().parse_args(ctx, given)
 
 
 def list_caches(cache: CacheDir = None, json_: Json = False) -> None:
@@ -135,14 +149,25 @@ def verify(
     backbone: OfBackbone = None,
     key: OfKey = None,
     full: Annotated[bool, typer.Option("--full", help="sha256 instead of crc32.")] = False,
+    runs: Annotated[
+        str | None,
+        typer.Option("--runs", metavar="[DIR]", help="Check all runs instead, there or at home."),
+    ] = None,
     cache: CacheDir = None,
     quiet: Quiet = False,
     json_: Json = False,
 ) -> None:
-    """Check every byte of the caches that fit against what was written.
+    """Check every byte of the caches that fit against what was written, or of all runs.
 
+    \b
     Example: featcache verify fieldguide --full
+    Example: featcache verify --runs
     """
+    if runs is not None:
+        if [option for option in (named, dataset, backbone, key) if option is not None] or full:
+            raise UsageError("--runs checks every run whole; leave the other options away.")
+        _verify_runs(Path(runs) if runs else None, quiet=quiet, json_=json_)
+        return
     from featcache.store.library import cache_root, find_summaries
     from featcache.store.verify import verify as check
 
@@ -153,6 +178,38 @@ def verify(
     for report in reports:
         _emit_report(report, json_)
     if not all(report.is_sound for report in reports):
+        raise typer.Exit(1)
+
+
+def _verify_runs(option: Path | None, *, quiet: bool, json_: bool) -> None:
+    from featcache.errors import CacheNotFoundError
+    from heads.results.store import runs_root
+    from heads.results.verify import verify_runs
+
+    with ui.live(quiet) as line:
+        report = verify_runs(runs_root(option), report=line.counter())
+    if not report.runs:
+        raise CacheNotFoundError(
+            f"There are no runs in {report.path}. Train one with: heads train cmm --shots 16"
+        )
+    if json_:
+        ui.emit_json(report.to_json())
+    else:
+        damaged = f"DAMAGED: {len(report.problems)} of "
+        ui.emit(f"{'sound: ' if report.is_sound else damaged}{report.runs} runs: {report.path}")
+        for problem in report.problems:
+            ui.emit(f"  {problem.what}")
+        if report.unsealed:
+            ui.say(
+                f"{len(report.unsealed)} runs were stored before runs had seals: their figures "
+                f"agree with their answers, and nothing tells whether a byte has changed: "
+                f"{ui.some(report.unsealed)}."
+            )
+        if report.unfinished:
+            ui.say(
+                f"{report.unfinished} runs were cut off; the next one that is stored removes them."
+            )
+    if not report.is_sound:
         raise typer.Exit(1)
 
 
@@ -182,7 +239,10 @@ def repair(
     whole = True
     for found in find_summaries(cache_root(cache), _one(named, dataset), backbone, key):
         report, mended, problem = None, None, ""
-        with ui.live(quiet) as line:
+        with (
+            ui.noting("What was mended is kept; the same command goes on from there."),
+            ui.live(quiet) as line,
+        ):
             try:
                 report = take_out(found.path, report=line.counter())
                 if report.dropped or Cache.open(found.path).needs_mending():
@@ -239,7 +299,9 @@ def rm(
             size = ui.human_bytes(count_bytes(path))
             what = f"what an interrupted removal has left, {size}: {path}"
             _agree(what, yes)
-            _emit_removed(path, finish_removal(path), what, json_)
+            with ui.noting("The same command removes the rest."):
+                freed = finish_removal(path)
+            _emit_removed(path, freed, what, json_)
         return
     if len(fitting) > 1:
         which = ", ".join(f"{f.digest} ({f.backbone}, {f.finished_text})" for f in fitting)
@@ -247,7 +309,9 @@ def rm(
     (found,) = fitting
     what = f"{found.dataset}, {found.backbone}, {ui.human_bytes(found.bytes)}: {found.path}"
     _agree(what, yes)
-    _emit_removed(found.path, remove(root, found.path), what, json_)
+    with ui.noting("The same command removes the rest."):
+        freed = remove(root, found.path)
+    _emit_removed(found.path, freed, what, json_)
 
 
 def _agree(what: str, yes: bool) -> None:

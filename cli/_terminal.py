@@ -8,10 +8,12 @@ rename the window, a bidirectional control would turn a sentence round, a line s
 one. Where `guarded` holds, a command that forgets about it prints escapes all the same.
 """
 
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from featcache.escapes import shown
@@ -56,9 +58,17 @@ def guarded() -> Iterator[None]:
 
 def guard() -> None:
     """Escape what reaches stdout and stderr from now on, until somebody puts others there."""
-    sys.stdout, sys.stderr = (
-        cast("TextIO", Guarded(raw(stream))) for stream in (sys.stdout, sys.stderr)
-    )
+    sys.stdin, out, err = (_there(stream) for stream in (sys.stdin, sys.stdout, sys.stderr))
+    sys.stdout, sys.stderr = (cast("TextIO", Guarded(raw(stream))) for stream in (out, err))
+
+
+def _there(stream: TextIO | None) -> TextIO:
+    """Return a stream; for one that was closed (`>&-`) one that leads nowhere.
+
+    Otherwise the next file to be opened would get its number, and what a library prints would be
+    written into a shard. So they are filled in order: the lowest number goes first.
+    """
+    return Path(os.devnull).open("r+") if stream is None else stream
 
 
 def raw(stream: TextIO) -> TextIO:

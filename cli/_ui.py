@@ -12,7 +12,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -112,12 +112,13 @@ class Group(TyperGroup):
             fail(error, code=2)
         except FeatcacheError as error:
             fail(error, code=1)
-        except KeyboardInterrupt:
-            say("Interrupted; what was stored is kept. Run the same command again to finish.")
+        except KeyboardInterrupt as error:
+            say(with_notes("Interrupted.", error))
             raise typer.Exit(130) from None
-        except BrokenPipeError:
-            # The reader of stdout has gone (`| head`); Python must not complain at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except BrokenPipeError as error:  # the reader of stdout has gone (`| head`)
+            _drop_stdout()
+            if text := with_notes("", error):
+                say(text)
             raise typer.Exit(0) from None
         except OSError as error:
             if error.errno not in OF_PATHS:
@@ -142,7 +143,8 @@ def make_app(help_: str) -> App:
 
 def fail(error: Exception, code: int) -> None:
     """Print an error in one red line and leave."""
-    head, body = terminal.styled("error: ", "bold red"), terminal.styled(str(error))
+    text = with_notes(str(error), error)
+    head, body = terminal.styled("error: ", "bold red"), terminal.styled(text)
     terminal.console(err=True).print(head + body, soft_wrap=True)
     raise typer.Exit(code) from error
 
@@ -151,7 +153,29 @@ def fail_at_path(error: OSError) -> None:
     """Say what the operating system refuses about a path, and leave."""
     path = error.filename if isinstance(error.filename, str) else "A file"
     cure = "Check the path and who may use it, or give another."
-    fail(FeatcacheError(f"{path} cannot be used ({error.strerror}). {cure}"), code=1)
+    what = f"{path} cannot be used ({error.strerror}). {cure}"
+    fail(FeatcacheError(with_notes(what, error)), code=1)
+
+
+@contextmanager
+def noting(text: str | Callable[[], str], *kinds: type[BaseException]) -> Iterator[None]:
+    """Let what ends the block early say this too: what is kept, and what to do next.
+
+    Args:
+        text: The sentence, or what finds it out in that moment.
+        kinds: Of exceptions; none is an interruption.
+    """
+    caught = kinds or (KeyboardInterrupt,)
+    try:
+        yield
+    except caught as error:
+        error.add_note(text if isinstance(text, str) else text())
+        raise
+
+
+def with_notes(text: str, error: BaseException) -> str:
+    """Put what `noting` added to an exception behind a text."""
+    return " ".join(filter(None, [text, *getattr(error, "__notes__", ())]))
 
 
 def say(text: str) -> None:
@@ -165,9 +189,22 @@ def emit(text: str) -> None:
 
 
 def emit_lines(text: str) -> None:
-    """Write results of several lines to stdout."""
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+    """Write results of several lines to stdout.
+
+    Raises:
+        BrokenPipeError: If nobody reads it any more.
+        FeatcacheError: If it cannot be written.
+    """
+    try:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _drop_stdout()
+        raise FeatcacheError(
+            f"Standard output cannot be written ({error.strerror}); results have to go elsewhere."
+        ) from error
 
 
 def emit_json(value: object) -> None:
@@ -364,6 +401,12 @@ def pairs(values: Sequence[str]) -> Mapping[str, str]:
             raise UsageError(f"--set {key}=... is given twice; leave one.")
         out[key] = value
     return out
+
+
+def _drop_stdout() -> None:
+    """Let what is still to be written go nowhere, so that Python does not complain at exit."""
+    with suppress(OSError):  # a stream that is no file has nothing to complain of
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:

@@ -179,7 +179,8 @@ def extract(
         max_pixels=max_pixels,
         profile=profile_to or profile,
     )
-    with ui.live(quiet) as line:
+    kept = "" if dry_run else "Finished shards are kept; the same command goes on from there."
+    with ui.noting(kept), ui.live(quiet) as line:
         opened = open_request(request, report=line.counter(), say=line.say)
         from featcache.pipeline.run import extract as run_extract  # loads torch
 
@@ -295,7 +296,8 @@ def npz(
     from featcache.store.library import cache_root, summarise
 
     said: list[str] = []
-    with ui.live(quiet) as line:
+    kept = "What was imported is kept; the same command goes on from there."
+    with ui.noting(kept), ui.live(quiet) as line:
         made = import_npz(
             file, cache_root(cache), name, backbone, report=line.counter(), say=said.append
         )

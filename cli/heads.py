@@ -17,6 +17,8 @@ app = ui.make_app(
     "Example: heads train cmm --shots 16"
 )
 
+UNSAVED = "Nothing of this run was stored; the same command starts it anew."
+
 RunsDir = Annotated[
     Path | None,
     typer.Option("--runs", help="Results; else $FEATCACHE_HOME/runs, else your data folder."),
@@ -88,7 +90,7 @@ def train(
     Example: heads train cmm --shots 16
     Example: heads train cmm --protocol episodic --ways 5 --shots 1 --split sketch
     """
-    from featcache.errors import UnknownNameError, UsageError
+    from featcache.errors import FeatcacheError, UnknownNameError, UsageError
     from heads.core.registry import names
 
     if method not in names():  # before torch is loaded
@@ -121,11 +123,11 @@ def train(
 
     from featcache.store.library import cache_root, find_cache
     from heads.protocols import episodic, few_shot
-    from heads.results.store import check_writable, runs_root, save
+    from heads.results.store import check_writable, folder_of, runs_root, save
 
     opened = find_cache(cache_root(cache), dataset, backbone, key)
     check_writable(runs_root(runs))
-    with ui.live(quiet) as line:
+    with ui.noting(UNSAVED), ui.live(quiet) as line:
         if dataset is None or backbone is None:
             last = ", finished last" if dataset is None else ""
             line.say(f"Using the cache of {opened.dataset} with {opened.backbone}{last}.")
@@ -140,12 +142,15 @@ def train(
         )
         for note in result.notes:
             line.say(note)
-    folder = save(result, runs_root(runs))
-    if json_:
-        ui.emit_json(result.as_dict())
-    else:
-        ui.emit(_sentence(result))
-        ui.emit(str(folder))
+    folder = folder_of(result, runs_root(runs))
+    saved = lambda: f"The run was saved as {folder}." if folder.exists() else UNSAVED  # noqa: E731
+    with ui.noting(saved, KeyboardInterrupt, OSError, FeatcacheError):
+        save(result, runs_root(runs))
+        if json_:
+            ui.emit_json(result.as_dict())
+        else:
+            ui.emit(_sentence(result))
+            ui.emit(str(folder))
 
 
 @app.command("list")
@@ -220,6 +225,8 @@ def compare(
     )
     for problem in found.problems:
         ui.say(problem)
+    if found.problems:
+        ui.say(f"Runs that were left out of all tables: {len(found.problems)}.")
     if not found.groups:
         raise CacheNotFoundError(
             f"There are no runs in {root}. Train one with: heads train cmm --shots 16"
@@ -280,9 +287,7 @@ def _sentence(result: "Result") -> str:
     from heads.results.tables import scope
 
     top1, f1 = result.metrics["top1"], result.metrics["macro_f1"]
-    shots = {None: "all shots", 0: "no shots", 1: "1 shot"}.get(
-        result.shots, f"{result.shots} shots"
-    )
+    shots = result.shots_text
     over = scope(top1.interval, of_one_draw=result.shots != 0)
     ci = "" if top1.ci95 is None else f" ± {100 * top1.ci95:.1f} (95 %, {over})"
     if result.ways is not None:
@@ -293,6 +298,8 @@ def _sentence(result: "Result") -> str:
     )
     if result.zero_shot_top1 is not None and result.shots != 0:
         text += f", zero-shot {100 * result.zero_shot_top1:.1f} %"
+    if result.unreadable:
+        text += f", {result.unreadable} unreadable images not counted"
     took = result.seconds["fit"] + result.seconds["evaluate"]
     chosen = " (chosen on the queries: not a fair figure)" if result.oracle else ""
     return f"{text}; {ui.human_seconds(took)}, selection {result.selection}{chosen}"

@@ -252,6 +252,7 @@ class _Extraction:
             # Draws step around images that turned out unreadable: their stand-ins need views.
             while len((plan := self._plan(cache, listing, backbone, asks, micro_batch)).rows):
                 filler.encode(plan)
+        _refuse_all_bad(cache, sources)
         whole = self._plan(cache, listing, backbone, asks, micro_batch, limited=False)
         with self._note_of_the_end(cache, changed=bool(filler.outcomes) or texts is not None):
             cache.finish(
@@ -418,3 +419,19 @@ class _Extraction:
         start = time.perf_counter()
         yield
         self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+def _refuse_all_bad(cache: Cache, sources: Mapping[int, Source]) -> None:
+    """Fail where images were read and not one of them could be: such features serve nobody.
+
+    Raises:
+        SourceError: If so.
+    """
+    bad = {row: why for row, why in cache.bad_rows().items() if row in sources}
+    rows = np.array(sorted(sources), dtype=np.int64)
+    if bad and not cache.covered("global", retry_bad=True)[rows].any():
+        first, why = next(iter(bad.items()))
+        raise SourceError(
+            f"None of the {len(bad)} images could be read (first: {sources[first].id} {why}). "
+            f"Repair them and run the same command again."
+        )

@@ -105,7 +105,8 @@ class Summary:
         if have:
             lines.append(f"Already there: {have} rows.")
         if self.bad:
-            lines.append(f"{len(self.bad)} images could not be read and are marked as such:")
+            of = f"{len(self.bad)} of {self.images} images"
+            lines.append(f"{of} could not be read and are marked as such:")
             lines += [f"  {name} {reason}" for name, reason in self.bad[:SHOWN]]
             if len(self.bad) > SHOWN:
                 lines.append(f"  and {len(self.bad) - SHOWN} more; `featcache info` lists them")

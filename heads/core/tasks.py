@@ -301,6 +301,22 @@ class TaskBuilder:
         return rows / rows.mean()
 
 
+def query_rows(features: FeatureSet, split: str) -> RowIndex:
+    """Return the rows of a split whose image could be read.
+
+    Raises:
+        TaskError: If there are images and none could be read.
+    """
+    rows = features.usable(split)
+    if not len(rows) and (total := len(features.listing.rows(split))):
+        raise TaskError(
+            f"None of the {total} images of split '{split}' could be read; `featcache info "
+            f"{features.listing.dataset}` says why. Repair them and extract again, or evaluate "
+            f"another split."
+        )
+    return rows
+
+
 def labelled(features: FeatureSet, split: str) -> RowIndex:
     """Return the usable rows of a split that have a label; none where there is no such split."""
     if split not in features.listing.splits:

@@ -13,6 +13,7 @@ import hashlib
 import json
 import random
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,14 @@ from jaxtyping import Int64
 from featcache.errors import ImportedFileError, NewerFormatError, TaskError, UsageError
 from featcache.limits import WORDS
 from featcache.paths import read_regular
+from featcache.store.seal import seal, unseal
 from featcache.types import FeatureSet, Listing
 from heads.results.record import digest_ids
 
 FILE = "episodes.json"
 """Beside the record of a run."""
-FORMAT = 1
+FORMAT = 2
+"""From 2 on sealed; a list that somebody wrote by hand has format 1 and no seal."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,10 +72,10 @@ class Episodes:
         return digest_ids([shape, *(listing.ids[int(r)] for r in self.rows.flatten())])
 
     def to_json(self, listing: Listing) -> str:
-        """Write the list with each image's name once and positions everywhere else."""
+        """Write the list with each image's name once and positions everywhere else, sealed."""
         used, at = np.unique(self.rows, return_inverse=True)
         at = at.reshape(self.rows.shape)
-        return json.dumps(
+        line, _ = seal(
             {
                 "format": FORMAT,
                 "dataset": self.dataset,
@@ -91,9 +94,9 @@ class Episodes:
                     }
                     for classes, images in zip(self.classes, at, strict=True)
                 ],
-            },
-            ensure_ascii=False,
+            }
         )
+        return line.decode()
 
 
 def draw(
@@ -165,7 +168,7 @@ def read(path: Path, features: FeatureSet) -> Episodes:
         NewerFormatError: If a later version wrote it.
     """
     try:
-        raw = json.loads(read_regular(path, WORDS))
+        raw = _opened(path, read_regular(path, WORDS))
     except OSError as error:
         raise ImportedFileError(f"{path} cannot be read ({error.strerror or error}).") from error
     except (ValueError, RecursionError) as error:
@@ -178,6 +181,18 @@ def read(path: Path, features: FeatureSet) -> Episodes:
             f"Upgrade featcache to read it."
         )
     return _checked(path, raw, features)
+
+
+def _opened(path: Path, data: bytes) -> Any:
+    """Return the values of a list, of which a seal says whether they are what was written."""
+    with suppress(ValueError):
+        return unseal(data.removesuffix(b"\n"))[0]
+    raw = json.loads(data)
+    if isinstance(raw, dict) and ("crc" in raw or raw.get("format") == FORMAT):
+        raise _refuse(
+            path, "is not what was written (its checksum differs; a list of your own has format 1)"
+        )
+    return raw
 
 
 def _checked(path: Path, raw: Mapping[str, Any], features: FeatureSet) -> Episodes:

@@ -18,7 +18,7 @@ from jaxtyping import Int64
 
 from featcache.errors import UnknownNameError, UsageError
 from featcache.recipes import Scope
-from featcache.types import FeatureSet, TextBank
+from featcache.types import FeatureSet, Listing, TextBank
 from heads.core import registry, scoring
 from heads.core.contract import RoleRows, TaskView
 from heads.core.folds import subset
@@ -30,6 +30,7 @@ from heads.protocols.episodes import Episodes
 from heads.protocols.evaluation import (
     Run,
     Trained,
+    check_size,
     early_stops,
     int32,
     more_than_global,
@@ -37,7 +38,7 @@ from heads.protocols.evaluation import (
     synchronise,
     zero_shot_answers,
 )
-from heads.results.record import EPISODIC, Predictions, Result
+from heads.results.record import EPISODIC, Predictions, Result, Support
 
 Answers: TypeAlias = Int64[np.ndarray, " n"]
 MODES = ("none", "cv")
@@ -121,7 +122,9 @@ def train(
         seeds=(drawn.seed,),
         extra={},
         stated={"ways": drawn.ways, "queries": drawn.queries, "episodes": len(drawn)},
+        support=Support(smallest=drawn.shots, largest=drawn.shots, whole=False) if learns else None,
     )
+    check_size(len(drawn), drawn.ways * drawn.queries)
     builder = TaskBuilder(
         features=feature_set,
         needs=needs,
@@ -139,7 +142,7 @@ def train(
     result = record(
         description,
         done.chosen,
-        done.predictions(drawn),
+        done.predictions(drawn, feature_set.listing),
         ids=drawn.digest(feature_set.listing),
         seconds=done.seconds,
         reads=more_than_global(method, reader.tasks(range(1))[0].view.support, builder.query, None),
@@ -147,7 +150,7 @@ def train(
         warned=warned,
         over="episodes",
     )
-    beside = {lists.FILE: drawn.to_json(feature_set.listing) + "\n"}
+    beside = {lists.FILE: drawn.to_json(feature_set.listing)}
     return Trained(result=replace(result, beside=beside), chosen=tuple(done.chosen))
 
 
@@ -207,12 +210,17 @@ class _Done:
         self.seconds["fit"] += fitted - started
         self.seconds["evaluate"] += time.perf_counter() - fitted
 
-    def predictions(self, episodes: Episodes) -> Predictions:
+    def predictions(self, episodes: Episodes, listing: Listing) -> Predictions:
         """Return the answers in positions of the whole class list."""
+        rows = np.stack([episodes.query(e) for e in range(len(episodes))])
+        used, at = np.unique(rows, return_inverse=True)
         return Predictions(
             predicted=np.stack(self._predicted).astype(np.int32),
             labels=episodes.classes.repeat(episodes.queries, axis=1).astype(np.int32),
             zero_shot=np.stack(self._zero_shot).astype(np.int32) if self._zero_shot else None,
+            images=at.reshape(len(rows), -1).astype(np.int32),
+            ids=tuple(listing.ids[int(r)] for r in used),
+            classes=tuple(listing.classes),
         )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from jaxtyping import Int32
 
-from featcache.errors import ConvergenceWarning
+from featcache.errors import ConvergenceWarning, UsageError
 from featcache.types import FeatureSet, TextBank
 from heads.core import scoring
 from heads.core.contract import Method, RoleRows
@@ -21,10 +21,12 @@ from heads.core.settings import Settings
 from heads.core.tasks import Task
 from heads.results.metrics import evaluate
 from heads.results.record import (
+    ANSWERED,
     QUERY_SET,
     IntervalOf,
     Predictions,
     Result,
+    Support,
     digest_ids,
     digest_labels,
     new_run_id,
@@ -59,6 +61,10 @@ class Run:
     """Settings of the protocol that differ from its defaults; part of the variant."""
     stated: Mapping[str, int] = field(default_factory=dict)
     """What the protocol always states in the record."""
+    support: Support | None = None
+    """What is really learned from; None where nothing labelled is."""
+    learns_from: tuple[str, ...] = ()
+    """The splits that it learns from or chooses by, in which unreadable images are missing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +83,7 @@ def measure(
     """Build the tasks, choose and train a head for each, and answer the query."""
     started = time.perf_counter()
     built = tasks()
+    check_size(len(built), len(built[0].query_rows))
     with early_stops() as early:
         chosen = select(run.method, run.settings, built, run.selection, progress=progress)
     synchronise()
@@ -89,12 +96,15 @@ def measure(
     evaluated = time.perf_counter()
     labels = np.stack([int32(_labels(task.query)) for task in built])
     zero_shot = zero_shot_answers(run.features.text, built[0].query)
+    ids = run.features.listing.ids
     predictions = Predictions(
         predicted=np.stack(predicted),
         labels=labels,
         zero_shot=None if zero_shot is None else np.stack([zero_shot] * len(built)),
+        images=np.tile(np.arange(labels.shape[1], dtype=np.int32), (len(built), 1)),
+        ids=tuple(ids[int(r)] for r in built[0].query_rows),
+        classes=tuple(run.features.classes),
     )
-    ids = run.features.listing.ids
     result = record(
         run,
         chosen,
@@ -184,7 +194,7 @@ def record(
         over: What the repetitions are called.
     """
     features, method = run.features, run.method
-    told = list(notes)
+    told = [*notes, *_unreadable(features, run)]
     for one in chosen:
         told += [f"Left out of the search: {reason}." for reason in one.failed]
     if method.transductive:
@@ -233,8 +243,44 @@ def record(
         texts=texts_read(features.text, getattr(run.settings.config, "text", None)),
         reads=reads,
         notes=tuple(dict.fromkeys([*told, *warned])),
+        support=run.support,
+        unreadable=unreadable(features, run.split),
         predictions=predictions,
     )
+
+
+def check_size(repetitions: int, queries: int) -> None:
+    """Refuse before training what no record holds.
+
+    Raises:
+        UsageError: If there would be too many answers.
+    """
+    if repetitions * queries > ANSWERED:
+        raise UsageError(
+            f"{repetitions} repetitions of {queries} queries are more answers than a run keeps "
+            f"({ANSWERED}). Take fewer seeds or episodes."
+        )
+
+
+def unreadable(features: FeatureSet, split: str) -> int:
+    """Count the labelled images of a split that could not be read; a missing split has none."""
+    if split not in features.listing.splits:
+        return 0
+    rows = features.listing.rows(split)
+    return int((~features.ok[rows] & (features.labels[rows] >= 0)).sum())
+
+
+def _unreadable(features: FeatureSet, run: Run) -> Iterator[str]:
+    """Say which images are missing, and what that means."""
+    # A query that nobody could look at says nothing of a method: counted as a miss it would lower
+    # every method alike, and by how many files are broken. So it is left out, and said.
+    if lost := unreadable(features, run.split):
+        total = len(features.listing.rows(run.split))
+        yield f"{lost} of {total} images of '{run.split}' could not be read: no query, not counted."
+    for split in dict.fromkeys(s for s in run.learns_from if s != run.split):
+        if lost := unreadable(features, split):
+            total = len(features.listing.rows(split))
+            yield f"{lost} of {total} images of '{split}' could not be read and were not used."
 
 
 def versions() -> dict[str, str]:

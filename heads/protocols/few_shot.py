@@ -17,10 +17,10 @@ from heads.core.contract import Method, reads_weights
 from heads.core.cure import support_scope
 from heads.core.selection import MODES, Progress, has_choice
 from heads.core.settings import Settings, configure
-from heads.core.tasks import RowIndex, Task, TaskBuilder, labelled, pick_device
+from heads.core.tasks import RowIndex, Task, TaskBuilder, labelled, pick_device, query_rows
 from heads.protocols import unsupervised, zero_shot
 from heads.protocols.evaluation import Run, Trained, measure
-from heads.results.record import Result
+from heads.results.record import CAME_WITH_DATA, FEW_SHOT, Result, Support, shots_used
 
 DEFAULT_SEEDS = (1, 2, 3)
 LAST_STEP = "The last step of training was kept: no validation could say which is best."
@@ -89,6 +89,8 @@ def train(
             return zero_shot.train(method_name, **elsewhere)
         return unsupervised.train(method_name, seed=seeds[0], selection=selection, **elsewhere)
     draws = _draws(feature_set, shots, seeds, selection)
+    support = _support(feature_set, shots, draws)
+    configured = configure(method, settings, shots=shots_used(shots, support))
     mode, notes = _mode(selection, method, configured, feature_set, draws)
     if mode == "cv" and selection != "cv":
         draws = {seed: _without_val(draw) for seed, draw in draws.items()}
@@ -108,12 +110,14 @@ def train(
         method=method,
         settings=configured,
         features=feature_set,
-        protocol="few_shot",
+        protocol=FEW_SHOT,
         selection=mode,
         split=split,
         shots=shots,
         seeds=tuple(draws),
         extra=extra,
+        support=support,
+        learns_from=("train", "val") if mode.endswith("-val") else ("train",),
     )
 
     def tasks() -> list[Task]:
@@ -121,7 +125,7 @@ def train(
             features=feature_set,
             needs=needs,
             device=pick_device(device),
-            query_rows=feature_set.usable(split),
+            query_rows=query_rows(feature_set, split),
             class_weights=class_weights,
             strict_shots=strict_shots,
             scopes={"support": support_scope(shots, seeds)},
@@ -152,6 +156,12 @@ def _draws(
     seen: set[bytes] = set()
     for seed in seeds:
         drawn = few_shot(features.listing, shots, seed, val_shots=val_shots, usable=features.ok)
+        if not len(drawn.train_rows):
+            raise TaskError(
+                f"None of the labelled training images of data set '{features.listing.dataset}' "
+                f"could be read; `featcache info {features.listing.dataset}` says why. Repair "
+                f"them and extract again."
+            )
         if selection == "full-val":
             drawn = _with_val(drawn, labelled(features, "val"))
         support = np.sort(drawn.train_rows).tobytes()
@@ -161,12 +171,25 @@ def _draws(
     return draws
 
 
+def _support(features: FeatureSet, shots: int | None, draws: Mapping[int, Draw]) -> Support:
+    """Count what the repetitions really learn from."""
+    classes, listing = len(features.classes), features.listing
+    each = [np.bincount(features.labels[d.train_rows], minlength=classes) for d in draws.values()]
+    everything = few_shot(listing, None, 0, usable=features.ok).train_rows
+    return Support(
+        smallest=int(min(counts.min() for counts in each)),
+        largest=int(max(counts.max() for counts in each)),
+        whole=all(len(d.train_rows) == len(everything) for d in draws.values()),
+        stored=listing.draws == "stored",
+    )
+
+
 def _stored(features: FeatureSet, draw: Draw) -> str:
     """Say which of the sets that came with the data the shots are."""
     splits, chosen = features.listing.splits, set(draw.train_rows.tolist())
     name = next(n for n in splits if n.startswith("train") and chosen <= set(splits[n].tolist()))
     most = int(np.bincount(features.labels[draw.train_rows]).max())
-    return f"Shots came with the data: the first {most} a class of '{name}', whatever the seed."
+    return f"{CAME_WITH_DATA}: the first {most} a class of '{name}', whatever the seed."
 
 
 def _with_val(draw: Draw, rows: RowIndex) -> Draw:

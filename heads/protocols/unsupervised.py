@@ -14,7 +14,7 @@ from featcache.types import FeatureSet
 from heads.core import registry
 from heads.core.selection import MODES, Progress, has_choice
 from heads.core.settings import configure
-from heads.core.tasks import Task, TaskBuilder, labelled, pick_device
+from heads.core.tasks import Task, TaskBuilder, labelled, pick_device, query_rows
 from heads.protocols.evaluation import Run, Trained, measure
 from heads.results.record import Result
 
@@ -94,6 +94,7 @@ def train(
         shots=0,
         seeds=(seed,),
         extra={},
+        learns_from=(POOL, "val") if mode == "full-val" else (POOL,),
     )
 
     def tasks() -> list[Task]:
@@ -101,7 +102,7 @@ def train(
             features=feature_set,
             needs=needs,
             device=pick_device(device),
-            query_rows=feature_set.usable(split),
+            query_rows=query_rows(feature_set, split),
         )
         none = np.zeros(0, dtype=np.int64)
         pool = feature_set.usable(POOL)

@@ -10,7 +10,7 @@ from featcache.types import FeatureSet
 from heads.core import registry
 from heads.core.selection import Progress
 from heads.core.settings import configure
-from heads.core.tasks import Task, TaskBuilder, pick_device
+from heads.core.tasks import Task, TaskBuilder, pick_device, query_rows
 from heads.protocols.evaluation import Run, Trained, measure
 from heads.results.record import Result
 
@@ -71,7 +71,7 @@ def train(
             features=feature_set,
             needs=needs,
             device=pick_device(device),
-            query_rows=feature_set.usable(split),
+            query_rows=query_rows(feature_set, split),
         )
         none = np.zeros(0, dtype=np.int64)
         return [builder.build(none, none, seed=0, shots=0)]

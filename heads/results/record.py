@@ -173,15 +173,8 @@ class Result:
 
     @property
     def shots_used(self) -> int | None:
-        """Return the shots a class that were really used; None is all there are, unevenly many.
-
-        Runs on equal images agree in it, however many were asked for.
-        """
-        if self.support is None or (not self.shots and self.shots is not None):
-            return self.shots
-        if self.support.smallest == self.support.largest:
-            return self.support.largest
-        return None if self.support.whole else self.shots
+        """As the function of that name says."""
+        return shots_used(self.shots, self.support)
 
     @property
     def shots_text(self) -> str:
@@ -275,6 +268,22 @@ class Result:
     def from_dict(raw: Mapping[str, Any], *, where: str = "The record") -> "Result":
         """Read a record from plain values; as `from_json`."""
         return _read(Fields(raw, where))
+
+
+def shots_used(asked: int | None, support: Support | None) -> int | None:
+    """Return the shots a class that were really used; None is all there are, unevenly many.
+
+    Runs on equal images agree in it, however many were asked for.
+
+    Args:
+        asked: None is all, 0 is none.
+        support: What was there; None where that is not known.
+    """
+    if support is None or asked == 0:
+        return asked
+    if support.smallest == support.largest:
+        return support.largest
+    return None if support.whole else asked
 
 
 def new_run_id(method: str, created: datetime | None = None) -> str:

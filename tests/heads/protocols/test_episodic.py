@@ -45,6 +45,13 @@ def draw(features: FeatureSet, **more: Any) -> lists.Episodes:
     return lists.draw(features, **{**SMALL, "seed": 1, **more})
 
 
+def by_hand(features: FeatureSet) -> dict[str, Any]:
+    """A list as somebody may write one: of format 1, without a seal."""
+    raw: dict[str, Any] = json.loads(draw(features).to_json(features.listing))
+    del raw["crc"]
+    return raw | {"format": 1}
+
+
 def test_support_and_query_share_nothing_and_have_the_right_classes(world: World) -> None:
     features = world()
     drawn = draw(features, episodes=30)
@@ -209,20 +216,38 @@ def test_a_wrong_list_is_refused(
     world: World, tmp_path: Path, change: dict[str, Any], says: str
 ) -> None:
     features, path = world(), tmp_path / "list.json"
-    raw = json.loads(draw(features).to_json(features.listing)) | change
+    raw = by_hand(features) | change
     path.write_text(json.dumps(raw))
     with pytest.raises(ImportedFileError, match=says):
         lists.read(path, features)
 
 
+def test_a_list_with_a_changed_byte_is_refused(world: World, tmp_path: Path) -> None:
+    features, path = world(), tmp_path / "list.json"
+    text = draw(features).to_json(features.listing).encode()
+    path.write_bytes(text)
+    assert lists.read(path, features).digest(features.listing) == draw(features).digest(
+        features.listing
+    )
+    rng = np.random.default_rng(0)
+    for place in rng.integers(len(text) - 1, size=60):
+        changed = bytearray(text)
+        changed[place] ^= int(rng.integers(1, 256))
+        path.write_bytes(bytes(changed))
+        with pytest.raises((ImportedFileError, NewerFormatError)):
+            lists.read(path, features)
+    path.write_text(json.dumps(by_hand(features)))
+    assert len(lists.read(path, features)) == SMALL["episodes"]
+
+
 def test_a_list_that_leaks_is_refused(world: World, tmp_path: Path) -> None:
     features, path = world(), tmp_path / "list.json"
-    raw = json.loads(draw(features).to_json(features.listing))
+    raw = by_hand(features)
     raw["episodes"][2]["query"][0][0] = raw["episodes"][2]["support"][0][0]
     path.write_text(json.dumps(raw))
     with pytest.raises(ImportedFileError, match="twice in episode 3"):
         lists.read(path, features)
-    path.write_text('{"format": 2}')
+    path.write_text('{"format": 3}')
     with pytest.raises(NewerFormatError, match="Upgrade"):
         lists.read(path, features)
     for text in ("[1]", "{", "[" * 100_000):

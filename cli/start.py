@@ -1,0 +1,28 @@
+"""Where both commands begin: what interrupts them while they load is no reason for a traceback.
+
+Nothing is imported here that takes time; all else is loaded inside the `try`.
+"""
+
+import sys
+from importlib import import_module
+
+INTERRUPTED = 130
+"""The exit code, as everywhere in the shell."""
+
+
+def featcache() -> None:
+    """Run `featcache`."""
+    _run("cli.featcache")
+
+
+def heads() -> None:
+    """Run `heads`."""
+    _run("cli.heads")
+
+
+def _run(module: str) -> None:
+    try:
+        import_module(module).main()
+    except KeyboardInterrupt:
+        sys.stderr.write("Interrupted.\n")
+        sys.exit(INTERRUPTED)
