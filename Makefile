@@ -45,6 +45,7 @@ bench: install-dev  ## Measure everything in docs/benchmarks.md anew (long)
 	@$(BIN)/python benchmarks/transport.py
 	@$(BIN)/python benchmarks/linear_algebra.py
 	@$(BIN)/python benchmarks/flips.py
+	@$(BIN)/python benchmarks/flips.py --runs
 
 soak: install-dev  ## Kill extractions and take them up again for ten minutes
 	@OMP_NUM_THREADS=1 $(BIN)/python benchmarks/soak.py --minutes 10

@@ -200,9 +200,11 @@ def _record(folder: Path) -> None:
 
 
 def _runs(folder: Path) -> None:
-    from heads.results import comparison, store, tables
+    from heads.results import answers, comparison, store, tables
+    from heads.results.verify import verify_runs
 
     found = comparison.compare(folder)
+    json.dumps(verify_runs(folder).to_json(), allow_nan=False)
     tables.to_csv(found.groups).encode()
     tables.to_markdown(found.groups).encode()
     json.dumps(tables.as_dicts(found.groups), allow_nan=False)
@@ -211,16 +213,29 @@ def _runs(folder: Path) -> None:
         _writable([group.title, *tables.notes(group), *cells])
     for path in store.load_all(folder).folders.values():
         try:
-            store.load(path).to_json().encode()
+            result = store.load(path)
+            result.to_json().encode()
+            if result.predictions is not None:  # no figure is taken that the answers do not give
+                right = result.predictions.predicted == result.predictions.labels
+                assert abs(result.metrics["top1"].mean - right.mean()) < 1e-9
+                assert len(answers.by_name(result).ids) == result.repetitions
         except FeatcacheError:
             continue
 
 
 def toy_run(method: str, run: str) -> Any:
-    from heads.results.record import Metric, Predictions, Result
+    from heads.results.metrics import evaluate
+    from heads.results.record import Predictions, Result, Support
 
-    metric = Metric(mean=0.5, ci95=0.1, values=(0.5, 0.5), interval="repetitions")
-    answers = np.arange(8, dtype=np.int32).reshape(2, 4) % 2
+    labels = np.arange(8, dtype=np.int32).reshape(2, 4) % 2
+    kept = Predictions(
+        predicted=np.array([[0, 1, 1, 1], [0, 1, 0, 1]], dtype=np.int32),
+        labels=labels,
+        zero_shot=np.zeros_like(labels),
+        images=np.tile(np.arange(4, dtype=np.int32), (2, 1)),
+        ids=("test/ä.jpg", "b.jpg", "c.jpg", "\udcff.jpg"),
+        classes=("ant", "bee"),
+    )
     return Result(
         method=method,
         dataset="toys",
@@ -232,7 +247,7 @@ def toy_run(method: str, run: str) -> Any:
         selection="none",
         config={"text": None, "steps": 200, "triplet": True, "lr": 0.1},
         chosen=({"lr": 0.1},) * 2,
-        metrics=dict.fromkeys(("top1", "macro_f1", "balanced_accuracy"), metric),
+        metrics=evaluate(kept, 2),
         zero_shot_top1=0.5,
         seconds={"fit": 1.25, "evaluate": 0.1},
         run=run,
@@ -243,7 +258,10 @@ def toy_run(method: str, run: str) -> Any:
         ids="feedfacefeedface",
         created="2026-01-01T00:00:00+00:00",
         notes=("Größe",),
-        predictions=Predictions(predicted=answers, labels=1 - answers, zero_shot=answers.copy()),
+        support=Support(smallest=2, largest=16, whole=False),
+        unreadable=1,
+        predictions=kept,
+        beside={"episodes.json": '{"format": 1}\n'},
     )
 
 
@@ -253,12 +271,16 @@ def _record_seeds(_: Path) -> list[Case]:
 
 
 def _run_seeds(folder: Path) -> list[Case]:
-    from heads.results.store import save
+    from heads.results.store import RECORD, save
     from tests.fuzz.cases import read_case
 
     for method, run in (("cmm", "one"), ("zero-shot", "two"), ("cmm", "three")):
-        save(toy_run(method, run), folder / "runs")
-    return [read_case(folder / "runs")]
+        path = save(toy_run(method, run), folder / "runs") / RECORD
+    sealed = read_case(folder / "runs")
+    raw = json.loads(path.read_bytes())  # of the time before seals
+    kept = {k: v for k, v in raw.items() if k not in ("crc", "files", "support", "unreadable")}
+    path.write_text(json.dumps(kept | {"format": 1}))
+    return [sealed, read_case(folder / "runs")]
 
 
 def _component(folder: Path) -> None:

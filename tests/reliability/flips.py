@@ -1,11 +1,15 @@
-"""Change one byte anywhere in a cache, see that `verify` finds it, and put it back."""
+"""Change one byte anywhere in a cache or a run, see that `verify` finds it, and put it back."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from featcache.store.verify import verify
+from heads.results.verify import verify_runs
+
+Check = Callable[[Path], tuple[str, ...]]
+"""Returns what is wrong with a folder, a sentence each."""
 
 
 @dataclass(frozen=True)
@@ -13,14 +17,24 @@ class Flip:
     """One changed byte."""
 
     file: str
-    """Below the cache's folder."""
+    """Below the folder."""
     place: int
     mask: int
     problems: tuple[str, ...]
     """What verify said; nothing means that it was missed."""
 
 
-def flips(path: Path, trials: int, seed: int) -> Iterator[Flip]:
+def of_cache(path: Path) -> tuple[str, ...]:
+    """Return what is wrong with a cache."""
+    return tuple(problem.what for problem in verify(path, workers=1).problems)
+
+
+def of_runs(path: Path) -> tuple[str, ...]:
+    """Return what is wrong with the runs under a root."""
+    return tuple(problem.what for problem in verify_runs(path).problems)
+
+
+def flips(path: Path, trials: int, seed: int, check: Check = of_cache) -> Iterator[Flip]:
     """Change single bytes, half of them in a random file, half at a random byte of them all."""
     rng = random.Random(seed)
     files = sorted(p for p in path.rglob("*") if p.is_file() and p.stat().st_size)
@@ -34,9 +48,8 @@ def flips(path: Path, trials: int, seed: int) -> Iterator[Flip]:
             handle.seek(place)
             handle.write(bytes([byte[0] ^ mask]))
             try:
-                found = verify(path, workers=1)
+                problems = check(path)
             finally:
                 handle.seek(place)
                 handle.write(byte)
-        problems = tuple(p.what for p in found.problems)
         yield Flip(str(file.relative_to(path)), place, mask, problems)
