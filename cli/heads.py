@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from heads.results.record import Result
 
 app = ui.make_app(
-    "Train and evaluate small heads on cached features, in seconds, without the encoder.\n\n"
+    "Train and evaluate small heads on cached features, without the encoder.\n\n"
     "Example: heads train cmm --shots 16"
 )
 

@@ -1,1 +1,1 @@
-"""Train and evaluate small heads on cached features in seconds."""
+"""Train and evaluate small heads on cached features."""
