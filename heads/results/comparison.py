@@ -94,25 +94,34 @@ def compare(
             none that is left is that reference.
     """
     shelf = store.load_all(root)
-    problems = list(shelf.problems)
     found = list(shelf.results)
     for what, name in (("dataset", dataset), ("backbone", backbone), ("split", split)):
         found = _named(found, what, name)
     if shots is not None:
         shots = _used(found, shots)
         found = [r for r in found if r.shots_used in (*shots, 0)]
-    kept = []
-    for result in found:
-        try:
-            kept.append(store.load(shelf.folders[result.run]))
-        except FeatcacheError as error:
-            problems.append(str(error))  # and an older run that is equal takes its place
+    kept, problems = _with_answers(shelf, found)
     if kept and against not in (labels := {ZERO_SHOT, *map(label, kept)}):
         raise UnknownNameError("run to compare with", against, labels)
     groups = group(kept, against=against)
     if shots is not None:  # zero-shot alone is no answer to a question about shots
         groups = [g for g in groups if g.shots in shots]
-    return Comparison(groups=tuple(groups), problems=tuple(problems))
+    return Comparison(groups=tuple(groups), problems=(*shelf.problems, *problems))
+
+
+def _with_answers(shelf: store.Shelf, results: list[Result]) -> tuple[list[Result], list[str]]:
+    """Read the answers of the runs that stand; a damaged one leaves its place to an older one."""
+    whole: dict[str, Result] = {}
+    problems: dict[str, str] = {}
+    while True:
+        left = [r for r in results if r.run not in problems]
+        if not (unread := [run for run in newest(left) if run not in whole]):
+            return [whole.get(r.run, r) for r in left], list(problems.values())
+        for run in unread:
+            try:
+                whole[run] = store.load(shelf.folders[run], names=False)
+            except FeatcacheError as error:
+                problems[run] = str(error)
 
 
 def _named(results: list[Result], what: str, name: str | None) -> list[Result]:

@@ -130,13 +130,15 @@ def find(root: Path, run: str) -> Path:
     return folders[run]
 
 
-def load(folder: Path, *, predictions: bool = True) -> Result:
+def load(folder: Path, *, predictions: bool = True, names: bool = True) -> Result:
     """Read one run.
 
     Args:
         folder: The run's folder.
         predictions: Read the per-query answers too, where they were stored, and check every file
             and every figure. Without them the record alone is read and checked.
+        names: Keep the ids of the images and the names of the classes too; a table of many runs
+            has no room for them.
 
     Raises:
         ImportedFileError: If a file is not what was written, or not what the program writes.
@@ -157,6 +159,8 @@ def load(folder: Path, *, predictions: bool = True) -> Result:
     if found is None:
         return result
     kept = answers.unpack(found, result, folder / ANSWERS)
+    if not names:
+        kept = replace(kept, images=None, ids=(), classes=())
     return figures.counted(replace(result, predictions=kept), str(folder))
 
 
