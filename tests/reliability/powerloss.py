@@ -1,0 +1,425 @@
+"""Commands whose power goes: each is recorded once, and then every disk it may leave is looked at.
+
+A story is a command, what was on the disk before it, and what must hold afterwards: of every disk
+that may be left, what was promised is there and the rest is sound or says what to do; and the same
+command, run again, ends with the bytes of one that nobody disturbed.
+"""
+
+import hashlib
+import os
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+from unittest import mock
+
+import numpy as np
+
+from featcache.errors import CorruptCacheError, FeatcacheError, UnreadableCacheError
+from featcache.importers import npz
+from featcache.sources.fieldguide.world import open_world
+from featcache.store.cache import Cache
+from featcache.store.identity import KEY_FILE, MANIFEST, is_cache
+from featcache.store.verify import verify
+from heads.results import store
+from tests.reliability.checks import FaultError, Snapshot, check_instant, snapshot
+from tests.reliability.disk import Disk, Left, Moment, Step, Tree, moments
+from tests.reliability.faults import World, cache_in, flip
+from tests.reliability.recorder import KilledError, Recorder
+from tests.reliability.replica import Replica
+
+EVERY_KIND: dict[str, Any] = {"patches": ["clearclip"], "views": ["2@val"]}
+"""What is extracted: whole images, patches, views, in shards of eight rows."""
+
+DONE = "done"
+"""What is promised when a command has ended."""
+
+
+class Story:
+    """One command."""
+
+    name: ClassVar[str]
+
+    def __init__(self, world: World, folder: Path) -> None:
+        """Run the command undisturbed.
+
+        Args:
+            world: Whose photographs and model.
+            folder: For files that are not on the disk that loses its power.
+        """
+        self.world, self.folder = world, folder
+        self.prepare()
+        disk = folder / f"undisturbed-{self.name}"
+        disk.mkdir()
+        self.before(disk)
+        self.act(disk)
+        self.whole = snapshot(disk / "home")
+
+    def prepare(self) -> None:
+        """Make what the command needs from elsewhere."""
+
+    def before(self, disk: Path) -> None:
+        """Put on the disk what is durable when the command begins."""
+
+    def act(self, disk: Path) -> None:
+        """Run the command, or run it again."""
+        raise NotImplementedError
+
+    def promised(self, disk: Path) -> set[str]:
+        """Say what somebody may rely on whose command has come this far."""
+        return set()
+
+    def check(self, disk: Path, said: frozenset[str]) -> None:
+        """See that a disk that is left keeps what was promised, and is sound or says what to do."""
+        raise NotImplementedError
+
+    def compare(self, disk: Path) -> None:
+        """See that the command, run again, has ended as if nobody had disturbed it."""
+        if wrong := snapshot(disk / "home").differences(self.whole):
+            raise FaultError(f"taken up again it differs: {'; '.join(wrong)}")
+
+
+class Extract(Story):
+    """A first pass: listing, texts, and shards of several components."""
+
+    name = "extract"
+
+    def act(self, disk: Path) -> None:
+        self.world.extract(disk / "home", **EVERY_KIND)
+
+    def promised(self, disk: Path) -> set[str]:
+        return promises_of(disk / "home")
+
+    def check(self, disk: Path, said: frozenset[str]) -> None:
+        check_instant(disk / "home", self.whole)
+        if missing := said - promises_of(disk / "home") - {DONE}:
+            raise FaultError(f"promised, and lost: {'; '.join(sorted(missing))}")
+
+
+class Add(Extract):
+    """A second pass over more photographs, for one component more."""
+
+    name = "add"
+    more: ClassVar[dict[str, Any]] = {**EVERY_KIND, "crops": ["2:lazsl@test"]}
+
+    def before(self, disk: Path) -> None:
+        self.world.sound(disk / "home", **EVERY_KIND)
+
+    def act(self, disk: Path) -> None:
+        new = self.world.photos / "train" / "ant" / "new.png"
+        new.write_bytes((self.world.photos / "val/ant/0.png").read_bytes() + b"and more")
+        try:
+            self.world.extract(disk / "home", **self.more)
+        finally:
+            new.unlink()
+
+
+class Import(Extract):
+    """Features of somebody else, with texts."""
+
+    name = "import"
+
+    def prepare(self) -> None:
+        rng = np.random.default_rng(0)
+        arrays: dict[str, Any] = {"classnames": np.array(["ant", "bee"])}
+        for split, rows in (("train4", 8), ("val", 4), ("test", 6)):
+            values = rng.normal(size=(rows, 6))
+            arrays[f"{split}_features"] = (values / np.linalg.norm(values, axis=1)[:, None]).astype(
+                np.float32
+            )
+            arrays[f"{split}_labels"] = np.arange(rows) % 2
+        arrays["text_features"] = np.eye(6, dtype=np.float32)[:2]
+        np.savez(self.folder / "theirs.npz", **arrays)
+
+    def act(self, disk: Path) -> None:
+        with mock.patch.object(npz, "SHARD_ROWS", 8):
+            npz.import_npz(self.folder / "theirs.npz", disk / "home", "insects", "ViT-B/32")
+
+
+class Repair(Story):
+    """`repair` of a cache with damage of every kind."""
+
+    name = "repair"
+
+    def before(self, disk: Path) -> None:
+        path = self.world.sound(disk / "home", **EVERY_KIND)
+        self.kept = {}
+        damaged = [sorted((path / "global").iterdir())[1], next(path.glob("text.*/rows.h5"))]
+        for file in path.glob("*/*.h5"):
+            if file not in damaged:
+                self.kept[file.relative_to(disk).as_posix()] = file.read_bytes()
+        (path / KEY_FILE).unlink()
+        flip(path / MANIFEST, (path / MANIFEST).read_bytes().index(b"patches.clearclip"))
+        for file in (*damaged, next(path.glob("listing/set-*/labels.npy"))):
+            flip(file, file.stat().st_size - 1)
+
+    def act(self, disk: Path) -> None:
+        answer = self.world.command("repair", "--cache", disk / "home", "--quiet")
+        if answer.code:
+            raise FaultError(f"repair said: {answer.err}")
+
+    def check(self, disk: Path, said: frozenset[str]) -> None:
+        expect_advice(disk / "home")
+        for name, data in self.kept.items():
+            if (disk / name).read_bytes() != data:
+                raise FaultError(f"{name} was sound before the repair")
+        if DONE in said and not verify(cache_in(disk / "home"), full=True).is_sound:
+            raise FaultError("a repair that had ended came undone")
+
+    def compare(self, disk: Path) -> None:
+        self.world.check_files(disk / "home", **EVERY_KIND)
+
+
+class Remove(Story):
+    """`rm` of a cache; what is left of it goes, or an extraction makes it whole."""
+
+    name = "rm"
+
+    def before(self, disk: Path) -> None:
+        self.world.sound(disk / "home", **EVERY_KIND)
+
+    def act(self, disk: Path) -> None:
+        answer = self.world.command("rm", "zoo", "--yes", "--cache", disk / "home")
+        if answer.code and "no caches" not in answer.err:
+            raise FaultError(f"rm said: {answer.err}")
+
+    def check(self, disk: Path, said: frozenset[str]) -> None:
+        expect_advice(disk / "home")
+        if DONE in said and any(is_cache(p) for p in (disk / "home").glob("*/*")):
+            raise FaultError("a cache that was removed is there again")
+
+class Save(Story):
+    """A run of a head is stored beside another."""
+
+    name = "save"
+
+    def prepare(self) -> None:
+        home = self.folder / "trained"
+        self.world.sound(home, **EVERY_KIND)
+        train(home, self.folder / "runs")
+        train(home, self.folder / "runs")
+        shelf = store.load_all(self.folder / "runs")
+        self.first, self.second = (store.load(shelf.folders[r.run]) for r in shelf.results)
+
+    def before(self, disk: Path) -> None:
+        store.save(self.first, disk / "home")
+
+    def act(self, disk: Path) -> None:
+        store.check_writable(disk / "home")
+        if not store.folder_of(self.second, disk / "home").exists():
+            store.save(self.second, disk / "home")
+
+    def promised(self, disk: Path) -> set[str]:
+        return set(store.load_all(disk / "home").folders)
+
+    def check(self, disk: Path, said: frozenset[str]) -> None:
+        shelf = store.load_all(disk / "home")
+        if shelf.problems:
+            raise FaultError(" ".join(shelf.problems))
+        for name, folder in shelf.folders.items():
+            if store.load(folder) not in (self.first, self.second):
+                raise FaultError(f"{name} is not what was stored")
+        if missing := said - {DONE} - shelf.folders.keys():
+            raise FaultError(f"reported as saved, and lost: {', '.join(missing)}")
+
+
+class SaveFirst(Save):
+    """The first run of all, in a folder that does not exist yet."""
+
+    name = "save-first"
+
+    def before(self, disk: Path) -> None:
+        pass
+
+
+class Draw(Story):
+    """The pictures of a drawn world."""
+
+    name = "draw"
+
+    def act(self, disk: Path) -> None:
+        open_world("fieldguide", disk / "home", counts={"test": 1})
+
+    def check(self, disk: Path, said: frozenset[str]) -> None:
+        for path in (disk / "home").rglob("*.jpg"):
+            name = path.relative_to(disk / "home").as_posix()
+            if path.stat().st_size and self.whole.files[name] != path.read_bytes():
+                raise FaultError(f"{name} is not what was drawn, and nobody notices")
+
+
+STORIES: tuple[type[Story], ...] = (
+    Extract, Add, Import, Repair, Remove, Save, SaveFirst, Draw
+)
+
+
+def train(home: Path, runs: Path) -> None:
+    """Train a head that needs no time on the world's features."""
+    from cli.heads import app
+    from tests.cli.conftest import call
+
+    words = ["train", "nearest-mean", "--shots", "1", "--seeds", "1", "--split", "test", "--quiet"]
+    answer = call(app, [*words, "--cache", str(home), "--runs", str(runs)])
+    if answer.code:
+        raise FaultError(f"heads train said: {answer.err}")
+
+
+def promises_of(home: Path) -> set[str]:
+    """Say what caches hold: each line of a manifest that counts, each row of a listing."""
+    out = set()
+    for key in home.glob(f"*/*/{KEY_FILE}"):
+        cache = Cache.open(key.parent)
+        out.add(f"{key} exists".removeprefix(str(home)))
+        lines = [*(x for lines in cache.shards.values() for x in lines), *cache.texts, *cache.passes]
+        out |= {repr(line) for line in lines}
+        if listing := cache.listing():
+            out |= {f"row {i} is {name}" for i, name in enumerate(listing.hashes)}
+    return out
+
+
+def expect_advice(home: Path) -> None:
+    """Let every cache open, or say which command helps; and `verify` name one for each problem."""
+    for path in home.glob("*/*"):
+        if not path.is_dir() or not is_cache(path):
+            continue
+        said = [p.what for p in verify(path, full=True).problems]
+        try:
+            Cache.open(path).feature_set()
+        except FeatcacheError as error:
+            said.append(str(error))
+        for what in said:
+            if "`featcache " not in what:
+                raise FaultError(f"nobody says what to do: {what}")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A disk that may be left."""
+
+    tree: Tree
+    said: frozenset[str]
+    number: int
+    """Steps that were made before the power went."""
+
+
+@dataclass(kw_only=True)
+class Figures:
+    """What was done for a story."""
+
+    steps: int = 0
+    disks: int = 0
+    """That may be left, all different."""
+    checked: int = 0
+    recovered: int = 0
+    faults: list[str] = field(default_factory=list)
+
+
+def record(story: Story, disk: Path, *, dies_at: int | None = None) -> tuple[Recorder, int]:
+    """Run a command, to its end or killed once and run again.
+
+    Args:
+        story: The command.
+        disk: Where; it is made.
+        dies_at: The step instead of which the process is killed; None for none.
+
+    Returns:
+        The recorder, and how many steps were made when the process was killed.
+    """
+    disk.mkdir()
+    story.before(disk)
+    recorder = Recorder(disk)
+    recorder.dies_at = dies_at
+    recorder.say(story.promised(disk))
+    with suppress(KilledError):
+        _run(story, recorder, disk)
+    died = 0
+    if dies_at is not None:
+        died = len(recorder.steps)
+        _run(story, recorder, disk)
+    return recorder, died
+
+
+def _run(story: Story, recorder: Recorder, disk: Path) -> None:
+    with recorder, _saying(lambda: recorder.say(story.promised(disk))):
+        story.act(disk)
+    recorder.say({*story.promised(disk), DONE})
+
+
+@contextmanager
+def _saying(say: Callable[[], None]) -> Iterator[None]:
+    """Say what is promised whenever a method of a cache returns that promises something."""
+
+    def wrapped(method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **options: Any) -> Any:
+            out = method(*args, **options)
+            say()
+            return out
+
+        return call
+
+    with ExitStack() as stack:
+        for name in ("append", "put_listing", "put_text", "finish"):
+            method = wrapped(getattr(Cache, name))
+            stack.enter_context(mock.patch.object(Cache, name, method))
+        yield
+
+
+def cases(
+    recorder: Recorder, *, most: int, samples: int, seed: int = 0, since: int = 0
+) -> list[Case]:
+    """List the disks that may be left, each once, with all that was promised before it."""
+    rng, found = random.Random(seed), dict[frozenset[tuple[str, bytes | None]], Case]()
+    for moment in moments(recorder.start, recorder.steps):
+        if moment.number < since:
+            continue
+        for choice in dict.fromkeys(moment.choices(most=most, samples=samples, rng=rng)):
+            tree = moment.left(choice).tree()
+            found[frozenset(tree.items())] = Case(tree, moment.said, moment.number)
+    return list(found.values())
+
+
+class Replay:
+    """Looks at disks that a story may leave."""
+
+    def __init__(self, story: Story, folder: Path) -> None:
+        """Begin with an empty folder of that name."""
+        self.story, self._folder = story, folder
+        self._replica = Replica(folder / "left")
+        self.figures = Figures()
+
+    def check(self, case: Case) -> bool:
+        """See what must hold of one disk."""
+        disk = self._replica.show(case.tree)
+        self.figures.checked += 1
+        return self._try(case, "", lambda: self.story.check(disk, case.said))
+
+    def recover(self, case: Case) -> bool:
+        """Run the command again on a copy of one disk."""
+        self._replica.show(case.tree)
+        disk = self._replica.copy_to(self._folder / "again")
+        self.figures.recovered += 1
+
+        def run() -> None:
+            with _unsynced():
+                self.story.act(disk)
+            self.story.compare(disk)
+
+        return self._try(case, "run again: ", run)
+
+    def _try(self, case: Case, what: str, check: Callable[[], None]) -> bool:
+        try:
+            check()
+        except Exception as error:  # whatever a command says of itself is a finding
+            self.figures.faults.append(
+                f"{self.story.name}, power gone after step {case.number}: {what}"
+                f"{type(error).__name__}: {error}"
+            )
+            return False
+        return True
+
+
+def _unsynced() -> Any:
+    """Let a disk that will not lose its power be quick."""
+    return mock.patch.object(os, "fsync", lambda handle: None)
