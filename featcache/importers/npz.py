@@ -24,9 +24,11 @@ from featcache.errors import CacheError, ImportedFileError, UsageError
 from featcache.importers.table import Table, read_table
 from featcache.keys import IMPORTED_TEMPLATE, ComponentKey, FeatureKey
 from featcache.store.cache import Cache
+from featcache.store.files import explained
 from featcache.store.identity import Identity, is_cache, read_identity
 from featcache.store.library import caches, check_name
 from featcache.store.provenance import versions_of
+from featcache.store.settle import settle
 from featcache.store.verify import repair, verify
 
 Report = Callable[[str, int, int], None]
@@ -85,6 +87,8 @@ def import_npz(
     cache = Cache.create(root, name, backbone, key)
     was_whole, had_text = bool(cache.passes), cache.text_line is not None
     if was_whole and is_sound and (had_text or table.text is None):
+        with explained(folder):
+            settle(folder)
         say("Imported before, and sound: nothing was left to do.")
         return cache
     start = time.monotonic()

@@ -18,7 +18,7 @@ from jaxtyping import Int64, Shaped
 from featcache.errors import CacheError, CorruptCacheError
 from featcache.keys import ComponentKey, FeatureKey, Listing
 from featcache.store.append import check_rows, check_width, free_name, provenance_of, write_rows
-from featcache.store.files import clear_folder, explained, make_folder, refuse_link
+from featcache.store.files import clear_folder, explained, make_folder, refuse_link, sync_names
 from featcache.store.identity import (
     KEY_FILE,
     LISTING,
@@ -59,6 +59,7 @@ class Cache(CacheReader):
         said = start_anew(path)
         if not (path / KEY_FILE).exists():
             make_folder(path)
+            sync_names(path)  # which a process that was killed just here may have made
             notes: list[str] = []
             with writer_lock(path, notes.append):
                 if not (path / MANIFEST).exists():

@@ -182,6 +182,24 @@ def sync_folder(path: Path) -> None:
         os.close(handle)
 
 
+def sync_file(path: Path) -> None:
+    """Make what somebody else wrote to a file survive a power cut."""
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sync_names(path: Path) -> None:
+    """Make a folder and those it lies in survive a power cut, whoever made them."""
+    for parent in path.absolute().parents:
+        with suppress(PermissionError):  # a folder that one may write to and not list
+            sync_folder(parent)
+        if parent.is_mount():
+            return
+
+
 def clear_folder(path: Path) -> None:
     """Remove a folder that stands where a file belongs; files and links get replaced anyway.
 

@@ -13,11 +13,8 @@ from featcache.store.identity import MANIFEST, Identity
 from featcache.store.lines import Line
 from featcache.store.lock import writer_lock
 from featcache.store.manifest import Contents, read_manifest, write_manifest
+from featcache.store.settle import folders
 from featcache.store.strays import find_strays, merged
-
-_DEPTH = 3
-"""Of folders that hold files of ours: the cache, a component or the listing, a listing's set."""
-
 
 class Journal:
     """The manifest of one cache, opened; written under the lock only."""
@@ -104,13 +101,10 @@ class Journal:
     def _clean(self) -> None:
         """Delete temporary files; what a symbolic link leads to is left alone."""
         with explained(self.folder):
-            folders = [self.folder]
-            for _ in range(_DEPTH):
-                inside = [path for folder in folders for path in folder.iterdir()]
-                for path in inside:
+            for folder in folders(self.folder):
+                for path in folder.iterdir():
                     if is_temporary(path):
                         path.unlink(missing_ok=True)
-                folders = [path for path in inside if path.is_dir() and not path.is_symlink()]
 
     def _adopt(self) -> None:
         """Enter sound shards whose line is missing; delete useless ones, leave strange ones."""

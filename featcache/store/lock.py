@@ -12,8 +12,8 @@ from pathlib import Path
 from featcache.errors import CacheError
 from featcache.paths import open_descriptor
 from featcache.store.files import FULL, explained, read_limited, write_all
+from featcache.store.settle import LOCK, settle
 
-LOCK = ".lock"
 OWNER = ".lock-owner"
 NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL})
 """What file systems without locks answer (some NFS and Lustre mounts)."""
@@ -40,7 +40,8 @@ def writer_lock(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
     """Hold the cache for writing while the block runs.
 
     The kernel lets go of the lock when the process dies, however it dies. Where the file system
-    has no locks, a file that only one process can create takes its place.
+    has no locks, a file that only one process can create takes its place. What a writer that died
+    had not synced is synced first.
 
     Args:
         folder: The cache.
@@ -64,13 +65,15 @@ def writer_lock(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
             _create_owner(folder)
         try:
             _check_in_place(handle, path)
+            with explained(path):
+                settle(folder)
             with explained(path), _whether_or_not_full():
                 os.ftruncate(handle, 0)
                 write_all(handle, f"{os.getpid()}\n".encode())
             yield
-        finally:
-            with suppress(OSError):  # a full or vanished disk must not hide the block's own error
+            with suppress(OSError):  # after an error it stays: something may not have been synced
                 os.ftruncate(handle, 0)
+        finally:
             if not exclusive:
                 (folder / OWNER).unlink(missing_ok=True)
     finally:

@@ -1,8 +1,9 @@
 """The manifest: one sealed JSON object a line, each covering the line before it.
 
 A line is written by one system call after everything it speaks of is on disk. So a killed writer
-leaves at most a torn last line, which means that the thing it speaks of did not happen. Any other
-disagreement with a seal is damage, and `featcache repair` keeps every line that is whole.
+leaves at most a torn last line, which means that the thing it speaks of did not happen; so does a
+power cut, which may leave zeros in it, whole sectors of them. Any other disagreement with a seal is
+damage, and `featcache repair` keeps every line that is whole.
 """
 
 import os
@@ -173,6 +174,9 @@ def read_manifest(path: Path, identity: Identity) -> Manifest:
             value, crc = unseal(line, manifest.crc)
             manifest.lines.append(from_json(value))
         except ValueError as error:
+            if not rest and number == len(whole) and b"\0" in line:
+                manifest.torn = len(line) + 1
+                return manifest
             raise CorruptCacheError(f"Line {number} of {path} {error}. {CURE}") from error
         manifest.size, manifest.crc = manifest.size + len(line) + 1, crc
     with suppress(ValueError):

@@ -8,8 +8,9 @@ from featcache.keys import Listing, parse_component
 from featcache.store.cache import Cache
 from featcache.store.identity import KEY_FILE, LISTING, MANIFEST
 from featcache.store.lines import ShardLine
-from featcache.store.lock import LOCK, OWNER, is_locked
+from featcache.store.lock import OWNER, is_locked
 from featcache.store.rows import ShardRows, images_crc32
+from featcache.store.settle import LOCK
 
 OWN = frozenset({KEY_FILE, MANIFEST, LOCK, OWNER})
 """Files directly in a cache's folder."""

@@ -87,6 +87,10 @@ class Extract(Story):
 
     name = "extract"
 
+    def prepare(self) -> None:
+        for photo in self.world.photos.rglob("*.png"):
+            os.utime(photo, (1, 1))  # hashes of what was just written are not remembered
+
     def act(self, disk: Path) -> None:
         self.world.extract(disk / "home", **EVERY_KIND)
 

@@ -84,8 +84,11 @@ class Recorder:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._look()
-        self._stack.close()
+        try:
+            if error is None:
+                self._look()
+        finally:
+            self._stack.close()
 
     def say(self, promises: Iterable[str]) -> None:
         """Note that somebody may rely on something from now on."""
@@ -120,7 +123,7 @@ class Recorder:
 
     def _io_open(self, original: Any, file: Any, mode: str = "r", *args: Any, **options: Any) -> Any:
         inside = None if isinstance(file, int) else self._inside(file, None)
-        if inside is None or not set(mode) & set("wax+"):
+        if inside is None or not set(mode) & set("wax+") or options.get("opener"):
             return original(file, mode, *args, **options)
         self._live()
         if self._node(inside) is None and not os.path.lexists(file):
