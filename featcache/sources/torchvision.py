@@ -4,6 +4,7 @@ A download goes into a folder of its own and is moved into place when it is whol
 interrupted one never counts as the data set.
 """
 
+import os
 import shutil
 import socket
 import tempfile
@@ -146,6 +147,7 @@ def _download(spec: NamedDataset, data_root: Path) -> None:
             getattr(torchvision.datasets, spec.loader)(root=str(aside), download=True)
         target = data_root / spec.folder
         target.parent.mkdir(parents=True, exist_ok=True)
+        os.sync()  # or a power cut could leave the folder's name, and zeros for pictures
         (aside / spec.folder).replace(target)
     finally:
         shutil.rmtree(aside, ignore_errors=True)

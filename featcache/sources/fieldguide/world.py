@@ -7,7 +7,9 @@ does not depend on the order of drawing.
 import errno
 import os
 import random
+from collections import deque
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,6 +45,9 @@ TEMPLATES: tuple[str, ...] = (
 
 _QUALITY = 90
 _REPORT_EVERY = 50
+_WRITERS = 4
+_AHEAD = 64
+"""Pictures that may wait for the disk."""
 
 
 def slug(name: str) -> str:
@@ -116,10 +121,15 @@ def open_world(
                     samples.append(Sample(f"{split}/{folder.name}/{file}", path, label, split))
                     if file not in there:
                         missing.append((split, label, i, path))
-        for done, (split, label, i, path) in enumerate(missing, start=1):
-            _write(path, drawing(name, split, label, i, masks=False))
-            if report and (done % _REPORT_EVERY == 0 or done == len(missing)):
-                report("drawing", done, len(missing))
+        with ThreadPoolExecutor(_WRITERS) as pool:  # so that drawing does not wait for the disk
+            writing: deque[Future[None]] = deque()
+            for done, (split, label, i, path) in enumerate(missing, start=1):
+                made = drawing(name, split, label, i, masks=False)
+                writing.append(pool.submit(_write, path, made))
+                while len(writing) > (_AHEAD if done < len(missing) else 0):
+                    writing.popleft().result()
+                if report and (done % _REPORT_EVERY == 0 or done == len(missing)):
+                    report("drawing", done, len(missing))
     except OSError as error:
         raise _unwritable(root, error) from error
     return Dataset(
@@ -149,9 +159,11 @@ def _write(path: Path, made: Drawing) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.stem}.{os.getpid()}.part")
     try:
-        # No fsync: a picture lost with the power comes back empty or not at all, and either is
-        # drawn again next time.
-        Image.fromarray(made.pixels).save(part, format="JPEG", quality=_QUALITY)
+        with part.open("wb") as file:
+            Image.fromarray(made.pixels).save(file, format="JPEG", quality=_QUALITY)
+            file.flush()
+            os.fsync(file.fileno())
+        # Its folder is not synced: a picture whose name is lost is drawn again.
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
