@@ -19,7 +19,7 @@ from pathlib import Path
 
 from featcache.errors import CacheError, FeatcacheError, ImportedFileError, UnknownNameError
 from featcache.paths import open_descriptor
-from featcache.store.files import sync_folder
+from featcache.store.files import sync_folder, sync_names
 from heads.results import answers, figures, leftovers, sealing
 from heads.results.record import Result
 
@@ -91,7 +91,7 @@ def save(result: Result, root: Path) -> Path:
     if result.predictions is not None:
         files[ANSWERS] = answers.pack(result.predictions)
     try:
-        _make_folder(final.parent)
+        final.parent.mkdir(parents=True, exist_ok=True)
         leftovers.remove(root)
         with leftovers.writing(root):
             temporary.mkdir()
@@ -103,7 +103,7 @@ def save(result: Result, root: Path) -> Path:
                 if final.exists():
                     raise FileExistsError(17, "a run of that name exists", str(final))
                 temporary.rename(final)
-                sync_folder(final.parent)
+                sync_names(final)
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
     except OSError as error:
@@ -193,14 +193,6 @@ def _checked(
         sealing.check(data, facts, str(folder / name))
         found = data if name == ANSWERS else found
     return found
-
-
-def _make_folder(path: Path) -> None:
-    """Create a folder and its parents, so that they survive a power cut."""
-    missing = [p for p in (path, *path.parents) if not p.exists()]
-    path.mkdir(parents=True, exist_ok=True)
-    for made in reversed(missing):
-        sync_folder(made.parent)
 
 
 def _plain(name: str) -> str:

@@ -144,8 +144,6 @@ class Moment:
     durable: Disk
     pending: tuple[Change | Entry, ...]
     """In the order in which they were made."""
-    recent: int
-    """How many of them were made since the last barrier."""
     said: frozenset[str]
 
     def left(self, choice: Sequence[Left]) -> Disk:
@@ -160,18 +158,18 @@ class Moment:
     ) -> Iterator[tuple[Left, ...]]:
         """Go through what may be left of the pending steps.
 
-        Every subset of those made since the last barrier, with all older ones and with none; every
-        prefix; every step lost by itself and left by itself, and every change torn in every way
-        beside others that are whole and that are lost; and a sample of everything else.
+        Every subset of the latest, with all older ones and with none; every prefix; every step lost
+        by itself and left by itself, and every change torn in every way beside others that are
+        whole and that are lost; and a sample of everything else.
 
         Args:
-            most: So many of the steps since the last barrier, the latest, go through every subset.
+            most: How many of the latest go through every subset.
             samples: How many are drawn.
             rng: Draws them.
         """
         count = len(self.pending)
         whole, lost = (Left.WHOLE,) * count, (Left.LOST,) * count
-        fresh = min(self.recent, most)
+        fresh = min(count, most)
         for last in itertools.product((Left.WHOLE, Left.LOST), repeat=fresh):
             yield whole[: count - fresh] + last
             yield lost[: count - fresh] + last
@@ -202,11 +200,11 @@ def moments(start: Disk, steps: Iterable[Step]) -> Iterator[Moment]:
     """
     durable, said = start.copy(), frozenset[str]()
     pending: list[tuple[Change | Entry, set[int]]] = []  # with what must be synced yet
-    number = recent = 0
+    number = 0
 
     def now() -> Moment:
         left = tuple(step for step, _ in pending)
-        return Moment(number, durable.copy(), left, min(recent, len(left)), said)
+        return Moment(number, durable.copy(), left, said)
 
     for step in steps:
         if isinstance(step, Sync):
@@ -216,7 +214,6 @@ def moments(start: Disk, steps: Iterable[Step]) -> Iterator[Moment]:
                 if not missing:
                     durable.apply(other)
             pending = [(other, missing) for other, missing in pending if missing]
-            recent = 0
         elif isinstance(step, Said):
             said |= step.what
             number += 1
@@ -225,6 +222,5 @@ def moments(start: Disk, steps: Iterable[Step]) -> Iterator[Moment]:
         else:
             nodes = {step.node} if isinstance(step, Change) else {f for f, _, _ in step.names}
             pending.append((step, nodes))
-            recent += 1
         number += 1
     yield now()

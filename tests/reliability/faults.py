@@ -23,7 +23,7 @@ import torch
 from PIL import Image
 
 from featcache.errors import FeatcacheError
-from featcache.pipeline import continuity, mend, plan, run, texts
+from featcache.pipeline import continuity, mend, opening, plan, run, texts
 from featcache.pipeline.request import Request
 from featcache.pipeline.summary import Summary
 from featcache.store import verify as store_verify
@@ -72,7 +72,8 @@ class World:
         seams: list[tuple[object, str, Call]] = [
             (run, "load_backbone", self._load),
             (mend, "load_backbone", self._load),
-            (run, "choose", lambda *_: None),
+            (opening, "choose", lambda *_: None),
+            (opening, "check_known", lambda *_: None),
             (plan, "shard_rows_for", lambda *_: self._rows),
             (continuity, "environment", lambda _: self.environment),
             (texts, "environment", lambda _: self.environment),

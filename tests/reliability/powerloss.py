@@ -44,19 +44,16 @@ class Story:
     name: ClassVar[str]
 
     def __init__(self, world: World, folder: Path) -> None:
-        """Run the command undisturbed.
+        """Make what the command needs.
 
         Args:
             world: Whose photographs and model.
             folder: For files that are not on the disk that loses its power.
         """
         self.world, self.folder = world, folder
+        self.whole = Snapshot({}, {})
+        """What the command leaves when nobody disturbs it; known once it was recorded."""
         self.prepare()
-        disk = folder / f"undisturbed-{self.name}"
-        disk.mkdir()
-        self.before(disk)
-        self.act(disk)
-        self.whole = snapshot(disk / "home")
 
     def prepare(self) -> None:
         """Make what the command needs from elsewhere."""
@@ -320,29 +317,45 @@ class Figures:
     faults: list[str] = field(default_factory=list)
 
 
-def record(story: Story, disk: Path, *, dies_at: int | None = None) -> tuple[Recorder, int]:
-    """Run a command, to its end or killed once and run again.
+def record(story: Story, disk: Path) -> Recorder:
+    """Run a command to its end, and take what it leaves as what it should leave.
 
     Args:
         story: The command.
         disk: Where; it is made.
-        dies_at: The step instead of which the process is killed; None for none.
+    """
+    recorder = _recorder(story, disk)
+    _run(story, recorder, disk)
+    story.whole = snapshot(disk / "home")
+    return recorder
+
+
+def record_killed(story: Story, disk: Path, at: int) -> tuple[Recorder, int]:
+    """Kill a command that was recorded before, and run it again.
+
+    Args:
+        story: The command.
+        disk: Where; it is made.
+        at: The call instead of which the process is killed.
 
     Returns:
-        The recorder, and how many steps were made when the process was killed.
+        The recorder, and how many steps had been made when the process was killed.
     """
+    recorder = _recorder(story, disk)
+    recorder.dies_at = at
+    with suppress(KilledError):
+        _run(story, recorder, disk)
+    died = len(recorder.steps)
+    _run(story, recorder, disk)
+    return recorder, died
+
+
+def _recorder(story: Story, disk: Path) -> Recorder:
     disk.mkdir()
     story.before(disk)
     recorder = Recorder(disk)
-    recorder.dies_at = dies_at
     recorder.say(story.promised(disk))
-    with suppress(KilledError):
-        _run(story, recorder, disk)
-    died = 0
-    if dies_at is not None:
-        died = len(recorder.steps)
-        _run(story, recorder, disk)
-    return recorder, died
+    return recorder
 
 
 def _run(story: Story, recorder: Recorder, disk: Path) -> None:
@@ -371,14 +384,32 @@ def _saying(say: Callable[[], None]) -> Iterator[None]:
 
 
 def cases(
-    recorder: Recorder, *, most: int, samples: int, seed: int = 0, since: int = 0
+    recorder: Recorder,
+    *,
+    most: int,
+    samples: int,
+    rng: random.Random,
+    each: int | None = None,
+    since: int = 0,
 ) -> list[Case]:
-    """List the disks that may be left, each once, with all that was promised before it."""
-    rng, found = random.Random(seed), dict[frozenset[tuple[str, bytes | None]], Case]()
+    """List the disks that may be left, each once, with all that was promised before it.
+
+    Args:
+        recorder: Of the command.
+        most: How many of the latest pending steps go through every subset.
+        samples: Of each moment, beside those that are gone through.
+        rng: Draws them.
+        each: Draw so many of each moment; None takes all.
+        since: The first moment, by the number of steps before it.
+    """
+    found: dict[frozenset[tuple[str, bytes | None]], Case] = {}
     for moment in moments(recorder.start, recorder.steps):
         if moment.number < since:
             continue
-        for choice in dict.fromkeys(moment.choices(most=most, samples=samples, rng=rng)):
+        choices = list(dict.fromkeys(moment.choices(most=most, samples=samples, rng=rng)))
+        if each is not None:
+            choices = rng.sample(choices, min(each, len(choices)))
+        for choice in choices:
             tree = moment.left(choice).tree()
             found[frozenset(tree.items())] = Case(tree, moment.said, moment.number)
     return list(found.values())
