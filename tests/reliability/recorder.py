@@ -40,7 +40,7 @@ class Recorder:
         self.start = Disk()
         self.steps: list[Step] = []
         self.calls: list[tuple[str, str]] = []
-        """(call, path below the root) of each step, to be compared with another witness."""
+        """(call, path below the root) of each step, to be compared with what strace saw."""
         self.dies_at: int | None = None
         """The step instead of which the process is killed; counted from 0."""
         self._dead = False
@@ -116,7 +116,7 @@ class Recorder:
         self._live()
         is_new = self._node(inside) is None
         if is_new and flags & os.O_CREAT and not os.path.lexists(path):
-            self._step_before("create", inside)
+            self._before_step()
         handle = original(path, flags, *args, **options)
         self._opened(handle, inside)
         return handle
@@ -127,7 +127,7 @@ class Recorder:
             return original(file, mode, *args, **options)
         self._live()
         if self._node(inside) is None and not os.path.lexists(file):
-            self._step_before("create", inside)
+            self._before_step()
         opened = original(file, mode, *args, **options)
         self._opened(opened.fileno(), inside)
         handle, close = opened.fileno(), opened.close
@@ -164,25 +164,28 @@ class Recorder:
             node = self._node(inside)
         if node is None:
             return
-        self._step_before("fsync", inside or "")
+        self._before_step()
         if self._really:
             original(handle)
+        self.calls.append(("fsync", inside or ""))
         self.steps.append(Sync(node))
 
     def _mkdir(self, original: Any, path: Any, *args: Any, **options: Any) -> None:
         inside = self._inside(path, options.get("dir_fd"))
         if inside is None or os.path.lexists(path):
             return original(path, *args, **options)
-        self._step_before("mkdir", inside)
+        self._before_step()
         original(path, *args, **options)
+        self.calls.append(("mkdir", inside))
         self._name(inside, self._new(folder=True))
 
     def _unlink(self, original: Any, path: Any, **options: Any) -> None:
         inside = self._inside(path, options.get("dir_fd"))
         if inside is None or self._node(inside) is None:
             return original(path, **options)
-        self._step_before("remove", inside)
+        self._before_step()
         original(path, **options)
+        self.calls.append(("remove", inside))
         self._name(inside, None)
 
     def _rename(self, original: Any, source: Any, target: Any, **options: Any) -> None:
@@ -191,8 +194,9 @@ class Recorder:
             if old != new:
                 raise NotImplementedError(f"a rename across {self.root}: {source}, {target}")
             return original(source, target, **options)
-        self._step_before("rename", new)
+        self._before_step()
         original(source, target, **options)
+        self.calls.append(("rename", new))
         node = self._node(old)
         self._entry((*self._place(old), None), (*self._place(new), node))
 
@@ -207,20 +211,20 @@ class Recorder:
         if self._dead:
             raise KilledError
 
-    def _step_before(self, call: str, inside: str) -> None:
+    def _before_step(self) -> None:
         """Note bytes written so far, and die if it is time."""
         self._live()
         self._look()
         if self.dies_at is not None and len(self.calls) >= self.dies_at:
             self.dies_at, self._dead = None, True
             raise KilledError
-        self.calls.append((call, inside))
 
     def _opened(self, handle: int, inside: str) -> None:
         node = self._node(inside)
         if node is None:
             node = self._new(folder=False)
             self._name(inside, node)
+            self.calls.append(("create", inside))
         self._open[handle] = node, os.fstat(handle).st_ino
         self._look()
 
@@ -235,6 +239,8 @@ class Recorder:
                 step = Change(node, keep, data[keep:])
                 self._disk.apply(step)
                 self.steps.append(step)
+                path = os.readlink(f"/proc/self/fd/{handle}")
+                self.calls.append(("write", self._inside(path, None) or path))
 
     def _new(self, *, folder: bool) -> int:
         node = self._disk.new(folder=folder)
