@@ -153,9 +153,7 @@ class Moment:
             disk.apply(step, left)
         return disk
 
-    def choices(
-        self, *, most: int, samples: int, rng: random.Random
-    ) -> Iterator[tuple[Left, ...]]:
+    def choices(self, *, most: int, samples: int, rng: random.Random) -> Iterator[tuple[Left, ...]]:
         """Go through what may be left of the pending steps.
 
         Every subset of the latest, with all older ones and with none; every prefix; every step lost
