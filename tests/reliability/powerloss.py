@@ -193,7 +193,7 @@ class Replay:
 
         def run() -> None:
             with _unsynced():
-                self.story.act(disk)
+                self.story.again(disk)
             self.story.compare(disk)
 
         return self._try(case, "run again: ", run)

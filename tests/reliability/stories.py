@@ -1,6 +1,7 @@
 """Commands whose power goes: what was on the disk before, and what must be there after."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 from unittest import mock
@@ -50,6 +51,10 @@ class Story:
     def act(self, disk: Path) -> None:
         """Run the command, or run it again."""
         raise NotImplementedError
+
+    def again(self, disk: Path) -> None:
+        """Do what makes good whatever the power cut has left: run the same command again."""
+        self.act(disk)
 
     def promised(self, disk: Path) -> set[str]:
         """Say what somebody may rely on whose command has come this far."""
@@ -161,7 +166,7 @@ class Repair(Story):
 
 
 class Remove(Story):
-    """`rm` of a cache; what is left of it goes, or an extraction makes it whole."""
+    """`rm` of a cache."""
 
     name = "rm"
 
@@ -175,8 +180,22 @@ class Remove(Story):
 
     def check(self, disk: Path, said: frozenset[str]) -> None:
         expect_advice(disk / "home")
-        if DONE in said and any(is_cache(p) for p in (disk / "home").glob("*/*")):
+        if DONE in said and any((disk / "home").glob(f"*/[!.]*/{KEY_FILE}")):
             raise FaultError("a cache that was removed is there again")
+
+
+class RemoveThenExtract(Remove):
+    """`rm` of a cache; whatever is left of it, an extraction makes a whole one."""
+
+    name = "rm-extract"
+
+    def again(self, disk: Path) -> None:
+        self.world.extract(disk / "home", **EVERY_KIND)
+
+    def compare(self, disk: Path) -> None:
+        self.world.check_whole(disk / "home", **EVERY_KIND)
+        if left := [p for p in disk.rglob("*") if ".tmp-" in p.name]:
+            raise FaultError(f"temporary files stayed: {left}")
 
 
 class Save(Story):
@@ -188,17 +207,17 @@ class Save(Story):
         home = self.folder / "trained"
         self.world.sound(home, **EVERY_KIND)
         train(home, self.folder / "runs")
-        train(home, self.folder / "runs")
-        shelf = store.load_all(self.folder / "runs")
-        self.first, self.second = (store.load(shelf.folders[r.run]) for r in shelf.results)
+        (folder,) = store.load_all(self.folder / "runs").folders.values()
+        self.result = store.load(folder)
+        self.first = replace(self.result, run="another")
 
     def before(self, disk: Path) -> None:
         store.save(self.first, disk / "home")
 
     def act(self, disk: Path) -> None:
         store.check_writable(disk / "home")
-        if not store.folder_of(self.second, disk / "home").exists():
-            store.save(self.second, disk / "home")
+        if not store.folder_of(self.result, disk / "home").exists():
+            store.save(self.result, disk / "home")
 
     def promised(self, disk: Path) -> set[str]:
         return set(store.load_all(disk / "home").folders)
@@ -208,7 +227,7 @@ class Save(Story):
         if shelf.problems:
             raise FaultError(" ".join(shelf.problems))
         for name, folder in shelf.folders.items():
-            if store.load(folder) not in (self.first, self.second):
+            if store.load(folder) not in (self.first, self.result):
                 raise FaultError(f"{name} is not what was stored")
         if missing := said - {DONE} - shelf.folders.keys():
             raise FaultError(f"reported as saved, and lost: {', '.join(missing)}")
@@ -239,7 +258,17 @@ class Draw(Story):
                 raise FaultError(f"{name} is not what was drawn, and nobody notices")
 
 
-STORIES: tuple[type[Story], ...] = (Extract, Add, Import, Repair, Remove, Save, SaveFirst, Draw)
+STORIES: tuple[type[Story], ...] = (
+    Extract,
+    Add,
+    Import,
+    Repair,
+    Remove,
+    RemoveThenExtract,
+    Save,
+    SaveFirst,
+    Draw,
+)
 
 
 def train(home: Path, runs: Path) -> None:
@@ -272,8 +301,8 @@ def promises_of(home: Path) -> set[str]:
 
 def expect_advice(home: Path) -> None:
     """Let every cache open, or say which command helps; and `verify` name one for each problem."""
-    for path in home.glob("*/*"):
-        if not path.is_dir() or not is_cache(path):
+    for path in home.glob("*/[!.]*"):
+        if not is_cache(path):
             continue
         said = [p.what for p in verify(path, full=True).problems]
         try:

@@ -15,7 +15,7 @@ from tests.reliability.disk import ROOT, Change, Disk, Entry, Said, Sync, moment
 from tests.reliability.faults import World
 from tests.reliability.powerloss import Replay, cases, record, record_killed
 from tests.reliability.recorder import KilledError, Recorder
-from tests.reliability.stories import DONE, STORIES, Extract, Import, Story
+from tests.reliability.stories import DONE, STORIES, Import, Story
 
 Write = Callable[[Path, bytes], object]
 
@@ -34,31 +34,28 @@ def test_a_command_whose_power_goes(kind: type[Story], world: World, tmp_path: P
     recorder = record(story, story.folder / "disk")
     replay = Replay(story, story.folder)
     left = cases(recorder, most=4, samples=4, rng=rng, each=2)
-    for case in rng.sample(left, min(30, len(left))):
+    for case in rng.sample(left, min(16, len(left))):
         replay.check(case)
-    for case in rng.sample(left, min(2, len(left))):
-        replay.recover(case)
+    replay.recover(rng.choice(left))
     assert replay.figures.faults == []
 
 
-@pytest.mark.parametrize("kind", [Extract, Import], ids=lambda kind: kind.name)
-def test_a_kill_and_then_a_power_cut(kind: type[Story], world: World, tmp_path: Path) -> None:
+def test_a_kill_and_then_a_power_cut(world: World, tmp_path: Path) -> None:
     """What a killed process did last is on no disk yet; its successor must not build on it."""
-    story = kind(world, tmp_path.resolve())
+    story = Import(world, tmp_path.resolve())
     calls = record(story, story.folder / "disk").calls
     replay = Replay(story, story.folder)
-    # Between a change of a folder and the barrier behind it: the first folders, the listing's
-    # pointer, the last shard, the last line.
+    # Before a barrier: that of the first folders, of the listing's pointer, of the last line.
     before_barrier = [
         i for i in range(1, len(calls)) if calls[i][0] == "fsync" and calls[i - 1][0] != "fsync"
     ]
     pointer = next(i for i, (_, path) in enumerate(calls) if path.endswith("/current.json"))
-    for at in (before_barrier[0], pointer + 1, *before_barrier[-2:]):
+    for at in (before_barrier[0], pointer + 1, before_barrier[-1]):
         recorder, died = record_killed(story, story.folder / f"killed-{at}", at)
         left = cases(recorder, most=2, samples=2, rng=random.Random(at), since=died)
         for case in [case for case in left if DONE in case.said][-6:]:
             replay.check(case)
-    assert replay.figures.checked >= 12
+    assert replay.figures.checked >= 9
     assert replay.figures.faults == []
 
 
