@@ -120,7 +120,7 @@ def cases(
     most: int,
     samples: int,
     rng: random.Random,
-    each: int | None = None,
+    total: int | None = None,
     since: int = 0,
 ) -> list[Case]:
     """List the disks that may be left, each once, with all that was promised before it.
@@ -130,19 +130,22 @@ def cases(
         most: How many of the latest pending steps go through every subset.
         samples: Of each moment, beside those that are gone through.
         rng: Draws them.
-        each: Draw so many of each moment; None takes all.
+        total: Draw so many; None takes all.
         since: The first moment, by the number of steps before it.
     """
+    ways = [
+        (moment, choice)
+        for moment in moments(recorder.start, recorder.steps)
+        if moment.number >= since
+        for choice in dict.fromkeys(moment.choices(most=most, samples=samples, rng=rng))
+    ]
+    if total is not None and total < len(ways):
+        drawn = sorted(rng.sample(range(len(ways)), total))
+        ways = [ways[i] for i in drawn]
     found: dict[frozenset[tuple[str, bytes | None]], Case] = {}
-    for moment in moments(recorder.start, recorder.steps):
-        if moment.number < since:
-            continue
-        choices = list(dict.fromkeys(moment.choices(most=most, samples=samples, rng=rng)))
-        if each is not None:
-            choices = rng.sample(choices, min(each, len(choices)))
-        for choice in choices:
-            tree = moment.left(choice).tree()
-            found[frozenset(tree.items())] = Case(tree, moment.said, moment.number)
+    for moment, choice in ways:
+        tree = moment.left(choice).tree()
+        found[frozenset(tree.items())] = Case(tree, moment.said, moment.number)
     return list(found.values())
 
 

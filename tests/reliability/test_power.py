@@ -33,8 +33,8 @@ def test_a_command_whose_power_goes(kind: type[Story], world: World, tmp_path: P
     story = kind(world, tmp_path.resolve())
     recorder = record(story, story.folder / "disk")
     replay = Replay(story, story.folder)
-    left = cases(recorder, most=4, samples=4, rng=rng, each=2)
-    for case in rng.sample(left, min(16, len(left))):
+    left = cases(recorder, most=4, samples=4, rng=rng, total=24)
+    for case in left:
         replay.check(case)
     replay.recover(rng.choice(left))
     assert replay.figures.faults == []
