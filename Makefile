@@ -47,7 +47,7 @@ bench: install-dev  ## Measure everything in docs/benchmarks.md anew (long)
 	@$(BIN)/python benchmarks/flips.py
 	@$(BIN)/python benchmarks/flips.py --runs
 
-soak: install-dev  ## Kill extractions and take them up again for ten minutes
+soak: install-dev  ## Kill extractions and cut the power, and take them up again, for ten minutes
 	@OMP_NUM_THREADS=1 $(BIN)/python benchmarks/soak.py --minutes 10
 
 fuzz: install-dev  ## Bend files until a reader breaks, for ten minutes

@@ -1,6 +1,8 @@
 """Kill extractions for as long as asked, and see that each cache ends as if nobody had.
 
 Every second trial begins from a cache of which any subset of components and blocks is finished.
+A third of the time goes to power cuts: each command is recorded, and every disk it may leave is
+looked at.
 
 Example: python benchmarks/soak.py --minutes 10
 """
@@ -15,8 +17,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from tests.reliability import powerloss
 from tests.reliability.checks import FaultError
 from tests.reliability.killing import Campaign, Server
+
+POWER = 1 / 3
+"""Share of the time."""
 
 
 def main() -> None:
@@ -27,7 +33,12 @@ def main() -> None:
     parser.add_argument("--trials", type=int, help="at most that many")
     arguments = parser.parse_args()
     begin = time.monotonic()
-    faults: list[str] = []
+    with tempfile.TemporaryDirectory() as folder:
+        seconds = 0.0 if arguments.trials else 60 * arguments.minutes * POWER
+        power, faults = powerloss.campaign(
+            Path(folder).resolve(), seconds=seconds, seed=arguments.seed
+        )
+        print("\n".join(faults), file=sys.stderr)
     with tempfile.TemporaryDirectory() as folder, Server() as server:
         campaign = Campaign(server, Path(folder))
         trials = 0
@@ -40,7 +51,7 @@ def main() -> None:
                 print(f"{error}\nAgain: {sys.argv[0]} --seed {seed} --trials 1", file=sys.stderr)
             trials += 1
     seconds = round(time.monotonic() - begin, 1)
-    figures = {"trials": trials, **asdict(campaign.count), "failures": len(faults)}
+    figures = {"trials": trials, **asdict(campaign.count), "power": power, "failures": len(faults)}
     print(json.dumps({**figures, "seconds": seconds}))
     sys.exit(1 if faults else 0)
 

@@ -180,8 +180,9 @@ def read_manifest(path: Path, identity: Identity) -> Manifest:
             raise CorruptCacheError(f"Line {number} of {path} {error}. {CURE}") from error
         manifest.size, manifest.crc = manifest.size + len(line) + 1, crc
     with suppress(ValueError):
-        # A line that is whole but for its line feed was not torn: a tear puts no other byte there.
-        unseal(rest[:-1], manifest.crc)
+        # A line that is whole but for its line feed was not torn: a tear puts no other byte there
+        # than zero.
+        unseal(rest.rstrip(b"\0")[:-1], manifest.crc)
         raise CorruptCacheError(
             f"Line {len(whole) + 1} of {path} does not end in a line feed. {CURE}"
         )

@@ -4,7 +4,6 @@ A killed process loses nothing, but what it did last may be on no disk yet: a po
 next command has reported its work could then take away what that work rests on.
 """
 
-import os
 from pathlib import Path
 
 from featcache.store.files import sync_file, sync_folder, sync_names

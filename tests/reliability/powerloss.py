@@ -1,302 +1,29 @@
-"""Commands whose power goes: each is recorded once, and then every disk it may leave is looked at.
+"""Commands whose power goes: each is recorded once, then every disk it may leave is looked at.
 
-A story is a command, what was on the disk before it, and what must hold afterwards: of every disk
-that may be left, what was promised is there and the rest is sound or says what to do; and the same
-command, run again, ends with the bytes of one that nobody disturbed.
+Of every disk that may be left, what was promised is there and the rest is sound or says what to do;
+and the same command, run again, ends with the bytes of one that nobody disturbed. So it does if a
+process was killed, its successor has ended, and then the power goes.
 """
 
-import hashlib
 import os
 import random
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 from unittest import mock
 
-import numpy as np
-
-from featcache.errors import CorruptCacheError, FeatcacheError, UnreadableCacheError
-from featcache.importers import npz
-from featcache.sources.fieldguide import world as drawn
 from featcache.store.cache import Cache
-from featcache.store.identity import KEY_FILE, MANIFEST, is_cache
-from featcache.store.verify import verify
-from heads.results import store
-from tests.reliability.checks import FaultError, Snapshot, check_instant, snapshot
-from tests.reliability.disk import Disk, Left, Moment, Step, Tree, moments
-from tests.reliability.faults import World, cache_in, flip
+from tests.reliability import strace
+from tests.reliability.checks import FaultError, snapshot
+from tests.reliability.disk import Tree, moments
+from tests.reliability.faults import World
 from tests.reliability.recorder import KilledError, Recorder
 from tests.reliability.replica import Replica
-
-EVERY_KIND: dict[str, Any] = {"patches": ["clearclip"], "views": ["2@val"]}
-"""What is extracted: whole images, patches, views, in shards of eight rows."""
-
-DONE = "done"
-"""What is promised when a command has ended."""
-
-
-class Story:
-    """One command."""
-
-    name: ClassVar[str]
-
-    def __init__(self, world: World, folder: Path) -> None:
-        """Make what the command needs.
-
-        Args:
-            world: Whose photographs and model.
-            folder: For files that are not on the disk that loses its power.
-        """
-        self.world, self.folder = world, folder
-        self.whole = Snapshot({}, {})
-        """What the command leaves when nobody disturbs it; known once it was recorded."""
-        self.prepare()
-
-    def prepare(self) -> None:
-        """Make what the command needs from elsewhere."""
-
-    def before(self, disk: Path) -> None:
-        """Put on the disk what is durable when the command begins."""
-
-    def act(self, disk: Path) -> None:
-        """Run the command, or run it again."""
-        raise NotImplementedError
-
-    def promised(self, disk: Path) -> set[str]:
-        """Say what somebody may rely on whose command has come this far."""
-        return set()
-
-    def check(self, disk: Path, said: frozenset[str]) -> None:
-        """See that a disk that is left keeps what was promised, and is sound or says what to do."""
-        raise NotImplementedError
-
-    def compare(self, disk: Path) -> None:
-        """See that the command, run again, has ended as if nobody had disturbed it."""
-        if wrong := snapshot(disk / "home").differences(self.whole):
-            raise FaultError(f"taken up again it differs: {'; '.join(wrong)}")
-
-
-class Extract(Story):
-    """A first pass: listing, texts, and shards of several components."""
-
-    name = "extract"
-
-    def prepare(self) -> None:
-        for photo in self.world.photos.rglob("*.png"):
-            os.utime(photo, (1, 1))  # hashes of what was just written are not remembered
-
-    def act(self, disk: Path) -> None:
-        self.world.extract(disk / "home", **EVERY_KIND)
-
-    def promised(self, disk: Path) -> set[str]:
-        return promises_of(disk / "home")
-
-    def check(self, disk: Path, said: frozenset[str]) -> None:
-        check_instant(disk / "home", self.whole)
-        if missing := said - promises_of(disk / "home") - {DONE}:
-            raise FaultError(f"promised, and lost: {'; '.join(sorted(missing))}")
-
-
-class Add(Extract):
-    """A second pass over more photographs, for one component more."""
-
-    name = "add"
-    more: ClassVar[dict[str, Any]] = {**EVERY_KIND, "crops": ["2:lazsl@test"]}
-
-    def before(self, disk: Path) -> None:
-        self.world.sound(disk / "home", **EVERY_KIND)
-
-    def act(self, disk: Path) -> None:
-        new = self.world.photos / "train" / "ant" / "new.png"
-        new.write_bytes((self.world.photos / "val/ant/0.png").read_bytes() + b"and more")
-        try:
-            self.world.extract(disk / "home", **self.more)
-        finally:
-            new.unlink()
-
-
-class Import(Extract):
-    """Features of somebody else, with texts."""
-
-    name = "import"
-
-    def prepare(self) -> None:
-        rng = np.random.default_rng(0)
-        arrays: dict[str, Any] = {"classnames": np.array(["ant", "bee"])}
-        for split, rows in (("train4", 8), ("val", 4), ("test", 6)):
-            values = rng.normal(size=(rows, 6))
-            arrays[f"{split}_features"] = (values / np.linalg.norm(values, axis=1)[:, None]).astype(
-                np.float32
-            )
-            arrays[f"{split}_labels"] = np.arange(rows) % 2
-        arrays["text_features"] = np.eye(6, dtype=np.float32)[:2]
-        np.savez(self.folder / "theirs.npz", **arrays)
-
-    def act(self, disk: Path) -> None:
-        with mock.patch.object(npz, "SHARD_ROWS", 8):
-            npz.import_npz(self.folder / "theirs.npz", disk / "home", "insects", "ViT-B/32")
-
-
-class Repair(Story):
-    """`repair` of a cache with damage of every kind."""
-
-    name = "repair"
-
-    def before(self, disk: Path) -> None:
-        path = self.world.sound(disk / "home", **EVERY_KIND)
-        self.kept = {}
-        damaged = [sorted((path / "global").iterdir())[1], next(path.glob("text.*/rows.h5"))]
-        for file in path.glob("*/*.h5"):
-            if file not in damaged:
-                self.kept[file.relative_to(disk).as_posix()] = file.read_bytes()
-        (path / KEY_FILE).unlink()
-        flip(path / MANIFEST, (path / MANIFEST).read_bytes().index(b"patches.clearclip"))
-        for file in (*damaged, next(path.glob("listing/set-*/labels.npy"))):
-            flip(file, file.stat().st_size - 1)
-
-    def act(self, disk: Path) -> None:
-        answer = self.world.command("repair", "--cache", disk / "home", "--quiet")
-        if answer.code:
-            raise FaultError(f"repair said: {answer.err}")
-
-    def check(self, disk: Path, said: frozenset[str]) -> None:
-        expect_advice(disk / "home")
-        for name, data in self.kept.items():
-            if (disk / name).read_bytes() != data:
-                raise FaultError(f"{name} was sound before the repair")
-        if DONE in said and not verify(cache_in(disk / "home"), full=True).is_sound:
-            raise FaultError("a repair that had ended came undone")
-
-    def compare(self, disk: Path) -> None:
-        self.world.check_files(disk / "home", **EVERY_KIND)
-
-
-class Remove(Story):
-    """`rm` of a cache; what is left of it goes, or an extraction makes it whole."""
-
-    name = "rm"
-
-    def before(self, disk: Path) -> None:
-        self.world.sound(disk / "home", **EVERY_KIND)
-
-    def act(self, disk: Path) -> None:
-        answer = self.world.command("rm", "zoo", "--yes", "--cache", disk / "home")
-        if answer.code and "no caches" not in answer.err:
-            raise FaultError(f"rm said: {answer.err}")
-
-    def check(self, disk: Path, said: frozenset[str]) -> None:
-        expect_advice(disk / "home")
-        if DONE in said and any(is_cache(p) for p in (disk / "home").glob("*/*")):
-            raise FaultError("a cache that was removed is there again")
-
-
-class Save(Story):
-    """A run of a head is stored beside another."""
-
-    name = "save"
-
-    def prepare(self) -> None:
-        home = self.folder / "trained"
-        self.world.sound(home, **EVERY_KIND)
-        train(home, self.folder / "runs")
-        train(home, self.folder / "runs")
-        shelf = store.load_all(self.folder / "runs")
-        self.first, self.second = (store.load(shelf.folders[r.run]) for r in shelf.results)
-
-    def before(self, disk: Path) -> None:
-        store.save(self.first, disk / "home")
-
-    def act(self, disk: Path) -> None:
-        store.check_writable(disk / "home")
-        if not store.folder_of(self.second, disk / "home").exists():
-            store.save(self.second, disk / "home")
-
-    def promised(self, disk: Path) -> set[str]:
-        return set(store.load_all(disk / "home").folders)
-
-    def check(self, disk: Path, said: frozenset[str]) -> None:
-        shelf = store.load_all(disk / "home")
-        if shelf.problems:
-            raise FaultError(" ".join(shelf.problems))
-        for name, folder in shelf.folders.items():
-            if store.load(folder) not in (self.first, self.second):
-                raise FaultError(f"{name} is not what was stored")
-        if missing := said - {DONE} - shelf.folders.keys():
-            raise FaultError(f"reported as saved, and lost: {', '.join(missing)}")
-
-
-class SaveFirst(Save):
-    """The first run of all, in a folder that does not exist yet."""
-
-    name = "save-first"
-
-    def before(self, disk: Path) -> None:
-        pass
-
-
-class Draw(Story):
-    """The pictures of a drawn world."""
-
-    name = "draw"
-
-    def act(self, disk: Path) -> None:
-        with mock.patch.object(drawn, "_WRITERS", 1):  # which makes the order of steps one only
-            drawn.open_world("fieldguide", disk / "home", counts={"test": 1})
-
-    def check(self, disk: Path, said: frozenset[str]) -> None:
-        for path in (disk / "home").rglob("*.jpg"):
-            name = path.relative_to(disk / "home").as_posix()
-            if path.stat().st_size and self.whole.files[name] != path.read_bytes():
-                raise FaultError(f"{name} is not what was drawn, and nobody notices")
-
-
-STORIES: tuple[type[Story], ...] = (Extract, Add, Import, Repair, Remove, Save, SaveFirst, Draw)
-
-
-def train(home: Path, runs: Path) -> None:
-    """Train a head that needs no time on the world's features."""
-    from cli.heads import app
-    from tests.cli.conftest import call
-
-    words = ["train", "nearest-mean", "--shots", "1", "--seeds", "1", "--split", "test", "--quiet"]
-    answer = call(app, [*words, "--cache", str(home), "--runs", str(runs)])
-    if answer.code:
-        raise FaultError(f"heads train said: {answer.err}")
-
-
-def promises_of(home: Path) -> set[str]:
-    """Say what caches hold: each line of a manifest that counts, each row of a listing."""
-    out = set()
-    for key in home.glob(f"*/*/{KEY_FILE}"):
-        cache = Cache.open(key.parent)
-        out.add(f"{key} exists".removeprefix(str(home)))
-        lines = [
-            *(x for lines in cache.shards.values() for x in lines),
-            *cache.texts,
-            *cache.passes,
-        ]
-        out |= {repr(line) for line in lines}
-        if listing := cache.listing():
-            out |= {f"row {i} is {name}" for i, name in enumerate(listing.hashes)}
-    return out
-
-
-def expect_advice(home: Path) -> None:
-    """Let every cache open, or say which command helps; and `verify` name one for each problem."""
-    for path in home.glob("*/*"):
-        if not path.is_dir() or not is_cache(path):
-            continue
-        said = [p.what for p in verify(path, full=True).problems]
-        try:
-            Cache.open(path).feature_set()
-        except FeatcacheError as error:
-            said.append(str(error))
-        for what in said:
-            if "`featcache " not in what:
-                raise FaultError(f"nobody says what to do: {what}")
+from tests.reliability.stories import DONE, STORIES, Story
 
 
 @dataclass(frozen=True)
@@ -313,11 +40,11 @@ class Case:
 class Figures:
     """What was done for a story."""
 
-    steps: int = 0
     disks: int = 0
     """That may be left, all different."""
     checked: int = 0
     recovered: int = 0
+    kills: int = 0
     faults: list[str] = field(default_factory=list)
 
 
@@ -393,7 +120,7 @@ def cases(
     most: int,
     samples: int,
     rng: random.Random,
-    each: int | None = None,
+    total: int | None = None,
     since: int = 0,
 ) -> list[Case]:
     """List the disks that may be left, each once, with all that was promised before it.
@@ -403,19 +130,22 @@ def cases(
         most: How many of the latest pending steps go through every subset.
         samples: Of each moment, beside those that are gone through.
         rng: Draws them.
-        each: Draw so many of each moment; None takes all.
+        total: Draw so many; None takes all.
         since: The first moment, by the number of steps before it.
     """
+    ways = [
+        (moment, choice)
+        for moment in moments(recorder.start, recorder.steps)
+        if moment.number >= since
+        for choice in dict.fromkeys(moment.choices(most=most, samples=samples, rng=rng))
+    ]
+    if total is not None and total < len(ways):
+        drawn = sorted(rng.sample(range(len(ways)), total))
+        ways = [ways[i] for i in drawn]
     found: dict[frozenset[tuple[str, bytes | None]], Case] = {}
-    for moment in moments(recorder.start, recorder.steps):
-        if moment.number < since:
-            continue
-        choices = list(dict.fromkeys(moment.choices(most=most, samples=samples, rng=rng)))
-        if each is not None:
-            choices = rng.sample(choices, min(each, len(choices)))
-        for choice in choices:
-            tree = moment.left(choice).tree()
-            found[frozenset(tree.items())] = Case(tree, moment.said, moment.number)
+    for moment, choice in ways:
+        tree = moment.left(choice).tree()
+        found[frozenset(tree.items())] = Case(tree, moment.said, moment.number)
     return list(found.values())
 
 
@@ -427,6 +157,30 @@ class Replay:
         self.story, self._folder = story, folder
         self._replica = Replica(folder / "left")
         self.figures = Figures()
+
+    def go_through(self, recorder: Recorder, rng: random.Random, *, until: float) -> None:
+        """Check every disk that may be left, and run the command again on a sample."""
+        left = cases(recorder, most=8, samples=32, rng=rng)
+        self.figures.disks = len(left)
+        again = set(rng.sample(range(len(left)), min(RECOVERED, len(left))))
+        order = sorted(range(len(left)), key=lambda i: (i not in again, rng.random()))
+        for i in order:
+            if time.monotonic() > until:
+                return
+            self.check(left[i])
+            if i in again:
+                self.recover(left[i])
+
+    def kill_first(self, at: int, rng: random.Random) -> None:
+        """Kill the command, run it again to its end, and check what may be left thereafter."""
+        disk = self._folder / "killed"
+        recorder, died = record_killed(self.story, disk, at)
+        left = cases(recorder, most=4, samples=4, rng=rng, since=died)
+        self.figures.kills += 1
+        for case in left:
+            if DONE in case.said:
+                self.check(case)
+        shutil.rmtree(disk)
 
     def check(self, case: Case) -> bool:
         """See what must hold of one disk."""
@@ -442,7 +196,7 @@ class Replay:
 
         def run() -> None:
             with _unsynced():
-                self.story.act(disk)
+                self.story.again(disk)
             self.story.compare(disk)
 
         return self._try(case, "run again: ", run)
@@ -461,4 +215,52 @@ class Replay:
 
 def _unsynced() -> Any:
     """Let a disk that will not lose its power be quick."""
-    return mock.patch.object(os, "fsync", lambda handle: None)
+    return mock.patch.object(os, "fsync")
+
+
+RECOVERED = 60
+"""Disks of a story on which a campaign runs the command again."""
+
+
+def campaign(folder: Path, *, seconds: float, seed: int) -> tuple[dict[str, Any], list[str]]:
+    """Go through all stories as far as the time allows.
+
+    Args:
+        folder: For everything; it is empty.
+        seconds: What all of it may take; every disk that may be left takes a minute or two, and
+            what is over goes to kills before the power goes.
+        seed: Of what is drawn.
+
+    Returns:
+        Figures of each story, and what was found.
+    """
+    begin, rng = time.monotonic(), random.Random(seed)
+    figures: dict[str, Any] = {"seen by strace too": strace.missing()}
+    faults: list[str] = []
+    if not figures["seen by strace too"]:
+        (folder / "strace").mkdir()
+        try:
+            names = [story.name for story in STORIES]
+            figures["seen by strace too"] = strace.compare(folder / "strace", names)
+        except FaultError as error:
+            faults.append(str(error))
+    replays: list[tuple[Replay, int]] = []
+    with World(folder / "world", rows=8).stand_in() as world:
+        for story in (kind(world, _new(folder / kind.name)) for kind in STORIES):
+            recorder = record(story, story.folder / "disk")
+            replay = Replay(story, story.folder)
+            replay.go_through(recorder, rng, until=begin + seconds)
+            replays.append((replay, len(recorder.calls)))
+        while time.monotonic() - begin < seconds:
+            replay, calls = rng.choice(replays)
+            replay.kill_first(rng.randrange(calls), rng)
+    for replay, _ in replays:
+        found = asdict(replay.figures)
+        faults += found.pop("faults")
+        figures[replay.story.name] = found
+    return figures, faults
+
+
+def _new(folder: Path) -> Path:
+    folder.mkdir()
+    return folder

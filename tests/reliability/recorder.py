@@ -175,7 +175,8 @@ class Recorder:
     def _mkdir(self, original: Any, path: Any, *args: Any, **options: Any) -> None:
         inside = self._inside(path, options.get("dir_fd"))
         if inside is None or os.path.lexists(path):
-            return original(path, *args, **options)
+            original(path, *args, **options)
+            return
         self._before_step()
         original(path, *args, **options)
         self.calls.append(("mkdir", inside))
@@ -184,7 +185,8 @@ class Recorder:
     def _unlink(self, original: Any, path: Any, **options: Any) -> None:
         inside = self._inside(path, options.get("dir_fd"))
         if inside is None or self._node(inside) is None:
-            return original(path, **options)
+            original(path, **options)
+            return
         self._before_step()
         original(path, **options)
         self.calls.append(("remove", inside))
@@ -195,7 +197,8 @@ class Recorder:
         if old is None or new is None:
             if old != new:
                 raise NotImplementedError(f"a rename across {self.root}: {source}, {target}")
-            return original(source, target, **options)
+            original(source, target, **options)
+            return
         self._before_step()
         original(source, target, **options)
         self.calls.append(("rename", new))
@@ -237,11 +240,11 @@ class Recorder:
                 raise NotImplementedError("a file was closed behind the recorder's back")
             data, known = _content(handle), self._disk.files[node]
             if data != known:
-                keep = len(os.path.commonprefix([data, known]))
+                keep = _in_common(data, known)
                 step = Change(node, keep, data[keep:])
                 self._disk.apply(step)
                 self.steps.append(step)
-                path = os.readlink(f"/proc/self/fd/{handle}")
+                path = _path_of(handle)
                 self.calls.append(("write", self._inside(path, None) or path))
 
     def _new(self, *, folder: bool) -> int:
@@ -262,11 +265,10 @@ class Recorder:
         """Return a path below the root; None for any other."""
         if isinstance(path, int):
             return None
-        text = os.fspath(path)
-        text = os.fsdecode(text)
+        text = os.fsdecode(path)
         if folder is not None:
-            text = os.path.join(os.readlink(f"/proc/self/fd/{folder}"), text)
-        text = os.path.realpath(text) if follow else os.path.abspath(text)
+            text = f"{_path_of(folder)}/{text}"
+        text = os.path.realpath(text) if follow else os.path.normpath(Path(text).absolute())
         if text == str(self.root):
             return ""
         prefix = f"{self.root}/"
@@ -292,6 +294,16 @@ class Recorder:
                 self._find(inner, inside)
             else:
                 self._disk.files[inside] = inner.read_bytes()
+
+
+def _path_of(handle: int) -> str:
+    return str(Path(f"/proc/self/fd/{handle}").readlink())
+
+
+def _in_common(first: bytes, second: bytes) -> int:
+    """Count the bytes at the beginning that are equal."""
+    pairs = enumerate(zip(first, second, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(first), len(second)))
 
 
 _READ = os.open, os.read, os.close

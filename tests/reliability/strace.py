@@ -66,9 +66,10 @@ def compare(folder: Path, stories: Sequence[str]) -> int:
         FaultError: If one saw what the other did not.
     """
     trace = folder / "trace"
+    quietly = ["strace", "-f", "-y", "-s", "0", "--seccomp-bpf", "-e", f"trace={CALLS}"]
+    itself = [sys.executable, "-m", __name__, str(folder), *stories]
     done = subprocess.run(
-        ["strace", "-f", "-y", "-s", "0", "--seccomp-bpf", "-e", f"trace={CALLS}", "-o", trace]
-        + [sys.executable, "-m", __spec__.name, str(folder), *stories],
+        [*quietly, "-o", str(trace), *itself],
         cwd=REPOSITORY,
         env=environment(),
         capture_output=True,
@@ -166,8 +167,9 @@ def _call(name: str, arguments: str) -> Iterator[Call]:
 def main() -> None:
     """Record the stories that are named, and print what the recorder saw."""
     from tests.reliability.faults import World
-    from tests.reliability.powerloss import STORIES, Story, run
+    from tests.reliability.powerloss import run
     from tests.reliability.recorder import Recorder
+    from tests.reliability.stories import STORIES, Story
 
     folder, *names = sys.argv[1:]
     root = Path(folder)

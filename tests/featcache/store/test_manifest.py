@@ -83,6 +83,23 @@ def test_every_possible_tear_of_the_last_line_is_survived(path: Path) -> None:
     assert path.read_bytes() == data
 
 
+def test_zeros_in_the_last_line_are_a_power_cut_and_in_others_damage(path: Path) -> None:
+    """A file may be as long as it was to be, and sectors of it zeros."""
+    data = path.read_bytes()
+    last = data.rindex(b"\n", 0, -1) + 1
+    for first in range(last, len(data)):
+        for stop in (first + 1, (first + len(data) + 1) // 2, len(data)):
+            path.write_bytes(data[:first] + bytes(stop - first) + data[stop:])
+            manifest = read_manifest(path, MINE)
+            assert manifest.lines == [shard(0), shard(4)]
+            assert manifest.torn == len(data) - last
+    manifest.append(FINISHED)
+    assert path.read_bytes() == data
+    path.write_bytes(data[: last - 9] + bytes(4) + data[last - 5 :])
+    with pytest.raises(CorruptCacheError, match=r"Line 3 of .*featcache repair"):
+        read_manifest(path, MINE)
+
+
 def test_a_flipped_byte_anywhere_in_whole_lines_is_found(path: Path) -> None:
     data = path.read_bytes()
     for position in {*range(0, len(data), 5), *range(len(data) - 30, len(data))}:
