@@ -14,7 +14,8 @@ from featcache.backbones.base import Backbone
 from featcache.draws import few_shot_rows
 from featcache.errors import CacheError, TaskError, UnknownNameError
 from featcache.keys import Listing, parse_component
-from featcache.pipeline.asks import Ask, Pictures, ask_again
+from featcache.pipeline.asks import Ask, ask_again
+from featcache.pipeline.blocks import Block, Todo, encoded_rows, share, union
 from featcache.pipeline.write import shard_rows_for
 from featcache.recipes import KEYWORDS, Scope
 
@@ -28,42 +29,6 @@ RESERVE = 64 * 2**20
 _GFLOPS_A_SECOND = {"cuda": 60_000.0, "mps": 2_000.0}
 _GFLOPS_A_CORE_SECOND = {"float32": 60.0, "bfloat16": 150.0}
 _DECODES_A_CORE_SECOND = 200.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Todo:
-    """Rows of one component that the cache does not hold yet."""
-
-    ask: Ask
-    rows: Int64[np.ndarray, " r"]
-    """Ascending."""
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """What one shard's stretch of rows lacks, component by component; a line each will say it.
-
-    A component lacks what no line of it holds, whatever the lines of others say: of one image the
-    crops may be there and their boxes not.
-    """
-
-    rows: Int64[np.ndarray, " r"]
-    """Those that any component lacks, ascending."""
-    todos: tuple[Todo, ...]
-    """Those of the plan that lack rows here, with these rows alone."""
-
-    def encoded(self) -> list[tuple[Pictures, Int64[np.ndarray, " _"]]]:
-        """Return what the encoder is to be shown, with all rows of each kind of pictures."""
-        return encoded_rows(self.todos)
-
-    def boxed(self) -> list[tuple[Pictures, Int64[np.ndarray, " _"]]]:
-        """Return of which pictures the boxes are missing, with the rows of each."""
-        return [(todo.ask.pictures, todo.rows) for todo in self.todos if not todo.ask.encodes]
-
-    def variants(self, pictures: Pictures) -> tuple[str, ...]:
-        """Name the patch features that are missing of some pictures."""
-        asks = [todo.ask for todo in self.todos if todo.ask.pictures == pictures]
-        return tuple(dict.fromkeys(a.component.variant for a in asks if a.component.variant))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,12 +46,12 @@ class Plan:
     @cached_property
     def rows(self) -> Int64[np.ndarray, " r"]:
         """Union of the rows of all components: each is decoded once."""
-        return _union(self.blocks)
+        return union(self.blocks)
 
     @cached_property
     def shares(self) -> tuple[Block, ...]:
         """The same for every block by itself."""
-        return tuple(_share(block, self.todos) for block in self.blocks)
+        return tuple(share(block, self.todos) for block in self.blocks)
 
     @property
     def bytes(self) -> int:
@@ -143,13 +108,13 @@ def make_plan(
     among = stratified(listing, limit)
     todos, held = [], {}
     for ask in asks:
-        scope = _union([scope_rows(listing, scope, usable) for scope in ask.scopes])
+        scope = union([scope_rows(listing, scope, usable) for scope in ask.scopes])
         scope = np.intersect1d(scope, among)
         missing = scope[~covered(ask.name)[scope]]
         held[ask.name] = len(scope) - len(missing)
         if len(missing):
             todos.append(Todo(ask=ask, rows=missing))
-    rows = _union([t.rows for t in todos])
+    rows = union([t.rows for t in todos])
     # From what was asked, not from what is missing: a resumed pass must cut the same shards.
     pictures = {ask.pictures for ask in asks}
     shard_rows = shard_rows_for(
@@ -197,13 +162,6 @@ def plans_for(
     return plans
 
 
-def encoded_rows(todos: Sequence[Todo]) -> list[tuple[Pictures, Int64[np.ndarray, " r"]]]:
-    """Return what goes through the encoder: each kind of pictures once, with all its rows."""
-    wanted = [t for t in todos if t.ask.encodes]
-    kinds = dict.fromkeys(t.ask.pictures for t in wanted)
-    return [(p, _union([t.rows for t in wanted if t.ask.pictures == p])) for p in kinds]
-
-
 def admit(plan: Plan, folder: Path, *, yes: bool, confirm: Callable[[Plan], bool] | None) -> None:
     """Refuse a pass that the disk cannot hold, or that is large and nobody agreed to.
 
@@ -248,13 +206,13 @@ def scope_rows(
             except TaskError as error:
                 raise TaskError(f"{error} Or name other rows, e.g. @all.") from error
         case "train" | "pool":
-            return _union([listing.splits[n] for n in training])
+            return union([listing.splits[n] for n in training])
         case "query":
-            return _union([rows for n, rows in listing.splits.items() if n not in training])
+            return union([rows for n, rows in listing.splits.items() if n not in training])
         case "all":
-            return _union(list(listing.splits.values()))
+            return union(list(listing.splits.values()))
         case name if name in listing.splits:
-            return _union([listing.splits[name]])
+            return union([listing.splits[name]])
     raise UnknownNameError("rows", scope.name, (*KEYWORDS, *listing.splits))
 
 
@@ -277,23 +235,6 @@ def cpu_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def _share(block: Int64[np.ndarray, " r"], todos: Sequence[Todo]) -> Block:
-    """Cut a block out of what a plan lacks, in time that does not grow with the plan's rows.
-
-    Rows ascend, and a block leaves out none that any component lacks.
-    """
-    here = []
-    for todo in todos:
-        first, last = np.searchsorted(todo.rows, [block[0], block[-1] + 1])
-        if first < last:
-            here.append(Todo(ask=todo.ask, rows=todo.rows[first:last]))
-    return Block(block, tuple(here))
-
-
-def _union(parts: Sequence[Int64[np.ndarray, " _"]]) -> Int64[np.ndarray, " r"]:
-    return np.unique(np.concatenate([np.empty(0, dtype=np.int64), *parts]))
 
 
 def human_size(count: int) -> str:

@@ -5,9 +5,7 @@ interrupted one never counts as the data set.
 """
 
 import os
-import shutil
 import socket
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPException
@@ -15,6 +13,7 @@ from pathlib import Path
 from zipfile import BadZipFile
 
 from featcache.errors import DownloadNeededError, SourceError
+from featcache.sources.aside import aside, clear_aside
 from featcache.sources.base import Dataset, Report, Sample
 from featcache.sources.coop import CoopSplit, read_split_file
 from featcache.sources.files import ImageFile, find_images
@@ -40,6 +39,8 @@ def open_torchvision(
         DownloadNeededError: If the files are not there and could not be fetched.
         SourceError: If the split file beside them is damaged or belongs to other images.
     """
+    if download:
+        clear_aside(spec.name, data_root)
     folder = _find(spec, data_root)
     if folder is None:
         folder = _fetch(spec, data_root, download, report)
@@ -141,16 +142,13 @@ def _download(spec: NamedDataset, data_root: Path) -> None:
     import torchvision.datasets
 
     data_root.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{spec.name}.partial-", dir=data_root))
-    try:
+    with aside(spec.name, data_root) as folder:
         with _timeout(TIMEOUT):
-            getattr(torchvision.datasets, spec.loader)(root=str(aside), download=True)
+            getattr(torchvision.datasets, spec.loader)(root=str(folder), download=True)
         target = data_root / spec.folder
         target.parent.mkdir(parents=True, exist_ok=True)
         os.sync()  # or a power cut could leave the folder's name, and zeros for pictures
-        (aside / spec.folder).replace(target)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        (folder / spec.folder).replace(target)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Extractions by the hundred: torch and the model are loaded once, every extraction is a fork.
+"""Extractions and removals by the hundred: torch and the model are loaded once, each is a fork.
 
 One JSON object a line on stdin asks for a life, one on stdout tells how it ended. A life may end by
 SIGKILL after a time, at a system call that changes the disk, or when a number of shards is
@@ -22,8 +22,9 @@ from featcache.backbones.registry import load_backbone
 from featcache.pipeline import run, write
 from featcache.pipeline.request import Request
 from featcache.store.cache import Cache
+from featcache.store.removal import remove
 
-CHANGES = ("open", "write", "fsync", "replace", "unlink", "mkdir", "rmdir", "ftruncate")
+CHANGES = ("open", "write", "fsync", "replace", "rename", "unlink", "mkdir", "rmdir", "ftruncate")
 """Functions of `os` through which everything on the disk changes."""
 
 TOO_LONG = 120.0
@@ -77,6 +78,14 @@ def live(job: dict[str, Any]) -> dict[str, Any]:
     return {"outcome": outcome, "calls": 0, "said": "", **last, "seconds": seconds}
 
 
+def work(job: dict[str, Any]) -> None:
+    """Extract, or remove the cache that the job names."""
+    if (asked := job["request"].get("remove")) is None:
+        run.extract(request_of(job))
+    else:
+        remove(Path(asked).parents[1], Path(asked))
+
+
 def request_of(job: dict[str, Any]) -> Request:
     """Return what a job asks for."""
     asked = job["request"]
@@ -91,7 +100,7 @@ def _child(job: dict[str, Any], pipe: int) -> None:
         count = _count_changes(job.get("call"), torn=bool(job.get("torn")))
         if job.get("shards"):
             _die_after_shards(job["shards"])
-        run.extract(request_of(job))
+        work(job)
         end, code = {"calls": count()}, 0
     except BaseException:
         end = {"said": traceback.format_exc()[-3000:]}

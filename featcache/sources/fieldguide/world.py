@@ -7,9 +7,11 @@ does not depend on the order of drawing.
 import errno
 import os
 import random
+import re
 from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,6 +46,9 @@ TEMPLATES: tuple[str, ...] = (
 )
 
 _QUALITY = 90
+_PART = re.compile(r"\.\d{4}\.\d+\.part")
+"""A picture that is being drawn."""
+_TRIES = 5
 _REPORT_EVERY = 50
 _WRITERS = 4
 _AHEAD = 64
@@ -147,24 +152,37 @@ def open_world(
 
 
 def _drawn(folder: Path) -> set[str]:
-    """Name the files of a folder that have content."""
+    """Name the files of a folder that have content; what a killed process half drew is deleted."""
+    found = set()
     try:
         with os.scandir(folder) as entries:
-            return {e.name for e in entries if e.name.endswith(".jpg") and e.stat().st_size}
+            for entry in entries:
+                if _PART.fullmatch(entry.name):
+                    with suppress(OSError):  # the folder may be none that we can write to
+                        (folder / entry.name).unlink()
+                elif entry.name.endswith(".jpg") and entry.stat().st_size:
+                    found.add(entry.name)
     except FileNotFoundError:
         return set()
+    return found
 
 
 def _write(path: Path, made: Drawing) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.stem}.{os.getpid()}.part")
     try:
-        with part.open("wb") as file:
-            Image.fromarray(made.pixels).save(file, format="JPEG", quality=_QUALITY)
-            file.flush()
-            os.fsync(file.fileno())
-        # Its folder is not synced: a picture whose name is lost is drawn again.
-        part.replace(path)
+        for tries in range(_TRIES, 0, -1):
+            with part.open("wb") as file:
+                Image.fromarray(made.pixels).save(file, format="JPEG", quality=_QUALITY)
+                file.flush()
+                os.fsync(file.fileno())
+            # Its folder is not synced: a picture whose name is lost is drawn again.
+            try:
+                part.replace(path)
+                return
+            except FileNotFoundError:  # a process that began just now took it for a dead one's
+                if tries == 1:
+                    raise
     finally:
         part.unlink(missing_ok=True)
 

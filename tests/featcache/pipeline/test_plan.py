@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from featcache.errors import TaskError, UnknownNameError
 from featcache.keys import ComponentKey, Listing
 from featcache.pipeline.asks import asks_for, settle
+from featcache.pipeline.blocks import encoded_rows
 from featcache.pipeline.plan import (
     Plan,
-    encoded_rows,
     human_duration,
     human_size,
     make_plan,

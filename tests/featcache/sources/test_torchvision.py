@@ -11,6 +11,7 @@ from urllib.error import URLError
 import pytest
 
 from featcache.errors import DownloadNeededError, SourceError
+from featcache.sources.aside import aside
 from featcache.sources.registry import find
 from featcache.sources.torchvision import open_torchvision
 
@@ -105,6 +106,17 @@ def test_a_download_that_breaks_off_never_counts(
     with pytest.raises(DownloadNeededError, match="corrupted"):
         open_torchvision(EUROSAT, tmp_path, download=True)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_downloads_of_killed_processes_go_and_those_of_others_stay(tmp_path: Path) -> None:
+    miniature(tmp_path)
+    (tmp_path / ".eurosat.partial-dead" / "eurosat").mkdir(parents=True)
+    (tmp_path / ".trashnet.partial-dead").mkdir()
+    with aside("eurosat", tmp_path) as folder:  # of a process that lives
+        open_torchvision(EUROSAT, tmp_path, download=True)
+        left = {p.name for p in tmp_path.iterdir()}
+        assert left == {"eurosat", folder.name, ".trashnet.partial-dead"}
+    assert not folder.exists()
 
 
 def test_a_whole_download_is_moved_into_place(

@@ -1,6 +1,7 @@
 import errno
 import random
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pytest
@@ -69,6 +70,37 @@ def test_complete_folder_is_left_alone(drawn: Path) -> None:
     seen: list[tuple[str, int, int]] = []
     data = open_world("fieldguide", drawn, counts=FEW, report=lambda *at: seen.append(at))
     assert (seen, data.notes) == ([], ())
+
+
+def test_half_drawn_pictures_of_a_killed_process_go(drawn: Path) -> None:
+    folders = sorted(p.parent for p in drawn.rglob("0000.jpg"))
+    left = [folders[3] / ".0001.4711.part", folders[9] / ".0000.4711.part"]
+    for part in left:
+        part.write_bytes(b"\xff\xd8")
+    (folders[3] / "note.part").touch()  # not ours
+    open_world("fieldguide", drawn, counts=FEW)
+    assert [p.name for p in drawn.rglob("*.part")] == ["note.part"]
+    (folders[3] / "note.part").unlink()
+
+
+def test_a_picture_that_another_process_cleared_away_is_drawn_again(
+    drawn: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = sorted(drawn.rglob("*.jpg"))[5]
+    before, original, cleared = path.read_bytes(), Image.Image.save, []
+    path.unlink()
+
+    def save(image: Image.Image, part: IO[bytes], **options: object) -> None:
+        original(image, part, **options)
+        if not cleared:
+            cleared.append(part.name)
+            Path(part.name).unlink()  # as a process does that begins meanwhile
+
+    monkeypatch.setattr(Image.Image, "save", save)
+    open_world("fieldguide", drawn, counts=FEW)
+    assert cleared
+    assert path.read_bytes() == before
+    assert not list(drawn.rglob("*.part"))
 
 
 def test_a_picture_does_not_depend_on_order() -> None:
