@@ -99,8 +99,7 @@ def test_runs_are_paired_over_the_seeds_in_common(record: Any) -> None:
 def test_the_same_shots_need_no_seed_in_common(record: Any) -> None:
     a, b = some(1), some(1, seed=1)
     stored = Support(smallest=16, largest=16, whole=False, stored=True)
-    cases: list[dict[str, Any]] = [{"support": stored}, {"shots": None}]
-    for fields in cases:
+    for fields in ({"support": stored}, {"shots": None}):
         ours, other = (
             run_of(record, a, seeds=(1,), **fields),
             run_of(record, b, seeds=(2,), **fields),
@@ -141,7 +140,7 @@ def test_relabelled_queries_are_other_queries(record: Any) -> None:
 
 def test_episodes_are_independent_draws(record: Any) -> None:
     a, b = some(30, 20), some(30, 20, right=0.5, seed=1)
-    fields = {"protocol": EPISODIC, "seeds": (1,)}
+    fields: dict[str, Any] = {"protocol": EPISODIC, "seeds": (1,)}
     d = paired_difference(run_of(record, a, **fields), run_of(record, b, **fields))
     gain = a.mean(axis=1) - b.mean(axis=1)
     interval = stats.ttest_1samp(gain, 0.0).confidence_interval()
