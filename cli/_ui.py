@@ -249,9 +249,12 @@ def emit_table(
     rows = [[cell for c, cell in zip(columns, row, strict=True) if c in kept] for row in rows]
     for column in kept:
         numeric = column in right
-        side = "right" if numeric else "left"
-        head = terminal.styled(column)
-        table.add_column(head, justify=side, no_wrap=numeric, overflow="fold")  # never cut
+        table.add_column(
+            terminal.styled(column),
+            justify="right" if numeric else "left",
+            no_wrap=numeric,
+            overflow="fold",  # a cell that is cut could lose a mark or a figure
+        )
     for row in rows:
         table.add_row(*map(terminal.styled, row))
     console.print(table)

@@ -73,9 +73,9 @@ class Comparison:
 def compare(
     root: Path,
     *,
-    dataset: str | None = None,
-    backbone: str | None = None,
-    split: str | None = None,
+    dataset: str | Sequence[str] | None = None,
+    backbone: str | Sequence[str] | None = None,
+    split: str | Sequence[str] | None = None,
     shots: Sequence[int | None] | None = None,
     against: str = ZERO_SHOT,
 ) -> Comparison:
@@ -83,9 +83,9 @@ def compare(
 
     Args:
         root: Folder of all runs.
-        dataset: Only this one; None takes all.
-        backbone: Only this one; None takes all.
-        split: Only this one; None takes all.
+        dataset: Only this one, or these; None takes all.
+        backbone: Likewise.
+        split: Likewise.
         shots: Only groups of these shots (None in it is "all"); zero-shot always joins in.
         against: What the differences are to: a method, with its variant behind a space.
 
@@ -124,13 +124,17 @@ def _with_answers(shelf: store.Shelf, results: list[Result]) -> tuple[list[Resul
                 problems[run] = str(error)
 
 
-def _named(results: list[Result], what: str, name: str | None) -> list[Result]:
-    """Keep the results whose field is the one named."""
-    fitting = [r for r in results if name in (None, getattr(r, what))]
-    if results and not fitting:
-        kind = f"{'data set' if what == 'dataset' else what} of the runs"
-        raise UnknownNameError(kind, str(name), [getattr(r, what) for r in results])
-    return fitting
+def _named(results: list[Result], what: str, names: str | Sequence[str] | None) -> list[Result]:
+    """Keep the results whose field is one of those named; each has to be there."""
+    if names is None or not results:
+        return results
+    wanted = [names] if isinstance(names, str) else names
+    known = {getattr(r, what) for r in results}
+    for name in wanted:
+        if name not in known:
+            kind = f"{'data set' if what == 'dataset' else what} of the runs"
+            raise UnknownNameError(kind, name, known)
+    return [r for r in results if getattr(r, what) in wanted]
 
 
 def _used(results: Sequence[Result], shots: Sequence[int | None]) -> tuple[int | None, ...]:

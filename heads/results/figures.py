@@ -12,7 +12,7 @@ import numpy as np
 
 from featcache.errors import ImportedFileError
 from heads.results.metrics import evaluate
-from heads.results.record import EPISODIC, Metric, Predictions, Result
+from heads.results.record import EPISODIC, IntervalOf, Metric, Predictions, Result
 
 TOLERANCE = 1e-9
 """Sums in another order differ by less."""
@@ -43,7 +43,7 @@ def counted(result: Result, where: str) -> Result:
 
 
 def _measured(kept: Predictions, result: Result) -> dict[str, Metric]:
-    over = "episodes" if result.protocol == EPISODIC else "repetitions"
+    over: IntervalOf = "episodes" if result.protocol == EPISODIC else "repetitions"
     classes = result.classes
     if classes > kept.labels.shape[1]:  # only those that occur matter, and any number may be stated
         there, at = np.unique(np.stack([kept.predicted, kept.labels]), return_inverse=True)

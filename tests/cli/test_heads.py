@@ -172,6 +172,19 @@ def test_oracle_is_marked_wherever_it_shows(heads: Run, home: Path, tmp_path: Pa
         assert "oracle" in heads("compare", *runs, *form).out
 
 
+def test_a_shorter_run_hides_no_longer_one(heads: Run, home: Path, tmp_path: Path) -> None:
+    runs = ["--runs", str(tmp_path)]
+    for method, seeds in (("tip-adapter", "3"), ("tip-adapter", "1"), ("zero-shot", "1")):
+        assert heads("train", method, "--shots", "2", "--seeds", seeds, *runs).code == 0
+    answer = heads("compare", *runs, "--against", "tip-adapter")
+    assert "tip-adapter (seed 1)" in answer.out
+    assert "tip-adapter (seeds 1-3)\t" in answer.out
+    assert "Intervals: 95 %, unadjusted" in answer.out
+    assert "of these heads, not of the method" in answer.out
+    (zero,) = [line for line in answer.out.splitlines() if line.startswith("zero-shot")]
+    assert "[" in zero  # the reverse of the known difference
+
+
 def test_a_solver_that_stops_early_is_said_and_recorded(heads: Run, home: Path) -> None:
     answer = heads("train", "linear-probe", "--shots", "2", "--set", "max_iter=1", "--json")
     assert "raise max_iter" in answer.err

@@ -140,7 +140,7 @@ def test_relabelled_queries_are_other_queries(record: Any) -> None:
 
 def test_episodes_are_independent_draws(record: Any) -> None:
     a, b = some(30, 20), some(30, 20, right=0.5, seed=1)
-    fields = {"protocol": EPISODIC, "seeds": (1,)}
+    fields: dict[str, Any] = {"protocol": EPISODIC, "seeds": (1,)}
     d = paired_difference(run_of(record, a, **fields), run_of(record, b, **fields))
     gain = a.mean(axis=1) - b.mean(axis=1)
     interval = stats.ttest_1samp(gain, 0.0).confidence_interval()

@@ -57,6 +57,7 @@ def test_of_equal_runs_the_newest_stands_and_the_others_are_counted(record: Any)
     ("fields", "names"),
     [
         ({"r": 1}, ["cmm (seed 1)", "cmm (seeds 1-3)"]),
+        ({"r": 3, "seeds": (4, 5, 6)}, ["cmm (seeds 1-3)", "cmm (seeds 4-6)"]),
         (
             {"r": 3, "reads": ("support views.rrc50",)},
             ["cmm (no views)", "cmm (support views.rrc50)"],
