@@ -26,16 +26,6 @@ PATIENCE = 0.05
 
 
 @contextmanager
-def _whether_or_not_full() -> Iterator[None]:
-    """Do without a process number where the disk is full: it only makes a message clearer."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in FULL:
-            raise
-
-
-@contextmanager
 def writer_lock(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
     """Hold the cache for writing while the block runs.
 
@@ -67,9 +57,7 @@ def writer_lock(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
             _check_in_place(handle, path)
             with explained(path):
                 settle(folder)
-            with explained(path), _whether_or_not_full():
-                os.ftruncate(handle, 0)
-                write_all(handle, f"{os.getpid()}\n".encode())
+                _sign(handle)
             yield
             with suppress(OSError):  # after an error it stays: something may not have been synced
                 os.ftruncate(handle, 0)
@@ -114,6 +102,17 @@ def _flock(handle: int, path: Path) -> bool:
                 return False
             with explained(path):
                 raise
+
+
+def _sign(handle: int) -> None:
+    """Say who writes; where the disk is full only that somebody does: a hole takes no room."""
+    os.ftruncate(handle, 0)
+    try:
+        write_all(handle, f"{os.getpid()}\n".encode())
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        os.ftruncate(handle, 1)
 
 
 def _check_in_place(handle: int, path: Path) -> None:

@@ -95,6 +95,7 @@ def _clear(folder: Path) -> None:
         clear_aside(folder)
         with suppress(OSError):  # another cache was put there meanwhile
             folder.rmdir()
+            sync_folder(folder.parent)
 
 
 def clear_aside(folder: Path) -> Sequence[str]:
@@ -105,8 +106,9 @@ def clear_aside(folder: Path) -> Sequence[str]:
     """
     aside = [path for path in folder.iterdir() if _is_aside(path)] if folder.is_dir() else []
     for path in aside:
-        with explained(path):
+        with explained(path), suppress(FileNotFoundError):  # another process is at the same
             delete_folder(path)
+            sync_folder(folder)
     return [f"Deleted what an interrupted removal had left in {folder}."] if aside else []
 
 

@@ -7,6 +7,7 @@ command then completes to the bytes of an undisturbed run.
 import errno
 import fcntl
 import os
+import shutil
 import socket
 import time
 from collections.abc import Iterator
@@ -18,7 +19,6 @@ import pytest
 from PIL import Image
 
 from featcache.errors import CacheError, CorruptCacheError, FeatcacheError
-from featcache.pipeline import plan
 from featcache.store import library
 from featcache.store.cache import Cache
 from featcache.store.lock import OWNER
@@ -251,7 +251,7 @@ def test_a_finished_cache_needs_no_room(
     world: World, root: Path, mode: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = world.sound(root, **LITTLE)
-    monkeypatch.setattr(plan.shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
     monkeypatch.setattr(os, "access", lambda *_, **__: mode == 0o755)
     said: list[str] = []
     with failing(root, Fault(call="write", error=errno.ENOSPC, room=0)) as tally:

@@ -33,7 +33,7 @@ ALL: dict[str, Any] = {
 """Seven components of all images: three share the central view, two views, and two crops."""
 PAIR = 2
 """Rows of a block where all subsets are gone through."""
-STATES = 12
+STATES = 8
 """Of whole caches, drawn at random."""
 
 Row = tuple[str, int]

@@ -1,7 +1,7 @@
 import errno
 import random
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import pytest
@@ -87,10 +87,11 @@ def test_a_picture_that_another_process_cleared_away_is_drawn_again(
     drawn: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = sorted(drawn.rglob("*.jpg"))[5]
-    before, original, cleared = path.read_bytes(), Image.Image.save, []
+    before, original = path.read_bytes(), Image.Image.save
+    cleared: list[str] = []
     path.unlink()
 
-    def save(image: Image.Image, part: IO[bytes], **options: object) -> None:
+    def save(image: Image.Image, part: IO[bytes], **options: Any) -> None:
         original(image, part, **options)
         if not cleared:
             cleared.append(part.name)
