@@ -96,7 +96,7 @@ def test_a_command_that_stores_nothing_speaks_of_nothing(
 
 
 def test_nowhere_to_write() -> None:
-    command = f"{sys.executable} -c 'from cli.start import heads; heads()' list"
+    command = f"{sys.executable} -c 'from cli.start import featcache; featcache()' datasets"
     full = subprocess.run(f"{command} > /dev/full", shell=True, capture_output=True, text=True)
     assert full.returncode == 1
     assert full.stderr.startswith("error: Standard output cannot be written (No space left on")
