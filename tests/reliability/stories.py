@@ -259,16 +259,17 @@ class Draw(Story):
 
 
 STORIES: tuple[type[Story], ...] = (
-    Extract,
-    Add,
-    Import,
-    Repair,
-    Remove,
-    RemoveThenExtract,
     Save,
     SaveFirst,
+    Remove,
+    RemoveThenExtract,
+    Repair,
+    Import,
+    Extract,
     Draw,
+    Add,
 )
+"""Those that may leave few different disks first."""
 
 
 def train(home: Path, runs: Path) -> None:
