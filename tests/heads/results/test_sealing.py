@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 
 from featcache.errors import ImportedFileError
-from heads.results import leftovers, sealing, store, tables
+from heads.results import comparison, leftovers, sealing, store, tables
 from heads.results.record import Result
 from heads.results.verify import verify_runs
 
 
 def shown(root: Path) -> tuple[str, tuple[str, ...]]:
-    found = tables.compare(root)
+    found = comparison.compare(root)
     return tables.to_csv(found.groups) + tables.to_markdown(found.groups), found.problems
 
 
@@ -111,7 +111,7 @@ def test_a_figure_that_differs_from_the_answers_is_named(
         (folder / store.RECORD).write_text(json.dumps(changed))
         with pytest.raises(ImportedFileError, match=r"as 0\.25, and its answers give 0\.\d+;"):
             store.load(folder)
-        assert tables.compare(tmp_path).groups == ()
+        assert comparison.compare(tmp_path).groups == ()
 
 
 def test_what_was_sealed_cannot_pass_as_older(record: Any, tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_a_damaged_run_leaves_its_place_to_an_older_one(record: Any, tmp_path: P
     older = store.save(record(1), tmp_path)
     newer = store.save(record(2), tmp_path)
     (newer / store.ANSWERS).write_bytes(b"")
-    found = tables.compare(tmp_path)
+    found = comparison.compare(tmp_path)
     assert [row.run for row in found.groups[0].rows] == [older.name]
     assert len(found.problems) == 1
 
