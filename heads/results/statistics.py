@@ -10,10 +10,10 @@ the right answers (or differences, or pseudo-values), R seeds and n queries:
     half = max(t_df sqrt(V + V_0), t_{R-1} sqrt(MS_r / (R n)))                              (3)
 
 (1) is the variance of the mean under two crossed random effects, (2) Satterthwaite's degrees of
-freedom, not below the fewer of R-1 and n-1. The second part of (3), Student's t over the seeds, is wider where the draws matter most
-and are few, for there (2) is estimated too high. V_0 is what z^2 imaginary queries would add,
-spread evenly over what an answer can be (Agresti & Coull's idea, 1998): answers that all agree are
-not certainty. benchmarks/coverage.py measures how often these intervals hold.
+freedom, not below the fewer of R-1 and n-1. The second part of (3), Student's t over the seeds, is
+wider where the draws matter most and are few, for there (2) is estimated too high. V_0 is what z^2
+imaginary queries would add, spread evenly over what an answer can be (after Agresti & Coull):
+answers that all agree are not certainty. benchmarks/coverage.py measures how often these hold.
 
 Reference: Satterthwaite, Biometrics Bulletin 2, 1946; Searle, Casella & McCulloch, Variance
 Components, 1992; Agresti & Coull, Am. Stat. 52, 1998; Holm, Scand. J. Stat. 6, 1979.

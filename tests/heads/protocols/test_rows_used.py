@@ -11,7 +11,7 @@ import pytest
 from featcache.errors import TaskError
 from featcache.types import FeatureSet
 from heads.protocols import episodic, few_shot, unsupervised
-from heads.results import answers, store, tables
+from heads.results import answers, comparison, store
 from heads.results.record import Result, Support
 
 World = Callable[..., FeatureSet]
@@ -48,10 +48,10 @@ def test_equal_runs_are_one_however_they_were_asked_for(world: World, tmp_path: 
     for shots in (16, 100_000_000, None):
         store.save(run(features, shots=shots), tmp_path)
     store.save(run(features, "knn", shots=4), tmp_path)
-    (group,) = tables.compare(tmp_path).groups
+    (group,) = comparison.compare(tmp_path).groups
     assert [r.method for r in group.rows].count("ridge") == 1
     assert "4 shots" in group.title
-    assert tables.compare(tmp_path, shots=[16]).groups == (group,)
+    assert comparison.compare(tmp_path, shots=[16]).groups == (group,)
 
 
 def test_defaults_follow_the_shots_that_are_there(world: World) -> None:
@@ -86,7 +86,7 @@ def test_unreadable_images_are_counted(world: World, tmp_path: Path) -> None:
     assert any(note.startswith("5 of 50 images of 'test'") for note in result.notes)
     assert any(note.startswith("3 of 60 images of 'train'") for note in result.notes)
     store.save(result, tmp_path)
-    (group,) = tables.compare(tmp_path).groups
+    (group,) = comparison.compare(tmp_path).groups
     assert "45 queries, 5 unreadable not counted" in group.title
     assert run(world()).unreadable == 0
     pool = unsupervised.run("fair", feature_set=_for_fair(world, 4))
