@@ -10,10 +10,10 @@ the right answers (or differences, or pseudo-values), R seeds and n queries:
     half = max(t_df sqrt(V + V_0), t_{R-1} sqrt(MS_r / (R n)))                              (3)
 
 (1) is the variance of the mean under two crossed random effects, (2) Satterthwaite's degrees of
-freedom. The second part of (3), Student's t over the seeds, is wider where the draws matter most
-and are few, for there (2) is estimated too high. V_0 is what z^2 imaginary queries would add,
-spread evenly over what an answer can be (Agresti & Coull's idea, 1998): answers that all agree are
-not certainty. benchmarks/coverage.py measures how often these intervals hold.
+freedom, not below the fewer of R-1 and n-1. The second part of (3), Student's t over the seeds, is
+wider where the draws matter most and are few, for there (2) is estimated too high. V_0 is what z^2
+imaginary queries would add, spread evenly over what an answer can be (after Agresti & Coull):
+answers that all agree are not certainty. benchmarks/coverage.py measures how often these hold.
 
 Reference: Satterthwaite, Biometrics Bulletin 2, 1946; Searle, Casella & McCulloch, Variance
 Components, 1992; Agresti & Coull, Am. Stat. 52, 1998; Holm, Scand. J. Stat. 6, 1979.
@@ -74,7 +74,9 @@ def of_queries(
     ms_r, ms_q, ms_e = of_rows / (r - 1), of_columns / (n - 1), rest / ((r - 1) * (n - 1))
     v = np.maximum(np.maximum(ms_r + ms_q - ms_e, ms_r), ms_q)
     below = ms_r**2 / (r - 1) + ms_q**2 / (n - 1) + ms_e**2 / ((r - 1) * (n - 1))
+    # (2) falls below either part's own where MS_e, by chance, is the largest of the three
     df = np.divide(v**2, below, out=np.full_like(v, n - 1), where=below > 0)
+    df = np.maximum(df, min(r, n) - 1)
     added = imaginary(mean, outcomes, float(n) if size is None else size)
     crossed = _student(mean, v / (r * n) + added, df)
     seeds = _student(mean, ms_r / (r * n), r - 1.0)

@@ -37,7 +37,6 @@ SPARE = ("source", "protocol", "macro F1 %", "also reads", "seconds", "selection
 """Columns that a narrow window does without, the first to go first."""
 NOT_SHOWN = "not shown"
 """Short for a difference that is not shown."""
-OF_ONE_DRAW = "over queries (of these heads)"
 OVER = {
     "repetitions and queries": "over seeds and queries",
     "repetitions": "over seeds alone, in records without predictions",
@@ -107,17 +106,19 @@ def cells(group: Group) -> list[tuple[str, ...]]:
 
 def notes(group: Group) -> list[str]:
     """Say what the intervals and words mean, and why a cell holds what it holds."""
-    rows = group.rows
-    over = {_over(row): None for row in rows if row.ci95 is not None}
+    rows = [row for row in group.rows if row.ci95 is not None]
+    over = dict.fromkeys(OVER.get(row.interval, row.interval) for row in rows)
     told = [f"Intervals: 95 %, unadjusted; {', '.join(over)}."] if over else []
-    if OF_ONE_DRAW in over:
-        told.append("Rows of one seed with shots: what holds of these heads, not of the method.")
-    if tested := sum(row.gain is not None for row in rows):
+    if any(_of_these_heads(row) for row in rows):
+        told.append("A row of one seed says what holds of these heads, not of the method.")
+    if tested := sum(row.gain is not None for row in group.rows):
         many = f"{tested} differences" if tested > 1 else "1 difference"
         told.append(f"Better, worse, not shown: at 5 %, corrected for {many} (Holm).")
     told += [f"({letter}) {said}" for letter, said in _lettered(group)]
     told += [
-        f"{row.name}: the newest of {1 + row.equals} equal runs." for row in rows if row.equals
+        f"{row.name}: the newest of {1 + row.equals} equal runs."
+        for row in group.rows
+        if row.equals
     ]
     return told
 
@@ -135,11 +136,13 @@ def to_markdown(groups: Iterable[Group]) -> str:
 
 def scope(interval: str, *, of_one_draw: bool) -> str:
     """Say what an interval is over, and of what it speaks."""
-    return OF_ONE_DRAW if interval == "queries" and of_one_draw else OVER.get(interval, interval)
+    text = OVER.get(interval, interval)
+    return f"{text}, of these heads" if interval == "queries" and of_one_draw else text
 
 
-def _over(row: Row) -> str:
-    return scope(row.interval, of_one_draw=row.drawn)
+def _of_these_heads(row: Row) -> bool:
+    """Tell whether shots were drawn once, so that nothing is known of other draws."""
+    return row.interval == "queries" and row.drawn
 
 
 def _lettered(group: Group) -> list[tuple[str, str]]:

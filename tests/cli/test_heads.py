@@ -180,7 +180,7 @@ def test_a_shorter_run_hides_no_longer_one(heads: Run, home: Path, tmp_path: Pat
     assert "tip-adapter (seed 1)" in answer.out
     assert "tip-adapter (seeds 1-3)\t" in answer.out
     assert "Intervals: 95 %, unadjusted" in answer.out
-    assert "of these heads, not of the method" in answer.out
+    assert "says what holds of these heads, not of the method" in answer.out
     (zero,) = [line for line in answer.out.splitlines() if line.startswith("zero-shot")]
     assert "[" in zero  # the reverse of the known difference
 

@@ -23,6 +23,7 @@ def two_way_by_loops(d: np.ndarray, outcomes: tuple[float, ...], size: float) ->
     )
     v = max(ms_r + ms_q - ms_e, ms_r, ms_q) / (r * n)
     df = (r * n * v) ** 2 / (ms_r**2 / (r - 1) + ms_q**2 / (n - 1) + ms_e**2 / ((r - 1) * (n - 1)))
+    df = max(df, min(r, n) - 1)
     z2 = stats.norm.ppf(0.975) ** 2
     v += z2 / size**2 * sum((outcome - m) ** 2 for outcome in outcomes) / len(outcomes)
     crossed, seeds = np.sqrt(v), np.sqrt(ms_r / (r * n))
@@ -59,6 +60,16 @@ def test_independent_draws_have_students_interval() -> None:
     assert float(found.half) == pytest.approx((interval.high - interval.low) / 2)
     assert float(found.p) == pytest.approx(test.pvalue)
     assert statistics.of_draws(values, size=75.0).half > found.half
+
+
+@pytest.mark.parametrize("r", [2, 3])
+def test_heads_that_contradict_each_other_have_an_interval(r: int) -> None:
+    values = np.eye(r)  # rows and columns are alike, and yet no two answers are
+    found = statistics.of_queries(values)
+    assert np.isfinite([found.half, found.p]).all()
+    values[0, 0] += 1e-9
+    nearly = statistics.of_queries(values)
+    assert float(nearly.half) == pytest.approx(float(found.half), rel=1e-6)
 
 
 @settings(max_examples=60, deadline=None)

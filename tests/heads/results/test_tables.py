@@ -201,7 +201,7 @@ def test_words_are_corrected_and_intervals_are_not(record: Any) -> None:
     assert {row.word for row in among.rows} == {"no difference shown"}
     told = "Better, worse, not shown: at 5 %, corrected for 20 differences (Holm)."
     assert told in tables.notes(among)
-    assert "Intervals: 95 %, unadjusted; over queries (of these heads)." in tables.notes(among)
+    assert "Intervals: 95 %, unadjusted; over queries." in tables.notes(among)
 
 
 def test_zero_shot_has_the_reverse_of_the_known_difference(record: Any, answers: Any) -> None:
@@ -236,7 +236,7 @@ def test_other_seeds_are_paired_over_those_in_common_or_the_reason_is_said(recor
     seeds = {cells[0]: cells[2] for cells in tables.cells(group)}
     assert seeds == {"cmm": "3", "knn": "2", "gda": "1", "ape": "3"}
     assert "over seeds and queries" in told
-    assert "what holds of these heads, not of the method" in told
+    assert "says what holds of these heads, not of the method" in told
 
 
 def test_the_reference_is_the_run_of_greatest_effort(record: Any) -> None:
