@@ -26,6 +26,7 @@ from featcache.paths import open_regular
 from featcache.pipeline.jpeg import decode_jpeg
 from featcache.pipeline.threads import single_threaded
 from featcache.pipeline.work import BYTES, SCANS, SMALL, Cost, cost_of, hush_libtiff
+from featcache.scarcity import lacking
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 """The only parsers that a file of the user's is given to."""
@@ -157,6 +158,8 @@ def decode(
         raise UnreadableImageError(
             f"has more pixels than the limit of {max_pixels:,}; {_RAISE}"
         ) from error
+    except MemoryError as error:  # of this process: the file's own size was counted before
+        raise BackboneError(lacking(error)) from error
     # Pillow's parsers let through what they trip over: struct.error, IndexError, zlib.error ...
     except Exception as error:
         raise UnreadableImageError(f"cannot be decoded: {_first_line(error)}") from error
