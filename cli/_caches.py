@@ -39,7 +39,7 @@ class _RunsAlone(ui.Command):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the command line; `--runs` before another option, or at the end, has no value."""
-        after = [*args[1:], "-"]
+        after = [*args, "-"][1:]  # of no arguments, none
         alone = [a == "--runs" and b.startswith("-") for a, b in zip(args, after, strict=True)]
         given = [f"{a}=" if is_alone else a for a, is_alone in zip(args, alone, strict=True)]
         return super().parse_args(ctx, given)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from featcache.escapes import shown
+from featcache.scarcity import allow_files
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -78,6 +79,7 @@ def raw(stream: TextIO) -> TextIO:
 
 def run(app: Callable[[], object]) -> None:
     """Run a command line; of a bug of ours, too, the terminal sees nothing but text."""
+    allow_files()
     with guarded():
         try:
             app()

@@ -23,6 +23,7 @@ from typer.core import TyperCommand, TyperGroup, TyperOption
 from cli import _terminal as terminal
 from featcache.errors import FeatcacheError, UsageError
 from featcache.escapes import shown
+from featcache.scarcity import lacking
 
 if TYPE_CHECKING:
     from featcache.pipeline.passes import Progress
@@ -120,8 +121,10 @@ class Group(TyperGroup):
             if text := with_notes("", error):
                 say(text)
             raise typer.Exit(0) from None
-        except OSError as error:
-            if error.errno not in OF_PATHS:
+        except (OSError, MemoryError, RuntimeError, ImportError) as error:
+            if lack := lacking(error):
+                fail(FeatcacheError(with_notes(lack, error)), code=1)
+            if not isinstance(error, OSError) or error.errno not in OF_PATHS:
                 raise
             fail_at_path(error)
         finally:
@@ -144,8 +147,11 @@ def make_app(help_: str) -> App:
 def fail(error: Exception, code: int) -> None:
     """Print an error in one red line and leave."""
     text = with_notes(str(error), error)
-    head, body = terminal.styled("error: ", "bold red"), terminal.styled(text)
-    terminal.console(err=True).print(head + body, soft_wrap=True)
+    try:
+        head, body = terminal.styled("error: ", "bold red"), terminal.styled(text)
+        terminal.console(err=True).print(head + body, soft_wrap=True)
+    except (MemoryError, ImportError, OSError):  # too little memory, or files, for colours
+        sys.stderr.write(shown(f"error: {text}") + "\n")
     raise typer.Exit(code) from error
 
 

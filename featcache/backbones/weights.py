@@ -24,6 +24,7 @@ from torch import Tensor
 from featcache.errors import BackboneError, WeightsMissingError
 from featcache.limits import WEIGHTS
 from featcache.paths import open_regular
+from featcache.scarcity import lacking
 
 OPENAI_MARKS = ("input_resolution", "context_length", "vocab_size")
 """Numbers that OpenAI's archives carry among their weights."""
@@ -211,7 +212,8 @@ def _read_safetensors(path: Path) -> Any:
 
     try:
         return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, MemoryError, RuntimeError) as error:
+        _refuse_scarcity(path, error)
         raise BackboneError(
             f"{path} begins like a safetensors file and cannot be read as one ({error}). It is "
             f"probably cut short; copy or download it again."
@@ -230,11 +232,22 @@ def _read_torch(path: Path) -> Any:
             f" FILE) or as safetensors, and give that file."
         ) from error
     except Exception as error:  # a stranger's bytes may stop the reader anywhere
+        _refuse_scarcity(path, error)
         raise BackboneError(
             f"{path} is neither safetensors nor a torch state dict "
             f"({type(error).__name__}: {' '.join(str(error).split())[:120]}). Give --weights a file"
             f" of one of these kinds."
         ) from error
+
+
+def _refuse_scarcity(path: Path, error: Exception) -> None:
+    """Do not take it for a fault of the file that this process lacks memory.
+
+    Raises:
+        BackboneError: If it does.
+    """
+    if lack := lacking(error):
+        raise BackboneError(f"{path} could not be read. {lack}") from error
 
 
 def _plain(path: Path, raw: Any) -> dict[str, Tensor]:

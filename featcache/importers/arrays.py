@@ -19,6 +19,7 @@ from jaxtyping import Shaped
 from featcache.errors import ImportedFileError
 from featcache.limits import ARRAYS
 from featcache.paths import open_regular
+from featcache.scarcity import lacking
 
 RATIO, RATIO_FROM = 200, 64 << 20
 """An array of more bytes than the second that shrank by more than the first is a bomb."""
@@ -59,7 +60,8 @@ def read_arrays(path: Path, *, limit: int | None = None) -> dict[str, Shaped[np.
             }
     except _BROKEN as error:
         raise ImportedFileError(
-            f"{path} is not a sound .npz file ({error}). Write it again with numpy.savez."
+            f"{path} is not a sound .npz file ({lacking(error) or error}). Write it again with "
+            f"numpy.savez."
         ) from error
 
 

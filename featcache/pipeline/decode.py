@@ -20,22 +20,24 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 
-from featcache.errors import BackboneError, SourceError, UsageError
+from featcache.errors import BackboneError, SourceError
+from featcache.limits import IMAGE_FILE, PIXELS
 from featcache.paths import open_regular
 from featcache.pipeline.jpeg import decode_jpeg
 from featcache.pipeline.threads import single_threaded
+from featcache.pipeline.work import BYTES, SCANS, SMALL, Cost, cost_of, hush_libtiff
+from featcache.scarcity import lacking
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 """The only parsers that a file of the user's is given to."""
 
-MAX_PIXELS = 178_956_970
-"""Largest picture decoded unless the user raises it: where Pillow, too, stops by default."""
+MAX_PIXELS = PIXELS.most
+"""Largest picture decoded unless the user raises it."""
 
 BAND_BYTES = 1 << 24
-"""Of a picture that are copied at once."""
+"""Of a picture that are converted and copied at once."""
 
-MAX_PIXELS_VARIABLE = "FEATCACHE_MAX_PIXELS"
-
+_RAISE = f"raise it with --max-pixels or {PIXELS.variable}"
 _ORIENTATION_TAG = 0x0112
 _TRANSPOSED = (5, 6, 7, 8)
 """Orientations in which rows are stored as columns."""
@@ -54,6 +56,8 @@ Picture = UInt8[np.ndarray, "h w 3"]
 """Upright, RGB."""
 Room = Callable[..., UInt8[np.ndarray, "..."]]
 """Shape -> memory that is not filled."""
+Claim = Callable[[int], None]
+"""Told of bytes that are needed; returns when they may be taken."""
 
 J = TypeVar("J")
 R = TypeVar("R")
@@ -69,14 +73,7 @@ def pixel_limit(value: int | None = None) -> int:
     Raises:
         UsageError: If the environment variable is no positive integer.
     """
-    text = os.environ.get(MAX_PIXELS_VARIABLE, "")
-    if value is None and text:
-        if not (text.isascii() and text.isdecimal() and len(text) < 19) or int(text) == 0:
-            raise UsageError(
-                f"{MAX_PIXELS_VARIABLE} must be a positive number of pixels, got '{text[:80]}'."
-            )
-        value = int(text)
-    limit = MAX_PIXELS if value is None else value
+    limit = PIXELS.value() if value is None else value
     if Image.MAX_IMAGE_PIXELS is not None and limit > 2 * Image.MAX_IMAGE_PIXELS:
         # Pillow's own limit is one number for the process; ours below is the one that counts.
         Image.MAX_IMAGE_PIXELS = limit
@@ -89,7 +86,12 @@ def plain_room(*shape: int) -> UInt8[np.ndarray, "..."]:
 
 
 def read_image(
-    path: Path, sha256: str, *, max_pixels: int = MAX_PIXELS, room: Room = plain_room
+    path: Path,
+    sha256: str,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    room: Room = plain_room,
+    claim: Claim = lambda _: None,
 ) -> Picture:
     """Read a file once, make sure that its bytes are the listed ones, and decode it.
 
@@ -98,21 +100,31 @@ def read_image(
         sha256: That its bytes must have.
         max_pixels: Largest picture to decode.
         room: Where the picture shall lie.
+        claim: Told how many bytes decoding takes before it takes them; may wait for them.
 
     Raises:
         UnreadableImageError: If the file is gone, has changed, or is no picture.
     """
     try:
-        with open_regular(path) as file:
-            data = file.read()
+        with open_regular(path, IMAGE_FILE) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > SMALL:  # nobody knows yet what is in it
+                claim(size + BYTES * max_pixels)
+            data = file.read(size)
     except OSError as error:
         raise UnreadableImageError(f"cannot be read: {error.strerror or error}") from error
     if hashlib.sha256(data).hexdigest() != sha256:
         raise UnreadableImageError("changed on disk while the features were extracted")
-    return decode(data, max_pixels=max_pixels, room=room)
+    return decode(data, max_pixels=max_pixels, room=room, claim=claim)
 
 
-def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, room: Room = plain_room) -> Picture:
+def decode(
+    data: bytes,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    room: Room = plain_room,
+    claim: Claim = lambda _: None,
+) -> Picture:
     """Decode the bytes of a file to upright 8-bit RGB; of an animation, the first frame.
 
     Raises:
@@ -122,15 +134,19 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, room: Room = plain_room
     if not data:
         raise UnreadableImageError("is empty")
     try:
+        hush_libtiff()
         with Image.open(BytesIO(data), formats=FORMATS) as image:
             if image.width * image.height > max_pixels:
                 raise UnreadableImageError(_too_large(image.width, image.height, max_pixels))
+            cost = cost_of(image, data)
+            if why := _too_costly(cost, max_pixels):
+                raise UnreadableImageError(why)
+            claim(cost.bytes)
             levels = decode_jpeg(image, data, room)
             if levels is None:
                 image.load()
-                picture = _eight_bit(image)
-                levels = room(picture.height, picture.width, 3)
-                _copy_out(picture, levels)
+                levels = room(image.height, image.width, 3)
+                _copy_out(image, levels)
             orientation = _orientation(image)
     except (UnreadableImageError, BackboneError):
         raise
@@ -140,9 +156,10 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, room: Room = plain_room
         ) from error
     except Image.DecompressionBombError as error:
         raise UnreadableImageError(
-            f"has more pixels than the limit of {max_pixels:,}; raise it with --max-pixels or "
-            f"{MAX_PIXELS_VARIABLE}"
+            f"has more pixels than the limit of {max_pixels:,}; {_RAISE}"
         ) from error
+    except MemoryError as error:  # of this process: the file's own size was counted before
+        raise BackboneError(lacking(error)) from error
     # Pillow's parsers let through what they trip over: struct.error, IndexError, zlib.error ...
     except Exception as error:
         raise UnreadableImageError(f"cannot be decoded: {_first_line(error)}") from error
@@ -210,13 +227,14 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _copy_out(image: Image.Image, levels: Picture) -> None:
-    """Copy by bands: Pillow's way out holds what it copies twice."""
+    """Convert and copy by bands: Pillow's way out holds what it copies twice."""
     height, width, _ = levels.shape
     rows = max(1, BAND_BYTES // (3 * width))
     for top in range(0, height, rows):
         bottom = min(top + rows, height)
         band = image if rows >= height else image.crop((0, top, width, bottom))
-        levels[top:bottom].reshape(-1)[:] = np.frombuffer(band.tobytes(), dtype=np.uint8)
+        data = _eight_bit(band).tobytes()
+        levels[top:bottom].reshape(-1)[:] = np.frombuffer(data, dtype=np.uint8)
 
 
 def _turned(levels: Picture, orientation: int) -> UInt8[np.ndarray, "h_upright w_upright 3"]:
@@ -227,10 +245,22 @@ def _turned(levels: Picture, orientation: int) -> UInt8[np.ndarray, "h_upright w
 
 
 def _too_large(width: int, height: int, max_pixels: int) -> str:
-    return (
-        f"has {width} x {height} pixels, above the limit of {max_pixels:,}; raise it with "
-        f"--max-pixels or {MAX_PIXELS_VARIABLE}"
-    )
+    return f"has {width} x {height} pixels, above the limit of {max_pixels:,}; {_RAISE}"
+
+
+def _too_costly(cost: Cost, max_pixels: int) -> str:
+    """Say why a picture is not worth its work; empty where it is."""
+    if cost.scanned > SCANS * max_pixels:
+        return (
+            f"goes over its pixels in {cost.scans:,} scans, {cost.scanned:,} pixels in all, above "
+            f"the limit of {SCANS * max_pixels:,} ({SCANS} times --max-pixels); {_RAISE}"
+        )
+    if cost.bytes > BYTES * max_pixels:
+        return (
+            f"takes {cost.bytes:,} bytes to decode, above the limit of {BYTES * max_pixels:,} "
+            f"({BYTES} times --max-pixels); {_RAISE}"
+        )
+    return ""
 
 
 def _first_line(error: BaseException) -> str:

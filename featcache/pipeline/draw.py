@@ -14,6 +14,7 @@ from jaxtyping import UInt8
 
 from featcache.pipeline.asks import Pictures
 from featcache.pipeline.decode import (
+    Claim,
     Picture,
     Room,
     UnreadableImageError,
@@ -23,6 +24,7 @@ from featcache.pipeline.decode import (
 from featcache.pipeline.randomness import view_stream
 from featcache.pipeline.views import Square, distorts, show, window_of
 from featcache.pipeline.windows import Box, Preprocess, Window
+from featcache.pipeline.work import BYTES, Memory
 
 WHOLE_BYTES = 1 << 23
 """Of a picture that goes up whole; the windows of larger ones are cut here: memory from which a
@@ -79,15 +81,27 @@ class Drawer:
     room: Room | None = None
     """Memory from which a device uploads pictures that it cuts itself; None: windows are cut
     here."""
+    memory: Memory = field(init=False)
+    """Of all threads together."""
+
+    def __post_init__(self) -> None:
+        """Allow the largest picture, or several smaller ones."""
+        object.__setattr__(self, "memory", Memory(BYTES * self.max_pixels))
 
     def __call__(self, job: Job) -> Drawn:
         """Turn one file into all that is wanted of it; reasons stand for what cannot be."""
+        with self.memory.share() as claim:
+            return self._draw(job, claim)
+
+    def _draw(self, job: Job, claim: Claim) -> Drawn:
         squares, windows, boxes, reasons = {}, {}, {}, {}
         source, preprocess = job.source, self.preprocess
         is_cut = not all(distorts(shown.recipe) for shown in job.shown)
         room = self._room if is_cut else plain_room
         try:
-            picture = read_image(source.path, source.sha256, max_pixels=self.max_pixels, room=room)
+            picture = read_image(
+                source.path, source.sha256, max_pixels=self.max_pixels, room=room, claim=claim
+            )
         except UnreadableImageError as error:
             return Drawn(reasons=dict.fromkeys(job.wanted, str(error)))
         height, width, _ = picture.shape

@@ -44,6 +44,10 @@ if TYPE_CHECKING:
     import featcache.types
 
 
+AHEAD = 3600.0
+"""Seconds by which a time may lie ahead of our clock: two machines differ by less."""
+
+
 class Cache(CacheReader):
     """One cache folder; `open` and `create` are the ways in. Writing takes the lock."""
 
@@ -192,9 +196,10 @@ class Cache(CacheReader):
         """
         now = time.time() if when is None else when
         with self._journal.writing():
+            before = (p.time for p in self.passes if not is_ahead(p.time))
             self._journal.enter(
                 PassLine(
-                    time=max(now, self._journal.contents.newest),  # clocks are set back
+                    time=max((now, *before)),  # clocks are set back
                     components=tuple(components),
                     images=images,
                     seconds=seconds,
@@ -232,3 +237,8 @@ class Cache(CacheReader):
             CacheError: If another process is writing, or the folder cannot be written.
         """
         return self._journal.lock()
+
+
+def is_ahead(when: float) -> bool:
+    """Tell whether a time, in seconds since 1970, lies in the future: a wrong clock wrote it."""
+    return when > time.time() + AHEAD

@@ -17,6 +17,7 @@ from featcache.errors import (
 )
 from featcache.limits import METADATA
 from featcache.paths import open_descriptor
+from featcache.scarcity import lacking
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
@@ -44,6 +45,8 @@ def explained(path: Path) -> Iterator[None]:
                 f"{path} cannot be written ({error.strerror}). "
                 f"Make it writable, or choose another folder with --cache."
             ) from error
+        if lack := lacking(error):
+            raise CacheError(f"{path} could not be written. {lack}") from error
         raise CacheError(
             f"Writing {path} failed: {error.strerror or error}. Everything finished before is "
             f"kept; the same command goes on from there."
@@ -90,12 +93,15 @@ def open_plain(path: Path) -> int:
 
     Raises:
         CorruptCacheError: If it is a symbolic link, or no plain file.
+        UnreadableCacheError: If this process lacks files or memory, which is no fault of the file.
         OSError: If it is missing or may not be read.
     """
     refuse_link(path)
     try:
         return open_descriptor(path, links=False)
     except OSError as error:
+        if lacking(error):
+            raise unreadable(path, error, "") from error
         if error.errno != errno.EINVAL:
             raise
         raise CorruptCacheError(
@@ -156,6 +162,8 @@ def unreadable(path: Path, error: OSError, cure: str) -> CacheError:
     """
     if error.errno in GONE:
         return CorruptCacheError(f"{path} cannot be read ({error.strerror}). {cure}")
+    if lack := lacking(error):
+        return UnreadableCacheError(f"{path} could not be read. {lack}")
     return UnreadableCacheError(
         f"{path} could not be read ({error.strerror or error}), which does not mean that it is "
         f"damaged. Make it readable, or see to the disk, and try again."

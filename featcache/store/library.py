@@ -13,12 +13,13 @@ from typing import Any
 
 from featcache.errors import (
     CacheNotFoundError,
+    CorruptCacheError,
     FeatcacheError,
     UnknownNameError,
     UsageError,
 )
 from featcache.paths import expand
-from featcache.store.cache import Cache
+from featcache.store.cache import Cache, is_ahead
 from featcache.store.files import is_temporary
 from featcache.store.identity import (
     KEY_FILE,
@@ -74,6 +75,11 @@ class CacheSummary:
         return sum(c.bytes for c in self.components.values())
 
     @property
+    def is_ahead(self) -> bool:
+        """Tell whether a wrong clock finished it: nobody knows when that was."""
+        return self.finished is not None and is_ahead(self.finished)
+
+    @property
     def finished_text(self) -> str:
         """When it was finished, in local time, or what is the matter."""
         if self.problem:
@@ -81,6 +87,7 @@ class CacheSummary:
         if self.finished is None:
             return "unfinished"
         when = datetime.fromtimestamp(self.finished, tz=UTC).astimezone().strftime("%Y-%m-%d %H:%M")
+        when += " by a wrong clock" if self.is_ahead else ""
         return when if self.complete else f"{when} (part)"
 
     def to_json(self) -> dict[str, Any]:
@@ -135,10 +142,19 @@ def cache_root(option: Path | None) -> Path:
 
 
 def caches(root: Path) -> list[CacheSummary]:
-    """Summarise every cache below a root: finished last first, then unfinished, then damaged."""
+    """Summarise every cache below a root: finished last first, then unfinished, then damaged.
+
+    A time that lies in the future says nothing; such a cache stands behind all others that are
+    finished, until its next pass.
+    """
     folders = {path.parent for name in (KEY_FILE, MANIFEST) for path in root.glob(f"*/*/{name}")}
     found = [_summary(folder) for folder in sorted(folders) if not is_temporary(folder)]
-    return sorted(found, key=lambda s: (bool(s.problem), -(s.finished or 0)))
+    return sorted(found, key=_order)
+
+
+def _order(summary: CacheSummary) -> tuple[bool, bool, bool, float]:
+    unfinished = summary.finished is None
+    return bool(summary.problem), unfinished, summary.is_ahead, -(summary.finished or 0.0)
 
 
 def summarise(cache: Cache) -> CacheSummary:
@@ -182,6 +198,8 @@ def find_cache(
     """
     best = find_summaries(root, dataset, backbone, key)[0]
     opened = Cache.open(best.path)  # or raises what is the matter
+    if best.problem:
+        raise CorruptCacheError(best.problem)
     if best.finished is not None:
         return opened
     extract = f"Go on with: featcache extract --dataset {best.dataset} --backbone {best.backbone}"

@@ -25,6 +25,7 @@ from featcache.store.files import (
     open_plain,
     read_limited,
     refuse_link,
+    unreadable,
     write_atomically,
 )
 from featcache.store.pointer import (
@@ -64,9 +65,7 @@ class MappedFile:
             if facts.bytes:
                 self._map = mmap.mmap(handle, facts.bytes, access=mmap.ACCESS_COPY)
         except OSError as error:
-            raise CorruptCacheError(
-                f"{path} cannot be mapped ({error.strerror}). {CURE}"
-            ) from error
+            raise unreadable(path, error, CURE) from error
         finally:
             os.close(handle)
 

@@ -104,8 +104,6 @@ class Contents:
         """(component, file) of what was last mentioned because it no longer counts."""
         self.drops: list[DropLine] = []
         """Every loss, oldest first; what was encoded again since counts all the same."""
-        self.newest = 0.0
-        """Latest time of a pass."""
         for line in lines:
             self.take(line)
 
@@ -123,7 +121,6 @@ class Contents:
                 self.text = line
             case PassLine():
                 self.passes.append(line)
-                self.newest = max(self.newest, line.time)
             case DropLine():
                 self.drops.append(line)
                 if self.texts.pop(line.component, None) == self.text:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from featcache.errors import CacheError, CorruptCacheError, NewerFormatError
+from featcache.errors import CacheError, CorruptCacheError, NewerFormatError, UnreadableCacheError
 from featcache.store.files import cure_for, read_limited, refuse_link
 from featcache.store.lines import FORMAT
 from featcache.store.seal import seal, unseal
@@ -69,7 +69,7 @@ def _read_pointer(path: Path) -> bytes | None:
         return read_limited(path, POINTER_LIMIT)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except CorruptCacheError:
+    except (CorruptCacheError, UnreadableCacheError):
         raise
     except CacheError as error:
         raise CorruptCacheError(f"{path} is no pointer of ours: it is too large. {CURE}") from error

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Int64, Shaped
 
 from featcache.errors import CorruptCacheError, MissingComponentError
 from featcache.keys import Listing
+from featcache.scarcity import share_of_files
 from featcache.store.lines import ShardLine, kind_of
 from featcache.store.quantise import SCALE, unpack
 from featcache.store.shard import check_bytes, check_size, disk_reads, fetch, is_whole, map_shard
@@ -23,7 +24,7 @@ from featcache.store.shard import check_bytes, check_size, disk_reads, fetch, is
 if TYPE_CHECKING:
     import torch
 
-MAPS = 64
+MAPS = share_of_files(64)
 """Shards of a component that stay mapped: each holds a file descriptor, of which there are few."""
 UNCHECKED = frozenset({"patches", "view_patches", "crops"})
 """Kinds too large to read a whole shard for a few rows; `verify` checks those."""

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from featcache.errors import CacheError, FeatcacheError, ImportedFileError, UnknownNameError
 from featcache.paths import open_descriptor
+from featcache.scarcity import lacking
 from featcache.store.files import sync_folder, sync_names
 from heads.results import answers, figures, leftovers, sealing
 from heads.results.record import Result
@@ -112,9 +113,9 @@ def save(result: Result, root: Path) -> Path:
 
 
 def _unwritable(place: Path, error: OSError) -> CacheError:
+    cure = "Make room or make it writable, or choose another folder with --runs."
     return CacheError(
-        f"Runs cannot be stored in {place} ({error.strerror or error}). "
-        f"Make room or make it writable, or choose another folder with --runs."
+        f"Runs cannot be stored in {place} ({error.strerror or error}). {lacking(error) or cure}"
     )
 
 

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import unicodedata
 import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -95,15 +96,22 @@ def _image_seeds(_: Path) -> list[Case]:
         more |= {"compression": "tiff_lzw"} if mode == "CMYK" and kind == "TIFF" else {}
         image.save(buffer, kind, **more)
         cases.append({"image": buffer.getvalue()})
-    return cases
+    buffer = io.BytesIO()
+    _picture("RGB", (40, 30)).save(buffer, "JPEG", progressive=True, exif=exif)
+    scans = buffer.getvalue()
+    last = scans[scans.rfind(b"\xff\xda") : -2]
+    return [*cases, {"image": scans}, {"image": scans[:-2] + 40 * last + scans[-2:]}]
 
 
 def _image(folder: Path) -> None:
     from featcache.pipeline.decode import decode
     from featcache.pipeline.views import central_view
     from featcache.pipeline.windows import Preprocess
+    from featcache.pipeline.work import count_scans
 
-    image = decode((folder / "image").read_bytes(), max_pixels=1 << 20)
+    data = (folder / "image").read_bytes()
+    assert 1 <= count_scans(data) <= max(1, data.count(b"\xda"))
+    image = decode(data, max_pixels=1 << 20)
     assert image.shape[2] == 3
     for mode in ("shortest", "squash", "longest"):
         assert central_view(image, Preprocess(32, mode)).shape == (32, 32, 3)
@@ -301,6 +309,22 @@ COMPONENTS = (
 )
 
 
+def _shown(folder: Path) -> None:
+    from featcache.escapes import shown
+
+    data = (folder / "text").read_bytes()
+    even = data[: len(data) // 2 * 2]
+    for text in (
+        data.decode("utf-8", "surrogateescape"),
+        even.decode("utf-16-le", "surrogatepass"),
+    ):
+        once = shown(text)
+        once.encode()
+        assert once == shown(once)
+        assert is_plain(once)
+        assert not {"Cc", "Cf", "Cs", "Zl", "Zp"} & {unicodedata.category(c) for c in once}
+
+
 def _typed(folder: Path) -> None:
     from cli._ui import OF_PATHS
 
@@ -388,4 +412,9 @@ TARGETS = (
     Target(name="runs", run=_runs, seeds=_run_seeds, is_folder=True),
     Target(name="component", run=_component, seeds=_one("name", *(c.encode() for c in COMPONENTS))),
     Target(name="typed", run=_typed, seeds=_typed_seeds),
+    Target(
+        name="shown",
+        run=_shown,
+        seeds=_one("text", "ä\x1b[2J\u202e\u2028日本".encode(), "ab\u200b".encode("utf-16-le")),
+    ),
 )

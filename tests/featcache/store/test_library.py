@@ -1,4 +1,5 @@
 import json
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -209,3 +210,32 @@ def test_names_that_are_no_folder_are_refused(tmp_path: Path, name: str) -> None
 def test_a_name_that_is_there_already_stays(tmp_path: Path, key: FeatureKey) -> None:
     Cache.create(tmp_path, "pets (5)", "tiny", key)
     check_name(tmp_path, "pets (5)")
+
+
+def test_a_wrong_clock_makes_no_cache_the_default_for_good(
+    tmp_path: Path, key: FeatureKey, listing: Make
+) -> None:
+    finish(tmp_path, "right", "B", key, listing)
+    wrong = Cache.create(tmp_path, "wrong", "B", key)
+    wrong.put_listing(listing(3))
+    Cache.create(tmp_path, "begun", "B", key).put_listing(listing(3))
+    done: dict[str, Any] = {"components": [], "images": 3, "seconds": 0.5, "complete": True}
+    wrong.finish(**done, when=time.time() + 1e9)
+    assert [s.dataset for s in caches(tmp_path)] == ["right", "wrong", "begun"]
+    assert find_cache(tmp_path).dataset == "right"
+    assert find_cache(tmp_path, "wrong").dataset == "wrong"
+    assert "by a wrong clock" in caches(tmp_path)[1].finished_text
+    wrong.finish(**done)  # the clock is right again
+    assert find_cache(tmp_path).dataset == "wrong"
+    wrong.finish(**done, when=time.time() - 60)  # and goes back a little
+    assert find_cache(tmp_path).dataset == "wrong"
+    assert "clock" not in caches(tmp_path)[0].finished_text
+
+
+def test_a_damaged_pointer_is_damage_and_no_interruption(
+    tmp_path: Path, key: FeatureKey, listing: Make
+) -> None:
+    made = finish(tmp_path, "birds", "B", key, listing)
+    (made.path / "listing" / "current.json").write_bytes(b"{}\n")
+    with pytest.raises(CorruptCacheError, match=r"current\.json .*featcache repair"):
+        find_cache(tmp_path)
