@@ -70,11 +70,12 @@ def list_caches(cache: CacheDir = None, json_: Json = False) -> None:
         if item.problem:
             ui.say(item.problem)
     ui.emit_table(
-        ("dataset", "backbone", "key", "images", "components", "size", "finished"),
+        ("dataset", "backbone", "weights", "key", "images", "components", "size", "finished"),
         [
             (
                 item.dataset,
                 item.backbone,
+                item.weights,
                 item.digest,
                 str(item.images),
                 " ".join(item.components),
@@ -105,7 +106,7 @@ def info(
     from featcache.store.library import cache_root, find_summaries
     from featcache.store.provenance import distinct
 
-    found = find_summaries(cache_root(cache), _one(named, dataset), backbone, key)[0]
+    found, *others = find_summaries(cache_root(cache), _one(named, dataset), backbone, key)
     opened = Cache.open(found.path)
     listing, bad = opened.listing(), opened.bad_rows()
     made = distinct(opened.shards)
@@ -128,7 +129,10 @@ def info(
             }
         )
         return
-    rows = [("path", str(found.path)), ("finished", found.finished_text)]
+    if others:
+        keys = ", ".join(f"{o.digest} ({o.backbone}, {o.weights})" for o in others)
+        ui.say(f"{len(others)} more caches fit, which --key shows: {keys}.")
+    rows = [("path", str(found.path)), ("finished", found.finished_text), ("from", found.weights)]
     rows += [(name, str(value)) for name, value in fixed.items()]
     if listing is not None:
         rows += [("images from", listing.root or "(imported)"), ("classes", ui.some(names))]

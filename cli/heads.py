@@ -10,6 +10,7 @@ from cli import _ui as ui
 from cli._ui import CacheDir, Json, OfKey, Quiet
 
 if TYPE_CHECKING:
+    from featcache.store.cache import Cache
     from heads.results.record import Result
 
 app = ui.make_app(
@@ -91,9 +92,10 @@ def train(
     Example: heads train cmm --protocol episodic --ways 5 --shots 1 --split sketch
     """
     from featcache.errors import FeatcacheError, UnknownNameError, UsageError
+    from heads.core import words
     from heads.core.registry import names
 
-    if method not in names():  # before torch is loaded
+    if method not in names():
         raise UnknownNameError("method", method, names(), "`heads list` shows all.")
     if class_weights not in (None, "balanced"):
         raise UsageError(f"--class-weights takes 'balanced', got '{class_weights}'.")
@@ -116,21 +118,26 @@ def train(
         arguments |= {"strict_shots": strict_shots, "class_weights": class_weights}
     else:
         raise UnknownNameError("protocol", protocol, ("few-shot", "episodic"))
+    selections = words.EPISODE_SELECTIONS if protocol == "episodic" else words.SELECTIONS
+    if selection is not None and selection not in selections:
+        raise UnknownNameError("selection", selection, selections)
     settings = ui.pairs(set_ or ())
+    words.check_settings(method, settings)
     arguments = {
         name: value for name, value in arguments.items() if name == "shots" or value is not None
     }
 
     from featcache.store.library import cache_root, find_cache
-    from heads.protocols import episodic, few_shot
     from heads.results.store import check_writable, folder_of, runs_root, save
 
     opened = find_cache(cache_root(cache), dataset, backbone, key)
+    if split is not None and (listing := opened.listing()) is not None:
+        listing.rows(split)
     check_writable(runs_root(runs))
+    from heads.protocols import episodic, few_shot  # loads torch: nothing above may
+
     with ui.noting(UNSAVED), ui.live(quiet) as line:
-        if dataset is None or backbone is None:
-            last = ", finished last" if dataset is None else ""
-            line.say(f"Using the cache of {opened.dataset} with {opened.backbone}{last}.")
+        line.say(_using(opened, is_named=dataset is not None))
         run = episodic.run if protocol == "episodic" else few_shot.run
         result = run(
             method,
@@ -249,9 +256,24 @@ def compare(
             )
             for note in tables.notes(group):
                 ui.emit(note)
+    if any(group.ambiguous for group in found.groups):
+        ui.say("Tables of one name and several keys: `featcache ls` shows the weights of each.")
     if where:
         ui.say(f"Features: {cache_root(cache)}")
         ui.say(f"Results:  {root}")
+
+
+def _using(cache: "Cache", *, is_named: bool) -> str:
+    """Say which features are read: one name may stand for several."""
+    from featcache.store.provenance import origin_of
+
+    last = "" if is_named else ", finished last"
+    origin = origin_of(cache.key, cache.shards)
+    what = origin if cache.key.is_imported else f"{origin} weights"
+    return (
+        f"Using the cache of {cache.dataset} with {cache.backbone} "
+        f"({what}, key {cache.key.digest()}){last}."
+    )
 
 
 def _shots(text: str) -> int | None:

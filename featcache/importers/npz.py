@@ -27,7 +27,7 @@ from featcache.store.cache import Cache
 from featcache.store.files import explained
 from featcache.store.identity import Identity, is_cache, read_identity
 from featcache.store.library import caches, check_name
-from featcache.store.provenance import versions_of
+from featcache.store.provenance import FILE, versions_of
 from featcache.store.settle import settle
 from featcache.store.verify import repair, verify
 
@@ -102,7 +102,8 @@ def import_npz(
         missing = np.flatnonzero(~cache.covered(component.folder))
         for first in range(0, len(missing), SHARD_ROWS):
             rows = missing[first : first + SHARD_ROWS]
-            cache.append(component, rows, table.rows[rows], {}, versions_of("featcache", "numpy"))
+            provenance = {**versions_of("featcache", "numpy"), FILE: path.name}
+            cache.append(component, rows, table.rows[rows], {}, provenance)
             if report is not None:
                 report("import", first + len(rows), len(missing))
         cache.finish(

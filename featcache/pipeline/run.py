@@ -14,6 +14,7 @@ from jaxtyping import Bool, Int64
 from featcache.backbones.base import Backbone
 from featcache.backbones.devices import has_bf16_units
 from featcache.backbones.registry import load_backbone
+from featcache.caution import caution
 from featcache.errors import CacheError, SourceError
 from featcache.keys import Listing
 from featcache.paths import expand
@@ -124,6 +125,8 @@ class _Extraction:
             view_patches=request.view_patches,
             seed=request.seed,
         )
+        if note := caution(backbone.key, str(dataset.root)):
+            self._say(note)
         for note in notes:
             self._say(note)
         path = Identity(dataset.name, backbone.name, backbone.key).folder(root)

@@ -32,7 +32,7 @@ from featcache.store.identity import (
 )
 from featcache.store.lines import PassLine, ShardLine
 from featcache.store.listing import count_images, read_origin
-from featcache.store.provenance import weights_of
+from featcache.store.provenance import origin_of, weights_of
 from featcache.store.rows import count_rows
 
 PLAIN_NAME = re.compile(r"\w(?:[\w.+@= -]*[\w.+@=-])?")
@@ -59,6 +59,8 @@ class CacheSummary:
     dataset: str
     backbone: str
     digest: str
+    weights: str = ""
+    """Which they are, or which file was imported, in a word or two; empty where unknown."""
     images: int = 0
     components: Mapping[str, ComponentSummary] = field(default_factory=dict)
     """By folder name; the current texts are one of them."""
@@ -97,6 +99,7 @@ class CacheSummary:
             "dataset": self.dataset,
             "backbone": self.backbone,
             "key": self.digest,
+            "weights": self.weights,
             "path": str(self.path),
             "images": self.images,
             "bytes": self.bytes,
@@ -173,6 +176,7 @@ def summarise(cache: Cache) -> CacheSummary:
         dataset=cache.dataset,
         backbone=cache.backbone,
         digest=cache.key.digest(),
+        weights=origin_of(cache.key, cache.shards),
         images=count_images(cache.path / LISTING),
         components=components,
         finished=last.time if last else None,
@@ -194,13 +198,15 @@ def find_cache(
     Raises:
         CacheNotFoundError: If there is none, or none that was finished.
         UnknownNameError: If no cache has that data set, backbone or key.
+        UsageError: If another fits that has the same names and other weights.
         CorruptCacheError: If the only one that fits is damaged.
     """
-    best = find_summaries(root, dataset, backbone, key)[0]
+    best, *others = find_summaries(root, dataset, backbone, key)
     opened = Cache.open(best.path)  # or raises what is the matter
     if best.problem:
         raise CorruptCacheError(best.problem)
     if best.finished is not None:
+        _refuse_rivals(best, opened, others)
         return opened
     extract = f"Go on with: featcache extract --dataset {best.dataset} --backbone {best.backbone}"
     if weights := weights_of(opened.shards):
@@ -210,6 +216,27 @@ def find_cache(
         f"The cache of {best.dataset} with {best.backbone} was interrupted before it was "
         f"finished. {opened.cure or extract}"
     )
+
+
+def _refuse_rivals(best: CacheSummary, opened: Cache, others: Sequence[CacheSummary]) -> None:
+    """Ask which cache is meant where one name stands for features of different weights.
+
+    Caches that differ in precision or preprocessing alone hold the same features, nearly.
+    """
+    rivals = [
+        o
+        for o in others
+        if (o.dataset, o.backbone) == (best.dataset, best.backbone)
+        and o.finished is not None
+        and (key := read_identity(o.path).key) != opened.key
+        and (key.is_imported or key.weights != opened.key.weights)
+    ]
+    if rivals:
+        which = "; ".join(f"--key {c.digest} ({c.weights})" for c in (best, *rivals))
+        raise UsageError(
+            f"{len(rivals) + 1} caches of '{best.dataset}' with {best.backbone} come from "
+            f"different weights or files. Say which one is meant: {which}."
+        )
 
 
 def find_summaries(

@@ -5,10 +5,14 @@ from contextlib import suppress
 from functools import cache
 from importlib import metadata
 
+from featcache.keys import FeatureKey
 from featcache.store.lines import ShardLine
 
 WEIGHTS = "weights"
 """Entry of a provenance: weights as --weights had them."""
+
+FILE = "file"
+"""Entry of a provenance: name of the file that imported features came from."""
 
 
 @cache
@@ -31,5 +35,18 @@ def distinct(shards: Mapping[str, Sequence[ShardLine]]) -> list[dict[str, str]]:
 
 def weights_of(shards: Mapping[str, Sequence[ShardLine]]) -> str:
     """Return what --weights said when the newest shards were made; empty where it said nothing."""
-    said = [p[WEIGHTS] for p in distinct(shards) if p.get(WEIGHTS)]
+    return _last(shards, WEIGHTS)
+
+
+def origin_of(key: FeatureKey, shards: Mapping[str, Sequence[ShardLine]]) -> str:
+    """Say in a word or two which weights, or which file, the features of a cache came from."""
+    if key.is_imported:
+        return f"file {_last(shards, FILE) or key.preprocessing.removeprefix('imported:')}"
+    if key.weights.startswith("random-"):
+        return key.weights
+    return weights_of(shards) or "usual"
+
+
+def _last(shards: Mapping[str, Sequence[ShardLine]], entry: str) -> str:
+    said = [p[entry] for p in distinct(shards) if p.get(entry)]
     return said[-1] if said else ""

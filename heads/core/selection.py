@@ -37,8 +37,9 @@ from heads.core.settings import Settings
 from heads.core.tasks import Task
 from heads.core.trainer import Outcome, train
 from heads.core.walk import Walk
+from heads.core.words import SELECTIONS
 
-MODES = ("few-shot-val", "k-shot-val", "full-val", "cv", "none", "oracle")
+MODES = SELECTIONS
 Progress = Callable[[str, int, int], None]
 """Called as (what is being done, done so far, of how many)."""
 

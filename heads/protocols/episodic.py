@@ -25,6 +25,7 @@ from heads.core.folds import subset
 from heads.core.selection import Chosen, Progress, has_choice, select
 from heads.core.settings import configure
 from heads.core.tasks import Task, TaskBuilder, pick_device
+from heads.core.words import EPISODE_SELECTIONS
 from heads.protocols import episodes as lists
 from heads.protocols.episodes import Episodes
 from heads.protocols.evaluation import (
@@ -41,7 +42,7 @@ from heads.protocols.evaluation import (
 from heads.results.record import EPISODIC, Predictions, Result, Support
 
 Answers: TypeAlias = Int64[np.ndarray, " n"]
-MODES = ("none", "cv")
+MODES = EPISODE_SELECTIONS
 WAYS, SHOTS, QUERIES, EPISODES = 5, 5, 15, 400
 BLOCK = 100
 """Episodes that are read and trained at a time, so that memory does not grow with their number."""

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from jaxtyping import Int32
 
+from featcache.caution import caution
 from featcache.errors import ConvergenceWarning, UsageError
 from featcache.types import FeatureSet, TextBank
 from heads.core import scoring
@@ -195,6 +196,7 @@ def record(
     """
     features, method = run.features, run.method
     told = [*notes, *_unreadable(features, run)]
+    told += filter(None, [caution(features.key, features.listing.root)])
     for one in chosen:
         told += [f"Left out of the search: {reason}." for reason in one.failed]
     if method.transductive:

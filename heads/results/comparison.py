@@ -46,6 +46,8 @@ class Group:
     ways: int | None = None
     """Classes of an episode; None for other protocols."""
     episodes: int = 0
+    ambiguous: bool = False
+    """Whether other groups have the same data set and backbone, and features of another key."""
 
     @property
     def title(self) -> str:
@@ -58,7 +60,8 @@ class Group:
             asked += f" {self.asked}"
         asked += f", {self.unreadable} unreadable not counted" if self.unreadable else ""
         texts = f", texts {self.texts}" if self.texts else ""
-        return f"{self.dataset}, {self.backbone}, {shots}, {self.split} ({asked}{texts})"
+        backbone = f"{self.backbone} (key {self.key})" if self.ambiguous else self.backbone
+        return f"{self.dataset}, {backbone}, {shots}, {self.split} ({asked}{texts})"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,6 +169,7 @@ def group(results: Iterable[Result], *, against: str = ZERO_SHOT) -> list[Group]
         places.setdefault(_place(result), []).append(result)
     groups = []
     with_texts = Counter(place[:5] for place in places)
+    with_keys = Counter(place[:2] for place in {place[:3] for place in places})
     with_queries = Counter((*place[:4], place[5]) for place in places)
     for place, members in sorted(places.items()):
         dataset, backbone, key, split, ids, texts = place
@@ -194,6 +198,7 @@ def group(results: Iterable[Result], *, against: str = ZERO_SHOT) -> list[Group]
                     asked=_short(ids) if several else "",
                     ways=here[0].ways,
                     episodes=here[0].repetitions if of_episodes else 0,
+                    ambiguous=with_keys[dataset, backbone] > 1,
                 )
             )
     return groups
