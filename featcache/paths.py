@@ -1,4 +1,8 @@
-"""Paths as a user writes them, and opening what somebody else has put there."""
+"""Paths as a user writes them and as a listing keeps them, and opening what others put there.
+
+The name of a file is bytes. What is kept, shown and compared is their text in UTF-8, whatever the
+locale says; a byte that is none becomes a lone surrogate.
+"""
 
 import errno
 import io
@@ -23,6 +27,19 @@ def expand(path: Path | str) -> Path:
             f"{path} begins with the home folder of somebody who is unknown here. Write the whole "
             f"path, or ./{path} if it is a name."
         ) from error
+
+
+def as_text(path: Path | str) -> str:
+    """Return a path as text that does not depend on the locale."""
+    return os.fsencode(path).decode("utf-8", "surrogateescape")
+
+
+def from_text(text: str) -> Path:
+    """Return the path that a text stands for."""
+    try:
+        return Path(os.fsdecode(text.encode("utf-8", "surrogateescape")))
+    except UnicodeEncodeError:  # a lone surrogate that stands for no byte: there is no such file
+        return Path(text)
 
 
 def open_regular(path: Path, limit: Limit | None = None) -> io.BufferedReader:

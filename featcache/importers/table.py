@@ -259,10 +259,16 @@ def _labels(
         notes.append(f"Split {prefix} has no labels.")
         return np.full(rows, -1, dtype=np.int64)
     labels = arrays[name]
-    if labels.dtype.kind not in "iu" or labels.shape != (rows,):
+    if labels.dtype.kind not in "iu" or labels.ndim != 1:
+        cure = "not one-hot rows" if labels.ndim == 2 else "one a row"
         raise ImportedFileError(
-            f"'{name}' in {path} should be integers [{rows}], one a row, got {labels.dtype} "
-            f"{list(labels.shape)}. Save class indices, not one-hot rows."
+            f"'{name}' in {path} should be integers [{rows}], got {labels.dtype} "
+            f"{list(labels.shape)}. Save class indices, {cure}."
+        )
+    if len(labels) != rows:
+        raise ImportedFileError(
+            f"'{name}' in {path} has {len(labels)} labels, but '{prefix}_features' has {rows} "
+            f"rows. Save one label a row, in the order of the rows."
         )
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= classes:

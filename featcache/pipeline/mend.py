@@ -17,6 +17,7 @@ from featcache.backbones.base import Backbone
 from featcache.backbones.registry import load_backbone
 from featcache.errors import BackboneError, CacheError, SourceError
 from featcache.keys import Listing
+from featcache.paths import from_text
 from featcache.pipeline.continuity import FLAGS, as_before, micro_batch_of
 from featcache.pipeline.decode import pixel_limit
 from featcache.pipeline.draw import Source
@@ -143,7 +144,7 @@ def _sources(
     say: Callable[[str], None],
 ) -> dict[int, Source]:
     """Find the images whose bytes are still those that were listed."""
-    root = Path(listing.root)
+    root = from_text(listing.root)
     if not root.is_dir():
         raise SourceError(
             f"The images were in {root}, which is gone. Put them back, or run `featcache extract "
@@ -160,7 +161,7 @@ def _sources(
     # Some rows of the whole cache, for the check of this environment, beside those that are lost.
     rows = np.union1d(rows, np.linspace(0, len(listing) - 1, 64).astype(np.int64))
     ids = {r: name for r in rows.tolist() if _is_inside(name := listing.ids[r])}
-    samples = [Sample(name, root / name, -1, "") for name in ids.values()]
+    samples = [Sample(name, root / from_text(name), -1, "") for name in ids.values()]
     hashes, _ = hash_files(samples, root, None, report, cpu_cores())
     return {
         row: Source(sample.id, sample.path, sha256)
@@ -178,7 +179,7 @@ def _words(listing: Listing) -> Dataset:
     """Return what the listing knows of the texts, as a data set without images."""
     return Dataset(
         name=listing.dataset,
-        root=Path(listing.root),
+        root=from_text(listing.root),
         classes=listing.classes,
         samples=(),
         templates=listing.templates,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from featcache.backbones.names import COMPUTE, TINY, check_known, choose
 from featcache.errors import UnknownNameError, UsageError
-from featcache.paths import expand
+from featcache.paths import as_text, expand, from_text
 from featcache.pipeline.request import Request
 from featcache.pipeline.timeline import check_place
 from featcache.recipes import LARGEST_SEED, parse_wishes
@@ -105,8 +105,9 @@ def _spec(request: Request, root: Path) -> tuple[str, str | None]:
     spec, name = request.dataset, request.name
     if ":" in spec or any(spec == d.name for d in datasets()):
         return spec, name
-    places = {p for p in image_roots(root, spec) if not Path(p).is_relative_to(root / "images")}
-    return (f"folder:{places.pop()}", name or spec) if len(places) == 1 else (spec, name)
+    drawn = as_text(root / "images")
+    places = {p for p in image_roots(root, spec) if not Path(p).is_relative_to(drawn)}
+    return (f"folder:{from_text(places.pop())}", name or spec) if len(places) == 1 else (spec, name)
 
 
 def _usual(

@@ -17,7 +17,7 @@ from featcache.backbones.registry import load_backbone
 from featcache.caution import caution
 from featcache.errors import CacheError, SourceError
 from featcache.keys import Listing
-from featcache.paths import expand
+from featcache.paths import as_text, expand
 from featcache.pipeline.asks import Ask, asks_for, settle
 from featcache.pipeline.continuity import as_before, micro_batch_of
 from featcache.pipeline.decode import pixel_limit
@@ -113,7 +113,7 @@ class _Extraction:
             waffle=request.waffle,
         )
         roots = image_roots(root, dataset.name)
-        if roots and str(dataset.root) not in roots:
+        if roots and as_text(dataset.root) not in roots:
             check_root(dataset, roots[0], moved=request.moved)
         with self._stage("load"):
             backbone = self._load(request.compute)
@@ -125,7 +125,7 @@ class _Extraction:
             view_patches=request.view_patches,
             seed=request.seed,
         )
-        if note := caution(backbone.key, str(dataset.root)):
+        if note := caution(backbone.key, as_text(dataset.root)):
             self._say(note)
         for note in notes:
             self._say(note)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from featcache.errors import SourceError
+from featcache.paths import as_text
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 """Of images, in any case; files of other names are ignored."""
@@ -33,6 +34,8 @@ class FoundImages:
     images: tuple[ImageFile, ...]
     notes: tuple[str, ...]
     """What was left out, a sentence each."""
+    empty: tuple[tuple[str, ...], ...] = ()
+    """Folders with no image in or below them."""
 
 
 def find_images(root: Path) -> FoundImages:
@@ -46,12 +49,12 @@ def find_images(root: Path) -> FoundImages:
     """
     walk = _Walk(root)
     images = tuple(walk.images(root, (root,)))
-    return FoundImages(images, tuple(walk.notes()))
+    return FoundImages(images, tuple(walk.notes()), tuple(walk.empty))
 
 
 def as_id(path: Path, root: Path) -> str:
     """Return the path below the root with `/`, on one line whatever the name holds."""
-    text = path.relative_to(root).as_posix()
+    text = as_text(path.relative_to(root).as_posix())
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
@@ -63,18 +66,24 @@ class _Walk:
     links: list[str] = field(default_factory=list)
     strange: list[str] = field(default_factory=list)
     ignored: Counter[str] = field(default_factory=Counter)
+    empty: list[tuple[str, ...]] = field(default_factory=list)
+    _found: int = 0
 
     def images(self, folder: Path, trail: tuple[Path, ...]) -> Iterator[ImageFile]:
-        names = folder.relative_to(self.root).parts
+        names = tuple(map(as_text, folder.relative_to(self.root).parts))
         for entry in self._entries(folder):
             path = Path(entry.path)
             if entry.is_symlink() and not self._may_follow(path, trail):
                 self.links.append(as_id(path, self.root))
             elif entry.is_dir():
+                before = self._found
                 yield from self.images(path, (*trail, path.resolve()))
+                if self._found == before:
+                    self.empty.append((*names, as_text(entry.name)))
             elif entry.name.lower().endswith(SUFFIXES) and not entry.is_file():
                 self.strange.append(as_id(path, self.root))  # reading a pipe would never end
             elif entry.name.lower().endswith(SUFFIXES):
+                self._found += 1
                 yield ImageFile(as_id(path, self.root), path, names)
             else:
                 self.ignored[path.suffix.lower()] += 1
@@ -82,8 +91,8 @@ class _Walk:
     def notes(self) -> Iterator[str]:
         if self.links:
             yield (
-                f"{len(self.links)} links lead out of {self.root.name}/, or in circles, and were "
-                f"not followed; the first is {self.links[0]}."
+                f"{len(self.links)} links lead out of {as_text(self.root.name)}/, or in circles, "
+                f"and were not followed; the first is {self.links[0]}."
             )
         if self.strange:
             yield (

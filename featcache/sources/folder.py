@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from featcache.errors import SourceError
-from featcache.paths import expand
+from featcache.paths import as_text, expand
 from featcache.sources.base import Dataset, Sample
 from featcache.sources.files import FoundImages, ImageFile, find_images
 from featcache.text.templates import DEFAULT_TEMPLATES, clean_name
@@ -66,13 +66,13 @@ def open_folder(path: Path | str, name: str | None = None, *, seed: int = 0) -> 
         classes=tuple(names[folder] for folder in folders),
         samples=tuple(samples(files, folders)),
         templates=DEFAULT_TEMPLATES,
-        notes=(*notes, *_class_notes(files, names), *found.notes),
+        notes=(*notes, *_empty_notes(found, files), *_class_notes(files, names), *found.notes),
     )
 
 
 def name_of_folder(root: Path) -> str:
     """Name a data set by its folder."""
-    return root.name or "images"
+    return as_text(root.name) or "images"
 
 
 def existing_folder(path: Path) -> Path:
@@ -131,7 +131,7 @@ def _group(root: Path, found: FoundImages) -> tuple[Grouped, list[str]]:
     """Tell the layout and sort the images into splits and classes."""
     folders = {image.folders[0] for image in found.images if image.folders}
     deep = {image.folders[0] for image in found.images if len(image.folders) > 1}
-    if any(SPLIT_NAMES.get(folder.lower()) == "train" for folder in deep):
+    if _has_splits(found):
         return _by_split(found.images, _splits(root, folders))
     named = sorted(folder for folder in folders if folder.lower() in SPLIT_NAMES)
     if not folders:
@@ -179,7 +179,7 @@ def _by_class(images: Iterable[ImageFile], root: Path) -> tuple[Grouped, list[st
             classes.setdefault(image.folders[0], []).append(image)
         else:
             loose += 1
-    return {"train": classes}, [_left_out(loose, root.name)] if loose else []
+    return {"train": classes}, [_left_out(loose, as_text(root.name))] if loose else []
 
 
 def _by_split(images: Iterable[ImageFile], splits: Mapping[str, str]) -> tuple[Grouped, list[str]]:
@@ -219,6 +219,23 @@ def _class_names(root: Path, files: Grouped) -> dict[str, str]:
             )
         names[folder] = name
     return names
+
+
+def _empty_notes(found: FoundImages, files: Grouped) -> list[str]:
+    """Name the class folders that hold no image in any split, and so are no classes."""
+    known = {folder for split in files.values() for folder in split}
+    depth = 2 if _has_splits(found) else 1
+    empty = sorted({f[depth - 1] for f in found.empty if len(f) == depth} - known)
+    if not empty:
+        return []
+    more = f" and {len(empty) - 5} more" if len(empty) > 5 else ""
+    return [f"Class folders without any image, which are no classes: {', '.join(empty[:5])}{more}."]
+
+
+def _has_splits(found: FoundImages) -> bool:
+    """Tell whether the first level of folders are splits."""
+    deep = {image.folders[0] for image in found.images if len(image.folders) > 1}
+    return any(SPLIT_NAMES.get(folder.lower()) == "train" for folder in deep)
 
 
 def _class_notes(files: Grouped, names: Mapping[str, str]) -> list[str]:

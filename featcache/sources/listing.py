@@ -15,6 +15,7 @@ from jaxtyping import Int64
 
 from featcache.errors import SourceError
 from featcache.keys import Listing
+from featcache.paths import as_text
 from featcache.sources.base import Dataset, Report, Sample
 from featcache.sources.hashing import hash_files
 
@@ -68,7 +69,7 @@ def build_listing(
     for i, stand_in in zip(unreadable, stand_ins, strict=True):
         hashes[i] = stand_in
     rows = _match(dataset.samples, hashes, previous)
-    if previous and previous.root != str(dataset.root) and min(rows) >= len(previous):
+    if previous and previous.root != as_text(dataset.root) and min(rows) >= len(previous):
         raise SourceError(
             f"None of the {len(rows)} images in {dataset.root} is one of the {len(previous)} from "
             f"{previous.root}, so nothing has moved; give the new ones a name with --name."
@@ -88,7 +89,7 @@ def check_root(dataset: Dataset, before: str, *, moved: bool) -> None:
     Raises:
         SourceError: If it is another folder and nobody says so.
     """
-    if moved or before == str(dataset.root):
+    if moved or before == as_text(dataset.root):
         return
     was = f"was read from {before}" if before else "holds imported features"
     raise SourceError(
@@ -145,7 +146,7 @@ def _listing(
         _keep_gone(previous, ids, contents)
     return Listing(
         dataset=dataset.name,
-        root=str(dataset.root),
+        root=as_text(dataset.root),
         classes=dataset.classes,
         ids=tuple(ids),
         hashes=tuple(contents),

@@ -14,6 +14,7 @@ from typing import Any
 
 from featcache.errors import CacheError, CacheNotFoundError, CorruptCacheError, NewerFormatError
 from featcache.keys import FeatureKey
+from featcache.paths import from_text
 from featcache.store.files import cure_for, read_limited, write_atomically
 from featcache.store.lines import FORMAT
 from featcache.store.seal import seal, split_seal, unseal
@@ -40,7 +41,8 @@ class Identity:
 
     def folder(self, root: Path) -> Path:
         """Name the cache's folder: <dataset>/<backbone>-<digest of the key>."""
-        return root / slug(self.dataset) / f"{slug(self.backbone)}-{self.key.digest()}"
+        folder = from_text(f"{slug(self.backbone)}-{self.key.digest()}")
+        return root / from_text(slug(self.dataset)) / folder
 
     def line(self) -> bytes:
         """Return the line that says this, line feed included."""

@@ -18,7 +18,7 @@ from featcache.errors import (
     UnknownNameError,
     UsageError,
 )
-from featcache.paths import expand
+from featcache.paths import expand, from_text
 from featcache.store.cache import Cache, is_ahead
 from featcache.store.files import is_temporary
 from featcache.store.identity import (
@@ -232,7 +232,9 @@ def _refuse_rivals(best: CacheSummary, opened: Cache, others: Sequence[CacheSumm
         and (key.is_imported or key.weights != opened.key.weights)
     ]
     if rivals:
-        which = "; ".join(f"--key {c.digest} ({c.weights})" for c in (best, *rivals))
+        which = "; ".join(
+            f"--key {c.digest} ({c.weights}, {c.finished_text})" for c in (best, *rivals)
+        )
         raise UsageError(
             f"{len(rivals) + 1} caches of '{best.dataset}' with {best.backbone} come from "
             f"different weights or files. Say which one is meant: {which}."
@@ -267,7 +269,7 @@ def find_summaries(
 
 def image_roots(root: Path, dataset: str) -> list[str]:
     """Return where the images of a data set lay for each of its caches; imported ones have none."""
-    folders = sorted((root / slug(dataset)).glob(f"*/{LISTING}"))
+    folders = sorted((root / from_text(slug(dataset))).glob(f"*/{LISTING}"))
     origins = [
         read_origin(folder)
         for folder in folders
@@ -283,7 +285,7 @@ def made_with(root: Path, dataset: str) -> list[tuple[str, str]]:
     not tell.
     """
     found = set()
-    for file in (root / slug(dataset)).glob(f"*/{KEY_FILE}"):
+    for file in (root / from_text(slug(dataset))).glob(f"*/{KEY_FILE}"):
         weights = ""
         try:
             identity = read_identity(file.parent)

@@ -67,7 +67,7 @@ class Estimator:
         """Return the logits; plain rows may have any length.
 
         Raises:
-            UsageError: If nothing was fitted yet.
+            UsageError: If nothing was fitted yet, or a row is not finite.
         """
         return scoring.logits(self._fitted(), _as_rows(rows))
 
@@ -91,6 +91,19 @@ class Estimator:
 
 
 def _as_rows(rows: Float[Tensor, "n d"] | RoleRows) -> RoleRows:
+    """Return rows as a head reads them.
+
+    Raises:
+        UsageError: If a row holds a value that is not finite, which no head could answer.
+    """
+    x = rows.x if isinstance(rows, RoleRows) else rows
+    strange = (~torch.isfinite(x).flatten(1).all(1)).nonzero().flatten().tolist()
+    if strange:
+        first = ", ".join(map(str, strange[:5])) + (", ..." if len(strange) > 5 else "")
+        raise UsageError(
+            f"{len(strange)} of {len(x)} rows hold NaN or infinite values (rows {first}); leave "
+            f"them out, or extract their features again."
+        )
     if isinstance(rows, RoleRows):
         return rows
     norms = rows.norm(dim=-1)

@@ -72,7 +72,7 @@ def test_two_imports_under_one_name_are_asked_about(
     assert list(keys) == ["file clip2.npz", "file clip1.npz"]
     asked = heads("train", "knn", "--shots", "1")
     assert asked.code == 2
-    assert all(f"--key {key} ({name})" in asked.err for name, key in keys.items())
+    assert all(f"--key {key} ({name}, 20" in asked.err for name, key in keys.items())
     for key in keys.values():
         assert heads("train", "knn", "--shots", "1", "--key", key[:6], "--quiet").code == 0
     titles = [line for line in heads("compare").out.splitlines() if line.startswith("mine, B")]

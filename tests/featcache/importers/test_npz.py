@@ -92,7 +92,10 @@ def test_a_second_import_writes_nothing_and_other_content_is_another_cache(tmp_p
     other = bring(tmp_path, val_labels=np.array([0, 1, 2, 1]))
     assert other.path != first.path
     assert len(caches(tmp_path / "root")) == 2
-    assert find_cache(tmp_path / "root", "insects").path == other.path
+    key = other.key.digest()
+    assert find_cache(tmp_path / "root", "insects", key=key).path == other.path
+    with pytest.raises(UsageError, match=f"--key {key} .file features.npz, 2"):
+        find_cache(tmp_path / "root", "insects")
 
 
 def test_an_interrupted_import_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -392,7 +395,9 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"val_features": np.ones((4, 6), np.int64)}, "float16, float32 or float64"),
     ({"val_features": np.zeros((0, 6), np.float16)}, "no rows"),
     ({"val_features": unit(4)[:, :, None]}, "float16, float32 or float64"),
-    ({"val_labels": np.array([0, 1, 2])}, r"'val_labels'.*integers \[4\]"),
+    ({"val_labels": np.array([0, 1, 2])}, "'val_labels'.* has 3 labels, but .* has 4 rows"),
+    ({"val_labels": np.eye(4, 3, dtype=int)}, r"integers \[4\].*\[4, 3\]. .*not one-hot rows"),
+    ({"val_labels": np.zeros(4)}, r"integers \[4\], got float64 \[4\]. Save class indices, one"),
     ({"val_labels": np.array([0.0, 1, 2, 2])}, "integers"),
     ({"val_labels": np.array([0, 1, 2, 3])}, r"labels 0\.\.3, but there are 3 classes"),
     ({"val_labels": np.array([0, 1, 2, -1])}, r"labels -1\.\.2"),

@@ -1,6 +1,8 @@
 """Folders of images: both layouts, the splits made here, and everything odd on a disk."""
 
 import os
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -292,3 +294,57 @@ def test_a_folder_of_data_sets_is_no_data_set(tmp_path: Path) -> None:
     per_class(tmp_path, "cars/mini", 2)
     with pytest.raises(SourceError, match=r"pets with a train folder.*folder:.*pets"):
         open_folder(tmp_path)
+
+
+@pytest.mark.parametrize("split", ["", "train/"])
+def test_class_folders_without_images_are_named(tmp_path: Path, split: str) -> None:
+    for name in ("cat", "dog"):
+        touch(tmp_path, f"{split}{name}/0.jpg")
+        (tmp_path / split / name / "raw").mkdir()  # below a class it is none
+    for name in ("ant", "bee"):
+        (tmp_path / split / name).mkdir()
+    touch(tmp_path, f"{split}bee/notes.txt")
+    data = open_folder(tmp_path)
+    assert data.classes == ("cat", "dog")
+    assert "Class folders without any image, which are no classes: ant, bee." in data.notes
+
+
+def test_a_class_with_images_in_another_split_is_no_empty_one(tmp_path: Path) -> None:
+    for name in ("train/cat", "train/dog", "test/cat", "test/dog"):
+        touch(tmp_path, f"{name}/0.jpg")
+    (tmp_path / "test" / "dog" / "0.jpg").unlink()
+    notes = open_folder(tmp_path).notes
+    assert not any("without any image" in note for note in notes)
+    assert any("No test images for: dog" in note for note in notes)
+
+
+LISTED = """
+import sys
+from pathlib import Path
+from featcache.paths import as_text, from_text
+from featcache.sources.folder import open_folder
+from featcache.sources.listing import build_listing
+from featcache.store.identity import slug
+root = Path(sys.argv[1])
+listing = build_listing(open_folder(root), known=root / "known")
+(root / from_text(slug(listing.dataset))).mkdir(exist_ok=True)
+print(ascii([listing.dataset, listing.root, listing.classes, listing.ids]))
+"""
+
+
+def test_names_are_the_same_in_every_locale(tmp_path: Path) -> None:
+    """File names are bytes: what they read must not depend on how Python decodes them."""
+    root = tmp_path / "Größe"
+    for name in ("groß", "klein"):
+        touch(root, f"{name}/Bär.jpg")
+    said = set()
+    for utf8 in ("0", "1"):
+        environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": utf8, "PYTHONCOERCECLOCALE": "0"}
+        done = subprocess.run(
+            [sys.executable, "-c", LISTED, str(root)],
+            env=environment, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        said.add(done.stdout)
+    (only,) = said
+    ids = ("groß/Bär.jpg", "klein/Bär.jpg")
+    assert only.strip() == ascii(["Größe", str(root), ("groß", "klein"), ids])

@@ -65,3 +65,12 @@ def test_errors(task: Task) -> None:
         Estimator("tip-adapter", gamma=1).fit(task)
     with pytest.raises(UnknownNameError, match="selection 'full'"):
         Estimator("tip-adapter", selection="full").fit(task)
+
+
+def test_rows_that_are_not_finite_are_named(task: Task) -> None:
+    estimator = Estimator("tip-adapter", beta=5.5, alpha=1.0).fit(task)
+    rows = task.query.x.clone()
+    rows[3, 0], rows[7, 2] = float("nan"), float("inf")
+    for call in (estimator.predict, estimator.decision_function):
+        with pytest.raises(UsageError, match=r"^2 of 50 rows hold NaN .*\(rows 3, 7\)"):
+            call(rows)
