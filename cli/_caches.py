@@ -85,6 +85,7 @@ def list_caches(cache: CacheDir = None, json_: Json = False) -> None:
             for item in found
         ],
         right=("images", "size"),
+        spare=("components", "finished", "size", "images", "weights"),
     )
 
 

@@ -236,7 +236,8 @@ def emit_table(
         columns: The head.
         rows: Cells as they are shown.
         right: Columns of numbers.
-        spare: Columns that are left out, in this order, while the window is too narrow.
+        spare: Columns that are left out, in this order, while the window is too narrow; what is
+            still too long then goes on in the next line, and nothing is cut.
     """
     columns = list(map(shown, columns))
     rows = [list(map(shown, row)) for row in rows]

@@ -30,6 +30,7 @@ from featcache.pipeline.texts import put_texts
 from featcache.sources.base import Dataset, Sample
 from featcache.sources.hashing import hash_files
 from featcache.store.cache import Cache
+from featcache.store.library import with_root
 from featcache.store.provenance import weights_of
 from featcache.store.verify import finish_whole
 
@@ -84,7 +85,8 @@ def mend(
         missing = 0
         encoded: Mapping[str, int] = {}
         if lost:
-            sources = _sources(listing, cache.backbone, lost, progress, say)
+            home = path.parent.parent
+            sources = _sources(listing, home, cache.backbone, lost, progress, say)
             there = {
                 name: [_there(rows, sources) for rows in parts] for name, parts in lost.items()
             }
@@ -138,13 +140,14 @@ def _backbone(
 
 def _sources(
     listing: Listing,
+    home: Path,
     backbone: str,
     lost: Mapping[str, Sequence[Int64[np.ndarray, " _"]]],
     progress: Callable[[Progress], None] | None,
     say: Callable[[str], None],
 ) -> dict[int, Source]:
     """Find the images whose bytes are still those that were listed."""
-    root = from_text(listing.root)
+    root = from_text(with_root(home, listing.root))
     if not root.is_dir():
         raise SourceError(
             f"The images were in {root}, which is gone. Put them back, or run `featcache extract "

@@ -19,7 +19,7 @@ from featcache.recipes import LARGEST_SEED, parse_wishes
 from featcache.sources.base import Dataset, Report
 from featcache.sources.named import datasets
 from featcache.sources.registry import is_drawn, name_of, open_dataset
-from featcache.store.library import cache_root, check_name, image_roots, made_with
+from featcache.store.library import IMAGES, cache_root, check_name, image_roots, made_with
 from featcache.text.descriptions import read_descriptions
 from featcache.text.templates import read_templates
 
@@ -105,7 +105,7 @@ def _spec(request: Request, root: Path) -> tuple[str, str | None]:
     spec, name = request.dataset, request.name
     if ":" in spec or any(spec == d.name for d in datasets()):
         return spec, name
-    drawn = as_text(root / "images")
+    drawn = as_text(root / IMAGES)
     places = {p for p in image_roots(root, spec) if not Path(p).is_relative_to(drawn)}
     return (f"folder:{from_text(places.pop())}", name or spec) if len(places) == 1 else (spec, name)
 

@@ -39,7 +39,7 @@ from featcache.sources.listing import build_listing, check_root
 from featcache.store.cache import Cache
 from featcache.store.files import is_full
 from featcache.store.identity import KEY_FILE, KNOWN_HASHES, TRACE, Identity
-from featcache.store.library import cache_root, image_roots
+from featcache.store.library import cache_root, image_roots, with_root
 from featcache.text.encode import keep_own_texts, with_texts
 
 __all__ = ["Progress", "Request", "Summary", "extract"]
@@ -293,10 +293,11 @@ class _Extraction:
     def _listed(
         self, path: Path, dataset: Dataset, previous: Listing | None, *, keep_known: bool = True
     ) -> Listing:
+        before = "" if previous is None else with_root(path.parent.parent, previous.root)
         return build_listing(
             dataset,
             previous,
-            moved=self._request.moved,
+            moved=self._request.moved or before == as_text(dataset.root),
             known=path.parent / KNOWN_HASHES,  # serves the caches of all backbones
             keep_known=keep_known,
             rehash=self._request.rehash,

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePath
 from shlex import quote
 from typing import Any
 
@@ -18,7 +18,7 @@ from featcache.errors import (
     UnknownNameError,
     UsageError,
 )
-from featcache.paths import expand, from_text
+from featcache.paths import as_text, expand, from_text
 from featcache.store.cache import Cache, is_ahead
 from featcache.store.files import is_temporary
 from featcache.store.identity import (
@@ -34,6 +34,9 @@ from featcache.store.lines import PassLine, ShardLine
 from featcache.store.listing import count_images, read_origin
 from featcache.store.provenance import origin_of, weights_of
 from featcache.store.rows import count_rows
+
+IMAGES = "images"
+"""Folder of a root: images that are drawn or downloaded here."""
 
 PLAIN_NAME = re.compile(r"\w(?:[\w.+@= -]*[\w.+@=-])?")
 """What a user may call a new data set."""
@@ -268,14 +271,29 @@ def find_summaries(
 
 
 def image_roots(root: Path, dataset: str) -> list[str]:
-    """Return where the images of a data set lay for each of its caches; imported ones have none."""
+    """Return where the images of a data set are for each of its caches; imported ones have none."""
     folders = sorted((root / from_text(slug(dataset))).glob(f"*/{LISTING}"))
     origins = [
         read_origin(folder)
         for folder in folders
         if is_cache(folder.parent) and not is_temporary(folder.parent)
     ]
-    return [where for name, where in origins if name == dataset and where]
+    return [with_root(root, where) for name, where in origins if name == dataset and where]
+
+
+def with_root(root: Path, where: str) -> str:
+    """Return where images are now that may have moved together with the root they belong to.
+
+    Args:
+        root: Folder of all caches; what this program draws or downloads lies in `images` there.
+        where: Where a listing saw its images.
+    """
+    before = PurePath(where)
+    if IMAGES not in before.parts:
+        return where
+    inside = len(before.parts) - before.parts[::-1].index(IMAGES)
+    now = root.joinpath(IMAGES, *map(from_text, before.parts[inside:]))
+    return as_text(now) if before.parts[inside:] and now.is_dir() else where
 
 
 def made_with(root: Path, dataset: str) -> list[tuple[str, str]]:
@@ -289,7 +307,9 @@ def made_with(root: Path, dataset: str) -> list[tuple[str, str]]:
         weights = ""
         try:
             identity = read_identity(file.parent)
-            if identity.dataset != dataset or identity.key.is_imported:
+            if is_temporary(file.parent) or identity.dataset != dataset:
+                continue  # on its way to removal, or of another name with the same folder
+            if identity.key.is_imported:
                 continue
             with suppress(FeatcacheError):
                 weights = weights_of(Cache(file.parent, identity).shards)

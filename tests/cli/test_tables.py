@@ -1,12 +1,15 @@
 """Tables for people: what fits a window, and what stands in every window."""
 
 import io
+import json
 import re
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cli._caches import list_caches
 from cli._ui import emit_table, fitting
 from heads.results import tables
 
@@ -65,3 +68,20 @@ def test_a_mark_of_honesty_stands_in_every_window(
         assert all(word in shown.split() for name in MARKED for word in name.split())
     for figure in row[:2]:
         assert "".join("".join(lines).split()).count("".join(figure.split())[:4]) >= len(MARKED)
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_ls_never_cuts_what_names_a_cache(
+    featcache: Any, home: Path, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    key = json.loads(featcache("ls", "--json").out)["key"]
+    window: Any = Window()
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setattr(sys, "stdout", window)
+    list_caches()
+    monkeypatch.undo()
+    shown = re.sub("\x1b\\[[0-9;]*m", "", window.getvalue())
+    assert "\u2026" not in shown
+    assert any({"blobs", "tiny", key} <= set(line.split()) for line in shown.splitlines())
+    assert max(map(len, shown.splitlines())) <= width
+    assert ("views.rrc50-2" in shown) == (width == 200)

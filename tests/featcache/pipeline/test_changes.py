@@ -1,6 +1,7 @@
 """Photographs that change between two extractions: rows follow content, and only that."""
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from featcache.errors import SourceError
+from featcache.pipeline import mend
 from featcache.sources import hashing
 from featcache.store.cache import Cache
+from featcache.store.verify import repair
 
 pytestmark = pytest.mark.usefixtures("remembered")
 
@@ -94,3 +98,38 @@ def test_a_dry_run_reads_what_is_remembered_and_writes_nothing(
     monkeypatch.setattr(hashing.hashlib, "file_digest", lambda *_: pytest.fail("was read again"))
     assert ask(patches=["none"], dry_run=True).encoded == {}
     assert known.stat().st_mtime_ns == written
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_images_below_the_root_of_the_caches_move_with_it(
+    ask: Any, backbone: Any, folder: Path, tmp_path: Path, copied: bool, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(mend, "load_backbone", lambda *_, **__: backbone)
+    old, new = tmp_path / "cache", tmp_path / "elsewhere"
+    shutil.copytree(folder, old / "images" / "zoo")
+    first = ask(patches=["none"], dataset=f"folder:{old / 'images' / 'zoo'}", micro_batch=None)
+    if copied:
+        shutil.copytree(old, new)
+    else:
+        old.rename(new)
+    path = new / first.path.relative_to(old)
+    (shard,) = (path / "global").glob("*.h5")
+    shard.write_bytes(shard.read_bytes()[:-1] + b"x")
+    assert repair(path).dropped
+    assert mend.mend(path).encoded == {"global": 22}
+    place = f"folder:{new / 'images' / 'zoo'}"
+    again = ask(patches=["none"], root=new, dataset=place, micro_batch=None)
+    assert again.encoded == {}
+    assert again.path == path
+    listing = Cache.open(path).listing()
+    assert listing is not None
+    assert listing.root == str(new / "images" / "zoo")
+
+
+def test_another_folder_of_that_name_is_still_a_move(
+    ask: Any, folder: Path, tmp_path: Path
+) -> None:
+    ask(patches=["none"])
+    shutil.copytree(folder, other := tmp_path / "images" / "zoo")
+    with pytest.raises(SourceError, match="--moved"):
+        ask(patches=["none"], dataset=f"folder:{other}")
