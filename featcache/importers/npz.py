@@ -23,6 +23,7 @@ from jaxtyping import Float32
 from featcache.errors import CacheError, ImportedFileError, UsageError
 from featcache.importers.table import Table, read_table
 from featcache.keys import IMPORTED_TEMPLATE, ComponentKey, FeatureKey
+from featcache.paths import as_text
 from featcache.store.cache import Cache
 from featcache.store.files import explained
 from featcache.store.identity import Identity, is_cache, read_identity
@@ -102,7 +103,7 @@ def import_npz(
         missing = np.flatnonzero(~cache.covered(component.folder))
         for first in range(0, len(missing), SHARD_ROWS):
             rows = missing[first : first + SHARD_ROWS]
-            provenance = {**versions_of("featcache", "numpy"), FILE: path.name}
+            provenance = {**versions_of("featcache", "numpy"), FILE: as_text(path.name)[:100]}
             cache.append(component, rows, table.rows[rows], {}, provenance)
             if report is not None:
                 report("import", first + len(rows), len(missing))

@@ -16,6 +16,7 @@ from featcache.errors import CacheError, TaskError, UnknownNameError
 from featcache.keys import Listing, parse_component
 from featcache.pipeline.asks import Ask, ask_again
 from featcache.pipeline.blocks import Block, Todo, encoded_rows, share, union
+from featcache.pipeline.forecast import human_range, predict_seconds
 from featcache.pipeline.write import shard_rows_for
 from featcache.recipes import KEYWORDS, Scope
 
@@ -24,11 +25,6 @@ ASK_ABOVE = 20 * 10**9
 
 RESERVE = 64 * 2**20
 """Bytes of the disk that a pass leaves alone."""
-
-# Sustained rates for the forecast, deliberately round: they are off by two either way.
-_GFLOPS_A_SECOND = {"cuda": 60_000.0, "mps": 2_000.0}
-_GFLOPS_A_CORE_SECOND = {"float32": 60.0, "bfloat16": 150.0}
-_DECODES_A_CORE_SECOND = 200.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +75,7 @@ class Plan:
         )
         return (
             f"To encode: {len(self.rows)} images ({parts}), about {human_size(self.bytes)} on disk "
-            f"and roughly {human_duration(self.seconds)}."
+            f"and {human_range(self.seconds)}."
         )
 
 
@@ -123,20 +119,18 @@ def make_plan(
         micro_batch,
         kind,
     )
-    cores = cpu_cores()
-    rate = _GFLOPS_A_SECOND.get(kind) or cores * _GFLOPS_A_CORE_SECOND.get(
-        str(backbone.compute_dtype).removeprefix("torch."), 60.0
+    cuts = np.flatnonzero(np.diff(rows // shard_rows)) + 1
+    blocks = tuple(np.split(rows, cuts)) if len(rows) else ()
+    seconds = predict_seconds(
+        encoded_rows(todos),
+        blocks,
+        gflops=backbone.gflops,
+        micro_batch=micro_batch,
+        device=kind,
+        dtype=str(backbone.compute_dtype).removeprefix("torch."),
+        cores=cpu_cores(),
     )
-    decode = len(rows) / (cores * _DECODES_A_CORE_SECOND)
-    encode = sum(len(rows_) * p.count for p, rows_ in encoded_rows(todos)) * backbone.gflops / rate
-    return Plan(
-        todos=tuple(todos),
-        held=held,
-        blocks=tuple(np.split(rows, np.flatnonzero(np.diff(rows // shard_rows)) + 1))
-        if len(rows)
-        else (),
-        seconds=decode + encode if kind == "cpu" else max(decode, encode),
-    )
+    return Plan(todos=tuple(todos), held=held, blocks=blocks, seconds=seconds)
 
 
 def plans_for(
@@ -183,8 +177,8 @@ def admit(plan: Plan, folder: Path, *, yes: bool, confirm: Callable[[Plan], bool
         )
     if plan.bytes > ASK_ABOVE and not yes and not (confirm is not None and confirm(plan)):
         raise CacheError(
-            f"This pass would write about {human_size(plan.bytes)} in roughly "
-            f"{human_duration(plan.seconds)}. Go on with --yes, or leave out most: --patches none."
+            f"This pass would write about {human_size(plan.bytes)} in "
+            f"{human_range(plan.seconds)}. Go on with --yes, or leave out most: --patches none."
         )
 
 
@@ -245,10 +239,3 @@ def human_size(count: int) -> str:
             return f"{size:.0f} {unit}"
         size /= 1000
     return f"{size:.1f} GB"
-
-
-def human_duration(seconds: float) -> str:
-    """Say a number of seconds."""
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

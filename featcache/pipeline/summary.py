@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from featcache.keys import Listing
-from featcache.pipeline.plan import Plan, human_duration, human_size
+from featcache.pipeline.forecast import human_duration, human_range
+from featcache.pipeline.plan import Plan, human_size
 
 SHOWN = 10
 """Unreadable images that are listed by name."""
@@ -77,8 +78,8 @@ class Summary:
         have = _counted({name: rows for name, rows in self.held.items() if rows})
         lines = []
         if self.dry_run:
-            seconds = human_duration(self.seconds.get("forecast", 0.0))
-            what = f"about {human_size(self.bytes)}, roughly {seconds}"
+            seconds = human_range(self.seconds.get("forecast", 0.0))
+            what = f"about {human_size(self.bytes)}, {seconds}"
             if counts:
                 lines.append(f"Would encode: {what}.")
             lines += [

@@ -18,6 +18,7 @@ from featcache.errors import (
     UnknownNameError,
     UsageError,
 )
+from featcache.keys import FeatureKey
 from featcache.paths import as_text, expand, from_text
 from featcache.store.cache import Cache, is_ahead
 from featcache.store.files import is_temporary
@@ -231,8 +232,7 @@ def _refuse_rivals(best: CacheSummary, opened: Cache, others: Sequence[CacheSumm
         for o in others
         if (o.dataset, o.backbone) == (best.dataset, best.backbone)
         and o.finished is not None
-        and (key := read_identity(o.path).key) != opened.key
-        and (key.is_imported or key.weights != opened.key.weights)
+        and _origin(read_identity(o.path).key) != _origin(opened.key)
     ]
     if rivals:
         which = "; ".join(
@@ -242,6 +242,11 @@ def _refuse_rivals(best: CacheSummary, opened: Cache, others: Sequence[CacheSumm
             f"{len(rivals) + 1} caches of '{best.dataset}' with {best.backbone} come from "
             f"different weights or files. Say which one is meant: {which}."
         )
+
+
+def _origin(key: FeatureKey) -> str:
+    """Return what tells the weights, or the file that was imported, whatever the precision."""
+    return key.preprocessing if key.is_imported else key.weights
 
 
 def find_summaries(

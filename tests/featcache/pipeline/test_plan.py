@@ -11,9 +11,9 @@ from featcache.errors import TaskError, UnknownNameError
 from featcache.keys import ComponentKey, Listing
 from featcache.pipeline.asks import asks_for, settle
 from featcache.pipeline.blocks import encoded_rows
+from featcache.pipeline.forecast import human_duration
 from featcache.pipeline.plan import (
     Plan,
-    human_duration,
     human_size,
     make_plan,
     scope_rows,

@@ -1,0 +1,82 @@
+"""How long a pass will take, from counts and rates that are good to a factor of two.
+
+    seconds = (images D + pictures (W + F + G / R) + distorted pictures E) / cores           (1)
+
+    D decoding    W cutting a window    E distorting a picture    F a picture's share of a forward
+    that no flop explains    G its GFLOP    R GFLOP a second of one core
+
+A picture is a view, a crop or the central view; batches are padded, and so are counted whole. The
+rates are those of one core of a server of 2023 (`python benchmarks/forecast.py` measures them); a
+GPU computes beside the threads that draw, so the slower of the two counts.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from jaxtyping import Int64
+
+from featcache.pipeline.asks import Pictures
+from featcache.pipeline.views import distorts
+
+DECODE, WINDOW, DISTORT, FORWARD = 0.005, 0.0004, 0.001, 0.002
+"""Seconds of a core: an image; a picture cut, distorted besides, passed through the encoder."""
+GFLOPS_A_CORE = {"float32": 90.0, "bfloat16": 250.0}
+GFLOPS_OF_A_DEVICE = {"cuda": 60_000.0, "mps": 2_000.0}
+FACTOR = 2
+"""By which a forecast may be off either way."""
+
+
+def predict_seconds(
+    encoded: Sequence[tuple[Pictures, Int64[np.ndarray, " _"]]],
+    blocks: Sequence[Int64[np.ndarray, " _"]],
+    *,
+    gflops: float,
+    micro_batch: int,
+    device: str,
+    dtype: str,
+    cores: int,
+) -> float:
+    """Return (1).
+
+    Args:
+        encoded: What goes through the encoder: each kind of pictures with its rows, ascending.
+        blocks: All rows that are decoded, shard by shard.
+        gflops: Of one forward of one picture.
+        micro_batch: Pictures in a batch.
+        device: cpu, cuda, mps.
+        dtype: float32 or bfloat16.
+        cores: Of the processor.
+    """
+    images = sum(map(len, blocks))
+    drawn = {p: len(rows) * p.count for p, rows in encoded}
+    distorted = sum(n for p, n in drawn.items() if p.recipe and distorts(p.recipe))
+    batches = sum(
+        -(-n * p.count // micro_batch) for p, rows in encoded for n in _each(rows, blocks)
+    )
+    drawing = images * DECODE + sum(drawn.values()) * WINDOW + distorted * DISTORT
+    if rate := GFLOPS_OF_A_DEVICE.get(device):
+        return max(drawing / cores, batches * micro_batch * gflops / rate)
+    forward = FORWARD + gflops / GFLOPS_A_CORE.get(dtype, GFLOPS_A_CORE["float32"])
+    return (drawing + batches * micro_batch * forward) / cores
+
+
+def human_range(seconds: float) -> str:
+    """Say a forecast with what it may be off: 5 s to 20 s."""
+    low, high = (human_duration(s) for s in (seconds / FACTOR, seconds * FACTOR))
+    return low if low == high else f"{low} to {high}"
+
+
+def human_duration(seconds: float) -> str:
+    """Say a number of seconds."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _each(
+    rows: Int64[np.ndarray, " _"], blocks: Iterable[Int64[np.ndarray, " _"]]
+) -> Iterable[int]:
+    """Count those of the rows that each block has."""
+    for block in blocks:
+        first, last = np.searchsorted(rows, [block[0], block[-1] + 1])
+        yield int(last - first)
