@@ -161,7 +161,7 @@ def _npz(folder: Path) -> None:
 
     table = read_table(folder / "features.npz")
     _writable([*table.classes, *table.ids, *table.splits])
-    assert table.rows.dtype == np.float16
+    assert table.rows.dtype in (np.float16, np.float32)
     assert -1 <= table.labels.min() <= table.labels.max() < len(table.classes)
 
 
