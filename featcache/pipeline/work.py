@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 
-from PIL import Image
+from PIL import Image, _imaging
 
 SCANS = 6
 """Scans of the largest picture: about 2^30 pixels, of 100 megapixels ten scans."""
@@ -119,7 +119,7 @@ def hush_libtiff() -> None:
     for all threads.
     """
     try:
-        library = ctypes.CDLL(Image.core.__file__)
+        library = ctypes.CDLL(_imaging.__file__)
         for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
             setter = getattr(library, name)
             setter.argtypes, setter.restype = [ctypes.c_void_p], ctypes.c_void_p

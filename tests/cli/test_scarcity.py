@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from cli import _ui as ui
-from featcache import scarcity
 from featcache.errors import BackboneError, UnreadableCacheError
-from featcache.pipeline import decode as decoding
+from featcache.pipeline.decode import decode
 from featcache.scarcity import allow_files, lacking, share_of_files
 from featcache.store.cache import Cache
 from featcache.store.library import caches
@@ -90,8 +90,16 @@ def test_commands_work_with_few_files_or_say_so(home: Path, heads: Run) -> None:
     code = "import sys; from cli.featcache import main; sys.argv[0] = 'featcache'; main()"
     for most, fine in ((8, False), (16, True)):
         done = subprocess.run(
-            [sys.executable, "-c", code, "verify"],
-            preexec_fn=lambda n=most: resource.setrlimit(resource.RLIMIT_NOFILE, (n, n)),
+            [
+                "bash",
+                "-c",
+                f'ulimit -n {most}; exec "$@"',
+                "-",
+                sys.executable,
+                "-c",
+                code,
+                "verify",
+            ],
             capture_output=True,
             text=True,
             check=False,
@@ -103,8 +111,8 @@ def test_commands_work_with_few_files_or_say_so(home: Path, heads: Run) -> None:
 
 def test_a_process_is_allowed_more_files(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[int, int]] = []
-    monkeypatch.setattr(scarcity.resource, "getrlimit", lambda _: (64, 4096))
-    monkeypatch.setattr(scarcity.resource, "setrlimit", lambda _, pair: asked.append(pair))
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (64, 4096))
+    monkeypatch.setattr(resource, "setrlimit", lambda _, pair: asked.append(pair))
     allow_files()
     assert asked == [(4096, 4096)]
     assert [share_of_files(n) for n in (64, 2)] == [4, 2]
@@ -116,6 +124,6 @@ def test_a_picture_is_not_unreadable_because_memory_is_short(
     def full(*_: object, **__: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(decoding.Image, "open", full)
+    monkeypatch.setattr(Image, "open", full)
     with pytest.raises(BackboneError, match="not enough memory"):
-        decoding.decode(b"\xff\xd8\xff")
+        decode(b"\xff\xd8\xff")

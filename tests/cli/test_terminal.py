@@ -241,6 +241,8 @@ def test_nothing_but_the_guarded_ways_is_used() -> None:
         for match in direct.finditer(path.read_text())
     }
     assert found == {
+        ("start.py", "sys.stderr.write"),  # before anything is loaded, and of our own words
+        ("_ui.py", "sys.stderr.write"),
         ("_ui.py", "sys.stdout.write"),
         ("_ui.py", "typer.confirm"),
         ("_terminal.py", "Console("),
