@@ -260,6 +260,10 @@ class Stage:
     """Choose on `post_grid` after this stage; the next stage's hyper carries the choice."""
 
 
+Scout: TypeAlias = Callable[[Sequence[Any], Tensor], Iterator[Tensor]]
+"""(Hypers, rows [n d]) -> the logits [n c] at each of the Hypers, in their order."""
+
+
 @runtime_checkable
 class Method(Protocol):
     """A method's module, as the registry hands it out.
@@ -271,7 +275,9 @@ class Method(Protocol):
     `TaskView.weights`. It may have `notes(watch) -> list[str]`: what a reader must know of how
     training went, from the `watch.*` series of every repetition; and
     `defaults(shots) -> dict[str, float]`: values of Hyper that depend on the shots a class (None
-    is all).
+    is all). One without stages may have `scout(task, config) -> Scout`: what a search needs to
+    know, for less than `prepare` at every point of the train grid, and nearly the same; it is asked
+    several times and may remember. The head at the chosen point is prepared as always.
     """
 
     name: str

@@ -9,13 +9,15 @@ What makes it fast, without changing the answer:
     line search  by the slope along the step, which needs no matrix product
     precision    float32 as far as it goes, which is mostly all the way, as the error of a row whose
                  own class is near certain keeps its digits; float64 judges and finishes
-    path         a weak penalty is reached by decades of C, each starting from the last
+    path         a weak penalty is reached by decades of C, each starting from the last; a search over
+                 C starts each from the nearest that it has solved, and solves it roughly
 
 A step costs two products of [n d] and [d c]. It is done when half the slope along the step, the
-decrease that is left by the quadratic model, is below 1e-9 of the value.
+decrease that is left by the quadratic model, is below 1e-9 of the value, in a search 1e-5.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,6 +28,10 @@ DONE = 1e-9
 """Decrease left, as a share of the value, at which (1) counts as solved."""
 DONE_ON_PATH = 1e-2
 """How well the decades of C before the last are solved."""
+DONE_ROUGHLY = 1e-5
+"""How well a point of a search is solved: right answers differ by one or two in a thousand."""
+LEAST = 2
+"""Steps of a rough solution at least: under a strong penalty even none costs little more."""
 MEMORY = 10
 """Pairs that L-BFGS keeps; 50 saved a tenth of the steps and cost more."""
 REFRESH = 10
@@ -58,27 +64,87 @@ def logistic_regression(
     Returns:
         Weights, intercepts, and the decrease left as a share of the value.
     """
-    n = len(x)
-    centre = x.mean(0)
-    coordinates, axes = principal(x - centre)
-    rows = torch.cat([coordinates, coordinates.new_ones(n, 1)], dim=1)  # [n r+1]
-    free = torch.ones_like(rows[0])
-    free[-1] = 0.0  # intercepts are not penalised
-    weight = rows.new_zeros(classes, rows.shape[1])
-    path = [10.0**k for k in range(math.ceil(math.log10(strength)))] if strength > 1 else []
-    stages = [(c, torch.float32, DONE_ON_PATH) for c in path if c < strength / 5]
-    stages += [(strength, torch.float32, DONE), (strength, torch.float64, DONE)]
-    pairs: list[_Pair] = []
-    left = math.inf
-    for c, dtype, done in stages:
-        own, penalty = (row_weights / n).to(dtype), (free / (c * n)).to(dtype)
-        problem = _Problem(rows.to(dtype), y, own, penalty)
-        walk = _Walk(problem, weight.to(dtype), [p.to(dtype) for p in pairs])
-        left = walk.run(done, max_iter)
-        weight = walk.weight.double()
-        pairs = walk.pairs if c == strength else []
-    found = weight[:, :-1] @ axes
-    return found, weight[:, -1] - found @ centre, left
+    rotated = _Rotated(x, y, row_weights)
+    path = [(c, torch.float32, DONE_ON_PATH) for c in _decades(strength) if c < strength / 5]
+    stages = [*path, (strength, torch.float32, DONE), (strength, torch.float64, DONE)]
+    weight, left = rotated.walk(rotated.zeros(classes), stages, max_iter)
+    return *rotated.back(weight), left
+
+
+class RoughPath:
+    """(1) solved roughly for many C, each from the nearest one before it."""
+
+    def __init__(
+        self,
+        x: Float64[Tensor, "n d"],
+        y: Int64[Tensor, " n"],
+        row_weights: Float64[Tensor, " n"],
+        classes: int,
+        *,
+        max_iter: int = 1000,
+    ) -> None:
+        """Rotate the rows; arguments as `logistic_regression`."""
+        self._rotated = _Rotated(x, y, row_weights)
+        self._start, self._max_iter = self._rotated.zeros(classes), max_iter
+        self._solved: dict[float, Float64[Tensor, "c r"]] = {}
+
+    def solve(self, strength: float) -> tuple[Float64[Tensor, "c d"], Float64[Tensor, " c"]]:
+        """Return weights and intercepts."""
+        if strength not in self._solved:
+            near = min(self._solved, key=lambda c: abs(math.log(c / strength)), default=0.0)
+            path = [c for c in _decades(strength) if 5 * near < c < strength / 5]
+            stages = [(c, torch.float32, DONE_ON_PATH) for c in path]
+            stages.append((strength, torch.float32, DONE_ROUGHLY))
+            start = self._solved.get(near, self._start)
+            self._solved[strength], _ = self._rotated.walk(start, stages, self._max_iter, LEAST)
+        return self._rotated.back(self._solved[strength])
+
+
+def _decades(strength: float) -> list[float]:
+    """List the powers of ten from 1 to below a strength."""
+    return [10.0**k for k in range(math.ceil(math.log10(strength)))] if strength > 1 else []
+
+
+class _Rotated:
+    """Rows in principal coordinates, and the way there and back."""
+
+    def __init__(
+        self, x: Float64[Tensor, "n d"], y: Int64[Tensor, " n"], row_weights: Float64[Tensor, " n"]
+    ) -> None:
+        self.y, self.row_weights, self.centre = y, row_weights, x.mean(0)
+        coordinates, self.axes = principal(x - self.centre)
+        self.rows = torch.cat([coordinates, coordinates.new_ones(len(x), 1)], dim=1)  # [n r+1]
+        self.free = torch.ones_like(self.rows[0])
+        self.free[-1] = 0.0  # intercepts are not penalised
+
+    def zeros(self, classes: int) -> Float64[Tensor, "c r"]:
+        return self.rows.new_zeros(classes, self.rows.shape[1])
+
+    def walk(
+        self,
+        weight: Float64[Tensor, "c r"],
+        stages: Sequence[tuple[float, torch.dtype, float]],
+        max_iter: int,
+        least: int = 0,
+    ) -> tuple[Float64[Tensor, "c r"], float]:
+        """Go through stages of (C, precision, decrease left); return weights and what is left."""
+        n, last = len(self.rows), stages[-1][0]
+        pairs: list[_Pair] = []
+        left = math.inf
+        for c, dtype, done in stages:
+            own, penalty = (self.row_weights / n).to(dtype), (self.free / (c * n)).to(dtype)
+            problem = _Problem(self.rows.to(dtype), self.y, own, penalty)
+            walk = _Walk(problem, weight.to(dtype), [p.to(dtype) for p in pairs])
+            left = walk.run(done, max_iter, least)
+            weight = walk.weight.double()
+            pairs = walk.pairs if c == last else []
+        return weight, left
+
+    def back(
+        self, weight: Float64[Tensor, "c r"]
+    ) -> tuple[Float64[Tensor, "c d"], Float64[Tensor, " c"]]:
+        found = weight[:, :-1] @ self.axes
+        return found, weight[:, -1] - found @ self.centre
 
 
 def principal(
@@ -165,7 +231,7 @@ class _Walk:
         self.slopes = problem.gradient(problem.residual(self.logits), weight)
         self.diagonal = problem.curvature(self.logits)
 
-    def run(self, done: float, max_iter: int) -> float:
+    def run(self, done: float, max_iter: int, least: int) -> float:
         """Step until the decrease left is below `done` of the value; return that share."""
         best, since = math.inf, 0
         value = self.problem.value(self.logits, self.weight)
@@ -181,7 +247,8 @@ class _Walk:
             if left < best / 2:
                 best, since = left, at
             stalled = self.weight.dtype == torch.float32 and at - since > STALLED
-            if not left > done * value or stalled or at == max_iter:  # nan stops too
+            is_done = not left > done * value and (at >= least or math.isnan(left))
+            if is_done or stalled or at == max_iter:
                 break
             self.move(direction, slope)
         return abs(left) / self.problem.value(self.logits, self.weight)

@@ -9,7 +9,8 @@
 
 The train grid is walked by training, the post grid by combining anew. Of points that are equally
 right on validation the default wins, then the one nearest to it. The head trained at the chosen
-point is used as it is. A grid that says so is refined around its best value.
+point is used as it is. A grid that says so is refined around its best value. Where a method has a
+scout, that one looks at the train grid, and only the chosen point is trained.
 """
 
 import math
@@ -18,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Num
+from jaxtyping import Int64, Num
 from torch import Tensor
 
 from featcache.errors import TaskError, TrainingError, UnknownNameError, UsageError
@@ -106,6 +107,11 @@ def select(
         return [_cross_validate(method, settings, task, tick) for task in tasks]
     grid = Walk(settings)
     judge = _Validation(settings, [_judged(method, task, task.val) for task in tasks])
+    if _has_scout(method, grid):
+        return [
+            _scouted(method, grid, task, [task.view], [judge.rows(s)], tick)
+            for s, task in enumerate(tasks)
+        ]
     boards = [_Board(grid) for _ in tasks]
     views = [task.view for task in tasks]
     tick.of(len(tasks) * len(grid.points))
@@ -215,6 +221,55 @@ def _judged(method: Method, task: Task, rows: RoleRows | None) -> RoleRows | Non
     return replace(rows, among=replace(task.query, labels=None))
 
 
+def _has_scout(method: Method, grid: Walk) -> bool:
+    """Tell whether a scout answers for every point: it knows one Config, and no post grid."""
+    return hasattr(method, "scout") and not grid.static and len(grid.settings.post_grid) == 1
+
+
+def _scouted(
+    method: Any,
+    grid: Walk,
+    task: Task,
+    views: Sequence[TaskView],
+    rows: Sequence[RoleRows],
+    tick: "_Ticker",
+) -> Chosen:
+    """Choose by right answers that scouts count, together on all views; train the chosen point."""
+    scouts = [method.scout(view, grid.settings.config) for view in views]
+
+    def right(points: Sequence[Mapping[str, float]]) -> Int64[np.ndarray, " g"]:
+        hypers = [grid.at(point)[1] for point in points]
+        tick.of(len(hypers) * len(views))
+        hits = np.zeros(len(hypers), dtype=np.int64)
+        for scout, judged in zip(scouts, rows, strict=True):
+            hits += scoring.hits_of_scout(scout, hypers, judged, tick.done)
+        return hits
+
+    hits = right(grid.points)
+    i, _ = grid.best(hits[:, None], range(len(grid.points)))
+    point, most = grid.points[i], float(hits[i])
+    if grid.settings.train_grid.refine:
+        (name,) = point
+        found: dict[float, float] = {}
+
+        def at(value: float) -> float:
+            found[value] = float(right([{name: value}])[0])
+            return found[value]
+
+        value = halve(point[name], grid.settings.train_grid.refine, at)
+        point, most = {name: value}, found[value]
+    tick.of(1)
+    config, hyper = grid.at(point)
+    (outcome,) = train(method, config, [task.view], [hyper])
+    tick.done()
+    is_whole = len(views) == 1 and views[0] is task.view
+    accuracy = most / sum(len(judged.x) for judged in rows)
+    return Chosen(
+        head=outcome.head,
+        accuracy=scoring.accuracy(outcome.head, rows[0]) if is_whole else accuracy,
+    )
+
+
 def _refine(method: Method, grid: Walk, task: Task, peak: Chosen, tick: "_Ticker") -> Chosen:
     """Train on around the best value of a task's one-axis grid."""
     judge = _Validation(grid.settings, [_judged(method, task, task.val)])
@@ -261,6 +316,8 @@ def _cross_validate(method: Method, settings: Settings, task: Task, tick: "_Tick
     """Pool the right answers of all folds, choose, then train once on the whole support."""
     grid = Walk(settings)
     views, held_out = folds(task.view)
+    if _has_scout(method, grid):
+        return _scouted(method, grid, task, views, held_out, tick)
     judge = _Validation(settings, [_judged(method, task, rows) for rows in held_out])
     tick.of(len(views) * len(grid.points) + 1)
     hits = np.zeros(grid.distance.shape)

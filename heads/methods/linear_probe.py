@@ -8,7 +8,8 @@
 
 The problem is convex, so any solver that converges gives the same head. C is searched as CoOp does:
 seven values two decades apart, then eight rounds of halving, on a logarithmic scale, the decade on
-either side of the best.
+either side of the best. The search solves (1) roughly, each value of C from the nearest before it;
+the head at the chosen C is solved to the optimum.
 
 Reference: Radford et al., ICML 2021, arXiv:2103.00020, appendix A.3; few-shot use as in Zhou et
 al., CoOp, IJCV 2022, arXiv:2109.01134, `lpclip/linear_probe.py` @61a9cd3.
@@ -20,6 +21,7 @@ a round; here the default wins, then the nearest to it.
 """
 
 import warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -27,8 +29,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from featcache.errors import ConvergenceWarning
-from heads.core.contract import Grid, Need, Stage, TaskView, Tensors, number
-from heads.core.logistic import logistic_regression
+from heads.core.contract import Grid, Need, Scout, Stage, TaskView, Tensors, number
+from heads.core.logistic import RoughPath, logistic_regression
 
 name = "linear-probe"
 summary = "Logistic regression on the features; reads no text."
@@ -86,6 +88,21 @@ def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tens
             stacklevel=1,
         )
     return {"weight": weight.to(x), "bias": bias.to(x)}, {}
+
+
+def scout(task: TaskView, config: Config) -> Scout:
+    """Solve (1) roughly at the points of a search."""
+    x, labels = task.support.x, task.support.labels
+    assert labels is not None
+    row_weights = torch.ones_like(x[:, 0]) if task.weights is None else task.weights
+    path = RoughPath(x.double(), labels, row_weights.double(), task.c, max_iter=config.max_iter)
+
+    def answer(points: Sequence[Hyper], rows: Float[Tensor, "n d"]) -> Iterator[Tensor]:
+        for hyper in points:
+            weight, bias = path.solve(hyper.C)
+            yield rows @ weight.to(rows).mT + bias.to(rows)
+
+    return answer
 
 
 def terms(params: Tensors, fixed: Tensors, query: Tensors, config: Config, hyper: Hyper) -> Tensors:

@@ -7,15 +7,16 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from featcache.errors import TaskError, TrainingError, UsageError
 from heads.core import scoring, selection
-from heads.core.contract import Grid, Method, RoleRows
+from heads.core.contract import Grid, Method, RoleRows, TaskView
 from heads.core.folds import folds, subset
 from heads.core.selection import Chosen, has_choice, select
 from heads.core.settings import configure
 from heads.core.tasks import Task
-from heads.core.trainer import Outcome
+from heads.core.trainer import Outcome, train
 from heads.core.walk import Walk, distances
 
 
@@ -182,6 +183,36 @@ def test_a_grid_is_refined_around_its_best(make_toy: Any, task: Task, mode: str)
     alone = one(coarse, task, "none", lr=lr)
     assert bits(alone) == bits(chosen)
     assert seen[-1][0] == seen[-1][1]
+
+
+@pytest.mark.parametrize("mode", ["few-shot-val", "cv", "oracle"])
+@pytest.mark.parametrize("refine", [0, 3])
+def test_a_scout_saves_the_training_and_changes_no_choice(
+    make_toy: Any, task: Task, mode: str, refine: int
+) -> None:
+    """One that answers as the heads would leads to the head that training all of them leads to."""
+    grid = Grid({"lr": [1e-3, 1e-2, 1e-1]}, refine=refine)
+    plain = make_toy("toy", train_grid=grid, post_grid=Grid())
+    asked: list[float] = []
+
+    def scout(view: TaskView, config: Any) -> Any:
+        def answer(points: Any, rows: Tensor) -> Any:
+            judged = RoleRows(x=rows, norms=torch.ones(len(rows)), labels=None)
+            for hyper in points:
+                asked.append(hyper.lr)
+                (outcome,) = train(plain, config, [view], [hyper])
+                yield scoring.logits(outcome.head, judged)
+
+        return answer
+
+    scouted = make_toy("toy", train_grid=grid, post_grid=Grid(), scout=scout)
+    given = replace(task, val=task.query) if mode == "oracle" else task
+    one_by_one, chosen = (one(m, given, mode) for m in (plain, scouted))
+    assert asked
+    assert chosen.values == one_by_one.values
+    assert chosen.accuracy == one_by_one.accuracy
+    for name, trained in chosen.head.params.items():  # runs beside each other round differently
+        torch.testing.assert_close(trained, one_by_one.head.params[name])
 
 
 def test_values_of_the_users_own_are_not_refined(make_toy: Any, task: Task) -> None:

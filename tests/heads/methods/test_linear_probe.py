@@ -106,6 +106,17 @@ def test_grid_is_the_released_one() -> None:
     assert grid.refine == 8
 
 
+def test_a_scout_nearly_solves_every_point(toy: Any) -> None:
+    task, x = toy(counts=(9, 8, 10, 9), d=12, n=30)
+    points = [linear_probe.Hyper(C=c) for c in (1e-6, 1e-2, 1.0, 1e2, 1e4, 30.0, 40.0, 1e2)]
+    scout = linear_probe.scout(task, linear_probe.Config())
+    for point, got in zip(points, scout(points, x), strict=True):
+        params, _ = linear_probe.prepare(task, linear_probe.Config(), point)
+        exact = x @ params["weight"].T + params["bias"]
+        assert float((got - exact).abs().max()) < 0.05 * float(exact.abs().max())
+    assert torch.equal(*(next(iter(scout(points[-1:], x))) for _ in range(2)))
+
+
 @pytest.mark.parametrize(("support", "strength"), [("train4", 100.0), ("train16", 10.0)])
 def test_objective_and_accuracy_are_scikit_learns(
     support: str, strength: float, features: Any

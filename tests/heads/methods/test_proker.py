@@ -125,7 +125,41 @@ def test_defaults_are_those_fixed_from_imagenet_by_shots() -> None:
 
 def test_grid_is_the_released_one() -> None:
     assert np.allclose(proker.train_grid.axes["beta"], np.linspace(0.5, 3, 20))
-    assert np.allclose(proker.post_grid.axes["lam"], np.linspace(0.001, 1, 10))
+    assert np.allclose(proker.train_grid.axes["lam"], np.linspace(0.001, 1, 10))
+
+
+@pytest.mark.parametrize("variant", ["code", "paper"])
+def test_a_scout_is_exact_where_it_solves(toy: Any, variant: Variant) -> None:
+    """Up to the nodes' number of values nothing is interpolated; a tiny lam needs float64."""
+    task, x = toy()
+    config = proker.Config(variant=variant)
+    points = [proker.Hyper(beta=b, lam=m) for b in (0.5, 1.7, 3.0) for m in (1e-6, 0.01, 1.0)]
+    found = list(proker.scout(task, config)(points, x))
+    for point, got in zip(points, found, strict=True):
+        labels = task.support.labels
+        expected = direct(task, task.support.x, labels, x, point.beta, point.lam, variant)
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_scout_knows_the_whole_grid(toy: Any) -> None:
+    task, x = toy(counts=(6, 5, 7, 6), d=24, n=40)
+    points = [proker.Hyper(**point) for point in proker.train_grid]
+    scout = proker.scout(task, proker.Config())
+    found = torch.stack(list(scout(points, x)))
+    exact = torch.stack([logits(task, x, beta=p.beta, lam=p.lam) for p in points])
+    assert float((found - exact).abs().max()) < 3e-3
+    assert float((exact[0] - exact[-1]).abs().max()) > 0.1  # of a grid that changes them
+    again = torch.stack(list(scout(points[::-1], x)))
+    assert torch.equal(again.flip(0), found)
+
+
+def test_equal_points_and_a_tiny_lam_have_an_answer(toy: Any) -> None:
+    task, x = toy()
+    rows = task.support
+    doubled = {n: torch.cat([getattr(rows, n)] * 2) for n in ("x", "norms", "labels")}
+    twice = replace(rows, **doubled)
+    got = logits(replace(task, support=twice), x, lam=1e-300)
+    assert bool(torch.isfinite(got).all())
 
 
 @pytest.mark.parametrize(

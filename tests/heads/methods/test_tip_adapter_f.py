@@ -24,7 +24,7 @@ def test_untrained_keys_give_tip_adapter(toy: Any) -> None:
 
 def test_loss_equals_naive_loops(toy: Any, whole_batch: Any) -> None:
     task, _ = toy()
-    hyper = tip_adapter_f.Hyper(alpha=1.5, beta=2.0)
+    hyper = tip_adapter_f.Hyper(train_alpha=1.5, alpha=9.0, beta=2.0)
     params, fixed = tip_adapter_f.prepare(task, CONFIG, hyper)
     params["keys"] = params["keys"] + 0.3  # keys that left the sphere
     batch = whole_batch(task)
@@ -58,3 +58,6 @@ def test_released_recipe() -> None:
     assert stage.trains == {"keys"}
     assert HYPER.lr == 1e-3
     assert tip_adapter_f.post_grid == tip_adapter.post_grid
+    # init_alpha in the configurations of gaopengcuhk/Tip-Adapter@d0e2d6f
+    assert tip_adapter_f.train_grid.axes == {"train_alpha": [1.17, 2.0, 3.0, 5.0, 10.0]}
+    assert (HYPER.train_alpha, HYPER.alpha, HYPER.beta) == (1.17, 1.17, 1.0)
