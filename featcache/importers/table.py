@@ -195,7 +195,8 @@ def _features(
             f"or too large for float32 ({int((~good).sum())} such rows). Leave them out or extract "
             f"them again."
         )
-    return arrays[name].astype(stored)
+    rows: Float[np.ndarray, "r d"] = arrays[name].astype(stored)
+    return rows
 
 
 def _lengths(rows: Float[np.ndarray, "r d"]) -> Float64[np.ndarray, " r"]:

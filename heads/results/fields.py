@@ -50,13 +50,6 @@ class Fields:
             raise self.wrong(field_name, f"of type {kind.__name__}", value)
         return value
 
-    def harmless(self, value: str, field_name: str) -> str:
-        """Return text that a screen can show."""
-        # what a terminal obeys instead of showing, and what no file can hold
-        if re.search(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]", value):
-            raise self.wrong(field_name, "text without control characters", value)
-        return value
-
     def whole(self, value: str, field_name: str) -> str:
         """Return text that a file can hold."""
         if re.search(r"[\ud800-\udfff]", value):  # JSON spells them, no file holds them
@@ -66,12 +59,12 @@ class Fields:
     def text(self, field_name: str) -> str:
         """Return a field of text."""
         value = str(self.check(self.raw.get(field_name), str, field_name))
-        return self.harmless(value, field_name)
+        return self.whole(value, field_name)
 
     def texts(self, field_name: str) -> tuple[str, ...]:
         """Return a field of several texts."""
         each = (self.check(t, str, field_name) for t in self.sequence(field_name, TEXTS))
-        return tuple(self.harmless(text, field_name) for text in each)
+        return tuple(self.whole(text, field_name) for text in each)
 
     def name(self, field_name: str) -> str:
         """Return a field that can be part of a path."""
