@@ -1,5 +1,6 @@
 """Photographs that change between two extractions: rows follow content, and only that."""
 
+import hashlib
 import os
 import shutil
 from collections.abc import Callable
@@ -95,7 +96,7 @@ def test_a_dry_run_reads_what_is_remembered_and_writes_nothing(
     done = ask(patches=["none"])
     known = done.path.parent / "hashes.tsv"
     written = known.stat().st_mtime_ns
-    monkeypatch.setattr(hashing.hashlib, "file_digest", lambda *_: pytest.fail("was read again"))
+    monkeypatch.setattr(hashlib, "file_digest", lambda *_: pytest.fail("was read again"))
     assert ask(patches=["none"], dry_run=True).encoded == {}
     assert known.stat().st_mtime_ns == written
 

@@ -31,7 +31,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(hashing.time, "time", lambda: Clock.now() + clock.ahead)
+    monkeypatch.setattr(time, "time", lambda: Clock.now() + clock.ahead)
     return clock
 
 
@@ -56,7 +56,7 @@ def hashed(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Has
         read.append(file)
         return real(file, name)
 
-    monkeypatch.setattr(hashing.hashlib, "file_digest", digest)
+    monkeypatch.setattr(hashlib, "file_digest", digest)
 
     def run(**options: Any) -> tuple[list[str], int]:
         read.clear()
@@ -139,7 +139,7 @@ def test_files_changed_just_before_they_were_read_are_read_again(
 def test_a_file_changed_while_it_was_read_is_read_again(
     hashed: Hash, folder: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cat, digest = folder / "cat" / "0.jpg", hashing.hashlib.file_digest
+    cat, digest = folder / "cat" / "0.jpg", hashlib.file_digest
 
     def writing(file: Any, name: str) -> object:
         done = digest(file, name)
@@ -147,9 +147,9 @@ def test_a_file_changed_while_it_was_read_is_read_again(
             replace_unseen(cat, b"CAT 0")
         return done
 
-    monkeypatch.setattr(hashing.hashlib, "file_digest", writing)
+    monkeypatch.setattr(hashlib, "file_digest", writing)
     assert hashed()[0][0] == sha256(b"cat 0")
-    monkeypatch.setattr(hashing.hashlib, "file_digest", digest)
+    monkeypatch.setattr(hashlib, "file_digest", digest)
     clock.settle()
     assert hashed()[0][0] == sha256(b"CAT 0")
 
