@@ -3,7 +3,9 @@
 Files are warm, as the system's cache holds them, but for the one cold reading. Readings take turns
 in a process of their own, each round with rows of its own, so none finds its rows in the processor
 and all write their result to memory that the process did not have before. `first` is the first
-reading of a cache opened anew. CPU time stands beside the clock, which a busy machine spoils.
+reading of a cache opened anew: shards are mapped, and every row is compared with its checksum.
+`whole` is the same where no checksums stand beside the shards, as earlier versions left them, so
+that each is read whole before. CPU time stands beside the clock, which a busy machine spoils.
 
 Example: python benchmarks/reading.py --images 4000
 """
@@ -12,6 +14,7 @@ import argparse
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -85,16 +88,22 @@ def rows(folder: Path, rounds: int) -> dict[str, Any]:
     everything = np.arange(len(patches))
     reader = cache.rows(COMPONENT)
     reader.gather(everything)
-    opened = [reader]
+    without = folder / "without"
+    shutil.copytree(cache.path, without, copy_function=os.link)
+    for beside in without.glob(f"{COMPONENT}/*.sums"):
+        beside.unlink()
+    opened: list[ShardRows] = []
 
-    def open_anew() -> ShardRows:
-        opened[0] = cache.rows(COMPONENT)  # kept: taking the old one's maps away is not timed
-        return opened[0]
+    def open_anew(path: Path = cache.path) -> ShardRows:
+        # Kept: taking the maps of the one before away is not timed.
+        opened[:] = [*opened[-1:], Cache.open(path).rows(COMPONENT)]
+        return opened[-1]
 
     best_of = alternate(
         {
             "scattered": lambda _, r: reader.gather(r),
             "scattered_first": lambda new, r: new.gather(r),
+            "scattered_whole": lambda _, r: open_anew(without).gather(r),
             "memory_index": lambda _, r: patches[r],
             "memory_take": lambda _, r: np.take(patches, r, axis=0),
             "sequential": lambda *_: reader.gather(everything),
@@ -106,6 +115,7 @@ def rows(folder: Path, rounds: int) -> dict[str, Any]:
         len(patches),
         rounds,
     )
+    narrow = narrow_rows(cache.path, rounds)
     from_memory = min(best_of["memory_index"], best_of["memory_take"])
     scattered = best_of["scattered"]
     rng = np.random.default_rng(0)
@@ -126,7 +136,44 @@ def rows(folder: Path, rounds: int) -> dict[str, Any]:
         "at_once_over_scattered": ratio(selection, scattered),
         "memcpy_over_sequential": ratio(best_of["memcpy"], best_of["sequential"]),
         "memcpy_over_sequential_first": ratio(best_of["memcpy"], best_of["sequential_first"]),
+        "scattered_whole_over_memory": ratio(best_of["scattered_whole"], from_memory),
+        **narrow,
         "support_16x1000_s": in_memory,
+    }
+
+
+def narrow_rows(path: Path, rounds: int) -> dict[str, Any]:
+    """Read global features, a kilobyte each: a support set at random, and all in order."""
+    reader = Cache.open(path).rows("global")
+    everything = np.arange(int(reader.present().sum()))
+    vectors = reader.gather(everything)
+    opened: list[ShardRows] = []
+
+    def open_anew() -> ShardRows:
+        opened[:] = [*opened[-1:], Cache.open(path).rows("global")]
+        return opened[-1]
+
+    best_of = alternate(
+        {
+            "scattered": lambda _, r: reader.gather(r),
+            "scattered_first": lambda new, r: new.gather(r),
+            "memory": lambda _, r: vectors[r],
+            "sequential": lambda *_: reader.gather(everything),
+            "sequential_first": lambda new, _: new.gather(everything),
+            "memcpy": lambda *_: vectors.copy(),
+        },
+        open_anew,
+        len(everything),
+        rounds,
+        SUPPORT,
+    )
+    return {
+        **{f"narrow_{name}_s": found for name, found in best_of.items()},
+        "narrow_scattered_over_memory": ratio(best_of["scattered"], best_of["memory"]),
+        "narrow_scattered_first_over_memory": ratio(best_of["scattered_first"], best_of["memory"]),
+        "narrow_sequential_first_over_memcpy": ratio(
+            best_of["sequential_first"], best_of["memcpy"]
+        ),
     }
 
 
@@ -257,6 +304,7 @@ def alternate(
     open_anew: Callable[[], ShardRows],
     n: int,
     rounds: int,
+    taken: int = TAKEN,
 ) -> dict[str, list[float]]:
     """Time calls in turns, in another order each round: best [seconds, CPU seconds] of each.
 
@@ -265,11 +313,12 @@ def alternate(
         open_anew: Gives such a reader; it is not timed.
         n: Rows that there are.
         rounds: So often; one more goes first and does not count.
+        taken: Scattered rows.
     """
     found: dict[str, list[list[float]]] = {name: [] for name in calls}
     rng = np.random.default_rng(1)
     for number in range(rounds + 1):
-        chosen = rng.permutation(n)[:TAKEN]
+        chosen = rng.permutation(n)[:taken]
         for name in rng.permutation(list(calls)).tolist():
             reader = open_anew()
             start, cpu = time.perf_counter(), time.process_time()

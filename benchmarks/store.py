@@ -1,6 +1,7 @@
 """How long does a very large cache take to list, to open and to read from?
 
 Builds a cache of sparse files, so that ten million rows in ten thousand shards take 1.4 GB of disk.
+All shards of a component hold zeros, and are links to one file, as are the checksums beside them.
 
 Example: python benchmarks/store.py --rows 10000000 --shards 10000
 """
@@ -20,13 +21,16 @@ import numpy as np
 from featcache.keys import FeatureKey, Listing
 from featcache.store.cache import Cache
 from featcache.store.columns import to_npy
+from featcache.store.crc import crc32
 from featcache.store.identity import LISTING, MANIFEST, Identity, write_identity
 from featcache.store.library import caches, find_summaries
 from featcache.store.lines import PassLine, ShardLine
 from featcache.store.listing import current_set, write_listing
 from featcache.store.listing_files import write_set
 from featcache.store.manifest import write_manifest
-from featcache.store.shard import ShardFacts, checksums
+from featcache.store.scan import checksums
+from featcache.store.shard import ShardFacts
+from featcache.store.sums import sums_of, sums_path, write_sums
 
 KINDS: dict[str, tuple[tuple[int, ...], str]] = {
     "global": ((512,), "float16"),
@@ -109,18 +113,19 @@ def build(
     path = identity.folder(root)
     path.mkdir(parents=True)
     lines: list[ShardLine | PassLine] = []
+    hashes = np.random.default_rng(0).bytes(32 * rows)
     for component, (shape, dtype) in kinds.items():
         each = -(-rows * len(kinds) // shards)
-        lines += _shards(path / component, rows, each, shape, dtype)
+        lines += _shards(path / component, rows, each, shape, dtype, hashes)
     last = PassLine(time=1.0, components=tuple(kinds), images=rows, seconds=1.0, complete=True)
     write_manifest(path / MANIFEST, identity, [*lines, last])
     write_identity(path, identity)
-    _list(path / LISTING, rows)
+    _list(path / LISTING, rows, hashes)
     return path
 
 
 def _shards(
-    folder: Path, rows: int, each: int, shape: tuple[int, ...], dtype: str
+    folder: Path, rows: int, each: int, shape: tuple[int, ...], dtype: str, hashes: bytes
 ) -> list[ShardLine]:
     """Link one sparse file to the name of every full shard; a last, shorter one is its own."""
     folder.mkdir()
@@ -132,6 +137,7 @@ def _shards(
         file = folder / f"{first:08d}-{last:08d}.h5"
         if last - first in known:
             os.link(known[last - first][0], file)
+            os.link(sums_path(known[last - first][0]), sums_path(file))
         else:
             known[last - first] = file, _sparse(file, (last - first, *shape), dtype)
         lines.append(
@@ -141,7 +147,7 @@ def _shards(
                 rows=((first, last),),
                 bad=((7, "UnidentifiedImageError"),) if number % 100 == 0 else (),
                 facts=known[last - first][1],
-                images_crc32=0,
+                images_crc32=crc32(hashes[32 * first : 32 * last].hex().encode()),
                 provenance=provenance,
             )
         )
@@ -152,7 +158,7 @@ def _sparse(path: Path, shape: tuple[int, ...], dtype: str) -> ShardFacts:
     size = OFFSET + int(np.prod(shape)) * np.dtype(dtype).itemsize
     with path.open("wb") as file:
         file.truncate(size)
-    return ShardFacts(
+    facts = ShardFacts(
         offset=OFFSET,
         shape=shape,
         dtype=dtype,
@@ -160,9 +166,12 @@ def _sparse(path: Path, shape: tuple[int, ...], dtype: str) -> ShardFacts:
         crc32=checksums(path, sha256=False).crc32,
         sha256="0" * 64,
     )
+    rows = np.memmap(path, dtype=dtype, mode="r", offset=OFFSET, shape=shape)
+    write_sums(path, facts, sums_of(rows, facts))
+    return facts
 
 
-def _list(folder: Path, rows: int) -> None:
+def _list(folder: Path, rows: int, hashes: bytes) -> None:
     """Write a listing by columns: as Python texts, ten million ids would take minutes."""
     small = Listing(
         dataset="simulated",
@@ -182,7 +191,7 @@ def _list(folder: Path, rows: int) -> None:
         "listing.json": json.dumps({**about, "splits": [["train", half], ["test", half]]}).encode(),
         "ids.utf8": ids.astype(np.uint8).tobytes(),
         "offsets.npy": to_npy(np.arange(rows + 1) * 12),
-        "hashes.bin": np.random.default_rng(0).bytes(32 * rows),
+        "hashes.bin": hashes,
         "labels.npy": to_npy(np.arange(rows) % CLASSES),
         "splits.npy": to_npy(np.arange(2 * half)),
     }

@@ -11,6 +11,7 @@ float16 and float32 are stored as they came, float64 as float32. Earlier version
 them to float16; `numerics` in the key tells the two apart.
 """
 
+import os
 import shlex
 import time
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from featcache.importers.table import Table, read_table
 from featcache.keys import IMPORTED_TEMPLATE, ComponentKey, FeatureKey
 from featcache.paths import as_text
 from featcache.store.cache import Cache
+from featcache.store.examine import add_sums, lacking_sums
 from featcache.store.files import explained
 from featcache.store.identity import Identity, is_cache, read_identity
 from featcache.store.library import caches, check_name
@@ -87,6 +89,9 @@ def import_npz(
         _take_out(folder, report)
     cache = Cache.create(root, name, backbone, key)
     was_whole, had_text = bool(cache.passes), cache.text_line is not None
+    if lacking_sums(cache) and os.access(folder, os.W_OK):
+        with cache.lock():
+            add_sums(cache)
     if was_whole and is_sound and (had_text or table.text is None):
         with explained(folder):
             settle(folder)

@@ -26,7 +26,7 @@ from featcache.pipeline.encode import Encoder
 from featcache.pipeline.fill import Filler
 from featcache.pipeline.opening import Opened, open_request
 from featcache.pipeline.passes import Progress
-from featcache.pipeline.plan import Plan, admit, cpu_cores, make_plan, plans_for
+from featcache.pipeline.plan import Plan, admit, cpu_cores, human_size, make_plan, plans_for
 from featcache.pipeline.recheck import readable_now
 from featcache.pipeline.request import Request
 from featcache.pipeline.settings import PassSettings
@@ -37,6 +37,7 @@ from featcache.pipeline.windows import Preprocess
 from featcache.sources.base import Dataset, Report
 from featcache.sources.listing import build_listing, check_root
 from featcache.store.cache import Cache
+from featcache.store.examine import add_sums
 from featcache.store.files import is_full
 from featcache.store.identity import KEY_FILE, KNOWN_HASHES, TRACE, Identity
 from featcache.store.library import cache_root, image_roots, with_root
@@ -264,6 +265,7 @@ class _Extraction:
                 seconds=time.perf_counter() - start,
                 complete=not len(whole.rows),
             )
+        self._add_sums(cache)
         outcomes = filler.outcomes
         for outcome in outcomes:
             for stage, seconds in outcome.seconds.items():
@@ -319,6 +321,17 @@ class _Extraction:
                 f"The disk of {cache.path} is full, so the time of this pass was not noted; "
                 f"nothing else was left to do."
             )
+
+    def _add_sums(self, cache: Cache) -> None:
+        """Put checksums of rows beside shards of earlier versions, or of a pass that was killed."""
+        added = add_sums(cache, self._report)
+        if added.shards:
+            self._say(
+                f"Added checksums of rows to {added.shards} shards that had none, after reading "
+                f"{human_size(added.bytes)}."
+            )
+        for why in added.refused:
+            self._say(why)
 
     def _profiled(self, cache: Path, backbone: Backbone, passed: int) -> tuple[Path | None, str]:
         """Write the timeline, if one was asked for; return where, and what it says."""

@@ -13,6 +13,7 @@ from featcache.store.lines import REASON, ShardLine, check_provenance, kind_of
 from featcache.store.quantise import SCALE
 from featcache.store.rows import images_crc32, ranges_of
 from featcache.store.shard import write_shard
+from featcache.store.sums import sums_of, write_sums
 
 STORED = ("float16", "float32", "int8", "int32")
 """Types of image features; float16 and float32 take every float."""
@@ -91,7 +92,9 @@ def write_rows(
     bad: Mapping[int, str],
     provenance: Mapping[str, str],
 ) -> ShardLine:
-    """Write one shard and return its line, which the shard itself repeats.
+    """Write one shard, the checksums of its rows beside it, and return its line.
+
+    The shard itself repeats the line.
 
     Args:
         path: Where the shard goes.
@@ -138,6 +141,7 @@ def write_rows(
         },
         name_of=lambda position: f"image {listing.ids[int(rows[position])]}",
     )
+    write_sums(path, facts, sums_of(stored, facts))
     return ShardLine(
         component=component.folder,
         file=path.name,

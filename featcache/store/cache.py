@@ -39,6 +39,7 @@ from featcache.store.manifest import read_manifest, write_manifest
 from featcache.store.reader import CacheReader
 from featcache.store.removal import start_anew
 from featcache.store.rows import images_crc32
+from featcache.store.sums import sums_path
 
 if TYPE_CHECKING:
     import featcache.types
@@ -169,7 +170,9 @@ class Cache(CacheReader):
             held = next((line.rows for line in lines if line.file == file), ())
             self._journal.enter(DropLine(component=component, file=file, rows=held))
             self._seen.discard((component, file))
-            for name in (file, TEXT_STRINGS) if file == TEXT_ROWS else (file,):
+            # What is derived goes first: alone it would belong to nothing.
+            second = TEXT_STRINGS if file == TEXT_ROWS else sums_path(Path(file)).name
+            for name in (second, file):
                 clear_folder(folder / name)
                 with explained(folder / name):
                     if folder.exists() and not folder.is_dir():

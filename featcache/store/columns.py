@@ -153,8 +153,12 @@ class Hashes(Column):
         if digests.bytes != DIGEST * n:
             raise CorruptCacheError(f"{digests.path} does not hold {n} hashes. {CURE}")
 
+    def hex(self, first: int, last: int) -> str:
+        """Return the hashes of rows [first, last), which lie inside, without anything between."""
+        return self._digests.data()[DIGEST * first : DIGEST * last].hex()
+
     def _read(self, first: int, last: int) -> list[str]:
-        text = self._digests.data()[DIGEST * first : DIGEST * last].hex()
+        text = self.hex(first, last)
         return [text[i : i + 2 * DIGEST] for i in range(0, len(text), 2 * DIGEST)]
 
     def _find(self, value: str) -> int:

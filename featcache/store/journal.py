@@ -14,7 +14,8 @@ from featcache.store.lines import Line
 from featcache.store.lock import writer_lock
 from featcache.store.manifest import Contents, read_manifest, write_manifest
 from featcache.store.settle import folders
-from featcache.store.strays import find_strays, merged
+from featcache.store.strays import find_strays, lone_sums, merged
+from featcache.store.sums import sums_path
 
 
 class Journal:
@@ -118,8 +119,11 @@ class Journal:
                     f"were missing: {sum(line.facts.shape[0] for line in found)} rows."
                 )
             for path, why in strays.useless.items():
+                sums_path(path).unlink(missing_ok=True)
                 path.unlink(missing_ok=True)
                 self.notes.append(f"Deleted {path}, of which the manifest knows nothing: {why}")
+            for path in lone_sums(self.folder, self._contents):
+                path.unlink(missing_ok=True)
             for path, why in strays.strange.items():
                 self.notes.append(f"Left {path} alone, of which the manifest knows nothing: {why}")
 

@@ -53,6 +53,14 @@ class ShardLine:
     provenance: Mapping[str, str]
     """What computed the numbers: versions, device, threads, whatever the writer knew."""
 
+    def row_at(self, position: int) -> int:
+        """Return the listing row at a position of the shard, which lies inside."""
+        for first, last in self.rows:
+            if position < last - first:
+                return first + position
+            position -= last - first
+        raise AssertionError("a position outside the shard")
+
     def bad_rows(self) -> dict[int, str]:
         """Return listing rows whose image could not be read, with the reason."""
         found: dict[int, str] = {}

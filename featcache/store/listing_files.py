@@ -11,12 +11,12 @@ import hashlib
 import mmap
 import os
 import shutil
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from featcache.errors import CacheError, CorruptCacheError, NewerFormatError
+from featcache.store.crc import crc32
 from featcache.store.files import (
     clear_folder,
     cure_for,
@@ -39,7 +39,7 @@ from featcache.store.pointer import (
     read_pointer,
     to_line,
 )
-from featcache.store.shard import CHUNK, checksums
+from featcache.store.scan import CHUNK, checksums
 
 COPY = ".copy"
 LOST = "Restore it from a backup, or remove this cache with `featcache rm` and extract again."
@@ -76,7 +76,7 @@ class MappedFile:
             CorruptCacheError: If they are not what was written.
         """
         if self._crc32 is not None:
-            if zlib.crc32(self._map) != self._crc32:
+            if crc32(self._map) != self._crc32:
                 raise CorruptCacheError(_changed(self.path))
             self._crc32 = None
         return self._map
@@ -97,7 +97,7 @@ def write_set(folder: Path, images: int, files: Mapping[str, bytes]) -> None:
     for file in FILES:
         digest.update(files[file])
     name = f"set-{digest.hexdigest()[:12]}"
-    facts = {file: FileFacts(len(files[file]), zlib.crc32(files[file])) for file in FILES}
+    facts = {file: FileFacts(len(files[file]), crc32(files[file])) for file in FILES}
     pointer = Pointer(name, images, facts)
     if not _is_in_place(folder, pointer):
         for part in (folder, folder / name, folder / (name + COPY)):
@@ -229,7 +229,7 @@ def _pointer_to(part: Path) -> Pointer:
         with os.fdopen(open_plain(part / file), "rb") as handle:
             while data := handle.read(CHUNK):
                 digest.update(data)
-                crc = zlib.crc32(data, crc)
+                crc = crc32(data, crc)
             facts[file] = FileFacts(handle.tell(), crc)
     name = f"set-{digest.hexdigest()[:12]}"
     if part.name.removesuffix(COPY) != name:

@@ -1,33 +1,20 @@
 """What may be wrong with a cache besides the bytes of its files: parts that do not fit together."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from pathlib import Path
 
 from featcache.errors import CorruptCacheError, FeatcacheError
-from featcache.keys import Listing, parse_component
+from featcache.keys import parse_component
 from featcache.store.cache import Cache
 from featcache.store.identity import KEY_FILE, LISTING, MANIFEST
-from featcache.store.lines import ShardLine
 from featcache.store.lock import OWNER, is_locked
-from featcache.store.rows import ShardRows, images_crc32
+from featcache.store.rows import ShardRows, check_images
 from featcache.store.settle import LOCK
 
 OWN = frozenset({KEY_FILE, MANIFEST, LOCK, OWNER})
 """Files directly in a cache's folder."""
 NOTED = 20
 """Files that belong to nothing and are named; of further ones only the number is told."""
-
-
-def _check_images(folder: Path, lines: Sequence[ShardLine], listing: Listing) -> list[str]:
-    """Find shards that were made of other images than the listing names."""
-    other = [x for x in lines if images_crc32(listing, x.rows) != x.images_crc32]
-    if not other:
-        return []
-    return [
-        f"{len(other)} of {len(lines)} shards in {folder} (first: {other[0].file}) were "
-        f"made of other images than the listing names. Restore the listing that is theirs, or "
-        f"remove this cache with `featcache rm` and extract again."
-    ]
 
 
 def check_parts(cache: Cache, *, listed: bool) -> list[str]:
@@ -61,7 +48,7 @@ def check_parts(cache: Cache, *, listed: bool) -> list[str]:
             break
         try:
             ShardRows(cache.path / name, lines, len(listing))
-            problems += _check_images(cache.path / name, lines, listing)
+            check_images(cache.path / name, lines, listing)
         except CorruptCacheError as error:
             problems.append(str(error))
     widths = {lines[0].facts.shape[-1] for name, lines in cache.shards.items() if _is_joint(name)}

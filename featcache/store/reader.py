@@ -18,7 +18,7 @@ from featcache.store.listing import current_set, read_listing
 from featcache.store.listing_files import LOST
 from featcache.store.lost import lost_rows
 from featcache.store.provenance import weights_of
-from featcache.store.rows import ShardRows
+from featcache.store.rows import ShardRows, check_images
 from featcache.store.shard import check_size
 
 if TYPE_CHECKING:
@@ -106,15 +106,17 @@ class CacheReader:
             retry_bad: Whether unreadable images count as not covered.
 
         Raises:
-            CorruptCacheError: If a shard is missing, or not of the recorded size.
+            CorruptCacheError: If a shard is missing, not of the recorded size, or was made of
+                other images than the listing names.
         """
         if component not in self.shards:
             return np.zeros(len(self._listed()), dtype=bool)
         rows = self.rows(component)
-        for line in self.shards[component]:
-            if (component, line.file) not in self._seen:
-                check_size(self.path / component / line.file, line.facts, self.cure)
-                self._seen.add((component, line.file))
+        new = [x for x in self.shards[component] if (component, x.file) not in self._seen]
+        check_images(self.path / component, new, self._listed())
+        for line in new:
+            check_size(self.path / component / line.file, line.facts, self.cure)
+            self._seen.add((component, line.file))
         return rows.present() & ~rows.bad() if retry_bad else rows.present()
 
     def rows(self, component: str) -> ShardRows:
@@ -123,10 +125,11 @@ class CacheReader:
         Raises:
             CorruptCacheError: If its shards disagree with each other or with the listing.
         """
-        n = len(self._listed())  # forgets the readers where the listing has changed
+        listing = self._listed()  # forgets the readers where the listing has changed
         if component not in self._rows:
+            lines = self.shards[component]
             self._rows[component] = ShardRows(
-                self.path / component, self.shards[component], n, self.cure
+                self.path / component, lines, len(listing), self.cure, listing
             )
         return self._rows[component]
 

@@ -3,9 +3,11 @@
 A table of disjoint ranges says which shard has which rows, so that ten million of them cost no more
 than their shards do. A later shard wins over an earlier one, which is how an image that could be
 read at the second try gets its row.
+
+Whatever comes out was compared with what was written: the images of a shard when it is first
+needed, the bytes of a row when it is first taken (checked.py).
 """
 
-import zlib
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -17,27 +19,31 @@ from jaxtyping import Bool, Int64, Shaped
 from featcache.errors import CorruptCacheError, MissingComponentError
 from featcache.keys import Listing
 from featcache.scarcity import share_of_files
-from featcache.store.lines import ShardLine, kind_of
+from featcache.store.checked import CheckedShard, Mapped
+from featcache.store.columns import Hashes
+from featcache.store.crc import crc32
+from featcache.store.lines import ShardLine
 from featcache.store.quantise import SCALE, unpack
-from featcache.store.shard import check_bytes, check_size, disk_reads, fetch, is_whole, map_shard
+from featcache.store.shard import check_size, disk_reads
 
 if TYPE_CHECKING:
     import torch
 
 MAPS = share_of_files(64)
 """Shards of a component that stay mapped: each holds a file descriptor, of which there are few."""
-UNCHECKED = frozenset({"patches", "view_patches", "crops"})
-"""Kinds too large to read a whole shard for a few rows; `verify` checks those."""
-BUFFER = 1 << 19
-"""Bytes on the way from a shard to rows that are not next to each other."""
-WIDE = 1 << 13
-"""Bytes of a row from which copying it alone is cheaper than going through the buffer."""
 
 
 class ShardRows:
     """A component opened for reading; files are mapped when first needed."""
 
-    def __init__(self, folder: Path, lines: Sequence[ShardLine], n: int, cure: str = "") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        lines: Sequence[ShardLine],
+        n: int,
+        cure: str = "",
+        listing: Listing | None = None,
+    ) -> None:
         """Build the table of ranges.
 
         Args:
@@ -45,6 +51,7 @@ class ShardRows:
             lines: Its shards, oldest first; at least one.
             n: Rows of the listing.
             cure: What brings rows back; empty where encoding them again does.
+            listing: Whose images the rows must have been made of; None compares nothing.
 
         Raises:
             CorruptCacheError: If shards disagree in shape, or speak of rows nobody listed.
@@ -53,10 +60,10 @@ class ShardRows:
         self.dtype = np.dtype(lines[0].facts.dtype)
         """As stored; int8 comes out as float16."""
         self._folder, self._lines, self._n, self._cure = folder, tuple(lines), n, cure
-        self._maps: OrderedDict[int, Shaped[np.ndarray, ...]] = OrderedDict()
-        self._is_read_whole = kind_of(lines[0].component) not in UNCHECKED
+        self._listing = listing
+        self._shards: dict[int, CheckedShard] = {}
+        self._mapped: OrderedDict[int, None] = OrderedDict()  # the last one used stands last
         self._sized: set[int] = set()
-        self._checked: set[int] = set()
         self._warm: set[int] = set()  # shards that were gathered from without a disk
         for line in lines:
             self._check(line)
@@ -106,28 +113,25 @@ class ShardRows:
         return unpack(stored) if self.dtype == np.int8 else stored
 
     def _gather(self, rows: Int64[np.ndarray, " r"]) -> Shaped[np.ndarray, "r ..."]:
-        shard, position = self._ranges.find(rows)
-        if len(rows) and shard.min() < 0:
+        owner, position = self._ranges.find(rows)
+        if len(rows) and owner.min() < 0:
             raise MissingComponentError(
-                f"{self._folder} lacks row {int(rows[np.argmin(shard)])}. "
+                f"{self._folder} lacks row {int(rows[np.argmin(owner)])}. "
                 f"{self._cure or 'The same `featcache extract` command encodes what is missing.'}"
             )
         # Not `np.unique`: its first call in a process imports numpy.ma, longer than a gather takes.
-        order = np.argsort(shard, kind="stable")
-        cuts = np.flatnonzero(np.diff(shard[order])) + 1
-        parts = [(int(shard[where[0]]), where) for where in np.split(order, cuts) if len(where)]
+        order = np.argsort(owner, kind="stable")
+        cuts = np.flatnonzero(np.diff(owner[order])) + 1
+        parts = [(int(owner[where[0]]), where) for where in np.split(order, cuts) if len(where)]
         for number, _ in parts:
             self._check_size(number)  # before anything is allocated by what a stranger's line says
         out = np.empty((len(rows), *self._stored_shape), dtype=self.dtype)
         before = disk_reads()
         for first in range(0, len(parts), MAPS):
             group = parts[first : first + MAPS]
-            maps = [self._map(number, position[where]) for number, where in group]
-            for values, (_, where) in zip(maps, group, strict=True):
-                if where[-1] - where[0] == len(where) - 1 and bool((np.diff(where) == 1).all()):
-                    _copy(values, position[where], out[where[0] : where[-1] + 1])
-                else:
-                    _scatter(values, position[where], where, out)
+            opened = [self._open(number, position[where]) for number, where in group]
+            for (shard, mapped), (_, where) in zip(opened, group, strict=True):
+                shard.copy(mapped, position[where], where, out)
         if disk_reads() > before:
             self._warm.clear()
         else:
@@ -140,22 +144,26 @@ class ShardRows:
             check_size(self._folder / line.file, line.facts, self._cure)
             self._sized.add(number)
 
-    def _map(self, number: int, position: Int64[np.ndarray, " k"]) -> Shaped[np.ndarray, "..."]:
-        """Return a shard as mapped; on a cold disk these rows of it are on their way."""
+    def _open(self, number: int, position: Int64[np.ndarray, " k"]) -> tuple[CheckedShard, Mapped]:
+        """Return a shard and its map; on a cold disk these rows of it are on their way."""
         line = self._lines[number]
-        path = self._folder / line.file
-        values = self._maps.pop(number, None)
-        if values is None or not is_whole(values, line.facts):
-            if number not in self._checked and self._is_read_whole:
-                check_bytes(path, line.facts, self._cure)
-                self._checked.add(number)
-            values = map_shard(path, line.facts, self._cure)
-        self._maps[number] = values
-        if len(self._maps) > MAPS:
-            self._maps.popitem(last=False)
-        if number not in self._warm and not self._is_read_whole:
-            fetch(path, line.facts, position)
-        return values
+        shard = self._shards.get(number)
+        if shard is None:
+            if self._listing is not None:
+                check_images(self._folder, [line], self._listing)
+            path = self._folder / line.file
+            shard = CheckedShard(path, line.facts, self._cure, lambda at: self._name_of(line, at))
+            self._shards[number] = shard
+        mapped = shard.open(position, is_warm=number in self._warm)
+        self._mapped.pop(number, None)
+        self._mapped[number] = None
+        if len(self._mapped) > MAPS:
+            self._shards[self._mapped.popitem(last=False)[0]].close()
+        return shard, mapped
+
+    def _name_of(self, line: ShardLine, position: int) -> str:
+        row = line.row_at(position)
+        return f"row {row}" if self._listing is None else f"row {row} ({self._listing.ids[row]})"
 
     def _check(self, line: ShardLine) -> None:
         if line.facts.shape[1:] != self._stored_shape or line.facts.dtype != self.dtype.name:
@@ -270,48 +278,32 @@ def images_crc32(listing: Listing, ranges: Iterable[tuple[int, int]]) -> int:
     Raises:
         CorruptCacheError: If the hashes are not what was written.
     """
-    crc = 0
+    crc, hashes = 0, listing.hashes
     for first, last in ranges:
-        crc = zlib.crc32("".join(listing.hashes[first:last]).encode(), crc)
+        if isinstance(hashes, Hashes):
+            text = hashes.hex(first, last)
+        else:
+            text = "".join(hashes[first:last])
+        crc = crc32(text.encode(), crc)
     return crc
+
+
+def check_images(folder: Path, lines: Sequence[ShardLine], listing: Listing) -> None:
+    """Compare the images of which some shards of a component were made with those listed.
+
+    Raises:
+        CorruptCacheError: If a shard was made of others, or the hashes are not what was written.
+    """
+    other = [x for x in lines if images_crc32(listing, x.rows) != x.images_crc32]
+    if other:
+        raise CorruptCacheError(
+            f"{len(other)} of {len(lines)} shards in {folder} (first: {other[0].file}) were "
+            f"made of other images than the listing names. Restore the listing that is theirs, or "
+            f"remove this cache with `featcache rm` and extract again."
+        )
 
 
 def ranges_of(rows: Int64[np.ndarray, " r"]) -> tuple[tuple[int, int], ...]:
     """Return ascending rows as ranges [start, stop)."""
     cuts = np.flatnonzero(np.diff(rows) != 1) + 1
     return tuple((int(part[0]), int(part[-1]) + 1) for part in np.split(rows, cuts))
-
-
-def _copy(
-    values: Shaped[np.ndarray, "n ..."],
-    position: Int64[np.ndarray, " r"],
-    out: Shaped[np.ndarray, "r ..."],
-) -> None:
-    """Gather from one shard, as one block where the positions are one."""
-    first, last = int(position[0]), int(position[-1])
-    if last - first == len(position) - 1 and bool((np.diff(position) == 1).all()):
-        out[...] = values[first : last + 1]
-    else:
-        # Positions are known to be inside; without `clip` numpy would gather into a second buffer.
-        np.take(values, position, axis=0, out=out, mode="clip")
-
-
-def _scatter(
-    values: Shaped[np.ndarray, "n ..."],
-    position: Int64[np.ndarray, " k"],
-    where: Int64[np.ndarray, " k"],
-    out: Shaped[np.ndarray, "r ..."],
-) -> None:
-    """Copy rows from one shard to rows all over the result, narrow ones through a cached buffer."""
-    width = values.nbytes // len(values)
-    if width >= WIDE:
-        plain = values.view(np.ndarray)  # a memmap makes each of its rows a memmap again
-        for source, target in zip(position.tolist(), where.tolist(), strict=True):
-            out[target] = plain[source]
-        return
-    step = max(1, BUFFER // width)
-    buffer = np.empty((min(step, len(position)), *values.shape[1:]), dtype=values.dtype)
-    for first in range(0, len(position), step):
-        part = position[first : first + step]
-        rows = np.take(values, part, axis=0, out=buffer[: len(part)], mode="clip")
-        out[where[first : first + step]] = rows

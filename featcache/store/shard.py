@@ -11,27 +11,30 @@ import mmap
 import os
 import resource
 import stat
-import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int64, Shaped
 
 from featcache.errors import CacheError, CorruptCacheError
 from featcache.store.block import compose
+from featcache.store.crc import crc32
 from featcache.store.files import GONE, open_plain, refuse_link, unreadable, write_atomically
+from featcache.store.finite import not_finite
 
 DATA_SET = "features"
 DTYPES = ("float16", "float32", "int8", "int32")
 """What a shard may hold, little-endian."""
 CURE = "Run `featcache repair`, which encodes just these rows again."
-CHUNK = 1 << 22
-"""Bytes read at once when a file is checked."""
 GAP = 1 << 16
 """Bytes between two rows that are fetched along with them: one request costs more than these."""
+
+SAMPLE = 16
+"""Rows of a shard that are looked for in memory, about."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,9 +51,14 @@ class ShardFacts:
     """Of the whole file, as is `sha256`."""
     sha256: str
 
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row."""
+        return math.prod(self.shape[1:]) * np.dtype(self.dtype).itemsize
+
     def fits(self) -> bool:
         """Tell whether the rows lie inside the file."""
-        size = math.prod(self.shape) * np.dtype(self.dtype).itemsize
+        size = self.shape[0] * self.row_bytes
         return self.offset >= 0 and size > 0 and self.offset + size <= self.bytes
 
 
@@ -81,8 +89,7 @@ def write_shard(
             f"A shard holds at least one row of {' or '.join(DTYPES)}; {path.parent.name} got "
             f"{values.dtype} of shape {list(values.shape)}."
         )
-    if values.dtype.kind == "f":
-        _refuse_non_finite(path, values, name_of)
+    _refuse_non_finite(path, values, name_of)
     import h5py
 
     rows = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<"))
@@ -95,7 +102,7 @@ def write_shard(
         file.flush()
         offset = int(data.id.get_offset())
         image: bytes = file.id.get_file_image()
-    said = {"shape": list(rows.shape), "dtype": rows.dtype.name, "rest_crc32": zlib.crc32(image)}
+    said = {"shape": list(rows.shape), "dtype": rows.dtype.name, "rest_crc32": crc32(image)}
     block = compose({**(about or {}), **said}, offset=offset, behind=len(image))
     write_atomically(path, block, image)
     sha = hashlib.sha256(block)
@@ -105,13 +112,23 @@ def write_shard(
         shape=tuple(rows.shape),
         dtype=rows.dtype.name,
         bytes=len(block) + len(image),
-        crc32=zlib.crc32(image, zlib.crc32(block)),
+        crc32=crc32(image, crc32(block)),
         sha256=sha.hexdigest(),
     )
 
 
-def map_shard(path: Path, facts: ShardFacts, cure: str = "") -> Shaped[np.ndarray, "..."]:
+class MappedShard(NamedTuple):
+    """The rows of a shard, mapped, and which state of which file they are."""
+
+    values: Shaped[np.ndarray, "r ..."]
+    stamp: tuple[int, ...]
+    """Device, inode, size, and times of change: equal stamps are the same bytes."""
+
+
+def map_shard(path: Path, facts: ShardFacts, cure: str = "") -> MappedShard:
     """Map the rows of a shard; copy-on-write, so nobody can change the file through them.
+
+    Nothing but the size is compared: what is taken from a map must be checked (checked.py).
 
     Args:
         path: The shard.
@@ -123,17 +140,16 @@ def map_shard(path: Path, facts: ShardFacts, cure: str = "") -> Shaped[np.ndarra
         UnreadableCacheError: If the system does not hand it out.
     """
     check_size(path, facts, cure)
-    if facts.dtype not in DTYPES or not facts.fits():
-        raise CorruptCacheError(
-            f"{path} is recorded with rows {list(facts.shape)} of {facts.dtype}, which do not lie "
-            f"inside its {facts.bytes} bytes. Remove this cache and extract again."
-        )
+    check_facts(path, facts)
     dtype = np.dtype(facts.dtype).newbyteorder("<")
     try:
         with os.fdopen(open_plain(path), "rb") as file:
-            return np.memmap(file, dtype=dtype, mode="c", offset=facts.offset, shape=facts.shape)
+            found = os.fstat(file.fileno())
+            values = np.memmap(file, dtype=dtype, mode="c", offset=facts.offset, shape=facts.shape)
     except OSError as error:
         raise unreadable(path, error, cure or CURE) from error
+    times = (found.st_mtime_ns, found.st_ctime_ns)
+    return MappedShard(values, (found.st_dev, found.st_ino, found.st_size, *times))
 
 
 def is_whole(values: Shaped[np.ndarray, "..."], facts: ShardFacts) -> bool:
@@ -149,37 +165,69 @@ def is_whole(values: Shaped[np.ndarray, "..."], facts: ShardFacts) -> bool:
         return False
 
 
-def fetch(path: Path, facts: ShardFacts, position: Int64[np.ndarray, " k"]) -> None:
+def fetch(
+    path: Path, facts: ShardFacts, position: Int64[np.ndarray, " k"], *, each: int = 1
+) -> None:
     """Have the system read rows of a shard into its cache, all at once and little beside them.
 
     Left to page faults, a cold disk reads one row after the other and each with the read-ahead of
     the device around it: whole shards for a few rows. A system that does not fetch reads so still.
+    Where some of the rows are found in memory, nothing is asked for.
 
     Args:
         path: The shard.
         facts: What the manifest says of it.
         position: Rows [k] that are about to be read, in any order; at least one.
+        each: Rows of a block: whole blocks are read.
     """
     if not hasattr(os, "posix_fadvise"):
         return
-    width = math.prod(facts.shape[1:]) * np.dtype(facts.dtype).itemsize
-    first = np.sort(position) * width + facts.offset
-    cuts = np.flatnonzero(np.diff(first) > width + GAP)  # the last row before each gap
-    starts = [int(first[0]), *first[cuts + 1].tolist()]
-    stops = [*(first[cuts] + width).tolist(), int(first[-1]) + width]
+    width = facts.row_bytes * each
+    some = position[:: max(1, len(position) // SAMPLE)] // each * width + facts.offset
     with suppress(OSError, CorruptCacheError):  # removed meanwhile, which leaves the mapping whole
         handle = open_plain(path)
         try:
+            if _are_in_memory(handle, some.tolist()):
+                return
+            first = np.sort(position // each) * width + facts.offset
+            cuts = np.flatnonzero(np.diff(first) > width + GAP)  # the last row before each gap
+            starts = [int(first[0]), *first[cuts + 1].tolist()]
+            stops = [*(first[cuts] + width).tolist(), int(first[-1]) + width]
             for start, stop in zip(starts, stops, strict=True):
                 os.posix_fadvise(handle, start, stop - start, os.POSIX_FADV_WILLNEED)
         finally:
             os.close(handle)
 
 
+def _are_in_memory(handle: int, places: Sequence[int]) -> bool:
+    """Tell whether bytes of a file can be read without a disk; False where the system is silent."""
+    at_once = getattr(os, "RWF_NOWAIT", None)
+    if at_once is None:
+        return False
+    byte = bytearray(1)
+    try:
+        return all(os.preadv(handle, [byte], place, at_once) for place in places)
+    except OSError:  # they would have to be waited for, or the file system cannot tell
+        return False
+
+
 def disk_reads() -> int:
     """Count the blocks that this thread had a disk read; 0 where the system does not count them."""
     thread = getattr(resource, "RUSAGE_THREAD", None)
     return 0 if thread is None else resource.getrusage(thread).ru_inblock
+
+
+def check_facts(path: Path, facts: ShardFacts) -> None:
+    """Refuse facts that no shard of ours has.
+
+    Raises:
+        CorruptCacheError: If the type is unknown, or the rows lie outside the file.
+    """
+    if facts.dtype not in DTYPES or not facts.fits():
+        raise CorruptCacheError(
+            f"{path} is recorded with rows {list(facts.shape)} of {facts.dtype}, which do not lie "
+            f"inside its {facts.bytes} bytes. Remove this cache and extract again."
+        )
 
 
 def check_size(path: Path, facts: ShardFacts, cure: str = "") -> None:
@@ -206,78 +254,14 @@ def check_size(path: Path, facts: ShardFacts, cure: str = "") -> None:
         )
 
 
-def check_bytes(path: Path, facts: ShardFacts, cure: str = "", *, full: bool = False) -> None:
-    """Read a whole shard and compare it with what was recorded: crc32, or sha256 too if `full`.
-
-    Raises:
-        CorruptCacheError: If it is not what was written.
-        UnreadableCacheError: If it could not be read.
-    """
-    check_size(path, facts, cure)
-    try:
-        found = checksums(path, sha256=full)
-    except OSError as error:
-        raise unreadable(path, error, cure or CURE) from error
-    wrong = "crc32" if found.crc32 != facts.crc32 else "sha256"
-    if found.crc32 != facts.crc32 or (full and found.sha256 != facts.sha256):
-        raise CorruptCacheError(
-            f"{path} is not what was written (its {wrong} differs). {cure or CURE}"
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Checksums:
-    """Of a whole file."""
-
-    bytes: int
-    crc32: int
-    sha256: str
-    """Empty where it was not asked for."""
-    rest_crc32: int
-    """Of what stands behind the bytes that were skipped."""
-
-
-def checksums(path: Path, *, sha256: bool, skip: int = 0) -> Checksums:
-    """Read a whole file once.
-
-    Args:
-        path: A plain file.
-        sha256: Whether to compute it too.
-        skip: Bytes in front that `rest_crc32` leaves out.
-
-    Raises:
-        CorruptCacheError: If it is a symbolic link, or no plain file.
-        OSError: If it cannot be read.
-    """
-    crc = rest = size = 0
-    sha = hashlib.sha256()
-    with os.fdopen(open_plain(path), "rb", buffering=0) as file:
-        buffer = memoryview(bytearray(min(CHUNK, 1 + os.fstat(file.fileno()).st_size)))
-        if hasattr(os, "posix_fadvise"):
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
-        while count := file.readinto(buffer):
-            part = buffer[:count]
-            crc = zlib.crc32(part, crc)
-            if skip:
-                rest = zlib.crc32(part[max(0, skip - size) :], rest)
-            if sha256:
-                sha.update(part)
-            size += count
-    return Checksums(size, crc, sha.hexdigest() if sha256 else "", rest if skip else crc)
-
-
 def _refuse_non_finite(
     path: Path, values: Shaped[np.ndarray, "..."], name_of: Callable[[int], str]
 ) -> None:
-    # A float64 sum of half or single floats cannot overflow, so one cheap pass finds any bad one.
-    with np.errstate(invalid="ignore"):  # infinities of both signs
-        total = values.sum(dtype=np.float64)
-    if np.isfinite(total):
+    found = not_finite(values)
+    if not len(found):
         return
-    finite = np.isfinite(values.reshape(len(values), -1)).all(axis=1)
-    what = name_of(int(np.argmin(finite)))
     raise CacheError(
-        f"Component '{path.parent.name}' has {int((~finite).sum())} rows with values that are not "
-        f"finite in {values.dtype} (first: {what}); nothing of this shard was written. "
-        f"Look at that image and at the weights."
+        f"Component '{path.parent.name}' has {len(found)} rows with values that are not "
+        f"finite in {values.dtype} (first: {name_of(int(found[0]))}); nothing of this shard was "
+        f"written. Look at that image and at the weights."
     )

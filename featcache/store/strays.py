@@ -28,7 +28,8 @@ from featcache.store.lines import (
 from featcache.store.listing import read_listing
 from featcache.store.manifest import Contents
 from featcache.store.rows import covers, images_crc32
-from featcache.store.shard import checksums
+from featcache.store.scan import checksums
+from featcache.store.sums import SUFFIX
 from featcache.store.text import read_strings
 
 
@@ -86,6 +87,21 @@ def find_strays(folder: Path, digest: str, contents: Contents, *, keep: bool = F
     texts.sort(key=lambda t: (t[0], t[1].component))
     shards.sort(key=lambda s: (s.component, s.rows[0][0], len(s.file), s.file))
     found.sound[:] = [*shards, *(line for _, line in texts)]
+    return found
+
+
+def lone_sums(folder: Path, contents: Contents) -> list[Path]:
+    """List checksums of rows beside which no shard stands, nor should."""
+    found = []
+    for component in sorted({name for name, _ in contents.files | contents.dropped}):
+        place = folder / component
+        if place.is_symlink() or not place.is_dir():
+            continue
+        for path in sorted(place.glob(f"*{SUFFIX}")):
+            shard = path.with_suffix(".h5")
+            is_ours = SHARD_NAME.fullmatch(shard.name) is not None
+            if is_ours and not shard.exists() and (component, shard.name) not in contents.files:
+                found.append(path)
     return found
 
 

@@ -24,7 +24,8 @@ from featcache.store.files import (
     write_atomically,
 )
 from featcache.store.lines import TEXT_ROWS, TEXT_STRINGS, TextLine
-from featcache.store.shard import check_bytes, map_shard, write_shard
+from featcache.store.scan import read_rows
+from featcache.store.shard import write_shard
 
 if TYPE_CHECKING:
     import featcache.types
@@ -98,8 +99,7 @@ def read_text(folder: Path, line: TextLine, cure: str = "") -> "featcache.types.
     from featcache.types import TextBank, TextSet
 
     data = read_strings(folder, line, cure)
-    check_bytes(folder / TEXT_ROWS, line.facts, cure)
-    rows = torch.from_numpy(np.array(map_shard(folder / TEXT_ROWS, line.facts, cure)))
+    rows = torch.from_numpy(read_rows(folder / TEXT_ROWS, line.facts, cure or CURE))
     c, t, m = len(data["classes"]), len(data["templates"]), len(data["descriptions"])
     d = rows.shape[1]
     names, templates, descriptions, *further = torch.split(rows, _counts(data))

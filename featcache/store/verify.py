@@ -1,17 +1,16 @@
 """Looking for damage: every byte on disk against what was written; and taking damage out."""
 
-import os
 import time
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from featcache.errors import CorruptCacheError, FeatcacheError, LinkInCacheError
+from featcache.errors import CorruptCacheError, FeatcacheError
 from featcache.store.cache import Cache
+from featcache.store.examine import Examined, examine, lines_of
 from featcache.store.identity import LISTING, MANIFEST
-from featcache.store.lines import TEXT_ROWS, TEXT_STRINGS, TextLine
+from featcache.store.lines import TEXT_STRINGS, ShardLine, TextLine
 from featcache.store.listing import check_listing, listing_notes, repair_listing
 from featcache.store.listing_files import LOST
 from featcache.store.lock import writer_lock
@@ -19,14 +18,11 @@ from featcache.store.lost import in_splits
 from featcache.store.parts import check_parts, say_lost, strangers
 from featcache.store.removal import clear_aside
 from featcache.store.salvage import restore
-from featcache.store.shard import ShardFacts, check_bytes
-from featcache.store.text import read_strings
+from featcache.store.sums import sums_path, write_sums
 
 Report = Callable[[str, int, int], None]
 """Called as (what is being done, files done so far, of how many)."""
 
-MOST_WORKERS = 8
-"""Threads that read at the same time unless the caller says otherwise."""
 Ranges = tuple[tuple[int, int], ...]
 
 
@@ -77,26 +73,6 @@ class VerifyReport:
         return {**asdict(self), "path": str(self.path), "sound": self.is_sound}
 
 
-@dataclass(frozen=True, slots=True)
-class _File:
-    component: str
-    name: str
-    facts: ShardFacts
-    rows: Ranges = ()
-    text: TextLine | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Wrong:
-    file: _File
-    why: str
-    is_damaged: bool
-    """False where nothing says that its bytes are not those that were written."""
-
-    def problem(self) -> Problem:
-        return Problem(what=self.why, component=self.file.component, file=self.file.name)
-
-
 def verify(
     path: Path, *, full: bool = False, report: Report | None = None, workers: int | None = None
 ) -> VerifyReport:
@@ -126,23 +102,40 @@ def _look(path: Path, *, full: bool, report: Report | None, workers: int | None)
     if cache.cure:
         problems = [replace(p, what=p.what.replace(LOST, cache.cure)) for p in problems]
     problems += [Problem(what=what) for what in check_parts(cache, listed=not problems)]
-    files = _files(cache)
-    read = 0
-    for file, wrong in _check_files(cache, files, full, workers, _told(report, "verify")):
-        if wrong:
-            problems.append(wrong.problem())
-        else:
-            read += file.facts.bytes
-    known = {(file.component, file.name) for file in files}
-    known |= {(file.component, TEXT_STRINGS) for file in files if file.text is not None}
+    read = lacking = 0
+    known: set[tuple[str, str]] = set()
+    for file in examine(cache, full=full, workers=workers, told=_told(report, "verify")):
+        read += 0 if file.wrong else file.line.facts.bytes
+        lacking += file.lacks_sums
+        problems += _problems(file)
+        is_text = isinstance(file.line, TextLine)
+        other = TEXT_STRINGS if is_text else sums_path(Path(file.name)).name
+        known |= {(file.component, file.name), (file.component, other)}
+    notes = [*listing_notes(path / LISTING), *strangers(path, known)]
+    if lacking:
+        notes.append(
+            f"{lacking} shards of {path} have no checksums of their rows beside them, so each is "
+            f"read whole before its first row is used. `featcache repair`, or the next pass, adds "
+            f"them."
+        )
     return VerifyReport(
         path=path,
         problems=tuple(problems),
-        shards=len(files),
+        shards=len(lines_of(cache)),
         bytes=read,
         full=full,
-        notes=(*listing_notes(path / LISTING), *strangers(path, known)),
+        notes=tuple(notes),
     )
+
+
+def _problems(file: Examined) -> list[Problem]:
+    found = []
+    if file.wrong:
+        found.append(Problem(what=file.wrong, component=file.component, file=file.name))
+    if file.sums_wrong:
+        name = sums_path(Path(file.name)).name
+        found.append(Problem(what=file.sums_wrong, component=file.component, file=name))
+    return found
 
 
 def repair(path: Path, *, report: Report | None = None, workers: int | None = None) -> VerifyReport:
@@ -170,14 +163,19 @@ def repair(path: Path, *, report: Report | None = None, workers: int | None = No
     cache = Cache.open(path)
     dropped, kept = [], []
     with cache.lock():
-        checked = _check_files(cache, _files(cache), True, workers, _told(report, "repair"))
-        for wrong in [wrong for _, wrong in checked if wrong]:
-            file = wrong.file
-            if wrong.is_damaged:
+        told, sums = _told(report, "repair"), 0
+        for file in list(examine(cache, full=True, workers=workers, told=told)):
+            if file.is_damaged:
+                rows = file.line.rows if isinstance(file.line, ShardLine) else ()
                 cache.drop(file.component, file.name)
-                dropped.append(Dropped(component=file.component, file=file.name, rows=file.rows))
-            else:
-                kept.append(wrong.problem())
+                dropped.append(Dropped(component=file.component, file=file.name, rows=rows))
+            elif file.sums is not None and (file.lacks_sums or file.sums_wrong):
+                write_sums(path / file.component / file.name, file.line.facts, file.sums)
+                sums += 1
+            elif file.wrong:
+                kept.append(Problem(what=file.wrong, component=file.component, file=file.name))
+        if sums:
+            notes.append(f"Wrote the checksums of rows beside {sums} shards of {path}.")
         if finish_whole(cache):
             notes.append(f"Noted in {path / MANIFEST} that the features are complete.")
     found = _look(path, full=False, report=None, workers=workers)
@@ -222,45 +220,6 @@ def finish_whole(cache: Cache) -> bool:
         when=min(time.time(), max(times, default=0.0)),
     )
     return True
-
-
-def _files(cache: Cache) -> list[_File]:
-    files = [
-        _File(component, line.file, line.facts, line.rows)
-        for component, lines in cache.shards.items()
-        for line in lines
-    ]
-    return files + [_File(t.component, TEXT_ROWS, t.facts, text=t) for t in cache.texts]
-
-
-def _check_files(
-    cache: Cache,
-    files: Sequence[_File],
-    full: bool,
-    workers: int | None,
-    told: Callable[[int, int], None],
-) -> Iterable[tuple[_File, _Wrong | None]]:
-    """Yield each file and what is wrong with it."""
-
-    def check(file: _File) -> _Wrong | None:
-        try:
-            folder = cache.path / file.component
-            check_bytes(folder / file.name, file.facts, cache.cure, full=full)
-            if file.text is not None:
-                read_strings(folder, file.text, cache.cure)
-        except CorruptCacheError as error:
-            return _Wrong(file, str(error), not isinstance(error, LinkInCacheError))
-        except FeatcacheError as error:
-            return _Wrong(file, str(error), is_damaged=False)
-        return None
-
-    count = workers or min(MOST_WORKERS, os.cpu_count() or 1)
-    with ThreadPoolExecutor(count) as pool:
-        for done, (file, wrong) in enumerate(
-            zip(files, pool.map(check, files), strict=True), start=1
-        ):
-            told(done, len(files))
-            yield file, wrong
 
 
 def _told(report: Report | None, what: str) -> Callable[[int, int], None]:

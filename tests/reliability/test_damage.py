@@ -20,7 +20,7 @@ from featcache.store.pointer import CURRENT, CURRENT_COPY, FILES
 from featcache.store.verify import repair, verify
 from tests.reliability.checks import shard_lines
 from tests.reliability.faults import LITTLE, Fault, World, failing, flip, said_by
-from tests.reliability.flips import flips
+from tests.reliability.flips import flips, read_flips
 
 Damage = Callable[[Path], object]
 TRIALS = 600
@@ -288,6 +288,39 @@ def test_every_changed_byte_is_found(tmp_path: Path) -> None:
         small.check_whole(tmp_path / "caches")
         flip(path / found[0].file, found[0].place, found[0].mask)
         assert small.command("verify", "--cache", tmp_path / "caches").code == 1
+
+
+def test_no_changed_byte_is_read(tmp_path: Path) -> None:
+    with World(tmp_path, rows=16).stand_in() as small:
+        path = small.sound(tmp_path / "caches")
+        kinds = {name.partition(".")[0] for name in Cache.open(path).shards}
+        assert kinds == {"global", "patches", "views", "crops", "boxes", "view_patches"}
+        found = list(read_flips(path, TRIALS, seed=2))
+        assert [f for f in found if f.is_missed] == []
+        assert {f.component for f in found if f.is_in_rows} == Cache.open(path).shards.keys()
+        for beside in path.glob("*/*.sums"):
+            beside.unlink()  # as earlier versions left it
+        assert [f for f in read_flips(path, 60, seed=3) if f.is_missed] == []
+        assert small.extract(tmp_path / "caches").encoded == {}
+        small.check_whole(tmp_path / "caches")
+
+
+def test_checksums_that_are_gone_are_added_by_the_next_pass(world: World, root: Path) -> None:
+    path, said = world.sound(root, **LITTLE), list[str]()
+    gone = sorted(path.glob("*/*.sums"))[::2]
+    for beside in gone:
+        beside.unlink()
+    flip(gone[0].with_suffix(".h5"), 2_600)
+    before = gone[0].with_suffix(".h5").read_bytes()
+    assert world.extract(root, said.append, **LITTLE).encoded == {}
+    assert any(
+        f"Added checksums of rows to {len(gone) - 1} shards that had none" in s for s in said
+    )
+    assert any("is not what was written" in s and "featcache repair" in s for s in said)
+    assert not gone[0].exists()
+    assert gone[0].with_suffix(".h5").read_bytes() == before
+    assert world.command("repair", "--cache", root).code == 0
+    world.check_files(root, **LITTLE)
 
 
 def test_images_that_are_gone_are_missed(world: World, root: Path) -> None:

@@ -249,6 +249,9 @@ def test_whole_numbers_are_stored_exactly(cache: Cache) -> None:
     assert again.shards[key.folder][0].facts.dtype == "int32"
     small = ComponentKey(kind="patches", variant="vanilla", dtype="int8")
     packed = np.arange(-128, 128, dtype=np.int8).reshape(4, 8, 8)
+    with pytest.raises(CacheError, match="not finite in int8"):  # the last four bytes are a scale
+        cache.append(small, rows, packed, {}, HERE)
+    packed[..., 4:] = np.array([0.5], "<f4").view(np.int8)
     cache.append(small, rows, packed, {}, HERE)
     facts = Cache.open(cache.path).shards[small.folder][0].facts
     assert facts.dtype == "int8"
@@ -351,7 +354,9 @@ def test_leftovers_are_cleaned_by_the_next_writer_only(cache: Cache) -> None:
         pass
     assert sorted(p.name for p in cache.path.glob("global/*")) == [
         "00000000-00000005.h5",
+        "00000000-00000005.sums",
         "00000005-00000010.h5",
+        "00000005-00000010.sums",
         "00000010-00000015.h5",  # for all that one knows somebody's own
         "notes.h5",
     ]
@@ -506,7 +511,9 @@ def test_kill_9_in_mid_append_loses_at_most_one_shard(
     found = Cache.open(cache.path)
     with found.lock():
         entered = {line.file for line in found.shards.get("views.weak-1", ())}
-        assert {p.name for p in found.path.glob("views.weak-1/*")} == entered
+        files = {p.name for p in found.path.glob("views.weak-1/*")}
+        assert {name for name in files if name.endswith(".h5")} == entered
+        assert {name.replace(".sums", ".h5") for name in files} == entered  # none of no shard
         rows = np.arange(10, 20)
         found.append(plain, rows, values(rows), {}, HERE)
     features = Cache.open(cache.path).feature_set()

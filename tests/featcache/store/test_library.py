@@ -59,7 +59,7 @@ def test_summary_of_a_cache(cache: Cache, bank: TextBank) -> None:
     assert (found.dataset, found.backbone, found.images) == ("toys", "Toy/1", 20)
     part = found.components["global"]
     assert (part.rows, part.shape, part.shards) == (10, (8,), 2)
-    assert part.bytes == sum(p.stat().st_size for p in cache.path.glob("global/*"))
+    assert part.bytes == sum(p.stat().st_size for p in cache.path.glob("global/*.h5"))
     assert [name.partition(".")[0] for name in found.components] == ["global", "text"]
     assert found.complete
     plain = json.loads(json.dumps(found.to_json()))

@@ -15,20 +15,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featcache.errors import CorruptCacheError, MissingComponentError
+from featcache.store import checked
 from featcache.store import rows as module
+from featcache.store.copying import WIDE
 from featcache.store.lines import ShardLine
 from featcache.store.quantise import pack, unpack
 from featcache.store.rows import ShardRows, count_rows, covers, ranges_of
 from featcache.store.shard import ShardFacts, fetch, write_shard
+from featcache.store.sums import sums_of, sums_path, write_sums
 
 
 def shard(folder: Path, name: str, rows: Any, values: Any, bad: tuple[int, ...] = ()) -> ShardLine:
+    facts = write_shard(folder / name, values)
+    write_sums(folder / name, facts, sums_of(values, facts))
     return ShardLine(
         component="global",
         file=name,
         rows=ranges_of(rows),
         bad=tuple((position, "torn") for position in bad),
-        facts=write_shard(folder / name, values),
+        facts=facts,
         images_crc32=0,
         provenance={},
     )
@@ -204,11 +209,11 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many rows are fetched, call by call; the disk reads nothing unless a test says so."""
     calls: list[int] = []
 
-    def note(path: Path, facts: ShardFacts, position: Any) -> None:
+    def note(path: Path, facts: ShardFacts, position: Any, *, each: int) -> None:
         calls.append(len(position))
-        fetch(path, facts, position)
+        fetch(path, facts, position, each=each)
 
-    monkeypatch.setattr(module, "fetch", note)
+    monkeypatch.setattr(checked, "fetch", note)
     monkeypatch.setattr(module, "disk_reads", lambda: 0)
     return calls
 
@@ -242,7 +247,9 @@ def test_rows_are_fetched_until_a_gather_needs_no_disk(
 
 def test_what_was_read_whole_is_not_fetched(tmp_path: Path, asked: list[int]) -> None:
     table = np.arange(12, dtype=np.float16).reshape(6, 2)
-    ShardRows(tmp_path, [shard(tmp_path, "a.h5", np.arange(6), table)], 6).gather(np.array([5, 0]))
+    line = shard(tmp_path, "a.h5", np.arange(6), table)
+    sums_path(tmp_path / "a.h5").unlink()
+    ShardRows(tmp_path, [line], 6).gather(np.array([5, 0]))
     assert asked == []
 
 
@@ -264,7 +271,7 @@ def test_a_mapped_shard_outlives_its_removal(tmp_path: Path) -> None:
     np.testing.assert_array_equal(reader.gather(rows), table[rows])
 
 
-@pytest.mark.parametrize("width", [2, module.WIDE])  # through the buffer, and row by row
+@pytest.mark.parametrize("width", [2, WIDE])  # through the buffer, and row by row
 def test_rows_of_more_shards_than_maps_in_any_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, width: int
 ) -> None:
@@ -274,7 +281,7 @@ def test_rows_of_more_shards_than_maps_in_any_order(
     reader = ShardRows(tmp_path, lines, 20)
     rows = np.random.default_rng(1).integers(0, 20, 50)
     np.testing.assert_array_equal(reader.gather(rows), table[rows])
-    assert len(reader._maps) == 2
+    assert len(reader._mapped) == 2
 
 
 def test_first_gather_imports_no_masked_arrays(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ import pytest
 from featcache.errors import CacheError, CorruptCacheError
 from featcache.store import shard as module
 from featcache.store.block import read_block
-from featcache.store.shard import Checksums, ShardFacts, checksums, map_shard, write_shard
+from featcache.store.scan import Checksums, checksums
+from featcache.store.shard import ShardFacts, map_shard, write_shard
 
 
 def independent_reader(path: Path) -> tuple[Any, dict[str, Any]]:
@@ -32,7 +33,7 @@ def test_other_tools_read_what_we_write_and_we_read_it_without_them(tmp_path: Pa
     rows, attributes = independent_reader(tmp_path / "a.h5")
     np.testing.assert_array_equal(rows, values)
     assert attributes == {"component": "views"}
-    np.testing.assert_array_equal(map_shard(tmp_path / "a.h5", facts), values)
+    np.testing.assert_array_equal(map_shard(tmp_path / "a.h5", facts).values, values)
     data = (tmp_path / "a.h5").read_bytes()
     assert data[facts.offset : facts.offset + values.nbytes] == values.tobytes()
     assert checksums(tmp_path / "a.h5", sha256=True) == Checksums(
@@ -50,7 +51,7 @@ def test_equal_rows_give_equal_bytes(tmp_path: Path) -> None:
 def test_writing_through_the_map_does_not_reach_the_file(tmp_path: Path) -> None:
     facts = write_shard(tmp_path / "a.h5", toy())
     before = (tmp_path / "a.h5").read_bytes()
-    map_shard(tmp_path / "a.h5", facts)[:] = 0
+    map_shard(tmp_path / "a.h5", facts).values[:] = 0
     assert (tmp_path / "a.h5").read_bytes() == before
 
 
@@ -135,7 +136,7 @@ def test_reading_never_parses_hdf5(tmp_path: Path) -> None:
     facts = write_shard(path, toy())
     data = path.read_bytes()
     path.write_bytes(struct.pack("<Q", 0) * (facts.offset // 8) + data[facts.offset :])
-    np.testing.assert_array_equal(map_shard(path, facts), toy())
+    np.testing.assert_array_equal(map_shard(path, facts).values, toy())
 
 
 @pytest.mark.parametrize("extra", [0, 400, 600, 5000])
@@ -153,7 +154,7 @@ def test_a_block_of_any_size_stands_in_front_and_hdf5_still_reads_it(
     assert about["offset"] == facts.offset
     assert about["bytes"] == facts.bytes == path.stat().st_size
     np.testing.assert_array_equal(independent_reader(path)[0], toy())
-    np.testing.assert_array_equal(map_shard(path, facts), toy())
+    np.testing.assert_array_equal(map_shard(path, facts).values, toy())
     found = checksums(path, sha256=False, skip=size)
     assert found.rest_crc32 == about["rest_crc32"] == zlib.crc32(path.read_bytes()[size:])
 
@@ -198,7 +199,7 @@ def test_what_is_fetched_holds_the_rows_and_little_else(
 
 def test_a_file_that_lost_bytes_is_not_whole(tmp_path: Path) -> None:
     facts = write_shard(tmp_path / "a.h5", toy())
-    values = map_shard(tmp_path / "a.h5", facts)
+    values = map_shard(tmp_path / "a.h5", facts).values
     assert module.is_whole(values, facts)
     os.truncate(tmp_path / "a.h5", facts.bytes - 1)
     assert not module.is_whole(values, facts)

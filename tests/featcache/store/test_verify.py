@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from featcache.store import block, files, listing_files, shard
+from featcache.store import block, files, listing_files, scan, shard
 from featcache.store.cache import Cache
 from featcache.store.identity import Identity
 from featcache.store.lines import DropLine, Line
@@ -220,7 +220,7 @@ def test_what_could_not_be_read_is_kept(
         return real(path)
 
     with monkeypatch.context() as patch:
-        for module in (files, shard, block):
+        for module in (files, scan, shard, block):
             patch.setattr(module, "open_plain", open_plain)
         for look in (verify, repair):
             [problem] = look(cache.path).problems
@@ -242,7 +242,7 @@ def test_a_read_that_failed_once_is_told(cache: Cache, monkeypatch: pytest.Monke
             raise OSError(errno.EIO, "Input/output error")
         return real(path)
 
-    monkeypatch.setattr(shard, "open_plain", open_plain)
+    monkeypatch.setattr(scan, "open_plain", open_plain)
     report = repair(cache.path, workers=1)
     assert [p.file for p in report.problems] == [failed[0].name]
     assert report.dropped == ()
