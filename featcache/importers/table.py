@@ -200,9 +200,9 @@ def _features(
 
 
 def _lengths(rows: Float[np.ndarray, "r d"]) -> Float64[np.ndarray, " r"]:
-    squares: Float64[np.ndarray, " r"]
     squares = np.einsum("rd,rd->r", rows, rows, dtype=np.float64)  # without a float64 copy
-    return np.sqrt(squares)
+    lengths: Float64[np.ndarray, " r"] = np.sqrt(squares)
+    return lengths
 
 
 def _rounded(names: Sequence[str], arrays: Arrays) -> list[str]:
