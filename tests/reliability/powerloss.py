@@ -218,7 +218,7 @@ def _unsynced() -> Any:
     return mock.patch.object(os, "fsync")
 
 
-RECOVERED = 60
+RECOVERED = 40
 """Disks of a story on which a campaign runs the command again."""
 
 
