@@ -10,7 +10,8 @@ import pytest
 
 from featcache.errors import CacheError
 from featcache.store.cache import Cache
-from featcache.store.lock import LOCK, OWNER, is_locked, writer_lock
+from featcache.store.lock import OWNER, is_locked, writer_lock
+from featcache.store.settle import LOCK
 
 
 def quiet(_: str) -> None:
