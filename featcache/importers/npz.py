@@ -89,12 +89,12 @@ def import_npz(
         _take_out(folder, report)
     cache = Cache.create(root, name, backbone, key)
     was_whole, had_text = bool(cache.passes), cache.text_line is not None
-    if lacking_sums(cache) and os.access(folder, os.W_OK):
-        with cache.lock():
-            add_sums(cache)
     if was_whole and is_sound and (had_text or table.text is None):
         with explained(folder):
             settle(folder)
+        if lacking_sums(cache) and os.access(folder, os.W_OK):
+            with cache.lock():
+                add_sums(cache)
         say("Imported before, and sound: nothing was left to do.")
         return cache
     start = time.monotonic()
@@ -118,6 +118,7 @@ def import_npz(
             seconds=time.monotonic() - start,
             complete=True,
         )
+        add_sums(cache)
     if was_whole:
         restored = [f"{len(missing)} rows"] if len(missing) else []
         restored += [] if had_text or table.text is None else ["the class texts"]

@@ -567,3 +567,12 @@ def test_no_rows_and_wrong_types_have_cures_of_their_own(tmp_path: Path) -> None
         bring(tmp_path, train4_features=empty, train4_labels=np.zeros(0, int))
     with pytest.raises(ImportedFileError, match=r"complex128.*astype"):
         bring(tmp_path, val_features=np.ones((4, 6), complex))
+
+
+def test_an_import_adds_the_checksums_of_rows_that_are_missing(tmp_path: Path) -> None:
+    cache = bring(tmp_path)
+    (beside,) = cache.path.glob("global*/*.sums")
+    data = beside.read_bytes()
+    beside.unlink()
+    assert again(tmp_path) == ["Imported before, and sound: nothing was left to do."]
+    assert beside.read_bytes() == data

@@ -189,12 +189,36 @@ def test_what_is_fetched_holds_the_rows_and_little_else(
         file.truncate(facts.bytes)
     asked: list[tuple[int, int]] = []
     monkeypatch.setattr(os, "posix_fadvise", lambda _, start, n, __: asked.append((start, n)))
+    monkeypatch.setattr(os, "preadv", lambda *_: 0)  # as if a disk were needed
     position = np.array([150, 7, 8, 12, 150, 0, 199])  # 8 and 12 lie less than a gap apart
     module.fetch(tmp_path / "a.h5", facts, position)
     place = [(600 + a * width, (b - a) * width) for a, b in ((0, 1), (7, 13), (150, 151))]
     assert asked == [*place, (600 + 199 * width, width)]
     module.fetch(tmp_path / "gone.h5", facts, position)  # advice, and no more
     assert len(asked) == 4
+    module.fetch(tmp_path / "a.h5", facts, position[:3], each=4)  # whole blocks of four rows
+    assert asked[4:] == [(600 + 4 * width, 12 * width - 4 * width), (600 + 148 * width, 4 * width)]
+
+
+@pytest.mark.skipif(not hasattr(os, "RWF_NOWAIT"), reason="the system does not tell")
+def test_what_is_in_memory_is_not_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.h5"
+    facts = write_shard(path, toy())
+    asked: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "posix_fadvise", lambda _, start, n, __: asked.append((start, n)))
+
+    def silent(*_: object) -> int:
+        raise OSError(errno.EOPNOTSUPP, "the file system does not know")
+
+    path.read_bytes()
+    module.fetch(path, facts, np.array([2, 0]))
+    in_memory = len(asked)
+    monkeypatch.setattr(os, "preadv", silent)
+    module.fetch(path, facts, np.array([2, 0]))
+    assert in_memory == 0
+    assert len(asked) == 1
 
 
 def test_a_file_that_lost_bytes_is_not_whole(tmp_path: Path) -> None:
