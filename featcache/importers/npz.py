@@ -7,8 +7,8 @@
 
 Only what the file says is recorded: weights, activation and preprocessing stay unknown, and the
 file's own digest is in the key, so that such features never mix with ours. Rows keep their digits:
-float16 and float32 are stored as they came, float64 as float32. Earlier versions rounded all of them
-to float16; `numerics` in the key tells the two apart.
+float16 and float32 are stored as they came, float64 as float32. Earlier versions rounded all of
+them to float16; `numerics` in the key tells the two apart.
 """
 
 import shlex
