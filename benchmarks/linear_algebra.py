@@ -65,6 +65,11 @@ def searched(method: Any, task: TaskView, val: RoleRows) -> Tensor:
     kept: Method = method
     hyper = kept.Hyper(beta=BETA) if hasattr(kept.Hyper(), "beta") else kept.Hyper()
     config = kept.Config()
+    if scout := getattr(method, "scout", None):
+        points = [kept.Hyper(beta=BETA, lam=lam) for lam in kept.train_grid.axes["lam"]]
+        return torch.from_numpy(
+            scoring.hits_of_scout(scout(task, config), points, val, lambda: None)
+        )
     params, fixed = kept.prepare(task, config, hyper)
     head = Head(method=kept, config=config, hyper=hyper, params=params, fixed=fixed)
     return scoring.hits_on_grid(head, val, kept.post_grid)
@@ -98,7 +103,7 @@ def bare_proker(task: TaskView, val: RoleRows) -> Tensor:
     zero_shot = val.x @ text.T
     kernel = torch.exp(BETA * (val.x @ rows.T - 1)) @ vectors.float()
     hits = []
-    for lam in proker.post_grid.axes["lam"]:
+    for lam in proker.train_grid.axes["lam"]:
         gain = (lam / (values + lam)).float()
         hits.append(right(zero_shot + kernel @ (gain[:, None] * target), val))
     return torch.stack(hits)

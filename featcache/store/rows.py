@@ -97,7 +97,7 @@ class ShardRows:
         return self._bad.copy()
 
     def take(self, rows: Int64[np.ndarray, " r"]) -> "torch.Tensor":
-        """Gather rows [r ...], raw, in the order asked for: float16, float32 or int32 (boxes)."""
+        """Gather rows [r ...], raw, in the order asked for; int32 for boxes, else floats."""
         from torch import from_numpy
 
         return from_numpy(self.gather(rows))

@@ -9,8 +9,8 @@ What makes it fast, without changing the answer:
     line search  by the slope along the step, which needs no matrix product
     precision    float32 as far as it goes, which is mostly all the way, as the error of a row whose
                  own class is near certain keeps its digits; float64 judges and finishes
-    path         a weak penalty is reached by decades of C, each starting from the last; a search over
-                 C starts each from the nearest that it has solved, and solves it roughly
+    path         a weak penalty is reached by decades of C, each starting from the last; a search
+                 over C starts each from the nearest that it has solved, and solves it roughly
 
 A step costs two products of [n d] and [d c]. It is done when half the slope along the step, the
 decrease that is left by the quadratic model, is below 1e-9 of the value, in a search 1e-5.

@@ -21,7 +21,7 @@ Rate: TypeAlias = Real | str
 
 Schedule = Literal["cosine", "constant"]
 FUSED = ("cpu", "cuda")
-"""Devices for which torch has Adam in one pass."""
+"""Devices for which torch has Adam and SGD in one pass."""
 
 
 @runtime_checkable
@@ -267,12 +267,31 @@ class _SGD:
         decay = _value(self.weight_decay, hyper)
         for name, p in params.items():
             lr = self.pace.rate(_value(_of(self.lr, name), hyper), step, steps, per_epoch)
+            in_one_go = p.is_contiguous() and p.device.type in FUSED and self.momentum
+            if in_one_go and not isinstance(lr, Tensor) and not isinstance(decay, Tensor):
+                self._fused(p, grads[name].contiguous(), state[f"momentum.{name}"], lr, decay)
+                continue
             change = grads[name] + _for(decay, p) * p
             if self.momentum:
                 kept = state[f"momentum.{name}"].mul_(self.momentum).add_(change)
                 change = change + self.momentum * kept if self.nesterov else kept
             p.sub_(_for(lr, p) * change)
         return params, state
+
+    def _fused(self, p: Tensor, grad: Tensor, kept: Tensor, lr: Real, decay: Real) -> None:
+        """Move everything by the same numbers: one pass over memory in place of six."""
+        torch._fused_sgd_(
+            [p],
+            [grad],
+            [kept],
+            weight_decay=decay,
+            momentum=self.momentum,
+            lr=lr,
+            dampening=0.0,
+            nesterov=self.nesterov,
+            maximize=False,
+            is_first_step=False,
+        )
 
 
 def _of(lr: Rate | Mapping[str, Rate], name: str) -> Rate:

@@ -16,7 +16,8 @@ Source: paper and released code @9ac913a, with the training recipe of CoOp that 
 momentum 0.9, decay 5e-4, cosine by epoch after one epoch at 1e-5, batch 32, 50 epochs at 1 shot,
 100 up to 4, 200 beyond, the last incomplete batch of an epoch left out.
 Differs from the paper: ratio stays at the released 0.2 unless set; the paper searches it for each
-data set. CoOp's step size is searched here. Each step trains on a cached augmented view, where
+data set. CoOp's step size is searched here. Where CoOp's epochs are more than 3,000 steps, fewer
+are taken: 30 of 200 for 196 classes of 16 shots; `epochs` sets any number. Each step trains on a cached augmented view, where
 there are any, in place of a fresh augmentation.
 """
 
@@ -37,6 +38,8 @@ summary = "A trained bottleneck beside the image feature."
 source = "paper and released code: Gao et al. 2021, arXiv:2110.04544"
 transductive = False
 
+STEPS = 3_000
+"""Steps of the usual schedule at most, in whole epochs."""
 REDUCTION = 4
 """How many times narrower than the features the bottleneck is."""
 
@@ -48,7 +51,7 @@ class Config:
     text: TextKind | None = None
     """What the anchors are made of; None is the data set's default."""
     epochs: int | None = field(default=None, metadata={"low": 0})
-    """Passes over the support; None takes CoOp's number for the shots."""
+    """Passes over the support; None takes CoOp's number for the shots, up to STEPS steps."""
     batch: int = number(32, low=1)
     """Rows of a step."""
 
@@ -75,7 +78,8 @@ def needs(config: Config) -> frozenset[Need]:
 def steps(sizes: Sizes, config: Config) -> int:
     """Count the batches of all epochs."""
     by_shots = 50 if sizes.shots == 1 else 100 if sizes.shots <= 4 else 200
-    return (by_shots if config.epochs is None else config.epochs) * sizes.per_epoch
+    usual = min(by_shots, max(1, STEPS // sizes.per_epoch))
+    return (usual if config.epochs is None else config.epochs) * sizes.per_epoch
 
 
 def stages(config: Config) -> tuple[Stage, ...]:

@@ -58,7 +58,7 @@ transductive = False
 MOST = 16_384
 """Support rows: their system takes 2 GiB, and its factor as much again."""
 BETAS, LAMS = 6, 5
-"""Values at which a search solves. The logits between them are off by 2e-3 at most on real features,
+"""Values at which a search solves. The logits between them are off by 2e-3 at most on real rows,
 which moves the right answers at some of 200 points by one in a thousand."""
 SINGLE = 1e-4
 """Values of lam from which float32 tells the system from a singular one."""

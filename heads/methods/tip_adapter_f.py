@@ -6,11 +6,10 @@
     x [n d] rows, unit            T [c d] class anchors, unit      s logit scale
     K [m d] keys, trained, start at the support rows               V [m c] one-hot labels, fixed
 
-After training alpha and beta are searched once more. How much of the error the keys have to explain
-depends on train_alpha, so it is searched too, over the values that were released: 1.17 for ImageNet,
-Food101, OxfordPets and SUN397, 2 for DTD and EuroSAT, 3 for Caltech101, StanfordCars and UCF101, 5
-for FGVCAircraft, 10 for OxfordFlowers (`init_alpha` of the released configurations; their `init_beta`
-is always 1).
+After training alpha and beta are searched once more. How far the keys move depends on train_alpha,
+so it is searched too, over the values that were released (`init_alpha` of the configurations; their
+`init_beta` is always 1): 1.17 for ImageNet, Food101, OxfordPets and SUN397, 2 for DTD and EuroSAT,
+3 for Caltech101, StanfordCars and UCF101, 5 for FGVCAircraft, 10 for OxfordFlowers.
 
 Reference: Zhang et al., Tip-Adapter, ECCV 2022, arXiv:2207.09519, section 3.2.
 Source: paper and released code @d0e2d6f: AdamW 1e-3 with eps 1e-4, cosine per step, batch 256,

@@ -105,3 +105,13 @@ def test_coops_epochs(shots: int, epochs: int) -> None:
     (stage,) = clip_adapter.stages(CONFIG)
     sizes = Sizes(support=100 * shots, pool=0, classes=100, shots=shots, batch=32, per_epoch=7)
     assert stage.steps(sizes, CONFIG) == epochs * 7
+
+
+@pytest.mark.parametrize(("per_epoch", "epochs"), [(15, 200), (16, 187), (98, 30), (5000, 1)])
+def test_large_supports_take_fewer_epochs_unless_told(per_epoch: int, epochs: int) -> None:
+    (stage,) = clip_adapter.stages(CONFIG)
+    sizes = Sizes(
+        support=32 * per_epoch, pool=0, classes=9, shots=16, batch=32, per_epoch=per_epoch
+    )
+    assert stage.steps(sizes, CONFIG) == epochs * per_epoch
+    assert stage.steps(sizes, clip_adapter.Config(epochs=200)) == 200 * per_epoch
