@@ -174,13 +174,17 @@ class Replay:
     def kill_first(self, at: int, rng: random.Random) -> None:
         """Kill the command, run it again to its end, and check what may be left thereafter."""
         disk = self._folder / "killed"
-        recorder, died = record_killed(self.story, disk, at)
-        left = cases(recorder, most=4, samples=4, rng=rng, since=died)
         self.figures.kills += 1
-        for case in left:
+        try:
+            recorder, died = record_killed(self.story, disk, at)
+        except Exception as error:  # whatever a command says of itself is a finding
+            self.figures.faults.append(f"{self.story.name}, killed at call {at}: {error!r}")
+            return
+        finally:
+            shutil.rmtree(disk)
+        for case in cases(recorder, most=4, samples=4, rng=rng, since=died):
             if DONE in case.said:
                 self.check(case)
-        shutil.rmtree(disk)
 
     def check(self, case: Case) -> bool:
         """See what must hold of one disk."""
