@@ -113,6 +113,9 @@ RECIPES: Mapping[str, Recipe] = {
 }
 """Specified to the last number in docs/cache-format.md."""
 
+VARIANTS = ("clearclip", "vanilla", "maskclip")
+"""Of patch features that any tower can have, the default first; see backbones/patches.py."""
+
 USUAL = {"views": "rrc50", "crops": "lazsl", "view_patches": "cdfsl"}
 """Kind -> recipe where none is named."""
 
@@ -248,10 +251,15 @@ def parse_wishes(
 
     Raises:
         UsageError: If a wish cannot be read.
+        UnknownNameError: If no tower has patch features of that name.
     """
     wishes = [] if patches is None else _patch_wishes(split_wishes(patches))
     for kind, texts in (("views", views), ("crops", crops), ("view_patches", view_patches)):
         wishes += [parse_wish(kind, text) for text in split_wishes(texts)]
+    for wish in wishes:
+        if wish.variant and wish.variant not in VARIANTS:
+            none = ("none",) if wish.kind == "patches" else ()
+            raise UnknownNameError("patch variant", wish.variant, (*VARIANTS, *none))
     return wishes
 
 

@@ -13,6 +13,7 @@ from featcache.backbones import patches
 from featcache.backbones.compiled import CompiledTower
 from featcache.backbones.models import Preprocess, vit_gflops
 from featcache.errors import BackboneError, UnknownNameError
+from featcache.recipes import VARIANTS
 from featcache.types import FeatureKey
 
 TEXT_BATCH = 256
@@ -143,8 +144,8 @@ class OpenClipBackbone:
             BackboneError: If this one has not.
         """
         for variant in variants:
-            if variant not in patches.VARIANTS:
-                raise UnknownNameError("patch variant", variant, (*patches.VARIANTS, "none"))
+            if variant not in VARIANTS:
+                raise UnknownNameError("patch variant", variant, (*VARIANTS, "none"))
             if variant not in self.variants and self.variants:
                 raise BackboneError(
                     f"{self.name} is a ResNet, whose patch tokens are text-aligned as "

@@ -33,8 +33,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-VARIANTS = ("clearclip", "vanilla", "maskclip")
-"""All that any tower can have, the default first."""
+from featcache.recipes import VARIANTS
 
 QUICK_GELU = 1.702
 """The slope s of quick GELU, x sigmoid(s x)."""

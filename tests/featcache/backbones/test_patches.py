@@ -9,6 +9,7 @@ from open_clip.transformer import QuickGELU
 from torch import Tensor
 
 from featcache.backbones import patches
+from featcache.recipes import VARIANTS
 
 TOWERS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -48,7 +49,7 @@ def naive(visual: Any, h: Tensor, variant: str) -> Tensor:
     return visual.ln_post(z)[1:] @ visual.proj  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize("variant", patches.VARIANTS)
+@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("tower", ["plain", "layer scale", "average pool"])
 def test_patches_equal_naive_loops(make_clip: Callable[..., Any], tower: str, variant: str) -> None:
     visual = make_clip(**TOWERS[tower]).double().visual
@@ -68,7 +69,7 @@ def test_patches_equal_naive_loops(make_clip: Callable[..., Any], tower: str, va
 def test_global_and_vanilla_equal_open_clip(make_clip: Callable[..., Any], tower: str) -> None:
     model = make_clip(**TOWERS[tower])
     pixels = torch.randn(3, 3, 32, 32)
-    found, rows = patches.vit_features(model.visual, pixels, patches.VARIANTS, torch.float32)
+    found, rows = patches.vit_features(model.visual, pixels, VARIANTS, torch.float32)
     assert torch.allclose(found, model.encode_image(pixels), atol=1e-5)
     model.visual.output_tokens = True
     _, tokens = model.visual(pixels)
@@ -82,7 +83,7 @@ def test_global_has_the_same_bits_whatever_is_asked_beside_it(
     visual = make_clip(pool_type=pool_type).visual
     pixels = torch.randn(4, 3, 32, 32)
     alone, nothing = patches.vit_features(visual, pixels, [], torch.float32)
-    for variants in (["maskclip"], ["clearclip"], list(patches.VARIANTS)):
+    for variants in (["maskclip"], ["clearclip"], list(VARIANTS)):
         beside, rows = patches.vit_features(visual, pixels, variants, torch.float32)
         assert torch.equal(alone, beside)
         assert list(rows) == variants
@@ -150,13 +151,13 @@ def test_resnet_gives_encode_image_and_values(resnet: Any) -> None:
 def test_bf16_keeps_the_direction(make_clip: Callable[..., Any], tower: str) -> None:
     visual = make_clip(**TOWERS[tower]).visual
     pixels = torch.randn(16, 3, 32, 32)
-    exact, rows = patches.vit_features(visual, pixels, patches.VARIANTS, torch.float32)
+    exact, rows = patches.vit_features(visual, pixels, VARIANTS, torch.float32)
     patches.lower_weights(visual, torch.bfloat16)
-    found, lowered = patches.vit_features(visual, pixels, patches.VARIANTS, torch.bfloat16)
+    found, lowered = patches.vit_features(visual, pixels, VARIANTS, torch.bfloat16)
     assert found.dtype is torch.float32
     assert not torch.equal(found, exact)
     assert torch.cosine_similarity(found, exact).min() > 0.999
-    for variant in patches.VARIANTS:
+    for variant in VARIANTS:
         cosine = torch.cosine_similarity(lowered[variant], rows[variant], dim=-1)
         assert cosine.min() > 0.998  # 24 dimensions forgive less than 512
         assert cosine.mean() > 0.9998
@@ -166,13 +167,13 @@ def test_bf16_keeps_the_direction(make_clip: Callable[..., Any], tower: str) -> 
 def test_folded_quick_gelu_is_the_same_function(make_clip: Callable[..., Any], tower: str) -> None:
     visual = make_clip(quick_gelu=True, **TOWERS[tower]).visual
     pixels = torch.randn(3, 3, 32, 32)
-    exact, rows = patches.vit_features(visual, pixels, patches.VARIANTS, torch.float32)
+    exact, rows = patches.vit_features(visual, pixels, VARIANTS, torch.float32)
     patches.lower_weights(visual, torch.float32)  # folds, and lowers nothing
     kinds = {type(block.mlp.gelu) for block in visual.transformer.resblocks}
     assert kinds == {QuickGELU if tower == "normformer" else torch.nn.SiLU}
-    found, folded = patches.vit_features(visual, pixels, patches.VARIANTS, torch.float32)
+    found, folded = patches.vit_features(visual, pixels, VARIANTS, torch.float32)
     torch.testing.assert_close(found, exact, atol=1e-5, rtol=1e-5)
-    for variant in patches.VARIANTS:
+    for variant in VARIANTS:
         torch.testing.assert_close(folded[variant], rows[variant], atol=1e-5, rtol=1e-5)
 
 
