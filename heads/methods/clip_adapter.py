@@ -17,8 +17,8 @@ momentum 0.9, decay 5e-4, cosine by epoch after one epoch at 1e-5, batch 32, 50 
 100 up to 4, 200 beyond, the last incomplete batch of an epoch left out.
 Differs from the paper: ratio stays at the released 0.2 unless set; the paper searches it for each
 data set. CoOp's step size is searched here. Where CoOp's epochs are more than 3,000 steps, fewer
-are taken: 30 of 200 for 196 classes of 16 shots; `epochs` sets any number. Each step trains on a cached augmented view, where
-there are any, in place of a fresh augmentation.
+are taken: 30 of 200 for 196 classes of 16 shots; `epochs` sets any number. Each step trains on a
+cached augmented view, where there are any, in place of a fresh augmentation.
 """
 
 from dataclasses import dataclass, field
