@@ -101,7 +101,8 @@ def drawn() -> Task:
 
     def deviations(length: float, start: float, fall: float) -> Tensor:
         values = (axis + start) ** -fall
-        return values * (length / values.norm())
+        scaled: Tensor = values * (length / values.norm())
+        return scaled
 
     between = deviations(BETWEEN, 5, FALL_BETWEEN)
     within = deviations(WITHIN, 10, FALL_WITHIN)

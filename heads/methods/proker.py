@@ -199,7 +199,8 @@ def scout(task: TaskView, config: Config) -> Scout:
         lams = [known[root] for root in roots]
         zero_shot = rows @ anchors.mT
         known_at = torch.stack([_kernel(rows, x, beta) @ solve(beta, lams) for beta in betas])
-        known_at = known_at.unflatten(-1, (len(lams), -1)).transpose(1, 2).flatten(0, 1)  # [e n c]
+        known_at = known_at.reshape(len(betas), len(rows), len(lams), -1)
+        known_at = known_at.transpose(1, 2).flatten(0, 1)  # [e n c]
         for point in points:
             by_beta, by_lam = lagrange(betas, point.beta), lagrange(roots, sqrt(point.lam))
             weights = known_at.new_tensor([b * m for b in by_beta for m in by_lam])  # [e]
