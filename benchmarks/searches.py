@@ -35,7 +35,7 @@ from heads.core.tasks import Task
 from heads.protocols import few_shot
 
 SECONDS = 15.0
-METHODS = ("linear-probe", "proker", "clip-adapter", "tip-adapter-f")
+METHODS = ("linear-probe", "proker", "clip-adapter")
 CLASSES, SHOTS, VAL, D = 196, 16, 4, 512
 COMMON, BETWEEN, WITHIN = 0.87, 0.33, 0.33
 """Lengths: of what all rows share, of what sets classes apart, of what sets their rows apart."""
