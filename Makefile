@@ -38,14 +38,18 @@ bench: install-dev  ## Measure everything in docs/benchmarks.md anew (long)
 	@$(BIN)/python benchmarks/training.py
 	@$(BIN)/python benchmarks/grids.py
 	@$(BIN)/python benchmarks/solvers.py
+	@$(BIN)/python benchmarks/searches.py
+	@$(BIN)/python benchmarks/coverage.py
 	@$(BIN)/python benchmarks/extract.py
+	@$(BIN)/python benchmarks/forecast.py
 	@$(BIN)/python benchmarks/scale.py
 	@$(BIN)/python benchmarks/reading.py
 	@$(BIN)/python benchmarks/store.py
 	@$(BIN)/python benchmarks/transport.py
 	@$(BIN)/python benchmarks/linear_algebra.py
-	@$(BIN)/python benchmarks/flips.py
-	@$(BIN)/python benchmarks/flips.py --runs
+	@$(BIN)/python benchmarks/flips.py --trials 10000
+	@$(BIN)/python benchmarks/flips.py --trials 10000 --read
+	@$(BIN)/python benchmarks/flips.py --trials 10000 --runs
 
 soak: install-dev  ## Kill extractions and cut the power, and take them up again, for ten minutes
 	@OMP_NUM_THREADS=1 $(BIN)/python benchmarks/soak.py --minutes 10

@@ -262,6 +262,8 @@ def _scouted(
     config, hyper = grid.at(point)
     (outcome,) = train(method, config, [task.view], [hyper])
     tick.done()
+    if outcome.failed is not None:
+        raise _all_failed(method, [outcome.failed])
     is_whole = len(views) == 1 and views[0] is task.view
     accuracy = most / sum(len(judged.x) for judged in rows)
     return Chosen(
