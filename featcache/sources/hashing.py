@@ -122,8 +122,11 @@ def hash_files(
                     settled[samples[i].id] = found.known
             if report:
                 report("hashing images", min(start + _BATCH, len(samples)), len(samples))
-    if known is not None and keep_known and settled != remembered:
-        _write_known(known, root, settled)
+    if known is not None and keep_known:
+        for left in known.parent.glob(f".{known.name}.tmp-*"):
+            _forget(left)  # of a writer that was killed; another's is only written anew
+        if settled != remembered:
+            _write_known(known, root, settled)
     if moved and say:
         say(
             f"{moved} images had another inode than last time and were read again; they are the "
@@ -189,8 +192,6 @@ def _line(text: str) -> bytes:
 
 def _write_known(path: Path, root: Path, settled: Mapping[str, _Known]) -> None:
     """Remember hashes; losing them costs time only, so nothing is raised where it fails."""
-    for left in path.parent.glob(f".{path.name}.tmp-*"):
-        _forget(left)  # of a writer that was killed; another's is only written anew
     lines = [_line(f"root\t{str(root)!a}")]
     for image_id, k in settled.items():
         if "\n" not in image_id and "\t" not in image_id:

@@ -19,7 +19,7 @@ from featcache.errors import (
     UsageError,
 )
 from featcache.store import manifest
-from featcache.store.cache import Cache
+from featcache.store.cache import AHEAD, Cache
 from featcache.store.files import make_folder
 from featcache.store.lines import Line
 from featcache.store.seal import seal, unseal
@@ -268,9 +268,18 @@ def test_a_clock_that_was_set_back_does_not_reorder_passes(
     cache: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = cache.passes[-1].time
-    monkeypatch.setattr(time, "time", lambda: 5.0)
+    monkeypatch.setattr(time, "time", lambda: before - 1800.0)
     cache.finish(components=["global"], images=1, seconds=0.0, complete=True)
     assert Cache.open(cache.path).passes[-1].time == before
+
+
+def test_a_time_that_lies_ahead_of_the_clock_is_not_carried_on(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = cache.passes[-1].time - 2 * AHEAD
+    monkeypatch.setattr(time, "time", lambda: now)
+    cache.finish(components=["global"], images=1, seconds=0.0, complete=True)
+    assert Cache.open(cache.path).passes[-1].time == now
 
 
 def test_appending_does_not_replay_what_was_written_before(

@@ -205,10 +205,23 @@ def test_a_listing_of_other_images_shows(cache: Cache) -> None:
     assert all("made of other images than the listing names" in p.what for p in report.problems)
 
 
-@pytest.mark.parametrize("code", [errno.EIO, errno.EACCES, errno.EMFILE])
+@pytest.mark.parametrize(
+    ("code", "why", "cure"),
+    [
+        (errno.EIO, os.strerror(errno.EIO), "Make it readable"),
+        (errno.EACCES, os.strerror(errno.EACCES), "Make it readable"),
+        (errno.EMFILE, "Too many files are open", "ulimit -n"),
+    ],
+)
 @pytest.mark.parametrize("name", ["00000000-00000005.h5", "rows.h5", "strings.json"])
 def test_what_could_not_be_read_is_kept(
-    cache: Cache, bank: TextBank, monkeypatch: pytest.MonkeyPatch, code: int, name: str
+    cache: Cache,
+    bank: TextBank,
+    monkeypatch: pytest.MonkeyPatch,
+    code: int,
+    why: str,
+    cure: str,
+    name: str,
 ) -> None:
     cache.put_text(bank, HERE)
     before = {p: p.read_bytes() for p in cache.path.glob("*/*") if p.is_file()}
@@ -226,8 +239,8 @@ def test_what_could_not_be_read_is_kept(
             [problem] = look(cache.path).problems
             assert problem.file in (name, "rows.h5")
             assert "could not be read" in problem.what
-            assert os.strerror(code) in problem.what
-            assert "Make it readable" in problem.what
+            assert why in problem.what
+            assert cure in problem.what
     assert {p: p.read_bytes() for p in before} == before
     assert verify(cache.path).is_sound
 
