@@ -113,18 +113,22 @@ def compare(
 
 
 def _with_answers(shelf: store.Shelf, results: list[Result]) -> tuple[list[Result], list[str]]:
-    """Read the answers of the runs that stand; a damaged one leaves its place to an older one."""
+    """Read the answers of the runs that stand; a damaged one leaves its place to an older one.
+
+    Older records say nothing of their labels: which runs these are equal to, their answers tell.
+    """
     whole: dict[str, Result] = {}
     problems: dict[str, str] = {}
+    unread = [r.run for r in results if "-" not in r.ids]
     while True:
-        left = [r for r in results if r.run not in problems]
-        if not (unread := [run for run in newest(left) if run not in whole]):
-            return [whole.get(r.run, r) for r in left], list(problems.values())
         for run in unread:
             try:
                 whole[run] = store.load(shelf.folders[run], names=False)
             except FeatcacheError as error:
                 problems[run] = str(error)
+        left = [whole.get(r.run, r) for r in results if r.run not in problems]
+        if not (unread := [run for run in newest(left) if run not in whole]):
+            return left, list(problems.values())
 
 
 def _named(results: list[Result], what: str, names: str | Sequence[str] | None) -> list[Result]:
