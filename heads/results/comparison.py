@@ -2,7 +2,7 @@
 
 Runs are compared within a group: same data set, backbone, features, split, queries with their
 labels, and shots really used; for episodes the same list of them. Nothing replaces anything
-silently: runs that differ in seeds, in what they read or in a mark of honesty are rows of their
+silently: runs that differ in seeds, in the images drawn, in what they read or in a mark of honesty are rows of their
 own, told apart by their names; of runs that are equal in all of this the newest stands and the
 others are counted. Methods that answer all queries together (transductive) stand below those that
 answer one by one, and runs whose hyper-parameters were chosen on the queries (`oracle`) stand last.
@@ -159,7 +159,8 @@ def newest(results: Iterable[Result]) -> dict[str, tuple[Result, int]]:
     """Keep the newest of equal runs, and count the others; by run."""
     equal: dict[tuple[object, ...], list[Result]] = {}
     for result in sorted(results, key=lambda r: (r.created, r.run)):
-        effort = (result.seeds, result.repetitions, result.reads, result.marks)
+        drawn = result.draws or result.shots  # of older records, only what was asked for is known
+        effort = (result.seeds, result.repetitions, drawn, result.reads, result.marks)
         kind = (result.method, result.variant, result.protocol, result.selection)
         equal.setdefault((*_place(result), result.shots_used, *kind, *effort), []).append(result)
     return {same[-1].run: (same[-1], len(same) - 1) for same in equal.values()}
