@@ -64,6 +64,8 @@ class Run:
     """What the protocol always states in the record."""
     support: Support | None = None
     """What is really learned from; None where nothing labelled is."""
+    draws: str = ""
+    """Digest of the images that each repetition learns from and chooses by."""
     learns_from: tuple[str, ...] = ()
     """The splits that it learns from or chooses by, in which unreadable images are missing."""
 
@@ -246,6 +248,7 @@ def record(
         reads=reads,
         notes=tuple(dict.fromkeys([*told, *warned])),
         support=run.support,
+        draws=run.draws,
         unreadable=unreadable(features, run.split),
         predictions=predictions,
     )

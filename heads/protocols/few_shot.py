@@ -4,7 +4,7 @@ Seeds are repetitions where their draws differ; seeds with the same draw are one
 the interval then comes from the queries.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from heads.core.settings import Settings, configure
 from heads.core.tasks import RowIndex, Task, TaskBuilder, labelled, pick_device, query_rows
 from heads.protocols import unsupervised, zero_shot
 from heads.protocols.evaluation import Run, Trained, measure
-from heads.results.record import CAME_WITH_DATA, FEW_SHOT, Result, Support, shots_used
+from heads.results.record import CAME_WITH_DATA, FEW_SHOT, Result, Support, digest_ids, shots_used
 
 DEFAULT_SEEDS = (1, 2, 3)
 LAST_STEP = "The last step of training was kept: no validation could say which is best."
@@ -92,7 +92,7 @@ def train(
     support = _support(feature_set, shots, draws)
     configured = configure(method, settings, shots=shots_used(shots, support))
     mode, notes = _mode(selection, method, configured, feature_set, draws)
-    if mode == "cv" and selection != "cv":
+    if not mode.endswith("-val"):
         draws = {seed: _without_val(draw) for seed, draw in draws.items()}
     if len(draws) < len(seeds):
         kept = ", ".join(map(str, draws))
@@ -117,6 +117,7 @@ def train(
         seeds=tuple(draws),
         extra=extra,
         support=support,
+        draws=_digest(feature_set, draws.values()),
         learns_from=("train", "val") if mode.endswith("-val") else ("train",),
     )
 
@@ -134,7 +135,7 @@ def train(
         return [
             builder.build(
                 draw.train_rows,
-                draw.val_rows if mode.endswith("-val") else draw.val_rows[:0],
+                draw.val_rows,
                 seed=seed,
                 shots=shots,
                 oracle=mode == "oracle",
@@ -182,6 +183,16 @@ def _support(features: FeatureSet, shots: int | None, draws: Mapping[int, Draw])
         whole=all(len(d.train_rows) == len(everything) for d in draws.values()),
         stored=listing.draws == "stored",
     )
+
+
+def _digest(features: FeatureSet, draws: Iterable[Draw]) -> str:
+    """Return a digest of what each repetition learns from and chooses by, in whatever order."""
+
+    def named(rows: RowIndex) -> str:
+        ids, labels = features.listing.ids, features.labels
+        return digest_ids(sorted(f"{labels[r]} {ids[r]}" for r in rows.tolist()))
+
+    return digest_ids(named(rows) for d in draws for rows in (d.train_rows, d.val_rows))
 
 
 def _stored(features: FeatureSet, draw: Draw) -> str:

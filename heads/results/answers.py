@@ -25,6 +25,9 @@ FILE = "predictions.npz"
 HEADER_BYTES = 4096
 NAMES_BYTES = 256 * 2**20
 """Names that are longer together are not kept; 50,000 images take 2 MB."""
+RATIO, RATIO_FROM = 200, 16 * 2**20
+"""No member of more bytes is deflated to less than a two hundredth of them: a file of kilobytes
+does not fill the memory."""
 IDS, CLASSES = "ids.json", "classes.json"
 ARRAYS = ("predicted", "labels", "zero_shot", "images")
 _UNREADABLE = (
@@ -86,7 +89,7 @@ def pack(kept: Predictions) -> bytes:
     with zipfile.ZipFile(buffer, "w") as archive:
         members = {f"{name}.npy": _npy(a) for name, a in arrays.items() if a is not None} | texts
         for name, data in members.items():
-            archive.writestr(zipfile.ZipInfo(name), data, zipfile.ZIP_DEFLATED)
+            archive.writestr(zipfile.ZipInfo(name), data, _method(data))
     return buffer.getvalue()
 
 
@@ -112,12 +115,18 @@ def unpack(data: bytes, result: Result, where: Path) -> Predictions:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             members = {}
-            for name in archive.namelist():
+            for member in archive.infolist():
+                name, size = member.filename, member.file_size
                 if name not in limits:
                     raise ValueError(f"{name[:60]!a} is not written by this program")
-                if archive.getinfo(name).file_size > limits[name] + HEADER_BYTES:
+                if name in members:
+                    raise ValueError(f"{name} is there twice")
+                if size > limits[name] + HEADER_BYTES:
                     raise ValueError(f"{name} is larger than its record allows")
-                members[name] = archive.read(name)
+                if size > max(RATIO_FROM, RATIO * member.compress_size):
+                    packed = f"{member.compress_size} to {size} bytes"
+                    raise ValueError(f"{name} unpacks from {packed}, as this program packs none")
+                members[name] = archive.read(member)
         arrays = {
             name: _array(members[f"{name}.npy"], shape)
             for name in ARRAYS
@@ -153,6 +162,15 @@ def _check(
             raise ValueError(f"{name} names what is not there")
     if len(names.get(CLASSES, ())) not in (0, result.classes):
         raise ValueError(f"{len(names[CLASSES])} class names for {result.classes} classes")
+
+
+def _method(data: bytes) -> int:
+    """Choose how a member is packed: plainly where deflating would leave next to nothing."""
+    if len(data) <= RATIO_FROM:
+        return zipfile.ZIP_DEFLATED
+    packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    packed = len(packer.compress(data)) + len(packer.flush())
+    return zipfile.ZIP_STORED if len(data) > RATIO * packed else zipfile.ZIP_DEFLATED
 
 
 def _npy(array: Int32[np.ndarray, "r n"]) -> bytes:

@@ -2,7 +2,7 @@
 
 Runs are compared within a group: same data set, backbone, features, split, queries with their
 labels, and shots really used; for episodes the same list of them. Nothing replaces anything
-silently: runs that differ in seeds, in what they read or in a mark of honesty are rows of their
+silently: runs that differ in seeds, in the images drawn, in what they read or in a mark of honesty are rows of their
 own, told apart by their names; of runs that are equal in all of this the newest stands and the
 others are counted. Methods that answer all queries together (transductive) stand below those that
 answer one by one, and runs whose hyper-parameters were chosen on the queries (`oracle`) stand last.
@@ -113,18 +113,22 @@ def compare(
 
 
 def _with_answers(shelf: store.Shelf, results: list[Result]) -> tuple[list[Result], list[str]]:
-    """Read the answers of the runs that stand; a damaged one leaves its place to an older one."""
+    """Read the answers of the runs that stand; a damaged one leaves its place to an older one.
+
+    Older records say nothing of their labels: which runs these are equal to, their answers tell.
+    """
     whole: dict[str, Result] = {}
     problems: dict[str, str] = {}
+    unread = [r.run for r in results if "-" not in r.ids]
     while True:
-        left = [r for r in results if r.run not in problems]
-        if not (unread := [run for run in newest(left) if run not in whole]):
-            return [whole.get(r.run, r) for r in left], list(problems.values())
         for run in unread:
             try:
                 whole[run] = store.load(shelf.folders[run], names=False)
             except FeatcacheError as error:
                 problems[run] = str(error)
+        left = [whole.get(r.run, r) for r in results if r.run not in problems]
+        if not (unread := [run for run in newest(left) if run not in whole]):
+            return left, list(problems.values())
 
 
 def _named(results: list[Result], what: str, names: str | Sequence[str] | None) -> list[Result]:
@@ -155,7 +159,8 @@ def newest(results: Iterable[Result]) -> dict[str, tuple[Result, int]]:
     """Keep the newest of equal runs, and count the others; by run."""
     equal: dict[tuple[object, ...], list[Result]] = {}
     for result in sorted(results, key=lambda r: (r.created, r.run)):
-        effort = (result.seeds, result.repetitions, result.reads, result.marks)
+        drawn = result.draws or result.shots  # of older records, only what was asked for is known
+        effort = (result.seeds, result.repetitions, drawn, result.reads, result.marks)
         kind = (result.method, result.variant, result.protocol, result.selection)
         equal.setdefault((*_place(result), result.shots_used, *kind, *effort), []).append(result)
     return {same[-1].run: (same[-1], len(same) - 1) for same in equal.values()}

@@ -134,6 +134,9 @@ class Result:
     """What a reader of the table must know: short classes, stored draws, views that lack."""
     support: Support | None = None
     """None where nothing labelled was read, and in older records."""
+    draws: str = ""
+    """Digest of the images, with their labels, that each repetition learned from and chose by;
+    empty where nothing was drawn, of episodes, and in older records."""
     unreadable: int = 0
     """Images of the split that could not be read: no query, for any method, and not counted."""
     sealed: bool = field(default=True, compare=False)
@@ -235,6 +238,7 @@ class Result:
             "reads": list(self.reads),
             "notes": list(self.notes),
             "support": None if self.support is None else asdict(self.support),
+            "draws": self.draws,
             "unreadable": self.unreadable,
         }
 
@@ -357,6 +361,7 @@ def _read(f: Fields) -> Result:
         reads=f.texts("reads") if "reads" in f.raw else (),
         notes=f.texts("notes"),
         support=_read_support(f),
+        draws=f.text("draws") if "draws" in f.raw else "",
         unreadable=f.integer("unreadable", 0, WHOLE) if "unreadable" in f.raw else 0,
     )
     if "top1" not in result.metrics:

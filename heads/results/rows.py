@@ -63,6 +63,8 @@ class Row:
     drawn: bool
     """Whether shots were drawn, so that one repetition speaks of one draw only."""
     seeds: tuple[int, ...]
+    draws: str
+    """As in the record."""
     repetitions: int
     equals: int
     """Older runs that are equal in all that makes a row."""
@@ -133,10 +135,15 @@ def _told_apart(rows: Sequence[Row]) -> list[Row]:
     told = []
     for twins in same.values():
         named = [_differing(row, twins) for row in twins]
-        if len(set(named)) < len(twins):
-            named = [(*apart, row.run) for apart, row in zip(named, twins, strict=True)]
+        for last in (_drawn, lambda r: r.run):
+            if len(set(named)) < len(twins) and len({last(twin) for twin in twins}) > 1:
+                named = [(*apart, last(row)) for apart, row in zip(named, twins, strict=True)]
         told += [replace(row, apart=apart) for row, apart in zip(twins, named, strict=True)]
     return told
+
+
+def _drawn(row: Row) -> str:
+    return f"draws {row.draws[:6]}" if row.draws else "draws not recorded"
 
 
 def _differing(row: Row, twins: Sequence[Row]) -> tuple[str, ...]:
@@ -175,6 +182,7 @@ def _row(
         stale=stale,
         drawn=result.shots != 0,
         seeds=result.seeds,
+        draws=result.draws,
         repetitions=result.repetitions,
         equals=equals,
         run=result.run,

@@ -45,13 +45,39 @@ def test_shots_that_are_not_there_are_not_claimed(world: World, shots: int | Non
 
 def test_equal_runs_are_one_however_they_were_asked_for(world: World, tmp_path: Path) -> None:
     features = world(counts=FOUR)
-    for shots in (16, 100_000_000, None):
+    for shots in (4, 16, 100_000_000, None):
         store.save(run(features, shots=shots), tmp_path)
     store.save(run(features, "knn", shots=4), tmp_path)
     (group,) = comparison.compare(tmp_path).groups
     assert [r.method for r in group.rows].count("ridge") == 1
     assert "4 shots" in group.title
     assert comparison.compare(tmp_path, shots=[16]).groups == (group,)
+
+
+@pytest.mark.parametrize(
+    ("counts", "shots"),
+    [
+        ({"train": 2, "val": 4, "test": 6}, (2, 16)),  # 2 or 4 images a class to choose by
+        ({"train": 4, "val": 9, "test": 6}, (4, 16)),  # as many, drawn after others
+    ],
+)
+def test_runs_that_chose_on_other_images_are_not_equal(
+    world: World, counts: dict[str, int], shots: tuple[int, int]
+) -> None:
+    runs = [run(world(counts=counts), shots=k) for k in (*shots, shots[0])]
+    (group,) = comparison.group(runs)
+    named = [f"ridge (draws {r.draws[:6]})" for r in runs]
+    assert {row.name: row.equals for row in group.rows} == {named[0]: 1, named[1]: 0}
+    free = [run(world(counts=counts), shots=k, selection="none") for k in shots]
+    (row,) = comparison.group(free)[0].rows
+    assert row.equals == 1
+
+
+def test_draws_are_those_of_images_and_labels(world: World) -> None:
+    first, other = run(world(), seeds=(1,)), run(world(), seeds=(2,))
+    assert len({first.draws, other.draws, run(world(), seeds=(1, 2)).draws}) == 3
+    assert run(world(), "gda", seeds=(1,)).draws == first.draws
+    assert Result.from_json(first.to_json()).draws == first.draws
 
 
 def test_defaults_follow_the_shots_that_are_there(world: World) -> None:

@@ -96,6 +96,16 @@ def test_runs_of_before_are_read_and_marked(record: Any, tmp_path: Path) -> None
     assert (report.is_sound, report.unsealed) == (True, (folder.name,))
 
 
+def test_equal_runs_of_before_are_one_row(record: Any, answers: Any, tmp_path: Path) -> None:
+    kept = answers(1)
+    for seed in (1, 2, 3):
+        folder = store.save(record(seed, predictions=kept), tmp_path)
+        as_before(folder)
+    (group,) = comparison.compare(tmp_path).groups
+    (row,) = group.rows
+    assert (row.run, row.equals) == (folder.name, 2)
+
+
 @pytest.mark.parametrize("place", ["mean", "values", "zero_shot_top1"])
 def test_a_figure_that_differs_from_the_answers_is_named(
     record: Any, tmp_path: Path, place: str

@@ -1,6 +1,7 @@
 import io
 import json
 import pickle
+import warnings
 import zipfile
 from contextlib import suppress
 from pathlib import Path
@@ -10,7 +11,8 @@ import numpy as np
 import pytest
 
 from featcache.errors import CacheError, FeatcacheError, ImportedFileError, UnknownNameError
-from heads.results import store
+from heads.results import answers, store
+from heads.results.record import Predictions
 
 
 def test_round_trip_with_predictions(record: Any, tmp_path: Path) -> None:
@@ -69,11 +71,26 @@ def test_names_stay_inside_the_root(record: Any, tmp_path: Path) -> None:
     assert folder.resolve().is_relative_to((tmp_path / "runs").resolve())
 
 
+GOOD = np.zeros((1, 40), dtype="<i4")
+
+
 def npz(**members: bytes) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in members.items():
             archive.writestr(f"{name}.npy", data)
+    return buffer.getvalue()
+
+
+def doubled(name: str, times: int) -> bytes:
+    """Return answers that hold one entry several times."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for member in ("predicted", "labels"):
+            archive.writestr(f"{member}.npy", npy(GOOD))
+        for _ in range(times):
+            with warnings.catch_warnings(action="ignore"):
+                archive.writestr(name, b'["a"]' + b" " * 1_000_000)
     return buffer.getvalue()
 
 
@@ -93,9 +110,6 @@ class Bomb:
         return Path.touch, (self.path,)
 
 
-GOOD = np.zeros((1, 40), dtype="<i4")
-
-
 @pytest.mark.parametrize(
     "data",
     [
@@ -109,13 +123,33 @@ GOOD = np.zeros((1, 40), dtype="<i4")
         npz(predicted=npy(GOOD), labels=npy(GOOD)[:-1]),
         npz(predicted=npy(GOOD), labels=b"\x93NUMPY\x01\x00\xff\xff"),
         npz(predicted=npy(GOOD), labels=npy(GOOD), more=b"\x00" * 50_000_000),
+        doubled("ids.json", 2),
+        doubled("ids.json", 300),
+        doubled("labels.npy", 1),
     ],
 )
 def test_foreign_answers_are_refused(record: Any, tmp_path: Path, data: bytes) -> None:
     folder = store.save(record(), tmp_path)
     (folder / store.ANSWERS).write_bytes(data)
-    with pytest.raises(ImportedFileError, match="that run"):
+    with pytest.raises(ImportedFileError, match="not what was written"):
         store.load(folder)
+    with pytest.raises(ImportedFileError, match=r"answers of its run|lacks 'labels'"):
+        answers.unpack(data, record(), folder)  # had it a seal that fits
+
+
+def test_answers_do_not_unpack_from_next_to_nothing(
+    record: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n = 100_000
+    same = np.zeros((1, n), dtype=np.int32)
+    result = record(predictions=Predictions(predicted=same, labels=same), zero_shot_top1=None)
+    monkeypatch.setattr(answers, "RATIO_FROM", 4 * n)
+    folder = store.save(result, tmp_path)
+    kept = store.load(folder).predictions  # ours are stored plainly where they are that even
+    assert kept is not None
+    assert np.array_equal(kept.predicted, same)
+    with pytest.raises(ImportedFileError, match="unpacks from"):
+        answers.unpack(npz(predicted=npy(same), labels=npy(same)), result, folder)
 
 
 def test_nothing_is_unpickled(record: Any, tmp_path: Path) -> None:
