@@ -30,6 +30,7 @@ from heads.core.registry import get
 from heads.core.settings import configure
 from heads.results import store
 from heads.results.record import Result
+from heads.results.sealing import sealed
 from tests.fuzz.targets import arrays, toy_run
 
 HEADERS = {
@@ -56,8 +57,10 @@ def test_headers_that_numpy_parses_as_python(tmp_path: Path, header: str) -> Non
     path = _zip(tmp_path / "a.npz", {"train_features.npy": _npy(header)})
     with pytest.raises(ImportedFileError, match="is not a sound"):
         read_table(path)
-    folder = store.save(toy_run("cmm", "one"), tmp_path / "runs")
-    _zip(folder / store.ANSWERS, {"predicted.npy": _npy(header)})
+    run = toy_run("cmm", "one")
+    folder = store.save(run, tmp_path / "runs")
+    bent = _zip(folder / store.ANSWERS, {"predicted.npy": _npy(header)}).read_bytes()
+    (folder / store.RECORD).write_bytes(sealed(run, {store.ANSWERS: bent}))
     with pytest.raises(ImportedFileError, match="does not hold the answers"):
         store.load(folder)
 

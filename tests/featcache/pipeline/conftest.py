@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -50,6 +51,7 @@ class FakeBackbone:
         self.wide = torch.randn(48, 16, generator=generator)
         self.narrow = torch.randn(3, 16, generator=generator)
         self.batches: list[int] = []
+        self.counting = threading.Lock()
         self.pictures = 0
         self.scale = 1.0
         self.on_batch: Callable[[int], None] = lambda _: None
@@ -57,9 +59,11 @@ class FakeBackbone:
     def encode_images(
         self, pixels: Tensor, variants: Sequence[str] = ()
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        self.batches.append(len(pixels))
-        self.pictures += int((pixels != pixels[-1:]).flatten(1).any(1).sum())
-        self.on_batch(len(self.batches))
+        with self.counting:  # several threads encode, and each batch has a number of its own
+            self.batches.append(len(pixels))
+            self.pictures += int((pixels != pixels[-1:]).flatten(1).any(1).sum())
+            number = len(self.batches)
+        self.on_batch(number)
         grid = torch.nn.functional.adaptive_avg_pool2d(pixels, 4).flatten(1)
         patches = torch.nn.functional.adaptive_avg_pool2d(pixels, 2).flatten(2).transpose(1, 2)
         rows = {v: (patches + self.variants.index(v)) @ self.narrow for v in variants}
