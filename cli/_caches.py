@@ -50,14 +50,18 @@ def list_caches(cache: CacheDir = None, json_: Json = False) -> None:
 
     Example: featcache ls
     """
+    import shlex
+
     from featcache.store.library import cache_root, caches
-    from featcache.store.removal import all_left
+    from featcache.store.removal import all_left, digest_of
 
     found = caches(cache_root(cache))
     for path in all_left(cache_root(cache)):
+        words = ["featcache", "rm", path.parent.name]
+        words += ["--key", digest_of(path)] if digest_of(path) else []
+        words += [] if cache is None else ["--cache", str(cache)]
         ui.say(
-            f"{path} is what an interrupted removal has left. Delete it with: featcache rm "
-            f"{path.parent.name}"
+            f"{path} is what an interrupted removal has left. Delete it with: {shlex.join(words)}"
         )
     if json_:
         for item in found:
@@ -287,6 +291,8 @@ def rm(
 ) -> None:
     """Remove one cache; the images and the results stay.
 
+    What an interrupted removal has left goes first, and then nothing else.
+
     Example: featcache rm trashnet --backbone tiny --yes
     """
     from featcache.errors import CacheNotFoundError, UnknownNameError, UsageError
@@ -294,19 +300,23 @@ def rm(
     from featcache.store.removal import count_bytes, finish_removal, left_by_removals, remove
 
     root = cache_root(cache)
+    left = left_by_removals(root, dataset, backbone, key)
     try:
         fitting = find_summaries(root, dataset, backbone, key)
     except (CacheNotFoundError, UnknownNameError):
-        left = left_by_removals(root, dataset, backbone, key)
         if not left:
             raise
-        for path in left:
-            size = ui.human_bytes(count_bytes(path))
-            what = f"what an interrupted removal has left, {size}: {path}"
-            _agree(what, yes)
-            with ui.noting("The same command removes the rest."):
-                freed = finish_removal(path)
-            _emit_removed(path, freed, what, json_)
+        fitting = []
+    for path in left:
+        size = ui.human_bytes(count_bytes(path))
+        what = f"what an interrupted removal has left, {size}: {path}"
+        _agree(what, yes)
+        with ui.noting("The same command removes the rest."):
+            freed = finish_removal(path)
+        _emit_removed(path, freed, what, json_)
+    if left:
+        for found in fitting:
+            ui.say(f"{found.path} is another cache and stays; the same command again is for it.")
         return
     if len(fitting) > 1:
         which = ", ".join(f"{f.digest} ({f.backbone}, {f.finished_text})" for f in fitting)

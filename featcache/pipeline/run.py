@@ -15,7 +15,7 @@ from featcache.backbones.base import Backbone
 from featcache.backbones.devices import has_bf16_units
 from featcache.backbones.registry import load_backbone
 from featcache.caution import caution
-from featcache.errors import CacheError, SourceError
+from featcache.errors import CacheError, CorruptCacheError, SourceError
 from featcache.keys import Listing
 from featcache.paths import as_text, expand
 from featcache.pipeline.asks import Ask, asks_for, settle
@@ -135,7 +135,7 @@ class _Extraction:
             return self._forecast(path, dataset, backbone, asks, writable=True)
         if (path / KEY_FILE).exists() and not os.access(path, os.W_OK):
             return self._read_only(
-                path, self._forecast(path, dataset, backbone, asks, writable=False)
+                path, dataset, self._forecast(path, dataset, backbone, asks, writable=False)
             )
         cache = Cache.create(root, dataset.name, backbone.name, backbone.key)
         with cache.lock():
@@ -188,19 +188,27 @@ class _Extraction:
             notes=listing.notes,
         )
 
-    def _read_only(self, path: Path, forecast: Summary) -> Summary:
+    def _read_only(self, path: Path, dataset: Dataset, forecast: Summary) -> Summary:
         """Accept a cache that cannot be written where nothing is missing.
 
         Raises:
             CacheError: If something is.
+            SourceError: If no image could be read, or with `strict` if one could not.
         """
         if missing := forecast.missing():
             raise CacheError(
                 f"{path} lacks {missing} and cannot be written. Make it writable, or copy it to "
                 f"another folder and name that with --cache."
             )
+        cache = Cache.open(path)
+        listing = cache.listing()
+        paths = {s.id: s.path for s in dataset.samples}
+        sources = {} if listing is None else sources_of(listing.ids, listing.hashes, paths)
+        self._be_strict(cache.bad_rows(), sources, {})
+        _refuse_all_bad(cache, sources)
         return replace(
             forecast,
+            bad=_known_bad(cache, sources),
             dry_run=False,
             complete=self._request.limit is None,
             texts=None,
@@ -281,7 +289,7 @@ class _Extraction:
             encoded=filler.encoded,
             held=first.held,
             passed=passed,
-            bad=tuple((sources[r].id, why) for r, why in cache.bad_rows().items() if r in sources),
+            bad=_known_bad(cache, sources),
             seconds=self._seconds,
             images_per_s=passed / self._seconds["pass"] if passed else None,
             bytes=sum(o.bytes for o in outcomes),
@@ -323,15 +331,21 @@ class _Extraction:
             )
 
     def _add_sums(self, cache: Cache) -> None:
-        """Put checksums of rows beside shards of earlier versions, or of a pass that was killed."""
+        """Put checksums of rows beside shards of earlier versions, or of a pass that was killed.
+
+        Raises:
+            CorruptCacheError: If one of these shards is damaged: its rows are not there.
+        """
         added = add_sums(cache, self._report)
         if added.shards:
             self._say(
                 f"Added checksums of rows to {added.shards} shards that had none, after reading "
                 f"{human_size(added.bytes)}."
             )
-        for why in added.refused:
+        for why in (*added.refused, *added.damaged[1:]):
             self._say(why)
+        if added.damaged:
+            raise CorruptCacheError(added.damaged[0])
 
     def _profiled(self, cache: Path, backbone: Backbone, passed: int) -> tuple[Path | None, str]:
         """Write the timeline, if one was asked for; return where, and what it says."""
@@ -436,6 +450,11 @@ class _Extraction:
         start = time.perf_counter()
         yield
         self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+def _known_bad(cache: Cache, sources: Mapping[int, Source]) -> tuple[tuple[str, str], ...]:
+    """Return (image, reason) for those of the data set that could not be read."""
+    return tuple((sources[r].id, why) for r, why in cache.bad_rows().items() if r in sources)
 
 
 def _refuse_all_bad(cache: Cache, sources: Mapping[int, Source]) -> None:

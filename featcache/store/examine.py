@@ -52,6 +52,8 @@ class Added:
     """Of these shards, which were read whole."""
     refused: list[str] = field(default_factory=list)
     """Why others got none, a sentence or two each."""
+    damaged: list[str] = field(default_factory=list)
+    """What is wrong with those that are damaged, with the cure."""
 
 
 def lines_of(cache: Cache) -> list[ShardLine | TextLine]:
@@ -111,7 +113,7 @@ def add_sums(
                 write_sums(cache.path / line.component / line.file, line.facts, found.sums)
                 added.shards, added.bytes = added.shards + 1, added.bytes + line.facts.bytes
             else:
-                added.refused.append(found.wrong)
+                (added.damaged if found.is_damaged else added.refused).append(found.wrong)
         except CacheError as error:  # they only save time: nothing fails for want of room
             added.refused.append(str(error))
             break

@@ -289,6 +289,9 @@ def image_roots(root: Path, dataset: str) -> list[str]:
 def with_root(root: Path, where: str) -> str:
     """Return where images are now that may have moved together with the root they belong to.
 
+    Images that are still where they were have moved only if caches are still above them too: the
+    whole root was copied. A folder of the user's may have a part called `images` as well.
+
     Args:
         root: Folder of all caches; what this program draws or downloads lies in `images` there.
         where: Where a listing saw its images.
@@ -298,7 +301,15 @@ def with_root(root: Path, where: str) -> str:
         return where
     inside = len(before.parts) - before.parts[::-1].index(IMAGES)
     now = root.joinpath(IMAGES, *map(from_text, before.parts[inside:]))
-    return as_text(now) if before.parts[inside:] and now.is_dir() else where
+    if not before.parts[inside:] or not now.is_dir():
+        return where
+    old = from_text(where)
+    try:
+        is_there = old.is_dir()
+    except OSError:  # above it is a folder that we may not enter
+        is_there = True
+    home = old.parents[len(before.parts) - inside]
+    return where if is_there and not any(home.glob(f"*/*/{KEY_FILE}")) else as_text(now)
 
 
 def made_with(root: Path, dataset: str) -> list[tuple[str, str]]:

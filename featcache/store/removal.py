@@ -185,12 +185,22 @@ def _is_lone_trace(path: Path) -> bool:
     return path.name.endswith(TRACE) and not path.with_name(path.name[: -len(TRACE)]).exists()
 
 
+def digest_of(path: Path) -> str:
+    """Return the digits of the key's digest in a folder's name, put aside or not; "" if none."""
+    parts = _name_parts(path)
+    return "" if parts is None else parts["digest"]
+
+
 def _fits(path: Path, backbone: str | None, key: str | None) -> bool:
-    name = path.name
-    if _is_aside(path):
-        name = name.removeprefix(".").rpartition(_ASIDE)[0]
-    parts = _CACHE_NAME.fullmatch(name)
+    parts = _name_parts(path)
     if parts is None:
         return False
     fits_backbone = backbone is None or slug(backbone).lower() == parts["backbone"].lower()
     return fits_backbone and parts["digest"].startswith((key or "").lower())
+
+
+def _name_parts(path: Path) -> re.Match[str] | None:
+    name = path.name
+    if _is_aside(path):
+        name = name.removeprefix(".").rpartition(_ASIDE)[0]
+    return _CACHE_NAME.fullmatch(name)

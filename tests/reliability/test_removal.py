@@ -13,7 +13,7 @@ from featcache.store.cache import Cache
 from featcache.store.identity import KEY_FILE, KNOWN_HASHES, MANIFEST, TRACE
 from featcache.store.library import caches, image_roots
 from featcache.store.lock import writer_lock
-from featcache.store.removal import all_left
+from featcache.store.removal import all_left, digest_of
 from tests.reliability.checks import snapshot
 from tests.reliability.faults import LITTLE, World
 from tests.reliability.killing import Death, End, Server
@@ -102,6 +102,25 @@ def test_what_is_left_is_named_and_another_cache_is_not_touched(
     assert snapshot(other) == before
     assert all_left(root) == []
     assert world.command(*command, "--yes").code == 2  # nothing is left of it
+
+
+def test_what_is_left_goes_before_a_cache_that_is_whole(
+    world: World, root: Path, server: Server
+) -> None:
+    aside(world, root, server)
+    (left,), (other,) = all_left(root), (found.path for found in caches(root))
+    before = snapshot(other)
+    listed = " ".join(world.command("ls", "--cache", root).err.split())
+    command = listed.partition("Delete it with: featcache ")[2].split()
+    assert command == ["rm", "zoo", "--key", digest_of(left), "--cache", str(root)]
+    first = world.command("rm", "zoo", "--yes", "--cache", root)
+    assert first.code == 0
+    assert "what an interrupted removal has left" in first.out
+    assert f"{other} is another cache and stays" in " ".join(first.err.split())
+    assert snapshot(other) == before
+    assert all_left(root) == []
+    assert world.command("rm", "zoo", "--yes", "--cache", root).code == 0
+    assert caches(root) == []
 
 
 def test_repair_of_another_cache_clears_it_too(world: World, root: Path, server: Server) -> None:

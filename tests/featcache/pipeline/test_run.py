@@ -1,6 +1,7 @@
 """Whole extractions of tiny folders, with everything that can go wrong with files."""
 
 import json
+import os
 import shutil
 import threading
 from collections.abc import Callable
@@ -225,6 +226,36 @@ def test_unreadable_images_are_recorded_and_skipped(ask: Any, backbone: Any) -> 
     again = ask(views=["2"])
     assert backbone.batches == []
     assert {Path(name).name for name, _ in again.bad} == set(BAD)  # said every time
+
+
+def refuse_writing(monkeypatch: pytest.MonkeyPatch) -> None:
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda p, mode: not mode & os.W_OK and access(p, mode))
+
+
+@pytest.mark.usefixtures("bad_folder")
+def test_a_cache_that_cannot_be_written_tells_what_is_unreadable(
+    ask: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = ask().bad
+    refuse_writing(monkeypatch)
+    again = ask()
+    assert again.bad == bad
+    assert len(bad) == 3
+    assert again.complete
+    with pytest.raises(SourceError, match=r"train/cat/cut.png.*--strict"):
+        ask(strict=True)
+
+
+def test_a_cache_that_cannot_be_written_without_a_readable_image_fails(
+    ask: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number, path in enumerate(sorted(folder.glob("*/*/*.*g"))):
+        path.write_bytes(b"no picture %d" % number)
+    for _ in range(2):
+        with pytest.raises(SourceError, match="None of the 22 images could be read"):
+            ask(allow_bad=True)
+        refuse_writing(monkeypatch)
 
 
 @pytest.mark.usefixtures("bad_folder")

@@ -289,7 +289,7 @@ def test_rows_that_are_no_numbers_are_named(whole: Cache, name: str, value: floa
     with opened.lock():
         added = add_sums(opened)
     assert added.shards == 0
-    assert "not finite" in added.refused[0]  # checksums say that numbers are good, too
+    assert "not finite" in added.damaged[0]  # checksums say that numbers are good, too
     assert not sums_path(path).exists()
     assert repair(whole.path).dropped[0].file == path.name
 
