@@ -10,14 +10,11 @@ import os
 import re
 import secrets
 import shutil
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 OURS = re.compile(r"\.[A-Za-z0-9._-]+\.tmp-[0-9a-f]{8}")
-PATIENCE = 5.0
-"""Seconds that a writer waits for somebody who is removing, which takes milliseconds."""
 
 
 def name_for(final: Path) -> Path:
@@ -35,38 +32,35 @@ def remove(root: Path) -> None:
     """Remove what killed runs left; nothing where somebody is writing or there are no locks."""
     if not find(root):
         return
-    with _locked(root, fcntl.LOCK_EX, 0.0) as is_alone:
+    with _locked(root, fcntl.LOCK_EX | fcntl.LOCK_NB) as is_alone:
         for folder in find(root) if is_alone else ():
             shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
 def writing(root: Path) -> Iterator[None]:
-    """Keep others from removing what is written under a root while the block runs."""
-    with _locked(root, fcntl.LOCK_SH, PATIENCE):
+    """Keep others from removing what is written under a root while the block runs.
+
+    Waits for whoever is removing, for however long: written beside them, the run could be lost.
+    """
+    with _locked(root, fcntl.LOCK_SH):
         yield
 
 
 @contextmanager
-def _locked(root: Path, kind: int, patience: float) -> Iterator[bool]:
+def _locked(root: Path, kind: int) -> Iterator[bool]:
     """Yield whether the lock could be had; a file system without locks has none to give."""
     handle = os.open(root, os.O_RDONLY)
     try:
-        yield _flock(handle, kind, patience)
+        yield _flock(handle, kind)
     finally:
         with suppress(OSError):
             os.close(handle)
 
 
-def _flock(handle: int, kind: int, patience: float) -> bool:
-    end = time.monotonic() + patience
-    while True:
-        try:
-            fcntl.flock(handle, kind | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            if time.monotonic() >= end:
-                return False
-            time.sleep(0.01)
-        except OSError:
-            return False
+def _flock(handle: int, kind: int) -> bool:
+    try:
+        fcntl.flock(handle, kind)
+    except OSError:  # held by others, where we do not wait; or there are no locks
+        return False
+    return True

@@ -128,7 +128,8 @@ def _undrawn(result: Result) -> bool:
 
 def _one_draw(result: Result) -> bool:
     """Tell whether every seed gives the same shots."""
-    return result.repetitions == 1 and (result.stored_draw or result.shots_used is None)
+    is_whole = result.shots is None if result.support is None else result.support.whole
+    return result.repetitions == 1 and (result.stored_draw or is_whole)
 
 
 def _difference(

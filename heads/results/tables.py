@@ -1,7 +1,8 @@
 """The tables of `heads compare`: as JSON, CSV, Markdown, and as cells with notes below them.
 
 Figures carry intervals that are not adjusted for how many rows a table has; the word beside a
-difference is corrected for it (Holm). What a cell cannot say in its width stands in a note.
+difference is corrected for it (Holm). What a cell cannot say in its width stands in a note. Names may be those of
+strangers: in Markdown and CSV they keep to their line, and nothing is left that a terminal obeys.
 """
 
 import csv
@@ -11,6 +12,7 @@ from dataclasses import asdict
 from string import ascii_lowercase
 from typing import Any
 
+from featcache.escapes import shown
 from heads.results.comparison import Group
 from heads.results.pairing import seeds_text
 from heads.results.record import QUERY_SET
@@ -83,6 +85,7 @@ def to_csv(groups: Iterable[Group]) -> str:
             row[name] = ", ".join(map(str, row[name]))
         for name in ("mean", "low", "high", "p", "over", "word"):
             row[f"gain_{name}"] = gain.get(name)
+        row.update({name: shown(v) for name, v in row.items() if isinstance(v, str)})
     file = io.StringIO()
     writer = csv.DictWriter(file, list(rows[0]) if rows else ["dataset"], lineterminator="\n")
     writer.writeheader()
@@ -129,8 +132,8 @@ def to_markdown(groups: Iterable[Group]) -> str:
     for g in groups:
         lines = [_line(columns(g)), _line(["---"] * len(COLUMNS))]
         lines += [_line(row) for row in cells(g)]
-        below = "\n".join(f"- {note}" for note in notes(g))
-        parts.append(f"### {g.title}\n\n" + "\n".join(lines) + f"\n\n{below}\n")
+        below = "\n".join(f"- {shown(note)}" for note in notes(g))
+        parts.append(f"### {shown(g.title)}\n\n" + "\n".join(lines) + f"\n\n{below}\n")
     return "\n".join(parts)
 
 
@@ -190,4 +193,4 @@ def _gain(row: Row, letters: dict[str, str]) -> str:
 
 
 def _line(values: Iterable[str]) -> str:
-    return "| " + " | ".join(v.replace("|", "\\|").replace("\n", " ") for v in values) + " |"
+    return "| " + " | ".join(shown(v).replace("|", "\\|") for v in values) + " |"

@@ -99,7 +99,8 @@ def test_runs_are_paired_over_the_seeds_in_common(record: Any) -> None:
 def test_the_same_shots_need_no_seed_in_common(record: Any) -> None:
     a, b = some(1), some(1, seed=1)
     stored = Support(smallest=16, largest=16, whole=False, stored=True)
-    for fields in ({"support": stored}, {"shots": None}):
+    whole = Support(smallest=16, largest=16, whole=True)
+    for fields in ({"support": stored}, {"support": whole}, {"shots": None}):
         ours, other = (
             run_of(record, a, seeds=(1,), **fields),
             run_of(record, b, seeds=(2,), **fields),

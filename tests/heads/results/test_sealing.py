@@ -1,10 +1,14 @@
 """A changed byte in a run is never a changed figure; what a killed save leaves goes away."""
 
+import errno
+import fcntl
 import json
+import os
 import pickle
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -238,6 +242,41 @@ def test_what_killed_runs_left_is_removed_and_what_living_ones_write_is_not(
     assert leftovers.find(root) == []
     assert mine.is_dir()
     assert len(store.load_all(root).results) == 2
+
+
+def test_a_writer_waits_for_as_long_as_somebody_removes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[bool] = []
+
+    def busy(handle: int, kind: int) -> None:
+        if kind & fcntl.LOCK_NB:
+            raise BlockingIOError
+        held.append(True)  # the other has let go
+
+    monkeypatch.setattr(fcntl, "flock", busy)
+    with leftovers.writing(tmp_path):
+        assert held
+    monkeypatch.setattr(fcntl, "flock", _no_locks)
+    with leftovers.writing(tmp_path):
+        pass
+
+
+def _no_locks(handle: int, kind: int) -> None:
+    raise OSError(errno.ENOLCK, "No locks available")
+
+
+def test_a_slow_removal_does_not_take_what_is_being_written(record: Any, tmp_path: Path) -> None:
+    folder = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(folder, fcntl.LOCK_EX)  # somebody removes
+    saving = threading.Thread(target=store.save, args=(record(1), tmp_path))
+    saving.start()
+    saving.join(0.3)
+    begun = leftovers.find(tmp_path)
+    os.close(folder)
+    saving.join()
+    assert begun == []
+    assert store.load(store.find(tmp_path, record(1).run)) == record(1)
 
 
 def test_facts_are_those_of_the_bytes() -> None:

@@ -301,6 +301,24 @@ def test_exports_hold_every_row(record: Any, answers: Any) -> None:
     assert bars == {len(tables.COLUMNS) + 1}
 
 
+def test_names_of_strangers_stay_in_their_place(record: Any) -> None:
+    odd = "toy\n| forged | 99.9 |\r\x1b[2J\u2028# end"
+    runs = [
+        record(1, dataset=odd, variant=odd),
+        record(2, dataset=odd, method="knn", split="sketch", seeds=(9,)),
+    ]
+    groups = comparison.group(runs)
+    text = tables.to_markdown(groups)
+    assert all(c.isprintable() for c in text.replace("\n", ""))
+    assert [line for line in text.splitlines() if line.startswith(("| forged", "# end"))] == []
+    assert sum(line.startswith("| ") for line in text.splitlines()) == 6
+    assert "\\x1b[2J" in text
+    written = tables.to_csv(groups)
+    assert all(c.isprintable() for c in written.replace("\n", ""))
+    assert len(written.splitlines()) == 3
+    assert tables.as_dicts(groups)[0]["dataset"] == odd  # JSON escapes for itself
+
+
 def test_a_run_in_a_renamed_folder_keeps_its_paired_difference(record: Any, tmp_path: Path) -> None:
     folder = store.save(record(), tmp_path)
     folder.parent.rename(folder.parent.with_name("from-a-colleague"))
