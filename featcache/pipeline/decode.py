@@ -138,7 +138,7 @@ def decode(
         with Image.open(BytesIO(data), formats=FORMATS) as image:
             if image.width * image.height > max_pixels:
                 raise UnreadableImageError(_too_large(image.width, image.height, max_pixels))
-            cost = cost_of(image, data)
+            cost = cost_of(image, data, max_pixels)
             if why := _too_costly(cost, max_pixels):
                 raise UnreadableImageError(why)
             claim(cost.bytes)
@@ -252,7 +252,7 @@ def _too_costly(cost: Cost, max_pixels: int) -> str:
     """Say why a picture is not worth its work; empty where it is."""
     if cost.scanned > SCANS * max_pixels:
         return (
-            f"goes over its pixels in {cost.scans:,} scans, {cost.scanned:,} pixels in all, above "
+            f"goes over its pixels in {cost.scans:,} scans or more, {cost.scanned:,} pixels, above "
             f"the limit of {SCANS * max_pixels:,} ({SCANS} times --max-pixels); {_RAISE}"
         )
     if cost.bytes > BYTES * max_pixels:

@@ -15,6 +15,7 @@ from featcache.pipeline.draw import Source
 from featcache.pipeline.encode import Encoder, Lane
 from featcache.pipeline.views import central_view
 from featcache.pipeline.windows import Preprocess
+from featcache.pipeline.work import BYTES, Memory
 
 
 def readable_now(
@@ -36,13 +37,16 @@ def readable_now(
         max_pixels: Largest picture to decode.
         report: Told how many were tried.
     """
+    memory = Memory(BYTES * max_pixels)  # of all threads together, as in a pass
 
     def is_readable(row: int) -> bool:
         source = sources[row]
-        try:
-            central_view(read_image(source.path, source.sha256, max_pixels=max_pixels), preprocess)
-        except UnreadableImageError:
-            return False
+        with memory.share() as claim:
+            try:
+                image = read_image(source.path, source.sha256, max_pixels=max_pixels, claim=claim)
+                central_view(image, preprocess)
+            except UnreadableImageError:
+                return False
         return True
 
     found = set()

@@ -8,7 +8,7 @@ readable on every machine. docs/reliability.md has the measurements behind the b
 import ctypes
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -26,12 +26,17 @@ SMALL = 1 << 26
 SCAN_PIXELS = 1024
 """That a scan costs, however small the picture is."""
 
-_MARKER = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]")
-"""Of JPEG; not a restart marker, nor a byte 0xff of the data, behind which a zero stands."""
-_ALONE = frozenset(b"\x01\xd8")
-"""Markers without a length."""
+MARKERS = 10_000
+"""Of a JPEG file; each further one counts as a scan, since it is work as well."""
+
+_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
+"""Of JPEG, with a length; not a restart marker, nor a byte 0xff of the data, behind which a zero
+stands."""
 _SCAN, _END = 0xDA, 0xD9
 _TILE_WIDTH, _TILE_LENGTH = 322, 323
+_COMPRESSION, _IN_JPEG = 259, (6, 7)
+_PLACES = ((273, 279), (324, 325), (513, 514))
+"""Of TIFF: where strips, tiles and an old whole JPEG begin, and how many bytes they have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,35 +46,74 @@ class Cost:
     scanned: int
     """Pixels, each as often as it is gone over."""
     scans: int
+    """Counted until there were too many."""
     bytes: int
     """Held at once."""
 
 
-def cost_of(image: Image.Image, data: bytes) -> Cost:
+def cost_of(image: Image.Image, data: bytes, max_pixels: int) -> Cost:
     """Count what decoding takes.
 
     Args:
         image: Opened by Pillow, not loaded.
         data: The bytes of its file.
+        max_pixels: Of the largest picture; what exceeds its scans is not counted to the end.
     """
     pixels = image.width * image.height
-    scans = count_scans(data) if data[:2] == b"\xff\xd8" else 1
+    scanned = max(pixels, SCAN_PIXELS)
+    scans, most = 1, SCANS * max_pixels // scanned
+    if data[:2] == b"\xff\xd8":
+        scans = count_scans(data, most)
+    elif image.format == "TIFF":
+        scans = _scans_of_parts(image, data, most)
     each = WEBP_BYTES if image.format == "WEBP" else BYTES
-    return Cost(scans * max(pixels, SCAN_PIXELS), scans, each * (pixels + _tile(image)))
+    return Cost(scans * scanned, scans, each * (pixels + _tile(image)))
 
 
-def count_scans(data: bytes) -> int:
-    """Count the scans of a JPEG file up to its end; a thumbnail inside a segment has its own."""
-    scans, at = 0, 0
-    while found := _MARKER.search(data, at):
+def count_scans(data: bytes, most: int, start: int = 0, stop: int | None = None) -> int:
+    """Count the scans of a JPEG file up to its end; a thumbnail inside a segment has its own.
+
+    Args:
+        data: Which holds the file.
+        most: Of these and one more the count ends.
+        start: Where the file begins.
+        stop: Behind its last byte.
+    """
+    scans, markers, at, stop = 0, 0, start, len(data) if stop is None else stop
+    while scans <= most and (found := _MARKER.search(data, at, stop)):
         marker, at = data[found.end() - 1], found.end()
         if marker == _END:
             break
-        if marker in _ALONE:
-            continue
-        scans += marker == _SCAN
+        markers += 1
+        scans += marker == _SCAN or markers > MARKERS
         at += int.from_bytes(data[at : at + 2], "big")
     return max(1, scans)
+
+
+def _scans_of_parts(image: Image.Image, data: bytes, most: int) -> int:
+    """Return the most scans of a strip or tile of a TIFF file in JPEG; parts do not overlap."""
+    tags = getattr(image, "tag_v2", {})
+    if tags.get(_COMPRESSION) not in _IN_JPEG:
+        return 1
+    scans, left = 1, len(data)
+    for start, size in sorted(set(_parts(tags))):
+        stop = min(start + size, len(data))
+        left -= max(0, stop - start)
+        scans = max(scans, count_scans(data, most, start, stop))
+        if left < 0 or scans > most:
+            return most + 1
+    return scans
+
+
+def _parts(tags: Mapping[int, object]) -> Iterator[tuple[int, int]]:
+    for names in _PLACES:
+        starts, sizes = (_numbers(tags.get(name)) for name in names)
+        yield from zip(starts, sizes, strict=False)
+
+
+def _numbers(value: object) -> tuple[int, ...]:
+    values = value if isinstance(value, tuple) else (value,)
+    return tuple(v if isinstance(v, int) and v >= 0 else 0 for v in values)
 
 
 def _tile(image: Image.Image) -> int:

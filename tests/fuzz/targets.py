@@ -110,7 +110,7 @@ def _image(folder: Path) -> None:
     from featcache.pipeline.work import count_scans
 
     data = (folder / "image").read_bytes()
-    assert 1 <= count_scans(data) <= max(1, data.count(b"\xda"))
+    assert 1 <= count_scans(data, len(data)) <= max(1, data.count(b"\xda"))
     image = decode(data, max_pixels=1 << 20)
     assert image.shape[2] == 3
     for mode in ("shortest", "squash", "longest"):

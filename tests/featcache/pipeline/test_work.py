@@ -3,7 +3,8 @@
 import hashlib
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from random import Random
@@ -12,14 +13,26 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from featcache.pipeline import recheck
 from featcache.pipeline.asks import CENTRAL
 from featcache.pipeline.decode import MAX_PIXELS, UnreadableImageError, decode, quiet_pillow
 from featcache.pipeline.draw import Drawer, Job, Source
+from featcache.pipeline.recheck import readable_now
 from featcache.pipeline.windows import Preprocess
-from featcache.pipeline.work import BYTES, SCANS, SMALL, WEBP_BYTES, Memory, cost_of, count_scans
+from featcache.pipeline.work import (
+    BYTES,
+    MARKERS,
+    SCANS,
+    SMALL,
+    WEBP_BYTES,
+    Memory,
+    cost_of,
+    count_scans,
+)
 
 Encode = Callable[..., bytes]
 LARGE = (4000, 3000)
+MANY = 10**9
 
 
 @pytest.fixture
@@ -38,16 +51,16 @@ def test_scans_are_counted_as_a_decoder_meets_them(
     photo: Image.Image, encode_picture: Encode
 ) -> None:
     plain, progressive = (encode_picture(photo, "JPEG", progressive=p) for p in (False, True))
-    assert (count_scans(plain), count_scans(progressive)) == (1, 10)
-    assert count_scans(encode_picture(photo, "JPEG", restart_marker_blocks=1)) == 1
-    assert count_scans(scan_again(progressive, 290)) == 300
-    assert count_scans(plain + progressive) == 1  # behind the end nothing is decoded
+    assert (count_scans(plain, MANY), count_scans(progressive, MANY)) == (1, 10)
+    assert count_scans(encode_picture(photo, "JPEG", restart_marker_blocks=1), MANY) == 1
+    assert count_scans(scan_again(progressive, 290), MANY) == 300
+    assert count_scans(plain + progressive, MANY) == 1  # behind the end nothing is decoded
     thumbnail = b"\xff\xe1" + (2 + len(progressive)).to_bytes(2, "big") + progressive
-    assert count_scans(plain[:2] + thumbnail + plain[2:]) == 1
-    assert count_scans(plain[:2] + b"\0garbage\xff\x00\xff\xff\xff" + plain[3:]) == 1
+    assert count_scans(plain[:2] + thumbnail + plain[2:], MANY) == 1
+    assert count_scans(plain[:2] + b"\0garbage\xff\x00\xff\xff\xff" + plain[3:], MANY) == 1
     for cut in range(0, len(progressive), 97):
-        assert 1 <= count_scans(progressive[:cut]) <= 10
-    assert count_scans(os.urandom(100_000)) >= 1
+        assert 1 <= count_scans(progressive[:cut], MANY) <= 10
+    assert count_scans(os.urandom(100_000), MANY) >= 1
 
 
 def test_a_picture_of_many_scans_is_refused_by_their_number(
@@ -58,10 +71,49 @@ def test_a_picture_of_many_scans_is_refused_by_their_number(
     assert decode(data, max_pixels=pixels // SCANS).shape == (80, 96, 3)
     with pytest.raises(
         UnreadableImageError,
-        match=r"in 300 scans, 2,304,000 pixels in all, above the limit of 2,303,994 \(6 times "
+        match=r"in 300 scans or more, 2,304,000 pixels, above the limit of 2,303,994 \(6 times "
         r"--max-pixels\); raise it with --max-pixels or FEATCACHE_MAX_PIXELS",
     ):
         decode(data, max_pixels=pixels // SCANS - 1)
+
+
+def test_counting_ends_where_there_are_too_many(photo: Image.Image, encode_picture: Encode) -> None:
+    data = scan_again(encode_picture(photo, "JPEG", progressive=True), 290)
+    assert count_scans(data, 20) == 21
+    assert count_scans(b"\xff\xd8" + b"\xff\xe0\0\2" * 10**6, 20) == 21
+    assert count_scans(b"\xff\xd8" + b"\xff\xe0\0\2" * MARKERS, 20) == 1
+    for alone in (b"\xff\x01", b"\xff\xd8", b"\xff"):  # in one step, whatever their number
+        assert count_scans(alone * 10**7 + b"\0", 20) == 1
+
+
+def tiff_of(jpeg: bytes, size: tuple[int, int], *, strips: int = 1) -> bytes:
+    """Write a TIFF file whose strips are all the same JPEG, each beginning a byte later."""
+    tags: list[tuple[int, list[int]]] = [
+        (256, [size[0]]), (257, [size[1]]), (258, [8, 8, 8]), (259, [7]), (262, [6]),
+        (273, [8 + i for i in range(strips)]), (277, [3]), (278, [-(-size[1] // strips)]),
+        (279, [len(jpeg)] * strips), (284, [1]), (530, [2, 2]),
+    ]  # fmt: skip
+    body = jpeg + b"\0" * (len(jpeg) % 2)
+    entries = b""
+    for tag, values in tags:
+        packed = np.array(values, "<u4").tobytes()
+        if len(values) > 1:
+            packed, body = (8 + len(body)).to_bytes(4, "little"), body + packed
+        entries += np.array([tag, 4], "<u2").tobytes() + np.uint32(len(values)).tobytes() + packed
+    head = b"II*\0" + (8 + len(body)).to_bytes(4, "little")
+    return head + body + len(tags).to_bytes(2, "little") + entries + b"\0" * 4
+
+
+def test_scans_of_a_jpeg_inside_a_tiff_count(photo: Image.Image, encode_picture: Encode) -> None:
+    once = encode_picture(photo, "JPEG", progressive=True)
+    most = 20 * 80 * 96 // SCANS
+    assert decode(tiff_of(once, photo.size), max_pixels=most).shape == (80, 96, 3)
+    for data in (
+        tiff_of(scan_again(once, 290), photo.size),
+        tiff_of(once, photo.size, strips=40),  # which share their bytes: counting them is work
+    ):
+        with pytest.raises(UnreadableImageError, match="in 21 scans or more"):
+            decode(data, max_pixels=most)
 
 
 def test_photographs_of_today_are_within_the_limits() -> None:
@@ -85,9 +137,9 @@ def test_a_tile_that_is_larger_than_its_picture_counts() -> None:
     tags = {322: 32_000, 323: 32_000}
     Image.new("L", (10, 10)).save(buffer, "TIFF", compression="tiff_lzw")
     with Image.open(buffer) as image:
-        assert cost_of(image, buffer.getvalue()).bytes == BYTES * 100
+        assert cost_of(image, buffer.getvalue(), MAX_PIXELS).bytes == BYTES * 100
         image.tag_v2.update(tags)  # type: ignore[attr-defined]
-        assert cost_of(image, buffer.getvalue()).bytes == BYTES * (100 + 32_000**2)
+        assert cost_of(image, buffer.getvalue(), MAX_PIXELS).bytes == BYTES * (100 + 32_000**2)
 
 
 KINDS = {
@@ -114,7 +166,7 @@ def test_decoding_takes_no_more_bytes_than_were_counted(
     name, mode, options = kind
     data = encode_picture(Image.new(mode, LARGE), name, **options)
     with Image.open(BytesIO(data)) as image:
-        counted = cost_of(image, data).bytes
+        counted = cost_of(image, data, MAX_PIXELS).bytes
     Path("/proc/self/clear_refs").write_text("5")
     before = _memory("VmRSS")
     decode(data)
@@ -189,3 +241,34 @@ def test_libtiff_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
                     refused += 1
     assert refused > 20
     assert capfd.readouterr() == ("", "")
+
+
+def test_images_tried_again_share_their_memory(
+    tmp_path: Path, encode_picture: Encode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claims: list[int] = []
+
+    class Counted(Memory):
+        def __init__(self, total: int) -> None:
+            super().__init__(total)
+            claims.append(total)
+
+        @contextmanager
+        def share(self) -> Iterator[Callable[[int], None]]:
+            with super().share():
+                yield claims.append
+
+    monkeypatch.setattr(recheck, "Memory", Counted)
+    data = encode_picture(Image.new("RGB", (40, 30)), "PNG")
+    (tmp_path / "a.png").write_bytes(data)
+    source = Source("a.png", tmp_path / "a.png", hashlib.sha256(data).hexdigest())
+    found = readable_now(
+        [0, 1],
+        {0: source, 1: source},
+        Preprocess(32, "shortest"),
+        threads=2,
+        max_pixels=2000,
+        report=lambda *_: None,
+    )
+    assert found == {0, 1}
+    assert claims == [BYTES * 2000, BYTES * 1200, BYTES * 1200]
