@@ -1,8 +1,9 @@
 """The tables of `heads compare`: as JSON, CSV, Markdown, and as cells with notes below them.
 
 Figures carry intervals that are not adjusted for how many rows a table has; the word beside a
-difference is corrected for it (Holm). What a cell cannot say in its width stands in a note. Names may be those of
-strangers: in Markdown and CSV they keep to their line, and nothing is left that a terminal obeys.
+difference is corrected for it (Holm). What a cell cannot say in its width stands in a note. Names
+may be those of strangers: in Markdown and CSV they keep to their line, and nothing is left that a
+terminal obeys.
 """
 
 import csv
