@@ -4,8 +4,9 @@ Runs are compared within a group: same data set, backbone, features, split, quer
 labels, and shots really used; for episodes the same list of them. Nothing replaces anything
 silently: runs that differ in seeds, in the images drawn, in what they read or in a mark of honesty
 are rows of their own, told apart by their names; of runs that are equal in all of this the newest
-stands and the others are counted. Methods that answer all queries together (transductive) stand below those that
-answer one by one, and runs whose hyper-parameters were chosen on the queries (`oracle`) stand last.
+stands and the others are counted. Methods that answer all queries together (transductive) stand
+below those that answer one by one, and runs whose hyper-parameters were chosen on the queries
+(`oracle`) stand last.
 """
 
 from collections import Counter
