@@ -3,7 +3,7 @@
 A name says what its reader must not miss, and no two rows of a table are called the same.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from featcache.errors import UsageError
@@ -135,7 +135,8 @@ def _told_apart(rows: Sequence[Row]) -> list[Row]:
     told = []
     for twins in same.values():
         named = [_differing(row, twins) for row in twins]
-        for last in (_drawn, lambda r: r.run):
+        lasts: tuple[Callable[[Row], str], ...] = (_drawn, lambda r: r.run)
+        for last in lasts:
             if len(set(named)) < len(twins) and len({last(twin) for twin in twins}) > 1:
                 named = [(*apart, last(row)) for apart, row in zip(named, twins, strict=True)]
         told += [replace(row, apart=apart) for row, apart in zip(twins, named, strict=True)]

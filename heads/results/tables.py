@@ -38,6 +38,8 @@ COLUMNS = (
 """Of the table that people read."""
 SPARE = ("source", "protocol", "macro F1 %", "also reads", "seconds", "selection")
 """Columns that a narrow window does without, the first to go first."""
+THESE_HEADS = "(these heads)"
+"""Behind a word that holds of one draw of the shots, not of the method."""
 NOT_SHOWN = "not shown"
 """Short for a difference that is not shown."""
 OVER = {
@@ -105,7 +107,8 @@ def columns(group: Group) -> tuple[str, ...]:
 def cells(group: Group) -> list[tuple[str, ...]]:
     """Write the rows for people, as COLUMNS: percent, the interval beside each figure."""
     letters = {said: letter for letter, said in _lettered(group)}
-    return [_cells(row, letters) for row in group.rows]
+    of_one_draw = _differences_of_one_draw(group)
+    return [_cells(row, letters, row.run in of_one_draw) for row in group.rows]
 
 
 def notes(group: Group) -> list[str]:
@@ -113,8 +116,11 @@ def notes(group: Group) -> list[str]:
     rows = [row for row in group.rows if row.ci95 is not None]
     over = dict.fromkeys(OVER.get(row.interval, row.interval) for row in rows)
     told = [f"Intervals: 95 %, unadjusted; {', '.join(over)}."] if over else []
-    if any(_of_these_heads(row) for row in rows):
-        told.append("A row of one seed says what holds of these heads, not of the method.")
+    if any(_of_these_heads(row) for row in rows) or _differences_of_one_draw(group):
+        told.append(
+            "A row of one seed says what holds of these heads, not of the method: as a claim about "
+            "the method one draw is often wrong (docs/benchmarks.md#coverage)."
+        )
     if tested := sum(row.gain is not None for row in group.rows):
         many = f"{tested} differences" if tested > 1 else "1 difference"
         told.append(f"Better, worse, not shown: at 5 %, corrected for {many} (Holm).")
@@ -149,6 +155,13 @@ def _of_these_heads(row: Row) -> bool:
     return row.interval == "queries" and row.drawn
 
 
+def _differences_of_one_draw(group: Group) -> set[str]:
+    """Return the runs whose difference is over one draw of the shots, theirs or the reference's."""
+    drawn = any(row.drawn for row in group.rows if row.why == REFERENCE)
+    over_queries = [row for row in group.rows if row.gain and row.gain.over == "queries"]
+    return {row.run for row in over_queries if drawn or row.drawn}
+
+
 def _lettered(group: Group) -> list[tuple[str, str]]:
     """Return what the cells of the differences refer to, each once, with its letter."""
     said = dict.fromkeys(filter(None, map(_remark, group.rows)))
@@ -166,7 +179,7 @@ def _remark(row: Row) -> str:
     return f"Paired over {seeds_text(row.gain.seeds)} alone." if row.gain.seeds else ""
 
 
-def _cells(row: Row, letters: dict[str, str]) -> tuple[str, ...]:
+def _cells(row: Row, letters: dict[str, str], of_one_draw: bool) -> tuple[str, ...]:
     top1 = f"{100 * row.top1:.1f}" + ("" if row.ci95 is None else f" ± {100 * row.ci95:.1f}")
     seeds = str(row.repetitions) if row.drawn else "-"
     f1 = "-" if row.macro_f1 is None else f"{100 * row.macro_f1:.1f}"
@@ -174,7 +187,7 @@ def _cells(row: Row, letters: dict[str, str]) -> tuple[str, ...]:
     status = ", ".join(s for s in STATUS if s in row.source.partition(":")[0]) or "-"
     kinds = dict.fromkeys(_kind(what) for what in row.reads)
     also = ", ".join(kinds) or "-"
-    gain, took = _gain(row, letters), f"{row.seconds:.1f}"
+    gain, took = _gain(row, letters, of_one_draw), f"{row.seconds:.1f}"
     return row.name, top1, seeds, f1, gain, took, row.protocol, selection, status, also
 
 
@@ -183,13 +196,14 @@ def _kind(what: str) -> str:
     return what if what == QUERY_SET else what.rpartition(" ")[2].partition(".")[0]
 
 
-def _gain(row: Row, letters: dict[str, str]) -> str:
+def _gain(row: Row, letters: dict[str, str], of_one_draw: bool) -> str:
     d, remark = row.gain, _remark(row)
     if d is None:
         text = "reference" if row.why == REFERENCE else "-"
     else:
         word = NOT_SHOWN if row.word == "no difference shown" else row.word
         text = f"{100 * d.mean:+.1f} [{100 * d.low:+.1f}, {100 * d.high:+.1f}] {word}"
+        text += f" {THESE_HEADS}" if of_one_draw and word != NOT_SHOWN else ""
     return f"{text} ({letters[remark]})" if remark else text
 
 

@@ -54,6 +54,7 @@ def test_equal_draws_are_one_repetition(world: World) -> None:
     stored = run(world(draws="stored"), shots=4)
     assert stored.repetitions == 1
     assert ONE_DRAW in stored.notes
+    assert "74 % of comparisons at one shot" in ONE_DRAW
     assert ONE_DRAW in result.notes
     assert run(world(), seeds=[2, 2, 5]).seeds == (2, 5)
 

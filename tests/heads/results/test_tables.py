@@ -176,13 +176,29 @@ def test_gain_over_zero_shot_is_said_in_words(record: Any, answers: Any) -> None
         float((kept.predicted == kept.labels).mean() - (kept.zero_shot == kept.labels).mean())
     )
     (shown,) = tables.cells(group)
-    assert shown[4].endswith("better")
+    assert shown[4].endswith("better (these heads)")
+    (several,) = comparison.group([record(1, r=3, predictions=answers(0, r=3, n=400, zero=0.2))])
+    assert tables.cells(several)[0][4].endswith("better")
     (plain,) = comparison.group(
         [record(1, predictions=None, metrics=record().metrics, queries=40, zero_shot_top1=None)]
     )
     (shown,) = tables.cells(plain)
     assert shown[4] == "- (a)"
     assert any(n.startswith("(a) Run") and "no stored" in n for n in tables.notes(plain))
+
+
+def test_one_draw_of_the_reference_is_one_draw_of_the_difference(record: Any, answers: Any) -> None:
+    runs = [
+        zero_shot(record, answers),
+        record(1, predictions=replace(answers(0, right=1.0), zero_shot=None), zero_shot_top1=None),
+        record(2, r=3, method="knn", predictions=answers(2, r=3, right=0.2)),
+    ]
+    (group,) = comparison.group(runs, against="cmm")
+    words = [cells[4] for cells in tables.cells(group)]
+    shown = {row.method: word for row, word in zip(group.rows, words, strict=True)}
+    assert shown["zero-shot"].endswith("worse (these heads)")
+    assert "worse (these heads) (a)" in shown["knn"]  # paired over seed 1 alone
+    assert shown["cmm"] == "reference"
 
 
 def test_words_are_corrected_and_intervals_are_not(record: Any) -> None:
