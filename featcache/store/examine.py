@@ -3,7 +3,9 @@
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from featcache.errors import CacheError, CorruptCacheError, FeatcacheError, LinkInCacheError
@@ -78,8 +80,11 @@ def examine(
     """
     lines = lines_of(cache)
     count = workers or min(MOST_WORKERS, os.cpu_count() or 1)
-    with ThreadPoolExecutor(count) as pool:
-        found = pool.map(lambda line: _examine(cache, line, full=full), lines)
+    with ExitStack() as stack:
+        each = partial(_examine, cache, full=full)
+        found: Iterator[Examined] = map(each, lines)
+        if count > 1:  # on a busy machine a thread alone would be waited for after every file
+            found = stack.enter_context(ThreadPoolExecutor(count)).map(each, lines)
         for done, one in enumerate(found, start=1):
             told(done, len(lines))
             yield one

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-CASES = 30
+CASES = 20
 
 
 def _fuzz(out: Path, *options: str) -> subprocess.CompletedProcess[str]:

@@ -23,7 +23,8 @@ from tests.reliability.faults import LITTLE, Fault, World, failing, flip, said_b
 from tests.reliability.flips import flips, read_flips
 
 Damage = Callable[[Path], object]
-TRIALS = 600
+TRIALS = 200
+"""Changed bytes; `benchmarks/flips.py` changes thousands."""
 
 
 @pytest.fixture(scope="module")
@@ -204,12 +205,12 @@ def test_one_broken_shard_of_every_component_at_once(world: World, root: Path) -
 
 
 def test_a_manifest_cut_anywhere(world: World, root: Path) -> None:
-    """Every third position of the last line, some of the four before it, and every end of line."""
+    """Every fifth position of the last line, some of the four before it, and every end of line."""
     path = world.sound(root, **LITTLE)
     data = (path / MANIFEST).read_bytes()
     starts = [0, *(i + 1 for i, byte in enumerate(data) if byte == 10)]
     shards = len(shard_lines(root))
-    places = [*range(starts[-6], starts[-2], 41), *starts[-6:-1], *range(starts[-2], len(data), 3)]
+    places = [*range(starts[-6], starts[-2], 97), *starts[-6:-1], *range(starts[-2], len(data), 5)]
     for place in places:
         (path / MANIFEST).write_bytes(data[:place])
         opened = Cache.open(path)  # the lines in front of the cut stay
@@ -230,7 +231,7 @@ def test_lines_dropped_swapped_doubled_and_joined(world: World, root: Path) -> N
     head, *lines = data.splitlines(keepends=True)
     rng = random.Random(3)
     batches = len(world.backbone.batches)
-    for trial in range(24):
+    for trial in range(12):
         changed = list(lines)
         i, j = rng.sample(range(len(lines) - 1), 2)
         match trial % 4:

@@ -1,4 +1,4 @@
-"""More than two hundred kills of forked extractions; `make soak` has thousands."""
+"""More than a hundred kills of forked extractions; `make soak` has thousands."""
 
 from tests.reliability.checks import snapshot
 from tests.reliability.killing import Campaign, Death
@@ -9,10 +9,10 @@ WINDOWS = 20
 
 def test_a_cache_killed_again_and_again_is_that_of_one_run(campaign: Campaign) -> None:
     for seed in range(1000):
-        if campaign.count.kills >= 175:
+        if campaign.count.kills >= 110:
             break
         campaign.trial(seed)
-    assert campaign.count.kills >= 175
+    assert campaign.count.kills >= 110
     assert campaign.count.resumes >= campaign.count.kills
     assert campaign.count.shards_verified > campaign.count.kills
 

@@ -33,7 +33,7 @@ ALL: dict[str, Any] = {
 """Six components of all images: two share the central view, two the views, two the crops."""
 PAIR = 2
 """Rows of a block where all subsets are gone through."""
-STATES = 8
+STATES = 4
 """Of whole caches, drawn at random."""
 
 Row = tuple[str, int]
