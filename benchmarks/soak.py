@@ -1,7 +1,7 @@
 """Kill extractions for as long as asked, and see that each cache ends as if nobody had.
 
 Every second trial begins from a cache of which any subset of components and blocks is finished.
-A third of the time goes to power cuts: each command is recorded, and every disk it may leave is
+Two fifths of the time go to power cuts: each command is recorded, and every disk it may leave is
 looked at.
 
 Example: python benchmarks/soak.py --minutes 10
@@ -21,7 +21,7 @@ from tests.reliability import powerloss
 from tests.reliability.checks import FaultError
 from tests.reliability.killing import Campaign, Server
 
-POWER = 1 / 3
+POWER = 0.4
 """Share of the time."""
 
 

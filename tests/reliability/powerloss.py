@@ -9,7 +9,7 @@ import os
 import random
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -258,11 +258,33 @@ def campaign(folder: Path, *, seconds: float, seed: int) -> tuple[dict[str, Any]
         while time.monotonic() - begin < seconds:
             replay, calls = rng.choice(replays)
             replay.kill_first(rng.randrange(calls), rng)
-    for replay, _ in replays:
-        found = asdict(replay.figures)
-        faults += found.pop("faults")
-        figures[replay.story.name] = found
-    return figures, faults
+    counted, found = _counted([replay for replay, _ in replays])
+    return {**figures, **counted}, faults + found
+
+
+def every_kill(folder: Path, *, seed: int) -> tuple[dict[str, Any], list[str]]:
+    """Kill each story at every call, run it again to its end, and cut the power then.
+
+    Args:
+        folder: For everything; it is empty.
+        seed: Of what is drawn.
+
+    Returns:
+        Figures of each story, and what was found.
+    """
+    rng, replays = random.Random(seed), []
+    with World(folder / "world", rows=8).stand_in() as world:
+        for story in (kind(world, _new(folder / kind.name)) for kind in STORIES):
+            replay = Replay(story, story.folder)
+            for at in range(len(record(story, story.folder / "disk").calls)):
+                replay.kill_first(at, rng)
+            replays.append(replay)
+    return _counted(replays)
+
+
+def _counted(replays: Sequence[Replay]) -> tuple[dict[str, Any], list[str]]:
+    figures = {replay.story.name: asdict(replay.figures) for replay in replays}
+    return figures, [fault for found in figures.values() for fault in found.pop("faults")]
 
 
 def _new(folder: Path) -> Path:
