@@ -1,7 +1,7 @@
 """Cut the power at every instant of every command, and see that what was promised is there.
 
-`make soak` does the same for four minutes. `--kills` kills the commands at each call instead, lets them be run
-again to their end, and cuts the power then.
+`make soak` does the same for four minutes. `--kills` kills the commands at each call instead, lets
+them be run again to their end, and cuts the power then.
 
 Example: python benchmarks/power.py --minutes 5
 """
