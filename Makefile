@@ -4,7 +4,7 @@ SHELL := bash
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install install-dev demo test lint bench soak fuzz clean
+.PHONY: help install install-dev demo test test-all lint bench soak fuzz clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,7 +22,10 @@ demo: install  ## Extract, train and compare on the embedded data set and model
 	@$(BIN)/heads train cmm --dataset fieldguide --backbone tiny --shots 16 --quiet
 	@$(BIN)/heads compare --dataset fieldguide --backbone tiny --where
 
-test: install-dev  ## Run the tests
+test: install-dev  ## Run the tests, but for the long ones
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m "not long"
+
+test-all: install-dev  ## Run all tests
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
 
 lint: install-dev  ## ruff, mypy strict, import layers, spelling

@@ -146,6 +146,7 @@ def test_build_is_seeded_and_leaves_the_users_stream_alone(toy_config: dict[str,
 
 
 @pytest.mark.parametrize("name", ["ViT-B/32", "RN50"])
+@pytest.mark.long
 def test_real_architectures_keep_the_promises(name: str) -> None:
     """Global features as open_clip's; bf16 at cosine >= 0.999 always, >= 0.9999 on average."""
     torch.manual_seed(0)

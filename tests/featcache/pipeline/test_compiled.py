@@ -76,6 +76,7 @@ def pictures_for(backbone: Any) -> Any:
     return np.random.default_rng(0).integers(0, 256, (4, side, side, 3), dtype=np.uint8)
 
 
+@pytest.mark.long
 def test_another_process_with_empty_caches_computes_the_same_bytes(
     elsewhere: Callable[[], Any], tiny: Any
 ) -> None:

@@ -128,6 +128,7 @@ print(read, most)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
+@pytest.mark.long
 def test_chunk_by_chunk_two_gigabytes_take_little_memory(tmp_path: Path) -> None:
     folder = tmp_path / "patches.clearclip"
     folder.mkdir()

@@ -62,6 +62,7 @@ def test_reader_encodes_files_and_images_alike(reader: Reader, tmp_path: Path) -
     assert features.norm(dim=-1).tolist() == pytest.approx([1, 1], abs=1e-5)
 
 
+@pytest.mark.long
 def test_untrained_weights_stay_near_chance(
     reader: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -61,6 +61,7 @@ def test_loss_of_the_identity_is_cross_entropy() -> None:
     assert contrastive_loss(logits, own, ~own).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
+@pytest.mark.long
 def test_resumed_training_equals_uninterrupted(tmp_path: Path) -> None:
     straight = Trainer(SMALL)
     train(straight, tmp_path / "a", workers=0)
