@@ -392,8 +392,8 @@ def can_ask() -> bool:
 
 def some(names: Sequence[str], most: int = 8) -> str:
     """Say the first of many names, and how many there are."""
-    shown = ", ".join(names[:most])
-    return f"{shown}, ... ({len(names)} in all)" if len(names) > most else shown
+    first = ", ".join(names[:most])
+    return f"{first}, ... ({len(names)} in all)" if len(names) > most else first
 
 
 def pairs(values: Sequence[str]) -> Mapping[str, str]:

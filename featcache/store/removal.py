@@ -105,6 +105,9 @@ def clear_aside(folder: Path) -> Sequence[str]:
         CacheError: If the disk refuses.
     """
     aside = [path for path in folder.iterdir() if _is_aside(path)] if folder.is_dir() else []
+    if aside:  # a killed removal may not have synced the new names: the old ones must not come back
+        with explained(folder):
+            sync_folder(folder)
     for path in aside:
         with explained(path), suppress(FileNotFoundError):  # another process is at the same
             delete_folder(path)
