@@ -27,7 +27,7 @@ from heads.results.metrics import Counts
 CLASSES, DIMENSIONS = 20, 16
 SHOTS, SEEDS, QUERIES = (1, 4, 16), (1, 2, 3, 5, 10), (200, 3000)
 METHODS = 19
-"""Of a table whose words are corrected by Holm, besides the one they are compared with."""
+"""Methods in a table whose words are corrected by Holm, besides the reference."""
 AT_ONCE = 20
 """Simulations that are drawn together."""
 MOST_FALSE, LEAST_COVERED = 0.08, 0.92
@@ -41,7 +41,7 @@ class World:
     name: str
     noise: float
     tail: float
-    """Of the most frequent class so many queries as of the rarest one."""
+    """Ratio of the queries of the most frequent class to those of the rarest."""
 
     def draw(
         self, shots: int, methods: int, queries: int, generator: torch.Generator
@@ -116,7 +116,7 @@ class Cell:
     queries: int
     seeds: int
     claims: Rate
-    """Of the paired difference, by the interval that `heads compare` prints."""
+    """False claims from the interval of the paired difference that `heads compare` prints."""
     by_t: Rate | None
     """The same by Student's t over the seeds alone."""
     covered: dict[str, Rate]

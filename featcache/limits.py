@@ -21,7 +21,7 @@ class Limit:
     """Unless the environment says otherwise."""
     unit: str
     variable: str
-    """Of the environment."""
+    """Name of the environment variable that raises the limit."""
 
     def value(self) -> int:
         """Return what counts now.

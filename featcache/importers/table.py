@@ -36,7 +36,7 @@ class Table:
     """What a file holds, checked."""
 
     sha256: str
-    """Of the file."""
+    """sha256 of the file, in hex."""
     rows: Float16[np.ndarray, "n d"] | Float32[np.ndarray, "n d"]
     """In the widest type of the file's images; float64 in float32."""
     labels: Int64[np.ndarray, " n"]

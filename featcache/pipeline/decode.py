@@ -35,7 +35,7 @@ MAX_PIXELS = PIXELS.most
 """Largest picture decoded unless the user raises it."""
 
 BAND_BYTES = 1 << 24
-"""Of a picture that are converted and copied at once."""
+"""Bytes of an image that are converted and copied at once."""
 
 _RAISE = f"raise it with --max-pixels or {PIXELS.variable}"
 _ORIENTATION_TAG = 0x0112

@@ -48,7 +48,7 @@ class Job:
     shown: tuple[Pictures, ...]
     """What the encoder is to be shown."""
     boxed: tuple[Pictures, ...] = ()
-    """Of what the boxes are to be kept; they may be wanted where the pictures are not."""
+    """Crops whose boxes are kept; boxes may be wanted where the crops themselves are not."""
 
     @property
     def wanted(self) -> tuple[Pictures, ...]:
@@ -82,7 +82,7 @@ class Drawer:
     """Memory from which a device uploads pictures that it cuts itself; None: windows are cut
     here."""
     memory: Memory = field(init=False)
-    """Of all threads together."""
+    """Memory budget that all threads share."""
 
     def __post_init__(self) -> None:
         """Allow the largest picture, or several smaller ones."""

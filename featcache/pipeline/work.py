@@ -27,21 +27,21 @@ SCAN_PIXELS = 1024
 """That a scan costs, however small the picture is."""
 
 MARKERS = 10_000
-"""Of a JPEG file; each further one counts as a scan, since it is work as well."""
+"""Markers of a JPEG file that are free; each further one counts as a scan: it is work as well."""
 
 _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
-"""Of JPEG, with a length; not a restart marker, nor a byte 0xff of the data, behind which a zero
-stands."""
+"""A JPEG marker with a length: no restart marker, and no byte 0xff of the data, which a zero
+follows."""
 _SCAN, _END = 0xDA, 0xD9
 _TILE_WIDTH, _TILE_LENGTH = 322, 323
 _COMPRESSION, _IN_JPEG = 259, (6, 7)
 _PLACES = ((273, 279), (324, 325), (513, 514))
-"""Of TIFF: where strips, tiles and an old whole JPEG begin, and how many bytes they have."""
+"""TIFF tags: where strips, tiles and an old whole JPEG begin, and their byte counts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Of decoding one picture."""
+    """What decoding one image takes."""
 
     scanned: int
     """Pixels, each as often as it is gone over."""

@@ -25,7 +25,7 @@ RACY_SECONDS = 2.0
 """A file changed this recently may change again within one tick of its clock: never remembered."""
 
 LINE_BYTES = 1024
-"""Of `hashes.tsv` that are read for each file of the data set; a line has about 150."""
+"""Bytes of `hashes.tsv` read for each file of the data set; a line has about 150."""
 
 _BATCH = 64
 

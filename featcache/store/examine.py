@@ -51,7 +51,7 @@ class Added:
 
     shards: int = 0
     bytes: int = 0
-    """Of these shards, which were read whole."""
+    """Size of these shards, which were read whole."""
     refused: list[str] = field(default_factory=list)
     """Why others got none, a sentence or two each."""
     damaged: list[str] = field(default_factory=list)

@@ -19,7 +19,7 @@ NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL})
 """What file systems without locks answer (some NFS and Lustre mounts)."""
 
 OWNER_BYTES = 1 << 12
-"""Of a file that says who is writing."""
+"""Most bytes read of a file that says who is writing."""
 
 PATIENCE = 0.05
 """Seconds to wait for a lock: `is_locked` of another process holds it for much less."""

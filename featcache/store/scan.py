@@ -25,14 +25,14 @@ CHUNK = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Checksums:
-    """Of a whole file."""
+    """Size and checksums of a whole file."""
 
     bytes: int
     crc32: int
     sha256: str
     """Empty where it was not asked for."""
     rest_crc32: int
-    """Of what stands behind the bytes that were skipped."""
+    """crc32 of what stands behind the bytes that were skipped."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from featcache.store.identity import MANIFEST
 LOCK = ".lock"
 """Holds the number of the process that writes, and of one that was killed; else it is empty."""
 DEPTH = 3
-"""Of folders that hold files of ours: the cache, a component or the listing, a listing's set."""
+"""Levels of folders with files of ours: the cache, a component or the listing, a listing's set."""
 
 
 def settle(folder: Path) -> None:

@@ -35,7 +35,7 @@ COLUMNS = (
     "source",
     "also reads",
 )
-"""Of the table that people read."""
+"""Columns of the table that people read."""
 SPARE = ("source", "protocol", "macro F1 %", "also reads", "seconds", "selection")
 """Columns that a narrow window does without, the first to go first."""
 THESE_HEADS = "(these heads)"

@@ -44,7 +44,7 @@ EVERY_KIND: dict[str, Any] = {
 LITTLE: dict[str, Any] = {"patches": ["clearclip"], "views": ["2@val"]}
 """Enough for several shards of several components."""
 ROWS = 4
-"""Of a shard, and of a micro-batch."""
+"""Rows of a shard, and of a micro-batch."""
 
 Call = Callable[..., Any]
 

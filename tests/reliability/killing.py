@@ -49,7 +49,7 @@ MORE_KINDS: dict[str, Any] = {
 """What is asked for beside `EVERY_KIND` where any subset of components may be finished."""
 
 ROWS = 4
-"""Of a shard, and of a micro-batch."""
+"""Rows of a shard, and of a micro-batch."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,7 +34,7 @@ ALL: dict[str, Any] = {
 PAIR = 2
 """Rows of a block where all subsets are gone through."""
 STATES = 4
-"""Of whole caches, drawn at random."""
+"""Whole caches that are drawn at random."""
 
 Row = tuple[str, int]
 
