@@ -20,9 +20,9 @@ from featcache.importers.npz import import_npz
 from featcache.pipeline.run import Request, extract
 from featcache.store.library import cache_root, find_cache
 from featcache.types import FeatureSet
-from heads.core import registry
+from heads import registry
 from heads.protocols import few_shot
-from heads.results.pairing import Word, paired_difference, words
+from heads.results.compare.pairing import Word, paired_difference, words
 from heads.results.record import Result
 
 WORLDS = ("fieldguide", "fieldguide-2")

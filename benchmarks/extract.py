@@ -39,14 +39,14 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from featcache.backbones.registry import load_backbone
+from featcache.imaging.decode import MAX_PIXELS, in_order, read_image
+from featcache.imaging.randomness import view_stream
+from featcache.imaging.views import central_view, draw_view
+from featcache.imaging.windows import Preprocess
 from featcache.keys import parse_component
-from featcache.pipeline.decode import MAX_PIXELS, in_order, read_image
 from featcache.pipeline.encode import micro_batch_for
 from featcache.pipeline.plan import cpu_cores
-from featcache.pipeline.randomness import view_stream
 from featcache.pipeline.run import Request, Summary, extract
-from featcache.pipeline.views import central_view, draw_view
-from featcache.pipeline.windows import Preprocess
 from featcache.store.cache import Cache
 
 HELD = 64

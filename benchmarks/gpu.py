@@ -38,15 +38,15 @@ from benchmarks.extract import (
     write_only,
 )
 from featcache.backbones.registry import load_backbone
-from featcache.pipeline.asks import CENTRAL
-from featcache.pipeline.cutter import Cutter
-from featcache.pipeline.decode import MAX_PIXELS
-from featcache.pipeline.decode import decode as decode_file
-from featcache.pipeline.draw import Drawer, Job, sources_of
+from featcache.imaging.decode import MAX_PIXELS
+from featcache.imaging.decode import decode as decode_file
+from featcache.imaging.draw import Drawer, Job, sources_of
+from featcache.imaging.windows import Preprocess
+from featcache.pipeline.components import CENTRAL
+from featcache.pipeline.device_crops import Cutter
 from featcache.pipeline.encode import Encoder, micro_batch_for
 from featcache.pipeline.plan import cpu_cores
 from featcache.pipeline.run import Request
-from featcache.pipeline.windows import Preprocess
 from featcache.store.cache import Cache
 
 BACKBONES = ("ViT-B/32", "ViT-B/16", "ViT-L/14")

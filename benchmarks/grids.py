@@ -22,11 +22,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from featcache.types import TextBank
-from heads.core import registry, scoring
-from heads.core.contract import RoleRows, TaskView
-from heads.core.selection import select
-from heads.core.settings import configure
-from heads.core.tasks import Task
+from heads import registry
+from heads.contract import RoleRows, TaskView
+from heads.protocols.tasks import Task
+from heads.selection import scoring
+from heads.selection.select import select
+from heads.selection.settings import configure
 
 SECONDS = 5.0
 NOISE = 1.2

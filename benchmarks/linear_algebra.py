@@ -26,10 +26,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from featcache.types import TextBank
-from heads.core import scoring
-from heads.core.contract import Method, RoleRows, TaskView
-from heads.core.scoring import Head
+from heads.contract import Method, RoleRows, TaskView
 from heads.methods import gda, proker
+from heads.selection import scoring
+from heads.selection.scoring import Head
 
 SHAPES = ((256, 4, 1), (100, 16, 1), (100, 4, 10), (1000, 4, 1))
 """Classes, shots, views."""

@@ -22,7 +22,7 @@ from featcache.pipeline.run import Request, extract
 from featcache.store.library import cache_root, find_cache
 from featcache.types import FeatureSet
 from heads.protocols import episodic, few_shot
-from heads.results.pairing import paired_difference, words
+from heads.results.compare.pairing import paired_difference, words
 from heads.results.record import Result
 
 WORLDS = ("fieldguide", "fieldguide-2")

@@ -23,9 +23,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from featcache.imaging.draw import Source
 from featcache.keys import FeatureKey, Listing
-from featcache.pipeline.asks import asks_for
-from featcache.pipeline.draw import Source
+from featcache.pipeline.components import asks_for
 from featcache.pipeline.encode import Encoder
 from featcache.pipeline.fill import Filler
 from featcache.pipeline.plan import make_plan

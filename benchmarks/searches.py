@@ -27,12 +27,12 @@ from torch.nn import functional as F
 from featcache.errors import MissingComponentError
 from featcache.importers.npz import import_npz
 from featcache.types import TextBank
-from heads.core import registry
-from heads.core.contract import RoleRows, TaskView
-from heads.core.selection import select
-from heads.core.settings import configure
-from heads.core.tasks import Task
+from heads import registry
+from heads.contract import RoleRows, TaskView
 from heads.protocols import few_shot
+from heads.protocols.tasks import Task
+from heads.selection.select import select
+from heads.selection.settings import configure
 
 SECONDS = 15.0
 METHODS = ("linear-probe", "proker", "clip-adapter")

@@ -24,9 +24,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from featcache.retrieval import nearest
-from heads.core.contract import RoleRows, TaskView
-from heads.core.logistic import logistic_regression
+from heads.contract import RoleRows, TaskView
 from heads.methods import ridge
+from heads.ops.logistic import logistic_regression
 
 FILES = (
     ("caltech50_vitb32", "train16"),

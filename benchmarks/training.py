@@ -29,15 +29,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from featcache.types import TextBank
-from heads.core import scoring
-from heads.core.contract import RoleRows, Stage, TaskView, Tensors, with_values
-from heads.core.groups import prepare, width_of
-from heads.core.samplers import Drawer
-from heads.core.selection import select
-from heads.core.settings import configure
-from heads.core.tasks import Task
-from heads.core.trainer import train
+from heads.contract import RoleRows, Stage, TaskView, Tensors, with_values
 from heads.methods import cmm, dac, tip_adapter_f
+from heads.protocols.tasks import Task
+from heads.selection import scoring
+from heads.selection.select import select
+from heads.selection.settings import configure
+from heads.training.samplers import Drawer
+from heads.training.stacking import prepare, width_of
+from heads.training.trainer import train
 
 METHODS: dict[str, Any] = {"cmm": cmm, "tip-adapter-f": tip_adapter_f, "dac": dac}
 CONFIGS = {

@@ -21,9 +21,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from featcache.types import TextBank
-from heads.core.contract import RoleRows, TaskView, Tensors
-from heads.core.transport import sinkhorn
+from heads.contract import RoleRows, TaskView, Tensors
 from heads.methods import lazsl
+from heads.ops.sinkhorn import sinkhorn
 
 COUNTS = (2, 3, 4, 4, 5, 5, 5, 6, 6, 6, 6, 7, 7, 7, 8, 8, 9, 11)
 """Descriptions of a class, in turn: as spread as those written for ImageNet, mean 6.1."""

@@ -12,8 +12,8 @@ from featcache.errors import UsageError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from featcache.pipeline.mend import Mended
-    from featcache.store.verify import VerifyReport
+    from featcache.pipeline.repair import Mended
+    from featcache.store.repair.verify import VerifyReport
 
 SHOWN = 20
 """Unreadable images that `info` lists."""
@@ -178,7 +178,7 @@ def verify(
         _verify_runs(Path(runs) if runs else None, quiet=quiet, json_=json_)
         return
     from featcache.store.library import cache_root, find_summaries
-    from featcache.store.verify import verify as check
+    from featcache.store.repair.verify import verify as check
 
     reports = []
     with ui.live(quiet) as line:
@@ -243,7 +243,7 @@ def repair(
     from featcache.errors import FeatcacheError
     from featcache.store.cache import Cache
     from featcache.store.library import cache_root, find_summaries
-    from featcache.store.verify import repair as take_out
+    from featcache.store.repair.verify import repair as take_out
 
     whole = True
     for found in find_summaries(cache_root(cache), _one(named, dataset), backbone, key):
@@ -255,7 +255,7 @@ def repair(
             try:
                 report = take_out(found.path, report=line.counter())
                 if report.dropped or Cache.open(found.path).needs_mending():
-                    from featcache.pipeline.mend import mend  # loads torch: not for a sound cache
+                    from featcache.pipeline.repair import mend  # loads torch: not for a sound cache
 
                     mended = mend(
                         found.path,

@@ -92,8 +92,8 @@ def train(
     Example: heads train cmm --protocol episodic --ways 5 --shots 1 --split sketch
     """
     from featcache.errors import FeatcacheError, UnknownNameError, UsageError
-    from heads.core import words
-    from heads.core.registry import names
+    from heads.registry import names
+    from heads.selection import names as words
 
     if method not in names():
         raise UnknownNameError("method", method, names(), "`heads list` shows all.")
@@ -166,7 +166,7 @@ def list_methods(json_: Json = False) -> None:
 
     Example: heads list
     """
-    from heads.core.registry import describe
+    from heads.registry import describe
 
     if json_:
         for item in describe():
@@ -216,7 +216,8 @@ def compare(
     """
     from featcache.errors import CacheNotFoundError, UsageError
     from featcache.store.library import cache_root
-    from heads.results import comparison, tables
+    from heads.results.compare import compare as comparison
+    from heads.results.render import tables
     from heads.results.store import runs_root
 
     if markdown + csv + json_ > 1:
@@ -306,7 +307,7 @@ def _no_others(protocol: str, **options: object) -> None:
 
 
 def _sentence(result: "Result") -> str:
-    from heads.results.tables import scope
+    from heads.results.render.tables import scope
 
     top1, f1 = result.metrics["top1"], result.metrics["macro_f1"]
     shots = result.shots_text

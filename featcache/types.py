@@ -17,6 +17,7 @@ from torch import Tensor
 
 from featcache.bank import TextBank, TextSet
 from featcache.errors import CacheError, MissingComponentError, UsageError
+from featcache.imported import cure_of_imported
 from featcache.keys import (
     NUMERICS,
     TEXT_KINDS,
@@ -26,7 +27,6 @@ from featcache.keys import (
     TextKind,
     parse_component,
 )
-from featcache.store.imported import cure_of_imported
 
 __all__ = [
     "NUMERICS",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int64
 
-from featcache.pipeline.asks import Ask, Pictures
+from featcache.pipeline.components import Ask, Pictures
 
 
 @dataclass(frozen=True, kw_only=True)

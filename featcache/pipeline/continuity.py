@@ -8,8 +8,8 @@ from jaxtyping import Int64, Shaped
 
 from featcache.backbones.base import Backbone
 from featcache.errors import UsageError
+from featcache.imaging.draw import Source
 from featcache.keys import ComponentKey, parse_component
-from featcache.pipeline.draw import Source
 from featcache.pipeline.encode import Encoder, micro_batch_for
 from featcache.pipeline.recheck import encode_again
 from featcache.pipeline.settings import (
@@ -21,7 +21,7 @@ from featcache.pipeline.settings import (
     sample_rows,
 )
 from featcache.store.cache import Cache
-from featcache.store.lines import PROVENANCE_TEXT
+from featcache.store.format.records import PROVENANCE_TEXT
 from featcache.store.provenance import WEIGHTS
 
 FLAGS = {"float32": "fp32", "bfloat16": "bf16"}

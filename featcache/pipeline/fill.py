@@ -3,14 +3,14 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from featcache.imaging.draw import Source
+from featcache.imaging.windows import Preprocess
 from featcache.pipeline.continuity import Recorder, admit_environment
-from featcache.pipeline.draw import Source
 from featcache.pipeline.encode import Encoder
 from featcache.pipeline.passes import Options, Outcome, Pass, Progress
 from featcache.pipeline.plan import Plan, cpu_cores
 from featcache.pipeline.settings import PassSettings
 from featcache.pipeline.timeline import Watch, unwatched
-from featcache.pipeline.windows import Preprocess
 from featcache.store.cache import Cache
 
 

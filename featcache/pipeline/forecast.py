@@ -15,8 +15,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from jaxtyping import Int64
 
-from featcache.pipeline.asks import Pictures
-from featcache.pipeline.views import distorts
+from featcache.imaging.views import distorts
+from featcache.pipeline.components import Pictures
 
 DECODE, WINDOW, DISTORT, FORWARD = 0.005, 0.0004, 0.001, 0.002
 """Seconds of a core: an image; a picture cut, distorted besides, passed through the encoder."""

@@ -16,15 +16,15 @@ import numpy as np
 from jaxtyping import Int32, Int64, Shaped
 
 from featcache.errors import SourceError
-from featcache.pipeline.asks import Ask, Pictures
+from featcache.imaging.decode import in_order, quiet_pillow
+from featcache.imaging.draw import Drawer, Drawn, Job, Source
+from featcache.imaging.windows import Box, Preprocess
 from featcache.pipeline.blocks import Block, Todo, encoded_rows
-from featcache.pipeline.cutter import Cutter, Given
-from featcache.pipeline.decode import in_order, quiet_pillow
-from featcache.pipeline.draw import Drawer, Drawn, Job, Source
+from featcache.pipeline.components import Ask, Pictures
+from featcache.pipeline.device_crops import Cutter, Given
 from featcache.pipeline.encode import Encoder, Lane
 from featcache.pipeline.plan import Plan
 from featcache.pipeline.timeline import Watch, unwatched
-from featcache.pipeline.windows import Box, Preprocess
 from featcache.pipeline.write import Sink, Writer
 
 EVERY = 0.2

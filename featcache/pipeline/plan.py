@@ -14,8 +14,8 @@ from featcache.backbones.base import Backbone
 from featcache.draws import few_shot_rows
 from featcache.errors import CacheError, TaskError, UnknownNameError
 from featcache.keys import Listing, parse_component
-from featcache.pipeline.asks import Ask, ask_again
 from featcache.pipeline.blocks import Block, Todo, encoded_rows, share, union
+from featcache.pipeline.components import Ask, ask_again
 from featcache.pipeline.forecast import human_range, predict_seconds
 from featcache.pipeline.write import shard_rows_for
 from featcache.recipes import KEYWORDS, Scope

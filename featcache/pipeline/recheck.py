@@ -10,12 +10,12 @@ from contextlib import closing
 import numpy as np
 from jaxtyping import Float16
 
-from featcache.pipeline.decode import UnreadableImageError, in_order, quiet_pillow, read_image
-from featcache.pipeline.draw import Source
+from featcache.imaging.decode import UnreadableImageError, in_order, quiet_pillow, read_image
+from featcache.imaging.decode_work import BYTES, Memory
+from featcache.imaging.draw import Source
+from featcache.imaging.views import central_view
+from featcache.imaging.windows import Preprocess
 from featcache.pipeline.encode import Encoder, Lane
-from featcache.pipeline.views import central_view
-from featcache.pipeline.windows import Preprocess
-from featcache.pipeline.work import BYTES, Memory
 
 
 def readable_now(

@@ -16,12 +16,13 @@ from featcache.backbones.devices import has_bf16_units
 from featcache.backbones.registry import load_backbone
 from featcache.caution import caution
 from featcache.errors import CacheError, CorruptCacheError, SourceError
+from featcache.imaging.decode import pixel_limit
+from featcache.imaging.draw import Source, sources_of
+from featcache.imaging.windows import Preprocess
 from featcache.keys import Listing
 from featcache.paths import as_text, expand
-from featcache.pipeline.asks import Ask, asks_for, settle
+from featcache.pipeline.components import Ask, asks_for, settle
 from featcache.pipeline.continuity import as_before, micro_batch_of
-from featcache.pipeline.decode import pixel_limit
-from featcache.pipeline.draw import Source, sources_of
 from featcache.pipeline.encode import Encoder
 from featcache.pipeline.fill import Filler
 from featcache.pipeline.opening import Opened, open_request
@@ -33,14 +34,13 @@ from featcache.pipeline.settings import PassSettings
 from featcache.pipeline.summary import Summary, listed, to_encode
 from featcache.pipeline.texts import missing_texts, write_texts
 from featcache.pipeline.timeline import STAGES, UNTIMED, Timeline, unwatched, verdict
-from featcache.pipeline.windows import Preprocess
 from featcache.sources.base import Dataset, Report
 from featcache.sources.listing import build_listing, check_root
 from featcache.store.cache import Cache
-from featcache.store.examine import add_sums
-from featcache.store.files import is_full
-from featcache.store.identity import KEY_FILE, KNOWN_HASHES, TRACE, Identity
+from featcache.store.format.files import is_full
+from featcache.store.format.identity import KEY_FILE, KNOWN_HASHES, TRACE, Identity
 from featcache.store.library import cache_root, image_roots, with_root
+from featcache.store.repair.examine import add_sums
 from featcache.text.encode import keep_own_texts, with_texts
 
 __all__ = ["Progress", "Request", "Summary", "extract"]

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from featcache.errors import UsageError
-from featcache.store.files import write_atomically
+from featcache.store.format.files import write_atomically
 
 Watch = Callable[[str, float, float], None]
 """Told of a stage when it has done a piece of work: its name, begin and end in seconds."""

@@ -13,7 +13,7 @@ from jaxtyping import Int64, Shaped
 
 from featcache.keys import ComponentKey
 from featcache.pipeline.timeline import Watch
-from featcache.store.quantise import pack
+from featcache.store.format.quantise import pack
 
 TARGET_BYTES = 128 * 2**20
 """Size of a shard that is worth a file of its own."""

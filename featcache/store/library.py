@@ -21,8 +21,8 @@ from featcache.errors import (
 from featcache.keys import FeatureKey
 from featcache.paths import as_text, expand, from_text
 from featcache.store.cache import Cache, is_ahead
-from featcache.store.files import is_temporary
-from featcache.store.identity import (
+from featcache.store.format.files import is_temporary
+from featcache.store.format.identity import (
     KEY_FILE,
     LISTING,
     MANIFEST,
@@ -31,8 +31,8 @@ from featcache.store.identity import (
     read_identity,
     slug,
 )
-from featcache.store.lines import PassLine, ShardLine
-from featcache.store.listing import count_images, read_origin
+from featcache.store.format.records import PassLine, ShardLine
+from featcache.store.listing.listing import count_images, read_origin
 from featcache.store.provenance import origin_of, weights_of
 from featcache.store.rows import count_rows
 

@@ -30,7 +30,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from heads.core.algebra import (
+from heads.contract import Grid, Need, Stage, TaskView, Tensors, TextKind, number
+from heads.ops.algebra import (
     SHOTS_WITH_VIEWS,
     affinities,
     mean_of_views,
@@ -38,8 +39,7 @@ from heads.core.algebra import (
     text_tensors,
     zero_shot_logits,
 )
-from heads.core.channels import best_channels, kept_channels, similarity
-from heads.core.contract import Grid, Need, Stage, TaskView, Tensors, TextKind, number
+from heads.ops.ape_criterion import best_channels, kept_channels, similarity
 
 name = "ape"
 summary = "Tip-Adapter on chosen channels, with weighted shots; training-free."

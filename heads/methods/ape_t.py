@@ -7,7 +7,7 @@
     x [n d] rows, unit            T [c d] class anchors, unit      s, b logit scale and bias
     K [m d] support rows (keys)   Y [m c] one-hot labels, y their classes
     R [c q] residuals, trained, start at 0                         w [m] weights, start at 1
-    P      puts R into the channels of largest J, (1) of `heads.core.channels`
+    P      puts R into the channels of largest J, (1) of `heads.ops.ape_criterion`
 
 All channels are used, and neither T' nor K' is made unit again, as in the released code. After
 training alpha and beta are searched.
@@ -31,17 +31,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from heads.core.algebra import (
+from heads.contract import Batch, Grid, Need, Sizes, Stage, TaskView, Tensors, TextKind, number
+from heads.ops.algebra import (
     SHOTS_WITH_VIEWS,
     cross_entropy,
     mean_of_views,
     sum_by_label,
     text_tensors,
 )
-from heads.core.channels import best_channels, kept_channels, similarity
-from heads.core.contract import Batch, Grid, Need, Sizes, Stage, TaskView, Tensors, TextKind, number
-from heads.core.samplers import shuffled
-from heads.core.updates import adamw
+from heads.ops.ape_criterion import best_channels, kept_channels, similarity
+from heads.training.optim import adamw
+from heads.training.samplers import shuffled
 
 name = "ape-t"
 summary = "A trained residual a class for its text and its keys, on chosen channels."

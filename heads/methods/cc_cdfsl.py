@@ -48,10 +48,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from featcache.errors import UsageError
-from heads.core.algebra import cross_entropy, text_tensors, weighted_mean
-from heads.core.contract import Batch, Grid, Need, Sizes, Stage, TaskView, Tensors, TextKind, number
-from heads.core.samplers import shuffled
-from heads.core.updates import adamw
+from heads.contract import Batch, Grid, Need, Sizes, Stage, TaskView, Tensors, TextKind, number
+from heads.ops.algebra import cross_entropy, text_tensors, weighted_mean
+from heads.training.optim import adamw
+from heads.training.samplers import shuffled
 
 name = "cc-cdfsl"
 summary = "A residual head trained with two cycles between class texts and patches of views."

@@ -28,10 +28,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from heads.core.algebra import SHOTS_WITH_VIEWS, cross_entropy, text_tensors
-from heads.core.contract import Batch, Grid, Need, Sizes, Stage, TaskView, Tensors, TextKind, number
-from heads.core.samplers import shuffled
-from heads.core.updates import dassl, sgd
+from heads.contract import Batch, Grid, Need, Sizes, Stage, TaskView, Tensors, TextKind, number
+from heads.ops.algebra import SHOTS_WITH_VIEWS, cross_entropy, text_tensors
+from heads.training.optim import dassl, sgd
+from heads.training.samplers import shuffled
 
 name = "clip-adapter"
 summary = "A trained bottleneck beside the image feature."

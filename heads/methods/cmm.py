@@ -33,7 +33,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from heads.core.algebra import (
+from heads.contract import Batch, Grid, Need, Sizes, Stage, TaskView, Tensors, TextKind, number
+from heads.ops.algebra import (
     SHOTS_WITH_VIEWS,
     cosine_logits,
     cross_entropy,
@@ -43,9 +44,8 @@ from heads.core.algebra import (
     weighted_mean,
     zero_shot_logits,
 )
-from heads.core.contract import Batch, Grid, Need, Sizes, Stage, TaskView, Tensors, TextKind, number
-from heads.core.samplers import shuffled
-from heads.core.updates import adamw
+from heads.training.optim import adamw
+from heads.training.samplers import shuffled
 
 name = "cmm"
 summary = "Linear map and trained texts beside the zero-shot classifier, with a triplet loss."

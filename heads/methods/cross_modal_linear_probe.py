@@ -30,10 +30,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from heads.core.algebra import SHOTS_WITH_VIEWS, cross_entropy, text_tensors, uniform_by_class
-from heads.core.contract import Batch, Grid, Need, Sizes, Stage, TaskView, Tensors, TextKind, number
-from heads.core.samplers import shuffled
-from heads.core.updates import adamw, dassl
+from heads.contract import Batch, Grid, Need, Sizes, Stage, TaskView, Tensors, TextKind, number
+from heads.ops.algebra import SHOTS_WITH_VIEWS, cross_entropy, text_tensors, uniform_by_class
+from heads.training.optim import adamw, dassl
+from heads.training.samplers import shuffled
 
 name = "cross-modal-linear-probe"
 summary = "Linear classifier that learns from images and class texts alike."

@@ -39,7 +39,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from featcache.errors import ConvergenceWarning
-from heads.core.algebra import (
+from heads.contract import Batch, Grid, Need, Stage, TaskView, Tensors, TextKind, number
+from heads.ops.algebra import (
     SHOTS_WITH_VIEWS,
     affinities,
     cosine_logits,
@@ -49,9 +50,8 @@ from heads.core.algebra import (
     text_tensors,
     weighted_mean,
 )
-from heads.core.contract import Batch, Grid, Need, Stage, TaskView, Tensors, TextKind, number
-from heads.core.samplers import balanced, shuffled
-from heads.core.updates import adamw
+from heads.training.optim import adamw
+from heads.training.samplers import balanced, shuffled
 
 name = "dac"
 summary = "A cache of the shots behind a contrastive adapter, then class texts tuned beside it."

@@ -46,10 +46,10 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
-from heads.core.algebra import cosine_logits, is_class, text_tensors, weighted_mean
-from heads.core.contract import Batch, Grid, Need, Sizes, Stage, TaskView, Tensors, TextKind, number
-from heads.core.samplers import pool
-from heads.core.updates import adamw
+from heads.contract import Batch, Grid, Need, Sizes, Stage, TaskView, Tensors, TextKind, number
+from heads.ops.algebra import cosine_logits, is_class, text_tensors, weighted_mean
+from heads.training.optim import adamw
+from heads.training.samplers import pool
 
 name = "fair"
 summary = "Description anchors that train themselves on unlabelled images; no shots."

@@ -25,8 +25,8 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
-from heads.core.algebra import SHOTS_WITH_VIEWS, text_tensors, zero_shot_logits
-from heads.core.contract import Grid, Need, Stage, TaskView, Tensors, TextKind, number
+from heads.contract import Grid, Need, Stage, TaskView, Tensors, TextKind, number
+from heads.ops.algebra import SHOTS_WITH_VIEWS, text_tensors, zero_shot_logits
 
 name = "gda"
 summary = "Gaussian discriminant analysis of the shots beside the zero-shot classifier."

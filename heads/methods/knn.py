@@ -24,7 +24,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from featcache.retrieval import nearest
-from heads.core.contract import Grid, Need, Stage, TaskView, Tensors, number
+from heads.contract import Grid, Need, Stage, TaskView, Tensors, number
 
 name = "knn"
 summary = "Weighted vote of the nearest shots; reads no text."

@@ -38,9 +38,9 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
-from heads.core.algebra import text_tensors
-from heads.core.contract import Grid, Need, Stage, TaskView, Tensors, TextKind, number
-from heads.core.transport import match, may_branch, pot_plan
+from heads.contract import Grid, Need, Stage, TaskView, Tensors, TextKind, number
+from heads.ops.algebra import text_tensors
+from heads.ops.sinkhorn import match, may_branch, pot_plan
 
 name = "lazsl"
 summary = "Crops matched with each class's descriptions by optimal transport; no shots."

@@ -29,8 +29,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from featcache.errors import ConvergenceWarning
-from heads.core.contract import Grid, Need, Scout, Stage, TaskView, Tensors, number
-from heads.core.logistic import RoughPath, logistic_regression
+from heads.contract import Grid, Need, Scout, Stage, TaskView, Tensors, number
+from heads.ops.logistic import RoughPath, logistic_regression
 
 name = "linear-probe"
 summary = "Logistic regression on the features; reads no text."

@@ -29,9 +29,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from heads.core.algebra import cross_entropy, text_tensors, uniform_by_class
-from heads.core.contract import Batch, Grid, Need, Sizes, Stage, TaskView, Tensors, TextKind, number
-from heads.core.samplers import full
+from heads.contract import Batch, Grid, Need, Sizes, Stage, TaskView, Tensors, TextKind, number
+from heads.ops.algebra import cross_entropy, text_tensors, uniform_by_class
+from heads.training.samplers import full
 
 name = "lp++"
 summary = "Linear probe beside weighted class texts; its step sizes follow from the shots."

@@ -22,8 +22,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from heads.core.algebra import is_class
-from heads.core.contract import Grid, Need, Stage, TaskView, Tensors
+from heads.contract import Grid, Need, Stage, TaskView, Tensors
+from heads.ops.algebra import is_class
 
 name = "nearest-mean"
 summary = "The class whose mean feature is closest; reads no text."

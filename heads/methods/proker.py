@@ -36,8 +36,7 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from featcache.errors import UsageError
-from heads.core.algebra import SHOTS_WITH_VIEWS, is_class, text_tensors
-from heads.core.contract import (
+from heads.contract import (
     Grid,
     Need,
     RoleRows,
@@ -48,7 +47,8 @@ from heads.core.contract import (
     TextKind,
     number,
 )
-from heads.core.interpolation import lagrange, leja_points
+from heads.ops.algebra import SHOTS_WITH_VIEWS, is_class, text_tensors
+from heads.ops.interpolation import lagrange, leja_points
 
 name = "proker"
 summary = "Kernel ridge regression of the shots, pulled towards the zero-shot classifier."

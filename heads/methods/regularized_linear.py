@@ -26,15 +26,15 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from heads.core.algebra import (
+from heads.contract import Batch, Grid, Need, Sizes, Stage, TaskView, Tensors, TextKind, number
+from heads.ops.algebra import (
     SHOTS_WITH_VIEWS,
     cross_entropy,
     text_tensors,
     zero_shot_logits,
 )
-from heads.core.contract import Batch, Grid, Need, Sizes, Stage, TaskView, Tensors, TextKind, number
-from heads.core.samplers import full
-from heads.core.updates import adamw
+from heads.training.optim import adamw
+from heads.training.samplers import full
 
 name = "regularized-linear"
 summary = "Square map of the image features, held near the identity by 1 / shots."

@@ -27,8 +27,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from heads.core.contract import Grid, Need, Stage, TaskView, Tensors, number
-from heads.core.logistic import principal
+from heads.contract import Grid, Need, Stage, TaskView, Tensors, number
+from heads.ops.logistic import principal
 
 name = "ridge"
 summary = "Least squares onto the labels, in closed form; reads no text."

@@ -23,11 +23,11 @@ from dataclasses import dataclass, field
 from jaxtyping import Float
 from torch import Tensor
 
-from heads.core.algebra import SHOTS_WITH_VIEWS, cosine_logits, cross_entropy
-from heads.core.contract import Batch, Grid, Need, Sizes, Stage, TaskView, Tensors, TextKind, number
-from heads.core.raw_texts import note_text_factor, raw_text_tensors, watch_text_factor
-from heads.core.samplers import shuffled
-from heads.core.updates import adam, dassl
+from heads.contract import Batch, Grid, Need, Sizes, Stage, TaskView, Tensors, TextKind, number
+from heads.ops.algebra import SHOTS_WITH_VIEWS, cosine_logits, cross_entropy
+from heads.training.optim import adam, dassl
+from heads.training.raw_texts import note_text_factor, raw_text_tensors, watch_text_factor
+from heads.training.samplers import shuffled
 
 name = "taskres"
 summary = "A trained residual beside each class text."

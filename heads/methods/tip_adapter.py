@@ -21,7 +21,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from heads.core.algebra import (
+from heads.contract import Grid, Need, Stage, TaskView, Tensors, TextKind, number
+from heads.ops.algebra import (
     SHOTS_WITH_VIEWS,
     affinities,
     mean_of_views,
@@ -29,7 +30,6 @@ from heads.core.algebra import (
     text_tensors,
     zero_shot_logits,
 )
-from heads.core.contract import Grid, Need, Stage, TaskView, Tensors, TextKind, number
 
 name = "tip-adapter"
 summary = "Training-free cache of the shots beside the zero-shot classifier."

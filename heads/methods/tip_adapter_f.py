@@ -28,7 +28,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from heads.core.algebra import (
+from heads.contract import Batch, Grid, Need, Sizes, Stage, TaskView, Tensors, TextKind, number
+from heads.ops.algebra import (
     SHOTS_WITH_VIEWS,
     affinities,
     cross_entropy,
@@ -37,9 +38,8 @@ from heads.core.algebra import (
     text_tensors,
     zero_shot_logits,
 )
-from heads.core.contract import Batch, Grid, Need, Sizes, Stage, TaskView, Tensors, TextKind, number
-from heads.core.samplers import shuffled
-from heads.core.updates import adamw
+from heads.training.optim import adamw
+from heads.training.samplers import shuffled
 
 name = "tip-adapter-f"
 summary = "Tip-Adapter with trained keys."

@@ -32,8 +32,8 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
-from heads.core.algebra import is_class, text_tensors, zero_shot_logits
-from heads.core.contract import Grid, Need, Stage, TaskView, Tensors, TextKind, number
+from heads.contract import Grid, Need, Stage, TaskView, Tensors, TextKind, number
+from heads.ops.algebra import is_class, text_tensors, zero_shot_logits
 
 name = "transclip"
 summary = (

@@ -24,8 +24,8 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from heads.core.algebra import text_tensors, zero_shot_logits
-from heads.core.contract import Grid, Need, Stage, TaskView, Tensors, TextKind
+from heads.contract import Grid, Need, Stage, TaskView, Tensors, TextKind
+from heads.ops.algebra import text_tensors, zero_shot_logits
 
 name = "zero-shot"
 summary = "Class texts as the classifier; no shots."

@@ -24,11 +24,11 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from heads.core.algebra import SHOTS_WITH_VIEWS, cosine_logits, cross_entropy
-from heads.core.contract import Batch, Grid, Need, Sizes, Stage, TaskView, Tensors, TextKind, number
-from heads.core.raw_texts import note_text_factor, raw_text_tensors, watch_text_factor
-from heads.core.samplers import view_pool
-from heads.core.updates import dassl, sgd
+from heads.contract import Batch, Grid, Need, Sizes, Stage, TaskView, Tensors, TextKind, number
+from heads.ops.algebra import SHOTS_WITH_VIEWS, cosine_logits, cross_entropy
+from heads.training.optim import dassl, sgd
+from heads.training.raw_texts import note_text_factor, raw_text_tensors, watch_text_factor
+from heads.training.samplers import view_pool
 
 name = "zs-lp"
 summary = "Cosine linear probe that starts at the class texts; chooses nothing on validation."

@@ -24,7 +24,7 @@ from jaxtyping import Int64
 from featcache.errors import ImportedFileError, NewerFormatError, TaskError, UsageError
 from featcache.limits import WORDS
 from featcache.paths import read_regular
-from featcache.store.seal import seal, unseal
+from featcache.store.format.seal import seal, unseal
 from featcache.types import FeatureSet, Listing
 from heads.results.record import digest_ids
 

@@ -19,13 +19,8 @@ from jaxtyping import Int64
 from featcache.errors import UnknownNameError, UsageError
 from featcache.recipes import Scope
 from featcache.types import FeatureSet, Listing, TextBank
-from heads.core import registry, scoring
-from heads.core.contract import RoleRows, TaskView
-from heads.core.folds import subset
-from heads.core.selection import Chosen, Progress, has_choice, select
-from heads.core.settings import configure
-from heads.core.tasks import Task, TaskBuilder, pick_device
-from heads.core.words import EPISODE_SELECTIONS
+from heads import registry
+from heads.contract import RoleRows, TaskView
 from heads.protocols import episodes as lists
 from heads.protocols.episodes import Episodes
 from heads.protocols.evaluation import (
@@ -39,7 +34,13 @@ from heads.protocols.evaluation import (
     synchronise,
     zero_shot_answers,
 )
+from heads.protocols.tasks import Task, TaskBuilder, pick_device
 from heads.results.record import EPISODIC, Predictions, Result, Support
+from heads.selection import scoring
+from heads.selection.folds import subset
+from heads.selection.names import EPISODE_SELECTIONS
+from heads.selection.select import Chosen, Progress, has_choice, select
+from heads.selection.settings import configure
 
 Answers: TypeAlias = Int64[np.ndarray, " n"]
 MODES = EPISODE_SELECTIONS

@@ -15,11 +15,8 @@ from jaxtyping import Int32
 from featcache.caution import caution
 from featcache.errors import ConvergenceWarning, UsageError
 from featcache.types import FeatureSet, TextBank
-from heads.core import scoring
-from heads.core.contract import Method, RoleRows
-from heads.core.selection import Chosen, Progress, select
-from heads.core.settings import Settings
-from heads.core.tasks import Task
+from heads.contract import Method, RoleRows
+from heads.protocols.tasks import Task
 from heads.results.metrics import evaluate
 from heads.results.record import (
     ANSWERED,
@@ -33,6 +30,9 @@ from heads.results.record import (
     new_run_id,
     now,
 )
+from heads.selection import scoring
+from heads.selection.select import Chosen, Progress, select
+from heads.selection.settings import Settings
 
 _ROWS = 8192
 """Query rows that zero-shot answers at a time."""

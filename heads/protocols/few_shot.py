@@ -12,15 +12,15 @@ import numpy as np
 from featcache.draws import VAL_SHOTS, Draw, few_shot
 from featcache.errors import TaskError, UnknownNameError, UsageError
 from featcache.types import FeatureSet
-from heads.core import registry
-from heads.core.contract import Method, reads_weights
-from heads.core.cure import support_scope
-from heads.core.selection import MODES, Progress, has_choice
-from heads.core.settings import Settings, configure
-from heads.core.tasks import RowIndex, Task, TaskBuilder, labelled, pick_device, query_rows
+from heads import registry
+from heads.contract import Method, reads_weights
 from heads.protocols import unsupervised, zero_shot
 from heads.protocols.evaluation import Run, Trained, measure
+from heads.protocols.suggest import support_scope
+from heads.protocols.tasks import RowIndex, Task, TaskBuilder, labelled, pick_device, query_rows
 from heads.results.record import CAME_WITH_DATA, FEW_SHOT, Result, Support, digest_ids, shots_used
+from heads.selection.select import MODES, Progress, has_choice
+from heads.selection.settings import Settings, configure
 
 DEFAULT_SEEDS = (1, 2, 3)
 LAST_STEP = "The last step of training was kept: no validation could say which is best."

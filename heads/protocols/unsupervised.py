@@ -11,12 +11,12 @@ import numpy as np
 
 from featcache.errors import MissingComponentError, TaskError, UnknownNameError, UsageError
 from featcache.types import FeatureSet
-from heads.core import registry
-from heads.core.selection import MODES, Progress, has_choice
-from heads.core.settings import configure
-from heads.core.tasks import Task, TaskBuilder, labelled, pick_device, query_rows
+from heads import registry
 from heads.protocols.evaluation import Run, Trained, measure
+from heads.protocols.tasks import Task, TaskBuilder, labelled, pick_device, query_rows
 from heads.results.record import Result
+from heads.selection.select import MODES, Progress, has_choice
+from heads.selection.settings import configure
 
 POOL = "train"
 """The split whose images are the pool."""

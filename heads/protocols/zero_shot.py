@@ -7,12 +7,12 @@ import numpy as np
 
 from featcache.errors import UsageError
 from featcache.types import FeatureSet
-from heads.core import registry
-from heads.core.selection import Progress
-from heads.core.settings import configure
-from heads.core.tasks import Task, TaskBuilder, pick_device, query_rows
+from heads import registry
 from heads.protocols.evaluation import Run, Trained, measure
+from heads.protocols.tasks import Task, TaskBuilder, pick_device, query_rows
 from heads.results.record import Result
+from heads.selection.select import Progress
+from heads.selection.settings import configure
 
 
 def run(method_name: str = "zero-shot", **arguments: Any) -> Result:

@@ -20,7 +20,7 @@ from pathlib import Path
 from featcache.errors import CacheError, FeatcacheError, ImportedFileError, UnknownNameError
 from featcache.paths import open_descriptor
 from featcache.scarcity import lacking
-from featcache.store.files import sync_folder, sync_names
+from featcache.store.format.files import sync_folder, sync_names
 from heads.results import answers, figures, leftovers, sealing
 from heads.results.record import Result
 

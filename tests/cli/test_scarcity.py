@@ -14,11 +14,11 @@ from PIL import Image
 
 from cli import _ui as ui
 from featcache.errors import BackboneError, UnreadableCacheError
-from featcache.pipeline.decode import decode
+from featcache.imaging.decode import decode
 from featcache.scarcity import allow_files, lacking, share_of_files
 from featcache.store.cache import Cache
 from featcache.store.library import caches
-from featcache.store.verify import repair
+from featcache.store.repair.verify import repair
 from tests.cli.conftest import Run, call
 
 NO_MEMORY = (

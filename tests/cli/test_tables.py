@@ -11,7 +11,7 @@ import pytest
 
 from cli._caches import list_caches
 from cli._ui import emit_table, fitting
-from heads.results import tables
+from heads.results.render import tables
 
 COLUMNS = ("method", "top-1 %", "seconds", "source")
 ROWS = [("tip-adapter", "82.0 ± 1.8", "0.1", "paper, released code")]  # 14, 13, 10 and 23 wide

@@ -21,7 +21,7 @@ from featcache.errors import FeatcacheError
 from featcache.escapes import shown
 from featcache.keys import ComponentKey, FeatureKey, Listing
 from featcache.store.cache import Cache
-from featcache.store.identity import Identity
+from featcache.store.format.identity import Identity
 from featcache.types import TextBank
 from heads.results.store import save
 from tests.cli.conftest import Answer, Run, call

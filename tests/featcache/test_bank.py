@@ -10,7 +10,7 @@ from torch import Tensor
 from featcache.bank import TextBank, TextSet
 from featcache.errors import MissingComponentError, UnknownNameError
 from featcache.keys import IMPORTED_TEMPLATE, TEXT_KINDS, TextKind
-from heads.core import registry
+from heads import registry
 
 ROWS = torch.randn(40, 5, generator=torch.Generator().manual_seed(3))
 

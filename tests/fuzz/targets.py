@@ -104,10 +104,10 @@ def _image_seeds(_: Path) -> list[Case]:
 
 
 def _image(folder: Path) -> None:
-    from featcache.pipeline.decode import decode
-    from featcache.pipeline.views import central_view
-    from featcache.pipeline.windows import Preprocess
-    from featcache.pipeline.work import count_scans
+    from featcache.imaging.decode import decode
+    from featcache.imaging.decode_work import count_scans
+    from featcache.imaging.views import central_view
+    from featcache.imaging.windows import Preprocess
 
     data = (folder / "image").read_bytes()
     assert 1 <= count_scans(data, len(data)) <= max(1, data.count(b"\xda"))
@@ -208,7 +208,9 @@ def _record(folder: Path) -> None:
 
 
 def _runs(folder: Path) -> None:
-    from heads.results import answers, comparison, store, tables
+    from heads.results import answers, store
+    from heads.results.compare import compare as comparison
+    from heads.results.render import tables
     from heads.results.verify import verify_runs
 
     found = comparison.compare(folder)
@@ -341,12 +343,12 @@ def _parse(kind: str, value: str) -> None:
     from cli import _ui as ui
     from cli.heads import _shots
     from featcache.backbones.names import choose
+    from featcache.imaging.decode import pixel_limit
     from featcache.paths import expand
-    from featcache.pipeline.decode import pixel_limit
     from featcache.sources.registry import find
-    from featcache.store.identity import slug
-    from heads.core.registry import get
-    from heads.core.settings import configure
+    from featcache.store.format.identity import slug
+    from heads.registry import get
+    from heads.selection.settings import configure
 
     match kind:
         case "pixels":

@@ -23,14 +23,15 @@ import torch
 from PIL import Image
 
 from featcache.errors import FeatcacheError
-from featcache.pipeline import continuity, mend, opening, plan, run, texts
+from featcache.pipeline import continuity, opening, plan, run, texts
+from featcache.pipeline import repair as mend
 from featcache.pipeline.request import Request
 from featcache.pipeline.summary import Summary
-from featcache.store import verify as store_verify
-from featcache.store.identity import KEY_FILE, MANIFEST
-from featcache.store.verify import verify
+from featcache.store.format.identity import KEY_FILE, MANIFEST
+from featcache.store.repair import verify as store_verify
+from featcache.store.repair.verify import verify
 from tests.cli.conftest import Answer, call
-from tests.featcache.pipeline.conftest import FakeBackbone
+from tests.featcache.conftest import FakeBackbone
 from tests.reliability.checks import Snapshot, check_instant, snapshot
 from tests.reliability.killing import environment
 

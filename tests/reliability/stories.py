@@ -12,8 +12,8 @@ from featcache.importers import npz
 from featcache.sources import hashing
 from featcache.sources.fieldguide import world as drawn
 from featcache.store.cache import Cache
-from featcache.store.identity import KEY_FILE, MANIFEST, is_cache
-from featcache.store.verify import verify
+from featcache.store.format.identity import KEY_FILE, MANIFEST, is_cache
+from featcache.store.repair.verify import verify
 from heads.results import store
 from tests.reliability.checks import FaultError, Snapshot, check_instant, snapshot
 from tests.reliability.faults import World, cache_in, flip

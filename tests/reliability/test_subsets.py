@@ -11,16 +11,16 @@ import pytest
 from jaxtyping import Bool, Int64, Shaped
 
 from featcache.errors import CacheNotFoundError
+from featcache.imaging.draw import Source, sources_of
+from featcache.imaging.windows import Preprocess
 from featcache.keys import ComponentKey
-from featcache.pipeline.asks import Ask, asks_for
-from featcache.pipeline.draw import Source, sources_of
+from featcache.pipeline.components import Ask, asks_for
 from featcache.pipeline.encode import Encoder
 from featcache.pipeline.passes import Options, Pass
 from featcache.pipeline.plan import make_plan
-from featcache.pipeline.windows import Preprocess
 from featcache.store.cache import Cache
 from featcache.store.library import find_cache
-from featcache.store.verify import repair, verify
+from featcache.store.repair.verify import repair, verify
 from tests.reliability.faults import ROWS, World, cache_in
 from tests.reliability.subsets import keep_only, shares, subsets
 

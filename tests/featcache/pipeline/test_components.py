@@ -11,14 +11,15 @@ import torch
 from PIL import Image
 
 from featcache.errors import SourceError, UnknownNameError, UsageError
-from featcache.pipeline import decode, draw, run
-from featcache.pipeline.decode import UnreadableImageError, read_image
-from featcache.pipeline.randomness import view_stream
+from featcache.imaging import decode, draw
+from featcache.imaging.decode import UnreadableImageError, read_image
+from featcache.imaging.randomness import view_stream
+from featcache.imaging.views import draw_view
+from featcache.imaging.windows import Preprocess
+from featcache.pipeline import run
 from featcache.pipeline.run import Summary
-from featcache.pipeline.views import draw_view
-from featcache.pipeline.windows import Preprocess
 from featcache.store.cache import Cache
-from featcache.store.verify import verify
+from featcache.store.repair.verify import verify
 
 Ask = Callable[..., Summary]
 

@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from featcache.errors import BackboneError, CacheError, UsageError
-from featcache.pipeline import continuity, mend, recheck
-from featcache.pipeline.decode import UnreadableImageError, read_image
+from featcache.imaging.decode import UnreadableImageError, read_image
+from featcache.pipeline import continuity, recheck
+from featcache.pipeline import repair as mend
 from featcache.store.cache import Cache
-from featcache.store.verify import repair
+from featcache.store.repair.verify import repair
 
 
 def test_settings_of_the_first_pass_are_kept(ask: Any, backbone: Any) -> None:

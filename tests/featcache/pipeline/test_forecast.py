@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from featcache.pipeline.asks import CENTRAL, Pictures
+from featcache.pipeline.components import CENTRAL, Pictures
 from featcache.pipeline.forecast import human_range, predict_seconds
 
 TINY: dict[str, Any] = {

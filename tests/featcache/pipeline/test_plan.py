@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from featcache.errors import TaskError, UnknownNameError
 from featcache.keys import ComponentKey, Listing
-from featcache.pipeline.asks import asks_for, settle
 from featcache.pipeline.blocks import encoded_rows
+from featcache.pipeline.components import asks_for, settle
 from featcache.pipeline.forecast import human_duration
 from featcache.pipeline.plan import (
     Plan,

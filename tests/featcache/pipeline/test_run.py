@@ -14,12 +14,13 @@ import pytest
 from PIL import Image
 
 from featcache.errors import CacheError, SourceError, UsageError
-from featcache.pipeline import draw, passes, plan, run, texts
-from featcache.pipeline.decode import read_image
+from featcache.imaging import draw
+from featcache.imaging.decode import read_image
+from featcache.imaging.views import central_view
+from featcache.imaging.windows import Preprocess
+from featcache.pipeline import passes, plan, run, texts
 from featcache.pipeline.encode import Encoder
 from featcache.pipeline.run import Progress
-from featcache.pipeline.views import central_view
-from featcache.pipeline.windows import Preprocess
 from featcache.store.cache import Cache
 from featcache.text.encode import encode_texts
 

@@ -16,6 +16,7 @@ from featcache.errors import (
     UsageError,
 )
 from featcache.store.cache import Cache
+from featcache.store.format.seal import seal, unseal
 from featcache.store.library import (
     cache_root,
     caches,
@@ -25,7 +26,6 @@ from featcache.store.library import (
     with_root,
 )
 from featcache.store.removal import remove
-from featcache.store.seal import seal, unseal
 from featcache.types import FeatureKey, TextBank
 
 Make = Callable[..., Any]

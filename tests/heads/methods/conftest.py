@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from featcache.types import TextBank
-from heads.core import scoring
-from heads.core.contract import Batch, Grid, RoleRows, TaskView
-from heads.core.scoring import Head
+from heads.contract import Batch, Grid, RoleRows, TaskView
+from heads.selection import scoring
+from heads.selection.scoring import Head
 
 SHARED = Path(__file__).parents[4] / "shared" / "data"
 

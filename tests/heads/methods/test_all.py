@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from heads.core import registry
+from heads import registry
 
 ROOT = Path(__file__).parents[3]
 FILES = sorted(p.stem for p in (ROOT / "heads" / "methods").glob("*.py") if p.stem != "__init__")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from heads.core.contract import Grid, TaskView
+from heads.contract import Grid, TaskView
 from heads.methods import ape
 
 CONFIG = ape.Config(channels=4)

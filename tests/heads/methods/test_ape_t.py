@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from heads.core.contract import Sizes
+from heads.contract import Sizes
 from heads.methods import ape_t
 
 CONFIG = ape_t.Config(channels=3)

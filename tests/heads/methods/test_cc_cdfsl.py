@@ -9,10 +9,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from featcache.errors import UsageError
-from heads.core import scoring
-from heads.core.contract import Batch, TaskView, Tensors
-from heads.core.trainer import train
+from heads.contract import Batch, TaskView, Tensors
 from heads.methods import cc_cdfsl as cc
+from heads.selection import scoring
+from heads.training.trainer import train
 
 VIEWS, PATCHES, D = 2, 5, 6
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from heads.core.contract import RoleRows
-from heads.core.scoring import accuracy
-from heads.core.trainer import train
+from heads.contract import RoleRows
 from heads.methods import clap, zs_lp
+from heads.selection.scoring import accuracy
+from heads.training.trainer import train
 
 CONFIG, HYPER = clap.Config(), clap.Hyper()
 

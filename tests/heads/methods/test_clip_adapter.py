@@ -7,9 +7,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from heads.core.contract import Sizes
-from heads.core.trainer import train
+from heads.contract import Sizes
 from heads.methods import clip_adapter
+from heads.training.trainer import train
 
 CONFIG = clip_adapter.Config()
 HYPER = clip_adapter.Hyper(ratio=0.3)

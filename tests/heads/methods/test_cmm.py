@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from heads.core.contract import TaskView
+from heads.contract import TaskView
 from heads.methods import cmm
 
 HYPER = cmm.Hyper()

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from heads.core.contract import Batch, Sizes
-from heads.core.trainer import train
+from heads.contract import Batch, Sizes
 from heads.methods import cross_modal_linear_probe as cross
+from heads.training.trainer import train
 
 CONFIG, HYPER = cross.Config(), cross.Hyper()
 

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from featcache.errors import ConvergenceWarning, MissingComponentError
 from featcache.types import FeatureSet
-from heads.core.contract import Batch, TaskView
-from heads.core.trainer import train
+from heads.contract import Batch, TaskView
 from heads.methods import dac, tip_adapter
 from heads.protocols import few_shot
+from heads.training.trainer import train
 
 HYPER = dac.Hyper(alpha=0.7, beta=2.0, tau=0.3, pull=0.2, pull_text=0.4)
 World = Callable[..., FeatureSet]

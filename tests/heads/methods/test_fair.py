@@ -10,11 +10,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from featcache.types import TextBank
-from heads.core import scoring
-from heads.core.algebra import cosine_logits
-from heads.core.contract import Batch, RoleRows, TaskView, Tensors
-from heads.core.trainer import train
+from heads.contract import Batch, RoleRows, TaskView, Tensors
 from heads.methods import fair
+from heads.ops.algebra import cosine_logits
+from heads.selection import scoring
+from heads.training.trainer import train
 
 C, D, SCALE, BIAS = 4, 6, 20.0, -3.0
 WEIGHTINGS = ("agreement", "margin", "confusion", "none")

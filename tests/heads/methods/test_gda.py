@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from torch import Tensor
 
-from heads.core.contract import TaskView
+from heads.contract import TaskView
 from heads.methods import gda
 
 CONFIG = gda.Config()

@@ -9,10 +9,10 @@ from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor
 
 from featcache.errors import UsageError
-from heads.core.contract import TaskView
-from heads.core.settings import configure
+from heads.contract import TaskView
 from heads.methods import knn
 from heads.methods.knn import Config, Hyper
+from heads.selection.settings import configure
 
 
 def logits(task: TaskView, x: Tensor, config: Config | None = None, **values: float) -> Tensor:

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from featcache.errors import MissingComponentError
 from featcache.types import FeatureSet, TextBank
-from heads.core.contract import RoleRows, TaskView
+from heads.contract import RoleRows, TaskView
 from heads.methods import lazsl
 from heads.protocols import few_shot
 

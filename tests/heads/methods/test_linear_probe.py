@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 from torch.nn import functional as F
 
-from heads.core.contract import RoleRows, TaskView
+from heads.contract import RoleRows, TaskView
 from heads.methods import linear_probe
 
 CONFIG = linear_probe.Config()

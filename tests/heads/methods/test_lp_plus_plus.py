@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from heads.core.contract import RoleRows, Sizes, TaskView
-from heads.core.scoring import accuracy
-from heads.core.trainer import train
+from heads.contract import RoleRows, Sizes, TaskView
 from heads.methods import lp_plus_plus
+from heads.selection.scoring import accuracy
+from heads.training.trainer import train
 
 HYPER = lp_plus_plus.Hyper()
 

@@ -6,7 +6,7 @@ import torch
 from sklearn.neighbors import NearestCentroid
 from torch import Tensor
 
-from heads.core.contract import TaskView
+from heads.contract import TaskView
 from heads.methods import nearest_mean
 from heads.methods.nearest_mean import Config, Hyper
 

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from featcache.errors import MissingComponentError
-from heads.core.contract import TaskView
-from heads.core.settings import configure
-from heads.core.trainer import train
+from heads.contract import TaskView
 from heads.methods import regularized_linear as rl
 from heads.methods.regularized_linear import Config, Hyper
+from heads.selection.settings import configure
+from heads.training.trainer import train
 
 
 def naive(w: Tensor, x: Tensor, anchors: Tensor) -> Tensor:

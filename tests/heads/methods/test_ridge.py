@@ -8,7 +8,7 @@ from sklearn.linear_model import Ridge, RidgeClassifier
 from torch import Tensor
 from torch.nn import functional as F
 
-from heads.core.contract import TaskView
+from heads.contract import TaskView
 from heads.methods import ridge
 
 CONFIG = ridge.Config()

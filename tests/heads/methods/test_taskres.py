@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from heads.core.contract import RoleRows, Sizes
-from heads.core.scoring import accuracy
-from heads.core.trainer import train
+from heads.contract import RoleRows, Sizes
 from heads.methods import taskres
+from heads.selection.scoring import accuracy
+from heads.training.trainer import train
 
 CONFIG, HYPER = taskres.Config(), taskres.Hyper()
 

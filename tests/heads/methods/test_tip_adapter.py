@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from heads.core.contract import Grid, RoleRows, TaskView
+from heads.contract import Grid, RoleRows, TaskView
 from heads.methods import tip_adapter
 
 CONFIG = tip_adapter.Config()

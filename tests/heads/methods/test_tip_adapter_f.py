@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 import torch
 
-from heads.core.contract import Sizes
+from heads.contract import Sizes
 from heads.methods import tip_adapter, tip_adapter_f
 
 CONFIG = tip_adapter_f.Config()

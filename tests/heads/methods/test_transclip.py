@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from heads.core.contract import TaskView
+from heads.contract import TaskView
 from heads.methods import transclip
 from heads.methods.transclip import Config
 

@@ -9,7 +9,7 @@ import torch
 
 from featcache.errors import MissingComponentError
 from featcache.types import TextSet
-from heads.core.contract import TaskView, TextKind
+from heads.contract import TaskView, TextKind
 from heads.methods import zero_shot
 
 

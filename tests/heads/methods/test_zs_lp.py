@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from heads.core.contract import RoleRows, Sizes
-from heads.core.samplers import Drawer
-from heads.core.scoring import accuracy
-from heads.core.trainer import train
+from heads.contract import RoleRows, Sizes
 from heads.methods import zs_lp
+from heads.selection.scoring import accuracy
+from heads.training.samplers import Drawer
+from heads.training.trainer import train
 
 CONFIG, HYPER = zs_lp.Config(), zs_lp.Hyper()
 

@@ -19,13 +19,15 @@ from featcache.errors import (
     UsageError,
 )
 from featcache.types import FeatureSet
-from heads.core import registry
-from heads.core.selection import select
+from heads import registry
 from heads.protocols import episodes as lists
 from heads.protocols import episodic
-from heads.results import comparison, statistics, store, tables
-from heads.results.pairing import difference_to_zero_shot, paired_difference
+from heads.results import statistics, store
+from heads.results.compare import compare as comparison
+from heads.results.compare.pairing import difference_to_zero_shot, paired_difference
 from heads.results.record import Result
+from heads.results.render import tables
+from heads.selection.select import select
 
 World = Callable[..., FeatureSet]
 SMALL: dict[str, Any] = {"ways": 3, "shots": 2, "queries": 4, "episodes": 6, "split": "test"}

@@ -11,7 +11,8 @@ import pytest
 from featcache.errors import TaskError
 from featcache.types import FeatureSet
 from heads.protocols import episodic, few_shot, unsupervised
-from heads.results import answers, comparison, store
+from heads.results import answers, store
+from heads.results.compare import compare as comparison
 from heads.results.record import Result, Support
 
 World = Callable[..., FeatureSet]

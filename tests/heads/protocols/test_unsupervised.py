@@ -11,7 +11,7 @@ import torch
 from featcache.errors import MissingComponentError, TaskError, UnknownNameError, UsageError
 from featcache.types import FeatureSet
 from heads.protocols import few_shot, unsupervised, zero_shot
-from heads.results.pairing import paired_difference
+from heads.results.compare.pairing import paired_difference
 from heads.results.record import Result
 
 World = Callable[..., FeatureSet]

@@ -18,8 +18,10 @@ import numpy as np
 import pytest
 
 from featcache.errors import ImportedFileError
-from heads.results import comparison, leftovers, sealing, store, tables
+from heads.results import leftovers, sealing, store
+from heads.results.compare import compare as comparison
 from heads.results.record import Result
+from heads.results.render import tables
 from heads.results.verify import verify_runs
 
 

@@ -1,0 +1,51 @@
+"""What to type when a cache lacks something that a method needs."""
+
+import shlex
+from collections.abc import Iterable, Mapping
+
+from featcache.recipes import FEW_SHOT, FLAGS, RECIPES, USUAL, Scope, Wish
+from featcache.store.library import cache_root
+from featcache.types import FeatureSet
+from heads.contract import Need
+
+ROLES: Mapping[str, Scope] = {"support": FEW_SHOT, "query": Scope("query"), "pool": Scope("pool")}
+"""Role -> the rows that play it, unless the protocol knows better."""
+
+
+def support_scope(shots: int | None, seeds: Iterable[int]) -> Scope:
+    """Name the rows that draws of so many shots with these seeds use."""
+    if shots is None:
+        return Scope("train")
+    low, high = min(seeds), max(seeds)
+    first, last = FEW_SHOT.seeds
+    # The usual rows serve every power of two up to 16 shots, so one pass will do for all of them.
+    usual = shots <= FEW_SHOT.shots and shots & (shots - 1) == 0 and first <= low <= high <= last
+    return FEW_SHOT if usual else Scope("few-shot", shots, (low, high))
+
+
+def command(features: FeatureSet, needs: Iterable[Need], scopes: Mapping[str, Scope]) -> str:
+    """Compose the `featcache extract` command that adds what some needs ask for.
+
+    Args:
+        features: The cache that lacks it.
+        needs: One or more, none of kind global.
+        scopes: Role -> its rows, where they are not the usual ones.
+    """
+    words = ["featcache", "extract", "--dataset", features.listing.dataset]
+    words += ["--backbone", features.backbone]
+    words += ["--weights", features.weights] if features.weights else []
+    root = features.path.parent.parent
+    if root != cache_root(None):
+        words += ["--cache", str(root)]
+    for need in sorted(needs, key=lambda n: (n.kind, n.recipe or "")):
+        words += [FLAGS[need.kind], _wish(need, {**ROLES, **scopes}[need.role]).value()]
+    return shlex.join(words)
+
+
+def _wish(need: Need, scope: Scope) -> Wish:
+    if need.kind == "patches":
+        return Wish(kind="patches", variant=need.recipe or "clearclip")
+    recipe = need.recipe or USUAL[need.kind]
+    return Wish(
+        kind=need.kind, count=need.at_least or RECIPES[recipe].count, recipe=recipe, scope=scope
+    )

@@ -1,0 +1,152 @@
+"""Scoring in chunks and over a grid equals scoring row by row and point by point."""
+
+import warnings
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from featcache.errors import TrainingError
+from heads.contract import Grid, Method, RoleRows
+from heads.selection import scoring
+from heads.selection.scoring import Head
+
+
+@pytest.fixture
+def head(toy: Method, make_view: Any) -> Head:
+    params, fixed = toy.prepare(make_view(dtype=torch.float32), toy.Config(), toy.Hyper())
+    rng = torch.Generator().manual_seed(3)
+    params["weight"] = torch.randn(4, 8, generator=rng)
+    return Head(method=toy, config=toy.Config(), hyper=toy.Hyper(), params=params, fixed=fixed)
+
+
+@pytest.fixture
+def rows(make_view: Any) -> RoleRows:
+    rows: RoleRows = make_view(n=37, seed=5, dtype=torch.float32).support
+    return rows
+
+
+def test_chunks_do_not_change_the_logits(
+    head: Head, rows: RoleRows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = scoring.logits(head, rows)
+    monkeypatch.setattr(scoring, "CHUNK_BYTES", {"cpu": 1000})
+    torch.testing.assert_close(scoring.logits(head, rows), whole)
+    assert torch.equal(scoring.predict(head, rows), whole.argmax(-1))
+
+
+@pytest.mark.parametrize(
+    "grid",
+    [
+        Grid(),
+        Grid({"alpha": [0, 0.5, 2]}),
+        Grid({"shift": [0.0, 1.0], "alpha": [0.0, 0.5, 2.0]}),
+    ],
+    ids=["empty", "one axis", "two axes"],
+)
+def test_the_grid_is_walked_in_its_order(
+    head: Head, rows: RoleRows, grid: Grid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scoring, "CHUNK_BYTES", {"cpu": 2000})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        hits = scoring.hits_on_grid(head, rows, grid)
+    expected = [round(scoring.accuracy(head.at(p), rows) * 37) for p in grid.points()]
+    assert hits.tolist() == expected
+    assert len(set(expected)) > 1 or len(grid) == 1
+
+
+def test_terms_are_computed_once_for_the_whole_grid(make_toy: Any, rows: RoleRows) -> None:
+    calls = []
+    plain = make_toy("toy")
+
+    def counted(params: Any, fixed: Any, query: Any, config: Any, hyper: Any) -> Any:
+        assert "labels" not in query
+        calls.append(len(query["x"]))
+        return plain.terms(params, fixed, query, config, hyper)
+
+    method = make_toy("toy", terms=counted)
+    weight = torch.zeros(4, 8)
+    head = Head(
+        method=method,
+        config=method.Config(),
+        hyper=method.Hyper(),
+        params={"weight": weight, "bias": weight.new_zeros(4)},
+        fixed={"anchors": weight},
+    )
+    scoring.hits_on_grid(head, rows, Grid({"alpha": [1.0, 2.0, 3.0]}))
+    assert calls == [2, 37]  # two rows to learn how large terms are
+
+
+def test_a_transductive_method_gets_all_rows_at_once(
+    make_toy: Any, head: Head, rows: RoleRows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scoring, "CHUNK_BYTES", {"cpu": 1})
+    sizes = []
+    plain = head.method
+
+    def counted(params: Any, fixed: Any, query: Any, config: Any, hyper: Any) -> Any:
+        sizes.append(len(query["x"]))
+        return plain.terms(params, fixed, query, config, hyper)
+
+    method = make_toy("toy", terms=counted, transductive=True)
+    scoring.predict(
+        Head(
+            method=method,
+            config=head.config,
+            hyper=head.hyper,
+            params=head.params,
+            fixed=head.fixed,
+        ),
+        rows,
+    )
+    assert sizes == [37]
+
+
+def test_validation_rows_reach_a_transductive_method_beside_the_queries(
+    make_toy: Any, head: Head, rows: RoleRows, make_view: Any
+) -> None:
+    seen = []
+    plain = head.method
+
+    def noted(params: Any, fixed: Any, query: Any, config: Any, hyper: Any) -> Any:
+        seen.append(query)
+        return plain.terms(params, fixed, {"x": query.get("asked", query["x"])}, config, hyper)
+
+    method = make_toy("toy", terms=noted, transductive=True)
+    val = make_view(n=5, seed=6, dtype=torch.float32).support
+    asked = replace(val, among=replace(rows, labels=None))
+    together = replace(head, method=method)
+    hits = scoring.hits_on_grid(together, asked, Grid({"alpha": [0.0, 2.0]}))
+    assert hits.tolist() == scoring.hits_on_grid(head, val, Grid({"alpha": [0.0, 2.0]})).tolist()
+    assert scoring.predict(together, rows).shape == (37,)
+    (first, second) = seen
+    assert set(first) == {"x", "norms", "asked"}  # never a label
+    assert torch.equal(first["x"], rows.x)
+    assert torch.equal(first["asked"], val.x)
+    assert set(second) == {"x", "norms"}
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_answers_that_are_not_finite_are_never_right(
+    make_toy: Any, rows: RoleRows, bad: float
+) -> None:
+    """argmax takes NaN for the largest of all, and its place for an answer."""
+
+    def spoilt(terms: Any, fixed: Any, config: Any, hyper: Any) -> torch.Tensor:
+        logits: torch.Tensor = terms["zero_shot"] + 0 * hyper.alpha
+        return torch.where(hyper.alpha > 1, torch.full_like(logits, bad), logits)
+
+    method = make_toy("toy", combine=spoilt)
+    params = {"weight": torch.zeros(4, 8), "bias": torch.zeros(4)}
+    fixed = {"anchors": torch.eye(8)[:4]}
+    head = Head(
+        method=method, config=method.Config(), hyper=method.Hyper(), params=params, fixed=fixed
+    )
+    hits = scoring.hits_on_grid(head, rows, Grid({"alpha": [0.5, 2.0]}))
+    assert hits[0] > 0
+    assert hits[1] == 0
+    assert scoring.accuracy(head.at({"alpha": 2.0}), rows) == 0
+    with pytest.raises(TrainingError, match="not finite"):
+        scoring.predict(head.at({"alpha": 2.0}), rows)
