@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from featcache.types import TextBank
 from heads import registry
-from heads.contract import RoleRows, TaskView
+from heads.contract import Rows, TaskView
 from heads.protocols.tasks import Task
 from heads.selection import scoring
 from heads.selection.select import select
@@ -129,9 +129,9 @@ def task(classes: int, shots: int, val: int, queries: int) -> Task:
         noise = NOISE * torch.randn(len(labels), d, generator=rng) / d**0.5
         return F.normalize(centres[labels] + noise, dim=-1)
 
-    def rows(n: int) -> RoleRows:
+    def rows(n: int) -> Rows:
         labels = torch.randperm(n, generator=rng) % classes
-        return RoleRows(x=near(labels), norms=torch.ones(n), labels=labels)
+        return Rows(x=near(labels), norms=torch.ones(n), labels=labels)
 
     names = tuple(f"class {c}" for c in range(classes))
     texts = near(torch.arange(classes))

@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from featcache.types import TextBank
-from heads.contract import Method, RoleRows, TaskView
+from heads.contract import Method, Rows, TaskView
 from heads.methods import gda, proker
 from heads.selection import scoring
 from heads.selection.scoring import Head
@@ -60,7 +60,7 @@ def main() -> int:
     return 0 if is_good else 1
 
 
-def searched(method: Any, task: TaskView, val: RoleRows) -> Tensor:
+def searched(method: Any, task: TaskView, val: Rows) -> Tensor:
     """Fit and search as a run does."""
     kept: Method = method
     hyper = kept.Hyper(beta=BETA) if hasattr(kept.Hyper(), "beta") else kept.Hyper()
@@ -75,7 +75,7 @@ def searched(method: Any, task: TaskView, val: RoleRows) -> Tensor:
     return scoring.hits_on_grid(head, val, kept.post_grid)
 
 
-def bare_gda(task: TaskView, val: RoleRows) -> Tensor:
+def bare_gda(task: TaskView, val: Rows) -> Tensor:
     """Do the algebra of gda for this case alone."""
     rows, y = support(task)
     d, c = rows.shape[1], task.c
@@ -93,7 +93,7 @@ def bare_gda(task: TaskView, val: RoleRows) -> Tensor:
     return torch.stack([right(zero_shot + a * learned, val) for a in alphas])
 
 
-def bare_proker(task: TaskView, val: RoleRows) -> Tensor:
+def bare_proker(task: TaskView, val: Rows) -> Tensor:
     """Do the algebra of proker for this case alone."""
     rows, y = proker.support_points(task.support, proker.Config().points)
     x, text = rows.double(), anchors(task)
@@ -123,13 +123,13 @@ def anchors(task: TaskView) -> Tensor:
     return task.text.anchors()
 
 
-def right(logits: Tensor, val: RoleRows) -> Tensor:
+def right(logits: Tensor, val: Rows) -> Tensor:
     """Count right answers."""
     assert val.labels is not None
     return torch.eq(logits.max(-1).indices, val.labels).sum()
 
 
-def world(classes: int, shots: int, views: int) -> tuple[TaskView, RoleRows]:
+def world(classes: int, shots: int, views: int) -> tuple[TaskView, Rows]:
     """Draw a task and its validation rows."""
     rng = torch.Generator().manual_seed(0)
     means = torch.randn(classes, D, generator=rng)
@@ -145,8 +145,8 @@ def world(classes: int, shots: int, views: int) -> tuple[TaskView, RoleRows]:
     names = tuple(f"class {i}" for i in range(classes))
     bank = TextBank(classes=names, names=text, templates=(), template_rows=None, default="name")
     extra = {"views.rrc50": rows(y, views)} if views > 1 else {}
-    made = RoleRows(x=rows(y), norms=torch.ones(len(y)), labels=y, extra=extra)
-    val = RoleRows(x=rows(asked), norms=torch.ones(VAL), labels=asked)
+    made = Rows(x=rows(y), norms=torch.ones(len(y)), labels=y, kinds=extra)
+    val = Rows(x=rows(asked), norms=torch.ones(VAL), labels=asked)
     return TaskView(support=made, pool=None, text=bank, classes=names, seed=0), val
 
 

@@ -28,7 +28,7 @@ from featcache.errors import MissingComponentError
 from featcache.importers.npz import import_npz
 from featcache.types import TextBank
 from heads import registry
-from heads.contract import RoleRows, TaskView
+from heads.contract import Rows, TaskView
 from heads.protocols import few_shot
 from heads.protocols.tasks import Task
 from heads.selection.select import select
@@ -109,10 +109,10 @@ def drawn() -> Task:
     common = COMMON * F.normalize(torch.randn(D, generator=rng), dim=0)
     centres = common + between * torch.randn(CLASSES, D, generator=rng)
 
-    def rows(n: int) -> RoleRows:
+    def rows(n: int) -> Rows:
         labels = torch.randperm(n, generator=rng) % CLASSES
         x = centres[labels] + within * torch.randn(n, D, generator=rng)
-        return RoleRows(x=F.normalize(x, dim=-1), norms=torch.ones(n), labels=labels)
+        return Rows(x=F.normalize(x, dim=-1), norms=torch.ones(n), labels=labels)
 
     names = tuple(f"class {c}" for c in range(CLASSES))
     texts = F.normalize(centres + 0.3 * between * torch.randn(CLASSES, D, generator=rng), dim=-1)

@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from featcache.retrieval import nearest
-from heads.contract import RoleRows, TaskView
+from heads.contract import Rows, TaskView
 from heads.methods import ridge
 from heads.ops.logistic import logistic_regression
 
@@ -162,12 +162,12 @@ def ridge_table(sets: list[Data], repeat: int) -> None:
 
 def ridge_ours(data: Data) -> list[Tensor]:
     """Answer all queries at every penalty."""
-    rows = RoleRows(x=data.x, norms=torch.ones(len(data.x)), labels=data.y)
+    rows = Rows(x=data.x, norms=torch.ones(len(data.x)), labels=data.y)
     classes = tuple(map(str, range(data.classes)))
     task = TaskView(support=rows, pool=None, text=None, classes=classes, seed=0)
     config = ridge.Config()
     params, fixed = ridge.prepare(task, config, ridge.Hyper())
-    terms = ridge.terms(params, fixed, {"x": data.queries}, config, ridge.Hyper())
+    terms = ridge.terms(params, fixed, Rows.of(data.queries), config, ridge.Hyper())
     grid = [ridge.Hyper(lam=float(lam)) for lam in ridge.post_grid.axes["lam"]]
     return [ridge.combine(terms, fixed, config, hyper) for hyper in grid]
 

@@ -29,7 +29,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from featcache.types import TextBank
-from heads.contract import RoleRows, Stage, TaskView, Tensors, with_values
+from heads.contract import Rows, Stage, TaskView, Tensors, with_values
 from heads.methods import cmm, dac, tip_adapter_f
 from heads.protocols.tasks import Task
 from heads.selection import scoring
@@ -318,13 +318,13 @@ def task(classes: int, shots: int, d: int, *, seed: int) -> TaskView:
     return TaskView(support=support, pool=None, text=text, classes=names, seed=seed)
 
 
-def clustered(n: int, classes: int, d: int, *, seed: int, draw: int) -> RoleRows:
+def clustered(n: int, classes: int, d: int, *, seed: int, draw: int) -> Rows:
     """Draw unit rows around the centres of their classes."""
     generator = torch.Generator().manual_seed(1_000_003 * (draw + 1) + seed)
     labels = torch.arange(n) % classes
     noise = NOISE * torch.randn(n, d, generator=generator) / d**0.5
     x = F.normalize(centres(classes, d, seed)[labels] + noise, dim=-1)
-    return RoleRows(x=x, norms=torch.ones(n), labels=labels)
+    return Rows(x=x, norms=torch.ones(n), labels=labels)
 
 
 def centres(classes: int, d: int, seed: int) -> Tensor:

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from featcache.types import TextBank
-from heads.contract import RoleRows, TaskView, Tensors
+from heads.contract import Rows, TaskView, Tensors
 from heads.methods import lazsl
 from heads.ops.sinkhorn import sinkhorn
 
@@ -174,7 +174,7 @@ def features(classes: int, crops: int, d: int, images: int) -> tuple[TaskView, T
         description_rows=texts,
         owner=owner,
     )
-    support = RoleRows(x=x[:0], norms=torch.ones(0), labels=None)
+    support = Rows(x=x[:0], norms=torch.ones(0), labels=None)
     return TaskView(support=support, pool=None, text=bank, classes=names, seed=0), x, regions
 
 

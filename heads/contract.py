@@ -1,8 +1,8 @@
 """The contract between a method and everything else.
 
-A method is a module of pure functions over named tensors. It never sees the query's labels, a
-seed, a grid, a device or a file: the trainer draws batches, the selection walks the grids, the
-protocols say who may see which rows.
+A method is one value, `METHOD`, made of pure functions over named tensors. It never sees the
+query's labels, a seed, a grid, a device or a file: the trainer draws batches, the selection walks
+the grids, the protocols say who may see which rows.
 
     stages == ()   training-free: prepare -> terms -> combine
     stages != ()   prepare -> (loss, gradient, update) x steps, stage by stage -> terms -> combine
@@ -18,8 +18,19 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import (
+    Any,
+    Generic,
+    Literal,
+    NamedTuple,
+    Protocol,
+    TypeAlias,
+    TypeVar,
+    cast,
+    runtime_checkable,
+)
 
+import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
@@ -79,46 +90,129 @@ class Grid:
         return iter(self.points())
 
 
+class Kind(NamedTuple):
+    """Which features of an image: a kind beside the global ones, and its recipe or variant."""
+
+    name: str
+    """views, crops, patches or view_patches."""
+    recipe: str = ""
+    """Empty where the need took any."""
+
+    def __str__(self) -> str:
+        return f"{self.name}.{self.recipe}" if self.recipe else self.name
+
+
+@runtime_checkable
+class LazyRows(Protocol):
+    """Unit rows that are read when they are gathered; no tensor, and it does not pass for one."""
+
+    @property
+    def shape(self) -> torch.Size:
+        """Of all rows: [n v d], [n k d], [n p d], [n v p d]."""
+        ...
+
+    def gather(self, index: Int64[Tensor, "*b"], pick: Int64[Tensor, "*p"] | None = None) -> Tensor:
+        """Read rows, or with `pick` [*b] or [*b k] some views or crops of each."""
+        ...
+
+
+def gather(
+    values: Tensor | LazyRows, index: Int64[Tensor, "*b"], pick: Int64[Tensor, "*p"] | None = None
+) -> Tensor:
+    """Gather rows wherever they are: values[index], or values[index, pick].
+
+    Args:
+        values: [n ...].
+        index: Rows.
+        pick: Of each row one entry ([*b]) or several ([*b k]) along the second axis.
+    """
+    if not isinstance(values, Tensor):
+        return values.gather(index, pick)
+    if pick is None:  # twice as fast as values[index]
+        return values.index_select(0, index.flatten()).reshape(*index.shape, *values.shape[1:])
+    return values[index if pick.dim() == index.dim() else index[..., None], pick]
+
+
 @dataclass(frozen=True, kw_only=True)
-class RoleRows:
-    """The rows of one role as a method may see them, on the compute device."""
+class Rows:
+    """Rows of images as a method sees them, whatever their role; on the compute device."""
 
     x: Float[Tensor, "n d"]
     """Global features, float32, unit."""
     norms: Float[Tensor, " n"]
     """Length of the raw global features (1 for imported unit rows)."""
-    labels: Int64[Tensor, " n"] | None
-    """None for the pool: its labels are out of reach."""
-    extra: Mapping[str, Any] = field(default_factory=dict)
-    """Unit rows by kind, or `kind.recipe` where the need named a recipe: views [n v d],
-    crops [n k d], patches [n p d], view_patches [n v p d]. Those of the pool are gathered from
-    the map when indexed."""
-    lengths: Mapping[str, Float[Tensor, "n v"]] = field(default_factory=dict)
-    """Of the support's views by their name in `extra`: length of the raw features."""
-    among: "RoleRows | None" = None
-    """Of rows that a transductive method is to answer but that are no queries (validation rows):
-    the queries, without labels, which it answers together."""
+    labels: Int64[Tensor, " n"] | None = None
+    """None for the pool, and for new images: their labels are out of reach."""
+    weights: Float[Tensor, " n"] | None = None
+    """Class weight of each row, mean 1; None is 1 everywhere."""
+    kinds: Mapping[Kind, Tensor | LazyRows] = field(default_factory=dict)
+    """Unit rows of what the method needs besides: views [n v d], crops [n k d], patches [n p d],
+    view_patches [n v p d]."""
+    lengths: Mapping[Kind, Float[Tensor, "n v"]] = field(default_factory=dict)
+    """Of the support's views: length of the raw features."""
+    among: "Rows | None" = None
+    """For a transductive method that is to answer rows which are no queries (validation rows): the
+    queries, without labels, together with which it answers them."""
 
-    def get(self, kind: str) -> Any:
+    @staticmethod
+    def of(
+        x: Float[Tensor, "n d"],
+        labels: Int64[Tensor, " n"] | None = None,
+        kinds: Mapping[Kind, Tensor | LazyRows] | None = None,
+    ) -> "Rows":
+        """Wrap unit rows whose own length is lost."""
+        return Rows(x=x, norms=x.new_ones(len(x)), labels=labels, kinds=kinds or {})
+
+    def __len__(self) -> int:
+        return len(self.norms)
+
+    @property
+    def y(self) -> Int64[Tensor, " n"]:
+        """Labels of rows that have them."""
+        assert self.labels is not None, "these rows have no labels"
+        return self.labels
+
+    def get(self, kind: str, recipe: str = "") -> Tensor | None:
         """Return the rows of a kind, or None where the optional need was not met.
 
-        `views` also finds `views.rrc50` where that is the only recipe of its kind.
+        Without a recipe it finds the only recipe of that kind.
         """
-        return self.x if kind == "global" else find_kind(self.extra, kind)
+        values = find_kind(self.kinds, Kind(kind, recipe))
+        if values is None or isinstance(values, Tensor):
+            return values
+        return values.gather(torch.arange(len(self), device=self.x.device))
+
+    def take(self, index: slice | Int64[Tensor, " k"]) -> "Rows":
+        """Take some rows with everything that belongs to them; what is lazy is read."""
+        if isinstance(index, slice):
+            start, stop, _ = index.indices(len(self))
+            at = torch.arange(start, stop, device=self.x.device)
+        else:
+            at = index
+        return Rows(
+            x=self.x[index],
+            norms=self.norms[index],
+            labels=None if self.labels is None else self.labels[index],
+            weights=None if self.weights is None else self.weights[index],
+            kinds={
+                kind: values[index] if isinstance(values, Tensor) else values.gather(at)
+                for kind, values in self.kinds.items()
+            },
+            lengths={kind: values[index] for kind, values in self.lengths.items()},
+            among=self.among,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskView:
     """What `prepare` gets of one task: support, pool and text; never val, never query."""
 
-    support: RoleRows
-    pool: RoleRows | None
+    support: Rows
+    pool: Rows | None
     text: TextView | None
     """None where the data set has no texts: methods that need them say so."""
     classes: tuple[str, ...]
     seed: int
-    weights: Float[Tensor, " n"] | None = None
-    """Class weight of each support row, mean 1; None is 1 everywhere."""
 
     @property
     def c(self) -> int:
@@ -127,33 +221,23 @@ class TaskView:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Batch:
+class Batch(Rows):
     """Rows drawn by the trainer from (seed, stage, step); the same for every grid point."""
 
-    index: Int64[Tensor, " b"]
-    """Position in the support (or pool), for leave-one-out; repeated rows share it."""
-    view: Int64[Tensor, " b"]
-    """Which augmented view was drawn; -1 for the clean image."""
-    y: Int64[Tensor, " b"]
-    """Labels; -1 in a pool batch."""
-    weight: Float[Tensor, " b"]
+    labels: Int64[Tensor, " n"]
+    """-1 in a batch of the pool."""
+    weights: Float[Tensor, " n"]
     """0 marks padding; else the class weight of the row, mean 1 over the support."""
-    x: Float[Tensor, "b d"]
-    """Unit features of that view."""
-    norms: Float[Tensor, " b"]
-    """Length of its raw features."""
+    index: Int64[Tensor, " n"]
+    """Position in the support (or pool), for leave-one-out; repeated rows share it."""
+    view: Int64[Tensor, " n"]
+    """Which augmented view `x` is; -1 for the clean image."""
     step: Tensor
     """0-d, int64."""
     epoch: Tensor
     """0-d, int64."""
-    extra: Mapping[str, Tensor] = field(default_factory=dict)
-    """Crops, view patches, strong views of the same rows, as `needs` says and `Sampler.take`; and
-    `beside.<name>`, positions among the rows of a fixed tensor, as `Sampler.beside` says."""
-
-    def get(self, kind: str) -> Tensor | None:
-        """Return these rows of a kind, or None where the optional need was not met."""
-        found: Tensor | None = self.x if kind == "global" else find_kind(self.extra, kind)
-        return found
+    beside: Mapping[str, Int64[Tensor, " m"]] = field(default_factory=dict)
+    """Name of a fixed tensor -> positions among its rows, as `Sampler.beside` says."""
 
 
 Loss: TypeAlias = Callable[..., tuple[Tensor, Tensors]]
@@ -162,12 +246,17 @@ Loss: TypeAlias = Callable[..., tuple[Tensor, Tensors]]
 
 @runtime_checkable
 class Update(Protocol):
-    """One optimiser as pure functions, safe under vmap.
+    """One optimiser as pure functions, safe under vmap."""
 
-    One that treats every number by itself may say `elementwise = True`: it is then called once for
-    all stacked runs, without vmap, may overwrite the parameters, and finds in `hyper` a number
-    where all runs agree, else one number a run in the leading axes.
-    """
+    @property
+    def elementwise(self) -> bool:
+        """Tell whether it treats every number by itself.
+
+        It is then called once for all stacked runs, without vmap, may overwrite the parameters,
+        and finds in `hyper` a number where all runs agree, else one number a run in the leading
+        axes.
+        """
+        ...
 
     def init(self, params: Tensors) -> Tensors:
         """Return the optimiser's state for these parameters."""
@@ -225,12 +314,11 @@ class Sampler:
     augment: bool = True
     """Draw one of the cached views where there are any; else the clean image."""
     recipe: str = ""
-    """Which views, where the needs name several recipes of them."""
+    """Recipe of the views, where the needs name several."""
     drop_last: bool = False
     """Only full batches: rows over at the end of an epoch are left out of it."""
-    take: tuple[tuple[str, int], ...] = ()
-    """(kind or kind.recipe, count): draw so many views or crops of each row into `extra`;
-    kinds that are not named come whole."""
+    take: tuple[tuple[Kind, int], ...] = ()
+    """(kind, count): draw so many views or crops of each row; other kinds come whole."""
     beside: tuple[tuple[str, int], ...] = ()
     """(name of a fixed tensor, count): draw so many of its rows beside each batch, without
     regard to the batch's own; a step takes fewer where the tensor has fewer."""
@@ -253,7 +341,9 @@ class Stage:
     patience: int = 0
     """Looks without a better one after which a run has ended; 0 never ends one early."""
     start: Callable[[Tensors, Tensors, Any, Any], Tensors] | None = None
-    """(params, fixed, config, hyper) -> state; entries `watch.*` are shown and recorded."""
+    """(params, fixed, config, hyper) -> state."""
+    watch: tuple[str, ...] = ()
+    """Numbers of the state that are recorded at the end of every epoch."""
     leave: Callable[[Tensors, Tensors, Any, Any], Tensors] | None = None
     """(params, fixed, config, hyper) -> fixed, after the stage."""
     search: bool = False
@@ -263,69 +353,131 @@ class Stage:
 Scout: TypeAlias = Callable[[Sequence[Any], Tensor], Iterator[Tensor]]
 """(Hypers, rows [n d]) -> the logits [n c] at each of the Hypers, in their order."""
 
+Watched: TypeAlias = Mapping[str, Sequence[float]]
+"""State that a stage asked to record, by name: one number at the end of every epoch."""
 
-@runtime_checkable
-class Method(Protocol):
-    """A method's module, as the registry hands it out.
+V = TypeVar("V")
 
-    `Config` and `Hyper` are frozen dataclasses: Config holds what changes a shape or a branch
-    (static, hashable), Hyper holds floats that are traced.
+C = TypeVar("C")
+"""A method's Config: a frozen dataclass of what changes a shape or a branch; static, hashable."""
+H = TypeVar("H")
+"""A method's Hyper: a frozen dataclass of floats, which are traced."""
 
-    A module may also have `weighted = True`: it is not trained by batches, and reads
-    `TaskView.weights`. It may have `notes(watch) -> list[str]`: what a reader must know of how
-    training went, from the `watch.*` series of every repetition; and
-    `defaults(shots) -> dict[str, float]`: values of Hyper that depend on the shots a class (None
-    is all). One without stages may have `scout(task, config) -> Scout`: what a search needs to
-    know, for less than `prepare` at every point of the train grid, and nearly the same; it is asked
-    several times and may remember. The head at the chosen point is prepared as always.
-    """
+
+@dataclass(frozen=True, kw_only=True)
+class Nothing:
+    """The Config or Hyper of a method that has nothing to set."""
+
+
+_NOTHING: type[Any] = Nothing
+
+
+@dataclass(frozen=True, kw_only=True)
+class WithText:
+    """The Config of a method that reads one anchor a class."""
+
+    text: TextKind | None = None
+    """What the anchors are made of; None is the data set's default."""
+
+
+SUPPORT_AND_QUERY: frozenset[Need] = frozenset({Need(role="query"), Need(role="support")})
+"""Global features of the shots and of the queries."""
+
+SHOTS_WITH_VIEWS: frozenset[Need] = SUPPORT_AND_QUERY | {
+    Need(role="support", kind="views", recipe="rrc50", optional=True)
+}
+"""The same and, where there are any, the augmented views of the shots."""
+
+
+def support_and_query(config: Any) -> frozenset[Need]:
+    """Read global features of the shots and of the queries."""
+    return SUPPORT_AND_QUERY
+
+
+def shots_with_views(config: Any) -> frozenset[Need]:
+    """Read the shots, their augmented views where there are any, and the queries."""
+    return SHOTS_WITH_VIEWS
+
+
+def no_stages(config: Any) -> tuple[Stage, ...]:
+    """Train nothing: `prepare` holds the whole method."""
+    return ()
+
+
+def last_logits(terms: Tensors, fixed: Tensors, config: Any, hyper: Any) -> Float[Tensor, "n c"]:
+    """Return the term `logits`: there is nothing left to combine."""
+    return terms["logits"]
+
+
+def no_notes(watched: Sequence[Watched]) -> list[str]:
+    """Say nothing."""
+    return []
+
+
+def no_defaults(shots: int | None) -> Mapping[str, float]:
+    """Change no default."""
+    return {}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Method(Generic[C, H]):
+    """A method: its names, its settings, and its equations as pure functions."""
 
     name: str
-    """On the command line."""
+    """On the command line; follows from the name of the file (`heads.registry.name_of`)."""
     summary: str
     """One line for `heads list`."""
     source: str
     """paper, released code or reconstruction, with the reference."""
-    transductive: bool
-    Config: type[Any]
-    Hyper: type[Any]
-    train_grid: Grid
+    prepare: Callable[[TaskView, C, H], tuple[Tensors, Tensors]]
+    """Build (params, fixed) for ONE task in plain torch; not vmapped."""
+    terms: Callable[[Tensors, Tensors, Rows, C, H], Tensors]
+    """(params, fixed, rows, config, hyper) -> the heavy, grid-free part for a chunk of rows.
+
+    A transductive method gets all rows at once; where they are no queries (validation rows),
+    `rows.among` holds the queries that they are answered together with.
+    """
+    version: int = 1
+    """Raised when the method's answers change; records of an older version are not ranked."""
+    transductive: bool = False
+    """Answers all queries together."""
+    config: type[C] = _NOTHING
+    hyper: type[H] = _NOTHING
+    needs: Callable[[C], frozenset[Need]] = support_and_query
+    """Name the features read."""
+    stages: Callable[[C], tuple[Stage, ...]] = no_stages
+    """List the rounds of training; () is training-free."""
+    combine: Callable[[Tensors, Tensors, C, H], Tensor] = last_logits
+    """(terms, fixed, config, hyper) -> logits [n c]; cheap, the post grid walks over it."""
+    train_grid: Grid = Grid()
     """Values that need another training."""
-    post_grid: Grid
+    post_grid: Grid = Grid()
     """Values that only combine the terms anew."""
+    weighted: bool = False
+    """Reads `Rows.weights` of the support in `prepare`; what is trained by batches always does."""
+    notes: Callable[[Sequence[Watched]], list[str]] = no_notes
+    """What a reader must know of how training went, from what every repetition recorded."""
+    defaults: Callable[[int | None], Mapping[str, float]] = no_defaults
+    """Values of Hyper that depend on the shots a class (None is all)."""
+    scout: Callable[[TaskView, C], Scout] | None = None
+    """What a search needs to know, for less than `prepare` at every point of the train grid, and
+    nearly the same; it is asked several times and may remember. The head at the chosen point is
+    prepared as always. For a method without stages."""
 
-    def needs(self, config: Any) -> frozenset[Need]:
-        """Name the features read; global rows of support and query where nothing else is said."""
-        ...
+    def reads_weights(self, config: C) -> bool:
+        """Tell whether class weights change anything."""
+        return self.weighted or bool(self.stages(config))
 
-    def stages(self, config: Any) -> tuple[Stage, ...]:
-        """List the rounds of training; () is training-free."""
-        ...
+    @property
+    def prepare_fields(self) -> tuple[str, ...]:
+        """Name the hyper-parameters that `prepare` reads: grid points that agree on them share it.
 
-    def prepare(self, task: TaskView, config: Any, hyper: Any) -> tuple[Tensors, Tensors]:
-        """Build (params, fixed) for ONE task in plain torch; not vmapped."""
-        ...
-
-    def terms(
-        self, params: Tensors, fixed: Tensors, query: Tensors, config: Any, hyper: Any
-    ) -> Tensors:
-        """Compute the heavy, grid-free part for a chunk of query rows; query['x'] is [n d].
-
-        A transductive method gets all query rows at once, and where others are to be answered
-        (validation rows, which are no queries) those as query['asked'] [a d].
+        Declared by `number(..., prepare=True)`.
         """
-        ...
-
-    def combine(
-        self, terms: Tensors, fixed: Tensors, config: Any, hyper: Any
-    ) -> Float[Tensor, "n c"]:
-        """Combine terms into logits; cheap, the post grid walks over it."""
-        ...
+        return tuple(f.name for f in fields(cast("Any", self.hyper)) if f.metadata.get("prepare"))
 
 
-def reads_weights(method: Method, config: Any) -> bool:
-    """Tell whether class weights change anything: in every loss, or where a method says so."""
-    return bool(method.stages(config)) or getattr(method, "weighted", False)
+AnyMethod: TypeAlias = Method[Any, Any]
 
 
 def number(
@@ -336,6 +488,7 @@ def number(
     above: Real = -math.inf,
     logits: Literal["affine", "smooth", ""] = "",
     whole: bool = False,
+    prepare: bool = False,
 ) -> Any:
     """Declare a number of Config or Hyper together with what `--set` accepts.
 
@@ -346,9 +499,10 @@ def number(
         above: Values must be larger than this.
         logits: How they depend on it, which shortens the walk of a grid (`heads.selection.curves`).
         whole: Only whole numbers, in Hyper where every number is a float.
+        prepare: Of Hyper: `prepare` reads it, so other values need another call.
     """
-    said = {"low": low, "high": high, "above": above, "logits": logits, "whole": whole}
-    return field(default=default, metadata=said)
+    metadata = {"low": low, "high": high, "above": above, "logits": logits}
+    return field(default=default, metadata=metadata | {"whole": whole, "prepare": prepare})
 
 
 def with_values(hyper: Any, values: Mapping[str, Any]) -> Any:
@@ -373,9 +527,9 @@ def hyper_values(hyper: Any) -> dict[str, Any]:
     return {f.name: getattr(hyper, f.name) for f in fields(hyper)}
 
 
-def find_kind(extra: Mapping[str, Any], kind: str) -> Any:
-    """Look up `kind` or, where it is the only one, `kind.<recipe>`; None where there is none."""
-    if kind in extra:
-        return extra[kind]
-    recipes = [name for name in extra if name.startswith(f"{kind}.")]
-    return extra[recipes[0]] if len(recipes) == 1 else None
+def find_kind(kinds: Mapping[Kind, V], kind: Kind) -> V | None:
+    """Look up a kind; without a recipe its only one. None where there is none, or several."""
+    if kind in kinds:
+        return kinds[kind]
+    recipes = [] if kind.recipe else [own for own in kinds if own.name == kind.name]
+    return kinds[recipes[0]] if len(recipes) == 1 else None

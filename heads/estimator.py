@@ -8,7 +8,7 @@ from torch import Tensor
 
 from featcache.errors import UsageError
 from heads import registry
-from heads.contract import RoleRows
+from heads.contract import Rows
 from heads.protocols.tasks import Task
 from heads.selection import scoring
 from heads.selection.select import has_choice, select
@@ -64,7 +64,7 @@ class Estimator:
         self.validation_accuracy_ = chosen.accuracy
         return self
 
-    def decision_function(self, rows: Float[Tensor, "n d"] | RoleRows) -> Float[Tensor, "n c"]:
+    def decision_function(self, rows: Float[Tensor, "n d"] | Rows) -> Float[Tensor, "n c"]:
         """Return the logits; plain rows may have any length.
 
         Raises:
@@ -72,11 +72,11 @@ class Estimator:
         """
         return scoring.logits(self._fitted(), _as_rows(rows))
 
-    def predict(self, rows: Float[Tensor, "n d"] | RoleRows) -> Int64[Tensor, " n"]:
+    def predict(self, rows: Float[Tensor, "n d"] | Rows) -> Int64[Tensor, " n"]:
         """Return the positions of the predicted classes in `classes_`."""
         return scoring.predict(self._fitted(), _as_rows(rows))
 
-    def score(self, rows: RoleRows) -> float:
+    def score(self, rows: Rows) -> float:
         """Return top-1 accuracy on labelled rows, in [0, 1]."""
         return scoring.accuracy(self._fitted(), rows)
 
@@ -91,13 +91,13 @@ class Estimator:
         return self.head_
 
 
-def _as_rows(rows: Float[Tensor, "n d"] | RoleRows) -> RoleRows:
+def _as_rows(rows: Float[Tensor, "n d"] | Rows) -> Rows:
     """Return rows as a head reads them.
 
     Raises:
         UsageError: If a row holds a value that is not finite, which no head could answer.
     """
-    x = rows.x if isinstance(rows, RoleRows) else rows
+    x = rows.x if isinstance(rows, Rows) else rows
     strange = (~torch.isfinite(x).flatten(1).all(1)).nonzero().flatten().tolist()
     if strange:
         first = ", ".join(map(str, strange[:5])) + (", ..." if len(strange) > 5 else "")
@@ -105,7 +105,7 @@ def _as_rows(rows: Float[Tensor, "n d"] | RoleRows) -> RoleRows:
             f"{len(strange)} of {len(x)} rows hold NaN or infinite values (rows {first}); leave "
             f"them out, or extract their features again."
         )
-    if isinstance(rows, RoleRows):
+    if isinstance(rows, Rows):
         return rows
     norms = rows.norm(dim=-1)
-    return RoleRows(x=torch.nn.functional.normalize(rows, dim=-1), norms=norms, labels=None)
+    return Rows(x=torch.nn.functional.normalize(rows, dim=-1), norms=norms, labels=None)

@@ -1,4 +1,4 @@
-"""The methods by name; adding one is one file and one line here.
+"""The methods by name: one file each in `heads/methods`, from whose name the method's follows.
 
 A method's module is imported when somebody asks for it, so that listing names costs nothing.
 """
@@ -6,45 +6,18 @@ A method's module is imported when somebody asks for it, so that listing names c
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, cast
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
 
 from featcache.errors import UnknownNameError
 
 if TYPE_CHECKING:
-    from heads.contract import Method
+    from heads.contract import AnyMethod
 else:  # names are wanted before torch is loaded
-    Method = Any
+    AnyMethod = Any
 
-METHODS: Mapping[str, str] = MappingProxyType(
-    {
-        "zero-shot": "heads.methods.zero_shot",
-        "linear-probe": "heads.methods.linear_probe",
-        "ridge": "heads.methods.ridge",
-        "nearest-mean": "heads.methods.nearest_mean",
-        "knn": "heads.methods.knn",
-        "regularized-linear": "heads.methods.regularized_linear",
-        "tip-adapter": "heads.methods.tip_adapter",
-        "tip-adapter-f": "heads.methods.tip_adapter_f",
-        "clip-adapter": "heads.methods.clip_adapter",
-        "ape": "heads.methods.ape",
-        "ape-t": "heads.methods.ape_t",
-        "lp++": "heads.methods.lp_plus_plus",
-        "cross-modal-linear-probe": "heads.methods.cross_modal_linear_probe",
-        "taskres": "heads.methods.taskres",
-        "zs-lp": "heads.methods.zs_lp",
-        "clap": "heads.methods.clap",
-        "gda": "heads.methods.gda",
-        "proker": "heads.methods.proker",
-        "transclip": "heads.methods.transclip",
-        "cmm": "heads.methods.cmm",
-        "dac": "heads.methods.dac",
-        "lazsl": "heads.methods.lazsl",
-        "fair": "heads.methods.fair",
-        "cc-cdfsl": "heads.methods.cc_cdfsl",
-    }
-)
-"""Name on the command line -> module."""
+PACKAGE = "heads.methods"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,20 +33,40 @@ class Description:
     """Features read at the defaults: role, kind and recipe, with a ? where it does without."""
 
 
+def name_of(module: str) -> str:
+    """Return the name of the method in a module: lp_plus_plus -> lp++, tip_adapter -> tip-adapter.
+
+    Example:
+        >>> name_of("lp_plus_plus")
+        'lp++'
+    """
+    return module.replace("_plus", "+").replace("_", "-")
+
+
+@cache
+def modules() -> Mapping[str, str]:
+    """Map every method's name to its module, from the names of the files."""
+    found = sorted(file.name for file in files(PACKAGE).iterdir())
+    stems = [name.removesuffix(".py") for name in found if name.endswith(".py")]
+    return {name_of(stem): f"{PACKAGE}.{stem}" for stem in stems if not stem.startswith("_")}
+
+
 def names() -> tuple[str, ...]:
     """List every method's name."""
-    return tuple(METHODS)
+    return tuple(modules())
 
 
-def get(name: str) -> Method:
+def get(name: str) -> AnyMethod:
     """Import a method.
 
     Raises:
         UnknownNameError: If there is none of that name.
     """
-    if name not in METHODS:
-        raise UnknownNameError("method", name, METHODS, "`heads list` shows all.")
-    return cast("Method", importlib.import_module(METHODS[name]))
+    known = modules()
+    if name not in known:
+        raise UnknownNameError("method", name, known, "`heads list` shows all.")
+    method: AnyMethod = importlib.import_module(known[name]).METHOD
+    return method
 
 
 def describe() -> list[Description]:
@@ -86,13 +79,13 @@ def describe() -> list[Description]:
             transductive=m.transductive,
             needs=_named(m),
         )
-        for m in map(get, METHODS)
+        for m in map(get, names())
     ]
 
 
-def _named(method: Method) -> tuple[str, ...]:
+def _named(method: AnyMethod) -> tuple[str, ...]:
     read = {}
-    for need in method.needs(method.Config()):
+    for need in method.needs(method.config()):
         recipe = f":{need.recipe}" if need.recipe else ""
         what = "" if need.kind == "global" else f" {need.kind}{recipe}"
         read[f"{need.role}{what}"] = "?" if need.optional else ""

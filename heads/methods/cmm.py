@@ -33,9 +33,19 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from heads.contract import Batch, Grid, Need, Sizes, Stage, TaskView, Tensors, TextKind, number
+from heads.contract import (
+    Batch,
+    Grid,
+    Method,
+    Rows,
+    Stage,
+    TaskView,
+    Tensors,
+    WithText,
+    number,
+    shots_with_views,
+)
 from heads.ops.algebra import (
-    SHOTS_WITH_VIEWS,
     cosine_logits,
     cross_entropy,
     is_class,
@@ -45,20 +55,13 @@ from heads.ops.algebra import (
     zero_shot_logits,
 )
 from heads.training.optim import adamw
-from heads.training.samplers import shuffled
-
-name = "cmm"
-summary = "Linear map and trained texts beside the zero-shot classifier, with a triplet loss."
-source = "reconstruction, hyper-parameters ours: Yang et al. 2024, arXiv:2412.20110"
-transductive = False
+from heads.training.samplers import by_steps, shuffled
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(WithText):
     """What changes a branch or the number of steps."""
 
-    text: TextKind | None = None
-    """What the anchors are made of; None is the data set's default."""
     init: Literal["identity", "ridge", "procrustes"] = "identity"
     """Where x + x W starts: at x, or at the closed-form map of the shots onto their texts."""
     train_map: bool = True
@@ -91,22 +94,8 @@ class Hyper:
     """How strongly W is held at its start W0, divided by the shots."""
     pull_text: float = number(0.1, low=0.0)
     """How strongly T is held at T0, divided by the shots."""
-    ridge: float = number(1.0, above=0.0)
+    ridge: float = number(1.0, above=0.0, prepare=True)
     """Weight of the identity in `init=ridge`, times the shots."""
-
-
-train_grid = Grid({"lr": [1e-3, 3e-3, 1e-2], "lam": [1.0, 10.0]})
-post_grid = Grid({"alpha": [0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0]})
-
-
-def needs(config: Config) -> frozenset[Need]:
-    """Support rows; their augmented views where there are any."""
-    return SHOTS_WITH_VIEWS
-
-
-def steps(sizes: Sizes, config: Config) -> int:
-    """Take as many steps as the settings say."""
-    return config.steps
 
 
 def stages(config: Config) -> tuple[Stage, ...]:
@@ -119,7 +108,7 @@ def stages(config: Config) -> tuple[Stage, ...]:
             trains=frozenset(part for part, trained in trains.items() if trained),
             loss=loss,
             batches=shuffled(config.batch),
-            steps=steps,
+            steps=by_steps,
             update=adamw(eps=1e-4, weight_decay=0.01, schedule="cosine"),
         ),
     )
@@ -127,9 +116,8 @@ def stages(config: Config) -> tuple[Stage, ...]:
 
 def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tensors]:
     """Start at zero-shot, or at a closed-form map of the shots onto their texts."""
-    labels = task.support.labels
-    assert labels is not None
-    fixed = text_tensors(task, config.text, method=name)
+    labels = task.support.y
+    fixed = text_tensors(task, config.text, method=METHOD.name)
     x, anchors = mean_of_views(task.support), fixed["anchors"]
     d = x.shape[1]
     if config.init == "identity":
@@ -169,11 +157,11 @@ def loss(
     params: Tensors, fixed: Tensors, state: Tensors, batch: Batch, config: Config, hyper: Hyper
 ) -> tuple[Tensor, Tensors]:
     """Equation (4)."""
-    both = terms(params, fixed, {"x": batch.x}, config, hyper)
-    value = cross_entropy(combine(both, fixed, config, hyper), batch.y, batch.weight)
+    both = terms(params, fixed, batch, config, hyper)
+    value = cross_entropy(combine(both, fixed, config, hyper), batch.y, batch.weights)
     if config.triplet:
         hinge = triplet(both["mapped"] / fixed["scale"], batch.y, hyper.margin)
-        value = value + hyper.lam * weighted_mean(hinge, batch.weight)
+        value = value + hyper.lam * weighted_mean(hinge, batch.weights)
     moved_map = (params["map"] - fixed["start"]).square().sum()
     moved_text = (params["text"] - fixed["anchors"]).square().sum()
     pulls = hyper.pull * moved_map + hyper.pull_text * moved_text
@@ -188,9 +176,9 @@ def triplet(cosine: Float[Tensor, "n c"], y: Tensor, margin: float | Tensor) -> 
     return F.relu(wrong - right + margin)
 
 
-def terms(params: Tensors, fixed: Tensors, query: Tensors, config: Config, hyper: Hyper) -> Tensors:
+def terms(params: Tensors, fixed: Tensors, rows: Rows, config: Config, hyper: Hyper) -> Tensors:
     """Equation (1) and the two products of (2)."""
-    x = query["x"]
+    x = rows.x
     return {
         "zero_shot": zero_shot_logits(fixed, x),  # [n c]
         "mapped": fixed["scale"] * cosine_logits(x + x @ params["map"], params["text"]),  # [n c]
@@ -201,3 +189,19 @@ def combine(terms: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Flo
     """Equation (2)."""
     mapped = hyper.alpha * terms["mapped"]
     return terms["zero_shot"] + mapped if config.fusion else mapped
+
+
+METHOD = Method(
+    name="cmm",
+    summary="Linear map and trained texts beside the zero-shot classifier, with a triplet loss.",
+    source="reconstruction, hyper-parameters ours: Yang et al. 2024, arXiv:2412.20110",
+    config=Config,
+    hyper=Hyper,
+    needs=shots_with_views,
+    stages=stages,
+    prepare=prepare,
+    terms=terms,
+    combine=combine,
+    train_grid=Grid({"lr": [1e-3, 3e-3, 1e-2], "lam": [1.0, 10.0]}),
+    post_grid=Grid({"alpha": [0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0]}),
+)

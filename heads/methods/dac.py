@@ -39,9 +39,20 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from featcache.errors import ConvergenceWarning
-from heads.contract import Batch, Grid, Need, Stage, TaskView, Tensors, TextKind, number
-from heads.ops.algebra import (
+from heads.contract import (
     SHOTS_WITH_VIEWS,
+    Batch,
+    Grid,
+    Method,
+    Need,
+    Rows,
+    Stage,
+    TaskView,
+    Tensors,
+    WithText,
+    number,
+)
+from heads.ops.algebra import (
     affinities,
     cosine_logits,
     cross_entropy,
@@ -53,21 +64,14 @@ from heads.ops.algebra import (
 from heads.training.optim import adamw
 from heads.training.samplers import balanced, shuffled
 
-name = "dac"
-summary = "A cache of the shots behind a contrastive adapter, then class texts tuned beside it."
-source = "reconstruction, equations and values ours: Gondal et al. 2024, arXiv:2311.09191"
-transductive = False
-
 RESIDUAL = 0.5
 """Weight of X in T0 + X / 2, as TaskRes has it."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(WithText):
     """What changes a shape, a branch or the number of steps."""
 
-    text: TextKind | None = None
-    """What the anchors are made of; None is the data set's default."""
     stage: Literal["v", "vt"] = "vt"
     """v trains the adapter alone, vt the class texts after it."""
     modulation: Literal["map", "direct", "residual"] = "map"
@@ -106,15 +110,6 @@ class Hyper:
     """Sharpness of the affinity; larger trusts only near keys."""
 
 
-train_grid = Grid()
-post_grid = Grid(
-    {
-        "beta": [1.0, 2.0, 4.0, 5.5, 8.0, 12.0, 16.0],
-        "alpha": [0.1, 0.2, 0.5, 1.0, 2.0, 5.0],
-    }
-)
-
-
 def needs(config: Config) -> frozenset[Need]:
     """Support rows and their augmented views, which `affinity=view-disjoint` cannot do without."""
     if config.stage == "vt" and config.affinity == "view-disjoint":
@@ -146,8 +141,7 @@ def stages(config: Config) -> tuple[Stage, ...]:
 
 def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tensors]:
     """Start at Tip-Adapter: H = I, the shots as keys, the anchors as texts."""
-    rows, labels = task.support, task.support.labels
-    assert labels is not None
+    rows, labels = task.support, task.support.y
     views = rows.get("views")
     counts = torch.bincount(labels, minlength=task.c)
     if views is None and int(counts.max()) < 2:
@@ -157,7 +151,7 @@ def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tens
             ConvergenceWarning,
             stacklevel=2,
         )
-    fixed = text_tensors(task, config.text, method=name)
+    fixed = text_tensors(task, config.text, method=METHOD.name)
     fixed |= {"keys": mean_of_views(rows), "labels": labels}
     fixed["shots"] = rows.x.new_tensor(len(labels) / task.c)
     if views is not None:
@@ -182,14 +176,14 @@ def contrastive_loss(
     """Equation (2)."""
     each = contrast(adapt(params, batch.x), pairs(batch), batch.y, hyper.tau)
     held = params["map"].square().sum() * hyper.pull / fixed["shots"]
-    return weighted_mean(each, batch.weight) + held, state
+    return weighted_mean(each, batch.weights) + held, state
 
 
 def pairs(batch: Batch) -> Bool[Tensor, "b b"]:
     """Mark who is compared with whom: not a row with itself or its repetition, not padding."""
     same_image = batch.index[:, None] == batch.index[None]
     same_view = batch.view[:, None] == batch.view[None]
-    return ~(same_image & same_view) & (batch.weight > 0)[None]
+    return ~(same_image & same_view) & (batch.weights > 0)[None]
 
 
 def contrast(
@@ -214,7 +208,7 @@ def fused_loss(
     params: Tensors, fixed: Tensors, state: Tensors, batch: Batch, config: Config, hyper: Hyper
 ) -> tuple[Tensor, Tensors]:
     """Equation (5)."""
-    both = terms(params, fixed, {"x": batch.x}, config, hyper)
+    both = terms(params, fixed, batch, config, hyper)
     own = batch.index[:, None] == torch.arange(len(fixed["labels"]), device=batch.x.device)
     votes = torch.exp(-hyper.beta * (1 - both["affinity"]))
     if config.affinity == "view-disjoint":
@@ -224,7 +218,7 @@ def fused_loss(
     else:
         votes = votes.masked_fill(own, 0.0)
     logits = fuse(both["text"], votes, fixed, hyper)
-    value = cross_entropy(logits, batch.y, batch.weight)
+    value = cross_entropy(logits, batch.y, batch.weights)
     moved = (class_texts(params, fixed, config) - fixed["anchors"]).square().sum()
     return value + hyper.pull_text * moved / fixed["shots"], state
 
@@ -239,9 +233,9 @@ def class_texts(params: Tensors, fixed: Tensors, config: Config) -> Float[Tensor
     return anchors + anchors @ params["text"]
 
 
-def terms(params: Tensors, fixed: Tensors, query: Tensors, config: Config, hyper: Hyper) -> Tensors:
+def terms(params: Tensors, fixed: Tensors, rows: Rows, config: Config, hyper: Hyper) -> Tensors:
     """Compute the two products of (4), once for the whole alpha-beta grid."""
-    x = query["x"]
+    x = rows.x
     texts = class_texts(params, fixed, config)
     return {
         "text": fixed["scale"] * cosine_logits(x, texts) + fixed["bias"],  # [n c]
@@ -260,3 +254,23 @@ def fuse(
 ) -> Float[Tensor, "n c"]:
     """Add the votes of the keys to the logits of the texts."""
     return text + hyper.alpha * sum_by_label(votes, fixed["labels"], classes=text.shape[-1])
+
+
+METHOD = Method(
+    name="dac",
+    summary="A cache of the shots behind a contrastive adapter, then class texts tuned beside it.",
+    source="reconstruction, equations and values ours: Gondal et al. 2024, arXiv:2311.09191",
+    config=Config,
+    hyper=Hyper,
+    needs=needs,
+    stages=stages,
+    prepare=prepare,
+    terms=terms,
+    combine=combine,
+    post_grid=Grid(
+        {
+            "beta": [1.0, 2.0, 4.0, 5.5, 8.0, 12.0, 16.0],
+            "alpha": [0.1, 0.2, 0.5, 1.0, 2.0, 5.0],
+        }
+    ),
+)

@@ -9,17 +9,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from featcache.errors import MissingComponentError
-from heads.contract import Need, RoleRows, TaskView, Tensors, find_kind
+from heads.contract import Kind, Rows, TaskView, Tensors, find_kind
 from heads.ops.randomness import generator
-
-SHOTS_WITH_VIEWS: frozenset[Need] = frozenset(
-    {
-        Need(role="query"),
-        Need(role="support"),
-        Need(role="support", kind="views", recipe="rrc50", optional=True),
-    }
-)
-"""What a method reads that represents a shot by `mean_of_views`."""
+from heads.ops.torch_private import may_be_stacked
 
 
 def is_class(labels: Int64[Tensor, " n"], classes: int) -> Bool[Tensor, "n c"]:
@@ -36,7 +28,7 @@ def sum_by_label(
     leaves them. For labels that differ between stacked tasks V is built: `index_add` would go task
     by task.
     """
-    if torch._C._functorch.is_batchedtensor(labels):
+    if may_be_stacked(labels):
         return values @ is_class(labels, classes).to(values)
     empty = values.new_zeros(classes, values.shape[0])
     return empty.index_add(0, labels, values.mT).mT
@@ -47,7 +39,7 @@ def affinities(x: Float[Tensor, "n d"], keys: Float[Tensor, "m d"]) -> Float[Ten
     return (keys @ x.mT).mT
 
 
-def mean_of_views(rows: RoleRows, *, raw: bool = False) -> Float[Tensor, "n d"]:
+def mean_of_views(rows: Rows, *, raw: bool = False) -> Float[Tensor, "n d"]:
     """Return one unit row an image: the mean of its cached views, or its clean row without any.
 
     Args:
@@ -58,7 +50,7 @@ def mean_of_views(rows: RoleRows, *, raw: bool = False) -> Float[Tensor, "n d"]:
     views = rows.get("views")
     if views is None:
         return rows.x
-    lengths = find_kind(rows.lengths, "views") if raw else None
+    lengths = find_kind(rows.lengths, Kind("views")) if raw else None
     weighed = views if lengths is None else views * lengths[..., None]
     return F.normalize(weighed.mean(dim=1), dim=-1)
 

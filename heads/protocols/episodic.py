@@ -20,7 +20,7 @@ from featcache.errors import UnknownNameError, UsageError
 from featcache.recipes import Scope
 from featcache.types import FeatureSet, Listing, TextBank
 from heads import registry
-from heads.contract import RoleRows, TaskView
+from heads.contract import Rows, TaskView
 from heads.protocols import episodes as lists
 from heads.protocols.episodes import Episodes
 from heads.protocols.evaluation import (
@@ -37,7 +37,6 @@ from heads.protocols.evaluation import (
 from heads.protocols.tasks import Task, TaskBuilder, pick_device
 from heads.results.record import EPISODIC, Predictions, Result, Support
 from heads.selection import scoring
-from heads.selection.folds import subset
 from heads.selection.names import EPISODE_SELECTIONS
 from heads.selection.select import Chosen, Progress, has_choice, select
 from heads.selection.settings import configure
@@ -248,9 +247,9 @@ class _Reader:
         read = self.builder.read("support", rows)
         self.notes += self.builder.unmet("support", read)
         at = {e: np.searchsorted(rows, episodes.support(e)) for e in numbers}
-        return [self._task(e, subset(read, torch.from_numpy(at[e]))) for e in numbers]
+        return [self._task(e, read.take(torch.from_numpy(at[e]))) for e in numbers]
 
-    def _task(self, e: int, support: RoleRows) -> Task:
+    def _task(self, e: int, support: Rows) -> Task:
         episodes, features = self.episodes, self.features
         view = TaskView(
             support=replace(support, labels=self._labels(episodes.shots)),
@@ -260,7 +259,7 @@ class _Reader:
             seed=episodes.seed * 1_000_003 + e,
         )
         none = np.zeros(0, dtype=np.int64)
-        empty = RoleRows(x=support.x[:0], norms=support.norms[:0], labels=None)
+        empty = Rows(x=support.x[:0], norms=support.norms[:0], labels=None)
         return Task(
             view=view,
             val=None,
@@ -271,7 +270,7 @@ class _Reader:
             query_rows=episodes.query(e),
         )
 
-    def query(self, e: int) -> RoleRows:
+    def query(self, e: int) -> Rows:
         """Read the queries of an episode."""
         rows = self.builder.read("query", self.episodes.query(e))
         return replace(rows, labels=self._labels(self.episodes.queries))

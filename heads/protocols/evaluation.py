@@ -15,7 +15,7 @@ from jaxtyping import Int32
 from featcache.caution import caution
 from featcache.errors import ConvergenceWarning, UsageError
 from featcache.types import FeatureSet, TextBank
-from heads.contract import Method, RoleRows
+from heads.contract import AnyMethod, Rows
 from heads.protocols.tasks import Task
 from heads.results.metrics import evaluate
 from heads.results.record import (
@@ -49,7 +49,7 @@ ONE_DRAW = (
 class Run:
     """Everything about a run that the record states besides its figures."""
 
-    method: Method
+    method: AnyMethod
     settings: Settings
     features: FeatureSet
     protocol: str
@@ -138,12 +138,12 @@ def early_stops() -> Iterator[list[str]]:
 
 
 def more_than_global(
-    method: Method, support: RoleRows, query: RoleRows, pool: RoleRows | None
+    method: AnyMethod, support: Rows, query: Rows, pool: Rows | None
 ) -> tuple[str, ...]:
     """Name what a method reads beyond one feature an image; optional needs where they are met."""
     roles = {"support": support, "pool": pool, "query": query}
     named = ["pool"] if pool is not None else []
-    named += [f"{role} {kind}" for role, rows in roles.items() if rows for kind in rows.extra]
+    named += [f"{role} {kind}" for role, rows in roles.items() if rows for kind in rows.kinds]
     return (*named, QUERY_SET) if method.transductive else tuple(named)
 
 
@@ -161,7 +161,7 @@ def usual_kind(bank: TextBank) -> str:
     return bank.default if bank.default in have else have[0]
 
 
-def zero_shot_answers(text: TextBank | None, query: RoleRows) -> Int32[np.ndarray, " n"] | None:
+def zero_shot_answers(text: TextBank | None, query: Rows) -> Int32[np.ndarray, " n"] | None:
     """Answer the query by the data set's default texts; None where it has none."""
     if text is None or not text.available():
         return None
@@ -203,8 +203,7 @@ def record(
         told += [f"Left out of the search: {reason}." for reason in one.failed]
     if method.transductive:
         told.append("Transductive: all queries were answered together; not ranked with others.")
-    tell = getattr(method, "notes", None)
-    told += tell([one.watch for one in chosen]) if tell else []
+    told += method.notes([one.watch for one in chosen])
     of_episodes = over == "episodes"
     if len(chosen) == 1 and not of_episodes and run.shots != 0:
         told.append(ONE_DRAW)
@@ -299,7 +298,7 @@ def versions() -> dict[str, str]:
     return named
 
 
-def _labels(rows: RoleRows) -> torch.Tensor:
+def _labels(rows: Rows) -> torch.Tensor:
     assert rows.labels is not None
     return rows.labels
 

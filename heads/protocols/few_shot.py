@@ -13,7 +13,7 @@ from featcache.draws import VAL_SHOTS, Draw, few_shot
 from featcache.errors import TaskError, UnknownNameError, UsageError
 from featcache.types import FeatureSet
 from heads import registry
-from heads.contract import Method, reads_weights
+from heads.contract import AnyMethod
 from heads.protocols import unsupervised, zero_shot
 from heads.protocols.evaluation import Run, Trained, measure
 from heads.protocols.suggest import support_scope
@@ -104,7 +104,7 @@ def train(
     if feature_set.listing.draws == "stored":
         notes.append(_stored(feature_set, next(iter(draws.values()))))
     extra = {"class_weights": _named(class_weights)} if class_weights is not None else {}
-    if class_weights is not None and not reads_weights(method, configured.config):
+    if class_weights is not None and not method.reads_weights(configured.config):
         notes.append(f"Method '{method_name}' makes no use of class weights.")
     description = Run(
         method=method,
@@ -213,7 +213,7 @@ def _without_val(draw: Draw) -> Draw:
 
 def _mode(
     asked: str,
-    method: Method,
+    method: AnyMethod,
     settings: Settings,
     features: FeatureSet,
     draws: Mapping[int, Draw],

@@ -5,7 +5,7 @@ final evaluation; the three share no row.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -16,7 +16,7 @@ from torch import Tensor
 from featcache.errors import MissingComponentError, TaskError
 from featcache.recipes import USUAL, Scope
 from featcache.types import FeatureSet
-from heads.contract import Need, RoleRows, TaskView
+from heads.contract import Kind, LazyRows, Need, Rows, TaskView
 from heads.protocols.suggest import command
 
 RowIndex: TypeAlias = Int64[np.ndarray, " _"]
@@ -27,9 +27,9 @@ class Task:
     """One repetition: what the method sees, and what it is judged on."""
 
     view: TaskView
-    val: RoleRows | None
+    val: Rows | None
     """Labelled rows for selection; None where there are none."""
-    query: RoleRows
+    query: Rows
     support_rows: RowIndex
     val_rows: RowIndex
     query_rows: RowIndex
@@ -38,27 +38,30 @@ class Task:
 
 
 class MappedRows:
-    """Unit rows of one component, gathered from the map when indexed; looks like a tensor."""
+    """Unit rows of one component, read from the cache when they are gathered: `LazyRows`."""
 
     def __init__(
         self, features: FeatureSet, component: str, rows: RowIndex, device: torch.device
     ) -> None:
         self._features, self._component = features, component
         self._rows, self._device = rows, device
-        self.shape = torch.Size((len(rows), *features.components[component].shape))
 
-    def __getitem__(self, index: object) -> Tensor:
-        """Gather rows by a slice, a tensor, or a tuple whose first entry picks the rows."""
-        first, *rest = index if isinstance(index, tuple) else (index,)
-        if isinstance(first, Tensor):
-            flat = first.flatten().cpu().numpy()
-            values = self._features.unit(self._component, self._rows[flat]).to(self._device)
-            values = values.reshape(*first.shape, *values.shape[1:])
-            if rest:  # (rows [b 1], positions [b k]): each row's own views
-                return values[torch.arange(len(first), device=self._device)[:, None], 0, rest[0]]
+    @property
+    def shape(self) -> torch.Size:
+        """Of all rows."""
+        return torch.Size((len(self._rows), *self._features.components[self._component].shape))
+
+    def gather(self, index: Int64[Tensor, "*b"], pick: Int64[Tensor, "*p"] | None = None) -> Tensor:
+        """Read rows, or with `pick` [*b] or [*b k] some views or crops of each."""
+        wanted = self._rows[index.flatten().cpu().numpy()]
+        values = self._features.unit(self._component, wanted).to(self._device)
+        values = values.reshape(*index.shape, *values.shape[1:])
+        if pick is None:
             return values
-        values = self._features.unit(self._component, self._rows[first]).to(self._device)
-        return values[(slice(None), *rest)] if rest else values
+        several = pick if pick.dim() > index.dim() else pick[..., None]
+        at = several.reshape(*several.shape, *(1,) * (values.dim() - several.dim()))
+        picked = torch.take_along_dim(values, at, dim=index.dim())
+        return picked if pick.dim() > index.dim() else picked.squeeze(index.dim())
 
 
 @dataclass(kw_only=True)
@@ -130,6 +133,7 @@ class TaskBuilder:
             if rows is not None and (shared := self._same_images(rows)):
                 notes.append(f"{shared} query images are byte for byte images of the {role}.")
         support_rows = self.read("support", support)
+        support_rows = replace(support_rows, weights=self._weights(support_rows))
         pool_rows = None if pool is None else self.read("pool", pool)
         notes += self.unmet("support", support_rows)
         notes += [] if pool_rows is None else self.unmet("pool", pool_rows)
@@ -140,7 +144,6 @@ class TaskBuilder:
             text=self.features.text,
             classes=self.features.classes,
             seed=seed,
-            weights=self._weights(support_rows),
         )
         return Task(
             view=view,
@@ -152,12 +155,12 @@ class TaskBuilder:
             notes=tuple(notes),
         )
 
-    def read(self, role: str, rows: RowIndex) -> RoleRows:
+    def read(self, role: str, rows: RowIndex) -> Rows:
         """Read the rows of a role with everything that the method needs of them."""
         features = self.features
         x, norms = (t.to(self.device) for t in features.unit_and_length("global", rows))
-        extra: dict[str, object] = {}
-        lengths: dict[str, Tensor] = {}
+        kinds: dict[Kind, Tensor | LazyRows] = {}
+        lengths: dict[Kind, Tensor] = {}
         for need in sorted(self.needs, key=lambda n: (n.kind, n.recipe or "")):
             if need.role != role or need.kind == "global":
                 continue
@@ -166,17 +169,17 @@ class TaskBuilder:
                 continue
             if role == "support":
                 unit, length = features.unit_and_length(component, rows)
-                extra[_name(need)] = unit.to(self.device)
+                kinds[_kind(need)] = unit.to(self.device)
                 if need.kind == "views":
-                    lengths[_name(need)] = length.to(self.device)
+                    lengths[_kind(need)] = length.to(self.device)
             else:
-                extra[_name(need)] = MappedRows(features, component, rows, self.device)
+                kinds[_kind(need)] = MappedRows(features, component, rows, self.device)
         labels = torch.from_numpy(features.labels[rows].astype(np.int64)).to(self.device)
-        return RoleRows(
+        return Rows(
             x=x,
             norms=torch.ones_like(norms) if features.key.norms == "unit" else norms,
             labels=None if role == "pool" else labels,
-            extra=extra,
+            kinds=kinds,
             lengths=lengths,
         )
 
@@ -221,12 +224,12 @@ class TaskBuilder:
         components = self.features.components
         return any(bool(components[name].present()[rows].all()) for name in fitting)
 
-    def unmet(self, role: str, rows: RoleRows) -> Iterable[str]:
+    def unmet(self, role: str, rows: Rows) -> Iterable[str]:
         """Name the optional needs of a role that the cache does not meet, a sentence each."""
         if self.features.key.image_size == 0:  # imported: nobody can add any
             return
         for need in sorted(self.needs, key=lambda n: (n.kind, n.recipe or "")):
-            if need.role == role and need.optional and rows.get(_name(need)) is None:
+            if need.role == role and need.optional and _kind(need) not in rows.kinds:
                 usual = need.recipe in (None, USUAL.get(need.kind))
                 what = need.kind if usual else f"{need.kind} of recipe {need.recipe}"
                 yield (
@@ -278,7 +281,7 @@ class TaskBuilder:
             f"gave all they have: {listed}{more}."
         ]
 
-    def _weights(self, support: RoleRows) -> Float[Tensor, " n"] | None:
+    def _weights(self, support: Rows) -> Float[Tensor, " n"] | None:
         """Spread class weights over support rows, mean 1."""
         if self.class_weights is None or support.labels is None or not len(support.labels):
             return None
@@ -326,9 +329,9 @@ def labelled(features: FeatureSet, split: str) -> RowIndex:
     return kept
 
 
-def _name(need: Need) -> str:
-    """Return what a need's rows are called in `extra`."""
-    return need.kind if need.recipe is None else f"{need.kind}.{need.recipe}"
+def _kind(need: Need) -> Kind:
+    """Return where the rows of a need stand."""
+    return Kind(need.kind, need.recipe or "")
 
 
 def pick_device(device: str = "auto") -> torch.device:

@@ -4,19 +4,17 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from featcache.errors import TaskError
-from heads.contract import RoleRows, TaskView
+from heads.contract import Rows, TaskView
 
 FOLDS = 4
 """Folds at most; no more than the shots of the largest class."""
 
 
-def folds(view: TaskView) -> tuple[list[TaskView], list[RoleRows]]:
+def folds(view: TaskView) -> tuple[list[TaskView], list[Rows]]:
     """Split the support class by class; a class with a single row always trains."""
-    labels = view.support.labels
-    assert labels is not None
+    labels = view.support.y
     counts = torch.bincount(labels, minlength=view.c)
     count = min(FOLDS, int(counts.max()))
     if count < 2:
@@ -33,24 +31,9 @@ def folds(view: TaskView) -> tuple[list[TaskView], list[RoleRows]]:
     for k in range(count):
         inside = torch.from_numpy(np.flatnonzero(fold_of != k)).to(labels.device)
         outside = torch.from_numpy(np.flatnonzero(fold_of == k)).to(labels.device)
-        weights = None if view.weights is None else view.weights[inside]
-        views.append(
-            replace(
-                view,
-                support=subset(view.support, inside),
-                weights=None if weights is None else weights / weights.mean(),
-            )
-        )
-        held_out.append(subset(view.support, outside))
+        support = view.support.take(inside)
+        if support.weights is not None:
+            support = replace(support, weights=support.weights / support.weights.mean())
+        views.append(replace(view, support=support))
+        held_out.append(view.support.take(outside))
     return views, held_out
-
-
-def subset(rows: RoleRows, index: Tensor) -> RoleRows:
-    """Take some rows of a role with everything that belongs to them."""
-    return RoleRows(
-        x=rows.x[index],
-        norms=rows.norms[index],
-        labels=None if rows.labels is None else rows.labels[index],
-        extra={name: values[index] for name, values in rows.extra.items()},
-        lengths={name: values[index] for name, values in rows.lengths.items()},
-    )

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64, Num
 
-from heads.contract import Grid, Method, TaskView, hyper_values, with_static, with_values
+from heads.contract import AnyMethod, Grid, TaskView, hyper_values, with_static, with_values
 from heads.selection.settings import Settings
 from heads.training.trainer import Judge, Outcome, train
 
@@ -33,7 +33,9 @@ class Walk:
         own = {n: v for n, v in point.items() if n not in self.static}
         return with_static(self.settings.config, point), with_values(self.settings.hyper, own)
 
-    def train(self, method: Method, views: Sequence[TaskView], judge: Judge) -> Iterator[Outcome]:
+    def train(
+        self, method: AnyMethod, views: Sequence[TaskView], judge: Judge
+    ) -> Iterator[Outcome]:
         """Train every task at every point, those that share a Config together."""
         together: dict[Any, tuple[list[int], list[Any]]] = {}
         for number, point in enumerate(self.points):

@@ -5,7 +5,7 @@ transductive method gets all rows at once.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from featcache.errors import TrainingError
-from heads.contract import Grid, Method, RoleRows, Scout, Tensors, hyper_values, with_values
+from heads.contract import AnyMethod, Grid, Rows, Scout, Tensors, hyper_values, with_values
 from heads.selection.curves import Curves
 
 CHUNK_BYTES = {"cpu": 8 * 2**20, "cuda": 512 * 2**20}
@@ -33,7 +33,7 @@ FAR = 2.0**20
 class Head:
     """A method with everything it learned; enough to predict."""
 
-    method: Method
+    method: AnyMethod
     config: Any
     hyper: Any
     """Floats."""
@@ -51,13 +51,13 @@ class Head:
         )
 
 
-def logits(head: Head, rows: RoleRows) -> Float[Tensor, "n c"]:
+def logits(head: Head, rows: Rows) -> Float[Tensor, "n c"]:
     """Return the logits of every row; labels stay out of reach."""
     with torch.no_grad():
         return torch.cat([part for part, _, _ in _logits(head, rows)])
 
 
-def predict(head: Head, rows: RoleRows) -> Int64[Tensor, " n"]:
+def predict(head: Head, rows: Rows) -> Int64[Tensor, " n"]:
     """Return the class with the largest logit for every row.
 
     Raises:
@@ -72,22 +72,22 @@ def predict(head: Head, rows: RoleRows) -> Int64[Tensor, " n"]:
     return answered
 
 
-def _predict(head: Head, rows: RoleRows) -> Int64[Tensor, " n"]:
+def _predict(head: Head, rows: Rows) -> Int64[Tensor, " n"]:
     # written into one tensor: keeping a small one of every chunk would pin the heap between them
-    answered = torch.empty(len(rows.x), dtype=torch.int64, device=rows.x.device)
+    answered = torch.empty(len(rows), dtype=torch.int64, device=rows.x.device)
     with torch.no_grad():
         for part, start, stop in _logits(head, rows):
             answered[start:stop] = _answers(part)
     return answered
 
 
-def accuracy(head: Head, rows: RoleRows) -> float:
+def accuracy(head: Head, rows: Rows) -> float:
     """Return top-1 accuracy on labelled rows, in [0, 1]."""
     assert rows.labels is not None
     return int((_predict(head, rows) == rows.labels).sum()) / len(rows.labels)
 
 
-def hits_on_grid(head: Head, rows: RoleRows, grid: Grid) -> Int64[Tensor, " g"]:
+def hits_on_grid(head: Head, rows: Rows, grid: Grid) -> Int64[Tensor, " g"]:
     """Count right answers on labelled rows at every point of a post grid, in its order.
 
     The terms of a chunk are computed once. Where the method says how its logits depend on the
@@ -95,13 +95,13 @@ def hits_on_grid(head: Head, rows: RoleRows, grid: Grid) -> Int64[Tensor, " g"]:
     by vmap, so that what `combine` computes without it is computed once as well.
     """
     assert rows.labels is not None
-    curves = Curves.of(head.method.Hyper, grid)
+    curves = Curves.of(head.method.hyper, grid)
     hits = None if curves is None else _hits_by_curves(head, rows, curves)
     return _hits_by_walk(head, rows, grid) if hits is None else hits
 
 
 def hits_of_scout(
-    scout: Scout, points: Sequence[Any], rows: RoleRows, done: Callable[[], None]
+    scout: Scout, points: Sequence[Any], rows: Rows, done: Callable[[], None]
 ) -> Int64[np.ndarray, " g"]:
     """Count right answers on labelled rows at every point of a train grid.
 
@@ -114,7 +114,7 @@ def hits_of_scout(
     assert rows.labels is not None
     hits = np.zeros(len(points), dtype=np.int64)
     with torch.no_grad():
-        for start in range(0, len(rows.x), SCOUTED):
+        for start in range(0, len(rows), SCOUTED):
             part = slice(start, start + SCOUTED)
             for i, logits in enumerate(scout(points, rows.x[part])):
                 hits[i] += int((_answers(logits) == rows.labels[part]).sum())
@@ -123,7 +123,7 @@ def hits_of_scout(
     return hits
 
 
-def _hits_by_curves(head: Head, rows: RoleRows, curves: Curves) -> Int64[Tensor, " g"] | None:
+def _hits_by_curves(head: Head, rows: Rows, curves: Curves) -> Int64[Tensor, " g"] | None:
     """Count right answers by few points; None where the logits are not what the method says."""
     assert rows.labels is not None
     hyper = traced(head.hyper, rows.x)
@@ -147,7 +147,7 @@ def _hits_by_curves(head: Head, rows: RoleRows, curves: Curves) -> Int64[Tensor,
     return hits
 
 
-def _hits_by_walk(head: Head, rows: RoleRows, grid: Grid) -> Int64[Tensor, " g"]:
+def _hits_by_walk(head: Head, rows: Rows, grid: Grid) -> Int64[Tensor, " g"]:
     """Count right answers point by point."""
     assert rows.labels is not None
     hyper = traced(head.hyper, rows.x)
@@ -181,7 +181,7 @@ def traced(hyper: Any, like: Tensor) -> Any:
     return with_values(hyper, {n: like.new_tensor(v) for n, v in hyper_values(hyper).items()})
 
 
-def _logits(head: Head, rows: RoleRows) -> Iterator[tuple[Tensor, int, int]]:
+def _logits(head: Head, rows: Rows) -> Iterator[tuple[Tensor, int, int]]:
     """Yield (logits, start, stop) chunk by chunk."""
     hyper = traced(head.hyper, rows.x)
     for terms, start, stop in _terms(head, rows, hyper, 1):
@@ -189,44 +189,32 @@ def _logits(head: Head, rows: RoleRows) -> Iterator[tuple[Tensor, int, int]]:
 
 
 def _terms(
-    head: Head, rows: RoleRows, hyper: Any, logits_each: int
+    head: Head, rows: Rows, hyper: Any, logits_each: int
 ) -> Iterator[tuple[Tensors, int, int]]:
     """Yield (terms, start, stop) chunk by chunk."""
-    n = len(rows.x)
+    n = len(rows)
     method = head.method
+    rows = replace(rows, labels=None, weights=None)  # out of reach of `terms`
     if method.transductive:
-        yield _terms_together(head, rows, hyper), 0, n
+        rows = rows.take(slice(0, n))
+        yield method.terms(head.params, head.fixed, rows, head.config, hyper), 0, n
         return
 
-    def chunk(start: int, stop: int) -> Tensors:
-        return method.terms(head.params, head.fixed, _part(rows, start, stop), head.config, hyper)
+    def chunk(part: Rows) -> Tensors:
+        return method.terms(head.params, head.fixed, part, head.config, hyper)
 
-    probe = min(2, n)
-    read = sum(values[:probe].nbytes for values in rows.extra.values())
-    size = _chunk_rows(head, chunk(0, probe), read, hyper, logits_each)
+    probe = rows.take(slice(0, 2))
+    size = _chunk_rows(head, chunk(probe), probe, hyper, logits_each)
     for start in range(0, n, size):
         stop = min(start + size, n)
-        yield chunk(start, stop), start, stop
+        yield chunk(rows.take(slice(start, stop))), start, stop
 
 
-def _terms_together(head: Head, rows: RoleRows, hyper: Any) -> Tensors:
-    """Compute the terms of a transductive method, which sees all queries, never their labels."""
-    queries = rows if rows.among is None else rows.among
-    query = _part(queries, 0, len(queries.x))
-    query |= {} if rows.among is None else {"asked": rows.x}
-    return head.method.terms(head.params, head.fixed, query, head.config, hyper)
-
-
-def _part(rows: RoleRows, start: int, stop: int) -> Tensors:
-    """Take some rows as `terms` reads them."""
-    extra = {name: values[start:stop] for name, values in rows.extra.items()}
-    return {"x": rows.x[start:stop], "norms": rows.norms[start:stop]} | extra
-
-
-def _chunk_rows(head: Head, probe: Tensors, read: int, hyper: Any, logits_each: int) -> int:
+def _chunk_rows(head: Head, terms: Tensors, probe: Rows, hyper: Any, logits_each: int) -> int:
     """Tell how many rows fill the budget, from the terms of one or two rows and what they read."""
-    out = head.method.combine(probe, head.fixed, head.config, hyper)
-    held = sum(t.nbytes for t in probe.values()) + out.nbytes * logits_each + read
+    out = head.method.combine(terms, head.fixed, head.config, hyper)
+    read = sum(values.nbytes for values in probe.kinds.values() if isinstance(values, Tensor))
+    held = sum(t.nbytes for t in terms.values()) + out.nbytes * logits_each + read
     budget = CHUNK_BYTES["cuda" if out.device.type == "cuda" else "cpu"]
     return max(1, budget * len(out) // max(1, held))
 

@@ -24,9 +24,9 @@ from torch import Tensor
 
 from featcache.errors import TaskError, TrainingError, UnknownNameError, UsageError
 from heads.contract import (
+    AnyMethod,
     Grid,
-    Method,
-    RoleRows,
+    Rows,
     TaskView,
     hyper_values,
 )
@@ -66,7 +66,7 @@ class Chosen:
         return hyper_values(self.head.hyper) | also
 
 
-def has_choice(method: Method, settings: Settings, mode: str) -> bool:
+def has_choice(method: AnyMethod, settings: Settings, mode: str) -> bool:
     """Tell whether a selection can change anything for this method.
 
     Folds choose among points and between stages; which step to keep they cannot tell, because the
@@ -78,7 +78,7 @@ def has_choice(method: Method, settings: Settings, mode: str) -> bool:
 
 
 def select(
-    method: Method,
+    method: AnyMethod,
     settings: Settings,
     tasks: Sequence[Task],
     mode: str,
@@ -88,7 +88,7 @@ def select(
     """Train each task over the grid and keep the best head.
 
     Args:
-        method: The method's module.
+        method: The method.
         settings: Its settings and grids.
         tasks: Their `val` is what the mode says, the query itself for `oracle`.
         mode: One of MODES.
@@ -118,14 +118,14 @@ def select(
     for outcome in grid.train(method, views, judge):
         boards[outcome.task].offer(outcome, judge.hits(outcome))
         tick.done()
-    chosen = [board.chosen(method, len(judge.rows(s).x)) for s, board in enumerate(boards)]
+    chosen = [board.chosen(method, len(judge.rows(s))) for s, board in enumerate(boards)]
     if not settings.train_grid.refine:
         return chosen
     return [_refine(method, grid, task, one, tick) for task, one in zip(tasks, chosen, strict=True)]
 
 
 def _defaults(
-    method: Method, settings: Settings, tasks: Sequence[Task], tick: "_Ticker"
+    method: AnyMethod, settings: Settings, tasks: Sequence[Task], tick: "_Ticker"
 ) -> list[Chosen]:
     own = [n for g in (settings.train_grid, settings.post_grid) for n in g.axes]
     if given := [n for n in own if n in settings.given]:
@@ -163,7 +163,7 @@ class _Board:
         if self._best is None or rank < self._best[0]:
             self._best = (rank, outcome, j)
 
-    def chosen(self, method: Method, n: int) -> Chosen:
+    def chosen(self, method: AnyMethod, n: int) -> Chosen:
         if self._best is None:
             raise _all_failed(method, self.failed)
         (minus_hits, _, _), outcome, j = self._best
@@ -180,13 +180,13 @@ class _Board:
 class _Validation:
     """Answers the trainer from each task's validation rows."""
 
-    def __init__(self, settings: Settings, val: Sequence[RoleRows | None]) -> None:
+    def __init__(self, settings: Settings, val: Sequence[Rows | None]) -> None:
         self.settings, self.val = settings, val
         self.post = Walk(replace(settings, train_grid=Grid()))
         self.seen: dict[tuple[int, int], np.ndarray[Any, Any]] = {}
         """(point, stage) -> hits on the post grid, summed over tasks; `cv` pools them."""
 
-    def rows(self, task: int) -> RoleRows:
+    def rows(self, task: int) -> Rows:
         rows = self.val[task]
         if rows is None:
             raise TaskError(
@@ -214,27 +214,28 @@ class _Validation:
         return self.settings.post_grid.points()[self.post.best(hits[None], [0])[1]]
 
 
-def _judged(method: Method, task: Task, rows: RoleRows | None) -> RoleRows | None:
+def _judged(method: AnyMethod, task: Task, rows: Rows | None) -> Rows | None:
     """Return validation rows, for a transductive method with the queries that it answers."""
     if rows is None or rows is task.query or not method.transductive:
         return rows
     return replace(rows, among=replace(task.query, labels=None))
 
 
-def _has_scout(method: Method, grid: Walk) -> bool:
+def _has_scout(method: AnyMethod, grid: Walk) -> bool:
     """Tell whether a scout answers for every point: it knows one Config, and no post grid."""
-    return hasattr(method, "scout") and not grid.static and len(grid.settings.post_grid) == 1
+    return method.scout is not None and not grid.static and len(grid.settings.post_grid) == 1
 
 
 def _scouted(
-    method: Any,
+    method: AnyMethod,
     grid: Walk,
     task: Task,
     views: Sequence[TaskView],
-    rows: Sequence[RoleRows],
+    rows: Sequence[Rows],
     tick: "_Ticker",
 ) -> Chosen:
     """Choose by right answers that scouts count, together on all views; train the chosen point."""
+    assert method.scout is not None
     scouts = [method.scout(view, grid.settings.config) for view in views]
 
     def right(points: Sequence[Mapping[str, float]]) -> Int64[np.ndarray, " g"]:
@@ -265,14 +266,14 @@ def _scouted(
     if outcome.failed is not None:
         raise _all_failed(method, [outcome.failed])
     is_whole = len(views) == 1 and views[0] is task.view
-    accuracy = most / sum(len(judged.x) for judged in rows)
+    accuracy = most / sum(len(judged) for judged in rows)
     return Chosen(
         head=outcome.head,
         accuracy=scoring.accuracy(outcome.head, rows[0]) if is_whole else accuracy,
     )
 
 
-def _refine(method: Method, grid: Walk, task: Task, peak: Chosen, tick: "_Ticker") -> Chosen:
+def _refine(method: AnyMethod, grid: Walk, task: Task, peak: Chosen, tick: "_Ticker") -> Chosen:
     """Train on around the best value of a task's one-axis grid."""
     judge = _Validation(grid.settings, [_judged(method, task, task.val)])
     tried: dict[float, tuple[Outcome, np.ndarray[Any, Any]]] = {}
@@ -296,7 +297,7 @@ def _refine(method: Method, grid: Walk, task: Task, peak: Chosen, tick: "_Ticker
     return replace(
         peak,
         head=outcome.head.at(judge.pick(hits)),
-        accuracy=float(hits.max()) / len(judge.rows(0).x),
+        accuracy=float(hits.max()) / len(judge.rows(0)),
         watch=outcome.watch,
     )
 
@@ -314,7 +315,7 @@ class _Pooled:
         return self.folds.pick(self.folds.seen[self.point, stage])
 
 
-def _cross_validate(method: Method, settings: Settings, task: Task, tick: "_Ticker") -> Chosen:
+def _cross_validate(method: AnyMethod, settings: Settings, task: Task, tick: "_Ticker") -> Chosen:
     """Pool the right answers of all folds, choose, then train once on the whole support."""
     grid = Walk(settings)
     views, held_out = folds(task.view)
@@ -344,7 +345,7 @@ def _cross_validate(method: Method, settings: Settings, task: Task, tick: "_Tick
         raise _all_failed(method, [final.failed])
     return Chosen(
         head=final.head.at(settings.post_grid.points()[j]),
-        accuracy=accuracy / sum(len(rows.x) for rows in held_out),
+        accuracy=accuracy / sum(len(rows) for rows in held_out),
         failed=tuple(failed),
         watch=final.watch,
         static=grid.static,
@@ -352,7 +353,7 @@ def _cross_validate(method: Method, settings: Settings, task: Task, tick: "_Tick
 
 
 def _refine_pooled(
-    method: Method,
+    method: AnyMethod,
     grid: Walk,
     views: Sequence[TaskView],
     judge: _Validation,
@@ -378,8 +379,8 @@ def _refine_pooled(
     return float(pooled[value][j]), {name: value}, j
 
 
-def _all_failed(method: Method, failed: Sequence[str]) -> TrainingError:
-    rate = " --set lr=1e-4" if "lr" in hyper_values(method.Hyper()) else ""
+def _all_failed(method: AnyMethod, failed: Sequence[str]) -> TrainingError:
+    rate = " --set lr=1e-4" if "lr" in hyper_values(method.hyper()) else ""
     return TrainingError(
         f"Training {method.name} gave no usable head: {failed[0]}. "
         f"Try smaller steps (e.g.{rate or ' a smaller learning rate'}), and `featcache verify`."

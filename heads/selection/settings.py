@@ -11,7 +11,7 @@ from dataclasses import Field, dataclass, fields
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from featcache.errors import UnknownNameError, UsageError
-from heads.contract import Grid, Method, Real, hyper_values
+from heads.contract import AnyMethod, Grid, Real, hyper_values
 
 _YES, _NO = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
@@ -49,12 +49,12 @@ class Settings:
 
 
 def configure(
-    method: Method, settings: Mapping[str, Any] | None = None, *, shots: int | None = None
+    method: AnyMethod, settings: Mapping[str, Any] | None = None, *, shots: int | None = None
 ) -> Settings:
     """Read settings by the types of the method's Config and Hyper.
 
     Args:
-        method: The method's module.
+        method: The method.
         settings: Key -> value, as text or as Python values.
         shots: Images a class, on which the defaults of some methods depend; None is all.
 
@@ -63,9 +63,9 @@ def configure(
         UsageError: If a value is of the wrong kind or out of range.
     """
     given = {key: _text(value).strip() for key, value in (settings or {}).items()}
-    static = {f.name: f for f in fields(method.Config)}
-    traced = {f.name: f for f in fields(method.Hyper)}
-    types_of = get_type_hints(method.Config)
+    static = {f.name: f for f in fields(method.config)}
+    traced = {f.name: f for f in fields(method.hyper)}
+    types_of = get_type_hints(method.config)
     config: dict[str, Any] = {}
     hyper: dict[str, float] = {}
     train, post = dict(method.train_grid.axes), dict(method.post_grid.axes)
@@ -91,13 +91,12 @@ def configure(
                 train[key] = values
         else:
             raise UnknownNameError(f"setting of {method.name}", key, [*static, *traced])
-    by_shots = getattr(method, "defaults", None)
-    chosen = method.Hyper(**((by_shots(shots) if by_shots else {}) | hyper))
+    chosen = method.hyper(**(dict(method.defaults(shots)) | hyper))
     untouched = train == dict(method.train_grid.axes)
     for name, number in hyper_values(chosen).items():
         object.__setattr__(chosen, name, float(number))
     return Settings(
-        config=method.Config(**config),
+        config=method.config(**config),
         hyper=chosen,
         train_grid=Grid(train, refine=method.train_grid.refine if untouched else 0),
         post_grid=Grid(post),

@@ -6,17 +6,20 @@ rows of all of them by one address each.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from heads.contract import Batch, RoleRows, Sampler, Tensors, find_kind
+from heads.contract import Batch, Kind, LazyRows, Rows, Sampler, Tensors, find_kind, gather
 
-BESIDE = "extra.beside."
 JOIN_BYTES = 128 * 2**20
 """Features of one kind that are copied to lie end to end; larger ones are gathered task by task."""
+
+
+StepTensors: TypeAlias = tuple[Tensors, dict[Kind, Tensor], Tensors]
+"""A batch as vmap takes it, which knows no dataclasses: fields of `Batch`, `kinds`, `beside`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,8 +30,8 @@ class Draw:
     view: Int64[Tensor, "t *s b"]
     weight: Float[Tensor, "t *s b"]
     """1, or 0 for padding."""
-    take: Tensors
-    """kind -> [t *s b count], positions among the views or crops of the row."""
+    take: Mapping[Kind, Tensor]
+    """[t *s b count], positions among the views or crops of the row."""
     beside: Tensors
     """Name of a fixed tensor -> [t *s count], positions among its rows."""
 
@@ -63,12 +66,12 @@ class Draw:
 class Source:
     """What a stage's batches are collected from: the rows of one task, or of tasks end to end."""
 
-    x: Any
-    """[n d], as of RoleRows the others."""
+    x: Tensor | LazyRows
+    """[n d], as the others of `Rows`."""
     norms: Tensor
     labels: Tensor | None
-    extra: Mapping[str, Any]
-    views: Any
+    kinds: Mapping[Kind, Tensor | LazyRows]
+    views: Tensor | LazyRows | None
     """[n v d], None where none are drawn."""
     lengths: Tensor | None
     mixed: bool
@@ -77,15 +80,15 @@ class Source:
     """[s 1], where each task begins; None for one task."""
 
     @staticmethod
-    def of(sampler: Sampler, rows: RoleRows) -> "Source":
+    def of(sampler: Sampler, rows: Rows) -> "Source":
         """Read off a sampler which views it draws from the rows of one task."""
-        kind = f"views.{sampler.recipe}" if sampler.recipe else "views"
+        kind = Kind("views", sampler.recipe)
         return Source(
             x=rows.x,
             norms=rows.norms,
             labels=rows.labels,
-            extra=rows.extra,
-            views=find_kind(rows.extra, kind) if sampler.augment else None,
+            kinds=rows.kinds,
+            views=find_kind(rows.kinds, kind) if sampler.augment else None,
             lengths=find_kind(rows.lengths, kind),
             mixed=sampler.kind == "balanced",
         )
@@ -95,16 +98,16 @@ class Source:
         """Join the sources of several tasks of equal shapes."""
         first = sources[0]
         s, n = len(sources), len(first.norms)
-        extra = {k: _join([o.extra[k] for o in sources]) for k in first.extra}
-        viewed = [k for k, values in first.extra.items() if values is first.views]
+        kinds = {k: _join([o.kinds[k] for o in sources]) for k in first.kinds}
+        viewed = [k for k, values in first.kinds.items() if values is first.views]
         labels = [o.labels for o in sources if o.labels is not None]
         lengths = [o.lengths for o in sources if o.lengths is not None]
         return Source(
             x=_join([o.x for o in sources]),
             norms=torch.cat([o.norms for o in sources]),
             labels=torch.cat(labels) if labels else None,
-            extra=extra,
-            views=extra[viewed[0]] if viewed else None,
+            kinds=kinds,
+            views=kinds[viewed[0]] if viewed else None,
             lengths=torch.cat(lengths) if lengths else None,
             mixed=first.mixed,
             starts=n * torch.arange(s, device=first.norms.device)[:, None],
@@ -112,8 +115,8 @@ class Source:
 
     def gather(
         self, draw: Draw, step: int, weights: Tensor | None, kept: int | None = None
-    ) -> Tensors:
-        """Collect the tensors of one step; extras are `extra.<kind>`.
+    ) -> StepTensors:
+        """Collect the tensors of one step.
 
         Args:
             draw: What was drawn.
@@ -126,49 +129,38 @@ class Source:
             own, view, weight = own[:kept], view[:kept], weight[:kept]
         index = own if self.starts is None else own + self.starts
         if self.views is None:
-            x, norms = _pick(self.x, index), self.norms[index]
+            x, norms = gather(self.x, index), self.norms[index]
         else:
             at = view.clamp_min(0)
-            x = self.views[index, at]
+            x = gather(self.views, index, at)
             norms = self.norms[index] if self.lengths is None else self.lengths[index, at]
             if self.mixed:
-                x = torch.where((view >= 0)[..., None], x, _pick(self.x, index))
+                x = torch.where((view >= 0)[..., None], x, gather(self.x, index))
                 norms = torch.where(view >= 0, norms, self.norms[index])
-        tensors = {
+        rows = {
             "index": own,
             "view": view,
-            "weight": weight if weights is None else weight * weights[index],
-            "y": torch.full_like(own, -1) if self.labels is None else self.labels[index],
+            "weights": weight if weights is None else weight * weights[index],
+            "labels": torch.full_like(own, -1) if self.labels is None else self.labels[index],
             "x": x,
             "norms": norms,
         }
-        tensors |= {f"{BESIDE}{name}": t[step] for name, t in draw.beside.items()}
-        for name, values in self.extra.items():
-            if values is self.views:
-                continue
-            if name in draw.take:
-                tensors[f"extra.{name}"] = values[index[..., None], draw.take[name][step][:kept]]
-            else:
-                tensors[f"extra.{name}"] = values[index]
-        return tensors
+        kinds = {}
+        for kind, values in self.kinds.items():
+            if values is not self.views:
+                taken = draw.take[kind][step][:kept] if kind in draw.take else None
+                kinds[kind] = gather(values, index, taken)
+        return rows, kinds, {name: t[step] for name, t in draw.beside.items()}
 
 
-def as_batch(tensors: Tensors, step: Tensor, epoch: Tensor) -> Batch:
-    """Wrap what `Source.gather` collected; done under vmap, which knows no dataclasses."""
-    extra = {n.removeprefix("extra."): t for n, t in tensors.items() if n.startswith("extra.")}
-    plain = {n: t for n, t in tensors.items() if not n.startswith("extra.")}
-    return Batch(**plain, step=step, epoch=epoch, extra=extra)
+def as_batch(tensors: StepTensors, step: Tensor, epoch: Tensor) -> Batch:
+    """Wrap what `Source.gather` collected."""
+    rows, kinds, beside = tensors
+    named: dict[str, Any] = dict(rows)
+    return Batch(**named, step=step, epoch=epoch, kinds=kinds, beside=beside)
 
 
-def _pick(values: Any, index: Tensor) -> Tensor:
-    """Return values[index]; of a tensor twice as fast."""
-    if not isinstance(values, Tensor):
-        rows: Tensor = values[index]
-        return rows
-    return values.index_select(0, index.flatten()).reshape(*index.shape, *values.shape[1:])
-
-
-def _join(parts: Sequence[Any]) -> Any:
+def _join(parts: Sequence[Tensor | LazyRows]) -> Tensor | LazyRows:
     """Lay features of several tasks end to end; what is large or gathered from a map stays."""
     tensors = [part for part in parts if isinstance(part, Tensor)]
     if len(tensors) == len(parts) and sum(t.nbytes for t in tensors) <= JOIN_BYTES:
@@ -177,17 +169,19 @@ def _join(parts: Sequence[Any]) -> Any:
 
 
 class _Apart:
-    """Features of several tasks as if they lay end to end; indexed task by task."""
+    """Features of several tasks as if they lay end to end; gathered task by task."""
 
-    def __init__(self, parts: Sequence[Any]) -> None:
+    def __init__(self, parts: Sequence[Tensor | LazyRows]) -> None:
         self._parts, self._n = parts, int(parts[0].shape[0])
-        self.shape = torch.Size((len(parts) * self._n, *parts[0].shape[1:]))
 
-    def __getitem__(self, index: Any) -> Tensor:
+    @property
+    def shape(self) -> torch.Size:
+        return torch.Size((len(self._parts) * self._n, *self._parts[0].shape[1:]))
+
+    def gather(self, index: Tensor, pick: Tensor | None = None) -> Tensor:
         """Gather by addresses [s ...], each row of them within its own task."""
-        first, *rest = index if isinstance(index, tuple) else (index,)
-        found = []
-        for s, part in enumerate(self._parts):
-            own = first[s] - s * self._n
-            found.append(part[(own, *(r[s] for r in rest))] if rest else part[own])
+        found = [
+            gather(part, index[s] - s * self._n, None if pick is None else pick[s])
+            for s, part in enumerate(self._parts)
+        ]
         return torch.stack(found)

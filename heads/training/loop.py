@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from heads.contract import Stage, Tensors
-from heads.training.batches import as_batch
+from heads.training.batches import StepTensors, as_batch
 from heads.training.stack import Stack
 
 
@@ -49,7 +49,7 @@ class Loop:
             for n in sorted(stage.trains)
         }
         self.others = {n: p for n, p in fit.params.items() if n not in stage.trains}
-        self.whole = bool(getattr(stage.update, "elementwise", False))
+        self.whole = stage.update.elementwise
         init = stage.update.init
         self.opt = init(self.trained) if self.whole else stack.lift(init, (0,))(self.trained)
         self.state: Tensors = {}
@@ -71,7 +71,7 @@ class Loop:
         """Losses of the last steps; looked at together."""
         self._bad_since = torch.full(stack.shape, -1, device=fit.like.device)
 
-    def step(self, rows: Tensors, step: int, epoch: int) -> None:
+    def step(self, rows: StepTensors, step: int, epoch: int) -> None:
         """Take one step in every run."""
         fit, device = self.fit, self.fit.like.device
         self._step = step
@@ -102,7 +102,7 @@ class Loop:
         state: Tensors,
         hyper: Tensors,
         fixed: Tensors,
-        rows: Tensors,
+        rows: StepTensors,
     ) -> tuple[Tensor, Tensors]:
         """Return the loss of one run, and its state."""
         chosen = self._alone or self.fit.hyper_of(hyper)

@@ -15,17 +15,16 @@ import torch
 from torch import Tensor
 
 from heads.contract import Real, Tensors, Update
+from heads.ops.torch_private import fused
 
 Rate: TypeAlias = Real | str
 """A number, or the name of a field of Hyper."""
 
-Schedule = Literal["cosine", "constant"]
-FUSED = ("cpu", "cuda")
-"""Devices for which torch has Adam and SGD in one pass."""
+Shape = Literal["cosine", "constant"]
 
 
 @runtime_checkable
-class Pace(Protocol):
+class Schedule(Protocol):
     """How a learning rate changes over a stage."""
 
     def rate(self, lr: Tensor | Real, step: int, steps: int, per_epoch: int) -> Tensor | Real:
@@ -39,10 +38,9 @@ def adamw(
     eps: Real = 1e-8,
     weight_decay: Rate = 0.01,
     betas: tuple[float, float] = (0.9, 0.999),
-    schedule: Schedule = "cosine",
+    schedule: Shape | Schedule = "cosine",
     warmup: Real = 0,
     warmup_from: Real = 0.01,
-    pace: Pace | None = None,
 ) -> Update:
     """Build AdamW: decay apart from the gradient, as torch.optim.AdamW.
 
@@ -54,11 +52,10 @@ def adamw(
         schedule: cosine falls to 0 over the stage, step by step.
         warmup: Steps of linear warm-up, or below 1 their share of all steps.
         warmup_from: Where the warm-up starts, as a fraction of the learning rate.
-        pace: In place of schedule and warm-up.
     """
-    own = _Pace(schedule=schedule, warmup=warmup, warmup_from=warmup_from)
+    factor = _schedule(schedule, warmup, warmup_from)
     return _Adam(
-        lr=lr, eps=eps, weight_decay=weight_decay, betas=betas, pace=pace or own, apart=True
+        lr=lr, eps=eps, weight_decay=weight_decay, betas=betas, schedule=factor, decoupled=True
     )
 
 
@@ -68,13 +65,12 @@ def adam(
     eps: Real = 1e-8,
     weight_decay: Rate = 0.0,
     betas: tuple[float, float] = (0.9, 0.999),
-    schedule: Schedule = "cosine",
-    pace: Pace | None = None,
+    schedule: Shape | Schedule = "cosine",
 ) -> Update:
     """Build Adam: decay joins the gradient and so both moments, as torch.optim.Adam."""
-    own = _Pace(schedule=schedule, warmup=0, warmup_from=0)
+    factor = _schedule(schedule)
     return _Adam(
-        lr=lr, eps=eps, weight_decay=weight_decay, betas=betas, pace=pace or own, apart=False
+        lr=lr, eps=eps, weight_decay=weight_decay, betas=betas, schedule=factor, decoupled=False
     )
 
 
@@ -84,15 +80,14 @@ def sgd(
     momentum: Real = 0.0,
     weight_decay: Rate = 0.0,
     nesterov: bool = False,
-    schedule: Schedule = "constant",
+    schedule: Shape | Schedule = "constant",
     warmup: Real = 0,
     warmup_from: Real = 0.01,
-    pace: Pace | None = None,
 ) -> Update:
     """Build gradient descent with momentum; decay joins the gradient, as torch.optim.SGD."""
-    own = _Pace(schedule=schedule, warmup=warmup, warmup_from=warmup_from)
+    factor = _schedule(schedule, warmup, warmup_from)
     return _SGD(
-        lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov, pace=pace or own
+        lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov, schedule=factor
     )
 
 
@@ -102,7 +97,7 @@ def dassl(
     low: Real = 1e-5,
     shape: Literal["constant", "linear"] = "constant",
     by: Literal["epoch", "step"] = "epoch",
-) -> Pace:
+) -> Schedule:
     """Build the learning rate of Dassl, the training library of CoOp and its kin.
 
     The cosine starts after the warm-up but is as long as the whole stage, so that it ends just
@@ -118,11 +113,18 @@ def dassl(
     return _Dassl(warmup=warmup, low=low, shape=shape, by=by)
 
 
+def _schedule(schedule: Shape | Schedule, warmup: Real = 0, warmup_from: Real = 0) -> Schedule:
+    """Build a schedule from its shape and warm-up; one that is given stays as it is."""
+    if isinstance(schedule, str):
+        return _Warmup(shape=schedule, warmup=warmup, warmup_from=warmup_from)
+    return schedule
+
+
 @dataclass(frozen=True, kw_only=True)
-class _Pace:
+class _Warmup:
     """The learning rate's factor over the steps of a stage."""
 
-    schedule: Schedule
+    shape: Shape
     warmup: Real
     warmup_from: Real
 
@@ -133,7 +135,7 @@ class _Pace:
         warm = math.ceil(self.warmup * steps) if self.warmup < 1 else int(self.warmup)
         if step < warm:
             return self.warmup_from + (1 - self.warmup_from) * step / warm
-        if self.schedule == "constant":
+        if self.shape == "constant":
             return 1.0
         return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
 
@@ -159,9 +161,9 @@ class _Adam:
     eps: Real
     weight_decay: Rate
     betas: tuple[float, float]
-    pace: Pace
-    apart: bool
-    """Decay the parameters themselves (AdamW); else decay joins the gradient."""
+    schedule: Schedule
+    decoupled: bool
+    """Decoupled weight decay (AdamW); else decay is added to the gradient."""
     elementwise: ClassVar[bool] = True
 
     def init(self, params: Tensors) -> Tensors:
@@ -183,35 +185,29 @@ class _Adam:
     ) -> tuple[Tensors, Tensors]:
         decay = _value(self.weight_decay, hyper)
         for name, p in params.items():
-            lr = self.pace.rate(_value(_of(self.lr, name), hyper), step, steps, per_epoch)
+            lr = self.schedule.rate(_value(_of(self.lr, name), hyper), step, steps, per_epoch)
             moments = state[f"first.{name}"], state[f"second.{name}"]
-            in_one_go = p.is_contiguous() and p.device.type in FUSED
-            if isinstance(lr, Tensor) or isinstance(decay, Tensor) or not in_one_go:
+            kernel = fused("adamw" if self.decoupled else "adam", p)
+            if kernel is None or isinstance(lr, Tensor) or isinstance(decay, Tensor):
                 self._by_run(p, grads[name], *moments, _for(lr, p), _for(decay, p), step)
-            else:
-                self._fused(p, grads[name].contiguous(), *moments, lr, decay, step)
+                continue
+            # the same numbers everywhere: one pass over memory in place of eight
+            kernel(
+                [p],
+                [grads[name].contiguous()],
+                [moments[0]],
+                [moments[1]],
+                [],
+                [torch.full((), step + 1.0, device=p.device)],
+                lr=lr,
+                beta1=self.betas[0],
+                beta2=self.betas[1],
+                weight_decay=decay,
+                eps=self.eps,
+                amsgrad=False,
+                maximize=False,
+            )
         return params, state
-
-    def _fused(
-        self, p: Tensor, grad: Tensor, m: Tensor, v: Tensor, lr: Real, decay: Real, step: int
-    ) -> None:
-        """Move everything by the same numbers: one pass over memory in place of eight."""
-        kernel = torch._fused_adamw_ if self.apart else torch._fused_adam_
-        kernel(
-            [p],
-            [grad],
-            [m],
-            [v],
-            [],
-            [torch.full((), step + 1.0, device=p.device)],
-            lr=lr,
-            beta1=self.betas[0],
-            beta2=self.betas[1],
-            weight_decay=decay,
-            eps=self.eps,
-            amsgrad=False,
-            maximize=False,
-        )
 
     def _by_run(
         self,
@@ -226,13 +222,13 @@ class _Adam:
         """Do the same for numbers that differ between runs."""
         b1, b2 = self.betas
         decays = isinstance(decay, Tensor) or decay != 0
-        if decays and not self.apart:
+        if decays and not self.decoupled:
             grad = grad + decay * p
         m.lerp_(grad, 1 - b1)
         v.mul_(b2).addcmul_(grad, grad, value=1 - b2)
         change = v.sqrt().div_(math.sqrt(1 - b2 ** (step + 1))).add_(self.eps)
         torch.div(m, change, out=change)
-        if decays and self.apart:
+        if decays and self.decoupled:
             p.mul_(1 - lr * decay)
         p.sub_(change.mul_(lr / (1 - b1 ** (step + 1))))
 
@@ -243,7 +239,7 @@ class _SGD:
     momentum: Real
     weight_decay: Rate
     nesterov: bool
-    pace: Pace
+    schedule: Schedule
     elementwise: ClassVar[bool] = True
 
     def init(self, params: Tensors) -> Tensors:
@@ -266,10 +262,22 @@ class _SGD:
     ) -> tuple[Tensors, Tensors]:
         decay = _value(self.weight_decay, hyper)
         for name, p in params.items():
-            lr = self.pace.rate(_value(_of(self.lr, name), hyper), step, steps, per_epoch)
-            in_one_go = p.is_contiguous() and p.device.type in FUSED and self.momentum
-            if in_one_go and not isinstance(lr, Tensor) and not isinstance(decay, Tensor):
-                self._fused(p, grads[name].contiguous(), state[f"momentum.{name}"], lr, decay)
+            lr = self.schedule.rate(_value(_of(self.lr, name), hyper), step, steps, per_epoch)
+            kernel = fused("sgd", p) if self.momentum else None
+            if kernel and not isinstance(lr, Tensor) and not isinstance(decay, Tensor):
+                # the same numbers everywhere: one pass over memory in place of six
+                kernel(
+                    [p],
+                    [grads[name].contiguous()],
+                    [state[f"momentum.{name}"]],
+                    weight_decay=decay,
+                    momentum=self.momentum,
+                    lr=lr,
+                    dampening=0.0,
+                    nesterov=self.nesterov,
+                    maximize=False,
+                    is_first_step=False,
+                )
                 continue
             change = grads[name] + _for(decay, p) * p
             if self.momentum:
@@ -277,21 +285,6 @@ class _SGD:
                 change = change + self.momentum * kept if self.nesterov else kept
             p.sub_(_for(lr, p) * change)
         return params, state
-
-    def _fused(self, p: Tensor, grad: Tensor, kept: Tensor, lr: Real, decay: Real) -> None:
-        """Move everything by the same numbers: one pass over memory in place of six."""
-        torch._fused_sgd_(
-            [p],
-            [grad],
-            [kept],
-            weight_decay=decay,
-            momentum=self.momentum,
-            lr=lr,
-            dampening=0.0,
-            nesterov=self.nesterov,
-            maximize=False,
-            is_first_step=False,
-        )
 
 
 def _of(lr: Rate | Mapping[str, Rate], name: str) -> Rate:

@@ -4,10 +4,10 @@ Imported texts are often unit vectors: their length is lost, another takes its p
 of the run says so.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from heads.contract import TaskView, Tensors
+from heads.contract import TaskView, Tensors, Watched
 from heads.ops.algebra import text_tensors
 
 
@@ -34,12 +34,12 @@ def raw_text_tensors(task: TaskView, text: str | None, length: float, *, method:
     }
 
 
-def watch_text_factor(params: Tensors, fixed: Tensors, config: Any, hyper: Any) -> Tensors:
+def start_text_factor(params: Tensors, fixed: Tensors, config: Any, hyper: Any) -> Tensors:
     """Put into the record by what lost lengths of texts were replaced: the `start` of a stage."""
-    return {"watch.text_factor": fixed["text_factor"]}
+    return {"text_factor": fixed["text_factor"]}
 
 
-def note_text_factor(watched: Sequence[Mapping[str, Sequence[float]]]) -> list[str]:
+def note_text_factor(watched: Sequence[Watched]) -> list[str]:
     """Say so where the lengths of the texts were lost."""
     factors = {w["text_factor"][0] for w in watched if w.get("text_factor")} - {1.0}
     return [

@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Int64
 from torch import Generator, Tensor
 
-from heads.contract import RoleRows, Sampler, Sizes, Tensors, find_kind
+from heads.contract import Kind, LazyRows, Rows, Sampler, Sizes, Tensors, find_kind
 from heads.ops.randomness import generator
-from heads.training.batches import Draw, Source
+from heads.training.batches import Draw, Source, StepTensors
 
 ENTRIES, EPOCHS = 4096, 64
 """Entries that are put in order at a time, and most epochs: one call is then as dear as sixty."""
@@ -56,12 +56,12 @@ def balanced(classes: int = 0, each: int = 0, views: int = 1) -> Sampler:
     return Sampler(kind="balanced", classes=classes, each=each, views=views)
 
 
-def pool(size: int, *, take: tuple[tuple[str, int], ...] = ()) -> Sampler:
+def pool(size: int, *, take: tuple[tuple[Kind, int], ...] = ()) -> Sampler:
     """Walk through the unlabelled pool in a new order each epoch.
 
     Args:
         size: Rows of a batch.
-        take: (kind or kind.recipe, count) drawn anew for each row into `Batch.extra`.
+        take: (kind, count) drawn anew for each row.
     """
     return Sampler(kind="pool", size=size, augment=False, take=take)
 
@@ -76,13 +76,23 @@ def view_pool(size: int, *, drop_last: bool = False) -> Sampler:
     return Sampler(kind="view_pool", size=size, drop_last=drop_last)
 
 
+def by_steps(sizes: Sizes, config: Any) -> int:
+    """Take as many steps as `config.steps` says, whatever the number of shots."""
+    return int(config.steps)
+
+
+def by_epochs(sizes: Sizes, config: Any) -> int:
+    """Take the steps of `config.epochs` passes over the rows."""
+    return int(config.epochs) * sizes.per_epoch
+
+
 class Drawer:
     """One stage's batches over the rows of one task."""
 
     def __init__(
         self,
         sampler: Sampler,
-        rows: RoleRows,
+        rows: Rows,
         seed: int,
         stage: int,
         fixed: Tensors | None = None,
@@ -90,7 +100,7 @@ class Drawer:
         self.sampler = sampler
         self._beside = {name: len((fixed or {})[name]) for name, _ in sampler.beside}
         self._seed, self._stage = seed, stage
-        self._n = len(rows.x)
+        self._n = len(rows)
         self.source = Source.of(sampler, rows)
         self._v = 0 if self.source.views is None else int(self.source.views.shape[1])
         if sampler.kind == "balanced":
@@ -164,7 +174,7 @@ class Drawer:
         take = {
             name: self._take(rng, values, count, index)
             for name, count in self.sampler.take
-            if (values := find_kind(source.extra, name)) is not None  # an optional need, unmet
+            if (values := find_kind(source.kinds, name)) is not None  # an optional need, unmet
         }
         device = source.norms.device
         return Draw(
@@ -234,13 +244,13 @@ class Drawer:
         choices = torch.arange(-1 if self._v < count else 0, self._v)
         return choices[_orders(rng, rows, len(choices))[:, :count]]
 
-    def _take(self, rng: Generator, values: Any, count: int, index: Tensor) -> Tensor:
+    def _take(self, rng: Generator, values: Tensor | LazyRows, count: int, index: Tensor) -> Tensor:
         available = int(values.shape[1])
         order = torch.rand(*index.shape, available, generator=rng).argsort(dim=-1)
         return order[..., torch.arange(count) % available]
 
-    def gather(self, draw: Draw, step: int, weights: Tensor | None) -> Tensors:
-        """Collect the tensors of one step, as `as_batch` reads them; extras are `extra.<kind>`."""
+    def gather(self, draw: Draw, step: int, weights: Tensor | None) -> StepTensors:
+        """Collect the tensors of one step, as `as_batch` reads them."""
         return self.source.gather(draw, step, weights)
 
 
@@ -270,7 +280,7 @@ class Batches:
         """Rows of each step that are no padding, which is last."""
         self._drawn: tuple[int, Draw] | None = None
 
-    def rows(self, epoch: int, at: int) -> Tensors:
+    def rows(self, epoch: int, at: int) -> StepTensors:
         """Collect the rows of a step of an epoch."""
         number, within = divmod(epoch, self._epochs)
         if self._drawn is None or self._drawn[0] != number:

@@ -1,6 +1,6 @@
 """Which runs are trained side by side: what `prepare` built for them, and how many fit.
 
-`prepare` is called once for all grid points that agree on the hyper-parameters it read; those
+`prepare` is called once for all grid points that agree on the hyper-parameters it reads; those
 points then share their data. How many runs are stacked follows from bytes and, on a CPU, from the
 work of a step: there stacking only saves the overhead of calls, so runs with real work go one by
 one. The rule reads sizes only, never a clock: the same task gives the same bits again.
@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from heads.contract import Method, RoleRows, Stage, TaskView, Tensors, hyper_values
+from heads.contract import AnyMethod, Rows, Stage, TaskView, Tensors
 from heads.training.samplers import Drawer
 
 CPU_WORK = 8e6
@@ -57,23 +57,23 @@ class Group:
 
 
 def prepare(
-    method: Method,
+    method: AnyMethod,
     config: Any,
     s: int,
     task: TaskView,
     points: Sequence[Any],
     numbers: Sequence[int] | None = None,
 ) -> Iterator[Group]:
-    """Call `prepare` once for all points that agree on the hyper-parameters it read.
+    """Call `prepare` once for all points that agree on the hyper-parameters it reads.
 
     `numbers` are what the points are called; else 0, 1, 2, ...
     """
     numbers = numbers or range(len(points))
     left = list(range(len(points)))
+    read = method.prepare_fields
     while left:
         first = points[left[0]]
-        read: set[str] = set()
-        params, fixed = method.prepare(task, config, _watched(first, read))
+        params, fixed = method.prepare(task, config, first)
         same = [i for i in left if all(getattr(points[i], n) == getattr(first, n) for n in read)]
         yield Group(
             task=s,
@@ -86,23 +86,7 @@ def prepare(
         left = [i for i in left if i not in same]
 
 
-def _watched(hyper: Any, read: set[str]) -> Any:
-    """Return a copy of a Hyper that notes which fields are read."""
-    names = set(hyper_values(hyper))
-
-    def note(self: Any, name: str) -> Any:
-        if name in names:
-            read.add(name)
-        return object.__getattribute__(self, name)
-
-    watched = type(type(hyper).__name__, (type(hyper),), {"__getattribute__": note})
-    copied: Any = object.__new__(watched)
-    for name, value in hyper_values(hyper).items():
-        object.__setattr__(copied, name, value)
-    return copied
-
-
-def rows_of(stage: Stage, view: TaskView) -> RoleRows:
+def rows_of(stage: Stage, view: TaskView) -> Rows:
     """Return the rows that a stage draws its batches from."""
     if stage.batches.kind != "pool":
         return view.support
@@ -148,15 +132,17 @@ def stackable(waiting: list[Group], new: Group, room: int) -> bool:
 
 
 def _signature(group: Group) -> list[tuple[object, ...]]:
-    named = {f"params.{n}": t for n, t in group.params.items()}
-    named |= {f"fixed.{n}": t for n, t in group.fixed.items()}
+    """Return everything on which the shapes of a run depend."""
+    shapes: list[tuple[object, ...]] = [
+        (part, name, tuple(tensor.shape))
+        for part, tensors in (("params", group.params), ("fixed", group.fixed))
+        for name, tensor in sorted(tensors.items())
+    ]
     for role, rows in (("support", group.view.support), ("pool", group.view.pool)):
         if rows is not None:
-            named |= {f"{role}.{n}": t for n, t in {"x": rows.x, **rows.extra}.items()}
+            shapes.append((role, tuple(rows.x.shape)))
+            shapes += [(role, kind, tuple(rows.kinds[kind].shape)) for kind in sorted(rows.kinds)]
             if rows.labels is not None:  # the balanced sampler's shapes follow the counts
                 counts = torch.bincount(rows.labels, minlength=group.view.c)
-                named |= {f"{role}.counts": counts}
-    return sorted(
-        (n, tuple(t.shape), *(t.tolist() if n.endswith(".counts") else ()))
-        for n, t in named.items()
-    )
+                shapes.append((role, tuple(counts.tolist())))
+    return shapes

@@ -14,7 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 
 from heads.contract import (
-    Method,
+    AnyMethod,
     Stage,
     TaskView,
     Tensors,
@@ -54,11 +54,11 @@ class Outcome:
     failed: str | None = None
     """Why the run cannot be used: a loss or parameters that are not finite."""
     watch: dict[str, list[float]] = field(default_factory=dict)
-    """`watch.*` entries of the state at the end of every epoch, by name."""
+    """What a stage asked to record (`Stage.watch`), at the end of every epoch, by name."""
 
 
 def train(
-    method: Method,
+    method: AnyMethod,
     config: Any,
     tasks: Sequence[TaskView],
     points: Sequence[Any],
@@ -70,7 +70,7 @@ def train(
     """Train every task at every point and yield each run as it is done.
 
     Args:
-        method: The method's module.
+        method: The method.
         config: Its Config.
         tasks: What `prepare` may see of each task.
         points: Hypers, all floats.
@@ -95,7 +95,7 @@ def train(
         yield from _fit(method, config, stages, waiting, judge)
 
 
-def _untrained(method: Method, config: Any, group: Group) -> Iterator[Outcome]:
+def _untrained(method: AnyMethod, config: Any, group: Group) -> Iterator[Outcome]:
     for point, hyper in zip(group.points, group.hypers, strict=True):
         params, fixed = group.params, group.fixed
         head = Head(method=method, config=config, hyper=hyper, params=params, fixed=fixed)
@@ -103,7 +103,7 @@ def _untrained(method: Method, config: Any, group: Group) -> Iterator[Outcome]:
 
 
 def _fit(
-    method: Method,
+    method: AnyMethod,
     config: Any,
     stages: Sequence[Stage],
     groups: list[Group],
@@ -120,7 +120,7 @@ class _Fit:
     """The moving parts of one stacked group."""
 
     def __init__(
-        self, method: Method, config: Any, groups: list[Group], judge: Judge | None
+        self, method: AnyMethod, config: Any, groups: list[Group], judge: Judge | None
     ) -> None:
         self.method, self.config, self.groups, self.judge = method, config, groups, judge
         self.stack = Stack(len(groups), len(groups[0].points))
@@ -165,7 +165,7 @@ class _Fit:
             for g in self.groups
         ]
         steps = stage.steps(self._sizes(drawers[0]), self.config)
-        weights = [None if stage.batches.kind == "pool" else g.view.weights for g in self.groups]
+        weights = [rows_of(stage, group.view).weights for group in self.groups]
         batches = Batches(drawers, weights, fixed_shape=bool(self.stack.shape))
         per_epoch = drawers[0].per_epoch
         loop = Loop(self, stage, steps, per_epoch)
@@ -175,7 +175,7 @@ class _Fit:
             loop.step(batches.rows(epoch, at), step, epoch)
             last = step + 1 == steps
             if at + 1 == per_epoch or last:
-                self._note_watch(loop.state)
+                self._record(stage.watch, loop.state)
             if best and self.judge and (last or (step + 1) % (stage.look or per_epoch) == 0):
                 self._look(best, loop.trained)
                 if all(best.has_ended(s, g) for s, g in self.runs()):
@@ -196,11 +196,10 @@ class _Fit:
 
     def _sizes(self, drawer: Drawer) -> Any:
         view = self.groups[0].view
-        assert view.support.labels is not None
-        counts = torch.bincount(view.support.labels, minlength=view.c)
+        counts = torch.bincount(view.support.y, minlength=view.c)
         return drawer.sizes(
-            support=len(view.support.x),
-            pool=0 if view.pool is None else len(view.pool.x),
+            support=len(view.support),
+            pool=0 if view.pool is None else len(view.pool),
             classes=view.c,
             shots=int(counts.max()),
         )
@@ -213,13 +212,13 @@ class _Fit:
                 head = self.head(s, g, self.params | trained)
                 best.offer(s, g, self.judge.accuracy(self.groups[s].task, head), trained)
 
-    def _note_watch(self, state: Tensors) -> None:
-        watched = {n: t for n, t in state.items() if n.startswith("watch.")}
-        if watched:
-            for s, g in self.runs():
-                kept = self.watch.setdefault((s, g), {})
-                for name, t in self.stack.one(watched, s, g).items():
-                    kept.setdefault(name.removeprefix("watch."), []).append(float(t))
+    def _record(self, names: Sequence[str], state: Tensors) -> None:
+        """Remember what a stage asked to record."""
+        watched = {name: state[name] for name in names}
+        for s, g in self.runs() if watched else ():
+            recorded = self.watch.setdefault((s, g), {})
+            for name, t in self.stack.one(watched, s, g).items():
+                recorded.setdefault(name, []).append(float(t))
 
     def _mark_failures(self, k: int, loop: Loop, steps: int) -> None:
         for (s, g), step in loop.failures().items():

@@ -14,7 +14,7 @@ from heads.contract import (
     Grid,
     Method,
     Need,
-    RoleRows,
+    Rows,
     Sizes,
     Stage,
     TaskView,
@@ -72,7 +72,7 @@ def combine(terms: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Ten
 def loss(
     params: Tensors, fixed: Tensors, state: Tensors, batch: Batch, config: Config, hyper: Hyper
 ) -> tuple[Tensor, Tensors]:
-    logits = combine(terms(params, fixed, {"x": batch.x}, config, hyper), fixed, config, hyper)
+    logits = combine(terms(params, fixed, Rows.of(batch.x), config, hyper), fixed, config, hyper)
     own = torch.gather(F.log_softmax(logits, -1), -1, batch.y[:, None])[:, 0]
     return -(batch.weight * own).sum() / batch.weight.sum(), state
 
@@ -176,7 +176,7 @@ def make_view() -> Any:
         rng = torch.Generator().manual_seed(seed)
         x = F.normalize(torch.randn(n, d, generator=rng, dtype=dtype), dim=-1)
         anchors = F.normalize(torch.randn(c, d, generator=rng, dtype=dtype), dim=-1)
-        rows = RoleRows(x=x, norms=torch.ones(n, dtype=dtype), labels=torch.arange(n) % c)
+        rows = Rows(x=x, norms=torch.ones(n, dtype=dtype), labels=torch.arange(n) % c)
         text = SimpleNamespace(
             anchors=lambda text=None: anchors,
             classifier=lambda text=None: anchors,

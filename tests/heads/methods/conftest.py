@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from featcache.types import TextBank
-from heads.contract import Batch, Grid, RoleRows, TaskView
+from heads.contract import Batch, Grid, Rows, TaskView
 from heads.selection import scoring
 from heads.selection.scoring import Head
 
@@ -54,7 +54,7 @@ def features(shared: Callable[[str], Path]) -> Callable[..., tuple[TaskView, Ten
             default="name",
         )
         labels = torch.from_numpy(data[f"{support}_labels"]).long()
-        support_rows = RoleRows(x=x, norms=torch.ones(len(x)), labels=labels)
+        support_rows = Rows(x=x, norms=torch.ones(len(x)), labels=labels)
         task = TaskView(support=support_rows, pool=None, text=bank, classes=classes, seed=1)
         return task, rows("test_features"), torch.from_numpy(data["test_labels"]).long()
 
@@ -94,7 +94,7 @@ def toy() -> Callable[..., tuple[TaskView, Tensor]]:
             logit_scale=20.0,
             logit_bias=bias,
         )
-        rows = RoleRows(x=x, norms=torch.ones(len(x)).double(), labels=labels, extra=extra)
+        rows = Rows(x=x, norms=torch.ones(len(x)).double(), labels=labels, kinds=extra)
         view = TaskView(
             support=rows, pool=None, text=bank if text else None, classes=names, seed=seed
         )
@@ -129,7 +129,7 @@ def with_lengths() -> Callable[[TaskView], TaskView]:
         rng = torch.Generator().manual_seed(9)
         lengths = {
             name: 5 + 10 * torch.rand(views.shape[:2], generator=rng).to(views)
-            for name, views in task.support.extra.items()
+            for name, views in task.support.kinds.items()
         }
         return replace(task, support=replace(task.support, lengths=lengths))
 
@@ -151,8 +151,8 @@ def released_search(shared: Callable[[str], Path], features: Any) -> Callable[..
         with np.load(shared(f"features/{name}_vitb32.npz")) as file:
             rows, labels = file["val_features"], torch.from_numpy(file["val_labels"]).long()
         unit = F.normalize(torch.from_numpy(rows).float(), dim=-1)
-        val = RoleRows(x=unit, norms=torch.ones(len(unit)), labels=labels)
-        test = RoleRows(x=x, norms=torch.ones(len(x)), labels=y)
+        val = Rows(x=unit, norms=torch.ones(len(unit)), labels=labels)
+        test = Rows(x=x, norms=torch.ones(len(x)), labels=y)
         config, hyper = method.Config(), method.Hyper(**values)
         params, fixed = method.prepare(task, config, hyper)
         head = Head(method=method, config=config, hyper=hyper, params=params, fixed=fixed)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from heads.contract import Grid, TaskView
+from heads.contract import Grid, Rows, TaskView
 from heads.methods import ape
 
 CONFIG = ape.Config(channels=4)
@@ -15,7 +15,7 @@ CONFIG = ape.Config(channels=4)
 def logits(task: TaskView, x: Tensor, config: ape.Config = CONFIG, **values: float) -> Tensor:
     hyper = ape.Hyper(**values)
     params, fixed = ape.prepare(task, config, hyper)
-    terms = ape.terms(params, fixed, {"x": x}, config, hyper)
+    terms = ape.terms(params, fixed, Rows.of(x), config, hyper)
     return ape.combine(terms, fixed, config, hyper)
 
 
@@ -88,7 +88,7 @@ def test_alpha_zero_is_zero_shot_on_all_channels(toy: Any) -> None:
 def test_keys_by_variant(toy: Any, with_lengths: Any) -> None:
     task, x = toy(views=3)
     task = with_lengths(task)
-    views = task.support.extra["views.rrc50"]
+    views = task.support.kinds["views.rrc50"]
     lengths = task.support.lengths["views.rrc50"]
     variants: dict[Any, Tensor] = {"paper": views, "code": views * lengths[..., None]}
     for variant, rows in variants.items():

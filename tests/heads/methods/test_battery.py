@@ -12,7 +12,7 @@ from torch import Tensor
 
 from featcache.types import FeatureSet, TextBank
 from heads import registry
-from heads.contract import Grid, Method, RoleRows, TaskView, Tensors, hyper_values, with_values
+from heads.contract import Grid, Method, Rows, TaskView, Tensors, hyper_values, with_values
 from heads.protocols.tasks import Task, TaskBuilder
 from heads.selection import scoring
 from heads.selection.curves import Curves, claims
@@ -113,11 +113,11 @@ def test_rows_are_independent(method: Method, task: Task) -> None:
     head = fitted(method, task.view)
     whole = scoring.logits(head, task.query)
     for rows in ([3], [7, 3, 11]):
-        some = RoleRows(
+        some = Rows(
             x=task.query.x[rows],
             norms=task.query.norms[rows],
             labels=None,
-            extra={n: t[torch.tensor(rows)] for n, t in task.query.extra.items()},
+            kinds={n: t[torch.tensor(rows)] for n, t in task.query.kinds.items()},
         )
         torch.testing.assert_close(scoring.logits(head, some), whole[rows], rtol=1e-4, atol=1e-4)
 
@@ -200,7 +200,7 @@ def test_stacked_and_alone_agree_without_a_warning(method: Method, task: Task) -
 def test_terms_and_combine_run_under_vmap(method: Method, task: Task) -> None:
     head = fitted(method, task.view)
     query = {"x": task.query.x, "norms": task.query.norms}
-    query |= {n: t[:] for n, t in task.query.extra.items()}
+    query |= {n: t[:] for n, t in task.query.kinds.items()}
     tensors = {n: torch.stack([t, t]) for n, t in (head.params | head.fixed).items()}
     values = {n: torch.tensor([v, v]) for n, v in hyper_values(head.hyper).items()}
 
@@ -273,7 +273,7 @@ def _flipped(view: TaskView) -> TaskView:
     return replace(view, support=replace(view.support, x=view.support.x.flip(1)), pool=pool)
 
 
-def _shuffled(rows: RoleRows) -> RoleRows:
+def _shuffled(rows: Rows) -> Rows:
     assert rows.labels is not None
     order = torch.from_numpy(np.random.default_rng(0).permutation(len(rows.labels)))
     return replace(rows, labels=rows.labels[order])

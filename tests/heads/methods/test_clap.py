@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from heads.contract import RoleRows
+from heads.contract import Rows
 from heads.methods import clap, zs_lp
 from heads.selection.scoring import accuracy
 from heads.training.trainer import train
@@ -21,7 +21,7 @@ def test_trust_equals_naive_loops(toy: Any, views: int) -> None:
     raw = task.text.raw_anchors().double()
     sums: list[list[float]] = [[] for _ in range(task.c)]
     for i, label in enumerate(task.support.labels.tolist()):
-        rows = task.support.extra["views.rrc50"][i] if views else task.support.x[i][None]
+        rows = task.support.kinds["views.rrc50"][i] if views else task.support.x[i][None]
         for q in rows:
             logits = [20 * float(q @ t) / float(t.norm()) for t in raw]
             sums[label].append(math.exp(logits[label]) / sum(map(math.exp, logits)))
@@ -59,7 +59,7 @@ def test_without_trust_it_is_zs_lp(toy: Any, whole_batch: Any) -> None:
     start = held.head.fixed["base"]
     moved = [(run.head.params["weight"] - start).norm() for run in (held, free)]
     assert float(moved[0]) < float(moved[1])
-    both = {"x": x}
+    both = Rows.of(x)
     same = held.head.params
     one = clap.terms(same, held.head.fixed, both, config, HYPER)["logits"]
     assert torch.equal(
@@ -108,5 +108,5 @@ def test_accuracy_of_the_released_code(
     # jusiro/CLAP@2b18ea4 on these rows
     task, x, y = features("caltech50", "train4")
     (run,) = train(clap, CONFIG, [task], [clap.Hyper(text_length=length)])
-    query = RoleRows(x=x, norms=torch.ones(len(x)), labels=y)
+    query = Rows(x=x, norms=torch.ones(len(x)), labels=y)
     assert 100 * accuracy(run.head, query) == pytest.approx(released, abs=within)

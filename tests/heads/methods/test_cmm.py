@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from heads.contract import TaskView
+from heads.contract import Rows, TaskView
 from heads.methods import cmm
 
 HYPER = cmm.Hyper()
@@ -17,7 +17,7 @@ def logits(
     task: TaskView, x: Tensor, params: dict[str, Tensor], config: cmm.Config, hyper: cmm.Hyper
 ) -> Tensor:
     _, fixed = cmm.prepare(task, config, hyper)
-    return cmm.combine(cmm.terms(params, fixed, {"x": x}, config, hyper), fixed, config, hyper)
+    return cmm.combine(cmm.terms(params, fixed, Rows.of(x), config, hyper), fixed, config, hyper)
 
 
 def moved(task: TaskView, config: cmm.Config, seed: int = 1) -> dict[str, Tensor]:

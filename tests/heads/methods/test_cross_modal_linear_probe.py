@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from heads.contract import Batch, Sizes
+from heads.contract import Batch, Rows, Sizes
 from heads.methods import cross_modal_linear_probe as cross
 from heads.training.trainer import train
 
@@ -16,7 +16,7 @@ CONFIG, HYPER = cross.Config(), cross.Hyper()
 
 def answer(task: Any, weight: Tensor, x: Tensor, hyper: cross.Hyper) -> Tensor:
     _, fixed = cross.prepare(task, CONFIG, hyper)
-    terms = cross.terms({"weight": weight}, fixed, {"x": x}, CONFIG, hyper)
+    terms = cross.terms({"weight": weight}, fixed, Rows.of(x), CONFIG, hyper)
     return cross.combine(terms, fixed, CONFIG, hyper)
 
 

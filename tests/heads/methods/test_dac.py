@@ -9,7 +9,7 @@ from torch import Tensor
 
 from featcache.errors import ConvergenceWarning, MissingComponentError
 from featcache.types import FeatureSet
-from heads.contract import Batch, TaskView
+from heads.contract import Batch, Rows, TaskView
 from heads.methods import dac, tip_adapter
 from heads.protocols import few_shot
 from heads.training.trainer import train
@@ -32,7 +32,7 @@ def moved(task: TaskView, config: dac.Config, seed: int = 1) -> tuple[Params, Pa
 def logits(
     params: Params, fixed: Params, x: Tensor, config: dac.Config, hyper: dac.Hyper = HYPER
 ) -> Tensor:
-    return dac.combine(dac.terms(params, fixed, {"x": x}, config, hyper), fixed, config, hyper)
+    return dac.combine(dac.terms(params, fixed, Rows.of(x), config, hyper), fixed, config, hyper)
 
 
 def naive_unit(row: list[float]) -> list[float]:
@@ -185,7 +185,7 @@ def test_untrained_is_tip_adapter(toy: Any, views: int) -> None:
         fixed = dac.freeze_keys(params, fixed, config, HYPER)
         twin = tip_adapter.Hyper(alpha=HYPER.alpha, beta=HYPER.beta)
         _, memory = tip_adapter.prepare(task, tip_adapter.Config(), twin)
-        terms = tip_adapter.terms({}, memory, {"x": x}, tip_adapter.Config(), twin)
+        terms = tip_adapter.terms({}, memory, Rows.of(x), tip_adapter.Config(), twin)
         expected = tip_adapter.combine(terms, memory, tip_adapter.Config(), twin)
         assert torch.allclose(logits(params, fixed, x, config), expected, atol=1e-12)
 
@@ -259,7 +259,7 @@ def test_a_view_does_not_see_itself(toy: Any) -> None:
         views = task.support.get("views").clone()
         views[i, changed] = views[i, changed].flip(-1)
         x = views[i, [seen]] if seen in changed else batch.x[[b]]
-        turned = replace(task, support=replace(task.support, extra={"views.rrc50": views}))
+        turned = replace(task, support=replace(task.support, kinds={"views.rrc50": views}))
         _, start = dac.prepare(turned, config, HYPER)
         kept = dac.freeze_keys(params, start, config, HYPER)
         # the query side stays as it was: what moves is the key

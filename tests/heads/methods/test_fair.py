@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from featcache.types import TextBank
-from heads.contract import Batch, RoleRows, TaskView, Tensors
+from heads.contract import Batch, Rows, TaskView, Tensors
 from heads.methods import fair
 from heads.ops.algebra import cosine_logits
 from heads.selection import scoring
@@ -42,8 +42,8 @@ def make(seed: int = 0, **pool: Any) -> TaskView:
         logit_bias=BIAS,
     )
     none = torch.zeros(0, D, dtype=torch.float64)
-    support = RoleRows(x=none, norms=none[:, 0], labels=torch.zeros(0, dtype=torch.int64))
-    rows = RoleRows(**pool, labels=None) if pool else None
+    support = Rows(x=none, norms=none[:, 0], labels=torch.zeros(0, dtype=torch.int64))
+    rows = Rows(**pool, labels=None) if pool else None
     return TaskView(support=support, pool=rows, text=cast(Any, bank), classes=names, seed=seed)
 
 
@@ -64,7 +64,7 @@ def draw(seed: int = 0, *, n: int = 5, k: int = 6, epoch: int = 0, weak: bool = 
         norms=torch.ones(n, dtype=torch.float64),
         step=torch.tensor(0),
         epoch=torch.tensor(epoch),
-        extra=extra,
+        kinds=extra,
     )
 
 
@@ -148,7 +148,7 @@ def naive_loss(
     anchors = [normal(a) for a in params["learned"].tolist()]
     weak = batch.get("views.weak")
     g = batch.x.tolist() if weak is None else weak[:, 0].tolist()
-    crops, strong = batch.extra["crops.fair"].tolist(), batch.extra["views.strong"].tolist()
+    crops, strong = batch.kinds["crops.fair"].tolist(), batch.kinds["views.strong"].tolist()
     kept = [i for i, w in enumerate(batch.weight.tolist()) if w > 0]
     entropy, mean, guesses = 0.0, [0.0] * C, []
     for i in kept:
@@ -196,12 +196,12 @@ def test_gradient_stops_at_the_pseudo_label_and_the_past(weighting: Any, epoch: 
     value, _ = fair.loss({"learned": leaf}, fixed, state, batch, config, hyper)
     (got,) = torch.autograd.grad(value, leaf)
 
-    v = fair.aligned(batch.extra["crops.fair"], batch.extra["views.weak"][:, 0], config, hyper)
+    v = fair.aligned(batch.kinds["crops.fair"], batch.kinds["views.weak"][:, 0], config, hyper)
     las = SCALE * cosine_logits(v, params["learned"])
     guess, trust = fair.pseudo_labels(
         las, SCALE * v @ fixed["fixed"].mT, params["learned"], config, hyper
     )
-    p = torch.softmax(SCALE * cosine_logits(batch.extra["views.strong"][:, 0], leaf), dim=-1)
+    p = torch.softmax(SCALE * cosine_logits(batch.kinds["views.strong"][:, 0], leaf), dim=-1)
     own = -(trust * p.log()[torch.arange(5), guess])[:4].mean()
     mean = p[:4].mean(0)
     q = 0.3 * mean + 0.7 * (mean.detach() if epoch else state["log_mean"].exp())
@@ -215,7 +215,7 @@ def test_logits_equal_naive_loops(infer: Any) -> None:
     config = fair.Config(infer=infer, keep=0.5)
     params, fixed, _ = begin(task, config, hyper)
     batch = draw()
-    query = {"x": batch.x, "crops.fair": batch.extra["crops.fair"]}
+    query = {"x": batch.x, "crops.fair": batch.kinds["crops.fair"]}
     got = fair.combine(fair.terms(params, fixed, query, config, hyper), fixed, config, hyper)
     anchors = [normal(a) for a in params["learned"].tolist()]
     for row, x, crops in zip(got, batch.x.tolist(), query["crops.fair"].tolist(), strict=True):
@@ -240,20 +240,20 @@ def test_start_is_zero_shot_by_description() -> None:
     x = draw().x
     assert task.text is not None
     expected = SCALE * x @ task.text.anchors("description").double().mT + BIAS
-    got = fair.combine(fair.terms(params, fixed, {"x": x}, config, hyper), fixed, config, hyper)
+    got = fair.combine(fair.terms(params, fixed, Rows.of(x), config, hyper), fixed, config, hyper)
     assert torch.allclose(got, expected, atol=1e-5)
 
 
 def test_all_regions_alike_give_the_mean_of_the_crops() -> None:
     batch = draw()
-    crops, g = batch.extra["crops.fair"], batch.x
+    crops, g = batch.kinds["crops.fair"], batch.x
     got = fair.aligned(crops, g, fair.Config(keep=1.0), fair.Hyper(tau=1e9))
     assert torch.allclose(got, F.normalize(crops.mean(1), dim=-1), atol=1e-7)
 
 
 def test_a_cold_temperature_gives_the_most_relevant_crop() -> None:
     batch = draw()
-    crops, g = batch.extra["crops.fair"], batch.x
+    crops, g = batch.kinds["crops.fair"], batch.x
     best = (crops @ g[..., None])[..., 0].argmax(1)
     for config, hyper in (
         (fair.Config(keep=1.0), fair.Hyper(tau=1e-6)),
@@ -270,7 +270,7 @@ def test_gamma_one_guesses_by_the_fixed_score_alone() -> None:
     params, fixed, state = begin(task, config, hyper)
     batch = draw()
     _, after = fair.loss(params, fixed, state, batch, config, hyper)
-    g, crops = batch.extra["views.weak"][:4, 0], batch.extra["crops.fair"][:4]
+    g, crops = batch.kinds["views.weak"][:4, 0], batch.kinds["crops.fair"][:4]
     weight = torch.softmax(54.6 * (crops @ g[..., None])[..., 0], dim=-1)
     v = (weight[..., None] * crops).sum(1)
     guess = (v @ torch.tensor(naive_fixed(task)).double().mT).argmax(1)
@@ -317,7 +317,7 @@ def test_the_batch_mean_may_be_next_to_nothing_for_a_class() -> None:
         norms=batch.norms.float(),
         step=batch.step,
         epoch=batch.epoch,
-        extra={k: t.float() for k, t in batch.extra.items()},
+        kinds={k: t.float() for k, t in batch.kinds.items()},
     )
     leaf = params["learned"].float().requires_grad_()
     state = {k: t.float() for k, t in state.items()}
@@ -328,7 +328,7 @@ def test_the_batch_mean_may_be_next_to_nothing_for_a_class() -> None:
     assert bool(torch.isfinite(grad).all())
 
 
-def two_clusters(n: int = 300) -> tuple[TaskView, RoleRows]:
+def two_clusters(n: int = 300) -> tuple[TaskView, Rows]:
     """Build two clusters and texts that split them badly, alike in all but their direction."""
     rng = torch.Generator().manual_seed(3)
     y = torch.arange(2 * n) % 2
@@ -354,16 +354,16 @@ def two_clusters(n: int = 300) -> tuple[TaskView, RoleRows]:
     )
     half = slice(0, n)
     extra = {"crops.fair": near(8)[half], "views.strong": near(4)[half]}
-    pool = RoleRows(x=x[half], norms=torch.ones(n), labels=None, extra=extra)
+    pool = Rows(x=x[half], norms=torch.ones(n), labels=None, kinds=extra)
     none = x[:0]
     view = TaskView(
-        support=RoleRows(x=none, norms=none[:, 0], labels=y[:0]),
+        support=Rows(x=none, norms=none[:, 0], labels=y[:0]),
         pool=pool,
         text=cast(Any, bank),
         classes=("a", "b"),
         seed=0,
     )
-    return view, RoleRows(x=x[n:], norms=torch.ones(n), labels=y[n:])
+    return view, Rows(x=x[n:], norms=torch.ones(n), labels=y[n:])
 
 
 @pytest.mark.parametrize("weighting", WEIGHTINGS)
@@ -398,7 +398,7 @@ def test_loss_falls_on_two_clusters() -> None:
             norms=view.pool.norms,
             step=torch.tensor(0),
             epoch=torch.tensor(0),
-            extra=view.pool.extra,
+            kinds=view.pool.kinds,
         )
         params, fixed = run.head.params, run.head.fixed
         state = fair.start(params, fixed, config, hyper)

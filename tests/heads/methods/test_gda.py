@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from torch import Tensor
 
-from heads.contract import TaskView
+from heads.contract import Rows, TaskView
 from heads.methods import gda
 
 CONFIG = gda.Config()
@@ -21,7 +21,7 @@ CONFIG = gda.Config()
 def logits(task: TaskView, x: Tensor, **values: float) -> Tensor:
     hyper = gda.Hyper(**values)
     params, fixed = gda.prepare(task, CONFIG, hyper)
-    terms = gda.terms(params, fixed, {"x": x}, CONFIG, hyper)
+    terms = gda.terms(params, fixed, Rows.of(x), CONFIG, hyper)
     return gda.combine(terms, fixed, CONFIG, hyper)
 
 
@@ -55,7 +55,7 @@ def test_logits_equal_naive_loops(toy: Any, alpha: float) -> None:
 
 def test_every_view_is_a_row(toy: Any) -> None:
     task, x = toy(views=3)
-    rows = task.support.extra["views.rrc50"].reshape(-1, 6)
+    rows = task.support.kinds["views.rrc50"].reshape(-1, 6)
     labels = torch.tensor([y for y in task.support.labels.tolist() for _ in range(3)])
     gap = logits(task, x, alpha=1.0) - logits(task, x, alpha=0.0)
     torch.testing.assert_close(gap, naive(x, rows, labels, task.c), rtol=1e-11, atol=1e-9)

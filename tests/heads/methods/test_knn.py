@@ -9,7 +9,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor
 
 from featcache.errors import UsageError
-from heads.contract import TaskView
+from heads.contract import Rows, TaskView
 from heads.methods import knn
 from heads.methods.knn import Config, Hyper
 from heads.selection.settings import configure
@@ -18,7 +18,7 @@ from heads.selection.settings import configure
 def logits(task: TaskView, x: Tensor, config: Config | None = None, **values: float) -> Tensor:
     config, hyper = config or Config(), Hyper(**{n: float(v) for n, v in values.items()})
     params, fixed = knn.prepare(task, config, hyper)
-    terms = knn.terms(params, fixed, {"x": x}, config, hyper)
+    terms = knn.terms(params, fixed, Rows.of(x), config, hyper)
     return knn.combine(terms, fixed, config, hyper)
 
 

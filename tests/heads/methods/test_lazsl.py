@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from featcache.errors import MissingComponentError
 from featcache.types import FeatureSet, TextBank
-from heads.contract import RoleRows, TaskView
+from heads.contract import Rows, TaskView
 from heads.methods import lazsl
 from heads.protocols import few_shot
 
@@ -46,7 +46,7 @@ def make(
     )
     x = unit(rng, n, d)
     crops = F.normalize(x[:, None] + 0.5 * unit(rng, n, k, d), dim=-1)
-    support = RoleRows(x=x[:0], norms=torch.ones(0).double(), labels=None)
+    support = Rows(x=x[:0], norms=torch.ones(0).double(), labels=None)
     view = TaskView(support=support, pool=None, text=bank, classes=names, seed=0)
     return view, x, crops
 
@@ -194,7 +194,7 @@ def test_golden(
         logit_scale=20.0,
     )
     x, crops = views[0], views[1:].transpose(0, 1)
-    support = RoleRows(x=x[:0], norms=torch.ones(0), labels=None)
+    support = Rows(x=x[:0], norms=torch.ones(0), labels=None)
     task = TaskView(support=support, pool=None, text=bank, classes=names, seed=0)
     got = scores(task, x, crops, lazsl.Hyper(theta=theta), **config)
     assert float((got - expected).abs().max()) < 1e-5

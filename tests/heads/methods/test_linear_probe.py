@@ -8,14 +8,14 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 from torch.nn import functional as F
 
-from heads.contract import RoleRows, TaskView
+from heads.contract import Rows, TaskView
 from heads.methods import linear_probe
 
 CONFIG = linear_probe.Config()
 
 
 def task_of(x: Tensor, y: Tensor, weights: Tensor | None = None) -> TaskView:
-    rows = RoleRows(x=x, norms=torch.ones(len(x)), labels=y)
+    rows = Rows(x=x, norms=torch.ones(len(x)), labels=y)
     names = tuple(f"c{i}" for i in range(int(y.max()) + 1))
     return TaskView(support=rows, pool=None, text=None, classes=names, seed=0, weights=weights)
 
@@ -23,7 +23,7 @@ def task_of(x: Tensor, y: Tensor, weights: Tensor | None = None) -> TaskView:
 def logits(task: TaskView, x: Tensor, strength: float) -> Tensor:
     hyper = linear_probe.Hyper(C=strength)
     params, fixed = linear_probe.prepare(task, CONFIG, hyper)
-    terms = linear_probe.terms(params, fixed, {"x": x}, CONFIG, hyper)
+    terms = linear_probe.terms(params, fixed, Rows.of(x), CONFIG, hyper)
     return linear_probe.combine(terms, fixed, CONFIG, hyper)
 
 
@@ -94,7 +94,7 @@ def test_stopping_early_is_said() -> None:
 def test_texts_and_views_are_not_read() -> None:
     x, y = clustered(5, 20, 6, 4)
     task = task_of(x, y)
-    with_views = replace(task.support, extra={"views": torch.zeros(20, 2, 6)})
+    with_views = replace(task.support, kinds={"views": torch.zeros(20, 2, 6)})
     params, _ = linear_probe.prepare(task, CONFIG, linear_probe.Hyper())
     again, _ = linear_probe.prepare(replace(task, support=with_views), CONFIG, linear_probe.Hyper())
     assert torch.equal(params["weight"], again["weight"])

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from heads.contract import RoleRows, Sizes, TaskView
+from heads.contract import Rows, Sizes, TaskView
 from heads.methods import lp_plus_plus
 from heads.selection.scoring import accuracy
 from heads.training.trainer import train
@@ -78,7 +78,7 @@ def test_logits_equal_naive_loops(toy: Any) -> None:
     config = lp_plus_plus.Config()
     params, fixed = lp_plus_plus.prepare(task, config, HYPER)
     params = {n: p + 0.3 * torch.arange(p.numel()).reshape(p.shape) for n, p in params.items()}
-    terms = lp_plus_plus.terms(params, fixed, {"x": x}, config, HYPER)
+    terms = lp_plus_plus.terms(params, fixed, Rows.of(x), config, HYPER)
     got = lp_plus_plus.combine(terms, fixed, config, HYPER)
     anchors = task.text.anchors().double()
     for i, q in enumerate(x):
@@ -113,7 +113,7 @@ def test_a_class_without_shots_starts_at_nothing(toy: Any) -> None:
     task, x = toy(counts=(2, 0, 3))
     params, fixed = lp_plus_plus.prepare(task, lp_plus_plus.Config(), HYPER)
     assert not bool(params["weight"][1].any())
-    logits = lp_plus_plus.terms(params, fixed, {"x": x}, lp_plus_plus.Config(), HYPER)["logits"]
+    logits = lp_plus_plus.terms(params, fixed, Rows.of(x), lp_plus_plus.Config(), HYPER)["logits"]
     assert bool(torch.isfinite(logits).all())
 
 
@@ -122,7 +122,7 @@ def test_loss_is_the_mean_over_rows_with_weight(toy: Any, whole_batch: Any) -> N
     config, batch = lp_plus_plus.Config(), whole_batch(task)
     params, fixed = lp_plus_plus.prepare(task, config, HYPER)
     got, _ = lp_plus_plus.loss(params, fixed, {}, batch, config, HYPER)
-    logits = lp_plus_plus.terms(params, fixed, {"x": batch.x}, config, HYPER)["logits"]
+    logits = lp_plus_plus.terms(params, fixed, Rows.of(batch.x), config, HYPER)["logits"]
     assert float(got) == pytest.approx(float(F.cross_entropy(logits[:-1], batch.y[:-1])))
 
 
@@ -142,5 +142,5 @@ def test_accuracy_of_the_last_step(
     # released_code: best step on validation; the last one is as good on these rows
     task, x, y = features(name, support)
     (run,) = train(lp_plus_plus, lp_plus_plus.Config(), [task], [HYPER])
-    query = RoleRows(x=x, norms=torch.ones(len(x)), labels=y)
+    query = Rows(x=x, norms=torch.ones(len(x)), labels=y)
     assert 100 * accuracy(run.head, query) == pytest.approx(released, abs=0.8)

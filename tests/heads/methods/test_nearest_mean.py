@@ -6,7 +6,7 @@ import torch
 from sklearn.neighbors import NearestCentroid
 from torch import Tensor
 
-from heads.contract import TaskView
+from heads.contract import Rows, TaskView
 from heads.methods import nearest_mean
 from heads.methods.nearest_mean import Config, Hyper
 
@@ -14,7 +14,7 @@ from heads.methods.nearest_mean import Config, Hyper
 def logits(task: TaskView, x: Tensor, config: Config | None = None) -> Tensor:
     config = config or Config()
     params, fixed = nearest_mean.prepare(task, config, Hyper())
-    terms = nearest_mean.terms(params, fixed, {"x": x}, config, Hyper())
+    terms = nearest_mean.terms(params, fixed, Rows.of(x), config, Hyper())
     return nearest_mean.combine(terms, fixed, config, Hyper())
 
 

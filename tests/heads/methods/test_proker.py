@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn.kernel_ridge import KernelRidge
 from torch import Tensor
 
-from heads.contract import TaskView
+from heads.contract import Rows, TaskView
 from heads.methods import proker
 
 Variant = Literal["code", "paper"]
@@ -20,7 +20,7 @@ def logits(task: TaskView, x: Tensor, config: Any = None, **values: float) -> Te
     config = config or proker.Config()
     hyper = proker.Hyper(**values)
     params, fixed = proker.prepare(task, config, hyper)
-    terms = proker.terms(params, fixed, {"x": x}, config, hyper)
+    terms = proker.terms(params, fixed, Rows.of(x), config, hyper)
     return proker.combine(terms, fixed, config, hyper)
 
 
@@ -100,7 +100,7 @@ def test_order_of_shots_does_not_matter(toy: Any, seed: int) -> None:
 @pytest.mark.parametrize(("most", "kept"), [(1000, 3), (29, 2), (20, 2), (19, 1), (1, 1)])
 def test_views_are_points_while_there_is_room(toy: Any, most: int, kept: int) -> None:
     task, x = toy(views=3)  # 10 shots
-    rows = task.support.extra["views.rrc50"][:, :kept].reshape(-1, 6)
+    rows = task.support.kinds["views.rrc50"][:, :kept].reshape(-1, 6)
     labels = torch.tensor([y for y in task.support.labels.tolist() for _ in range(kept)])
     got = logits(task, x, proker.Config(points=most), beta=1.7, lam=0.1)
     expected = direct(task, rows, labels, x, 1.7, 0.1, "code")

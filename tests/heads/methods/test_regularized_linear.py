@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from featcache.errors import MissingComponentError
-from heads.contract import TaskView
+from heads.contract import Rows, TaskView
 from heads.methods import regularized_linear as rl
 from heads.methods.regularized_linear import Config, Hyper
 from heads.selection.settings import configure
@@ -37,7 +37,7 @@ def test_logits_equal_naive_loops(toy: Any) -> None:
     task, x = toy()
     _, fixed = start(task)
     w = map_near_identity(1)
-    terms = rl.terms({"map": w}, fixed, {"x": x}, Config(), Hyper())
+    terms = rl.terms({"map": w}, fixed, Rows.of(x), Config(), Hyper())
     got = rl.combine(terms, fixed, Config(), Hyper())
     assert torch.allclose(got, naive(w, x, fixed["anchors"]), rtol=0, atol=1e-10)
 
@@ -45,7 +45,7 @@ def test_logits_equal_naive_loops(toy: Any) -> None:
 def test_starts_at_zero_shot(toy: Any) -> None:
     task, x = toy()
     params, fixed = start(task)
-    got = rl.terms(params, fixed, {"x": x}, Config(), Hyper())["logits"]
+    got = rl.terms(params, fixed, Rows.of(x), Config(), Hyper())["logits"]
     assert torch.allclose(got, 20.0 * x @ task.text.anchors().double().T, atol=1e-10)
 
 

@@ -8,7 +8,7 @@ from sklearn.linear_model import Ridge, RidgeClassifier
 from torch import Tensor
 from torch.nn import functional as F
 
-from heads.contract import TaskView
+from heads.contract import Rows, TaskView
 from heads.methods import ridge
 
 CONFIG = ridge.Config()
@@ -17,7 +17,7 @@ CONFIG = ridge.Config()
 def logits(task: TaskView, x: Tensor, lam: float) -> Tensor:
     hyper = ridge.Hyper(lam=lam)
     params, fixed = ridge.prepare(task, CONFIG, hyper)
-    terms = ridge.terms(params, fixed, {"x": x}, CONFIG, hyper)
+    terms = ridge.terms(params, fixed, Rows.of(x), CONFIG, hyper)
     return ridge.combine(terms, fixed, CONFIG, hyper)
 
 

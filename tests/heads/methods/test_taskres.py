@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from heads.contract import RoleRows, Sizes
+from heads.contract import Rows, Sizes
 from heads.methods import taskres
 from heads.selection.scoring import accuracy
 from heads.training.trainer import train
@@ -21,7 +21,7 @@ def test_logits_equal_naive_loops(toy: Any) -> None:
     params, fixed = taskres.prepare(task, CONFIG, HYPER)
     rng = torch.Generator().manual_seed(1)
     residual = torch.randn(params["residual"].shape, generator=rng, dtype=torch.float64)
-    terms = taskres.terms({"residual": residual}, fixed, {"x": x}, CONFIG, HYPER)
+    terms = taskres.terms({"residual": residual}, fixed, Rows.of(x), CONFIG, HYPER)
     got = taskres.combine(terms, fixed, CONFIG, HYPER)
     rows = task.text.template_rows.double()
     for c in range(task.c):
@@ -36,7 +36,7 @@ def test_logits_equal_naive_loops(toy: Any) -> None:
 def test_without_residual_it_is_zero_shot_with_raw_means(toy: Any) -> None:
     task, x = toy()
     params, fixed = taskres.prepare(task, CONFIG, HYPER)
-    got = taskres.terms(params, fixed, {"x": x}, CONFIG, HYPER)["logits"]
+    got = taskres.terms(params, fixed, Rows.of(x), CONFIG, HYPER)["logits"]
     raw = F.normalize(task.text.template_rows.mean(1), dim=-1).double()
     assert torch.allclose(got, 20 * x @ raw.T, atol=1e-5)
 
@@ -88,8 +88,8 @@ def test_longer_texts_turn_more_slowly(toy: Any) -> None:
         hyper = taskres.Hyper(text_length=length)
         (run,) = train(taskres, taskres.Config(epochs=20), [task], [hyper])
         start, fixed = taskres.prepare(task, CONFIG, hyper)
-        before = taskres.terms(start, fixed, {"x": x}, CONFIG, hyper)["logits"]
-        after = taskres.terms(run.head.params, fixed, {"x": x}, CONFIG, hyper)["logits"]
+        before = taskres.terms(start, fixed, Rows.of(x), CONFIG, hyper)["logits"]
+        after = taskres.terms(run.head.params, fixed, Rows.of(x), CONFIG, hyper)["logits"]
         return float((after - before).abs().max())
 
     assert moved(1.0) > 3 * moved(10.0)
@@ -122,5 +122,5 @@ def test_accuracy_of_the_released_code(
     # geekyutao/TaskRes@293cc9e on these rows, texts times 10
     task, x, y = features(name, support)
     (run,) = train(taskres, CONFIG, [task], [taskres.Hyper(**values)])
-    query = RoleRows(x=x, norms=torch.ones(len(x)), labels=y)
+    query = Rows(x=x, norms=torch.ones(len(x)), labels=y)
     assert 100 * accuracy(run.head, query) == pytest.approx(released, abs=within)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from heads.contract import Grid, RoleRows, TaskView
+from heads.contract import Grid, Rows, TaskView
 from heads.methods import tip_adapter
 
 CONFIG = tip_adapter.Config()
@@ -21,7 +21,7 @@ def logits(
 ) -> Tensor:
     hyper = tip_adapter.Hyper(**values)
     params, fixed = tip_adapter.prepare(task, config, hyper)
-    terms = tip_adapter.terms(params, fixed, {"x": x}, config, hyper)
+    terms = tip_adapter.terms(params, fixed, Rows.of(x), config, hyper)
     return tip_adapter.combine(terms, fixed, config, hyper)
 
 
@@ -47,7 +47,7 @@ def test_logits_equal_naive_loops(toy: Any) -> None:
 def test_keys_by_variant(toy: Any, with_lengths: Any) -> None:
     task, x = toy(views=3)
     task = with_lengths(task)
-    views = task.support.extra["views.rrc50"]
+    views = task.support.kinds["views.rrc50"]
     raw = views * task.support.lengths["views.rrc50"][..., None]
     anchors = task.text.anchors().double()
     for config, rows in ((tip_adapter.Config(variant="paper"), views), (CONFIG, raw)):
@@ -75,7 +75,7 @@ def test_order_of_shots_does_not_matter(toy: Any, seed: int) -> None:
     task, x = toy(seed)
     order = torch.randperm(len(task.support.x), generator=torch.Generator().manual_seed(seed))
     rows = task.support
-    mixed = RoleRows(x=rows.x[order], norms=rows.norms, labels=rows.labels[order])
+    mixed = Rows(x=rows.x[order], norms=rows.norms, labels=rows.labels[order])
     again = TaskView(support=mixed, pool=None, text=task.text, classes=task.classes, seed=0)
     assert torch.allclose(logits(task, x), logits(again, x), atol=1e-12)
 

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 import torch
 
-from heads.contract import Sizes
+from heads.contract import Rows, Sizes
 from heads.methods import tip_adapter, tip_adapter_f
 
 CONFIG = tip_adapter_f.Config()
@@ -14,11 +14,11 @@ HYPER = tip_adapter_f.Hyper()
 def test_untrained_keys_give_tip_adapter(toy: Any) -> None:
     task, x = toy(views=3)
     params, fixed = tip_adapter_f.prepare(task, CONFIG, HYPER)
-    terms = tip_adapter_f.terms(params, fixed, {"x": x}, CONFIG, HYPER)
+    terms = tip_adapter_f.terms(params, fixed, Rows.of(x), CONFIG, HYPER)
     got = tip_adapter_f.combine(terms, fixed, CONFIG, HYPER)
     twin = tip_adapter.Hyper(alpha=HYPER.alpha, beta=HYPER.beta)
     _, memory = tip_adapter.prepare(task, tip_adapter.Config(), twin)
-    terms = tip_adapter.terms({}, memory, {"x": x}, tip_adapter.Config(), twin)
+    terms = tip_adapter.terms({}, memory, Rows.of(x), tip_adapter.Config(), twin)
     assert torch.equal(got, tip_adapter.combine(terms, memory, tip_adapter.Config(), twin))
 
 

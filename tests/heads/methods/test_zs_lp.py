@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from heads.contract import RoleRows, Sizes
+from heads.contract import Rows, Sizes
 from heads.methods import zs_lp
 from heads.selection.scoring import accuracy
 from heads.training.samplers import Drawer
@@ -20,7 +20,7 @@ def test_logits_equal_naive_loops(toy: Any) -> None:
     _, fixed = zs_lp.prepare(task, CONFIG, HYPER)
     rng = torch.Generator().manual_seed(1)
     weight = torch.randn(task.c, x.shape[1], generator=rng, dtype=torch.float64)
-    terms = zs_lp.terms({"weight": weight}, fixed, {"x": x}, CONFIG, HYPER)
+    terms = zs_lp.terms({"weight": weight}, fixed, Rows.of(x), CONFIG, HYPER)
     got = zs_lp.combine(terms, fixed, CONFIG, HYPER)
     for i, q in enumerate(x):
         for c, w in enumerate(weight):
@@ -52,7 +52,7 @@ def test_training_equals_torchs_sgd(toy: Any, views: int) -> None:
         draw = drawer.draw(epoch)
         assert draw.index.shape == (2, 4)
         for rows, view in zip(draw.index, draw.view, strict=True):
-            x = task.support.extra["views.rrc50"][rows, view] if views else task.support.x[rows]
+            x = task.support.kinds["views.rrc50"][rows, view] if views else task.support.x[rows]
             sgd.zero_grad()
             logits = 20 * x @ F.normalize(weight, dim=-1).T
             F.cross_entropy(logits, task.support.labels[rows]).backward()  # type: ignore[no-untyped-call]
@@ -65,7 +65,7 @@ def test_loss_is_the_mean_over_rows_with_weight(toy: Any, whole_batch: Any) -> N
     params, fixed = zs_lp.prepare(task, CONFIG, HYPER)
     batch = whole_batch(task)
     got, state = zs_lp.loss(params, fixed, {}, batch, CONFIG, HYPER)
-    logits = zs_lp.terms(params, fixed, {"x": batch.x}, CONFIG, HYPER)["logits"]
+    logits = zs_lp.terms(params, fixed, Rows.of(batch.x), CONFIG, HYPER)["logits"]
     assert float(got) == pytest.approx(float(F.cross_entropy(logits[:-1], batch.y[:-1])))
     assert state == {}
 
@@ -90,5 +90,5 @@ def test_accuracy_of_the_released_code(
     # jusiro/CLAP@2b18ea4 on these rows: with unit texts the classifier is torn from its start
     task, x, y = features("caltech50", "train4")
     (run,) = train(zs_lp, CONFIG, [task], [zs_lp.Hyper(text_length=length)])
-    query = RoleRows(x=x, norms=torch.ones(len(x)), labels=y)
+    query = Rows(x=x, norms=torch.ones(len(x)), labels=y)
     assert 100 * accuracy(run.head, query) == pytest.approx(released, abs=within)

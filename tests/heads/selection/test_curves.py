@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from heads.contract import Grid, RoleRows, Tensors, number
+from heads.contract import Grid, Rows, Tensors, number
 from heads.selection import curves, scoring
 from heads.selection.curves import Curves
 from heads.selection.scoring import Head
@@ -59,10 +59,10 @@ def head(make_toy: Any) -> Head:
 
 
 @pytest.fixture
-def rows() -> RoleRows:
+def rows() -> Rows:
     rng = torch.Generator().manual_seed(2)
     x = torch.randn(90, 12, generator=rng, dtype=torch.float64) / 3
-    return RoleRows(x=x, norms=torch.ones(90), labels=torch.arange(90) % 4)
+    return Rows(x=x, norms=torch.ones(90), labels=torch.arange(90) % 4)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def rows() -> RoleRows:
     ids=["two axes", "one axis", "walked first", "walked between", "short", "mixed signs"],
 )
 def test_hits_are_those_of_the_walk(
-    head: Head, rows: RoleRows, axes: dict[str, list[float]], monkeypatch: pytest.MonkeyPatch
+    head: Head, rows: Rows, axes: dict[str, list[float]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scoring, "CHUNK_BYTES", {"cpu": 2**17})
     grid = Grid(axes)
@@ -92,7 +92,7 @@ def test_hits_are_those_of_the_walk(
     assert len(set(expected.tolist())) > 2
 
 
-def test_classes_with_equal_texts_tie_at_zero_as_in_a_walk(head: Head, rows: RoleRows) -> None:
+def test_classes_with_equal_texts_tie_at_zero_as_in_a_walk(head: Head, rows: Rows) -> None:
     equal = head.fixed["anchors"].clone()
     equal[3] = equal[1]
     twins = replace(head, fixed={**head.fixed, "anchors": equal})
@@ -102,7 +102,7 @@ def test_classes_with_equal_texts_tie_at_zero_as_in_a_walk(head: Head, rows: Rol
     assert torch.equal(hits, scoring._hits_by_walk(twins, rows, grid))
 
 
-def test_logits_are_computed_at_the_nodes_only(head: Head, rows: RoleRows, make_toy: Any) -> None:
+def test_logits_are_computed_at_the_nodes_only(head: Head, rows: Rows, make_toy: Any) -> None:
     calls = []
 
     def counted(*given: Any) -> Tensor:
@@ -116,7 +116,7 @@ def test_logits_are_computed_at_the_nodes_only(head: Head, rows: RoleRows, make_
     assert len(calls) == 1 + curves.NODES + 3 + curves.NODES
 
 
-def test_a_claim_that_does_not_hold_is_not_used(head: Head, rows: RoleRows, make_toy: Any) -> None:
+def test_a_claim_that_does_not_hold_is_not_used(head: Head, rows: Rows, make_toy: Any) -> None:
     grid = Grid({"beta": BETAS, "alpha": ALPHAS})
     few = Curves.of(Hyper, grid)
     assert few is not None
@@ -128,7 +128,7 @@ def test_a_claim_that_does_not_hold_is_not_used(head: Head, rows: RoleRows, make
         assert torch.equal(scoring.hits_on_grid(other, rows, grid), expected)
 
 
-def test_rows_without_finite_logits_are_walked(head: Head, rows: RoleRows) -> None:
+def test_rows_without_finite_logits_are_walked(head: Head, rows: Rows) -> None:
     head.fixed["anchors"][0] = math.nan
     few = Curves.of(Hyper, Grid({"beta": BETAS, "alpha": ALPHAS}))
     assert few is not None

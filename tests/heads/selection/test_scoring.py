@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from featcache.errors import TrainingError
-from heads.contract import Grid, Method, RoleRows
+from heads.contract import Grid, Method, Rows
 from heads.selection import scoring
 from heads.selection.scoring import Head
 
@@ -22,13 +22,13 @@ def head(toy: Method, make_view: Any) -> Head:
 
 
 @pytest.fixture
-def rows(make_view: Any) -> RoleRows:
-    rows: RoleRows = make_view(n=37, seed=5, dtype=torch.float32).support
+def rows(make_view: Any) -> Rows:
+    rows: Rows = make_view(n=37, seed=5, dtype=torch.float32).support
     return rows
 
 
 def test_chunks_do_not_change_the_logits(
-    head: Head, rows: RoleRows, monkeypatch: pytest.MonkeyPatch
+    head: Head, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = scoring.logits(head, rows)
     monkeypatch.setattr(scoring, "CHUNK_BYTES", {"cpu": 1000})
@@ -46,7 +46,7 @@ def test_chunks_do_not_change_the_logits(
     ids=["empty", "one axis", "two axes"],
 )
 def test_the_grid_is_walked_in_its_order(
-    head: Head, rows: RoleRows, grid: Grid, monkeypatch: pytest.MonkeyPatch
+    head: Head, rows: Rows, grid: Grid, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scoring, "CHUNK_BYTES", {"cpu": 2000})
     with warnings.catch_warnings():
@@ -57,7 +57,7 @@ def test_the_grid_is_walked_in_its_order(
     assert len(set(expected)) > 1 or len(grid) == 1
 
 
-def test_terms_are_computed_once_for_the_whole_grid(make_toy: Any, rows: RoleRows) -> None:
+def test_terms_are_computed_once_for_the_whole_grid(make_toy: Any, rows: Rows) -> None:
     calls = []
     plain = make_toy("toy")
 
@@ -80,7 +80,7 @@ def test_terms_are_computed_once_for_the_whole_grid(make_toy: Any, rows: RoleRow
 
 
 def test_a_transductive_method_gets_all_rows_at_once(
-    make_toy: Any, head: Head, rows: RoleRows, monkeypatch: pytest.MonkeyPatch
+    make_toy: Any, head: Head, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scoring, "CHUNK_BYTES", {"cpu": 1})
     sizes = []
@@ -105,7 +105,7 @@ def test_a_transductive_method_gets_all_rows_at_once(
 
 
 def test_validation_rows_reach_a_transductive_method_beside_the_queries(
-    make_toy: Any, head: Head, rows: RoleRows, make_view: Any
+    make_toy: Any, head: Head, rows: Rows, make_view: Any
 ) -> None:
     seen = []
     plain = head.method
@@ -129,9 +129,7 @@ def test_validation_rows_reach_a_transductive_method_beside_the_queries(
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_answers_that_are_not_finite_are_never_right(
-    make_toy: Any, rows: RoleRows, bad: float
-) -> None:
+def test_answers_that_are_not_finite_are_never_right(make_toy: Any, rows: Rows, bad: float) -> None:
     """argmax takes NaN for the largest of all, and its place for an answer."""
 
     def spoilt(terms: Any, fixed: Any, config: Any, hyper: Any) -> torch.Tensor:

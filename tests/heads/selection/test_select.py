@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from featcache.errors import TaskError, TrainingError, UsageError
-from heads.contract import Grid, Method, RoleRows, TaskView
+from heads.contract import Grid, Method, Rows, TaskView
 from heads.protocols.tasks import Task
 from heads.selection import scoring
 from heads.selection import select as selection
@@ -100,7 +100,7 @@ def test_labels_of_validation_are_not_read_without_selection(toy_two: Method, ta
         assert bits(one(toy_two, task, mode)) == bits(one(toy_two, shuffled, mode))
 
 
-def with_labels(rows: RoleRows, seed: int) -> RoleRows:
+def with_labels(rows: Rows, seed: int) -> Rows:
     assert rows.labels is not None
     order = torch.randperm(len(rows.x), generator=torch.Generator().manual_seed(seed))
     return replace(rows, labels=rows.labels[order])
@@ -198,7 +198,7 @@ def test_a_scout_saves_the_training_and_changes_no_choice(
 
     def scout(view: TaskView, config: Any) -> Any:
         def answer(points: Any, rows: Tensor) -> Any:
-            judged = RoleRows(x=rows, norms=torch.ones(len(rows)), labels=None)
+            judged = Rows(x=rows, norms=torch.ones(len(rows)), labels=None)
             for hyper in points:
                 asked.append(hyper.lr)
                 (outcome,) = train(plain, config, [view], [hyper])

@@ -5,18 +5,18 @@ from typing import Any
 import pytest
 import torch
 
-from heads.contract import RoleRows, Sampler
+from heads.contract import Rows, Sampler
 from heads.training import batches
 from heads.training.samplers import Batches, Drawer, balanced, pool, shuffled
 
 
-def rows(seed: int, n: int = 7) -> RoleRows:
+def rows(seed: int, n: int = 7) -> Rows:
     rng = torch.Generator().manual_seed(seed)
-    return RoleRows(
+    return Rows(
         x=torch.rand(n, 2, generator=rng),
         norms=torch.rand(n, generator=rng),
         labels=torch.arange(n) % 3,
-        extra={
+        kinds={
             "views.rrc50": torch.rand(n, 4, 2, generator=rng),
             "crops": torch.rand(n, 5, 2, generator=rng),
         },

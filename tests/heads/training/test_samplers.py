@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from heads.contract import RoleRows, Sampler
+from heads.contract import Rows, Sampler
 from heads.training.batches import as_batch
 from heads.training.samplers import Drawer, balanced, full, pool, shuffled, view_pool
 
 
-def rows(n: int, c: int = 3, views: int = 0, crops: int = 0, labelled: bool = True) -> RoleRows:
+def rows(n: int, c: int = 3, views: int = 0, crops: int = 0, labelled: bool = True) -> Rows:
     x = torch.arange(n).float()[:, None].repeat(1, 2)
     extra: dict[str, Tensor] = {}
     if views:
@@ -21,7 +21,7 @@ def rows(n: int, c: int = 3, views: int = 0, crops: int = 0, labelled: bool = Tr
     if crops:
         extra["crops"] = x[:, None] + 0.5 * torch.arange(crops)[None, :, None]
     labels = torch.arange(n) % c if labelled else None
-    return RoleRows(x=x, norms=torch.ones(n), labels=labels, extra=extra)
+    return Rows(x=x, norms=torch.ones(n), labels=labels, kinds=extra)
 
 
 @given(n=st.integers(1, 40), size=st.integers(1, 50), seed=st.integers(0, 10**6))
@@ -82,7 +82,7 @@ def test_balanced_batches_hold_as_many_of_every_class() -> None:
 
 def test_balanced_pads_small_classes_with_weight_zero() -> None:
     labels = torch.tensor([0, 0, 0, 1])
-    some = RoleRows(x=torch.eye(4), norms=torch.ones(4), labels=labels)
+    some = Rows(x=torch.eye(4), norms=torch.ones(4), labels=labels)
     draw = Drawer(balanced(), some, 0, 0).draw(0)
     counted = labels[draw.index[0][draw.weight[0] > 0]]
     assert torch.bincount(counted).tolist() == [3, 1]
@@ -154,7 +154,7 @@ def test_rows_of_a_fixed_tensor_are_dealt_out_beside() -> None:
     for first in (0, 2):  # two steps share one order of the seven
         assert len(set(dealt[first : first + 2].flatten().tolist())) == 6
     batch = as_batch(drawer.gather(drawer.draw(0), 4, None), torch.tensor(4), torch.tensor(0))
-    assert torch.equal(batch.extra["beside.texts"], dealt[4])
+    assert torch.equal(batch.kinds["beside.texts"], dealt[4])
     left = drawer.source.gather(drawer.draw(0), 4, None, kept=1)
     assert (len(left["x"]), len(left["extra.beside.texts"])) == (1, 3)
     few = Drawer(shuffled(2, beside=(("texts", 30),)), rows(9), 0, 0, fixed)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from heads.contract import Method, RoleRows, TaskView, with_values
+from heads.contract import Method, Rows, TaskView, with_values
 from heads.selection.scoring import Head
 from heads.training.stacking import prepare, width_of
 from heads.training.trainer import train
@@ -268,11 +268,11 @@ def test_a_run_alone_computes_with_no_padding(
 def test_support_of_a_stage_may_be_seen_in_views(toy: Method, make_view: Any) -> None:
     view = make_view()
     noisy = F.normalize(view.support.x[:, None] + 0.3, dim=-1)
-    rows = RoleRows(
+    rows = Rows(
         x=view.support.x,
         norms=view.support.norms,
         labels=view.support.labels,
-        extra={"views.rrc50": noisy},
+        kinds={"views.rrc50": noisy},
     )
     other = TaskView(support=rows, pool=None, text=view.text, classes=view.classes, seed=0)
     runs = [next(train(toy, toy.Config(), [v], points(toy, (0.05,)))) for v in (view, other)]
