@@ -15,6 +15,7 @@
     |   +-- NewerFormatError          written by a later version
     |   +-- MissingComponentError     features a method needs and the cache lacks
     +-- ImportedFileError             a stranger's file that is refused
+    +-- HeadError                     a trained head that does not fit what it is asked
     +-- TaskError                     a split, shots or labels that allow no training
     +-- TrainingError                 a fit that went wrong (non-finite loss)
 
@@ -125,6 +126,10 @@ class MissingComponentError(CacheError):
 
 class ImportedFileError(FeatcacheError):
     """A file from elsewhere whose content is refused."""
+
+
+class HeadError(FeatcacheError):
+    """A trained head that cannot be kept, read or asked about these rows."""
 
 
 class TaskError(FeatcacheError):

@@ -60,6 +60,11 @@ class Need:
     optional: bool = False
     """Used where it is there, done without where it is not."""
 
+    @property
+    def key(self) -> "Kind":
+        """Return the name of these features among the `kinds` of rows."""
+        return Kind(self.kind, self.recipe or "")
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -389,6 +394,18 @@ SHOTS_WITH_VIEWS: frozenset[Need] = SUPPORT_AND_QUERY | {
 """The same and, where there are any, the augmented views of the shots."""
 
 
+def of_texts(text: TextView, like: Tensor) -> TaskView:
+    """Return a task that has class texts and not a single image.
+
+    Args:
+        text: The class texts.
+        like: Any tensor [... d] of the device and type of the features.
+    """
+    rows = Rows.of(like.new_zeros(0, like.shape[-1]))
+    classes = ("",) * len(text.anchors())
+    return TaskView(support=rows, pool=None, text=text, classes=classes, seed=0)
+
+
 def support_and_query(config: Any) -> frozenset[Need]:
     """Read global features of the shots and of the queries."""
     return SUPPORT_AND_QUERY
@@ -463,6 +480,14 @@ class Method(Generic[C, H]):
     """What a search needs to know, for less than `prepare` at every point of the train grid, and
     nearly the same; it is asked several times and may remember. The head at the chosen point is
     prepared as always. For a method without stages."""
+
+    rebind: Callable[[Tensors, Tensors, TextView, C], tuple[Tensors, Tensors]] | None = None
+    """(params, fixed, text, config) -> (params, fixed) for other classes; None where what was
+    learned belongs to the classes of training."""
+    training_only: tuple[str, ...] = ()
+    """Fixed tensors that no answer reads: a kept head leaves them out."""
+    holds: tuple[str, ...] = ()
+    """Tensors of a head that are features of the training images, or can be turned into them."""
 
     def reads_weights(self, config: C) -> bool:
         """Tell whether class weights change anything."""

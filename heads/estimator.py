@@ -9,8 +9,8 @@ from torch import Tensor
 from featcache.errors import UsageError
 from heads import registry
 from heads.contract import Rows
+from heads.fitted import Fitted
 from heads.protocols.tasks import Task
-from heads.selection import scoring
 from heads.selection.select import has_choice, select
 from heads.selection.settings import configure
 
@@ -70,22 +70,22 @@ class Estimator:
         Raises:
             UsageError: If nothing was fitted yet, or a row is not finite.
         """
-        return scoring.logits(self._fitted(), _as_rows(rows))
+        return self._fitted().logits(_as_rows(rows))
 
     def predict(self, rows: Float[Tensor, "n d"] | Rows) -> Int64[Tensor, " n"]:
         """Return the positions of the predicted classes in `classes_`."""
-        return scoring.predict(self._fitted(), _as_rows(rows))
+        return self._fitted().predict(_as_rows(rows))
 
     def score(self, rows: Rows) -> float:
         """Return top-1 accuracy on labelled rows, in [0, 1]."""
-        return scoring.accuracy(self._fitted(), rows)
+        return self._fitted().accuracy(rows)
 
     def __repr__(self) -> str:
         given = {k: v for k, v in self.get_params().items() if k != "method" and v is not None}
         inside = ", ".join([repr(self.method), *(f"{k}={v!r}" for k, v in given.items())])
         return f"Estimator({inside})"
 
-    def _fitted(self) -> scoring.Head:
+    def _fitted(self) -> Fitted:
         if not hasattr(self, "head_"):
             raise UsageError("This Estimator is not fitted yet; call fit(task) first.")
         return self.head_

@@ -124,4 +124,5 @@ METHOD = Method(
             "alpha": [0.1 + i * (7 - 0.1) / 20 for i in range(20)],
         }
     ),
+    holds=("keys",),
 )

@@ -349,4 +349,5 @@ METHOD = Method(
     prepare=prepare,
     terms=terms,
     notes=notes,
+    training_only=("anchors", "pool", "kept", "view"),
 )

@@ -123,4 +123,5 @@ METHOD = Method(
     prepare=prepare,
     terms=terms,
     notes=note_text_factor,
+    training_only=("base", "pull", "text_factor"),
 )

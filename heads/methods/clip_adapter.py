@@ -39,9 +39,11 @@ from heads.contract import (
     Tensors,
     WithText,
     number,
+    of_texts,
     shots_with_views,
 )
 from heads.ops.algebra import cross_entropy, text_tensors
+from heads.text_view import TextView
 from heads.training.optim import dassl, sgd
 from heads.training.samplers import shuffled
 
@@ -119,6 +121,14 @@ def loss(
     return cross_entropy(logits, batch.y, batch.weights), state
 
 
+def rebind(
+    params: Tensors, fixed: Tensors, text: TextView, config: Config
+) -> tuple[Tensors, Tensors]:
+    """Keep what was learned of images, and take other class texts."""
+    task = of_texts(text, fixed["anchors"])
+    return params, fixed | text_tensors(task, config.text, method=METHOD.name)
+
+
 def terms(params: Tensors, fixed: Tensors, rows: Rows, config: Config, hyper: Hyper) -> Tensors:
     """Equations (1) and (2)."""
     x = rows.x
@@ -138,4 +148,5 @@ METHOD = Method(
     prepare=prepare,
     terms=terms,
     train_grid=Grid({"lr": [2e-3, 1e-2, 1e-1]}),
+    rebind=rebind,
 )

@@ -204,4 +204,5 @@ METHOD = Method(
     combine=combine,
     train_grid=Grid({"lr": [1e-3, 3e-3, 1e-2], "lam": [1.0, 10.0]}),
     post_grid=Grid({"alpha": [0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0]}),
+    training_only=("start", "shots"),
 )

@@ -144,4 +144,5 @@ METHOD = Method(
     terms=terms,
     combine=combine,
     train_grid=Grid({"lr": [1e-3, 1e-4]}),
+    training_only=("owner", "texts"),
 )

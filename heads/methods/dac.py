@@ -273,4 +273,6 @@ METHOD = Method(
             "alpha": [0.1, 0.2, 0.5, 1.0, 2.0, 5.0],
         }
     ),
+    training_only=("shots", "views_sum"),
+    holds=("keys",),
 )

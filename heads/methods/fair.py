@@ -312,4 +312,5 @@ METHOD = Method(
     terms=terms,
     combine=combine,
     notes=notes,
+    training_only=("anchors", "fixed"),
 )

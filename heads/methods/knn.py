@@ -81,4 +81,5 @@ METHOD = Method(
     terms=terms,
     combine=combine,
     post_grid=Grid({"T": [0.01, 0.02, 0.04, 0.07, 0.2], "k": [1, 2, 4, 5, 10, 20, 50, 100, MOST]}),
+    holds=("keys",),
 )

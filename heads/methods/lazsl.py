@@ -39,9 +39,10 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
-from heads.contract import Method, Need, Rows, TaskView, Tensors, TextKind, number
+from heads.contract import Method, Need, Rows, TaskView, Tensors, TextKind, number, of_texts
 from heads.ops.algebra import text_tensors
 from heads.ops.sinkhorn import match, may_branch, pot_plan
+from heads.text_view import TextView
 
 SHARPNESS_CROPS, SHARPNESS_TEXTS = math.exp(4.0), math.exp(2.0)
 """Of (6), as released."""
@@ -145,6 +146,13 @@ def template_means(
         own = texts[owner == c]
         means.append(torch.softmax(SHARPNESS_TEXTS * own @ template, dim=0) @ own)
     return F.normalize(torch.stack(means), dim=-1)
+
+
+def rebind(
+    params: Tensors, fixed: Tensors, text: TextView, config: Config
+) -> tuple[Tensors, Tensors]:
+    """Take other class texts: nothing was learned."""
+    return prepare(of_texts(text, fixed["anchors"]), config, Hyper())
 
 
 def terms(params: Tensors, fixed: Tensors, rows: Rows, config: Config, hyper: Hyper) -> Tensors:
@@ -336,4 +344,5 @@ METHOD = Method(
     prepare=prepare,
     terms=terms,
     combine=combine,
+    rebind=rebind,
 )

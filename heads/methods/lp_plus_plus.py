@@ -168,4 +168,5 @@ METHOD = Method(
     stages=stages,
     prepare=prepare,
     terms=terms,
+    training_only=("rate", "alpha_rate"),
 )

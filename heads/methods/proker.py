@@ -215,4 +215,5 @@ METHOD = Method(
     ),
     defaults=defaults,
     scout=scout,
+    holds=("points",),
 )

@@ -34,9 +34,11 @@ from heads.contract import (
     Tensors,
     WithText,
     number,
+    of_texts,
     shots_with_views,
 )
 from heads.ops.algebra import cross_entropy, text_tensors, zero_shot_logits
+from heads.text_view import TextView
 from heads.training.optim import adamw
 from heads.training.samplers import by_steps, full
 
@@ -93,6 +95,14 @@ def loss(
     return value, state
 
 
+def rebind(
+    params: Tensors, fixed: Tensors, text: TextView, config: Config
+) -> tuple[Tensors, Tensors]:
+    """Keep what was learned of images, and take other class texts."""
+    task = of_texts(text, fixed["anchors"])
+    return params, fixed | text_tensors(task, config.text, method=METHOD.name)
+
+
 def terms(params: Tensors, fixed: Tensors, rows: Rows, config: Config, hyper: Hyper) -> Tensors:
     """Equations (1) and (2)."""
     mapped = F.normalize(rows.x @ params["map"], dim=-1)
@@ -110,4 +120,5 @@ METHOD = Method(
     prepare=prepare,
     terms=terms,
     defaults=defaults,
+    rebind=rebind,
 )

@@ -116,4 +116,5 @@ METHOD = Method(
     prepare=prepare,
     terms=terms,
     notes=note_text_factor,
+    training_only=("text_factor",),
 )

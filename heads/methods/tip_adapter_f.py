@@ -146,4 +146,5 @@ METHOD = Method(
             "alpha": [0.1 + i * (5 - 0.1) / 20 for i in range(20)],
         }
     ),
+    holds=("keys",),
 )

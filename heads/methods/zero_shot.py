@@ -19,8 +19,9 @@ memory of its released code.
 Differs from the paper: nothing in (1) to (3); the random texts in `featcache.text.waffle`.
 """
 
-from heads.contract import Method, Need, Nothing, Rows, TaskView, Tensors, WithText
+from heads.contract import Method, Need, Nothing, Rows, TaskView, Tensors, WithText, of_texts
 from heads.ops.algebra import text_tensors, zero_shot_logits
+from heads.text_view import TextView
 
 
 def needs(config: WithText) -> frozenset[Need]:
@@ -33,6 +34,13 @@ def prepare(task: TaskView, config: WithText, hyper: Nothing) -> tuple[Tensors, 
     fixed = text_tensors(task, config.text, method=METHOD.name)
     assert task.text is not None
     return {}, fixed | {"anchors": task.text.classifier(config.text).to(task.support.x)}
+
+
+def rebind(
+    params: Tensors, fixed: Tensors, text: TextView, config: WithText
+) -> tuple[Tensors, Tensors]:
+    """Take other class texts: nothing was learned."""
+    return prepare(of_texts(text, fixed["anchors"]), config, Nothing())
 
 
 def terms(params: Tensors, fixed: Tensors, rows: Rows, config: WithText, hyper: Nothing) -> Tensors:
@@ -48,4 +56,5 @@ METHOD = Method(
     needs=needs,
     prepare=prepare,
     terms=terms,
+    rebind=rebind,
 )

@@ -106,4 +106,5 @@ METHOD = Method(
     prepare=prepare,
     terms=terms,
     notes=note_text_factor,
+    training_only=("base", "text_factor"),
 )

@@ -36,7 +36,6 @@ from heads.protocols.evaluation import (
 )
 from heads.protocols.tasks import Task, TaskBuilder, pick_device
 from heads.results.record import EPISODIC, Predictions, Result, Support
-from heads.selection import scoring
 from heads.selection.names import EPISODE_SELECTIONS
 from heads.selection.select import Chosen, Progress, has_choice, select
 from heads.selection.settings import configure
@@ -202,7 +201,7 @@ class _Done:
         fitted = time.perf_counter()
         for e, one in zip(numbers, chosen, strict=True):
             query, classes = reader.query(e), reader.episodes.classes[e]
-            self._predicted.append(classes[int32(scoring.predict(one.head, query))])
+            self._predicted.append(classes[int32(one.head.predict(query))])
             answered = zero_shot_answers(reader.text(e), query)
             if answered is not None:
                 self._zero_shot.append(classes[answered])

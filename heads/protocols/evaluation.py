@@ -30,7 +30,6 @@ from heads.results.record import (
     new_run_id,
     now,
 )
-from heads.selection import scoring
 from heads.selection.select import Chosen, Progress, select
 from heads.selection.settings import Settings
 
@@ -95,7 +94,7 @@ def measure(
     for done, (task, one) in enumerate(zip(built, chosen, strict=True)):
         if progress is not None:
             progress("evaluating", done, len(built))
-        predicted.append(int32(scoring.predict(one.head, task.query)))
+        predicted.append(int32(one.head.predict(task.query)))
     evaluated = time.perf_counter()
     labels = np.stack([int32(_labels(task.query)) for task in built])
     zero_shot = zero_shot_answers(run.features.text, built[0].query)

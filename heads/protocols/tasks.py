@@ -169,11 +169,11 @@ class TaskBuilder:
                 continue
             if role == "support":
                 unit, length = features.unit_and_length(component, rows)
-                kinds[_kind(need)] = unit.to(self.device)
+                kinds[need.key] = unit.to(self.device)
                 if need.kind == "views":
-                    lengths[_kind(need)] = length.to(self.device)
+                    lengths[need.key] = length.to(self.device)
             else:
-                kinds[_kind(need)] = MappedRows(features, component, rows, self.device)
+                kinds[need.key] = MappedRows(features, component, rows, self.device)
         labels = torch.from_numpy(features.labels[rows].astype(np.int64)).to(self.device)
         return Rows(
             x=x,
@@ -229,7 +229,7 @@ class TaskBuilder:
         if self.features.key.image_size == 0:  # imported: nobody can add any
             return
         for need in sorted(self.needs, key=lambda n: (n.kind, n.recipe or "")):
-            if need.role == role and need.optional and _kind(need) not in rows.kinds:
+            if need.role == role and need.optional and need.key not in rows.kinds:
                 usual = need.recipe in (None, USUAL.get(need.kind))
                 what = need.kind if usual else f"{need.kind} of recipe {need.recipe}"
                 yield (
@@ -327,11 +327,6 @@ def labelled(features: FeatureSet, split: str) -> RowIndex:
     rows = features.usable(split)
     kept: RowIndex = rows[features.labels[rows] >= 0]
     return kept
-
-
-def _kind(need: Need) -> Kind:
-    """Return where the rows of a need stand."""
-    return Kind(need.kind, need.recipe or "")
 
 
 def pick_device(device: str = "auto") -> torch.device:

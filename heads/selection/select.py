@@ -30,13 +30,13 @@ from heads.contract import (
     TaskView,
     hyper_values,
 )
+from heads.fitted import Fitted
 from heads.protocols.tasks import Task
 from heads.selection import scoring
 from heads.selection.folds import folds
 from heads.selection.grid import Walk
 from heads.selection.halving import halve
 from heads.selection.names import SELECTIONS
-from heads.selection.scoring import Head
 from heads.selection.settings import Settings
 from heads.training.trainer import Outcome, train
 
@@ -49,7 +49,7 @@ Progress = Callable[[str, int, int], None]
 class Chosen:
     """The head of one task, and how it was chosen."""
 
-    head: Head
+    head: Fitted
     accuracy: float | None
     """On validation, in [0, 1]; None where nothing was validated."""
     failed: tuple[str, ...] = ()
@@ -199,14 +199,16 @@ class _Validation:
         """Count right answers of a run at every post point; None if it cannot be used."""
         if outcome.failed is not None:
             return None
-        return scoring.hits_on_grid(outcome.head, self.rows(outcome.task), self.settings.post_grid)
+        return scoring.correct_on_grid(
+            outcome.head, self.rows(outcome.task), self.settings.post_grid
+        )
 
-    def accuracy(self, task: int, head: Head) -> float | None:
-        return scoring.accuracy(head, self.rows(task))
+    def accuracy(self, task: int, head: Fitted) -> float | None:
+        return head.accuracy(self.rows(task))
 
-    def search(self, task: int, point: int, stage: int, head: Head) -> dict[str, float]:
+    def search(self, task: int, point: int, stage: int, head: Fitted) -> dict[str, float]:
         grid = self.settings.post_grid
-        hits = scoring.hits_on_grid(head, self.rows(task), grid).cpu().numpy()
+        hits = scoring.correct_on_grid(head, self.rows(task), grid).cpu().numpy()
         self.seen[point, stage] = self.seen.get((point, stage), 0) + hits
         return self.pick(hits)
 
@@ -243,7 +245,7 @@ def _scouted(
         tick.of(len(hypers) * len(views))
         hits = np.zeros(len(hypers), dtype=np.int64)
         for scout, judged in zip(scouts, rows, strict=True):
-            hits += scoring.hits_of_scout(scout, hypers, judged, tick.done)
+            hits += scoring.correct_by_scout(scout, hypers, judged, tick.done)
         return hits
 
     hits = right(grid.points)
@@ -269,7 +271,7 @@ def _scouted(
     accuracy = most / sum(len(judged) for judged in rows)
     return Chosen(
         head=outcome.head,
-        accuracy=scoring.accuracy(outcome.head, rows[0]) if is_whole else accuracy,
+        accuracy=outcome.head.accuracy(rows[0]) if is_whole else accuracy,
     )
 
 
@@ -308,10 +310,10 @@ class _Pooled:
     def __init__(self, folds: _Validation, point: int) -> None:
         self.folds, self.point = folds, point
 
-    def accuracy(self, task: int, head: Head) -> float | None:
+    def accuracy(self, task: int, head: Fitted) -> float | None:
         return None
 
-    def search(self, task: int, point: int, stage: int, head: Head) -> dict[str, float]:
+    def search(self, task: int, point: int, stage: int, head: Fitted) -> dict[str, float]:
         return self.folds.pick(self.folds.seen[self.point, stage])
 
 

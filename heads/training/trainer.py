@@ -21,7 +21,7 @@ from heads.contract import (
     hyper_values,
     with_values,
 )
-from heads.selection.scoring import Head
+from heads.fitted import Fitted
 from heads.training.loop import Loop
 from heads.training.samplers import Batches, Drawer
 from heads.training.stack import Stack
@@ -35,11 +35,11 @@ PATIENCE = 64
 class Judge(Protocol):
     """What validation answers while a run is trained; the trainer itself sees no label of it."""
 
-    def accuracy(self, task: int, head: Head) -> float | None:
+    def accuracy(self, task: int, head: Fitted) -> float | None:
         """Return the validation accuracy for `keep="best-val"`; None keeps the last epoch."""
         ...
 
-    def search(self, task: int, point: int, stage: int, head: Head) -> dict[str, float]:
+    def search(self, task: int, point: int, stage: int, head: Fitted) -> dict[str, float]:
         """Choose on the post grid after a stage with `search=True`; {} keeps the values."""
         ...
 
@@ -50,7 +50,7 @@ class Outcome:
 
     task: int
     point: int
-    head: Head
+    head: Fitted
     failed: str | None = None
     """Why the run cannot be used: a loss or parameters that are not finite."""
     watch: dict[str, list[float]] = field(default_factory=dict)
@@ -98,7 +98,7 @@ def train(
 def _untrained(method: AnyMethod, config: Any, group: Group) -> Iterator[Outcome]:
     for point, hyper in zip(group.points, group.hypers, strict=True):
         params, fixed = group.params, group.fixed
-        head = Head(method=method, config=config, hyper=hyper, params=params, fixed=fixed)
+        head = Fitted(method=method, config=config, hyper=hyper, params=params, fixed=fixed)
         yield Outcome(task=group.task, point=point, head=head)
 
 
@@ -139,8 +139,8 @@ class _Fit:
             for g in range(self.stack.g):
                 yield s, g
 
-    def head(self, s: int, g: int, params: Tensors | None = None) -> Head:
-        return Head(
+    def head(self, s: int, g: int, params: Tensors | None = None) -> Fitted:
+        return Fitted(
             method=self.method,
             config=self.config,
             hyper=self.hypers[s][g],
