@@ -9,8 +9,8 @@ from torch import Tensor
 from featcache.errors import UsageError
 from heads import registry
 from heads.contract import Rows
+from heads.episode import Episode
 from heads.fitted import Fitted
-from heads.protocols.tasks import Task
 from heads.selection.select import has_choice, select
 from heads.selection.settings import configure
 
@@ -47,7 +47,7 @@ class Estimator:
                 self.settings = self.settings | {name: value}
         return self
 
-    def fit(self, task: Task) -> "Estimator":
+    def fit(self, task: Episode) -> "Estimator":
         """Train on the task's support, selecting on its validation rows."""
         method = registry.get(self.method)
         labels = task.view.support.labels

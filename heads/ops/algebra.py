@@ -93,11 +93,13 @@ def text_tensors(task: TaskView, text: str | None, *, method: str) -> Tensors:
 def uniform_by_class(task: TaskView, each: int, bound: float) -> Float[Tensor, "c k"]:
     """Draw `each` numbers within +-bound for every class, from the seed and the class's name.
 
-    So numbering the classes anew changes nothing but the order.
+    So numbering the classes anew changes nothing but the order; of equal names the first, second,
+    ... have numbers of their own.
     """
     rows = []
-    for name in task.classes:
-        rng = generator(task.seed, name)
+    for label, name in enumerate(task.classes):
+        repeated = task.classes[:label].count(name)
+        rng = generator(task.seed, name, *([repeated] if repeated else []))
         rows.append(torch.rand(each, generator=rng, dtype=torch.float64))
     return (bound * (2 * torch.stack(rows) - 1)).to(task.support.x)
 

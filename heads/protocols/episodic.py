@@ -21,10 +21,11 @@ from featcache.recipes import Scope
 from featcache.types import FeatureSet, Listing, TextBank
 from heads import registry
 from heads.contract import Rows, TaskView
+from heads.episode import Episode, QuerySet
 from heads.protocols import episodes as lists
+from heads.protocols.builder import EpisodeBuilder, pick_device
 from heads.protocols.episodes import Episodes
 from heads.protocols.evaluation import (
-    Run,
     Trained,
     check_size,
     early_stops,
@@ -34,7 +35,7 @@ from heads.protocols.evaluation import (
     synchronise,
     zero_shot_answers,
 )
-from heads.protocols.tasks import Task, TaskBuilder, pick_device
+from heads.protocols.plan import Run
 from heads.results.record import EPISODIC, Predictions, Result, Support
 from heads.selection.names import EPISODE_SELECTIONS
 from heads.selection.select import Chosen, Progress, has_choice, select
@@ -86,7 +87,7 @@ def train(
         progress: Told of every finished run.
 
     Returns:
-        The record, and how each episode was chosen; the heads themselves are let go.
+        The record; the heads of episodes are not kept.
 
     Raises:
         UnknownNameError: If the method, split, setting or selection is unknown.
@@ -117,21 +118,20 @@ def train(
         features=feature_set,
         protocol=EPISODIC,
         selection=selection if has_choice(method, configured, selection) else "none",
-        split=drawn.split,
         shots=drawn.shots if learns else 0,
         seeds=(drawn.seed,),
-        extra={},
         stated={"ways": drawn.ways, "queries": drawn.queries, "episodes": len(drawn)},
         support=Support(smallest=drawn.shots, largest=drawn.shots, whole=False) if learns else None,
     )
     check_size(len(drawn), drawn.ways * drawn.queries)
-    builder = TaskBuilder(
+    builder = EpisodeBuilder(
         features=feature_set,
         needs=needs,
         device=pick_device(device),
-        query_rows=drawn.query(0),  # for its checks: queries are read episode by episode
+        splits={drawn.split: drawn.query(0)},  # for its checks: queries are read block by block
         scopes={"support": Scope(drawn.split), "query": Scope(drawn.split)},
     )
+    (first,) = builder.queries.values()
     reader = _Reader(feature_set, builder, drawn, transductive=method.transductive)
     done = _Done()
     with early_stops() as warned:
@@ -143,15 +143,18 @@ def train(
         description,
         done.chosen,
         done.predictions(drawn, feature_set.listing),
+        split=drawn.split,
         ids=drawn.digest(feature_set.listing),
         seconds=done.seconds,
-        reads=more_than_global(method, reader.tasks(range(1))[0].view.support, builder.query, None),
-        notes=[*builder.notes, *reader.notes, *_notes(feature_set, drawn, description)],
+        reads=more_than_global(
+            method, reader.episodes_of(range(1))[0].view.support, first.rows, None
+        ),
+        notes=[*first.notes, *reader.notes, *_notes(feature_set, drawn, description)],
         warned=warned,
         over="episodes",
     )
-    beside = {lists.FILE: drawn.to_json(feature_set.listing)}
-    return Trained(result=replace(result, beside=beside), chosen=tuple(done.chosen))
+    beside = {lists.FILE: drawn.to_json(feature_set.listing).encode()}
+    return Trained(results=(replace(result, beside=beside),), heads=((),))
 
 
 def _episodes(
@@ -195,8 +198,8 @@ class _Done:
     def block(self, reader: "_Reader", run: Run, numbers: range, progress: Progress | None) -> None:
         """Train some episodes and answer their queries."""
         started = time.perf_counter()
-        tasks = reader.tasks(numbers)
-        chosen = select(run.method, run.settings, tasks, run.selection, progress=progress)
+        episodes = reader.episodes_of(numbers)
+        chosen = select(run.method, run.settings, episodes, run.selection, progress=progress)
         synchronise()
         fitted = time.perf_counter()
         for e, one in zip(numbers, chosen, strict=True):
@@ -230,7 +233,7 @@ class _Reader:
     def __init__(
         self,
         features: FeatureSet,
-        builder: TaskBuilder,
+        builder: EpisodeBuilder,
         episodes: Episodes,
         *,
         transductive: bool,
@@ -239,16 +242,16 @@ class _Reader:
         self.transductive = transductive
         self.notes: list[str] = []
 
-    def tasks(self, numbers: range) -> list[Task]:
+    def episodes_of(self, numbers: range) -> list[Episode]:
         """Read the support of some episodes, each image once."""
         episodes = self.episodes
         rows = np.unique(np.concatenate([episodes.support(e) for e in numbers]))
         read = self.builder.read("support", rows)
         self.notes += self.builder.unmet("support", read)
         at = {e: np.searchsorted(rows, episodes.support(e)) for e in numbers}
-        return [self._task(e, read.take(torch.from_numpy(at[e]))) for e in numbers]
+        return [self._episode(e, read.take(torch.from_numpy(at[e]))) for e in numbers]
 
-    def _task(self, e: int, support: Rows) -> Task:
+    def _episode(self, e: int, support: Rows) -> Episode:
         episodes, features = self.episodes, self.features
         view = TaskView(
             support=replace(support, labels=self._labels(episodes.shots)),
@@ -257,16 +260,14 @@ class _Reader:
             classes=tuple(features.classes[c] for c in episodes.classes[e]),
             seed=episodes.seed * 1_000_003 + e,
         )
-        none = np.zeros(0, dtype=np.int64)
-        empty = Rows(x=support.x[:0], norms=support.norms[:0], labels=None)
-        return Task(
+        # read when they are scored, but for a method that is chosen with the queries at hand
+        query = QuerySet(rows=self.query(e), index=episodes.query(e)) if self.transductive else None
+        return Episode(
             view=view,
             val=None,
-            # read when it is scored, but for a method that is chosen with the queries at hand
-            query=self.query(e) if self.transductive else empty,
-            support_rows=episodes.support(e),
-            val_rows=none,
-            query_rows=episodes.query(e),
+            queries={} if query is None else {episodes.split: query},
+            support_index=episodes.support(e),
+            val_index=np.zeros(0, dtype=np.int64),
         )
 
     def query(self, e: int) -> Rows:

@@ -3,10 +3,11 @@
 import platform
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -16,7 +17,10 @@ from featcache.caution import caution
 from featcache.errors import ConvergenceWarning, UsageError
 from featcache.types import FeatureSet, TextBank
 from heads.contract import AnyMethod, Rows
-from heads.protocols.tasks import Task
+from heads.episode import Episode, QuerySet
+from heads.head import Head, fitted_head
+from heads.protocols.builder import EpisodeBuilder, pick_device
+from heads.protocols.plan import Plan, Run, splits_of
 from heads.results.metrics import evaluate
 from heads.results.record import (
     ANSWERED,
@@ -24,15 +28,14 @@ from heads.results.record import (
     IntervalOf,
     Predictions,
     Result,
-    Support,
     digest_ids,
     digest_labels,
     new_run_id,
     now,
 )
 from heads.selection.select import Chosen, Progress, select
-from heads.selection.settings import Settings
 
+Answers: TypeAlias = Int32[np.ndarray, " n"]
 _ROWS = 8192
 """Query rows that zero-shot answers at a time."""
 
@@ -45,81 +48,126 @@ ONE_DRAW = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
-    """Everything about a run that the record states besides its figures."""
-
-    method: AnyMethod
-    settings: Settings
-    features: FeatureSet
-    protocol: str
-    selection: str
-    split: str
-    shots: int | None
-    """Images a class; None is all, 0 is none."""
-    seeds: tuple[int, ...]
-    extra: Mapping[str, str]
-    """Settings of the protocol that differ from its defaults; part of the variant."""
-    stated: Mapping[str, int] = field(default_factory=dict)
-    """What the protocol always states in the record."""
-    support: Support | None = None
-    """What is really learned from; None where nothing labelled is."""
-    draws: str = ""
-    """Digest of the images that each repetition learns from and chooses by."""
-    learns_from: tuple[str, ...] = ()
-    """The splits that it learns from or chooses by, in which unreadable images are missing."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Trained:
-    """A record together with the heads behind it, for saving and explaining."""
+    """What came of a plan: one record a query set, and the heads behind them."""
 
-    result: Result
-    chosen: tuple[Chosen, ...]
+    results: tuple[Result, ...]
+    heads: tuple[tuple[Head, ...], ...]
+    """Of each record its heads, one a repetition; () where none are kept."""
+
+    @property
+    def result(self) -> Result:
+        """Return the only record."""
+        (result,) = self.results
+        return result
 
 
-def measure(
-    run: Run,
-    tasks: Callable[[], Sequence[Task]],
-    progress: Progress | None,
-) -> Trained:
-    """Build the tasks, choose and train a head for each, and answer the query."""
-    started = time.perf_counter()
-    built = tasks()
-    check_size(len(built), len(built[0].query_rows))
+def measure(plan: Plan, *, device: str = "auto", progress: Progress | None = None) -> Trained:
+    """Read the episodes of a plan, choose and train a head for each, and answer the queries.
+
+    Args:
+        plan: Of a protocol.
+        device: auto, cpu, cuda, cuda:1, ...
+        progress: Told of every finished run.
+    """
+    results: list[Result] = []
+    heads: list[tuple[Head, ...]] = []
+    for splits in plan.groups:
+        for result, own in _measured(plan, splits, pick_device(device), progress):
+            results.append(result)
+            heads.append(own)
+    order = {split: at for at, split in enumerate(plan.splits)}
+    both = sorted(zip(results, heads, strict=True), key=lambda pair: order[pair[0].split])
+    return Trained(results=tuple(result for result, _ in both), heads=tuple(own for _, own in both))
+
+
+def _measured(
+    plan: Plan, splits: tuple[str, ...], device: torch.device, progress: Progress | None
+) -> Iterator[tuple[Result, tuple[Head, ...]]]:
+    """Train once and judge on some query sets."""
+    run, started = plan.run, time.perf_counter()
+    builder = EpisodeBuilder(
+        features=run.features,
+        needs=run.method.needs(run.settings.config),
+        device=device,
+        splits=splits_of(run.features, splits),
+        class_weights=plan.class_weights,
+        strict_shots=plan.strict_shots,
+        scopes=plan.scopes,
+    )
+    episodes = plan.episodes(builder)
+    for query in builder.queries.values():
+        check_size(len(episodes), len(query.index))
     with early_stops() as early:
-        chosen = select(run.method, run.settings, built, run.selection, progress=progress)
+        chosen = select(run.method, run.settings, episodes, run.selection, progress=progress)
     synchronise()
-    fitted = time.perf_counter()
-    predicted = []
-    for done, (task, one) in enumerate(zip(built, chosen, strict=True)):
-        if progress is not None:
-            progress("evaluating", done, len(built))
-        predicted.append(int32(one.head.predict(task.query)))
-    evaluated = time.perf_counter()
-    labels = np.stack([int32(_labels(task.query)) for task in built])
-    zero_shot = zero_shot_answers(run.features.text, built[0].query)
-    ids = run.features.listing.ids
-    predictions = Predictions(
+    fit = time.perf_counter() - started
+    heads = () if run.method.transductive else tuple(heads_of(run, episodes, chosen))
+    for split in splits:
+        queries = [episode.queries[split] for episode in episodes]
+        started = time.perf_counter()
+        predicted = []
+        for done, (one, query) in enumerate(zip(chosen, queries, strict=True)):
+            if progress is not None:
+                progress("evaluating", done, len(queries))
+            predicted.append(int32(one.head.predict(query.rows)))
+        seconds = {"fit": fit, "evaluate": time.perf_counter() - started}
+        first = episodes[0].view
+        result = record(
+            run,
+            chosen,
+            _predictions(run.features, predicted, queries),
+            split=split,
+            ids=digest_ids(run.features.listing.ids[int(r)] for r in queries[0].index),
+            seconds=seconds,
+            reads=more_than_global(run.method, first.support, queries[0].rows, first.pool),
+            notes=[*run.notes, *(n for e in episodes for n in (*e.queries[split].notes, *e.notes))],
+            warned=early,
+        )
+        yield (
+            replace(result, spec=plan.spec(split).digest(), fit=plan.fit_spec(split).digest()),
+            heads,
+        )
+
+
+def _predictions(
+    features: FeatureSet, predicted: Sequence[Answers], queries: Sequence[QuerySet]
+) -> Predictions:
+    labels = np.stack([int32(query.rows.y) for query in queries])
+    zero_shot = zero_shot_answers(features.text, queries[0].rows)
+    ids = features.listing.ids
+    return Predictions(
         predicted=np.stack(predicted),
         labels=labels,
-        zero_shot=None if zero_shot is None else np.stack([zero_shot] * len(built)),
-        images=np.tile(np.arange(labels.shape[1], dtype=np.int32), (len(built), 1)),
-        ids=tuple(ids[int(r)] for r in built[0].query_rows),
-        classes=tuple(run.features.classes),
+        zero_shot=None if zero_shot is None else np.stack([zero_shot] * len(queries)),
+        images=np.tile(np.arange(labels.shape[1], dtype=np.int32), (len(queries), 1)),
+        ids=tuple(ids[int(r)] for r in queries[0].index),
+        classes=tuple(features.classes),
     )
-    result = record(
-        run,
-        chosen,
-        predictions,
-        ids=digest_ids(ids[int(r)] for r in built[0].query_rows),
-        seconds={"fit": fitted - started, "evaluate": evaluated - fitted},
-        reads=more_than_global(
-            run.method, built[0].view.support, built[0].query, built[0].view.pool
-        ),
-        notes=[note for task in built for note in task.notes],
-        warned=early,
-    )
-    return Trained(result=result, chosen=tuple(chosen))
+
+
+def heads_of(run: Run, episodes: Sequence[Episode], chosen: Sequence[Chosen]) -> Iterator[Head]:
+    """Make a head of what was chosen for each repetition, with what it must know to be used."""
+    features = run.features
+    needs = [need for need in run.method.needs(run.settings.config) if need.role == "query"]
+    fitting = [features.fitting(n.kind, n.recipe, n.at_least) for n in needs if n.kind != "global"]
+    for episode, one in zip(episodes, chosen, strict=True):
+        yield fitted_head(
+            one.head,
+            tuple(features.classes),
+            width=episode.view.support.x.shape[1],
+            key=features.key,
+            dataset=features.listing.dataset,
+            backbone=features.backbone,
+            texts=texts_read(features.text, getattr(run.settings.config, "text", None)),
+            reads=tuple(sorted(names[0] for names in fitting if names)),
+            about={
+                "protocol": run.protocol,
+                "shots": "all" if run.shots is None else run.shots,
+                "seed": episode.view.seed,
+                "selection": run.selection,
+            },
+        )
 
 
 @contextmanager
@@ -175,6 +223,7 @@ def record(
     chosen: Sequence[Chosen],
     predictions: Predictions,
     *,
+    split: str,
     ids: str,
     seconds: Mapping[str, float],
     reads: tuple[str, ...] = (),
@@ -188,6 +237,7 @@ def record(
         run: What was asked for.
         chosen: The head of each repetition.
         predictions: What they answered.
+        split: Where the queries came from.
         ids: `digest_ids` of what was asked; the labels are added here.
         seconds: fit and evaluate, wall clock.
         reads: As `more_than_global` says.
@@ -196,7 +246,7 @@ def record(
         over: What the repetitions are called.
     """
     features, method = run.features, run.method
-    told = [*notes, *_unreadable(features, run)]
+    told = [*notes, *_unreadable(features, run, split)]
     told += filter(None, [caution(features.key, features.listing.root)])
     for one in chosen:
         told += [f"Left out of the search: {reason}." for reason in one.failed]
@@ -219,7 +269,7 @@ def record(
         ),
         dataset=features.listing.dataset,
         backbone=features.backbone,
-        split=run.split,
+        split=split,
         shots=run.shots,
         seeds=run.seeds,
         protocol=run.protocol,
@@ -247,7 +297,8 @@ def record(
         notes=tuple(dict.fromkeys([*told, *warned])),
         support=run.support,
         draws=run.draws,
-        unreadable=unreadable(features, run.split),
+        version=method.version,
+        unreadable=unreadable(features, split),
         predictions=predictions,
     )
 
@@ -273,14 +324,14 @@ def unreadable(features: FeatureSet, split: str) -> int:
     return int((~features.ok[rows] & (features.labels[rows] >= 0)).sum())
 
 
-def _unreadable(features: FeatureSet, run: Run) -> Iterator[str]:
+def _unreadable(features: FeatureSet, run: Run, queries: str) -> Iterator[str]:
     """Say which images are missing, and what that means."""
     # A query that nobody could look at says nothing of a method: counted as a miss it would lower
     # every method alike, and by how many files are broken. So it is left out, and said.
-    if lost := unreadable(features, run.split):
-        total = len(features.listing.rows(run.split))
-        yield f"{lost} of {total} images of '{run.split}' could not be read: no query, not counted."
-    for split in dict.fromkeys(s for s in run.learns_from if s != run.split):
+    if lost := unreadable(features, queries):
+        total = len(features.listing.rows(queries))
+        yield f"{lost} of {total} images of '{queries}' could not be read: no query, not counted."
+    for split in dict.fromkeys(s for s in run.learns_from if s != queries):
         if lost := unreadable(features, split):
             total = len(features.listing.rows(split))
             yield f"{lost} of {total} images of '{split}' could not be read and were not used."
@@ -295,11 +346,6 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             named[package] = "unknown"
     return named
-
-
-def _labels(rows: Rows) -> torch.Tensor:
-    assert rows.labels is not None
-    return rows.labels
 
 
 def int32(values: torch.Tensor) -> Int32[np.ndarray, " n"]:

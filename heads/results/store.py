@@ -88,7 +88,7 @@ def save(result: Result, root: Path) -> Path:
     """
     final = folder_of(result, root)
     temporary = leftovers.name_for(final)
-    files = {name: text.encode() for name, text in result.beside.items()}
+    files = dict(result.beside)
     if result.predictions is not None:
         files[ANSWERS] = answers.pack(result.predictions)
     try:

@@ -30,8 +30,8 @@ from heads.contract import (
     TaskView,
     hyper_values,
 )
+from heads.episode import Episode
 from heads.fitted import Fitted
-from heads.protocols.tasks import Task
 from heads.selection import scoring
 from heads.selection.folds import folds
 from heads.selection.grid import Walk
@@ -80,7 +80,7 @@ def has_choice(method: AnyMethod, settings: Settings, mode: str) -> bool:
 def select(
     method: AnyMethod,
     settings: Settings,
-    tasks: Sequence[Task],
+    tasks: Sequence[Episode],
     mode: str,
     *,
     progress: Progress | None = None,
@@ -125,7 +125,7 @@ def select(
 
 
 def _defaults(
-    method: AnyMethod, settings: Settings, tasks: Sequence[Task], tick: "_Ticker"
+    method: AnyMethod, settings: Settings, tasks: Sequence[Episode], tick: "_Ticker"
 ) -> list[Chosen]:
     own = [n for g in (settings.train_grid, settings.post_grid) for n in g.axes]
     if given := [n for n in own if n in settings.given]:
@@ -216,9 +216,9 @@ class _Validation:
         return self.settings.post_grid.points()[self.post.best(hits[None], [0])[1]]
 
 
-def _judged(method: AnyMethod, task: Task, rows: Rows | None) -> Rows | None:
+def _judged(method: AnyMethod, task: Episode, rows: Rows | None) -> Rows | None:
     """Return validation rows, for a transductive method with the queries that it answers."""
-    if rows is None or rows is task.query or not method.transductive:
+    if rows is None or not method.transductive or rows is task.query:
         return rows
     return replace(rows, among=replace(task.query, labels=None))
 
@@ -231,7 +231,7 @@ def _has_scout(method: AnyMethod, grid: Walk) -> bool:
 def _scouted(
     method: AnyMethod,
     grid: Walk,
-    task: Task,
+    task: Episode,
     views: Sequence[TaskView],
     rows: Sequence[Rows],
     tick: "_Ticker",
@@ -275,7 +275,7 @@ def _scouted(
     )
 
 
-def _refine(method: AnyMethod, grid: Walk, task: Task, peak: Chosen, tick: "_Ticker") -> Chosen:
+def _refine(method: AnyMethod, grid: Walk, task: Episode, peak: Chosen, tick: "_Ticker") -> Chosen:
     """Train on around the best value of a task's one-axis grid."""
     judge = _Validation(grid.settings, [_judged(method, task, task.val)])
     tried: dict[float, tuple[Outcome, np.ndarray[Any, Any]]] = {}
@@ -317,7 +317,9 @@ class _Pooled:
         return self.folds.pick(self.folds.seen[self.point, stage])
 
 
-def _cross_validate(method: AnyMethod, settings: Settings, task: Task, tick: "_Ticker") -> Chosen:
+def _cross_validate(
+    method: AnyMethod, settings: Settings, task: Episode, tick: "_Ticker"
+) -> Chosen:
     """Pool the right answers of all folds, choose, then train once on the whole support."""
     grid = Walk(settings)
     views, held_out = folds(task.view)

@@ -1,12 +1,12 @@
-"""From a cache and some row numbers to a task: who may see which rows, checked once, here.
+"""From a cache and some row numbers to episodes: who may see which rows, checked once, here.
 
-A method gets `Task.view` (support, pool, text). Validation goes to selection, the query to the
-final evaluation; the three share no row.
+A method gets `Episode.view` (support, pool, text). Validation goes to selection, the query sets to
+the final evaluation; the three share no row.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -17,24 +17,8 @@ from featcache.errors import MissingComponentError, TaskError
 from featcache.recipes import USUAL, Scope
 from featcache.types import FeatureSet
 from heads.contract import Kind, LazyRows, Need, Rows, TaskView
+from heads.episode import Episode, QuerySet, RowIndex
 from heads.protocols.suggest import command
-
-RowIndex: TypeAlias = Int64[np.ndarray, " _"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Task:
-    """One repetition: what the method sees, and what it is judged on."""
-
-    view: TaskView
-    val: Rows | None
-    """Labelled rows for selection; None where there are none."""
-    query: Rows
-    support_rows: RowIndex
-    val_rows: RowIndex
-    query_rows: RowIndex
-    notes: tuple[str, ...] = ()
-    """What a reader of the result must know, a sentence each."""
 
 
 class MappedRows:
@@ -65,38 +49,51 @@ class MappedRows:
 
 
 @dataclass(kw_only=True)
-class TaskBuilder:
-    """Builds the tasks of a run over one cache; the query is read once for all of them."""
+class EpisodeBuilder:
+    """Builds the episodes of a run over one cache; query sets are read once for all of them."""
 
     features: FeatureSet
     needs: frozenset[Need]
     device: torch.device
-    query_rows: RowIndex
+    splits: Mapping[str, RowIndex]
+    """Query set -> its rows; those without a label are left out."""
     class_weights: str | Sequence[float] | None = None
     """None, `balanced`, or one number a class."""
     strict_shots: bool = False
     scopes: Mapping[str, Scope] = field(default_factory=dict)
     """Role -> the rows that it has in this run, in the words of `featcache extract`."""
-    notes: list[str] = field(default_factory=list)
-    """What holds for every task of the run."""
 
     def __post_init__(self) -> None:
+        """Check that there is something to tell apart."""
         if len(self.features.classes) < 2:
             raise TaskError(
                 f"Data set '{self.features.listing.dataset}' has "
                 f"{len(self.features.classes)} class; a classifier needs two or more."
             )
-        labels = self.features.labels[self.query_rows]
-        unlabelled = int((labels < 0).sum())
-        if unlabelled:
-            self.query_rows = self.query_rows[labels >= 0]
-            self.notes.append(f"{unlabelled} query images without a label were left out.")
-        if not len(self.query_rows):
+
+    @cached_property
+    def queries(self) -> Mapping[str, QuerySet]:
+        """Read the query sets.
+
+        Raises:
+            TaskError: If one has no labelled image.
+        """
+        return {split: self._query_set(split, rows) for split, rows in self.splits.items()}
+
+    def _query_set(self, split: str, rows: RowIndex) -> QuerySet:
+        labelled = rows[self.features.labels[rows] >= 0]
+        if not len(labelled):
             raise TaskError(
-                f"Data set '{self.features.listing.dataset}' has no labelled query image in that "
-                f"split; its splits are: {', '.join(self.features.listing.splits)}."
+                f"Data set '{self.features.listing.dataset}' has no labelled query image in split "
+                f"'{split}'; its splits are: {', '.join(self.features.listing.splits)}."
             )
-        self.query = self.read("query", self.query_rows)
+        unlabelled = len(rows) - len(labelled)
+        note = f"{unlabelled} query images without a label were left out."
+        return QuerySet(
+            rows=self.read("query", labelled),
+            index=labelled,
+            notes=(note,) if unlabelled else (),
+        )
 
     def build(
         self,
@@ -107,8 +104,8 @@ class TaskBuilder:
         shots: int | None,
         pool: RowIndex | None = None,
         oracle: bool = False,
-    ) -> Task:
-        """Build one task.
+    ) -> Episode:
+        """Build one episode.
 
         Args:
             support: Labelled rows to train on.
@@ -116,44 +113,45 @@ class TaskBuilder:
             seed: Of the draw and of the batches.
             shots: Images a class that were asked for; None is all, 0 is none.
             pool: Unlabelled rows.
-            oracle: Select on the query itself.
+            oracle: Select on the only query set itself.
 
         Raises:
             TaskError: If roles share rows, or the shots allow no training.
             MissingComponentError: If the cache lacks what the method needs.
         """
-        roles = {"support": support, "query": self.query_rows}
+        roles = {"support": support}
         roles |= {} if oracle else {"validation": val}
         roles |= {} if pool is None else {"pool": pool}
-        self._check_disjoint(roles)
-        notes = list(self.notes)
-        if shots != 0:
-            notes += self._check_shots(support, shots)
-        for role, rows in (("support", support), ("pool", pool)):
-            if rows is not None and (shared := self._same_images(rows)):
-                notes.append(f"{shared} query images are byte for byte images of the {role}.")
+        for query in self.queries.values():
+            self._check_disjoint(roles | {"query": query.index})
+        notes = list(self._check_shots(support, shots)) if shots != 0 else []
         support_rows = self.read("support", support)
         support_rows = replace(support_rows, weights=self._weights(support_rows))
         pool_rows = None if pool is None else self.read("pool", pool)
         notes += self.unmet("support", support_rows)
         notes += [] if pool_rows is None else self.unmet("pool", pool_rows)
         validation = self.read("query", val) if len(val) else None
-        view = TaskView(
-            support=support_rows,
-            pool=pool_rows,
-            text=self.features.text,
-            classes=self.features.classes,
-            seed=seed,
-        )
-        return Task(
-            view=view,
-            val=self.query if oracle else validation,
-            query=self.query,
-            support_rows=support,
-            val_rows=self.query_rows if oracle else val,
-            query_rows=self.query_rows,
+        episode = Episode(
+            view=TaskView(
+                support=support_rows,
+                pool=pool_rows,
+                text=self.features.text,
+                classes=self.features.classes,
+                seed=seed,
+            ),
+            val=validation,
+            queries={
+                split: replace(query, notes=(*query.notes, *self._repeated(query, support, pool)))
+                for split, query in self.queries.items()
+            },
+            support_index=support,
+            val_index=val,
             notes=tuple(notes),
         )
+        if not oracle:
+            return episode
+        (query,) = episode.queries.values()
+        return replace(episode, val=query.rows, val_index=query.index)
 
     def read(self, role: str, rows: RowIndex) -> Rows:
         """Read the rows of a role with everything that the method needs of them."""
@@ -251,10 +249,14 @@ class TaskBuilder:
                         f"{other}; evaluate another split{cure}."
                     )
 
-    def _same_images(self, rows: RowIndex) -> int:
+    def _repeated(self, query: QuerySet, support: RowIndex, pool: RowIndex | None) -> Iterator[str]:
+        """Say how many queries are copies of images that the method learns from."""
         hashes = self.features.listing.hashes
-        known = {hashes[int(r)] for r in rows}
-        return sum(hashes[int(r)] in known for r in self.query_rows)
+        for role, rows in (("support", support), ("pool", pool)):
+            if rows is not None:
+                known = {hashes[int(r)] for r in rows}
+                if shared := sum(hashes[int(r)] in known for r in query.index):
+                    yield f"{shared} query images are byte for byte images of the {role}."
 
     def _check_shots(self, support: RowIndex, shots: int | None) -> Iterable[str]:
         classes = self.features.classes
@@ -266,10 +268,10 @@ class TaskBuilder:
                 f"two or more are needed. Add labelled images to its train split."
             )
         wanted = 1 if shots is None else shots
-        short = {classes[c]: int(counts[c]) for c in np.flatnonzero(counts < wanted)}
+        short = [(classes[c], int(counts[c])) for c in np.flatnonzero(counts < wanted)]
         if not short:
             return []
-        listed = ", ".join(f"{name} {n}" for name, n in list(short.items())[:8])
+        listed = ", ".join(f"{name} {n}" for name, n in short[:8])
         more = f" and {len(short) - 8} more" if len(short) > 8 else ""
         if self.strict_shots:
             raise TaskError(

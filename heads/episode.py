@@ -1,0 +1,46 @@
+"""One repetition of a protocol: what a method sees, and the query sets that it is judged on."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from jaxtyping import Int64
+
+from heads.contract import Rows, TaskView
+
+RowIndex: TypeAlias = Int64[np.ndarray, " _"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuerySet:
+    """Labelled rows that judge a head; no method sees their labels."""
+
+    rows: Rows
+    index: RowIndex
+    """Rows of the listing."""
+    notes: tuple[str, ...] = ()
+    """What a reader of the result must know of them, a sentence each."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Episode:
+    """One support, validation, pool and text, and any number of query sets."""
+
+    view: TaskView
+    """What the method sees."""
+    val: Rows | None
+    """Labelled rows for selection; None where there are none."""
+    queries: Mapping[str, QuerySet]
+    """Split -> its queries. Exactly one where training or selection reads them: for transductive
+    methods and for the selection `oracle`."""
+    support_index: RowIndex
+    val_index: RowIndex
+    notes: tuple[str, ...] = ()
+    """What a reader of the result must know, a sentence each."""
+
+    @property
+    def query(self) -> Rows:
+        """Return the rows of the only query set."""
+        (only,) = self.queries.values()
+        return only.rows
