@@ -3,9 +3,9 @@
     FitSpec   method, settings, features, what is learned from, how it is chosen
     RunSpec   a FitSpec and the queries that judge it
 
-Equal specs have equal digests, in any process and on any machine, so a run that is there need not be
-trained again, and a head that is kept need not be trained for further queries. Fields that stand at
-their default are left out of the digest: it survives fields that later versions add.
+Equal specs have equal digests, in any process and on any machine: a run that is there need not be
+trained again, and heads that are kept need not be trained for further queries. Fields that stand at
+their default are left out of the digest, so that it survives fields that later versions add.
 """
 
 import hashlib

@@ -124,10 +124,8 @@ def _measured(
             notes=[*run.notes, *(n for e in episodes for n in (*e.queries[split].notes, *e.notes))],
             warned=early,
         )
-        yield (
-            replace(result, spec=plan.spec(split).digest(), fit=plan.fit_spec(split).digest()),
-            heads,
-        )
+        spec = plan.spec(split)
+        yield replace(result, spec=spec.digest(), fit=spec.fit.digest()), heads
 
 
 def _predictions(

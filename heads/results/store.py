@@ -1,8 +1,9 @@
 """Runs on disk: one folder a run, put in place in one step, read back with suspicion.
 
-    <runs root>/<data set>/<backbone>-<key>/<run>/result.json        the record, sealed
-                                                  predictions.npz    labels and answers, int32
-                                                  episodes.json      of episodes: their list
+    <runs root>/<data set>/<backbone>-<key>/<run>/result.json          the record, sealed
+                                                  predictions.npz      labels and answers, int32
+                                                  episodes.json        of episodes: their list
+                                                  head-1.safetensors   trained heads, by seed
 
 A run's files may come from somebody else. Nothing in them is executed or unpickled, every byte is
 checked against the seal and every figure against the answers, and what does not fit is refused.
@@ -17,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from featcache import limits
 from featcache.errors import CacheError, FeatcacheError, ImportedFileError, UnknownNameError
 from featcache.paths import open_descriptor
 from featcache.scarcity import lacking
@@ -28,7 +30,8 @@ RECORD, ANSWERS = "result.json", answers.FILE
 RECORD_BYTES = 16 * 2**20
 """A record is kilobytes; what is larger than this is none."""
 FILE_BYTES = 256 * 2**20
-"""No file beside it is larger, but for the answers of very many queries."""
+"""No file beside it is larger, but for the answers of very many queries, and heads."""
+HEAD = ".safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +54,6 @@ def runs_root(option: Path | None = None) -> Path:
         return Path(home).expanduser() / "runs"
     if sys.platform == "darwin":
         data = Path.home() / "Library" / "Application Support"
-    elif sys.platform == "win32":
-        data = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
     else:
         data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
     return data / "featcache" / "runs"
@@ -131,7 +132,9 @@ def find(root: Path, run: str) -> Path:
     return folders[run]
 
 
-def load(folder: Path, *, predictions: bool = True, names: bool = True) -> Result:
+def load(
+    folder: Path, *, predictions: bool = True, names: bool = True, heads: bool = False
+) -> Result:
     """Read one run.
 
     Args:
@@ -140,6 +143,7 @@ def load(folder: Path, *, predictions: bool = True, names: bool = True) -> Resul
             and every figure. Without them the record alone is read and checked.
         names: Keep the ids of the images and the names of the classes too; a table of many runs
             has no room for them.
+        heads: Check the files of kept heads too, which no table reads.
 
     Raises:
         ImportedFileError: If a file is not what was written, or not what the program writes.
@@ -156,7 +160,7 @@ def load(folder: Path, *, predictions: bool = True, names: bool = True) -> Resul
     result = replace(Result.from_dict(values, where=str(path)), sealed=stated is not None)
     if not predictions:
         return result
-    found = _checked(folder, stated, result)
+    found = _checked(folder, stated, result, heads=heads)
     if found is None:
         return result
     kept = answers.unpack(found, result, folder / ANSWERS)
@@ -184,17 +188,35 @@ def run_folders(root: Path) -> Iterator[Path]:
     yield from sorted(folder for folder in found if not folder.name.startswith("."))
 
 
+def read_beside(folder: Path, name: str) -> bytes:
+    """Read a file beside a record, compared with what the record states of it.
+
+    Raises:
+        ImportedFileError: If it is not what was written.
+    """
+    _, stated = sealing.opened(_read(folder / RECORD, RECORD_BYTES), str(folder / RECORD))
+    if stated is None or name not in stated:
+        raise ImportedFileError(f"The record in {folder} states no file '{name}'.")
+    data = _read(folder / name, limits.HEAD.value() if name.endswith(HEAD) else FILE_BYTES)
+    sealing.check(data, stated[name], str(folder / name))
+    return data
+
+
 def _checked(
-    folder: Path, stated: Mapping[str, sealing.Facts] | None, result: Result
+    folder: Path, stated: Mapping[str, sealing.Facts] | None, result: Result, *, heads: bool
 ) -> bytes | None:
     """Check the files beside a record; return the answers, None where there are none."""
-    limits = {ANSWERS: answers.most_bytes(result)}
+    most = {ANSWERS: answers.most_bytes(result)}
     if stated is None:
         path = folder / ANSWERS
-        return _read(path, limits[ANSWERS]) if path.is_file() else None
+        return _read(path, most[ANSWERS]) if path.is_file() else None
     found = None
     for name, facts in stated.items():
-        data = _read(folder / name, limits.get(name, FILE_BYTES))
+        is_head = name.endswith(HEAD)
+        if is_head and not heads:
+            continue
+        most_of_it = limits.HEAD.value() if is_head else FILE_BYTES
+        data = _read(folder / name, most.get(name, most_of_it))
         sealing.check(data, facts, str(folder / name))
         found = data if name == ANSWERS else found
     return found
