@@ -1,5 +1,6 @@
 """`heads`: train, evaluate and compare small heads on cached features."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +12,7 @@ from cli._ui import CacheDir, Json, OfKey, Quiet
 
 if TYPE_CHECKING:
     from featcache.store.cache import Cache
+    from heads.protocols.obtain import Obtained
     from heads.results.record import Result
 
 app = ui.make_app(
@@ -42,7 +44,8 @@ def train(
         int | None, typer.Option(min=1, max=1000, help="N draws: seeds 1..N.", show_default="3")
     ] = None,
     split: Annotated[
-        str | None, typer.Option(help="The split to evaluate.", show_default="test")
+        str | None,
+        typer.Option(help="The split to evaluate, or several: test,sketch.", show_default="test"),
     ] = None,
     selection: Annotated[
         str | None,
@@ -79,6 +82,12 @@ def train(
     strict_shots: Annotated[
         bool, typer.Option("--strict-shots", help="Stop where a class has fewer images.")
     ] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Train even where an equal run is there.")
+    ] = False,
+    no_head: Annotated[
+        bool, typer.Option("--no-head", help="Do not keep the trained heads.")
+    ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     cache: CacheDir = None,
     runs: RunsDir = None,
@@ -106,10 +115,13 @@ def train(
         "seed": seed,
         "episode_list": episode_list,
     }
-    arguments: dict[str, Any] = {"split": split, "selection": selection}
+    splits = _splits(split)
+    arguments: dict[str, Any] = {"selection": selection}
     if protocol == "episodic":
         _no_others("--protocol episodic", seeds=seeds, class_weights=class_weights)
-        arguments |= of_episodes
+        if len(splits) > 1:
+            raise UsageError("Episodes come from one split; name one with --split.")
+        arguments |= of_episodes | {"split": split}
         arguments["shots"] = None if shots is None else _some_shots(shots)
     elif protocol == "few-shot":
         _no_others("--protocol few-shot", **of_episodes)
@@ -128,36 +140,48 @@ def train(
     }
 
     from featcache.store.library import cache_root, find_cache
-    from heads.results.store import check_writable, folder_of, runs_root, save
+    from heads.results.store import check_writable, folder_of, runs_root
 
     opened = find_cache(cache_root(cache), dataset, backbone, key)
-    if split is not None and (listing := opened.listing()) is not None:
-        listing.rows(split)
+    if (listing := opened.listing()) is not None:
+        for name in splits if split is not None else ():
+            listing.rows(name)
     check_writable(runs_root(runs))
-    from heads.protocols import episodic, few_shot  # loads torch: nothing above may
+    from heads.protocols import episodic, training  # loads torch: nothing above may
+    from heads.protocols.obtain import Obtained, obtain, save
+    from heads.protocols.plan import Request
 
+    root = runs_root(runs)
     with ui.noting(UNSAVED), ui.live(quiet) as line:
         line.say(_using(opened, is_named=dataset is not None))
-        run = episodic.run if protocol == "episodic" else few_shot.run
-        result = run(
-            method,
-            feature_set=opened.feature_set(),
-            settings=settings,
-            device=device,
-            progress=line.counter(),
-            **arguments,
-        )
-        for note in result.notes:
-            line.say(note)
-    folder = folder_of(result, runs_root(runs))
-    saved = lambda: f"The run was saved as {folder}." if folder.exists() else UNSAVED  # noqa: E731
-    with ui.noting(saved, KeyboardInterrupt, OSError, FeatcacheError):
-        save(result, runs_root(runs))
-        if json_:
-            ui.emit_json(result.as_dict())
+        features = opened.feature_set()
+        how: dict[str, Any] = {"device": device, "progress": line.counter()}
+        if protocol == "episodic":
+            result = episodic.run(
+                method, feature_set=features, settings=settings, **how, **arguments
+            )
+            made = [Obtained(result=result, folder=None, heads=(), trained=True)]
         else:
-            ui.emit(_sentence(result))
-            ui.emit(str(folder))
+            request = Request(
+                method=method, features=features, settings=settings, splits=splits, **arguments
+            )
+            made = obtain(training.plan(request), root, again=again, keep_heads=not no_head, **how)
+        for note in dict.fromkeys(note for one in made for note in one.result.notes):
+            line.say(note)
+        for told in _told(made):
+            line.say(told)
+    for one in made:
+        folder = one.folder or folder_of(one.result, root)
+        saved = lambda place=folder: (  # noqa: E731
+            f"The run was saved as {place}." if place.exists() else UNSAVED
+        )
+        with ui.noting(saved, KeyboardInterrupt, OSError, FeatcacheError):
+            save(one, root)
+            if json_:
+                ui.emit_json(one.result.as_dict())
+            else:
+                ui.emit(_sentence(one.result))
+                ui.emit(str(folder))
 
 
 @app.command("list")
@@ -262,6 +286,27 @@ def compare(
     if where:
         ui.say(f"Features: {cache_root(cache)}")
         ui.say(f"Results:  {root}")
+
+
+def _told(made: "list[Obtained]") -> Iterator[str]:
+    """Say what was not trained anew, and what is kept of what was."""
+    from heads import head_file
+
+    for one in made:
+        if not one.is_new:
+            yield f"An equal run of {one.result.split} is there and was taken; --again repeats it."
+        elif not one.trained:
+            yield f"The heads were kept: {one.result.split} was answered without training."
+        if one.heads:
+            size = sum(len(head_file.pack(head)) for head in one.heads)
+            holds = "; they hold features of the training images" if one.heads[0].holds else ""
+            yield f"Heads kept: {len(one.heads)}, {ui.human_bytes(size)}{holds}."
+
+
+def _splits(text: str | None) -> tuple[str, ...]:
+    """Read the query sets, each once."""
+    names = [name.strip() for name in ("test" if text is None else text).split(",")]
+    return tuple(dict.fromkeys(names))
 
 
 def _using(cache: "Cache", *, is_named: bool) -> str:

@@ -96,6 +96,14 @@ class Head:
         """
         return self.fitted.predict(self._checked(rows))
 
+    def to(self, device: torch.device) -> "Head":
+        """Return the head with its tensors on a device."""
+        params, fixed = (
+            {name: tensor.to(device) for name, tensor in tensors.items()}
+            for tensors in (self.fitted.params, self.fitted.fixed)
+        )
+        return replace(self, fitted=replace(self.fitted, params=params, fixed=fixed))
+
     def check_key(self, key: FeatureKey, whose: str) -> None:
         """Refuse features that were made in another way than those of training.
 

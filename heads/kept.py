@@ -50,7 +50,7 @@ def load(root: Path, name: str) -> Head:
         HeadError: If the run keeps no head, or the file is not what was written.
     """
     run, _, seed = name.partition("@")
-    folder = store.find(root, run)
+    folder = _keeper(root, store.find(root, run))
     seeds = seeds_of(folder)
     if not seeds:
         raise HeadError(
@@ -64,6 +64,17 @@ def load(root: Path, name: str) -> Head:
     if wanted not in map(str, seeds):
         raise UsageError(f"Run {run} keeps no head of seed '{wanted[:40]}', but {choice}.")
     return read(folder, int(wanted))
+
+
+def _keeper(root: Path, folder: Path) -> Path:
+    """Return the folder that keeps the heads of a run: its own, or of a run with equal heads."""
+    if seeds_of(folder):
+        return folder
+    result = store.load(folder, predictions=False)
+    for other, place in store.load_records(root, result.dataset, result.backbone, result.key):
+        if result.fit and other.fit == result.fit and seeds_of(place):
+            return place
+    return folder
 
 
 def read(folder: Path, seed: int) -> Head:

@@ -141,7 +141,7 @@ class EpisodeBuilder:
             ),
             val=validation,
             queries={
-                split: replace(query, notes=(*query.notes, *self._repeated(query, support, pool)))
+                split: replace(query, notes=(*query.notes, *self.repeated(query, support, pool)))
                 for split, query in self.queries.items()
             },
             support_index=support,
@@ -249,7 +249,7 @@ class EpisodeBuilder:
                         f"{other}; evaluate another split{cure}."
                     )
 
-    def _repeated(self, query: QuerySet, support: RowIndex, pool: RowIndex | None) -> Iterator[str]:
+    def repeated(self, query: QuerySet, support: RowIndex, pool: RowIndex | None) -> Iterator[str]:
         """Say how many queries are copies of images that the method learns from."""
         hashes = self.features.listing.hashes
         for role, rows in (("support", support), ("pool", pool)):

@@ -30,9 +30,11 @@ from heads.protocols.evaluation import (
     check_size,
     early_stops,
     int32,
-    more_than_global,
+    reads_of,
     record,
     synchronise,
+    training_notes,
+    training_reads,
     zero_shot_answers,
 )
 from heads.protocols.plan import Run
@@ -141,16 +143,19 @@ def train(
             done.block(reader, description, numbers, told)
     result = record(
         description,
-        done.chosen,
+        [one.values for one in done.chosen],
         done.predictions(drawn, feature_set.listing),
         split=drawn.split,
         ids=drawn.digest(feature_set.listing),
         seconds=done.seconds,
-        reads=more_than_global(
-            method, reader.episodes_of(range(1))[0].view.support, first.rows, None
-        ),
-        notes=[*first.notes, *reader.notes, *_notes(feature_set, drawn, description)],
-        warned=warned,
+        reads=reads_of(method, training_reads(reader.episodes_of(range(1))[0].view), first.rows),
+        notes=[
+            *first.notes,
+            *reader.notes,
+            *_notes(feature_set, drawn, description),
+            *training_notes(method, done.chosen),
+            *warned,
+        ],
         over="episodes",
     )
     beside = {lists.FILE: drawn.to_json(feature_set.listing).encode()}

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from jaxtyping import Int32
 from featcache.caution import caution
 from featcache.errors import ConvergenceWarning, UsageError
 from featcache.types import FeatureSet, TextBank
-from heads.contract import AnyMethod, Rows
+from heads.contract import AnyMethod, Rows, TaskView, hyper_values
 from heads.episode import Episode, QuerySet
 from heads.head import Head, fitted_head
 from heads.protocols.builder import EpisodeBuilder, pick_device
@@ -102,30 +102,80 @@ def _measured(
         chosen = select(run.method, run.settings, episodes, run.selection, progress=progress)
     synchronise()
     fit = time.perf_counter() - started
-    heads = () if run.method.transductive else tuple(heads_of(run, episodes, chosen))
+    notes = [*(n for e in episodes for n in e.notes), *training_notes(run.method, chosen), *early]
+    facts = {"notes": notes, "seconds": fit, "reads": list(training_reads(episodes[0].view))}
+    heads = tuple(heads_of(run, episodes, chosen, facts))
     for split in splits:
         queries = [episode.queries[split] for episode in episodes]
-        started = time.perf_counter()
-        predicted = []
-        for done, (one, query) in enumerate(zip(chosen, queries, strict=True)):
-            if progress is not None:
-                progress("evaluating", done, len(queries))
-            predicted.append(int32(one.head.predict(query.rows)))
-        seconds = {"fit": fit, "evaluate": time.perf_counter() - started}
-        first = episodes[0].view
-        result = record(
-            run,
-            chosen,
-            _predictions(run.features, predicted, queries),
-            split=split,
-            ids=digest_ids(run.features.listing.ids[int(r)] for r in queries[0].index),
-            seconds=seconds,
-            reads=more_than_global(run.method, first.support, queries[0].rows, first.pool),
-            notes=[*run.notes, *(n for e in episodes for n in (*e.queries[split].notes, *e.notes))],
-            warned=early,
-        )
-        spec = plan.spec(split)
-        yield replace(result, spec=spec.digest(), fit=spec.fit.digest()), heads
+        yield _judged(plan, split, queries, heads, progress), heads
+
+
+def judge(
+    plan: Plan,
+    heads: Sequence[Head],
+    split: str,
+    *,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> Result:
+    """Answer a query set by heads that are kept, without training them again.
+
+    Args:
+        plan: The plan that the heads were trained by.
+        heads: One a repetition, in the order of the plan's seeds.
+        split: The query set.
+        device: auto, cpu, cuda, cuda:1, ...
+        progress: Told of every repetition.
+
+    Raises:
+        HeadError: If a head was trained on other features.
+    """
+    run, place = plan.run, pick_device(device)
+    for head in heads:
+        head.check_key(run.features.key, f"the cache {run.features.path}")
+    builder = EpisodeBuilder(
+        features=run.features,
+        needs=run.method.needs(run.settings.config),
+        device=place,
+        splits=splits_of(run.features, (split,)),
+    )
+    queries = [
+        replace(builder.queries[split], notes=notes) for notes in plan.query_notes(builder, split)
+    ]
+    return _judged(plan, split, queries, [head.to(place) for head in heads], progress)
+
+
+def _judged(
+    plan: Plan,
+    split: str,
+    queries: Sequence[QuerySet],
+    heads: Sequence[Head],
+    progress: Progress | None,
+) -> Result:
+    """Answer a query set and write the record."""
+    run, started, predicted = plan.run, time.perf_counter(), []
+    for done, (head, query) in enumerate(zip(heads, queries, strict=True)):
+        if progress is not None:
+            progress("evaluating", done, len(queries))
+        predicted.append(int32(head.fitted.predict(query.rows)))
+    spec, facts = plan.spec(split), heads[0].about
+    result = record(
+        run,
+        [chosen_values(head) for head in heads],
+        _predictions(run.features, predicted, queries),
+        split=split,
+        ids=digest_ids(run.features.listing.ids[int(r)] for r in queries[0].index),
+        seconds={"fit": float(facts["seconds"]), "evaluate": time.perf_counter() - started},
+        reads=reads_of(run.method, facts["reads"], queries[0].rows),
+        notes=[*run.notes, *(note for query in queries for note in query.notes), *facts["notes"]],
+    )
+    return replace(result, spec=spec.digest(), fit=spec.fit.digest())
+
+
+def training_notes(method: AnyMethod, chosen: Sequence[Chosen]) -> list[str]:
+    """Say what a reader must know of how some heads were chosen and trained."""
+    left = [f"Left out of the search: {why}." for one in chosen for why in one.failed]
+    return left + method.notes([one.watch for one in chosen])
 
 
 def _predictions(
@@ -144,7 +194,9 @@ def _predictions(
     )
 
 
-def heads_of(run: Run, episodes: Sequence[Episode], chosen: Sequence[Chosen]) -> Iterator[Head]:
+def heads_of(
+    run: Run, episodes: Sequence[Episode], chosen: Sequence[Chosen], facts: Mapping[str, Any]
+) -> Iterator[Head]:
     """Make a head of what was chosen for each repetition, with what it must know to be used."""
     features = run.features
     needs = [need for need in run.method.needs(run.settings.config) if need.role == "query"]
@@ -164,6 +216,8 @@ def heads_of(run: Run, episodes: Sequence[Episode], chosen: Sequence[Chosen]) ->
                 "shots": "all" if run.shots is None else run.shots,
                 "seed": episode.view.seed,
                 "selection": run.selection,
+                "static": list(one.static),
+                **facts,
             },
         )
 
@@ -182,14 +236,30 @@ def early_stops() -> Iterator[list[str]]:
             warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
 
 
-def more_than_global(
-    method: AnyMethod, support: Rows, query: Rows, pool: Rows | None
-) -> tuple[str, ...]:
-    """Name what a method reads beyond one feature an image; optional needs where they are met."""
-    roles = {"support": support, "pool": pool, "query": query}
-    named = ["pool"] if pool is not None else []
-    named += [f"{role} {kind}" for role, rows in roles.items() if rows for kind in rows.kinds]
-    return (*named, QUERY_SET) if method.transductive else tuple(named)
+def training_reads(view: TaskView) -> Iterator[str]:
+    """Name what training reads beyond one feature an image; optional needs where they are met."""
+    if view.pool is not None:
+        yield "pool"
+    for role, rows in (("support", view.support), ("pool", view.pool)):
+        yield from (f"{role} {kind}" for kind in (rows.kinds if rows else ()))
+
+
+def reads_of(method: AnyMethod, training: Iterable[str], query: Rows) -> tuple[str, ...]:
+    """Name what a method reads beyond one feature an image.
+
+    Args:
+        method: The method.
+        training: What its training reads.
+        query: The queries.
+    """
+    named = (*training, *(f"query {kind}" for kind in query.kinds))
+    return (*named, QUERY_SET) if method.transductive else named
+
+
+def chosen_values(head: Head) -> dict[str, float]:
+    """Return the hyper-parameters of a head, and the fields of Config that were chosen too."""
+    static = {name: getattr(head.fitted.config, name) for name in head.about.get("static", ())}
+    return hyper_values(head.fitted.hyper) | static
 
 
 def texts_read(bank: TextBank | None, kind: str | None) -> str:
@@ -218,7 +288,7 @@ def zero_shot_answers(text: TextBank | None, query: Rows) -> Int32[np.ndarray, "
 
 def record(
     run: Run,
-    chosen: Sequence[Chosen],
+    chosen: Sequence[Mapping[str, float]],
     predictions: Predictions,
     *,
     split: str,
@@ -226,35 +296,30 @@ def record(
     seconds: Mapping[str, float],
     reads: tuple[str, ...] = (),
     notes: Iterable[str] = (),
-    warned: Iterable[str] = (),
     over: IntervalOf = "repetitions",
 ) -> Result:
     """Write down what came of a run.
 
     Args:
         run: What was asked for.
-        chosen: The head of each repetition.
+        chosen: Hyper-parameters of each repetition.
         predictions: What they answered.
         split: Where the queries came from.
         ids: `digest_ids` of what was asked; the labels are added here.
         seconds: fit and evaluate, wall clock.
-        reads: As `more_than_global` says.
-        notes: What a reader must know of the tasks.
-        warned: What solvers warned of.
+        reads: As `reads_of` says.
+        notes: What a reader must know of the episodes and of training.
         over: What the repetitions are called.
     """
     features, method = run.features, run.method
     told = [*notes, *_unreadable(features, run, split)]
     told += filter(None, [caution(features.key, features.listing.root)])
-    for one in chosen:
-        told += [f"Left out of the search: {reason}." for reason in one.failed]
     if method.transductive:
         told.append("Transductive: all queries were answered together; not ranked with others.")
-    told += method.notes([one.watch for one in chosen])
     of_episodes = over == "episodes"
     if len(chosen) == 1 and not of_episodes and run.shots != 0:
         told.append(ONE_DRAW)
-    points = [one.values for one in chosen]
+    points = [dict(values) for values in chosen]
     if of_episodes and all(p == points[0] for p in points):
         points = points[:1]
     zero_shot = predictions.zero_shot
@@ -292,7 +357,7 @@ def record(
         source=method.source,
         texts=texts_read(features.text, getattr(run.settings.config, "text", None)),
         reads=reads,
-        notes=tuple(dict.fromkeys([*told, *warned])),
+        notes=tuple(dict.fromkeys(told)),
         support=run.support,
         draws=run.draws,
         version=method.version,

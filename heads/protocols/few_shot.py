@@ -76,6 +76,7 @@ def plan(request: Request) -> Plan:
             for seed, draw in draws.items()
         ],
         splits=request.splits,
+        learned_rows=tuple((draw.train_rows, None) for draw in draws.values()),
         scopes={"support": support_scope(shots, seeds)},
         class_weights=weights,
         strict_shots=request.strict_shots,

@@ -6,7 +6,7 @@ them, training and evaluating is the same for all (`heads.protocols.evaluation`)
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from featcache.errors import UnknownNameError
@@ -90,6 +90,8 @@ class Plan:
     run: Run
     episodes: Callable[[EpisodeBuilder], list[Episode]]
     splits: tuple[str, ...]
+    learned_rows: tuple[tuple[RowIndex, RowIndex | None], ...]
+    """Support and pool of each episode."""
     scopes: Mapping[str, Scope] = field(default_factory=dict)
     class_weights: str | Sequence[float] | None = None
     strict_shots: bool = False
@@ -103,6 +105,18 @@ class Plan:
         if self.run.method.transductive or self.run.selection == "oracle":
             return tuple((split,) for split in self.splits)
         return (self.splits,)
+
+    def on(self, splits: Sequence[str]) -> "Plan":
+        """Return the same plan with other query sets."""
+        return replace(self, splits=tuple(splits))
+
+    def query_notes(self, builder: EpisodeBuilder, split: str) -> list[tuple[str, ...]]:
+        """Return what is to be said of a query set, repetition by repetition."""
+        query = builder.queries[split]
+        return [
+            (*query.notes, *builder.repeated(query, support, pool))
+            for support, pool in self.learned_rows
+        ]
 
     def spec(self, split: str) -> RunSpec:
         """Write down what determines the run on one of its query sets."""

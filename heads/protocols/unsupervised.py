@@ -70,6 +70,7 @@ def plan(request: Request) -> Plan:
         ),
         episodes=episodes,
         splits=request.splits,
+        learned_rows=((np.zeros(0, dtype=np.int64), pool),),
     )
 
 

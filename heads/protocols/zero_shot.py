@@ -26,4 +26,5 @@ def plan(request: Request) -> Plan:
         ),
         episodes=lambda builder: [builder.build(none, none, seed=0, shots=0)],
         splits=request.splits,
+        learned_rows=((none, None),),
     )

@@ -15,6 +15,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -180,6 +181,17 @@ def load_all(root: Path) -> Shelf:
             problems.append(str(error))
     results.sort(key=lambda r: (r.created, r.run))
     return Shelf(results=tuple(results), folders=folders, problems=tuple(problems))
+
+
+def load_records(root: Path, dataset: str, backbone: str, key: str) -> list[tuple[Result, Path]]:
+    """Read the records of the runs on one cache, oldest first; what cannot be read is left out."""
+    place = root / _plain(dataset) / f"{_plain(backbone)}-{_plain(key)}"
+    found = []
+    for path in place.glob(f"*/{RECORD}"):
+        if not path.parent.name.startswith("."):
+            with suppress(FeatcacheError):
+                found.append((load(path.parent, predictions=False), path.parent))
+    return sorted(found, key=lambda pair: (pair[0].created, pair[0].run))
 
 
 def run_folders(root: Path) -> Iterator[Path]:
