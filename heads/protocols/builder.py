@@ -10,42 +10,16 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor
 
 from featcache.errors import MissingComponentError, TaskError
 from featcache.recipes import USUAL, Scope
 from featcache.types import FeatureSet
-from heads.contract import Kind, LazyRows, Need, Rows, TaskView
+from heads.contract import Need, Role, Rows, TaskView
 from heads.episode import Episode, QuerySet, RowIndex
 from heads.protocols.suggest import command
-
-
-class MappedRows:
-    """Unit rows of one component, read from the cache when they are gathered: `LazyRows`."""
-
-    def __init__(
-        self, features: FeatureSet, component: str, rows: RowIndex, device: torch.device
-    ) -> None:
-        self._features, self._component = features, component
-        self._rows, self._device = rows, device
-
-    @property
-    def shape(self) -> torch.Size:
-        """Of all rows."""
-        return torch.Size((len(self._rows), *self._features.components[self._component].shape))
-
-    def gather(self, index: Int64[Tensor, "*b"], pick: Int64[Tensor, "*p"] | None = None) -> Tensor:
-        """Read rows, or with `pick` [*b] or [*b k] some views or crops of each."""
-        wanted = self._rows[index.flatten().cpu().numpy()]
-        values = self._features.unit(self._component, wanted).to(self._device)
-        values = values.reshape(*index.shape, *values.shape[1:])
-        if pick is None:
-            return values
-        several = pick if pick.dim() > index.dim() else pick[..., None]
-        at = several.reshape(*several.shape, *(1,) * (values.dim() - several.dim()))
-        picked = torch.take_along_dim(values, at, dim=index.dim())
-        return picked if pick.dim() > index.dim() else picked.squeeze(index.dim())
+from heads.reading import read_rows
 
 
 @dataclass(kw_only=True)
@@ -153,52 +127,12 @@ class EpisodeBuilder:
         (query,) = episode.queries.values()
         return replace(episode, val=query.rows, val_index=query.index)
 
-    def read(self, role: str, rows: RowIndex) -> Rows:
+    def read(self, role: Role, rows: RowIndex) -> Rows:
         """Read the rows of a role with everything that the method needs of them."""
-        features = self.features
-        x, norms = (t.to(self.device) for t in features.unit_and_length("global", rows))
-        kinds: dict[Kind, Tensor | LazyRows] = {}
-        lengths: dict[Kind, Tensor] = {}
-        for need in sorted(self.needs, key=lambda n: (n.kind, n.recipe or "")):
-            if need.role != role or need.kind == "global":
-                continue
-            component = self._component(need, rows)
-            if component is None:
-                continue
-            if role == "support":
-                unit, length = features.unit_and_length(component, rows)
-                kinds[need.key] = unit.to(self.device)
-                if need.kind == "views":
-                    lengths[need.key] = length.to(self.device)
-            else:
-                kinds[need.key] = MappedRows(features, component, rows, self.device)
-        labels = torch.from_numpy(features.labels[rows].astype(np.int64)).to(self.device)
-        return Rows(
-            x=x,
-            norms=torch.ones_like(norms) if features.key.norms == "unit" else norms,
-            labels=None if role == "pool" else labels,
-            kinds=kinds,
-            lengths=lengths,
-        )
+        return read_rows(self.features, rows, role, self.needs, self.device, suggest=self._missing)
 
-    def _component(self, need: Need, rows: RowIndex) -> str | None:
-        """Find the component that meets a need for these rows."""
-        fitting = self.features.fitting(need.kind, need.recipe, need.at_least)
-        lacking = {}
-        for name in fitting:
-            lacking[name] = int((~self.features.components[name].present()[rows]).sum())
-            if not lacking[name]:
-                return name
-        if need.optional:
-            return None
-        if lacking:
-            name = min(lacking, key=lacking.__getitem__)
-            what = f"'{name}' for {lacking[name]} of {len(rows)} {need.role} images"
-        else:
-            count = f" with {need.at_least} or more" if need.at_least else ""
-            recipe = f" of recipe {need.recipe}" if need.recipe else ""
-            what = f"{need.kind}{recipe}{count}"
-        raise MissingComponentError(f"This method needs {what}. {self._cure(need, rows)}")
+    def _missing(self, what: str, need: Need, rows: RowIndex) -> MissingComponentError:
+        return MissingComponentError(f"This method needs {what}. {self._cure(need, rows)}")
 
     def _cure(self, need: Need, rows: RowIndex | None = None) -> str:
         """Name the command that adds this and what else is missing, for `rows` of the same role."""
@@ -329,22 +263,3 @@ def labelled(features: FeatureSet, split: str) -> RowIndex:
     rows = features.usable(split)
     kept: RowIndex = rows[features.labels[rows] >= 0]
     return kept
-
-
-def pick_device(device: str = "auto") -> torch.device:
-    """Return the device to compute on; auto takes CUDA where there is one.
-
-    Raises:
-        TaskError: If torch knows no such device here.
-    """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-        torch.zeros(1, device=chosen).cpu()  # `meta` has no numbers to give back
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0].partition(". ")[0].rstrip(".")
-        raise TaskError(
-            f"Device '{device}' cannot be used here ({reason}). Use --device cpu, or auto."
-        ) from error
-    return chosen

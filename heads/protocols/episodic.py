@@ -23,7 +23,7 @@ from heads import registry
 from heads.contract import Rows, TaskView
 from heads.episode import Episode, QuerySet
 from heads.protocols import episodes as lists
-from heads.protocols.builder import EpisodeBuilder, pick_device
+from heads.protocols.builder import EpisodeBuilder
 from heads.protocols.episodes import Episodes
 from heads.protocols.evaluation import (
     Trained,
@@ -38,6 +38,7 @@ from heads.protocols.evaluation import (
     zero_shot_answers,
 )
 from heads.protocols.plan import Run
+from heads.reading import pick_device
 from heads.results.record import EPISODIC, Predictions, Result, Support
 from heads.selection.names import EPISODE_SELECTIONS
 from heads.selection.select import Chosen, Progress, has_choice, select

@@ -19,8 +19,9 @@ from featcache.types import FeatureSet, TextBank
 from heads.contract import AnyMethod, Rows, TaskView, hyper_values
 from heads.episode import Episode, QuerySet
 from heads.head import Head, fitted_head
-from heads.protocols.builder import EpisodeBuilder, pick_device
+from heads.protocols.builder import EpisodeBuilder
 from heads.protocols.plan import Plan, Run, splits_of
+from heads.reading import pick_device
 from heads.results.metrics import evaluate
 from heads.results.record import (
     ANSWERED,
@@ -81,10 +82,39 @@ def measure(plan: Plan, *, device: str = "auto", progress: Progress | None = Non
     return Trained(results=tuple(result for result, _ in both), heads=tuple(own for _, own in both))
 
 
+def fit(plan: Plan, *, device: str = "auto", progress: Progress | None = None) -> tuple[Head, ...]:
+    """Train the heads of a plan and judge them on nothing.
+
+    Args:
+        plan: Of a protocol; its query sets are not read.
+        device: auto, cpu, cuda, cuda:1, ...
+        progress: Told of every finished run.
+
+    Raises:
+        UsageError: If training or selection would have to see the queries.
+    """
+    if len(plan.groups) > 1 or plan.run.method.transductive or plan.run.selection == "oracle":
+        raise UsageError(
+            f"Training '{plan.run.method.name}' with selection '{plan.run.selection}' sees the "
+            f"queries, so there is no head without them; evaluate it instead."
+        )
+    return _trained(plan, (), pick_device(device), progress)[1]
+
+
 def _measured(
     plan: Plan, splits: tuple[str, ...], device: torch.device, progress: Progress | None
 ) -> Iterator[tuple[Result, tuple[Head, ...]]]:
     """Train once and judge on some query sets."""
+    episodes, heads = _trained(plan, splits, device, progress)
+    for split in splits:
+        queries = [episode.queries[split] for episode in episodes]
+        yield _judged(plan, split, queries, heads, progress), heads
+
+
+def _trained(
+    plan: Plan, splits: tuple[str, ...], device: torch.device, progress: Progress | None
+) -> tuple[list[Episode], tuple[Head, ...]]:
+    """Choose and train a head for every episode."""
     run, started = plan.run, time.perf_counter()
     builder = EpisodeBuilder(
         features=run.features,
@@ -101,13 +131,10 @@ def _measured(
     with early_stops() as early:
         chosen = select(run.method, run.settings, episodes, run.selection, progress=progress)
     synchronise()
-    fit = time.perf_counter() - started
+    seconds = time.perf_counter() - started
     notes = [*(n for e in episodes for n in e.notes), *training_notes(run.method, chosen), *early]
-    facts = {"notes": notes, "seconds": fit, "reads": list(training_reads(episodes[0].view))}
-    heads = tuple(heads_of(run, episodes, chosen, facts))
-    for split in splits:
-        queries = [episode.queries[split] for episode in episodes]
-        yield _judged(plan, split, queries, heads, progress), heads
+    facts = {"notes": notes, "seconds": seconds, "reads": list(training_reads(episodes[0].view))}
+    return episodes, tuple(heads_of(run, episodes, chosen, facts))
 
 
 def judge(
@@ -216,6 +243,7 @@ def heads_of(
                 "shots": "all" if run.shots is None else run.shots,
                 "seed": episode.view.seed,
                 "selection": run.selection,
+                "weights": features.weights,
                 "static": list(one.static),
                 **facts,
             },
