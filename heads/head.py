@@ -206,6 +206,10 @@ def fitted_head(fitted: Fitted, classes: tuple[str, ...], width: int, **facts: A
         width: Length of the rows of training.
         facts: Further fields of `Head`.
     """
-    fixed = {n: t for n, t in fitted.fixed.items() if n not in fitted.method.training_only}
+    # in one piece of memory each, as a file gives them back: else products differ in the last bit
+    params = {n: t.contiguous() for n, t in fitted.params.items()}
+    kept = {n: t for n, t in fitted.fixed.items() if n not in fitted.method.training_only}
+    fixed = {n: t.contiguous() for n, t in kept.items()}
     about = {"width": width, **facts.pop("about", {})}
-    return Head(fitted=replace(fitted, fixed=fixed), classes=classes, about=about, **facts)
+    fitted = replace(fitted, params=params, fixed=fixed)
+    return Head(fitted=fitted, classes=classes, about=about, **facts)

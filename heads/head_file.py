@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
@@ -227,7 +228,7 @@ def _head(sections: dict[str, Any], tensors: Tensors, where: str) -> Head:
 def _tensor(tensors: Tensors, name: str) -> Tensor:
     if name not in tensors:
         raise ValueError(f"it lacks the tensor {name}")
-    return tensors[name]
+    return tensors[name].clone()  # where the allocator aligns it
 
 
 def _try(head: Head, where: str) -> None:
@@ -235,11 +236,10 @@ def _try(head: Head, where: str) -> None:
     kinds = {need.kind for need in head.method.needs(head.fitted.config) if need.role == "query"}
     if head.width is None or kinds != {"global"}:
         return
-    like = next(iter((*head.fitted.params.values(), *head.fitted.fixed.values())))
-    row = like.new_zeros(1, head.width, dtype=like.dtype if like.is_floating_point() else None)
+    row = torch.zeros(1, head.width)
     row[0, 0] = 1
     try:
-        shape = tuple(head.logits(row.float()).shape)
+        shape = tuple(head.logits(row).shape)
     except FeatcacheError:
         raise
     except Exception as error:  # whatever torch says of shapes that do not fit

@@ -90,8 +90,9 @@ def _entries(
         yield _failed(root, spec, error)
         return
     for split in plan.splits:
-        spec = plan.spec(split)
+        spec = None
         try:
+            spec = plan.spec(split)
             (got,) = obtain.obtain(
                 plan.on([split]), root, again=again, keep_heads=keep_heads, device=device
             )
