@@ -81,7 +81,7 @@ def main() -> int:
 def measured(name: str, task: Task, walked: int) -> tuple[tuple[str, ...], bool]:
     """Return one row of the table, and whether it keeps the bounds."""
     method: Any = registry.get(name)
-    settings = configure(method, {"epochs": 0} if hasattr(method.Config(), "epochs") else {})
+    settings = configure(method, {"epochs": 0} if hasattr(method.config(), "epochs") else {})
     search, (chosen,) = clocked(lambda: select(method, settings, [task], "few-shot-val"))
     evaluation, _ = clocked(lambda: scoring.predict(chosen.head, task.query))
     assert task.val is not None

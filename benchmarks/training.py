@@ -20,7 +20,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from statistics import median
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -29,7 +28,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from featcache.types import TextBank
-from heads.contract import Rows, Stage, TaskView, Tensors, with_values
+from heads.contract import AnyMethod, Rows, Stage, TaskView, Tensors, with_values
 from heads.methods import cmm, dac, tip_adapter_f
 from heads.protocols.tasks import Task
 from heads.selection import scoring
@@ -39,14 +38,18 @@ from heads.training.samplers import Drawer
 from heads.training.stacking import prepare, width_of
 from heads.training.trainer import train
 
-METHODS: dict[str, Any] = {"cmm": cmm, "tip-adapter-f": tip_adapter_f, "dac": dac}
+METHODS: dict[str, AnyMethod] = {
+    "cmm": cmm.METHOD,
+    "tip-adapter-f": tip_adapter_f.METHOD,
+    "dac": dac.METHOD,
+}
 CONFIGS = {
     "cmm": cmm.Config(),
     "tip-adapter-f": tip_adapter_f.Config(),
     "dac": dac.Config(stage="v"),
 }
 RATES = [{"lr": rate} for rate in (3e-4, 1e-3, 2e-3, 3e-3, 5e-3, 1e-2)]
-GRIDS = {"cmm": cmm.train_grid.points(), "tip-adapter-f": RATES, "dac": RATES}
+GRIDS = {"cmm": cmm.METHOD.train_grid.points(), "tip-adapter-f": RATES, "dac": RATES}
 BOUNDS = {"overhead": 0.25, "work": 1.05}
 """Largest share of the plain loop's time."""
 WALL, MEMORY = 120.0, 4.0
@@ -129,7 +132,7 @@ def compared(shape: Shape, name: str, repeat: int) -> tuple[tuple[Any, ...], boo
     method, config = limited(METHODS[name], shape.steps), CONFIGS[name]
     tasks = [task(shape.classes, shape.shots, shape.d, seed=s) for s in range(shape.tasks)]
     grid = GRIDS[name] if shape.grid else [{}]
-    points = [with_values(method.Hyper(), values) for values in grid]
+    points = [with_values(method.hyper(), values) for values in grid]
     few = tasks[:PLAIN_TASKS]
 
     def trained() -> list[Tensors]:
@@ -161,7 +164,7 @@ def compared(shape: Shape, name: str, repeat: int) -> tuple[tuple[Any, ...], boo
     return row, share <= bound
 
 
-def limited(method: Any, steps: int) -> Any:
+def limited(method: AnyMethod, steps: int) -> AnyMethod:
     """Return a method that takes fewer steps, if any are given."""
     if not steps:
         return method
@@ -169,7 +172,7 @@ def limited(method: Any, steps: int) -> Any:
     def stages(config: Any) -> tuple[Stage, ...]:
         return tuple(replace(stage, steps=lambda *_: steps) for stage in method.stages(config))
 
-    return SimpleNamespace(**{**vars(method), "stages": stages})
+    return replace(method, stages=stages)
 
 
 def descend(name: str, method: Any, config: Any, view: TaskView, hyper: Any) -> Tensors:
@@ -273,7 +276,7 @@ LOSSES: dict[str, Callable[[TaskView, Any], tuple[Tensors, Loss, float]]] = {
 def imagenet() -> bool:
     """Train and select cmm, answer all queries; return whether a bound was missed."""
     torch.set_num_threads(2)
-    settings = configure(cmm, {})
+    settings = configure(cmm.METHOD, {})
     rows = 1000 * 16, 1000 * 4, 50_000
     support, val, query = (clustered(n, 1000, 512, seed=0, draw=i) for i, n in enumerate(rows))
     none = np.zeros(0, dtype=np.int64)
@@ -286,7 +289,7 @@ def imagenet() -> bool:
         query_rows=none,
     )
     wall, cpu = time.perf_counter(), time.process_time()
-    (chosen,) = select(cmm, settings, [one], "few-shot-val")
+    (chosen,) = select(cmm.METHOD, settings, [one], "few-shot-val")
     fitted = time.perf_counter() - wall
     answered = scoring.predict(chosen.head, query)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu

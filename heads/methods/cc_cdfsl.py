@@ -154,7 +154,8 @@ def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tens
             "add --set retrieval=intra-image."
         )
     fixed = text_tensors(task, config.text, method=METHOD.name)
-    clean, views = rows.get("patches"), rows.get("view_patches", "cdfsl")
+    clean = rows.get("patches")
+    views = rows.get("view_patches", "cdfsl") if config.augment else None
     assert clean is not None
     pool = clean[:, None] if views is None else torch.cat([clean[:, None], views], dim=1)
     n, v, p, d = pool.shape  # images, views, patches, d
@@ -212,7 +213,7 @@ def loss(
     """Equation (9)."""
     texts = F.normalize(params["text"], dim=-1)
     rows = batch.x[:, None]
-    views = batch.get("views", "cdfsl")
+    views = batch.get("views", "cdfsl") if config.augment else None
     if views is not None:
         rows = torch.cat([rows, views], dim=1)  # [b v d]
     v = rows.shape[1]

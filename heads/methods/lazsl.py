@@ -110,7 +110,7 @@ def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tens
 
 
 def pad(texts: Float[Tensor, "m d"], owner: Int64[Tensor, " m"], classes: int) -> Tensors:
-    """Return buckets of padded descriptions: mass [m c] and members [c] of each, and all texts.
+    """Return buckets of padded descriptions: the mass [m c] of each, all members and all texts.
 
     A bucket is as wide as its largest class; classes that would fill less than `TEXT_FILL` of it
     and lack more than `TEXT_LACK` go to the next. `texts` has the rows of all buckets, [m c] one
@@ -132,9 +132,8 @@ def pad(texts: Float[Tensor, "m d"], owner: Int64[Tensor, " m"], classes: int) -
         padded.append(rows.flatten(0, 1))
         masses.append(mass)
         start += len(members)
-    widths = torch.tensor([mass.shape for mass in masses])
-    mass = torch.cat([mass.flatten() for mass in masses])
-    return fixed | {"texts": torch.cat(padded), "mass": mass, "buckets": widths}
+    fixed |= {f"mass.{i}": mass for i, mass in enumerate(masses)}
+    return fixed | {"texts": torch.cat(padded)}
 
 
 def template_means(
@@ -232,7 +231,7 @@ def matched(
     fixed: Tensors,
     regions: Float[Tensor, "k n d"],
     a: Float[Tensor, "k n"],
-    mass: Sequence[Float[Tensor, "#n m c"]],
+    mass: Sequence[Float[Tensor, "_ _ _"]],
     config: Config,
     hyper: Hyper,
     *,
@@ -285,13 +284,10 @@ def _solved(
     return (plan * pairs).sum((-2, -1))
 
 
-def masses(fixed: Tensors) -> list[Float[Tensor, "m c"]]:
-    """Return the mass of the descriptions of each bucket, in the order in which `place` counts."""
-    found, start = [], 0
-    for m, c in fixed["buckets"].tolist():
-        found.append(fixed["mass"][start : start + m * c].view(m, c))
-        start += m * c
-    return found
+def masses(fixed: Tensors) -> list[Float[Tensor, "_ _"]]:
+    """Return each bucket's mass of descriptions [m c], in the order in which `place` counts."""
+    count = sum(name.startswith("mass.") for name in fixed)
+    return [fixed[f"mass.{i}"] for i in range(count)]
 
 
 def sure(logits: Float[Tensor, "n k c"]) -> Float[Tensor, "n k"]:
@@ -301,7 +297,7 @@ def sure(logits: Float[Tensor, "n k c"]) -> Float[Tensor, "n k"]:
     return torch.softmax(-entropy / TEMPERATURE, dim=-1)
 
 
-def sure_texts(fixed: Tensors, x: Float[Tensor, "n d"]) -> list[Float[Tensor, "n m c"]]:
+def sure_texts(fixed: Tensors, x: Float[Tensor, "n d"]) -> list[Float[Tensor, "n _ _"]]:
     """Return b of (7) by bucket [n m c].
 
     With Z = sum_c e^l_c and A = sum_c l_c e^l_c the entropy is log Z - A / Z; one logit l_y is

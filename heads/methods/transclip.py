@@ -127,9 +127,9 @@ def _most_similar(
 def terms(params: Tensors, fixed: Tensors, rows: Rows, config: Config, hyper: Hyper) -> Tensors:
     """Compute what does not change from sweep to sweep.
 
-    `query["asked"]` are rows to answer that are no queries; without it all queries are answered.
+    Rows that are no queries come with the queries (`rows.among`), whose mixture answers them.
     """
-    x, shots = rows.x, fixed["shots"]
+    x, shots = (rows if rows.among is None else rows.among).x, fixed["shots"]
     n, m = x.shape[0], shots.shape[0]
     of_code = config.variant == "code"
     count = min(NEIGHBOURS, n - 1)

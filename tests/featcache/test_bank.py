@@ -133,6 +133,6 @@ def test_some_classes_take_their_texts_along() -> None:
 
 def test_every_method_that_reads_texts_offers_every_kind() -> None:
     for name in registry.names():
-        hints = get_type_hints(registry.get(name).Config)
+        hints = get_type_hints(registry.get(name).config)
         if "text" in hints:
             assert hints["text"] in (TextKind, TextKind | None), name

@@ -18,7 +18,7 @@ def task(world: Callable[..., FeatureSet]) -> Task:
     method = registry.get("tip-adapter")
     made = TaskBuilder(
         features=features,
-        needs=method.needs(method.Config()),
+        needs=method.needs(method.config()),
         device=torch.device("cpu"),
         query_rows=features.usable("test"),
     )

@@ -59,7 +59,7 @@ class Config:
 class Hyper:
     lr: float = number(0.05, above=0)
     alpha: float = number(1.0, low=0)
-    shift: float = 0.0
+    shift: float = number(0.0, prepare=True)
     """Read by `prepare`: the texts start that far off."""
 
 
@@ -80,10 +80,9 @@ def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tens
     return {"weight": weight, "bias": weight.new_zeros(task.c)}, {"anchors": anchors}
 
 
-def terms(params: Tensors, fixed: Tensors, query: Tensors, config: Config, hyper: Hyper) -> Tensors:
-    x = query["x"]
-    learned = 10 * (x @ params["weight"].mT + params["bias"])
-    return {"zero_shot": 10 * x @ fixed["anchors"].mT, "learned": learned}
+def terms(params: Tensors, fixed: Tensors, rows: Rows, config: Config, hyper: Hyper) -> Tensors:
+    learned = 10 * (rows.x @ params["weight"].mT + params["bias"])
+    return {"zero_shot": 10 * rows.x @ fixed["anchors"].mT, "learned": learned}
 
 
 def combine(terms: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Tensor:
@@ -95,15 +94,15 @@ def loss(
 ) -> tuple[Tensor, Tensors]:
     logits = combine(terms(params, fixed, Rows.of(batch.x), config, hyper), fixed, config, hyper)
     own = torch.gather(F.log_softmax(logits, -1), -1, batch.y[:, None])[:, 0]
-    return -(batch.weight * own).sum() / batch.weight.sum(), state
+    return -(batch.weights * own).sum() / batch.weights.sum(), state
 
 
 def loss_from_own_keys(
     params: Tensors, fixed: Tensors, state: Tensors, batch: Batch, config: Config, hyper: Hyper
 ) -> tuple[Tensor, Tensors]:
     value, _ = loss(params, {"anchors": fixed["keys"]}, state, batch, config, hyper)
-    level = 0.5 * state["watch.level"] + 0.5 * hyper.alpha
-    return value + 0 * level, {"watch.level": level}
+    level = 0.5 * state["level"] + 0.5 * hyper.alpha
+    return value + 0 * level, {"level": level}
 
 
 def steps(sizes: Sizes, config: Config) -> int:
@@ -145,19 +144,19 @@ def two_stages(config: Config) -> tuple[Stage, ...]:
         batches=full(),
         steps=lambda sizes, config: 4,
         update=sgd(momentum=0.9),
-        start=lambda params, fixed, config, hyper: {"watch.level": 0 * hyper.alpha},
+        start=lambda params, fixed, config, hyper: {"level": 0 * hyper.alpha},
+        watch=("level",),
     )
     return (first, second)
 
 
-def _method(name: str, stages: Any = one_stage, **changes: Any) -> Method:
+def _method(name: str, stages: Any = one_stage, **changes: Any) -> AnyMethod:
     parts: dict[str, Any] = {
         "name": name,
         "summary": "A toy.",
         "source": "ours",
-        "transductive": False,
-        "Config": Config,
-        "Hyper": Hyper,
+        "config": Config,
+        "hyper": Hyper,
         "train_grid": Grid({"lr": [0.01, 0.05, 0.2]}),
         "post_grid": Grid({"alpha": [0.0, 0.5, 1.0, 2.0]}),
         "needs": needs,
@@ -166,17 +165,17 @@ def _method(name: str, stages: Any = one_stage, **changes: Any) -> Method:
         "terms": terms,
         "combine": combine,
     }
-    return cast(Method, SimpleNamespace(**{**parts, **changes}))
+    return Method(**{**parts, **changes})
 
 
 @pytest.fixture
-def toy() -> Method:
+def toy() -> AnyMethod:
     """Return a softmax-linear method of one stage."""
     return _method("toy", one_stage)
 
 
 @pytest.fixture
-def toy_two() -> Method:
+def toy_two() -> AnyMethod:
     """Return a method of two stages with a search between them."""
     return _method("toy-two", two_stages)
 

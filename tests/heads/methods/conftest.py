@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from featcache.types import TextBank
-from heads.contract import Batch, Grid, Rows, TaskView
+from heads.contract import Batch, Grid, Kind, Rows, TaskView
 from heads.selection import scoring
 from heads.selection.scoring import Head
 
@@ -84,7 +84,7 @@ def toy() -> Callable[..., tuple[TaskView, Tensor]]:
         labels = torch.arange(c).repeat_interleave(torch.tensor(counts))
         labels = labels[torch.randperm(len(labels), generator=rng)]
         x = unit(len(labels), d)
-        extra = {"views.rrc50": unit(len(labels), views, d)} if views else {}
+        extra = {Kind("views", "rrc50"): unit(len(labels), views, d)} if views else {}
         names = tuple(f"c{i}" for i in range(c))
         bank: Any = TextBank(
             classes=names,
@@ -116,7 +116,7 @@ def whole_batch() -> Callable[..., Batch]:
         zero = torch.tensor(0)
         fields: dict[str, Any] = {"index": torch.arange(n), "view": torch.full((n,), -1)}
         fields["norms"] = task.support.norms
-        return Batch(**fields, y=y, weight=weight, x=x, step=zero, epoch=zero)
+        return Batch(**fields, labels=y, weights=weight, x=x, step=zero, epoch=zero)
 
     return make
 
@@ -128,8 +128,8 @@ def with_lengths() -> Callable[[TaskView], TaskView]:
     def give(task: TaskView) -> TaskView:
         rng = torch.Generator().manual_seed(9)
         lengths = {
-            name: 5 + 10 * torch.rand(views.shape[:2], generator=rng).to(views)
-            for name, views in task.support.kinds.items()
+            kind: 5 + 10 * torch.rand(views.shape[:2], generator=rng).to(task.support.x)
+            for kind, views in task.support.kinds.items()
         }
         return replace(task, support=replace(task.support, lengths=lengths))
 
@@ -153,7 +153,7 @@ def released_search(shared: Callable[[str], Path], features: Any) -> Callable[..
         unit = F.normalize(torch.from_numpy(rows).float(), dim=-1)
         val = Rows(x=unit, norms=torch.ones(len(unit)), labels=labels)
         test = Rows(x=x, norms=torch.ones(len(x)), labels=y)
-        config, hyper = method.Config(), method.Hyper(**values)
+        config, hyper = method.config(), method.hyper(**values)
         params, fixed = method.prepare(task, config, hyper)
         head = Head(method=method, config=config, hyper=hyper, params=params, fixed=fixed)
         axes = list(grid.axes)

@@ -47,7 +47,7 @@ def test_logits_and_loss_equal_naive_loops(toy: Any, whole_batch: Any) -> None:
     rows = naive(batch.x, params, fixed)
     losses = [
         math.log(sum(map(math.exp, row))) - row[label]
-        for row, label, weight in zip(rows, batch.y.tolist(), batch.weight.tolist(), strict=True)
+        for row, label, weight in zip(rows, batch.y.tolist(), batch.weights.tolist(), strict=True)
         if weight
     ]
     assert float(value) == pytest.approx(sum(losses) / len(losses), abs=1e-9)

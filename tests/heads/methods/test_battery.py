@@ -12,14 +12,14 @@ from torch import Tensor
 
 from featcache.types import FeatureSet, TextBank
 from heads import registry
-from heads.contract import Grid, Method, Rows, TaskView, Tensors, hyper_values, with_values
+from heads.contract import AnyMethod, Grid, Rows, TaskView, Tensors, hyper_values, with_values
 from heads.protocols.tasks import Task, TaskBuilder
 from heads.selection import scoring
 from heads.selection.curves import Curves, claims
 from heads.selection.scoring import Head
 from heads.selection.select import select
 from heads.selection.settings import Settings, configure
-from heads.training.batches import BESIDE, as_batch
+from heads.training.batches import as_batch
 from heads.training.samplers import Drawer
 from heads.training.stacking import prepare, rows_of
 from heads.training.trainer import train
@@ -28,12 +28,12 @@ SHORT = {"steps": 6, "epochs": 2, "batch": 12, "max_iter": 30, "every": 2}
 """Settings that shorten training, for the methods that have them."""
 
 
-def short(method: Method) -> dict[str, Any]:
-    return {k: v for k, v in SHORT.items() if hasattr(method.Config(), k)}
+def short(method: AnyMethod) -> dict[str, Any]:
+    return {k: v for k, v in SHORT.items() if hasattr(method.config(), k)}
 
 
 @pytest.fixture(params=registry.names())
-def method(request: pytest.FixtureRequest) -> Method:
+def method(request: pytest.FixtureRequest) -> AnyMethod:
     return registry.get(request.param)
 
 
@@ -49,9 +49,9 @@ ALSO = {
 """Components of the toy world beside global features and views."""
 
 
-def make_task(features: FeatureSet, method: Method) -> Task:
+def make_task(features: FeatureSet, method: AnyMethod) -> Task:
     """Give a method the training rows as its support, or as its pool where it takes no support."""
-    needs = method.needs(method.Config())
+    needs = method.needs(method.config())
     made = TaskBuilder(
         features=features,
         needs=needs,
@@ -71,7 +71,7 @@ def features(world: Callable[..., FeatureSet]) -> FeatureSet:
 
 
 @pytest.fixture
-def task(method: Method, features: FeatureSet) -> Task:
+def task(method: AnyMethod, features: FeatureSet) -> Task:
     return make_task(features, method)
 
 
@@ -79,50 +79,45 @@ def few(grid: Grid, most: int = 2) -> Grid:
     return Grid({name: list(values)[:most] for name, values in grid.axes.items()})
 
 
-def settings(method: Method) -> Settings:
+def settings(method: AnyMethod) -> Settings:
     made = configure(method, short(method))
     return replace(made, train_grid=few(made.train_grid), post_grid=few(made.post_grid))
 
 
-def fitted(method: Method, view: TaskView) -> Head:
+def fitted(method: AnyMethod, view: TaskView) -> Head:
     made = settings(method)
     (run,) = train(method, made.config, [view], [made.hyper])
     return run.head
 
 
-def test_face(method: Method) -> None:
+def test_face(method: AnyMethod) -> None:
     assert registry.get(method.name) is method
     assert method.summary.endswith(".")
     assert any(w in method.source for w in ("paper", "released code", "reconstruction"))
-    hyper, config = set(hyper_values(method.Hyper())), set(hyper_values(method.Config()))
+    hyper, config = set(hyper_values(method.hyper())), set(hyper_values(method.config()))
     assert set(method.train_grid.axes) <= hyper | config
     assert set(method.post_grid.axes) <= hyper
-    assert hash(method.Config()) == hash(method.Config())
+    assert hash(method.config()) == hash(method.config())
 
 
-def test_logits_have_the_contracts_shape_and_type(method: Method, task: Task) -> None:
+def test_logits_have_the_contracts_shape_and_type(method: AnyMethod, task: Task) -> None:
     logits = scoring.logits(fitted(method, task.view), task.query)
     assert logits.shape == (20, 5)
     assert logits.dtype == torch.float32
     assert bool(torch.isfinite(logits).all())
 
 
-def test_rows_are_independent(method: Method, task: Task) -> None:
+def test_rows_are_independent(method: AnyMethod, task: Task) -> None:
     if method.transductive:
         pytest.skip("answers all rows together by design")
     head = fitted(method, task.view)
     whole = scoring.logits(head, task.query)
     for rows in ([3], [7, 3, 11]):
-        some = Rows(
-            x=task.query.x[rows],
-            norms=task.query.norms[rows],
-            labels=None,
-            kinds={n: t[torch.tensor(rows)] for n, t in task.query.kinds.items()},
-        )
+        some = replace(task.query.take(torch.tensor(rows)), labels=None)
         torch.testing.assert_close(scoring.logits(head, some), whole[rows], rtol=1e-4, atol=1e-4)
 
 
-def test_relabelling_the_classes_permutes_the_answers(method: Method, task: Task) -> None:
+def test_relabelling_the_classes_permutes_the_answers(method: AnyMethod, task: Task) -> None:
     order = torch.tensor([2, 0, 3, 4, 1])  # new class i is old class order[i]
     rank = order.argsort()
     view, text = task.view, task.view.text
@@ -145,14 +140,14 @@ def test_relabelling_the_classes_permutes_the_answers(method: Method, task: Task
     torch.testing.assert_close(after, before[:, order], rtol=1e-3, atol=2e-3)
 
 
-def test_same_seed_same_bits(method: Method, task: Task) -> None:
+def test_same_seed_same_bits(method: AnyMethod, task: Task) -> None:
     one, other = fitted(method, task.view), fitted(method, task.view)
     assert _bits(one) == _bits(other)
     first = scoring.logits(one, task.query)
     assert torch.equal(first, scoring.logits(other, task.query))
 
 
-def test_nothing_leaks(method: Method, task: Task) -> None:
+def test_nothing_leaks(method: AnyMethod, task: Task) -> None:
     """Neither query labels, nor without selection validation labels, move a single bit."""
     made = settings(method)
     assert task.val is not None
@@ -165,8 +160,8 @@ def test_nothing_leaks(method: Method, task: Task) -> None:
         assert a.values == b.values
 
 
-def test_labels_of_the_pool_are_out_of_reach(method: Method, features: FeatureSet) -> None:
-    if not any(need.role == "pool" for need in method.needs(method.Config())):
+def test_labels_of_the_pool_are_out_of_reach(method: AnyMethod, features: FeatureSet) -> None:
+    if not any(need.role == "pool" for need in method.needs(method.config())):
         pytest.skip("reads no pool")
     labels = features.labels.copy()
     labels[features.usable("train")] = np.random.default_rng(1).integers(
@@ -179,7 +174,7 @@ def test_labels_of_the_pool_are_out_of_reach(method: Method, features: FeatureSe
     assert _bits(fitted(method, one.view)) == _bits(fitted(method, other.view))
 
 
-def test_stacked_and_alone_agree_without_a_warning(method: Method, task: Task) -> None:
+def test_stacked_and_alone_agree_without_a_warning(method: AnyMethod, task: Task) -> None:
     """Losses under vmap over tasks and grid points; the slow fallback would warn."""
     made = settings(method)
     names = hyper_values(made.hyper)
@@ -197,36 +192,35 @@ def test_stacked_and_alone_agree_without_a_warning(method: Method, task: Task) -
         torch.testing.assert_close(mine, theirs, rtol=2e-3, atol=5e-3)
 
 
-def test_terms_and_combine_run_under_vmap(method: Method, task: Task) -> None:
+def test_terms_and_combine_run_under_vmap(method: AnyMethod, task: Task) -> None:
     head = fitted(method, task.view)
-    query = {"x": task.query.x, "norms": task.query.norms}
-    query |= {n: t[:] for n, t in task.query.kinds.items()}
+    query = replace(task.query.take(slice(None)), labels=None)
     tensors = {n: torch.stack([t, t]) for n, t in (head.params | head.fixed).items()}
     values = {n: torch.tensor([v, v]) for n, v in hyper_values(head.hyper).items()}
 
-    def answer(tensors: Tensors, values: Tensors, rows: Tensors) -> Tensor:
+    def answer(tensors: Tensors, values: Tensors) -> Tensor:
         params = {n: tensors[n] for n in head.params}
         fixed = {n: tensors[n] for n in head.fixed}
         hyper = with_values(head.hyper, values)
-        terms = method.terms(params, fixed, rows, head.config, hyper)
+        terms = method.terms(params, fixed, query, head.config, hyper)
         return method.combine(terms, fixed, head.config, hyper)
 
-    dims = (dict.fromkeys(tensors, 0), dict.fromkeys(values, 0), None)
+    dims = (dict.fromkeys(tensors, 0), dict.fromkeys(values, 0))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        logits = torch.func.vmap(answer, in_dims=dims)(tensors, values, query)
+        logits = torch.func.vmap(answer, in_dims=dims)(tensors, values)
     expected = scoring.logits(head, task.query)
     torch.testing.assert_close(logits[1], expected, rtol=1e-4, atol=1e-4)
 
 
-def test_what_the_method_says_of_its_logits_holds(method: Method, task: Task) -> None:
+def test_what_the_method_says_of_its_logits_holds(method: AnyMethod, task: Task) -> None:
     """Where Hyper says affine or smooth, few points tell the hits of the whole grid."""
-    said = {n: word for n, word in claims(method.Hyper).items() if word}
+    said = {n: word for n, word in claims(method.hyper).items() if word}
     axes = {
         n: np.linspace(low := values[0], max(values[-1], low + 1), 25 if n in said else 2).tolist()
         for n, values in method.post_grid.axes.items()
     }
-    few = Curves.of(method.Hyper, Grid(axes))
+    few = Curves.of(method.hyper, Grid(axes))
     if few is None:
         pytest.skip("says nothing")
     head = fitted(method, task.view)
@@ -235,26 +229,27 @@ def test_what_the_method_says_of_its_logits_holds(method: Method, task: Task) ->
     assert (hits - scoring._hits_by_walk(head, task.query, few.grid)).abs().max() <= 1  # near-ties
 
 
-def test_losses_ignore_padding(method: Method, task: Task) -> None:
+def test_losses_ignore_padding(method: AnyMethod, task: Task) -> None:
     made = settings(method)
     for k, stage in enumerate(method.stages(made.config)):
         params, fixed = method.prepare(task.view, made.config, made.hyper)
         hyper = scoring.traced(made.hyper, task.view.support.x)
         state = stage.start(params, fixed, made.config, hyper) if stage.start else {}
         drawer = Drawer(stage.batches, rows_of(stage, task.view), 0, k, fixed)
-        rows = drawer.gather(drawer.draw(0), 0, None)
-        padded = {n: t if n.startswith(BESIDE) else torch.cat([t, t[:3]]) for n, t in rows.items()}
-        padded["weight"] = torch.cat([rows["weight"], torch.zeros(3)])
+        rows, kinds, beside = drawer.gather(drawer.draw(0), 0, None)
+        padded = {n: torch.cat([t, t[:3]]) for n, t in rows.items()}
+        padded["weights"] = torch.cat([rows["weights"], torch.zeros(3)])
+        longer = {kind: torch.cat([t, t[:3]]) for kind, t in kinds.items()}
         zero = torch.tensor(0)
         values = [
             float(stage.loss(params, fixed, state, as_batch(r, zero, zero), made.config, hyper)[0])
-            for r in (rows, padded)
+            for r in ((rows, kinds, beside), (padded, longer, beside))
         ]
         assert values[0] == pytest.approx(values[1], rel=1e-4)
 
 
 def test_a_step_of_training_changes_what_the_stage_trains_and_nothing_else(
-    method: Method, task: Task
+    method: AnyMethod, task: Task
 ) -> None:
     made = settings(method)
     stages = method.stages(made.config)

@@ -79,7 +79,7 @@ def test_training_equals_torchs_own_loop(toy: Any) -> None:
     config = clip_adapter.Config(epochs=4)
     hyper = clip_adapter.Hyper(lr=0.5)
     start, fixed = clip_adapter.prepare(task, config, hyper)
-    (run,) = train(clip_adapter, config, [task], [hyper])
+    (run,) = train(clip_adapter.METHOD, config, [task], [hyper])
     down, up = nn.Linear(8, 2, bias=False), nn.Linear(2, 8, bias=False)
     adapter = nn.Sequential(down, nn.ReLU(), up, nn.ReLU()).double()
     with torch.no_grad():

@@ -73,7 +73,7 @@ def test_loss_equals_naive_loops(toy: Any, whole_batch: Any, triplet: bool) -> N
     got, state = cmm.loss(params, fixed, {}, batch, config, hyper)
     rows, cosines = naive_logits(task, batch.x, params, 0.7, True)
     entropies, hinges = [], []
-    kept = [i for i, w in enumerate(batch.weight.tolist()) if w > 0]
+    kept = [i for i, w in enumerate(batch.weights.tolist()) if w > 0]
     for i in kept:
         y = int(batch.y[i])
         entropies.append(math.log(sum(map(math.exp, rows[i]))) - rows[i][y])

@@ -55,7 +55,7 @@ def test_loss_equals_naive_loops(toy: Any, whole_batch: Any) -> None:
     task, _ = toy()
     _, fixed = cross.prepare(task, CONFIG, HYPER)
     weight, drawn = moved(task), torch.tensor([7, 2, 5])
-    batch: Batch = replace(whole_batch(task), extra={"beside.texts": drawn})
+    batch: Batch = replace(whole_batch(task), beside={"texts": drawn})
     got, _ = cross.loss({"weight": weight}, fixed, {}, batch, CONFIG, HYPER)
     rows = F.normalize(task.text.template_rows.double(), dim=-1)
     shown = [(q, y) for q, y in zip(batch.x, batch.y.tolist(), strict=True)][:-1]
@@ -72,7 +72,7 @@ def test_training_equals_torchs_adamw(toy: Any) -> None:
     """Batches that hold all images and all texts; the warm-up and some steps of the cosine."""
     task, _ = toy()
     config = cross.Config(batch=40, steps=80)
-    (run,) = train(cross, config, [task], [HYPER])
+    (run,) = train(cross.METHOD, config, [task], [HYPER])
     x = torch.cat([task.support.x, F.normalize(task.text.template_rows, dim=-1).reshape(8, -1)])
     y = torch.cat([task.support.labels, torch.arange(4).repeat_interleave(2)])
     weight = task.text.anchors().double().requires_grad_()

@@ -1,6 +1,6 @@
 import math
 from collections import defaultdict
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -72,7 +72,7 @@ def test_a_large_temperature_counts(toy: Any) -> None:
 )
 def test_a_k_that_cannot_be_is_refused(k: str, words: str) -> None:
     with pytest.raises(UsageError, match=words):
-        configure(cast(Any, knn), {"k": k})
+        configure(knn.METHOD, {"k": k})
 
 
 def test_the_smallest_temperature_asks_the_nearest(toy: Any) -> None:

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from featcache.errors import MissingComponentError
 from featcache.types import FeatureSet, TextBank
-from heads.contract import Rows, TaskView
+from heads.contract import Kind, Rows, TaskView
 from heads.methods import lazsl
 from heads.protocols import few_shot
 
@@ -61,8 +61,8 @@ def scores(
     """Return cosines: the logits without their scale."""
     made, hyper = lazsl.Config(**config), hyper or lazsl.Hyper()
     params, fixed = lazsl.prepare(task, made, hyper)
-    query = {"x": x, "crops.lazsl": crops}
-    terms = lazsl.terms(params, fixed, query, made, hyper)
+    rows = Rows.of(x, kinds={Kind("crops", "lazsl"): crops})
+    terms = lazsl.terms(params, fixed, rows, made, hyper)
     return lazsl.combine(terms, fixed, made, hyper) / 20.0
 
 
@@ -285,7 +285,7 @@ def test_padding_of_descriptions_changes_nothing(
     expected = scores(task, x, crops, score=score)
     monkeypatch.setattr(lazsl, "TEXT_FILL", fill)
     monkeypatch.setattr(lazsl, "TEXT_LACK", 0)
-    buckets = lazsl.buckets(lazsl.prepare(task, lazsl.Config(score="awt"), lazsl.Hyper())[1])
+    buckets = lazsl.masses(lazsl.prepare(task, lazsl.Config(score="awt"), lazsl.Hyper())[1])
     assert len(buckets) == {0.01: 1, 0.5: 2, 1.0: 5}[fill]
     got = scores(task, x, crops, score=score)
     torch.testing.assert_close(got, expected, rtol=0, atol=1e-9)

@@ -54,7 +54,7 @@ def test_300_steps_equal_an_independent_loop(toy: Any, variant: Any) -> None:
     task, _ = toy(counts=(3, 1, 4, 2), d=12)
     config = lp_plus_plus.Config(variant=variant)
     start, _ = lp_plus_plus.prepare(task, config, HYPER)
-    (run,) = train(lp_plus_plus, config, [task], [HYPER])
+    (run,) = train(lp_plus_plus.METHOD, config, [task], [HYPER])
     expected = twin(task, start["bias"], steps=300, clean=variant == "clean")
     assert set(run.head.params) == set(expected)
     for name, value in expected.items():
@@ -66,7 +66,7 @@ def test_the_variants_differ_from_the_first_step_of_alpha_on(toy: Any) -> None:
 
     def alpha(variant: Any, steps: int) -> Tensor:
         config = lp_plus_plus.Config(variant=variant, steps=steps)
-        (run,) = train(lp_plus_plus, config, [task], [HYPER])
+        (run,) = train(lp_plus_plus.METHOD, config, [task], [HYPER])
         return run.head.params["alpha"]
 
     assert torch.equal(alpha("code", 9), alpha("clean", 0))
@@ -79,7 +79,7 @@ def test_logits_equal_naive_loops(toy: Any) -> None:
     params, fixed = lp_plus_plus.prepare(task, config, HYPER)
     params = {n: p + 0.3 * torch.arange(p.numel()).reshape(p.shape) for n, p in params.items()}
     terms = lp_plus_plus.terms(params, fixed, Rows.of(x), config, HYPER)
-    got = lp_plus_plus.combine(terms, fixed, config, HYPER)
+    got = lp_plus_plus.METHOD.combine(terms, fixed, config, HYPER)
     anchors = task.text.anchors().double()
     for i, q in enumerate(x):
         for c in range(task.c):
@@ -141,6 +141,6 @@ def test_accuracy_of_the_last_step(
 ) -> None:
     # released_code: best step on validation; the last one is as good on these rows
     task, x, y = features(name, support)
-    (run,) = train(lp_plus_plus, lp_plus_plus.Config(), [task], [HYPER])
+    (run,) = train(lp_plus_plus.METHOD, lp_plus_plus.Config(), [task], [HYPER])
     query = Rows(x=x, norms=torch.ones(len(x)), labels=y)
     assert 100 * accuracy(run.head, query) == pytest.approx(released, abs=0.8)

@@ -22,8 +22,8 @@ def logits(
 ) -> Tensor:
     hyper = transclip.Hyper(gamma=gamma)
     params, fixed = transclip.prepare(task, config, hyper)
-    query = Rows.of(x) | ({} if asked is None else {"asked": asked})
-    terms = transclip.terms(params, fixed, query, config, hyper)
+    rows = Rows.of(x) if asked is None else replace(Rows.of(asked), among=Rows.of(x))
+    terms = transclip.terms(params, fixed, rows, config, hyper)
     return transclip.combine(terms, fixed, config, hyper)
 
 
@@ -258,7 +258,7 @@ def test_a_constant_feature_does_no_harm(small: tuple[TaskView, Tensor]) -> None
 
 
 def test_gammas_are_the_released_ones() -> None:
-    assert transclip.post_grid.axes == {"gamma": (0.002, 0.01, 0.02, 0.2)}
+    assert transclip.METHOD.post_grid.axes == {"gamma": (0.002, 0.01, 0.02, 0.2)}
 
 
 @pytest.mark.parametrize("name", ["caltech50", "imagenet256"])

@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from heads.contract import Rows
+from heads.contract import Kind, Rows
 from heads.ops import algebra
 
 
-def rows(x: torch.Tensor, **extra: torch.Tensor) -> Rows:
-    return Rows(x=x, norms=torch.ones(len(x)), labels=None, kinds=extra)
+def rows(x: torch.Tensor, **kinds: torch.Tensor) -> Rows:
+    return Rows.of(x, kinds={Kind(name): t for name, t in kinds.items()})
 
 
 def test_sum_by_label_equals_the_product_with_one_hot_labels() -> None:

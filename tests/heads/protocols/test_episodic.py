@@ -129,10 +129,10 @@ def test_zero_shot_answers_each_episode_among_its_classes(world: World) -> None:
 def test_every_method_that_needs_no_pool_runs(world: World, method: str) -> None:
     features = world(also=ALSO, views=2, descriptions=True)
     short = {"steps": 3, "epochs": 2, "steps_text": 2}
-    settings = {k: v for k, v in short.items() if hasattr(registry.get(method).Config(), k)}
+    settings = {k: v for k, v in short.items() if hasattr(registry.get(method).config(), k)}
     result = run(features, method, settings=settings, episodes=3)
     learns = any(n.role == "support" for n in registry.get(method).needs(
-        registry.get(method).Config()))  # fmt: skip
+        registry.get(method).config()))  # fmt: skip
     assert result.shots == (2 if learns else 0)
     assert len(result.metrics["top1"].values) == 3
     assert result.metrics["top1"].mean > 0.5

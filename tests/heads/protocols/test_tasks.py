@@ -11,7 +11,7 @@ import torch
 
 from featcache.errors import CacheError, MissingComponentError, TaskError
 from featcache.types import FeatureSet
-from heads.contract import Need
+from heads.contract import Kind, Need
 from heads.protocols.suggest import support_scope
 from heads.protocols.tasks import MappedRows, Task, TaskBuilder, pick_device
 
@@ -121,6 +121,7 @@ def test_views_are_used_where_they_cover_the_support(world: World) -> None:
     features = world(views=3)
     task = build(builder(features, GLOBAL | {need}))
     views = task.view.support.get("views")
+    assert views is not None
     assert views.shape == (60, 3, 16)
     torch.testing.assert_close(views.norm(dim=-1), torch.ones(60, 3))
     features.components["views.rrc50-3"].covered[2] = False  # type: ignore[attr-defined]
@@ -203,24 +204,24 @@ def test_the_pool_has_no_labels_and_gathers_lazily(world: World) -> None:
     pool = build(made, pool=features.usable("val"), val=np.zeros(0, dtype=np.int64)).view.pool
     assert pool is not None
     assert pool.labels is None
-    lazy = pool.get("views")
+    lazy = pool.kinds[Kind("views", "rrc50")]
     assert isinstance(lazy, MappedRows)
     whole = features.unit("views.rrc50-3", features.usable("val"))
     index = torch.tensor([4, 0, 4])
-    torch.testing.assert_close(lazy[index], whole[index])
+    torch.testing.assert_close(lazy.gather(index), whole[index])
     some = torch.tensor([[2, 0], [1, 1], [0, 2]])
-    torch.testing.assert_close(lazy[index[:, None], some], whole[index[:, None], some])
-    torch.testing.assert_close(lazy[1:3], whole[1:3])
+    torch.testing.assert_close(lazy.gather(index, some), whole[index[:, None], some])
+    torch.testing.assert_close(pool.take(slice(1, 3)).get("views"), whole[1:3])
 
 
 def test_class_weights_have_mean_one(world: World) -> None:
     features = world(classes=2, counts={"train": (6, 2), "test": 3})
-    weights = build(builder(features, class_weights="balanced")).view.weights
+    weights = build(builder(features, class_weights="balanced")).view.support.weights
     assert weights is not None
     assert float(weights.mean()) == pytest.approx(1)
     torch.testing.assert_close(weights[-1] / weights[0], torch.tensor(3.0))
     assert float(weights[:6].sum()) == pytest.approx(float(weights[6:].sum()))
-    weights = build(builder(features, class_weights=[1.0, 5.0])).view.weights
+    weights = build(builder(features, class_weights=[1.0, 5.0])).view.support.weights
     assert weights is not None
     assert float(weights[-1] / weights[0]) == pytest.approx(5)
     with pytest.raises(TaskError, match="2 numbers above 0"):

@@ -7,7 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featcache.errors import FeatcacheError, ImportedFileError, NewerFormatError
-from heads.contract import Rows
 from heads.results.record import FORMAT, Metric, Result, digest_ids, new_run_id
 
 DOCUMENTED = [
@@ -65,7 +64,7 @@ def test_later_format_is_refused(record: Any) -> None:
 
 
 @pytest.mark.parametrize("field", [*DOCUMENTED, "format", "classes", "ids", "notes", "chosen"])
-@pytest.mark.parametrize("value", [None, [None], Rows.of([]), True, -1, 1e999, "../..", 10**400])
+@pytest.mark.parametrize("value", [None, [None], {"x": []}, True, -1, 1e999, "../..", 10**400])
 def test_foreign_values_are_refused_or_kept(record: Any, field: str, value: object) -> None:
     raw = record().as_dict() | {field: value}
     try:

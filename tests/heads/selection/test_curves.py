@@ -44,8 +44,8 @@ def combine_bent_in_alpha(terms: Tensors, fixed: Tensors, config: Any, hyper: An
     return bent
 
 
-def terms(params: Tensors, fixed: Tensors, query: Tensors, config: Any, hyper: Any) -> Tensors:
-    return {"zero_shot": query["x"] @ fixed["anchors"].mT, "distance": query["x"].abs()}
+def terms(params: Tensors, fixed: Tensors, rows: Rows, config: Any, hyper: Any) -> Tensors:
+    return {"zero_shot": rows.x @ fixed["anchors"].mT, "distance": rows.x.abs()}
 
 
 @pytest.fixture
@@ -53,9 +53,9 @@ def head(make_toy: Any) -> Head:
     rng = torch.Generator().manual_seed(1)
     values = torch.nn.functional.one_hot(torch.arange(12) % 4, 4).double()
     anchors = torch.randn(4, 12, generator=rng, dtype=torch.float64)
-    method = make_toy("toy", Hyper=Hyper, terms=terms, combine=combine)
+    method = make_toy("toy", hyper=Hyper, terms=terms, combine=combine)
     fixed = {"values": values, "anchors": anchors}
-    return Head(method=method, config=method.Config(), hyper=Hyper(), params={}, fixed=fixed)
+    return Head(method=method, config=method.config(), hyper=Hyper(), params={}, fixed=fixed)
 
 
 @pytest.fixture
@@ -109,7 +109,7 @@ def test_logits_are_computed_at_the_nodes_only(head: Head, rows: Rows, make_toy:
         calls.append(1)
         return combine(*given)
 
-    method = make_toy("toy", Hyper=Hyper, terms=terms, combine=counted)
+    method = make_toy("toy", hyper=Hyper, terms=terms, combine=counted)
     counting = Head(method=method, config=None, hyper=Hyper(), params={}, fixed=head.fixed)
     scoring.hits_on_grid(counting, rows, Grid({"beta": BETAS, "alpha": ALPHAS}))
     # the size of a chunk, the nodes to check and three points off them, and the nodes
@@ -121,7 +121,7 @@ def test_a_claim_that_does_not_hold_is_not_used(head: Head, rows: Rows, make_toy
     few = Curves.of(Hyper, grid)
     assert few is not None
     for wrong in (combine_with_a_kink, combine_bent_in_alpha):
-        method = make_toy("toy", Hyper=Hyper, terms=terms, combine=wrong)
+        method = make_toy("toy", hyper=Hyper, terms=terms, combine=wrong)
         other = Head(method=method, config=None, hyper=Hyper(), params={}, fixed=head.fixed)
         assert scoring._hits_by_curves(other, rows, few) is None
         expected = scoring._hits_by_walk(other, rows, grid)

@@ -12,7 +12,7 @@ from heads.selection import names as words
 @pytest.mark.parametrize("name", registry.names())
 def test_settings_read_off_the_source_are_those_of_the_method(name: str) -> None:
     method = registry.get(name)
-    expected = [f.name for f in (*fields(method.Config), *fields(method.Hyper))]
+    expected = [f.name for f in (*fields(method.config), *fields(method.hyper))]
     assert list(words.setting_names(name)) == expected
 
 

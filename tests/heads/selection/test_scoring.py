@@ -8,17 +8,17 @@ import pytest
 import torch
 
 from featcache.errors import TrainingError
-from heads.contract import Grid, Method, Rows
+from heads.contract import AnyMethod, Grid, Rows
 from heads.selection import scoring
 from heads.selection.scoring import Head
 
 
 @pytest.fixture
-def head(toy: Method, make_view: Any) -> Head:
-    params, fixed = toy.prepare(make_view(dtype=torch.float32), toy.Config(), toy.Hyper())
+def head(toy: AnyMethod, make_view: Any) -> Head:
+    params, fixed = toy.prepare(make_view(dtype=torch.float32), toy.config(), toy.hyper())
     rng = torch.Generator().manual_seed(3)
     params["weight"] = torch.randn(4, 8, generator=rng)
-    return Head(method=toy, config=toy.Config(), hyper=toy.Hyper(), params=params, fixed=fixed)
+    return Head(method=toy, config=toy.config(), hyper=toy.hyper(), params=params, fixed=fixed)
 
 
 @pytest.fixture
@@ -61,17 +61,17 @@ def test_terms_are_computed_once_for_the_whole_grid(make_toy: Any, rows: Rows) -
     calls = []
     plain = make_toy("toy")
 
-    def counted(params: Any, fixed: Any, query: Any, config: Any, hyper: Any) -> Any:
-        assert "labels" not in query
-        calls.append(len(query["x"]))
-        return plain.terms(params, fixed, query, config, hyper)
+    def counted(params: Any, fixed: Any, rows: Rows, config: Any, hyper: Any) -> Any:
+        assert rows.labels is None
+        calls.append(len(rows))
+        return plain.terms(params, fixed, rows, config, hyper)
 
     method = make_toy("toy", terms=counted)
     weight = torch.zeros(4, 8)
     head = Head(
         method=method,
-        config=method.Config(),
-        hyper=method.Hyper(),
+        config=method.config(),
+        hyper=method.hyper(),
         params={"weight": weight, "bias": weight.new_zeros(4)},
         fixed={"anchors": weight},
     )
@@ -86,9 +86,9 @@ def test_a_transductive_method_gets_all_rows_at_once(
     sizes = []
     plain = head.method
 
-    def counted(params: Any, fixed: Any, query: Any, config: Any, hyper: Any) -> Any:
-        sizes.append(len(query["x"]))
-        return plain.terms(params, fixed, query, config, hyper)
+    def counted(params: Any, fixed: Any, rows: Rows, config: Any, hyper: Any) -> Any:
+        sizes.append(len(rows))
+        return plain.terms(params, fixed, rows, config, hyper)
 
     method = make_toy("toy", terms=counted, transductive=True)
     scoring.predict(
@@ -107,12 +107,12 @@ def test_a_transductive_method_gets_all_rows_at_once(
 def test_validation_rows_reach_a_transductive_method_beside_the_queries(
     make_toy: Any, head: Head, rows: Rows, make_view: Any
 ) -> None:
-    seen = []
+    seen: list[Rows] = []
     plain = head.method
 
-    def noted(params: Any, fixed: Any, query: Any, config: Any, hyper: Any) -> Any:
-        seen.append(query)
-        return plain.terms(params, fixed, {"x": query.get("asked", query["x"])}, config, hyper)
+    def noted(params: Any, fixed: Any, rows: Rows, config: Any, hyper: Any) -> Any:
+        seen.append(rows)
+        return plain.terms(params, fixed, Rows.of(rows.x), config, hyper)
 
     method = make_toy("toy", terms=noted, transductive=True)
     val = make_view(n=5, seed=6, dtype=torch.float32).support
@@ -122,10 +122,12 @@ def test_validation_rows_reach_a_transductive_method_beside_the_queries(
     assert hits.tolist() == scoring.hits_on_grid(head, val, Grid({"alpha": [0.0, 2.0]})).tolist()
     assert scoring.predict(together, rows).shape == (37,)
     (first, second) = seen
-    assert set(first) == {"x", "norms", "asked"}  # never a label
-    assert torch.equal(first["x"], rows.x)
-    assert torch.equal(first["asked"], val.x)
-    assert set(second) == {"x", "norms"}
+    assert first.among is not None
+    assert first.labels is first.among.labels is second.labels is None
+    assert torch.equal(first.among.x, rows.x)
+    assert torch.equal(first.x, val.x)
+    assert second.among is None
+    assert torch.equal(second.x, rows.x)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
@@ -140,7 +142,7 @@ def test_answers_that_are_not_finite_are_never_right(make_toy: Any, rows: Rows, 
     params = {"weight": torch.zeros(4, 8), "bias": torch.zeros(4)}
     fixed = {"anchors": torch.eye(8)[:4]}
     head = Head(
-        method=method, config=method.Config(), hyper=method.Hyper(), params=params, fixed=fixed
+        method=method, config=method.config(), hyper=method.hyper(), params=params, fixed=fixed
     )
     hits = scoring.hits_on_grid(head, rows, Grid({"alpha": [0.5, 2.0]}))
     assert hits[0] > 0

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from featcache.errors import TaskError, TrainingError, UsageError
-from heads.contract import Grid, Method, Rows, TaskView
+from heads.contract import AnyMethod, Grid, Rows, TaskView
 from heads.protocols.tasks import Task
 from heads.selection import scoring
 from heads.selection import select as selection
-from heads.selection.folds import folds, subset
+from heads.selection.folds import folds
 from heads.selection.grid import Walk, distances
 from heads.selection.select import Chosen, has_choice, select
 from heads.selection.settings import configure
@@ -35,7 +35,7 @@ def task(make_view: Any) -> Task:
     )
 
 
-def one(method: Method, task: Task, mode: str, **given: Any) -> Chosen:
+def one(method: AnyMethod, task: Task, mode: str, **given: Any) -> Chosen:
     (chosen,) = select(method, configure(method, given), [task], mode)
     return chosen
 
@@ -45,14 +45,14 @@ def bits(chosen: Chosen) -> list[bytes]:
     return [t.numpy().tobytes() for t in tensors]
 
 
-def same_as_alone(toy: Method, task: Task, chosen: Chosen) -> None:
+def same_as_alone(toy: AnyMethod, task: Task, chosen: Chosen) -> None:
     """Check that the head is the one trained at its point on the whole support, as it was."""
     alone = one(toy, task, "none", lr=chosen.values["lr"])
     for name, value in alone.head.params.items():
         torch.testing.assert_close(value, chosen.head.params[name])
 
 
-def test_the_chosen_point_is_the_best_on_validation(toy: Method, task: Task) -> None:
+def test_the_chosen_point_is_the_best_on_validation(toy: AnyMethod, task: Task) -> None:
     chosen = one(toy, task, "few-shot-val")
     assert task.val is not None
     assert chosen.accuracy == scoring.accuracy(chosen.head, task.val)
@@ -63,7 +63,7 @@ def test_the_chosen_point_is_the_best_on_validation(toy: Method, task: Task) -> 
     same_as_alone(toy, task, chosen)
 
 
-def test_equal_points_fall_to_the_default_then_the_nearest(toy: Method, task: Task) -> None:
+def test_equal_points_fall_to_the_default_then_the_nearest(toy: AnyMethod, task: Task) -> None:
     walk = Walk(configure(toy))
     ties = np.ones((3, 4))
     assert walk.best(ties, range(3)) == (1, 2)  # lr 0.05, alpha 1: the defaults
@@ -81,19 +81,21 @@ def test_distance_to_a_default_between_grid_values_is_logarithmic() -> None:
     assert far == pytest.approx(1 - np.log10(2), abs=1e-6)
 
 
-def test_the_order_of_the_grid_does_not_matter(make_toy: Any, toy: Method, task: Task) -> None:
+def test_the_order_of_the_grid_does_not_matter(make_toy: Any, toy: AnyMethod, task: Task) -> None:
     stages = toy.stages
     turned = make_toy("toy", stages, train_grid=Grid({"lr": [0.2, 0.05, 0.01]}))
     assert one(turned, task, "full-val").values == one(toy, task, "full-val").values
 
 
-def test_labels_of_the_query_are_never_read(toy_two: Method, task: Task) -> None:
+def test_labels_of_the_query_are_never_read(toy_two: AnyMethod, task: Task) -> None:
     shuffled = replace(task, query=with_labels(task.query, seed=1))
     for mode in ("few-shot-val", "cv", "none"):
         assert bits(one(toy_two, task, mode)) == bits(one(toy_two, shuffled, mode))
 
 
-def test_labels_of_validation_are_not_read_without_selection(toy_two: Method, task: Task) -> None:
+def test_labels_of_validation_are_not_read_without_selection(
+    toy_two: AnyMethod, task: Task
+) -> None:
     assert task.val is not None
     shuffled = replace(task, val=with_labels(task.val, seed=1))
     for mode in ("none", "cv"):
@@ -106,7 +108,7 @@ def with_labels(rows: Rows, seed: int) -> Rows:
     return replace(rows, labels=rows.labels[order])
 
 
-def test_cv_pools_the_folds(toy: Method, task: Task) -> None:
+def test_cv_pools_the_folds(toy: AnyMethod, task: Task) -> None:
     views, held_out = folds(task.view)
     assert len(views) == 4
     assert sum(len(rows.x) for rows in held_out) == 16
@@ -132,25 +134,25 @@ def test_cv_pools_the_folds(toy: Method, task: Task) -> None:
     same_as_alone(toy, task, chosen)
 
 
-def test_cv_searches_between_stages(toy_two: Method, task: Task) -> None:
+def test_cv_searches_between_stages(toy_two: AnyMethod, task: Task) -> None:
     chosen = one(toy_two, task, "cv")
     assert chosen.values["alpha"] in toy_two.post_grid.axes["alpha"]
     assert "keys" in chosen.head.fixed
 
 
-def test_cv_keeps_single_rows_in_training(toy: Method, make_view: Any, task: Task) -> None:
+def test_cv_keeps_single_rows_in_training(toy: AnyMethod, make_view: Any, task: Task) -> None:
     view = make_view(n=9, dtype=torch.float32)
     labels = torch.tensor([0, 0, 0, 1, 1, 1, 2, 2, 3])
     view = replace(view, support=replace(view.support, labels=labels))
     views, _ = folds(view)
     assert all(3 in v.support.labels.tolist() for v in views if v.support.labels is not None)
-    lonely = replace(view, support=subset(view.support, torch.tensor([0, 3, 6, 8])))
+    lonely = replace(view, support=view.support.take(torch.tensor([0, 3, 6, 8])))
     with pytest.raises(TaskError, match="two or more training images"):
         one(toy, replace(task, view=lonely), "cv")
 
 
 @pytest.mark.parametrize("mode", ["few-shot-val", "cv"])
-def test_a_grid_may_walk_over_the_config(toy: Method, task: Task, mode: str) -> None:
+def test_a_grid_may_walk_over_the_config(toy: AnyMethod, task: Task, mode: str) -> None:
     chosen = one(toy, task, mode, epochs="1,40", lr=0.05, alpha=1.0)
     epochs = chosen.values["epochs"]
     assert epochs in (1, 40)
@@ -221,7 +223,7 @@ def test_values_of_the_users_own_are_not_refined(make_toy: Any, task: Task) -> N
     assert one(refined, task, "few-shot-val", lr="0.02,0.3").values["lr"] in (0.02, 0.3)
 
 
-def test_a_failed_point_never_wins_and_is_reported(toy: Method, task: Task) -> None:
+def test_a_failed_point_never_wins_and_is_reported(toy: AnyMethod, task: Task) -> None:
     chosen = one(toy, task, "few-shot-val", lr="0.05,1e38")
     assert chosen.values["lr"] == 0.05
     assert len(chosen.failed) == 1
@@ -229,22 +231,22 @@ def test_a_failed_point_never_wins_and_is_reported(toy: Method, task: Task) -> N
 
 
 @pytest.mark.parametrize("mode", ["few-shot-val", "cv", "none"])
-def test_all_failed_is_an_error_that_says_what_to_do(toy: Method, task: Task, mode: str) -> None:
+def test_all_failed_is_an_error_that_says_what_to_do(toy: AnyMethod, task: Task, mode: str) -> None:
     with pytest.raises(TrainingError, match=r"lr=1e\+38.*--set lr="):
         one(toy, task, mode, lr="1e38")
 
 
-def test_none_refuses_a_grid_of_the_users_own(toy: Method, task: Task) -> None:
+def test_none_refuses_a_grid_of_the_users_own(toy: AnyMethod, task: Task) -> None:
     with pytest.raises(UsageError, match="choose among the values of alpha"):
         one(toy, task, "none", alpha="1,2")
 
 
-def test_no_validation_says_what_to_do(toy: Method, task: Task) -> None:
+def test_no_validation_says_what_to_do(toy: AnyMethod, task: Task) -> None:
     with pytest.raises(TaskError, match="--selection cv"):
         one(toy, replace(task, val=None), "few-shot-val")
 
 
-def test_has_choice(toy: Method, toy_two: Method) -> None:
+def test_has_choice(toy: AnyMethod, toy_two: AnyMethod) -> None:
     fixed = configure(toy, {"lr": 0.1, "alpha": 1})
     assert not has_choice(toy, fixed, "few-shot-val")
     assert has_choice(toy, configure(toy, {"lr": 0.1}), "few-shot-val")
@@ -254,7 +256,7 @@ def test_has_choice(toy: Method, toy_two: Method) -> None:
     assert not has_choice(toy, kept, "cv")  # folds cannot say which step to keep
 
 
-def test_progress_counts_every_run(toy: Method, task: Task) -> None:
+def test_progress_counts_every_run(toy: AnyMethod, task: Task) -> None:
     told: list[tuple[str, int, int]] = []
     select(
         toy,
@@ -283,21 +285,22 @@ def test_selection_does_not_hold_every_head(make_toy: Any, task: Task) -> None:
 def test_a_transductive_method_is_chosen_with_the_queries_but_not_their_labels(
     make_toy: Any, task: Task, mode: str
 ) -> None:
-    seen = []
+    seen: list[Rows] = []
     plain = make_toy("toy")
 
-    def noted(params: Any, fixed: Any, query: Any, config: Any, hyper: Any) -> Any:
-        seen.append(query)
-        return plain.terms(params, fixed, {"x": query.get("asked", query["x"])}, config, hyper)
+    def noted(params: Any, fixed: Any, rows: Rows, config: Any, hyper: Any) -> Any:
+        seen.append(rows)
+        return plain.terms(params, fixed, Rows.of(rows.x), config, hyper)
 
     method = make_toy("toy", terms=noted, transductive=True)
     given = replace(task, val=task.query) if mode == "oracle" else task
     chosen = one(method, given, mode, lr=0.05)
     assert seen
-    for query in seen:
-        assert torch.equal(query["x"], task.query.x)
-        assert ("asked" in query) == (mode != "oracle")
-        assert not any("label" in name for name in query)
+    for rows in seen:
+        queries = rows if rows.among is None else rows.among
+        assert torch.equal(queries.x, task.query.x)
+        assert (rows.among is not None) == (mode != "oracle")
+        assert rows.labels is queries.labels is None
     expected = one(plain, given, mode, lr=0.05)
     assert chosen.accuracy == expected.accuracy
     assert chosen.values == expected.values

@@ -6,18 +6,18 @@ import pytest
 
 from featcache.errors import UnknownNameError, UsageError
 from heads import registry
-from heads.contract import Method
+from heads.contract import AnyMethod
 from heads.selection.settings import configure
 
 
-def test_defaults(toy: Method) -> None:
+def test_defaults(toy: AnyMethod) -> None:
     settings = configure(toy)
-    assert settings.config == toy.Config()
+    assert settings.config == toy.config()
     assert settings.choices == 12
     assert settings.variant == ""
 
 
-def test_a_value_fixes_and_leaves_the_grids(toy: Method) -> None:
+def test_a_value_fixes_and_leaves_the_grids(toy: AnyMethod) -> None:
     settings = configure(toy, {"alpha": "2", "lr": "0.1", "epochs": "3"})
     assert settings.hyper.alpha == 2.0
     assert settings.config.epochs == 3
@@ -25,7 +25,7 @@ def test_a_value_fixes_and_leaves_the_grids(toy: Method) -> None:
     assert settings.variant == "alpha=2 epochs=3 lr=0.1"
 
 
-def test_several_values_make_a_grid_of_ones_own(toy: Method) -> None:
+def test_several_values_make_a_grid_of_ones_own(toy: AnyMethod) -> None:
     settings = configure(toy, {"alpha": "0.5,1", "shift": [0, 1]})
     assert settings.post_grid.points() == [{"alpha": 0.5}, {"alpha": 1.0}]
     assert settings.train_grid.axes["shift"] == [0.0, 1.0]
@@ -43,14 +43,14 @@ def test_several_values_make_a_grid_of_ones_own(toy: Method) -> None:
         ({"alpha": "1,"}, "alpha must be a number, got ''"),
     ],
 )
-def test_a_wrong_value_is_named(toy: Method, given: dict[str, Any], words: str) -> None:
+def test_a_wrong_value_is_named(toy: AnyMethod, given: dict[str, Any], words: str) -> None:
     with pytest.raises(UsageError, match="toy's setting") as caught:
         configure(toy, given)
     assert words in str(caught.value)
     assert "--set" in str(caught.value)
 
 
-def test_an_unknown_setting_lists_near_ones(toy: Method) -> None:
+def test_an_unknown_setting_lists_near_ones(toy: AnyMethod) -> None:
     with pytest.raises(UnknownNameError, match="did you mean 'alpha'"):
         configure(toy, {"alhpa": 1})
 
@@ -73,7 +73,7 @@ def test_registry_names_near_methods() -> None:
     assert {d.name for d in registry.describe()} == set(registry.names())
 
 
-def test_what_was_set_reads_back_as_numbers(toy: Method) -> None:
+def test_what_was_set_reads_back_as_numbers(toy: AnyMethod) -> None:
     settings = configure(toy, {"alpha": "2", "lr": "0.1,0.2", "epochs": "3"})
     assert settings.as_numbers() == {"alpha": 2.0, "lr": "0.1,0.2"}
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from heads.contract import Rows, Sampler
+from heads.contract import Kind, Rows, Sampler
 from heads.training import batches
 from heads.training.samplers import Batches, Drawer, balanced, pool, shuffled
 
@@ -17,17 +17,17 @@ def rows(seed: int, n: int = 7) -> Rows:
         norms=torch.rand(n, generator=rng),
         labels=torch.arange(n) % 3,
         kinds={
-            "views.rrc50": torch.rand(n, 4, 2, generator=rng),
-            "crops": torch.rand(n, 5, 2, generator=rng),
+            Kind("views", "rrc50"): torch.rand(n, 4, 2, generator=rng),
+            Kind("crops"): torch.rand(n, 5, 2, generator=rng),
         },
-        lengths={"views.rrc50": torch.rand(n, 4, generator=rng)},
+        lengths={Kind("views", "rrc50"): torch.rand(n, 4, generator=rng)},
     )
 
 
 @pytest.mark.parametrize("room", [0, batches.JOIN_BYTES])
 @pytest.mark.parametrize(
     "sampler",
-    [shuffled(3, beside=(("texts", 2),)), balanced(2, 2, 5), pool(4, take=(("crops", 3),))],
+    [shuffled(3, beside=(("texts", 2),)), balanced(2, 2, 5), pool(4, take=((Kind("crops"), 3),))],
     ids=lambda s: s.kind,
 )
 def test_tasks_side_by_side_collect_what_each_does(
@@ -43,12 +43,14 @@ def test_tasks_side_by_side_collect_what_each_does(
             found = together.rows(epoch, at)
             for s, drawer in enumerate(drawers):
                 alone = drawer.gather(drawer.draw(epoch), at, weights[s])
-                assert found.keys() == alone.keys()
-                for name, tensor in alone.items():
-                    assert torch.equal(found[name][s], tensor), name
+                parts: list[Any] = list(zip(found, alone, strict=True))
+                for mine, theirs in parts:
+                    assert mine.keys() == theirs.keys()
+                    for name, tensor in theirs.items():
+                        assert torch.equal(mine[name][s], tensor), name
 
 
 def test_padding_is_left_out_of_a_run_alone_but_not_of_a_balanced_batch() -> None:
     for sampler, sizes in ((shuffled(3), [3, 3, 1]), (balanced(), [9])):
         alone = Batches([Drawer(sampler, rows(0), 0, 0)], [None], fixed_shape=False)
-        assert [len(alone.rows(2, at)["x"]) for at in range(len(sizes))] == sizes
+        assert [len(alone.rows(2, at)[0]["x"]) for at in range(len(sizes))] == sizes

@@ -126,7 +126,7 @@ CASES: dict[str, tuple[Update, Any, Any]] = {
         lambda o: CosineAnnealingLR(o, T_max=STEPS),
     ),
     "adamw, Dassl's linear warm-up by steps": (
-        adamw(pace=dassl(5, low=1e-3, shape="linear", by="step")),
+        adamw(schedule=dassl(5, low=1e-3, shape="linear", by="step")),
         lambda p: torch.optim.AdamW(p, lr=LR, weight_decay=0.01),
         lambda o: LateCosine(o, 5, 1e-3, linear=True),
     ),
@@ -158,7 +158,7 @@ def test_dassls_epochs(warmup: int) -> None:
         lambda p: torch.optim.SGD(p, lr=LR, momentum=0.9),
         lambda o: LateCosine(o, warmup, 1e-4 if warmup else LR, linear=False, every=4),  # type: ignore[arg-type,return-value]
     )
-    got = ours(sgd(momentum=0.9, pace=dassl(warmup, low=1e-4)), per_epoch=4)
+    got = ours(sgd(momentum=0.9, schedule=dassl(warmup, low=1e-4)), per_epoch=4)
     for name, p in got.items():
         torch.testing.assert_close(p, theirs[name], rtol=0, atol=1e-12)
 
@@ -176,7 +176,8 @@ def test_a_rate_for_each_parameter() -> None:
 
 
 @pytest.mark.parametrize(
-    "update", [adamw(), adam(weight_decay=0.1, pace=dassl()), sgd(momentum=0.9, weight_decay=0.1)]
+    "update",
+    [adamw(), adam(weight_decay=0.1, schedule=dassl()), sgd(momentum=0.9, weight_decay=0.1)],
 )
 def test_stacked_rates_equal_single_runs(update: Update) -> None:
     rates = torch.tensor([0.001, 0.01, 0.1], dtype=torch.float64)

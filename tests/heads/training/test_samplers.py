@@ -8,20 +8,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from heads.contract import Rows, Sampler
+from heads.contract import Kind, LazyRows, Rows, Sampler
 from heads.training.batches import as_batch
 from heads.training.samplers import Drawer, balanced, full, pool, shuffled, view_pool
 
 
 def rows(n: int, c: int = 3, views: int = 0, crops: int = 0, labelled: bool = True) -> Rows:
     x = torch.arange(n).float()[:, None].repeat(1, 2)
-    extra: dict[str, Tensor] = {}
+    kinds: dict[Kind, Tensor | LazyRows] = {}
     if views:
-        extra["views.rrc50"] = x[:, None] + 0.01 * torch.arange(1, views + 1)[None, :, None]
+        steps = torch.arange(1, views + 1)[None, :, None]
+        kinds[Kind("views", "rrc50")] = x[:, None] + 0.01 * steps
     if crops:
-        extra["crops"] = x[:, None] + 0.5 * torch.arange(crops)[None, :, None]
+        kinds[Kind("crops")] = x[:, None] + 0.5 * torch.arange(crops)[None, :, None]
     labels = torch.arange(n) % c if labelled else None
-    return Rows(x=x, norms=torch.ones(n), labels=labels, kinds=extra)
+    return Rows(x=x, norms=torch.ones(n), labels=labels, kinds=kinds)
 
 
 @given(n=st.integers(1, 40), size=st.integers(1, 50), seed=st.integers(0, 10**6))
@@ -57,7 +58,7 @@ def test_a_view_is_drawn_and_gathered() -> None:
     draw = drawer.draw(0)
     assert draw.view.min() >= 0
     assert draw.view.max() <= 3
-    x = drawer.gather(draw, 0, None)["x"]
+    x = drawer.gather(draw, 0, None)[0]["x"]
     torch.testing.assert_close(x[:, 0], draw.index[0] + 0.01 * (draw.view[0] + 1))
 
 
@@ -65,7 +66,7 @@ def test_without_augmentation_the_clean_image_comes() -> None:
     drawer = Drawer(shuffled(6, augment=False), rows(6, views=4), 0, 0)
     draw = drawer.draw(0)
     assert set(draw.view.flatten().tolist()) == {-1}
-    assert torch.equal(drawer.gather(draw, 0, None)["x"][:, 0], draw.index[0].float())
+    assert torch.equal(drawer.gather(draw, 0, None)[0]["x"][:, 0], draw.index[0].float())
 
 
 def test_balanced_batches_hold_as_many_of_every_class() -> None:
@@ -73,8 +74,8 @@ def test_balanced_batches_hold_as_many_of_every_class() -> None:
     assert (drawer.batch, drawer.per_epoch) == (3 * 2 * 3, 2)
     draw = drawer.draw(0)
     for step in range(2):
-        batch = drawer.gather(draw, step, None)
-        assert torch.bincount(batch["y"]).tolist() == [6, 6, 6]
+        batch, _, _ = drawer.gather(draw, step, None)
+        assert torch.bincount(batch["labels"]).tolist() == [6, 6, 6]
         pairs = list(zip(batch["index"].tolist(), batch["view"].tolist(), strict=True))
         assert len(set(pairs)) == len(pairs)
     assert set(draw.index.flatten().tolist()) == set(range(12))
@@ -134,16 +135,16 @@ def test_a_batch_of_the_view_pool_may_be_larger_than_the_support() -> None:
 
 
 def test_pool_batches_have_no_labels_and_take_some_crops() -> None:
-    drawer = Drawer(pool(4, take=(("crops", 3),)), rows(9, crops=6, labelled=False), 0, 0)
+    drawer = Drawer(pool(4, take=((Kind("crops"), 3),)), rows(9, crops=6, labelled=False), 0, 0)
     draw = drawer.draw(0)
     batch = as_batch(drawer.gather(draw, 0, None), torch.tensor(0), torch.tensor(0))
     assert set(batch.y.tolist()) == {-1}
     crops = batch.get("crops")
     assert crops is not None
     assert crops.shape == (4, 3, 2)
-    expected = batch.index[:, None] + 0.5 * draw.take["crops"][0]
+    expected = batch.index[:, None] + 0.5 * draw.take[Kind("crops")][0]
     torch.testing.assert_close(crops[..., 0], expected)
-    assert all(len(set(row)) == 3 for row in draw.take["crops"][0].tolist())
+    assert all(len(set(row)) == 3 for row in draw.take[Kind("crops")][0].tolist())
 
 
 def test_rows_of_a_fixed_tensor_are_dealt_out_beside() -> None:
@@ -154,9 +155,9 @@ def test_rows_of_a_fixed_tensor_are_dealt_out_beside() -> None:
     for first in (0, 2):  # two steps share one order of the seven
         assert len(set(dealt[first : first + 2].flatten().tolist())) == 6
     batch = as_batch(drawer.gather(drawer.draw(0), 4, None), torch.tensor(4), torch.tensor(0))
-    assert torch.equal(batch.kinds["beside.texts"], dealt[4])
-    left = drawer.source.gather(drawer.draw(0), 4, None, kept=1)
-    assert (len(left["x"]), len(left["extra.beside.texts"])) == (1, 3)
+    assert torch.equal(batch.beside["texts"], dealt[4])
+    left, _, beside = drawer.source.gather(drawer.draw(0), 4, None, kept=1)
+    assert (len(left["x"]), len(beside["texts"])) == (1, 3)
     few = Drawer(shuffled(2, beside=(("texts", 30),)), rows(9), 0, 0, fixed)
     assert few.draw(1).beside["texts"].sort(-1).values.tolist() == [list(range(7))] * 5
 
@@ -164,14 +165,14 @@ def test_rows_of_a_fixed_tensor_are_dealt_out_beside() -> None:
 def test_a_row_comes_with_the_length_it_had() -> None:
     some = replace(rows(6, views=3), norms=10 + torch.arange(6.0))
     plain = Drawer(shuffled(4, augment=False), some, 0, 0)
-    rows_of = plain.gather(plain.draw(0), 0, None)
+    rows_of, _, _ = plain.gather(plain.draw(0), 0, None)
     assert torch.equal(rows_of["norms"], 10 + rows_of["index"].float())
-    some = replace(some, lengths={"views.rrc50": torch.arange(18.0).reshape(6, 3)})
+    some = replace(some, lengths={Kind("views", "rrc50"): torch.arange(18.0).reshape(6, 3)})
     viewed = Drawer(shuffled(4), some, 0, 0)
-    rows_of = viewed.gather(viewed.draw(0), 0, None)
+    rows_of, _, _ = viewed.gather(viewed.draw(0), 0, None)
     assert torch.equal(rows_of["norms"], (3 * rows_of["index"] + rows_of["view"]).float())
     mixed = Drawer(balanced(views=4), some, 0, 0)  # three views and the clean image
-    rows_of = mixed.gather(mixed.draw(0), 0, None)
+    rows_of, _, _ = mixed.gather(mixed.draw(0), 0, None)
     clean = rows_of["view"] < 0
     assert torch.equal(rows_of["norms"][clean], 10 + rows_of["index"][clean].float())
 
@@ -180,8 +181,8 @@ def test_class_weights_and_padding_multiply() -> None:
     drawer = Drawer(shuffled(4), rows(5), 0, 0)
     draw = drawer.draw(0)
     weights = torch.tensor([1.0, 2, 3, 4, 5])
-    last = drawer.gather(draw, 1, weights)
-    assert last["weight"].tolist() == [float(draw.index[1, 0]) + 1, 0, 0, 0]
+    last, _, _ = drawer.gather(draw, 1, weights)
+    assert last["weights"].tolist() == [float(draw.index[1, 0]) + 1, 0, 0, 0]
 
 
 def test_numbering_the_classes_anew_draws_the_same_rows() -> None:
