@@ -21,7 +21,7 @@ from featcache.pipeline.run import Request, extract
 from featcache.store.library import cache_root, find_cache
 from featcache.types import FeatureSet
 from heads import registry
-from heads.protocols import few_shot
+from heads.protocols import training
 from heads.results.compare.pairing import Word, paired_difference, words
 from heads.results.record import Result
 
@@ -142,9 +142,9 @@ class Bench:
     ) -> Result | None:
         """Train once; None where the data lack what the method reads."""
         try:
-            result = few_shot.run(
+            result = training.run(
                 method,
-                feature_set=self.features(column.dataset),
+                features=self.features(column.dataset),
                 shots=column.shots,
                 seeds=SEEDS,
                 split=column.split,

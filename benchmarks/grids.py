@@ -16,7 +16,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -24,7 +23,7 @@ from torch.nn import functional as F
 from featcache.types import TextBank
 from heads import registry
 from heads.contract import Rows, TaskView
-from heads.protocols.tasks import Task
+from heads.episode import Episode
 from heads.selection import scoring
 from heads.selection.select import select
 from heads.selection.settings import configure
@@ -78,12 +77,12 @@ def main() -> int:
     return 1 if missed else 0
 
 
-def measured(name: str, task: Task, walked: int) -> tuple[tuple[str, ...], bool]:
+def measured(name: str, task: Episode, walked: int) -> tuple[tuple[str, ...], bool]:
     """Return one row of the table, and whether it keeps the bounds."""
     method: Any = registry.get(name)
     settings = configure(method, {"epochs": 0} if hasattr(method.config(), "epochs") else {})
     search, (chosen,) = clocked(lambda: select(method, settings, [task], "few-shot-val"))
-    evaluation, _ = clocked(lambda: scoring.predict(chosen.head, task.query))
+    evaluation, _ = clocked(lambda: chosen.head.predict(task.query))
     assert task.val is not None
     assert task.val.labels is not None
     some = replace(
@@ -93,8 +92,8 @@ def measured(name: str, task: Task, walked: int) -> tuple[tuple[str, ...], bool]
         labels=task.val.labels[:walked],
     )
     grid = settings.post_grid
-    by_curves = scoring.hits_on_grid(chosen.head, some, grid)
-    walk, by_walk = clocked(lambda: scoring._hits_by_walk(chosen.head, some, grid))
+    by_curves = scoring.correct_on_grid(chosen.head, some, grid)
+    walk, by_walk = clocked(lambda: scoring._correct_by_walk(chosen.head, some, grid))
     best = int(by_curves.argmax()) == int(by_walk.argmax())
     scale = len(task.val.x) / len(some.x)
     share = search.cpu / evaluation.cpu
@@ -118,7 +117,7 @@ def clocked(work: Callable[[], Result]) -> tuple[Took, Result]:
     return Took(cpu=time.process_time() - cpu, wall=time.perf_counter() - wall), result
 
 
-def task(classes: int, shots: int, val: int, queries: int) -> Task:
+def task(classes: int, shots: int, val: int, queries: int) -> Episode:
     """Draw rows around the centres of their classes, and texts near the centres."""
     rng = torch.Generator().manual_seed(0)
     d = 512
@@ -137,14 +136,10 @@ def task(classes: int, shots: int, val: int, queries: int) -> Task:
     texts = near(torch.arange(classes))
     bank = TextBank(classes=names, names=texts, templates=(), template_rows=None, default="name")
     support = rows(classes * shots)
-    none = np.zeros(0, dtype=np.int64)
-    return Task(
+    return Episode.of(
         view=TaskView(support=support, pool=None, text=bank, classes=names, seed=0),
         val=rows(classes * val),
         query=rows(queries),
-        support_rows=none,
-        val_rows=none,
-        query_rows=none,
     )
 
 

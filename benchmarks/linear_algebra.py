@@ -26,9 +26,9 @@ from torch.nn import functional as F
 
 from featcache.types import TextBank
 from heads.contract import AnyMethod, Kind, LazyRows, Rows, TaskView
+from heads.fitted import Fitted
 from heads.methods import gda, proker
 from heads.selection import scoring
-from heads.selection.scoring import Head
 
 SHAPES = ((256, 4, 1), (100, 16, 1), (100, 4, 10), (1000, 4, 1))
 """Classes, shots, views."""
@@ -69,11 +69,11 @@ def searched(method: AnyMethod, task: TaskView, val: Rows) -> Tensor:
     if scout := method.scout:
         points = [method.hyper(beta=BETA, lam=lam) for lam in method.train_grid.axes["lam"]]
         return torch.from_numpy(
-            scoring.hits_of_scout(scout(task, config), points, val, lambda: None)
+            scoring.correct_by_scout(scout(task, config), points, val, lambda: None)
         )
     params, fixed = method.prepare(task, config, hyper)
-    head = Head(method=method, config=config, hyper=hyper, params=params, fixed=fixed)
-    return scoring.hits_on_grid(head, val, method.post_grid)
+    head = Fitted(method=method, config=config, hyper=hyper, params=params, fixed=fixed)
+    return scoring.correct_on_grid(head, val, method.post_grid)
 
 
 def bare_gda(task: TaskView, val: Rows) -> Tensor:

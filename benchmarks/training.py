@@ -22,16 +22,14 @@ from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from featcache.types import TextBank
 from heads.contract import AnyMethod, Rows, Stage, TaskView, Tensors, with_values
+from heads.episode import Episode
 from heads.methods import cmm, dac, tip_adapter_f
-from heads.protocols.tasks import Task
-from heads.selection import scoring
 from heads.selection.select import select
 from heads.selection.settings import configure
 from heads.training.samplers import Drawer
@@ -279,19 +277,15 @@ def imagenet() -> bool:
     settings = configure(cmm.METHOD, {})
     rows = 1000 * 16, 1000 * 4, 50_000
     support, val, query = (clustered(n, 1000, 512, seed=0, draw=i) for i, n in enumerate(rows))
-    none = np.zeros(0, dtype=np.int64)
-    one = Task(
+    one = Episode.of(
         view=replace(task(1000, 1, 512, seed=0), support=support),
         val=val,
         query=query,
-        support_rows=none,
-        val_rows=none,
-        query_rows=none,
     )
     wall, cpu = time.perf_counter(), time.process_time()
     (chosen,) = select(cmm.METHOD, settings, [one], "few-shot-val")
     fitted = time.perf_counter() - wall
-    answered = scoring.predict(chosen.head, query)
+    answered = chosen.head.predict(query)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     assert query.labels is not None
     top1 = float((answered == query.labels).float().mean())

@@ -245,6 +245,7 @@ def heads_of(
                 "selection": run.selection,
                 "weights": features.weights,
                 "static": list(one.static),
+                "validation": one.accuracy,
                 **facts,
             },
         )

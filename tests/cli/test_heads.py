@@ -160,7 +160,7 @@ def test_an_unwritable_runs_folder_is_said_before_training(
     def never(*_: object, **__: object) -> None:
         raise AssertionError("trained a run that cannot be stored")
 
-    monkeypatch.setattr("heads.protocols.few_shot.run", never)
+    monkeypatch.setattr("heads.protocols.obtain.obtain", never)
     (tmp_path / "file").write_text("")
     answer = heads("train", "cmm", "--runs", str(tmp_path / "file"))
     assert answer.code == 1

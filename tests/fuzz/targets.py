@@ -271,7 +271,7 @@ def toy_run(method: str, run: str) -> Any:
         support=Support(smallest=2, largest=16, whole=False),
         unreadable=1,
         predictions=kept,
-        beside={"episodes.json": '{"format": 1}\n'},
+        beside={"episodes.json": b'{"format": 1}\n'},
     )
 
 

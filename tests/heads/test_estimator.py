@@ -8,19 +8,20 @@ import torch
 from featcache.errors import UnknownNameError, UsageError
 from featcache.types import FeatureSet
 from heads import registry
+from heads.episode import Episode
 from heads.estimator import Estimator
-from heads.protocols.tasks import Task, TaskBuilder
+from heads.protocols.builder import EpisodeBuilder
 
 
 @pytest.fixture
-def task(world: Callable[..., FeatureSet]) -> Task:
+def task(world: Callable[..., FeatureSet]) -> Episode:
     features = world()
     method = registry.get("tip-adapter")
-    made = TaskBuilder(
+    made = EpisodeBuilder(
         features=features,
         needs=method.needs(method.config()),
         device=torch.device("cpu"),
-        query_rows=features.usable("test"),
+        splits={"test": features.usable("test")},
     )
     return made.build(features.usable("train"), features.usable("val"), seed=1, shots=12)
 
@@ -41,7 +42,7 @@ def test_parameters_are_stored_untouched() -> None:
     Estimator("nonsense", nothing=1)  # checked by fit
 
 
-def test_fit_predict_score(task: Task) -> None:
+def test_fit_predict_score(task: Episode) -> None:
     estimator = Estimator("tip-adapter", beta=5.5, alpha=[0.0, 1.0]).fit(task)
     assert estimator.hyper_.beta == 5.5
     assert estimator.validation_accuracy_ is not None
@@ -56,7 +57,7 @@ def test_fit_predict_score(task: Task) -> None:
     assert estimator.classes_ == task.view.classes
 
 
-def test_errors(task: Task) -> None:
+def test_errors(task: Episode) -> None:
     with pytest.raises(UsageError, match="not fitted yet"):
         Estimator("tip-adapter").predict(task.query)
     with pytest.raises(UnknownNameError, match="Unknown method"):
@@ -67,7 +68,7 @@ def test_errors(task: Task) -> None:
         Estimator("tip-adapter", selection="full").fit(task)
 
 
-def test_rows_that_are_not_finite_are_named(task: Task) -> None:
+def test_rows_that_are_not_finite_are_named(task: Episode) -> None:
     estimator = Estimator("tip-adapter", beta=5.5, alpha=1.0).fit(task)
     rows = task.query.x.clone()
     rows[3, 0], rows[7, 2] = float("nan"), float("inf")

@@ -93,7 +93,9 @@ def test_a_head_that_holds_training_features_says_so(features: FeatureSet) -> No
             continue
         (head,) = trained(features, name, shots=5)
         held = {**head.fitted.params, **head.fitted.fixed}
-        images = {n for n, t in held.items() if t.shape[0:1] in ((25,), (75,)) and t.shape[-1] == 16}
+        images = {
+            n for n, t in held.items() if t.shape[0:1] in ((25,), (75,)) and t.shape[-1] == 16
+        }
         assert images <= set(head.holds), (name, images)
         assert b'"holds_training_features":[]' in pack(head).replace(b'\\"', b'"') or head.holds
 

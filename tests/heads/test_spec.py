@@ -42,7 +42,7 @@ def test_a_field_at_its_default_is_left_out() -> None:
 
 
 def plan_spec(features: FeatureSet, **wanted: Any) -> RunSpec:
-    wanted = {"method": "ridge", "shots": 4, "seeds": (1, 2)} | wanted
+    wanted = dict({"method": "ridge", "shots": 4, "seeds": (1, 2)}, **wanted)
     return training.plan(Request(features=features, **wanted)).spec("test")
 
 

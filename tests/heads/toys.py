@@ -25,7 +25,6 @@ from heads.contract import (
 from heads.training.optim import adamw, sgd
 from heads.training.samplers import full, shuffled
 
-
 SHORT = {"steps": 6, "epochs": 2, "batch": 12, "max_iter": 30, "every": 2}
 """Settings that shorten training, for the methods that have them."""
 

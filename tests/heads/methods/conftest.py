@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from featcache.types import TextBank
 from heads.contract import Batch, Grid, Kind, Rows, TaskView
+from heads.fitted import Fitted
 from heads.selection import scoring
-from heads.selection.scoring import Head
 
 SHARED = Path(__file__).parents[4] / "shared" / "data"
 
@@ -155,13 +155,13 @@ def released_search(shared: Callable[[str], Path], features: Any) -> Callable[..
         test = Rows(x=x, norms=torch.ones(len(x)), labels=y)
         config, hyper = method.config(), method.hyper(**values)
         params, fixed = method.prepare(task, config, hyper)
-        head = Head(method=method, config=config, hyper=hyper, params=params, fixed=fixed)
+        head = Fitted(method=method, config=config, hyper=hyper, params=params, fixed=fixed)
         axes = list(grid.axes)
-        hits = scoring.hits_on_grid(head, val, grid).numpy()
+        hits = scoring.correct_on_grid(head, val, grid).numpy()
         hits = hits.reshape([len(v) for v in grid.axes.values()])
         hits = hits.transpose([axes.index(n) for n in order])
         place = np.unravel_index(int(hits.argmax()), hits.shape)
         best = {n: float(grid.axes[n][int(i)]) for n, i in zip(order, place, strict=True)}
-        return round(100 * scoring.accuracy(head.at(best), test), 2)
+        return round(100 * head.at(best).accuracy(test), 2)
 
     return search

@@ -13,10 +13,11 @@ from torch import Tensor
 from featcache.types import FeatureSet, TextBank
 from heads import registry
 from heads.contract import AnyMethod, Grid, Rows, TaskView, Tensors, hyper_values, with_values
-from heads.protocols.tasks import Task, TaskBuilder
+from heads.episode import Episode
+from heads.fitted import Fitted, traced
+from heads.protocols.builder import EpisodeBuilder
 from heads.selection import scoring
 from heads.selection.curves import Curves, claims
-from heads.selection.scoring import Head
 from heads.selection.select import select
 from heads.selection.settings import Settings, configure
 from heads.training.batches import as_batch
@@ -49,14 +50,14 @@ ALSO = {
 """Components of the toy world beside global features and views."""
 
 
-def make_task(features: FeatureSet, method: AnyMethod) -> Task:
+def make_task(features: FeatureSet, method: AnyMethod) -> Episode:
     """Give a method the training rows as its support, or as its pool where it takes no support."""
     needs = method.needs(method.config())
-    made = TaskBuilder(
+    made = EpisodeBuilder(
         features=features,
         needs=needs,
         device=torch.device("cpu"),
-        query_rows=features.usable("test"),
+        splits={"test": features.usable("test")},
     )
     train, val = features.usable("train"), features.usable("val")
     if any(need.role == "pool" for need in needs):
@@ -71,7 +72,7 @@ def features(world: Callable[..., FeatureSet]) -> FeatureSet:
 
 
 @pytest.fixture
-def task(method: AnyMethod, features: FeatureSet) -> Task:
+def task(method: AnyMethod, features: FeatureSet) -> Episode:
     return make_task(features, method)
 
 
@@ -84,7 +85,7 @@ def settings(method: AnyMethod) -> Settings:
     return replace(made, train_grid=few(made.train_grid), post_grid=few(made.post_grid))
 
 
-def fitted(method: AnyMethod, view: TaskView) -> Head:
+def fitted(method: AnyMethod, view: TaskView) -> Fitted:
     made = settings(method)
     (run,) = train(method, made.config, [view], [made.hyper])
     return run.head
@@ -100,24 +101,24 @@ def test_face(method: AnyMethod) -> None:
     assert hash(method.config()) == hash(method.config())
 
 
-def test_logits_have_the_contracts_shape_and_type(method: AnyMethod, task: Task) -> None:
-    logits = scoring.logits(fitted(method, task.view), task.query)
+def test_logits_have_the_contracts_shape_and_type(method: AnyMethod, task: Episode) -> None:
+    logits = fitted(method, task.view).logits(task.query)
     assert logits.shape == (20, 5)
     assert logits.dtype == torch.float32
     assert bool(torch.isfinite(logits).all())
 
 
-def test_rows_are_independent(method: AnyMethod, task: Task) -> None:
+def test_rows_are_independent(method: AnyMethod, task: Episode) -> None:
     if method.transductive:
         pytest.skip("answers all rows together by design")
     head = fitted(method, task.view)
-    whole = scoring.logits(head, task.query)
+    whole = head.logits(task.query)
     for rows in ([3], [7, 3, 11]):
         some = replace(task.query.take(torch.tensor(rows)), labels=None)
-        torch.testing.assert_close(scoring.logits(head, some), whole[rows], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(head.logits(some), whole[rows], rtol=1e-4, atol=1e-4)
 
 
-def test_relabelling_the_classes_permutes_the_answers(method: AnyMethod, task: Task) -> None:
+def test_relabelling_the_classes_permutes_the_answers(method: AnyMethod, task: Episode) -> None:
     order = torch.tensor([2, 0, 3, 4, 1])  # new class i is old class order[i]
     rank = order.argsort()
     view, text = task.view, task.view.text
@@ -135,24 +136,24 @@ def test_relabelling_the_classes_permutes_the_answers(method: AnyMethod, task: T
         ),
         classes=tuple(view.classes[i] for i in order),
     )
-    before = scoring.logits(fitted(method, view), task.query)
-    after = scoring.logits(fitted(method, turned), task.query)
+    before = fitted(method, view).logits(task.query)
+    after = fitted(method, turned).logits(task.query)
     torch.testing.assert_close(after, before[:, order], rtol=1e-3, atol=2e-3)
 
 
-def test_same_seed_same_bits(method: AnyMethod, task: Task) -> None:
+def test_same_seed_same_bits(method: AnyMethod, task: Episode) -> None:
     one, other = fitted(method, task.view), fitted(method, task.view)
     assert _bits(one) == _bits(other)
-    first = scoring.logits(one, task.query)
-    assert torch.equal(first, scoring.logits(other, task.query))
+    first = one.logits(task.query)
+    assert torch.equal(first, other.logits(task.query))
 
 
-def test_nothing_leaks(method: AnyMethod, task: Task) -> None:
+def test_nothing_leaks(method: AnyMethod, task: Episode) -> None:
     """Neither query labels, nor without selection validation labels, move a single bit."""
     made = settings(method)
     assert task.val is not None
-    turned = replace(task, query=_shuffled(task.query), val=_shuffled(task.val))
-    query_only = replace(task, query=_shuffled(task.query))
+    turned = replace(task.with_query(_shuffled(task.query)), val=_shuffled(task.val))
+    query_only = task.with_query(_shuffled(task.query))
     for mode, other in (("none", turned), ("few-shot-val", query_only)):
         (a,) = select(method, made, [task], mode)
         (b,) = select(method, made, [other], mode)
@@ -174,7 +175,7 @@ def test_labels_of_the_pool_are_out_of_reach(method: AnyMethod, features: Featur
     assert _bits(fitted(method, one.view)) == _bits(fitted(method, other.view))
 
 
-def test_stacked_and_alone_agree_without_a_warning(method: AnyMethod, task: Task) -> None:
+def test_stacked_and_alone_agree_without_a_warning(method: AnyMethod, task: Episode) -> None:
     """Losses under vmap over tasks and grid points; the slow fallback would warn."""
     made = settings(method)
     names = hyper_values(made.hyper)
@@ -187,12 +188,12 @@ def test_stacked_and_alone_agree_without_a_warning(method: AnyMethod, task: Task
         stacked = list(train(method, made.config, views, points, width=99))
     assert len(stacked) == 4
     for run in stacked:
-        mine = scoring.logits(run.head, task.query)
-        theirs = scoring.logits(alone[run.task, run.point].head, task.query)
+        mine = run.head.logits(task.query)
+        theirs = alone[run.task, run.point].head.logits(task.query)
         torch.testing.assert_close(mine, theirs, rtol=2e-3, atol=5e-3)
 
 
-def test_terms_and_combine_run_under_vmap(method: AnyMethod, task: Task) -> None:
+def test_terms_and_combine_run_under_vmap(method: AnyMethod, task: Episode) -> None:
     head = fitted(method, task.view)
     query = replace(task.query.take(slice(None)), labels=None)
     tensors = {n: torch.stack([t, t]) for n, t in (head.params | head.fixed).items()}
@@ -209,11 +210,11 @@ def test_terms_and_combine_run_under_vmap(method: AnyMethod, task: Task) -> None
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         logits = torch.func.vmap(answer, in_dims=dims)(tensors, values)
-    expected = scoring.logits(head, task.query)
+    expected = head.logits(task.query)
     torch.testing.assert_close(logits[1], expected, rtol=1e-4, atol=1e-4)
 
 
-def test_what_the_method_says_of_its_logits_holds(method: AnyMethod, task: Task) -> None:
+def test_what_the_method_says_of_its_logits_holds(method: AnyMethod, task: Episode) -> None:
     """Where Hyper says affine or smooth, few points tell the hits of the whole grid."""
     said = {n: word for n, word in claims(method.hyper).items() if word}
     axes = {
@@ -224,16 +225,18 @@ def test_what_the_method_says_of_its_logits_holds(method: AnyMethod, task: Task)
     if few is None:
         pytest.skip("says nothing")
     head = fitted(method, task.view)
-    hits = scoring._hits_by_curves(head, task.query, few)
+    hits = scoring._correct_by_curves(head, task.query, few)
     assert hits is not None
-    assert (hits - scoring._hits_by_walk(head, task.query, few.grid)).abs().max() <= 1  # near-ties
+    assert (
+        hits - scoring._correct_by_walk(head, task.query, few.grid)
+    ).abs().max() <= 1  # near-ties
 
 
-def test_losses_ignore_padding(method: AnyMethod, task: Task) -> None:
+def test_losses_ignore_padding(method: AnyMethod, task: Episode) -> None:
     made = settings(method)
     for k, stage in enumerate(method.stages(made.config)):
         params, fixed = method.prepare(task.view, made.config, made.hyper)
-        hyper = scoring.traced(made.hyper, task.view.support.x)
+        hyper = traced(made.hyper, task.view.support.x)
         state = stage.start(params, fixed, made.config, hyper) if stage.start else {}
         drawer = Drawer(stage.batches, rows_of(stage, task.view), 0, k, fixed)
         rows, kinds, beside = drawer.gather(drawer.draw(0), 0, None)
@@ -249,7 +252,7 @@ def test_losses_ignore_padding(method: AnyMethod, task: Task) -> None:
 
 
 def test_a_step_of_training_changes_what_the_stage_trains_and_nothing_else(
-    method: AnyMethod, task: Task
+    method: AnyMethod, task: Episode
 ) -> None:
     made = settings(method)
     stages = method.stages(made.config)
@@ -274,5 +277,5 @@ def _shuffled(rows: Rows) -> Rows:
     return replace(rows, labels=rows.labels[order])
 
 
-def _bits(head: Head) -> list[bytes]:
+def _bits(head: Fitted) -> list[bytes]:
     return [t.numpy().tobytes() for t in (head.params | head.fixed).values()]

@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from featcache.errors import UsageError
 from heads.contract import Batch, Kind, Rows, TaskView, Tensors
+from heads.fitted import Fitted
 from heads.methods import cc_cdfsl as cc
-from heads.selection import scoring
 from heads.training.trainer import train
 
 VIEWS, PATCHES, D = 2, 5, 6
@@ -199,7 +199,7 @@ def test_without_views_there_is_no_other_view(task: TaskView) -> None:
         cc.prepare(task, cc.Config(augment=False), cc.Hyper())
 
 
-def fitted(task: TaskView, **settings: Any) -> scoring.Head:
+def fitted(task: TaskView, **settings: Any) -> Fitted:
     names = cc.Hyper.__dataclass_fields__
     hyper = cc.Hyper(**{n: v for n, v in settings.items() if n in names})
     config = cc.Config(**{n: v for n, v in settings.items() if n not in names})
@@ -219,13 +219,11 @@ def test_start_is_zero_shot_and_identity_keeps_it(task: TaskView, toy: Any) -> N
     assert task.text is not None
     zero_shot = 20.0 * x @ task.text.anchors().double().T - 3.0
     rows = replace(task.support, x=x, norms=torch.ones(len(x)).double(), labels=None, kinds={})
-    torch.testing.assert_close(
-        scoring.logits(fitted(task, steps=0), rows), zero_shot, rtol=0, atol=1e-5
-    )
+    torch.testing.assert_close(fitted(task, steps=0).logits(rows), zero_shot, rtol=0, atol=1e-5)
     still = fitted(task, step=0.0, train_text=False, steps=5)
-    torch.testing.assert_close(scoring.logits(still, rows), zero_shot, rtol=0, atol=1e-5)
+    torch.testing.assert_close(still.logits(rows), zero_shot, rtol=0, atol=1e-5)
     free, held = (fitted(task, identity=i, steps=40) for i in (0.0, 1e4))
-    gap = [float((scoring.logits(h, rows) - zero_shot).abs().max()) for h in (free, held)]
+    gap = [float((h.logits(rows) - zero_shot).abs().max()) for h in (free, held)]
     assert gap[1] < 0.1 * gap[0]
 
 

@@ -8,7 +8,6 @@ from torch.nn import functional as F
 
 from heads.contract import Kind, Rows
 from heads.methods import clap, zs_lp
-from heads.selection.scoring import accuracy
 from heads.training.trainer import train
 
 CONFIG, HYPER = clap.Config(), clap.Hyper()
@@ -109,4 +108,4 @@ def test_accuracy_of_the_released_code(
     task, x, y = features("caltech50", "train4")
     (run,) = train(clap.METHOD, CONFIG, [task], [clap.Hyper(text_length=length)])
     query = Rows(x=x, norms=torch.ones(len(x)), labels=y)
-    assert 100 * accuracy(run.head, query) == pytest.approx(released, abs=within)
+    assert 100 * run.head.accuracy(query) == pytest.approx(released, abs=within)

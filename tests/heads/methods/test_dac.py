@@ -11,7 +11,7 @@ from featcache.errors import ConvergenceWarning, MissingComponentError
 from featcache.types import FeatureSet
 from heads.contract import Batch, Kind, Rows, TaskView
 from heads.methods import dac, tip_adapter
-from heads.protocols import few_shot
+from heads.protocols import training
 from heads.training.trainer import train
 
 HYPER = dac.Hyper(alpha=0.7, beta=2.0, tau=0.3, pull=0.2, pull_text=0.4)
@@ -308,9 +308,7 @@ def test_the_record_says_that_the_adapter_stayed(world: World) -> None:
     def notes(shots: int, views: int) -> str:
         settings = {"steps": 3, "steps_text": 2, "alpha": 1.0, "beta": 2.0}
         features = world(views=views, counts={"train": 3, "val": 2, "test": 2})
-        result = few_shot.run(
-            "dac", feature_set=features, shots=shots, seeds=[1], settings=settings
-        )
+        result = training.run("dac", features=features, shots=shots, seeds=[1], settings=settings)
         return " ".join(result.notes)
 
     assert "keeps its adapter at the identity" in notes(1, 0)
@@ -320,8 +318,8 @@ def test_the_record_says_that_the_adapter_stayed(world: World) -> None:
 
 def test_view_disjoint_needs_views(world: World) -> None:
     with pytest.raises(MissingComponentError, match="--views"):
-        few_shot.run(
-            "dac", feature_set=world(), shots=2, seeds=[1], settings={"affinity": "view-disjoint"}
+        training.run(
+            "dac", features=world(), shots=2, seeds=[1], settings={"affinity": "view-disjoint"}
         )
 
 

@@ -13,7 +13,6 @@ from featcache.types import TextBank
 from heads.contract import Batch, Kind, LazyRows, Rows, TaskView, Tensors
 from heads.methods import fair
 from heads.ops.algebra import cosine_logits
-from heads.selection import scoring
 from heads.training.trainer import train
 
 C, D, SCALE, BIAS = 4, 6, 20.0, -3.0
@@ -386,7 +385,7 @@ def test_training_beats_its_start_on_two_clusters(weighting: Any) -> None:
     for epochs in (0, 15):
         config = fair.Config(weighting=weighting, epochs=epochs)
         (run,) = train(fair.METHOD, config, [view], [fair.Hyper(lr=0.02)])
-        scores.append(scoring.accuracy(run.head, query))
+        scores.append(run.head.accuracy(query))
     assert scores[0] < 0.9
     assert scores[1] > scores[0] + 0.03
     assert set(run.watch) == {"balance", "moved", "trust"}

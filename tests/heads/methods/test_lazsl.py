@@ -16,7 +16,7 @@ from featcache.errors import MissingComponentError
 from featcache.types import FeatureSet, TextBank
 from heads.contract import Kind, Rows, TaskView
 from heads.methods import lazsl
-from heads.protocols import few_shot
+from heads.protocols import training
 
 COUNTS = (3, 1, 5, 2, 4)
 """Descriptions of each class."""
@@ -327,7 +327,7 @@ CROPPED = {"crops.lazsl-5": (5,)}
 
 def test_no_shots_are_read_or_recorded(world: Callable[..., FeatureSet]) -> None:
     features = world(also=CROPPED, descriptions=True)
-    result = few_shot.run("lazsl", feature_set=features, shots=16)
+    result = training.run("lazsl", features=features, shots=16)
     assert (result.shots, result.selection, result.protocol) == (0, "none", "zero_shot")
     assert result.metrics["top1"].mean > 0.5
 
@@ -336,20 +336,20 @@ def test_any_number_of_crops_will_do(world: Callable[..., FeatureSet]) -> None:
     for also in ({"crops.lazsl-1": (1,)}, {"crops.lazsl-33": (33,)}):
         features = world(also=also, descriptions=True)
         for score in ("lazsl", "wca", "awt"):
-            few_shot.run("lazsl", feature_set=features, shots=1, settings={"score": score})
+            training.run("lazsl", features=features, shots=1, settings={"score": score})
 
 
 def test_missing_crops_are_named_with_the_command(world: Callable[..., FeatureSet]) -> None:
     features = world(descriptions=True)
     wanted = r"featcache extract --dataset toy --backbone tiny .*--crops 60"
     with pytest.raises(MissingComponentError, match=wanted):
-        few_shot.run("lazsl", feature_set=features, shots=1)
-    few_shot.run("lazsl", feature_set=features, shots=1, settings={"score": "dclip"})
+        training.run("lazsl", features=features, shots=1)
+    training.run("lazsl", features=features, shots=1, settings={"score": "dclip"})
 
 
 def test_missing_descriptions_are_named(world: Callable[..., FeatureSet]) -> None:
     with pytest.raises(MissingComponentError, match="'description'"):
-        few_shot.run("lazsl", feature_set=world(also=CROPPED), shots=1)
+        training.run("lazsl", features=world(also=CROPPED), shots=1)
 
 
 def test_values_are_the_released_ones() -> None:

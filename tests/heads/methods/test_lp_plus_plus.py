@@ -9,7 +9,6 @@ from torch.nn import functional as F
 
 from heads.contract import Rows, Sizes, TaskView
 from heads.methods import lp_plus_plus
-from heads.selection.scoring import accuracy
 from heads.training.trainer import train
 
 HYPER = lp_plus_plus.Hyper()
@@ -143,4 +142,4 @@ def test_accuracy_of_the_last_step(
     task, x, y = features(name, support)
     (run,) = train(lp_plus_plus.METHOD, lp_plus_plus.Config(), [task], [HYPER])
     query = Rows(x=x, norms=torch.ones(len(x)), labels=y)
-    assert 100 * accuracy(run.head, query) == pytest.approx(released, abs=0.8)
+    assert 100 * run.head.accuracy(query) == pytest.approx(released, abs=0.8)

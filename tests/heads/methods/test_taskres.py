@@ -10,7 +10,6 @@ from torch.nn import functional as F
 
 from heads.contract import Rows, Sizes
 from heads.methods import taskres
-from heads.selection.scoring import accuracy
 from heads.training.trainer import train
 
 CONFIG, HYPER = taskres.Config(), taskres.Hyper()
@@ -123,4 +122,4 @@ def test_accuracy_of_the_released_code(
     task, x, y = features(name, support)
     (run,) = train(taskres.METHOD, CONFIG, [task], [taskres.Hyper(**values)])
     query = Rows(x=x, norms=torch.ones(len(x)), labels=y)
-    assert 100 * accuracy(run.head, query) == pytest.approx(released, abs=within)
+    assert 100 * run.head.accuracy(query) == pytest.approx(released, abs=within)

@@ -8,7 +8,6 @@ from torch.nn import functional as F
 
 from heads.contract import Rows, Sizes
 from heads.methods import zs_lp
-from heads.selection.scoring import accuracy
 from heads.training.samplers import Drawer
 from heads.training.trainer import train
 
@@ -91,4 +90,4 @@ def test_accuracy_of_the_released_code(
     task, x, y = features("caltech50", "train4")
     (run,) = train(zs_lp.METHOD, CONFIG, [task], [zs_lp.Hyper(text_length=length)])
     query = Rows(x=x, norms=torch.ones(len(x)), labels=y)
-    assert 100 * accuracy(run.head, query) == pytest.approx(released, abs=within)
+    assert 100 * run.head.accuracy(query) == pytest.approx(released, abs=within)

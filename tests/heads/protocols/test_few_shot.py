@@ -9,7 +9,7 @@ import pytest
 
 from featcache.errors import MissingComponentError, TaskError, UnknownNameError, UsageError
 from featcache.types import FeatureSet
-from heads.protocols import few_shot, zero_shot
+from heads.protocols import training
 from heads.protocols.evaluation import ONE_DRAW
 from heads.results.record import Result
 
@@ -19,7 +19,7 @@ QUICK: dict[str, Any] = {"alpha": [0.5, 2.0], "beta": 5.5}
 
 def run(features: FeatureSet, method: str = "tip-adapter", **more: Any) -> Result:
     arguments = {"shots": 4, "settings": QUICK} | more
-    return few_shot.run(method, feature_set=features, **arguments)
+    return training.run(method, features=features, **arguments)
 
 
 def test_the_record(world: World) -> None:
@@ -121,8 +121,8 @@ def test_class_weights_are_part_of_the_variant(world: World) -> None:
 @pytest.mark.parametrize(("name", "used"), [("gda", False), ("ridge", True), ("cmm", True)])
 def test_class_weights_that_change_nothing_are_told(world: World, name: str, used: bool) -> None:
     settings = {"steps": 3} if name == "cmm" else {}
-    result = few_shot.run(
-        name, feature_set=world(), shots=2, class_weights="balanced", settings=settings
+    result = training.run(
+        name, features=world(), shots=2, class_weights="balanced", settings=settings
     )
     assert any("no use of class weights" in note for note in result.notes) != used
 
@@ -130,8 +130,8 @@ def test_class_weights_that_change_nothing_are_told(world: World, name: str, use
 def test_folds_are_not_trained_where_they_can_choose_nothing(world: World) -> None:
     """lp++ keeps its best step and has no grid: folds cannot say which step that is."""
     without_val = world(counts={"train": 4, "test": 4})
-    asked = few_shot.run("lp++", feature_set=world(), shots=4, selection="cv")
-    forced = few_shot.run("lp++", feature_set=without_val, shots=4)
+    asked = training.run("lp++", features=world(), shots=4, selection="cv")
+    forced = training.run("lp++", features=without_val, shots=4)
     for result in (asked, forced):
         assert result.selection == "none"
         assert any("last step" in note for note in result.notes)
@@ -139,22 +139,22 @@ def test_folds_are_not_trained_where_they_can_choose_nothing(world: World) -> No
 
 def test_the_texts_are_part_of_the_record(world: World) -> None:
     features = world(descriptions=True)
-    plain = few_shot.run("gda", feature_set=features, shots=2, seeds=[1])
-    named = few_shot.run(
-        "gda", feature_set=features, shots=2, seeds=[1], settings={"text": "description"}
+    plain = training.run("gda", features=features, shots=2, seeds=[1])
+    named = training.run(
+        "gda", features=features, shots=2, seeds=[1], settings={"text": "description"}
     )
     assert plain.texts == named.texts.partition(":")[0] != ""
     assert named.texts.partition(":")[2] not in ("", plain.texts)
     assert features.text is not None
     other = replace(features, text=replace(features.text, templates=("another {}.",)))
-    assert few_shot.run("gda", feature_set=other, shots=2, seeds=[1]).texts != plain.texts
-    assert few_shot.run("knn", feature_set=world(text=False), shots=2, seeds=[1]).texts == ""
+    assert training.run("gda", features=other, shots=2, seeds=[1]).texts != plain.texts
+    assert training.run("knn", features=world(text=False), shots=2, seeds=[1]).texts == ""
 
 
 def test_zero_shot_ignores_shots(world: World) -> None:
     for result in (
-        few_shot.run("zero-shot", feature_set=world(), shots=16),
-        zero_shot.run(feature_set=world()),
+        training.run("zero-shot", features=world(), shots=16),
+        training.run("zero-shot", features=world()),
     ):
         assert (result.protocol, result.selection, result.shots) == ("zero_shot", "none", 0)
         assert result.repetitions == 1
@@ -162,9 +162,7 @@ def test_zero_shot_ignores_shots(world: World) -> None:
 
 
 def test_zero_shot_needs_no_train_split(world: World) -> None:
-    assert zero_shot.run(feature_set=world(counts={"test": 5})).queries == 25
-    with pytest.raises(UsageError, match="learns from labelled images"):
-        zero_shot.run("tip-adapter", feature_set=world())
+    assert training.run("zero-shot", features=world(counts={"test": 5})).queries == 25
 
 
 def test_without_texts(world: World) -> None:

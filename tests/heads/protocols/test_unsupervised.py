@@ -10,7 +10,7 @@ import torch
 
 from featcache.errors import MissingComponentError, TaskError, UnknownNameError, UsageError
 from featcache.types import FeatureSet
-from heads.protocols import few_shot, unsupervised, zero_shot
+from heads.protocols import training
 from heads.results.compare.pairing import paired_difference
 from heads.results.record import Result
 
@@ -24,7 +24,7 @@ def make(world: World, **more: Any) -> FeatureSet:
 
 
 def run(features: FeatureSet, **more: Any) -> Result:
-    return unsupervised.run("fair", feature_set=features, **{"settings": QUICK, **more})
+    return training.run("fair", features=features, **{"settings": QUICK, **more})
 
 
 def test_the_record(world: World) -> None:
@@ -35,18 +35,18 @@ def test_the_record(world: World) -> None:
     assert result.metrics["top1"].interval == "queries"
     assert result.notes == ("Trained on 60 images of train, without a look at their labels.",)
     assert Result.from_json(result.to_json()) == result
-    start = zero_shot.run(feature_set=features, settings={"text": "description"})
+    start = training.run("zero-shot", features=features, settings={"text": "description"})
     assert paired_difference(result, start).over == "queries"
 
 
 def test_shots_and_seeds_are_ignored(world: World) -> None:
     features = make(world)
-    routed = few_shot.run(
-        "fair", feature_set=features, shots=16, seeds=[2, 3], settings=QUICK, strict_shots=True
+    routed = training.run(
+        "fair", features=features, shots=16, seeds=[2, 3], settings=QUICK, strict_shots=True
     )
     assert (routed.protocol, routed.shots, routed.seeds) == ("unsupervised", 0, (2,))
     assert routed.selection == "none"
-    direct = run(features, seed=2)
+    direct = run(features, seeds=[2])
     assert routed.predictions is not None
     assert direct.predictions is not None
     assert np.array_equal(routed.predictions.predicted, direct.predictions.predicted)
@@ -56,16 +56,16 @@ def test_labels_of_the_pool_are_never_read(world: World) -> None:
     """Parameters are bit-equal, whatever the labels of train are; unlabelled rows count too."""
     features = make(world)
     train = features.usable("train")
-    one = unsupervised.train("fair", feature_set=features, settings=QUICK)
+    one = training.train("fair", features=features, settings=QUICK)
     for poison in (np.full(len(train), -1), np.roll(features.labels[train], 7)):
         labels = features.labels.copy()
         labels[train] = poison
-        other = unsupervised.train(
+        other = training.train(
             "fair",
-            feature_set=replace(features, listing=replace(features.listing, labels=labels)),
+            features=replace(features, listing=replace(features.listing, labels=labels)),
             settings=QUICK,
         )
-        mine, theirs = (t.chosen[0].head.params["learned"] for t in (one, other))
+        mine, theirs = (t.heads[0][0].fitted.params["learned"] for t in (one, other))
         assert torch.equal(mine, theirs)
     start = features.text
     assert start is not None
@@ -145,6 +145,6 @@ def test_imported_features_have_no_pool(world: World) -> None:
 def test_other_methods_belong_elsewhere(world: World) -> None:
     for name in ("tip-adapter", "zero-shot"):
         with pytest.raises(UsageError, match="from unlabelled images alone"):
-            unsupervised.run(name, feature_set=make(world))
+            training.run(name, features=make(world))
     with pytest.raises(UsageError, match="unsupervised protocol"):
-        zero_shot.run("fair", feature_set=make(world))
+        training.run("fair", features=make(world))

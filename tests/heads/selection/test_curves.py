@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from heads.contract import Grid, Rows, Tensors, number
+from heads.fitted import Fitted
 from heads.selection import curves, scoring
 from heads.selection.curves import Curves
-from heads.selection.scoring import Head
 
 ALPHAS = [0.1 * i for i in range(1, 21)]
 BETAS = [0.1 + 0.06 * i for i in range(200)]
@@ -49,13 +49,13 @@ def terms(params: Tensors, fixed: Tensors, rows: Rows, config: Any, hyper: Any) 
 
 
 @pytest.fixture
-def head(make_toy: Any) -> Head:
+def head(make_toy: Any) -> Fitted:
     rng = torch.Generator().manual_seed(1)
     values = torch.nn.functional.one_hot(torch.arange(12) % 4, 4).double()
     anchors = torch.randn(4, 12, generator=rng, dtype=torch.float64)
     method = make_toy("toy", hyper=Hyper, terms=terms, combine=combine)
     fixed = {"values": values, "anchors": anchors}
-    return Head(method=method, config=method.config(), hyper=Hyper(), params={}, fixed=fixed)
+    return Fitted(method=method, config=method.config(), hyper=Hyper(), params={}, fixed=fixed)
 
 
 @pytest.fixture
@@ -78,31 +78,31 @@ def rows() -> Rows:
     ids=["two axes", "one axis", "walked first", "walked between", "short", "mixed signs"],
 )
 def test_hits_are_those_of_the_walk(
-    head: Head, rows: Rows, axes: dict[str, list[float]], monkeypatch: pytest.MonkeyPatch
+    head: Fitted, rows: Rows, axes: dict[str, list[float]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scoring, "CHUNK_BYTES", {"cpu": 2**17})
     grid = Grid(axes)
-    expected = scoring._hits_by_walk(head, rows, grid)
+    expected = scoring._correct_by_walk(head, rows, grid)
     few = Curves.of(Hyper, grid)
     assert few is not None
-    got = scoring._hits_by_curves(head, rows, few)
+    got = scoring._correct_by_curves(head, rows, few)
     assert got is not None
     assert torch.equal(got, expected)
-    assert torch.equal(scoring.hits_on_grid(head, rows, grid), expected)
+    assert torch.equal(scoring.correct_on_grid(head, rows, grid), expected)
     assert len(set(expected.tolist())) > 2
 
 
-def test_classes_with_equal_texts_tie_at_zero_as_in_a_walk(head: Head, rows: Rows) -> None:
+def test_classes_with_equal_texts_tie_at_zero_as_in_a_walk(head: Fitted, rows: Rows) -> None:
     equal = head.fixed["anchors"].clone()
     equal[3] = equal[1]
     twins = replace(head, fixed={**head.fixed, "anchors": equal})
     grid = Grid({"beta": BETAS, "alpha": [0.0, 0.5, 3.0]})
     assert Curves.of(Hyper, grid) is None
-    hits = scoring.hits_on_grid(twins, rows, grid)
-    assert torch.equal(hits, scoring._hits_by_walk(twins, rows, grid))
+    hits = scoring.correct_on_grid(twins, rows, grid)
+    assert torch.equal(hits, scoring._correct_by_walk(twins, rows, grid))
 
 
-def test_logits_are_computed_at_the_nodes_only(head: Head, rows: Rows, make_toy: Any) -> None:
+def test_logits_are_computed_at_the_nodes_only(head: Fitted, rows: Rows, make_toy: Any) -> None:
     calls = []
 
     def counted(*given: Any) -> Tensor:
@@ -110,29 +110,29 @@ def test_logits_are_computed_at_the_nodes_only(head: Head, rows: Rows, make_toy:
         return combine(*given)
 
     method = make_toy("toy", hyper=Hyper, terms=terms, combine=counted)
-    counting = Head(method=method, config=None, hyper=Hyper(), params={}, fixed=head.fixed)
-    scoring.hits_on_grid(counting, rows, Grid({"beta": BETAS, "alpha": ALPHAS}))
+    counting = Fitted(method=method, config=None, hyper=Hyper(), params={}, fixed=head.fixed)
+    scoring.correct_on_grid(counting, rows, Grid({"beta": BETAS, "alpha": ALPHAS}))
     # the size of a chunk, the nodes to check and three points off them, and the nodes
     assert len(calls) == 1 + curves.NODES + 3 + curves.NODES
 
 
-def test_a_claim_that_does_not_hold_is_not_used(head: Head, rows: Rows, make_toy: Any) -> None:
+def test_a_claim_that_does_not_hold_is_not_used(head: Fitted, rows: Rows, make_toy: Any) -> None:
     grid = Grid({"beta": BETAS, "alpha": ALPHAS})
     few = Curves.of(Hyper, grid)
     assert few is not None
     for wrong in (combine_with_a_kink, combine_bent_in_alpha):
         method = make_toy("toy", hyper=Hyper, terms=terms, combine=wrong)
-        other = Head(method=method, config=None, hyper=Hyper(), params={}, fixed=head.fixed)
-        assert scoring._hits_by_curves(other, rows, few) is None
-        expected = scoring._hits_by_walk(other, rows, grid)
-        assert torch.equal(scoring.hits_on_grid(other, rows, grid), expected)
+        other = Fitted(method=method, config=None, hyper=Hyper(), params={}, fixed=head.fixed)
+        assert scoring._correct_by_curves(other, rows, few) is None
+        expected = scoring._correct_by_walk(other, rows, grid)
+        assert torch.equal(scoring.correct_on_grid(other, rows, grid), expected)
 
 
-def test_rows_without_finite_logits_are_walked(head: Head, rows: Rows) -> None:
+def test_rows_without_finite_logits_are_walked(head: Fitted, rows: Rows) -> None:
     head.fixed["anchors"][0] = math.nan
     few = Curves.of(Hyper, Grid({"beta": BETAS, "alpha": ALPHAS}))
     assert few is not None
-    assert scoring._hits_by_curves(head, rows, few) is None
+    assert scoring._correct_by_curves(head, rows, few) is None
 
 
 @pytest.mark.parametrize(

@@ -9,16 +9,16 @@ import torch
 
 from featcache.errors import TrainingError
 from heads.contract import AnyMethod, Grid, Rows
+from heads.fitted import Fitted
 from heads.selection import scoring
-from heads.selection.scoring import Head
 
 
 @pytest.fixture
-def head(toy: AnyMethod, make_view: Any) -> Head:
+def head(toy: AnyMethod, make_view: Any) -> Fitted:
     params, fixed = toy.prepare(make_view(dtype=torch.float32), toy.config(), toy.hyper())
     rng = torch.Generator().manual_seed(3)
     params["weight"] = torch.randn(4, 8, generator=rng)
-    return Head(method=toy, config=toy.config(), hyper=toy.hyper(), params=params, fixed=fixed)
+    return Fitted(method=toy, config=toy.config(), hyper=toy.hyper(), params=params, fixed=fixed)
 
 
 @pytest.fixture
@@ -28,12 +28,12 @@ def rows(make_view: Any) -> Rows:
 
 
 def test_chunks_do_not_change_the_logits(
-    head: Head, rows: Rows, monkeypatch: pytest.MonkeyPatch
+    head: Fitted, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = scoring.logits(head, rows)
-    monkeypatch.setattr(scoring, "CHUNK_BYTES", {"cpu": 1000})
-    torch.testing.assert_close(scoring.logits(head, rows), whole)
-    assert torch.equal(scoring.predict(head, rows), whole.argmax(-1))
+    whole = head.logits(rows)
+    monkeypatch.setattr("heads.fitted.CHUNK_BYTES", {"cpu": 1000})
+    torch.testing.assert_close(head.logits(rows), whole)
+    assert torch.equal(head.predict(rows), whole.argmax(-1))
 
 
 @pytest.mark.parametrize(
@@ -46,13 +46,13 @@ def test_chunks_do_not_change_the_logits(
     ids=["empty", "one axis", "two axes"],
 )
 def test_the_grid_is_walked_in_its_order(
-    head: Head, rows: Rows, grid: Grid, monkeypatch: pytest.MonkeyPatch
+    head: Fitted, rows: Rows, grid: Grid, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scoring, "CHUNK_BYTES", {"cpu": 2000})
+    monkeypatch.setattr("heads.fitted.CHUNK_BYTES", {"cpu": 2000})
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        hits = scoring.hits_on_grid(head, rows, grid)
-    expected = [round(scoring.accuracy(head.at(p), rows) * 37) for p in grid.points()]
+        hits = scoring.correct_on_grid(head, rows, grid)
+    expected = [round(head.at(p).accuracy(rows) * 37) for p in grid.points()]
     assert hits.tolist() == expected
     assert len(set(expected)) > 1 or len(grid) == 1
 
@@ -68,21 +68,21 @@ def test_terms_are_computed_once_for_the_whole_grid(make_toy: Any, rows: Rows) -
 
     method = make_toy("toy", terms=counted)
     weight = torch.zeros(4, 8)
-    head = Head(
+    head = Fitted(
         method=method,
         config=method.config(),
         hyper=method.hyper(),
         params={"weight": weight, "bias": weight.new_zeros(4)},
         fixed={"anchors": weight},
     )
-    scoring.hits_on_grid(head, rows, Grid({"alpha": [1.0, 2.0, 3.0]}))
+    scoring.correct_on_grid(head, rows, Grid({"alpha": [1.0, 2.0, 3.0]}))
     assert calls == [2, 37]  # two rows to learn how large terms are
 
 
 def test_a_transductive_method_gets_all_rows_at_once(
-    make_toy: Any, head: Head, rows: Rows, monkeypatch: pytest.MonkeyPatch
+    make_toy: Any, head: Fitted, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scoring, "CHUNK_BYTES", {"cpu": 1})
+    monkeypatch.setattr("heads.fitted.CHUNK_BYTES", {"cpu": 1})
     sizes = []
     plain = head.method
 
@@ -91,21 +91,12 @@ def test_a_transductive_method_gets_all_rows_at_once(
         return plain.terms(params, fixed, rows, config, hyper)
 
     method = make_toy("toy", terms=counted, transductive=True)
-    scoring.predict(
-        Head(
-            method=method,
-            config=head.config,
-            hyper=head.hyper,
-            params=head.params,
-            fixed=head.fixed,
-        ),
-        rows,
-    )
+    replace(head, method=method).predict(rows)
     assert sizes == [37]
 
 
 def test_validation_rows_reach_a_transductive_method_beside_the_queries(
-    make_toy: Any, head: Head, rows: Rows, make_view: Any
+    make_toy: Any, head: Fitted, rows: Rows, make_view: Any
 ) -> None:
     seen: list[Rows] = []
     plain = head.method
@@ -118,9 +109,9 @@ def test_validation_rows_reach_a_transductive_method_beside_the_queries(
     val = make_view(n=5, seed=6, dtype=torch.float32).support
     asked = replace(val, among=replace(rows, labels=None))
     together = replace(head, method=method)
-    hits = scoring.hits_on_grid(together, asked, Grid({"alpha": [0.0, 2.0]}))
-    assert hits.tolist() == scoring.hits_on_grid(head, val, Grid({"alpha": [0.0, 2.0]})).tolist()
-    assert scoring.predict(together, rows).shape == (37,)
+    hits = scoring.correct_on_grid(together, asked, Grid({"alpha": [0.0, 2.0]}))
+    assert hits.tolist() == scoring.correct_on_grid(head, val, Grid({"alpha": [0.0, 2.0]})).tolist()
+    assert together.predict(rows).shape == (37,)
     (first, second) = seen
     assert first.among is not None
     assert first.labels is first.among.labels is second.labels is None
@@ -141,12 +132,12 @@ def test_answers_that_are_not_finite_are_never_right(make_toy: Any, rows: Rows, 
     method = make_toy("toy", combine=spoilt)
     params = {"weight": torch.zeros(4, 8), "bias": torch.zeros(4)}
     fixed = {"anchors": torch.eye(8)[:4]}
-    head = Head(
+    head = Fitted(
         method=method, config=method.config(), hyper=method.hyper(), params=params, fixed=fixed
     )
-    hits = scoring.hits_on_grid(head, rows, Grid({"alpha": [0.5, 2.0]}))
+    hits = scoring.correct_on_grid(head, rows, Grid({"alpha": [0.5, 2.0]}))
     assert hits[0] > 0
     assert hits[1] == 0
-    assert scoring.accuracy(head.at({"alpha": 2.0}), rows) == 0
+    assert head.at({"alpha": 2.0}).accuracy(rows) == 0
     with pytest.raises(TrainingError, match="not finite"):
-        scoring.predict(head.at({"alpha": 2.0}), rows)
+        head.at({"alpha": 2.0}).predict(rows)

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from featcache.errors import TaskError, TrainingError, UsageError
 from heads.contract import AnyMethod, Grid, Rows, TaskView
-from heads.protocols.tasks import Task
-from heads.selection import scoring
+from heads.episode import Episode
 from heads.selection import select as selection
 from heads.selection.folds import folds
 from heads.selection.grid import Walk, distances
@@ -22,20 +21,16 @@ from heads.training.trainer import Outcome, train
 
 
 @pytest.fixture
-def task(make_view: Any) -> Task:
+def task(make_view: Any) -> Episode:
     view = make_view(n=16, dtype=torch.float32)
-    empty = np.zeros(0, dtype=np.int64)
-    return Task(
+    return Episode.of(
         view=view,
         val=make_view(n=12, seed=7, dtype=torch.float32).support,
         query=make_view(n=12, seed=8, dtype=torch.float32).support,
-        support_rows=empty,
-        val_rows=empty,
-        query_rows=empty,
     )
 
 
-def one(method: AnyMethod, task: Task, mode: str, **given: Any) -> Chosen:
+def one(method: AnyMethod, task: Episode, mode: str, **given: Any) -> Chosen:
     (chosen,) = select(method, configure(method, given), [task], mode)
     return chosen
 
@@ -45,25 +40,25 @@ def bits(chosen: Chosen) -> list[bytes]:
     return [t.numpy().tobytes() for t in tensors]
 
 
-def same_as_alone(toy: AnyMethod, task: Task, chosen: Chosen) -> None:
+def same_as_alone(toy: AnyMethod, task: Episode, chosen: Chosen) -> None:
     """Check that the head is the one trained at its point on the whole support, as it was."""
     alone = one(toy, task, "none", lr=chosen.values["lr"])
     for name, value in alone.head.params.items():
         torch.testing.assert_close(value, chosen.head.params[name])
 
 
-def test_the_chosen_point_is_the_best_on_validation(toy: AnyMethod, task: Task) -> None:
+def test_the_chosen_point_is_the_best_on_validation(toy: AnyMethod, task: Episode) -> None:
     chosen = one(toy, task, "few-shot-val")
     assert task.val is not None
-    assert chosen.accuracy == scoring.accuracy(chosen.head, task.val)
+    assert chosen.accuracy == chosen.head.accuracy(task.val)
     for lr in toy.train_grid.axes["lr"]:
         for alpha in toy.post_grid.axes["alpha"]:
             other = one(toy, task, "none", lr=lr).head.at({"alpha": alpha})
-            assert scoring.accuracy(other, task.val) <= chosen.accuracy
+            assert other.accuracy(task.val) <= chosen.accuracy
     same_as_alone(toy, task, chosen)
 
 
-def test_equal_points_fall_to_the_default_then_the_nearest(toy: AnyMethod, task: Task) -> None:
+def test_equal_points_fall_to_the_default_then_the_nearest(toy: AnyMethod, task: Episode) -> None:
     walk = Walk(configure(toy))
     ties = np.ones((3, 4))
     assert walk.best(ties, range(3)) == (1, 2)  # lr 0.05, alpha 1: the defaults
@@ -81,20 +76,22 @@ def test_distance_to_a_default_between_grid_values_is_logarithmic() -> None:
     assert far == pytest.approx(1 - np.log10(2), abs=1e-6)
 
 
-def test_the_order_of_the_grid_does_not_matter(make_toy: Any, toy: AnyMethod, task: Task) -> None:
+def test_the_order_of_the_grid_does_not_matter(
+    make_toy: Any, toy: AnyMethod, task: Episode
+) -> None:
     stages = toy.stages
     turned = make_toy("toy", stages, train_grid=Grid({"lr": [0.2, 0.05, 0.01]}))
     assert one(turned, task, "full-val").values == one(toy, task, "full-val").values
 
 
-def test_labels_of_the_query_are_never_read(toy_two: AnyMethod, task: Task) -> None:
-    shuffled = replace(task, query=with_labels(task.query, seed=1))
+def test_labels_of_the_query_are_never_read(toy_two: AnyMethod, task: Episode) -> None:
+    shuffled = task.with_query(with_labels(task.query, seed=1))
     for mode in ("few-shot-val", "cv", "none"):
         assert bits(one(toy_two, task, mode)) == bits(one(toy_two, shuffled, mode))
 
 
 def test_labels_of_validation_are_not_read_without_selection(
-    toy_two: AnyMethod, task: Task
+    toy_two: AnyMethod, task: Episode
 ) -> None:
     assert task.val is not None
     shuffled = replace(task, val=with_labels(task.val, seed=1))
@@ -108,7 +105,7 @@ def with_labels(rows: Rows, seed: int) -> Rows:
     return replace(rows, labels=rows.labels[order])
 
 
-def test_cv_pools_the_folds(toy: AnyMethod, task: Task) -> None:
+def test_cv_pools_the_folds(toy: AnyMethod, task: Episode) -> None:
     views, held_out = folds(task.view)
     assert len(views) == 4
     assert sum(len(rows.x) for rows in held_out) == 16
@@ -126,7 +123,7 @@ def test_cv_pools_the_folds(toy: AnyMethod, task: Task) -> None:
             fold = replace(task, view=view, val=rows)
             for j, alpha in enumerate(settings.post_grid.axes["alpha"]):
                 head = one(toy, fold, "none", lr=lr).head.at({"alpha": alpha})
-                hits[i, j] += round(scoring.accuracy(head, rows) * 4)
+                hits[i, j] += round(head.accuracy(rows) * 4)
     assert chosen.accuracy == hits.max() / 16
     i, j = Walk(settings).best(hits, range(3))
     assert chosen.values["lr"] == settings.train_grid.axes["lr"][i]
@@ -134,13 +131,13 @@ def test_cv_pools_the_folds(toy: AnyMethod, task: Task) -> None:
     same_as_alone(toy, task, chosen)
 
 
-def test_cv_searches_between_stages(toy_two: AnyMethod, task: Task) -> None:
+def test_cv_searches_between_stages(toy_two: AnyMethod, task: Episode) -> None:
     chosen = one(toy_two, task, "cv")
     assert chosen.values["alpha"] in toy_two.post_grid.axes["alpha"]
     assert "keys" in chosen.head.fixed
 
 
-def test_cv_keeps_single_rows_in_training(toy: AnyMethod, make_view: Any, task: Task) -> None:
+def test_cv_keeps_single_rows_in_training(toy: AnyMethod, make_view: Any, task: Episode) -> None:
     view = make_view(n=9, dtype=torch.float32)
     labels = torch.tensor([0, 0, 0, 1, 1, 1, 2, 2, 3])
     view = replace(view, support=replace(view.support, labels=labels))
@@ -152,7 +149,7 @@ def test_cv_keeps_single_rows_in_training(toy: AnyMethod, make_view: Any, task: 
 
 
 @pytest.mark.parametrize("mode", ["few-shot-val", "cv"])
-def test_a_grid_may_walk_over_the_config(toy: AnyMethod, task: Task, mode: str) -> None:
+def test_a_grid_may_walk_over_the_config(toy: AnyMethod, task: Episode, mode: str) -> None:
     chosen = one(toy, task, mode, epochs="1,40", lr=0.05, alpha=1.0)
     epochs = chosen.values["epochs"]
     assert epochs in (1, 40)
@@ -162,12 +159,12 @@ def test_a_grid_may_walk_over_the_config(toy: AnyMethod, task: Task, mode: str) 
     if mode == "few-shot-val":
         both = {n: one(toy, task, "none", epochs=n, lr=0.05, alpha=1.0) for n in (1, 40)}
         assert task.val is not None
-        right = {n: scoring.accuracy(c.head, task.val) for n, c in both.items()}
+        right = {n: c.head.accuracy(task.val) for n, c in both.items()}
         assert chosen.accuracy == max(right.values())
 
 
 @pytest.mark.parametrize("mode", ["few-shot-val", "cv"])
-def test_a_grid_is_refined_around_its_best(make_toy: Any, task: Task, mode: str) -> None:
+def test_a_grid_is_refined_around_its_best(make_toy: Any, task: Episode, mode: str) -> None:
     refined = make_toy("toy", train_grid=Grid({"lr": [1e-3, 1e-1]}, refine=3))
     coarse = make_toy("toy", train_grid=Grid({"lr": [1e-3, 1e-1]}))
     seen: list[tuple[int, int]] = []
@@ -191,7 +188,7 @@ def test_a_grid_is_refined_around_its_best(make_toy: Any, task: Task, mode: str)
 @pytest.mark.parametrize("mode", ["few-shot-val", "cv", "oracle"])
 @pytest.mark.parametrize("refine", [0, 3])
 def test_a_scout_saves_the_training_and_changes_no_choice(
-    make_toy: Any, task: Task, mode: str, refine: int
+    make_toy: Any, task: Episode, mode: str, refine: int
 ) -> None:
     """One that answers as the heads would leads to the head that training all of them leads to."""
     grid = Grid({"lr": [1e-3, 1e-2, 1e-1]}, refine=refine)
@@ -204,7 +201,7 @@ def test_a_scout_saves_the_training_and_changes_no_choice(
             for hyper in points:
                 asked.append(hyper.lr)
                 (outcome,) = train(plain, config, [view], [hyper])
-                yield scoring.logits(outcome.head, judged)
+                yield outcome.head.logits(judged)
 
         return answer
 
@@ -218,12 +215,12 @@ def test_a_scout_saves_the_training_and_changes_no_choice(
         torch.testing.assert_close(trained, one_by_one.head.params[name])
 
 
-def test_values_of_the_users_own_are_not_refined(make_toy: Any, task: Task) -> None:
+def test_values_of_the_users_own_are_not_refined(make_toy: Any, task: Episode) -> None:
     refined = make_toy("toy", train_grid=Grid({"lr": [1e-3, 1e-1]}, refine=8))
     assert one(refined, task, "few-shot-val", lr="0.02,0.3").values["lr"] in (0.02, 0.3)
 
 
-def test_a_failed_point_never_wins_and_is_reported(toy: AnyMethod, task: Task) -> None:
+def test_a_failed_point_never_wins_and_is_reported(toy: AnyMethod, task: Episode) -> None:
     chosen = one(toy, task, "few-shot-val", lr="0.05,1e38")
     assert chosen.values["lr"] == 0.05
     assert len(chosen.failed) == 1
@@ -231,17 +228,19 @@ def test_a_failed_point_never_wins_and_is_reported(toy: AnyMethod, task: Task) -
 
 
 @pytest.mark.parametrize("mode", ["few-shot-val", "cv", "none"])
-def test_all_failed_is_an_error_that_says_what_to_do(toy: AnyMethod, task: Task, mode: str) -> None:
+def test_all_failed_is_an_error_that_says_what_to_do(
+    toy: AnyMethod, task: Episode, mode: str
+) -> None:
     with pytest.raises(TrainingError, match=r"lr=1e\+38.*--set lr="):
         one(toy, task, mode, lr="1e38")
 
 
-def test_none_refuses_a_grid_of_the_users_own(toy: AnyMethod, task: Task) -> None:
+def test_none_refuses_a_grid_of_the_users_own(toy: AnyMethod, task: Episode) -> None:
     with pytest.raises(UsageError, match="choose among the values of alpha"):
         one(toy, task, "none", alpha="1,2")
 
 
-def test_no_validation_says_what_to_do(toy: AnyMethod, task: Task) -> None:
+def test_no_validation_says_what_to_do(toy: AnyMethod, task: Episode) -> None:
     with pytest.raises(TaskError, match="--selection cv"):
         one(toy, replace(task, val=None), "few-shot-val")
 
@@ -256,7 +255,7 @@ def test_has_choice(toy: AnyMethod, toy_two: AnyMethod) -> None:
     assert not has_choice(toy, kept, "cv")  # folds cannot say which step to keep
 
 
-def test_progress_counts_every_run(toy: AnyMethod, task: Task) -> None:
+def test_progress_counts_every_run(toy: AnyMethod, task: Episode) -> None:
     told: list[tuple[str, int, int]] = []
     select(
         toy,
@@ -268,7 +267,7 @@ def test_progress_counts_every_run(toy: AnyMethod, task: Task) -> None:
     assert told == [("training", i, 6) for i in range(1, 7)]
 
 
-def test_selection_does_not_hold_every_head(make_toy: Any, task: Task) -> None:
+def test_selection_does_not_hold_every_head(make_toy: Any, task: Episode) -> None:
     """Heads of a grid can be large: only the best one stays."""
     board = selection._Board(Walk(configure(make_toy("toy"))))
     for point in range(3):
@@ -283,7 +282,7 @@ def test_selection_does_not_hold_every_head(make_toy: Any, task: Task) -> None:
 
 @pytest.mark.parametrize("mode", ["few-shot-val", "cv", "oracle"])
 def test_a_transductive_method_is_chosen_with_the_queries_but_not_their_labels(
-    make_toy: Any, task: Task, mode: str
+    make_toy: Any, task: Episode, mode: str
 ) -> None:
     seen: list[Rows] = []
     plain = make_toy("toy")

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from heads.contract import AnyMethod, Kind, Rows, TaskView, with_values
-from heads.selection.scoring import Head
+from heads.fitted import Fitted
 from heads.training.stacking import prepare, width_of
 from heads.training.trainer import train
 
@@ -24,10 +24,10 @@ class CountingJudge:
     def __init__(self) -> None:
         self.asked: list[tuple[int, int, int]] = []
 
-    def accuracy(self, task: int, head: Head) -> float | None:
+    def accuracy(self, task: int, head: Fitted) -> float | None:
         return None
 
-    def search(self, task: int, point: int, stage: int, head: Head) -> dict[str, float]:
+    def search(self, task: int, point: int, stage: int, head: Fitted) -> dict[str, float]:
         self.asked.append((task, point, stage))
         return {"alpha": 2.0 + task + 10 * point}
 
@@ -154,11 +154,11 @@ class Script:
         self.accuracies = accuracies
         self.seen: list[torch.Tensor] = []
 
-    def accuracy(self, task: int, head: Head) -> float | None:
+    def accuracy(self, task: int, head: Fitted) -> float | None:
         self.seen.append(head.params["weight"].clone())
         return self.accuracies[len(self.seen) - 1]
 
-    def search(self, task: int, point: int, stage: int, head: Head) -> dict[str, float]:
+    def search(self, task: int, point: int, stage: int, head: Fitted) -> dict[str, float]:
         return {}
 
 

@@ -12,20 +12,22 @@ import torch
 from featcache.errors import CacheError, MissingComponentError, TaskError
 from featcache.types import FeatureSet
 from heads.contract import Kind, Need
+from heads.episode import Episode
+from heads.protocols.builder import EpisodeBuilder
 from heads.protocols.suggest import support_scope
-from heads.protocols.tasks import MappedRows, Task, TaskBuilder, pick_device
+from heads.reading import MappedRows, pick_device
 
 World = Callable[..., FeatureSet]
 CPU = torch.device("cpu")
 GLOBAL = frozenset({Need(role="query"), Need(role="support")})
 
 
-def builder(features: FeatureSet, needs: frozenset[Need] = GLOBAL, **more: Any) -> TaskBuilder:
+def builder(features: FeatureSet, needs: frozenset[Need] = GLOBAL, **more: Any) -> EpisodeBuilder:
     rows = features.usable("test")
-    return TaskBuilder(features=features, needs=needs, device=CPU, query_rows=rows, **more)
+    return EpisodeBuilder(features=features, needs=needs, device=CPU, splits={"test": rows}, **more)
 
 
-def build(made: TaskBuilder, **more: Any) -> Task:
+def build(made: EpisodeBuilder, **more: Any) -> Episode:
     features = made.features
     none = np.zeros(0, dtype=np.int64)
     arguments = {
@@ -42,10 +44,10 @@ def test_a_method_sees_unit_rows_and_their_lengths(world: World) -> None:
     task = build(builder(features))
     x = task.view.support.x
     torch.testing.assert_close(x.norm(dim=-1), torch.ones(len(x)))
-    raw = features.rows("global", task.support_rows).float()
+    raw = features.rows("global", task.support_index).float()
     torch.testing.assert_close(x * task.view.support.norms[:, None], raw)
     assert task.view.support.labels is not None
-    assert task.view.support.labels.tolist() == features.labels[task.support_rows].tolist()
+    assert task.view.support.labels.tolist() == features.labels[task.support_index].tolist()
     assert not hasattr(task.view, "query")
     assert not hasattr(task.view, "val")
 
@@ -63,7 +65,7 @@ def test_overlapping_roles_are_refused(world: World) -> None:
         build(made, support=features.usable("test"))
     with pytest.raises(TaskError, match=r"in both query and validation.*--selection cv"):
         build(made, val=features.usable("test")[:3])
-    assert build(made, oracle=True).val is made.query
+    assert build(made, oracle=True).val is made.queries["test"].rows
 
 
 def test_the_same_photograph_in_support_and_query_is_said(world: World) -> None:
