@@ -1,4 +1,4 @@
-"""Bytes of a file -> grey levels of an upright RGB picture, or a sentence why not.
+"""Bytes of a file -> grey levels of an upright RGB image, or a sentence why not.
 
 What comes out is `PIL.Image.convert("RGB")`, as open_clip's own preprocessing does it, with three
 differences: the EXIF orientation is honoured, 16-bit grey is scaled to 8 bits instead of clipped,
@@ -7,14 +7,13 @@ and palettes are resolved before anything is resized. Transparency is dropped, n
 
 import hashlib
 import os
+import re
 import warnings
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
-from typing import TypeVar
+from typing import cast
 
 import numpy as np
 from jaxtyping import UInt8
@@ -25,14 +24,13 @@ from featcache.imaging.decode_work import BYTES, SCANS, SMALL, Cost, cost_of, hu
 from featcache.imaging.jpeg import decode_jpeg
 from featcache.limits import IMAGE_FILE, PIXELS
 from featcache.paths import open_regular
-from featcache.pipeline.threads import single_threaded
 from featcache.scarcity import lacking
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 """The only parsers that a file of the user's is given to."""
 
 MAX_PIXELS = PIXELS.most
-"""Largest picture decoded unless the user raises it."""
+"""Largest image decoded unless the user raises it."""
 
 BAND_BYTES = 1 << 24
 """Bytes of an image that are converted and copied at once."""
@@ -52,19 +50,26 @@ _FLIPPED = {
 }
 """Orientation -> the steps through rows and columns, after that, that make it upright."""
 
-Picture = UInt8[np.ndarray, "h w 3"]
+Pixels = UInt8[np.ndarray, "h w 3"]
 """Upright, RGB."""
 Room = Callable[..., UInt8[np.ndarray, "..."]]
 """Shape -> memory that is not filled."""
 Claim = Callable[[int], None]
 """Told of bytes that are needed; returns when they may be taken."""
 
-J = TypeVar("J")
-R = TypeVar("R")
-
 
 class UnreadableImageError(SourceError):
-    """One image that cannot be used; its message is the reason, without the file's name."""
+    """One image that cannot be used; its message is the reason, after the name if given."""
+
+    def __init__(self, reason: str, image: str = "") -> None:
+        """Keep the parts beside the message.
+
+        Args:
+            reason: What is wrong with the image, as the rest of a sentence about it.
+            image: Its name, where the caller does not know which image is meant.
+        """
+        super().__init__(f"{image} {reason}" if image else reason)
+        self.reason, self.image = reason, image
 
 
 def pixel_limit(value: int | None = None) -> int:
@@ -92,30 +97,39 @@ def read_image(
     max_pixels: int = MAX_PIXELS,
     room: Room = plain_room,
     claim: Claim = lambda _: None,
-) -> Picture:
+) -> Pixels:
     """Read a file once, make sure that its bytes are the listed ones, and decode it.
 
     Args:
         path: Of the file.
         sha256: That its bytes must have.
-        max_pixels: Largest picture to decode.
-        room: Where the picture shall lie.
+        max_pixels: Largest image to decode.
+        room: Where the pixels shall lie.
         claim: Told how many bytes decoding takes before it takes them; may wait for them.
 
     Raises:
-        UnreadableImageError: If the file is gone, has changed, or is no picture.
+        UnreadableImageError: If the file is gone, has changed, or is no image.
+    """
+    data = read_bytes(path, max_pixels=max_pixels, claim=claim)
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise UnreadableImageError("changed on disk while the features were extracted")
+    return decode(data, max_pixels=max_pixels, room=room, claim=claim)
+
+
+def read_bytes(path: Path, *, max_pixels: int = MAX_PIXELS, claim: Claim = lambda _: None) -> bytes:
+    """Read a file of bounded size; arguments as for `read_image`.
+
+    Raises:
+        UnreadableImageError: If it is gone, no regular file, too large or not to be read.
     """
     try:
         with open_regular(path, IMAGE_FILE) as file:
             size = os.fstat(file.fileno()).st_size
             if size > SMALL:  # nobody knows yet what is in it
                 claim(size + BYTES * max_pixels)
-            data = file.read(size)
+            return file.read(size)
     except OSError as error:
         raise UnreadableImageError(f"cannot be read: {error.strerror or error}") from error
-    if hashlib.sha256(data).hexdigest() != sha256:
-        raise UnreadableImageError("changed on disk while the features were extracted")
-    return decode(data, max_pixels=max_pixels, room=room, claim=claim)
 
 
 def decode(
@@ -124,30 +138,65 @@ def decode(
     max_pixels: int = MAX_PIXELS,
     room: Room = plain_room,
     claim: Claim = lambda _: None,
-) -> Picture:
+) -> Pixels:
     """Decode the bytes of a file to upright 8-bit RGB; of an animation, the first frame.
 
     Raises:
-        UnreadableImageError: If the bytes are no complete picture of a format that we read.
-        BackboneError: If `room` finds no memory; the picture is not to blame.
+        UnreadableImageError: If the bytes are no complete image of a format that we read.
+        BackboneError: If `room` finds no memory; the image is not to blame.
     """
     if not data:
         raise UnreadableImageError("is empty")
-    try:
+    with _reasons(max_pixels):
         hush_libtiff()
         with Image.open(BytesIO(data), formats=FORMATS) as image:
-            if image.width * image.height > max_pixels:
-                raise UnreadableImageError(_too_large(image.width, image.height, max_pixels))
+            check_size(image.width, image.height, max_pixels)
             cost = cost_of(image, data, max_pixels)
             if why := _too_costly(cost, max_pixels):
                 raise UnreadableImageError(why)
             claim(cost.bytes)
             levels = decode_jpeg(image, data, room)
             if levels is None:
-                image.load()
-                levels = room(image.height, image.width, 3)
-                _copy_out(image, levels)
+                levels = _load(image, room)
             orientation = _orientation(image)
+    return _upright(levels, orientation, room)
+
+
+def pixels_of(image: Image.Image, *, max_pixels: int = MAX_PIXELS) -> Pixels:
+    """Convert a Pillow image, opened or drawn, as `decode` converts a file; its current frame.
+
+    Of the limits only that on pixels is checked: format and cost are the business of who opened it.
+
+    Raises:
+        UnreadableImageError: If it has no or too many pixels, cannot be loaded, or has pixels whose
+            white is not defined.
+    """
+    with _reasons(max_pixels):
+        check_size(image.width, image.height, max_pixels)
+        levels = _load(image, plain_room)
+        orientation = _orientation(image)
+    return _upright(levels, orientation, plain_room)
+
+
+def check_size(width: int, height: int, max_pixels: int) -> None:
+    """Refuse an image of no pixels or too many.
+
+    Raises:
+        UnreadableImageError: If so.
+    """
+    if not width * height:
+        raise UnreadableImageError("is empty")
+    if width * height > max_pixels:
+        raise UnreadableImageError(
+            f"has {width} x {height} pixels, above the limit of {max_pixels:,}; {_RAISE}"
+        )
+
+
+@contextmanager
+def _reasons(max_pixels: int) -> Iterator[None]:
+    """Turn what decoders raise into the reason why an image is unreadable."""
+    try:
+        yield
     except (UnreadableImageError, BackboneError):
         raise
     except UnidentifiedImageError as error:
@@ -163,41 +212,22 @@ def decode(
     # Pillow's parsers let through what they trip over: struct.error, IndexError, zlib.error ...
     except Exception as error:
         raise UnreadableImageError(f"cannot be decoded: {_first_line(error)}") from error
-    if orientation not in _FLIPPED:
-        return levels
-    turned = _turned(levels, orientation)
-    upright = room(*turned.shape)
-    upright[...] = turned
-    return upright
 
 
 @contextmanager
 def quiet_pillow() -> Iterator[None]:
-    """Hush Pillow's remarks on damaged metadata; what it cannot read it raises."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"PIL\.")
-        yield
+    """Hush Pillow's remarks on damaged metadata; what it cannot read it raises.
 
-
-def in_order(
-    jobs: Iterable[J], work: Callable[[J], R], *, threads: int, ahead: int
-) -> Generator[R, None, None]:
-    """Run `work` on threads and yield its results in the order of the jobs.
-
-    Args:
-        jobs: Walked on the calling thread.
-        work: Called on the others.
-        threads: How many.
-        ahead: Jobs begun before their turn; bounds the memory in use.
+    One filter goes in and the same comes out: generators hold this while their callers' code runs,
+    whose own filters `warnings.catch_warnings` would take back.
     """
-    waiting: deque[Future[R]] = deque()
-    with single_threaded(threads, "decode") as pool:
-        for job in jobs:
-            waiting.append(pool.submit(work, job))
-            if len(waiting) > ahead:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+    hush = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
+    cast(list[object], warnings.filters).insert(0, hush)
+    try:
+        yield
+    finally:
+        with suppress(ValueError):  # somebody has reset the filters
+            cast(list[object], warnings.filters).remove(hush)
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
@@ -220,13 +250,20 @@ def _orientation(image: Image.Image) -> int:
     """Read the EXIF orientation, 1 to 8; a broken EXIF block counts as upright."""
     try:
         value = image.getexif().get(_ORIENTATION_TAG, 1)
-    # The parser raises SyntaxError, struct.error, KeyError ... on damage; the picture is fine.
+    # The parser raises SyntaxError, struct.error, KeyError ... on damage; the image is fine.
     except Exception:
         return 1
     return value if isinstance(value, int) else 1
 
 
-def _copy_out(image: Image.Image, levels: Picture) -> None:
+def _load(image: Image.Image, room: Room) -> Pixels:
+    image.load()
+    levels = room(image.height, image.width, 3)
+    _copy_out(image, levels)
+    return levels
+
+
+def _copy_out(image: Image.Image, levels: Pixels) -> None:
     """Convert and copy by bands: Pillow's way out holds what it copies twice."""
     height, width, _ = levels.shape
     rows = max(1, BAND_BYTES // (3 * width))
@@ -237,19 +274,21 @@ def _copy_out(image: Image.Image, levels: Picture) -> None:
         levels[top:bottom].reshape(-1)[:] = np.frombuffer(data, dtype=np.uint8)
 
 
-def _turned(levels: Picture, orientation: int) -> UInt8[np.ndarray, "h_upright w_upright 3"]:
-    if orientation in _TRANSPOSED:
-        levels = levels.swapaxes(0, 1)
+def _upright(
+    levels: Pixels, orientation: int, room: Room
+) -> UInt8[np.ndarray, "h_upright w_upright 3"]:
+    if orientation not in _FLIPPED:
+        return levels
+    turned = levels.swapaxes(0, 1) if orientation in _TRANSPOSED else levels
     rows, columns = _FLIPPED[orientation]
-    return levels[::rows, ::columns]
-
-
-def _too_large(width: int, height: int, max_pixels: int) -> str:
-    return f"has {width} x {height} pixels, above the limit of {max_pixels:,}; {_RAISE}"
+    turned = turned[::rows, ::columns]
+    upright = room(*turned.shape)
+    upright[...] = turned
+    return upright
 
 
 def _too_costly(cost: Cost, max_pixels: int) -> str:
-    """Say why a picture is not worth its work; empty where it is."""
+    """Say why an image is not worth its work; empty where it is."""
     if cost.scanned > SCANS * max_pixels:
         return (
             f"goes over its pixels in {cost.scans:,} scans or more, {cost.scanned:,} pixels, above "

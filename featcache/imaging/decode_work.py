@@ -1,6 +1,6 @@
-"""What decoding a picture takes, counted in its file before it is begun, and who may begin.
+"""What decoding an image takes, counted in its file before it is begun, and who may begin.
 
-Counted are the scans of a JPEG file, each of which goes over the whole picture, and the bytes that
+Counted are the scans of a JPEG file, each of which goes over the whole image, and the bytes that
 the decoder of the format holds at once; never seconds or free memory, so that the same images are
 readable on every machine. docs/reliability.md has the measurements behind the bytes.
 """
@@ -16,15 +16,15 @@ from functools import cache
 from PIL import Image, _imaging
 
 SCANS = 6
-"""Scans of the largest picture: about 2^30 pixels, of 100 megapixels ten scans."""
+"""Scans of the largest image: about 2^30 pixels, of 100 megapixels ten scans."""
 BYTES = 12
-"""For each pixel of the largest picture: 2 GiB; what all decoders hold at most."""
+"""For each pixel of the largest image: 2 GiB; what all decoders hold at most."""
 WEBP_BYTES = 20
 """For a pixel of a WebP file, whose decoder holds two canvases and a copy."""
 SMALL = 1 << 26
-"""Bytes that a picture may take without asking whether there is room for it."""
+"""Bytes that an image may take without asking whether there is room for it."""
 SCAN_PIXELS = 1024
-"""That a scan costs, however small the picture is."""
+"""That a scan costs, however small the image is."""
 
 MARKERS = 10_000
 """Markers of a JPEG file that are free; each further one counts as a scan: it is work as well."""
@@ -57,7 +57,7 @@ def cost_of(image: Image.Image, data: bytes, max_pixels: int) -> Cost:
     Args:
         image: Opened by Pillow, not loaded.
         data: The bytes of its file.
-        max_pixels: Of the largest picture; what exceeds its scans is not counted to the end.
+        max_pixels: Of the largest image; what exceeds its scans is not counted to the end.
     """
     pixels = image.width * image.height
     scanned = max(pixels, SCAN_PIXELS)
@@ -117,7 +117,7 @@ def _numbers(value: object) -> tuple[int, ...]:
 
 
 def _tile(image: Image.Image) -> int:
-    """Return the pixels of a tile of a TIFF file, which may be larger than the picture."""
+    """Return the pixels of a tile of a TIFF file, which may be larger than the image."""
     tags = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
     sides = [tags.get(tag, 0) for tag in (_TILE_WIDTH, _TILE_LENGTH)]
     whole = [side for side in sides if isinstance(side, int) and side > 0]
@@ -125,7 +125,7 @@ def _tile(image: Image.Image) -> int:
 
 
 class Memory:
-    """Bytes for pictures that are decoded beside each other; one that needs all of them waits."""
+    """Bytes for images that are decoded beside each other; one that needs all of them waits."""
 
     def __init__(self, total: int) -> None:
         """Say how many there are."""

@@ -1,4 +1,4 @@
-"""Distortions of a picture that already has the encoder's size.
+"""Distortions of an image that already has the encoder's size.
 
 rand_augment   RandAugment as timm's `rand-m9-mstd0.5-inc1`: two of 15 operations, each with
                probability 1/2 and a strength drawn from N(9, 0.5) on a scale of 0 to 10
@@ -19,7 +19,7 @@ from featcache.imaging.randomness import Stream
 
 Colour = tuple[int, int, int]
 Operation = Callable[[Image.Image, float, int, Colour], Image.Image]
-"""(picture, strength in 0..1, sign, colour of what comes in from outside) -> picture."""
+"""(image, strength in 0..1, sign, colour of what comes in from outside) -> image."""
 
 LAYERS = 2
 STRENGTH, DEVIATION, FULL = 9.0, 0.5, 10.0

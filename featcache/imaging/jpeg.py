@@ -24,7 +24,7 @@ def decode_jpeg(
     Args:
         image: Opened, not loaded.
         data: The bytes of its file.
-        room: Shape -> memory for the picture.
+        room: Shape -> memory for the image.
     """
     # libjpeg remarks on a torn file, past Python, on the terminal; Pillow keeps that to itself.
     is_whole = data.endswith(_END) or data[-64:].rstrip(_PADDING).endswith(_END)

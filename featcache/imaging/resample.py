@@ -1,4 +1,4 @@
-"""Resize windows of many pictures at once on any device, in integers, to torch's own grey levels.
+"""Resize windows of many images at once on any device, in integers, to torch's own grey levels.
 
 From ATen's CPU kernel for uint8 (`interpolate(antialias=True)`), so that both agree bit for bit:
 each axis has a table of int16 weights, computed in float64; the horizontal pass comes first and
@@ -81,7 +81,7 @@ def taps(in_size: int, out_size: int, interpolation: str) -> Taps:
 @torch.no_grad()
 def resample(
     canvas: UInt8[Tensor, "i h w 3"],
-    pictures: Sequence[int],
+    images: Sequence[int],
     windows: Sequence[Window],
     side: int,
     interpolation: str,
@@ -92,19 +92,19 @@ def resample(
     The host never waits for the device: all geometry is computed here.
 
     Args:
-        canvas: Pictures at the top left, padded with anything.
-        pictures: Which row of the canvas each window is of, any number of times, in any order.
-        windows: Their boxes lie inside their picture; what is outside the box is not read.
+        canvas: Images at the top left, padded with anything.
+        images: Which row of the canvas each window is of, any number of times, in any order.
+        windows: Their boxes lie inside their image; what is outside the box is not read.
         side: Of the squares, in pixels.
         interpolation: bilinear or bicubic.
         max_bytes: Of temporary memory; a single window may exceed it.
     """
-    assert all(0 <= i < len(canvas) for i in pictures)
+    assert all(0 <= i < len(canvas) for i in images)
     assert all(_inside(window.box, canvas) for window in windows)
     out = canvas.new_empty((len(windows), side, side, 3))
     plans = [
-        _Plan.of(k, picture, window, side, interpolation)
-        for k, (picture, window) in enumerate(zip(pictures, windows, strict=True))
+        _Plan.of(k, image, window, side, interpolation)
+        for k, (image, window) in enumerate(zip(images, windows, strict=True))
     ]
     for chunk in _chunks(plans, side, max_bytes):
         _fill(out, canvas, chunk)
@@ -117,7 +117,7 @@ class _Plan:
 
     place: int
     """Its row in the result."""
-    picture: int
+    image: int
     across: Taps
     """Of columns of the canvas."""
     down: Taps
@@ -128,7 +128,7 @@ class _Plan:
     """How many from there on."""
 
     @classmethod
-    def of(cls, place: int, picture: int, window: Window, side: int, interpolation: str) -> "_Plan":
+    def of(cls, place: int, image: int, window: Window, side: int, interpolation: str) -> "_Plan":
         left, top, right, bottom = window.box
         across = _part(right - left, window.width, window.left, side, interpolation)
         down = _part(bottom - top, window.height, window.top, side, interpolation)
@@ -137,7 +137,7 @@ class _Plan:
         order = slice(None, None, -1 if window.mirrored else 1)
         return cls(
             place,
-            picture,
+            image,
             Taps(across.first[order] + left, across.weights[:, order], across.precision),
             Taps(down.first - low, down.weights, down.precision),
             top + low,
@@ -150,15 +150,15 @@ def _fill(
 ) -> None:
     height, width = canvas.shape[1:3]
     across, down = [plan.across for plan in chunk], [plan.down for plan in chunk]
-    rows_of = np.array([(p.place, p.picture, p.top) for p in chunk], np.int32).T
+    rows_of = np.array([(p.place, p.image, p.top) for p in chunk], np.int32).T
     numbers, *axes = _upload((rows_of, *_stack(across), *_stack(down)), canvas.device)
-    place, picture, top = numbers.long()
+    place, image, top = numbers.long()
     rows = top[:, None] + torch.arange(max(p.rows for p in chunk), device=canvas.device)
     # A window's rows and taps that others need and it does not may lie outside: they weigh 0.
     rows = rows.clamp_(max=height - 1)[..., None]  # [k r 1]
     columns = _reads(axes[0], axes[2], width)  # [t k s]
     lines = _weigh(
-        lambda t: canvas[picture[:, None, None], rows, columns[t][:, None]],
+        lambda t: canvas[image[:, None, None], rows, columns[t][:, None]],
         axes[2][:, :, None, :, None],
         axes[1],
     )  # [k r s 3]

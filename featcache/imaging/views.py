@@ -1,4 +1,4 @@
-"""What the encoder sees of a picture: its centre, or one of the recipes' views and crops.
+"""What the encoder sees of an image: its centre, or one of the recipes' views and crops.
 
 Every view is a window, resampled, and for some recipes distorted after that. Resampling is torch's
 antialiased filter on grey levels: integers from end to end, so the levels do not depend on the
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import UInt8
 from PIL import Image
 
-from featcache.imaging.decode import Picture
+from featcache.imaging.decode import Pixels
 from featcache.imaging.distort import jitter, rand_augment, rotate
 from featcache.imaging.randomness import Stream
 from featcache.imaging.resample import resample
@@ -33,43 +33,57 @@ Square = UInt8[np.ndarray, "s s 3"]
 
 
 @dataclass(frozen=True, slots=True)
+class ViewSpec:
+    """Which views of an image the encoder is shown; components of equal views share a forward."""
+
+    recipe: str = ""
+    """Empty for the central view."""
+    count: int = 1
+    """Views of one image."""
+    seed: int = 0
+
+
+CENTRAL = ViewSpec()
+
+
+@dataclass(frozen=True, slots=True)
 class View:
-    """One picture for the encoder."""
+    """One view for the encoder."""
 
     pixels: Square
     box: Box
-    """What it shows of the upright picture."""
+    """What it shows of the upright image."""
 
 
-def central_view(picture: Picture, preprocess: Preprocess) -> Square:
+def central_view(image: Pixels, preprocess: Preprocess) -> Square:
     """Resize and crop as the backbone's own evaluation preprocessing does.
 
     Raises:
-        UnreadableImageError: If the picture is so elongated that resizing it needs gigabytes.
+        UnreadableImageError: If the image is so elongated that resizing it needs gigabytes.
     """
-    height, width, _ = picture.shape
+    height, width, _ = image.shape
     window = central_window(width, height, preprocess)
-    return cut(picture, window, preprocess.side, preprocess.interpolation)
+    return cut(image, window, preprocess.side, preprocess.interpolation)
 
 
 def draw_view(
-    picture: Picture, preprocess: Preprocess, recipe: str, view: int, stream: Stream
+    image: Pixels, preprocess: Preprocess, recipe: str, view: int, stream: Stream
 ) -> View:
-    """Make one view or crop of a picture.
+    """Make one view or crop of an image.
 
     Args:
-        picture: What it shows a part of.
+        image: What it shows a part of.
         preprocess: Size and filter.
         recipe: One of `featcache.recipes.RECIPES`, or empty for the central view.
         view: Its number; cdfsl goes round four kinds.
         stream: Its randomness.
 
     Raises:
-        UnreadableImageError: If the picture is so elongated that resizing it needs gigabytes.
+        UnreadableImageError: If the image is so elongated that resizing it needs gigabytes.
     """
-    height, width, _ = picture.shape
+    height, width, _ = image.shape
     window = window_of(recipe, width, height, preprocess, stream)
-    return View(show(picture, window, preprocess, recipe, view, stream), window.box)
+    return View(show(image, window, preprocess, recipe, view, stream), window.box)
 
 
 def window_of(
@@ -78,13 +92,13 @@ def window_of(
     """Choose what a view or crop shows; distortions draw their numbers from the stream after it.
 
     Raises:
-        UnreadableImageError: If the picture is so elongated that resizing it needs gigabytes.
+        UnreadableImageError: If the image is so elongated that resizing it needs gigabytes.
     """
     return _RECIPES[recipe].window(width, height, preprocess, stream)
 
 
 def show(
-    picture: Picture,
+    image: Pixels,
     window: Window,
     preprocess: Preprocess,
     recipe: str,
@@ -94,14 +108,14 @@ def show(
     """Draw what is seen through a window, distorted where the recipe does that.
 
     Args:
-        picture: The whole.
+        image: The whole.
         window: What `window_of` chose.
         preprocess: Size and filter.
         recipe: As for `draw_view`.
         view: Its number.
         stream: The one from which the window was chosen, as that left it.
     """
-    pixels = cut(picture, window, preprocess.side, preprocess.interpolation)
+    pixels = cut(image, window, preprocess.side, preprocess.interpolation)
     distort = _RECIPES[recipe].distort
     if distort is None:
         return pixels
@@ -113,13 +127,13 @@ def distorts(recipe: str) -> bool:
     return _RECIPES[recipe].distort is not None
 
 
-def cut(picture: Picture, window: Window, side: int, interpolation: str) -> Square:
-    """Resample a window of a picture."""
+def cut(image: Pixels, window: Window, side: int, interpolation: str) -> Square:
+    """Resample a window of an image."""
     if window.width == 1:  # torch gets these wrong on CPUs without AVX2
-        canvas = torch.from_numpy(picture)[None]
+        canvas = torch.from_numpy(image)[None]
         return resample(canvas, [0], [window], side, interpolation)[0].numpy()
     left, top, right, bottom = window.box
-    levels = torch.from_numpy(picture[top:bottom, left:right]).permute(2, 0, 1)[None]
+    levels = torch.from_numpy(image[top:bottom, left:right]).permute(2, 0, 1)[None]
     size = (window.height, window.width)
     shown = F.interpolate(levels, size, mode=interpolation, antialias=True)
     rows = shown[0].permute(1, 2, 0).numpy()[max(0, window.top) :, max(0, window.left) :]
@@ -133,20 +147,20 @@ def cut(picture: Picture, window: Window, side: int, interpolation: str) -> Squa
     return square[:, ::-1] if window.mirrored else square
 
 
-def _cdfsl(picture: Image.Image, view: int, stream: Stream, preprocess: Preprocess) -> Image.Image:
+def _cdfsl(image: Image.Image, view: int, stream: Stream, preprocess: Preprocess) -> Image.Image:
     """Distort the central view: turned, jittered and mirrored; turned; jittered; mirrored."""
     kind = view % 4
     if kind in (0, 1):
-        picture = rotate(picture, stream)
+        image = rotate(image, stream)
     if kind in (0, 2):
-        picture = jitter(picture, stream)
+        image = jitter(image, stream)
     if kind in (0, 3):
-        picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    return picture
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return image
 
 
-def _strong(picture: Image.Image, view: int, stream: Stream, preprocess: Preprocess) -> Image.Image:
-    return rand_augment(picture, stream, preprocess.fill)
+def _strong(image: Image.Image, view: int, stream: Stream, preprocess: Preprocess) -> Image.Image:
+    return rand_augment(image, stream, preprocess.fill)
 
 
 def _random(low: float, high: float) -> "_WindowOf":

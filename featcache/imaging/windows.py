@@ -1,4 +1,4 @@
-"""Which part of a picture the encoder sees, and how large: arithmetic on integers, no pixels.
+"""Which part of an image the encoder sees, and how large: arithmetic on integers, no pixels.
 
 The randomness behind a window comes from (seed, recipe, content hash, view index) through a
 counter, so it depends on nothing that happens during a pass.
@@ -7,14 +7,12 @@ counter, so it depends on nothing that happens during a pass.
 import math
 from dataclasses import dataclass
 
-from featcache.backbones.base import Backbone
-from featcache.errors import BackboneError
 from featcache.imaging.decode import MAX_PIXELS, UnreadableImageError
 from featcache.imaging.distort import Colour
 from featcache.imaging.randomness import Stream
 
 MODES = ("shortest", "squash", "longest")
-"""How a picture becomes a square: centre crop, distortion, or black margins."""
+"""How an image becomes a square: centre crop, distortion, or black margins."""
 
 FILTERS = ("bicubic", "bilinear")
 """How it is resampled, antialiased."""
@@ -37,26 +35,10 @@ class Preprocess:
     fill: Colour = (0, 0, 0)
     """What strong distortions bring in from outside: the encoder's mean colour."""
 
-    @classmethod
-    def of(cls, backbone: Backbone) -> "Preprocess":
-        """Read a backbone's wishes.
-
-        Raises:
-            BackboneError: If it wants a mode or a filter that is not known here.
-        """
-        mode, interpolation = backbone.resize_mode, backbone.interpolation
-        if mode not in MODES or interpolation not in FILTERS:
-            raise BackboneError(
-                f"{backbone.name} wants its images resized by '{mode}' with '{interpolation}'; "
-                f"expected one of {', '.join(MODES)} with one of {', '.join(FILTERS)}."
-            )
-        red, green, blue = (min(255, round(255 * level)) for level in backbone.mean)
-        return cls(backbone.image_size, mode, interpolation, (red, green, blue))
-
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A box of a picture, resized, and the square of it that is shown."""
+    """A box of an image, resized, and the square of it that is shown."""
 
     box: Box
     width: int
@@ -72,7 +54,7 @@ def central_window(width: int, height: int, preprocess: Preprocess) -> Window:
     """Show what the backbone's own evaluation preprocessing shows.
 
     Raises:
-        UnreadableImageError: If the picture is so elongated that resizing it needs gigabytes.
+        UnreadableImageError: If the image is so elongated that resizing it needs gigabytes.
     """
     side, whole = preprocess.side, (0, 0, width, height)
     if preprocess.mode == "squash":
@@ -113,7 +95,7 @@ def random_window(
 def square_window(
     width: int, height: int, share: tuple[float, float], side: int, stream: Stream
 ) -> Window:
-    """Draw a square whose side is a share of the picture's shorter one."""
+    """Draw a square whose side is a share of the image's shorter one."""
     low, high = share
     drawn = stream.uniform(low, high) if low < high else high
     edge = max(1, int(drawn * min(width, height)))

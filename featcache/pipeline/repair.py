@@ -15,17 +15,15 @@ from jaxtyping import Int64
 
 from featcache.backbones.base import Backbone
 from featcache.backbones.registry import load_backbone
+from featcache.encoding.encoder import Encoder
 from featcache.errors import BackboneError, CacheError, SourceError
 from featcache.imaging.decode import pixel_limit
-from featcache.imaging.draw import Source
+from featcache.imaging.loader import FileSource
 from featcache.keys import Listing
 from featcache.paths import from_text
-from featcache.pipeline.continuity import FLAGS, as_before, micro_batch_of
-from featcache.pipeline.encode import Encoder
-from featcache.pipeline.fill import Filler
-from featcache.pipeline.passes import Progress
-from featcache.pipeline.plan import cpu_cores, plans_for
-from featcache.pipeline.settings import PassSettings
+from featcache.pipeline.compatibility import FLAGS, PassSettings, as_before, micro_batch_of
+from featcache.pipeline.passes import Filler, Progress
+from featcache.pipeline.plan import plans_for
 from featcache.pipeline.texts import put_texts
 from featcache.sources.base import Dataset, Sample
 from featcache.sources.hashing import hash_files
@@ -33,6 +31,7 @@ from featcache.store.cache import Cache
 from featcache.store.library import with_root
 from featcache.store.provenance import weights_of
 from featcache.store.repair.verify import finish_whole
+from featcache.threads import cpu_cores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +144,7 @@ def _sources(
     lost: Mapping[str, Sequence[Int64[np.ndarray, " _"]]],
     progress: Callable[[Progress], None] | None,
     say: Callable[[str], None],
-) -> dict[int, Source]:
+) -> dict[int, FileSource]:
     """Find the images whose bytes are still those that were listed."""
     root = from_text(with_root(home, listing.root))
     if not root.is_dir():
@@ -167,13 +166,15 @@ def _sources(
     samples = [Sample(name, root / from_text(name), -1, "") for name in ids.values()]
     hashes, _ = hash_files(samples, root, None, report, cpu_cores())
     return {
-        row: Source(sample.id, sample.path, sha256)
+        row: FileSource(sample.id, sample.path, sha256)
         for row, sample, sha256 in zip(ids, samples, hashes, strict=True)
         if sha256 and sha256 == listing.hashes[row]
     }
 
 
-def _there(rows: Int64[np.ndarray, " r"], sources: Mapping[int, Source]) -> Int64[np.ndarray, " _"]:
+def _there(
+    rows: Int64[np.ndarray, " r"], sources: Mapping[int, FileSource]
+) -> Int64[np.ndarray, " _"]:
     """Leave out the rows whose image is gone."""
     return np.array([row for row in rows.tolist() if row in sources], dtype=np.int64)
 

@@ -18,10 +18,10 @@ from jaxtyping import Bool, Int64, Shaped
 
 from featcache.errors import CorruptCacheError, MissingComponentError
 from featcache.keys import Listing
+from featcache.quantise import SCALE, unpack
 from featcache.scarcity import share_of_files
 from featcache.store.checked import CheckedShard, Mapped
 from featcache.store.format.crc import crc32
-from featcache.store.format.quantise import SCALE, unpack
 from featcache.store.format.records import ShardLine
 from featcache.store.format.shard import check_size, disk_reads
 from featcache.store.listing.lazy_columns import Hashes

@@ -3,7 +3,7 @@
 import shlex
 from collections.abc import Iterable, Mapping
 
-from featcache.recipes import FEW_SHOT, FLAGS, RECIPES, USUAL, Scope, Wish
+from featcache.recipes import FEW_SHOT, FLAGS, RECIPES, USUAL, ComponentRequest, Scope
 from featcache.store.library import cache_root
 from featcache.types import FeatureSet
 from heads.contract import Need
@@ -38,14 +38,14 @@ def command(features: FeatureSet, needs: Iterable[Need], scopes: Mapping[str, Sc
     if root != cache_root(None):
         words += ["--cache", str(root)]
     for need in sorted(needs, key=lambda n: (n.kind, n.recipe or "")):
-        words += [FLAGS[need.kind], _wish(need, {**ROLES, **scopes}[need.role]).value()]
+        words += [FLAGS[need.kind], _request(need, {**ROLES, **scopes}[need.role]).value()]
     return shlex.join(words)
 
 
-def _wish(need: Need, scope: Scope) -> Wish:
+def _request(need: Need, scope: Scope) -> ComponentRequest:
     if need.kind == "patches":
-        return Wish(kind="patches", variant=need.recipe or "clearclip")
+        return ComponentRequest(kind="patches", variant=need.recipe or "clearclip")
     recipe = need.recipe or USUAL[need.kind]
-    return Wish(
+    return ComponentRequest(
         kind=need.kind, count=need.at_least or RECIPES[recipe].count, recipe=recipe, scope=scope
     )

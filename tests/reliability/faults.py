@@ -23,7 +23,7 @@ import torch
 from PIL import Image
 
 from featcache.errors import FeatcacheError
-from featcache.pipeline import continuity, opening, plan, run, texts
+from featcache.pipeline import compatibility, opening, plan, run, texts
 from featcache.pipeline import repair as mend
 from featcache.pipeline.request import Request
 from featcache.pipeline.summary import Summary
@@ -76,7 +76,7 @@ class World:
             (opening, "choose", lambda *_: None),
             (opening, "check_known", lambda *_: None),
             (plan, "shard_rows_for", lambda *_: self._rows),
-            (continuity, "environment", lambda _: self.environment),
+            (compatibility, "environment", lambda _: self.environment),
             (texts, "environment", lambda _: self.environment),
             (run, "cpu_cores", lambda: 1),
             (mend, "cpu_cores", lambda: 1),

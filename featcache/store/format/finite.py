@@ -8,7 +8,7 @@ unsigned numbers. So two maxima, which processors take of many numbers at once, 
 import numpy as np
 from jaxtyping import Int64, Shaped
 
-from featcache.store.format.quantise import SCALE, unpack
+from featcache.quantise import SCALE, unpack
 
 
 def not_finite(values: Shaped[np.ndarray, "r ..."]) -> Int64[np.ndarray, " k"]:

@@ -15,10 +15,10 @@ from featcache.imaging import decode as module
 from featcache.imaging.decode import (
     UnreadableImageError,
     decode,
-    in_order,
     pixel_limit,
     read_image,
 )
+from featcache.threads import in_order
 
 Make = Callable[..., Image.Image]
 Encode = Callable[..., bytes]

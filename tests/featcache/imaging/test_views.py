@@ -17,6 +17,7 @@ from torchvision.transforms.functional import (
     crop,
 )
 
+from featcache.encoding.encoder import preprocessing
 from featcache.errors import BackboneError
 from featcache.imaging.distort import OPERATIONS, jitter, rand_augment, rotate
 from featcache.imaging.randomness import Stream, view_stream
@@ -189,7 +190,7 @@ def test_the_stream_is_uniform() -> None:
 def test_an_unknown_resize_mode_is_refused(backbone: Any) -> None:
     backbone.resize_mode = "tile"
     with pytest.raises(BackboneError, match=r"'tile'.*shortest, squash, longest"):
-        Preprocess.of(backbone)
+        preprocessing(backbone)
 
 
 @pytest.mark.parametrize("recipe", sorted(RECIPES))

@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featcache.errors import CorruptCacheError
+from featcache.quantise import pack
 from featcache.store import append, checked
 from featcache.store import rows as rows_module
 from featcache.store.cache import Cache
@@ -24,7 +25,6 @@ from featcache.store.format import checksums as sums
 from featcache.store.format.checksums import read_sums, sums_of, sums_path, write_sums
 from featcache.store.format.identity import Identity
 from featcache.store.format.manifest import write_manifest
-from featcache.store.format.quantise import pack
 from featcache.store.format.records import ShardLine
 from featcache.store.format.scan import checksums
 from featcache.store.format.shard import write_shard

@@ -10,12 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
+from featcache.encoding.encoder import preprocessing
 from featcache.errors import SourceError, UnknownNameError, UsageError
-from featcache.imaging import decode, draw
+from featcache.imaging import decode, loader
 from featcache.imaging.decode import UnreadableImageError, read_image
 from featcache.imaging.randomness import view_stream
 from featcache.imaging.views import draw_view
-from featcache.imaging.windows import Preprocess
 from featcache.pipeline import run
 from featcache.pipeline.run import Summary
 from featcache.store.cache import Cache
@@ -38,7 +38,7 @@ def drawn(backbone: Any, cache: Cache, recipe: str, row: int, count: int) -> tup
     sha = listing.hashes[row]
     image = read_image(Path(listing.root) / listing.ids[row], sha)
     views = [
-        draw_view(image, Preprocess.of(backbone), recipe, v, view_stream(0, recipe, sha, v))
+        draw_view(image, preprocessing(backbone), recipe, v, view_stream(0, recipe, sha, v))
         for v in range(count)
     ]
     pixels = torch.from_numpy(np.stack([v.pixels for v in views])).permute(0, 3, 1, 2).float() / 255
@@ -129,10 +129,10 @@ def test_an_image_that_could_not_be_read_once_is_mended_everywhere(
             raise UnreadableImageError("cannot be read: Input/output error")
         return real(path, *arguments, **more)
 
-    monkeypatch.setattr(draw, "read_image", refuse)
+    monkeypatch.setattr(loader, "read_image", refuse)
     path = ask(views=["2"], crops=["2@train"]).path
     assert int((~Cache.open(path).feature_set().ok).sum()) == 1
-    monkeypatch.setattr(draw, "read_image", real)
+    monkeypatch.setattr(loader, "read_image", real)
     assert ask().encoded == {"views.rrc50-2": 1, "crops.lazsl-2": 1, "boxes.lazsl-2": 1}
     assert Cache.open(path).feature_set().ok.all()
 

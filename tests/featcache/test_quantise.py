@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from featcache import quantise
 from featcache.errors import CacheError
-from featcache.store.format import quantise
-from featcache.store.format.quantise import pack, unpack
+from featcache.quantise import pack, unpack
 
 
 def tokens(seed: int, n: int = 200, d: int = 64) -> np.ndarray:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from featcache.pipeline.threads import single_threaded
+from featcache.threads import single_threaded
 
 
 def threads_of_a_new_thread() -> int:

@@ -1,7 +1,7 @@
-"""A picture goes up to the device once, whole, and all its windows are cut there.
+"""An image goes up to the device once, whole, and all its windows are cut there.
 
-Pictures wait for each other until together they fill a canvas, so that a few operations cut the
-windows of all. Which pictures share a canvas changes no grey level.
+Images wait for each other until together they fill a canvas, so that a few operations cut the
+windows of all. Which images share a canvas changes no grey level.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,31 +12,30 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from featcache.imaging.decode import Picture
-from featcache.imaging.draw import Drawn
+from featcache.encoding.encoder import Encoder
+from featcache.imaging.decode import Pixels
+from featcache.imaging.loader import LoadedImage
 from featcache.imaging.resample import resample
-from featcache.imaging.views import Square
+from featcache.imaging.views import Square, ViewSpec
 from featcache.imaging.windows import Preprocess, Window
-from featcache.pipeline.components import Pictures
-from featcache.pipeline.encode import Encoder
 
 CANVAS_BYTES = 1 << 27
-"""Of pictures and the margins between them, and of the squares cut out of them; those of one
-picture alone may be more."""
+"""Of images and the margins between them, and of the squares cut out of them; those of one
+image alone may be more."""
 
-Given = tuple[int, Pictures, Sequence[Square] | Sequence[Tensor]]
+Given = tuple[int, ViewSpec, Sequence[Square] | Sequence[Tensor]]
 """A row, and its squares [s s 3] of one kind: in the host's memory or the device's."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Waiting:
     row: int
-    picture: Picture
-    windows: Mapping[Pictures, Sequence[Window]]
+    pixels: Pixels
+    windows: Mapping[ViewSpec, Sequence[Window]]
 
 
 class Cutter:
-    """Collects what was drawn, and gives it on once it is squares."""
+    """Collects what was loaded, and gives it on once it is squares."""
 
     def __init__(self, encoder: Encoder, preprocess: Preprocess) -> None:
         """Begin with an empty canvas on the encoder's device."""
@@ -44,20 +43,20 @@ class Cutter:
         self._waiting: list[_Waiting] = []
         self._height = self._width = self._asked = 0
 
-    def add(self, row: int, drawn: Drawn) -> Iterator[Given]:
+    def add(self, row: int, loaded: LoadedImage) -> Iterator[Given]:
         """Take what came of a row's image; squares of this and earlier rows may be ready."""
-        for pictures, squares in drawn.squares.items():
-            yield row, pictures, squares
-        if drawn.picture is None:
+        for spec, squares in loaded.squares.items():
+            yield row, spec, squares
+        if loaded.pixels is None:
             return
-        height, width, _ = drawn.picture.shape
+        height, width, _ = loaded.pixels.shape
         height, width = max(height, self._height), max(width, self._width)
         if 3 * height * width * (len(self._waiting) + 1) > CANVAS_BYTES:
             yield from self.flush()
-            height, width, _ = drawn.picture.shape
+            height, width, _ = loaded.pixels.shape
         self._height, self._width = height, width
-        self._waiting.append(_Waiting(row, drawn.picture, drawn.windows))
-        self._asked += sum(len(windows) for windows in drawn.windows.values())
+        self._waiting.append(_Waiting(row, loaded.pixels, loaded.windows))
+        self._asked += sum(len(windows) for windows in loaded.windows.values())
         if (
             len(self._waiting) == self._encoder.micro_batch
             or 3 * self._preprocess.side**2 * self._asked > CANVAS_BYTES
@@ -73,8 +72,8 @@ class Cutter:
             squares = iter(self._cut(waiting))
         self._height = self._width = self._asked = 0
         for one in waiting:
-            for pictures, windows in one.windows.items():
-                yield one.row, pictures, list(islice(squares, len(windows)))
+            for spec, windows in one.windows.items():
+                yield one.row, spec, list(islice(squares, len(windows)))
 
     def _cut(self, waiting: Sequence[_Waiting]) -> UInt8[Tensor, "k s s 3"]:
         canvas = torch.empty(
@@ -83,8 +82,8 @@ class Cutter:
             device=self._encoder.backbone.device,
         )
         for i, one in enumerate(waiting):
-            height, width, _ = one.picture.shape
-            canvas[i, :height, :width] = self._encoder.upload(torch.from_numpy(one.picture))
+            height, width, _ = one.pixels.shape
+            canvas[i, :height, :width] = self._encoder.upload(torch.from_numpy(one.pixels))
         asked = [
             (i, window)
             for i, one in enumerate(waiting)

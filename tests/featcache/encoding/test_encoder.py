@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from featcache.backbones.registry import load_backbone
+from featcache.encoding.encoder import Encoder, Lane, micro_batch_for
 from featcache.errors import BackboneError
-from featcache.pipeline.encode import Encoder, Lane, micro_batch_for
 
 
 def pictures(count: int, seed: int = 0) -> list[Any]:

@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from featcache.backbones.registry import load_backbone
-from featcache.pipeline.encode import Encoder, Lane
-from featcache.pipeline.transfer import Direct, Queued, transfer_for
+from featcache.encoding.encoder import Encoder, Lane
+from featcache.encoding.transfer import Direct, Queued, transfer_for
 
 CPU = torch.device("cpu")
 

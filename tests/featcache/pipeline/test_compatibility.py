@@ -1,5 +1,6 @@
 """What a later pass has to keep of the first: settings, and numbers that agree."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +8,9 @@ import pytest
 import torch
 
 from featcache.errors import BackboneError, CacheError, UsageError
+from featcache.imaging import loader
 from featcache.imaging.decode import UnreadableImageError, read_image
-from featcache.pipeline import continuity, recheck
+from featcache.pipeline import compatibility
 from featcache.pipeline import repair as mend
 from featcache.store.cache import Cache
 from featcache.store.repair.verify import repair
@@ -30,7 +32,7 @@ def test_other_versions_add_only_equal_numbers(
     ask: Any, backbone: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ask(limit=10)
-    monkeypatch.setattr(continuity, "environment", lambda _: {"torch": "99.0"})
+    monkeypatch.setattr(compatibility, "environment", lambda _: {"torch": "99.0"})
     backbone.wide = backbone.wide.flip(0)
     with pytest.raises(CacheError, match=r"agree with their stored rows to a cosine of .* only"):
         ask()
@@ -45,20 +47,21 @@ def test_an_image_that_went_away_is_no_reason_against_other_versions(
     ask: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ask(limit=21)
-    monkeypatch.setattr(continuity, "environment", lambda _: {"torch": "99.0"})
+    monkeypatch.setattr(compatibility, "environment", lambda _: {"torch": "99.0"})
     real = read_image
 
     asked: list[Path] = []
+    calls = itertools.count()
 
     def refuse_first(path: Path, *arguments: Any, **more: Any) -> Any:
         asked.append(path)
-        if len(asked) == 1:
+        if next(calls) == 0:  # several threads read
             raise UnreadableImageError("cannot be read: Permission denied")
         return real(path, *arguments, **more)
 
-    monkeypatch.setattr(recheck, "read_image", refuse_first)
+    monkeypatch.setattr(loader, "read_image", refuse_first)
     assert ask().complete
-    assert len(asked) == 8
+    assert len(asked) == 8 + 1  # compared, and encoded
 
 
 def test_without_global_rows_patches_are_compared(
@@ -67,7 +70,7 @@ def test_without_global_rows_patches_are_compared(
     cache = Cache.open(ask().path)
     for line in list(cache.shards["global"]):
         cache.drop("global", line.file)
-    monkeypatch.setattr(continuity, "environment", lambda _: {"torch": "99.0"})
+    monkeypatch.setattr(compatibility, "environment", lambda _: {"torch": "99.0"})
     backbone.narrow = backbone.narrow.flip(0)
     with pytest.raises(CacheError, match="agree with their stored rows"):
         ask()
@@ -81,7 +84,7 @@ def test_nothing_to_compare_is_said(
     ask()
     for i, path in enumerate(sorted(folder.rglob("*.*g"))):
         make_picture(500 + i).save(path)
-    monkeypatch.setattr(continuity, "environment", lambda _: {"torch": "99.0"})
+    monkeypatch.setattr(compatibility, "environment", lambda _: {"torch": "99.0"})
     said: list[str] = []
     assert ask(say=said.append).encoded["global"] == 22
     assert any("none of its rows could be encoded again" in text for text in said)

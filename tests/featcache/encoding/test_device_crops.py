@@ -11,16 +11,16 @@ from PIL import Image
 from torch import Tensor
 
 from featcache.backbones.registry import load_backbone
+from featcache.encoding import device_crops as module
+from featcache.encoding.device_crops import Cutter
+from featcache.encoding.encoder import Encoder, preprocessing
 from featcache.errors import BackboneError
-from featcache.imaging import draw
-from featcache.imaging.draw import Drawer, Job, Source
+from featcache.imaging import loader
+from featcache.imaging.loader import FileSource, ImageLoader, Job
 from featcache.imaging.resample import resample
+from featcache.imaging.views import CENTRAL, ViewSpec
 from featcache.imaging.windows import Preprocess
-from featcache.pipeline import device_crops as module
 from featcache.pipeline import run
-from featcache.pipeline.components import CENTRAL, Pictures
-from featcache.pipeline.device_crops import Cutter
-from featcache.pipeline.encode import Encoder
 
 EVERYTHING: dict[str, Any] = {
     "patches": ["clearclip", "vanilla:int8@train"],
@@ -28,8 +28,8 @@ EVERYTHING: dict[str, Any] = {
     "crops": ["5", "3:fair"],
     "view_patches": ["4:cdfsl"],
 }
-CROPS = Pictures("lazsl", 5, 0)
-TURNED = Pictures("cdfsl", 4, 0)
+CROPS = ViewSpec("lazsl", 5, 0)
+TURNED = ViewSpec("cdfsl", 4, 0)
 
 
 def cutting(*arguments: Any) -> Encoder:
@@ -57,7 +57,7 @@ def test_no_byte_depends_on_where_windows_are_cut(
     by_threads = ask(**EVERYTHING, allow_bad=True)
     monkeypatch.setattr(run, "Encoder", cutting)
     monkeypatch.setattr(module, "CANVAS_BYTES", room)
-    monkeypatch.setattr(draw, "WHOLE_BYTES", largest)  # larger ones are cut by threads after all
+    monkeypatch.setattr(loader, "WHOLE_BYTES", largest)  # larger ones are cut by threads after all
     summary = ask(**EVERYTHING, allow_bad=True, root=tmp_path / "there")
     assert summary.bad == by_threads.bad
     assert len(summary.bad) == 1
@@ -65,22 +65,22 @@ def test_no_byte_depends_on_where_windows_are_cut(
     assert shards(summary.path) == shards(by_threads.path)
 
 
-def drawn(root: Path, seed: int, *kinds: Pictures, room: Any = None, preprocess: Any = None) -> Any:
+def drawn(root: Path, seed: int, *kinds: ViewSpec, room: Any = None, preprocess: Any = None) -> Any:
     rng = np.random.default_rng(seed)
     path = root / f"{seed}.png"
     size = (40 + 7 * seed, 60 - 5 * seed, 3)
     Image.fromarray(rng.integers(0, 256, size, dtype=np.uint8)).save(path)
-    source = Source(path.name, path, hashlib.sha256(path.read_bytes()).hexdigest())
-    drawer = Drawer(preprocess=preprocess or Preprocess(32), max_pixels=10**6, room=room)
+    source = FileSource(path.name, path, hashlib.sha256(path.read_bytes()).hexdigest())
+    drawer = ImageLoader(preprocess=preprocess or Preprocess(32), max_pixels=10**6, room=room)
     return drawer(Job(source, kinds))
 
 
 def test_squares_are_those_of_the_decoding_threads(backbone: Any, tmp_path: Path) -> None:
     encoder = Encoder(backbone, 4)
     cutter = Cutter(encoder, Preprocess(32))
-    given: dict[tuple[int, Pictures], list[Any]] = {}
+    given: dict[tuple[int, ViewSpec], list[Any]] = {}
     for row in range(6):
-        job = drawn(tmp_path, row, CENTRAL, CROPS, TURNED, room=encoder.picture_room)
+        job = drawn(tmp_path, row, CENTRAL, CROPS, TURNED, room=encoder.image_room)
         assert set(job.squares) == {TURNED}  # distorted ones are not cut on the device
         ready = list(cutter.add(row, job))
         assert {r for r, kind, _ in ready if kind == CENTRAL} == set(range(4) if row == 3 else ())
@@ -103,7 +103,7 @@ def test_squares_are_bounded_too(backbone: Any, tmp_path: Path, monkeypatch: Any
     flushed: list[int] = []
     for row in range(6):
         monkeypatch.setattr(module, "resample", noted(flushed))
-        list(cutter.add(row, drawn(tmp_path, row, CROPS, room=encoder.picture_room)))
+        list(cutter.add(row, drawn(tmp_path, row, CROPS, room=encoder.image_room)))
     list(cutter.flush())
     assert sum(flushed) == 6 * 5
     assert max(flushed) <= 12 + 5
@@ -126,7 +126,7 @@ def test_want_of_memory_for_a_canvas_names_the_flag(
     monkeypatch.setattr(module, "resample", refuse)
     encoder = Encoder(backbone, 8)
     cutter = Cutter(encoder, Preprocess(32))
-    list(cutter.add(0, drawn(tmp_path, 0, CENTRAL, room=encoder.picture_room)))
+    list(cutter.add(0, drawn(tmp_path, 0, CENTRAL, room=encoder.image_room)))
     with pytest.raises(BackboneError, match="--micro-batch 4"):
         list(cutter.flush())
 
@@ -135,11 +135,11 @@ def test_want_of_memory_for_a_canvas_names_the_flag(
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_cuda_cuts_the_squares_of_the_decoding_threads(tmp_path: Path) -> None:
     backbone = load_backbone("tiny", weights="random", device="cuda")
-    encoder, side = Encoder(backbone, 16), Preprocess.of(backbone)
+    encoder, side = Encoder(backbone, 16), preprocessing(backbone)
     cutter = Cutter(encoder, side)
-    found: dict[tuple[int, Pictures], Any] = {}
+    found: dict[tuple[int, ViewSpec], Any] = {}
     for row in range(200):
-        job = drawn(tmp_path, row % 7, CENTRAL, CROPS, room=encoder.picture_room, preprocess=side)
+        job = drawn(tmp_path, row % 7, CENTRAL, CROPS, room=encoder.image_room, preprocess=side)
         found |= {(r, kind): squares for r, kind, squares in cutter.add(row, job)}
     found |= {(r, kind): squares for r, kind, squares in cutter.flush()}
     for (row, kind), squares in found.items():
@@ -167,7 +167,7 @@ def test_a_canvas_is_bounded(
     cutter = Cutter(encoder, Preprocess(32))
     rows = []
     for row in range(8):
-        job = drawn(tmp_path, row, CENTRAL, room=encoder.picture_room)
+        job = drawn(tmp_path, row, CENTRAL, room=encoder.image_room)
         rows += [r for r, _, _ in cutter.add(row, job)]
     rows += [r for r, _, _ in cutter.flush()]
     assert rows == list(range(8))

@@ -4,11 +4,11 @@ The last bits of a row depend on the size of the batch it was computed in, and n
 neighbours; so every batch is filled up to the same size, and a resumed pass gives equal bytes.
 On a CPU every batch is computed by one thread, and as many batches at once as torch has threads:
 no core waits for another inside a product, and the bytes do not depend on how many there are. An
-accelerator queues batches itself; `featcache.pipeline.transfer` keeps its copies beside them.
+accelerator queues batches itself; `featcache.encoding.transfer` keeps its copies beside them.
 """
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,10 +21,13 @@ from torch import Tensor
 
 from featcache.backbones.base import Backbone
 from featcache.backbones.devices import lacks_memory
+from featcache.encoding.transfer import Landing, transfer_for
 from featcache.errors import BackboneError
-from featcache.pipeline.threads import single_threaded
-from featcache.pipeline.timeline import Watch, unwatched
-from featcache.pipeline.transfer import Landing, transfer_for
+from featcache.imaging.windows import FILTERS, MODES, Preprocess
+from featcache.threads import single_threaded
+
+Watch = Callable[[str, float, float], None]
+"""Told of a stage when it has done a piece of work: its name, begin and end in seconds."""
 
 GFLOPS_A_BATCH = {"cpu": 250.0, "cuda": 10_000.0, "mps": 1_000.0}
 """Work in one micro-batch by kind of device, on a CPU of one thread: a second or two at most, so
@@ -33,11 +36,18 @@ that Ctrl-C is prompt."""
 LIMITS = {"cpu": (2, 256), "cuda": (32, 512), "mps": (8, 256)}
 """Smallest and largest micro-batch by kind of device."""
 
+LARGEST_BATCH = 65536
+"""Images that a micro-batch may have."""
+
 Squares = Sequence[UInt8[np.ndarray, "s s 3"] | UInt8[Tensor, "s s 3"]]
-"""Pictures as the encoder takes them."""
+"""Views as the encoder takes them."""
 
 Rows = dict[str, Float16[np.ndarray, "b ..."]]
 """`global` and each patch variant of one batch."""
+
+
+def unwatched(stage: str, begin: float, end: float) -> None:
+    """Watch nothing."""
 
 
 def micro_batch_for(gflops: float, kind: str) -> int:
@@ -48,23 +58,62 @@ def micro_batch_for(gflops: float, kind: str) -> int:
     return min(max(1 << (images.bit_length() - 1), low), high)
 
 
-class Encoder:
-    """A backbone behind fixed batches: uint8 pictures in, fp16 arrays out."""
+def preprocessing(backbone: Backbone) -> Preprocess:
+    """Return how a backbone wants its pixels, up to normalisation.
 
-    def __init__(self, backbone: Backbone, micro_batch: int) -> None:
+    Raises:
+        BackboneError: If it wants a mode or a filter that is not known here.
+    """
+    mode, interpolation = backbone.resize_mode, backbone.interpolation
+    if mode not in MODES or interpolation not in FILTERS:
+        raise BackboneError(
+            f"{backbone.name} wants its images resized by '{mode}' with '{interpolation}'; "
+            f"expected one of {', '.join(MODES)} with one of {', '.join(FILTERS)}."
+        )
+    red, green, blue = (min(255, round(255 * level)) for level in backbone.mean)
+    return Preprocess(backbone.image_size, mode, interpolation, (red, green, blue))
+
+
+class Encoder:
+    """A backbone behind fixed batches: uint8 views in, fp16 arrays out."""
+
+    def __init__(self, backbone: Backbone, micro_batch: int, watch: Watch = unwatched) -> None:
+        """Say how batches reach the backbone's device.
+
+        Args:
+            backbone: What encodes.
+            micro_batch: Views in a batch, always.
+            watch: Told of every batch, on the thread that waited for it.
+
+        Raises:
+            BackboneError: If the backbone wants views that are not known here.
+        """
         self.backbone = backbone
         self.micro_batch = micro_batch
         self.streams = torch.get_num_threads() if backbone.device.type == "cpu" else 0
         """Batches computed at once, a thread each; 0 where an accelerator queues them itself."""
         self.cuts = backbone.device.type == "cuda"
         """Whether windows are cut where they are encoded; elsewhere decoding threads do it."""
-        self.watch: Watch = unwatched
+        self.preprocess = preprocessing(backbone)
+        self.watch = watch
         self._pool: ThreadPoolExecutor | None = None
         self._transfer = transfer_for(backbone.device)
-        # As long as one row of a picture: a CPU takes a long inner axis at once, and three in turn.
+        # As long as one row of a view: a CPU takes a long inner axis at once, and three in turn.
         across = backbone.image_size
         self._mean = torch.tensor(backbone.mean, device=backbone.device).repeat(across)
         self._std = torch.tensor(backbone.std, device=backbone.device).repeat(across)
+
+    def decode_ahead(self, threads: int, views: int) -> int:
+        """Return how many images to decode before their turn.
+
+        Args:
+            threads: That decode.
+            views: Of one image, for all components together.
+        """
+        if self.cuts:  # whole images wait, which may be large ones
+            return 3 * threads
+        # Two batches of views; an image of many crops is many views.
+        return 2 * self.micro_batch // max(1, views) + threads
 
     @contextmanager
     def streaming(self) -> Iterator[None]:
@@ -79,7 +128,7 @@ class Encoder:
             finally:
                 self._pool = None
 
-    def picture_room(self, *shape: int) -> UInt8[np.ndarray, "..."]:
+    def image_room(self, *shape: int) -> UInt8[np.ndarray, "..."]:
         """Return memory that is fast to upload, not filled; from any thread.
 
         Raises:
@@ -89,7 +138,7 @@ class Encoder:
             return self._transfer.room(*shape).numpy()
         except (RuntimeError, MemoryError) as error:
             raise BackboneError(
-                f"There is no memory for pictures on their way to {self.backbone.device} "
+                f"There is no memory for images on their way to {self.backbone.device} "
                 f"({str(error).splitlines()[0][:100]}). Free some and run the same command again."
             ) from error
 
@@ -97,41 +146,41 @@ class Encoder:
         """Begin to bring grey levels to the device."""
         return self._transfer.upload(levels)
 
-    def start(self, pictures: Squares, variants: Sequence[str]) -> "Started":
-        """Encode up to a batch of pictures; while streaming this returns before it is done.
+    def start(self, squares: Squares, variants: Sequence[str]) -> "Started":
+        """Encode up to a batch of views; while streaming this returns before it is done.
 
         Args:
-            pictures: On the host or on the device, each.
+            squares: On the host or on the device, each.
             variants: Patch features wanted beside the global ones.
 
         Raises:
             BackboneError: If a batch does not fit into the device's memory.
         """
         if not self.streams:
-            return _Queued(self._send(pictures, variants), len(pictures), self)
+            return _Queued(self._send(squares, variants), len(squares), self)
         if self._pool is not None:
-            return _Submitted(self._pool.submit(self._rows, pictures, variants))
+            return _Submitted(self._pool.submit(self._rows, squares, variants))
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
             rows: Future[Rows] = Future()
-            rows.set_result(self._rows(pictures, variants))
+            rows.set_result(self._rows(squares, variants))
         finally:
             torch.set_num_threads(threads)
         return _Submitted(rows)
 
     def land(self, landing: Landing, count: int) -> Rows:
-        """Wait for a batch and return the rows of its first `count` pictures."""
+        """Wait for a batch and return the rows of its first `count` views."""
         values = landing.wait()
         self.watch("encode", *landing.span())
         return {name: v.numpy()[:count] for name, v in values.items()}
 
-    def _rows(self, pictures: Squares, variants: Sequence[str]) -> Rows:
-        return self.land(self._send(pictures, variants), len(pictures))
+    def _rows(self, squares: Squares, variants: Sequence[str]) -> Rows:
+        return self.land(self._send(squares, variants), len(squares))
 
-    def _send(self, pictures: Squares, variants: Sequence[str]) -> Landing:
+    def _send(self, squares: Squares, variants: Sequence[str]) -> Landing:
         with self.within_memory():
-            there = self._batch(pictures)
+            there = self._batch(squares)
             return self._transfer.run(lambda: self._features(there, variants))
 
     @contextmanager
@@ -153,13 +202,13 @@ class Encoder:
                 f"another --cache then."
             ) from error
 
-    def _batch(self, pictures: Squares) -> UInt8[Tensor, "b s s 3"]:
-        """Lay pictures side by side on the device, zeros behind the last one."""
-        count, shape = len(pictures), (self.micro_batch, *pictures[0].shape)
-        here = [p for p in pictures if not isinstance(p, Tensor)]
-        if len(here) < count:  # the squares of large pictures come from here, all others are there
+    def _batch(self, squares: Squares) -> UInt8[Tensor, "b s s 3"]:
+        """Lay views side by side on the device, zeros behind the last one."""
+        count, shape = len(squares), (self.micro_batch, *squares[0].shape)
+        here = [square for square in squares if not isinstance(square, Tensor)]
+        if len(here) < count:  # the squares of large images come from here, all others are there
             there = torch.zeros(shape, dtype=torch.uint8, device=self.backbone.device)
-            torch.stack([self._there(p) for p in pictures], out=there[:count])
+            torch.stack([self._there(square) for square in squares], out=there[:count])
             return there
         levels = self._transfer.room(*shape)
         np.stack(here, out=levels.numpy()[:count])
@@ -228,9 +277,9 @@ class _Flight:
 
 
 class Lane:
-    """Collects pictures into full batches and puts the rows where they belong.
+    """Collects views into full batches and puts the rows where they belong.
 
-    Pictures of one lane go through the encoder together: the central views, or the augmented views
+    Views of one lane go through the encoder together: the central views, or the augmented views
     of one component, flattened over images and views.
     """
 
@@ -247,7 +296,7 @@ class Lane:
             encoder: What they go through.
             rows: Of the listing, ascending.
             variants: Patch features wanted beside the global ones.
-            views: Pictures of each row, one behind the other.
+            views: Views of each row, one behind the other.
         """
         backbone = encoder.backbone
         self.rows = rows
@@ -257,7 +306,7 @@ class Lane:
         # accelerator has one that waits while the one behind it is put where it belongs.
         self._depth = 2 * encoder.streams or 2
         self._first = {int(row): i * views for i, row in enumerate(rows)}
-        self._pictures: list[Any] = []  # of `Squares`
+        self._squares: list[Any] = []  # of `Squares`
         self._positions: list[int] = []
         self._flights: deque[_Flight] = deque()
         count = len(rows) * views
@@ -266,17 +315,17 @@ class Lane:
             shape = (count, backbone.patches, backbone.dim)
             self._out[variant] = np.zeros(shape, dtype=np.float16)
 
-    def add(self, row: int, pictures: Squares) -> None:
-        """Take the pictures of one row; full batches are encoded."""
-        for i, picture in enumerate(pictures):
-            self._pictures.append(picture)
+    def add(self, row: int, squares: Squares) -> None:
+        """Take the views of one row; full batches are encoded."""
+        for i, square in enumerate(squares):
+            self._squares.append(square)
             self._positions.append(self._first[row] + i)
-            if len(self._pictures) == self._encoder.micro_batch:
+            if len(self._squares) == self._encoder.micro_batch:
                 self._start()
 
     def close(self) -> None:
         """Take no more: what is left is encoded, padded to a full batch."""
-        if self._pictures:
+        if self._squares:
             self._start()
 
     def flying(self) -> int:
@@ -290,9 +339,9 @@ class Lane:
         return self._out
 
     def _start(self) -> None:
-        started = self._encoder.start(self._pictures, self._variants)
+        started = self._encoder.start(self._squares, self._variants)
         self._flights.append(_Flight(started, self._positions))
-        self._pictures, self._positions = [], []
+        self._squares, self._positions = [], []
         self._land(self._depth)
 
     def _land(self, keep: int) -> None:
