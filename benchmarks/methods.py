@@ -126,7 +126,7 @@ def in_episodes(root: Path) -> Iterator[Row]:
                 trained = {
                     way.name: episodic.train(
                         way.method,
-                        feature_set=features,
+                        features=features,
                         shots=shots,
                         episodes=EPISODES,
                         split=split,

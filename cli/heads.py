@@ -157,9 +157,7 @@ def train(
         features = opened.feature_set()
         how: dict[str, Any] = {"device": device, "progress": line.counter()}
         if protocol == "episodic":
-            result = episodic.run(
-                method, feature_set=features, settings=settings, **how, **arguments
-            )
+            result = episodic.run(method, features=features, settings=settings, **how, **arguments)
             made = [Obtained(result=result, folder=None, heads=(), trained=True)]
         else:
             request = Request(

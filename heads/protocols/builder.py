@@ -93,11 +93,11 @@ class EpisodeBuilder:
             TaskError: If roles share rows, or the shots allow no training.
             MissingComponentError: If the cache lacks what the method needs.
         """
-        roles = {"support": support}
-        roles |= {} if oracle else {"validation": val}
-        roles |= {} if pool is None else {"pool": pool}
+        others = {} if oracle else {"validation": val}
+        others |= {} if pool is None else {"pool": pool}
+        self._check_disjoint({"support": support, **others})
         for query in self.queries.values():
-            self._check_disjoint(roles | {"query": query.index})
+            self._check_disjoint({"support": support, "query": query.index, **others})
         notes = list(self._check_shots(support, shots)) if shots != 0 else []
         support_rows = self.read("support", support)
         support_rows = replace(support_rows, weights=self._weights(support_rows))

@@ -59,7 +59,7 @@ def run(method_name: str, **arguments: Any) -> Result:
 def train(
     method_name: str,
     *,
-    feature_set: FeatureSet,
+    features: FeatureSet,
     ways: int | None = None,
     shots: int | None = None,
     queries: int | None = None,
@@ -76,7 +76,7 @@ def train(
 
     Args:
         method_name: A method's name.
-        feature_set: The cache, opened.
+        features: The cache, opened.
         ways: Classes of an episode, 5 where not given.
         shots: Support images a class, 5 where not given.
         queries: Query images a class, 15 where not given.
@@ -112,13 +112,13 @@ def train(
             f"train it without --protocol episodic."
         )
     asked = {"ways": ways, "shots": shots, "queries": queries, "episodes": episodes, "seed": seed}
-    drawn = _episodes(feature_set, asked, split, episode_list)
+    drawn = _episodes(features, asked, split, episode_list)
     configured = configure(method, settings, shots=drawn.shots)
     learns = any(need.role == "support" for need in needs)
     description = Run(
         method=method,
         settings=configured,
-        features=feature_set,
+        features=features,
         protocol=EPISODIC,
         selection=selection if has_choice(method, configured, selection) else "none",
         shots=drawn.shots if learns else 0,
@@ -128,14 +128,14 @@ def train(
     )
     check_size(len(drawn), drawn.ways * drawn.queries)
     builder = EpisodeBuilder(
-        features=feature_set,
+        features=features,
         needs=needs,
         device=pick_device(device),
         splits={drawn.split: drawn.query(0)},  # for its checks: queries are read block by block
         scopes={"support": Scope(drawn.split), "query": Scope(drawn.split)},
     )
     (first,) = builder.queries.values()
-    reader = _Reader(feature_set, builder, drawn, transductive=method.transductive)
+    reader = _Reader(features, builder, drawn, transductive=method.transductive)
     done = _Done()
     with early_stops() as warned:
         for start in range(0, len(drawn), BLOCK):
@@ -145,21 +145,21 @@ def train(
     result = record(
         description,
         [one.values for one in done.chosen],
-        done.predictions(drawn, feature_set.listing),
+        done.predictions(drawn, features.listing),
         split=drawn.split,
-        ids=drawn.digest(feature_set.listing),
+        ids=drawn.digest(features.listing),
         seconds=done.seconds,
         reads=reads_of(method, training_reads(reader.episodes_of(range(1))[0].view), first.rows),
         notes=[
             *first.notes,
             *reader.notes,
-            *_notes(feature_set, drawn, description),
+            *_notes(features, drawn, description),
             *training_notes(method, done.chosen),
             *warned,
         ],
         over="episodes",
     )
-    beside = {lists.FILE: drawn.to_json(feature_set.listing).encode()}
+    beside = {lists.FILE: drawn.to_json(features.listing).encode()}
     return Trained(results=(replace(result, beside=beside),), heads=((),))
 
 

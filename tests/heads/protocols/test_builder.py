@@ -73,7 +73,9 @@ def test_the_same_photograph_in_support_and_query_is_said(world: World) -> None:
     hashes = list(features.listing.hashes)
     hashes[int(features.usable("test")[0])] = hashes[0]
     features = replace(features, listing=replace(features.listing, hashes=hashes))
-    assert "1 query images are byte for byte" in " ".join(build(builder(features)).notes)
+    assert "1 query images are byte for byte" in " ".join(
+        build(builder(features)).queries["test"].notes
+    )
 
 
 @pytest.mark.parametrize("bad", [0.0, float("nan"), float("inf")])
@@ -108,14 +110,14 @@ def test_unlabelled_queries_are_left_out_and_said(world: World) -> None:
     features.labels[features.usable("test")[:2]] = -1
     task = build(builder(features))
     assert len(task.query.x) == 48
-    assert task.notes == ("2 query images without a label were left out.",)
+    assert task.queries["test"].notes == ("2 query images without a label were left out.",)
 
 
 def test_a_split_without_labels_is_refused(world: World) -> None:
     features = world()
     features.labels[features.usable("test")] = -1
     with pytest.raises(TaskError, match="no labelled query image"):
-        builder(features)
+        build(builder(features))
 
 
 def test_views_are_used_where_they_cover_the_support(world: World) -> None:

@@ -40,7 +40,7 @@ ALSO = {
 
 
 def run(features: FeatureSet, method: str = "tip-adapter", **more: Any) -> Result:
-    return episodic.run(method, feature_set=features, **{**SMALL, **more})
+    return episodic.run(method, features=features, **{**SMALL, **more})
 
 
 def draw(features: FeatureSet, **more: Any) -> lists.Episodes:
@@ -173,14 +173,14 @@ def test_the_list_comes_back_from_json(world: World, tmp_path: Path) -> None:
     result = run(features, seed=7)
     folder = store.save(result, tmp_path)
     path = folder / lists.FILE
-    again = episodic.run("tip-adapter", feature_set=features, episode_list=path)
+    again = episodic.run("tip-adapter", features=features, episode_list=path)
     assert again.predictions is not None
     assert result.predictions is not None
     assert np.array_equal(again.predictions.predicted, result.predictions.predicted)
     assert (again.ids, again.seeds, again.ways) == (result.ids, (7,), 3)
     assert again.beside == result.beside
     with pytest.raises(UsageError, match="--ways has nothing to say"):
-        episodic.run("tip-adapter", feature_set=features, episode_list=path, ways=3)
+        episodic.run("tip-adapter", features=features, episode_list=path, ways=3)
     turned = replace(features.listing, labels=np.roll(features.listing.labels, 10))
     with pytest.raises(ImportedFileError, match="labels"):
         lists.read(path, replace(features, listing=turned))

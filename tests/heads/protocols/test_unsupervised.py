@@ -140,11 +140,3 @@ def test_imported_features_have_no_pool(world: World) -> None:
     imported = replace(features, key=replace(features.key, image_size=0))
     with pytest.raises(MissingComponentError, match=r"imported without.*choose another method"):
         run(imported)
-
-
-def test_other_methods_belong_elsewhere(world: World) -> None:
-    for name in ("tip-adapter", "zero-shot"):
-        with pytest.raises(UsageError, match="from unlabelled images alone"):
-            training.run(name, features=make(world))
-    with pytest.raises(UsageError, match="unsupervised protocol"):
-        training.run("fair", features=make(world))

@@ -31,7 +31,9 @@ def shown(root: Path) -> tuple[str, tuple[str, ...]]:
 
 
 def small(record: Any, answers: Any, **more: Any) -> Result:
-    result: Result = record(1, predictions=answers(1, n=8), beside={"episodes.json": "[1]"}, **more)
+    result: Result = record(
+        1, predictions=answers(1, n=8), beside={"episodes.json": b"[1]"}, **more
+    )
     return result
 
 

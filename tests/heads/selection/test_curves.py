@@ -80,7 +80,7 @@ def rows() -> Rows:
 def test_hits_are_those_of_the_walk(
     head: Fitted, rows: Rows, axes: dict[str, list[float]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scoring, "CHUNK_BYTES", {"cpu": 2**17})
+    monkeypatch.setattr("heads.fitted.CHUNK_BYTES", {"cpu": 2**17})
     grid = Grid(axes)
     expected = scoring._correct_by_walk(head, rows, grid)
     few = Curves.of(Hyper, grid)
