@@ -30,6 +30,8 @@ from heads.results.record import digest_ids
 
 FILE = "episodes.json"
 """Beside the record of a run."""
+MOST_IMAGES = 20_000_000
+"""Images of a list, counted as often as they are drawn: its JSON may then be read again."""
 FORMAT = 2
 """From 2 on sealed; a list that somebody wrote by hand has format 1 and no seal."""
 
@@ -112,7 +114,7 @@ def draw(
     """Draw a list of episodes from the readable, labelled rows of a split.
 
     Raises:
-        UsageError: If a number is too small.
+        UsageError: If a number is too small, or the list too long.
         TaskError: If too few classes have enough images.
     """
     asked = {"ways": ways, "shots": shots, "queries": queries, "episodes": episodes}
@@ -129,6 +131,11 @@ def draw(
             f"'{split}', and {len(eligible)} of {len(members)} have them; "
             f"class number {ways} by size has {_nth(members, ways)}. Lower --ways, --shots or "
             f"--queries."
+        )
+    if (images := episodes * ways * (shots + queries)) > MOST_IMAGES:
+        raise UsageError(
+            f"{episodes} episodes of {ways} x ({shots} + {queries}) images would be a list of "
+            f"{images:,} images; it holds at most {MOST_IMAGES:,}. Lower --episodes."
         )
     classes, chosen = [], []
     for episode in range(episodes):

@@ -52,6 +52,14 @@ def by_hand(features: FeatureSet) -> dict[str, Any]:
     return raw | {"format": 1}
 
 
+def test_a_list_that_nobody_could_keep_is_refused_at_once(world: World) -> None:
+    features = world()
+    with pytest.raises(UsageError, match=r"at most 20,000,000. Lower --episodes"):
+        draw(features, episodes=10**14)
+    with pytest.raises(TaskError, match="need as many"):
+        draw(features, queries=10**9)
+
+
 def test_support_and_query_share_nothing_and_have_the_right_classes(world: World) -> None:
     features = world()
     drawn = draw(features, episodes=30)
