@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from featcache.errors import CacheError, FeatcacheError, ImportedFileError, UnknownNameError
-from featcache.paths import open_descriptor
+from featcache.paths import check_folder, expand, open_descriptor
 from featcache.scarcity import lacking
 from featcache.store.files import sync_folder, sync_names
 from heads.results import answers, figures, leftovers, sealing
@@ -44,11 +44,16 @@ class Shelf:
 
 
 def runs_root(option: Path | None = None) -> Path:
-    """Return the folder of all runs: --runs, else $FEATCACHE_HOME/runs, else the user's data."""
+    """Return the folder of all runs: --runs, else $FEATCACHE_HOME/runs, else the user's data.
+
+    Raises:
+        CacheError: If what the user names is no folder.
+        UsageError: If it begins with the home folder of nobody.
+    """
     if option is not None:
-        return option.expanduser()
+        return check_folder(expand(option), "--runs")
     if home := os.environ.get("FEATCACHE_HOME"):
-        return Path(home).expanduser() / "runs"
+        return check_folder(expand(home), "$FEATCACHE_HOME or --runs") / "runs"
     if sys.platform == "darwin":
         data = Path.home() / "Library" / "Application Support"
     elif sys.platform == "win32":

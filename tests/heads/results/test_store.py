@@ -10,7 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from featcache.errors import CacheError, FeatcacheError, ImportedFileError, UnknownNameError
+from featcache.errors import (
+    CacheError,
+    FeatcacheError,
+    ImportedFileError,
+    UnknownNameError,
+    UsageError,
+)
 from heads.results import answers, store
 from heads.results.record import Predictions
 
@@ -199,6 +205,20 @@ def test_a_broken_run_does_not_hide_the_others(record: Any, tmp_path: Path) -> N
     assert [r.run for r in shelf.results] == [record(1).run]
     assert len(shelf.problems) == 1
     assert str(broken) in shelf.problems[0]
+
+
+def test_runs_root_is_a_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(CacheError, match=r"file is a file, not a folder.*--runs"):
+        store.runs_root(tmp_path / "file")
+    with pytest.raises(UsageError, match="home folder of somebody who is unknown"):
+        store.runs_root(Path("~nobody-of-that-name/runs"))
+    monkeypatch.setenv("FEATCACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(CacheError, match=r"file is a file, not a folder.*FEATCACHE_HOME"):
+        store.runs_root()
+    monkeypatch.setenv("FEATCACHE_HOME", "~nobody-of-that-name")
+    with pytest.raises(UsageError, match="home folder of somebody who is unknown"):
+        store.runs_root()
 
 
 def test_runs_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
