@@ -26,12 +26,11 @@ from featcache.limits import WORDS
 from featcache.paths import read_regular
 from featcache.store.seal import seal, unseal
 from featcache.types import FeatureSet, Listing
-from heads.results.record import digest_ids
+from heads.results.fields import WHOLE
+from heads.results.record import ANSWERED, REPETITIONS, digest_ids
 
 FILE = "episodes.json"
 """Beside the record of a run."""
-MOST_IMAGES = 20_000_000
-"""Images of a list, counted as often as they are drawn: its JSON may then be read again."""
 FORMAT = 2
 """From 2 on sealed; a list that somebody wrote by hand has format 1 and no seal."""
 
@@ -114,7 +113,7 @@ def draw(
     """Draw a list of episodes from the readable, labelled rows of a split.
 
     Raises:
-        UsageError: If a number is too small, or the list too long.
+        UsageError: If a number is too small, or no record could hold the list or its seed.
         TaskError: If too few classes have enough images.
     """
     asked = {"ways": ways, "shots": shots, "queries": queries, "episodes": episodes}
@@ -132,11 +131,15 @@ def draw(
             f"class number {ways} by size has {_nth(members, ways)}. Lower --ways, --shots or "
             f"--queries."
         )
-    if (images := episodes * ways * (shots + queries)) > MOST_IMAGES:
+    if episodes > REPETITIONS:
+        raise UsageError(f"--episodes must be at most {REPETITIONS:,}, got {episodes}.")
+    if (images := episodes * ways * (shots + queries)) > ANSWERED:
         raise UsageError(
-            f"{episodes} episodes of {ways} x ({shots} + {queries}) images would be a list of "
-            f"{images:,} images; it holds at most {MOST_IMAGES:,}. Lower --episodes."
+            f"{episodes} episodes of {ways} x ({shots} + {queries}) images are {images:,}; "
+            f"a list holds at most {ANSWERED:,}. Lower --episodes."
         )
+    if abs(seed) >= WHOLE:
+        raise UsageError(f"--seed must be less than 2**63 in size, got {seed}.")
     classes, chosen = [], []
     for episode in range(episodes):
         rng = _stream(seed, episode)

@@ -20,7 +20,15 @@ from heads.core.settings import Settings, configure
 from heads.core.tasks import RowIndex, Task, TaskBuilder, labelled, pick_device, query_rows
 from heads.protocols import unsupervised, zero_shot
 from heads.protocols.evaluation import Run, Trained, measure
-from heads.results.record import CAME_WITH_DATA, FEW_SHOT, Result, Support, digest_ids, shots_used
+from heads.results.record import (
+    ANSWERED,
+    CAME_WITH_DATA,
+    FEW_SHOT,
+    Result,
+    Support,
+    digest_ids,
+    shots_used,
+)
 
 DEFAULT_SEEDS = (1, 2, 3)
 LAST_STEP = "The last step of training was kept: no validation could say which is best."
@@ -89,6 +97,11 @@ def train(
             return zero_shot.train(method_name, **elsewhere)
         return unsupervised.train(method_name, seed=seeds[0], selection=selection, **elsewhere)
     draws = _draws(feature_set, shots, seeds, selection)
+    if len(draws) * (queries := len(query_rows(feature_set, split))) > ANSWERED:
+        raise TaskError(
+            f"{len(draws)} seeds of {queries:,} queries are more answers than a run holds "
+            f"({ANSWERED:,}). Lower --seeds."
+        )
     support = _support(feature_set, shots, draws)
     configured = configure(method, settings, shots=shots_used(shots, support))
     mode, notes = _mode(selection, method, configured, feature_set, draws)

@@ -89,7 +89,8 @@ def save(result: Result, root: Path) -> Path:
     What killed runs left unfinished under the root is removed.
 
     Raises:
-        CacheError: If the folder cannot be written or a run of that name is there.
+        CacheError: If the folder cannot be written, a run of that name is there, or the record
+            holds what no reader would take.
     """
     final = folder_of(result, root)
     temporary = leftovers.name_for(final)
@@ -105,6 +106,7 @@ def save(result: Result, root: Path) -> Path:
                 for name, data in files.items():
                     _write(temporary / name, data)
                 _write(temporary / RECORD, sealing.sealed(result, files))
+                _read_back(temporary)
                 sync_folder(temporary)
                 if final.exists():
                     raise FileExistsError(17, "a run of that name exists", str(final))
@@ -115,6 +117,16 @@ def save(result: Result, root: Path) -> Path:
     except OSError as error:
         raise _unwritable(final, error) from error
     return final
+
+
+def _read_back(folder: Path) -> None:
+    """Refuse to store a record that is then called damaged."""
+    try:
+        load(folder, predictions=False)
+    except ImportedFileError as error:
+        raise CacheError(
+            f"The run was not stored, as its record could not be read again ({error})."
+        ) from error
 
 
 def _unwritable(place: Path, error: OSError) -> CacheError:

@@ -22,6 +22,15 @@ def run(features: FeatureSet, method: str = "tip-adapter", **more: Any) -> Resul
     return few_shot.run(method, feature_set=features, **arguments)
 
 
+def test_more_answers_than_a_record_holds_are_refused_at_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(few_shot, "ANSWERED", 149)
+    with pytest.raises(TaskError, match=r"3 seeds of 50 queries .* Lower --seeds"):
+        run(world(), progress=lambda *_: pytest.fail("it has begun"))
+    assert run(world(), seeds=(1, 2)).repetitions == 2
+
+
 def test_the_record(world: World) -> None:
     result = run(world(text_noise=1.0))
     assert (result.protocol, result.selection, result.shots) == ("few_shot", "few-shot-val", 4)

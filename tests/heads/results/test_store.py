@@ -34,6 +34,22 @@ def test_round_trip_with_predictions(record: Any, tmp_path: Path) -> None:
     assert store.load(folder, predictions=False).predictions is None
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"seeds": (2**70,)},
+        {"config": {"steps": 10**30}},
+        {"notes": ("x" * 2**24,)},
+    ],
+)
+def test_what_could_not_be_read_again_is_not_stored(
+    record: Any, tmp_path: Path, fields: dict[str, Any]
+) -> None:
+    with pytest.raises(CacheError, match="could not be read again"):
+        store.save(record(**fields), tmp_path)
+    assert not [p for p in tmp_path.rglob("*") if p.is_file() and not p.name.startswith(".")]
+
+
 def test_runs_are_listed_oldest_first_and_found_by_name(record: Any, tmp_path: Path) -> None:
     for seed in (2, 1):
         store.save(record(seed), tmp_path)
