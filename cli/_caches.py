@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli import _ui as ui
+from cli._options import Command, empty
 from cli._ui import CacheDir, Json, OfKey, Quiet
 from featcache.errors import UsageError
 
@@ -34,12 +35,20 @@ def register(app: typer.Typer) -> None:
         app.command()(command)
 
 
-class _RunsAlone(ui.Command):
+class _RunsAlone(Command):
     """A command whose --runs may stand alone: it then means the usual folder."""
 
+    may_be_empty = frozenset({"--runs"})
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Read the command line; `--runs` before another option, or at the end, has no value."""
+        """Read the command line; `--runs` before another option, or at the end, has no value.
+
+        Raises:
+            UsageError: If a value is given, and is empty.
+        """
         after = [*args, "-"][1:]  # of no arguments, none
+        if "--runs=" in args or ("--runs", "") in zip(args, after, strict=True):
+            raise empty("--runs")
         alone = [a == "--runs" and b.startswith("-") for a, b in zip(args, after, strict=True)]
         given = [f"{a}=" if is_alone else a for a, is_alone in zip(args, alone, strict=True)]
         return super().parse_args(ctx, given)

@@ -10,7 +10,6 @@ import os
 import signal
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,9 +17,10 @@ from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
-from typer.core import TyperCommand, TyperGroup, TyperOption
+from typer.core import TyperGroup
 
 from cli import _terminal as terminal
+from cli._options import Command
 from featcache.errors import FeatcacheError, UsageError
 from featcache.escapes import shown
 from featcache.scarcity import lacking
@@ -61,29 +61,6 @@ OF_PATHS = frozenset(
     }
 )
 """What the operating system answers to paths that are not ours to use."""
-
-
-class Command(TyperCommand):
-    """A command that refuses what click would settle silently: the last of repeated values."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Read the command line.
-
-        Raises:
-            UsageError: If an option that holds one value is given several times.
-        """
-        _, _, order = self.make_parser(ctx).parse_args(args=list(args))
-        for param, times in Counter(order).items():
-            if times > 1 and takes_one_value(param) and not ctx.resilient_parsing:
-                raise UsageError(
-                    f"{param.opts[0]} is given {times} times and takes one value; leave one."
-                )
-        return super().parse_args(ctx, args)
-
-
-def takes_one_value(param: object) -> bool:
-    """Tell whether it is an option of which a second value would replace the first."""
-    return isinstance(param, TyperOption) and not (param.multiple or param.is_flag)
 
 
 class App(typer.Typer):

@@ -8,10 +8,23 @@ import errno
 import io
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 
-from featcache.errors import UsageError
+from featcache.errors import CacheError, UsageError
 from featcache.limits import Limit
+
+
+def check_folder(path: Path, option: str) -> Path:
+    """Return a path where a folder is, or may be made.
+
+    Raises:
+        CacheError: If there is something else.
+    """
+    with suppress(OSError):  # what cannot be looked at is said where it is used
+        if path.exists() and not path.is_dir():
+            raise CacheError(f"{path} is a file, not a folder. Choose another with {option}.")
+    return path
 
 
 def expand(path: Path | str) -> Path:

@@ -16,7 +16,7 @@ def pick_device(device: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         picked = torch.device(device)
-        torch.zeros(1, device=picked)
+        torch.zeros(1, device=picked).cpu()  # `meta` has no numbers to give back
     except (RuntimeError, AssertionError) as error:
         raise UsageError(
             f"The device '{device}' cannot be used here ({str(error).splitlines()[0][:100]}). Use "

@@ -7,6 +7,7 @@ only ones that are run are OpenAI's, and those only when their sha256 is the pub
 import hashlib
 import http.client
 import os
+import pickle
 import threading
 import urllib.error
 import urllib.request
@@ -82,8 +83,13 @@ def read_weights(path: Path) -> Weights:
         raw = _read_safetensors(path)
     elif head[:2] == b"PK" and _is_program(path):
         raw = _read_program(path, sha256)
-    else:
+    elif head[:2] == b"PK" or head[:1] == pickle.PROTO:
         raw = _read_torch(path)
+    else:
+        raise BackboneError(
+            f"{path} is neither safetensors nor a torch state dict: it begins like neither. Give "
+            f"--weights a file of one of these kinds."
+        )
     tensors = _plain(path, raw)
     marked = all(tensors.pop(name, None) is not None for name in OPENAI_MARKS)
     openai = published().get(sha256, "" if marked else None)
@@ -221,8 +227,6 @@ def _read_safetensors(path: Path) -> Any:
 
 
 def _read_torch(path: Path) -> Any:
-    import pickle
-
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

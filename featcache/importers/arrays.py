@@ -49,7 +49,8 @@ def read_arrays(path: Path, *, limit: int | None = None) -> dict[str, Shaped[np.
         ImportedFileError: If it is no .npz, is damaged, too large, or needs unpickling.
     """
     if not path.is_file():
-        raise ImportedFileError(f"There is no file {path}; give the path of an .npz file.")
+        what = f"{path} is no regular file" if path.exists() else f"There is no file {path}"
+        raise ImportedFileError(f"{what}; give the path of an .npz file.")
     try:
         with open_regular(path) as file, zipfile.ZipFile(file) as archive:
             members = archive.infolist()

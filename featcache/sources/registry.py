@@ -90,6 +90,8 @@ def _open_named(
     download: bool,
     report: Report | None,
 ) -> Dataset:
+    if dataset_root is not None:  # the listing remembers where images are, for any later folder
+        dataset_root = expand(dataset_root).absolute()
     if spec.kind == "drawn":
         from featcache.sources.fieldguide.world import open_world
 

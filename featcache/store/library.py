@@ -19,7 +19,7 @@ from featcache.errors import (
     UsageError,
 )
 from featcache.keys import FeatureKey
-from featcache.paths import as_text, expand, from_text
+from featcache.paths import as_text, check_folder, expand, from_text
 from featcache.store.cache import Cache, is_ahead
 from featcache.store.format.files import is_temporary
 from featcache.store.format.identity import (
@@ -136,11 +136,16 @@ def check_name(root: Path, name: str) -> None:
 
 
 def cache_root(option: Path | None) -> Path:
-    """Return the folder of all caches: --cache, else $FEATCACHE_HOME, else the user's cache."""
+    """Return the folder of all caches: --cache, else $FEATCACHE_HOME, else the user's cache.
+
+    Raises:
+        CacheError: If what the user names is no folder.
+        UsageError: If it begins with the home folder of nobody.
+    """
     if option is not None:
-        return expand(option).absolute()
+        return check_folder(expand(option).absolute(), "--cache")
     if home := os.environ.get("FEATCACHE_HOME"):
-        return expand(home).absolute()
+        return check_folder(expand(home).absolute(), "$FEATCACHE_HOME or --cache")
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches" / "featcache"
     xdg = Path(os.environ.get("XDG_CACHE_HOME", ""))

@@ -264,7 +264,8 @@ class _Walk:
         h = q / self.diagonal
         if self.pairs:
             last = self.pairs[-1]
-            h.mul_(last.product / _dot(last.change, last.change / self.diagonal))
+            size = _dot(last.change, last.change / self.diagonal)
+            h.mul_(last.product / size if size > 0 else 1.0)  # squares of tiny changes vanish
         for pair, share in zip(self.pairs, reversed(shares), strict=True):
             h.add_(pair.step, alpha=share - _dot(pair.change, h) / pair.product)
         return h.neg_()

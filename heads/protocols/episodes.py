@@ -26,7 +26,8 @@ from featcache.limits import WORDS
 from featcache.paths import read_regular
 from featcache.store.format.seal import seal, unseal
 from featcache.types import FeatureSet, Listing
-from heads.results.record import digest_ids
+from heads.results.fields import WHOLE
+from heads.results.record import ANSWERED, REPETITIONS, digest_ids
 
 FILE = "episodes.json"
 """Beside the record of a run."""
@@ -112,7 +113,7 @@ def draw(
     """Draw a list of episodes from the readable, labelled rows of a split.
 
     Raises:
-        UsageError: If a number is too small.
+        UsageError: If a number is too small, or no record could hold the list or its seed.
         TaskError: If too few classes have enough images.
     """
     asked = {"ways": ways, "shots": shots, "queries": queries, "episodes": episodes}
@@ -130,6 +131,15 @@ def draw(
             f"class number {ways} by size has {_nth(members, ways)}. Lower --ways, --shots or "
             f"--queries."
         )
+    if episodes > REPETITIONS:
+        raise UsageError(f"--episodes must be at most {REPETITIONS:,}, got {episodes}.")
+    if (images := episodes * ways * (shots + queries)) > ANSWERED:
+        raise UsageError(
+            f"{episodes} episodes of {ways} x ({shots} + {queries}) images are {images:,}; "
+            f"a list holds at most {ANSWERED:,}. Lower --episodes."
+        )
+    if abs(seed) >= WHOLE:
+        raise UsageError(f"--seed must be less than 2**63 in size, got {seed}.")
     classes, chosen = [], []
     for episode in range(episodes):
         rng = _stream(seed, episode)

@@ -13,10 +13,10 @@ from featcache.errors import TaskError, UsageError
 from featcache.types import FeatureSet
 from heads.contract import AnyMethod
 from heads.episode import RowIndex
-from heads.protocols.builder import labelled
+from heads.protocols.builder import labelled, query_rows
 from heads.protocols.plan import Plan, Request, Run
 from heads.protocols.suggest import support_scope
-from heads.results.record import CAME_WITH_DATA, FEW_SHOT, Support, digest_ids, shots_used
+from heads.results.record import ANSWERED, CAME_WITH_DATA, FEW_SHOT, Support, digest_ids, shots_used
 from heads.selection.select import has_choice
 from heads.selection.settings import Settings, configure
 
@@ -37,6 +37,12 @@ def plan(request: Request) -> Plan:
         raise UsageError("seeds must name at least one seed, got none; the usual ones are 1 2 3.")
     configured = configure(method, request.settings, shots=shots)
     draws = _draws(features, shots, seeds, request.selection)
+    for split in request.splits:
+        if len(draws) * (queries := len(query_rows(features, split))) > ANSWERED:
+            raise TaskError(
+                f"{len(draws)} seeds of {queries:,} queries are more answers than a run holds "
+                f"({ANSWERED:,}). Lower --seeds."
+            )
     support = _support(features, shots, draws)
     configured = configure(method, request.settings, shots=shots_used(shots, support))
     mode, notes = _mode(request.selection, method, configured, features, draws)

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from featcache import limits
 from featcache.errors import CacheError, FeatcacheError, ImportedFileError, UnknownNameError
-from featcache.paths import open_descriptor
+from featcache.paths import check_folder, expand, open_descriptor
 from featcache.scarcity import lacking
 from featcache.store.format.files import sync_folder, sync_names
 from heads.results import answers, figures, leftovers, sealing
@@ -48,11 +48,16 @@ class Shelf:
 
 
 def runs_root(option: Path | None = None) -> Path:
-    """Return the folder of all runs: --runs, else $FEATCACHE_HOME/runs, else the user's data."""
+    """Return the folder of all runs: --runs, else $FEATCACHE_HOME/runs, else the user's data.
+
+    Raises:
+        CacheError: If what the user names is no folder.
+        UsageError: If it begins with the home folder of nobody.
+    """
     if option is not None:
-        return option.expanduser()
+        return check_folder(expand(option), "--runs")
     if home := os.environ.get("FEATCACHE_HOME"):
-        return Path(home).expanduser() / "runs"
+        return check_folder(expand(home), "$FEATCACHE_HOME or --runs") / "runs"
     if sys.platform == "darwin":
         data = Path.home() / "Library" / "Application Support"
     else:
@@ -86,7 +91,8 @@ def save(result: Result, root: Path) -> Path:
     What killed runs left unfinished under the root is removed.
 
     Raises:
-        CacheError: If the folder cannot be written or a run of that name is there.
+        CacheError: If the folder cannot be written, a run of that name is there, or the record
+            holds what no reader would take.
     """
     final = folder_of(result, root)
     temporary = leftovers.name_for(final)
@@ -102,6 +108,7 @@ def save(result: Result, root: Path) -> Path:
                 for name, data in files.items():
                     _write(temporary / name, data)
                 _write(temporary / RECORD, sealing.sealed(result, files))
+                _read_back(temporary)
                 sync_folder(temporary)
                 if final.exists():
                     raise FileExistsError(17, "a run of that name exists", str(final))
@@ -112,6 +119,16 @@ def save(result: Result, root: Path) -> Path:
     except OSError as error:
         raise _unwritable(final, error) from error
     return final
+
+
+def _read_back(folder: Path) -> None:
+    """Refuse to store a record that is then called damaged."""
+    try:
+        load(folder, predictions=False)
+    except ImportedFileError as error:
+        raise CacheError(
+            f"The run was not stored, as its record could not be read again ({error})."
+        ) from error
 
 
 def _unwritable(place: Path, error: OSError) -> CacheError:

@@ -142,6 +142,8 @@ def _number(method: str, field: Field[Any], kind: type[int] | type[float], text:
         raise _wrong(method, field, noun, text) from None
     if not is_finite:
         raise _wrong(method, field, f"{noun} that is finite", text)
+    if isinstance(value, int) and abs(value) >= 2**63:  # no record holds it
+        raise _wrong(method, field, f"{noun} less than 2**63 in size", text)
     low, high, above = (field.metadata.get(k) for k in ("low", "high", "above"))
     if low is not None and value < low:
         raise _wrong(method, field, f"{noun} of at least {low:g}", text)

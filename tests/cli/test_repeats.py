@@ -1,4 +1,4 @@
-"""An option given twice is taken twice or refused, in every command: the last never just wins."""
+"""An option given twice is taken twice or refused, and an empty one refused, in every command."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -8,6 +8,7 @@ from typer.core import TyperGroup
 from typer.testing import CliRunner
 
 from cli import _ui as ui
+from cli._options import takes_one_value
 from cli.featcache import app as featcache_app
 from cli.heads import app as heads_app
 
@@ -21,7 +22,7 @@ def walk(group: TyperGroup, *names: str) -> Iterator[tuple[str, ...]]:
             yield from walk(command, *names, name)
         else:
             for param in command.params:
-                if ui.takes_one_value(param):
+                if takes_one_value(param):
                     yield (*names, name, param.opts[0])
 
 
@@ -36,6 +37,27 @@ def test_every_option_that_takes_one_value_is_refused_twice(featcache: Run, head
             assert answer.code == 2, (names, option)
             says = f"error: {option} is given 2 times and takes one value; leave one.\n"
             assert answer.err == says
+
+
+def test_every_option_and_argument_is_refused_empty(featcache: Run, heads: Run) -> None:
+    for app, run in ((featcache_app, featcache), (heads_app, heads)):
+        group = typer.main.get_command(app)
+        assert isinstance(group, TyperGroup)
+        for *names, option in walk(group):
+            answer = run(*names, option, "")
+            assert answer.code == 2, (names, option)
+            assert answer.err == f"error: {option} is empty. Give it a value, or leave it out.\n"
+    assert "--shots is empty" in heads("compare", "--shots", "1", "--shots", "").err
+    assert "--set is empty" in heads("train", "cmm", "--set", "").err
+    for command in ("info", "verify", "repair", "rm"):  # mostly a variable that is not set
+        assert "DATASET is empty" in featcache(command, "").err
+
+
+def test_an_empty_key_does_not_remove_a_cache(featcache: Run, home: Any) -> None:
+    answer = featcache("rm", "blobs", "--key", "", "--yes")
+    assert answer.code == 2
+    assert "--key is empty" in answer.err
+    assert list(home.glob("blobs/*/key.json"))
 
 
 def test_an_option_written_in_two_ways_is_one(heads: Run) -> None:

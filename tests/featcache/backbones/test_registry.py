@@ -171,6 +171,11 @@ def test_absent_cuda_is_said() -> None:
         load_backbone("tiny", weights="random", device="cuda")
 
 
+def test_a_device_that_gives_no_numbers_back_is_refused() -> None:
+    with pytest.raises(UsageError, match="device 'meta' cannot be used here"):
+        devices.pick_device("meta")
+
+
 def test_speaking_of_names_imports_no_models() -> None:
     program = (
         "import sys, featcache.backbones.registry as r; r.load_backbone; "

@@ -84,6 +84,14 @@ def test_pickle_with_code_is_refused_and_not_run(tmp_path: Path, legacy: bool) -
     assert not mark.exists()
 
 
+@pytest.mark.parametrize("content", [b"", b"not json\n", b'{"a": [1]}', b"\x89PNG\r\n"])
+def test_what_is_no_weights_file_is_called_so(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "words.json"
+    path.write_bytes(content)
+    with pytest.raises(BackboneError, match="begins like neither"):
+        read_weights(path)
+
+
 def test_bare_pickle_is_refused_and_not_run(tmp_path: Path) -> None:
     path, mark = tmp_path / "trap.pkl", tmp_path / "mark"
     path.write_bytes(pickle.dumps(Trap(mark)))

@@ -1,4 +1,5 @@
 import io
+import os
 import pickle
 import shutil
 import zipfile
@@ -482,6 +483,9 @@ def test_damaged_archives_are_refused(tmp_path: Path) -> None:
             read_arrays(archive(tmp_path / f"{name}.npz", members))
     with pytest.raises(ImportedFileError, match="There is no file"):
         read_arrays(tmp_path / "missing.npz")
+    os.mkfifo(tmp_path / "pipe.npz")
+    with pytest.raises(ImportedFileError, match="is no regular file"):
+        read_arrays(tmp_path / "pipe.npz")
 
 
 def test_flipped_bytes_never_leave_the_tree_of_errors(tmp_path: Path) -> None:

@@ -57,6 +57,17 @@ def test_named_files_are_found_below_the_root_and_where_they_are_said_to_be(
     assert (mine.root, mine.name) == (tmp_path / "mine", "rivers")
 
 
+def test_a_named_root_is_remembered_for_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine" / "River").mkdir(parents=True)
+    for i in range(3):
+        (tmp_path / "mine" / "River" / f"{i}.jpg").write_bytes(b"x")
+    monkeypatch.chdir(tmp_path)
+    mine = open_dataset("eurosat", root=tmp_path, dataset_root=Path("mine"))
+    assert mine.root == tmp_path / "mine"
+
+
 def test_nothing_is_downloaded_into_a_folder_that_the_user_named(tmp_path: Path) -> None:
     with pytest.raises(DownloadNeededError, match="downloading is off here"):
         open_dataset("eurosat", root=tmp_path, dataset_root=tmp_path / "empty")

@@ -155,6 +155,15 @@ def test_a_home_that_nobody_has_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -
         cache_root(None)
 
 
+def test_a_file_is_no_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(CacheError, match=r"file is a file, not a folder.*--cache"):
+        cache_root(tmp_path / "file")
+    monkeypatch.setenv("FEATCACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(CacheError, match=r"file is a file, not a folder.*FEATCACHE_HOME"):
+        cache_root(None)
+
+
 def test_a_file_in_the_place_of_the_root_is_named(tmp_path: Path, key: FeatureKey) -> None:
     (tmp_path / "file").touch()
     for root in (tmp_path / "file", tmp_path / "file" / "below"):

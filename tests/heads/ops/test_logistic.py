@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 from torch.nn import functional as F
 
-from heads.ops.logistic import logistic_regression, principal
+from heads.ops.logistic import RoughPath, logistic_regression, principal
 
 
 def rows(seed: int, n: int, d: int, c: int, *, common: float = 4.0) -> tuple[Tensor, Tensor]:
@@ -49,6 +49,17 @@ def test_value_is_the_least_that_scipy_finds(strength: float, n: int, d: int) ->
     best = minimize(both, start, jac=True, method="L-BFGS-B", options=options).fun
     ours = value(weight, bias, x, y, w, strength)
     assert ours == pytest.approx(best, rel=1e-7)
+
+
+@pytest.mark.parametrize("strength", [1e-300, 1e300])
+def test_penalties_beyond_all_measure_give_a_head(strength: float) -> None:
+    x, y = rows(0, 4, 8, 4)
+    ones = torch.ones(4).double()
+    weight, bias, _ = logistic_regression(x, y, ones, 4, strength, max_iter=60)
+    rough, intercepts = RoughPath(x, y, ones, 4, max_iter=60).solve(strength)
+    assert all(bool(t.isfinite().all()) for t in (weight, bias, rough, intercepts))
+    if strength > 1:
+        assert (x @ weight.mT + bias).argmax(1).tolist() == y.tolist()
 
 
 @pytest.mark.parametrize("strength", [0.1, 10.0, 1e4])

@@ -54,6 +54,22 @@ def by_hand(features: FeatureSet) -> dict[str, Any]:
     return raw | {"format": 1}
 
 
+def test_a_list_that_nobody_could_keep_is_refused_at_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features = world()
+    with pytest.raises(UsageError, match=r"--episodes must be at most 100,000"):
+        draw(features, episodes=10**14)
+    for seed in (2**63, -(2**63), 10**30):
+        with pytest.raises(UsageError, match="--seed must be less"):
+            draw(features, seed=seed)
+    with pytest.raises(TaskError, match="need as many"):
+        draw(features, queries=10**9)
+    monkeypatch.setattr(lists, "ANSWERED", 6 * 3 * (2 + 4) - 1)
+    with pytest.raises(UsageError, match=r"are 108; a list holds at most 107. Lower --episodes"):
+        draw(features)
+
+
 def test_support_and_query_share_nothing_and_have_the_right_classes(world: World) -> None:
     features = world()
     drawn = draw(features, episodes=30)

@@ -9,7 +9,7 @@ import pytest
 
 from featcache.errors import MissingComponentError, TaskError, UnknownNameError, UsageError
 from featcache.types import FeatureSet
-from heads.protocols import training
+from heads.protocols import few_shot, training
 from heads.protocols.evaluation import ONE_DRAW
 from heads.results.record import Result
 
@@ -20,6 +20,15 @@ QUICK: dict[str, Any] = {"alpha": [0.5, 2.0], "beta": 5.5}
 def run(features: FeatureSet, method: str = "tip-adapter", **more: Any) -> Result:
     arguments = {"shots": 4, "settings": QUICK} | more
     return training.run(method, features=features, **arguments)
+
+
+def test_more_answers_than_a_record_holds_are_refused_at_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(few_shot, "ANSWERED", 149)
+    with pytest.raises(TaskError, match=r"3 seeds of 50 queries .* Lower --seeds"):
+        run(world(), progress=lambda *_: pytest.fail("it has begun"))
+    assert run(world(), seeds=(1, 2)).repetitions == 2
 
 
 def test_the_record(world: World) -> None:

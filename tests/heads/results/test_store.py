@@ -10,7 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from featcache.errors import CacheError, FeatcacheError, ImportedFileError, UnknownNameError
+from featcache.errors import (
+    CacheError,
+    FeatcacheError,
+    ImportedFileError,
+    UnknownNameError,
+    UsageError,
+)
 from heads.results import answers, store
 from heads.results.record import Predictions
 
@@ -26,6 +32,22 @@ def test_round_trip_with_predictions(record: Any, tmp_path: Path) -> None:
         assert np.array_equal(ours, theirs)
         assert theirs.dtype == np.int32
     assert store.load(folder, predictions=False).predictions is None
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"seeds": (2**70,)},
+        {"config": {"steps": 10**30}},
+        {"notes": ("x" * 2**24,)},
+    ],
+)
+def test_what_could_not_be_read_again_is_not_stored(
+    record: Any, tmp_path: Path, fields: dict[str, Any]
+) -> None:
+    with pytest.raises(CacheError, match="could not be read again"):
+        store.save(record(**fields), tmp_path)
+    assert not [p for p in tmp_path.rglob("*") if p.is_file() and not p.name.startswith(".")]
 
 
 def test_runs_are_listed_oldest_first_and_found_by_name(record: Any, tmp_path: Path) -> None:
@@ -199,6 +221,20 @@ def test_a_broken_run_does_not_hide_the_others(record: Any, tmp_path: Path) -> N
     assert [r.run for r in shelf.results] == [record(1).run]
     assert len(shelf.problems) == 1
     assert str(broken) in shelf.problems[0]
+
+
+def test_runs_root_is_a_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(CacheError, match=r"file is a file, not a folder.*--runs"):
+        store.runs_root(tmp_path / "file")
+    with pytest.raises(UsageError, match="home folder of somebody who is unknown"):
+        store.runs_root(Path("~nobody-of-that-name/runs"))
+    monkeypatch.setenv("FEATCACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(CacheError, match=r"file is a file, not a folder.*FEATCACHE_HOME"):
+        store.runs_root()
+    monkeypatch.setenv("FEATCACHE_HOME", "~nobody-of-that-name")
+    with pytest.raises(UsageError, match="home folder of somebody who is unknown"):
+        store.runs_root()
 
 
 def test_runs_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ def test_several_values_make_a_grid_of_ones_own(toy: AnyMethod) -> None:
     [
         ({"epochs": "1.5"}, "epochs must be a whole number, got '1.5'"),
         ({"epochs": "-1"}, "epochs must be a whole number of at least 0"),
+        ({"epochs": str(2**63)}, "epochs must be a whole number less than"),
         ({"lr": "0"}, "lr must be a number above 0, got '0'"),
         ({"lr": "nan"}, "finite"),
         ({"alpha": "1,-2"}, "alpha must be a number of at least 0, got '-2'"),

@@ -1,0 +1,55 @@
+"""What a command line is refused for before it means anything: repeated and empty values."""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from typer.core import TyperCommand, TyperOption
+
+from featcache.errors import UsageError
+
+
+class Command(TyperCommand):
+    """A command that refuses what click would settle silently."""
+
+    may_be_empty: ClassVar[frozenset[str]] = frozenset()
+    """Options of which an empty value means something."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the command line.
+
+        Raises:
+            UsageError: If an option that holds one value is given several times, of which click
+                takes the last, or if a value is empty: mostly a variable of the shell that is not
+                set, which would stand for this folder or for every cache.
+        """
+        values, _, order = self.make_parser(ctx).parse_args(args=list(args))
+        if not ctx.resilient_parsing:
+            for param, times in Counter(order).items():
+                if times > 1 and takes_one_value(param):
+                    raise UsageError(
+                        f"{param.opts[0]} is given {times} times and takes one value; leave one."
+                    )
+                if _is_empty(param, values) and param.opts[0] not in self.may_be_empty:
+                    raise empty(_shown(param))
+        return super().parse_args(ctx, args)
+
+
+def empty(name: str) -> UsageError:
+    """Return the refusal of an empty value."""
+    return UsageError(f"{name} is empty. Give it a value, or leave it out.")
+
+
+def takes_one_value(param: object) -> bool:
+    """Tell whether it is an option of which a second value would replace the first."""
+    return isinstance(param, TyperOption) and not (param.multiple or param.is_flag)
+
+
+def _is_empty(param: Any, values: Mapping[str, Any]) -> bool:
+    given = values.get(param.name)
+    return "" in (given if isinstance(given, list | tuple) else (given,))
+
+
+def _shown(param: Any) -> str:
+    name: str = param.opts[0]
+    return name if isinstance(param, TyperOption) else (param.metavar or name).upper()
