@@ -87,8 +87,9 @@ def real(folder: Path, methods: list[str]) -> None:
                     ((head,),) = trained.heads
                     values = " ".join(f"{k}={v:.4g}" for k, v in chosen_values(head).items())
                     top1 = trained.result.metrics["top1"].mean
+                    accuracy = 100 * (head.about["validation"] or 0)
                     print(
-                        f"| {method} | {name}, {shots} | {100 * (head.about['validation'] or 0):.2f} | "
+                        f"| {method} | {name}, {shots} | {accuracy:.2f} | "
                         f"{100 * top1:.2f} | {values} | {time.process_time() - started:.1f} |",
                         flush=True,
                     )

@@ -98,7 +98,11 @@ class EpisodeBuilder:
         self._check_disjoint({"support": support, **others})
         for query in self.queries.values():
             self._check_disjoint({"support": support, "query": query.index, **others})
-        notes = list(self._check_shots(support, shots)) if shots != 0 else []
+        notes = (
+            []
+            if shots == 0
+            else check_shots(self.features, support, shots, strict=self.strict_shots)
+        )
         support_rows = self.read("support", support)
         support_rows = replace(support_rows, weights=self._weights(support_rows))
         pool_rows = None if pool is None else self.read("pool", pool)
@@ -192,31 +196,6 @@ class EpisodeBuilder:
                 if shared := sum(hashes[int(r)] in known for r in query.index):
                     yield f"{shared} query images are byte for byte images of the {role}."
 
-    def _check_shots(self, support: RowIndex, shots: int | None) -> Iterable[str]:
-        classes = self.features.classes
-        counts = np.bincount(self.features.labels[support], minlength=len(classes))
-        dataset = self.features.listing.dataset
-        if int((counts > 0).sum()) < 2:
-            raise TaskError(
-                f"Data set '{dataset}' has training images of {int((counts > 0).sum())} class; "
-                f"two or more are needed. Add labelled images to its train split."
-            )
-        wanted = 1 if shots is None else shots
-        short = [(classes[c], int(counts[c])) for c in np.flatnonzero(counts < wanted)]
-        if not short:
-            return []
-        listed = ", ".join(f"{name} {n}" for name, n in short[:8])
-        more = f" and {len(short) - 8} more" if len(short) > 8 else ""
-        if self.strict_shots:
-            raise TaskError(
-                f"{len(short)} of {len(classes)} classes have fewer than {wanted} training images "
-                f"({listed}{more}). Lower --shots, or drop --strict-shots to use what is there."
-            )
-        return [
-            f"{len(short)} of {len(classes)} classes have fewer than {wanted} training images and "
-            f"gave all they have: {listed}{more}."
-        ]
-
     def _weights(self, support: Rows) -> Float[Tensor, " n"] | None:
         """Spread class weights over support rows, mean 1."""
         if self.class_weights is None or support.labels is None or not len(support.labels):
@@ -238,6 +217,39 @@ class EpisodeBuilder:
                 )
         rows = each[support.labels]
         return rows / rows.mean()
+
+
+def check_shots(
+    features: FeatureSet, support: RowIndex, shots: int | None, *, strict: bool = False
+) -> list[str]:
+    """Say which classes give fewer images than were asked for.
+
+    Raises:
+    TaskError: If fewer than two classes have any, or under `strict` if one has too few.
+    """
+    classes = features.classes
+    counts = np.bincount(features.labels[support], minlength=len(classes))
+    dataset = features.listing.dataset
+    if int((counts > 0).sum()) < 2:
+        raise TaskError(
+            f"Data set '{dataset}' has training images of {int((counts > 0).sum())} class; "
+            f"two or more are needed. Add labelled images to its train split."
+        )
+    wanted = 1 if shots is None else shots
+    short = [(classes[c], int(counts[c])) for c in np.flatnonzero(counts < wanted)]
+    if not short:
+        return []
+    listed = ", ".join(f"{name} {n}" for name, n in short[:8])
+    more = f" and {len(short) - 8} more" if len(short) > 8 else ""
+    if strict:
+        raise TaskError(
+            f"{len(short)} of {len(classes)} classes have fewer than {wanted} training images "
+            f"({listed}{more}). Lower --shots, or drop --strict-shots to use what is there."
+        )
+    return [
+        f"{len(short)} of {len(classes)} classes have fewer than {wanted} training images and "
+        f"gave all they have: {listed}{more}."
+    ]
 
 
 def query_rows(features: FeatureSet, split: str) -> RowIndex:

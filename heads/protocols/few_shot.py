@@ -13,7 +13,7 @@ from featcache.errors import TaskError, UsageError
 from featcache.types import FeatureSet
 from heads.contract import AnyMethod
 from heads.episode import RowIndex
-from heads.protocols.builder import labelled, query_rows
+from heads.protocols.builder import check_shots, labelled, query_rows
 from heads.protocols.plan import Plan, Request, Run
 from heads.protocols.suggest import support_scope
 from heads.results.record import ANSWERED, CAME_WITH_DATA, FEW_SHOT, Support, digest_ids, shots_used
@@ -37,6 +37,8 @@ def plan(request: Request) -> Plan:
         raise UsageError("seeds must name at least one seed, got none; the usual ones are 1 2 3.")
     configured = configure(method, request.settings, shots=shots)
     draws = _draws(features, shots, seeds, request.selection)
+    for draw in draws.values() if request.strict_shots else ():
+        check_shots(features, draw.train_rows, shots, strict=True)
     for split in request.splits:
         if len(draws) * (queries := len(query_rows(features, split))) > ANSWERED:
             raise TaskError(
