@@ -225,7 +225,7 @@ def check_shots(
     """Say which classes give fewer images than were asked for.
 
     Raises:
-    TaskError: If fewer than two classes have any, or under `strict` if one has too few.
+        TaskError: If fewer than two classes have any, or under `strict` if one has too few.
     """
     classes = features.classes
     counts = np.bincount(features.labels[support], minlength=len(classes))

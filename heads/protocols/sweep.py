@@ -89,19 +89,18 @@ def _entries(
     except FeatcacheError as error:
         yield _failed(root, spec, error)
         return
-    for split in plan.splits:
-        spec = None
-        try:
-            spec = plan.spec(split)
-            (got,) = obtain.obtain(
-                plan.on([split]), root, again=again, keep_heads=keep_heads, device=device
-            )
-            folder = obtain.save(got, root)
-        except FeatcacheError as error:
+    specs = {split: plan.spec(split) for split in plan.splits}
+    try:
+        made = obtain.obtain(plan, root, again=again, keep_heads=keep_heads, device=device)
+        folders = [obtain.save(one, root) for one in made]
+    except FeatcacheError as error:
+        for spec in specs.values():
             yield _failed(root, spec, error)
-            continue
+        return
+    for one, folder in zip(made, folders, strict=True):
+        spec = specs[one.result.split]
         (root / FAILURES / f"{spec.digest()}.json").unlink(missing_ok=True)
-        yield Entry(spec=spec, result=got.result, folder=folder, was_there=not got.is_new)
+        yield Entry(spec=spec, result=one.result, folder=folder, was_there=not one.is_new)
 
 
 def request_of(

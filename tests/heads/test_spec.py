@@ -89,9 +89,10 @@ def test_a_sweep_skips_what_is_there_and_records_what_fails(
     bad_setting = replace(request_, settings={"lam": "many"})
     no_crops = replace(request_, method="lazsl")
     two_splits = replace(request_, method="nearest-mean", splits=("test", "nowhere"))
-    wanted = [request_, bad_setting, no_crops, two_splits]
+    other = replace(request_, method="nearest-mean")
+    wanted = [request_, bad_setting, no_crops, two_splits, other]
     first = sweep(wanted, root=tmp_path)
-    assert [entry.result is not None for entry in first] == [True, False, False, True, False]
+    assert [entry.result is not None for entry in first] == [True, False, False, False, True]
     assert not any(entry.was_there for entry in first)
     (file,) = (tmp_path / FAILURES).glob("*.json")  # of the only one that had a spec
     assert first[2].spec is not None
