@@ -33,6 +33,7 @@ from typing import (
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
+from torch.nn import functional as F
 
 from featcache.keys import TextKind as TextKind
 from heads.text_view import TextView
@@ -186,6 +187,20 @@ class Rows:
         if values is None or isinstance(values, Tensor):
             return values
         return values.gather(torch.arange(len(self), device=self.x.device))
+
+    def mean_of_views(self, *, raw: bool = False) -> Float[Tensor, "n d"]:
+        """Return one unit row an image: the mean of its views, or its clean row without any.
+
+        Args:
+            raw: Average raw features, where a longer one counts more, as released caches do; else
+                unit ones.
+        """
+        views = self.get("views")
+        if views is None:
+            return self.x
+        lengths = find_kind(self.lengths, Kind("views")) if raw else None
+        weighed = views if lengths is None else views * lengths[..., None]
+        return F.normalize(weighed.mean(dim=1), dim=-1)
 
     def take(self, index: slice | Int64[Tensor, " k"]) -> "Rows":
         """Take some rows with everything that belongs to them; what is lazy is read."""

@@ -30,6 +30,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from heads.class_texts import text_tensors, zero_shot_logits
 from heads.contract import (
     Grid,
     Method,
@@ -40,13 +41,7 @@ from heads.contract import (
     number,
     shots_with_views,
 )
-from heads.ops.algebra import (
-    affinities,
-    mean_of_views,
-    sum_by_label,
-    text_tensors,
-    zero_shot_logits,
-)
+from heads.ops.algebra import affinities, sum_by_label
 from heads.ops.ape_criterion import best_channels, kept_channels, similarity
 
 SMALL = 1e-6
@@ -81,7 +76,7 @@ def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tens
     """Choose the channels, and memorise the shots in them."""
     labels = task.support.y
     fixed = text_tensors(task, config.text, method=METHOD.name)
-    keys, anchors = mean_of_views(task.support, raw=config.variant == "code"), fixed["anchors"]
+    keys, anchors = task.support.mean_of_views(raw=config.variant == "code"), fixed["anchors"]
     kept = kept_channels(config.channels, keys.shape[1], method=METHOD.name)
     chosen = best_channels(similarity(keys, labels, anchors), anchors, hyper.omega, kept)
     keys_q, anchors_q = (F.normalize(rows[:, chosen], dim=-1) for rows in (keys, anchors))

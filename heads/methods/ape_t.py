@@ -30,6 +30,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from heads.class_texts import text_tensors
 from heads.contract import (
     Batch,
     Grid,
@@ -42,7 +43,7 @@ from heads.contract import (
     number,
     shots_with_views,
 )
-from heads.ops.algebra import cross_entropy, mean_of_views, sum_by_label, text_tensors
+from heads.ops.algebra import cross_entropy, sum_by_label
 from heads.ops.ape_criterion import best_channels, kept_channels, similarity
 from heads.training.optim import adamw
 from heads.training.samplers import by_epochs, shuffled
@@ -94,7 +95,7 @@ def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tens
     """Start at Tip-Adapter."""
     labels = task.support.y
     fixed = text_tensors(task, config.text, method=METHOD.name)
-    keys, anchors = mean_of_views(task.support, raw=config.variant == "code"), fixed["anchors"]
+    keys, anchors = task.support.mean_of_views(raw=config.variant == "code"), fixed["anchors"]
     kept = kept_channels(config.channels, keys.shape[1], method=METHOD.name)
     chosen = best_channels(similarity(keys, labels, anchors), anchors, hyper.omega, kept)
     params = {"residual": keys.new_zeros(task.c, kept), "weight": keys.new_ones(len(keys))}

@@ -48,6 +48,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from featcache.errors import UsageError
+from heads.class_texts import text_tensors
 from heads.contract import (
     Batch,
     Kind,
@@ -61,7 +62,7 @@ from heads.contract import (
     WithText,
     number,
 )
-from heads.ops.algebra import cross_entropy, text_tensors, weighted_mean
+from heads.ops.algebra import cross_entropy, weighted_mean
 from heads.training.optim import adamw
 from heads.training.samplers import by_steps, shuffled
 

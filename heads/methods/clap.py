@@ -24,6 +24,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from heads.class_texts import note_text_factor, raw_text_tensors, start_text_factor
 from heads.contract import (
     Batch,
     Method,
@@ -37,7 +38,6 @@ from heads.contract import (
 )
 from heads.ops.algebra import cosine_logits, cross_entropy
 from heads.training.optim import dassl, sgd
-from heads.training.raw_texts import note_text_factor, raw_text_tensors, start_text_factor
 from heads.training.samplers import by_epochs, view_pool
 
 

@@ -28,6 +28,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from heads.class_texts import text_tensors
 from heads.contract import (
     Batch,
     Grid,
@@ -42,7 +43,7 @@ from heads.contract import (
     of_texts,
     shots_with_views,
 )
-from heads.ops.algebra import cross_entropy, text_tensors
+from heads.ops.algebra import cross_entropy
 from heads.text_view import TextView
 from heads.training.optim import dassl, sgd
 from heads.training.samplers import shuffled

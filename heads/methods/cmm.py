@@ -33,6 +33,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from heads.class_texts import text_tensors, zero_shot_logits
 from heads.contract import (
     Batch,
     Grid,
@@ -45,15 +46,7 @@ from heads.contract import (
     number,
     shots_with_views,
 )
-from heads.ops.algebra import (
-    cosine_logits,
-    cross_entropy,
-    is_class,
-    mean_of_views,
-    text_tensors,
-    weighted_mean,
-    zero_shot_logits,
-)
+from heads.ops.algebra import cosine_logits, cross_entropy, is_class, weighted_mean
 from heads.training.optim import adamw
 from heads.training.samplers import by_steps, shuffled
 
@@ -118,7 +111,7 @@ def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tens
     """Start at zero-shot, or at a closed-form map of the shots onto their texts."""
     labels = task.support.y
     fixed = text_tensors(task, config.text, method=METHOD.name)
-    x, anchors = mean_of_views(task.support), fixed["anchors"]
+    x, anchors = task.support.mean_of_views(), fixed["anchors"]
     d = x.shape[1]
     if config.init == "identity":
         start = x.new_zeros(d, d)

@@ -30,6 +30,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from heads.class_texts import text_tensors
 from heads.contract import (
     Batch,
     Grid,
@@ -42,7 +43,8 @@ from heads.contract import (
     number,
     shots_with_views,
 )
-from heads.ops.algebra import cross_entropy, text_tensors, uniform_by_class
+from heads.ops.algebra import cross_entropy
+from heads.ops.randomness import uniform_by_class
 from heads.training.optim import adamw, dassl
 from heads.training.samplers import by_steps, shuffled
 
@@ -104,7 +106,11 @@ def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tens
     texts, owner = task.text.texts(config.text)
     d = anchors.shape[1]
     is_random = config.init == "random"
-    start = uniform_by_class(task, d, d**-0.5) if is_random else anchors.clone()
+    start = (
+        uniform_by_class(task.classes, task.seed, d, d**-0.5).to(task.support.x)
+        if is_random
+        else anchors.clone()
+    )
     fixed = {"anchors": anchors, "texts": texts.to(anchors), "owner": owner.to(anchors.device)}
     return {"weight": start}, fixed
 

@@ -39,6 +39,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from featcache.errors import ConvergenceWarning
+from heads.class_texts import text_tensors
 from heads.contract import (
     SHOTS_WITH_VIEWS,
     Batch,
@@ -52,15 +53,7 @@ from heads.contract import (
     WithText,
     number,
 )
-from heads.ops.algebra import (
-    affinities,
-    cosine_logits,
-    cross_entropy,
-    mean_of_views,
-    sum_by_label,
-    text_tensors,
-    weighted_mean,
-)
+from heads.ops.algebra import affinities, cosine_logits, cross_entropy, sum_by_label, weighted_mean
 from heads.training.optim import adamw
 from heads.training.samplers import balanced, shuffled
 
@@ -152,7 +145,7 @@ def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tens
             stacklevel=2,
         )
     fixed = text_tensors(task, config.text, method=METHOD.name)
-    fixed |= {"keys": mean_of_views(rows), "labels": labels}
+    fixed |= {"keys": rows.mean_of_views(), "labels": labels}
     fixed["shots"] = rows.x.new_tensor(len(labels) / task.c)
     if views is not None:
         fixed["views_sum"] = views.sum(1)

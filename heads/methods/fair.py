@@ -46,6 +46,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
+from heads.class_texts import text_tensors
 from heads.contract import (
     Batch,
     Kind,
@@ -59,7 +60,7 @@ from heads.contract import (
     Watched,
     number,
 )
-from heads.ops.algebra import cosine_logits, is_class, text_tensors, weighted_mean
+from heads.ops.algebra import cosine_logits, is_class, weighted_mean
 from heads.training.optim import adamw
 from heads.training.samplers import by_epochs, pool
 

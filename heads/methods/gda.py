@@ -25,6 +25,7 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
+from heads.class_texts import text_tensors, zero_shot_logits
 from heads.contract import (
     Grid,
     Method,
@@ -35,7 +36,6 @@ from heads.contract import (
     number,
     shots_with_views,
 )
-from heads.ops.algebra import text_tensors, zero_shot_logits
 
 ROUNDING = torch.finfo(torch.float32).eps ** 2
 """Mean squared distance to the class mean below which rows have no scatter but their rounding."""

@@ -39,8 +39,8 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
+from heads.class_texts import text_tensors
 from heads.contract import Method, Need, Rows, TaskView, Tensors, TextKind, number, of_texts
-from heads.ops.algebra import text_tensors
 from heads.ops.sinkhorn import match, may_branch, pot_plan
 from heads.text_view import TextView
 

@@ -29,6 +29,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from heads.class_texts import text_tensors
 from heads.contract import (
     Batch,
     Method,
@@ -39,7 +40,8 @@ from heads.contract import (
     WithText,
     number,
 )
-from heads.ops.algebra import cross_entropy, text_tensors, uniform_by_class
+from heads.ops.algebra import cross_entropy
+from heads.ops.randomness import uniform_by_class
 from heads.training.samplers import by_steps, full
 
 MOMENTUM = 0.9
@@ -96,7 +98,7 @@ def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tens
     }
     params = {
         "weight": x.new_zeros(task.c, d).index_add(0, labels, x),
-        "bias": uniform_by_class(task, 1, d**-0.5)[:, 0],
+        "bias": uniform_by_class(task.classes, task.seed, 1, d**-0.5).to(task.support.x)[:, 0],
         "alpha": (hyper.boost * mean_own.sum() / (count > 0).sum()).expand(task.c).clone(),
     }
     return params, fixed

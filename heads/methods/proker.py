@@ -36,6 +36,7 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from featcache.errors import UsageError
+from heads.class_texts import text_tensors
 from heads.contract import (
     Grid,
     Method,
@@ -47,7 +48,7 @@ from heads.contract import (
     number,
     shots_with_views,
 )
-from heads.ops.algebra import is_class, text_tensors
+from heads.ops.algebra import is_class
 from heads.ops.interpolation import lagrange, leja_points
 
 MOST = 16_384

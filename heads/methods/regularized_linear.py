@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from heads.class_texts import text_tensors, zero_shot_logits
 from heads.contract import (
     Batch,
     Method,
@@ -37,7 +38,7 @@ from heads.contract import (
     of_texts,
     shots_with_views,
 )
-from heads.ops.algebra import cross_entropy, text_tensors, zero_shot_logits
+from heads.ops.algebra import cross_entropy
 from heads.text_view import TextView
 from heads.training.optim import adamw
 from heads.training.samplers import by_steps, full

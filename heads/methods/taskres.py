@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from heads.class_texts import note_text_factor, raw_text_tensors, start_text_factor
 from heads.contract import (
     Batch,
     Method,
@@ -36,7 +37,6 @@ from heads.contract import (
 )
 from heads.ops.algebra import cosine_logits, cross_entropy
 from heads.training.optim import adam, dassl
-from heads.training.raw_texts import note_text_factor, raw_text_tensors, start_text_factor
 from heads.training.samplers import shuffled
 
 FEW, EPOCHS_OF_FEW, EPOCHS = 4, 100, 200

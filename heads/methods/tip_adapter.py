@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from heads.class_texts import text_tensors, zero_shot_logits
 from heads.contract import (
     Grid,
     Method,
@@ -31,13 +32,7 @@ from heads.contract import (
     number,
     shots_with_views,
 )
-from heads.ops.algebra import (
-    affinities,
-    mean_of_views,
-    sum_by_label,
-    text_tensors,
-    zero_shot_logits,
-)
+from heads.ops.algebra import affinities, sum_by_label
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +55,7 @@ class Hyper:
 
 def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tensors]:
     """Memorise the shots: no parameters, fixed keys and labels."""
-    keys = mean_of_views(task.support, raw=config.variant == "code")
+    keys = task.support.mean_of_views(raw=config.variant == "code")
     memory = {"keys": keys, "labels": task.support.y}
     return {}, memory | text_tensors(task, config.text, method=METHOD.name)
 

@@ -27,6 +27,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from heads.class_texts import text_tensors, zero_shot_logits
 from heads.contract import (
     Batch,
     Grid,
@@ -39,14 +40,7 @@ from heads.contract import (
     number,
     shots_with_views,
 )
-from heads.ops.algebra import (
-    affinities,
-    cross_entropy,
-    mean_of_views,
-    sum_by_label,
-    text_tensors,
-    zero_shot_logits,
-)
+from heads.ops.algebra import affinities, cross_entropy, sum_by_label
 from heads.training.optim import adamw
 from heads.training.samplers import by_epochs, shuffled
 
@@ -93,7 +87,7 @@ def stages(config: Config) -> tuple[Stage, ...]:
 def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tensors]:
     """Start the keys at the shots."""
     fixed = {"labels": task.support.y} | text_tensors(task, config.text, method=METHOD.name)
-    return {"keys": mean_of_views(task.support, raw=config.variant == "code")}, fixed
+    return {"keys": task.support.mean_of_views(raw=config.variant == "code")}, fixed
 
 
 def loss(

@@ -32,6 +32,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
+from heads.class_texts import text_tensors, zero_shot_logits
 from heads.contract import (
     Grid,
     Method,
@@ -42,7 +43,7 @@ from heads.contract import (
     WithText,
     number,
 )
-from heads.ops.algebra import is_class, text_tensors, zero_shot_logits
+from heads.ops.algebra import is_class
 
 GAMMAS = (0.002, 0.01, 0.02, 0.2)
 NEIGHBOURS, SWEEPS, ROUNDS, SURE = 3, 5, 10, 8

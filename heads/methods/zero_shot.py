@@ -19,8 +19,8 @@ memory of its released code.
 Differs from the paper: nothing in (1) to (3); the random texts in `featcache.text.waffle`.
 """
 
+from heads.class_texts import text_tensors, zero_shot_logits
 from heads.contract import Method, Need, Nothing, Rows, TaskView, Tensors, WithText, of_texts
-from heads.ops.algebra import text_tensors, zero_shot_logits
 from heads.text_view import TextView
 
 

@@ -25,19 +25,9 @@ from heads.episode import Episode, QuerySet
 from heads.protocols import episodes as lists
 from heads.protocols.builder import EpisodeBuilder
 from heads.protocols.episodes import Episodes
-from heads.protocols.evaluation import (
-    Trained,
-    check_size,
-    early_stops,
-    int32,
-    reads_of,
-    record,
-    synchronise,
-    training_notes,
-    training_reads,
-    zero_shot_answers,
-)
+from heads.protocols.evaluation import Trained, check_size, early_stops, synchronise, training_notes
 from heads.protocols.plan import Run
+from heads.protocols.recording import int32, reads_of, record, training_reads, zero_shot_answers
 from heads.reading import pick_device
 from heads.results.record import EPISODIC, Predictions, Result, Support
 from heads.selection.names import EPISODE_SELECTIONS

@@ -41,7 +41,7 @@ def test_is_class_marks_no_class_for_the_unlabelled() -> None:
 
 def test_mean_of_views_counts_each_view_alike() -> None:
     views = F.normalize(torch.randn(2, 3, 4), dim=-1)
-    got = algebra.mean_of_views(rows(torch.zeros(2, 4), views=views))
+    got = rows(torch.zeros(2, 4), views=views).mean_of_views()
     for i in range(2):
         mean = (views[i, 0] + views[i, 1] + views[i, 2]) / 3
         assert torch.allclose(got[i], mean / mean.norm(), atol=1e-6)
@@ -49,7 +49,7 @@ def test_mean_of_views_counts_each_view_alike() -> None:
 
 def test_mean_of_views_is_the_clean_row_without_any() -> None:
     x = torch.randn(2, 4)
-    assert algebra.mean_of_views(rows(x)) is x
+    assert rows(x).mean_of_views() is x
 
 
 def test_cross_entropy_leaves_padding_out() -> None:

@@ -10,7 +10,7 @@ import pytest
 from featcache.errors import MissingComponentError, TaskError, UnknownNameError, UsageError
 from featcache.types import FeatureSet
 from heads.protocols import few_shot, training
-from heads.protocols.evaluation import ONE_DRAW
+from heads.protocols.recording import ONE_DRAW
 from heads.results.record import Result
 
 World = Callable[..., FeatureSet]

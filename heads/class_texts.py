@@ -1,14 +1,47 @@
-"""Texts as the text tower gave them, for methods whose steps are measured against their length.
+"""The class texts of a task as tensors, and the zero-shot classifier that they make.
 
-Imported texts are often unit vectors: their length is lost, another takes its place, and the record
-of the run says so.
+Imported texts are often unit vectors: their length is lost. For methods whose steps are measured
+against it another takes its place, and the record of the run says so.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
+from jaxtyping import Float
+from torch import Tensor
+
+from featcache.errors import MissingComponentError
 from heads.contract import TaskView, Tensors, Watched
-from heads.ops.algebra import text_tensors
+
+
+def text_tensors(task: TaskView, text: str | None, *, method: str) -> Tensors:
+    """Collect the zero-shot classifier of a task: anchors [c d], scale and bias.
+
+    Args:
+        task: The task.
+        text: One of `TextKind`; None is the data set's default.
+        method: Names the asker in the message.
+
+    Raises:
+        MissingComponentError: If the data set has no such texts.
+    """
+    if task.text is None:
+        raise MissingComponentError(
+            f"Method '{method}' needs class texts and this cache has none. Extract with "
+            f"--templates FILE, import a file with text_features, or train a method that reads no "
+            f"text: linear-probe, ridge, knn or nearest-mean."
+        )
+    x = task.support.x
+    return {
+        "anchors": task.text.anchors(text).to(x),
+        "scale": x.new_tensor(task.text.logit_scale),
+        "bias": x.new_tensor(task.text.logit_bias),
+    }
+
+
+def zero_shot_logits(fixed: Tensors, x: Float[Tensor, "n d"]) -> Float[Tensor, "n c"]:
+    """Return s x T^T + b from the tensors of `text_tensors`; x is unit."""
+    return fixed["scale"] * x @ fixed["anchors"].mT + fixed["bias"]
 
 
 def raw_text_tensors(task: TaskView, text: str | None, length: float, *, method: str) -> Tensors:
