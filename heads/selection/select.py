@@ -218,7 +218,7 @@ def _judged(method: AnyMethod, task: Task, rows: Rows | None) -> Rows | None:
     """Return validation rows, for a transductive method with the queries that it answers."""
     if rows is None or rows is task.query or not method.transductive:
         return rows
-    return replace(rows, among=replace(task.query, labels=None))
+    return replace(rows, among=replace(task.query, labels=None, weights=None))
 
 
 def _has_scout(method: AnyMethod, grid: Walk) -> bool:
