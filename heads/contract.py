@@ -205,8 +205,7 @@ class Rows:
     def take(self, index: slice | Int64[Tensor, " k"]) -> "Rows":
         """Take some rows with everything that belongs to them; what is lazy is read."""
         if isinstance(index, slice):
-            start, stop, _ = index.indices(len(self))
-            at = torch.arange(start, stop, device=self.x.device)
+            at = torch.arange(*index.indices(len(self)), device=self.x.device)
         else:
             at = index
         return Rows(

@@ -24,6 +24,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from featcache.errors import UsageError
+from heads.ops.torch_private import may_be_inside
 
 Real = float | Tensor
 
@@ -146,7 +147,7 @@ def _size(batch: Tensor, entries: int) -> int:
 
 def may_branch() -> bool:
     """Tell whether a value may be looked at: not inside `torch.func.vmap` and its like."""
-    return torch._C._functorch.peek_interpreter_stack() is None
+    return not may_be_inside()
 
 
 def pot_plan(

@@ -12,9 +12,9 @@ from torch import Tensor
 FUSED_DEVICES = ("cpu", "cuda")
 """Where torch has optimisers that move everything in one pass over memory."""
 
-_batched: Callable[[Tensor], bool] | None = getattr(
-    getattr(torch._C, "_functorch", None), "is_batchedtensor", None
-)
+_functorch = getattr(torch._C, "_functorch", None)
+_batched: Callable[[Tensor], bool] | None = getattr(_functorch, "is_batchedtensor", None)
+_stack: Callable[[], object] | None = getattr(_functorch, "peek_interpreter_stack", None)
 _kernels: dict[str, Callable[..., None]] = {
     name: kernel
     for name in ("adam", "adamw", "sgd")
@@ -25,6 +25,11 @@ _kernels: dict[str, Callable[..., None]] = {
 def may_be_stacked(tensor: Tensor) -> bool:
     """Tell whether a tensor stands for several inside `torch.func.vmap`; True if nobody knows."""
     return True if _batched is None else _batched(tensor)
+
+
+def may_be_inside() -> bool:
+    """Tell whether `torch.func.vmap` or its like is at work; True if nobody knows."""
+    return True if _stack is None else _stack() is not None
 
 
 def fused(name: str, p: Tensor) -> Callable[..., Any] | None:

@@ -220,7 +220,7 @@ def _judged(method: AnyMethod, task: Episode, rows: Rows | None) -> Rows | None:
     """Return validation rows, for a transductive method with the queries that it answers."""
     if rows is None or not method.transductive or rows is task.query:
         return rows
-    return replace(rows, among=replace(task.query, labels=None))
+    return replace(rows, among=replace(task.query, labels=None, weights=None))
 
 
 def _has_scout(method: AnyMethod, grid: Walk) -> bool:

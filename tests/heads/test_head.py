@@ -22,7 +22,7 @@ from heads.protocols import obtain, training
 from heads.protocols.plan import Request
 from heads.reading import read_rows
 from heads.results import store
-from tests.heads.toys import ALSO, short
+from tests.heads.toy_tasks import ALSO, short
 
 ANSWER = """
 import sys, torch

@@ -25,25 +25,6 @@ from heads.contract import (
 from heads.training.optim import adamw, sgd
 from heads.training.samplers import full, shuffled
 
-SHORT = {"steps": 6, "epochs": 2, "batch": 12, "max_iter": 30, "every": 2}
-"""Settings that shorten training, for the methods that have them."""
-
-ALSO = {
-    "crops.lazsl-5": (5,),
-    "crops.fair-6": (6,),
-    "views.strong-3": (3,),
-    "views.weak-2": (2,),
-    "views.cdfsl-4": (4,),
-    "patches.clearclip": (9,),
-    "view_patches.clearclip.cdfsl-4": (4, 9),
-}
-"""Components of a toy world beside global features and views: what all methods read."""
-
-
-def short(method: AnyMethod) -> dict[str, Any]:
-    """Return settings with which a method is trained in a moment."""
-    return {k: v for k, v in SHORT.items() if hasattr(method.config(), k)}
-
 
 @dataclass(frozen=True, kw_only=True)
 class Config:

@@ -1,9 +1,7 @@
 """What every registered method must hold to: the contract, checked on a toy world."""
 
 import warnings
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,22 +13,14 @@ from heads import registry
 from heads.contract import AnyMethod, Grid, Rows, TaskView, Tensors, hyper_values, with_values
 from heads.episode import Episode
 from heads.fitted import Fitted, traced
-from heads.protocols.builder import EpisodeBuilder
 from heads.selection import scoring
 from heads.selection.curves import Curves, claims
 from heads.selection.select import select
-from heads.selection.settings import Settings, configure
 from heads.training.batches import as_batch
 from heads.training.samplers import Drawer
 from heads.training.stacking import prepare, rows_of
 from heads.training.trainer import train
-
-SHORT = {"steps": 6, "epochs": 2, "batch": 12, "max_iter": 30, "every": 2}
-"""Settings that shorten training, for the methods that have them."""
-
-
-def short(method: AnyMethod) -> dict[str, Any]:
-    return {k: v for k, v in SHORT.items() if hasattr(method.config(), k)}
+from tests.heads.toy_tasks import fitted, make_task, rich_world, settings
 
 
 @pytest.fixture(params=registry.names())
@@ -38,57 +28,14 @@ def method(request: pytest.FixtureRequest) -> AnyMethod:
     return registry.get(request.param)
 
 
-ALSO = {
-    "crops.lazsl-5": (5,),
-    "crops.fair-6": (6,),
-    "views.strong-3": (3,),
-    "views.weak-2": (2,),
-    "views.cdfsl-4": (4,),
-    "patches.clearclip": (9,),
-    "view_patches.clearclip.cdfsl-4": (4, 9),
-}
-"""Components of the toy world beside global features and views."""
-
-
-def make_task(features: FeatureSet, method: AnyMethod) -> Episode:
-    """Give a method the training rows as its support, or as its pool where it takes no support."""
-    needs = method.needs(method.config())
-    made = EpisodeBuilder(
-        features=features,
-        needs=needs,
-        device=torch.device("cpu"),
-        splits={"test": features.usable("test")},
-    )
-    train, val = features.usable("train"), features.usable("val")
-    if any(need.role == "pool" for need in needs):
-        return made.build(train[:0], val, seed=3, shots=0, pool=train)
-    return made.build(train, val, seed=3, shots=6)
-
-
 @pytest.fixture
-def features(world: Callable[..., FeatureSet]) -> FeatureSet:
-    counts = {"train": 6, "val": 3, "test": 4}
-    return world(counts=counts, views=3, also=ALSO, descriptions=True)
+def features() -> FeatureSet:
+    return rich_world()
 
 
 @pytest.fixture
 def task(method: AnyMethod, features: FeatureSet) -> Episode:
     return make_task(features, method)
-
-
-def few(grid: Grid, most: int = 2) -> Grid:
-    return Grid({name: list(values)[:most] for name, values in grid.axes.items()})
-
-
-def settings(method: AnyMethod) -> Settings:
-    made = configure(method, short(method))
-    return replace(made, train_grid=few(made.train_grid), post_grid=few(made.post_grid))
-
-
-def fitted(method: AnyMethod, view: TaskView) -> Fitted:
-    made = settings(method)
-    (run,) = train(method, made.config, [view], [made.hyper])
-    return run.head
 
 
 def test_face(method: AnyMethod) -> None:
