@@ -40,7 +40,6 @@ __all__ = [
     "TextKind",
     "TextSet",
     "parse_component",
-    "unit",
     "unit_and_norms",
 ]
 
@@ -191,8 +190,3 @@ def unit_and_norms(
     values = rows.to(torch.float32, copy=True)
     norms = values.norm(dim=-1, keepdim=True)
     return values.div_(norms), norms[..., 0]
-
-
-def unit(rows: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
-    """Scale every row to length one; rows of length zero stay zero."""
-    return torch.nn.functional.normalize(rows, dim=-1)

@@ -149,7 +149,7 @@ def _stored(features: FeatureSet, draw: Draw) -> str:
 
 
 def _with_val(draw: Draw, rows: RowIndex) -> Draw:
-    return Draw(train_rows=draw.train_rows, val_rows=rows, short=draw.short)
+    return Draw(train_rows=draw.train_rows, val_rows=rows)
 
 
 def _without_val(draw: Draw) -> Draw:
