@@ -222,8 +222,8 @@ def cmm_loss(view: TaskView, hyper: Any) -> tuple[Tensors, Loss, float]:
         right = cosine.gather(1, y[:, None])[:, 0]
         wrong = cosine.scatter(1, y[:, None], -2.0).amax(-1)
         hinge = F.relu(wrong - right + hyper.margin).mean()
-        pull = hyper.pull * (params["map"] - start).square().sum()
-        pull = pull + hyper.pull_text * (params["text"] - anchors).square().sum()
+        pull = hyper.l2 * (params["map"] - start).square().sum()
+        pull = pull + hyper.l2_text * (params["text"] - anchors).square().sum()
         value: Tensor = F.cross_entropy(logits, y) + hyper.lam * hinge + pull / shots
         return value
 
@@ -257,7 +257,7 @@ def dac_loss(view: TaskView, hyper: Any) -> tuple[Tensors, Loss, float]:
         share = scores - scores.masked_fill(~others, -torch.inf).logsumexp(-1, keepdim=True)
         positives = (others & (y[:, None] == y)).float()
         each = (positives * share).sum(-1) / positives.sum(-1).clamp_min(1)
-        value: Tensor = hyper.pull * params["map"].square().sum() / shots - each.mean()
+        value: Tensor = hyper.l2 * params["map"].square().sum() / shots - each.mean()
         return value
 
     d = view.support.x.shape[1]

@@ -79,7 +79,7 @@ def stages(config: Config) -> tuple[Stage, ...]:
 def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tensors]:
     """Start at the texts, and see how far each is right about its shots."""
     fixed = raw_text_tensors(task, config.text, hyper.text_length, method=METHOD.name)
-    return {"weight": fixed["base"].clone()}, fixed | {"pull": trust(task, fixed)}
+    return {"weight": fixed["base"].clone()}, fixed | {"l2": trust(task, fixed)}
 
 
 def trust(task: TaskView, fixed: Tensors) -> Float[Tensor, " c"]:
@@ -102,7 +102,7 @@ def loss(
     """Equation (2)."""
     logits = terms(params, fixed, batch, config, hyper)["logits"]
     moved = (params["weight"] - fixed["base"]).square().sum(-1)  # [c]
-    held = (fixed["pull"] * moved).mean()
+    held = (fixed["l2"] * moved).mean()
     return cross_entropy(logits, batch.y, batch.weights) + held, state
 
 
@@ -123,5 +123,5 @@ METHOD = Method(
     prepare=prepare,
     terms=terms,
     notes=note_text_factor,
-    training_only=("base", "pull", "text_factor"),
+    training_only=("base", "l2", "text_factor"),
 )

@@ -4,7 +4,7 @@
     logits = s x T0^T + b + alpha s u normalise(T)^T                       (2)
     L      = mean_i max(0, u_i . t_neg - u_i . t_y + margin)               (3)
     loss   = CE(logits, y) + lam L
-             + (pull |W - W0|^2 + pull_text |T - T0|^2) / shots            (4)
+             + (l2 |W - W0|^2 + l2_text |T - T0|^2) / shots            (4)
 
     x [n d] rows, unit            T0 [c d] class anchors, unit     s, b logit scale and bias
     W [d d] map, trained, starts at W0 = 0 (u = x)
@@ -19,7 +19,7 @@ Classification, arXiv:2412.20110.
 Source: reconstruction; abstracts and figures read, body not. Theirs: the map, the trained texts,
 the triplet with the closest wrong text, the fused logits, cross-entropy on them. Ours: the residual
 form, both scales s, cosine distance in (3), the weighted sum (4) and every value.
-Differs from the paper: the pulls towards the start, without which the map overfits at few shots,
+Differs from the paper: the L2 penalties on the change, without which the map overfits at few shots,
 and the closed-form starts `init=ridge` and `init=procrustes` are ours. alpha is 1 in training
 unless set, and searched afterwards. The default values were chosen on held-out shots and validation
 rows, never on test rows.
@@ -83,9 +83,9 @@ class Hyper:
     """By how much the own text should be closer, in cosine."""
     alpha: float = number(1.0, low=0.0, logits="affine")
     """Weight of the mapped branch; 0 gives zero-shot."""
-    pull: float = number(0.1, low=0.0)
+    l2: float = number(0.1, low=0.0)
     """How strongly W is held at its start W0, divided by the shots."""
-    pull_text: float = number(0.1, low=0.0)
+    l2_text: float = number(0.1, low=0.0)
     """How strongly T is held at T0, divided by the shots."""
     ridge: float = number(1.0, above=0.0, prepare=True)
     """Weight of the identity in `init=ridge`, times the shots."""
@@ -157,8 +157,8 @@ def loss(
         value = value + hyper.lam * weighted_mean(hinge, batch.weights)
     moved_map = (params["map"] - fixed["start"]).square().sum()
     moved_text = (params["text"] - fixed["anchors"]).square().sum()
-    pulls = hyper.pull * moved_map + hyper.pull_text * moved_text
-    return value + pulls / fixed["shots"], state
+    penalty = hyper.l2 * moved_map + hyper.l2_text * moved_text
+    return value + penalty / fixed["shots"], state
 
 
 def triplet(cosine: Float[Tensor, "n c"], y: Tensor, margin: float | Tensor) -> Float[Tensor, " n"]:

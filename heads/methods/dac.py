@@ -2,11 +2,11 @@
 
     h(x)    = normalise(x H^T),  H = I + W                                 (1)
     L_intra = -mean_b 1/|P(b)| sum_{p in P(b)} log( exp(h_b . h_p / tau)
-              / sum_{a != b} exp(h_b . h_a / tau) ) + pull |W|^2 / shots   (2)
+              / sum_{a != b} exp(h_b . h_a / tau) ) + l2 |W|^2 / shots   (2)
     G       = h(F), kept from here on                                      (3)
     logits  = s x normalise(T')^T + b + alpha exp(-beta (1 - h(x) G^T)) Y  (4)
     L_inter = CE(logits with the row's own key left out, y)
-              + pull_text |T' - T0|^2 / shots                              (5)
+              + l2_text |T' - T0|^2 / shots                              (5)
 
     x [n d] rows, unit            W [d d] adapter, trained in stage 1, starts at 0 (H = I)
     F [m d] support rows          Y [m c] their one-hot labels      s, b logit scale and bias
@@ -23,7 +23,7 @@ Source: reconstruction; the abstract read, body not, and no released code was fo
 light adapter trained by an intra-modal contrastive objective, and modulated precomputed class
 texts. Ours: the equations, which are those of the Tip-Adapter family, supervised contrastive
 learning (Khosla et al., arXiv:2004.11362, eq. 2) as the objective, and every value.
-Differs from the paper: unknown in detail; the pulls towards the start are ours. In (5) an image
+Differs from the paper: unknown in detail; the L2 penalties on the change are ours. In (5) an image
 does not see its own key, which would answer for it: it is masked, or with
 `affinity=view-disjoint` made of the other views. The default values were chosen on held-out shots
 and validation rows, never on test rows.
@@ -91,11 +91,11 @@ class Hyper:
     """AdamW's step size for W at the start; falls to 0 as a cosine."""
     tau: float = number(0.1, above=0.0)
     """Temperature of (2); smaller looks at the nearest rows only."""
-    pull: float = number(0.1, low=0.0)
+    l2: float = number(0.1, low=0.0)
     """How strongly H is held at I, divided by the shots."""
     lr_text: float = number(1e-3, above=0.0)
     """AdamW's step size for the texts at the start; falls to 0 as a cosine."""
-    pull_text: float = number(0.1, low=0.0)
+    l2_text: float = number(0.1, low=0.0)
     """How strongly T' is held at T0, divided by the shots."""
     alpha: float = number(1.0, low=0.0, logits="affine")
     """Weight of the cache term; 0 with T' = T0 gives zero-shot."""
@@ -168,7 +168,7 @@ def contrastive_loss(
 ) -> tuple[Tensor, Tensors]:
     """Equation (2)."""
     each = contrast(adapt(params, batch.x), pairs(batch), batch.y, hyper.tau)
-    held = params["map"].square().sum() * hyper.pull / fixed["shots"]
+    held = params["map"].square().sum() * hyper.l2 / fixed["shots"]
     return weighted_mean(each, batch.weights) + held, state
 
 
@@ -213,7 +213,7 @@ def fused_loss(
     logits = fuse(both["text"], votes, fixed, hyper)
     value = cross_entropy(logits, batch.y, batch.weights)
     moved = (class_texts(params, fixed, config) - fixed["anchors"]).square().sum()
-    return value + hyper.pull_text * moved / fixed["shots"], state
+    return value + hyper.l2_text * moved / fixed["shots"], state
 
 
 def class_texts(params: Tensors, fixed: Tensors, config: Config) -> Float[Tensor, "c d"]:

@@ -25,13 +25,13 @@ def test_trust_equals_naive_loops(toy: Any, views: int) -> None:
             logits = [20 * float(q @ t) / float(t.norm()) for t in raw]
             sums[label].append(math.exp(logits[label]) / sum(map(math.exp, logits)))
     expected = [sum(s) / len(s) for s in sums]
-    assert fixed["pull"].tolist() == pytest.approx(expected, abs=1e-6)
+    assert fixed["l2"].tolist() == pytest.approx(expected, abs=1e-6)
 
 
 def test_a_class_without_shots_is_trusted_as_the_others_are(toy: Any) -> None:
     task, _ = toy(counts=(2, 0, 3))
     _, fixed = clap.prepare(task, CONFIG, HYPER)
-    pull = fixed["pull"].tolist()
+    pull = fixed["l2"].tolist()
     assert pull[1] == pytest.approx((pull[0] + pull[2]) / 2)
 
 
@@ -46,7 +46,7 @@ def test_loss_equals_naive_loops(toy: Any, whole_batch: Any) -> None:
     held = 0.0
     for c in range(task.c):
         gap = sum(float(v) ** 2 for v in weight[c] - task.text.raw_anchors()[c])
-        held += float(fixed["pull"][c]) * gap / task.c
+        held += float(fixed["l2"][c]) * gap / task.c
     assert float(got) == pytest.approx(float(plain) + held, rel=1e-6)
 
 
@@ -64,7 +64,7 @@ def test_without_trust_it_is_zs_lp(toy: Any, whole_batch: Any) -> None:
     assert torch.equal(
         one, zs_lp.terms(same, free.head.fixed, both, other, zs_lp.Hyper())["logits"]
     )
-    batch, fixed = whole_batch(task), held.head.fixed | {"pull": torch.zeros(task.c).double()}
+    batch, fixed = whole_batch(task), held.head.fixed | {"l2": torch.zeros(task.c).double()}
     value, _ = clap.loss(same, fixed, {}, batch, config, HYPER)
     plain, _ = zs_lp.loss(same, fixed, {}, batch, other, zs_lp.Hyper())
     assert float(value) == float(plain)

@@ -66,7 +66,7 @@ def test_logits_equal_naive_loops(toy: Any, fusion: bool) -> None:
 def test_loss_equals_naive_loops(toy: Any, whole_batch: Any, triplet: bool) -> None:
     task, _ = toy(bias=-3.0)
     config = cmm.Config(triplet=triplet)
-    hyper = cmm.Hyper(alpha=0.7, lam=2.5, margin=0.4, pull=0.3, pull_text=0.2)
+    hyper = cmm.Hyper(alpha=0.7, lam=2.5, margin=0.4, l2=0.3, l2_text=0.2)
     params = moved(task, config)
     batch = whole_batch(task)
     _, fixed = cmm.prepare(task, config, hyper)

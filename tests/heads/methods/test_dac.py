@@ -14,7 +14,7 @@ from heads.methods import dac, tip_adapter
 from heads.protocols import training
 from heads.training.trainer import train
 
-HYPER = dac.Hyper(alpha=0.7, beta=2.0, tau=0.3, pull=0.2, pull_text=0.4)
+HYPER = dac.Hyper(alpha=0.7, beta=2.0, tau=0.3, l2=0.2, l2_text=0.4)
 World = Callable[..., FeatureSet]
 Params = dict[str, Tensor]
 
@@ -216,8 +216,8 @@ def test_text_at_its_start_is_dac_v(toy: Any) -> None:
 
 def test_a_strong_pull_keeps_the_identity(toy: Any) -> None:
     task, _ = toy(views=3)
-    (free,) = train(dac.METHOD, dac.Config(stage="v", steps=60), [task], [replace(HYPER, pull=0.0)])
-    (held,) = train(dac.METHOD, dac.Config(stage="v", steps=60), [task], [replace(HYPER, pull=1e6)])
+    (free,) = train(dac.METHOD, dac.Config(stage="v", steps=60), [task], [replace(HYPER, l2=0.0)])
+    (held,) = train(dac.METHOD, dac.Config(stage="v", steps=60), [task], [replace(HYPER, l2=1e6)])
     far, near = (float(r.head.params["map"].norm()) for r in (free, held))
     assert near < 0.1 * far
 
@@ -282,7 +282,7 @@ def test_a_view_does_not_see_itself(toy: Any) -> None:
 
 def test_training_brings_classes_together(toy: Any) -> None:
     task, _ = toy(counts=(4, 4, 4), views=3)
-    hyper = replace(HYPER, pull=0.0, lr=0.03)
+    hyper = replace(HYPER, l2=0.0, lr=0.03)
     (run,) = train(dac.METHOD, dac.Config(stage="v", steps=60), [task], [hyper])
     labels = task.support.labels
     assert labels is not None
