@@ -4,7 +4,7 @@
     logits = s x T0^T + b + alpha s u normalise(T)^T                       (2)
     L      = mean_i max(0, u_i . t_neg - u_i . t_y + margin)               (3)
     loss   = CE(logits, y) + lam L
-             + (l2 |W - W0|^2 + l2_text |T - T0|^2) / shots            (4)
+             + (l2 |W - W0|^2 + l2_text |T - T0|^2) / shots                (4)
 
     x [n d] rows, unit            T0 [c d] class anchors, unit     s, b logit scale and bias
     W [d d] map, trained, starts at W0 = 0 (u = x)
@@ -84,9 +84,9 @@ class Hyper:
     alpha: float = number(1.0, low=0.0, logits="affine")
     """Weight of the mapped branch; 0 gives zero-shot."""
     l2: float = number(0.1, low=0.0)
-    """How strongly W is held at its start W0, divided by the shots."""
+    """Weight of the L2 penalty on W - W0, divided by the shots."""
     l2_text: float = number(0.1, low=0.0)
-    """How strongly T is held at T0, divided by the shots."""
+    """Weight of the L2 penalty on T - T0, divided by the shots."""
     ridge: float = number(1.0, above=0.0, prepare=True)
     """Weight of the identity in `init=ridge`, times the shots."""
 

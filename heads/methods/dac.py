@@ -92,11 +92,11 @@ class Hyper:
     tau: float = number(0.1, above=0.0)
     """Temperature of (2); smaller looks at the nearest rows only."""
     l2: float = number(0.1, low=0.0)
-    """How strongly H is held at I, divided by the shots."""
+    """Weight of the L2 penalty on H - I, divided by the shots."""
     lr_text: float = number(1e-3, above=0.0)
     """AdamW's step size for the texts at the start; falls to 0 as a cosine."""
     l2_text: float = number(0.1, low=0.0)
-    """How strongly T' is held at T0, divided by the shots."""
+    """Weight of the L2 penalty on T' - T0, divided by the shots."""
     alpha: float = number(1.0, low=0.0, logits="affine")
     """Weight of the cache term; 0 with T' = T0 gives zero-shot."""
     beta: float = number(5.5, low=0.0, logits="smooth")
