@@ -2,11 +2,11 @@
 
     h(x)    = normalise(x H^T),  H = I + W                                 (1)
     L_intra = -mean_b 1/|P(b)| sum_{p in P(b)} log( exp(h_b . h_p / tau)
-              / sum_{a != b} exp(h_b . h_a / tau) ) + l2 |W|^2 / shots   (2)
+              / sum_{a != b} exp(h_b . h_a / tau) ) + l2 |W|^2 / shots     (2)
     G       = h(F), kept from here on                                      (3)
     logits  = s x normalise(T')^T + b + alpha exp(-beta (1 - h(x) G^T)) Y  (4)
     L_inter = CE(logits with the row's own key left out, y)
-              + l2_text |T' - T0|^2 / shots                              (5)
+              + l2_text |T' - T0|^2 / shots                                (5)
 
     x [n d] rows, unit            W [d d] adapter, trained in stage 1, starts at 0 (H = I)
     F [m d] support rows          Y [m c] their one-hot labels      s, b logit scale and bias

@@ -35,6 +35,8 @@ class Entry:
     folder: Path | None
     was_there: bool = False
     error: str = ""
+    kind: str = ""
+    """Name of the error's class."""
 
 
 def sweep(
@@ -145,4 +147,4 @@ def _failed(root: Path, spec: RunSpec | None, error: FeatcacheError) -> Entry:
         folder = root / FAILURES
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / f"{spec.digest()}.json", seal(value)[0])
-    return Entry(spec=spec, result=None, folder=None, error=str(error))
+    return Entry(spec=spec, result=None, folder=None, error=str(error), kind=type(error).__name__)
