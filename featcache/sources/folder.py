@@ -20,7 +20,7 @@ from pathlib import Path
 from featcache.errors import SourceError
 from featcache.paths import as_text, expand
 from featcache.sources.base import Dataset, Sample
-from featcache.sources.files import FoundImages, ImageFile, find_images
+from featcache.sources.files import FoundImages, ImageFile, earlier_id, find_images
 from featcache.text.templates import DEFAULT_TEMPLATES, clean_name
 
 SPLIT_NAMES = {
@@ -123,7 +123,8 @@ def samples(files: Grouped, folders: Sequence[str]) -> Iterator[Sample]:
 
 def _rank(image_id: str, seed: int) -> bytes:
     # NFC: a photograph has the same rank whether a Mac or a Linux machine wrote its name.
-    text = f"{seed}:{unicodedata.normalize('NFC', image_id)}"
+    # By the earlier id: a name with a backslash stays in the split that it was in.
+    text = f"{seed}:{unicodedata.normalize('NFC', earlier_id(image_id))}"
     return hashlib.sha256(text.encode()).digest()
 
 

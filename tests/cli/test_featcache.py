@@ -1,6 +1,7 @@
 """The command line of `featcache`: what it prints where, and how it leaves."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+
+from featcache.sources import files
+from featcache.store.cache import Cache
 
 Run = Callable[..., Any]
 TINY = ("--backbone", "tiny", "--weights", "random")
@@ -51,6 +55,36 @@ def test_verify_finds_one_changed_byte_and_repair_mends_it(
     assert json.loads(featcache(*command).out)["encoded"] == {}
     assert featcache("verify", "--quiet", "--full").out.startswith("sound")
     assert next((path / "global").glob("*.h5")).read_bytes() == whole
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_repair_finds_images_whose_names_are_escaped(
+    featcache: Run, empty_home: Path, photos: Path, tmp_path: Path, earlier: bool
+) -> None:
+    """Earlier versions gave literal backslashes ids that read like escapes."""
+    names = ("zwei\nZeilen", "t\tb", "z" if earlier else r"zwei\nZeilen", r"back\slash")
+    for i, name in enumerate(names):
+        shutil.copytree(next(photos.glob("plum")), tmp_path / "nl" / name)
+        for image in (tmp_path / "nl" / name).iterdir():
+            image.write_bytes(image.read_bytes() + bytes([i]))  # no copies of each other
+    literal = tmp_path / "nl" / r"new\named"
+    if earlier:
+        shutil.copytree(photos / "rust", literal)
+    command = ("extract", *TINY, "--dataset", f"folder:{tmp_path / 'nl'}", "--quiet", "--json")
+    with pytest.MonkeyPatch.context() as patch:
+        if earlier:
+            plain = lambda path, root: files._escaped(str(path.relative_to(root)))  # noqa: E731
+            patch.setattr(files, "as_id", plain)
+        path = Path(json.loads(featcache(*command).out)["path"])
+    ids = Cache.open(path).listing().ids  # type: ignore[union-attr]
+    assert any(i.startswith(r"new\named/") for i in ids) == earlier
+    whole = {shard: shard.read_bytes() for shard in (path / "global").glob("*.h5")}
+    for shard in whole:
+        shard.unlink()
+    mended = featcache("repair", "--quiet")
+    assert (mended.code, f"global {len(ids)} rows" in mended.out) == (0, True), mended.out
+    assert {shard: shard.read_bytes() for shard in whole} == whole
+    assert json.loads(featcache(*command).out)["encoded"] == {}
 
 
 def test_rm_asks_and_then_removes(featcache: Run, empty_home: Path, photos: Path) -> None:
