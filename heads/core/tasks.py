@@ -76,6 +76,8 @@ class TaskBuilder:
     """Role -> the rows that it has in this run, in the words of `featcache extract`."""
     notes: list[str] = field(default_factory=list)
     """What holds for every task of the run."""
+    text: str | None = None
+    """The kind of text that the method reads; None is the data set's default, or none."""
 
     def __post_init__(self) -> None:
         if len(self.features.classes) < 2:
@@ -197,7 +199,13 @@ class TaskBuilder:
             count = f" with {need.at_least} or more" if need.at_least else ""
             recipe = f" of recipe {need.recipe}" if need.recipe else ""
             what = f"{need.kind}{recipe}{count}"
+        what += f", and texts of kind '{self.text}' for every class" if self._lacks_text() else ""
         raise MissingComponentError(f"This method needs {what}. {self._cure(need, rows)}")
+
+    def _lacks_text(self) -> str:
+        """Return the flag that adds the texts that are read, with its value."""
+        bank = self.features.text
+        return "" if bank is None or self.text is None else bank.lacks(self.text)
 
     def _cure(self, need: Need, rows: RowIndex | None = None) -> str:
         """Name the command that adds this and what else is missing, for `rows` of the same role."""
@@ -211,7 +219,8 @@ class TaskBuilder:
             and not other.optional
             and not self._is_met(other, rows if other.role == need.role else None)
         }
-        return f"Add it with: {command(features, {need, *absent}, self.scopes)}"
+        words = [command(features, {need, *absent}, self.scopes), self._lacks_text()]
+        return f"Add it with: {' '.join(filter(None, words))}"
 
     def _is_met(self, need: Need, rows: RowIndex | None) -> bool:
         """Tell whether one component has these rows, or where none are named, is there at all."""

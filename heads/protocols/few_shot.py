@@ -126,6 +126,7 @@ def train(
             features=feature_set,
             needs=needs,
             device=pick_device(device),
+            text=getattr(configured.config, "text", None),
             query_rows=query_rows(feature_set, split),
             class_weights=class_weights,
             strict_shots=strict_shots,
