@@ -17,6 +17,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from featcache.counts import counted
 from featcache.errors import SourceError
 from featcache.paths import as_text, expand
 from featcache.sources.base import Dataset, Sample
@@ -197,7 +198,8 @@ def _by_split(images: Iterable[ImageFile], splits: Mapping[str, str]) -> tuple[G
 
 
 def _left_out(count: int, folder: str) -> str:
-    return f"{count} images directly in {folder}/ lie in no class folder and were left out."
+    images = counted(count, "image")
+    return f"{images} directly in {folder}/ without a class folder: left out."
 
 
 def _class_names(root: Path, files: Grouped) -> dict[str, str]:

@@ -130,7 +130,12 @@ class TaskBuilder:
             notes += self._check_shots(support, shots)
         for role, rows in (("support", support), ("pool", pool)):
             if rows is not None and (shared := self._same_images(rows)):
-                notes.append(f"{shared} query images are byte for byte images of the {role}.")
+                of = f"Seed {seed}: " if role == "support" else ""
+                are = "query image is" if len(shared) == 1 else "query images are"
+                notes.append(
+                    f"{of}{len(shared)} {are} byte for byte in the {role}; the first is "
+                    f"{shared[0]}."
+                )
         support_rows = self.read("support", support)
         pool_rows = None if pool is None else self.read("pool", pool)
         notes += self.unmet("support", support_rows)
@@ -257,10 +262,11 @@ class TaskBuilder:
                         f"{other}; evaluate another split{cure}."
                     )
 
-    def _same_images(self, rows: RowIndex) -> int:
-        hashes = self.features.listing.hashes
+    def _same_images(self, rows: RowIndex) -> list[str]:
+        """Name the query images whose bytes are those of an image among some rows."""
+        hashes, ids = self.features.listing.hashes, self.features.listing.ids
         known = {hashes[int(r)] for r in rows}
-        return sum(hashes[int(r)] in known for r in self.query_rows)
+        return [ids[int(r)] for r in self.query_rows if hashes[int(r)] in known]
 
     def _check_shots(self, support: RowIndex, shots: int | None) -> Iterable[str]:
         classes = self.features.classes
