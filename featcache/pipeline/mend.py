@@ -32,7 +32,7 @@ from featcache.sources.files import path_text
 from featcache.sources.hashing import hash_files
 from featcache.store.cache import Cache
 from featcache.store.library import with_root
-from featcache.store.provenance import weights_flag
+from featcache.store.provenance import weights_flag, weights_of
 from featcache.store.verify import finish_whole
 
 
@@ -81,8 +81,9 @@ def mend(
         if cache.key.is_imported:
             raise CacheError(f"{path} has lost imported features. {cache.cure}")
         settings = PassSettings.of(cache)
-        weights = weights or weights_flag(cache.key, cache.shards)
-        backbone = _backbone(cache, settings, weights or None, device, say)
+        weights = weights or weights_of(cache.shards)
+        load = weights or weights_flag(cache.key, cache.shards)
+        backbone = _backbone(cache, settings, load or None, device, say)
         missing = 0
         encoded: Mapping[str, int] = {}
         if lost:

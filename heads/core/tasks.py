@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from featcache.counts import counted
 from featcache.errors import MissingComponentError, TaskError
 from featcache.recipes import USUAL, Scope
 from featcache.types import FeatureSet
@@ -131,11 +132,12 @@ class TaskBuilder:
         for role, rows in (("support", support), ("pool", pool)):
             if rows is not None and (shared := self._same_images(rows)):
                 of = f"Seed {seed}: " if role == "support" else ""
-                are = "query image is" if len(shared) == 1 else "query images are"
-                notes.append(
-                    f"{of}{len(shared)} {are} byte for byte in the {role}; the first is "
-                    f"{shared[0]}."
+                same = counted(
+                    len(shared),
+                    "query image is byte for byte an image",
+                    "query images are byte for byte images",
                 )
+                notes.append(f"{of}{same} of the {role}; the first is {shared[0]}.")
         support_rows = self.read("support", support)
         pool_rows = None if pool is None else self.read("pool", pool)
         notes += self.unmet("support", support_rows)

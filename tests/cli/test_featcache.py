@@ -132,8 +132,8 @@ def test_verify_says_that_a_first_pass_has_not_ended(
     home = shutil.copytree(full_home, tmp_path / "home")
     (manifest,) = home.glob("*/*/manifest.jsonl")
     lines = manifest.read_bytes().splitlines(keepends=True)
-    assert b'"pass"' in lines[-1]
-    manifest.write_bytes(b"".join(lines[:-1]))
+    ends = [i for i, line in enumerate(lines) if b'"kind":"pass"' in line]
+    manifest.write_bytes(b"".join(lines[: ends[0]]))
     found = featcache("verify", "--cache", str(home), "--quiet")
     assert found.code == 0
     assert found.out.startswith("sound, unfinished: ")

@@ -72,7 +72,7 @@ def test_the_same_photograph_in_support_and_query_is_said(world: World) -> None:
     hashes[int(features.usable("test")[0])] = hashes[0]
     features = replace(features, listing=replace(features.listing, hashes=hashes))
     (note,) = [n for n in build(builder(features)).notes if "byte for byte" in n]
-    assert note.startswith("Seed 1: 1 query image is byte for byte in the support; the first is ")
+    assert note.startswith("Seed 1: 1 query image is byte for byte an image of the support; ")
 
 
 @pytest.mark.parametrize("bad", [0.0, float("nan"), float("inf")])
