@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from featcache.counts import counted
 from featcache.errors import MissingComponentError, TaskError
 from featcache.recipes import USUAL, Scope
 from featcache.types import FeatureSet
@@ -76,6 +77,8 @@ class TaskBuilder:
     """Role -> the rows that it has in this run, in the words of `featcache extract`."""
     notes: list[str] = field(default_factory=list)
     """What holds for every task of the run."""
+    text: str | None = None
+    """The kind of text that the method reads; None is the data set's default, or none."""
 
     def __post_init__(self) -> None:
         if len(self.features.classes) < 2:
@@ -128,7 +131,13 @@ class TaskBuilder:
             notes += self._check_shots(support, shots)
         for role, rows in (("support", support), ("pool", pool)):
             if rows is not None and (shared := self._same_images(rows)):
-                notes.append(f"{shared} query images are byte for byte images of the {role}.")
+                of = f"Seed {seed}: " if role == "support" else ""
+                same = counted(
+                    len(shared),
+                    "query image is byte for byte an image",
+                    "query images are byte for byte images",
+                )
+                notes.append(f"{of}{same} of the {role}; the first is {shared[0]}.")
         support_rows = self.read("support", support)
         pool_rows = None if pool is None else self.read("pool", pool)
         notes += self.unmet("support", support_rows)
@@ -197,7 +206,13 @@ class TaskBuilder:
             count = f" with {need.at_least} or more" if need.at_least else ""
             recipe = f" of recipe {need.recipe}" if need.recipe else ""
             what = f"{need.kind}{recipe}{count}"
+        what += f", and texts of kind '{self.text}' for every class" if self._lacks_text() else ""
         raise MissingComponentError(f"This method needs {what}. {self._cure(need, rows)}")
+
+    def _lacks_text(self) -> str:
+        """Return the flag that adds the texts that are read, with its value."""
+        bank = self.features.text
+        return "" if bank is None or self.text is None else bank.lacks(self.text)
 
     def _cure(self, need: Need, rows: RowIndex | None = None) -> str:
         """Name the command that adds this and what else is missing, for `rows` of the same role."""
@@ -211,7 +226,8 @@ class TaskBuilder:
             and not other.optional
             and not self._is_met(other, rows if other.role == need.role else None)
         }
-        return f"Add it with: {command(features, {need, *absent}, self.scopes)}"
+        words = [command(features, {need, *absent}, self.scopes), self._lacks_text()]
+        return f"Add it with: {' '.join(filter(None, words))}"
 
     def _is_met(self, need: Need, rows: RowIndex | None) -> bool:
         """Tell whether one component has these rows, or where none are named, is there at all."""
@@ -248,10 +264,11 @@ class TaskBuilder:
                         f"{other}; evaluate another split{cure}."
                     )
 
-    def _same_images(self, rows: RowIndex) -> int:
-        hashes = self.features.listing.hashes
+    def _same_images(self, rows: RowIndex) -> list[str]:
+        """Name the query images whose bytes are those of an image among some rows."""
+        hashes, ids = self.features.listing.hashes, self.features.listing.ids
         known = {hashes[int(r)] for r in rows}
-        return sum(hashes[int(r)] in known for r in self.query_rows)
+        return [ids[int(r)] for r in self.query_rows if hashes[int(r)] in known]
 
     def _check_shots(self, support: RowIndex, shots: int | None) -> Iterable[str]:
         classes = self.features.classes

@@ -130,6 +130,7 @@ def train(
         features=feature_set,
         needs=needs,
         device=pick_device(device),
+        text=getattr(configured.config, "text", None),
         query_rows=drawn.query(0),  # for its checks: queries are read episode by episode
         scopes={"support": Scope(drawn.split), "query": Scope(drawn.split)},
     )

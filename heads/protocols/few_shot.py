@@ -20,6 +20,7 @@ from heads.core.settings import Settings, configure
 from heads.core.tasks import RowIndex, Task, TaskBuilder, labelled, pick_device, query_rows
 from heads.protocols import unsupervised, zero_shot
 from heads.protocols.evaluation import Run, Trained, measure
+from heads.results.pairing import seeds_text
 from heads.results.record import (
     ANSWERED,
     CAME_WITH_DATA,
@@ -108,11 +109,11 @@ def train(
     if not mode.endswith("-val"):
         draws = {seed: _without_val(draw) for seed, draw in draws.items()}
     if len(draws) < len(seeds):
-        kept = ", ".join(map(str, draws))
+        kept = seeds_text(tuple(draws))
         notes.append(
-            f"Seeds {', '.join(map(str, seeds))} give the same draw; counted once (seed {kept})."
+            f"{seeds_text(seeds).capitalize()} give the same draw; counted once ({kept})."
             if len(draws) == 1
-            else f"Some seeds give the same draw; counted once each (seeds {kept})."
+            else f"Some seeds give the same draw; counted once each ({kept})."
         )
     if feature_set.listing.draws == "stored":
         notes.append(_stored(feature_set, next(iter(draws.values()))))
@@ -139,6 +140,7 @@ def train(
             features=feature_set,
             needs=needs,
             device=pick_device(device),
+            text=getattr(configured.config, "text", None),
             query_rows=query_rows(feature_set, split),
             class_weights=class_weights,
             strict_shots=strict_shots,

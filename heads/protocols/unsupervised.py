@@ -102,6 +102,7 @@ def train(
             features=feature_set,
             needs=needs,
             device=pick_device(device),
+            text=getattr(configured.config, "text", None),
             query_rows=query_rows(feature_set, split),
         )
         none = np.zeros(0, dtype=np.int64)
