@@ -5,16 +5,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli import _reports as reports
 from cli import _ui as ui
 from cli._options import Command, empty
 from cli._ui import CacheDir, Json, OfKey, Quiet
+from featcache.counts import counted
 from featcache.errors import UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from featcache.pipeline.repair import Mended
-    from featcache.store.repair.verify import VerifyReport
 
 SHOWN = 20
 """Unreadable images that `info` lists."""
@@ -144,18 +144,19 @@ def info(
         )
         return
     if others:
-        keys = ", ".join(f"{o.digest} ({o.backbone}, {o.weights})" for o in others)
-        ui.say(f"{len(others)} more caches fit, which --key shows: {keys}.")
-    rows = [("path", str(found.path)), ("finished", found.finished_text), ("from", found.weights)]
+        more = counted(len(others), "more cache fits", "more caches fit")
+        which = "; ".join(f"{reports.told_by(o, (found, *others))} ({o.weights})" for o in others)
+        ui.say(f"{more}: {which}.")
+    origin = found.weights if opened.key.is_imported else f"{found.weights} weights"
+    rows = [("path", str(found.path)), ("finished", found.finished_text), ("from", origin)]
     rows += [(name, str(value)) for name, value in fixed.items()]
     if listing is not None:
         rows += [("images from", listing.root or "(imported)"), ("classes", ui.some(names))]
         rows += [("splits", ", ".join(f"{name} {count}" for name, count in splits.items()))]
         rows += [("texts", ", ".join(f"{kind} {count}" for kind, count in texts.items()))]
-    rows += [
-        (name, f"{c.rows} rows of {list(c.shape)}, {ui.human_bytes(c.bytes)}, {c.shards} shards")
-        for name, c in found.components.items()
-    ]
+    for name, c in found.components.items():
+        size = f"{ui.human_bytes(c.bytes)}, {counted(c.shards, 'shard')}"
+        rows.append((name, f"{c.rows} rows of {list(c.shape)}, {size}"))
     rows += [("made with", ", ".join(f"{k} {v}" for k, v in one.items())) for one in made]
     rows += [("unreadable", f"{name}: {reason}") for name, reason in list(ids.items())[:SHOWN]]
     ui.emit_table(("", f"{found.dataset}, {found.backbone}"), rows)
@@ -189,13 +190,13 @@ def verify(
     from featcache.store.library import cache_root, find_summaries
     from featcache.store.repair.verify import verify as check
 
-    reports = []
+    checked = []
     with ui.live(quiet) as line:
         for found in find_summaries(cache_root(cache), _one(named, dataset), backbone, key):
-            reports.append(check(found.path, full=full, report=line.counter()))
-    for report in reports:
-        _emit_report(report, json_)
-    if not all(report.is_sound for report in reports):
+            checked.append(check(found.path, full=full, report=line.counter()))
+    for report in checked:
+        reports.emit_report(report, json_)
+    if not all(report.is_sound for report in checked):
         raise typer.Exit(1)
 
 
@@ -213,8 +214,8 @@ def _verify_runs(option: Path | None, *, quiet: bool, json_: bool) -> None:
     if json_:
         ui.emit_json(report.to_json())
     else:
-        damaged = f"DAMAGED: {len(report.problems)} of "
-        ui.emit(f"{'sound: ' if report.is_sound else damaged}{report.runs} runs: {report.path}")
+        head = "sound: " if report.is_sound else f"DAMAGED: {len(report.problems)} of "
+        ui.emit(f"{head}{counted(report.runs, 'run')}: {report.path}")
         for problem in report.problems:
             ui.emit(f"  {problem.what}")
         if report.unsealed:
@@ -252,6 +253,7 @@ def repair(
     from featcache.errors import FeatcacheError
     from featcache.store.cache import Cache
     from featcache.store.library import cache_root, find_summaries
+    from featcache.store.repair.verify import after_repair
     from featcache.store.repair.verify import repair as take_out
 
     whole = True
@@ -274,7 +276,7 @@ def repair(
                         say=line.say,
                     )
             except FeatcacheError as error:  # one that is lost is no reason to leave the others
-                problem = str(error)
+                problem = after_repair(str(error))
         whole &= report is not None and report.is_sound and not problem
         whole &= mended is None or not mended.missing
         if json_:
@@ -283,8 +285,8 @@ def repair(
             ui.emit_json({**said, "mended": more, "problem": problem})
             continue
         if report is not None:
-            _emit_mended(report, mended)
-        if problem:
+            reports.emit_mended(report, mended, found)
+        if problem and (report is None or problem not in {p.what for p in report.problems}):
             ui.say(problem)
     if not whole:
         raise typer.Exit(1)
@@ -364,40 +366,3 @@ def _one(named: str | None, dataset: str | None) -> str | None:
             f"Two data sets are named, '{named}' and --dataset {dataset}; leave one of them away."
         )
     return dataset if named is None else named
-
-
-def _emit_mended(report: "VerifyReport", mended: "Mended | None") -> None:
-    done = mended is not None and bool(mended.encoded or mended.text or mended.missing)
-    if not report.dropped and not done:
-        _emit_report(report, json_=False)
-        return
-    left = mended is None or mended.missing or not report.is_sound
-    ui.emit(f"{'DAMAGED' if left else 'mended'}: {report.path}")
-    for problem in report.problems:
-        ui.emit(f"  {problem.what}")
-    for note in report.notes:
-        ui.say(note)
-    for shard in report.dropped:
-        ui.emit(f"  taken out: {shard.component}/{shard.file}")
-    if mended is None:
-        return
-    counts = [f"{name} {rows} rows" for name, rows in mended.encoded.items()]
-    counts += ["texts"] if mended.text else []
-    ui.emit(f"  encoded again: {', '.join(counts) or 'nothing'}")
-    if mended.missing:
-        ui.emit(
-            f"  {mended.missing} rows have lost their image, or it has changed; the `featcache "
-            f"extract` command that made the cache deals with those"
-        )
-
-
-def _emit_report(report: "VerifyReport", json_: bool) -> None:
-    if json_:
-        ui.emit_json(report.to_json())
-        return
-    what = f"{report.shards} shards, {ui.human_bytes(report.bytes)}: {report.path}"
-    ui.emit(f"sound: {what}" if report.is_sound else f"DAMAGED: {what}")
-    for problem in report.problems:
-        ui.emit(f"  {problem.what}")
-    for note in report.notes:
-        ui.say(note)

@@ -251,11 +251,15 @@ def fitting(
     needed = {
         c: max(map(len, cells)) + 3 for c, *cells in zip(columns, columns, *rows, strict=True)
     }
-    kept = list(columns)
+    kept = set(columns)
+    room = width + 1  # nothing is drawn behind the last column
     for column in spare:
-        if column in kept and sum(needed[c] for c in kept) > width:
+        if column in kept and sum(needed[c] for c in kept) > room:
             kept.remove(column)
-    return kept
+    for column in reversed(spare):  # what went before a wide one may have room again
+        if column in columns and sum(needed[c] for c in kept | {column}) <= room:
+            kept.add(column)
+    return [c for c in columns if c in kept]
 
 
 def shown_on(line: "Live") -> Callable[["Progress"], None]:

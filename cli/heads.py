@@ -1,5 +1,6 @@
 """`heads`: train, evaluate and compare small heads on cached features."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,6 +10,7 @@ import typer
 from cli import _terminal as terminal
 from cli import _ui as ui
 from cli._ui import CacheDir, Json, OfKey, Quiet
+from featcache.counts import counted
 
 if TYPE_CHECKING:
     from featcache.store.cache import Cache
@@ -20,6 +22,7 @@ app = ui.make_app(
     "Example: heads train cmm --shots 16"
 )
 
+MOST_SEEDS = 1000
 UNSAVED = "Nothing of this run was stored; the same command starts it anew."
 
 RunsDir = Annotated[
@@ -41,7 +44,10 @@ def train(
     backbone: Annotated[str | None, typer.Option(help="Backbone of the cache.")] = None,
     key: OfKey = None,
     seeds: Annotated[
-        int | None, typer.Option(min=1, max=1000, help="N draws: seeds 1..N.", show_default="3")
+        str | None,
+        typer.Option(
+            metavar="N|A-B|A,B,...", help="Draws: N is seeds 1-N.", show_default="3: seeds 1-3"
+        ),
     ] = None,
     split: Annotated[
         str | None,
@@ -124,9 +130,9 @@ def train(
         arguments |= of_episodes | {"split": split}
         arguments["shots"] = None if shots is None else _some_shots(shots)
     elif protocol == "few-shot":
-        _no_others("--protocol few-shot", **of_episodes)
+        _only_of_episodes(of_episodes)
         arguments["shots"] = _shots("16" if shots is None else shots)
-        arguments["seeds"] = range(1, (3 if seeds is None else seeds) + 1)
+        arguments["seeds"] = _seeds("3" if seeds is None else seeds)
         arguments |= {"strict_shots": strict_shots, "class_weights": class_weights}
     else:
         raise UnknownNameError("protocol", protocol, ("few-shot", "episodic"))
@@ -224,7 +230,7 @@ def compare(
         str, typer.Option(help="Method, or 'METHOD KEY=VALUE', that the differences are to.")
     ] = "zero-shot",
     markdown: Annotated[bool, typer.Option("--markdown", help="Tables in Markdown.")] = False,
-    csv: Annotated[bool, typer.Option("--csv", help="One line a run, every digit.")] = False,
+    csv: Annotated[bool, typer.Option("--csv", help="A line for each row, every digit.")] = False,
     where: Annotated[bool, typer.Option("--where", help="Say where the files are.")] = False,
     cache: CacheDir = None,
     runs: RunsDir = None,
@@ -339,6 +345,37 @@ def _some_shots(text: str) -> int:
     return shots
 
 
+def _seeds(text: str) -> tuple[int, ...]:
+    """Read --seeds: 3 is 1, 2, 3; 4-6 and 1,5,9 name them."""
+    from featcache.errors import UsageError
+
+    parts = [re.fullmatch(r"([0-9]{1,9})(?:-([0-9]{1,9}))?", p.strip()) for p in text.split(",")]
+    ends = [(int(p[1]), int(p[2] or p[1])) for p in parts if p is not None]
+    if len(parts) == 1 and ends and parts[0] is not None and parts[0][2] is None:
+        ends = [(1, ends[0][0])]
+    low, high = min((a for a, _ in ends), default=0), max((b for _, b in ends), default=0)
+    if len(ends) < len(parts) or low < 1 or high - low >= MOST_SEEDS or any(a > b for a, b in ends):
+        raise UsageError(
+            f"--seeds takes how many (3: seeds 1-3), a range (4-6) or a list (1,5,9), from 1 and "
+            f"less than {MOST_SEEDS} apart; got '{text[:80]}'."
+        )
+    seeds = [seed for a, b in ends for seed in range(a, b + 1)]
+    if len(set(seeds)) < len(seeds):
+        raise UsageError(f"--seeds names a seed twice: '{text[:80]}'; leave one.")
+    return tuple(sorted(seeds))
+
+
+def _only_of_episodes(options: dict[str, Any]) -> None:
+    """Refuse options of episodes where --protocol does not ask for any."""
+    from featcache.errors import UsageError
+
+    for name, value in options.items():
+        if value is not None:
+            flag = "--" + name.replace("_", "-")
+            hint = " For draws of the shots there is --seeds." if name == "seed" else ""
+            raise UsageError(f"{flag} is of episodes: add --protocol episodic, or leave it.{hint}")
+
+
 def _no_others(protocol: str, **options: object) -> None:
     """Refuse options that another protocol reads."""
     from featcache.errors import UsageError
@@ -365,7 +402,7 @@ def _sentence(result: "Result") -> str:
     if result.zero_shot_top1 is not None and result.shots != 0:
         text += f", zero-shot {100 * result.zero_shot_top1:.1f} %"
     if result.unreadable:
-        text += f", {result.unreadable} unreadable images not counted"
+        text += f", {counted(result.unreadable, 'unreadable image')} not counted"
     took = result.seconds["fit"] + result.seconds["evaluate"]
     chosen = " (chosen on the queries: not a fair figure)" if result.oracle else ""
     return f"{text}; {ui.human_seconds(took)}, selection {result.selection}{chosen}"

@@ -101,6 +101,10 @@ class TextBank:
         rows, owner = self._ragged(text)
         return torch.nn.functional.normalize(rows, dim=-1), owner
 
+    def lacks(self, kind: str) -> str:
+        """Return the flag that adds texts of a kind, with its value; empty if all classes have."""
+        return "" if self._is_whole(kind) else _FLAGS.get(kind, "")
+
     def digest(self, kind: str) -> str:
         """Return 12 hex digits for the sentences of a kind and the classes they belong to."""
         held = self._of_kind(kind)

@@ -24,6 +24,7 @@ user is a bug of ours.
 """
 
 import difflib
+import re
 from collections.abc import Iterable
 
 from featcache.escapes import shown
@@ -66,7 +67,7 @@ class UnknownNameError(UsageError):
             known: Every name that would have been accepted.
             hint: What to run for the whole list, e.g. "`heads list` shows all."
         """
-        names = sorted(set(known))
+        names = sorted(set(known), key=_by_number)
         plain = {n[:COMPARED].lower(): n for n in names[:COMPARED_NAMES]}
         close = difflib.get_close_matches(name[:COMPARED].lower(), plain, n=4, cutoff=0.5)
         near = [plain[n] for n in close] or [n for n in names if name.lower() in n.lower()][:4]
@@ -142,6 +143,12 @@ class TrainingError(FeatcacheError):
 
 class ConvergenceWarning(UserWarning):
     """A solver stopped before it was done; the message names the knobs."""
+
+
+def _by_number(name: str) -> list[tuple[int, str]]:
+    """Order names so that numbers in them go by size: 4 before 16."""
+    parts = re.split(r"([0-9]{1,18})", name)
+    return [(int(p), "") if i % 2 else (0, p) for i, p in enumerate(parts)]
 
 
 def _either(names: list[str]) -> str:

@@ -27,9 +27,10 @@ def text_tensors(task: TaskView, text: str | None, *, method: str) -> Tensors:
     """
     if task.text is None:
         raise MissingComponentError(
-            f"Method '{method}' needs class texts and this cache has none. Extract with "
-            f"--templates FILE, import a file with text_features, or train a method that reads no "
-            f"text: linear-probe, ridge, knn or nearest-mean."
+            f"Method '{method}' needs class texts and this cache has none. Imported features bring "
+            f"them as text_features of their file; a cache of images gets lost ones back by "
+            f"`featcache repair`. Or train a method that reads no text: linear-probe, ridge, knn, "
+            f"nearest-mean."
         )
     x = task.support.x
     return {

@@ -84,6 +84,7 @@ def import_npz(
     folder = Identity(name, backbone, key).folder(root)
     _check_owner(folder, name)
     _mention_rounded(root, name, backbone, key, say)
+    _mention_others(folder, root, name, backbone, say)
     is_sound = not is_cache(folder) or verify(folder, report=report).is_sound
     if not is_sound:
         _take_out(folder, report)
@@ -147,6 +148,20 @@ def _mention_rounded(
     say(
         f"An earlier version rounded this file to float16; its cache ({earlier.digest()}) stays as "
         f"it is beside this one. Remove it with: featcache rm {shlex.join(words)}"
+    )
+
+
+def _mention_others(
+    folder: Path, root: Path, name: str, backbone: str, say: Callable[[str], None]
+) -> None:
+    """Say that a new import will stand beside others of its name: nothing is replaced."""
+    others = [c for c in caches(root) if (c.dataset, c.backbone) == (name, backbone)]
+    if is_cache(folder) or not others:
+        return
+    which = ", ".join(f"key {c.digest} ({c.weights or 'unreadable'})" for c in others)
+    say(
+        f"'{name}' with {backbone} was there already: {which}. It stays beside this one; --key "
+        f"says which is meant, and `featcache rm` removes one."
     )
 
 

@@ -9,9 +9,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shlex import quote
 
 from featcache.backbones.names import COMPUTE, TINY, check_known, choose
-from featcache.errors import UnknownNameError, UsageError
+from featcache.errors import FeatcacheError, UnknownNameError, UsageError
 from featcache.paths import as_text, expand, from_text
 from featcache.pipeline.request import Request
 from featcache.pipeline.timeline import check_place
@@ -19,7 +20,16 @@ from featcache.recipes import LARGEST_SEED, parse_requests
 from featcache.sources.base import Dataset, Report
 from featcache.sources.named import datasets
 from featcache.sources.registry import is_drawn, name_of, open_dataset
-from featcache.store.library import IMAGES, cache_root, check_name, image_roots, made_with
+from featcache.store.format.identity import read_identity
+from featcache.store.library import (
+    IMAGES,
+    CacheSummary,
+    cache_root,
+    caches,
+    check_name,
+    image_roots,
+    made_with,
+)
 from featcache.text.descriptions import read_descriptions
 from featcache.text.templates import read_templates
 
@@ -106,8 +116,27 @@ def _spec(request: Request, root: Path) -> tuple[str, str | None]:
     if ":" in spec or any(spec == d.name for d in datasets()):
         return spec, name
     drawn = as_text(root / IMAGES)
+    _refuse_imported(request, root)
     places = {p for p in image_roots(root, spec) if not Path(p).is_relative_to(drawn)}
     return (f"folder:{from_text(places.pop())}", name or spec) if len(places) == 1 else (spec, name)
+
+
+def _refuse_imported(request: Request, root: Path) -> None:
+    """Say of a name that only imported features have that there are no images behind it."""
+    named = [c for c in caches(root) if c.dataset == request.dataset]
+    if named and not image_roots(root, request.dataset) and all(_is_imported(c) for c in named):
+        raise UsageError(
+            f"'{request.dataset}' was imported ({named[0].weights}): there are no images to "
+            f"extract from. Train on it with: heads train METHOD --dataset "
+            f"{quote(request.dataset)}. For images write --dataset folder:PATH."
+        )
+
+
+def _is_imported(cache: CacheSummary) -> bool:
+    try:
+        return read_identity(cache.path).key.is_imported
+    except FeatcacheError:
+        return False
 
 
 def _usual(

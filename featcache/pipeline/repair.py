@@ -26,10 +26,11 @@ from featcache.pipeline.passes import Filler, Progress
 from featcache.pipeline.plan import plans_for
 from featcache.pipeline.texts import put_texts
 from featcache.sources.base import Dataset, Sample
+from featcache.sources.files import path_text
 from featcache.sources.hashing import hash_files
 from featcache.store.cache import Cache
 from featcache.store.library import with_root
-from featcache.store.provenance import weights_of
+from featcache.store.provenance import weights_flag, weights_of
 from featcache.store.repair.verify import finish_whole
 from featcache.threads import cpu_cores
 
@@ -80,7 +81,8 @@ def mend(
             raise CacheError(f"{path} has lost imported features. {cache.cure}")
         settings = PassSettings.of(cache)
         weights = weights or weights_of(cache.shards)
-        backbone = _backbone(cache, settings, weights or None, device, say)
+        load = weights or weights_flag(cache.key, cache.shards)
+        backbone = _backbone(cache, settings, load or None, device, say)
         missing = 0
         encoded: Mapping[str, int] = {}
         if lost:
@@ -162,12 +164,18 @@ def _sources(
     rows = np.unique(np.concatenate([r for shards in lost.values() for r in shards]))
     # Some rows of the whole cache, for the check of this environment, beside those that are lost.
     rows = np.union1d(rows, np.linspace(0, len(listing) - 1, 64).astype(np.int64))
-    ids = {r: name for r in rows.tolist() if _is_inside(name := listing.ids[r])}
-    samples = [Sample(name, root / from_text(name), -1, "") for name in ids.values()]
+    samples, rows_of = [], []
+    for row in rows.tolist():
+        name = listing.ids[row]
+        # Earlier versions gave names with a backslash ids that read like escapes.
+        for path in dict.fromkeys((path_text(name), name)):
+            if _is_inside(path):
+                samples.append(Sample(name, root / from_text(path), -1, ""))
+                rows_of.append(row)
     hashes, _ = hash_files(samples, root, None, report, cpu_cores())
     return {
         row: FileSource(sample.id, sample.path, sha256)
-        for row, sample, sha256 in zip(ids, samples, hashes, strict=True)
+        for row, sample, sha256 in zip(rows_of, samples, hashes, strict=True)
         if sha256 and sha256 == listing.hashes[row]
     }
 
@@ -195,7 +203,7 @@ def _words(listing: Listing) -> Dataset:
     )
 
 
-def _is_inside(image_id: str) -> bool:
-    """Tell whether an id, which a stranger may have written, names a file below its root."""
-    parts = Path(image_id)
-    return bool(image_id) and not parts.is_absolute() and ".." not in parts.parts
+def _is_inside(path: str) -> bool:
+    """Tell whether a path, which a stranger may have written, names a file below its root."""
+    parts = Path(path)
+    return bool(path) and not parts.is_absolute() and ".." not in parts.parts

@@ -1,6 +1,8 @@
 """Image files below a folder: which names count, and what is never followed."""
 
 import os
+import re
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,12 +18,17 @@ _EXPECTED_BESIDE = ("", ".txt", ".md", ".json", ".csv", ".tsv", ".db", ".ini", "
 """Suffixes of files that lie beside images so often that nobody wants to hear of them."""
 
 
+_ESCAPE = re.compile(r"\\\\|\\[nrt]|\\x[0-9a-f]{2}|\\u[0-9a-f]{4}|\\U[0-9a-f]{8}")
+"""What a backslash may begin in an id; any other stands for itself."""
+_SHORT = {"\\": "\\", "n": "\n", "r": "\r", "t": "\t"}
+
+
 @dataclass(frozen=True, slots=True)
 class ImageFile:
     """One image file that was found."""
 
     id: str
-    """Path below the root with `/`; what does not print is escaped, so an id fits in one line."""
+    """Path below the root as `as_id` writes it: on one line, and of no other file."""
     path: Path
     folders: tuple[str, ...]
     """The folders between the root and the file."""
@@ -53,11 +60,39 @@ def find_images(root: Path) -> FoundImages:
 
 
 def as_id(path: Path, root: Path) -> str:
-    """Return the path below the root with `/`, on one line whatever the name holds."""
+    r"""Return the path below the root with `/`, on one line whatever the name holds.
+
+    What does not print is escaped as Python does it, so that `path_text` leads back to the file.
+    Backslashes are doubled only in names that would not read back otherwise: those of Windows
+    archives (`a\b.jpg`) keep the ids that earlier versions gave them.
+    """
     text = as_text(path.relative_to(root).as_posix())
+    plain = _escaped(text)
+    return plain if path_text(plain) == text else _escaped(text.replace("\\", "\\\\"))
+
+
+def path_text(image_id: str) -> str:
+    """Return the path below the root that an id stands for, as text."""
+    return _ESCAPE.sub(_unescaped, image_id)
+
+
+def earlier_id(image_id: str) -> str:
+    """Return the id that versions before this one gave to the same file; others may share it."""
+    return _escaped(path_text(image_id))
+
+
+def _escaped(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def _unescaped(found: re.Match[str]) -> str:
+    code = found[0][1:]
+    if code in _SHORT:
+        return _SHORT[code]
+    number = int(code[1:], 16)
+    return chr(number) if number <= sys.maxunicode else found[0]
 
 
 @dataclass(slots=True)

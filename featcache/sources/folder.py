@@ -17,10 +17,11 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from featcache.counts import counted
 from featcache.errors import SourceError
 from featcache.paths import as_text, expand
 from featcache.sources.base import Dataset, Sample
-from featcache.sources.files import FoundImages, ImageFile, find_images
+from featcache.sources.files import FoundImages, ImageFile, earlier_id, find_images
 from featcache.text.templates import DEFAULT_TEMPLATES, clean_name
 
 SPLIT_NAMES = {
@@ -123,7 +124,8 @@ def samples(files: Grouped, folders: Sequence[str]) -> Iterator[Sample]:
 
 def _rank(image_id: str, seed: int) -> bytes:
     # NFC: a photograph has the same rank whether a Mac or a Linux machine wrote its name.
-    text = f"{seed}:{unicodedata.normalize('NFC', image_id)}"
+    # By the earlier id: a name with a backslash stays in the split that it was in.
+    text = f"{seed}:{unicodedata.normalize('NFC', earlier_id(image_id))}"
     return hashlib.sha256(text.encode()).digest()
 
 
@@ -196,7 +198,8 @@ def _by_split(images: Iterable[ImageFile], splits: Mapping[str, str]) -> tuple[G
 
 
 def _left_out(count: int, folder: str) -> str:
-    return f"{count} images directly in {folder}/ lie in no class folder and were left out."
+    images = counted(count, "image")
+    return f"{images} directly in {folder}/ without a class folder: left out."
 
 
 def _class_names(root: Path, files: Grouped) -> dict[str, str]:

@@ -147,7 +147,7 @@ def _hash(path: Path, before: _Known | None, *, ignore_inode: bool) -> _Found | 
             state = _State.of(os.fstat(file.fileno()))
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             same = state == _State.of(os.fstat(file.fileno()))
-    except OSError:
+    except (OSError, ValueError):  # a ValueError is of a path that no file can have, with a NUL
         return None
     return _Found(
         _Known(state, digest),

@@ -92,7 +92,8 @@ class CacheSummary:
             return "unreadable"
         if self.finished is None:
             return "unfinished"
-        when = datetime.fromtimestamp(self.finished, tz=UTC).astimezone().strftime("%Y-%m-%d %H:%M")
+        local = datetime.fromtimestamp(self.finished, tz=UTC).astimezone()
+        when = local.strftime("%Y-%m-%d %H:%M %Z")
         when += " by a wrong clock" if self.is_ahead else ""
         return when if self.complete else f"{when} (part)"
 

@@ -38,6 +38,11 @@ def weights_of(shards: Mapping[str, Sequence[ShardLine]]) -> str:
     return _last(shards, WEIGHTS)
 
 
+def weights_flag(key: FeatureKey, shards: Mapping[str, Sequence[ShardLine]]) -> str:
+    """Return what --weights has to say for the same key, as far as it is known; else nothing."""
+    return weights_of(shards) or (key.weights if key.weights.startswith("random-") else "")
+
+
 def origin_of(key: FeatureKey, shards: Mapping[str, Sequence[ShardLine]]) -> str:
     """Say in a word or two which weights, or which file, the features of a cache came from."""
     if key.is_imported:

@@ -15,7 +15,7 @@ from featcache.store.format.identity import LISTING, Identity
 from featcache.store.format.records import PassLine, ShardLine, TextLine
 from featcache.store.format.shard import check_size
 from featcache.store.journal import Journal
-from featcache.store.listing.files import LOST
+from featcache.store.listing.files import LOST, UNLESS_REPAIRED
 from featcache.store.listing.listing import current_set, read_listing
 from featcache.store.lost import lost_rows
 from featcache.store.provenance import weights_of
@@ -92,7 +92,7 @@ class CacheReader:
         if self._listing[1] is None and self.shards:
             raise CorruptCacheError(
                 f"{self.path / LISTING} is gone, and only it says which image a row belongs to. "
-                f"Run `featcache repair`. If no copy is left: {self.cure or LOST}"
+                f"{UNLESS_REPAIRED}{self.cure or LOST}"
             )
         return self._listing[1]
 

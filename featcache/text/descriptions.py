@@ -53,9 +53,11 @@ def read_descriptions(path: Path, flag: str = "descriptions") -> Descriptions:
         kept = tuple(dict.fromkeys(" ".join(d.split()) for d in descriptors if d.strip()))
         strange = next((text for text in (name, *kept) if not is_plain(text)), None)
         if strange is not None:
-            raise UsageError(
-                f"--{flag} {path} has control characters in {strange[:200]!a}; expected plain text."
-            )
+            plain = clean_name(name)
+            cure = "; expected plain text."
+            if strange == name and plain and is_plain(plain):
+                cure = f"; write that class as '{plain[:200]}', as `featcache info` does."
+            raise UsageError(f"--{flag} {path} has control characters in {strange[:200]!a}{cure}")
         left -= len(kept)
         if left < 0:
             raise UsageError(

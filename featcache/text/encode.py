@@ -21,6 +21,12 @@ BATCH = 64
 
 _CALLED = {"descriptions": "descriptions", "cupl": "CuPL sentences", "dclip": "DCLIP phrases"}
 """Words that the user gives class by class, by the flag: what messages call them."""
+_READ_BY = {
+    "descriptions": "lazsl, fair and --set text=description",
+    "cupl": "--set text=cupl",
+    "dclip": "--set text=dclip",
+}
+"""What needs such words of every class, by the flag."""
 
 
 @runtime_checkable
@@ -136,6 +142,11 @@ def with_texts(
             what=_CALLED[flag],
             are_sentences=flag == "cupl",
         )
+        if left := len(dataset.classes) - len(matched):
+            notes.append(
+                f"{left} of {len(dataset.classes)} classes have no {_CALLED[flag]}: "
+                f"{_READ_BY[flag]} will not run until all have some."
+            )
         dataset = _with_descriptions(dataset, flag, matched, notes)
     if waffle is not None:
         own.add("waffle")

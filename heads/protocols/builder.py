@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from featcache.counts import counted
 from featcache.errors import MissingComponentError, TaskError
 from featcache.recipes import USUAL, Scope
 from featcache.types import FeatureSet
@@ -36,6 +37,8 @@ class EpisodeBuilder:
     strict_shots: bool = False
     scopes: Mapping[str, Scope] = field(default_factory=dict)
     """Role -> the rows that it has in this run, in the words of `featcache extract`."""
+    text: str | None = None
+    """The kind of text that the method reads; None is the data set's default, or none."""
 
     def __post_init__(self) -> None:
         """Check that there is something to tell apart."""
@@ -119,7 +122,9 @@ class EpisodeBuilder:
             ),
             val=validation,
             queries={
-                split: replace(query, notes=(*query.notes, *self.repeated(query, support, pool)))
+                split: replace(
+                    query, notes=(*query.notes, *self.repeated(query, seed, support, pool))
+                )
                 for split, query in self.queries.items()
             },
             support_index=support,
@@ -136,7 +141,13 @@ class EpisodeBuilder:
         return read_rows(self.features, rows, role, self.needs, self.device, suggest=self._missing)
 
     def _missing(self, what: str, need: Need, rows: RowIndex) -> MissingComponentError:
+        what += f", and texts of kind '{self.text}' for every class" if self._lacks_text() else ""
         return MissingComponentError(f"This method needs {what}. {self._cure(need, rows)}")
+
+    def _lacks_text(self) -> str:
+        """Return the flag that adds the texts that are read, with its value."""
+        bank = self.features.text
+        return "" if bank is None or self.text is None else bank.lacks(self.text)
 
     def _cure(self, need: Need, rows: RowIndex | None = None) -> str:
         """Name the command that adds this and what else is missing, for `rows` of the same role."""
@@ -150,7 +161,8 @@ class EpisodeBuilder:
             and not other.optional
             and not self._is_met(other, rows if other.role == need.role else None)
         }
-        return f"Add it with: {command(features, {need, *absent}, self.scopes)}"
+        words = [command(features, {need, *absent}, self.scopes), self._lacks_text()]
+        return f"Add it with: {' '.join(filter(None, words))}"
 
     def _is_met(self, need: Need, rows: RowIndex | None) -> bool:
         """Tell whether one component has these rows, or where none are named, is there at all."""
@@ -187,14 +199,22 @@ class EpisodeBuilder:
                         f"{other}; evaluate another split{cure}."
                     )
 
-    def repeated(self, query: QuerySet, support: RowIndex, pool: RowIndex | None) -> Iterator[str]:
+    def repeated(
+        self, query: QuerySet, seed: int, support: RowIndex, pool: RowIndex | None
+    ) -> Iterator[str]:
         """Say how many queries are copies of images that the method learns from."""
-        hashes = self.features.listing.hashes
+        hashes, ids = self.features.listing.hashes, self.features.listing.ids
         for role, rows in (("support", support), ("pool", pool)):
-            if rows is not None:
-                known = {hashes[int(r)] for r in rows}
-                if shared := sum(hashes[int(r)] in known for r in query.index):
-                    yield f"{shared} query images are byte for byte images of the {role}."
+            known = set() if rows is None else {hashes[int(r)] for r in rows}
+            shared = [ids[int(r)] for r in query.index if hashes[int(r)] in known]
+            if shared:
+                of = f"Seed {seed}: " if role == "support" else ""
+                same = counted(
+                    len(shared),
+                    "query image is byte for byte an image",
+                    "query images are byte for byte images",
+                )
+                yield f"{of}{same} of the {role}; the first is {shared[0]}."
 
     def _weights(self, support: Rows) -> Float[Tensor, " n"] | None:
         """Spread class weights over support rows, mean 1."""

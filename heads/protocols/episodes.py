@@ -125,11 +125,12 @@ def draw(
     members = {c: rows[labels == c].tolist() for c in range(len(features.classes))}
     eligible = [c for c, own in members.items() if len(own) >= shots + queries]
     if len(eligible) < ways:
+        nth = f"; number {ways} by size has {_nth(members, ways)}"
+        nearest = nth if ways <= len(members) else ""
         raise TaskError(
             f"Episodes of {ways} classes need as many with {shots} + {queries} images in split "
-            f"'{split}', and {len(eligible)} of {len(members)} have them; "
-            f"class number {ways} by size has {_nth(members, ways)}. Lower --ways, --shots or "
-            f"--queries."
+            f"'{split}', and {len(eligible)} of its {len(members)} classes have them{nearest}. "
+            f"Lower --ways, --shots or --queries."
         )
     if episodes > REPETITIONS:
         raise UsageError(f"--episodes must be at most {REPETITIONS:,}, got {episodes}.")

@@ -121,6 +121,7 @@ def train(
         features=features,
         needs=needs,
         device=pick_device(device),
+        text=getattr(configured.config, "text", None),
         splits={drawn.split: drawn.query(0)},  # for its checks: queries are read block by block
         scopes={"support": Scope(drawn.split), "query": Scope(drawn.split)},
     )

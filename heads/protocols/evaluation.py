@@ -109,6 +109,7 @@ def _trained(
     builder = EpisodeBuilder(
         features=run.features,
         needs=run.method.needs(run.settings.config),
+        text=getattr(run.settings.config, "text", None),
         device=device,
         splits=splits_of(run.features, splits),
         class_weights=plan.class_weights,
@@ -153,6 +154,7 @@ def judge(
     builder = EpisodeBuilder(
         features=run.features,
         needs=run.method.needs(run.settings.config),
+        text=getattr(run.settings.config, "text", None),
         device=place,
         splits=splits_of(run.features, (split,)),
     )

@@ -16,6 +16,7 @@ from heads.episode import RowIndex
 from heads.protocols.builder import check_shots, labelled, query_rows
 from heads.protocols.plan import Plan, Request, Run
 from heads.protocols.suggest import support_scope
+from heads.results.compare.pairing import seeds_text
 from heads.results.record import ANSWERED, CAME_WITH_DATA, FEW_SHOT, Support, digest_ids, shots_used
 from heads.selection.select import has_choice
 from heads.selection.settings import Settings, configure
@@ -51,11 +52,11 @@ def plan(request: Request) -> Plan:
     if not mode.endswith("-val"):
         draws = {seed: _without_val(draw) for seed, draw in draws.items()}
     if len(draws) < len(seeds):
-        kept = ", ".join(map(str, draws))
+        kept = seeds_text(tuple(draws))
         notes.append(
-            f"Seeds {', '.join(map(str, seeds))} give the same draw; counted once (seed {kept})."
+            f"{seeds_text(seeds).capitalize()} give the same draw; counted once ({kept})."
             if len(draws) == 1
-            else f"Some seeds give the same draw; counted once each (seeds {kept})."
+            else f"Some seeds give the same draw; counted once each ({kept})."
         )
     if features.listing.draws == "stored":
         notes.append(_stored(features, next(iter(draws.values()))))

@@ -114,8 +114,8 @@ class Plan:
         """Return what is to be said of a query set, repetition by repetition."""
         query = builder.queries[split]
         return [
-            (*query.notes, *builder.repeated(query, support, pool))
-            for support, pool in self.learned_rows
+            (*query.notes, *builder.repeated(query, seed, support, pool))
+            for seed, (support, pool) in zip(self.run.seeds, self.learned_rows, strict=True)
         ]
 
     def spec(self, split: str) -> RunSpec:

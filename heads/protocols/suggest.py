@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Iterable, Mapping
 
 from featcache.recipes import FEW_SHOT, FLAGS, RECIPES, USUAL, ComponentRequest, Scope
-from featcache.store.library import cache_root
+from featcache.store.again import extract_command
 from featcache.types import FeatureSet
 from heads.contract import Need
 
@@ -31,15 +31,12 @@ def command(features: FeatureSet, needs: Iterable[Need], scopes: Mapping[str, Sc
         needs: One or more, none of kind global.
         scopes: Role -> its rows, where they are not the usual ones.
     """
-    words = ["featcache", "extract", "--dataset", features.listing.dataset]
-    words += ["--backbone", features.backbone]
-    words += ["--weights", features.weights] if features.weights else []
-    root = features.path.parent.parent
-    if root != cache_root(None):
-        words += ["--cache", str(root)]
+    dataset = features.listing.dataset
+    words = [extract_command(features.path, dataset, features.backbone, features.weights)]
     for need in sorted(needs, key=lambda n: (n.kind, n.recipe or "")):
-        words += [FLAGS[need.kind], _request(need, {**ROLES, **scopes}[need.role]).value()]
-    return shlex.join(words)
+        wanted = _request(need, {**ROLES, **scopes}[need.role])
+        words += [FLAGS[need.kind], shlex.quote(wanted.value())]
+    return " ".join(words)
 
 
 def _request(need: Need, scope: Scope) -> ComponentRequest:

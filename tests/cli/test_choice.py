@@ -78,7 +78,7 @@ def test_two_imports_under_one_name_are_asked_about(
     titles = [line for line in heads("compare").out.splitlines() if line.startswith("mine, B")]
     assert len(set(titles)) == 2
     assert all(any(f"(key {key})" in title for title in titles) for key in keys.values())
-    assert "1 more caches fit" in featcache("info", "mine").err
+    assert "1 more cache fits: --key " in featcache("info", "mine").err
 
 
 def test_caches_of_other_names_are_no_rivals(

@@ -188,6 +188,39 @@ def test_a_shorter_run_hides_no_longer_one(heads: Run, home: Path, tmp_path: Pat
     assert "[" in zero  # the reverse of the known difference
 
 
+@pytest.mark.parametrize(
+    ("text", "seeds"),
+    [
+        ("2", (1, 2)),
+        ("4-5", (4, 5)),
+        ("5-5", (5,)),
+        ("9,1, 3-4", (1, 3, 4, 9)),
+        ("42,43", (42, 43)),
+    ],
+)
+def test_seeds_may_be_named(heads: Run, home: Path, tmp_path: Path, text: str, seeds: Any) -> None:
+    at = ["--runs", str(tmp_path), "--quiet", "--json"]
+    answer = heads("train", "ridge", "--shots", "2", "--seeds", text, *at)
+    assert tuple(json.loads(answer.out)["seeds"]) == seeds
+
+
+WRONG_SEEDS = ["0", "x", "3-1", "1,,2", "1,1", "1-3,2", "0-2", "1,1001", "1001", "-1", ""]
+
+
+@pytest.mark.parametrize("text", WRONG_SEEDS)
+def test_seeds_that_are_none_are_refused(heads: Run, home: Path, text: str) -> None:
+    answer = heads("train", "ridge", "--seeds", text)
+    assert answer.code == 2
+    assert "--seeds" in answer.err
+
+
+def test_options_of_episodes_say_what_to_add(heads: Run, home: Path) -> None:
+    told = heads("train", "ridge", "--ways", "3")
+    assert told.code == 2
+    assert "--ways is of episodes: add --protocol episodic" in told.err
+    assert "--seeds" in heads("train", "ridge", "--seed", "3").err
+
+
 def test_a_solver_that_stops_early_is_said_and_recorded(heads: Run, home: Path) -> None:
     answer = heads("train", "linear-probe", "--shots", "2", "--set", "max_iter=1", "--json")
     assert "raise max_iter" in answer.err

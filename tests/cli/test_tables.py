@@ -20,15 +20,22 @@ ROWS = [("tip-adapter", "82.0 ± 1.8", "0.1", "paper, released code")]  # 14, 13
 @pytest.mark.parametrize(
     ("width", "kept"),
     [
-        (60, ["method", "top-1 %", "seconds", "source"]),
-        (59, ["method", "top-1 %", "seconds"]),
-        (37, ["method", "top-1 %", "seconds"]),
-        (36, ["method", "top-1 %"]),
+        (59, ["method", "top-1 %", "seconds", "source"]),
+        (58, ["method", "top-1 %", "seconds"]),
+        (36, ["method", "top-1 %", "seconds"]),
+        (35, ["method", "top-1 %"]),
         (5, ["method", "top-1 %"]),
     ],
 )
 def test_spare_columns_go_in_their_order(width: int, kept: list[str]) -> None:
     assert fitting(COLUMNS, ROWS, ("source", "seconds"), width) == kept
+
+
+def test_a_column_that_went_before_a_wider_one_comes_back() -> None:
+    spare = ("seconds", "source")
+    assert fitting(COLUMNS, ROWS, spare, 58) == ["method", "top-1 %", "source"]
+    assert fitting(COLUMNS, ROWS, spare, 36) == ["method", "top-1 %", "seconds"]  # room for one
+    assert fitting(COLUMNS, ROWS, spare, 35) == ["method", "top-1 %"]
 
 
 class Window(io.StringIO):

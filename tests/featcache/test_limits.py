@@ -198,6 +198,12 @@ def test_many_words_cost_time_that_grows_with_their_number(tmp_path: Path) -> No
     assert "Unknown class" in str(UnknownNameError("class", "name 12" * 300, alike))
 
 
+def test_known_numbers_are_named_by_size() -> None:
+    error = UnknownNameError("number of shots", "3", ("16", "all", "4", "1"))
+    assert "known: 1, 4, 16, all." in str(error)
+    assert error.known == ("1", "4", "16", "all")
+
+
 def test_long_words_are_refused_before_they_are_tokenised(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     for words in ({"ant": ["x" * 2_001]}, {"x" * 2_001: ["red"]}):

@@ -338,8 +338,8 @@ def test_images_that_are_gone_are_missed(world: World, root: Path) -> None:
         (world.folder / "aside.png").rename(photo)
     assert answer.code == 1
     assert "encoded again: global 3 rows" in answer.out
-    assert "1 rows have lost their image" in answer.out
-    assert "`featcache extract`" in answer.out
+    assert "1 row has lost its image" in answer.out
+    assert "featcache extract --dataset zoo --backbone fake" in answer.out
     assert lost_in(path) == ["1 rows of"]
     assert world.extract(root, **LITTLE).encoded == {"global": 1}
     assert verify(path, full=True).problems == ()

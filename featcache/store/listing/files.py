@@ -43,6 +43,8 @@ from featcache.store.listing.pointer import (
 
 COPY = ".copy"
 LOST = "Restore it from a backup, or remove this cache with `featcache rm` and extract again."
+UNLESS_REPAIRED = "Run `featcache repair`. If no copy is left: "
+"""In front of LOST, as long as nobody looked for a copy."""
 
 
 class MappedFile:

@@ -6,15 +6,18 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from featcache.counts import counted
 from featcache.errors import CorruptCacheError, FeatcacheError
+from featcache.store.again import extract_command
 from featcache.store.cache import Cache
 from featcache.store.format.checksums import sums_path, write_sums
 from featcache.store.format.identity import LISTING, MANIFEST
 from featcache.store.format.records import TEXT_STRINGS, ShardLine, TextLine
-from featcache.store.listing.files import LOST
+from featcache.store.listing.files import LOST, UNLESS_REPAIRED
 from featcache.store.listing.listing import check_listing, listing_notes, repair_listing
 from featcache.store.lock import writer_lock
 from featcache.store.lost import in_splits
+from featcache.store.provenance import weights_flag
 from featcache.store.removal import clear_aside
 from featcache.store.repair.consistency import check_parts, say_lost, strangers
 from featcache.store.repair.examine import Examined, examine, lines_of
@@ -62,6 +65,8 @@ class VerifyReport:
     """What is worth knowing and no problem: files that belong to nothing, what was repaired."""
     dropped: tuple[Dropped, ...] = ()
     """What `repair` took out."""
+    finished: bool = True
+    """Whether a pass over it has ended; True where that cannot be read."""
 
     @property
     def is_sound(self) -> bool:
@@ -85,6 +90,12 @@ def verify(
         workers: Threads that read; None for one a core, eight at most.
     """
     found = _look(path, full=full, report=report, workers=workers)
+    if found.is_sound and not found.finished:
+        cache = Cache.open(path)
+        weights = weights_flag(cache.key, cache.shards)
+        command = extract_command(path, cache.dataset, cache.backbone, weights)
+        on = cache.cure or f"Go on with: {command}, and whatever else it was begun with."
+        found = replace(found, notes=(*found.notes, f"No pass over {path} has ended yet. {on}"))
     if not found.problems or found.shards:
         lost = tuple(Problem(what=what) for what in say_lost(path))
         found = replace(found, problems=(*found.problems, *lost))
@@ -114,9 +125,9 @@ def _look(path: Path, *, full: bool, report: Report | None, workers: int | None)
     notes = [*listing_notes(path / LISTING), *strangers(path, known)]
     if lacking:
         notes.append(
-            f"{lacking} shards of {path} have no checksums of their rows beside them, so each is "
-            f"read whole before its first row is used. `featcache repair`, or the next pass, adds "
-            f"them."
+            f"{lacking} of the shards of {path} have no checksums of their rows beside them: each "
+            f"is read whole before its first row is used. `featcache repair`, or the next pass, "
+            f"adds them."
         )
     return VerifyReport(
         path=path,
@@ -125,6 +136,7 @@ def _look(path: Path, *, full: bool, report: Report | None, workers: int | None)
         bytes=read,
         full=full,
         notes=tuple(notes),
+        finished=bool(cache.passes),
     )
 
 
@@ -175,10 +187,13 @@ def repair(path: Path, *, report: Report | None = None, workers: int | None = No
             elif file.wrong:
                 kept.append(Problem(what=file.wrong, component=file.component, file=file.name))
         if sums:
-            notes.append(f"Wrote the checksums of rows beside {sums} shards of {path}.")
+            notes.append(f"Wrote the checksums of rows beside {counted(sums, 'shard')} of {path}.")
         if finish_whole(cache):
             notes.append(f"Noted in {path / MANIFEST} that the features are complete.")
     found = _look(path, full=False, report=None, workers=workers)
+    found = replace(
+        found, problems=tuple(replace(p, what=after_repair(p.what)) for p in found.problems)
+    )
     named = {(p.component, p.file) for p in found.problems}
     kept = [p for p in kept if (p.component, p.file) not in named]
     return replace(
@@ -187,6 +202,11 @@ def repair(path: Path, *, report: Report | None = None, workers: int | None = No
         notes=(*notes, *cache.notes, *found.notes),
         dropped=tuple(dropped),
     )
+
+
+def after_repair(what: str) -> str:
+    """Leave the advice to run `repair` out of a sentence that `repair` itself says."""
+    return what.replace(UNLESS_REPAIRED, "No copy is left. ")
 
 
 def finish_whole(cache: Cache) -> bool:

@@ -56,9 +56,9 @@ class Group:
         shots, asked = self.shots_text, f"{self.queries} queries"
         if self.ways is not None:
             shots = f"{self.ways}-way {shots}"
-            asked = f"{self.episodes} episodes {self.asked}, {self.queries} queries each"
+            asked = f"{self.episodes} episodes of list {self.asked}, {self.queries} queries each"
         elif self.asked:
-            asked += f" {self.asked}"
+            asked += f" of list {self.asked}"
         asked += f", {self.unreadable} unreadable not counted" if self.unreadable else ""
         texts = f", texts {self.texts}" if self.texts else ""
         backbone = f"{self.backbone} (key {self.key})" if self.ambiguous else self.backbone

@@ -74,6 +74,24 @@ def paired_difference(ours: Result, other: Result) -> Difference:
     return _difference(hits, against, ours.protocol == EPISODIC, seeds)
 
 
+def check_not_repeated(ours: Result, other: Result) -> None:
+    """Refuse to compare a method with itself: where seeds are shared, so are the answers.
+
+    Answers of different methods may be equal too; that is a difference of 0, and a finding.
+
+    Raises:
+        UsageError: If both are runs of one method and its settings, and their answers are equal; or
+            as `paired_difference`.
+    """
+    if (ours.method, ours.variant) != (other.method, other.variant):
+        return
+    a, b = _answers(ours), _answers(other)
+    rows, others, seeds = _common(ours, other)
+    if np.array_equal(a.predicted[rows], b.predicted[others]):
+        over = f" for {seeds_text(seeds)}" if seeds else ""
+        raise UsageError(f"The same answers as the reference{over}: no comparison, not counted.")
+
+
 def difference_to_zero_shot(result: Result) -> Difference:
     """Compare a run with the zero-shot answers kept beside it.
 

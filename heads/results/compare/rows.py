@@ -6,10 +6,12 @@ A name says what its reader must not miss, and no two rows of a table are called
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from featcache.draws import VAL_SHOTS
 from featcache.errors import UsageError
 from heads.results.compare.pairing import (
     Difference,
     Word,
+    check_not_repeated,
     difference_to_zero_shot,
     paired_difference,
     seeds_text,
@@ -43,7 +45,8 @@ class Row:
     gain: Difference | None
     """Top-1 over the reference on the same queries; None where that is not known."""
     word: Word | None
-    """What Holm's correction over the group's differences allows to say."""
+    """What Holm's correction over the group's differences allows to say; None of an oracle run,
+    which is not ranked and not counted."""
     why: str
     """Why there is no difference."""
     seconds: float
@@ -60,6 +63,8 @@ class Row:
     """As in the record."""
     stale: bool
     """Whether the texts it was set to read have changed since."""
+    validated: int | None
+    """Validation images a class that were asked for; None where none or all were."""
     drawn: bool
     """Whether shots were drawn, so that one repetition speaks of one draw only."""
     seeds: tuple[int, ...]
@@ -95,7 +100,8 @@ def rows_of(
     named = [r for r in here if label(r) == against]
     reference = min(named, key=_fairness, default=None)
     gains = [_gain(r, against, reference) for r in here]
-    said = words([gain if isinstance(gain, Difference) else None for gain in gains])
+    tested = zip(here, gains, strict=True)
+    said = words([g if isinstance(g, Difference) and not r.oracle else None for r, g in tested])
     rows = []
     for result, gain, word in zip(here, gains, said, strict=True):
         kind, own = own_texts(result)
@@ -122,6 +128,7 @@ def _gain(result: Result, against: str, reference: Result | None) -> Difference 
             return f"There is no run of {against} in this table."
         if result.run == reference.run:
             return REFERENCE
+        check_not_repeated(result, reference)
         return paired_difference(result, reference)
     except UsageError as error:
         return str(error)
@@ -154,7 +161,21 @@ def _differing(row: Row, twins: Sequence[Row]) -> tuple[str, ...]:
         lambda r: r.selection,
         lambda r: r.protocol,
     )
-    return tuple(kind(row) for kind in kinds if len({kind(twin) for twin in twins}) > 1)
+    said = [kind(row) for kind in kinds if len({kind(twin) for twin in twins}) > 1]
+    chosen_alike = [twin for twin in twins if twin.selection == row.selection]
+    if len({twin.validated for twin in chosen_alike}) > 1:
+        many = "all" if row.validated is None else f"{row.validated} a class"
+        said.append(f"validated on {many}")
+    return tuple(said)
+
+
+def _validated(result: Result) -> int | None:
+    """Return how many validation images a class the selection asks for."""
+    if result.selection == "k-shot-val":
+        return result.shots
+    if result.selection != "few-shot-val":
+        return None
+    return VAL_SHOTS if result.shots is None else min(result.shots, VAL_SHOTS)
 
 
 def _row(
@@ -181,6 +202,7 @@ def _row(
         transductive=result.transductive,
         texts=result.texts,
         stale=stale,
+        validated=_validated(result),
         drawn=result.shots != 0,
         seeds=result.seeds,
         draws=result.draws,

@@ -19,7 +19,7 @@ from heads.results.compare.pairing import seeds_text
 from heads.results.compare.rows import REFERENCE, ZERO_SHOT, Row
 from heads.results.record import QUERY_SET
 
-ORACLE = "oracle: chosen on the queries"
+ORACLE = "chosen on the queries"
 STATUS = ("paper", "released code", "reconstruction")
 """What a method's `source` begins with, or names."""
 
@@ -62,6 +62,7 @@ def as_dicts(groups: Iterable[Group]) -> list[dict[str, Any]]:
             "split": g.split,
             "shots": "all" if g.shots is None else g.shots,
             "ways": g.ways,
+            "queries": g.queries,
             "against": g.against,
         }
         for row in g.rows:
@@ -121,7 +122,7 @@ def notes(group: Group) -> list[str]:
             "A row of one seed says what holds of these heads, not of the method: as a claim about "
             "the method one draw is often wrong (docs/benchmarks.md#coverage)."
         )
-    if tested := sum(row.gain is not None for row in group.rows):
+    if tested := sum(row.word is not None for row in group.rows):
         many = f"{tested} differences" if tested > 1 else "1 difference"
         told.append(f"Better, worse, not shown: at 5 %, corrected for {many} (Holm).")
     told += [f"({letter}) {said}" for letter, said in _lettered(group)]
@@ -201,9 +202,10 @@ def _gain(row: Row, letters: dict[str, str], of_one_draw: bool) -> str:
     if d is None:
         text = "reference" if row.why == REFERENCE else "-"
     else:
-        word = NOT_SHOWN if row.word == "no difference shown" else row.word
-        text = f"{100 * d.mean:+.1f} [{100 * d.low:+.1f}, {100 * d.high:+.1f}] {word}"
-        text += f" {THESE_HEADS}" if of_one_draw and word != NOT_SHOWN else ""
+        text = f"{100 * d.mean:+.1f} [{100 * d.low:+.1f}, {100 * d.high:+.1f}]"
+        if row.word is not None:
+            text += f" {NOT_SHOWN if row.word == 'no difference shown' else row.word}"
+        text += f" {THESE_HEADS}" if of_one_draw and row.word in ("better", "worse") else ""
     return f"{text} ({letters[remark]})" if remark else text
 
 

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from featcache.errors import SourceError, UsageError
+from featcache.paths import as_text
 from featcache.sources.base import Dataset
-from featcache.sources.files import ImageFile
+from featcache.sources.files import ImageFile, as_id, path_text
 from featcache.sources.folder import make_splits, open_folder
 
 CLOTHING = Path(__file__).parents[4] / "shared" / "data" / "images" / "clothing_small"
@@ -222,6 +223,50 @@ def test_unicode_and_unprintable_names(tmp_path: Path) -> None:
     assert all(s.id.isprintable() and s.path.is_file() for s in data.samples)
     assert "\n".join(s.id for s in data.samples).encode()
     assert "crème_brûlée/line\\nbreak.jpg" in {s.id for s in data.samples}
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("plain é.jpg", "plain é.jpg"),
+        ("line\nbreak.jpg", r"line\nbreak.jpg"),
+        (r"line\nbreak.jpg", r"line\\nbreak.jpg"),
+        (r"back\slash.jpg", r"back\slash.jpg"),  # as earlier versions had it
+        (r"two\\slashes.jpg", r"two\\\\slashes.jpg"),
+        ("both\n\\.jpg", r"both\n\.jpg"),
+        ("\\x1b\x1b.jpg", r"\\x1b\x1b.jpg"),
+        (os.fsdecode(b"\xff.jpg"), r"\udcff.jpg"),
+        (r"\U99999999.jpg", r"\U99999999.jpg"),
+    ],
+)
+def test_an_id_is_of_one_name_and_leads_back_to_it(name: str, written: str) -> None:
+    assert as_id(Path("/r/a", name), Path("/r")) == f"a/{written}"
+    assert path_text(f"a/{written}") == as_text(f"a/{name}")
+
+
+@given(st.text("\\nx1buU0d\n\t\x1b\u200b\udcff\xa0é", max_size=12))
+def test_every_id_leads_back(name: str) -> None:
+    image_id = as_id(Path("/r", f"{name}.jpg"), Path("/r"))
+    assert image_id.isprintable()
+    assert path_text(image_id) == as_text(f"{name}.jpg")
+
+
+def test_two_folders_whose_names_escape_alike(tmp_path: Path) -> None:
+    touch(tmp_path, "x\ny/0.jpg", r"x\ny/0.jpg", "z/0.jpg")
+    data = open_folder(tmp_path)
+    assert data.classes == ("x y", r"x\ny", "z")
+    assert {path_text(s.id) for s in data.samples} == {"x\ny/0.jpg", r"x\ny/0.jpg", "z/0.jpg"}
+
+
+def test_a_name_with_a_backslash_keeps_the_split_of_earlier_versions() -> None:
+    def test_images(ids: list[str]) -> list[int]:
+        files = {"train": {"a": [ImageFile(i, Path(i), ("a",)) for i in ids]}}
+        make_splits(files, 0)
+        return sorted(ids.index(image.id) for image in files["test"]["a"])
+
+    new = [as_id(Path("/r/a", rf"\new\{i}.jpg"), Path("/r")) for i in range(20)]
+    assert new[3] == rf"a/\\new\\{3}.jpg"
+    assert test_images(new) == test_images([rf"a/\new\{i}.jpg" for i in range(20)])
 
 
 def test_links_out_of_the_root_and_in_circles_are_not_followed(tmp_path: Path) -> None:

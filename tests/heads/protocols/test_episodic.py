@@ -327,8 +327,11 @@ def test_missing_view_patches_are_named_with_their_rows(world: World) -> None:
 
 
 def test_errors(world: World) -> None:
-    with pytest.raises(TaskError, match=r"0 of 5 have them.*Lower --ways"):
+    few = r"0 of its 5 classes have them; number 3 by size has 10\. Lower --ways"
+    with pytest.raises(TaskError, match=few):
         run(world(), shots=7)
+    with pytest.raises(TaskError, match=r"of its 5 classes have them\. Lower --ways"):
+        run(world(), ways=50)
     with pytest.raises(UsageError, match="--ways must be at least 2"):
         run(world(), ways=1)
     with pytest.raises(UsageError, match="--episodes must be at least 1"):

@@ -343,3 +343,68 @@ def test_a_run_in_a_renamed_folder_keeps_its_paired_difference(record: Any, tmp_
     found = comparison.compare(tmp_path)
     assert found.problems == ()
     assert found.groups[0].rows[0].gain is not None
+
+
+def test_equal_answers_of_one_method_are_no_comparison(record: Any, answers: Any) -> None:
+    five = answers(1, r=5)
+    runs = [record(1, r=5, predictions=five)]
+    for i, rows in enumerate(([0], [0, 1, 2]), start=2):
+        names = ("predicted", "labels", "zero_shot")
+        some = replace(five, **{name: getattr(five, name)[rows] for name in names})
+        runs.append(record(i, r=len(rows), predictions=some))
+    runs.append(record(9, r=5, predictions=five, method="knn"))  # another method may be no better
+    (group,) = comparison.group(runs, against="cmm")
+    told = {row.name: row for row in group.rows}
+    assert told["cmm (seeds 1-5)"].why == "the others are compared with it"
+    for name, seeds in (("cmm (seed 1)", "seed 1"), ("cmm (seeds 1-3)", "seeds 1-3")):
+        row = told[name]
+        assert (row.gain, row.word) == (None, None)
+        assert (
+            row.why == f"The same answers as the reference for {seeds}: no comparison, not counted."
+        )
+    assert told["knn"].word == "no difference shown"
+    assert "corrected for 1 difference (Holm)." in " ".join(tables.notes(group))
+    csv_rows = list(csv.DictReader(io.StringIO(tables.to_csv([group]))))
+    assert [r["gain_p"] for r in csv_rows if r["name"] == "cmm (seed 1)"] == [""]
+
+
+def test_an_oracle_run_has_a_difference_and_no_word(record: Any, answers: Any) -> None:
+    runs = [record(1), record(2, method="knn"), record(3, method="ape", selection="oracle")]
+    (group,) = comparison.group(runs)
+    (oracle,) = [row for row in group.rows if row.oracle]
+    assert oracle.gain is not None
+    assert oracle.word is None
+    assert "corrected for 2 differences (Holm)." in " ".join(tables.notes(group))
+    (cells,) = [cells for cells in tables.cells(group) if cells[0] == "ape (oracle)"]
+    assert cells[tables.COLUMNS.index("over zero-shot")].endswith("]")
+    assert cells[tables.COLUMNS.index("selection")] == "oracle (chosen on the queries)"
+
+
+def test_runs_that_were_validated_on_other_numbers_say_so(record: Any) -> None:
+    two = Support(smallest=2, largest=2, whole=True)
+    runs = [
+        record(1, shots=2, support=two, draws="a" * 16),
+        record(2, shots=16, support=two, draws="b" * 16),
+        record(3, shots=16, support=two, draws="b" * 16, selection="none"),
+    ]
+    (group,) = comparison.group(runs)
+    assert {row.name for row in group.rows} == {
+        "cmm (few-shot-val, validated on 2 a class)",
+        "cmm (few-shot-val, validated on 4 a class)",
+        "cmm (none)",
+    }
+
+
+def test_the_digest_in_a_title_is_called_a_list(record: Any, answers: Any) -> None:
+    kept = answers(1)
+    other = replace(kept, labels=(kept.labels + 1) % 4)
+    groups = comparison.group([record(1, predictions=kept), record(2, predictions=other)])
+    assert all("40 queries of list feedfa-" in g.title for g in groups)
+
+
+def test_every_exported_field_is_documented(record: Any) -> None:
+    groups = comparison.group([record(1), record(2, method="knn")])
+    fields = next(csv.reader(io.StringIO(tables.to_csv(groups))))
+    about = (Path(__file__).parents[3] / "docs" / "results.md").read_text()
+    about = about.partition("`--csv`")[2].partition("## Episodes")[0]
+    assert [field for field in fields if f"`{field}`" not in about] == []
