@@ -72,6 +72,12 @@ class Head:
         """Return the length d of the rows that it answers; None where nothing tells."""
         return int(self.about["width"]) if "width" in self.about else None
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Return the type in which it computes: float32, or float64 after float64 arrays."""
+        tensors = (*self.fitted.params.values(), *self.fitted.fixed.values())
+        return next((t.dtype for t in tensors if t.is_floating_point()), torch.float32)
+
     def logits(self, rows: Rows | Float[Tensor, "n d"]) -> Float[Tensor, "n c"]:
         """Return the logits of every row.
 
@@ -148,6 +154,12 @@ class Head:
             self, fitted=replace(self.fitted, params=params, fixed=fixed), classes=classes, texts=""
         )
 
+    def __reduce__(self) -> tuple[Any, tuple[bytes, str]]:
+        """Pickle and copy the head as its file, which other processes can read."""
+        from heads.head_file import pack, unpack
+
+        return unpack, (pack(self), "The pickled head")
+
     def save(self, path: Path | str) -> Path:
         """Write the head to a file; `heads.head_file` says how.
 
@@ -185,6 +197,7 @@ class Head:
                 f"leave them out, or extract their features again."
             )
         if not isinstance(rows, Rows):
+            rows = rows.to(self.dtype)
             norms = rows.norm(dim=-1)
             rows = Rows(x=F.normalize(rows, dim=-1), norms=norms)
         for need in self.method.needs(self.fitted.config):
