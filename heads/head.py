@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from featcache.errors import HeadError, UsageError
 from featcache.keys import FeatureKey
+from heads.answering import Answerable, given
 from heads.contract import AnyMethod, Rows
 from heads.fitted import Fitted
 from heads.text_view import TextView
@@ -72,32 +73,98 @@ class Head:
         """Return the length d of the rows that it answers; None where nothing tells."""
         return int(self.about["width"]) if "width" in self.about else None
 
-    def logits(self, rows: Rows | Float[Tensor, "n d"]) -> Float[Tensor, "n c"]:
+    @property
+    def dtype(self) -> torch.dtype:
+        """Return the type in which it computes: float32, or float64 after float64 arrays."""
+        tensors = (*self.fitted.params.values(), *self.fitted.fixed.values())
+        return next((t.dtype for t in tensors if t.is_floating_point()), torch.float32)
+
+    @property
+    def device(self) -> torch.device:
+        """Return the device of its tensors."""
+        tensors = (*self.fitted.params.values(), *self.fitted.fixed.values())
+        return next((t.device for t in tensors), torch.device("cpu"))
+
+    def logits(
+        self, rows: Answerable, *, split: str | None = None, strict: bool = True
+    ) -> Float[Tensor, "n c"]:
         """Return the logits of every row.
 
         Args:
-            rows: Rows of features, or a tensor of global features of any length.
+            rows: Rows of features; global features of any length [n d], a tensor or an array of
+                floats; a cache; images, as `featcache.embed` takes them, encoded as those of
+                training were; or what `featcache.embed` gave. To encode often, keep a
+                `featcache.embedding.Embedder(head.backbone, components=head.reads)`.
+            split: Of a cache: its usable images are answered, in their order. None is `test`.
+            strict: Whether an unreadable image is an error; else its logits are NaN.
 
         Raises:
-            HeadError: If rows are not as wide as those of training, lack something that the method
-                reads, or are not finite.
+            HeadError: If features were made otherwise than those of training, are not as wide, lack
+                something that the method reads, or the head does not say how images become rows.
+            UsageError: If rows are not finite, or something is no image.
+            SourceError: If an image is unreadable under `strict`.
+
+        Example:
+            >>> import featcache, heads
+            >>> cache = featcache.open("fieldguide", "tiny")
+            >>> head = heads.fit("ridge", cache, shots=4)
+            >>> head.logits(cache, split="val").shape[1]
+            24
         """
-        return self.fitted.logits(self._checked(rows))
+        asked = given(self, rows, split=split, strict=strict)
+        return asked.spread(self._logits(self._checked(asked.rows)), float("nan"))
 
-    def probabilities(self, rows: Rows | Float[Tensor, "n d"]) -> Float[Tensor, "n c"]:
-        """Return softmax(logits / temperature) of every row; errors as `logits`."""
-        return torch.softmax(self.logits(rows) / self.temperature, dim=-1)
+    def probabilities(
+        self, rows: Answerable, *, split: str | None = None, strict: bool = True
+    ) -> Float[Tensor, "n c"]:
+        """Return softmax(logits / temperature) of every row; arguments and errors as `logits`.
 
-    def predict(self, rows: Rows | Float[Tensor, "n d"]) -> Int64[Tensor, " n"]:
-        """Return the label of every row, a position in `classes`; errors as `logits`.
+        Example:
+            >>> import featcache, heads
+            >>> cache = featcache.open("fieldguide", "tiny")
+            >>> head = heads.fit("ridge", cache, shots=4)
+            >>> sums = head.probabilities(cache, split="val").sum(1)
+            >>> bool((sums - 1).abs().max() < 1e-5)
+            True
+        """
+        logits = self.logits(rows, split=split, strict=strict)
+        return torch.softmax(logits / self.temperature, dim=-1)
+
+    def predict(
+        self, rows: Answerable, *, split: str | None = None, strict: bool = True
+    ) -> Int64[Tensor, " n"]:
+        """Return the label of every row, a position in `classes`; arguments and errors as `logits`.
+
+        With strict=False an unreadable image gets -1, which is no position: check before you look
+        it up, as Python's -1 is the last class.
 
         Raises:
             TrainingError: If the logits of a row are not finite.
+
+        Example:
+            >>> import featcache, heads
+            >>> cache = featcache.open("fieldguide", "tiny")
+            >>> head = heads.fit("ridge", cache, shots=4)
+            >>> photo = f"{cache.listing.root}/{cache.listing.ids[0]}"
+            >>> labels = head.predict([photo])
+            >>> head.classes[labels[0]] == cache.classes[cache.labels[0]]
+            True
         """
-        return self.fitted.predict(self._checked(rows))
+        asked = given(self, rows, split=split, strict=strict)
+        checked = self._checked(asked.rows)
+        if not len(checked):
+            return asked.spread(torch.zeros(0, dtype=torch.int64, device=checked.x.device), -1)
+        return asked.spread(self.fitted.predict(checked), -1)
 
     def to(self, device: torch.device) -> "Head":
-        """Return the head with its tensors on a device."""
+        """Return the head with its tensors on a device.
+
+        Example:
+            >>> import featcache, heads, torch
+            >>> head = heads.fit("ridge", featcache.open("fieldguide", "tiny"), shots=4)
+            >>> head.to(torch.device("cpu")).device.type
+            'cpu'
+        """
         params, fixed = (
             {name: tensor.to(device) for name, tensor in tensors.items()}
             for tensors in (self.fitted.params, self.fitted.fixed)
@@ -113,6 +180,12 @@ class Head:
 
         Raises:
             HeadError: If weights, preprocessing or numerics differ.
+
+        Example:
+            >>> import featcache, heads
+            >>> cache = featcache.open("fieldguide", "tiny")
+            >>> head = heads.fit("ridge", cache, shots=4)
+            >>> head.check_key(cache.key, "the cache")
         """
         if self.key is None or self.key == key:
             return
@@ -136,6 +209,14 @@ class Head:
 
         Raises:
             HeadError: If what the method learned belongs to the classes of training.
+
+        Example:
+            >>> import featcache, heads, torch
+            >>> cache = featcache.open("fieldguide", "tiny")
+            >>> head = heads.fit("zero-shot", cache)
+            >>> some = head.rebind(cache.text.of_classes(torch.tensor([3, 1])), ("three", "one"))
+            >>> some.logits(cache).shape[1]
+            2
         """
         if self.method.rebind is None:
             raise HeadError(
@@ -148,11 +229,23 @@ class Head:
             self, fitted=replace(self.fitted, params=params, fixed=fixed), classes=classes, texts=""
         )
 
+    def __reduce__(self) -> tuple[Any, tuple[bytes, str]]:
+        """Pickle and copy the head as its file, which other processes can read."""
+        from heads.head_file import pack, unpack
+
+        return unpack, (pack(self), "The pickled head")
+
     def save(self, path: Path | str) -> Path:
         """Write the head to a file; `heads.head_file` says how.
 
         Raises:
             HeadError: If the method is transductive: it learns nothing that could be kept.
+
+        Example:
+            >>> import featcache, heads
+            >>> head = heads.fit("ridge", featcache.open("fieldguide", "tiny"), shots=4)
+            >>> head.save("moths.head").name
+            'moths.head'
         """
         from heads.head_file import write  # a file knows heads, not the other way round
 
@@ -164,10 +257,19 @@ class Head:
 
         Raises:
             HeadError: If the file is not what `save` wrote, or this program lacks its method.
+
+        Example:
+            >>> import featcache, heads
+            >>> head = heads.fit("ridge", featcache.open("fieldguide", "tiny"), shots=4)
+            >>> heads.Head.load(head.save("moths.head")).method.name
+            'ridge'
         """
         from heads.head_file import read
 
         return read(Path(path))
+
+    def _logits(self, rows: Rows) -> Float[Tensor, "n c"]:
+        return self.fitted.logits(rows) if len(rows) else rows.x.new_zeros(0, len(self.classes))
 
     def _checked(self, rows: Rows | Float[Tensor, "n d"]) -> Rows:
         """Return rows as the method reads them."""
@@ -185,6 +287,7 @@ class Head:
                 f"leave them out, or extract their features again."
             )
         if not isinstance(rows, Rows):
+            rows = rows.to(self.dtype)
             norms = rows.norm(dim=-1)
             rows = Rows(x=F.normalize(rows, dim=-1), norms=norms)
         for need in self.method.needs(self.fitted.config):

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
+from featcache.embedded import Embedded
 from featcache.errors import MissingComponentError, TaskError
 from featcache.types import FeatureSet
 from heads.contract import Kind, LazyRows, Need, Role, Rows
@@ -17,7 +18,7 @@ class MappedRows:
     """Unit rows of one component, read from the cache when they are gathered: `LazyRows`."""
 
     def __init__(
-        self, features: FeatureSet, component: str, rows: RowIndex, device: torch.device
+        self, features: FeatureSet | Embedded, component: str, rows: RowIndex, device: torch.device
     ) -> None:
         self._features, self._component = features, component
         self._rows, self._device = rows, device
@@ -25,7 +26,9 @@ class MappedRows:
     @property
     def shape(self) -> torch.Size:
         """Of all rows."""
-        return torch.Size((len(self._rows), *self._features.components[self._component].shape))
+        shape = self._features.components[self._component].shape
+        each = shape if isinstance(self._features, FeatureSet) else shape[1:]
+        return torch.Size((len(self._rows), *each))
 
     def gather(self, index: Int64[Tensor, "*b"], pick: Int64[Tensor, "*p"] | None = None) -> Tensor:
         """Read rows, or with `pick` [*b] or [*b k] some views or crops of each."""

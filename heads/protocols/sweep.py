@@ -62,6 +62,14 @@ def sweep(
 
     Returns:
         One entry a query set, in order. A run that fails does not stop the others.
+
+    Example:
+        >>> import featcache, heads
+        >>> from heads.protocols.plan import Request
+        >>> cache = featcache.open("fieldguide", "tiny")
+        >>> runs = [Request(method=m, features=cache, shots=2) for m in ("ridge", "knn")]
+        >>> [entry.error for entry in heads.sweep(runs)]
+        ['', '']
     """
     root = runs_root(root)
     opened: dict[tuple[str, str], FeatureSet] = {}

@@ -32,6 +32,7 @@ def test_parameters_are_stored_untouched() -> None:
     assert estimator.get_params() == {
         "method": "tip-adapter",
         "selection": None,
+        "seed": 1,
         "alpha": [1, 2],
         "beta": "5",
     }
@@ -55,6 +56,11 @@ def test_fit_predict_score(task: Episode) -> None:
     assert torch.equal(scaled, answered)
     assert estimator.decision_function(task.query).shape == (50, 5)
     assert estimator.classes_ == task.view.classes
+    assert torch.equal(
+        estimator.predict_proba(task.query), torch.softmax(estimator.head_.logits(task.query), -1)
+    )
+    with pytest.raises(UsageError, match="brings its labels"):
+        estimator.fit(task, [1, 2])
 
 
 def test_errors(task: Episode) -> None:
