@@ -43,7 +43,7 @@ SCRIPT = """
 import contextlib, io, json, sys
 from importlib import import_module
 program, calls = json.loads(sys.argv[1])
-main = import_module("cli." + program).main
+main = import_module(f"cli.{program}.app").main
 for arguments in calls:
     sys.argv = [program, *arguments]
     err = io.StringIO()
