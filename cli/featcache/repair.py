@@ -66,7 +66,7 @@ def repair(
                         say=line.say,
                     )
             except FeatcacheError as error:  # one that is lost is no reason to leave the others
-                problem = str(error)
+                problem = errors.text_of(error)
         whole &= report is not None and report.is_sound and not problem
         whole &= mended is None or not mended.missing
         if json_:

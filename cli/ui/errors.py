@@ -16,8 +16,9 @@ import typer
 from typer.core import TyperGroup
 
 from cli.ui import terminal
+from cli.ui.flags import in_flags
 from cli.ui.output import drop_stdout, say
-from featcache.errors import FeatcacheError, UsageError
+from featcache.errors import FeatcacheError, UsageError, presentable
 from featcache.escapes import shown
 from featcache.scarcity import lacking
 
@@ -45,42 +46,56 @@ class Group(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command inside the error boundary."""
-        previous = signal.signal(signal.SIGTERM, _interrupt)
-        if isinstance(stdout := terminal.raw(sys.stdout), io.TextIOWrapper):
-            stdout.reconfigure(errors="replace")  # a terminal without ± shows a question mark
-        try:
+        with boundary():
             return super().invoke(ctx)
-        except UsageError as error:
-            fail(error, code=2)
-        except FeatcacheError as error:
-            fail(error, code=1)
-        except KeyboardInterrupt as error:
-            say(with_notes("Interrupted.", error))
-            raise typer.Exit(130) from None
-        except BrokenPipeError as error:  # the reader of stdout has gone (`| head`)
-            drop_stdout()
-            if text := with_notes("", error):
-                say(text)
-            raise typer.Exit(0) from None
-        except (OSError, MemoryError, RuntimeError, ImportError) as error:
-            if lack := lacking(error):
-                fail(FeatcacheError(with_notes(lack, error)), code=1)
-            if not isinstance(error, OSError) or error.errno not in OF_PATHS:
-                raise
-            fail_at_path(error)
-        finally:
-            signal.signal(signal.SIGTERM, previous)
+
+
+@contextmanager
+def boundary() -> Iterator[None]:
+    """Let an expected error of the block end the command with one sentence and an exit code."""
+    previous = signal.signal(signal.SIGTERM, _interrupt)
+    if isinstance(stdout := terminal.raw(sys.stdout), io.TextIOWrapper):
+        stdout.reconfigure(errors="replace")  # a terminal without ± shows a question mark
+    try:
+        yield
+    except UsageError as error:
+        fail(error, code=2)
+    except FeatcacheError as error:
+        fail(error, code=1)
+    except KeyboardInterrupt as error:
+        say(with_notes("Interrupted.", error))
+        raise typer.Exit(130) from None
+    except BrokenPipeError as error:  # the reader of stdout has gone (`| head`)
+        drop_stdout()
+        if text := with_notes("", error):
+            say(text)
+        raise typer.Exit(0) from None
+    except (OSError, MemoryError, RuntimeError, ImportError) as error:
+        if lack := lacking(error):
+            fail(FeatcacheError(with_notes(lack, error)), code=1)
+        if not isinstance(error, OSError) or error.errno not in OF_PATHS:
+            raise
+        fail_at_path(error)
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def fail(error: Exception, code: int) -> None:
     """Print an error in one red line and leave."""
-    text = with_notes(str(error), error)
+    text = with_notes(text_of(error), error)
     try:
         head, body = terminal.styled("error: ", "bold red"), terminal.styled(text)
         terminal.console(err=True).print(head + body, soft_wrap=True)
     except (MemoryError, ImportError, OSError):  # too little memory, or files, for colours
         sys.stderr.write(shown(f"error: {text}") + "\n")
     raise typer.Exit(code) from error
+
+
+def text_of(error: Exception) -> str:
+    """Return the message of an error; what a library's error names is told in flags."""
+    if isinstance(error, FeatcacheError):
+        return presentable(in_flags(error.parts))
+    return str(error)
 
 
 def fail_at_path(error: OSError) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from featcache.errors import MissingComponentError
+from featcache.wording import Argument, Placeholder
 from heads.contract import Kind, Rows, TaskView, Tensors, find_kind
 from heads.ops.randomness import generator
 from heads.ops.torch_private import may_be_stacked
@@ -78,9 +79,10 @@ def text_tensors(task: TaskView, text: str | None, *, method: str) -> Tensors:
     """
     if task.text is None:
         raise MissingComponentError(
-            f"Method '{method}' needs class texts and this cache has none. Extract with "
-            f"--templates FILE, import a file with text_features, or train a method that reads no "
-            f"text: linear-probe, ridge, knn or nearest-mean."
+            f"Method '{method}' needs class texts and this cache has none. Extract with ",
+            Argument("templates", Placeholder("FILE")),
+            ", import a file with text_features, or train a method that reads no text: "
+            "linear-probe, ridge, knn or nearest-mean.",
         )
     x = task.support.x
     return {

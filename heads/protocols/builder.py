@@ -16,9 +16,10 @@ from torch import Tensor
 from featcache.errors import MissingComponentError, TaskError
 from featcache.recipes import USUAL, Scope
 from featcache.types import FeatureSet
+from featcache.wording import Argument, Call, Part
 from heads.contract import Need, Role, Rows, TaskView
 from heads.episode import Episode, QuerySet, RowIndex
-from heads.protocols.suggest import command
+from heads.protocols.suggest import command, extraction
 from heads.reading import read_rows
 
 
@@ -136,13 +137,14 @@ class EpisodeBuilder:
         return read_rows(self.features, rows, role, self.needs, self.device, suggest=self._missing)
 
     def _missing(self, what: str, need: Need, rows: RowIndex) -> MissingComponentError:
-        return MissingComponentError(f"This method needs {what}. {self._cure(need, rows)}")
+        if self.features.key.image_size == 0:
+            cure: Part = "These features were imported without images, so choose another method."
+        else:
+            cure = ("Add it with: ", self._extraction(need, rows))
+        return MissingComponentError(f"This method needs {what}. ", cure)
 
-    def _cure(self, need: Need, rows: RowIndex | None = None) -> str:
-        """Name the command that adds this and what else is missing, for `rows` of the same role."""
-        features = self.features
-        if features.key.image_size == 0:
-            return "These features were imported without images, so choose another method."
+    def _extraction(self, need: Need, rows: RowIndex | None = None) -> Call:
+        """Suggest what adds this and what else is missing, for `rows` of the same role."""
         absent = {
             other
             for other in self.needs
@@ -150,7 +152,7 @@ class EpisodeBuilder:
             and not other.optional
             and not self._is_met(other, rows if other.role == need.role else None)
         }
-        return f"Add it with: {command(features, {need, *absent}, self.scopes)}"
+        return extraction(self.features, {need, *absent}, self.scopes)
 
     def _is_met(self, need: Need, rows: RowIndex | None) -> bool:
         """Tell whether one component has these rows, or where none are named, is there at all."""
@@ -170,7 +172,7 @@ class EpisodeBuilder:
                 what = need.kind if usual else f"{need.kind} of recipe {need.recipe}"
                 yield (
                     f"Trained without {what}: they are not cached for every {role} image. "
-                    f"{self._cure(need)}"
+                    f"Add it with: {command(self._extraction(need))}"
                 )
 
     def _check_disjoint(self, roles: Mapping[str, RowIndex]) -> None:
@@ -181,10 +183,12 @@ class EpisodeBuilder:
         for i, one in enumerate(names):
             for other in names[i + 1 :]:
                 if shared := ids[one] & ids[other]:
-                    cure = ", or use --selection cv or none" if "validation" in (one, other) else ""
+                    cure: list[Part] = [", or use ", Argument("selection", "cv"), " or none"]
                     raise TaskError(
                         f"{len(shared)} images (first: {min(shared)}) are in both {one} and "
-                        f"{other}; evaluate another split{cure}."
+                        f"{other}; evaluate another split",
+                        cure if "validation" in (one, other) else "",
+                        ".",
                     )
 
     def repeated(self, query: QuerySet, support: RowIndex, pool: RowIndex | None) -> Iterator[str]:
@@ -244,7 +248,11 @@ def check_shots(
     if strict:
         raise TaskError(
             f"{len(short)} of {len(classes)} classes have fewer than {wanted} training images "
-            f"({listed}{more}). Lower --shots, or drop --strict-shots to use what is there."
+            f"({listed}{more}). Lower ",
+            Argument("shots"),
+            ", or drop ",
+            Argument("strict_shots"),
+            " to use what is there.",
         )
     return [
         f"{len(short)} of {len(classes)} classes have fewer than {wanted} training images and "

@@ -36,7 +36,7 @@ CALLS = {
         (["train", "cmm", "--set", "alpah=1"], 2, "alpha"),
         (["train", "cmm", "--selection", "tset"], 2, "oracle"),
         (["train", "cmm", "--protocol", "episodic", "--selection", "oracle"], 2, "cv"),
-        (["compare", "--dataset", "x"], 1, "heads train"),
+        (["compare", "--dataset", "x", "--runs", "{empty}"], 1, "heads train"),
     ],
 }
 SCRIPT = """

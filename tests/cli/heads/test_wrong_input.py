@@ -27,7 +27,11 @@ Run = Callable[..., Any]
         (["train", "cmm", "--set", "text=waffle"], 1, "--waffle SEED"),
         (["train", "zero-shot", "--set", "text=wafle"], 2, "did you mean 'waffle'"),
         (["train", "cmm", "--device", "tpu"], 1, "--device cpu"),
-        (["train", "tip-adapter", "--device", "meta"], 1, "Device 'meta' cannot be used"),
+        (
+            ["train", "tip-adapter", "--device", "meta", "--again"],
+            1,
+            "Device 'meta' cannot be used",
+        ),
         (["train", "cmm", "--class-weights", "even"], 2, "balanced"),
         (["compare", "--runs", "/no/such/place"], 1, "heads train"),
         (["compare", "--csv", "--json"], 2, "exclude"),

@@ -11,7 +11,7 @@ import pytest
 from cli import start
 from cli.ui import output, tables
 from featcache.errors import FeatcacheError
-from heads.protocols import few_shot
+from heads.protocols import obtain
 from heads.results import store
 from heads.results.store import load_all
 
@@ -53,7 +53,7 @@ def test_the_commands_begin_where_that_holds() -> None:
 def test_an_interrupted_training_claims_nothing(
     heads: Run, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(few_shot, "run", raising(KeyboardInterrupt()))
+    monkeypatch.setattr(obtain, "obtain", raising(KeyboardInterrupt()))
     answer = heads(*TRAIN, "--runs", str(tmp_path))
     assert answer.code == 130
     assert answer.err.strip() == (
