@@ -2,6 +2,7 @@
 
 from cli.featcache.backbones import backbones
 from cli.featcache.datasets import datasets
+from cli.featcache.doctor import doctor
 from cli.featcache.extract import extract
 from cli.featcache.import_npz import npz
 from cli.featcache.info import info
@@ -24,7 +25,7 @@ imports = commands.App(
 app.command()(extract)
 app.command("ls")(list_caches)
 app.command(cls=RunsAlone)(verify)
-for command in (info, repair, rm, datasets, backbones):
+for command in (info, repair, rm, datasets, backbones, doctor):
     app.command()(command)
 app.add_typer(imports, name="import")
 imports.command()(npz)

@@ -3,19 +3,20 @@
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import typer
 from typer.core import TyperCommand, TyperOption
 
-from cli.ui.errors import Group
+from cli.ui import output
+from cli.ui.errors import Group, boundary
+from cli.ui.version import version_lines
 from featcache.errors import UsageError
 
 # How long a waiting thread of torch spins before it sleeps; read when torch is loaded. The default
 # (300,000) takes the core from whoever else works here, none at all doubles the time on a quiet
 # machine: docs/decisions/waiting-threads.md.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -56,7 +57,7 @@ class App(typer.Typer):
 
 def make_app(help_: str) -> App:
     """Build a command with plain help, no completion flags and no decorated tracebacks."""
-    return App(
+    app = App(
         cls=Group,
         help=help_,
         no_args_is_help=True,
@@ -65,6 +66,29 @@ def make_app(help_: str) -> App:
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
+    app.callback(help=help_)(_options_of_all)
+    return app
+
+
+def _options_of_all(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            help="Show versions of this and what it uses, and the device.",
+            callback=lambda asked: _print_version() if asked else None,
+            is_eager=True,
+        ),
+    ] = False,
+) -> None:
+    """Take the options that stand before a command."""
+
+
+def _print_version() -> None:
+    with boundary():
+        for line in version_lines():
+            output.emit(line)
+    raise typer.Exit
 
 
 def empty(name: str) -> UsageError:

@@ -9,7 +9,7 @@ import pytest
 HEAVY = ("torch", "numpy", "h5py", "open_clip", "torchvision", "PIL", "ot", "faiss", "rich")
 COMMANDS = {
     "featcache": ["", "extract", "ls", "info", "verify", "repair", "rm", "datasets", "backbones",
-                  "import", "import npz"],
+                  "doctor", "import", "import npz"],
     "heads": ["", "train", "list", "compare"],
 }  # fmt: skip
 
