@@ -529,7 +529,7 @@ def number(
     whole: bool = False,
     prepare: bool = False,
 ) -> Any:
-    """Declare a number of Config or Hyper together with what `--set` accepts.
+    """Declare a number of Config or Hyper together with what a user may set it to.
 
     Args:
         default: Its value where nobody says.

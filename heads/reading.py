@@ -10,6 +10,7 @@ from torch import Tensor
 from featcache.embedded import Embedded
 from featcache.errors import MissingComponentError, TaskError
 from featcache.types import FeatureSet
+from featcache.wording import Argument
 from heads.contract import Kind, LazyRows, Need, Role, Rows
 from heads.episode import RowIndex
 
@@ -125,6 +126,8 @@ def pick_device(device: str = "auto") -> torch.device:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0].partition(". ")[0].rstrip(".")
         raise TaskError(
-            f"Device '{device}' cannot be used here ({reason}). Use --device cpu, or auto."
+            f"Device '{device}' cannot be used here ({reason}). Use ",
+            Argument("device", "cpu"),
+            ", or auto.",
         ) from error
     return chosen

@@ -35,6 +35,7 @@ from featcache.store.format.records import PassLine, ShardLine
 from featcache.store.listing.listing import count_images, read_origin
 from featcache.store.provenance import origin_of, weights_of
 from featcache.store.rows import count_rows
+from featcache.wording import Argument
 
 IMAGES = "images"
 """Folder of a root: images that are drawn or downloaded here."""
@@ -137,16 +138,16 @@ def check_name(root: Path, name: str) -> None:
 
 
 def cache_root(option: Path | None) -> Path:
-    """Return the folder of all caches: --cache, else $FEATCACHE_HOME, else the user's cache.
+    """Return the folder of all caches: the option, else $FEATCACHE_HOME, else the user's cache.
 
     Raises:
         CacheError: If what the user names is no folder.
         UsageError: If it begins with the home folder of nobody.
     """
     if option is not None:
-        return check_folder(expand(option).absolute(), "--cache")
+        return check_folder(expand(option).absolute(), Argument("root"))
     if home := os.environ.get("FEATCACHE_HOME"):
-        return check_folder(expand(home).absolute(), "$FEATCACHE_HOME or --cache")
+        return check_folder(expand(home).absolute(), "$FEATCACHE_HOME or ", Argument("root"))
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches" / "featcache"
     xdg = Path(os.environ.get("XDG_CACHE_HOME", ""))

@@ -48,6 +48,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from featcache.errors import UsageError
+from featcache.wording import Setting
 from heads.class_texts import text_tensors
 from heads.contract import (
     Batch,
@@ -152,7 +153,9 @@ def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tens
     if config.retrieval == "cross-view" and not config.augment:
         raise UsageError(
             "cc-cdfsl's retrieval=cross-view looks at other views, and augment=false leaves none; "
-            "add --set retrieval=intra-image."
+            "add ",
+            Setting("retrieval", "intra-image"),
+            ".",
         )
     fixed = text_tensors(task, config.text, method=METHOD.name)
     clean = rows.get("patches")

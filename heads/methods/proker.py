@@ -36,6 +36,7 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from featcache.errors import UsageError
+from featcache.wording import Argument
 from heads.class_texts import text_tensors
 from heads.contract import (
     Grid,
@@ -126,7 +127,9 @@ def _problem(task: TaskView, config: Config) -> tuple[Tensor, Tensor, Float64[Te
     if len(x) > MOST:
         raise UsageError(
             f"proker solves a system as large as its support: at most {MOST} rows, got {len(x)}. "
-            f"Use fewer --shots, or gda, which has no such bound."
+            f"Use fewer ",
+            Argument("shots"),
+            ", or gda, which has no such bound.",
         )
     return x, anchors, is_class(y, task.c).double() - x.double() @ anchors.double().mT
 

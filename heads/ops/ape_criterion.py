@@ -14,6 +14,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from featcache.errors import UsageError
+from featcache.wording import Setting
 
 
 def kept_channels(asked: int, d: int, *, method: str) -> int:
@@ -25,7 +26,9 @@ def kept_channels(asked: int, d: int, *, method: str) -> int:
     if asked > d:
         raise UsageError(
             f"{method}'s setting channels must be at most {d}, the width of these features, got "
-            f"{asked}; write e.g. --set channels=0 for 25 of 32."
+            f"{asked}; write e.g. ",
+            Setting("channels", "0"),
+            " for 25 of 32.",
         )
     return asked or max(1, round(d * 800 / 1024))
 

@@ -17,9 +17,10 @@ from featcache.counts import counted
 from featcache.errors import MissingComponentError, TaskError
 from featcache.recipes import USUAL, Scope
 from featcache.types import FeatureSet
+from featcache.wording import Argument, Call, Part
 from heads.contract import Need, Role, Rows, TaskView
 from heads.episode import Episode, QuerySet, RowIndex
-from heads.protocols.suggest import command
+from heads.protocols.suggest import command, extraction
 from heads.reading import read_rows
 
 
@@ -141,19 +142,23 @@ class EpisodeBuilder:
         return read_rows(self.features, rows, role, self.needs, self.device, suggest=self._missing)
 
     def _missing(self, what: str, need: Need, rows: RowIndex) -> MissingComponentError:
-        what += f", and texts of kind '{self.text}' for every class" if self._lacks_text() else ""
-        return MissingComponentError(f"This method needs {what}. {self._cure(need, rows)}")
+        if self.features.key.image_size == 0:
+            cure: Part = "These features were imported without images, so choose another method."
+        else:
+            cure = ("Add it with: ", self._extraction(need, rows, self._lacks_text()))
+            if self._lacks_text():
+                what += f", and texts of kind '{self.text}' for every class"
+        return MissingComponentError(f"This method needs {what}. ", cure)
 
-    def _lacks_text(self) -> str:
-        """Return the flag that adds the texts that are read, with its value."""
+    def _lacks_text(self) -> Argument | None:
+        """Name the argument of an extraction that adds the texts that are read, if any lack."""
         bank = self.features.text
-        return "" if bank is None or self.text is None else bank.lacks(self.text)
+        return None if bank is None or self.text is None else bank.lacks(self.text)
 
-    def _cure(self, need: Need, rows: RowIndex | None = None) -> str:
-        """Name the command that adds this and what else is missing, for `rows` of the same role."""
-        features = self.features
-        if features.key.image_size == 0:
-            return "These features were imported without images, so choose another method."
+    def _extraction(
+        self, need: Need, rows: RowIndex | None = None, text: Argument | None = None
+    ) -> Call:
+        """Suggest what adds this and what else is missing, for `rows` of the same role."""
         absent = {
             other
             for other in self.needs
@@ -161,8 +166,9 @@ class EpisodeBuilder:
             and not other.optional
             and not self._is_met(other, rows if other.role == need.role else None)
         }
-        words = [command(features, {need, *absent}, self.scopes), self._lacks_text()]
-        return f"Add it with: {' '.join(filter(None, words))}"
+        call = extraction(self.features, {need, *absent}, self.scopes)
+        more = {} if text is None else {text.name: text.value}
+        return replace(call, arguments={**call.arguments, **more})
 
     def _is_met(self, need: Need, rows: RowIndex | None) -> bool:
         """Tell whether one component has these rows, or where none are named, is there at all."""
@@ -182,7 +188,7 @@ class EpisodeBuilder:
                 what = need.kind if usual else f"{need.kind} of recipe {need.recipe}"
                 yield (
                     f"Trained without {what}: they are not cached for every {role} image. "
-                    f"{self._cure(need)}"
+                    f"Add it with: {command(self._extraction(need))}"
                 )
 
     def _check_disjoint(self, roles: Mapping[str, RowIndex]) -> None:
@@ -193,10 +199,12 @@ class EpisodeBuilder:
         for i, one in enumerate(names):
             for other in names[i + 1 :]:
                 if shared := ids[one] & ids[other]:
-                    cure = ", or use --selection cv or none" if "validation" in (one, other) else ""
+                    cure: list[Part] = [", or use ", Argument("selection", "cv"), " or none"]
                     raise TaskError(
                         f"{len(shared)} images (first: {min(shared)}) are in both {one} and "
-                        f"{other}; evaluate another split{cure}."
+                        f"{other}; evaluate another split",
+                        cure if "validation" in (one, other) else "",
+                        ".",
                     )
 
     def repeated(
@@ -264,7 +272,11 @@ def check_shots(
     if strict:
         raise TaskError(
             f"{len(short)} of {len(classes)} classes have fewer than {wanted} training images "
-            f"({listed}{more}). Lower --shots, or drop --strict-shots to use what is there."
+            f"({listed}{more}). Lower ",
+            Argument("shots"),
+            ", or drop ",
+            Argument("strict_shots"),
+            " to use what is there.",
         )
     return [
         f"{len(short)} of {len(classes)} classes have fewer than {wanted} training images and "

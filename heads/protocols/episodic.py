@@ -19,6 +19,7 @@ from jaxtyping import Int64
 from featcache.errors import UnknownNameError, UsageError
 from featcache.recipes import Scope
 from featcache.types import FeatureSet, Listing, TextBank
+from featcache.wording import Argument
 from heads import registry
 from heads.contract import Rows, TaskView
 from heads.episode import Episode, QuerySet
@@ -99,7 +100,9 @@ def train(
     if any(need.role == "pool" for need in needs):
         raise UsageError(
             f"Method '{method_name}' learns from an unlabelled pool, and an episode has none; "
-            f"train it without --protocol episodic."
+            f"train it without ",
+            Argument("protocol", "episodic"),
+            ".",
         )
     asked = {"ways": ways, "shots": shots, "queries": queries, "episodes": episodes, "seed": seed}
     drawn = _episodes(features, asked, split, episode_list)
@@ -164,8 +167,9 @@ def _episodes(
         return lists.draw(features, split or "test", **numbers)
     if given := [n for n, v in {**asked, "split": split}.items() if v is not None]:
         raise UsageError(
-            f"{path} says what the episodes are, so --{given[0]} has nothing to say; "
-            f"leave one of the two away."
+            f"{path} says what the episodes are, so ",
+            Argument(given[0]),
+            " has nothing to say; leave one of the two away.",
         )
     return lists.read(path, features)
 

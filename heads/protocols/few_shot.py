@@ -11,6 +11,7 @@ import numpy as np
 from featcache.draws import VAL_SHOTS, Draw, few_shot
 from featcache.errors import TaskError, UsageError
 from featcache.types import FeatureSet
+from featcache.wording import Argument
 from heads.contract import AnyMethod
 from heads.episode import RowIndex
 from heads.protocols.builder import check_shots, labelled, query_rows
@@ -44,7 +45,9 @@ def plan(request: Request) -> Plan:
         if len(draws) * (queries := len(query_rows(features, split))) > ANSWERED:
             raise TaskError(
                 f"{len(draws)} seeds of {queries:,} queries are more answers than a run holds "
-                f"({ANSWERED:,}). Lower --seeds."
+                f"({ANSWERED:,}). Lower ",
+                Argument("seeds"),
+                ".",
             )
     support = _support(features, shots, draws)
     configured = configure(method, request.settings, shots=shots_used(shots, support))
@@ -173,8 +176,11 @@ def _mode(
     dataset = features.listing.dataset
     if asked != "few-shot-val":
         raise TaskError(
-            f"Data set '{dataset}' has no labelled val images, so --selection {asked} cannot "
-            f"work. Use --selection cv (folds of the support) or none (the defaults)."
+            f"Data set '{dataset}' has no labelled val images, so ",
+            Argument("selection", asked),
+            " cannot work. Use ",
+            Argument("selection", "cv"),
+            " (folds of the support) or none (the defaults).",
         )
     most = max(int(np.bincount(features.labels[d.train_rows]).max()) for d in draws.values())
     none = f"Data set '{dataset}' has no labelled val images"

@@ -8,6 +8,7 @@ import numpy as np
 
 from featcache.errors import MissingComponentError, TaskError, UsageError
 from featcache.types import FeatureSet
+from featcache.wording import Argument, Part, Setting
 from heads.episode import Episode, RowIndex
 from heads.protocols.builder import EpisodeBuilder, labelled
 from heads.protocols.plan import Plan, Request, Run
@@ -40,10 +41,14 @@ def plan(request: Request) -> Plan:
         )
     mode = request.selection if request.selection in ("full-val", "oracle") else "none"
     if mode == "none" and configured.choices > 1:
-        given = " ".join(f"--set {key}={value}" for key, value in configured.given.items())
+        given: list[Part] = [Setting(key, value) for key, value in configured.given.items()]
+        between = [part for setting in given for part in (" ", setting)][1:]
         raise UsageError(
-            f"Without labels nothing can choose among several values ({given}). Give one value "
-            f"each, or --selection full-val, which reads the labels of val."
+            "Without labels nothing can choose among several values (",
+            between,
+            "). Give one value each, or ",
+            Argument("selection", "full-val"),
+            ", which reads the labels of val.",
         )
     if not has_choice(method, configured, request.selection):
         mode = "none"
@@ -92,7 +97,10 @@ def _validation(features: FeatureSet, mode: str) -> RowIndex:
     val = labelled(features, "val")
     if not len(val):
         raise TaskError(
-            f"Data set '{features.listing.dataset}' has no labelled val images, so --selection "
-            f"full-val cannot work. Use --selection none (the defaults)."
+            f"Data set '{features.listing.dataset}' has no labelled val images, so ",
+            Argument("selection", "full-val"),
+            " cannot work. Use ",
+            Argument("selection", "none"),
+            " (the defaults).",
         )
     return val

@@ -24,6 +24,7 @@ from featcache.errors import CacheError, FeatcacheError, ImportedFileError, Unkn
 from featcache.paths import check_folder, expand, open_descriptor
 from featcache.scarcity import lacking
 from featcache.store.format.files import sync_folder, sync_names
+from featcache.wording import Argument
 from heads.results import answers, figures, leftovers, sealing
 from heads.results.record import Result
 
@@ -47,17 +48,21 @@ class Shelf:
     """One sentence for each run that could not be read."""
 
 
+RUNS = Argument("root", of="heads")
+"""How a user names the folder of all runs."""
+
+
 def runs_root(option: Path | None = None) -> Path:
-    """Return the folder of all runs: --runs, else $FEATCACHE_HOME/runs, else the user's data.
+    """Return the folder of all runs: the option, else $FEATCACHE_HOME/runs, else the user's data.
 
     Raises:
         CacheError: If what the user names is no folder.
         UsageError: If it begins with the home folder of nobody.
     """
     if option is not None:
-        return check_folder(expand(option), "--runs")
+        return check_folder(expand(option), RUNS)
     if home := os.environ.get("FEATCACHE_HOME"):
-        return check_folder(expand(home), "$FEATCACHE_HOME or --runs") / "runs"
+        return check_folder(expand(home), "$FEATCACHE_HOME or ", RUNS) / "runs"
     if sys.platform == "darwin":
         data = Path.home() / "Library" / "Application Support"
     else:
@@ -132,10 +137,9 @@ def _read_back(folder: Path) -> None:
 
 
 def _unwritable(place: Path, error: OSError) -> CacheError:
-    cure = "Make room or make it writable, or choose another folder with --runs."
-    return CacheError(
-        f"Runs cannot be stored in {place} ({error.strerror or error}). {lacking(error) or cure}"
-    )
+    cure = ("Make room or make it writable, or choose another folder with ", RUNS, ".")
+    what = f"Runs cannot be stored in {place} ({error.strerror or error}). "
+    return CacheError(what, lacking(error) or cure)
 
 
 def find(root: Path, run: str) -> Path:

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from featcache.errors import TaskError
+from featcache.wording import Argument
 from heads.contract import Rows, TaskView
 
 FOLDS = 4
@@ -19,8 +20,10 @@ def folds(view: TaskView) -> tuple[list[TaskView], list[Rows]]:
     count = min(FOLDS, int(counts.max()))
     if count < 2:
         raise TaskError(
-            "--selection cv needs a class with two or more training images. "
-            "Use --selection none, or more shots."
+            Argument("selection", "cv"),
+            " needs a class with two or more training images. Use ",
+            Argument("selection", "none"),
+            ", or more shots.",
         )
     rng = np.random.default_rng([view.seed, 0xF01D])
     fold_of = np.full(len(labels), -1)

@@ -23,6 +23,7 @@ from jaxtyping import Int64, Num
 from torch import Tensor
 
 from featcache.errors import TaskError, TrainingError, UnknownNameError, UsageError
+from featcache.wording import Argument, Setting
 from heads.contract import (
     AnyMethod,
     Grid,
@@ -131,8 +132,9 @@ def _defaults(
     if given := [n for n in own if n in settings.given]:
         raise UsageError(
             f"Without validation nothing can choose among the values of {given[0]} "
-            f"({settings.given[given[0]]}). Give one value, or let --selection few-shot-val (which "
-            f"needs val images) or cv (two shots or more) choose."
+            f"({settings.given[given[0]]}). Give one value, or let ",
+            Argument("selection", "few-shot-val"),
+            " (which needs val images) or cv (two shots or more) choose.",
         )
     tick.of(len(tasks))
     chosen = []
@@ -190,8 +192,9 @@ class _Validation:
         rows = self.val[task]
         if rows is None:
             raise TaskError(
-                "There are no validation images to select on. "
-                "Use --selection cv (folds of the support) or none (the defaults)."
+                "There are no validation images to select on. Use ",
+                Argument("selection", "cv"),
+                " (folds of the support) or none (the defaults).",
             )
         return rows
 
@@ -384,10 +387,11 @@ def _refine_pooled(
 
 
 def _all_failed(method: AnyMethod, failed: Sequence[str]) -> TrainingError:
-    rate = " --set lr=1e-4" if "lr" in hyper_values(method.hyper()) else ""
+    has_rate = "lr" in hyper_values(method.hyper())
     return TrainingError(
-        f"Training {method.name} gave no usable head: {failed[0]}. "
-        f"Try smaller steps (e.g.{rate or ' a smaller learning rate'}), and `featcache verify`."
+        f"Training {method.name} gave no usable head: {failed[0]}. Try smaller steps (e.g. ",
+        Setting("lr", "1e-4") if has_rate else "a smaller learning rate",
+        "), and `featcache verify`.",
     )
 
 

@@ -1,4 +1,4 @@
-"""What the user sets on a method: `--set key=value` becomes Config, Hyper and two grids.
+"""What the user sets on a method: `alpha=0.5` becomes Config, Hyper and two grids.
 
 A hyper-parameter that the user sets is fixed and leaves the grids; several values
 (`alpha=0.5,1,2`) make a grid of the user's own.
@@ -11,6 +11,7 @@ from dataclasses import Field, dataclass, fields
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from featcache.errors import UnknownNameError, UsageError
+from featcache.wording import Setting
 from heads.contract import AnyMethod, Grid, Real, hyper_values
 
 _YES, _NO = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
@@ -160,6 +161,7 @@ def _wrong(method: str, field: Field[Any], expected: str, got: str) -> UsageErro
     usual = field.default
     usual = f"{usual:g}" if isinstance(usual, float) else 1 if usual is None else usual
     return UsageError(
-        f"{method}'s setting {field.name} must be {expected}, got '{got}'; "
-        f"write e.g. --set {field.name}={usual}."
+        f"{method}'s setting {field.name} must be {expected}, got '{got}'; write e.g. ",
+        Setting(field.name, str(usual)),
+        ".",
     )

@@ -258,7 +258,7 @@ ALLOWED = {
     "evaluate.py": "files of this package",
     "store.py": "writes a run",
     "weights.py": "asks the network",
-    "_terminal.py": "nothing, in the place of a closed stream",
+    "terminal.py": "nothing, in the place of a closed stream",
 }
 
 

@@ -328,7 +328,7 @@ def _shown(folder: Path) -> None:
 
 
 def _typed(folder: Path) -> None:
-    from cli._ui import OF_PATHS
+    from cli.ui.errors import OF_PATHS
 
     word = (folder / "word").read_bytes().decode("utf-8", "surrogateescape")
     kind, _, value = word.replace("\0", "").partition(" ")  # no command line holds a zero
@@ -340,8 +340,7 @@ def _typed(folder: Path) -> None:
 
 
 def _parse(kind: str, value: str) -> None:
-    from cli import _ui as ui
-    from cli.heads import _shots
+    from cli.ui import options
     from featcache.backbones.names import choose
     from featcache.imaging.decode import pixel_limit
     from featcache.paths import expand
@@ -355,9 +354,9 @@ def _parse(kind: str, value: str) -> None:
             os.environ["FEATCACHE_MAX_PIXELS"] = value
             pixel_limit()
         case "shots":
-            _shots(value)
+            options.shots(value)
         case "set":
-            pairs = ui.pairs(value.split(" "))
+            pairs = options.pairs(value.split(" "))
             for method in ("cmm", "tip-adapter-f", "linear-probe", "zero-shot"):
                 try:
                     configure(get(method), pairs)

@@ -22,7 +22,6 @@ from heads.estimator import Estimator
 from heads.head import Head
 from tests.featcache.conftest import picture
 
-
 BATCH = 4
 """Images in a batch: short ones are padded, and the usual size would take seconds each time."""
 

@@ -21,7 +21,7 @@ from heads import registry
 from heads.arrays import DataConversionWarning, InputError, encode
 from heads.estimator import Estimator
 from heads.head import Head
-from tests.heads.toys import short
+from tests.heads.toy_tasks import short
 
 TEXT_FREE = ("linear-probe", "ridge", "nearest-mean", "knn")
 REFUSED = {

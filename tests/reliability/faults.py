@@ -111,7 +111,7 @@ class World:
 
     def command(self, *words: str | Path) -> Answer:
         """Run `featcache` in this process; an exception that is no exit comes through."""
-        from cli.featcache import app
+        from cli.featcache.app import app
 
         return call(app, [str(word) for word in words])
 

@@ -279,7 +279,7 @@ def remembering() -> Any:
 
 def train(home: Path, runs: Path) -> None:
     """Train a head that needs no time on the world's features."""
-    from cli.heads import app
+    from cli.heads.app import app
     from tests.cli.conftest import call
 
     words = ["train", "nearest-mean", "--shots", "1", "--seeds", "1", "--split", "test", "--quiet"]

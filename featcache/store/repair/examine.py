@@ -63,6 +63,11 @@ def lines_of(cache: Cache) -> list[ShardLine | TextLine]:
     return [*(line for lines in cache.shards.values() for line in lines), *cache.texts]
 
 
+def path_of(cache: Cache, line: ShardLine | TextLine) -> Path:
+    """Return the file of a shard, or of the rows of texts."""
+    return cache.path / line.component / _name(line)
+
+
 def examine(
     cache: Cache,
     *,
@@ -127,7 +132,7 @@ def add_sums(
 
 
 def _examine(cache: Cache, line: ShardLine | TextLine, *, full: bool) -> Examined:
-    path = cache.path / line.component / _name(line)
+    path = path_of(cache, line)
     try:
         rows = check_bytes(path, line.facts, cache.cure, full=full)
         if isinstance(line, TextLine):

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from featcache.errors import FeatcacheError, UnknownNameError
+from featcache.wording import Call, Placeholder
 from heads.results import store
 from heads.results.compare.pairing import queries_of
 from heads.results.compare.rows import ZERO_SHOT, Row, label, own_texts, rows_of
@@ -151,7 +152,12 @@ def _used(results: Sequence[Result], shots: Sequence[int | None]) -> tuple[int |
     if results and not used:
         asked = ["all" if k is None else str(k) for k in shots]
         trained = {"all" if r.shots is None else str(r.shots) for r in results} - {"0"}
-        hint = f"Train it with: heads train METHOD --shots {asked[0]}"
+        wanted = {
+            "method": Placeholder("METHOD"),
+            "cache": Placeholder("cache"),
+            "shots": None if asked[0] == "all" else int(asked[0]),
+        }
+        hint = ("Train it with: ", Call("heads.evaluate", wanted))
         raise UnknownNameError("number of shots of the runs", ", ".join(asked), trained, hint)
     return tuple(used)
 

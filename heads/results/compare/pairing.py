@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 
 from featcache.errors import UsageError
+from featcache.wording import Argument
 from heads.results import statistics
 from heads.results.record import EPISODIC, IntervalOf, Predictions, Result, digest_labels
 
@@ -129,7 +130,9 @@ def _common(ours: Result, other: Result) -> tuple[list[int], list[int], tuple[in
     if not common:
         raise UsageError(
             f"No seed in common: {ours.method} has {seeds_text(mine)}, {other.method} "
-            f"{seeds_text(theirs)}; train both with the same --seeds."
+            f"{seeds_text(theirs)}; train both with the same ",
+            Argument("seeds"),
+            ".",
         )
     all_of_both = len(common) == r == s
     return (

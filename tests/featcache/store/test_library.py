@@ -157,7 +157,7 @@ def test_a_home_that_nobody_has_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_file_is_no_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    with pytest.raises(CacheError, match=r"file is a file, not a folder.*--cache"):
+    with pytest.raises(CacheError, match=r"file is a file, not a folder.*with root\."):
         cache_root(tmp_path / "file")
     monkeypatch.setenv("FEATCACHE_HOME", str(tmp_path / "file"))
     with pytest.raises(CacheError, match=r"file is a file, not a folder.*FEATCACHE_HOME"):

@@ -341,7 +341,7 @@ def test_any_number_of_crops_will_do(world: Callable[..., FeatureSet]) -> None:
 
 def test_missing_crops_are_named_with_the_command(world: Callable[..., FeatureSet]) -> None:
     features = world(descriptions=True)
-    wanted = r"featcache extract --dataset toy --backbone tiny .*--crops 60"
+    wanted = r"featcache\.extract\(dataset='toy', backbone='tiny', .*crops=\['60'\]"
     with pytest.raises(MissingComponentError, match=wanted):
         training.run("lazsl", features=features, shots=1)
     training.run("lazsl", features=features, shots=1, settings={"score": "dclip"})

@@ -11,10 +11,11 @@ import torch
 
 from featcache.errors import CacheError, MissingComponentError, TaskError
 from featcache.types import FeatureSet
+from featcache.wording import Call
 from heads.contract import Kind, Need
 from heads.episode import Episode
 from heads.protocols.builder import EpisodeBuilder
-from heads.protocols.suggest import support_scope
+from heads.protocols.suggest import command, support_scope
 from heads.reading import MappedRows, pick_device
 
 World = Callable[..., FeatureSet]
@@ -63,7 +64,7 @@ def test_overlapping_roles_are_refused(world: World) -> None:
     made = builder(features)
     with pytest.raises(TaskError, match=r"in both support and query; evaluate another split\.$"):
         build(made, support=features.usable("test"))
-    with pytest.raises(TaskError, match=r"in both query and validation.*--selection cv"):
+    with pytest.raises(TaskError, match=r"in both query and validation.*selection='cv' or none"):
         build(made, val=features.usable("test")[:3])
     assert build(made, oracle=True).val is made.queries["test"].rows
 
@@ -93,7 +94,7 @@ def test_short_classes_are_named_or_refused(world: World) -> None:
         "2 of 3 classes have fewer than 4 training images and gave all they have: "
         "class 1 2, class 2 0.",
     )
-    with pytest.raises(TaskError, match=r"class 1 2, class 2 0\). Lower --shots"):
+    with pytest.raises(TaskError, match=r"class 2 0\). Lower shots, or drop strict_shots"):
         build(builder(features, strict_shots=True), shots=4)
 
 
@@ -137,27 +138,27 @@ def test_views_are_used_where_they_cover_the_support(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    ("need", "flag"),
+    ("need", "value"),
     [
-        (Need(role="support", kind="views", recipe="rrc50", at_least=10), "--views 10"),
-        (Need(role="query", kind="crops", recipe="lazsl", at_least=60), "--crops 60"),
-        (Need(role="query", kind="crops", recipe="fair", at_least=16), "--crops 16:fair@query"),
-        (Need(role="query", kind="patches"), "--patches clearclip"),
-        (Need(role="support", kind="view_patches", recipe="cdfsl"), "--view-patches 4"),
+        (Need(role="support", kind="views", recipe="rrc50", at_least=10), "10"),
+        (Need(role="query", kind="crops", recipe="lazsl", at_least=60), "60"),
+        (Need(role="query", kind="crops", recipe="fair", at_least=16), "16:fair@query"),
+        (Need(role="query", kind="patches"), "clearclip"),
+        (Need(role="support", kind="view_patches", recipe="cdfsl"), "4"),
     ],
     ids=lambda x: x if isinstance(x, str) else "",
 )
-def test_what_lacks_comes_with_the_command_that_adds_it(
-    world: World, need: Need, flag: str
-) -> None:
+def test_what_lacks_comes_with_the_call_that_adds_it(world: World, need: Need, value: str) -> None:
     with pytest.raises(MissingComponentError) as caught:
         build(builder(world(), GLOBAL | {need}))
+    wanted = {"dataset": "toy", "backbone": "tiny", need.kind: [value]}
+    assert caught.value.suggestion == Call("featcache.extract", wanted)
     assert str(caught.value).endswith(
-        f"Add it with: featcache extract --dataset toy --backbone tiny {flag}"
+        f"Add it with: featcache.extract(dataset='toy', backbone='tiny', {need.kind}=['{value}'])"
     )
 
 
-def test_one_command_adds_all_that_is_absent(world: World, tmp_path: Path) -> None:
+def test_one_call_adds_all_that_is_absent(world: World, tmp_path: Path) -> None:
     views = Need(role="support", kind="views", recipe="rrc50", at_least=10)
     crops = Need(role="pool", kind="crops", recipe="fair")
     features = replace(world(), path=tmp_path / "a b" / "toy" / "tiny-0")
@@ -165,18 +166,28 @@ def test_one_command_adds_all_that_is_absent(world: World, tmp_path: Path) -> No
     made = builder(features, GLOBAL | {views, crops}, scopes=scopes)
     with pytest.raises(MissingComponentError) as caught:
         build(made)
-    assert str(caught.value).endswith(
-        f"--cache '{tmp_path}/a b' --crops 16:fair --views '10@few-shot(6,seeds=1-5)'"
-    )
+    call = caught.value.suggestion
+    assert call is not None
+    assert dict(call.arguments) == {
+        "dataset": "toy",
+        "backbone": "tiny",
+        "root": f"{tmp_path}/a b",
+        "crops": ["16:fair"],
+        "views": ["10@few-shot(6,seeds=1-5)"],
+    }
+    told = f"--cache '{tmp_path}/a b' --crops 16:fair --views '10@few-shot(6,seeds=1-5)'"
+    assert command(call).endswith(told)  # as in the notes of a record
 
 
-def test_one_command_adds_all_that_these_rows_lack(world: World) -> None:
+def test_one_call_adds_all_that_these_rows_lack(world: World) -> None:
     features = world(also={"views.cdfsl-4": (4,), "view_patches.clearclip.cdfsl-4": (4, 3)})
     for reader in features.components.values():
         if len(reader.shape) > 1:
             reader.covered[:10] = False  # type: ignore[attr-defined]
     needs = {Need(role="support", kind=k, recipe="cdfsl") for k in ("views", "view_patches")}
-    with pytest.raises(MissingComponentError, match=r"--view-patches 4 --views 4:cdfsl$"):
+    with pytest.raises(
+        MissingComponentError, match=r"view_patches=\['4'\], views=\['4:cdfsl'\]\)$"
+    ):
         build(builder(features, GLOBAL | needs))
 
 

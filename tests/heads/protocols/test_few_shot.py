@@ -26,7 +26,7 @@ def test_more_answers_than_a_record_holds_are_refused_at_once(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(few_shot, "ANSWERED", 149)
-    with pytest.raises(TaskError, match=r"3 seeds of 50 queries .* Lower --seeds"):
+    with pytest.raises(TaskError, match=r"3 seeds of 50 queries .* Lower seeds"):
         run(world(), progress=lambda *_: pytest.fail("it has begun"))
     assert run(world(), seeds=(1, 2)).repetitions == 2
 
@@ -95,7 +95,7 @@ def test_without_val_the_folds_of_the_support_choose(world: World) -> None:
     assert result.selection == "cv"
     assert any("no labelled val images" in note for note in result.notes)
     assert run(features, shots=1, settings={"beta": 5.5}).selection == "none"
-    with pytest.raises(TaskError, match=r"no labelled val images.*--selection cv"):
+    with pytest.raises(TaskError, match=r"no labelled val images.*selection='cv'"):
         run(features, selection="full-val")
 
 
@@ -108,7 +108,7 @@ def test_evaluating_val_needs_another_selection(world: World) -> None:
 def test_short_classes_are_told(world: World) -> None:
     features = world(counts={"train": (8, 2, 8, 8, 8), "val": 4, "test": 4})
     assert any("class 1 2" in note for note in run(features).notes)
-    with pytest.raises(TaskError, match="--strict-shots"):
+    with pytest.raises(TaskError, match="drop strict_shots"):
         run(features, strict_shots=True)
 
 

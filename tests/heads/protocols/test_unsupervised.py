@@ -74,7 +74,7 @@ def test_labels_of_the_pool_are_never_read(world: World) -> None:
 
 def test_values_to_choose_from_need_something_to_choose_by(world: World) -> None:
     features, grid = make(world), {**QUICK, "lr": [1e-4, 1e-2]}
-    with pytest.raises(UsageError, match=r"--set lr=.*--selection full-val"):
+    with pytest.raises(UsageError, match=r" lr='0.0001,0.01'\).*selection='full-val'"):
         run(features, settings=grid)
     with pytest.raises(UsageError, match="full-val"):
         run(features, settings=grid, selection="few-shot-val")
@@ -101,13 +101,13 @@ def test_images_of_the_pool_among_the_queries_are_told(world: World) -> None:
     assert any(note.startswith(told) for note in run(twin).notes)
 
 
-def test_what_lacks_comes_with_its_command(world: World) -> None:
+def test_what_lacks_comes_with_its_call(world: World) -> None:
     with pytest.raises(MissingComponentError) as caught:
         run(make(world, also={}))
-    assert str(caught.value).endswith("--crops 16:fair --views 8:strong")
+    assert str(caught.value).endswith("crops=['16:fair'], views=['8:strong'])")
     with pytest.raises(MissingComponentError) as caught:
         run(make(world), settings={**QUICK, "regions": "patches"})
-    assert str(caught.value).endswith("--patches clearclip")
+    assert str(caught.value).endswith("patches=['clearclip'])")
     with pytest.raises(MissingComponentError, match="holds no texts of kind 'description'"):
         run(make(world, descriptions=False))
 

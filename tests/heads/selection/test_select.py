@@ -231,7 +231,7 @@ def test_a_failed_point_never_wins_and_is_reported(toy: AnyMethod, task: Episode
 def test_all_failed_is_an_error_that_says_what_to_do(
     toy: AnyMethod, task: Episode, mode: str
 ) -> None:
-    with pytest.raises(TrainingError, match=r"lr=1e\+38.*--set lr="):
+    with pytest.raises(TrainingError, match=r"lr=1e\+38.*e\.g\. lr=1e-4"):
         one(toy, task, mode, lr="1e38")
 
 
@@ -241,7 +241,7 @@ def test_none_refuses_a_grid_of_the_users_own(toy: AnyMethod, task: Episode) -> 
 
 
 def test_no_validation_says_what_to_do(toy: AnyMethod, task: Episode) -> None:
-    with pytest.raises(TaskError, match="--selection cv"):
+    with pytest.raises(TaskError, match="Use selection='cv'"):
         one(toy, replace(task, val=None), "few-shot-val")
 
 

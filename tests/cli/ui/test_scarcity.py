@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cli import _ui as ui
+from cli.ui import commands
 from featcache.errors import BackboneError, UnreadableCacheError
 from featcache.imaging.decode import decode
 from featcache.scarcity import allow_files, lacking, share_of_files
@@ -33,7 +33,7 @@ NO_MEMORY = (
 @pytest.mark.parametrize("error", NO_MEMORY, ids=repr)
 def test_what_says_that_there_is_too_little_memory(error: Exception) -> None:
     assert "There is not enough memory for" in lacking(error)
-    app = ui.make_app("Hungry.")
+    app = commands.make_app("Hungry.")
 
     @app.command()
     def hungry() -> None:
@@ -87,7 +87,7 @@ def test_a_cache_is_not_damaged_because_no_file_can_be_opened(
 
 
 def test_commands_work_with_few_files_or_say_so(home: Path, heads: Run) -> None:
-    code = "import sys; from cli.featcache import main; sys.argv[0] = 'featcache'; main()"
+    code = "import sys; from cli.featcache.app import main; sys.argv[0] = 'featcache'; main()"
     for most, fine in ((8, False), (16, True)):
         done = subprocess.run(
             [

@@ -15,8 +15,8 @@ import torch
 import typer
 from PIL import Image
 
-from cli import _terminal as terminal
-from cli import _ui as ui
+from cli import start
+from cli.ui import commands, live, output, terminal
 from featcache.errors import FeatcacheError
 from featcache.escapes import shown
 from featcache.keys import ComponentKey, FeatureKey, Listing
@@ -166,7 +166,7 @@ def test_a_table_and_an_error_on_a_terminal(evil_home: Path) -> None:
 
 def on_terminal(arguments: list[str]) -> str:
     """Run a command of ours with a terminal as stdout and stderr."""
-    code = "import sys; from cli.featcache import main; sys.argv[0] = 'featcache'; main()"
+    code = "import sys; from cli.featcache.app import main; sys.argv[0] = 'featcache'; main()"
     main, other = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-c", code, *arguments],
@@ -188,17 +188,17 @@ def on_terminal(arguments: list[str]) -> str:
 
 
 def test_a_command_that_forgets_all_this() -> None:
-    app = ui.make_app("Forgetful.")
+    app = commands.make_app("Forgetful.")
 
     @app.command()
     def careless() -> None:
         sys.stdout.write(EVIL + "\n")
         sys.stderr.write(EVIL + "\n")
         typer.echo(EVIL)
-        with ui.live(quiet=False) as line:
+        with live.live(quiet=False) as line:
             line.say(EVIL)
-        ui.say(SPLIT)
-        ui.emit(SPLIT)
+        output.say(SPLIT)
+        output.emit(SPLIT)
         raise FeatcacheError(SPLIT)
 
     @app.command()
@@ -231,19 +231,19 @@ def test_what_is_shown_as_it_is() -> None:
 
 def test_nothing_but_the_guarded_ways_is_used() -> None:
     """Direct writes are escaped as well, but only these places know how a line ends."""
-    folder = Path(ui.__file__).parent
+    folder = Path(start.__file__).parent
     direct = re.compile(r"sys\.std(out|err)\.write|typer\.(echo|secho|confirm|prompt)|\bConsole\(")
     found = {
-        (path.name, match.group())
-        for path in folder.glob("*.py")
+        (path.relative_to(folder).as_posix(), match.group())
+        for path in folder.rglob("*.py")
         for match in direct.finditer(path.read_text())
     }
     assert found == {
         ("start.py", "sys.stderr.write"),  # before anything is loaded, and of our own words
-        ("_ui.py", "sys.stderr.write"),
-        ("_ui.py", "sys.stdout.write"),
-        ("_ui.py", "typer.confirm"),
-        ("_terminal.py", "Console("),
+        ("ui/errors.py", "sys.stderr.write"),
+        ("ui/output.py", "sys.stdout.write"),
+        ("ui/output.py", "typer.confirm"),
+        ("ui/terminal.py", "Console("),
     }
 
 

@@ -7,10 +7,10 @@ import typer
 from typer.core import TyperGroup
 from typer.testing import CliRunner
 
-from cli import _ui as ui
-from cli._options import takes_one_value
-from cli.featcache import app as featcache_app
-from cli.heads import app as heads_app
+from cli.featcache.app import app as featcache_app
+from cli.heads.app import app as heads_app
+from cli.ui import commands, output
+from cli.ui.commands import takes_one_value
 
 Run = Callable[..., Any]
 
@@ -71,11 +71,11 @@ def test_flags_may_be_repeated(featcache: Run, home: Any) -> None:
 
 
 def test_a_new_command_is_checked_too() -> None:
-    app = ui.make_app("Example: x")
+    app = commands.make_app("Example: x")
 
     @app.command()
     def one(size: int = 0) -> None:
-        ui.emit(str(size))
+        output.emit(str(size))
 
     @app.command()
     def two() -> None:

@@ -1,4 +1,4 @@
-"""The command line of `heads`: one record, exit codes, and no encoder in sight."""
+"""`heads train`: one record, what is said, and no encoder in sight."""
 
 import json
 import os
@@ -50,14 +50,6 @@ def test_short_classes_are_taken_and_said(heads: Run, home: Path) -> None:
     assert heads("train", "tip-adapter", "--shots", "16", "--strict-shots").code == 1
 
 
-def test_compare_shows_no_shots_that_were_not_trained(heads: Run, home: Path) -> None:
-    heads("train", "zero-shot", "--quiet")
-    answer = heads("compare", "--shots", "7")
-    assert answer.code == 2
-    assert "heads train METHOD --shots 7" in answer.err
-    assert answer.out == ""
-
-
 def test_stored_draws_are_named(heads: Run, featcache: Run, empty_home: Path) -> None:
     rows = np.random.default_rng(0).normal(size=(24, 8)).astype(np.float32)
     labels = np.arange(24) % 3
@@ -89,55 +81,11 @@ def test_a_damaged_cache_is_not_trained_on(
     assert "featcache repair" in answer.err
 
 
-def test_list_names_every_method(heads: Run) -> None:
-    listed = [json.loads(line)["name"] for line in heads("list", "--json").out.splitlines()]
-    assert {"zero-shot", "linear-probe", "tip-adapter", "tip-adapter-f", "cmm"} <= set(listed)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "code", "says"),
-    [
-        (["train", "cmn"], 2, "did you mean 'cmm'"),
-        (["train", "cmm", "--shots", "0"], 2, "--shots"),
-        (["train", "cmm", "--shots", "many"], 2, "--shots"),
-        (["train", "cmm", "--dataset", "blob"], 2, "blobs"),
-        (["train", "cmm", "--split", "tset"], 2, "did you mean 'test'"),
-        (["train", "cmm", "--set", "alpah=1"], 2, "did you mean 'alpha'"),
-        (["train", "cmm", "--set", "alpha"], 2, "key=value"),
-        (["train", "cmm", "--set", "lr=-1"], 2, "lr"),
-        (["train", "cmm", "--selection", "test"], 2, "oracle"),
-        (["train", "zero-shot", "--set", "text=description"], 1, "description"),
-        (["train", "zero-shot", "--set", "text=cupl"], 1, "--cupl FILE.json"),
-        (["train", "tip-adapter", "--set", "text=dclip"], 1, "--dclip FILE.json"),
-        (["train", "cmm", "--set", "text=waffle"], 1, "--waffle SEED"),
-        (["train", "zero-shot", "--set", "text=wafle"], 2, "did you mean 'waffle'"),
-        (["train", "cmm", "--device", "tpu"], 1, "--device cpu"),
-        (["train", "tip-adapter", "--device", "meta"], 1, "Device 'meta' cannot be used"),
-        (["train", "cmm", "--class-weights", "even"], 2, "balanced"),
-        (["compare", "--runs", "/no/such/place"], 1, "heads train"),
-        (["compare", "--csv", "--json"], 2, "exclude"),
-    ],
-)
-def test_wrong_input_is_one_sentence(
-    heads: Run, home: Path, arguments: list[str], code: int, says: str
-) -> None:
-    answer = heads(*arguments)
-    assert answer.code == code, answer
-    assert says in answer.err
-    assert answer.out == ""
-
-
-def test_without_a_cache_the_command_is_named(heads: Run, empty_home: Path) -> None:
-    answer = heads("train", "cmm")
-    assert answer.code == 1
-    assert "featcache extract" in answer.err
-
-
 def test_training_loads_no_encoder(home: Path) -> None:
     code = (
         "import sys\n"
         "sys.argv = ['heads', 'train', 'zero-shot', '--quiet']\n"
-        "from cli.heads import main\n"
+        "from cli.heads.app import main\n"
         "try:\n"
         "    main()\n"
         "except SystemExit as stop:\n"
@@ -165,27 +113,6 @@ def test_an_unwritable_runs_folder_is_said_before_training(
     answer = heads("train", "cmm", "--runs", str(tmp_path / "file"))
     assert answer.code == 1
     assert "--runs" in answer.err
-
-
-def test_oracle_is_marked_wherever_it_shows(heads: Run, home: Path, tmp_path: Path) -> None:
-    train = ["train", "tip-adapter", "--shots", "2", "--selection", "oracle", "--quiet"]
-    runs = ["--runs", str(tmp_path)]
-    assert "oracle (chosen on the queries" in heads(*train, *runs).out
-    for form in ([], ["--markdown"], ["--csv"], ["--json"]):
-        assert "oracle" in heads("compare", *runs, *form).out
-
-
-def test_a_shorter_run_hides_no_longer_one(heads: Run, home: Path, tmp_path: Path) -> None:
-    runs = ["--runs", str(tmp_path)]
-    for method, seeds in (("tip-adapter", "3"), ("tip-adapter", "1"), ("zero-shot", "1")):
-        assert heads("train", method, "--shots", "2", "--seeds", seeds, *runs).code == 0
-    answer = heads("compare", *runs, "--against", "tip-adapter")
-    assert "tip-adapter (seed 1)" in answer.out
-    assert "tip-adapter (seeds 1-3)\t" in answer.out
-    assert "Intervals: 95 %, unadjusted" in answer.out
-    assert "says what holds of these heads, not of the method" in answer.out
-    (zero,) = [line for line in answer.out.splitlines() if line.startswith("zero-shot")]
-    assert "[" in zero  # the reverse of the known difference
 
 
 @pytest.mark.parametrize(
@@ -237,7 +164,8 @@ def test_settings_are_recorded_as_numbers(heads: Run, home: Path) -> None:
 
 def test_a_terminal_without_the_characters_shows_others(home: Path) -> None:
     program = (
-        "import sys; sys.argv = ['heads', 'train', 'zero-shot']; import cli.heads as h; h.main()"
+        "import sys; sys.argv = ['heads', 'train', 'zero-shot']; "
+        "from cli.heads.app import main; main()"
     )
     plain = {**os.environ, "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, env=plain)
@@ -269,11 +197,3 @@ def test_episodes_from_draw_to_table(heads: Run, home: Path, tmp_path: Path) -> 
         ["compare", *runs, "--against", "nobody"],
     ):
         assert heads(*wrong).code == 2
-
-
-def test_list_says_what_each_method_reads(heads: Run) -> None:
-    listed = {d["name"]: d for d in map(json.loads, heads("list", "--json").out.splitlines())}
-    assert listed["zero-shot"]["needs"] == ["query"]
-    assert listed["cmm"]["needs"] == ["query", "support", "support views:rrc50?"]
-    assert "support view_patches:cdfsl" in listed["cc-cdfsl"]["needs"]
-    assert {name for name, item in listed.items() if item["transductive"]} == {"transclip"}

@@ -1,7 +1,5 @@
 """How a command ends before its time: interrupted, unread, with nowhere to write."""
 
-import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,12 +8,11 @@ from typing import Any
 
 import pytest
 
-from cli import _ui as ui
 from cli import start
+from cli.ui import output, tables
 from featcache.errors import FeatcacheError
-from heads.protocols import few_shot
+from heads.protocols import obtain
 from heads.results import store
-from heads.results.record import Result
 from heads.results.store import load_all
 
 Run = Callable[..., Any]
@@ -45,7 +42,7 @@ def test_an_interruption_while_loading_is_no_traceback(
 
 
 def test_the_commands_begin_where_that_holds() -> None:
-    text = (Path(__file__).parents[2] / "pyproject.toml").read_text()
+    text = (Path(__file__).parents[3] / "pyproject.toml").read_text()
     assert 'featcache = "cli.start:featcache"' in text
     assert 'heads = "cli.start:heads"' in text
     loaded = "import cli.start, sys; print(*sys.modules)"
@@ -56,7 +53,7 @@ def test_the_commands_begin_where_that_holds() -> None:
 def test_an_interrupted_training_claims_nothing(
     heads: Run, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(few_shot, "run", raising(KeyboardInterrupt()))
+    monkeypatch.setattr(obtain, "obtain", raising(KeyboardInterrupt()))
     answer = heads(*TRAIN, "--runs", str(tmp_path))
     assert answer.code == 130
     assert answer.err.strip() == (
@@ -71,7 +68,7 @@ def test_an_interrupted_training_claims_nothing(
 def test_a_run_that_was_saved_is_named(
     heads: Run, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
-    monkeypatch.setattr(ui, "emit_lines", raising(error))
+    monkeypatch.setattr(output, "emit_lines", raising(error))
     answer = heads(*TRAIN, "--runs", str(tmp_path))
     (run,) = saved(tmp_path)
     assert answer.code == {KeyboardInterrupt: 130, BrokenPipeError: 0}.get(type(error), 1)
@@ -91,7 +88,7 @@ def test_an_interruption_before_the_run_is_in_its_place_says_so(
 def test_a_command_that_stores_nothing_speaks_of_nothing(
     heads: Run, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ui, "emit_table", raising(KeyboardInterrupt()))
+    monkeypatch.setattr(tables, "emit_table", raising(KeyboardInterrupt()))
     assert heads("list").err.strip() == "Interrupted."
 
 
@@ -102,42 +99,3 @@ def test_nowhere_to_write() -> None:
     assert full.stderr.startswith("error: Standard output cannot be written (No space left on")
     assert len(full.stderr.splitlines()) == 1
     assert subprocess.run(f"{command} <&- >&- 2>&-", shell=True).returncode == 0
-
-
-def test_verify_checks_runs(heads: Run, featcache: Run, home: Path, tmp_path: Path) -> None:
-    where = ("--runs", str(tmp_path))
-    nothing = featcache("verify", *where)
-    assert (nothing.code, "There are no runs" in nothing.err) == (1, True)
-    told = heads(*TRAIN, "--json", *where)
-    assert featcache("verify", *where).out.startswith("sound: 1 run:")
-    folder = store.find(tmp_path, Result.from_json(told.out).run)
-    (folder / store.ANSWERS).write_bytes(b"")
-    answer = featcache("verify", "--json", *where)
-    assert answer.code == 1
-    found = json.loads(answer.out)
-    assert (found["sound"], [p["run"] for p in found["problems"]]) == (False, [folder.name])
-    assert featcache("verify", *where).out.startswith("DAMAGED: 1 of 1 run:")
-    table = heads("compare", *where)
-    assert "left out of all tables: 1" in table.err
-    assert featcache("verify", "blobs", *where).code == 2
-
-
-def test_verify_finds_the_runs_at_home(
-    heads: Run, featcache: Run, home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    heads(*TRAIN)
-    for arguments in (["--runs"], ["--runs", "--json"]):
-        assert str(home / "runs") in featcache("verify", *arguments).out
-
-
-def test_a_data_set_without_one_readable_image_fails(
-    featcache: Run, empty_home: Path, tmp_path: Path
-) -> None:
-    for name in ("a/1.jpg", "a/2.jpg", "b/1.jpg", "b/2.jpg"):
-        (tmp_path / "bad" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "bad" / name).write_bytes(b"no picture" + os.urandom(8))
-    command = ("extract", "--backbone", "tiny", "--weights", "random", "--quiet")
-    for _ in range(2):  # asking again does not make it a success
-        answer = featcache(*command, "--dataset", f"folder:{tmp_path / 'bad'}")
-        assert answer.code == 1
-        assert "None of the 4 images could be read" in answer.err

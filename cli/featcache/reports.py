@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from cli import _ui as ui
+from cli.ui import output, units
 from featcache.counts import counted
 
 if TYPE_CHECKING:
@@ -32,18 +32,18 @@ def emit_mended(report: "VerifyReport", mended: "Mended | None", found: "CacheSu
         return
     left = mended is None or mended.missing or not report.is_sound
     head = "mended" if not left else "mended in part" if mended and mended.encoded else "DAMAGED"
-    ui.emit(f"{head}: {report.path}")
+    output.emit(f"{head}: {report.path}")
     for problem in report.problems:
-        ui.emit(f"  {problem.what}")
+        output.emit(f"  {problem.what}")
     for note in report.notes:
-        ui.say(note)
+        output.say(note)
     for shard in report.dropped:
-        ui.emit(f"  taken out: {shard.component}/{shard.file}")
+        output.emit(f"  taken out: {shard.component}/{shard.file}")
     if mended is None:
         return
     counts = [f"{name} {rows} rows" for name, rows in mended.encoded.items()]
     counts += ["texts"] if mended.text else []
-    ui.emit(f"  encoded again: {', '.join(counts) or 'nothing'}")
+    output.emit(f"  encoded again: {', '.join(counts) or 'nothing'}")
     if mended.missing:
         from featcache.store.again import extract_command
         from featcache.store.cache import Cache
@@ -57,24 +57,28 @@ def emit_mended(report: "VerifyReport", mended: "Mended | None", found: "CacheSu
             "row has lost its image, or it has changed",
             "rows have lost their image, or it has changed",
         )
-        ui.emit(f"  {what}; this settles it, with whatever else the cache was made with: {command}")
+        output.emit(
+            f"  {what}; this settles it, with whatever else the cache was made with: {command}"
+        )
 
 
 def emit_report(report: "VerifyReport", json_: bool) -> None:
     """Print what `verify` found in a cache."""
     if json_:
-        ui.emit_json(report.to_json())
+        output.emit_json(report.to_json())
         return
     if report.is_sound or report.shards:
-        what = f"{counted(report.shards, 'shard')}, {ui.human_bytes(report.bytes)}: {report.path}"
+        what = (
+            f"{counted(report.shards, 'shard')}, {units.human_bytes(report.bytes)}: {report.path}"
+        )
     else:
         from featcache.store.removal import count_bytes
 
-        size = ui.human_bytes(count_bytes(report.path))
+        size = units.human_bytes(count_bytes(report.path))
         what = f"none of its {size} could be checked: {report.path}"
     sound = "sound" if report.finished else "sound, unfinished"
-    ui.emit(f"{sound if report.is_sound else 'DAMAGED'}: {what}")
+    output.emit(f"{sound if report.is_sound else 'DAMAGED'}: {what}")
     for problem in report.problems:
-        ui.emit(f"  {problem.what}")
+        output.emit(f"  {problem.what}")
     for note in report.notes:
-        ui.say(note)
+        output.say(note)

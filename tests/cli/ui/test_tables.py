@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from cli._caches import list_caches
-from cli._ui import emit_table, fitting
+from cli.featcache.ls import list_caches
+from cli.ui.tables import emit_table, fitting
 from heads.results.render import tables
 
 COLUMNS = ("method", "top-1 %", "seconds", "source")

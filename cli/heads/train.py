@@ -1,4 +1,4 @@
-"""`heads`: train, evaluate and compare small heads on cached features."""
+"""`heads train`: train a method on cached features and evaluate it."""
 
 import re
 from collections.abc import Iterator
@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli import _terminal as terminal
-from cli import _ui as ui
-from cli._ui import CacheDir, Json, OfKey, Quiet
+from cli.ui import errors, live, options, output, units
+from cli.ui.options import CacheDir, Device, Json, Key, Quiet, RunsDir
 from featcache.counts import counted
 
 if TYPE_CHECKING:
@@ -17,21 +16,11 @@ if TYPE_CHECKING:
     from heads.protocols.obtain import Obtained
     from heads.results.record import Result
 
-app = ui.make_app(
-    "Train and evaluate small heads on cached features, without the encoder.\n\n"
-    "Example: heads train cmm --shots 16"
-)
 
 MOST_SEEDS = 1000
 UNSAVED = "Nothing of this run was stored; the same command starts it anew."
 
-RunsDir = Annotated[
-    Path | None,
-    typer.Option("--runs", help="Results; else $FEATCACHE_HOME/runs, else your data folder."),
-]
 
-
-@app.command()
 def train(
     method: Annotated[str, typer.Argument(help="A method's name; `heads list` shows them.")],
     shots: Annotated[
@@ -42,7 +31,7 @@ def train(
         str | None, typer.Option(help="Data set; the cache finished last where not given.")
     ] = None,
     backbone: Annotated[str | None, typer.Option(help="Backbone of the cache.")] = None,
-    key: OfKey = None,
+    key: Key = None,
     seeds: Annotated[
         str | None,
         typer.Option(
@@ -94,7 +83,7 @@ def train(
     no_head: Annotated[
         bool, typer.Option("--no-head", help="Do not keep the trained heads.")
     ] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    device: Device = "auto",
     cache: CacheDir = None,
     runs: RunsDir = None,
     quiet: Quiet = False,
@@ -131,7 +120,7 @@ def train(
         arguments["shots"] = None if shots is None else _some_shots(shots)
     elif protocol == "few-shot":
         _only_of_episodes(of_episodes)
-        arguments["shots"] = _shots("16" if shots is None else shots)
+        arguments["shots"] = options.shots("16" if shots is None else shots)
         arguments["seeds"] = _seeds("3" if seeds is None else seeds)
         arguments |= {"strict_shots": strict_shots, "class_weights": class_weights}
     else:
@@ -139,7 +128,7 @@ def train(
     selections = words.EPISODE_SELECTIONS if protocol == "episodic" else words.SELECTIONS
     if selection is not None and selection not in selections:
         raise UnknownNameError("selection", selection, selections)
-    settings = ui.pairs(set_ or ())
+    settings = options.pairs(set_ or ())
     words.check_settings(method, settings)
     arguments = {
         name: value for name, value in arguments.items() if name == "shots" or value is not None
@@ -158,7 +147,7 @@ def train(
     from heads.protocols.plan import Request
 
     root = runs_root(runs)
-    with ui.noting(UNSAVED), ui.live(quiet) as line:
+    with errors.noting(UNSAVED), live.live(quiet) as line:
         line.say(_using(opened, is_named=dataset is not None))
         features = opened.feature_set()
         how: dict[str, Any] = {"device": device, "progress": line.counter()}
@@ -179,117 +168,13 @@ def train(
         saved = lambda place=folder: (  # noqa: E731
             f"The run was saved as {place}." if place.exists() else UNSAVED
         )
-        with ui.noting(saved, KeyboardInterrupt, OSError, FeatcacheError):
+        with errors.noting(saved, KeyboardInterrupt, OSError, FeatcacheError):
             save(one, root)
             if json_:
-                ui.emit_json(one.result.as_dict())
+                output.emit_json(one.result.as_dict())
             else:
-                ui.emit(_sentence(one.result))
-                ui.emit(str(folder))
-
-
-@app.command("list")
-def list_methods(json_: Json = False) -> None:
-    """List the methods, what they read and where their equations come from.
-
-    Example: heads list
-    """
-    from heads.registry import describe
-
-    if json_:
-        for item in describe():
-            ui.emit_json(
-                {
-                    "name": item.name,
-                    "summary": item.summary,
-                    "needs": list(item.needs),
-                    "transductive": item.transductive,
-                    "source": item.source,
-                }
-            )
-        return
-    rows = [(d.name, d.summary, ", ".join(d.needs), d.source) for d in describe()]
-    ui.emit_table(("method", "idea", "reads (? if there)", "source"), rows)
-
-
-@app.command()
-def compare(
-    dataset: Annotated[
-        list[str] | None, typer.Option(help="Only this data set; repeatable.")
-    ] = None,
-    backbone: Annotated[
-        list[str] | None, typer.Option(help="Only this backbone; repeatable.")
-    ] = None,
-    split: Annotated[
-        list[str] | None, typer.Option(help="Only this test split; repeatable.")
-    ] = None,
-    shots: Annotated[
-        list[str] | None, typer.Option(help="Only these shots; repeatable, or 'all'.")
-    ] = None,
-    against: Annotated[
-        str, typer.Option(help="Method, or 'METHOD KEY=VALUE', that the differences are to.")
-    ] = "zero-shot",
-    markdown: Annotated[bool, typer.Option("--markdown", help="Tables in Markdown.")] = False,
-    csv: Annotated[bool, typer.Option("--csv", help="A line for each row, every digit.")] = False,
-    where: Annotated[bool, typer.Option("--where", help="Say where the files are.")] = False,
-    cache: CacheDir = None,
-    runs: RunsDir = None,
-    json_: Json = False,
-) -> None:
-    """Compare what was trained: top-1 with intervals, and paired against zero-shot or another.
-
-    \b
-    Example: heads compare --dataset fieldguide
-    Example: heads compare --against 'cc-cdfsl control=augment-only'
-    """
-    from featcache.errors import CacheNotFoundError, UsageError
-    from featcache.store.library import cache_root
-    from heads.results.compare import compare as comparison
-    from heads.results.render import tables
-    from heads.results.store import runs_root
-
-    if markdown + csv + json_ > 1:
-        raise UsageError("--markdown, --csv and --json exclude each other; choose one.")
-    root = runs_root(runs)
-    found = comparison.compare(
-        root,
-        dataset=dataset or None,
-        backbone=backbone or None,
-        split=split or None,
-        shots=None if not shots else [_shots(s) for s in shots],
-        against=against,
-    )
-    for problem in found.problems:
-        ui.say(problem)
-    if found.problems:
-        ui.say(f"Runs that were left out of all tables: {len(found.problems)}.")
-    if not found.groups:
-        raise CacheNotFoundError(
-            f"There are no runs in {root}. Train one with: heads train cmm --shots 16"
-        )
-    if json_:
-        for row in tables.as_dicts(found.groups):
-            ui.emit_json(row)
-    elif csv:
-        ui.emit_lines(tables.to_csv(found.groups).rstrip("\n"))
-    elif markdown:
-        ui.emit_lines(tables.to_markdown(found.groups).rstrip("\n"))
-    else:
-        for group in found.groups:
-            ui.emit(group.title)
-            ui.emit_table(
-                tables.columns(group),
-                tables.cells(group),
-                right=("seconds",),
-                spare=tables.SPARE,
-            )
-            for note in tables.notes(group):
-                ui.emit(note)
-    if any(group.ambiguous for group in found.groups):
-        ui.say("Tables of one name and several keys: `featcache ls` shows the weights of each.")
-    if where:
-        ui.say(f"Features: {cache_root(cache)}")
-        ui.say(f"Results:  {root}")
+                output.emit(_sentence(one.result))
+                output.emit(str(folder))
 
 
 def _told(made: "list[Obtained]") -> Iterator[str]:
@@ -304,7 +189,7 @@ def _told(made: "list[Obtained]") -> Iterator[str]:
         if one.heads:
             size = sum(len(head_file.pack(head)) for head in one.heads)
             holds = "; they hold features of the training images" if one.heads[0].holds else ""
-            yield f"Heads kept: {len(one.heads)}, {ui.human_bytes(size)}{holds}."
+            yield f"Heads kept: {len(one.heads)}, {units.human_bytes(size)}{holds}."
 
 
 def _splits(text: str | None) -> tuple[str, ...]:
@@ -326,20 +211,10 @@ def _using(cache: "Cache", *, is_named: bool) -> str:
     )
 
 
-def _shots(text: str) -> int | None:
-    from featcache.errors import UsageError
-
-    if text == "all":
-        return None
-    if not text.isascii() or not text.isdecimal() or len(text) > 9 or int(text) < 1:
-        raise UsageError(f"--shots takes a whole number from 1, or 'all'; got '{text[:80]}'.")
-    return int(text)
-
-
 def _some_shots(text: str) -> int:
     from featcache.errors import UsageError
 
-    shots = _shots(text)
+    shots = options.shots(text)
     if shots is None:
         raise UsageError("An episode needs a number of --shots, got 'all'; write e.g. --shots 5.")
     return shots
@@ -405,9 +280,4 @@ def _sentence(result: "Result") -> str:
         text += f", {counted(result.unreadable, 'unreadable image')} not counted"
     took = result.seconds["fit"] + result.seconds["evaluate"]
     chosen = " (chosen on the queries: not a fair figure)" if result.oracle else ""
-    return f"{text}; {ui.human_seconds(took)}, selection {result.selection}{chosen}"
-
-
-def main() -> None:
-    """Run the command line."""
-    terminal.run(app)
+    return f"{text}; {units.human_seconds(took)}, selection {result.selection}{chosen}"

@@ -1,32 +1,17 @@
-"""`featcache`: encode a data set once, look after the cache."""
+"""`featcache extract`: encode what a cache lacks."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli import _caches
-from cli import _terminal as terminal
-from cli import _ui as ui
-from cli._ui import CacheDir, Json, Quiet
+from cli.ui import errors, live, output
+from cli.ui.options import CacheDir, Device, Json, Quiet
 
 if TYPE_CHECKING:
     from featcache.pipeline.plan import Plan
 
-app = ui.make_app(
-    "Encode a data set once with a CLIP-like model and keep the features in a checked cache.\n\n"
-    "Example: featcache extract --backbone ViT-B/16 --dataset eurosat"
-)
-imports = ui.App(
-    help="Turn other people's features into a cache.\n\n"
-    "Example: featcache import npz clip_features.npz --name pets --backbone ViT-B/32",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
-app.add_typer(imports, name="import")
 
-
-@app.command()
 def extract(
     backbone: Annotated[
         str | None,
@@ -91,7 +76,7 @@ def extract(
         typer.Option(min=0, metavar="SEED", help="Random words too, for --set text=waffle."),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Encode only that many images.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    device: Device = "auto",
     compute: Annotated[
         str, typer.Option(help="auto, fp32 or bf16: the type the encoder computes in.")
     ] = "auto",
@@ -180,147 +165,23 @@ def extract(
         profile=profile_to or profile,
     )
     kept = "" if dry_run else "Finished shards are kept; the same command goes on from there."
-    with ui.noting(kept), ui.live(quiet) as line:
+    with errors.noting(kept), live.live(quiet) as line:
         opened = open_request(request, report=line.counter(), say=line.say)
         from featcache.pipeline.run import extract as run_extract  # loads torch
 
         summary = run_extract(
             opened,
-            progress=ui.shown_on(line),
+            progress=live.shown_on(line),
             say=line.say,
-            confirm=(lambda plan: _confirm(plan, line)) if ui.can_ask() else None,
+            confirm=(lambda plan: _confirm(plan, line)) if output.can_ask() else None,
         )
     if json_:
-        ui.emit_json(summary.to_json())
+        output.emit_json(summary.to_json())
     else:
         for text in summary.sentences():
-            ui.emit(text)
+            output.emit(text)
 
 
-_caches.register(app)
-
-
-@app.command()
-def datasets(json_: Json = False) -> None:
-    """List the data sets that have a name; folder:PATH takes any other.
-
-    Example: featcache datasets
-    """
-    from featcache.sources.named import datasets as named
-
-    if json_:
-        for item in named():
-            ui.emit_json(
-                {
-                    "name": item.name,
-                    "title": item.title,
-                    "images": item.images,
-                    "classes": item.classes,
-                    "size": item.size,
-                    "url": item.url,
-                    "licence": item.licence,
-                }
-            )
-        return
-    ui.emit_table(
-        ("name", "what it is", "images", "classes", "size", "from"),
-        [
-            (d.name, d.title, str(d.images), str(d.classes), d.size, d.url or "drawn on first use")
-            for d in named()
-        ],
-        right=("images", "classes"),
-    )
-
-
-@app.command()
-def backbones(
-    pattern: Annotated[str, typer.Argument(help="Only names that contain this.")] = "",
-    json_: Json = False,
-) -> None:
-    """List the backbones and the weights that open_clip knows for them.
-
-    Example: featcache backbones ViT-B
-    """
-    from featcache.backbones.registry import backbones as known
-    from featcache.errors import UnknownNameError
-
-    found = [b for b in known() if pattern.lower() in b.name.lower()]
-    if not found:
-        raise UnknownNameError("backbone", pattern, [b.name for b in known()])
-    if json_:
-        for b in found:
-            ui.emit_json(
-                {
-                    "name": b.name,
-                    "architecture": b.architecture,
-                    "weights": list(b.weights),
-                    "default": b.default,
-                    "image_size": b.image_size,
-                    "dim": b.dim,
-                    "gflops": b.gflops,
-                    "patches": b.patches,
-                }
-            )
-        return
-    ui.emit_table(
-        ("name", "image", "dim", "GFLOP", "patches", "weights"),
-        [
-            (
-                b.name,
-                str(b.image_size),
-                str(b.dim),
-                "" if b.gflops is None else f"{b.gflops:.1f}",
-                "yes" if b.patches else "no",
-                ui.some(b.weights, most=4),
-            )
-            for b in found
-        ],
-        right=("image", "dim", "GFLOP"),
-    )
-
-
-@imports.command()
-def npz(
-    file: Annotated[Path, typer.Argument(help="train_features, train_labels, test_..., ...")],
-    name: Annotated[str, typer.Option(help="Name of the data set.")],
-    backbone: Annotated[str, typer.Option(help="Name of the backbone it came from.")],
-    cache: CacheDir = None,
-    quiet: Quiet = False,
-    json_: Json = False,
-) -> None:
-    """Import features of a NumPy archive: train16_features, val_features, classnames, ...
-
-    Example: featcache import npz clip_features.npz --name pets --backbone ViT-B/32
-    """
-    from featcache.importers.npz import import_npz
-    from featcache.store.library import cache_root, summarise
-
-    said: list[str] = []
-    kept = "What was imported is kept; the same command goes on from there."
-    with ui.noting(kept), ui.live(quiet) as line:
-        made = import_npz(
-            file, cache_root(cache), name, backbone, report=line.counter(), say=said.append
-        )
-        listing = made.listing()
-        for note in () if listing is None else listing.notes:
-            line.say(note)
-    found = summarise(made)
-    if json_:
-        ui.emit_json({**found.to_json(), "said": said})
-        return
-    splits = {} if listing is None else listing.splits
-    counts = ", ".join(f"{split} {len(rows)}" for split, rows in splits.items())
-    ui.emit(f"Imported {found.images} rows as {found.dataset}, {found.backbone}: {counts}.")
-    for text in said:
-        ui.emit(text)
-    ui.emit(str(found.path))
-
-
-def _confirm(plan: "Plan", line: ui.Live) -> bool:
+def _confirm(plan: "Plan", line: live.Live) -> bool:
     line.close()
-    return ui.confirm(f"{plan.sentence()} Go on?")
-
-
-def main() -> None:
-    """Run the command line."""
-    terminal.run(app)
+    return output.confirm(f"{plan.sentence()} Go on?")
