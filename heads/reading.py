@@ -1,13 +1,13 @@
 """From a cache to the rows that a method reads of a role, on the compute device."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from featcache.embedded import Embedded
 from featcache.errors import MissingComponentError, TaskError
 from featcache.types import FeatureSet
 from featcache.wording import Argument
@@ -15,11 +15,24 @@ from heads.contract import Kind, LazyRows, Need, Role, Rows
 from heads.episode import RowIndex
 
 
+class UnitRows(Protocol):
+    """What has unit rows by component: a cache, or features that were embedded without one."""
+
+    @property
+    def components(self) -> Mapping[str, Any]:
+        """Component -> something with a shape."""
+        ...
+
+    def unit(self, component: str, rows: Int64[np.ndarray, " r"]) -> Tensor:
+        """Gather rows as float32 with unit norm."""
+        ...
+
+
 class MappedRows:
     """Unit rows of one component, read from the cache when they are gathered: `LazyRows`."""
 
     def __init__(
-        self, features: FeatureSet | Embedded, component: str, rows: RowIndex, device: torch.device
+        self, features: UnitRows, component: str, rows: RowIndex, device: torch.device
     ) -> None:
         self._features, self._component = features, component
         self._rows, self._device = rows, device

@@ -104,18 +104,18 @@ def test_a_transductive_method_keeps_none(features: FeatureSet) -> None:
 def test_features_of_another_kind_are_refused(features: FeatureSet) -> None:
     (head,) = trained(features, "ridge")
     other = replace(features.key, weights="1" * 64)
-    with pytest.raises(HeadError, match=f"{features.key.digest()}.*{other.digest()}.*weights"):
+    with pytest.raises(HeadError, match=rf"{features.key.digest()}.*{other.digest()}.*weights"):
         head.check_key(other, "the cache")
     head.check_key(features.key, "the cache")
 
 
 def test_rows_that_do_not_fit_are_refused(features: FeatureSet) -> None:
     (ridge,), (lazsl,) = trained(features, "ridge"), trained(features, "lazsl")
-    with pytest.raises(HeadError, match="answers rows .n, 16., got .3, 8."):
+    with pytest.raises(HeadError, match=r"answers rows .n, 16., got .3, 8."):
         ridge.logits(torch.ones(3, 8))
-    with pytest.raises(UsageError, match="1 of 2 rows hold NaN or infinite values .rows 1."):
+    with pytest.raises(UsageError, match=r"1 of 2 rows hold NaN or infinite values .rows 1."):
         ridge.logits(torch.tensor([[1.0] * 16, [float("nan")] * 16]))
-    with pytest.raises(HeadError, match="reads crops.lazsl of every image"):
+    with pytest.raises(HeadError, match=r"reads crops.lazsl of every image"):
         lazsl.logits(torch.ones(3, 16))
 
 
@@ -202,10 +202,10 @@ def test_sections_of_later_versions(packed: bytes) -> None:
     later = rewritten(packed, lambda d: d["sections"].update({"prediction_sets": {"level": 0.9}}))
     assert unpack(later, "it").classes
     needed = rewritten(packed, lambda d: d["sections"].update({"members": {"required": True}}))
-    with pytest.raises(HeadError, match="'members'.*Upgrade"):
+    with pytest.raises(HeadError, match=r"'members'.*Upgrade"):
         unpack(needed, "it")
     newer = rewritten(packed, lambda d: d.update({"format": 2}))
-    with pytest.raises(HeadError, match="format 2.*Upgrade"):
+    with pytest.raises(HeadError, match=r"format 2.*Upgrade"):
         unpack(newer, "it")
 
 
