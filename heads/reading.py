@@ -1,7 +1,7 @@
 """From a cache to the rows that a method reads of a role, on the compute device."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from heads.contract import Kind, LazyRows, Need, Role, Rows
 from heads.episode import RowIndex
 
 
+@runtime_checkable
 class UnitRows(Protocol):
     """What has unit rows by component: a cache, or features that were embedded without one."""
 
