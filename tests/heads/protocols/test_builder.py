@@ -74,7 +74,7 @@ def test_the_same_photograph_in_support_and_query_is_said(world: World) -> None:
     hashes = list(features.listing.hashes)
     hashes[int(features.usable("test")[0])] = hashes[0]
     features = replace(features, listing=replace(features.listing, hashes=hashes))
-    assert "1 query images are byte for byte" in " ".join(
+    assert "Seed 1: 1 query image is byte for byte" in " ".join(
         build(builder(features)).queries["test"].notes
     )
 

@@ -405,6 +405,6 @@ def test_the_digest_in_a_title_is_called_a_list(record: Any, answers: Any) -> No
 def test_every_exported_field_is_documented(record: Any) -> None:
     groups = comparison.group([record(1), record(2, method="knn")])
     fields = next(csv.reader(io.StringIO(tables.to_csv(groups))))
-    about = (Path(__file__).parents[3] / "docs" / "results.md").read_text()
+    about = (Path(__file__).parents[4] / "docs" / "results.md").read_text()
     about = about.partition("`--csv`")[2].partition("## Episodes")[0]
     assert [field for field in fields if f"`{field}`" not in about] == []
