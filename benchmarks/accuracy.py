@@ -15,14 +15,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from featcache.errors import FeatcacheError, MissingComponentError
 from featcache.importers.npz import import_npz
 from featcache.pipeline.run import Request, extract
 from featcache.store.library import cache_root, find_cache
 from featcache.types import FeatureSet
-from heads.core import registry
-from heads.protocols import few_shot
-from heads.results.pairing import Word, paired_difference, words
+from heads import registry
+from heads.protocols import plan as heads_plan
+from heads.protocols.sweep import sweep
+from heads.results.compare.pairing import Word, paired_difference, words
 from heads.results.record import Result
 
 WORLDS = ("fieldguide", "fieldguide-2")
@@ -123,6 +123,8 @@ class Bench:
 
     def __init__(self, root: Path, folder: Path | None, methods: Sequence[str]) -> None:
         self.root, self.folder, self.methods = root, folder, methods
+        self.runs = root.with_name(f"{root.name}-runs")
+        """What was measured before a kill is not measured again; delete it to begin anew."""
         self._opened: dict[str, FeatureSet] = {}
 
     def features(self, dataset: str) -> FeatureSet:
@@ -141,21 +143,21 @@ class Bench:
         self, method: str, column: Column, selection: str = "few-shot-val", settings: str = ""
     ) -> Result | None:
         """Train once; None where the data lack what the method reads."""
-        try:
-            result = few_shot.run(
-                method,
-                feature_set=self.features(column.dataset),
-                shots=column.shots,
-                seeds=SEEDS,
-                split=column.split,
-                selection=selection,
-                settings=dict(pair.split("=", 1) for pair in settings.split()),
-            )
-        except MissingComponentError:
+        request = heads_plan.Request(
+            method=method,
+            features=self.features(column.dataset),
+            shots=column.shots,
+            seeds=SEEDS,
+            splits=(column.split,),
+            selection=selection,
+            settings=dict(pair.split("=", 1) for pair in settings.split()),
+        )
+        (entry,) = sweep([request], root=self.runs, keep_heads=True)
+        if entry.result is None:
+            if entry.kind != "MissingComponentError":
+                print(f"{method} {column.title}: {entry.error}", file=sys.stderr, flush=True)
             return None
-        except FeatcacheError as error:
-            print(f"{method} {column.title}: {error}", file=sys.stderr, flush=True)
-            return None
+        result = entry.result
         top1, took = 100 * result.metrics["top1"].mean, sum(result.seconds.values())
         told = f"{method} {settings} {column.title} {selection}: {top1:.2f}, {took:.1f} s"
         print(told, file=sys.stderr, flush=True)

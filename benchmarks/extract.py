@@ -39,15 +39,15 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from featcache.backbones.registry import load_backbone
+from featcache.encoding.encoder import micro_batch_for, preprocessing
+from featcache.imaging.decode import MAX_PIXELS, read_image
+from featcache.imaging.randomness import view_stream
+from featcache.imaging.views import central_view, draw_view
+from featcache.imaging.windows import Preprocess
 from featcache.keys import parse_component
-from featcache.pipeline.decode import MAX_PIXELS, in_order, read_image
-from featcache.pipeline.encode import micro_batch_for
-from featcache.pipeline.plan import cpu_cores
-from featcache.pipeline.randomness import view_stream
 from featcache.pipeline.run import Request, Summary, extract
-from featcache.pipeline.views import central_view, draw_view
-from featcache.pipeline.windows import Preprocess
 from featcache.store.cache import Cache
+from featcache.threads import cpu_cores, in_order
 
 HELD = 64
 """Decoded pictures in memory while the transforms are timed."""
@@ -109,7 +109,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     rows = np.flatnonzero(features.components["global"].present() & features.ok)
     paths = [Path(features.listing.root) / features.listing.ids[r] for r in rows.tolist()]
     hashes = [features.listing.hashes[r] for r in rows.tolist()]
-    preprocess = Preprocess.of(backbone)
+    preprocess = preprocessing(backbone)
     views = arguments.views
     rule = arguments.micro_batch or micro_batch_for(backbone.gflops, backbone.device.type)
     sizes = (0.5, 1, 2, 4, 8) if not arguments.compile else (1,)  # each would be compiled

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from featcache.pipeline import run
-from featcache.pipeline.plan import cpu_cores
+from featcache.threads import cpu_cores
 
 ASKS: dict[str, dict[str, Any]] = {
     "global": {},

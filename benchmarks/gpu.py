@@ -38,16 +38,15 @@ from benchmarks.extract import (
     write_only,
 )
 from featcache.backbones.registry import load_backbone
-from featcache.pipeline.asks import CENTRAL
-from featcache.pipeline.cutter import Cutter
-from featcache.pipeline.decode import MAX_PIXELS
-from featcache.pipeline.decode import decode as decode_file
-from featcache.pipeline.draw import Drawer, Job, sources_of
-from featcache.pipeline.encode import Encoder, micro_batch_for
-from featcache.pipeline.plan import cpu_cores
+from featcache.encoding.device_crops import Cutter
+from featcache.encoding.encoder import Encoder, micro_batch_for, preprocessing
+from featcache.imaging.decode import MAX_PIXELS
+from featcache.imaging.decode import decode as decode_file
+from featcache.imaging.loader import ImageLoader, Job, file_sources
+from featcache.imaging.views import CENTRAL
 from featcache.pipeline.run import Request
-from featcache.pipeline.windows import Preprocess
 from featcache.store.cache import Cache
+from featcache.threads import cpu_cores
 
 BACKBONES = ("ViT-B/32", "ViT-B/16", "ViT-L/14")
 PATCHES = ("none", "clearclip")
@@ -145,14 +144,14 @@ def measure_row(
     features = Cache.open(summary.path).feature_set()
     listing = features.listing
     paths = [Path(listing.root) / name for name in listing.ids]
-    sources = sources_of(listing.ids, listing.hashes, dict(zip(listing.ids, paths, strict=True)))
+    sources = file_sources(listing.ids, listing.hashes, dict(zip(listing.ids, paths, strict=True)))
     jobs = [Job(source, (CENTRAL,)) for source in sources.values()]
     backbone: Any = load_backbone(name, weights="random", device=arguments.device, compute="bf16")
     batch = micro_batch_for(backbone.gflops, backbone.device.type)
     variants = [] if patches == "none" else [patches]
     encoder = Encoder(backbone, batch)
-    room = encoder.picture_room if encoder.cuts else None
-    drawer = Drawer(preprocess=Preprocess.of(backbone), max_pixels=MAX_PIXELS, room=room)
+    room = encoder.image_room if encoder.cuts else None
+    drawer = ImageLoader(preprocess=preprocessing(backbone), max_pixels=MAX_PIXELS, room=room)
     stages = {
         "decode": decode(jobs, drawer, arguments.seconds),
         "device": device_alone(backbone, batch, variants, arguments.seconds),
@@ -191,7 +190,7 @@ def bf16_ceiling(device: torch.device, seconds: float) -> float:
     return 2e-9 * side**3 * repeat(lambda: a @ b, device, seconds)
 
 
-def decode(jobs: Sequence[Job], drawer: Drawer, seconds: float) -> float:
+def decode(jobs: Sequence[Job], drawer: ImageLoader, seconds: float) -> float:
     """Return the images a second that all cores read, hash, decode and, if they have to, cut."""
     rate: Rate = on_all_cores(len(jobs), lambda i: drawer(jobs[i]), seconds, 1)
     return rate.a_second
@@ -219,8 +218,8 @@ def nvjpeg(paths: Sequence[Path], device: torch.device, seconds: float) -> dict[
 
 def cut_alone(jobs: Sequence[Job], encoder: Encoder, seconds: float) -> float:
     """Return the images a second that go up and are cut to their central view."""
-    preprocess = Preprocess.of(encoder.backbone)
-    drawer = Drawer(preprocess=preprocess, max_pixels=MAX_PIXELS, room=encoder.picture_room)
+    preprocess = preprocessing(encoder.backbone)
+    drawer = ImageLoader(preprocess=preprocess, max_pixels=MAX_PIXELS, room=encoder.image_room)
     drawn = [drawer(job) for job in jobs[:DRAWN]]
     cutter = Cutter(encoder, preprocess)
 

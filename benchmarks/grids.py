@@ -16,17 +16,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from featcache.types import TextBank
-from heads.core import registry, scoring
-from heads.core.contract import RoleRows, TaskView
-from heads.core.selection import select
-from heads.core.settings import configure
-from heads.core.tasks import Task
+from heads import registry
+from heads.contract import Rows, TaskView
+from heads.episode import Episode
+from heads.selection import scoring
+from heads.selection.select import select
+from heads.selection.settings import configure
 
 SECONDS = 5.0
 NOISE = 1.2
@@ -77,12 +77,12 @@ def main() -> int:
     return 1 if missed else 0
 
 
-def measured(name: str, task: Task, walked: int) -> tuple[tuple[str, ...], bool]:
+def measured(name: str, task: Episode, walked: int) -> tuple[tuple[str, ...], bool]:
     """Return one row of the table, and whether it keeps the bounds."""
     method: Any = registry.get(name)
-    settings = configure(method, {"epochs": 0} if hasattr(method.Config(), "epochs") else {})
+    settings = configure(method, {"epochs": 0} if hasattr(method.config(), "epochs") else {})
     search, (chosen,) = clocked(lambda: select(method, settings, [task], "few-shot-val"))
-    evaluation, _ = clocked(lambda: scoring.predict(chosen.head, task.query))
+    evaluation, _ = clocked(lambda: chosen.head.predict(task.query))
     assert task.val is not None
     assert task.val.labels is not None
     some = replace(
@@ -92,8 +92,8 @@ def measured(name: str, task: Task, walked: int) -> tuple[tuple[str, ...], bool]
         labels=task.val.labels[:walked],
     )
     grid = settings.post_grid
-    by_curves = scoring.hits_on_grid(chosen.head, some, grid)
-    walk, by_walk = clocked(lambda: scoring._hits_by_walk(chosen.head, some, grid))
+    by_curves = scoring.correct_on_grid(chosen.head, some, grid)
+    walk, by_walk = clocked(lambda: scoring._correct_by_walk(chosen.head, some, grid))
     best = int(by_curves.argmax()) == int(by_walk.argmax())
     scale = len(task.val.x) / len(some.x)
     share = search.cpu / evaluation.cpu
@@ -117,7 +117,7 @@ def clocked(work: Callable[[], Result]) -> tuple[Took, Result]:
     return Took(cpu=time.process_time() - cpu, wall=time.perf_counter() - wall), result
 
 
-def task(classes: int, shots: int, val: int, queries: int) -> Task:
+def task(classes: int, shots: int, val: int, queries: int) -> Episode:
     """Draw rows around the centres of their classes, and texts near the centres."""
     rng = torch.Generator().manual_seed(0)
     d = 512
@@ -128,22 +128,18 @@ def task(classes: int, shots: int, val: int, queries: int) -> Task:
         noise = NOISE * torch.randn(len(labels), d, generator=rng) / d**0.5
         return F.normalize(centres[labels] + noise, dim=-1)
 
-    def rows(n: int) -> RoleRows:
+    def rows(n: int) -> Rows:
         labels = torch.randperm(n, generator=rng) % classes
-        return RoleRows(x=near(labels), norms=torch.ones(n), labels=labels)
+        return Rows(x=near(labels), norms=torch.ones(n), labels=labels)
 
     names = tuple(f"class {c}" for c in range(classes))
     texts = near(torch.arange(classes))
     bank = TextBank(classes=names, names=texts, templates=(), template_rows=None, default="name")
     support = rows(classes * shots)
-    none = np.zeros(0, dtype=np.int64)
-    return Task(
+    return Episode.of(
         view=TaskView(support=support, pool=None, text=bank, classes=names, seed=0),
         val=rows(classes * val),
         query=rows(queries),
-        support_rows=none,
-        val_rows=none,
-        query_rows=none,
     )
 
 

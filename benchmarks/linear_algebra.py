@@ -19,17 +19,16 @@ import time
 from collections.abc import Callable
 from functools import partial
 from statistics import median
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from featcache.types import TextBank
-from heads.core import scoring
-from heads.core.contract import Method, RoleRows, TaskView
-from heads.core.scoring import Head
+from heads.contract import AnyMethod, Kind, LazyRows, Rows, TaskView
+from heads.fitted import Fitted
 from heads.methods import gda, proker
+from heads.selection import scoring
 
 SHAPES = ((256, 4, 1), (100, 16, 1), (100, 4, 10), (1000, 4, 1))
 """Classes, shots, views."""
@@ -49,7 +48,10 @@ def main() -> int:
     is_good = True
     for shape in SHAPES:
         task, val = world(*shape)
-        for name, method, bare in (("gda", gda, bare_gda), ("proker", proker, bare_proker)):
+        for name, method, bare in (
+            ("gda", gda.METHOD, bare_gda),
+            ("proker", proker.METHOD, bare_proker),
+        ):
             calls = partial(bare, task, val), partial(searched, method, task, val)
             (slow, expected), (fast, got) = take_turns(calls, arguments.repeat)
             gap = int((got - expected).abs().max())
@@ -60,22 +62,21 @@ def main() -> int:
     return 0 if is_good else 1
 
 
-def searched(method: Any, task: TaskView, val: RoleRows) -> Tensor:
+def searched(method: AnyMethod, task: TaskView, val: Rows) -> Tensor:
     """Fit and search as a run does."""
-    kept: Method = method
-    hyper = kept.Hyper(beta=BETA) if hasattr(kept.Hyper(), "beta") else kept.Hyper()
-    config = kept.Config()
-    if scout := getattr(method, "scout", None):
-        points = [kept.Hyper(beta=BETA, lam=lam) for lam in kept.train_grid.axes["lam"]]
+    hyper = method.hyper(beta=BETA) if hasattr(method.hyper(), "beta") else method.hyper()
+    config = method.config()
+    if scout := method.scout:
+        points = [method.hyper(beta=BETA, lam=lam) for lam in method.train_grid.axes["lam"]]
         return torch.from_numpy(
-            scoring.hits_of_scout(scout(task, config), points, val, lambda: None)
+            scoring.correct_by_scout(scout(task, config), points, val, lambda: None)
         )
-    params, fixed = kept.prepare(task, config, hyper)
-    head = Head(method=kept, config=config, hyper=hyper, params=params, fixed=fixed)
-    return scoring.hits_on_grid(head, val, kept.post_grid)
+    params, fixed = method.prepare(task, config, hyper)
+    head = Fitted(method=method, config=config, hyper=hyper, params=params, fixed=fixed)
+    return scoring.correct_on_grid(head, val, method.post_grid)
 
 
-def bare_gda(task: TaskView, val: RoleRows) -> Tensor:
+def bare_gda(task: TaskView, val: Rows) -> Tensor:
     """Do the algebra of gda for this case alone."""
     rows, y = support(task)
     d, c = rows.shape[1], task.c
@@ -89,11 +90,11 @@ def bare_gda(task: TaskView, val: RoleRows) -> Tensor:
     offset = -(weight * means).sum(1) / 2
     zero_shot = SCALE * val.x @ anchors(task).T
     learned = val.x @ weight.float().T + offset.float()
-    alphas = gda.post_grid.axes["alpha"]
+    alphas = gda.METHOD.post_grid.axes["alpha"]
     return torch.stack([right(zero_shot + a * learned, val) for a in alphas])
 
 
-def bare_proker(task: TaskView, val: RoleRows) -> Tensor:
+def bare_proker(task: TaskView, val: Rows) -> Tensor:
     """Do the algebra of proker for this case alone."""
     rows, y = proker.support_points(task.support, proker.Config().points)
     x, text = rows.double(), anchors(task)
@@ -103,7 +104,7 @@ def bare_proker(task: TaskView, val: RoleRows) -> Tensor:
     zero_shot = val.x @ text.T
     kernel = torch.exp(BETA * (val.x @ rows.T - 1)) @ vectors.float()
     hits = []
-    for lam in proker.train_grid.axes["lam"]:
+    for lam in proker.METHOD.train_grid.axes["lam"]:
         gain = (lam / (values + lam)).float()
         hits.append(right(zero_shot + kernel @ (gain[:, None] * target), val))
     return torch.stack(hits)
@@ -123,13 +124,13 @@ def anchors(task: TaskView) -> Tensor:
     return task.text.anchors()
 
 
-def right(logits: Tensor, val: RoleRows) -> Tensor:
+def right(logits: Tensor, val: Rows) -> Tensor:
     """Count right answers."""
     assert val.labels is not None
     return torch.eq(logits.max(-1).indices, val.labels).sum()
 
 
-def world(classes: int, shots: int, views: int) -> tuple[TaskView, RoleRows]:
+def world(classes: int, shots: int, views: int) -> tuple[TaskView, Rows]:
     """Draw a task and its validation rows."""
     rng = torch.Generator().manual_seed(0)
     means = torch.randn(classes, D, generator=rng)
@@ -144,9 +145,11 @@ def world(classes: int, shots: int, views: int) -> tuple[TaskView, RoleRows]:
     text = 2 + means + 2 * torch.randn(classes, D, generator=rng)
     names = tuple(f"class {i}" for i in range(classes))
     bank = TextBank(classes=names, names=text, templates=(), template_rows=None, default="name")
-    extra = {"views.rrc50": rows(y, views)} if views > 1 else {}
-    made = RoleRows(x=rows(y), norms=torch.ones(len(y)), labels=y, extra=extra)
-    val = RoleRows(x=rows(asked), norms=torch.ones(VAL), labels=asked)
+    kinds: dict[Kind, Tensor | LazyRows] = {}
+    if views > 1:
+        kinds[Kind("views", "rrc50")] = rows(y, views)
+    made = Rows(x=rows(y), norms=torch.ones(len(y)), labels=y, kinds=kinds)
+    val = Rows(x=rows(asked), norms=torch.ones(VAL), labels=asked)
     return TaskView(support=made, pool=None, text=bank, classes=names, seed=0), val
 
 

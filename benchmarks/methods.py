@@ -21,8 +21,8 @@ from featcache.importers.npz import import_npz
 from featcache.pipeline.run import Request, extract
 from featcache.store.library import cache_root, find_cache
 from featcache.types import FeatureSet
-from heads.protocols import episodic, few_shot
-from heads.results.pairing import paired_difference, words
+from heads.protocols import episodic, training
+from heads.results.compare.pairing import paired_difference, words
 from heads.results.record import Result
 
 WORLDS = ("fieldguide", "fieldguide-2")
@@ -126,7 +126,7 @@ def in_episodes(root: Path) -> Iterator[Row]:
                 trained = {
                     way.name: episodic.train(
                         way.method,
-                        feature_set=features,
+                        features=features,
                         shots=shots,
                         episodes=EPISODES,
                         split=split,
@@ -182,9 +182,9 @@ class Runs:
     def __call__(self, way: Way) -> Result:
         """Train a method, or return what it gave before."""
         if way.name not in self._results:
-            self._results[way.name] = few_shot.run(
+            self._results[way.name] = training.run(
                 way.method,
-                feature_set=self._features,
+                features=self._features,
                 shots=self._shots,
                 seeds=SEEDS,
                 split=self._split,

@@ -266,12 +266,13 @@ def command(folder: Path, repeat: int) -> dict[str, Any]:
                 coarse[..., label % 3] //= 1 + label
                 Image.fromarray(coarse).resize((64, 64)).save(place / f"{i}.png")
     photos = ["--dataset", f"folder:{images}", "--backbone", "tiny", "--weights", "random"]
-    run("cli.featcache", "extract", *photos, "--patches", "none", "--cache", str(root), "--quiet")
-    task = ["--dataset", "photos", "--backbone", "tiny", "--shots", "4", "--cache", str(root)]
+    home = ["--cache", str(root)]
+    run("cli.featcache.app", "extract", *photos, "--patches", "none", *home, "--quiet")
+    task = ["--dataset", "photos", "--backbone", "tiny", "--shots", "4", *home]
     train = []
     for i in range(repeat):  # each into a folder of its own: what is there already is skipped
         own = ["--runs", str(folder / f"runs{i}"), "--quiet"]
-        call = partial(run, "cli.heads", "train", "tip-adapter", *task, *own)
+        call = partial(run, "cli.heads.app", "train", "tip-adapter", *task, *own)
         train.append(children(call))
     bare = [
         children(lambda: subprocess.run([sys.executable, "-c", "import torch"], check=True))

@@ -28,9 +28,9 @@ import open_clip
 import torch
 
 from benchmarks.extract import Rate, end_to_end
-from featcache.pipeline.plan import cpu_cores
 from featcache.pipeline.run import Request
 from featcache.store.cache import Cache
+from featcache.threads import cpu_cores
 
 ENDINGS = (".jpg", ".jpeg", ".png")
 

@@ -23,11 +23,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from featcache.encoding.components import component_specs
+from featcache.encoding.encoder import Encoder
+from featcache.imaging.loader import FileSource
 from featcache.keys import FeatureKey, Listing
-from featcache.pipeline.asks import asks_for
-from featcache.pipeline.draw import Source
-from featcache.pipeline.encode import Encoder
-from featcache.pipeline.fill import Filler
+from featcache.pipeline.passes import Filler
 from featcache.pipeline.plan import make_plan
 from featcache.store.cache import Cache
 
@@ -100,14 +100,14 @@ def measure(count: int) -> dict[str, Any]:
             labels=np.zeros(count, dtype=np.int64),
             splits={"train": np.arange(count)},
         )
-        sources = {i: Source(ids[i], *files[i % FILES]) for i in range(count)}
+        sources = {i: FileSource(ids[i], *files[i % FILES]) for i in range(count)}
         cache = Cache.create(Path(folder) / "caches", "repeated", backbone.name, backbone.key)
         with cache.lock():
             cache.put_listing(listing)
-            asks, _ = asks_for(
+            specs, _ = component_specs(
                 backbone, patches=["none"], views=(), crops=(), view_patches=(), seed=0
             )
-            plan = make_plan(listing, backbone, asks, covered=cache.covered, micro_batch=256)
+            plan = make_plan(listing, backbone, specs, covered=cache.covered, micro_batch=256)
             encoder = Encoder(backbone, 256)
             filler = Filler(
                 cache=cache, encoder=encoder, sources=sources, settings=None, max_pixels=10**6

@@ -19,7 +19,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -27,12 +26,13 @@ from torch.nn import functional as F
 from featcache.errors import MissingComponentError
 from featcache.importers.npz import import_npz
 from featcache.types import TextBank
-from heads.core import registry
-from heads.core.contract import RoleRows, TaskView
-from heads.core.selection import select
-from heads.core.settings import configure
-from heads.core.tasks import Task
-from heads.protocols import few_shot
+from heads import registry
+from heads.contract import Rows, TaskView
+from heads.episode import Episode
+from heads.protocols import training
+from heads.protocols.evaluation import chosen_values
+from heads.selection.select import select
+from heads.selection.settings import configure
 
 SECONDS = 15.0
 METHODS = ("linear-probe", "proker", "clip-adapter")
@@ -81,20 +81,21 @@ def real(folder: Path, methods: list[str]) -> None:
                 for method in methods:
                     started = time.process_time()
                     try:
-                        trained = few_shot.train(method, feature_set=features, shots=shots)
+                        trained = training.train(method, features=features, shots=shots)
                     except MissingComponentError:  # no texts
                         continue
-                    (chosen,) = trained.chosen
-                    values = " ".join(f"{k}={v:.4g}" for k, v in chosen.values.items())
+                    ((head,),) = trained.heads
+                    values = " ".join(f"{k}={v:.4g}" for k, v in chosen_values(head).items())
                     top1 = trained.result.metrics["top1"].mean
+                    accuracy = 100 * (head.about["validation"] or 0)
                     print(
-                        f"| {method} | {name}, {shots} | {100 * (chosen.accuracy or 0):.2f} | "
+                        f"| {method} | {name}, {shots} | {accuracy:.2f} | "
                         f"{100 * top1:.2f} | {values} | {time.process_time() - started:.1f} |",
                         flush=True,
                     )
 
 
-def drawn() -> Task:
+def drawn() -> Episode:
     """Draw the rows, and texts near the centres."""
     rng = torch.Generator().manual_seed(0)
     axis = torch.arange(D) + 1.0
@@ -109,22 +110,18 @@ def drawn() -> Task:
     common = COMMON * F.normalize(torch.randn(D, generator=rng), dim=0)
     centres = common + between * torch.randn(CLASSES, D, generator=rng)
 
-    def rows(n: int) -> RoleRows:
+    def rows(n: int) -> Rows:
         labels = torch.randperm(n, generator=rng) % CLASSES
         x = centres[labels] + within * torch.randn(n, D, generator=rng)
-        return RoleRows(x=F.normalize(x, dim=-1), norms=torch.ones(n), labels=labels)
+        return Rows(x=F.normalize(x, dim=-1), norms=torch.ones(n), labels=labels)
 
     names = tuple(f"class {c}" for c in range(CLASSES))
     texts = F.normalize(centres + 0.3 * between * torch.randn(CLASSES, D, generator=rng), dim=-1)
     bank = TextBank(classes=names, names=texts, templates=(), template_rows=None, default="name")
-    none = np.zeros(0, dtype=np.int64)
-    return Task(
+    return Episode.of(
         view=TaskView(support=rows(CLASSES * SHOTS), pool=None, text=bank, classes=names, seed=0),
         val=rows(CLASSES * VAL),
         query=rows(CLASSES * VAL),
-        support_rows=none,
-        val_rows=none,
-        query_rows=none,
     )
 
 

@@ -24,9 +24,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from featcache.retrieval import nearest
-from heads.core.contract import RoleRows, TaskView
-from heads.core.logistic import logistic_regression
+from heads.contract import Nothing, Rows, TaskView
 from heads.methods import ridge
+from heads.ops.logistic import logistic_regression
 
 FILES = (
     ("caltech50_vitb32", "train16"),
@@ -146,7 +146,7 @@ def objective(data: Data, strength: float, weight: Tensor, bias: Tensor) -> floa
 def ridge_table(sets: list[Data], repeat: int) -> None:
     """All penalties of the grid: one decomposition, or scikit-learn once each."""
     header("data", "penalties", "ours s", "sklearn s", "times")
-    lams = ridge.post_grid.axes["lam"]
+    lams = ridge.METHOD.post_grid.axes["lam"]
     for data in sets:
         y = F.one_hot(data.y).double().numpy()
         x, queries = data.x.double().numpy(), data.queries.double().numpy()
@@ -162,19 +162,19 @@ def ridge_table(sets: list[Data], repeat: int) -> None:
 
 def ridge_ours(data: Data) -> list[Tensor]:
     """Answer all queries at every penalty."""
-    rows = RoleRows(x=data.x, norms=torch.ones(len(data.x)), labels=data.y)
+    rows = Rows(x=data.x, norms=torch.ones(len(data.x)), labels=data.y)
     classes = tuple(map(str, range(data.classes)))
     task = TaskView(support=rows, pool=None, text=None, classes=classes, seed=0)
-    config = ridge.Config()
+    config = Nothing()
     params, fixed = ridge.prepare(task, config, ridge.Hyper())
-    terms = ridge.terms(params, fixed, {"x": data.queries}, config, ridge.Hyper())
-    grid = [ridge.Hyper(lam=float(lam)) for lam in ridge.post_grid.axes["lam"]]
+    terms = ridge.terms(params, fixed, Rows.of(data.queries), config, ridge.Hyper())
+    grid = [ridge.Hyper(lam=float(lam)) for lam in ridge.METHOD.post_grid.axes["lam"]]
     return [ridge.combine(terms, fixed, config, hyper) for hyper in grid]
 
 
 def ridge_theirs(x: Any, y: Any, queries: Any) -> list[Any]:
     """Answer all queries at every penalty by scikit-learn."""
-    lams = ridge.post_grid.axes["lam"]
+    lams = ridge.METHOD.post_grid.axes["lam"]
     return [Ridge(alpha=lam).fit(x, y).predict(queries) for lam in lams]
 
 

@@ -20,17 +20,17 @@ import numpy as np
 
 from featcache.keys import FeatureKey, Listing
 from featcache.store.cache import Cache
-from featcache.store.columns import to_npy
-from featcache.store.crc import crc32
-from featcache.store.identity import LISTING, MANIFEST, Identity, write_identity
+from featcache.store.format.checksums import sums_of, sums_path, write_sums
+from featcache.store.format.crc import crc32
+from featcache.store.format.identity import LISTING, MANIFEST, Identity, write_identity
+from featcache.store.format.manifest import write_manifest
+from featcache.store.format.records import PassLine, ShardLine
+from featcache.store.format.scan import checksums
+from featcache.store.format.shard import ShardFacts
 from featcache.store.library import caches, find_summaries
-from featcache.store.lines import PassLine, ShardLine
-from featcache.store.listing import current_set, write_listing
-from featcache.store.listing_files import write_set
-from featcache.store.manifest import write_manifest
-from featcache.store.scan import checksums
-from featcache.store.shard import ShardFacts
-from featcache.store.sums import sums_of, sums_path, write_sums
+from featcache.store.listing.files import write_set
+from featcache.store.listing.lazy_columns import to_npy
+from featcache.store.listing.listing import current_set, write_listing
 
 KINDS: dict[str, tuple[tuple[int, ...], str]] = {
     "global": ((512,), "float16"),

@@ -20,33 +20,34 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from statistics import median
-from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from featcache.types import TextBank
-from heads.core import scoring
-from heads.core.contract import RoleRows, Stage, TaskView, Tensors, with_values
-from heads.core.groups import prepare, width_of
-from heads.core.samplers import Drawer
-from heads.core.selection import select
-from heads.core.settings import configure
-from heads.core.tasks import Task
-from heads.core.trainer import train
+from heads.contract import AnyMethod, Rows, Stage, TaskView, Tensors, with_values
+from heads.episode import Episode
 from heads.methods import cmm, dac, tip_adapter_f
+from heads.selection.select import select
+from heads.selection.settings import configure
+from heads.training.samplers import Drawer
+from heads.training.stacking import prepare, width_of
+from heads.training.trainer import train
 
-METHODS: dict[str, Any] = {"cmm": cmm, "tip-adapter-f": tip_adapter_f, "dac": dac}
+METHODS: dict[str, AnyMethod] = {
+    "cmm": cmm.METHOD,
+    "tip-adapter-f": tip_adapter_f.METHOD,
+    "dac": dac.METHOD,
+}
 CONFIGS = {
     "cmm": cmm.Config(),
     "tip-adapter-f": tip_adapter_f.Config(),
     "dac": dac.Config(stage="v"),
 }
 RATES = [{"lr": rate} for rate in (3e-4, 1e-3, 2e-3, 3e-3, 5e-3, 1e-2)]
-GRIDS = {"cmm": cmm.train_grid.points(), "tip-adapter-f": RATES, "dac": RATES}
+GRIDS = {"cmm": cmm.METHOD.train_grid.points(), "tip-adapter-f": RATES, "dac": RATES}
 BOUNDS = {"overhead": 0.25, "work": 1.05}
 """Largest share of the plain loop's time."""
 WALL, MEMORY = 120.0, 4.0
@@ -129,7 +130,7 @@ def compared(shape: Shape, name: str, repeat: int) -> tuple[tuple[Any, ...], boo
     method, config = limited(METHODS[name], shape.steps), CONFIGS[name]
     tasks = [task(shape.classes, shape.shots, shape.d, seed=s) for s in range(shape.tasks)]
     grid = GRIDS[name] if shape.grid else [{}]
-    points = [with_values(method.Hyper(), values) for values in grid]
+    points = [with_values(method.hyper(), values) for values in grid]
     few = tasks[:PLAIN_TASKS]
 
     def trained() -> list[Tensors]:
@@ -161,7 +162,7 @@ def compared(shape: Shape, name: str, repeat: int) -> tuple[tuple[Any, ...], boo
     return row, share <= bound
 
 
-def limited(method: Any, steps: int) -> Any:
+def limited(method: AnyMethod, steps: int) -> AnyMethod:
     """Return a method that takes fewer steps, if any are given."""
     if not steps:
         return method
@@ -169,7 +170,7 @@ def limited(method: Any, steps: int) -> Any:
     def stages(config: Any) -> tuple[Stage, ...]:
         return tuple(replace(stage, steps=lambda *_: steps) for stage in method.stages(config))
 
-    return SimpleNamespace(**{**vars(method), "stages": stages})
+    return replace(method, stages=stages)
 
 
 def descend(name: str, method: Any, config: Any, view: TaskView, hyper: Any) -> Tensors:
@@ -221,8 +222,8 @@ def cmm_loss(view: TaskView, hyper: Any) -> tuple[Tensors, Loss, float]:
         right = cosine.gather(1, y[:, None])[:, 0]
         wrong = cosine.scatter(1, y[:, None], -2.0).amax(-1)
         hinge = F.relu(wrong - right + hyper.margin).mean()
-        pull = hyper.pull * (params["map"] - start).square().sum()
-        pull = pull + hyper.pull_text * (params["text"] - anchors).square().sum()
+        pull = hyper.l2 * (params["map"] - start).square().sum()
+        pull = pull + hyper.l2_text * (params["text"] - anchors).square().sum()
         value: Tensor = F.cross_entropy(logits, y) + hyper.lam * hinge + pull / shots
         return value
 
@@ -256,7 +257,7 @@ def dac_loss(view: TaskView, hyper: Any) -> tuple[Tensors, Loss, float]:
         share = scores - scores.masked_fill(~others, -torch.inf).logsumexp(-1, keepdim=True)
         positives = (others & (y[:, None] == y)).float()
         each = (positives * share).sum(-1) / positives.sum(-1).clamp_min(1)
-        value: Tensor = hyper.pull * params["map"].square().sum() / shots - each.mean()
+        value: Tensor = hyper.l2 * params["map"].square().sum() / shots - each.mean()
         return value
 
     d = view.support.x.shape[1]
@@ -273,22 +274,18 @@ LOSSES: dict[str, Callable[[TaskView, Any], tuple[Tensors, Loss, float]]] = {
 def imagenet() -> bool:
     """Train and select cmm, answer all queries; return whether a bound was missed."""
     torch.set_num_threads(2)
-    settings = configure(cmm, {})
+    settings = configure(cmm.METHOD, {})
     rows = 1000 * 16, 1000 * 4, 50_000
     support, val, query = (clustered(n, 1000, 512, seed=0, draw=i) for i, n in enumerate(rows))
-    none = np.zeros(0, dtype=np.int64)
-    one = Task(
+    one = Episode.of(
         view=replace(task(1000, 1, 512, seed=0), support=support),
         val=val,
         query=query,
-        support_rows=none,
-        val_rows=none,
-        query_rows=none,
     )
     wall, cpu = time.perf_counter(), time.process_time()
-    (chosen,) = select(cmm, settings, [one], "few-shot-val")
+    (chosen,) = select(cmm.METHOD, settings, [one], "few-shot-val")
     fitted = time.perf_counter() - wall
-    answered = scoring.predict(chosen.head, query)
+    answered = chosen.head.predict(query)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     assert query.labels is not None
     top1 = float((answered == query.labels).float().mean())
@@ -318,13 +315,13 @@ def task(classes: int, shots: int, d: int, *, seed: int) -> TaskView:
     return TaskView(support=support, pool=None, text=text, classes=names, seed=seed)
 
 
-def clustered(n: int, classes: int, d: int, *, seed: int, draw: int) -> RoleRows:
+def clustered(n: int, classes: int, d: int, *, seed: int, draw: int) -> Rows:
     """Draw unit rows around the centres of their classes."""
     generator = torch.Generator().manual_seed(1_000_003 * (draw + 1) + seed)
     labels = torch.arange(n) % classes
     noise = NOISE * torch.randn(n, d, generator=generator) / d**0.5
     x = F.normalize(centres(classes, d, seed)[labels] + noise, dim=-1)
-    return RoleRows(x=x, norms=torch.ones(n), labels=labels)
+    return Rows(x=x, norms=torch.ones(n), labels=labels)
 
 
 def centres(classes: int, d: int, seed: int) -> Tensor:

@@ -21,9 +21,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from featcache.types import TextBank
-from heads.core.contract import RoleRows, TaskView, Tensors
-from heads.core.transport import sinkhorn
+from heads.contract import Kind, Rows, TaskView, Tensors
 from heads.methods import lazsl
+from heads.ops.sinkhorn import sinkhorn
 
 COUNTS = (2, 3, 4, 4, 5, 5, 5, 6, 6, 6, 6, 7, 7, 7, 8, 8, 9, 11)
 """Descriptions of a class, in turn: as spread as those written for ImageNet, mean 6.1."""
@@ -52,7 +52,7 @@ def scores(repeat: int) -> float:
     for classes, crops, d, images in ((1000, 90, 512, 16), (1000, 60, 512, 16), (100, 60, 512, 16)):
         task, x, regions = features(classes, crops, d, images)
         params, fixed = lazsl.prepare(task, lazsl.Config(), lazsl.Hyper())
-        query = {"x": x, "crops.lazsl": regions}
+        query = Rows.of(x, kinds={Kind("crops", "lazsl"): regions})
         assert task.text is not None
         texts, owner = task.text.texts("description")
         own = [texts[owner == c] for c in range(classes)]
@@ -69,7 +69,7 @@ def scores(repeat: int) -> float:
     return worst
 
 
-def scored(params: Tensors, fixed: Tensors, query: Tensors) -> Tensor:
+def scored(params: Tensors, fixed: Tensors, query: Rows) -> Tensor:
     """Score all images and classes at once."""
     return lazsl.terms(params, fixed, query, lazsl.Config(), lazsl.Hyper())["score"]
 
@@ -174,7 +174,7 @@ def features(classes: int, crops: int, d: int, images: int) -> tuple[TaskView, T
         description_rows=texts,
         owner=owner,
     )
-    support = RoleRows(x=x[:0], norms=torch.ones(0), labels=None)
+    support = Rows(x=x[:0], norms=torch.ones(0), labels=None)
     return TaskView(support=support, pool=None, text=bank, classes=names, seed=0), x, regions
 
 

@@ -12,12 +12,12 @@ INTERRUPTED = 130
 
 def featcache() -> None:
     """Run `featcache`."""
-    _run("cli.featcache")
+    _run("cli.featcache.app")
 
 
 def heads() -> None:
     """Run `heads`."""
-    _run("cli.heads")
+    _run("cli.heads.app")
 
 
 def _run(module: str) -> None:

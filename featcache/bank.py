@@ -11,18 +11,19 @@ from torch import Tensor
 
 from featcache.errors import MissingComponentError, UnknownNameError
 from featcache.keys import IMPORTED_TEMPLATE, TEXT_KINDS
+from featcache.wording import Argument, Placeholder, Setting
 
 MEAN_OF_COSINES = ("dclip", "waffle")
 """Kinds whose authors average the cosines with the texts, not the texts."""
 
-_FLAGS = {
-    "template": "--templates FILE",
-    "description": "--descriptions FILE.json",
-    "cupl": "--cupl FILE.json",
-    "dclip": "--dclip FILE.json",
-    "waffle": "--waffle SEED",
+_SOURCES = {
+    "template": Argument("templates", Placeholder("FILE")),
+    "description": Argument("descriptions", Placeholder("FILE.json")),
+    "cupl": Argument("cupl", Placeholder("FILE.json")),
+    "dclip": Argument("dclip", Placeholder("FILE.json")),
+    "waffle": Argument("waffle", Placeholder("SEED")),
 }
-"""Of `featcache extract`, that add texts of a kind."""
+"""Kind of texts -> what of `featcache extract` adds them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,9 +102,9 @@ class TextBank:
         rows, owner = self._ragged(text)
         return torch.nn.functional.normalize(rows, dim=-1), owner
 
-    def lacks(self, kind: str) -> str:
-        """Return the flag that adds texts of a kind, with its value; empty if all classes have."""
-        return "" if self._is_whole(kind) else _FLAGS.get(kind, "")
+    def lacks(self, kind: str) -> Argument | None:
+        """Name the argument of an extraction that adds texts of a kind; None if all have some."""
+        return None if self._is_whole(kind) else _SOURCES.get(kind)
 
     def digest(self, kind: str) -> str:
         """Return 12 hex digits for the sentences of a kind and the classes they belong to."""
@@ -152,14 +153,20 @@ class TextBank:
             if self.templates == (IMPORTED_TEMPLATE,):
                 raise MissingComponentError(
                     f"Imported features bring one vector a class and no texts of kind '{text}'; "
-                    f"this cache has: {have}. Train with --set text={have}, or without text=..."
+                    f"this cache has: {have}. Train with ",
+                    Setting("text", have),
+                    ", or without text=...",
                 )
-            flag = f" with {_FLAGS[text]}" if text in _FLAGS else ""
-            form = ", which holds {class: [text, ...]} for every class"
+            source = _SOURCES.get(text)
+            is_json = source is not None and str(source.value).endswith("json")
             raise MissingComponentError(
                 f"This cache holds no texts of kind '{text}' for every class; it has: {have}. "
-                f"Choose one with --set text=..., or run the same `featcache extract` again{flag}"
-                f"{form if 'json' in flag else ''}."
+                "Choose one with ",
+                Setting("text", Placeholder("...")),
+                ", or run the same `featcache extract` again",
+                () if source is None else (" with ", source),
+                ", which holds {class: [text, ...]} for every class" if is_json else "",
+                ".",
             )
         if (rows := self._per_class(text)) is not None:
             c, t, d = rows.shape

@@ -8,8 +8,8 @@ stored    the few-shot sets came with the data, as splits `train@K`, and a seed 
 """
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Int64
@@ -29,8 +29,6 @@ class Draw:
     """Grouped by class, in the order drawn."""
     val_rows: Int64[np.ndarray, " v"]
     """Empty where the data set has no `val`."""
-    short: Mapping[str, int] = field(default_factory=dict)
-    """Class -> training images it has, for every class with fewer than asked for."""
 
 
 def draw(labels: Sequence[int], rows: Sequence[int], shots: int, rng: random.Random) -> list[int]:
@@ -92,7 +90,7 @@ def few_shot(
         )
     train_rows = _choose(listing, train, shots, rng, usable)
     val_rows = _choose(listing, _labelled(listing, "val"), val_shots, rng, usable)
-    return Draw(train_rows=train_rows, val_rows=val_rows, short=_short(listing, train_rows, shots))
+    return Draw(train_rows=train_rows, val_rows=val_rows)
 
 
 def few_shot_rows(
@@ -167,13 +165,6 @@ def _replace_unusable(
     }
     good = (r if usable[r] else next(spare[int(listing.labels[r])], None) for r in chosen)
     return [r for r in good if r is not None]
-
-
-def _short(listing: Listing, rows: Int64[np.ndarray, " m"], shots: int | None) -> dict[str, int]:
-    if shots is None:
-        return {}
-    counts = np.bincount(listing.labels[rows], minlength=len(listing.classes)).tolist()
-    return {c: n for c, n in zip(listing.classes, counts, strict=True) if n < shots}
 
 
 def _labelled(listing: Listing, split: str) -> Int64[np.ndarray, " r"]:

@@ -15,11 +15,13 @@
     |   +-- NewerFormatError          written by a later version
     |   +-- MissingComponentError     features a method needs and the cache lacks
     +-- ImportedFileError             a stranger's file that is refused
+    +-- HeadError                     a trained head that does not fit what it is asked
     +-- TaskError                     a split, shots or labels that allow no training
     +-- TrainingError                 a fit that went wrong (non-finite loss)
 
-Messages say what was expected, what came, and what to do next. Anything else that reaches the
-user is a bug of ours.
+Messages say what was expected, what came, and what to do next. They name arguments and calls as
+data (`featcache.wording`): `str` tells them in Python, the command line in flags. Anything else
+that reaches the user is a bug of ours.
 """
 
 import difflib
@@ -27,6 +29,7 @@ import re
 from collections.abc import Iterable
 
 from featcache.escapes import shown
+from featcache.wording import Call, Part, in_python, named
 
 LONGEST = 2_000
 """Characters of a message."""
@@ -38,16 +41,28 @@ square of the one and with the other."""
 class FeatcacheError(Exception):
     """Base of every expected error; its message is written for the user."""
 
-    def __init__(self, message: str = "") -> None:
+    def __init__(self, *parts: Part) -> None:
         """Keep the message, as far as a terminal may be given it.
 
         Args:
-            message: May quote what strangers wrote: control characters are shown as escapes, and
-                what is longer than `LONGEST` loses its middle.
+            parts: Text, and the arguments and calls that it names. May quote what strangers wrote:
+                control characters are shown as escapes, and what is longer than `LONGEST` loses
+                its middle.
         """
-        if len(message) > LONGEST:
-            message = f"{message[: LONGEST // 2]} ... {message[-LONGEST // 2 + 5 :]}"
-        super().__init__(shown(message, keep="\n"))
+        self.parts = parts
+        super().__init__(presentable(in_python(parts)))
+
+    @property
+    def suggestion(self) -> Call | None:
+        """The call that the message names; None where it names none."""
+        return next((part for part in named(self.parts) if isinstance(part, Call)), None)
+
+
+def presentable(message: str) -> str:
+    """Return a message that a terminal may be given: not too long, control characters escaped."""
+    if len(message) > LONGEST:
+        message = f"{message[: LONGEST // 2]} ... {message[-LONGEST // 2 + 5 :]}"
+    return shown(message, keep="\n")
 
 
 class UsageError(FeatcacheError):
@@ -57,7 +72,7 @@ class UsageError(FeatcacheError):
 class UnknownNameError(UsageError):
     """A name that is not known; the message lists near ones, or all of a short list."""
 
-    def __init__(self, kind: str, name: str, known: Iterable[str], hint: str = "") -> None:
+    def __init__(self, kind: str, name: str, known: Iterable[str], hint: Part = "") -> None:
         """Compose the sentence.
 
         Args:
@@ -76,7 +91,7 @@ class UnknownNameError(UsageError):
             choice = f"known: {', '.join(names)}." if names else "none are known."
         else:
             choice = f"{len(names)} are known, for example {', '.join(names[:4])}."
-        super().__init__(f"Unknown {kind} '{name}'; {choice}{' ' + hint if hint else ''}")
+        super().__init__(f"Unknown {kind} '{name}'; {choice}", *((" ", hint) if hint else ()))
         self.kind, self.name, self.known = kind, name, tuple(names)
 
 
@@ -126,6 +141,10 @@ class MissingComponentError(CacheError):
 
 class ImportedFileError(FeatcacheError):
     """A file from elsewhere whose content is refused."""
+
+
+class HeadError(FeatcacheError):
+    """A trained head that cannot be kept, read or asked about these rows."""
 
 
 class TaskError(FeatcacheError):

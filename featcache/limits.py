@@ -76,6 +76,12 @@ WEIGHTS = Limit(
     unit="bytes",
     variable="FEATCACHE_MAX_WEIGHTS",
 )
+HEAD = Limit(
+    what="a file of a trained head",
+    most=4 << 30,
+    unit="bytes",
+    variable="FEATCACHE_MAX_HEAD",
+)
 IMAGE_FILE = Limit(
     what="the file of one image",
     most=2 << 30,
@@ -88,4 +94,4 @@ PIXELS = Limit(
     unit="pixels",
     variable="FEATCACHE_MAX_PIXELS",
 )
-ALL = (METADATA, WORDS, TEXT, TEXTS, ARRAYS, WEIGHTS, IMAGE_FILE, PIXELS)
+ALL = (METADATA, WORDS, TEXT, TEXTS, ARRAYS, WEIGHTS, HEAD, IMAGE_FILE, PIXELS)

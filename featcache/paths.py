@@ -13,17 +13,22 @@ from pathlib import Path
 
 from featcache.errors import CacheError, UsageError
 from featcache.limits import Limit
+from featcache.wording import Part
 
 
-def check_folder(path: Path, option: str) -> Path:
+def check_folder(path: Path, *option: Part) -> Path:
     """Return a path where a folder is, or may be made.
+
+    Args:
+        path: What was given.
+        option: What gave it.
 
     Raises:
         CacheError: If there is something else.
     """
     with suppress(OSError):  # what cannot be looked at is said where it is used
         if path.exists() and not path.is_dir():
-            raise CacheError(f"{path} is a file, not a folder. Choose another with {option}.")
+            raise CacheError(f"{path} is a file, not a folder. Choose another with ", option, ".")
     return path
 
 

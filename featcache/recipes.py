@@ -62,7 +62,7 @@ FEW_SHOT = Scope("few-shot")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """A way to make pictures of an image."""
+    """A way to make views of an image."""
 
     kinds: tuple[str, ...]
     """Components it can make."""
@@ -121,8 +121,8 @@ USUAL = {"views": "rrc50", "crops": "lazsl", "view_patches": "cdfsl"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
-    """A component as a user asks for it."""
+class ComponentRequest:
+    """A component as a user requests it."""
 
     kind: str
     count: int = 0
@@ -138,7 +138,7 @@ class Wish:
         """Name the component.
 
         Args:
-            variant: Patch variant that stands in where the wish names none.
+            variant: Patch variant that stands in where the request names none.
             seed: Of views and crops.
         """
         has_patches = self.kind in ("patches", "view_patches")
@@ -152,7 +152,7 @@ class Wish:
         )
 
     def value(self) -> str:
-        """Return the shortest words that `parse_wish` reads as this wish."""
+        """Return the shortest words that `parse_request` reads as this request."""
         parts = [str(self.count)] if self.count else []
         if self.recipe and self.recipe != USUAL[self.kind]:
             parts.append(self.recipe)
@@ -168,47 +168,50 @@ def usual_scope(recipe: str) -> Scope:
     return RECIPES[recipe].scope if recipe else Scope("all")
 
 
-def parse_wish(kind: str, text: str) -> Wish:
+def parse_request(kind: str, text: str, *, spelled: Mapping[str, str] = FLAGS) -> ComponentRequest:
     """Read what a user wrote behind one of the flags.
 
     Args:
         kind: views, crops, view_patches or patches.
         text: See the grammar above.
+        spelled: Kind -> what messages call the flag or argument behind which it stood.
 
     Raises:
-        UsageError: If it does not follow the grammar; the message names the flag.
+        UsageError: If it does not follow the grammar.
         UnknownNameError: If it names a recipe that does not exist or makes another kind.
     """
     words, at, where = text.strip().partition("@")
     first, *rest = words.split(":")
     if at and not where:
-        raise _wrong(kind, text, "has no rows behind its @")
+        raise _wrong(kind, text, spelled, "has no rows behind its @")
     if not (first and all(rest)) or len(set(rest)) < len(rest):
-        raise _wrong(kind, text, "has an empty or a repeated part")
+        raise _wrong(kind, text, spelled, "has an empty or a repeated part")
     count, recipe, variant = 0, "", ""
     if kind == "patches":
         variant = first
     else:
         if not first.isascii() or not first.isdigit() or not 1 <= int(first) <= MOST:
-            raise _wrong(kind, text, f"should begin with a number from 1 to {MOST}")
+            raise _wrong(kind, text, spelled, f"should begin with a number from 1 to {MOST}")
         count, recipe = int(first), USUAL[kind]
     int8 = "int8" in rest
     named = [word for word in rest if word != "int8"]
     if int8 and kind not in ("patches", "view_patches"):
-        raise _wrong(kind, text, "asks for int8, which only patches have")
+        raise _wrong(kind, text, spelled, "asks for int8, which only patches have")
     for word in named:
         if word in RECIPES and kind in RECIPES[word].kinds:
             recipe = word
         elif kind == "patches":
             raise _wrong(
-                kind, text, f"has an unknown part '{word[:40]}', where only int8 may stand"
+                kind, text, spelled, f"has an unknown part '{word[:40]}', where only int8 may stand"
             )
         elif kind == "view_patches" and not variant and word not in RECIPES:
             variant = word
         else:
-            raise UnknownNameError(f"recipe of {FLAGS[kind]}", word, recipes_of(kind))
+            raise UnknownNameError(f"recipe of {spelled[kind]}", word, recipes_of(kind))
     scope = parse_scope(where) if at else usual_scope(recipe)
-    return Wish(kind=kind, count=count, recipe=recipe, variant=variant, int8=int8, scope=scope)
+    return ComponentRequest(
+        kind=kind, count=count, recipe=recipe, variant=variant, int8=int8, scope=scope
+    )
 
 
 def parse_scope(text: str) -> Scope:
@@ -236,31 +239,33 @@ def parse_scope(text: str) -> Scope:
     return Scope("few-shot", shots, (first, last))
 
 
-def split_wishes(texts: Iterable[str]) -> list[str]:
+def split_requests(texts: Iterable[str]) -> list[str]:
     """Take values apart at commas, those inside parentheses excepted."""
     return [part.strip() for text in texts for part in re.split(r",(?![^(]*\))", text)]
 
 
-def parse_wishes(
+def parse_requests(
     patches: Sequence[str] | None,
     views: Sequence[str],
     crops: Sequence[str],
     view_patches: Sequence[str],
-) -> list[Wish]:
-    """Read the flags; what they cannot mean is told before any model is loaded.
+    *,
+    spelled: Mapping[str, str] = FLAGS,
+) -> list[ComponentRequest]:
+    """Read the flags or arguments; what they cannot mean is told before any model is loaded.
 
     Raises:
-        UsageError: If a wish cannot be read.
+        UsageError: If a request cannot be read.
         UnknownNameError: If no tower has patch features of that name.
     """
-    wishes = [] if patches is None else _patch_wishes(split_wishes(patches))
+    requests = [] if patches is None else _patch_requests(split_requests(patches), spelled)
     for kind, texts in (("views", views), ("crops", crops), ("view_patches", view_patches)):
-        wishes += [parse_wish(kind, text) for text in split_wishes(texts)]
-    for wish in wishes:
-        if wish.variant and wish.variant not in VARIANTS:
-            none = ("none",) if wish.kind == "patches" else ()
-            raise UnknownNameError("patch variant", wish.variant, (*VARIANTS, *none))
-    return wishes
+        requests += [parse_request(kind, text, spelled=spelled) for text in split_requests(texts)]
+    for request in requests:
+        if request.variant and request.variant not in VARIANTS:
+            none = ("none",) if request.kind == "patches" else ()
+            raise UnknownNameError("patch variant", request.variant, (*VARIANTS, *none))
+    return requests
 
 
 def recipes_of(kind: str) -> tuple[str, ...]:
@@ -271,21 +276,22 @@ def recipes_of(kind: str) -> tuple[str, ...]:
 _SCOPES = "few-shot(16,seeds=1-3), train, query, pool, all or a split"
 
 
-def _wrong(kind: str, text: str, what: str) -> UsageError:
+def _wrong(kind: str, text: str, spelled: Mapping[str, str], what: str) -> UsageError:
     example = {
         "views": "10, 4:cdfsl or 10:rrc50@train",
         "crops": "60, 60:lazsl or 16:fair@pool",
         "view_patches": "4, 4:cdfsl:vanilla or 4:cdfsl:int8@train",
         "patches": "clearclip, vanilla:int8 or clearclip@query",
     }[kind]
-    return UsageError(f"{FLAGS[kind]} {text[:80]} {what}; expected for example {example}.")
+    return UsageError(f"{spelled[kind]} {text[:80]} {what}; expected for example {example}.")
 
 
-def _patch_wishes(texts: Sequence[str]) -> list[Wish]:
+def _patch_requests(texts: Sequence[str], spelled: Mapping[str, str]) -> list[ComponentRequest]:
     if list(texts) == ["none"]:
         return []
     if any(text.startswith(("none:", "none@")) or text == "none" for text in texts):
         raise UsageError(
-            f"--patches none stands alone, got '{','.join(texts)}'. Leave none or the rest out."
+            f"{spelled['patches']} none stands alone, got '{','.join(texts)}'. Leave none or the "
+            f"rest out."
         )
-    return [parse_wish("patches", text) for text in texts]
+    return [parse_request("patches", text, spelled=spelled) for text in texts]

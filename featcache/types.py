@@ -17,6 +17,7 @@ from torch import Tensor
 
 from featcache.bank import TextBank, TextSet
 from featcache.errors import CacheError, MissingComponentError, UsageError
+from featcache.imported import cure_of_imported
 from featcache.keys import (
     NUMERICS,
     TEXT_KINDS,
@@ -26,7 +27,6 @@ from featcache.keys import (
     TextKind,
     parse_component,
 )
-from featcache.store.imported import cure_of_imported
 
 __all__ = [
     "NUMERICS",
@@ -40,7 +40,7 @@ __all__ = [
     "TextKind",
     "TextSet",
     "parse_component",
-    "unit",
+    "unit_and_norms",
 ]
 
 
@@ -170,18 +170,23 @@ class FeatureSet:
                 f"Component '{component}' holds boxes in pixels, which have no direction; "
                 f"read them with `rows`."
             )
-        values = values.float()
-        norms = values.norm(dim=-1, keepdim=True)
+        units, norms = unit_and_norms(values)
         if not bool(torch.isfinite(norms).all()) or bool((norms == 0).any()):
-            bad = rows[(~torch.isfinite(norms) | (norms == 0)).flatten(1).any(1).numpy()]
+            bad = rows[
+                (~torch.isfinite(norms) | (norms == 0)).reshape(len(rows), -1).any(1).numpy()
+            ]
             raise CacheError(
                 f"Component '{component}' of {self.path} has rows that are zero or not finite "
                 f"(first: row {int(bad[0])}, {self.listing.ids[int(bad[0])]}). Run `featcache "
                 f"verify`, then extract again what it names."
             )
-        return values.div_(norms), norms[..., 0]
+        return units, norms
 
 
-def unit(rows: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
-    """Scale every row to length one; rows of length zero stay zero."""
-    return torch.nn.functional.normalize(rows, dim=-1)
+def unit_and_norms(
+    rows: Float[Tensor, "*n d"],
+) -> tuple[Float32[Tensor, "*n d"], Float32[Tensor, "*n"]]:
+    """Divide raw rows by their norms, in float32; rows of length zero become NaN."""
+    values = rows.to(torch.float32, copy=True)
+    norms = values.norm(dim=-1, keepdim=True)
+    return values.div_(norms), norms[..., 0]

@@ -107,7 +107,7 @@ def fetch(config: Mapping[str, Any], *, what: str, size: str = "") -> Path:
     Raises:
         WeightsMissingError: If it is not here and cannot be fetched now.
     """
-    local = _cached(config)
+    local = find_cached(config)
     if local is not None:
         return local
     from huggingface_hub import constants
@@ -131,8 +131,15 @@ def fetch(config: Mapping[str, Any], *, what: str, size: str = "") -> Path:
     )
 
 
-def _cached(config: Mapping[str, Any]) -> Path | None:
-    """Look where the hub's client and OpenAI's own package keep what they once fetched."""
+def find_cached(config: Mapping[str, Any]) -> Path | None:
+    """Look where the hub's client and OpenAI's own package keep what they once fetched.
+
+    Args:
+        config: open_clip's entry of a tag: hf_hub, url.
+
+    Returns:
+        The file; None where it would have to be fetched.
+    """
     from huggingface_hub import try_to_load_from_cache
     from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 

@@ -26,13 +26,13 @@ from featcache.importers.table import Table, read_table
 from featcache.keys import IMPORTED_TEMPLATE, ComponentKey, FeatureKey
 from featcache.paths import as_text
 from featcache.store.cache import Cache
-from featcache.store.examine import add_sums, lacking_sums
-from featcache.store.files import explained
-from featcache.store.identity import Identity, is_cache, read_identity
+from featcache.store.format.files import explained
+from featcache.store.format.identity import Identity, is_cache, read_identity
 from featcache.store.library import caches, check_name
 from featcache.store.provenance import FILE, versions_of
+from featcache.store.repair.examine import add_sums, lacking_sums
+from featcache.store.repair.verify import repair, verify
 from featcache.store.settle import settle
-from featcache.store.verify import repair, verify
 
 Report = Callable[[str, int, int], None]
 """Called as (what is being done, done so far, of how many)."""

@@ -1,1 +1,1 @@
-"""decode -> views -> encode -> write: four stages and the run that joins them."""
+"""Plan, pass and run: from a request to shards in a cache. Pixels are the business of `imaging`."""

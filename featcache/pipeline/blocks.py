@@ -6,14 +6,16 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int64
 
-from featcache.pipeline.asks import Ask, Pictures
+from featcache.encoding.components import ComponentSpec
+from featcache.encoding.row_group import Shown
+from featcache.imaging.views import ViewSpec
 
 
 @dataclass(frozen=True, kw_only=True)
 class Todo:
     """Rows of one component that the cache does not hold yet."""
 
-    ask: Ask
+    spec: ComponentSpec
     rows: Int64[np.ndarray, " r"]
     """Ascending."""
 
@@ -31,18 +33,18 @@ class Block:
     todos: tuple[Todo, ...]
     """Those of the plan that lack rows here, with these rows alone."""
 
-    def encoded(self) -> list[tuple[Pictures, Int64[np.ndarray, " _"]]]:
-        """Return what the encoder is to be shown, with all rows of each kind of pictures."""
-        return encoded_rows(self.todos)
+    def shown(self) -> list[Shown]:
+        """Return what the encoder is to be shown, with all rows of each kind of views."""
+        return [Shown(v, rows, self._variants(v)) for v, rows in encoded_rows(self.todos)]
 
-    def boxed(self) -> list[tuple[Pictures, Int64[np.ndarray, " _"]]]:
-        """Return of which pictures the boxes are missing, with the rows of each."""
-        return [(todo.ask.pictures, todo.rows) for todo in self.todos if not todo.ask.encodes]
+    def boxed(self) -> list[tuple[ViewSpec, Int64[np.ndarray, " _"]]]:
+        """Return of which views the boxes are missing, with the rows of each."""
+        return [(todo.spec.views, todo.rows) for todo in self.todos if not todo.spec.encodes]
 
-    def variants(self, pictures: Pictures) -> tuple[str, ...]:
-        """Name the patch features that are missing of some pictures."""
-        asks = [todo.ask for todo in self.todos if todo.ask.pictures == pictures]
-        return tuple(dict.fromkeys(a.component.variant for a in asks if a.component.variant))
+    def _variants(self, views: ViewSpec) -> tuple[str, ...]:
+        """Name the patch features that are missing of some views."""
+        keys = [todo.spec.key for todo in self.todos if todo.spec.views == views]
+        return tuple(dict.fromkeys(key.variant for key in keys if key.variant))
 
 
 def share(block: Int64[np.ndarray, " r"], todos: Sequence[Todo]) -> Block:
@@ -54,15 +56,15 @@ def share(block: Int64[np.ndarray, " r"], todos: Sequence[Todo]) -> Block:
     for todo in todos:
         first, last = np.searchsorted(todo.rows, [block[0], block[-1] + 1])
         if first < last:
-            here.append(Todo(ask=todo.ask, rows=todo.rows[first:last]))
+            here.append(Todo(spec=todo.spec, rows=todo.rows[first:last]))
     return Block(block, tuple(here))
 
 
-def encoded_rows(todos: Sequence[Todo]) -> list[tuple[Pictures, Int64[np.ndarray, " r"]]]:
-    """Return what goes through the encoder: each kind of pictures once, with all its rows."""
-    wanted = [t for t in todos if t.ask.encodes]
-    kinds = dict.fromkeys(t.ask.pictures for t in wanted)
-    return [(p, union([t.rows for t in wanted if t.ask.pictures == p])) for p in kinds]
+def encoded_rows(todos: Sequence[Todo]) -> list[tuple[ViewSpec, Int64[np.ndarray, " r"]]]:
+    """Return what goes through the encoder: each kind of views once, with all its rows."""
+    wanted = [t for t in todos if t.spec.encodes]
+    kinds = dict.fromkeys(t.spec.views for t in wanted)
+    return [(v, union([t.rows for t in wanted if t.spec.views == v])) for v in kinds]
 
 
 def union(parts: Sequence[Int64[np.ndarray, " _"]]) -> Int64[np.ndarray, " r"]:

@@ -1,11 +1,11 @@
 """How long a pass will take, from counts and rates that are good to a factor of two.
 
-    seconds = (images D + pictures (W + F + G / R) + distorted pictures E) / cores           (1)
+    seconds = (images D + views (W + F + G / R) + distorted views E) / cores           (1)
 
-    D decoding    W cutting a window    E distorting a picture    F a picture's share of a forward
+    D decoding    W cutting a window    E distorting a view    F a view's share of a forward
     that no flop explains    G its GFLOP    R GFLOP a second of one core
 
-A picture is a view, a crop or the central view; batches are padded, and so are counted whole. The
+Views are crops and the central view, too; batches are padded, and so are counted whole. The
 rates are those of one core of a server of 2023 (`python benchmarks/forecast.py` measures them); a
 GPU computes beside the threads that draw, so the slower of the two counts.
 """
@@ -15,11 +15,10 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from jaxtyping import Int64
 
-from featcache.pipeline.asks import Pictures
-from featcache.pipeline.views import distorts
+from featcache.imaging.views import ViewSpec, distorts
 
 DECODE, WINDOW, DISTORT, FORWARD = 0.005, 0.0004, 0.001, 0.002
-"""Seconds of a core: an image; a picture cut, distorted besides, passed through the encoder."""
+"""Seconds of a core: an image; a view cut, distorted besides, passed through the encoder."""
 GFLOPS_A_CORE = {"float32": 90.0, "bfloat16": 250.0}
 GFLOPS_OF_A_DEVICE = {"cuda": 60_000.0, "mps": 2_000.0}
 FACTOR = 2
@@ -27,7 +26,7 @@ FACTOR = 2
 
 
 def predict_seconds(
-    encoded: Sequence[tuple[Pictures, Int64[np.ndarray, " _"]]],
+    encoded: Sequence[tuple[ViewSpec, Int64[np.ndarray, " _"]]],
     blocks: Sequence[Int64[np.ndarray, " _"]],
     *,
     gflops: float,
@@ -39,10 +38,10 @@ def predict_seconds(
     """Return (1).
 
     Args:
-        encoded: What goes through the encoder: each kind of pictures with its rows, ascending.
+        encoded: What goes through the encoder: each kind of views with its rows, ascending.
         blocks: All rows that are decoded, shard by shard.
-        gflops: Of one forward of one picture.
-        micro_batch: Pictures in a batch.
+        gflops: Of one forward of one view.
+        micro_batch: Views in a batch.
         device: cpu, cuda, mps.
         dtype: float32 or bfloat16.
         cores: Of the processor.

@@ -16,11 +16,11 @@ from featcache.errors import FeatcacheError, UnknownNameError, UsageError
 from featcache.paths import as_text, expand, from_text
 from featcache.pipeline.request import Request
 from featcache.pipeline.timeline import check_place
-from featcache.recipes import LARGEST_SEED, parse_wishes
+from featcache.recipes import LARGEST_SEED, parse_requests
 from featcache.sources.base import Dataset, Report
 from featcache.sources.named import datasets
 from featcache.sources.registry import is_drawn, name_of, open_dataset
-from featcache.store.identity import read_identity
+from featcache.store.format.identity import read_identity
 from featcache.store.library import (
     IMAGES,
     CacheSummary,
@@ -98,7 +98,7 @@ def _check_words(request: Request) -> None:
         raise UsageError(f"limit must be at least 1 image, got {request.limit}.")
     if isinstance(request.profile, Path):
         check_place(expand(request.profile))
-    parse_wishes(request.patches, request.views, request.crops, request.view_patches)
+    parse_requests(request.patches, request.views, request.crops, request.view_patches)
     if not 0 <= request.seed < LARGEST_SEED:
         raise UsageError(f"seed must be 0 to {LARGEST_SEED - 1}, got {request.seed}.")
     if request.compute not in COMPUTE:

@@ -3,29 +3,28 @@
 Rows are walked in order and cut into shards at fixed row numbers. Each image is decoded once for
 all components that lack it, and no batch spans two shards; so a pass that was interrupted and
 taken up again leaves the same bytes as one that was not. A shard's last batches may still be
-computed while the next one is filled: no stage waits at the end of a shard.
+computed while the next one is filled: no stage waits at the end of a shard. A `Filler` runs the
+passes of one command, in an environment that is checked once, before the first row.
 """
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 
-import numpy as np
-from jaxtyping import Int32, Int64, Shaped
-
+from featcache.encoding.encoder import Encoder, Watch, unwatched
+from featcache.encoding.row_group import RowGroup
 from featcache.errors import SourceError
-from featcache.pipeline.asks import Ask, Pictures
-from featcache.pipeline.blocks import Block, Todo, encoded_rows
-from featcache.pipeline.cutter import Cutter, Given
-from featcache.pipeline.decode import in_order, quiet_pillow
-from featcache.pipeline.draw import Drawer, Drawn, Job, Source
-from featcache.pipeline.encode import Encoder, Lane
+from featcache.imaging.decode import quiet_pillow
+from featcache.imaging.loader import FileSource, ImageLoader, Job, LoadedImage
+from featcache.imaging.views import ViewSpec
+from featcache.pipeline.blocks import Block, encoded_rows
+from featcache.pipeline.compatibility import PassSettings, admit_environment
 from featcache.pipeline.plan import Plan
-from featcache.pipeline.timeline import Watch, unwatched
-from featcache.pipeline.windows import Box, Preprocess
-from featcache.pipeline.write import Sink, Writer
+from featcache.pipeline.write import Recorder, Sink, Writer
+from featcache.store.cache import Cache
+from featcache.threads import cpu_cores, in_order
 
 EVERY = 0.2
 """Seconds between two reports of progress."""
@@ -83,15 +82,10 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class _Filled:
-    """A block all of whose pictures are with the encoder."""
+    """A block all of whose views are with the encoder."""
 
     block: Block
-    lanes: Mapping[Pictures, Lane]
-    boxes: Mapping[Pictures, Mapping[int, Sequence[Box]]]
-
-    def flying(self) -> int:
-        """Count the batches that are not computed yet."""
-        return sum(lane.flying() for lane in self.lanes.values())
+    group: RowGroup
 
 
 class Pass:
@@ -100,24 +94,21 @@ class Pass:
     def __init__(
         self,
         plan: Plan,
-        sources: Mapping[int, Source],
+        sources: Mapping[int, FileSource],
         encoder: Encoder,
-        preprocess: Preprocess,
         options: Options,
     ) -> None:
         self._plan = plan
         self._sources = sources
         self._encoder = encoder
-        self._drawer = Drawer(
-            preprocess=preprocess,
+        self._loader = ImageLoader(
+            preprocess=encoder.preprocess,
             max_pixels=options.max_pixels,
-            room=encoder.picture_room if encoder.cuts else None,
+            room=encoder.image_room if encoder.cuts else None,
         )
-        self._cutter = Cutter(encoder, preprocess)
         self._options = options
         self._spent = {"decode": 0.0, "encode": 0.0, "write": 0.0}
         self._begin = self._reported = 0.0
-        self._bad: dict[Pictures, dict[int, str]] = {}
         self._waiting: deque[_Filled] = deque()
         self.outcome = Outcome()
 
@@ -129,17 +120,19 @@ class Pass:
             CacheError: If a shard cannot be written or a row does not fit fp16.
             KeyboardInterrupt: As it came, with both threads stopped; finished shards stay.
         """
-        drawn = in_order(
+        loaded = in_order(
             self._jobs(),
-            self._draw,
+            self._load,
             threads=self._options.threads,
-            ahead=self._ahead(),
+            ahead=self._encoder.decode_ahead(
+                self._options.threads, sum(v.count for v, _ in encoded_rows(self._plan.todos))
+            ),
         )
         self._begin, cpu = time.perf_counter(), time.process_time()
-        with quiet_pillow(), closing(drawn), self._encoder.streaming():
+        with quiet_pillow(), closing(loaded), self._encoder.streaming():
             with Writer(sink, self._options.watch) as writer:
                 for block in self._plan.shares:
-                    self._waiting.append(self._fill(block, drawn, writer))
+                    self._waiting.append(self._fill(block, loaded, writer))
                     self._finish(writer, beside=max(1, 2 * self._encoder.streams))
                 self._finish(writer, beside=0)
                 start = time.perf_counter()
@@ -151,65 +144,44 @@ class Pass:
         self._report(writer, force=True)
         return self.outcome
 
-    def _ahead(self) -> int:
-        """Return how many images to decode before their turn."""
-        threads = self._options.threads
-        if self._encoder.cuts:  # whole pictures wait, which may be large ones
-            return 3 * threads
-        # Two batches of pictures; an image of many crops is many pictures.
-        each = sum(p.count for p, _ in encoded_rows(self._plan.todos)) or 1
-        return 2 * self._encoder.micro_batch // each + threads
-
     def _jobs(self) -> Iterator[Job]:
         for block in self._plan.shares:  # sets of one block, whatever the size of the pass
-            shown = [(p, set(rows.tolist())) for p, rows in block.encoded()]
-            boxed = [(p, set(rows.tolist())) for p, rows in block.boxed()]
+            shown = [(s.views, set(s.rows.tolist())) for s in block.shown()]
+            boxed = [(views, set(rows.tolist())) for views, rows in block.boxed()]
             for row in block.rows.tolist():
                 yield Job(
                     self._sources[row],
-                    shown=tuple(p for p, rows in shown if row in rows),
-                    boxed=tuple(p for p, rows in boxed if row in rows),
+                    shown=tuple(views for views, rows in shown if row in rows),
+                    boxed=tuple(views for views, rows in boxed if row in rows),
                 )
 
-    def _draw(self, job: Job) -> Drawn:
+    def _load(self, job: Job) -> LoadedImage:
         begin = time.perf_counter()
-        drawn = self._drawer(job)
+        loaded = self._loader(job)
         self._options.watch("decode", begin, time.perf_counter())
-        return drawn
+        return loaded
 
-    def _fill(self, block: Block, drawn: Iterator[Drawn], writer: Writer) -> _Filled:
-        """Give the encoder one shard's pictures; shards before it are handed over when ready."""
-        lanes = {
-            pictures: Lane(self._encoder, rows, block.variants(pictures), views=pictures.count)
-            for pictures, rows in block.encoded()
-        }
-        boxes: dict[Pictures, dict[int, Sequence[Box]]] = {}
+    def _fill(self, block: Block, loaded: Iterator[LoadedImage], writer: Writer) -> _Filled:
+        """Give the encoder one shard's views; shards before it are handed over when ready."""
+        group = RowGroup(self._encoder, block.shown())
         for row in block.rows.tolist():
             with self._clock("decode"):
-                image = next(drawn)
+                image = next(loaded)
             self.outcome.images += 1
             if image.reasons:
                 self._refuse_or_note(row, image.reasons)
             with self._clock("encode"):
-                self._give(lanes, self._cutter.add(row, image))
-            for pictures, shown in image.boxes.items():
-                boxes.setdefault(pictures, {})[row] = shown
-            while self._waiting and not self._waiting[0].flying():
+                group.add(row, image)
+            while self._waiting and not self._waiting[0].group.flying():
                 self._hand_over(self._waiting.popleft(), writer)
             self._report(writer)
         with self._clock("encode"):
-            self._give(lanes, self._cutter.flush())
-            for lane in lanes.values():
-                lane.close()
-        return _Filled(block, lanes, boxes)
-
-    def _give(self, lanes: Mapping[Pictures, Lane], ready: Iterable[Given]) -> None:
-        for row, pictures, squares in ready:
-            lanes[pictures].add(row, squares)
+            group.close()
+        return _Filled(block, group)
 
     def _finish(self, writer: Writer, *, beside: int) -> None:
         """Hand over the oldest shards, as long as `beside` batches of later ones keep it busy."""
-        while self._waiting and sum(filled.flying() for filled in self._later()) >= beside:
+        while self._waiting and sum(later.group.flying() for later in self._later()) >= beside:
             self._hand_over(self._waiting.popleft(), writer)
 
     def _later(self) -> list[_Filled]:
@@ -218,30 +190,16 @@ class Pass:
     def _hand_over(self, filled: _Filled, writer: Writer) -> None:
         """Wait for the last batch of a shard and give its rows of every component to the writer."""
         with self._clock("encode"):
-            finished = {pictures: lane.end() for pictures, lane in filled.lanes.items()}
+            filled.group.wait()
         for todo in filled.block.todos:
-            ask, mine = todo.ask, todo.rows
-            if ask.encodes:
-                lane = filled.lanes[ask.pictures]
-                values = finished[ask.pictures][ask.output]
-                values = values.reshape(len(lane.rows), *ask.encoded_shape)
-                if len(mine) < len(lane.rows):
-                    values = values[np.isin(lane.rows, mine)]
-                self._put(todo, values, writer)
-            else:
-                boxes = filled.boxes.get(ask.pictures, {})
-                self._put(todo, _stack(boxes, mine, ask), writer)
+            spec, rows = todo.spec, todo.rows
+            values = filled.group.values(spec, rows)
+            reasons = filled.group.reasons.get(spec.views, {})
+            bad = {r: reasons[r] for r in rows.tolist() if r in reasons}
+            with self._clock("write"):
+                writer.put(spec.key, rows, values, bad)
 
-    def _put(self, todo: Todo, values: Shaped[np.ndarray, "r ..."], writer: Writer) -> None:
-        component, rows = todo.ask.component, todo.rows
-        reasons = self._bad.get(todo.ask.pictures, {})
-        bad = {r: reasons[r] for r in rows.tolist() if r in reasons}
-        with self._clock("write"):
-            writer.put(component, rows, values, bad)
-
-    def _refuse_or_note(self, row: int, reasons: Mapping[Pictures, str]) -> None:
-        for pictures, why in reasons.items():
-            self._bad.setdefault(pictures, {})[row] = why
+    def _refuse_or_note(self, row: int, reasons: Mapping[ViewSpec, str]) -> None:
         reason = next(iter(reasons.values()))
         bad = self.outcome.bad
         bad[row] = reason
@@ -287,12 +245,63 @@ class Pass:
         )
 
 
-def _stack(
-    boxes: Mapping[int, Sequence[Box]], rows: Int64[np.ndarray, " r"], ask: Ask
-) -> Int32[np.ndarray, "r k 4"]:
-    """Put the boxes of some rows below each other; zeros for images that could not be read."""
-    out = np.zeros((len(rows), *ask.row_shape), dtype=np.int32)
-    for i, row in enumerate(rows.tolist()):
-        if row in boxes:
-            out[i] = boxes[row]
-    return out
+@dataclass(kw_only=True)
+class Filler:
+    """A cache that is locked for writing, and everything that rows are made of."""
+
+    cache: Cache
+    encoder: Encoder
+    sources: Mapping[int, FileSource]
+    """Row -> its image; rows whose image is gone have none."""
+    settings: PassSettings | None
+    """Of the cache as it was found; None before its first shard."""
+    max_pixels: int
+    weights: str = ""
+    """As --weights had them."""
+    strict: bool = False
+    allow_bad: bool = False
+    progress: Callable[[Progress], None] | None = None
+    say: Callable[[str], None] = lambda _: None
+    watch: Watch = unwatched
+    """Told what each stage does and when."""
+    outcomes: list[Outcome] = field(default_factory=list)
+    """What came of each plan so far."""
+    encoded: dict[str, int] = field(default_factory=dict)
+    """Component -> rows so far."""
+    _recorder: Recorder | None = None
+
+    def encode(self, plan: Plan, *, mended: frozenset[int] = frozenset()) -> None:
+        """Encode what a plan holds; finished shards stay, whatever happens.
+
+        Args:
+            plan: Its rows have an image each.
+            mended: Rows that could not be read before, and can be now.
+
+        Raises:
+            CacheError: If this environment gives other numbers than those that are stored.
+            SourceError: If an image is unreadable under `strict`, or too many are.
+        """
+        if not len(plan.rows):
+            return
+        if self._recorder is None:
+            self._recorder = admit_environment(
+                self.cache,
+                self.settings,
+                self.encoder,
+                self.sources,
+                max_pixels=self.max_pixels,
+                weights=self.weights,
+                say=self.say,
+            )
+        options = Options(
+            threads=cpu_cores(),
+            max_pixels=self.max_pixels,
+            strict=self.strict,
+            allow_bad=self.allow_bad,
+            known_bad=frozenset(self.cache.bad_rows()) & self.sources.keys() - mended,
+            progress=self.progress,
+            watch=self.watch,
+        )
+        self.outcomes.append(Pass(plan, self.sources, self.encoder, options).run(self._recorder))
+        for todo in plan.todos:
+            self.encoded[todo.spec.name] = self.encoded.get(todo.spec.name, 0) + len(todo.rows)

@@ -1,6 +1,5 @@
 """What a pass would do, before any pixel is read: rows, bytes, seconds, and whether it may."""
 
-import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,13 +11,14 @@ from jaxtyping import Bool, Int64
 
 from featcache.backbones.base import Backbone
 from featcache.draws import few_shot_rows
+from featcache.encoding.components import ComponentSpec, spec_of
 from featcache.errors import CacheError, TaskError, UnknownNameError
 from featcache.keys import Listing, parse_component
-from featcache.pipeline.asks import Ask, ask_again
 from featcache.pipeline.blocks import Block, Todo, encoded_rows, share, union
 from featcache.pipeline.forecast import human_range, predict_seconds
 from featcache.pipeline.write import shard_rows_for
 from featcache.recipes import KEYWORDS, Scope
+from featcache.threads import cpu_cores
 
 ASK_ABOVE = 20 * 10**9
 """Bytes beyond which the user has to agree."""
@@ -57,12 +57,12 @@ class Plan:
     @property
     def component_bytes(self) -> dict[str, int]:
         """Component -> predicted size of what would be added."""
-        return {t.ask.name: len(t.rows) * t.ask.row_bytes for t in self.todos}
+        return {t.spec.name: len(t.rows) * t.spec.row_bytes for t in self.todos}
 
     @property
     def images(self) -> int:
         """Images asked for, those with rows already included."""
-        missing = {t.ask.name: len(t.rows) for t in self.todos}
+        missing = {t.spec.name: len(t.rows) for t in self.todos}
         return max((n + missing.get(name, 0) for name, n in self.held.items()), default=0)
 
     def sentence(self) -> str:
@@ -71,7 +71,8 @@ class Plan:
             return "Everything asked for is in the cache already; nothing to encode."
         size = self.component_bytes
         parts = "; ".join(
-            f"{t.ask.name}: {len(t.rows)} rows, {human_size(size[t.ask.name])}" for t in self.todos
+            f"{t.spec.name}: {len(t.rows)} rows, {human_size(size[t.spec.name])}"
+            for t in self.todos
         )
         return (
             f"To encode: {len(self.rows)} images ({parts}), about {human_size(self.bytes)} on disk "
@@ -82,7 +83,7 @@ class Plan:
 def make_plan(
     listing: Listing,
     backbone: Backbone,
-    asks: Sequence[Ask],
+    specs: Sequence[ComponentSpec],
     *,
     covered: Callable[[str], Bool[np.ndarray, " n"]],
     micro_batch: int,
@@ -94,28 +95,28 @@ def make_plan(
     Args:
         listing: Rows, labels and splits.
         backbone: Says what a forward costs.
-        asks: The components, all of them.
+        specs: The components, all of them.
         covered: Component folder -> rows that the cache holds.
         usable: Rows whose image could be read, as far as known; draws step around the others.
-        micro_batch: Pictures in a batch.
+        micro_batch: Views in a batch.
         limit: Images at most, spread over classes and splits.
     """
     kind = backbone.device.type
     among = stratified(listing, limit)
     todos, held = [], {}
-    for ask in asks:
-        scope = union([scope_rows(listing, scope, usable) for scope in ask.scopes])
+    for spec in specs:
+        scope = union([scope_rows(listing, scope, usable) for scope in spec.scopes])
         scope = np.intersect1d(scope, among)
-        missing = scope[~covered(ask.name)[scope]]
-        held[ask.name] = len(scope) - len(missing)
+        missing = scope[~covered(spec.name)[scope]]
+        held[spec.name] = len(scope) - len(missing)
         if len(missing):
-            todos.append(Todo(ask=ask, rows=missing))
+            todos.append(Todo(spec=spec, rows=missing))
     rows = union([t.rows for t in todos])
     # From what was asked, not from what is missing: a resumed pass must cut the same shards.
-    pictures = {ask.pictures for ask in asks}
+    views = {spec.views for spec in specs}
     shard_rows = shard_rows_for(
-        max(ask.row_bytes for ask in asks),
-        sum(p.count for p in pictures) * backbone.gflops,
+        max(spec.row_bytes for spec in specs),
+        sum(v.count for v in views) * backbone.gflops,
         micro_batch,
         kind,
     )
@@ -150,8 +151,8 @@ def plans_for(
     plans = []
     for key, names in groups.items():
         block = np.array(key, dtype=np.int64)
-        asks = [ask_again(parse_component(name), backbone) for name in names]
-        todos = tuple(Todo(ask=ask, rows=block) for ask in asks)
+        specs = [spec_of(parse_component(name), backbone) for name in names]
+        todos = tuple(Todo(spec=spec, rows=block) for spec in specs)
         plans.append(Plan(todos=todos, held={}, blocks=(block,), seconds=0.0))
     return plans
 
@@ -222,13 +223,6 @@ def stratified(listing: Listing, limit: int | None) -> Int64[np.ndarray, " r"]:
             ranked += [(i, split, int(row)) for i, row in enumerate(members)]
     chosen = dict.fromkeys(row for _, _, row in sorted(ranked))  # a row may be in two splits
     return np.array(sorted(list(chosen)[:limit]), dtype=np.int64)
-
-
-def cpu_cores() -> int:
-    """Count the cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def human_size(count: int) -> str:

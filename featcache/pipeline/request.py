@@ -1,4 +1,4 @@
-"""What a user may ask of an extraction."""
+"""What a user may request of an extraction."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from featcache.paths import expand
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What the user asks for; one field a flag of `featcache extract`."""
+    """What the user requests; one field a flag of `featcache extract`."""
 
     dataset: str
     """folder:PATH or a name."""
@@ -59,7 +59,7 @@ class Request:
     """Write more than 20 GB unasked."""
     dry_run: bool = False
     max_pixels: int | None = None
-    """Largest picture to decode; None is the environment's or Pillow's limit."""
+    """Largest image to decode; None is the environment's or Pillow's limit."""
     profile: bool | Path = False
     """Write a stage timeline: True beside the cache, a path there."""
 

@@ -15,33 +15,32 @@ from featcache.backbones.base import Backbone
 from featcache.backbones.devices import has_bf16_units
 from featcache.backbones.registry import load_backbone
 from featcache.caution import caution
+from featcache.encoding.components import ComponentSpec, component_specs, settle
+from featcache.encoding.encoder import Encoder, unwatched
 from featcache.errors import CacheError, CorruptCacheError, SourceError
+from featcache.imaging.decode import pixel_limit
+from featcache.imaging.loader import FileSource, file_sources
+from featcache.imaging.windows import Preprocess
 from featcache.keys import Listing
 from featcache.paths import as_text, expand
-from featcache.pipeline.asks import Ask, asks_for, settle
-from featcache.pipeline.continuity import as_before, micro_batch_of
-from featcache.pipeline.decode import pixel_limit
-from featcache.pipeline.draw import Source, sources_of
-from featcache.pipeline.encode import Encoder
-from featcache.pipeline.fill import Filler
+from featcache.pipeline.compatibility import PassSettings, as_before, micro_batch_of
 from featcache.pipeline.opening import Opened, open_request
-from featcache.pipeline.passes import Progress
-from featcache.pipeline.plan import Plan, admit, cpu_cores, human_size, make_plan, plans_for
-from featcache.pipeline.recheck import readable_now
+from featcache.pipeline.passes import Filler, Progress
+from featcache.pipeline.plan import Plan, admit, human_size, make_plan, plans_for
 from featcache.pipeline.request import Request
-from featcache.pipeline.settings import PassSettings
+from featcache.pipeline.retry import readable_now
 from featcache.pipeline.summary import Summary, listed, to_encode
 from featcache.pipeline.texts import missing_texts, write_texts
-from featcache.pipeline.timeline import STAGES, UNTIMED, Timeline, unwatched, verdict
-from featcache.pipeline.windows import Preprocess
+from featcache.pipeline.timeline import STAGES, UNTIMED, Timeline, verdict
 from featcache.sources.base import Dataset, Report
 from featcache.sources.listing import build_listing, check_root
 from featcache.store.cache import Cache
-from featcache.store.examine import add_sums
-from featcache.store.files import is_full
-from featcache.store.identity import KEY_FILE, KNOWN_HASHES, TRACE, Identity
+from featcache.store.format.files import is_full
+from featcache.store.format.identity import KEY_FILE, KNOWN_HASHES, TRACE, Identity
 from featcache.store.library import cache_root, image_roots, with_root
+from featcache.store.repair.examine import add_sums
 from featcache.text.encode import keep_own_texts, with_texts
+from featcache.threads import cpu_cores
 
 __all__ = ["Progress", "Request", "Summary", "extract"]
 
@@ -118,7 +117,7 @@ class _Extraction:
             check_root(dataset, roots[0], moved=request.moved)
         with self._stage("load"):
             backbone = self._load(request.compute)
-        asks, notes = asks_for(
+        specs, notes = component_specs(
             backbone,
             patches=request.patches,
             views=request.views,
@@ -132,29 +131,29 @@ class _Extraction:
             self._say(note)
         path = Identity(dataset.name, backbone.name, backbone.key).folder(root)
         if request.dry_run:
-            return self._forecast(path, dataset, backbone, asks, writable=True)
+            return self._forecast(path, dataset, backbone, specs, writable=True)
         if (path / KEY_FILE).exists() and not os.access(path, os.W_OK):
             return self._read_only(
-                path, dataset, self._forecast(path, dataset, backbone, asks, writable=False)
+                path, dataset, self._forecast(path, dataset, backbone, specs, writable=False)
             )
         cache = Cache.create(root, dataset.name, backbone.name, backbone.key)
         with cache.lock():
             for note in cache.notes:
                 self._say(note)
-            return self._fill(cache, dataset, backbone, asks)
+            return self._fill(cache, dataset, backbone, specs)
 
     def _forecast(
         self,
         path: Path,
         dataset: Dataset,
         backbone: Backbone,
-        asks: Sequence[Ask],
+        specs: Sequence[ComponentSpec],
         *,
         writable: bool,
     ) -> Summary:
         """Plan without leaving a trace in the cache; room is only needed where one can write."""
         cache = Cache.open(path) if (path / KEY_FILE).exists() else None
-        asks = self._settled(asks, backbone, cache)
+        specs = self._settled(specs, backbone, cache)
         previous = None if cache is None else cache.listing()
         dataset = keep_own_texts(dataset, previous)
         listing = self._listed(path, dataset, previous, keep_known=False)
@@ -163,7 +162,7 @@ class _Extraction:
             None if previous is None else cache,
             listing,
             as_before(backbone, settings, self._request.compute, self._load),
-            asks,
+            specs,
             micro_batch_of(backbone, settings, self._request.micro_batch),
         )
         for note in (listed(listing), *listing.notes):
@@ -178,7 +177,7 @@ class _Extraction:
             key=backbone.key.digest(),
             path=path,
             images=len(dataset.samples),
-            encoded={t.ask.name: len(t.rows) for t in plan.todos},
+            encoded={t.spec.name: len(t.rows) for t in plan.todos},
             held=plan.held,
             seconds=self._seconds,
             bytes=plan.bytes,
@@ -203,7 +202,7 @@ class _Extraction:
         cache = Cache.open(path)
         listing = cache.listing()
         paths = {s.id: s.path for s in dataset.samples}
-        sources = {} if listing is None else sources_of(listing.ids, listing.hashes, paths)
+        sources = {} if listing is None else file_sources(listing.ids, listing.hashes, paths)
         self._be_strict(cache.bad_rows(), sources, {})
         _refuse_all_bad(cache, sources)
         return replace(
@@ -216,11 +215,11 @@ class _Extraction:
         )
 
     def _fill(
-        self, cache: Cache, dataset: Dataset, backbone: Backbone, asks: Sequence[Ask]
+        self, cache: Cache, dataset: Dataset, backbone: Backbone, specs: Sequence[ComponentSpec]
     ) -> Summary:
         """Bring listing, texts and rows of a locked cache up to date."""
         start = time.perf_counter()
-        asks = self._settled(asks, backbone, cache)
+        specs = self._settled(specs, backbone, cache)
         with self._stage("list"):
             previous = cache.listing()
             dataset = keep_own_texts(dataset, previous)
@@ -232,10 +231,12 @@ class _Extraction:
         backbone = as_before(backbone, settings, self._request.compute, self._load)
         micro_batch = micro_batch_of(backbone, settings, self._request.micro_batch)
         paths = {s.id: s.path for s in dataset.samples}
-        sources = sources_of(listing.ids, listing.hashes, paths)
+        sources = file_sources(listing.ids, listing.hashes, paths)
+        watch = unwatched if self._timeline is None else self._timeline.watch
+        encoder = Encoder(backbone, micro_batch, watch)
         filler = Filler(
             cache=cache,
-            encoder=Encoder(backbone, micro_batch),
+            encoder=encoder,
             sources=sources,
             settings=settings,
             max_pixels=self._max_pixels,
@@ -244,13 +245,13 @@ class _Extraction:
             allow_bad=self._request.allow_bad,
             progress=self._progress,
             say=self._say,
-            watch=unwatched if self._timeline is None else self._timeline.watch,
+            watch=watch,
         )
-        mended = self._mended(cache, sources, Preprocess.of(backbone))
+        mended = self._mended(cache, sources, encoder.preprocess)
         self._be_strict(cache.bad_rows(), sources, mended)
         # Images known to be unreadable are drawn at first, as in a pass that does not know it yet:
         # a pass that was killed and taken up again then leaves the same bytes as one that was not.
-        plan = first = self._plan(cache, listing, backbone, asks, micro_batch, around_bad=False)
+        plan = first = self._plan(cache, listing, backbone, specs, micro_batch, around_bad=False)
         texts = missing_texts(cache, dataset)
         self._say(to_encode(plan, texts))
         admit(plan, cache.path, yes=self._request.yes, confirm=self._confirm)
@@ -262,13 +263,13 @@ class _Extraction:
                 filler.encode(again, mended=frozenset(again.rows.tolist()))
             filler.encode(plan)
             # Draws step around images that turned out unreadable: their stand-ins need views.
-            while len((plan := self._plan(cache, listing, backbone, asks, micro_batch)).rows):
+            while len((plan := self._plan(cache, listing, backbone, specs, micro_batch)).rows):
                 filler.encode(plan)
         _refuse_all_bad(cache, sources)
-        whole = self._plan(cache, listing, backbone, asks, micro_batch, limited=False)
+        whole = self._plan(cache, listing, backbone, specs, micro_batch, limited=False)
         with self._note_of_the_end(cache, changed=bool(filler.outcomes) or texts is not None):
             cache.finish(
-                components=[ask.name for ask in asks],
+                components=[spec.name for spec in specs],
                 images=len(dataset.samples),
                 seconds=time.perf_counter() - start,
                 complete=not len(whole.rows),
@@ -371,15 +372,15 @@ class _Extraction:
         )
 
     def _settled(
-        self, asks: Sequence[Ask], backbone: Backbone, cache: Cache | None
-    ) -> tuple[Ask, ...]:
-        settled, notes = settle(asks, backbone, () if cache is None else cache.shards)
+        self, specs: Sequence[ComponentSpec], backbone: Backbone, cache: Cache | None
+    ) -> tuple[ComponentSpec, ...]:
+        settled, notes = settle(specs, backbone, () if cache is None else cache.shards)
         for note in notes:
             self._say(note)
         return settled
 
     def _mended(
-        self, cache: Cache, sources: Mapping[int, Source], preprocess: Preprocess
+        self, cache: Cache, sources: Mapping[int, FileSource], preprocess: Preprocess
     ) -> dict[str, list[Int64[np.ndarray, " r"]]]:
         """Find images that could not be read before and can be now: their rows, by component."""
         readable = readable_now(
@@ -399,7 +400,7 @@ class _Extraction:
     def _be_strict(
         self,
         bad: Mapping[int, str],
-        sources: Mapping[int, Source],
+        sources: Mapping[int, FileSource],
         mended: Mapping[str, Sequence[Int64[np.ndarray, " _"]]],
     ) -> None:
         again = {int(row) for parts in mended.values() for rows in parts for row in rows}
@@ -420,7 +421,7 @@ class _Extraction:
         cache: Cache | None,
         listing: Listing,
         backbone: Backbone,
-        asks: Sequence[Ask],
+        specs: Sequence[ComponentSpec],
         micro_batch: int,
         *,
         limited: bool = True,
@@ -438,7 +439,7 @@ class _Extraction:
         return make_plan(
             listing,
             backbone,
-            asks,
+            specs,
             covered=covered,
             micro_batch=micro_batch,
             usable=usable,
@@ -452,12 +453,12 @@ class _Extraction:
         self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - start
 
 
-def _known_bad(cache: Cache, sources: Mapping[int, Source]) -> tuple[tuple[str, str], ...]:
+def _known_bad(cache: Cache, sources: Mapping[int, FileSource]) -> tuple[tuple[str, str], ...]:
     """Return (image, reason) for those of the data set that could not be read."""
     return tuple((sources[r].id, why) for r, why in cache.bad_rows().items() if r in sources)
 
 
-def _refuse_all_bad(cache: Cache, sources: Mapping[int, Source]) -> None:
+def _refuse_all_bad(cache: Cache, sources: Mapping[int, FileSource]) -> None:
     """Fail where images were read and not one of them could be: such features serve nobody.
 
     Raises:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from featcache.backbones.base import Backbone
-from featcache.pipeline.settings import environment
+from featcache.pipeline.compatibility import environment
 from featcache.sources.base import Dataset, Report
 from featcache.store.cache import Cache
 from featcache.text.encode import Owned, Texts, encode_texts, texts_of

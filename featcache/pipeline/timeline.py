@@ -8,14 +8,10 @@ import json
 import tempfile
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from featcache.errors import UsageError
-from featcache.store.files import write_atomically
-
-Watch = Callable[[str, float, float], None]
-"""Told of a stage when it has done a piece of work: its name, begin and end in seconds."""
+from featcache.store.format.files import write_atomically
 
 EVENTS = 200_000
 """Pieces of work that are drawn; of those behind them only the sums are kept."""
@@ -33,10 +29,6 @@ COMPILE_SHARE = 0.3
 
 FEW_BATCHES = 4
 """A core; with fewer, cores wait for the last batches."""
-
-
-def unwatched(stage: str, begin: float, end: float) -> None:
-    """Watch nothing."""
 
 
 def check_place(path: Path) -> None:

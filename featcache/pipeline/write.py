@@ -11,9 +11,10 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Int64, Shaped
 
+from featcache.encoding.encoder import Watch
 from featcache.keys import ComponentKey
-from featcache.pipeline.timeline import Watch
-from featcache.store.quantise import pack
+from featcache.quantise import pack
+from featcache.store.cache import Cache
 
 TARGET_BYTES = 128 * 2**20
 """Size of a shard that is worth a file of its own."""
@@ -41,13 +42,31 @@ class Sink(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Recorder:
+    """A cache that notes of every shard what it was made with."""
+
+    cache: Cache
+    provenance: Mapping[str, str]
+
+    def append(
+        self,
+        component: ComponentKey,
+        rows: Int64[np.ndarray, " r"],
+        values: Shaped[np.ndarray, "r ..."],
+        bad: Mapping[int, str],
+    ) -> None:
+        """Write one shard and enter it in the manifest."""
+        self.cache.append(component, rows, values, bad, self.provenance)
+
+
 def shard_rows_for(row_bytes: int, gflops: float, micro_batch: int, kind: str) -> int:
     """Choose the rows of a shard: a multiple of the micro-batch, bounded by bytes and by work.
 
     Args:
         row_bytes: Of the widest component asked for.
         gflops: To encode one row for all components asked for.
-        micro_batch: Pictures in a batch.
+        micro_batch: Views in a batch.
         kind: Of device: cpu, cuda, mps.
     """
     work = TARGET_GFLOPS.get(kind, TARGET_GFLOPS["cpu"])

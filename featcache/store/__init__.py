@@ -1,1 +1,1 @@
-"""Shards, manifest and cache: written once, checked, never half valid."""
+"""Caches on disk: open, append, read, find, remove; bytes, listings, repair: the folders below."""

@@ -8,12 +8,12 @@ from jaxtyping import Int64, Shaped
 
 from featcache.errors import CacheError, UsageError
 from featcache.keys import ComponentKey, Listing
-from featcache.store.files import make_folder, refuse_link
-from featcache.store.lines import REASON, ShardLine, check_provenance, kind_of
-from featcache.store.quantise import SCALE
+from featcache.quantise import SCALE
+from featcache.store.format.checksums import sums_of, write_sums
+from featcache.store.format.files import make_folder, refuse_link
+from featcache.store.format.records import REASON, ShardLine, check_provenance, kind_of
+from featcache.store.format.shard import write_shard
 from featcache.store.rows import images_crc32, ranges_of
-from featcache.store.shard import write_shard
-from featcache.store.sums import sums_of, write_sums
 
 STORED = ("float16", "float32", "int8", "int32")
 """Types of image features; float16 and float32 take every float."""

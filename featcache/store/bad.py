@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from featcache.store.lines import ShardLine
+from featcache.store.format.records import ShardLine
 
 
 def bad_rows(lines: Sequence[ShardLine]) -> dict[int, str]:

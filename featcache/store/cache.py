@@ -18,8 +18,15 @@ from jaxtyping import Int64, Shaped
 from featcache.errors import CacheError, CorruptCacheError
 from featcache.keys import ComponentKey, FeatureKey, Listing
 from featcache.store.append import check_rows, check_width, free_name, provenance_of, write_rows
-from featcache.store.files import clear_folder, explained, make_folder, refuse_link, sync_names
-from featcache.store.identity import (
+from featcache.store.format.checksums import sums_path
+from featcache.store.format.files import (
+    clear_folder,
+    explained,
+    make_folder,
+    refuse_link,
+    sync_names,
+)
+from featcache.store.format.identity import (
     KEY_FILE,
     LISTING,
     MANIFEST,
@@ -27,19 +34,18 @@ from featcache.store.identity import (
     read_identity,
     write_identity,
 )
-from featcache.store.lines import (
+from featcache.store.format.manifest import read_manifest, write_manifest
+from featcache.store.format.records import (
     TEXT_ROWS,
     TEXT_STRINGS,
     DropLine,
     PassLine,
 )
-from featcache.store.listing import write_listing
+from featcache.store.listing.listing import write_listing
 from featcache.store.lock import writer_lock
-from featcache.store.manifest import read_manifest, write_manifest
 from featcache.store.reader import CacheReader
 from featcache.store.removal import start_anew
 from featcache.store.rows import images_crc32
-from featcache.store.sums import sums_path
 
 if TYPE_CHECKING:
     import featcache.types

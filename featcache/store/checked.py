@@ -14,10 +14,10 @@ from jaxtyping import Bool, Int64, Shaped
 
 from featcache.errors import CorruptCacheError
 from featcache.store.copying import BUFFER, copy_rows, is_one_block
-from featcache.store.crc import crc32
-from featcache.store.scan import Rows, check_bytes, say_not_finite
-from featcache.store.shard import CURE, ShardFacts, fetch, is_whole, map_shard
-from featcache.store.sums import read_sums
+from featcache.store.format.checksums import read_sums
+from featcache.store.format.crc import crc32
+from featcache.store.format.scan import Rows, check_bytes, say_not_finite
+from featcache.store.format.shard import CURE, ShardFacts, fetch, is_whole, map_shard
 
 
 class Mapped(NamedTuple):

@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from featcache.store.files import explained, is_temporary
-from featcache.store.identity import MANIFEST, Identity
-from featcache.store.lines import Line
+from featcache.store.format.checksums import sums_path
+from featcache.store.format.files import explained, is_temporary
+from featcache.store.format.identity import MANIFEST, Identity
+from featcache.store.format.manifest import Contents, read_manifest, write_manifest
+from featcache.store.format.records import Line
 from featcache.store.lock import writer_lock
-from featcache.store.manifest import Contents, read_manifest, write_manifest
+from featcache.store.repair.orphans import find_strays, lone_sums, merged
 from featcache.store.settle import folders
-from featcache.store.strays import find_strays, lone_sums, merged
-from featcache.store.sums import sums_path
 
 
 class Journal:

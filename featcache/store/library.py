@@ -21,8 +21,8 @@ from featcache.errors import (
 from featcache.keys import FeatureKey
 from featcache.paths import as_text, check_folder, expand, from_text
 from featcache.store.cache import Cache, is_ahead
-from featcache.store.files import is_temporary
-from featcache.store.identity import (
+from featcache.store.format.files import is_temporary
+from featcache.store.format.identity import (
     KEY_FILE,
     LISTING,
     MANIFEST,
@@ -31,10 +31,11 @@ from featcache.store.identity import (
     read_identity,
     slug,
 )
-from featcache.store.lines import PassLine, ShardLine
-from featcache.store.listing import count_images, read_origin
+from featcache.store.format.records import PassLine, ShardLine
+from featcache.store.listing.listing import count_images, read_origin
 from featcache.store.provenance import origin_of, weights_of
 from featcache.store.rows import count_rows
+from featcache.wording import Argument
 
 IMAGES = "images"
 """Folder of a root: images that are drawn or downloaded here."""
@@ -137,16 +138,16 @@ def check_name(root: Path, name: str) -> None:
 
 
 def cache_root(option: Path | None) -> Path:
-    """Return the folder of all caches: --cache, else $FEATCACHE_HOME, else the user's cache.
+    """Return the folder of all caches: the option, else $FEATCACHE_HOME, else the user's cache.
 
     Raises:
         CacheError: If what the user names is no folder.
         UsageError: If it begins with the home folder of nobody.
     """
     if option is not None:
-        return check_folder(expand(option).absolute(), "--cache")
+        return check_folder(expand(option).absolute(), Argument("root"))
     if home := os.environ.get("FEATCACHE_HOME"):
-        return check_folder(expand(home).absolute(), "$FEATCACHE_HOME or --cache")
+        return check_folder(expand(home).absolute(), "$FEATCACHE_HOME or ", Argument("root"))
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches" / "featcache"
     xdg = Path(os.environ.get("XDG_CACHE_HOME", ""))

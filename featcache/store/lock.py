@@ -11,7 +11,7 @@ from pathlib import Path
 
 from featcache.errors import CacheError
 from featcache.paths import open_descriptor
-from featcache.store.files import FULL, explained, read_limited, write_all
+from featcache.store.format.files import FULL, explained, read_limited, write_all
 from featcache.store.settle import LOCK, settle
 
 OWNER = ".lock-owner"

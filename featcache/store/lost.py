@@ -6,8 +6,8 @@ import numpy as np
 from jaxtyping import Bool, Int64
 
 from featcache.keys import Listing
-from featcache.store.lines import DropLine, ShardLine
-from featcache.store.manifest import Contents
+from featcache.store.format.manifest import Contents
+from featcache.store.format.records import DropLine, ShardLine
 from featcache.store.rows import covers
 
 

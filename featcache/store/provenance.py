@@ -6,7 +6,7 @@ from functools import cache
 from importlib import metadata
 
 from featcache.keys import FeatureKey
-from featcache.store.lines import ShardLine
+from featcache.store.format.records import ShardLine
 
 WEIGHTS = "weights"
 """Entry of a provenance: weights as --weights had them."""

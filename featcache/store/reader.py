@@ -8,18 +8,18 @@ import numpy as np
 from jaxtyping import Bool, Int64
 
 from featcache.errors import CacheError, CorruptCacheError
+from featcache.imported import cure_of_imported
 from featcache.keys import FeatureKey, Listing
 from featcache.store.bad import bad_rows
-from featcache.store.identity import LISTING, Identity
-from featcache.store.imported import cure_of_imported
+from featcache.store.format.identity import LISTING, Identity
+from featcache.store.format.records import PassLine, ShardLine, TextLine
+from featcache.store.format.shard import check_size
 from featcache.store.journal import Journal
-from featcache.store.lines import PassLine, ShardLine, TextLine
-from featcache.store.listing import current_set, read_listing
-from featcache.store.listing_files import LOST, UNLESS_REPAIRED
+from featcache.store.listing.files import LOST, UNLESS_REPAIRED
+from featcache.store.listing.listing import current_set, read_listing
 from featcache.store.lost import lost_rows
 from featcache.store.provenance import weights_of
 from featcache.store.rows import ShardRows, check_images
-from featcache.store.shard import check_size
 
 if TYPE_CHECKING:
     import featcache.types

@@ -14,9 +14,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from featcache.errors import CacheError
-from featcache.store.files import delete_folder, explained, is_temporary, sync_folder
-from featcache.store.identity import KNOWN_HASHES, LISTING, TRACE, is_cache, slug
-from featcache.store.lines import kind_of
+from featcache.store.format.files import delete_folder, explained, is_temporary, sync_folder
+from featcache.store.format.identity import KNOWN_HASHES, LISTING, TRACE, is_cache, slug
+from featcache.store.format.records import kind_of
 from featcache.store.lock import writer_lock
 
 _CACHE_NAME = re.compile(r"(?P<backbone>.+)-(?P<digest>[0-9a-f]{12})")

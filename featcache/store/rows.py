@@ -18,13 +18,13 @@ from jaxtyping import Bool, Int64, Shaped
 
 from featcache.errors import CorruptCacheError, MissingComponentError
 from featcache.keys import Listing
+from featcache.quantise import SCALE, unpack
 from featcache.scarcity import share_of_files
 from featcache.store.checked import CheckedShard, Mapped
-from featcache.store.columns import Hashes
-from featcache.store.crc import crc32
-from featcache.store.lines import ShardLine
-from featcache.store.quantise import SCALE, unpack
-from featcache.store.shard import check_size, disk_reads
+from featcache.store.format.crc import crc32
+from featcache.store.format.records import ShardLine
+from featcache.store.format.shard import check_size, disk_reads
+from featcache.store.listing.lazy_columns import Hashes
 
 if TYPE_CHECKING:
     import torch

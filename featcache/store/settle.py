@@ -6,8 +6,8 @@ next command has reported its work could then take away what that work rests on.
 
 from pathlib import Path
 
-from featcache.store.files import sync_file, sync_folder, sync_names
-from featcache.store.identity import MANIFEST
+from featcache.store.format.files import sync_file, sync_folder, sync_names
+from featcache.store.format.identity import MANIFEST
 
 LOCK = ".lock"
 """Holds the number of the process that writes, and of one that was killed; else it is empty."""

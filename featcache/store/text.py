@@ -15,7 +15,7 @@ import numpy as np
 
 from featcache.errors import CorruptCacheError
 from featcache.keys import FURTHER_SETS
-from featcache.store.files import (
+from featcache.store.format.files import (
     canonical,
     make_folder,
     read_limited,
@@ -23,9 +23,9 @@ from featcache.store.files import (
     unreadable,
     write_atomically,
 )
-from featcache.store.lines import TEXT_ROWS, TEXT_STRINGS, TextLine
-from featcache.store.scan import read_rows
-from featcache.store.shard import write_shard
+from featcache.store.format.records import TEXT_ROWS, TEXT_STRINGS, TextLine
+from featcache.store.format.scan import read_rows
+from featcache.store.format.shard import write_shard
 
 if TYPE_CHECKING:
     import featcache.types

@@ -30,32 +30,28 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from heads.core.algebra import (
-    SHOTS_WITH_VIEWS,
-    affinities,
-    mean_of_views,
-    sum_by_label,
-    text_tensors,
-    zero_shot_logits,
+from heads.class_texts import text_tensors, zero_shot_logits
+from heads.contract import (
+    Grid,
+    Method,
+    Rows,
+    TaskView,
+    Tensors,
+    WithText,
+    number,
+    shots_with_views,
 )
-from heads.core.channels import best_channels, kept_channels, similarity
-from heads.core.contract import Grid, Need, Stage, TaskView, Tensors, TextKind, number
-
-name = "ape"
-summary = "Tip-Adapter on chosen channels, with weighted shots; training-free."
-source = "released code: Zhu et al. 2023, arXiv:2304.01195"
-transductive = False
+from heads.ops.algebra import affinities, sum_by_label
+from heads.ops.ape_criterion import best_channels, kept_channels, similarity
 
 SMALL = 1e-6
 """e of (3)."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(WithText):
     """What changes a shape or a branch."""
 
-    text: TextKind | None = None
-    """What the anchors are made of; None is the data set's default."""
     channels: int = number(0, low=0)
     """Channels kept; 0 keeps 25 of 32, as the released 800 of 1024."""
     variant: Literal["code", "paper"] = "code"
@@ -72,37 +68,16 @@ class Hyper:
     """Sharpness of the affinity; larger trusts only near keys."""
     gamma: float = number(0.1, low=0.0, logits="smooth")
     """How much more a key counts that the texts miss; 0 counts all alike."""
-    omega: float = number(0.7, low=0.0, high=1.0)
+    omega: float = number(0.7, low=0.0, high=1.0, prepare=True)
     """Weight of the classes' similarity in (1); the texts' variance has the rest."""
-
-
-train_grid = Grid()
-post_grid = Grid(
-    {
-        "gamma": [i / 10 for i in range(10)],
-        "beta": [0.1 + i * (7 - 0.1) / 200 for i in range(200)],
-        "alpha": [0.1 + i * (7 - 0.1) / 20 for i in range(20)],
-    }
-)
-
-
-def needs(config: Config) -> frozenset[Need]:
-    """Support rows; their augmented views where there are any."""
-    return SHOTS_WITH_VIEWS
-
-
-def stages(config: Config) -> tuple[Stage, ...]:
-    """Train nothing."""
-    return ()
 
 
 def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tensors]:
     """Choose the channels, and memorise the shots in them."""
-    labels = task.support.labels
-    assert labels is not None
-    fixed = text_tensors(task, config.text, method=name)
-    keys, anchors = mean_of_views(task.support, raw=config.variant == "code"), fixed["anchors"]
-    kept = kept_channels(config.channels, keys.shape[1], method=name)
+    labels = task.support.y
+    fixed = text_tensors(task, config.text, method=METHOD.name)
+    keys, anchors = task.support.mean_of_views(raw=config.variant == "code"), fixed["anchors"]
+    kept = kept_channels(config.channels, keys.shape[1], method=METHOD.name)
     chosen = best_channels(similarity(keys, labels, anchors), anchors, hyper.omega, kept)
     keys_q, anchors_q = (F.normalize(rows[:, chosen], dim=-1) for rows in (keys, anchors))
     p = (keys_q @ anchors_q.mT).softmax(-1).gather(1, labels[:, None])[:, 0]
@@ -110,9 +85,9 @@ def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tens
     return {}, fixed | memory | {"missed": torch.log2((1 + SMALL) / (p + SMALL))}
 
 
-def terms(params: Tensors, fixed: Tensors, query: Tensors, config: Config, hyper: Hyper) -> Tensors:
+def terms(params: Tensors, fixed: Tensors, rows: Rows, config: Config, hyper: Hyper) -> Tensors:
     """Compute the two products of (2), once for the whole grid."""
-    x = query["x"]
+    x = rows.x
     x_q = F.normalize(x[:, fixed["chosen"]], dim=-1)
     return {
         "zero_shot": zero_shot_logits(fixed, x),  # [n c]
@@ -125,3 +100,24 @@ def combine(terms: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Flo
     votes = torch.exp(hyper.gamma * fixed["missed"] - hyper.beta * terms["distance"])  # [n m]
     classes = terms["zero_shot"].shape[-1]
     return terms["zero_shot"] + hyper.alpha * sum_by_label(votes, fixed["labels"], classes=classes)
+
+
+METHOD = Method(
+    name="ape",
+    summary="Tip-Adapter on chosen channels, with weighted shots; training-free.",
+    source="released code: Zhu et al. 2023, arXiv:2304.01195",
+    config=Config,
+    hyper=Hyper,
+    needs=shots_with_views,
+    prepare=prepare,
+    terms=terms,
+    combine=combine,
+    post_grid=Grid(
+        {
+            "gamma": [i / 10 for i in range(10)],
+            "beta": [0.1 + i * (7 - 0.1) / 200 for i in range(200)],
+            "alpha": [0.1 + i * (7 - 0.1) / 20 for i in range(20)],
+        }
+    ),
+    holds=("keys",),
+)

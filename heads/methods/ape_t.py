@@ -7,7 +7,7 @@
     x [n d] rows, unit            T [c d] class anchors, unit      s, b logit scale and bias
     K [m d] support rows (keys)   Y [m c] one-hot labels, y their classes
     R [c q] residuals, trained, start at 0                         w [m] weights, start at 1
-    P      puts R into the channels of largest J, (1) of `heads.core.channels`
+    P      puts R into the channels of largest J, (1) of `heads.ops.ape_criterion`
 
 All channels are used, and neither T' nor K' is made unit again, as in the released code. After
 training alpha and beta are searched.
@@ -23,7 +23,6 @@ the first. Each step trains on a cached augmented view, where there are any, in 
 augmentation. Texts and views as in `ape`.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -31,30 +30,29 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from heads.core.algebra import (
-    SHOTS_WITH_VIEWS,
-    cross_entropy,
-    mean_of_views,
-    sum_by_label,
-    text_tensors,
+from heads.class_texts import text_tensors
+from heads.contract import (
+    Batch,
+    Grid,
+    Method,
+    Rows,
+    Stage,
+    TaskView,
+    Tensors,
+    WithText,
+    number,
+    shots_with_views,
 )
-from heads.core.channels import best_channels, kept_channels, similarity
-from heads.core.contract import Batch, Grid, Need, Sizes, Stage, TaskView, Tensors, TextKind, number
-from heads.core.samplers import shuffled
-from heads.core.updates import adamw
-
-name = "ape-t"
-summary = "A trained residual a class for its text and its keys, on chosen channels."
-source = "released code: Zhu et al. 2023, arXiv:2304.01195"
-transductive = False
+from heads.ops.algebra import cross_entropy, sum_by_label
+from heads.ops.ape_criterion import best_channels, kept_channels, similarity
+from heads.training.optim import adamw
+from heads.training.samplers import by_epochs, shuffled
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(WithText):
     """What changes a shape, a branch or the number of steps."""
 
-    text: TextKind | None = None
-    """What the anchors are made of; None is the data set's default."""
     channels: int = number(0, low=0)
     """Channels with a residual; 0 takes 25 of 32, as the released 800 of 1024."""
     variant: Literal["code", "paper"] = "code"
@@ -75,27 +73,8 @@ class Hyper:
     """Weight of the cache term."""
     beta: float = number(1.0, low=0.0, logits="smooth")
     """Sharpness of the affinity; larger trusts only near keys."""
-    omega: float = number(0.2, low=0.0, high=1.0)
+    omega: float = number(0.2, low=0.0, high=1.0, prepare=True)
     """Weight of the classes' similarity in J; the texts' variance has the rest."""
-
-
-train_grid = Grid()
-post_grid = Grid(
-    {
-        "beta": [0.1 + i * (7 - 0.1) / 200 for i in range(200)],
-        "alpha": [0.1 + i * (7 - 0.1) / 20 for i in range(20)],
-    }
-)
-
-
-def needs(config: Config) -> frozenset[Need]:
-    """Support rows; their augmented views where there are any."""
-    return SHOTS_WITH_VIEWS
-
-
-def steps(sizes: Sizes, config: Config) -> int:
-    """Count the batches of all epochs."""
-    return config.epochs * math.ceil(sizes.support / sizes.batch)
 
 
 def stages(config: Config) -> tuple[Stage, ...]:
@@ -105,7 +84,7 @@ def stages(config: Config) -> tuple[Stage, ...]:
             trains=frozenset({"residual", "weight"}),
             loss=loss,
             batches=shuffled(config.batch),
-            steps=steps,
+            steps=by_epochs,
             update=adamw(eps=1e-3, weight_decay=0.1, schedule="cosine"),
             keep="best-val",
         ),
@@ -114,11 +93,10 @@ def stages(config: Config) -> tuple[Stage, ...]:
 
 def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tensors]:
     """Start at Tip-Adapter."""
-    labels = task.support.labels
-    assert labels is not None
-    fixed = text_tensors(task, config.text, method=name)
-    keys, anchors = mean_of_views(task.support, raw=config.variant == "code"), fixed["anchors"]
-    kept = kept_channels(config.channels, keys.shape[1], method=name)
+    labels = task.support.y
+    fixed = text_tensors(task, config.text, method=METHOD.name)
+    keys, anchors = task.support.mean_of_views(raw=config.variant == "code"), fixed["anchors"]
+    kept = kept_channels(config.channels, keys.shape[1], method=METHOD.name)
     chosen = best_channels(similarity(keys, labels, anchors), anchors, hyper.omega, kept)
     params = {"residual": keys.new_zeros(task.c, kept), "weight": keys.new_ones(len(keys))}
     return params, fixed | {"keys": keys, "labels": labels, "chosen": chosen}
@@ -128,16 +106,16 @@ def loss(
     params: Tensors, fixed: Tensors, state: Tensors, batch: Batch, config: Config, hyper: Hyper
 ) -> tuple[Tensor, Tensors]:
     """Equation (3)."""
-    logits = combine(terms(params, fixed, {"x": batch.x}, config, hyper), fixed, config, hyper)
-    return cross_entropy(logits, batch.y, batch.weight), state
+    logits = combine(terms(params, fixed, batch, config, hyper), fixed, config, hyper)
+    return cross_entropy(logits, batch.y, batch.weights), state
 
 
-def terms(params: Tensors, fixed: Tensors, query: Tensors, config: Config, hyper: Hyper) -> Tensors:
+def terms(params: Tensors, fixed: Tensors, rows: Rows, config: Config, hyper: Hyper) -> Tensors:
     """Compute the two products of (2), once for the whole alpha-beta grid.
 
     A key's residual is its class's, so x R'^T is computed once a class.
     """
-    x = query["x"]
+    x = rows.x
     moved = params["residual"] @ x[:, fixed["chosen"]].mT  # [c n]
     affinity = fixed["keys"] @ x.mT + moved[fixed["labels"]]  # [m n], see `sum_by_label`
     return {
@@ -152,3 +130,24 @@ def combine(terms: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Flo
     votes = terms["weight"] * torch.exp(-hyper.beta * terms["distance"])  # [n m]
     classes = terms["text"].shape[-1]
     return terms["text"] + hyper.alpha * sum_by_label(votes, fixed["labels"], classes=classes)
+
+
+METHOD = Method(
+    name="ape-t",
+    summary="A trained residual a class for its text and its keys, on chosen channels.",
+    source="released code: Zhu et al. 2023, arXiv:2304.01195",
+    config=Config,
+    hyper=Hyper,
+    needs=shots_with_views,
+    stages=stages,
+    prepare=prepare,
+    terms=terms,
+    combine=combine,
+    post_grid=Grid(
+        {
+            "beta": [0.1 + i * (7 - 0.1) / 200 for i in range(200)],
+            "alpha": [0.1 + i * (7 - 0.1) / 20 for i in range(20)],
+        }
+    ),
+    holds=("keys",),
+)

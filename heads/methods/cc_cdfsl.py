@@ -38,7 +38,7 @@ defaults were chosen on validation rows, never on test rows.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -48,26 +48,33 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from featcache.errors import UsageError
-from heads.core.algebra import cross_entropy, text_tensors, weighted_mean
-from heads.core.contract import Batch, Grid, Need, Sizes, Stage, TaskView, Tensors, TextKind, number
-from heads.core.samplers import shuffled
-from heads.core.updates import adamw
-
-name = "cc-cdfsl"
-summary = "A residual head trained with two cycles between class texts and patches of views."
-source = "reconstruction at head level, no code released: Zhao et al. 2026, arXiv:2603.17655"
-transductive = False
+from featcache.wording import Setting
+from heads.class_texts import text_tensors
+from heads.contract import (
+    Batch,
+    Kind,
+    Method,
+    Need,
+    Rows,
+    Stage,
+    TaskView,
+    Tensors,
+    Watched,
+    WithText,
+    number,
+)
+from heads.ops.algebra import cross_entropy, weighted_mean
+from heads.training.optim import adamw
+from heads.training.samplers import by_steps, shuffled
 
 RISE, TOP = 0.2, 0.95
 """A head has collapsed when patches are that much more alike than at the start, or so alike."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(WithText):
     """What changes a shape or a branch."""
 
-    text: TextKind | None = None
-    """What the anchors are made of; None is the data set's default."""
     control: Literal["none", "augment-only"] = "none"
     """augment-only leaves out both cycles and keeps everything else."""
     cycle: Literal["soft", "straight-through", "literal"] = "soft"
@@ -112,10 +119,6 @@ class Hyper:
     """Temperature of picking texts."""
 
 
-train_grid = Grid()
-post_grid = Grid()
-
-
 def needs(config: Config) -> frozenset[Need]:
     """Patches of the support images, and their augmented views whole and in patches."""
     read = {Need(role="query"), Need(role="support"), Need(role="support", kind="patches")}
@@ -127,42 +130,39 @@ def needs(config: Config) -> frozenset[Need]:
     return frozenset(read)
 
 
-def steps(sizes: Sizes, config: Config) -> int:
-    """Take as many steps as the settings say."""
-    return config.steps
-
-
 def stages(config: Config) -> tuple[Stage, ...]:
     """Train the head, and the texts with it."""
     # (2) was chosen beforehand: no step reads the whole patches again
-    unread = (("patches", 0), ("view_patches.cdfsl", 0))
+    unread = ((Kind("patches"), 0), (Kind("view_patches", "cdfsl"), 0))
     return (
         Stage(
             trains=frozenset({"down", "up", "text"} if config.train_text else {"down", "up"}),
             loss=loss,
             batches=replace(shuffled(config.batch, augment=False), take=unread),
-            steps=steps,
+            steps=by_steps,
             update=adamw(weight_decay=0.0, schedule="cosine"),
             start=start,
+            watch=("likeness_before", "likeness"),
         ),
     )
 
 
 def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tensors]:
     """Start at zero-shot, and keep the patches that the cycles are about."""
-    labels, rows = task.support.labels, task.support
-    assert labels is not None
+    labels, rows = task.support.y, task.support
     if config.retrieval == "cross-view" and not config.augment:
         raise UsageError(
             "cc-cdfsl's retrieval=cross-view looks at other views, and augment=false leaves none; "
-            "add --set retrieval=intra-image."
+            "add ",
+            Setting("retrieval", "intra-image"),
+            ".",
         )
-    fixed = text_tensors(task, config.text, method=name)
-    patches = [rows.get("patches")[:, None]]
-    if config.augment:
-        patches.append(rows.get("view_patches.cdfsl"))
-    pool = torch.cat(patches, dim=1)  # [n v p d]
-    n, v, p, d = pool.shape
+    fixed = text_tensors(task, config.text, method=METHOD.name)
+    clean = rows.get("patches")
+    views = rows.get("view_patches", "cdfsl") if config.augment else None
+    assert clean is not None
+    pool = clean[:, None] if views is None else torch.cat([clean[:, None], views], dim=1)
+    n, v, p, d = pool.shape  # images, views, patches, d
     kept = torch.ones(n, v, p, dtype=torch.bool, device=pool.device)
     if config.shrink:
         classes = own_and_rivals(rows.x, labels, fixed["anchors"], config.rivals)
@@ -208,7 +208,7 @@ def head(params: Tensors, x: Float[Tensor, "*n d"], step: float | Tensor) -> Flo
 def start(params: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Tensors:
     """Remember how alike the patches are before training."""
     alike = likeness(fixed["pool"], fixed["kept"])
-    return {"watch.likeness_before": alike, "watch.likeness": alike}
+    return {"likeness_before": alike, "likeness": alike}
 
 
 def loss(
@@ -217,10 +217,11 @@ def loss(
     """Equation (9)."""
     texts = F.normalize(params["text"], dim=-1)
     rows = batch.x[:, None]
-    if config.augment:
-        rows = torch.cat([rows, batch.extra["views.cdfsl"]], dim=1)  # [b v d]
+    views = batch.get("views", "cdfsl") if config.augment else None
+    if views is not None:
+        rows = torch.cat([rows, views], dim=1)  # [b v d]
     v = rows.shape[1]
-    weight = batch.weight
+    weight = batch.weights
     seen = rows.flatten(0, 1)
     moved = head(params, seen, hyper.step)
     logits = fixed["scale"] * moved @ texts.mT + fixed["bias"]
@@ -237,7 +238,7 @@ def loss(
         cycle = image_cycle(texts, patches, kept, fixed["view"], config, hyper)
         value = value + hyper.lam_image * cycle
     alike = likeness(patches.detach(), kept)
-    return value, {**state, "watch.likeness": alike}
+    return value, {**state, "likeness": alike}
 
 
 def text_cycle(
@@ -315,10 +316,10 @@ def likeness(patches: Float[Tensor, "b u d"], kept: Float[Tensor, "b u"]) -> Flo
     return (total.square().sum() - n) / (n * (n - 1)).clamp_min(1)
 
 
-def notes(watch: Sequence[Mapping[str, Sequence[float]]]) -> list[str]:
+def notes(watched: Sequence[Watched]) -> list[str]:
     """Say how alike patches became, and warn where they collapsed."""
     pairs = [
-        (w["likeness_before"][-1], w["likeness"][-1]) for w in watch if w.get("likeness_before")
+        (w["likeness_before"][-1], w["likeness"][-1]) for w in watched if w.get("likeness_before")
     ]
     if not pairs:
         return []
@@ -335,13 +336,23 @@ def notes(watch: Sequence[Mapping[str, Sequence[float]]]) -> list[str]:
     return told
 
 
-def terms(params: Tensors, fixed: Tensors, query: Tensors, config: Config, hyper: Hyper) -> Tensors:
+def terms(params: Tensors, fixed: Tensors, rows: Rows, config: Config, hyper: Hyper) -> Tensors:
     """Equation (8)."""
     texts = F.normalize(params["text"], dim=-1)
-    moved = head(params, query["x"], hyper.step)
+    moved = head(params, rows.x, hyper.step)
     return {"logits": fixed["scale"] * moved @ texts.mT + fixed["bias"]}
 
 
-def combine(terms: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Float[Tensor, "n c"]:
-    """Hand the logits on."""
-    return terms["logits"]
+METHOD = Method(
+    name="cc-cdfsl",
+    summary="A residual head trained with two cycles between class texts and patches of views.",
+    source="reconstruction at head level, no code released: Zhao et al. 2026, arXiv:2603.17655",
+    config=Config,
+    hyper=Hyper,
+    needs=needs,
+    stages=stages,
+    prepare=prepare,
+    terms=terms,
+    notes=notes,
+    training_only=("anchors", "pool", "kept", "view"),
+)

@@ -24,24 +24,27 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from heads.core.algebra import SHOTS_WITH_VIEWS, cosine_logits, cross_entropy
-from heads.core.contract import Batch, Grid, Need, Sizes, Stage, TaskView, Tensors, TextKind, number
-from heads.core.raw_texts import note_text_factor, raw_text_tensors, watch_text_factor
-from heads.core.samplers import view_pool
-from heads.core.updates import dassl, sgd
-
-name = "clap"
-summary = "Cosine linear probe held at the class texts; chooses nothing on validation."
-source = "released code: Silva-Rodriguez et al. 2024, arXiv:2312.12730"
-transductive = False
+from heads.class_texts import note_text_factor, raw_text_tensors, start_text_factor
+from heads.contract import (
+    Batch,
+    Method,
+    Rows,
+    Stage,
+    TaskView,
+    Tensors,
+    WithText,
+    number,
+    shots_with_views,
+)
+from heads.ops.algebra import cosine_logits, cross_entropy
+from heads.training.optim import dassl, sgd
+from heads.training.samplers import by_epochs, view_pool
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(WithText):
     """What changes a branch or the number of steps."""
 
-    text: TextKind | None = None
-    """What T is made of; None is the data set's default."""
     epochs: int = number(300, low=0)
     """Passes as long as the support."""
     batch: int = number(256, low=1)
@@ -54,22 +57,8 @@ class Hyper:
 
     lr: float = number(0.1, above=0.0)
     """Step size after the first epoch; falls as a cosine."""
-    text_length: float = number(10.0, above=0.0)
+    text_length: float = number(10.0, above=0.0, prepare=True)
     """Of texts whose own length is lost."""
-
-
-train_grid = Grid()
-post_grid = Grid()
-
-
-def needs(config: Config) -> frozenset[Need]:
-    """Support rows; their augmented views where there are any."""
-    return SHOTS_WITH_VIEWS
-
-
-def steps(sizes: Sizes, config: Config) -> int:
-    """Count the batches of all epochs."""
-    return config.epochs * sizes.per_epoch
 
 
 def stages(config: Config) -> tuple[Stage, ...]:
@@ -79,23 +68,23 @@ def stages(config: Config) -> tuple[Stage, ...]:
             trains=frozenset({"weight"}),
             loss=loss,
             batches=view_pool(config.batch, drop_last=True),
-            steps=steps,
-            update=sgd(momentum=0.9, pace=dassl()),
-            start=watch_text_factor,
+            steps=by_epochs,
+            update=sgd(momentum=0.9, schedule=dassl()),
+            start=start_text_factor,
+            watch=("text_factor",),
         ),
     )
 
 
 def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tensors]:
     """Start at the texts, and see how far each is right about its shots."""
-    fixed = raw_text_tensors(task, config.text, hyper.text_length, method=name)
-    return {"weight": fixed["base"].clone()}, fixed | {"pull": trust(task, fixed)}
+    fixed = raw_text_tensors(task, config.text, hyper.text_length, method=METHOD.name)
+    return {"weight": fixed["base"].clone()}, fixed | {"l2": trust(task, fixed)}
 
 
 def trust(task: TaskView, fixed: Tensors) -> Float[Tensor, " c"]:
     """Equation (3)."""
-    labels = task.support.labels
-    assert labels is not None
+    labels = task.support.y
     views = task.support.get("views")
     rows = task.support.x[:, None] if views is None else views  # [n v d]
     total, count = rows.new_zeros(task.c), torch.bincount(labels, minlength=task.c)
@@ -111,21 +100,28 @@ def loss(
     params: Tensors, fixed: Tensors, state: Tensors, batch: Batch, config: Config, hyper: Hyper
 ) -> tuple[Tensor, Tensors]:
     """Equation (2)."""
-    logits = terms(params, fixed, {"x": batch.x}, config, hyper)["logits"]
+    logits = terms(params, fixed, batch, config, hyper)["logits"]
     moved = (params["weight"] - fixed["base"]).square().sum(-1)  # [c]
-    held = (fixed["pull"] * moved).mean()
-    return cross_entropy(logits, batch.y, batch.weight) + held, state
+    held = (fixed["l2"] * moved).mean()
+    return cross_entropy(logits, batch.y, batch.weights) + held, state
 
 
-def terms(params: Tensors, fixed: Tensors, query: Tensors, config: Config, hyper: Hyper) -> Tensors:
+def terms(params: Tensors, fixed: Tensors, rows: Rows, config: Config, hyper: Hyper) -> Tensors:
     """Equation (1)."""
-    cosine = cosine_logits(query["x"], params["weight"])  # [n c]
+    cosine = cosine_logits(rows.x, params["weight"])  # [n c]
     return {"logits": fixed["scale"] * cosine + fixed["bias"]}
 
 
-def combine(terms: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Float[Tensor, "n c"]:
-    """Hand the logits on."""
-    return terms["logits"]
-
-
-notes = note_text_factor
+METHOD = Method(
+    name="clap",
+    summary="Cosine linear probe held at the class texts; chooses nothing on validation.",
+    source="released code: Silva-Rodriguez et al. 2024, arXiv:2312.12730",
+    config=Config,
+    hyper=Hyper,
+    needs=shots_with_views,
+    stages=stages,
+    prepare=prepare,
+    terms=terms,
+    notes=note_text_factor,
+    training_only=("base", "l2", "text_factor"),
+)

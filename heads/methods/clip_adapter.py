@@ -28,15 +28,25 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from heads.core.algebra import SHOTS_WITH_VIEWS, cross_entropy, text_tensors
-from heads.core.contract import Batch, Grid, Need, Sizes, Stage, TaskView, Tensors, TextKind, number
-from heads.core.samplers import shuffled
-from heads.core.updates import dassl, sgd
-
-name = "clip-adapter"
-summary = "A trained bottleneck beside the image feature."
-source = "paper and released code: Gao et al. 2021, arXiv:2110.04544"
-transductive = False
+from heads.class_texts import text_tensors
+from heads.contract import (
+    Batch,
+    Grid,
+    Method,
+    Rows,
+    Sizes,
+    Stage,
+    TaskView,
+    Tensors,
+    WithText,
+    number,
+    of_texts,
+    shots_with_views,
+)
+from heads.ops.algebra import cross_entropy
+from heads.text_view import TextView
+from heads.training.optim import dassl, sgd
+from heads.training.samplers import shuffled
 
 STEPS = 3_000
 """Steps of the usual schedule at most, in whole epochs."""
@@ -45,11 +55,9 @@ REDUCTION = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(WithText):
     """What changes a shape, a branch or the number of steps."""
 
-    text: TextKind | None = None
-    """What the anchors are made of; None is the data set's default."""
     epochs: int | None = field(default=None, metadata={"low": 0})
     """Passes over the support; None takes CoOp's number for the shots, up to STEPS steps."""
     batch: int = number(32, low=1)
@@ -64,15 +72,6 @@ class Hyper:
     """SGD's step size after the warm-up; falls as a cosine."""
     ratio: float = number(0.2, low=0.0, high=1.0)
     """Share of the adapter; 0 gives zero-shot."""
-
-
-train_grid = Grid({"lr": [2e-3, 1e-2, 1e-1]})
-post_grid = Grid()
-
-
-def needs(config: Config) -> frozenset[Need]:
-    """Support rows; their augmented views where there are any."""
-    return SHOTS_WITH_VIEWS
 
 
 def steps(sizes: Sizes, config: Config) -> int:
@@ -90,7 +89,7 @@ def stages(config: Config) -> tuple[Stage, ...]:
             loss=loss,
             batches=shuffled(config.batch, drop_last=True),
             steps=steps,
-            update=sgd(momentum=0.9, weight_decay=5e-4, pace=dassl()),
+            update=sgd(momentum=0.9, weight_decay=5e-4, schedule=dassl()),
         ),
     )
 
@@ -105,7 +104,7 @@ def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tens
         "down": _start(rng, hidden, d).to(x),  # [h d]
         "up": _start(rng, d, hidden).to(x),  # [d h]
     }
-    return params, text_tensors(task, config.text, method=name)
+    return params, text_tensors(task, config.text, method=METHOD.name)
 
 
 def _start(rng: torch.Generator, rows: int, columns: int) -> Float[Tensor, "rows columns"]:
@@ -119,18 +118,36 @@ def loss(
     params: Tensors, fixed: Tensors, state: Tensors, batch: Batch, config: Config, hyper: Hyper
 ) -> tuple[Tensor, Tensors]:
     """Equation (3)."""
-    logits = terms(params, fixed, {"x": batch.x}, config, hyper)["logits"]
-    return cross_entropy(logits, batch.y, batch.weight), state
+    logits = terms(params, fixed, batch, config, hyper)["logits"]
+    return cross_entropy(logits, batch.y, batch.weights), state
 
 
-def terms(params: Tensors, fixed: Tensors, query: Tensors, config: Config, hyper: Hyper) -> Tensors:
+def rebind(
+    params: Tensors, fixed: Tensors, text: TextView, config: Config
+) -> tuple[Tensors, Tensors]:
+    """Keep what was learned of images, and take other class texts."""
+    task = of_texts(text, fixed["anchors"])
+    return params, fixed | text_tensors(task, config.text, method=METHOD.name)
+
+
+def terms(params: Tensors, fixed: Tensors, rows: Rows, config: Config, hyper: Hyper) -> Tensors:
     """Equations (1) and (2)."""
-    x = query["x"]
+    x = rows.x
     adapted = F.relu(F.relu(x @ params["down"].mT) @ params["up"].mT)  # [n d]
     mixed = F.normalize(hyper.ratio * adapted + (1 - hyper.ratio) * x, dim=-1)
     return {"logits": fixed["scale"] * mixed @ fixed["anchors"].mT + fixed["bias"]}
 
 
-def combine(terms: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Float[Tensor, "n c"]:
-    """Hand the logits on."""
-    return terms["logits"]
+METHOD = Method(
+    name="clip-adapter",
+    summary="A trained bottleneck beside the image feature.",
+    source="paper and released code: Gao et al. 2021, arXiv:2110.04544",
+    config=Config,
+    hyper=Hyper,
+    needs=shots_with_views,
+    stages=stages,
+    prepare=prepare,
+    terms=terms,
+    train_grid=Grid({"lr": [2e-3, 1e-2, 1e-1]}),
+    rebind=rebind,
+)

@@ -4,7 +4,7 @@
     logits = s x T0^T + b + alpha s u normalise(T)^T                       (2)
     L      = mean_i max(0, u_i . t_neg - u_i . t_y + margin)               (3)
     loss   = CE(logits, y) + lam L
-             + (pull |W - W0|^2 + pull_text |T - T0|^2) / shots            (4)
+             + (l2 |W - W0|^2 + l2_text |T - T0|^2) / shots                (4)
 
     x [n d] rows, unit            T0 [c d] class anchors, unit     s, b logit scale and bias
     W [d d] map, trained, starts at W0 = 0 (u = x)
@@ -19,7 +19,7 @@ Classification, arXiv:2412.20110.
 Source: reconstruction; abstracts and figures read, body not. Theirs: the map, the trained texts,
 the triplet with the closest wrong text, the fused logits, cross-entropy on them. Ours: the residual
 form, both scales s, cosine distance in (3), the weighted sum (4) and every value.
-Differs from the paper: the pulls towards the start, without which the map overfits at few shots,
+Differs from the paper: the L2 penalties on the change, without which the map overfits at few shots,
 and the closed-form starts `init=ridge` and `init=procrustes` are ours. alpha is 1 in training
 unless set, and searched afterwards. The default values were chosen on held-out shots and validation
 rows, never on test rows.
@@ -33,32 +33,28 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from heads.core.algebra import (
-    SHOTS_WITH_VIEWS,
-    cosine_logits,
-    cross_entropy,
-    is_class,
-    mean_of_views,
-    text_tensors,
-    weighted_mean,
-    zero_shot_logits,
+from heads.class_texts import text_tensors, zero_shot_logits
+from heads.contract import (
+    Batch,
+    Grid,
+    Method,
+    Rows,
+    Stage,
+    TaskView,
+    Tensors,
+    WithText,
+    number,
+    shots_with_views,
 )
-from heads.core.contract import Batch, Grid, Need, Sizes, Stage, TaskView, Tensors, TextKind, number
-from heads.core.samplers import shuffled
-from heads.core.updates import adamw
-
-name = "cmm"
-summary = "Linear map and trained texts beside the zero-shot classifier, with a triplet loss."
-source = "reconstruction, hyper-parameters ours: Yang et al. 2024, arXiv:2412.20110"
-transductive = False
+from heads.ops.algebra import cosine_logits, cross_entropy, is_class, weighted_mean
+from heads.training.optim import adamw
+from heads.training.samplers import by_steps, shuffled
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(WithText):
     """What changes a branch or the number of steps."""
 
-    text: TextKind | None = None
-    """What the anchors are made of; None is the data set's default."""
     init: Literal["identity", "ridge", "procrustes"] = "identity"
     """Where x + x W starts: at x, or at the closed-form map of the shots onto their texts."""
     train_map: bool = True
@@ -87,26 +83,12 @@ class Hyper:
     """By how much the own text should be closer, in cosine."""
     alpha: float = number(1.0, low=0.0, logits="affine")
     """Weight of the mapped branch; 0 gives zero-shot."""
-    pull: float = number(0.1, low=0.0)
-    """How strongly W is held at its start W0, divided by the shots."""
-    pull_text: float = number(0.1, low=0.0)
-    """How strongly T is held at T0, divided by the shots."""
-    ridge: float = number(1.0, above=0.0)
+    l2: float = number(0.1, low=0.0)
+    """Weight of the L2 penalty on W - W0, divided by the shots."""
+    l2_text: float = number(0.1, low=0.0)
+    """Weight of the L2 penalty on T - T0, divided by the shots."""
+    ridge: float = number(1.0, above=0.0, prepare=True)
     """Weight of the identity in `init=ridge`, times the shots."""
-
-
-train_grid = Grid({"lr": [1e-3, 3e-3, 1e-2], "lam": [1.0, 10.0]})
-post_grid = Grid({"alpha": [0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0]})
-
-
-def needs(config: Config) -> frozenset[Need]:
-    """Support rows; their augmented views where there are any."""
-    return SHOTS_WITH_VIEWS
-
-
-def steps(sizes: Sizes, config: Config) -> int:
-    """Take as many steps as the settings say."""
-    return config.steps
 
 
 def stages(config: Config) -> tuple[Stage, ...]:
@@ -119,7 +101,7 @@ def stages(config: Config) -> tuple[Stage, ...]:
             trains=frozenset(part for part, trained in trains.items() if trained),
             loss=loss,
             batches=shuffled(config.batch),
-            steps=steps,
+            steps=by_steps,
             update=adamw(eps=1e-4, weight_decay=0.01, schedule="cosine"),
         ),
     )
@@ -127,10 +109,9 @@ def stages(config: Config) -> tuple[Stage, ...]:
 
 def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tensors]:
     """Start at zero-shot, or at a closed-form map of the shots onto their texts."""
-    labels = task.support.labels
-    assert labels is not None
-    fixed = text_tensors(task, config.text, method=name)
-    x, anchors = mean_of_views(task.support), fixed["anchors"]
+    labels = task.support.y
+    fixed = text_tensors(task, config.text, method=METHOD.name)
+    x, anchors = task.support.mean_of_views(), fixed["anchors"]
     d = x.shape[1]
     if config.init == "identity":
         start = x.new_zeros(d, d)
@@ -169,15 +150,15 @@ def loss(
     params: Tensors, fixed: Tensors, state: Tensors, batch: Batch, config: Config, hyper: Hyper
 ) -> tuple[Tensor, Tensors]:
     """Equation (4)."""
-    both = terms(params, fixed, {"x": batch.x}, config, hyper)
-    value = cross_entropy(combine(both, fixed, config, hyper), batch.y, batch.weight)
+    both = terms(params, fixed, batch, config, hyper)
+    value = cross_entropy(combine(both, fixed, config, hyper), batch.y, batch.weights)
     if config.triplet:
         hinge = triplet(both["mapped"] / fixed["scale"], batch.y, hyper.margin)
-        value = value + hyper.lam * weighted_mean(hinge, batch.weight)
+        value = value + hyper.lam * weighted_mean(hinge, batch.weights)
     moved_map = (params["map"] - fixed["start"]).square().sum()
     moved_text = (params["text"] - fixed["anchors"]).square().sum()
-    pulls = hyper.pull * moved_map + hyper.pull_text * moved_text
-    return value + pulls / fixed["shots"], state
+    penalty = hyper.l2 * moved_map + hyper.l2_text * moved_text
+    return value + penalty / fixed["shots"], state
 
 
 def triplet(cosine: Float[Tensor, "n c"], y: Tensor, margin: float | Tensor) -> Float[Tensor, " n"]:
@@ -188,9 +169,9 @@ def triplet(cosine: Float[Tensor, "n c"], y: Tensor, margin: float | Tensor) -> 
     return F.relu(wrong - right + margin)
 
 
-def terms(params: Tensors, fixed: Tensors, query: Tensors, config: Config, hyper: Hyper) -> Tensors:
+def terms(params: Tensors, fixed: Tensors, rows: Rows, config: Config, hyper: Hyper) -> Tensors:
     """Equation (1) and the two products of (2)."""
-    x = query["x"]
+    x = rows.x
     return {
         "zero_shot": zero_shot_logits(fixed, x),  # [n c]
         "mapped": fixed["scale"] * cosine_logits(x + x @ params["map"], params["text"]),  # [n c]
@@ -201,3 +182,20 @@ def combine(terms: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Flo
     """Equation (2)."""
     mapped = hyper.alpha * terms["mapped"]
     return terms["zero_shot"] + mapped if config.fusion else mapped
+
+
+METHOD = Method(
+    name="cmm",
+    summary="Linear map and trained texts beside the zero-shot classifier, with a triplet loss.",
+    source="reconstruction, hyper-parameters ours: Yang et al. 2024, arXiv:2412.20110",
+    config=Config,
+    hyper=Hyper,
+    needs=shots_with_views,
+    stages=stages,
+    prepare=prepare,
+    terms=terms,
+    combine=combine,
+    train_grid=Grid({"lr": [1e-3, 3e-3, 1e-2], "lam": [1.0, 10.0]}),
+    post_grid=Grid({"alpha": [0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0]}),
+    training_only=("start", "shots"),
+)

@@ -30,26 +30,32 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from heads.core.algebra import SHOTS_WITH_VIEWS, cross_entropy, text_tensors, uniform_by_class
-from heads.core.contract import Batch, Grid, Need, Sizes, Stage, TaskView, Tensors, TextKind, number
-from heads.core.samplers import shuffled
-from heads.core.updates import adamw, dassl
-
-name = "cross-modal-linear-probe"
-summary = "Linear classifier that learns from images and class texts alike."
-source = "released code: Lin et al. 2023, arXiv:2301.06267"
-transductive = False
+from heads.class_texts import text_tensors
+from heads.contract import (
+    Batch,
+    Grid,
+    Method,
+    Rows,
+    Stage,
+    TaskView,
+    Tensors,
+    WithText,
+    number,
+    shots_with_views,
+)
+from heads.ops.algebra import cross_entropy
+from heads.ops.randomness import uniform_by_class
+from heads.training.optim import adamw, dassl
+from heads.training.samplers import by_steps, shuffled
 
 LOOK = 100
 """Steps between two looks at validation."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(WithText):
     """What changes a branch or the number of steps."""
 
-    text: TextKind | None = None
-    """Which texts are drawn, and T is made of; None is the data set's default."""
     init: Literal["zero-shot", "random"] = "zero-shot"
     """Where W starts."""
     batch: int = number(32, low=2)
@@ -74,20 +80,6 @@ class Hyper:
     """Share of T in the classifier that answers."""
 
 
-train_grid = Grid({"lr": [1e-3, 1e-4]})
-post_grid = Grid()
-
-
-def needs(config: Config) -> frozenset[Need]:
-    """Support rows; their augmented views where there are any."""
-    return SHOTS_WITH_VIEWS
-
-
-def steps(sizes: Sizes, config: Config) -> int:
-    """Take as many steps as the settings say."""
-    return config.steps
-
-
 def stages(config: Config) -> tuple[Stage, ...]:
     """Train the classifier; keep the best look at validation."""
     texts = config.batch // 2
@@ -96,9 +88,9 @@ def stages(config: Config) -> tuple[Stage, ...]:
             trains=frozenset({"weight"}),
             loss=loss,
             batches=shuffled(config.batch - texts, drop_last=True, beside=(("texts", texts),)),
-            steps=steps,
+            steps=by_steps,
             update=adamw(
-                weight_decay="weight_decay", pace=dassl(50, low=1e-5, shape="linear", by="step")
+                weight_decay="weight_decay", schedule=dassl(50, low=1e-5, shape="linear", by="step")
             ),
             keep="best-val",
             look=LOOK,
@@ -109,12 +101,16 @@ def stages(config: Config) -> tuple[Stage, ...]:
 
 def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tensors]:
     """Start at the class texts, or at random."""
-    anchors = text_tensors(task, config.text, method=name)["anchors"]
+    anchors = text_tensors(task, config.text, method=METHOD.name)["anchors"]
     assert task.text is not None
     texts, owner = task.text.texts(config.text)
     d = anchors.shape[1]
     is_random = config.init == "random"
-    start = uniform_by_class(task, d, d**-0.5) if is_random else anchors.clone()
+    start = (
+        uniform_by_class(task.classes, task.seed, d, d**-0.5).to(task.support.x)
+        if is_random
+        else anchors.clone()
+    )
     fixed = {"anchors": anchors, "texts": texts.to(anchors), "owner": owner.to(anchors.device)}
     return {"weight": start}, fixed
 
@@ -123,16 +119,16 @@ def loss(
     params: Tensors, fixed: Tensors, state: Tensors, batch: Batch, config: Config, hyper: Hyper
 ) -> tuple[Tensor, Tensors]:
     """Equation (2)."""
-    drawn = batch.extra["beside.texts"]
+    drawn = batch.beside["texts"]
     x = torch.cat([batch.x, fixed["texts"][drawn]])
     y = torch.cat([batch.y, fixed["owner"][drawn]])
-    weight = torch.cat([batch.weight, torch.ones_like(drawn, dtype=batch.weight.dtype)])
+    weight = torch.cat([batch.weights, torch.ones_like(drawn, dtype=batch.weights.dtype)])
     return cross_entropy(hyper.scale * x @ params["weight"].mT, y, weight), state
 
 
-def terms(params: Tensors, fixed: Tensors, query: Tensors, config: Config, hyper: Hyper) -> Tensors:
+def terms(params: Tensors, fixed: Tensors, rows: Rows, config: Config, hyper: Hyper) -> Tensors:
     """Compute the products of (1) with both classifiers of (3)."""
-    x = query["x"]
+    x = rows.x
     return {"learned": x @ params["weight"].mT, "zero_shot": x @ fixed["anchors"].mT}  # [n c]
 
 
@@ -140,3 +136,19 @@ def combine(terms: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Flo
     """Equations (1) and (3)."""
     learned = (1 - hyper.wise_ft) * terms["learned"]
     return hyper.scale * (learned + hyper.wise_ft * terms["zero_shot"])
+
+
+METHOD = Method(
+    name="cross-modal-linear-probe",
+    summary="Linear classifier that learns from images and class texts alike.",
+    source="released code: Lin et al. 2023, arXiv:2301.06267",
+    config=Config,
+    hyper=Hyper,
+    needs=shots_with_views,
+    stages=stages,
+    prepare=prepare,
+    terms=terms,
+    combine=combine,
+    train_grid=Grid({"lr": [1e-3, 1e-4]}),
+    training_only=("owner", "texts"),
+)

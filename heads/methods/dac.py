@@ -2,11 +2,11 @@
 
     h(x)    = normalise(x H^T),  H = I + W                                 (1)
     L_intra = -mean_b 1/|P(b)| sum_{p in P(b)} log( exp(h_b . h_p / tau)
-              / sum_{a != b} exp(h_b . h_a / tau) ) + pull |W|^2 / shots   (2)
+              / sum_{a != b} exp(h_b . h_a / tau) ) + l2 |W|^2 / shots     (2)
     G       = h(F), kept from here on                                      (3)
     logits  = s x normalise(T')^T + b + alpha exp(-beta (1 - h(x) G^T)) Y  (4)
     L_inter = CE(logits with the row's own key left out, y)
-              + pull_text |T' - T0|^2 / shots                              (5)
+              + l2_text |T' - T0|^2 / shots                                (5)
 
     x [n d] rows, unit            W [d d] adapter, trained in stage 1, starts at 0 (H = I)
     F [m d] support rows          Y [m c] their one-hot labels      s, b logit scale and bias
@@ -23,7 +23,7 @@ Source: reconstruction; the abstract read, body not, and no released code was fo
 light adapter trained by an intra-modal contrastive objective, and modulated precomputed class
 texts. Ours: the equations, which are those of the Tip-Adapter family, supervised contrastive
 learning (Khosla et al., arXiv:2004.11362, eq. 2) as the objective, and every value.
-Differs from the paper: unknown in detail; the pulls towards the start are ours. In (5) an image
+Differs from the paper: unknown in detail; the L2 penalties on the change are ours. In (5) an image
 does not see its own key, which would answer for it: it is masked, or with
 `affinity=view-disjoint` made of the other views. The default values were chosen on held-out shots
 and validation rows, never on test rows.
@@ -39,35 +39,32 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from featcache.errors import ConvergenceWarning
-from heads.core.algebra import (
+from heads.class_texts import text_tensors
+from heads.contract import (
     SHOTS_WITH_VIEWS,
-    affinities,
-    cosine_logits,
-    cross_entropy,
-    mean_of_views,
-    sum_by_label,
-    text_tensors,
-    weighted_mean,
+    Batch,
+    Grid,
+    Method,
+    Need,
+    Rows,
+    Stage,
+    TaskView,
+    Tensors,
+    WithText,
+    number,
 )
-from heads.core.contract import Batch, Grid, Need, Stage, TaskView, Tensors, TextKind, number
-from heads.core.samplers import balanced, shuffled
-from heads.core.updates import adamw
-
-name = "dac"
-summary = "A cache of the shots behind a contrastive adapter, then class texts tuned beside it."
-source = "reconstruction, equations and values ours: Gondal et al. 2024, arXiv:2311.09191"
-transductive = False
+from heads.ops.algebra import affinities, cosine_logits, cross_entropy, sum_by_label, weighted_mean
+from heads.training.optim import adamw
+from heads.training.samplers import balanced, shuffled
 
 RESIDUAL = 0.5
 """Weight of X in T0 + X / 2, as TaskRes has it."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(WithText):
     """What changes a shape, a branch or the number of steps."""
 
-    text: TextKind | None = None
-    """What the anchors are made of; None is the data set's default."""
     stage: Literal["v", "vt"] = "vt"
     """v trains the adapter alone, vt the class texts after it."""
     modulation: Literal["map", "direct", "residual"] = "map"
@@ -94,25 +91,16 @@ class Hyper:
     """AdamW's step size for W at the start; falls to 0 as a cosine."""
     tau: float = number(0.1, above=0.0)
     """Temperature of (2); smaller looks at the nearest rows only."""
-    pull: float = number(0.1, low=0.0)
-    """How strongly H is held at I, divided by the shots."""
+    l2: float = number(0.1, low=0.0)
+    """Weight of the L2 penalty on H - I, divided by the shots."""
     lr_text: float = number(1e-3, above=0.0)
     """AdamW's step size for the texts at the start; falls to 0 as a cosine."""
-    pull_text: float = number(0.1, low=0.0)
-    """How strongly T' is held at T0, divided by the shots."""
+    l2_text: float = number(0.1, low=0.0)
+    """Weight of the L2 penalty on T' - T0, divided by the shots."""
     alpha: float = number(1.0, low=0.0, logits="affine")
     """Weight of the cache term; 0 with T' = T0 gives zero-shot."""
     beta: float = number(5.5, low=0.0, logits="smooth")
     """Sharpness of the affinity; larger trusts only near keys."""
-
-
-train_grid = Grid()
-post_grid = Grid(
-    {
-        "beta": [1.0, 2.0, 4.0, 5.5, 8.0, 12.0, 16.0],
-        "alpha": [0.1, 0.2, 0.5, 1.0, 2.0, 5.0],
-    }
-)
 
 
 def needs(config: Config) -> frozenset[Need]:
@@ -146,8 +134,7 @@ def stages(config: Config) -> tuple[Stage, ...]:
 
 def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tensors]:
     """Start at Tip-Adapter: H = I, the shots as keys, the anchors as texts."""
-    rows, labels = task.support, task.support.labels
-    assert labels is not None
+    rows, labels = task.support, task.support.y
     views = rows.get("views")
     counts = torch.bincount(labels, minlength=task.c)
     if views is None and int(counts.max()) < 2:
@@ -157,8 +144,8 @@ def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tens
             ConvergenceWarning,
             stacklevel=2,
         )
-    fixed = text_tensors(task, config.text, method=name)
-    fixed |= {"keys": mean_of_views(rows), "labels": labels}
+    fixed = text_tensors(task, config.text, method=METHOD.name)
+    fixed |= {"keys": rows.mean_of_views(), "labels": labels}
     fixed["shots"] = rows.x.new_tensor(len(labels) / task.c)
     if views is not None:
         fixed["views_sum"] = views.sum(1)
@@ -181,15 +168,15 @@ def contrastive_loss(
 ) -> tuple[Tensor, Tensors]:
     """Equation (2)."""
     each = contrast(adapt(params, batch.x), pairs(batch), batch.y, hyper.tau)
-    held = params["map"].square().sum() * hyper.pull / fixed["shots"]
-    return weighted_mean(each, batch.weight) + held, state
+    held = params["map"].square().sum() * hyper.l2 / fixed["shots"]
+    return weighted_mean(each, batch.weights) + held, state
 
 
 def pairs(batch: Batch) -> Bool[Tensor, "b b"]:
     """Mark who is compared with whom: not a row with itself or its repetition, not padding."""
     same_image = batch.index[:, None] == batch.index[None]
     same_view = batch.view[:, None] == batch.view[None]
-    return ~(same_image & same_view) & (batch.weight > 0)[None]
+    return ~(same_image & same_view) & (batch.weights > 0)[None]
 
 
 def contrast(
@@ -214,7 +201,7 @@ def fused_loss(
     params: Tensors, fixed: Tensors, state: Tensors, batch: Batch, config: Config, hyper: Hyper
 ) -> tuple[Tensor, Tensors]:
     """Equation (5)."""
-    both = terms(params, fixed, {"x": batch.x}, config, hyper)
+    both = terms(params, fixed, batch, config, hyper)
     own = batch.index[:, None] == torch.arange(len(fixed["labels"]), device=batch.x.device)
     votes = torch.exp(-hyper.beta * (1 - both["affinity"]))
     if config.affinity == "view-disjoint":
@@ -224,9 +211,9 @@ def fused_loss(
     else:
         votes = votes.masked_fill(own, 0.0)
     logits = fuse(both["text"], votes, fixed, hyper)
-    value = cross_entropy(logits, batch.y, batch.weight)
+    value = cross_entropy(logits, batch.y, batch.weights)
     moved = (class_texts(params, fixed, config) - fixed["anchors"]).square().sum()
-    return value + hyper.pull_text * moved / fixed["shots"], state
+    return value + hyper.l2_text * moved / fixed["shots"], state
 
 
 def class_texts(params: Tensors, fixed: Tensors, config: Config) -> Float[Tensor, "c d"]:
@@ -239,9 +226,9 @@ def class_texts(params: Tensors, fixed: Tensors, config: Config) -> Float[Tensor
     return anchors + anchors @ params["text"]
 
 
-def terms(params: Tensors, fixed: Tensors, query: Tensors, config: Config, hyper: Hyper) -> Tensors:
+def terms(params: Tensors, fixed: Tensors, rows: Rows, config: Config, hyper: Hyper) -> Tensors:
     """Compute the two products of (4), once for the whole alpha-beta grid."""
-    x = query["x"]
+    x = rows.x
     texts = class_texts(params, fixed, config)
     return {
         "text": fixed["scale"] * cosine_logits(x, texts) + fixed["bias"],  # [n c]
@@ -260,3 +247,25 @@ def fuse(
 ) -> Float[Tensor, "n c"]:
     """Add the votes of the keys to the logits of the texts."""
     return text + hyper.alpha * sum_by_label(votes, fixed["labels"], classes=text.shape[-1])
+
+
+METHOD = Method(
+    name="dac",
+    summary="A cache of the shots behind a contrastive adapter, then class texts tuned beside it.",
+    source="reconstruction, equations and values ours: Gondal et al. 2024, arXiv:2311.09191",
+    config=Config,
+    hyper=Hyper,
+    needs=needs,
+    stages=stages,
+    prepare=prepare,
+    terms=terms,
+    combine=combine,
+    post_grid=Grid(
+        {
+            "beta": [1.0, 2.0, 4.0, 5.5, 8.0, 12.0, 16.0],
+            "alpha": [0.1, 0.2, 0.5, 1.0, 2.0, 5.0],
+        }
+    ),
+    training_only=("shots", "views_sum"),
+    holds=("keys",),
+)

@@ -37,7 +37,7 @@ with the labels of its training rows in view. At the first step of an epoch q_be
 own mean. `regions=patches` is a variant of ours.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -46,18 +46,25 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
-from heads.core.algebra import cosine_logits, is_class, text_tensors, weighted_mean
-from heads.core.contract import Batch, Grid, Need, Sizes, Stage, TaskView, Tensors, TextKind, number
-from heads.core.samplers import pool
-from heads.core.updates import adamw
+from heads.class_texts import text_tensors
+from heads.contract import (
+    Batch,
+    Kind,
+    Method,
+    Need,
+    Rows,
+    Stage,
+    TaskView,
+    Tensors,
+    TextKind,
+    Watched,
+    number,
+)
+from heads.ops.algebra import cosine_logits, is_class, weighted_mean
+from heads.training.optim import adamw
+from heads.training.samplers import by_epochs, pool
 
-name = "fair"
-summary = "Description anchors that train themselves on unlabelled images; no shots."
-source = "reconstruction, hyper-parameters ours: Ali et al. 2026, arXiv:2507.09615"
-transductive = False
-
-REGIONS = {"crops": "crops.fair", "patches": "patches"}
-"""`regions` -> where a batch holds them."""
+REGIONS = {"crops": Kind("crops", "fair"), "patches": Kind("patches")}
 FEW, NARROWED = 0.25, 0.8
 """Balance, and share of its best, below which a run is reported as collapsed."""
 
@@ -102,13 +109,9 @@ class Hyper:
     """Share of the fixed score in the pseudo-label; microCLIP has 0.5."""
 
 
-train_grid = Grid()
-post_grid = Grid()
-
-
 def needs(config: Config) -> frozenset[Need]:
     """Pool rows with regions and strong views, weak ones where there are any; no labelled row."""
-    kind, _, recipe = REGIONS[config.regions].partition(".")
+    kind, recipe = REGIONS[config.regions]
     read = {
         Need(role="query"),
         Need(role="pool"),
@@ -121,14 +124,9 @@ def needs(config: Config) -> frozenset[Need]:
     return frozenset(read)
 
 
-def steps(sizes: Sizes, config: Config) -> int:
-    """Walk through the pool `epochs` times."""
-    return config.epochs * sizes.per_epoch
-
-
 def stages(config: Config) -> tuple[Stage, ...]:
     """Train the anchors."""
-    drawn = [("views.strong", 1), ("views.weak", 1)]
+    drawn = [(Kind("views", "strong"), 1), (Kind("views", "weak"), 1)]
     if config.regions == "crops":
         drawn.append((REGIONS["crops"], config.crops))
     return (
@@ -136,21 +134,29 @@ def stages(config: Config) -> tuple[Stage, ...]:
             trains=frozenset({"learned"}),
             loss=loss,
             batches=pool(config.batch, take=tuple(drawn)),
-            steps=steps,
+            steps=by_epochs,
             update=adamw(weight_decay=0.1, schedule="cosine"),
             start=start,
+            watch=("balance", "moved", "trust"),
         ),
     )
 
 
 def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tensors]:
     """Start from the mean of each class's descriptions; fix (3) beside it."""
-    fixed = text_tensors(task, config.text, method=name)
+    fixed = text_tensors(task, config.text, method=METHOD.name)
     assert task.text is not None
     texts, owner = (t.to(task.support.x.device) for t in task.text.texts(config.text))
     texts = texts.to(task.support.x)
     fixed["fixed"] = fixed_anchors(texts, owner, task.text.anchors(config.template).to(texts))
     return {"learned": fixed["anchors"].clone()}, fixed
+
+
+def regions_of(rows: Rows, config: Config) -> Float[Tensor, "n k d"]:
+    """Return the crops or patches that the equations speak of."""
+    regions = rows.get(*REGIONS[config.regions])
+    assert regions is not None
+    return regions
 
 
 def fixed_anchors(
@@ -204,11 +210,11 @@ def start(params: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Tens
         "epoch": zero - 1,
         "log_mean": counts,
         "guessed": counts,
+        "moved_rows": zero,
+        "trust_sum": zero,
+        "balance": zero + 1,
         "moved": zero,
         "trust": zero,
-        "watch.balance": zero + 1,
-        "watch.moved": zero,
-        "watch.trust": zero,
     }
 
 
@@ -216,10 +222,9 @@ def loss(
     params: Tensors, fixed: Tensors, state: Tensors, batch: Batch, config: Config, hyper: Hyper
 ) -> tuple[Tensor, Tensors]:
     """Equation (6)."""
-    regions, strong = batch.get(REGIONS[config.regions]), batch.get("views.strong")
-    assert regions is not None
+    regions, strong = regions_of(batch, config), batch.get("views", "strong")
     assert strong is not None
-    weak = batch.get("views.weak")
+    weak = batch.get("views", "weak")
     v = aligned(regions, batch.x if weak is None else weak[:, 0], config, hyper)
     scale, anchors = fixed["scale"], params["learned"].detach()
     las = scale * cosine_logits(v, anchors)
@@ -228,20 +233,20 @@ def loss(
     student = scale * cosine_logits(strong[:, 0], params["learned"])
     log_p = F.log_softmax(student, dim=-1)
     own = log_p.gather(-1, guess[:, None])[:, 0]
-    share = batch.weight.log()[:, None] - batch.weight.sum().log()
+    share = batch.weights.log()[:, None] - batch.weights.sum().log()
     log_mean = (log_p + share).logsumexp(0)  # in logarithms: a class may get next to nothing
     fresh = batch.epoch != state["epoch"]
     before = torch.where(fresh, log_mean.detach(), state["log_mean"])
     mu = fixed["scale"].new_tensor(1) * hyper.mu
     log_q = torch.logaddexp(mu.log() + log_mean, (1 - mu).log() + before)
-    value = weighted_mean(-trust * own, batch.weight) - hyper.lam / mu * log_q.mean()
+    value = weighted_mean(-trust * own, batch.weights) - hyper.lam / mu * log_q.mean()
 
     first = (v @ fixed["anchors"].mT).max(-1).indices
-    seen = is_class(guess, len(log_q)) * batch.weight[:, None]
+    seen = is_class(guess, len(log_q)) * batch.weights[:, None]
     counted = {
         "guessed": seen.sum(0),
-        "moved": ((guess != first) * batch.weight).sum(),
-        "trust": (trust * batch.weight).sum(),
+        "moved_rows": ((guess != first) * batch.weights).sum(),
+        "trust_sum": (trust * batch.weights).sum(),
     }
     after = {n: torch.where(fresh, 0, state[n]) + t for n, t in counted.items()}
     return value, watch(after) | {"epoch": batch.epoch.to(log_q), "log_mean": log_q.detach()}
@@ -258,13 +263,13 @@ def watch(counted: Tensors) -> Tensors:
     share = counted["guessed"] / rows
     spread = torch.exp(-torch.xlogy(share, share).sum())
     return counted | {
-        "watch.balance": spread / len(share),
-        "watch.moved": counted["moved"] / rows,
-        "watch.trust": counted["trust"] / rows,
+        "balance": spread / len(share),
+        "moved": counted["moved_rows"] / rows,
+        "trust": counted["trust_sum"] / rows,
     }
 
 
-def notes(watched: Sequence[Mapping[str, Sequence[float]]]) -> list[str]:
+def notes(watched: Sequence[Watched]) -> list[str]:
     """Warn of a collapse: guesses spread over few classes, or over fewer and fewer."""
     told = []
     for one in watched:
@@ -278,13 +283,13 @@ def notes(watched: Sequence[Mapping[str, Sequence[float]]]) -> list[str]:
     return told
 
 
-def terms(params: Tensors, fixed: Tensors, query: Tensors, config: Config, hyper: Hyper) -> Tensors:
+def terms(params: Tensors, fixed: Tensors, rows: Rows, config: Config, hyper: Hyper) -> Tensors:
     """The scores that (8) asks for."""
-    x, scores = query["x"], {}
+    x, scores = rows.x, {}
     if config.infer != "las":
         scores["global"] = x
     if config.infer != "global":
-        scores["las"] = aligned(query[REGIONS[config.regions]], x, config, hyper)
+        scores["las"] = aligned(regions_of(rows, config), x, config, hyper)
     return {
         kind: fixed["scale"] * cosine_logits(rows, params["learned"])  # [n c]
         for kind, rows in scores.items()
@@ -294,3 +299,19 @@ def terms(params: Tensors, fixed: Tensors, query: Tensors, config: Config, hyper
 def combine(terms: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Float[Tensor, "n c"]:
     """Equation (8)."""
     return torch.stack(list(terms.values())).mean(0) + fixed["bias"]
+
+
+METHOD = Method(
+    name="fair",
+    summary="Description anchors that train themselves on unlabelled images; no shots.",
+    source="reconstruction, hyper-parameters ours: Ali et al. 2026, arXiv:2507.09615",
+    config=Config,
+    hyper=Hyper,
+    needs=needs,
+    stages=stages,
+    prepare=prepare,
+    terms=terms,
+    combine=combine,
+    notes=notes,
+    training_only=("anchors", "fixed"),
+)

@@ -25,26 +25,22 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
-from heads.core.algebra import SHOTS_WITH_VIEWS, text_tensors, zero_shot_logits
-from heads.core.contract import Grid, Need, Stage, TaskView, Tensors, TextKind, number
-
-name = "gda"
-summary = "Gaussian discriminant analysis of the shots beside the zero-shot classifier."
-source = "released code: Wang et al. 2024, arXiv:2402.04087"
-transductive = False
+from heads.class_texts import text_tensors, zero_shot_logits
+from heads.contract import (
+    Grid,
+    Method,
+    Rows,
+    TaskView,
+    Tensors,
+    WithText,
+    number,
+    shots_with_views,
+)
 
 ROUNDING = torch.finfo(torch.float32).eps ** 2
 """Mean squared distance to the class mean below which rows have no scatter but their rounding."""
 CHUNK = 16384
 """Rows in float64 at a time."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Config:
-    """What changes a branch."""
-
-    text: TextKind | None = None
-    """What the anchors are made of; None is the data set's default."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,30 +51,15 @@ class Hyper:
     """Weight of the discriminant; 0 gives zero-shot."""
 
 
-train_grid = Grid()
-post_grid = Grid({"alpha": [1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0]})
-
-
-def needs(config: Config) -> frozenset[Need]:
-    """Support rows; their augmented views where there are any."""
-    return SHOTS_WITH_VIEWS
-
-
-def stages(config: Config) -> tuple[Stage, ...]:
-    """Train nothing: `prepare` solves (2)."""
-    return ()
-
-
-def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tensors]:
+def prepare(task: TaskView, config: WithText, hyper: Hyper) -> tuple[Tensors, Tensors]:
     """Solve (2) and (3) in float64."""
-    labels = task.support.labels
-    assert labels is not None
+    labels = task.support.y
     rows, views = task.support.x, task.support.get("views")
     if views is not None:
         rows, labels = views.flatten(0, 1), labels.repeat_interleave(views.shape[1])
     weight, offset = discriminant(rows, labels, task.c)
     solved = {"weight": weight.to(rows), "offset": offset.to(rows)}
-    return {}, solved | text_tensors(task, config.text, method=name)
+    return {}, solved | text_tensors(task, config.text, method=METHOD.name)
 
 
 def discriminant(
@@ -104,15 +85,29 @@ def discriminant(
     return weight, -math.log(classes) - (weight * means).sum(1) / 2
 
 
-def terms(params: Tensors, fixed: Tensors, query: Tensors, config: Config, hyper: Hyper) -> Tensors:
+def terms(params: Tensors, fixed: Tensors, rows: Rows, config: WithText, hyper: Hyper) -> Tensors:
     """Compute the two classifiers of (1), once for all alpha."""
-    x = query["x"]
+    x = rows.x
     return {
         "zero_shot": zero_shot_logits(fixed, x),  # [n c]
         "discriminant": x @ fixed["weight"].mT + fixed["offset"],  # [n c]
     }
 
 
-def combine(terms: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Float[Tensor, "n c"]:
+def combine(terms: Tensors, fixed: Tensors, config: WithText, hyper: Hyper) -> Float[Tensor, "n c"]:
     """Equation (1)."""
     return terms["zero_shot"] + hyper.alpha * terms["discriminant"]
+
+
+METHOD = Method(
+    name="gda",
+    summary="Gaussian discriminant analysis of the shots beside the zero-shot classifier.",
+    source="released code: Wang et al. 2024, arXiv:2402.04087",
+    config=WithText,
+    hyper=Hyper,
+    needs=shots_with_views,
+    prepare=prepare,
+    terms=terms,
+    combine=combine,
+    post_grid=Grid({"alpha": [1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0]}),
+)

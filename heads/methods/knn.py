@@ -24,13 +24,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from featcache.retrieval import nearest
-from heads.core.contract import Grid, Need, Stage, TaskView, Tensors, number
-
-name = "knn"
-summary = "Weighted vote of the nearest shots; reads no text."
-source = "paper and released code: Wu et al. 2018, arXiv:1805.01978"
-transductive = False
-
+from heads.contract import Grid, Method, Rows, TaskView, Tensors, number
 
 MOST = 200
 """Largest k, as released."""
@@ -54,33 +48,18 @@ class Hyper:
     """Temperature; smaller trusts only the closest."""
 
 
-train_grid = Grid()
-post_grid = Grid({"T": [0.01, 0.02, 0.04, 0.07, 0.2], "k": [1, 2, 4, 5, 10, 20, 50, 100, MOST]})
-
-
-def needs(config: Config) -> frozenset[Need]:
-    """Support and query rows."""
-    return frozenset({Need(role="query"), Need(role="support")})
-
-
-def stages(config: Config) -> tuple[Stage, ...]:
-    """Train nothing."""
-    return ()
-
-
 def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tensors]:
     """Remember the shots."""
-    labels = task.support.labels
-    assert labels is not None
+    labels = task.support.y
     none = task.support.x.new_zeros(task.c)
     return {}, {"keys": task.support.x, "labels": labels, "none": none}
 
 
-def terms(params: Tensors, fixed: Tensors, query: Tensors, config: Config, hyper: Hyper) -> Tensors:
+def terms(params: Tensors, fixed: Tensors, rows: Rows, config: Config, hyper: Hyper) -> Tensors:
     """Find the neighbours, once for all k and T."""
     k = min(MOST, len(fixed["keys"]))
-    similarity, rows = nearest(query["x"], fixed["keys"], k, index=config.index)
-    return {"similarity": similarity, "label": fixed["labels"][rows]}  # [n k], nearest first
+    similarity, place = nearest(rows.x, fixed["keys"], k, index=config.index)
+    return {"similarity": similarity, "label": fixed["labels"][place]}  # [n k], nearest first
 
 
 def combine(terms: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Float[Tensor, "n c"]:
@@ -90,3 +69,17 @@ def combine(terms: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Flo
     votes = torch.exp((similarity - similarity[..., :1]) / hyper.T) * (rank < hyper.k)
     empty = fixed["none"].expand(similarity.shape[0], -1)
     return empty.scatter_add(-1, label, votes)
+
+
+METHOD = Method(
+    name="knn",
+    summary="Weighted vote of the nearest shots; reads no text.",
+    source="paper and released code: Wu et al. 2018, arXiv:1805.01978",
+    config=Config,
+    hyper=Hyper,
+    prepare=prepare,
+    terms=terms,
+    combine=combine,
+    post_grid=Grid({"T": [0.01, 0.02, 0.04, 0.07, 0.2], "k": [1, 2, 4, 5, 10, 20, 50, 100, MOST]}),
+    holds=("keys",),
+)

@@ -30,6 +30,7 @@ descriptions, without the bare template, and ends Sinkhorn for each class by its
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -38,14 +39,10 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
-from heads.core.algebra import text_tensors
-from heads.core.contract import Grid, Need, Stage, TaskView, Tensors, TextKind, number
-from heads.core.transport import match, may_branch, pot_plan
-
-name = "lazsl"
-summary = "Crops matched with each class's descriptions by optimal transport; no shots."
-source = "released code: Chen et al. 2025, arXiv:2506.23822"
-transductive = False
+from heads.class_texts import text_tensors
+from heads.contract import Method, Need, Rows, TaskView, Tensors, TextKind, number, of_texts
+from heads.ops.sinkhorn import match, may_branch, pot_plan
+from heads.text_view import TextView
 
 SHARPNESS_CROPS, SHARPNESS_TEXTS = math.exp(4.0), math.exp(2.0)
 """Of (6), as released."""
@@ -89,10 +86,6 @@ class Hyper:
     """Sinkhorn ends where a round moves the scaling of the crops by less, on average."""
 
 
-train_grid = Grid()
-post_grid = Grid()
-
-
 def needs(config: Config) -> frozenset[Need]:
     """Query rows, and their crops for all scores but dclip."""
     rows = Need(role="query")
@@ -101,14 +94,9 @@ def needs(config: Config) -> frozenset[Need]:
     return frozenset({rows, Need(role="query", kind="crops", recipe="lazsl")})
 
 
-def stages(config: Config) -> tuple[Stage, ...]:
-    """Train nothing."""
-    return ()
-
-
 def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tensors]:
     """Put classes with about as many descriptions together and pad them to equal numbers."""
-    fixed = text_tensors(task, config.text, method=name)
+    fixed = text_tensors(task, config.text, method=METHOD.name)
     assert task.text is not None
     texts, owner = task.text.texts(config.text)
     texts, owner = texts.to(task.support.x), owner.to(task.support.x.device)
@@ -122,7 +110,7 @@ def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tens
 
 
 def pad(texts: Float[Tensor, "m d"], owner: Int64[Tensor, " m"], classes: int) -> Tensors:
-    """Return buckets of padded descriptions: mass [m c] and members [c] of each, and all texts.
+    """Return buckets of padded descriptions: the mass [m c] of each, all members and all texts.
 
     A bucket is as wide as its largest class; classes that would fill less than `TEXT_FILL` of it
     and lack more than `TEXT_LACK` go to the next. `texts` has the rows of all buckets, [m c] one
@@ -130,8 +118,8 @@ def pad(texts: Float[Tensor, "m d"], owner: Int64[Tensor, " m"], classes: int) -
     """
     counts = torch.bincount(owner, minlength=classes)
     order = torch.argsort(counts, descending=True, stable=True)
-    fixed = {"place": torch.argsort(order)}
-    start, padded = 0, []
+    fixed = {"place": torch.argsort(order), "members": order}
+    start, padded, masses = 0, [], []
     while start < classes:
         width = int(counts[order[start]])
         least = min(TEXT_FILL * width, width - TEXT_LACK)
@@ -142,8 +130,9 @@ def pad(texts: Float[Tensor, "m d"], owner: Int64[Tensor, " m"], classes: int) -
             own = texts[owner == c]
             rows[: len(own), i], mass[: len(own), i] = own, 1 / len(own)
         padded.append(rows.flatten(0, 1))
-        fixed |= {f"mass.{start}": mass, f"members.{start}": members}
+        masses.append(mass)
         start += len(members)
+    fixed |= {f"mass.{i}": mass for i, mass in enumerate(masses)}
     return fixed | {"texts": torch.cat(padded)}
 
 
@@ -158,12 +147,20 @@ def template_means(
     return F.normalize(torch.stack(means), dim=-1)
 
 
-def terms(params: Tensors, fixed: Tensors, query: Tensors, config: Config, hyper: Hyper) -> Tensors:
+def rebind(
+    params: Tensors, fixed: Tensors, text: TextView, config: Config
+) -> tuple[Tensors, Tensors]:
+    """Take other class texts: nothing was learned."""
+    return prepare(of_texts(text, fixed["anchors"]), config, Hyper())
+
+
+def terms(params: Tensors, fixed: Tensors, rows: Rows, config: Config, hyper: Hyper) -> Tensors:
     """Score every class, as cosines."""
-    x = query["x"]
+    x = rows.x
     if config.score == "dclip":
         return {"score": x @ fixed["means"].mT}
-    crops = query["crops.lazsl"]
+    crops = rows.get("crops", "lazsl")
+    assert crops is not None
     if config.score == "wca":
         weight = torch.softmax(SHARPNESS_CROPS * closeness(crops, x), dim=-1)
         return {"score": F.normalize(_mix(weight, crops), dim=-1) @ fixed["means"].mT}
@@ -191,7 +188,7 @@ def aligned(
     hyper: Hyper,
 ) -> Float[Tensor, "n c"]:
     """Equations (1) to (4); images that keep about as many crops are solved without the others."""
-    mass = {b: fixed[f"mass.{b}"][None] for b in buckets(fixed)}
+    mass = [bucket[None] for bucket in masses(fixed)]
 
     def score(x: Tensor, crops: Tensor, a: Tensor, left_out: int) -> Tensor:
         hybrid = (hyper.theta * crops).add_((1 - hyper.theta) * x)  # its products are (2)
@@ -234,7 +231,7 @@ def matched(
     fixed: Tensors,
     regions: Float[Tensor, "k n d"],
     a: Float[Tensor, "k n"],
-    mass: Tensors,
+    mass: Sequence[Float[Tensor, "_ _ _"]],
     config: Config,
     hyper: Hyper,
     *,
@@ -259,7 +256,7 @@ def matched(
     for i in range(0, n, size):
         products = (regions[:, i : i + size].reshape(-1, d) @ texts.mT).view(k, -1, len(texts))
         p, parts, start = a[:, i : i + size, None, None], [], 0
-        for columns in mass.values():
+        for columns in mass:
             m, c = columns.shape[1:]
             similarity = products[..., start : start + m * c].view(k, -1, m, c)
             q = columns[i : i + size] if len(columns) > 1 else columns
@@ -287,9 +284,10 @@ def _solved(
     return (plan * pairs).sum((-2, -1))
 
 
-def buckets(fixed: Tensors) -> list[str]:
-    """Name the buckets in the order in which `place` counts."""
-    return [key.removeprefix("mass.") for key in fixed if key.startswith("mass.")]
+def masses(fixed: Tensors) -> list[Float[Tensor, "_ _"]]:
+    """Return each bucket's mass of descriptions [m c], in the order in which `place` counts."""
+    count = sum(name.startswith("mass.") for name in fixed)
+    return [fixed[f"mass.{i}"] for i in range(count)]
 
 
 def sure(logits: Float[Tensor, "n k c"]) -> Float[Tensor, "n k"]:
@@ -299,7 +297,7 @@ def sure(logits: Float[Tensor, "n k c"]) -> Float[Tensor, "n k"]:
     return torch.softmax(-entropy / TEMPERATURE, dim=-1)
 
 
-def sure_texts(fixed: Tensors, x: Float[Tensor, "n d"]) -> Tensors:
+def sure_texts(fixed: Tensors, x: Float[Tensor, "n d"]) -> list[Float[Tensor, "n _ _"]]:
     """Return b of (7) by bucket [n m c].
 
     With Z = sum_c e^l_c and A = sum_c l_c e^l_c the entropy is log Z - A / Z; one logit l_y is
@@ -312,9 +310,9 @@ def sure_texts(fixed: Tensors, x: Float[Tensor, "n d"]) -> Tensors:
     power = logits.exp()
     z, total = power.sum(-1), (logits * power).sum(-1)
     products = x @ fixed["texts"].mT
-    found, start = {}, 0
-    for bucket in buckets(fixed):
-        filled, members = fixed[f"mass.{bucket}"] > 0, fixed[f"members.{bucket}"]
+    found, start, first = [], 0, 0
+    for mass in masses(fixed):
+        filled, members = mass > 0, fixed["members"][first : first + mass.shape[1]]
         some = products[:, start : start + filled.numel()].view(-1, *filled.shape)
         alone = scale * some.double() - top[..., None]  # [n m c]
         mean, own = logits[:, None, members], alone.exp()
@@ -322,10 +320,25 @@ def sure_texts(fixed: Tensors, x: Float[Tensor, "n d"]) -> Tensors:
         total_here = total[:, None, None] - mean * mean.exp() + alone * own
         entropy = z_here.log() - total_here / z_here
         weight = torch.softmax((-entropy / TEMPERATURE).masked_fill(~filled, -torch.inf), dim=1)
-        found[bucket] = weight.to(x)
+        found.append(weight.to(x))
         start += filled.numel()
+        first += len(members)
     return found
 
 
 def _mix(weight: Float[Tensor, "n k"], rows: Float[Tensor, "n k d"]) -> Float[Tensor, "n d"]:
     return (weight[:, None] @ rows)[:, 0]
+
+
+METHOD = Method(
+    name="lazsl",
+    summary="Crops matched with each class's descriptions by optimal transport; no shots.",
+    source="released code: Chen et al. 2025, arXiv:2506.23822",
+    config=Config,
+    hyper=Hyper,
+    needs=needs,
+    prepare=prepare,
+    terms=terms,
+    combine=combine,
+    rebind=rebind,
+)

@@ -29,14 +29,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from featcache.errors import ConvergenceWarning
-from heads.core.contract import Grid, Need, Scout, Stage, TaskView, Tensors, number
-from heads.core.logistic import RoughPath, logistic_regression
-
-name = "linear-probe"
-summary = "Logistic regression on the features; reads no text."
-source = "paper and released code: Radford et al. 2021, arXiv:2103.00020"
-transductive = False
-weighted = True
+from heads.contract import Grid, Method, Rows, Scout, TaskView, Tensors, number
+from heads.ops.logistic import RoughPath, logistic_regression
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,32 +45,19 @@ class Config:
 class Hyper:
     """The float of equation (1)."""
 
-    C: float = number(100.0, above=0.0)
+    C: float = number(100.0, above=0.0, prepare=True)
     """Inverse strength of the penalty; larger fits the shots more closely."""
 
-
-train_grid = Grid({"C": [1e-6, 1e-4, 1e-2, 1.0, 1e2, 1e4, 1e6]}, refine=8)
-post_grid = Grid()
 
 ENOUGH = 1e-6
 """Decrease left of (1), as a share of its value, above which a head is not converged."""
 
 
-def needs(config: Config) -> frozenset[Need]:
-    """Support and query rows."""
-    return frozenset({Need(role="query"), Need(role="support")})
-
-
-def stages(config: Config) -> tuple[Stage, ...]:
-    """Train nothing by steps: `prepare` solves (1)."""
-    return ()
-
-
 def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tensors]:
     """Solve (1)."""
-    x, labels = task.support.x, task.support.labels
-    assert labels is not None
-    row_weights = torch.ones_like(x[:, 0]) if task.weights is None else task.weights
+    x, labels = task.support.x, task.support.y
+    weights = task.support.weights
+    row_weights = torch.ones_like(x[:, 0]) if weights is None else weights
     weight, bias, left = logistic_regression(
         x.double(), labels, row_weights.double(), task.c, hyper.C, max_iter=config.max_iter
     )
@@ -92,9 +73,9 @@ def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tens
 
 def scout(task: TaskView, config: Config) -> Scout:
     """Solve (1) roughly at the points of a search."""
-    x, labels = task.support.x, task.support.labels
-    assert labels is not None
-    row_weights = torch.ones_like(x[:, 0]) if task.weights is None else task.weights
+    x, labels = task.support.x, task.support.y
+    weights = task.support.weights
+    row_weights = torch.ones_like(x[:, 0]) if weights is None else weights
     path = RoughPath(x.double(), labels, row_weights.double(), task.c, max_iter=config.max_iter)
 
     def answer(points: Sequence[Hyper], rows: Float[Tensor, "n d"]) -> Iterator[Tensor]:
@@ -105,11 +86,20 @@ def scout(task: TaskView, config: Config) -> Scout:
     return answer
 
 
-def terms(params: Tensors, fixed: Tensors, query: Tensors, config: Config, hyper: Hyper) -> Tensors:
+def terms(params: Tensors, fixed: Tensors, rows: Rows, config: Config, hyper: Hyper) -> Tensors:
     """Equation (2)."""
-    return {"logits": query["x"] @ params["weight"].mT + params["bias"]}
+    return {"logits": rows.x @ params["weight"].mT + params["bias"]}
 
 
-def combine(terms: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Float[Tensor, "n c"]:
-    """Hand the logits on."""
-    return terms["logits"]
+METHOD = Method(
+    name="linear-probe",
+    summary="Logistic regression on the features; reads no text.",
+    source="paper and released code: Radford et al. 2021, arXiv:2103.00020",
+    weighted=True,
+    config=Config,
+    hyper=Hyper,
+    prepare=prepare,
+    terms=terms,
+    train_grid=Grid({"C": [1e-6, 1e-4, 1e-2, 1.0, 1e2, 1e4, 1e6]}, refine=8),
+    scout=scout,
+)

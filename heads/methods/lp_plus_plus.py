@@ -23,30 +23,34 @@ theirs one random crop; a class without shots starts at w = 0 and does not count
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from heads.core.algebra import cross_entropy, text_tensors, uniform_by_class
-from heads.core.contract import Batch, Grid, Need, Sizes, Stage, TaskView, Tensors, TextKind, number
-from heads.core.samplers import full
-
-name = "lp++"
-summary = "Linear probe beside weighted class texts; its step sizes follow from the shots."
-source = "released code: Huang et al. 2024, arXiv:2404.02285"
-transductive = False
+from heads.class_texts import text_tensors
+from heads.contract import (
+    Batch,
+    Method,
+    Rows,
+    Stage,
+    TaskView,
+    Tensors,
+    WithText,
+    number,
+)
+from heads.ops.algebra import cross_entropy
+from heads.ops.randomness import uniform_by_class
+from heads.training.samplers import by_steps, full
 
 MOMENTUM = 0.9
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(WithText):
     """What changes a branch or the number of steps."""
 
-    text: TextKind | None = None
-    """What the anchors are made of; None is the data set's default."""
     variant: Literal["code", "clean"] = "code"
     """Which gradient moves a."""
     steps: int = number(300, low=0)
@@ -59,22 +63,8 @@ class Config:
 class Hyper:
     """The float of a's start."""
 
-    boost: float = number(250.0, low=0.0)
+    boost: float = number(250.0, low=0.0, prepare=True)
     """Start of a over the mean cosine of shots and their own text."""
-
-
-train_grid = Grid()
-post_grid = Grid()
-
-
-def needs(config: Config) -> frozenset[Need]:
-    """Support and query rows."""
-    return frozenset({Need(role="query"), Need(role="support")})
-
-
-def steps(sizes: Sizes, config: Config) -> int:
-    """Take as many steps as the settings say."""
-    return config.steps
 
 
 def stages(config: Config) -> tuple[Stage, ...]:
@@ -84,7 +74,7 @@ def stages(config: Config) -> tuple[Stage, ...]:
             trains=frozenset({"weight", "bias", "alpha"}),
             loss=loss,
             batches=full(augment=False),
-            steps=steps,
+            steps=by_steps,
             update=LipschitzSteps(),
             keep="best-val",
             look=1,
@@ -94,10 +84,9 @@ def stages(config: Config) -> tuple[Stage, ...]:
 
 def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tensors]:
     """Start at the sums of the shots, and read the two rates of (3) and (4) off them."""
-    x, labels = task.support.x, task.support.labels
-    assert labels is not None
+    x, labels = task.support.x, task.support.y
     n, d = x.shape
-    anchors = text_tensors(task, config.text, method=name)["anchors"]
+    anchors = text_tensors(task, config.text, method=METHOD.name)["anchors"]
     cosines = x @ anchors.mT  # [n c]
     own = cosines.gather(1, labels[:, None])[:, 0]
     count = torch.bincount(labels, minlength=task.c)
@@ -109,7 +98,7 @@ def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tens
     }
     params = {
         "weight": x.new_zeros(task.c, d).index_add(0, labels, x),
-        "bias": uniform_by_class(task, 1, d**-0.5)[:, 0],
+        "bias": uniform_by_class(task.classes, task.seed, 1, d**-0.5).to(task.support.x)[:, 0],
         "alpha": (hyper.boost * mean_own.sum() / (count > 0).sum()).expand(task.c).clone(),
     }
     return params, fixed
@@ -125,6 +114,8 @@ def largest_eigenvalue(x: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
 @dataclass(frozen=True)
 class LipschitzSteps:
     """Equations (3) and (4)."""
+
+    elementwise: ClassVar[bool] = False
 
     def init(self, params: Tensors) -> Tensors:
         """Start without momentum."""
@@ -159,17 +150,25 @@ def loss(
     params: Tensors, fixed: Tensors, state: Tensors, batch: Batch, config: Config, hyper: Hyper
 ) -> tuple[Tensor, Tensors]:
     """Equation (2)."""
-    logits = terms(params, fixed, {"x": batch.x}, config, hyper)["logits"]
-    return cross_entropy(logits, batch.y, batch.weight), state
+    logits = terms(params, fixed, batch, config, hyper)["logits"]
+    return cross_entropy(logits, batch.y, batch.weights), state
 
 
-def terms(params: Tensors, fixed: Tensors, query: Tensors, config: Config, hyper: Hyper) -> Tensors:
+def terms(params: Tensors, fixed: Tensors, rows: Rows, config: Config, hyper: Hyper) -> Tensors:
     """Equation (1)."""
-    x = query["x"]
+    x = rows.x
     probe = x @ params["weight"].mT + params["bias"]  # [n c]
     return {"logits": probe + params["alpha"] * (x @ fixed["anchors"].mT)}
 
 
-def combine(terms: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Float[Tensor, "n c"]:
-    """Hand the logits on."""
-    return terms["logits"]
+METHOD = Method(
+    name="lp++",
+    summary="Linear probe beside weighted class texts; its step sizes follow from the shots.",
+    source="released code: Huang et al. 2024, arXiv:2404.02285",
+    config=Config,
+    hyper=Hyper,
+    stages=stages,
+    prepare=prepare,
+    terms=terms,
+    training_only=("rate", "alpha_rate"),
+)

@@ -18,17 +18,10 @@ Differs from the paper: nothing is learned, and (1) is the default.
 from dataclasses import dataclass
 from typing import Literal
 
-from jaxtyping import Float
-from torch import Tensor
 from torch.nn import functional as F
 
-from heads.core.algebra import is_class
-from heads.core.contract import Grid, Need, Stage, TaskView, Tensors
-
-name = "nearest-mean"
-summary = "The class whose mean feature is closest; reads no text."
-source = "paper: Snell et al. 2017, arXiv:1703.05175"
-transductive = False
+from heads.contract import Method, Nothing, Rows, TaskView, Tensors
+from heads.ops.algebra import is_class
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,45 +32,30 @@ class Config:
     """Equation (1) or (2)."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Hyper:
-    """Nothing to set."""
-
-
-train_grid = Grid()
-post_grid = Grid()
-
-
-def needs(config: Config) -> frozenset[Need]:
-    """Support and query rows."""
-    return frozenset({Need(role="query"), Need(role="support")})
-
-
-def stages(config: Config) -> tuple[Stage, ...]:
-    """Train nothing."""
-    return ()
-
-
-def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tensors]:
+def prepare(task: TaskView, config: Config, hyper: Nothing) -> tuple[Tensors, Tensors]:
     """Average the rows of each class."""
-    labels = task.support.labels
-    assert labels is not None
+    labels = task.support.y
     own = is_class(labels, task.c).to(task.support.x)  # [n c]
     counts = own.sum(0)
     means = own.mT @ task.support.x / counts.clamp_min(1)[:, None]
     return {}, {"means": means, "empty": (counts == 0).to(means)}
 
 
-def terms(params: Tensors, fixed: Tensors, query: Tensors, config: Config, hyper: Hyper) -> Tensors:
+def terms(params: Tensors, fixed: Tensors, rows: Rows, config: Config, hyper: Nothing) -> Tensors:
     """Equation (1) or (2)."""
-    x, means = query["x"], fixed["means"]
+    x, means = rows.x, fixed["means"]
     if config.distance == "cosine":
         near = x @ F.normalize(means, dim=-1).mT
     else:
         near = 2 * x @ means.mT - means.square().sum(-1) - x.square().sum(-1, keepdim=True)
-    return {"near": near - 4 * fixed["empty"]}
+    return {"logits": near - 4 * fixed["empty"]}
 
 
-def combine(terms: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Float[Tensor, "n c"]:
-    """Hand the logits on."""
-    return terms["near"]
+METHOD = Method(
+    name="nearest-mean",
+    summary="The class whose mean feature is closest; reads no text.",
+    source="paper: Snell et al. 2017, arXiv:1703.05175",
+    config=Config,
+    prepare=prepare,
+    terms=terms,
+)

@@ -36,24 +36,21 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from featcache.errors import UsageError
-from heads.core.algebra import SHOTS_WITH_VIEWS, is_class, text_tensors
-from heads.core.contract import (
+from featcache.wording import Argument
+from heads.class_texts import text_tensors
+from heads.contract import (
     Grid,
-    Need,
-    RoleRows,
+    Method,
+    Rows,
     Scout,
-    Stage,
     TaskView,
     Tensors,
-    TextKind,
+    WithText,
     number,
+    shots_with_views,
 )
-from heads.core.interpolation import lagrange, leja_points
-
-name = "proker"
-summary = "Kernel ridge regression of the shots, pulled towards the zero-shot classifier."
-source = "released code: Bendou et al. 2025, arXiv:2501.11175"
-transductive = False
+from heads.ops.algebra import is_class
+from heads.ops.interpolation import lagrange, leja_points
 
 MOST = 16_384
 """Support rows: their system takes 2 GiB, and its factor as much again."""
@@ -65,11 +62,9 @@ SINGLE = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(WithText):
     """What changes a shape or a branch."""
 
-    text: TextKind | None = None
-    """What the anchors are made of; None is the data set's default."""
     variant: Literal["code", "paper"] = "code"
     """Equation (2) or (3)."""
     points: int = number(1024, low=1)
@@ -80,19 +75,11 @@ class Config:
 class Hyper:
     """Floats of equations (1) to (3)."""
 
-    beta: float = number(1.7, low=0.0)
+    beta: float = number(1.7, low=0.0, prepare=True)
     """Sharpness of the kernel; larger trusts only near points."""
-    lam: float = number(0.1, above=0.0)
+    lam: float = number(0.1, above=0.0, prepare=True)
     """Pull towards zero-shot; the paper's lambda."""
 
-
-train_grid = Grid(
-    {
-        "beta": [0.5 + i * 2.5 / 19 for i in range(20)],
-        "lam": [0.001 + i * 0.999 / 9 for i in range(10)],
-    }
-)
-post_grid = Grid()
 
 FROM_IMAGENET: Mapping[int, tuple[float, float]] = {
     1: (3.0, 0.05),
@@ -112,24 +99,13 @@ def defaults(shots: int | None) -> dict[str, float]:
     return {"beta": beta, "lam": lam}
 
 
-def needs(config: Config) -> frozenset[Need]:
-    """Support rows; their augmented views where there are any."""
-    return SHOTS_WITH_VIEWS
-
-
-def stages(config: Config) -> tuple[Stage, ...]:
-    """Train nothing: `prepare` solves."""
-    return ()
-
-
-def support_points(rows: RoleRows, most: int) -> tuple[Float[Tensor, "m d"], Int64[Tensor, " m"]]:
+def support_points(rows: Rows, most: int) -> tuple[Float[Tensor, "m d"], Int64[Tensor, " m"]]:
     """Return the support points and their labels: views while there is room, else clean rows."""
-    assert rows.labels is not None
     views = rows.get("views")
     if views is None:
-        return rows.x, rows.labels
+        return rows.x, rows.y
     v = min(views.shape[1], max(1, most // len(rows.x)))
-    return views[:, :v].flatten(0, 1), rows.labels.repeat_interleave(v)
+    return views[:, :v].flatten(0, 1), rows.y.repeat_interleave(v)
 
 
 def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tensors]:
@@ -146,12 +122,14 @@ def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tens
 
 def _problem(task: TaskView, config: Config) -> tuple[Tensor, Tensor, Float64[Tensor, "m c"]]:
     """Return X, T and Y - X T^T."""
-    anchors = text_tensors(task, config.text, method=name)["anchors"]
+    anchors = text_tensors(task, config.text, method=METHOD.name)["anchors"]
     x, y = support_points(task.support, config.points)
     if len(x) > MOST:
         raise UsageError(
             f"proker solves a system as large as its support: at most {MOST} rows, got {len(x)}. "
-            f"Use fewer --shots, or gda, which has no such bound."
+            f"Use fewer ",
+            Argument("shots"),
+            ", or gda, which has no such bound.",
         )
     return x, anchors, is_class(y, task.c).double() - x.double() @ anchors.double().mT
 
@@ -209,9 +187,9 @@ def scout(task: TaskView, config: Config) -> Scout:
     return answer
 
 
-def terms(params: Tensors, fixed: Tensors, query: Tensors, config: Config, hyper: Hyper) -> Tensors:
+def terms(params: Tensors, fixed: Tensors, rows: Rows, config: Config, hyper: Hyper) -> Tensors:
     """Compute the two products of (1) that X and T give."""
-    x = query["x"]
+    x = rows.x
     return {
         "zero_shot": x @ fixed["anchors"].mT,  # [n c]
         "kernel": _kernel(x, fixed["points"], hyper.beta),  # [n m]
@@ -221,3 +199,25 @@ def terms(params: Tensors, fixed: Tensors, query: Tensors, config: Config, hyper
 def combine(terms: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Float[Tensor, "n c"]:
     """Equation (1)."""
     return terms["zero_shot"] + terms["kernel"] @ fixed["coefficients"]
+
+
+METHOD = Method(
+    name="proker",
+    summary="Kernel ridge regression of the shots, pulled towards the zero-shot classifier.",
+    source="released code: Bendou et al. 2025, arXiv:2501.11175",
+    config=Config,
+    hyper=Hyper,
+    needs=shots_with_views,
+    prepare=prepare,
+    terms=terms,
+    combine=combine,
+    train_grid=Grid(
+        {
+            "beta": [0.5 + i * 2.5 / 19 for i in range(20)],
+            "lam": [0.001 + i * 0.999 / 9 for i in range(10)],
+        }
+    ),
+    defaults=defaults,
+    scout=scout,
+    holds=("points",),
+)

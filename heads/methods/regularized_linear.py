@@ -22,32 +22,32 @@ learning rates from 1e-5 to 1e-2; the default is one of them.
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from heads.core.algebra import (
-    SHOTS_WITH_VIEWS,
-    cross_entropy,
-    text_tensors,
-    zero_shot_logits,
+from heads.class_texts import text_tensors, zero_shot_logits
+from heads.contract import (
+    Batch,
+    Method,
+    Rows,
+    Stage,
+    TaskView,
+    Tensors,
+    WithText,
+    number,
+    of_texts,
+    shots_with_views,
 )
-from heads.core.contract import Batch, Grid, Need, Sizes, Stage, TaskView, Tensors, TextKind, number
-from heads.core.samplers import full
-from heads.core.updates import adamw
-
-name = "regularized-linear"
-summary = "Square map of the image features, held near the identity by 1 / shots."
-source = "released code: Fahes et al. 2024, arXiv:2410.05270"
-transductive = False
+from heads.ops.algebra import cross_entropy
+from heads.text_view import TextView
+from heads.training.optim import adamw
+from heads.training.samplers import by_steps, full
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(WithText):
     """What changes a branch or the number of steps."""
 
-    text: TextKind | None = None
-    """What the anchors are made of; None is the data set's default."""
     steps: int = number(300, low=0)
     """Steps of training, each on all shots."""
 
@@ -62,23 +62,9 @@ class Hyper:
     """How strongly W is held at the identity; 1 / K unless it is set."""
 
 
-train_grid = Grid()
-post_grid = Grid()
-
-
 def defaults(shots: int | None) -> dict[str, float]:
     """Return lam = 1 / K; for all shots that of the benchmarks' largest K, 16."""
     return {"lam": 1 / (shots or 16)}
-
-
-def needs(config: Config) -> frozenset[Need]:
-    """Support rows; their augmented views where there are any."""
-    return SHOTS_WITH_VIEWS
-
-
-def steps(sizes: Sizes, config: Config) -> int:
-    """Take as many steps as the settings say."""
-    return config.steps
 
 
 def stages(config: Config) -> tuple[Stage, ...]:
@@ -88,7 +74,7 @@ def stages(config: Config) -> tuple[Stage, ...]:
             trains=frozenset({"map"}),
             loss=loss,
             batches=full(),
-            steps=steps,
+            steps=by_steps,
             update=adamw(eps=1e-4, weight_decay=0.0, schedule="cosine"),
         ),
     )
@@ -97,25 +83,43 @@ def stages(config: Config) -> tuple[Stage, ...]:
 def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tensors]:
     """Start at the identity."""
     x = task.support.x
-    return {"map": torch.eye(x.shape[1]).to(x)}, text_tensors(task, config.text, method=name)
+    return {"map": torch.eye(x.shape[1]).to(x)}, text_tensors(task, config.text, method=METHOD.name)
 
 
 def loss(
     params: Tensors, fixed: Tensors, state: Tensors, batch: Batch, config: Config, hyper: Hyper
 ) -> tuple[Tensor, Tensors]:
     """Equation (3)."""
-    found = combine(terms(params, fixed, {"x": batch.x}, config, hyper), fixed, config, hyper)
+    logits = terms(params, fixed, batch, config, hyper)["logits"]
     moved = params["map"] - torch.eye(params["map"].shape[-1]).to(params["map"])
-    value = cross_entropy(found, batch.y, batch.weight) + hyper.lam * moved.square().sum()
+    value = cross_entropy(logits, batch.y, batch.weights) + hyper.lam * moved.square().sum()
     return value, state
 
 
-def terms(params: Tensors, fixed: Tensors, query: Tensors, config: Config, hyper: Hyper) -> Tensors:
+def rebind(
+    params: Tensors, fixed: Tensors, text: TextView, config: Config
+) -> tuple[Tensors, Tensors]:
+    """Keep what was learned of images, and take other class texts."""
+    task = of_texts(text, fixed["anchors"])
+    return params, fixed | text_tensors(task, config.text, method=METHOD.name)
+
+
+def terms(params: Tensors, fixed: Tensors, rows: Rows, config: Config, hyper: Hyper) -> Tensors:
     """Equations (1) and (2)."""
-    mapped = F.normalize(query["x"] @ params["map"], dim=-1)
+    mapped = F.normalize(rows.x @ params["map"], dim=-1)
     return {"logits": zero_shot_logits(fixed, mapped)}
 
 
-def combine(terms: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Float[Tensor, "n c"]:
-    """Hand the logits on."""
-    return terms["logits"]
+METHOD = Method(
+    name="regularized-linear",
+    summary="Square map of the image features, held near the identity by 1 / shots.",
+    source="released code: Fahes et al. 2024, arXiv:2410.05270",
+    config=Config,
+    hyper=Hyper,
+    needs=shots_with_views,
+    stages=stages,
+    prepare=prepare,
+    terms=terms,
+    defaults=defaults,
+    rebind=rebind,
+)

@@ -27,19 +27,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from heads.core.contract import Grid, Need, Stage, TaskView, Tensors, number
-from heads.core.logistic import principal
-
-name = "ridge"
-summary = "Least squares onto the labels, in closed form; reads no text."
-source = "paper: Hoerl & Kennard 1970, Technometrics 12(1)"
-transductive = False
-weighted = True
-
-
-@dataclass(frozen=True, kw_only=True)
-class Config:
-    """Nothing to set."""
+from heads.contract import Grid, Method, Nothing, Rows, TaskView, Tensors, number
+from heads.ops.logistic import principal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,26 +39,13 @@ class Hyper:
     """Strength of the penalty."""
 
 
-train_grid = Grid()
-post_grid = Grid({"lam": [1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0]})
-
-
-def needs(config: Config) -> frozenset[Need]:
-    """Support and query rows."""
-    return frozenset({Need(role="query"), Need(role="support")})
-
-
-def stages(config: Config) -> tuple[Stage, ...]:
-    """Train nothing: `prepare` decomposes, `combine` solves."""
-    return ()
-
-
-def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tensors]:
+def prepare(task: TaskView, config: Nothing, hyper: Hyper) -> tuple[Tensors, Tensors]:
     """Decompose the centred rows in float64."""
-    labels = task.support.labels
-    assert labels is not None
+    labels = task.support.y
     x = task.support.x.double()
-    weight = torch.ones_like(x[:, 0]) if task.weights is None else task.weights.double()
+    weight = (
+        torch.ones_like(x[:, 0]) if task.support.weights is None else task.support.weights.double()
+    )
     share = weight / weight.sum()
     centre, mean = share @ x, x.new_zeros(task.c).index_add(0, labels, share)
     root = weight.sqrt()[:, None]
@@ -85,12 +61,25 @@ def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tens
     return {}, {n: t.to(task.support.x) for n, t in solved.items()}
 
 
-def terms(params: Tensors, fixed: Tensors, query: Tensors, config: Config, hyper: Hyper) -> Tensors:
+def terms(params: Tensors, fixed: Tensors, rows: Rows, config: Nothing, hyper: Hyper) -> Tensors:
     """Turn the rows to the principal axes, once for all lam."""
-    return {"coordinates": (query["x"] - fixed["centre"]) @ fixed["axes"].mT}  # [n r]
+    return {"coordinates": (rows.x - fixed["centre"]) @ fixed["axes"].mT}  # [n r]
 
 
-def combine(terms: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Float[Tensor, "n c"]:
+def combine(terms: Tensors, fixed: Tensors, config: Nothing, hyper: Hyper) -> Float[Tensor, "n c"]:
     """Equation (3)."""
     solution = fixed["targets"] / (fixed["squares"] + hyper.lam)[:, None]  # [r c]
     return terms["coordinates"] @ solution + fixed["mean"]
+
+
+METHOD = Method(
+    name="ridge",
+    summary="Least squares onto the labels, in closed form; reads no text.",
+    source="paper: Hoerl & Kennard 1970, Technometrics 12(1)",
+    weighted=True,
+    hyper=Hyper,
+    prepare=prepare,
+    terms=terms,
+    combine=combine,
+    post_grid=Grid({"lam": [1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0]}),
+)

@@ -20,29 +20,32 @@ place of a fresh augmentation.
 
 from dataclasses import dataclass, field
 
-from jaxtyping import Float
 from torch import Tensor
 
-from heads.core.algebra import SHOTS_WITH_VIEWS, cosine_logits, cross_entropy
-from heads.core.contract import Batch, Grid, Need, Sizes, Stage, TaskView, Tensors, TextKind, number
-from heads.core.raw_texts import note_text_factor, raw_text_tensors, watch_text_factor
-from heads.core.samplers import shuffled
-from heads.core.updates import adam, dassl
-
-name = "taskres"
-summary = "A trained residual beside each class text."
-source = "released code: Yu et al. 2023, arXiv:2211.10277"
-transductive = False
+from heads.class_texts import note_text_factor, raw_text_tensors, start_text_factor
+from heads.contract import (
+    Batch,
+    Method,
+    Rows,
+    Sizes,
+    Stage,
+    TaskView,
+    Tensors,
+    WithText,
+    number,
+    shots_with_views,
+)
+from heads.ops.algebra import cosine_logits, cross_entropy
+from heads.training.optim import adam, dassl
+from heads.training.samplers import shuffled
 
 FEW, EPOCHS_OF_FEW, EPOCHS = 4, 100, 200
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(WithText):
     """What changes a branch or the number of steps."""
 
-    text: TextKind | None = None
-    """What T is made of; None is the data set's default."""
     epochs: int | None = field(default=None, metadata={"low": 0})
     """Passes over the support; None is 100 up to 4 shots, 200 above."""
     batch: int = number(256, low=1)
@@ -57,17 +60,8 @@ class Hyper:
     """Adam's step size after the first epoch; falls as a cosine."""
     alpha: float = number(0.5, low=0.0)
     """Weight of the residual; 0 gives zero-shot."""
-    text_length: float = number(10.0, above=0.0)
+    text_length: float = number(10.0, above=0.0, prepare=True)
     """Of texts whose own length is lost."""
-
-
-train_grid = Grid()
-post_grid = Grid()
-
-
-def needs(config: Config) -> frozenset[Need]:
-    """Support rows; their augmented views where there are any."""
-    return SHOTS_WITH_VIEWS
 
 
 def steps(sizes: Sizes, config: Config) -> int:
@@ -84,15 +78,16 @@ def stages(config: Config) -> tuple[Stage, ...]:
             loss=loss,
             batches=shuffled(config.batch, drop_last=True),
             steps=steps,
-            update=adam(weight_decay=5e-4, pace=dassl()),
-            start=watch_text_factor,
+            update=adam(weight_decay=5e-4, schedule=dassl()),
+            start=start_text_factor,
+            watch=("text_factor",),
         ),
     )
 
 
 def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tensors]:
     """Start without residual."""
-    fixed = raw_text_tensors(task, config.text, hyper.text_length, method=name)
+    fixed = raw_text_tensors(task, config.text, hyper.text_length, method=METHOD.name)
     return {"residual": fixed["base"].new_zeros(fixed["base"].shape)}, fixed
 
 
@@ -100,19 +95,26 @@ def loss(
     params: Tensors, fixed: Tensors, state: Tensors, batch: Batch, config: Config, hyper: Hyper
 ) -> tuple[Tensor, Tensors]:
     """Equation (3)."""
-    logits = terms(params, fixed, {"x": batch.x}, config, hyper)["logits"]
-    return cross_entropy(logits, batch.y, batch.weight), state
+    logits = terms(params, fixed, batch, config, hyper)["logits"]
+    return cross_entropy(logits, batch.y, batch.weights), state
 
 
-def terms(params: Tensors, fixed: Tensors, query: Tensors, config: Config, hyper: Hyper) -> Tensors:
+def terms(params: Tensors, fixed: Tensors, rows: Rows, config: Config, hyper: Hyper) -> Tensors:
     """Equations (1) and (2)."""
     texts = fixed["base"] + hyper.alpha * params["residual"]  # [c d]
-    return {"logits": fixed["scale"] * cosine_logits(query["x"], texts) + fixed["bias"]}
+    return {"logits": fixed["scale"] * cosine_logits(rows.x, texts) + fixed["bias"]}
 
 
-def combine(terms: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Float[Tensor, "n c"]:
-    """Hand the logits on."""
-    return terms["logits"]
-
-
-notes = note_text_factor
+METHOD = Method(
+    name="taskres",
+    summary="A trained residual beside each class text.",
+    source="released code: Yu et al. 2023, arXiv:2211.10277",
+    config=Config,
+    hyper=Hyper,
+    needs=shots_with_views,
+    stages=stages,
+    prepare=prepare,
+    terms=terms,
+    notes=note_text_factor,
+    training_only=("text_factor",),
+)

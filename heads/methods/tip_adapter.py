@@ -21,28 +21,24 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from heads.core.algebra import (
-    SHOTS_WITH_VIEWS,
-    affinities,
-    mean_of_views,
-    sum_by_label,
-    text_tensors,
-    zero_shot_logits,
+from heads.class_texts import text_tensors, zero_shot_logits
+from heads.contract import (
+    Grid,
+    Method,
+    Rows,
+    TaskView,
+    Tensors,
+    WithText,
+    number,
+    shots_with_views,
 )
-from heads.core.contract import Grid, Need, Stage, TaskView, Tensors, TextKind, number
-
-name = "tip-adapter"
-summary = "Training-free cache of the shots beside the zero-shot classifier."
-source = "paper and released code: Zhang et al. 2022, arXiv:2207.09519"
-transductive = False
+from heads.ops.algebra import affinities, sum_by_label
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(WithText):
     """What changes a branch."""
 
-    text: TextKind | None = None
-    """What the anchors are made of; None is the data set's default."""
     variant: Literal["code", "paper"] = "code"
     """How cached views make a key: `code` averages raw features, `paper` unit ones."""
 
@@ -57,36 +53,16 @@ class Hyper:
     """Sharpness of the affinity; larger trusts only near keys."""
 
 
-train_grid = Grid()
-post_grid = Grid(
-    {
-        "beta": [0.1 + i * (12 - 0.1) / 200 for i in range(200)],
-        "alpha": [0.1 + i * (5 - 0.1) / 20 for i in range(20)],
-    }
-)
-
-
-def needs(config: Config) -> frozenset[Need]:
-    """Support rows; their augmented views where there are any."""
-    return SHOTS_WITH_VIEWS
-
-
-def stages(config: Config) -> tuple[Stage, ...]:
-    """Train nothing."""
-    return ()
-
-
 def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tensors]:
     """Memorise the shots: no parameters, fixed keys and labels."""
-    assert task.support.labels is not None
-    keys = mean_of_views(task.support, raw=config.variant == "code")
-    memory = {"keys": keys, "labels": task.support.labels}
-    return {}, memory | text_tensors(task, config.text, method=name)
+    keys = task.support.mean_of_views(raw=config.variant == "code")
+    memory = {"keys": keys, "labels": task.support.y}
+    return {}, memory | text_tensors(task, config.text, method=METHOD.name)
 
 
-def terms(params: Tensors, fixed: Tensors, query: Tensors, config: Config, hyper: Hyper) -> Tensors:
+def terms(params: Tensors, fixed: Tensors, rows: Rows, config: Config, hyper: Hyper) -> Tensors:
     """Compute the two products of (1), once for the whole alpha-beta grid."""
-    x = query["x"]
+    x = rows.x
     return {
         "zero_shot": zero_shot_logits(fixed, x),  # [n c]
         "distance": 1 - affinities(x, fixed["keys"]),  # [n m]
@@ -98,3 +74,23 @@ def combine(terms: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Flo
     votes = torch.exp(-hyper.beta * terms["distance"])  # [n m]
     classes = terms["zero_shot"].shape[-1]
     return terms["zero_shot"] + hyper.alpha * sum_by_label(votes, fixed["labels"], classes=classes)
+
+
+METHOD = Method(
+    name="tip-adapter",
+    summary="Training-free cache of the shots beside the zero-shot classifier.",
+    source="paper and released code: Zhang et al. 2022, arXiv:2207.09519",
+    config=Config,
+    hyper=Hyper,
+    needs=shots_with_views,
+    prepare=prepare,
+    terms=terms,
+    combine=combine,
+    post_grid=Grid(
+        {
+            "beta": [0.1 + i * (12 - 0.1) / 200 for i in range(200)],
+            "alpha": [0.1 + i * (5 - 0.1) / 20 for i in range(20)],
+        }
+    ),
+    holds=("keys",),
+)

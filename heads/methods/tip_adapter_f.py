@@ -20,7 +20,6 @@ where there are any, in place of a fresh augmentation. The released code knows t
 eleven data sets; here validation chooses it. Keys and grid as in tip-adapter.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -28,31 +27,28 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from heads.core.algebra import (
-    SHOTS_WITH_VIEWS,
-    affinities,
-    cross_entropy,
-    mean_of_views,
-    sum_by_label,
-    text_tensors,
-    zero_shot_logits,
+from heads.class_texts import text_tensors, zero_shot_logits
+from heads.contract import (
+    Batch,
+    Grid,
+    Method,
+    Rows,
+    Stage,
+    TaskView,
+    Tensors,
+    WithText,
+    number,
+    shots_with_views,
 )
-from heads.core.contract import Batch, Grid, Need, Sizes, Stage, TaskView, Tensors, TextKind, number
-from heads.core.samplers import shuffled
-from heads.core.updates import adamw
-
-name = "tip-adapter-f"
-summary = "Tip-Adapter with trained keys."
-source = "paper and released code: Zhang et al. 2022, arXiv:2207.09519"
-transductive = False
+from heads.ops.algebra import affinities, cross_entropy, sum_by_label
+from heads.training.optim import adamw
+from heads.training.samplers import by_epochs, shuffled
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(WithText):
     """What changes a branch or the number of steps."""
 
-    text: TextKind | None = None
-    """What the anchors are made of; None is the data set's default."""
     variant: Literal["code", "paper"] = "code"
     """How cached views make a key: `code` averages raw features, `paper` unit ones."""
     epochs: int = number(20, low=0)
@@ -75,25 +71,6 @@ class Hyper:
     """Sharpness of the affinity; larger trusts only near keys."""
 
 
-train_grid = Grid({"train_alpha": [1.17, 2.0, 3.0, 5.0, 10.0]})
-post_grid = Grid(
-    {
-        "beta": [0.1 + i * (12 - 0.1) / 200 for i in range(200)],
-        "alpha": [0.1 + i * (5 - 0.1) / 20 for i in range(20)],
-    }
-)
-
-
-def needs(config: Config) -> frozenset[Need]:
-    """Support rows; their augmented views where there are any."""
-    return SHOTS_WITH_VIEWS
-
-
-def steps(sizes: Sizes, config: Config) -> int:
-    """Count the batches of all epochs."""
-    return config.epochs * math.ceil(sizes.support / sizes.batch)
-
-
 def stages(config: Config) -> tuple[Stage, ...]:
     """Train the keys."""
     return (
@@ -101,7 +78,7 @@ def stages(config: Config) -> tuple[Stage, ...]:
             trains=frozenset({"keys"}),
             loss=loss,
             batches=shuffled(config.batch),
-            steps=steps,
+            steps=by_epochs,
             update=adamw(eps=1e-4, weight_decay=0.01, schedule="cosine"),
         ),
     )
@@ -109,23 +86,22 @@ def stages(config: Config) -> tuple[Stage, ...]:
 
 def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tensors]:
     """Start the keys at the shots."""
-    assert task.support.labels is not None
-    fixed = {"labels": task.support.labels} | text_tensors(task, config.text, method=name)
-    return {"keys": mean_of_views(task.support, raw=config.variant == "code")}, fixed
+    fixed = {"labels": task.support.y} | text_tensors(task, config.text, method=METHOD.name)
+    return {"keys": task.support.mean_of_views(raw=config.variant == "code")}, fixed
 
 
 def loss(
     params: Tensors, fixed: Tensors, state: Tensors, batch: Batch, config: Config, hyper: Hyper
 ) -> tuple[Tensor, Tensors]:
     """Equation (2)."""
-    found = terms(params, fixed, {"x": batch.x}, config, hyper)
+    found = terms(params, fixed, batch, config, hyper)
     logits = fused(found, fixed, hyper.train_alpha, hyper.beta)
-    return cross_entropy(logits, batch.y, batch.weight), state
+    return cross_entropy(logits, batch.y, batch.weights), state
 
 
-def terms(params: Tensors, fixed: Tensors, query: Tensors, config: Config, hyper: Hyper) -> Tensors:
+def terms(params: Tensors, fixed: Tensors, rows: Rows, config: Config, hyper: Hyper) -> Tensors:
     """Compute the two products of (1), once for the whole alpha-beta grid."""
-    x = query["x"]
+    x = rows.x
     return {
         "zero_shot": zero_shot_logits(fixed, x),  # [n c]
         "distance": 1 - affinities(x, params["keys"]),  # [n m]
@@ -144,3 +120,25 @@ def fused(
     votes = torch.exp(-beta * terms["distance"])  # [n m]
     classes = terms["zero_shot"].shape[-1]
     return terms["zero_shot"] + alpha * sum_by_label(votes, fixed["labels"], classes=classes)
+
+
+METHOD = Method(
+    name="tip-adapter-f",
+    summary="Tip-Adapter with trained keys.",
+    source="paper and released code: Zhang et al. 2022, arXiv:2207.09519",
+    config=Config,
+    hyper=Hyper,
+    needs=shots_with_views,
+    stages=stages,
+    prepare=prepare,
+    terms=terms,
+    combine=combine,
+    train_grid=Grid({"train_alpha": [1.17, 2.0, 3.0, 5.0, 10.0]}),
+    post_grid=Grid(
+        {
+            "beta": [0.1 + i * (12 - 0.1) / 200 for i in range(200)],
+            "alpha": [0.1 + i * (5 - 0.1) / 20 for i in range(20)],
+        }
+    ),
+    holds=("keys",),
+)

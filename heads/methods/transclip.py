@@ -32,15 +32,18 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
-from heads.core.algebra import is_class, text_tensors, zero_shot_logits
-from heads.core.contract import Grid, Need, Stage, TaskView, Tensors, TextKind, number
-
-name = "transclip"
-summary = (
-    "Transductive: a mixture over all queries that starts at the texts, with or without shots."
+from heads.class_texts import text_tensors, zero_shot_logits
+from heads.contract import (
+    Grid,
+    Method,
+    Need,
+    Rows,
+    TaskView,
+    Tensors,
+    WithText,
+    number,
 )
-source = "released code: Zanella et al. 2024, arXiv:2406.01837"
-transductive = True
+from heads.ops.algebra import is_class
 
 GAMMAS = (0.002, 0.01, 0.02, 0.2)
 NEIGHBOURS, SWEEPS, ROUNDS, SURE = 3, 5, 10, 8
@@ -52,11 +55,9 @@ SIMILARITIES = 64 * 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(WithText):
     """What changes a branch."""
 
-    text: TextKind | None = None
-    """What the anchors are made of; None is the data set's default."""
     mode: Literal["few-shot", "zero-shot"] = "few-shot"
     """zero-shot reads no labelled image."""
     variant: Literal["clean", "code"] = "clean"
@@ -74,19 +75,10 @@ class Hyper:
     what the released search keeps among equals."""
 
 
-train_grid = Grid()
-post_grid = Grid({"gamma": GAMMAS})
-
-
 def needs(config: Config) -> frozenset[Need]:
     """Query rows and, in few-shot, clean support rows."""
     query = frozenset({Need(role="query")})
     return query if config.mode == "zero-shot" else query | {Need(role="support")}
-
-
-def stages(config: Config) -> tuple[Stage, ...]:
-    """Train nothing: everything happens on the queries."""
-    return ()
 
 
 def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tensors]:
@@ -94,9 +86,8 @@ def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tens
     x = task.support.x
     shots = {"shots": x[:0], "classes": x.new_zeros(0, task.c)}
     if config.mode == "few-shot":
-        assert task.support.labels is not None
-        shots = {"shots": x, "classes": is_class(task.support.labels, task.c).to(x)}
-    return {}, shots | text_tensors(task, config.text, method=name)
+        shots = {"shots": x, "classes": is_class(task.support.y, task.c).to(x)}
+    return {}, shots | text_tensors(task, config.text, method=METHOD.name)
 
 
 def neighbours(
@@ -134,12 +125,12 @@ def _most_similar(
     return values, index.gather(1, kept)
 
 
-def terms(params: Tensors, fixed: Tensors, query: Tensors, config: Config, hyper: Hyper) -> Tensors:
+def terms(params: Tensors, fixed: Tensors, rows: Rows, config: Config, hyper: Hyper) -> Tensors:
     """Compute what does not change from sweep to sweep.
 
-    `query["asked"]` are rows to answer that are no queries; without it all queries are answered.
+    Rows that are no queries come with the queries (`rows.among`), whose mixture answers them.
     """
-    x, shots = query["x"], fixed["shots"]
+    x, shots = (rows if rows.among is None else rows.among).x, fixed["shots"]
     n, m = x.shape[0], shots.shape[0]
     of_code = config.variant == "code"
     count = min(NEIGHBOURS, n - 1)
@@ -158,8 +149,8 @@ def terms(params: Tensors, fixed: Tensors, query: Tensors, config: Config, hyper
         "cosine": cosines[:n],
         "pull": _scattered(fixed["classes"], index[n:], cosines[n:], n),  # [n c]
     }
-    if "asked" in query:
-        made["nearest"] = neighbours(query["asked"], x, 1)[1][:, 0]
+    if rows.among is not None:
+        made["nearest"] = neighbours(rows.x, x, 1)[1][:, 0]
     return made
 
 
@@ -257,3 +248,18 @@ def combine(terms: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Flo
 
 def _where(condition: Bool[Tensor, ""], one: Mixture, other: Mixture) -> Mixture:
     return Mixture(*(torch.where(condition, a, b) for a, b in zip(one, other, strict=True)))
+
+
+METHOD = Method(
+    name="transclip",
+    summary="A mixture over all queries together, from the texts, with or without shots.",
+    source="released code: Zanella et al. 2024, arXiv:2406.01837",
+    transductive=True,
+    config=Config,
+    hyper=Hyper,
+    needs=needs,
+    prepare=prepare,
+    terms=terms,
+    combine=combine,
+    post_grid=Grid({"gamma": GAMMAS}),
+)

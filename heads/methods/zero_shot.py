@@ -19,59 +19,42 @@ memory of its released code.
 Differs from the paper: nothing in (1) to (3); the random texts in `featcache.text.waffle`.
 """
 
-from dataclasses import dataclass
-
-from jaxtyping import Float
-from torch import Tensor
-
-from heads.core.algebra import text_tensors, zero_shot_logits
-from heads.core.contract import Grid, Need, Stage, TaskView, Tensors, TextKind
-
-name = "zero-shot"
-summary = "Class texts as the classifier; no shots."
-source = "paper and released code: Radford et al. 2021, arXiv:2103.00020"
-transductive = False
+from heads.class_texts import text_tensors, zero_shot_logits
+from heads.contract import Method, Need, Nothing, Rows, TaskView, Tensors, WithText, of_texts
+from heads.text_view import TextView
 
 
-@dataclass(frozen=True, kw_only=True)
-class Config:
-    """What changes a branch."""
-
-    text: TextKind | None = None
-    """Which texts; None is the data set's default."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Hyper:
-    """Nothing to choose."""
-
-
-train_grid = Grid()
-post_grid = Grid()
-
-
-def needs(config: Config) -> frozenset[Need]:
+def needs(config: WithText) -> frozenset[Need]:
     """Query rows only."""
     return frozenset({Need(role="query")})
 
 
-def stages(config: Config) -> tuple[Stage, ...]:
-    """Train nothing."""
-    return ()
-
-
-def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tensors]:
+def prepare(task: TaskView, config: WithText, hyper: Nothing) -> tuple[Tensors, Tensors]:
     """Take the class texts; equations (2) and (3)."""
-    fixed = text_tensors(task, config.text, method=name)
+    fixed = text_tensors(task, config.text, method=METHOD.name)
     assert task.text is not None
     return {}, fixed | {"anchors": task.text.classifier(config.text).to(task.support.x)}
 
 
-def terms(params: Tensors, fixed: Tensors, query: Tensors, config: Config, hyper: Hyper) -> Tensors:
+def rebind(
+    params: Tensors, fixed: Tensors, text: TextView, config: WithText
+) -> tuple[Tensors, Tensors]:
+    """Take other class texts: nothing was learned."""
+    return prepare(of_texts(text, fixed["anchors"]), config, Nothing())
+
+
+def terms(params: Tensors, fixed: Tensors, rows: Rows, config: WithText, hyper: Nothing) -> Tensors:
     """Equation (1)."""
-    return {"zero_shot": zero_shot_logits(fixed, query["x"])}
+    return {"logits": zero_shot_logits(fixed, rows.x)}
 
 
-def combine(terms: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Float[Tensor, "n c"]:
-    """Hand the logits on."""
-    return terms["zero_shot"]
+METHOD = Method(
+    name="zero-shot",
+    summary="Class texts as the classifier; no shots.",
+    source="paper and released code: Radford et al. 2021, arXiv:2103.00020",
+    config=WithText,
+    needs=needs,
+    prepare=prepare,
+    terms=terms,
+    rebind=rebind,
+)

@@ -1,1 +1,1 @@
-"""Who may see which rows."""
+"""Who may see which rows: one file a protocol, and the tasks that they build."""

@@ -24,8 +24,9 @@ from jaxtyping import Int64
 from featcache.errors import ImportedFileError, NewerFormatError, TaskError, UsageError
 from featcache.limits import WORDS
 from featcache.paths import read_regular
-from featcache.store.seal import seal, unseal
+from featcache.store.format.seal import seal, unseal
 from featcache.types import FeatureSet, Listing
+from featcache.wording import Argument
 from heads.results.fields import WHOLE
 from heads.results.record import ANSWERED, REPETITIONS, digest_ids
 
@@ -119,7 +120,7 @@ def draw(
     asked = {"ways": ways, "shots": shots, "queries": queries, "episodes": episodes}
     for name, value in asked.items():
         if value < (least := 2 if name == "ways" else 1):
-            raise UsageError(f"--{name} must be at least {least} in episodes, got {value}.")
+            raise UsageError(Argument(name), f" must be at least {least} in episodes, got {value}.")
     rows = features.usable(split)
     labels = features.labels[rows]
     members = {c: rows[labels == c].tolist() for c in range(len(features.classes))}
@@ -130,17 +131,25 @@ def draw(
         raise TaskError(
             f"Episodes of {ways} classes need as many with {shots} + {queries} images in split "
             f"'{split}', and {len(eligible)} of its {len(members)} classes have them{nearest}. "
-            f"Lower --ways, --shots or --queries."
+            f"Lower ",
+            Argument("ways"),
+            ", ",
+            Argument("shots"),
+            " or ",
+            Argument("queries"),
+            ".",
         )
     if episodes > REPETITIONS:
-        raise UsageError(f"--episodes must be at most {REPETITIONS:,}, got {episodes}.")
+        raise UsageError(Argument("episodes"), f" must be at most {REPETITIONS:,}, got {episodes}.")
     if (images := episodes * ways * (shots + queries)) > ANSWERED:
         raise UsageError(
             f"{episodes} episodes of {ways} x ({shots} + {queries}) images are {images:,}; "
-            f"a list holds at most {ANSWERED:,}. Lower --episodes."
+            f"a list holds at most {ANSWERED:,}. Lower ",
+            Argument("episodes"),
+            ".",
         )
     if abs(seed) >= WHOLE:
-        raise UsageError(f"--seed must be less than 2**63 in size, got {seed}.")
+        raise UsageError(Argument("seed"), f" must be less than 2**63 in size, got {seed}.")
     classes, chosen = [], []
     for episode in range(episodes):
         rng = _stream(seed, episode)
@@ -267,7 +276,9 @@ def _whole(values: Sequence[Any], shape: tuple[int, ...], stop: int) -> Int64[np
 
 def _refuse(path: Path, what: str) -> ImportedFileError:
     return ImportedFileError(
-        f"{path} {what}. Give the {FILE} of a run on this data set, or leave --episode-list away."
+        f"{path} {what}. Give the {FILE} of a run on this data set, or leave ",
+        Argument("episode_list"),
+        " away.",
     )
 
 

@@ -19,27 +19,21 @@ from jaxtyping import Int64
 from featcache.errors import UnknownNameError, UsageError
 from featcache.recipes import Scope
 from featcache.types import FeatureSet, Listing, TextBank
-from heads.core import registry, scoring
-from heads.core.contract import RoleRows, TaskView
-from heads.core.folds import subset
-from heads.core.selection import Chosen, Progress, has_choice, select
-from heads.core.settings import configure
-from heads.core.tasks import Task, TaskBuilder, pick_device
-from heads.core.words import EPISODE_SELECTIONS
+from featcache.wording import Argument
+from heads import registry
+from heads.contract import Rows, TaskView
+from heads.episode import Episode, QuerySet
 from heads.protocols import episodes as lists
+from heads.protocols.builder import EpisodeBuilder
 from heads.protocols.episodes import Episodes
-from heads.protocols.evaluation import (
-    Run,
-    Trained,
-    check_size,
-    early_stops,
-    int32,
-    more_than_global,
-    record,
-    synchronise,
-    zero_shot_answers,
-)
+from heads.protocols.evaluation import Trained, check_size, early_stops, synchronise, training_notes
+from heads.protocols.plan import Run
+from heads.protocols.recording import int32, reads_of, record, training_reads, zero_shot_answers
+from heads.reading import pick_device
 from heads.results.record import EPISODIC, Predictions, Result, Support
+from heads.selection.names import EPISODE_SELECTIONS
+from heads.selection.select import Chosen, Progress, has_choice, select
+from heads.selection.settings import configure
 
 Answers: TypeAlias = Int64[np.ndarray, " n"]
 MODES = EPISODE_SELECTIONS
@@ -56,7 +50,7 @@ def run(method_name: str, **arguments: Any) -> Result:
 def train(
     method_name: str,
     *,
-    feature_set: FeatureSet,
+    features: FeatureSet,
     ways: int | None = None,
     shots: int | None = None,
     queries: int | None = None,
@@ -73,7 +67,7 @@ def train(
 
     Args:
         method_name: A method's name.
-        feature_set: The cache, opened.
+        features: The cache, opened.
         ways: Classes of an episode, 5 where not given.
         shots: Support images a class, 5 where not given.
         queries: Query images a class, 15 where not given.
@@ -87,7 +81,7 @@ def train(
         progress: Told of every finished run.
 
     Returns:
-        The record, and how each episode was chosen; the heads themselves are let go.
+        The record; the heads of episodes are not kept.
 
     Raises:
         UnknownNameError: If the method, split, setting or selection is unknown.
@@ -106,35 +100,36 @@ def train(
     if any(need.role == "pool" for need in needs):
         raise UsageError(
             f"Method '{method_name}' learns from an unlabelled pool, and an episode has none; "
-            f"train it without --protocol episodic."
+            f"train it without ",
+            Argument("protocol", "episodic"),
+            ".",
         )
     asked = {"ways": ways, "shots": shots, "queries": queries, "episodes": episodes, "seed": seed}
-    drawn = _episodes(feature_set, asked, split, episode_list)
+    drawn = _episodes(features, asked, split, episode_list)
     configured = configure(method, settings, shots=drawn.shots)
     learns = any(need.role == "support" for need in needs)
     description = Run(
         method=method,
         settings=configured,
-        features=feature_set,
+        features=features,
         protocol=EPISODIC,
         selection=selection if has_choice(method, configured, selection) else "none",
-        split=drawn.split,
         shots=drawn.shots if learns else 0,
         seeds=(drawn.seed,),
-        extra={},
         stated={"ways": drawn.ways, "queries": drawn.queries, "episodes": len(drawn)},
         support=Support(smallest=drawn.shots, largest=drawn.shots, whole=False) if learns else None,
     )
     check_size(len(drawn), drawn.ways * drawn.queries)
-    builder = TaskBuilder(
-        features=feature_set,
+    builder = EpisodeBuilder(
+        features=features,
         needs=needs,
         device=pick_device(device),
         text=getattr(configured.config, "text", None),
-        query_rows=drawn.query(0),  # for its checks: queries are read episode by episode
+        splits={drawn.split: drawn.query(0)},  # for its checks: queries are read block by block
         scopes={"support": Scope(drawn.split), "query": Scope(drawn.split)},
     )
-    reader = _Reader(feature_set, builder, drawn, transductive=method.transductive)
+    (first,) = builder.queries.values()
+    reader = _Reader(features, builder, drawn, transductive=method.transductive)
     done = _Done()
     with early_stops() as warned:
         for start in range(0, len(drawn), BLOCK):
@@ -143,17 +138,23 @@ def train(
             done.block(reader, description, numbers, told)
     result = record(
         description,
-        done.chosen,
-        done.predictions(drawn, feature_set.listing),
-        ids=drawn.digest(feature_set.listing),
+        [one.values for one in done.chosen],
+        done.predictions(drawn, features.listing),
+        split=drawn.split,
+        ids=drawn.digest(features.listing),
         seconds=done.seconds,
-        reads=more_than_global(method, reader.tasks(range(1))[0].view.support, builder.query, None),
-        notes=[*builder.notes, *reader.notes, *_notes(feature_set, drawn, description)],
-        warned=warned,
+        reads=reads_of(method, training_reads(reader.episodes_of(range(1))[0].view), first.rows),
+        notes=[
+            *first.notes,
+            *reader.notes,
+            *_notes(features, drawn, description),
+            *training_notes(method, done.chosen),
+            *warned,
+        ],
         over="episodes",
     )
-    beside = {lists.FILE: drawn.to_json(feature_set.listing)}
-    return Trained(result=replace(result, beside=beside), chosen=tuple(done.chosen))
+    beside = {lists.FILE: drawn.to_json(features.listing).encode()}
+    return Trained(results=(replace(result, beside=beside),), heads=((),))
 
 
 def _episodes(
@@ -166,8 +167,9 @@ def _episodes(
         return lists.draw(features, split or "test", **numbers)
     if given := [n for n, v in {**asked, "split": split}.items() if v is not None]:
         raise UsageError(
-            f"{path} says what the episodes are, so --{given[0]} has nothing to say; "
-            f"leave one of the two away."
+            f"{path} says what the episodes are, so ",
+            Argument(given[0]),
+            " has nothing to say; leave one of the two away.",
         )
     return lists.read(path, features)
 
@@ -197,13 +199,13 @@ class _Done:
     def block(self, reader: "_Reader", run: Run, numbers: range, progress: Progress | None) -> None:
         """Train some episodes and answer their queries."""
         started = time.perf_counter()
-        tasks = reader.tasks(numbers)
-        chosen = select(run.method, run.settings, tasks, run.selection, progress=progress)
+        episodes = reader.episodes_of(numbers)
+        chosen = select(run.method, run.settings, episodes, run.selection, progress=progress)
         synchronise()
         fitted = time.perf_counter()
         for e, one in zip(numbers, chosen, strict=True):
             query, classes = reader.query(e), reader.episodes.classes[e]
-            self._predicted.append(classes[int32(scoring.predict(one.head, query))])
+            self._predicted.append(classes[int32(one.head.predict(query))])
             answered = zero_shot_answers(reader.text(e), query)
             if answered is not None:
                 self._zero_shot.append(classes[answered])
@@ -232,7 +234,7 @@ class _Reader:
     def __init__(
         self,
         features: FeatureSet,
-        builder: TaskBuilder,
+        builder: EpisodeBuilder,
         episodes: Episodes,
         *,
         transductive: bool,
@@ -241,16 +243,16 @@ class _Reader:
         self.transductive = transductive
         self.notes: list[str] = []
 
-    def tasks(self, numbers: range) -> list[Task]:
+    def episodes_of(self, numbers: range) -> list[Episode]:
         """Read the support of some episodes, each image once."""
         episodes = self.episodes
         rows = np.unique(np.concatenate([episodes.support(e) for e in numbers]))
         read = self.builder.read("support", rows)
         self.notes += self.builder.unmet("support", read)
         at = {e: np.searchsorted(rows, episodes.support(e)) for e in numbers}
-        return [self._task(e, subset(read, torch.from_numpy(at[e]))) for e in numbers]
+        return [self._episode(e, read.take(torch.from_numpy(at[e]))) for e in numbers]
 
-    def _task(self, e: int, support: RoleRows) -> Task:
+    def _episode(self, e: int, support: Rows) -> Episode:
         episodes, features = self.episodes, self.features
         view = TaskView(
             support=replace(support, labels=self._labels(episodes.shots)),
@@ -259,19 +261,17 @@ class _Reader:
             classes=tuple(features.classes[c] for c in episodes.classes[e]),
             seed=episodes.seed * 1_000_003 + e,
         )
-        none = np.zeros(0, dtype=np.int64)
-        empty = RoleRows(x=support.x[:0], norms=support.norms[:0], labels=None)
-        return Task(
+        # read when they are scored, but for a method that is chosen with the queries at hand
+        query = QuerySet(rows=self.query(e), index=episodes.query(e)) if self.transductive else None
+        return Episode(
             view=view,
             val=None,
-            # read when it is scored, but for a method that is chosen with the queries at hand
-            query=self.query(e) if self.transductive else empty,
-            support_rows=episodes.support(e),
-            val_rows=none,
-            query_rows=episodes.query(e),
+            queries={} if query is None else {episodes.split: query},
+            support_index=episodes.support(e),
+            val_index=np.zeros(0, dtype=np.int64),
         )
 
-    def query(self, e: int) -> RoleRows:
+    def query(self, e: int) -> Rows:
         """Read the queries of an episode."""
         rows = self.builder.read("query", self.episodes.query(e))
         return replace(rows, labels=self._labels(self.episodes.queries))

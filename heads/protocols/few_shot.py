@@ -5,107 +5,53 @@ the interval then comes from the queries.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from featcache.draws import VAL_SHOTS, Draw, few_shot
-from featcache.errors import TaskError, UnknownNameError, UsageError
+from featcache.errors import TaskError, UsageError
 from featcache.types import FeatureSet
-from heads.core import registry
-from heads.core.contract import Method, reads_weights
-from heads.core.cure import support_scope
-from heads.core.selection import MODES, Progress, has_choice
-from heads.core.settings import Settings, configure
-from heads.core.tasks import RowIndex, Task, TaskBuilder, labelled, pick_device, query_rows
-from heads.protocols import unsupervised, zero_shot
-from heads.protocols.evaluation import Run, Trained, measure
-from heads.results.pairing import seeds_text
-from heads.results.record import (
-    ANSWERED,
-    CAME_WITH_DATA,
-    FEW_SHOT,
-    Result,
-    Support,
-    digest_ids,
-    shots_used,
-)
+from featcache.wording import Argument
+from heads.contract import AnyMethod
+from heads.episode import RowIndex
+from heads.protocols.builder import check_shots, labelled, query_rows
+from heads.protocols.plan import Plan, Request, Run
+from heads.protocols.suggest import support_scope
+from heads.results.compare.pairing import seeds_text
+from heads.results.record import ANSWERED, CAME_WITH_DATA, FEW_SHOT, Support, digest_ids, shots_used
+from heads.selection.select import has_choice
+from heads.selection.settings import Settings, configure
 
-DEFAULT_SEEDS = (1, 2, 3)
 LAST_STEP = "The last step of training was kept: no validation could say which is best."
 
 
-def run(method_name: str, **arguments: Any) -> Result:
-    """Train a method and return the record; arguments as `train`."""
-    return train(method_name, **arguments).result
-
-
-def train(
-    method_name: str,
-    *,
-    feature_set: FeatureSet,
-    shots: int | None,
-    seeds: Sequence[int] = DEFAULT_SEEDS,
-    split: str = "test",
-    selection: str = "few-shot-val",
-    settings: Mapping[str, Any] | None = None,
-    strict_shots: bool = False,
-    class_weights: str | Sequence[float] | None = None,
-    device: str = "auto",
-    progress: Progress | None = None,
-) -> Trained:
-    """Train a method on K shots a class and evaluate it.
-
-    Args:
-        method_name: A method's name.
-        feature_set: The cache, opened.
-        shots: Images a class; None takes all of `train`.
-        seeds: One draw each.
-        split: Where the queries come from.
-        selection: How hyper-parameters are chosen, one of `selection.MODES`.
-        settings: Fields of the method's Config and Hyper; several values make a grid.
-        strict_shots: Refuse classes with fewer than `shots` images.
-        class_weights: None, `balanced`, or one number a class.
-        device: auto, cpu, cuda, cuda:1, ...
-        progress: Told of every finished run.
-
-    Returns:
-        The record, and the trained heads, one a repetition.
+def plan(request: Request) -> Plan:
+    """Plan K shots a class, a few images to choose by, and whole splits as queries.
 
     Raises:
-        UnknownNameError: If the method, split, setting or selection is unknown.
+        UnknownNameError: If the method, a setting or the selection is unknown.
+        UsageError: If there is no seed.
         TaskError: If the data set allows no such task.
-        MissingComponentError: If the cache lacks what the method needs.
-        TrainingError: If no grid point could be trained.
     """
-    method = registry.get(method_name)
-    if selection not in MODES:
-        raise UnknownNameError("selection", selection, MODES)
+    method, features, shots = request.resolve(), request.features, request.shots
+    seeds = tuple(request.seeds)
     if not seeds:
         raise UsageError("seeds must name at least one seed, got none; the usual ones are 1 2 3.")
-    configured = configure(method, settings, shots=shots)
-    needs = method.needs(configured.config)
-    roles = {need.role for need in needs}
-    if "support" not in roles:
-        elsewhere: dict[str, Any] = {
-            "feature_set": feature_set,
-            "split": split,
-            "settings": settings,
-            "device": device,
-            "progress": progress,
-        }
-        if "pool" not in roles:
-            return zero_shot.train(method_name, **elsewhere)
-        return unsupervised.train(method_name, seed=seeds[0], selection=selection, **elsewhere)
-    draws = _draws(feature_set, shots, seeds, selection)
-    if len(draws) * (queries := len(query_rows(feature_set, split))) > ANSWERED:
-        raise TaskError(
-            f"{len(draws)} seeds of {queries:,} queries are more answers than a run holds "
-            f"({ANSWERED:,}). Lower --seeds."
-        )
-    support = _support(feature_set, shots, draws)
-    configured = configure(method, settings, shots=shots_used(shots, support))
-    mode, notes = _mode(selection, method, configured, feature_set, draws)
+    configured = configure(method, request.settings, shots=shots)
+    draws = _draws(features, shots, seeds, request.selection)
+    for draw in draws.values() if request.strict_shots else ():
+        check_shots(features, draw.train_rows, shots, strict=True)
+    for split in request.splits:
+        if len(draws) * (queries := len(query_rows(features, split))) > ANSWERED:
+            raise TaskError(
+                f"{len(draws)} seeds of {queries:,} queries are more answers than a run holds "
+                f"({ANSWERED:,}). Lower ",
+                Argument("seeds"),
+                ".",
+            )
+    support = _support(features, shots, draws)
+    configured = configure(method, request.settings, shots=shots_used(shots, support))
+    mode, notes = _mode(request.selection, method, configured, features, draws)
     if not mode.endswith("-val"):
         draws = {seed: _without_val(draw) for seed, draw in draws.items()}
     if len(draws) < len(seeds):
@@ -115,50 +61,38 @@ def train(
             if len(draws) == 1
             else f"Some seeds give the same draw; counted once each ({kept})."
         )
-    if feature_set.listing.draws == "stored":
-        notes.append(_stored(feature_set, next(iter(draws.values()))))
-    extra = {"class_weights": _named(class_weights)} if class_weights is not None else {}
-    if class_weights is not None and not reads_weights(method, configured.config):
-        notes.append(f"Method '{method_name}' makes no use of class weights.")
-    description = Run(
-        method=method,
-        settings=configured,
-        features=feature_set,
-        protocol=FEW_SHOT,
-        selection=mode,
-        split=split,
-        shots=shots,
-        seeds=tuple(draws),
-        extra=extra,
-        support=support,
-        draws=_digest(feature_set, draws.values()),
-        learns_from=("train", "val") if mode.endswith("-val") else ("train",),
-    )
-
-    def tasks() -> list[Task]:
-        builder = TaskBuilder(
-            features=feature_set,
-            needs=needs,
-            device=pick_device(device),
-            text=getattr(configured.config, "text", None),
-            query_rows=query_rows(feature_set, split),
-            class_weights=class_weights,
-            strict_shots=strict_shots,
-            scopes={"support": support_scope(shots, seeds)},
-            notes=notes,
-        )
-        return [
+    if features.listing.draws == "stored":
+        notes.append(_stored(features, next(iter(draws.values()))))
+    weights = request.class_weights
+    if weights is not None and not method.reads_weights(configured.config):
+        notes.append(f"Method '{method.name}' makes no use of class weights.")
+    return Plan(
+        run=Run(
+            method=method,
+            settings=configured,
+            features=features,
+            protocol=FEW_SHOT,
+            selection=mode,
+            shots=shots,
+            seeds=tuple(draws),
+            extra={} if weights is None else {"class_weights": _named(weights)},
+            support=support,
+            draws=_digest(features, draws.values()),
+            learns_from=("train", "val") if mode.endswith("-val") else ("train",),
+            notes=tuple(notes),
+        ),
+        episodes=lambda builder: [
             builder.build(
-                draw.train_rows,
-                draw.val_rows,
-                seed=seed,
-                shots=shots,
-                oracle=mode == "oracle",
+                draw.train_rows, draw.val_rows, seed=seed, shots=shots, oracle=mode == "oracle"
             )
             for seed, draw in draws.items()
-        ]
-
-    return measure(description, tasks, progress)
+        ],
+        splits=request.splits,
+        learned_rows=tuple((draw.train_rows, None) for draw in draws.values()),
+        scopes={"support": support_scope(shots, seeds)},
+        class_weights=weights,
+        strict_shots=request.strict_shots,
+    )
 
 
 def _draws(
@@ -219,7 +153,7 @@ def _stored(features: FeatureSet, draw: Draw) -> str:
 
 
 def _with_val(draw: Draw, rows: RowIndex) -> Draw:
-    return Draw(train_rows=draw.train_rows, val_rows=rows, short=draw.short)
+    return Draw(train_rows=draw.train_rows, val_rows=rows)
 
 
 def _without_val(draw: Draw) -> Draw:
@@ -228,7 +162,7 @@ def _without_val(draw: Draw) -> Draw:
 
 def _mode(
     asked: str,
-    method: Method,
+    method: AnyMethod,
     settings: Settings,
     features: FeatureSet,
     draws: Mapping[int, Draw],
@@ -242,8 +176,11 @@ def _mode(
     dataset = features.listing.dataset
     if asked != "few-shot-val":
         raise TaskError(
-            f"Data set '{dataset}' has no labelled val images, so --selection {asked} cannot "
-            f"work. Use --selection cv (folds of the support) or none (the defaults)."
+            f"Data set '{dataset}' has no labelled val images, so ",
+            Argument("selection", asked),
+            " cannot work. Use ",
+            Argument("selection", "cv"),
+            " (folds of the support) or none (the defaults).",
         )
     most = max(int(np.bincount(features.labels[d.train_rows]).max()) for d in draws.values())
     none = f"Data set '{dataset}' has no labelled val images"

@@ -1,127 +1,106 @@
 """Unsupervised adaptation: every image of `train` without its label, and the class texts.
 
 All images are used, so every seed has the same draw: one repetition, whose interval comes from the
-queries. No label is read; with --selection full-val those of val, to choose settings.
+queries. No label is read; with selection full-val those of val, to choose settings.
 """
-
-from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
-from featcache.errors import MissingComponentError, TaskError, UnknownNameError, UsageError
+from featcache.errors import MissingComponentError, TaskError, UsageError
 from featcache.types import FeatureSet
-from heads.core import registry
-from heads.core.selection import MODES, Progress, has_choice
-from heads.core.settings import configure
-from heads.core.tasks import Task, TaskBuilder, labelled, pick_device, query_rows
-from heads.protocols.evaluation import Run, Trained, measure
-from heads.results.record import Result
+from featcache.wording import Argument, Part, Setting
+from heads.episode import Episode, RowIndex
+from heads.protocols.builder import EpisodeBuilder, labelled
+from heads.protocols.plan import Plan, Request, Run
+from heads.results.record import digest_ids
+from heads.selection.select import has_choice
+from heads.selection.settings import configure
 
 POOL = "train"
 """The split whose images are the pool."""
 
 
-def run(method_name: str, **arguments: Any) -> Result:
-    """Train a method and return the record; arguments as `train`."""
-    return train(method_name, **arguments).result
+def plan(request: Request) -> Plan:
+    """Plan training on unlabelled images.
 
-
-def train(
-    method_name: str,
-    *,
-    feature_set: FeatureSet,
-    seed: int = 1,
-    split: str = "test",
-    selection: str = "none",
-    settings: Mapping[str, Any] | None = None,
-    device: str = "auto",
-    progress: Progress | None = None,
-) -> Trained:
-    """Train a method on unlabelled images and evaluate it.
-
-    Args:
-        method_name: A method's name.
-        feature_set: The cache, opened.
-        seed: Of the batches.
-        split: Where the queries come from.
-        selection: none, full-val or oracle. The others count in shots or folds of labelled
-            images; there are none of these, so they are none too.
-        settings: Fields of the method's Config and Hyper; several values make a grid.
-        device: auto, cpu, cuda, cuda:1, ...
-        progress: Told of every finished run.
+    Selections that count in shots or folds of labelled images are none here: there are no such.
 
     Raises:
-        UnknownNameError: If the method, split, setting or selection is unknown.
-        UsageError: If the method reads no unlabelled images, or needs labelled ones, or there are
-            values to choose from and nothing to choose by.
+        UnknownNameError: If the method, a setting or the selection is unknown.
+        UsageError: If there are values to choose from and nothing to choose by.
         TaskError: If there are no unlabelled images, or no validation images where asked for.
-        MissingComponentError: If the cache lacks what the method needs.
+        MissingComponentError: If the features were imported without such images.
     """
-    method = registry.get(method_name)
-    if selection not in MODES:
-        raise UnknownNameError("selection", selection, MODES)
-    configured = configure(method, settings)
-    needs = method.needs(configured.config)
-    roles = {need.role for need in needs}
-    if "pool" not in roles or "support" in roles:
-        raise UsageError(
-            f"Method '{method_name}' does not learn from unlabelled images alone; "
-            f"train it with --shots K."
-        )
-    if feature_set.key.is_imported and POOL not in feature_set.listing.splits:
+    method, features = request.resolve(), request.features
+    configured = configure(method, request.settings)
+    if features.key.is_imported and POOL not in features.listing.splits:
         raise MissingComponentError(
-            f"Method '{method_name}' learns from the images of '{POOL}' without their labels; "
-            f"'{feature_set.listing.dataset}' was imported without such a pool, so choose another "
+            f"Method '{method.name}' learns from the images of '{POOL}' without their labels; "
+            f"'{features.listing.dataset}' was imported without such a pool, so choose another "
             f"method."
         )
-    mode = selection if selection in ("full-val", "oracle") else "none"
+    mode = request.selection if request.selection in ("full-val", "oracle") else "none"
     if mode == "none" and configured.choices > 1:
-        given = " ".join(f"--set {key}={value}" for key, value in configured.given.items())
+        given: list[Part] = [Setting(key, value) for key, value in configured.given.items()]
+        between = [part for setting in given for part in (" ", setting)][1:]
         raise UsageError(
-            f"Without labels nothing can choose among several values ({given}). Give one value "
-            f"each, or --selection full-val, which reads the labels of val."
+            "Without labels nothing can choose among several values (",
+            between,
+            "). Give one value each, or ",
+            Argument("selection", "full-val"),
+            ", which reads the labels of val.",
         )
-    if not has_choice(method, configured, selection):
+    if not has_choice(method, configured, request.selection):
         mode = "none"
-    description = Run(
-        method=method,
-        settings=configured,
-        features=feature_set,
-        protocol="unsupervised",
-        selection=mode,
-        split=split,
-        shots=0,
-        seeds=(seed,),
-        extra={},
-        learns_from=(POOL, "val") if mode == "full-val" else (POOL,),
+    seed = next(iter(request.seeds))
+    pool, val = _pool(features, method.name), _validation(features, mode)
+
+    def episodes(builder: EpisodeBuilder) -> list[Episode]:
+        none, oracle = np.zeros(0, dtype=np.int64), mode == "oracle"
+        return [builder.build(none, val, seed=seed, shots=0, pool=pool, oracle=oracle)]
+
+    ids = features.listing.ids
+    return Plan(
+        run=Run(
+            method=method,
+            settings=configured,
+            features=features,
+            protocol="unsupervised",
+            selection=mode,
+            shots=0,
+            seeds=(seed,),
+            learned=digest_ids(ids[int(r)] for rows in (pool, val) for r in rows),
+            learns_from=(POOL, "val") if mode == "full-val" else (POOL,),
+            notes=(f"Trained on {len(pool)} images of {POOL}, without a look at their labels.",),
+        ),
+        episodes=episodes,
+        splits=request.splits,
+        learned_rows=((np.zeros(0, dtype=np.int64), pool),),
     )
 
-    def tasks() -> list[Task]:
-        builder = TaskBuilder(
-            features=feature_set,
-            needs=needs,
-            device=pick_device(device),
-            text=getattr(configured.config, "text", None),
-            query_rows=query_rows(feature_set, split),
-        )
-        none = np.zeros(0, dtype=np.int64)
-        pool = feature_set.usable(POOL)
-        dataset = feature_set.listing.dataset
-        if not len(pool):
-            raise TaskError(
-                f"Data set '{dataset}' has no readable image in '{POOL}', and '{method_name}' "
-                f"learns from these. Add some, labelled or not."
-            )
-        val = labelled(feature_set, "val") if mode == "full-val" else none
-        if mode == "full-val" and not len(val):
-            raise TaskError(
-                f"Data set '{dataset}' has no labelled val images, so --selection full-val cannot "
-                f"work. Use --selection none (the defaults)."
-            )
-        builder.notes.append(
-            f"Trained on {len(pool)} images of {POOL}, without a look at their labels."
-        )
-        return [builder.build(none, val, seed=seed, shots=0, pool=pool, oracle=mode == "oracle")]
 
-    return measure(description, tasks, progress)
+def _pool(features: FeatureSet, method: str) -> RowIndex:
+    """Return the rows whose images are learned from."""
+    pool = features.usable(POOL)
+    if not len(pool):
+        raise TaskError(
+            f"Data set '{features.listing.dataset}' has no readable image in '{POOL}', and "
+            f"'{method}' learns from these. Add some, labelled or not."
+        )
+    return pool
+
+
+def _validation(features: FeatureSet, mode: str) -> RowIndex:
+    """Return the rows that settings are chosen by; none where nothing is chosen by labels."""
+    if mode != "full-val":
+        return np.zeros(0, dtype=np.int64)
+    val = labelled(features, "val")
+    if not len(val):
+        raise TaskError(
+            f"Data set '{features.listing.dataset}' has no labelled val images, so ",
+            Argument("selection", "full-val"),
+            " cannot work. Use ",
+            Argument("selection", "none"),
+            " (the defaults).",
+        )
+    return val

@@ -1,1 +1,1 @@
-"""Records, statistics and tables."""
+"""Records of runs, their statistics and how they are kept; tables are made in the folders below."""

@@ -137,14 +137,20 @@ class Result:
     draws: str = ""
     """Digest of the images, with their labels, that each repetition learned from and chose by;
     empty where nothing was drawn, of episodes, and in older records."""
+    spec: str = ""
+    """Digest of the RunSpec: runs that agree in it are one; empty in older records."""
+    fit: str = ""
+    """Digest of the FitSpec: runs that agree in it have the same heads."""
+    version: int = 1
+    """Of the method; records of an older version than today's are not ranked."""
     unreadable: int = 0
     """Images of the split that could not be read: no query, for any method, and not counted."""
     sealed: bool = field(default=True, compare=False)
     """Whether its files were checked against their seal; not part of the JSON."""
     predictions: Predictions | None = field(default=None, compare=False, repr=False)
     """Not part of the JSON."""
-    beside: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
-    """File name -> text of further files that are stored with the run; not part of the JSON."""
+    beside: Mapping[str, bytes] = field(default_factory=dict, compare=False, repr=False)
+    """File name -> content of further files that are stored with the run; not part of the JSON."""
 
     @property
     def oracle(self) -> bool:
@@ -240,6 +246,9 @@ class Result:
             "support": None if self.support is None else asdict(self.support),
             "draws": self.draws,
             "unreadable": self.unreadable,
+            "spec": self.spec,
+            "fit": self.fit,
+            "version": self.version,
         }
 
     def to_json(self) -> str:
@@ -363,6 +372,9 @@ def _read(f: Fields) -> Result:
         support=_read_support(f),
         draws=f.text("draws") if "draws" in f.raw else "",
         unreadable=f.integer("unreadable", 0, WHOLE) if "unreadable" in f.raw else 0,
+        spec=f.text("spec") if "spec" in f.raw else "",
+        fit=f.text("fit") if "fit" in f.raw else "",
+        version=f.integer("version", 1, WHOLE) if "version" in f.raw else 1,
     )
     if "top1" not in result.metrics:
         raise f.wrong("metrics", "an entry 'top1'", sorted(result.metrics))

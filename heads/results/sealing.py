@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 from featcache.errors import ImportedFileError
-from featcache.store.seal import seal, split_seal, unseal
+from featcache.store.format.seal import seal, split_seal, unseal
 from heads.results.fields import Fields
 from heads.results.record import FORMAT, Result
 

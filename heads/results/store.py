@@ -1,8 +1,9 @@
 """Runs on disk: one folder a run, put in place in one step, read back with suspicion.
 
-    <runs root>/<data set>/<backbone>-<key>/<run>/result.json        the record, sealed
-                                                  predictions.npz    labels and answers, int32
-                                                  episodes.json      of episodes: their list
+    <runs root>/<data set>/<backbone>-<key>/<run>/result.json          the record, sealed
+                                                  predictions.npz      labels and answers, int32
+                                                  episodes.json        of episodes: their list
+                                                  head-1.safetensors   trained heads, by seed
 
 A run's files may come from somebody else. Nothing in them is executed or unpickled, every byte is
 checked against the seal and every figure against the answers, and what does not fit is refused.
@@ -14,13 +15,16 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from featcache import limits
 from featcache.errors import CacheError, FeatcacheError, ImportedFileError, UnknownNameError
 from featcache.paths import check_folder, expand, open_descriptor
 from featcache.scarcity import lacking
-from featcache.store.files import sync_folder, sync_names
+from featcache.store.format.files import sync_folder, sync_names
+from featcache.wording import Argument
 from heads.results import answers, figures, leftovers, sealing
 from heads.results.record import Result
 
@@ -28,7 +32,8 @@ RECORD, ANSWERS = "result.json", answers.FILE
 RECORD_BYTES = 16 * 2**20
 """A record is kilobytes; what is larger than this is none."""
 FILE_BYTES = 256 * 2**20
-"""No file beside it is larger, but for the answers of very many queries."""
+"""No file beside it is larger, but for the answers of very many queries, and heads."""
+HEAD = ".safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,21 +48,23 @@ class Shelf:
     """One sentence for each run that could not be read."""
 
 
+RUNS = Argument("root", of="heads")
+"""How a user names the folder of all runs."""
+
+
 def runs_root(option: Path | None = None) -> Path:
-    """Return the folder of all runs: --runs, else $FEATCACHE_HOME/runs, else the user's data.
+    """Return the folder of all runs: the option, else $FEATCACHE_HOME/runs, else the user's data.
 
     Raises:
         CacheError: If what the user names is no folder.
         UsageError: If it begins with the home folder of nobody.
     """
     if option is not None:
-        return check_folder(expand(option), "--runs")
+        return check_folder(expand(option), RUNS)
     if home := os.environ.get("FEATCACHE_HOME"):
-        return check_folder(expand(home), "$FEATCACHE_HOME or --runs") / "runs"
+        return check_folder(expand(home), "$FEATCACHE_HOME or ", RUNS) / "runs"
     if sys.platform == "darwin":
         data = Path.home() / "Library" / "Application Support"
-    elif sys.platform == "win32":
-        data = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
     else:
         data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
     return data / "featcache" / "runs"
@@ -94,7 +101,7 @@ def save(result: Result, root: Path) -> Path:
     """
     final = folder_of(result, root)
     temporary = leftovers.name_for(final)
-    files = {name: text.encode() for name, text in result.beside.items()}
+    files = dict(result.beside)
     if result.predictions is not None:
         files[ANSWERS] = answers.pack(result.predictions)
     try:
@@ -130,10 +137,9 @@ def _read_back(folder: Path) -> None:
 
 
 def _unwritable(place: Path, error: OSError) -> CacheError:
-    cure = "Make room or make it writable, or choose another folder with --runs."
-    return CacheError(
-        f"Runs cannot be stored in {place} ({error.strerror or error}). {lacking(error) or cure}"
-    )
+    cure = ("Make room or make it writable, or choose another folder with ", RUNS, ".")
+    what = f"Runs cannot be stored in {place} ({error.strerror or error}). "
+    return CacheError(what, lacking(error) or cure)
 
 
 def find(root: Path, run: str) -> Path:
@@ -148,7 +154,9 @@ def find(root: Path, run: str) -> Path:
     return folders[run]
 
 
-def load(folder: Path, *, predictions: bool = True, names: bool = True) -> Result:
+def load(
+    folder: Path, *, predictions: bool = True, names: bool = True, heads: bool = False
+) -> Result:
     """Read one run.
 
     Args:
@@ -157,6 +165,7 @@ def load(folder: Path, *, predictions: bool = True, names: bool = True) -> Resul
             and every figure. Without them the record alone is read and checked.
         names: Keep the ids of the images and the names of the classes too; a table of many runs
             has no room for them.
+        heads: Check the files of kept heads too, which no table reads.
 
     Raises:
         ImportedFileError: If a file is not what was written, or not what the program writes.
@@ -173,7 +182,7 @@ def load(folder: Path, *, predictions: bool = True, names: bool = True) -> Resul
     result = replace(Result.from_dict(values, where=str(path)), sealed=stated is not None)
     if not predictions:
         return result
-    found = _checked(folder, stated, result)
+    found = _checked(folder, stated, result, heads=heads)
     if found is None:
         return result
     kept = answers.unpack(found, result, folder / ANSWERS)
@@ -195,23 +204,52 @@ def load_all(root: Path) -> Shelf:
     return Shelf(results=tuple(results), folders=folders, problems=tuple(problems))
 
 
+def load_records(root: Path, dataset: str, backbone: str, key: str) -> list[tuple[Result, Path]]:
+    """Read the records of the runs on one cache, oldest first; what cannot be read is left out."""
+    place = root / _plain(dataset) / f"{_plain(backbone)}-{_plain(key)}"
+    found = []
+    for path in place.glob(f"*/{RECORD}"):
+        if not path.parent.name.startswith("."):
+            with suppress(FeatcacheError):
+                found.append((load(path.parent, predictions=False), path.parent))
+    return sorted(found, key=lambda pair: (pair[0].created, pair[0].run))
+
+
 def run_folders(root: Path) -> Iterator[Path]:
     """List the folders of all runs, those that have lost their record too."""
     found = {path.parent for name in (RECORD, ANSWERS) for path in root.glob(f"*/*/*/{name}")}
     yield from sorted(folder for folder in found if not folder.name.startswith("."))
 
 
+def read_beside(folder: Path, name: str) -> bytes:
+    """Read a file beside a record, compared with what the record states of it.
+
+    Raises:
+        ImportedFileError: If it is not what was written.
+    """
+    _, stated = sealing.opened(_read(folder / RECORD, RECORD_BYTES), str(folder / RECORD))
+    if stated is None or name not in stated:
+        raise ImportedFileError(f"The record in {folder} states no file '{name}'.")
+    data = _read(folder / name, limits.HEAD.value() if name.endswith(HEAD) else FILE_BYTES)
+    sealing.check(data, stated[name], str(folder / name))
+    return data
+
+
 def _checked(
-    folder: Path, stated: Mapping[str, sealing.Facts] | None, result: Result
+    folder: Path, stated: Mapping[str, sealing.Facts] | None, result: Result, *, heads: bool
 ) -> bytes | None:
     """Check the files beside a record; return the answers, None where there are none."""
-    limits = {ANSWERS: answers.most_bytes(result)}
+    most = {ANSWERS: answers.most_bytes(result)}
     if stated is None:
         path = folder / ANSWERS
-        return _read(path, limits[ANSWERS]) if path.is_file() else None
+        return _read(path, most[ANSWERS]) if path.is_file() else None
     found = None
     for name, facts in stated.items():
-        data = _read(folder / name, limits.get(name, FILE_BYTES))
+        is_head = name.endswith(HEAD)
+        if is_head and not heads:
+            continue
+        most_of_it = limits.HEAD.value() if is_head else FILE_BYTES
+        data = _read(folder / name, most.get(name, most_of_it))
         sealing.check(data, facts, str(folder / name))
         found = data if name == ANSWERS else found
     return found

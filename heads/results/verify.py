@@ -52,7 +52,7 @@ def verify_runs(root: Path, *, report: Report | None = None) -> RunsReport:
     problems, unsealed = [], []
     for done, folder in enumerate(folders, start=1):
         try:
-            if not load(folder).sealed:
+            if not load(folder, heads=True).sealed:
                 unsealed.append(folder.name)
         except FeatcacheError as error:
             problems.append(RunProblem(run=folder.name, what=str(error)))

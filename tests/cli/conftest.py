@@ -8,8 +8,8 @@ from PIL import Image
 from typer import Typer
 from typer.testing import CliRunner
 
-from cli.featcache import app as featcache_app
-from cli.heads import app as heads_app
+from cli.featcache.app import app as featcache_app
+from cli.heads.app import app as heads_app
 
 CLASSES = {"plum": (120, 40, 120), "lime": (140, 220, 60), "rust": (180, 80, 30)}
 EACH = 10

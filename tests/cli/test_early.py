@@ -36,14 +36,14 @@ CALLS = {
         (["train", "cmm", "--set", "alpah=1"], 2, "alpha"),
         (["train", "cmm", "--selection", "tset"], 2, "oracle"),
         (["train", "cmm", "--protocol", "episodic", "--selection", "oracle"], 2, "cv"),
-        (["compare", "--dataset", "x"], 1, "heads train"),
+        (["compare", "--dataset", "x", "--runs", "{empty}"], 1, "heads train"),
     ],
 }
 SCRIPT = """
 import contextlib, io, json, sys
 from importlib import import_module
 program, calls = json.loads(sys.argv[1])
-main = import_module("cli." + program).main
+main = import_module(f"cli.{program}.app").main
 for arguments in calls:
     sys.argv = [program, *arguments]
     err = io.StringIO()

@@ -9,7 +9,7 @@ import pytest
 HEAVY = ("torch", "numpy", "h5py", "open_clip", "torchvision", "PIL", "ot", "faiss", "rich")
 COMMANDS = {
     "featcache": ["", "extract", "ls", "info", "verify", "repair", "rm", "datasets", "backbones",
-                  "import", "import npz"],
+                  "doctor", "import", "import npz"],
     "heads": ["", "train", "list", "compare"],
 }  # fmt: skip
 
@@ -20,7 +20,7 @@ def run_help(program: str, command: str) -> dict[str, object]:
         f"sys.argv = {[program, *command.split(), '--help']!r}\n"
         "out = io.StringIO()\n"
         "from importlib import import_module\n"
-        f"main = import_module('cli.{program}').main\n"
+        f"main = import_module('cli.{program}.app').main\n"
         "with contextlib.redirect_stdout(out):\n"
         "    try:\n"
         "        main()\n"

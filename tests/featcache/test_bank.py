@@ -10,7 +10,7 @@ from torch import Tensor
 from featcache.bank import TextBank, TextSet
 from featcache.errors import MissingComponentError, UnknownNameError
 from featcache.keys import IMPORTED_TEMPLATE, TEXT_KINDS, TextKind
-from heads.core import registry
+from heads import registry
 
 ROWS = torch.randn(40, 5, generator=torch.Generator().manual_seed(3))
 
@@ -83,26 +83,26 @@ def test_only_dclip_falls_back_on_the_descriptions() -> None:
     # A set of its own that lacks a class is not mixed with descriptions.
     part = bank(dclip=texts_at(23, (0, 2)))
     assert part.available() == ("name", "template", "description")
-    with pytest.raises(MissingComponentError, match=r"'dclip'.*--dclip"):
+    with pytest.raises(MissingComponentError, match=r"'dclip'.* with dclip=FILE"):
         part.classifier("dclip")
 
 
 @pytest.mark.parametrize(
-    ("kind", "flag"),
+    ("kind", "argument"),
     [
-        ("template", "--templates FILE."),
-        ("description", "--descriptions FILE.json, which holds"),
-        ("cupl", "--cupl FILE.json, which holds"),
-        ("dclip", "--dclip FILE.json, which holds"),
-        ("waffle", "--waffle SEED."),
+        ("template", "templates=FILE."),
+        ("description", "descriptions=FILE.json, which holds"),
+        ("cupl", "cupl=FILE.json, which holds"),
+        ("dclip", "dclip=FILE.json, which holds"),
+        ("waffle", "waffle=SEED."),
     ],
 )
-def test_the_flag_that_adds_a_kind_is_named(kind: str, flag: str) -> None:
+def test_the_argument_that_adds_a_kind_is_named(kind: str, argument: str) -> None:
     bare = TextBank(classes=("ant",), names=ROWS[:1], templates=(), template_rows=None)
     for read in (bare.anchors, bare.classifier, bare.texts, bare.raw_anchors):
         with pytest.raises(MissingComponentError, match="it has: name") as caught:
             read(kind)
-        assert flag in str(caught.value)
+        assert argument in str(caught.value)
     with pytest.raises(UnknownNameError, match="did you mean 'cupl'"):
         bare.anchors("cpul")
 
@@ -118,7 +118,7 @@ def test_imported_texts_are_one_vector_a_class(kind: str) -> None:
     with pytest.raises(MissingComponentError, match=r"one vector a class.*has: template") as caught:
         bank.anchors(kind)
     assert "extract" not in str(caught.value)
-    assert "--set text=template" in str(caught.value)
+    assert "Train with text='template', or" in str(caught.value)
 
 
 def test_some_classes_take_their_texts_along() -> None:
@@ -133,6 +133,6 @@ def test_some_classes_take_their_texts_along() -> None:
 
 def test_every_method_that_reads_texts_offers_every_kind() -> None:
     for name in registry.names():
-        hints = get_type_hints(registry.get(name).Config)
+        hints = get_type_hints(registry.get(name).config)
         if "text" in hints:
             assert hints["text"] in (TextKind, TextKind | None), name

@@ -18,7 +18,7 @@ from featcache.pipeline.timeline import check_place
 from featcache.sources.base import Sample
 from featcache.sources.coop import read_split_file
 from featcache.sources.hashing import hash_files
-from featcache.store.files import read_limited
+from featcache.store.format.files import read_limited
 from featcache.store.lock import is_locked, writer_lock
 from featcache.text.descriptions import match_descriptions, read_descriptions
 from featcache.text.encode import texts_of
@@ -258,7 +258,7 @@ ALLOWED = {
     "evaluate.py": "files of this package",
     "store.py": "writes a run",
     "weights.py": "asks the network",
-    "_terminal.py": "nothing, in the place of a closed stream",
+    "terminal.py": "nothing, in the place of a closed stream",
 }
 
 

@@ -8,12 +8,12 @@ from featcache.recipes import (
     FEW_SHOT,
     FLAGS,
     RECIPES,
+    ComponentRequest,
     Scope,
-    Wish,
+    parse_request,
     parse_scope,
-    parse_wish,
     recipes_of,
-    split_wishes,
+    split_requests,
     usual_scope,
 )
 
@@ -27,13 +27,13 @@ SCOPES = st.one_of(
 
 
 @st.composite
-def wishes(draw: st.DrawFn) -> Wish:
+def requests(draw: st.DrawFn) -> ComponentRequest:
     kind = draw(st.sampled_from(sorted(FLAGS)))
     patches = kind in ("patches", "view_patches")
     variant = draw(st.sampled_from(["clearclip", "vanilla"])) if kind == "patches" else ""
     if kind == "view_patches":
         variant = draw(st.sampled_from(["", "vanilla"]))
-    return Wish(
+    return ComponentRequest(
         kind=kind,
         count=0 if kind == "patches" else draw(st.integers(1, 1000)),
         recipe="" if kind == "patches" else draw(st.sampled_from(recipes_of(kind))),
@@ -43,26 +43,34 @@ def wishes(draw: st.DrawFn) -> Wish:
     )
 
 
-@given(wishes())
-def test_a_wish_in_words_is_the_wish(wish: Wish) -> None:
-    assert parse_wish(wish.kind, wish.value()) == wish
-    assert split_wishes([wish.value(), f"a,{wish.value()}"]) == [wish.value(), "a", wish.value()]
+@given(requests())
+def test_a_request_in_words_is_the_request(request: ComponentRequest) -> None:
+    assert parse_request(request.kind, request.value()) == request
+    assert split_requests([request.value(), f"a,{request.value()}"]) == [
+        request.value(),
+        "a",
+        request.value(),
+    ]
 
 
-@given(wishes(), st.integers(0, 10**6))
-def test_every_wish_names_a_component_that_can_be_read_back(wish: Wish, seed: int) -> None:
-    key = wish.component("clearclip", seed)
+@given(requests(), st.integers(0, 10**6))
+def test_every_wish_names_a_component_that_can_be_read_back(
+    request: ComponentRequest, seed: int
+) -> None:
+    key = request.component("clearclip", seed)
     assert parse_component(key.folder) == key
 
 
 def test_defaults_follow_the_recipe() -> None:
-    assert parse_wish("views", "10") == Wish(kind="views", count=10, recipe="rrc50", scope=FEW_SHOT)
-    assert parse_wish("crops", "60").scope == Scope("query")
-    assert parse_wish("crops", "16:fair").scope == Scope("pool")
-    assert parse_wish("views", "8:strong").scope == Scope("pool")
-    assert parse_wish("view_patches", "4").recipe == "cdfsl"
-    assert parse_wish("patches", "clearclip").scope == Scope("all")
-    assert parse_wish("view_patches", "4:cdfsl:int8:vanilla@sketch") == Wish(
+    assert parse_request("views", "10") == ComponentRequest(
+        kind="views", count=10, recipe="rrc50", scope=FEW_SHOT
+    )
+    assert parse_request("crops", "60").scope == Scope("query")
+    assert parse_request("crops", "16:fair").scope == Scope("pool")
+    assert parse_request("views", "8:strong").scope == Scope("pool")
+    assert parse_request("view_patches", "4").recipe == "cdfsl"
+    assert parse_request("patches", "clearclip").scope == Scope("all")
+    assert parse_request("view_patches", "4:cdfsl:int8:vanilla@sketch") == ComponentRequest(
         kind="view_patches", count=4, recipe="cdfsl", variant="vanilla", int8=True,
         scope=Scope("sketch"),
     )  # fmt: skip
@@ -103,7 +111,7 @@ def test_scopes() -> None:
 )
 def test_wrong_words_say_what_was_expected(kind: str, text: str, said: str) -> None:
     with pytest.raises(UsageError, match=said):
-        parse_wish(kind, text)
+        parse_request(kind, text)
 
 
 def test_boxes_are_whole_numbers() -> None:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-from featcache.store.seal import checksum
+from featcache.store.format.seal import checksum
 
 SEALED = re.compile(rb',"crc":"[0-9a-f]{8}"\}$')
 DEEP, HUGE = "@deep@", "@huge@"

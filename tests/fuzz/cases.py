@@ -9,7 +9,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from featcache.store.files import canonical
+from featcache.store.format.files import canonical
 from tests.fuzz.bending import bend_file, nodes_of, seal_again, to_text
 
 Case = dict[str, bytes]

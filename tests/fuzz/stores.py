@@ -14,7 +14,7 @@ from featcache.keys import ComponentKey, FeatureKey, Listing
 from featcache.store.cache import Cache
 from featcache.store.library import caches, find_cache, image_roots
 from featcache.store.removal import remove
-from featcache.store.verify import repair, verify
+from featcache.store.repair.verify import repair, verify
 from featcache.types import TextBank, TextSet
 from tests.fuzz.cases import Case, read_case
 from tests.fuzz.guard import Target
@@ -172,8 +172,8 @@ def _repair(root: Path) -> None:
 
 def _line(folder: Path) -> None:
     """Check one line of a manifest; what is refused is a ValueError, which its reader expects."""
-    from featcache.store.lines import from_json, to_json
-    from featcache.store.seal import unseal
+    from featcache.store.format.records import from_json, to_json
+    from featcache.store.format.seal import unseal
 
     try:
         value, _ = unseal((folder / "line.json").read_bytes().rstrip(b"\n"))

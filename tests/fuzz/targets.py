@@ -104,10 +104,10 @@ def _image_seeds(_: Path) -> list[Case]:
 
 
 def _image(folder: Path) -> None:
-    from featcache.pipeline.decode import decode
-    from featcache.pipeline.views import central_view
-    from featcache.pipeline.windows import Preprocess
-    from featcache.pipeline.work import count_scans
+    from featcache.imaging.decode import decode
+    from featcache.imaging.decode_work import count_scans
+    from featcache.imaging.views import central_view
+    from featcache.imaging.windows import Preprocess
 
     data = (folder / "image").read_bytes()
     assert 1 <= count_scans(data, len(data)) <= max(1, data.count(b"\xda"))
@@ -208,7 +208,9 @@ def _record(folder: Path) -> None:
 
 
 def _runs(folder: Path) -> None:
-    from heads.results import answers, comparison, store, tables
+    from heads.results import answers, store
+    from heads.results.compare import compare as comparison
+    from heads.results.render import tables
     from heads.results.verify import verify_runs
 
     found = comparison.compare(folder)
@@ -269,7 +271,7 @@ def toy_run(method: str, run: str) -> Any:
         support=Support(smallest=2, largest=16, whole=False),
         unreadable=1,
         predictions=kept,
-        beside={"episodes.json": '{"format": 1}\n'},
+        beside={"episodes.json": b'{"format": 1}\n'},
     )
 
 
@@ -326,7 +328,7 @@ def _shown(folder: Path) -> None:
 
 
 def _typed(folder: Path) -> None:
-    from cli._ui import OF_PATHS
+    from cli.ui.errors import OF_PATHS
 
     word = (folder / "word").read_bytes().decode("utf-8", "surrogateescape")
     kind, _, value = word.replace("\0", "").partition(" ")  # no command line holds a zero
@@ -338,24 +340,23 @@ def _typed(folder: Path) -> None:
 
 
 def _parse(kind: str, value: str) -> None:
-    from cli import _ui as ui
-    from cli.heads import _shots
+    from cli.ui import options
     from featcache.backbones.names import choose
+    from featcache.imaging.decode import pixel_limit
     from featcache.paths import expand
-    from featcache.pipeline.decode import pixel_limit
     from featcache.sources.registry import find
-    from featcache.store.identity import slug
-    from heads.core.registry import get
-    from heads.core.settings import configure
+    from featcache.store.format.identity import slug
+    from heads.registry import get
+    from heads.selection.settings import configure
 
     match kind:
         case "pixels":
             os.environ["FEATCACHE_MAX_PIXELS"] = value
             pixel_limit()
         case "shots":
-            _shots(value)
+            options.shots(value)
         case "set":
-            pairs = ui.pairs(value.split(" "))
+            pairs = options.pairs(value.split(" "))
             for method in ("cmm", "tip-adapter-f", "linear-probe", "zero-shot"):
                 try:
                     configure(get(method), pairs)

@@ -69,7 +69,7 @@ def test_cases_survive_the_disk_and_seals_are_made_anew(tmp_path: Path) -> None:
     case = {"a/b": b"x", "l": LINK + b"a"}
     write_case(case, tmp_path)
     assert read_case(tmp_path) == case
-    from featcache.store.seal import unseal
+    from featcache.store.format.seal import unseal
 
     lines = seal_again(b'{"a":1}\n{"b":2,"crc":"00000000"}\n').splitlines()
     value, crc = unseal(lines[0])

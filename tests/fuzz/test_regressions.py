@@ -26,11 +26,11 @@ from featcache.sources.coop import read_split_file
 from featcache.sources.hashing import hash_files
 from featcache.text.descriptions import read_descriptions
 from featcache.text.templates import read_templates
-from heads.core.registry import get
-from heads.core.settings import configure
+from heads.registry import get
 from heads.results import store
 from heads.results.record import Result
 from heads.results.sealing import sealed
+from heads.selection.settings import configure
 from tests.fuzz.targets import arrays, toy_run
 
 HEADERS = {

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from featcache.store.library import cache_root
 from featcache.types import FeatureKey, FeatureSet, Listing, TextBank
+from tests.heads.toys import make_toy, make_view, toy, toy_two  # noqa: F401  (fixtures)
 
 
 @dataclass

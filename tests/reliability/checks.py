@@ -15,8 +15,8 @@ import numpy as np
 
 from featcache.errors import CacheError, CacheNotFoundError
 from featcache.store.cache import Cache
-from featcache.store.identity import KEY_FILE, MANIFEST
-from featcache.store.verify import verify
+from featcache.store.format.identity import KEY_FILE, MANIFEST
+from featcache.store.repair.verify import verify
 
 UNSTABLE = frozenset({".lock", "hashes.tsv"})
 """Files whose bytes say nothing of the features: a process id, times of files."""

@@ -23,14 +23,15 @@ import torch
 from PIL import Image
 
 from featcache.errors import FeatcacheError
-from featcache.pipeline import continuity, mend, opening, plan, run, texts
+from featcache.pipeline import compatibility, opening, plan, run, texts
+from featcache.pipeline import repair as mend
 from featcache.pipeline.request import Request
 from featcache.pipeline.summary import Summary
-from featcache.store import verify as store_verify
-from featcache.store.identity import KEY_FILE, MANIFEST
-from featcache.store.verify import verify
+from featcache.store.format.identity import KEY_FILE, MANIFEST
+from featcache.store.repair import verify as store_verify
+from featcache.store.repair.verify import verify
 from tests.cli.conftest import Answer, call
-from tests.featcache.pipeline.conftest import FakeBackbone
+from tests.featcache.conftest import FakeBackbone
 from tests.reliability.checks import Snapshot, check_instant, snapshot
 from tests.reliability.killing import environment
 
@@ -75,7 +76,7 @@ class World:
             (opening, "choose", lambda *_: None),
             (opening, "check_known", lambda *_: None),
             (plan, "shard_rows_for", lambda *_: self._rows),
-            (continuity, "environment", lambda _: self.environment),
+            (compatibility, "environment", lambda _: self.environment),
             (texts, "environment", lambda _: self.environment),
             (run, "cpu_cores", lambda: 1),
             (mend, "cpu_cores", lambda: 1),
@@ -110,7 +111,7 @@ class World:
 
     def command(self, *words: str | Path) -> Answer:
         """Run `featcache` in this process; an exception that is no exit comes through."""
-        from cli.featcache import app
+        from cli.featcache.app import app
 
         return call(app, [str(word) for word in words])
 

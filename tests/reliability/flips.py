@@ -11,9 +11,9 @@ import numpy as np
 
 from featcache.errors import CorruptCacheError
 from featcache.store.cache import Cache
-from featcache.store.lines import ShardLine
-from featcache.store.sums import sums_path
-from featcache.store.verify import verify
+from featcache.store.format.checksums import sums_path
+from featcache.store.format.records import ShardLine
+from featcache.store.repair.verify import verify
 from heads.results.verify import verify_runs
 
 Check = Callable[[Path], tuple[str, ...]]

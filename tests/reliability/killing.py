@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 import featcache
-from featcache.store.identity import KEY_FILE
+from featcache.store.format.identity import KEY_FILE
 from tests.reliability.checks import (
     FaultError,
     Snapshot,

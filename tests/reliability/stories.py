@@ -12,8 +12,8 @@ from featcache.importers import npz
 from featcache.sources import hashing
 from featcache.sources.fieldguide import world as drawn
 from featcache.store.cache import Cache
-from featcache.store.identity import KEY_FILE, MANIFEST, is_cache
-from featcache.store.verify import verify
+from featcache.store.format.identity import KEY_FILE, MANIFEST, is_cache
+from featcache.store.repair.verify import verify
 from heads.results import store
 from tests.reliability.checks import FaultError, Snapshot, check_instant, snapshot
 from tests.reliability.faults import World, cache_in, flip
@@ -279,7 +279,7 @@ def remembering() -> Any:
 
 def train(home: Path, runs: Path) -> None:
     """Train a head that needs no time on the world's features."""
-    from cli.heads import app
+    from cli.heads.app import app
     from tests.cli.conftest import call
 
     words = ["train", "nearest-mean", "--shots", "1", "--seeds", "1", "--split", "test", "--quiet"]

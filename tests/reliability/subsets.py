@@ -8,9 +8,9 @@ import itertools
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from featcache.store.identity import MANIFEST, read_identity
-from featcache.store.lines import Line, PassLine, ShardLine
-from featcache.store.manifest import read_manifest, write_manifest
+from featcache.store.format.identity import MANIFEST, read_identity
+from featcache.store.format.manifest import read_manifest, write_manifest
+from featcache.store.format.records import Line, PassLine, ShardLine
 
 Share = tuple[int, str]
 """A block's number and a component: what one line enters."""

@@ -17,7 +17,7 @@ from tests.reliability.killing import Campaign, Server, environment
 PROGRAM = """
 import signal
 from featcache.pipeline import write
-from cli.featcache import main
+from cli.featcache.app import main
 
 # A shell that starts a program in the background lets it ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)

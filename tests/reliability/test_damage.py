@@ -15,9 +15,9 @@ import pytest
 
 from featcache.errors import CorruptCacheError
 from featcache.store.cache import Cache
-from featcache.store.identity import KEY_FILE, MANIFEST
-from featcache.store.pointer import CURRENT, CURRENT_COPY, FILES
-from featcache.store.verify import repair, verify
+from featcache.store.format.identity import KEY_FILE, MANIFEST
+from featcache.store.listing.pointer import CURRENT, CURRENT_COPY, FILES
+from featcache.store.repair.verify import repair, verify
 from tests.reliability.checks import shard_lines
 from tests.reliability.faults import LITTLE, Fault, World, failing, flip, said_by
 from tests.reliability.flips import flips, read_flips

@@ -22,7 +22,7 @@ from featcache.errors import CacheError, CorruptCacheError, FeatcacheError
 from featcache.store import library
 from featcache.store.cache import Cache
 from featcache.store.lock import OWNER
-from featcache.store.verify import verify
+from featcache.store.repair.verify import verify
 from tests.reliability.checks import check_instant, shard_lines
 from tests.reliability.faults import (
     LITTLE,

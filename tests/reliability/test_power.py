@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from featcache.store.files import write_atomically
+from featcache.store.format.files import write_atomically
 from tests.reliability.disk import ROOT, Change, Disk, Entry, Said, Step, Sync, moments
 from tests.reliability.faults import World
 from tests.reliability.powerloss import Replay, cases, record, record_killed

@@ -10,7 +10,7 @@ import pytest
 
 from featcache.errors import CacheError
 from featcache.store.cache import Cache
-from featcache.store.identity import KEY_FILE, KNOWN_HASHES, MANIFEST, TRACE
+from featcache.store.format.identity import KEY_FILE, KNOWN_HASHES, MANIFEST, TRACE
 from featcache.store.library import caches, image_roots
 from featcache.store.lock import writer_lock
 from featcache.store.removal import all_left, digest_of

@@ -10,17 +10,16 @@ import numpy as np
 import pytest
 from jaxtyping import Bool, Int64, Shaped
 
+from featcache.encoding.components import ComponentSpec, component_specs
+from featcache.encoding.encoder import Encoder
 from featcache.errors import CacheNotFoundError
+from featcache.imaging.loader import FileSource, file_sources
 from featcache.keys import ComponentKey
-from featcache.pipeline.asks import Ask, asks_for
-from featcache.pipeline.draw import Source, sources_of
-from featcache.pipeline.encode import Encoder
 from featcache.pipeline.passes import Options, Pass
 from featcache.pipeline.plan import make_plan
-from featcache.pipeline.windows import Preprocess
 from featcache.store.cache import Cache
 from featcache.store.library import find_cache
-from featcache.store.verify import repair, verify
+from featcache.store.repair.verify import repair, verify
 from tests.reliability.faults import ROWS, World, cache_in
 from tests.reliability.subsets import keep_only, shares, subsets
 
@@ -74,17 +73,17 @@ class Passes:
         assert listing is not None
         self.listing = listing
         paths = {name: world.photos / name for name in listing.ids}
-        self.sources: dict[int, Source] = sources_of(listing.ids, listing.hashes, paths)
-        self.asks: tuple[Ask, ...] = asks_for(world.backbone, **ALL)[0]
+        self.sources: dict[int, FileSource] = file_sources(listing.ids, listing.hashes, paths)
+        self.specs: tuple[ComponentSpec, ...] = component_specs(world.backbone, **ALL)[0]
         self.backbone = world.backbone
 
     def run(self, held: Mapping[str, Bool[np.ndarray, " n"]]) -> dict[Row, Any]:
         plan = make_plan(
-            self.listing, self.backbone, self.asks, covered=held.__getitem__, micro_batch=PAIR
+            self.listing, self.backbone, self.specs, covered=held.__getitem__, micro_batch=PAIR
         )
         encoder, shelf = Encoder(self.backbone, PAIR), Shelf()
         options = Options(threads=1, max_pixels=10**6)
-        Pass(plan, self.sources, encoder, Preprocess.of(self.backbone), options).run(shelf)
+        Pass(plan, self.sources, encoder, options).run(shelf)
         return shelf.rows
 
 
@@ -96,7 +95,7 @@ def passes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Passes]:
 
 
 def test_a_pass_writes_exactly_what_no_line_holds(passes: Passes) -> None:
-    names, n = [ask.name for ask in passes.asks], len(passes.listing)
+    names, n = [spec.name for spec in passes.specs], len(passes.listing)
     whole = passes.run({name: np.zeros(n, dtype=bool) for name in names})
     assert len(names) == 6
     assert len(whole) == 6 * n

@@ -17,7 +17,7 @@ from featcache.errors import BackboneError, UnknownNameError, UsageError, Weight
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setattr(weights, "_cached", lambda config: None)
+    monkeypatch.setattr(weights, "find_cached", lambda config: None)
 
 
 def test_tiny_is_a_backbone() -> None:

@@ -17,7 +17,7 @@ from featcache.importers.table import read_table
 from featcache.keys import NUMERICS
 from featcache.store.library import caches, find_cache
 from featcache.store.removal import remove
-from featcache.store.verify import verify
+from featcache.store.repair.verify import verify
 
 REAL = Path(__file__).parents[4] / "shared" / "data" / "features"
 

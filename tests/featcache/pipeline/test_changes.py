@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from featcache.errors import SourceError
-from featcache.pipeline import mend
+from featcache.pipeline import repair as mend
 from featcache.sources import hashing
 from featcache.store.cache import Cache
-from featcache.store.verify import repair
+from featcache.store.repair.verify import repair
 
 pytestmark = pytest.mark.usefixtures("remembered")
 

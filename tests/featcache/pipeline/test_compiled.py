@@ -15,8 +15,8 @@ import torch
 from jaxtyping import config
 
 from featcache.backbones.registry import load_backbone
+from featcache.encoding.encoder import Encoder
 from featcache.pipeline import plan, run
-from featcache.pipeline.encode import Encoder
 from featcache.store.cache import Cache
 
 pytestmark = pytest.mark.slow
@@ -27,7 +27,7 @@ ELSEWHERE = """
     import sys
     import numpy as np
     from featcache.backbones.registry import load_backbone
-    from featcache.pipeline.encode import Encoder
+    from featcache.encoding.encoder import Encoder
 
     backbone = load_backbone("tiny", weights="random", device="cpu", compute="fp32", compiled=True)
     side = backbone.image_size

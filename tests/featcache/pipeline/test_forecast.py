@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from featcache.pipeline.asks import CENTRAL, Pictures
+from featcache.imaging.views import CENTRAL, ViewSpec
 from featcache.pipeline.forecast import human_range, predict_seconds
 
 TINY: dict[str, Any] = {
@@ -14,7 +14,7 @@ TINY: dict[str, Any] = {
 ROWS = np.arange(256)
 
 
-def predicted(*pictures: Pictures, blocks: int = 1, **other: Any) -> float:
+def predicted(*pictures: ViewSpec, blocks: int = 1, **other: Any) -> float:
     encoded = [(p, ROWS) for p in pictures]
     return predict_seconds(encoded, np.split(ROWS, blocks), **(TINY | other))
 
@@ -22,16 +22,16 @@ def predicted(*pictures: Pictures, blocks: int = 1, **other: Any) -> float:
 def test_a_picture_costs_more_than_its_flops_say() -> None:
     """Those alone promised 8 s of 24: a small tower waits for memory, and windows are cut."""
     flops = 61 * 256 * 0.17 / 250 / 2
-    assert predicted(CENTRAL, Pictures("lazsl", 60)) > 3 * flops
+    assert predicted(CENTRAL, ViewSpec("lazsl", 60)) > 3 * flops
 
 
 def test_views_crops_and_images_add_up() -> None:
-    alone, views = predicted(CENTRAL), predicted(CENTRAL, Pictures("rrc50", 10))
-    crops = predicted(CENTRAL, Pictures("lazsl", 60))
-    both = predicted(CENTRAL, Pictures("rrc50", 10), Pictures("lazsl", 60))
+    alone, views = predicted(CENTRAL), predicted(CENTRAL, ViewSpec("rrc50", 10))
+    crops = predicted(CENTRAL, ViewSpec("lazsl", 60))
+    both = predicted(CENTRAL, ViewSpec("rrc50", 10), ViewSpec("lazsl", 60))
     assert both == pytest.approx(views + crops - alone)
     assert crops - alone == pytest.approx(6 * (views - alone))
-    assert predicted(CENTRAL, Pictures("strong", 10)) > views
+    assert predicted(CENTRAL, ViewSpec("strong", 10)) > views
 
 
 def test_padded_batches_are_counted_whole() -> None:

@@ -13,8 +13,8 @@ from open_clip.transform import image_transform
 from PIL import Image
 
 from featcache.backbones.registry import load_backbone
+from featcache.encoding.encoder import Encoder
 from featcache.pipeline import plan, run
-from featcache.pipeline.encode import Encoder
 from featcache.store.cache import Cache
 
 FLOORS = {"fp32": 0.99999, "bf16": 0.999}

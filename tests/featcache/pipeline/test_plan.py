@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from featcache.encoding.components import component_specs, settle
 from featcache.errors import TaskError, UnknownNameError
 from featcache.keys import ComponentKey, Listing
-from featcache.pipeline.asks import asks_for, settle
 from featcache.pipeline.blocks import encoded_rows
 from featcache.pipeline.forecast import human_duration
 from featcache.pipeline.plan import (
@@ -47,13 +47,13 @@ def plan_of(backbone: Any, covered: Mapping[str, list[int]], **more: Any) -> Pla
         mask[covered.get(component, [])] = True
         return mask
 
-    asks, _ = asks_for(backbone, views=["2"])
-    return make_plan(ZOO, backbone, asks, covered=have, micro_batch=8, **more)
+    specs, _ = component_specs(backbone, views=["2"])
+    return make_plan(ZOO, backbone, specs, covered=have, micro_batch=8, **more)
 
 
 def test_a_plan_holds_what_is_missing(backbone: Any) -> None:
     plan = plan_of(backbone, {"global": list(range(66)), "patches.clearclip": [0, 65]})
-    todos = {t.ask.name: t.rows for t in plan.todos}
+    todos = {t.spec.name: t.rows for t in plan.todos}
     assert "global" not in todos
     np.testing.assert_array_equal(todos["patches.clearclip"], np.arange(1, 65))
     views = todos["views.rrc50-2"]
@@ -116,7 +116,7 @@ def test_a_scope_may_be_a_split() -> None:
 
 
 def test_asks_stand_side_by_side_and_join_their_rows(backbone: Any) -> None:
-    asks, _ = asks_for(
+    specs, _ = component_specs(
         backbone,
         patches=["clearclip:int8@train,vanilla"],
         views=["2", "3:cdfsl", "2@val"],
@@ -124,7 +124,7 @@ def test_asks_stand_side_by_side_and_join_their_rows(backbone: Any) -> None:
         view_patches=["3:cdfsl:vanilla"],
         seed=7,
     )
-    shapes = {a.name: (a.row_shape, [str(s) for s in a.scopes]) for a in asks}
+    shapes = {a.name: (a.row_shape, [str(s) for s in a.scopes]) for a in specs}
     assert shapes == {
         "global": ((16,), ["all"]),
         "patches.clearclip.int8": ((4, 20), ["train"]),
@@ -137,9 +137,9 @@ def test_asks_stand_side_by_side_and_join_their_rows(backbone: Any) -> None:
         "boxes.fair-4@7": ((4, 4), ["pool"]),
         "view_patches.vanilla.cdfsl-3@7": ((3, 4, 16), ["few-shot"]),
     }
-    assert asks[1].row_bytes == 80
-    assert asks[6].row_bytes == 80
-    plan = make_plan(ZOO, backbone, asks, covered=lambda c: np.zeros(67, bool), micro_batch=8)
+    assert specs[1].row_bytes == 80
+    assert specs[6].row_bytes == 80
+    plan = make_plan(ZOO, backbone, specs, covered=lambda c: np.zeros(67, bool), micro_batch=8)
     kinds = {(p.recipe, p.count) for p, _ in encoded_rows(plan.todos)}
     assert kinds == {("", 1), ("rrc50", 2), ("cdfsl", 3), ("lazsl", 5), ("fair", 4)}
     assert plan.component_bytes["crops.lazsl-5@7"] == 6 * 5 * 32
@@ -148,10 +148,10 @@ def test_asks_stand_side_by_side_and_join_their_rows(backbone: Any) -> None:
 
 def test_more_views_stand_for_fewer(backbone: Any) -> None:
     def settled(views: list[str], held: list[str]) -> dict[str, list[str]]:
-        asks, _ = asks_for(backbone, patches=["none"], views=views)
-        found, notes = settle(asks, backbone, held)
-        assert len(notes) == len(asks) - len({a.name for a in asks} & {a.name for a in found})
-        return {a.name: [str(s) for s in a.scopes] for a in found if a.component.count}
+        specs, _ = component_specs(backbone, patches=["none"], views=views)
+        found, notes = settle(specs, backbone, held)
+        assert len(notes) == len(specs) - len({a.name for a in specs} & {a.name for a in found})
+        return {a.name: [str(s) for s in a.scopes] for a in found if a.key.count}
 
     assert settled(["10"], []) == {"views.rrc50-10": ["few-shot"]}
     assert settled(["10@val"], ["views.rrc50-20"]) == {"views.rrc50-20": ["val"]}
@@ -164,8 +164,8 @@ def test_more_views_stand_for_fewer(backbone: Any) -> None:
 @pytest.mark.parametrize("held", [["crops.lazsl-9"], ["boxes.lazsl-9"]])
 def test_crops_and_their_boxes_are_settled_together(backbone: Any, held: list[str]) -> None:
     def settled(crops: list[str], held: list[str]) -> set[str]:
-        asks, _ = asks_for(backbone, patches=["none"], crops=crops)
-        return {a.name for a in settle(asks, backbone, held)[0]} - {"global"}
+        specs, _ = component_specs(backbone, patches=["none"], crops=crops)
+        return {a.name for a in settle(specs, backbone, held)[0]} - {"global"}
 
     # A pass was killed between the two lines, or all shards of one of the two were lost.
     assert settled(["4"], held) == {"crops.lazsl-9", "boxes.lazsl-9"}
@@ -175,10 +175,10 @@ def test_crops_and_their_boxes_are_settled_together(backbone: Any, held: list[st
 
 def test_without_patches_there_is_a_note(backbone: Any) -> None:
     backbone.variants = ()
-    asks, notes = asks_for(backbone)
-    assert [a.component for a in asks] == [ComponentKey(kind="global")]
+    specs, notes = component_specs(backbone)
+    assert [a.key for a in specs] == [ComponentKey(kind="global")]
     assert "no patch features" in notes[0]
-    assert asks_for(backbone, patches=["none"])[1] == ()
+    assert component_specs(backbone, patches=["none"])[1] == ()
 
 
 def test_words_for_sizes_and_durations() -> None:

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from featcache.encoding.encoder import Encoder, preprocessing
 from featcache.errors import CacheError, SourceError, UsageError
-from featcache.pipeline import draw, passes, plan, run, texts
-from featcache.pipeline.decode import read_image
-from featcache.pipeline.encode import Encoder
+from featcache.imaging import loader
+from featcache.imaging.decode import read_image
+from featcache.imaging.views import central_view
+from featcache.pipeline import passes, plan, run, texts
 from featcache.pipeline.run import Progress
-from featcache.pipeline.views import central_view
-from featcache.pipeline.windows import Preprocess
 from featcache.store.cache import Cache
 from featcache.text.encode import encode_texts
 
@@ -72,7 +72,7 @@ def test_rows_are_what_the_backbone_says_of_each_image(ask: Any, backbone: Any) 
     root = Path(features.listing.root)
     for row, name in enumerate(features.listing.ids):
         with Image.open(root / name) as image:
-            picture = central_view(np.array(image.convert("RGB")), Preprocess.of(backbone))
+            picture = central_view(np.array(image.convert("RGB")), preprocessing(backbone))
         expected = encoder.start([picture], ()).wait()["global"]
         np.testing.assert_array_equal(features.rows("global", np.array([row])).numpy(), expected)
 
@@ -302,7 +302,7 @@ def test_each_file_is_decoded_once_for_all_components(
         names.append(str(path))
         return real(path, *arguments, **more)
 
-    monkeypatch.setattr(draw, "read_image", counted)
+    monkeypatch.setattr(loader, "read_image", counted)
     ask(views=["2"], patches=["clearclip,vanilla"])
     assert len(names) == len(set(names)) == 22
 

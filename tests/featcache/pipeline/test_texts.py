@@ -72,8 +72,8 @@ def test_a_new_class_is_in_the_waffle_and_missed_in_the_rest(
 def test_lost_texts_are_mended_with_their_sets(
     ask: Any, words: Path, backbone: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from featcache.pipeline import mend
-    from featcache.store.verify import repair
+    from featcache.pipeline import repair as mend
+    from featcache.store.repair.verify import repair
 
     path = ask(dclip=words, waffle=2).path
     before = Cache.open(path).text()

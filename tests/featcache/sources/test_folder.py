@@ -369,7 +369,7 @@ from pathlib import Path
 from featcache.paths import as_text, from_text
 from featcache.sources.folder import open_folder
 from featcache.sources.listing import build_listing
-from featcache.store.identity import slug
+from featcache.store.format.identity import slug
 root = Path(sys.argv[1])
 listing = build_listing(open_folder(root), known=root / "known")
 (root / from_text(slug(listing.dataset))).mkdir(exist_ok=True)

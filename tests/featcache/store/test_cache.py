@@ -18,11 +18,11 @@ from featcache.errors import (
     NewerFormatError,
     UsageError,
 )
-from featcache.store import manifest
 from featcache.store.cache import AHEAD, Cache
-from featcache.store.files import make_folder
-from featcache.store.lines import Line
-from featcache.store.seal import seal, unseal
+from featcache.store.format import manifest
+from featcache.store.format.files import make_folder
+from featcache.store.format.records import Line
+from featcache.store.format.seal import seal, unseal
 from featcache.types import ComponentKey, FeatureKey, Listing, TextBank
 
 Make = Callable[..., Any]
@@ -534,7 +534,7 @@ def test_kill_9_in_mid_append_loses_at_most_one_shard(
 def test_looking_at_a_cache_needs_neither_torch_nor_h5py(cache: Cache) -> None:
     code = (
         "import sys; from pathlib import Path; from featcache.store.library import caches;"
-        "from featcache.store.verify import verify;"
+        "from featcache.store.repair.verify import verify;"
         f"[found] = caches(Path({str(cache.path.parents[1])!r}));"
         "assert verify(found.path, full=True).is_sound;"
         "assert not {'torch', 'h5py', 'open_clip', 'PIL'} & set(sys.modules), 'heavy'"
@@ -544,7 +544,7 @@ def test_looking_at_a_cache_needs_neither_torch_nor_h5py(cache: Cache) -> None:
 
 def test_new_folders_survive_a_power_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[Path] = []
-    monkeypatch.setattr("featcache.store.files.sync_folder", synced.append)
+    monkeypatch.setattr("featcache.store.format.files.sync_folder", synced.append)
     make_folder(tmp_path / "a" / "b" / "c")
     assert synced == [tmp_path, tmp_path / "a", tmp_path / "a" / "b"]
     make_folder(tmp_path / "a" / "b")

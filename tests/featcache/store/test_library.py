@@ -16,6 +16,7 @@ from featcache.errors import (
     UsageError,
 )
 from featcache.store.cache import Cache
+from featcache.store.format.seal import seal, unseal
 from featcache.store.library import (
     cache_root,
     caches,
@@ -25,7 +26,6 @@ from featcache.store.library import (
     with_root,
 )
 from featcache.store.removal import remove
-from featcache.store.seal import seal, unseal
 from featcache.types import FeatureKey, TextBank
 
 Make = Callable[..., Any]
@@ -157,7 +157,7 @@ def test_a_home_that_nobody_has_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_file_is_no_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    with pytest.raises(CacheError, match=r"file is a file, not a folder.*--cache"):
+    with pytest.raises(CacheError, match=r"file is a file, not a folder.*with root\."):
         cache_root(tmp_path / "file")
     monkeypatch.setenv("FEATCACHE_HOME", str(tmp_path / "file"))
     with pytest.raises(CacheError, match=r"file is a file, not a folder.*FEATCACHE_HOME"):

@@ -17,20 +17,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featcache.errors import CorruptCacheError
-from featcache.store import append, checked, sums
+from featcache.quantise import pack
+from featcache.store import append, checked
 from featcache.store import rows as rows_module
 from featcache.store.cache import Cache
-from featcache.store.examine import add_sums
-from featcache.store.identity import Identity
-from featcache.store.lines import ShardLine
-from featcache.store.listing import write_listing
-from featcache.store.manifest import write_manifest
-from featcache.store.quantise import pack
+from featcache.store.format import checksums as sums
+from featcache.store.format.checksums import read_sums, sums_of, sums_path, write_sums
+from featcache.store.format.identity import Identity
+from featcache.store.format.manifest import write_manifest
+from featcache.store.format.records import ShardLine
+from featcache.store.format.scan import checksums
+from featcache.store.format.shard import write_shard
+from featcache.store.listing.listing import write_listing
+from featcache.store.repair.examine import add_sums
+from featcache.store.repair.verify import repair, verify
 from featcache.store.rows import ShardRows, ranges_of
-from featcache.store.scan import checksums
-from featcache.store.shard import write_shard
-from featcache.store.sums import read_sums, sums_of, sums_path, write_sums
-from featcache.store.verify import repair, verify
 from featcache.types import ComponentKey, FeatureKey, TextBank
 from tests.featcache.store.conftest import HERE
 from tests.featcache.store.conftest import _listing as make_listing
@@ -298,7 +299,7 @@ def test_texts_that_are_no_numbers_are_named(cache: Cache, bank: TextBank) -> No
     assert bank.description_rows is not None
     rows = bank.description_rows.clone()
     rows[1, 3] = float("nan")
-    with mock.patch("featcache.store.shard.not_finite", return_value=np.empty(0)):
+    with mock.patch("featcache.store.format.shard.not_finite", return_value=np.empty(0)):
         cache.put_text(replace(bank, description_rows=rows), HERE)
     [problem] = verify(cache.path).problems
     assert "(first: text 7)" in problem.what

@@ -15,14 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featcache.errors import CorruptCacheError, MissingComponentError
+from featcache.quantise import pack, unpack
 from featcache.store import checked
 from featcache.store import rows as module
 from featcache.store.copying import WIDE
-from featcache.store.lines import ShardLine
-from featcache.store.quantise import pack, unpack
+from featcache.store.format.checksums import sums_of, sums_path, write_sums
+from featcache.store.format.records import ShardLine
+from featcache.store.format.shard import ShardFacts, fetch, write_shard
 from featcache.store.rows import ShardRows, count_rows, covers, ranges_of
-from featcache.store.shard import ShardFacts, fetch, write_shard
-from featcache.store.sums import sums_of, sums_path, write_sums
 
 
 def shard(folder: Path, name: str, rows: Any, values: Any, bad: tuple[int, ...] = ()) -> ShardLine:

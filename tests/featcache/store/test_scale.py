@@ -14,9 +14,9 @@ import pytest
 
 from featcache.store import checked as module
 from featcache.store.cache import Cache
+from featcache.store.format.shard import map_shard
 from featcache.store.library import caches
-from featcache.store.listing_files import MappedFile
-from featcache.store.shard import map_shard
+from featcache.store.listing.files import MappedFile
 
 ROOT = Path(__file__).parents[3]
 ROWS, SHARDS = 1_000_000, 1000
@@ -89,10 +89,10 @@ import importlib.util, sys
 from pathlib import Path
 import numpy as np
 from featcache.store.rows import ShardRows
-from featcache.store.shard import ShardFacts
-from featcache.store.lines import ShardLine
-from featcache.store.crc import crc32
-from featcache.store.sums import sums_of, write_sums
+from featcache.store.format.shard import ShardFacts
+from featcache.store.format.records import ShardLine
+from featcache.store.format.crc import crc32
+from featcache.store.format.checksums import sums_of, write_sums
 
 def anonymous():
     line = next(s for s in open("/proc/self/status") if s.startswith("RssAnon"))

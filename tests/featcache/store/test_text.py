@@ -11,8 +11,8 @@ import torch
 
 from featcache.errors import CorruptCacheError
 from featcache.store.cache import Cache
-from featcache.store.files import canonical
-from featcache.store.lines import TextLine
+from featcache.store.format.files import canonical
+from featcache.store.format.records import TextLine
 from featcache.store.text import read_text, text_component, write_text
 from featcache.types import TextBank, TextSet
 

@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from featcache.types import TextBank
-from heads.core import scoring
-from heads.core.contract import Batch, Grid, RoleRows, TaskView
-from heads.core.scoring import Head
+from heads.contract import Batch, Grid, Kind, Rows, TaskView
+from heads.fitted import Fitted
+from heads.selection import scoring
 
 SHARED = Path(__file__).parents[4] / "shared" / "data"
 
@@ -54,7 +54,7 @@ def features(shared: Callable[[str], Path]) -> Callable[..., tuple[TaskView, Ten
             default="name",
         )
         labels = torch.from_numpy(data[f"{support}_labels"]).long()
-        support_rows = RoleRows(x=x, norms=torch.ones(len(x)), labels=labels)
+        support_rows = Rows(x=x, norms=torch.ones(len(x)), labels=labels)
         task = TaskView(support=support_rows, pool=None, text=bank, classes=classes, seed=1)
         return task, rows("test_features"), torch.from_numpy(data["test_labels"]).long()
 
@@ -84,7 +84,7 @@ def toy() -> Callable[..., tuple[TaskView, Tensor]]:
         labels = torch.arange(c).repeat_interleave(torch.tensor(counts))
         labels = labels[torch.randperm(len(labels), generator=rng)]
         x = unit(len(labels), d)
-        extra = {"views.rrc50": unit(len(labels), views, d)} if views else {}
+        extra = {Kind("views", "rrc50"): unit(len(labels), views, d)} if views else {}
         names = tuple(f"c{i}" for i in range(c))
         bank: Any = TextBank(
             classes=names,
@@ -94,7 +94,7 @@ def toy() -> Callable[..., tuple[TaskView, Tensor]]:
             logit_scale=20.0,
             logit_bias=bias,
         )
-        rows = RoleRows(x=x, norms=torch.ones(len(x)).double(), labels=labels, extra=extra)
+        rows = Rows(x=x, norms=torch.ones(len(x)).double(), labels=labels, kinds=extra)
         view = TaskView(
             support=rows, pool=None, text=bank if text else None, classes=names, seed=seed
         )
@@ -116,7 +116,7 @@ def whole_batch() -> Callable[..., Batch]:
         zero = torch.tensor(0)
         fields: dict[str, Any] = {"index": torch.arange(n), "view": torch.full((n,), -1)}
         fields["norms"] = task.support.norms
-        return Batch(**fields, y=y, weight=weight, x=x, step=zero, epoch=zero)
+        return Batch(**fields, labels=y, weights=weight, x=x, step=zero, epoch=zero)
 
     return make
 
@@ -128,8 +128,8 @@ def with_lengths() -> Callable[[TaskView], TaskView]:
     def give(task: TaskView) -> TaskView:
         rng = torch.Generator().manual_seed(9)
         lengths = {
-            name: 5 + 10 * torch.rand(views.shape[:2], generator=rng).to(views)
-            for name, views in task.support.extra.items()
+            kind: 5 + 10 * torch.rand(views.shape[:2], generator=rng).to(task.support.x)
+            for kind, views in task.support.kinds.items()
         }
         return replace(task, support=replace(task.support, lengths=lengths))
 
@@ -151,17 +151,17 @@ def released_search(shared: Callable[[str], Path], features: Any) -> Callable[..
         with np.load(shared(f"features/{name}_vitb32.npz")) as file:
             rows, labels = file["val_features"], torch.from_numpy(file["val_labels"]).long()
         unit = F.normalize(torch.from_numpy(rows).float(), dim=-1)
-        val = RoleRows(x=unit, norms=torch.ones(len(unit)), labels=labels)
-        test = RoleRows(x=x, norms=torch.ones(len(x)), labels=y)
-        config, hyper = method.Config(), method.Hyper(**values)
+        val = Rows(x=unit, norms=torch.ones(len(unit)), labels=labels)
+        test = Rows(x=x, norms=torch.ones(len(x)), labels=y)
+        config, hyper = method.config(), method.hyper(**values)
         params, fixed = method.prepare(task, config, hyper)
-        head = Head(method=method, config=config, hyper=hyper, params=params, fixed=fixed)
+        head = Fitted(method=method, config=config, hyper=hyper, params=params, fixed=fixed)
         axes = list(grid.axes)
-        hits = scoring.hits_on_grid(head, val, grid).numpy()
+        hits = scoring.correct_on_grid(head, val, grid).numpy()
         hits = hits.reshape([len(v) for v in grid.axes.values()])
         hits = hits.transpose([axes.index(n) for n in order])
         place = np.unravel_index(int(hits.argmax()), hits.shape)
         best = {n: float(grid.axes[n][int(i)]) for n, i in zip(order, place, strict=True)}
-        return round(100 * scoring.accuracy(head.at(best), test), 2)
+        return round(100 * head.at(best).accuracy(test), 2)
 
     return search

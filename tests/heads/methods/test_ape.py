@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from heads.core.contract import Grid, TaskView
+from heads.contract import Grid, Kind, Rows, TaskView
 from heads.methods import ape
 
 CONFIG = ape.Config(channels=4)
@@ -15,7 +15,7 @@ CONFIG = ape.Config(channels=4)
 def logits(task: TaskView, x: Tensor, config: ape.Config = CONFIG, **values: float) -> Tensor:
     hyper = ape.Hyper(**values)
     params, fixed = ape.prepare(task, config, hyper)
-    terms = ape.terms(params, fixed, {"x": x}, config, hyper)
+    terms = ape.terms(params, fixed, Rows.of(x), config, hyper)
     return ape.combine(terms, fixed, config, hyper)
 
 
@@ -88,8 +88,8 @@ def test_alpha_zero_is_zero_shot_on_all_channels(toy: Any) -> None:
 def test_keys_by_variant(toy: Any, with_lengths: Any) -> None:
     task, x = toy(views=3)
     task = with_lengths(task)
-    views = task.support.extra["views.rrc50"]
-    lengths = task.support.lengths["views.rrc50"]
+    views = task.support.kinds[Kind("views", "rrc50")]
+    lengths = task.support.lengths[Kind("views", "rrc50")]
     variants: dict[Any, Tensor] = {"paper": views, "code": views * lengths[..., None]}
     for variant, rows in variants.items():
         keys = torch.nn.functional.normalize(rows.mean(1), dim=-1)
@@ -101,7 +101,7 @@ def test_keys_by_variant(toy: Any, with_lengths: Any) -> None:
 
 
 def test_released_grid() -> None:
-    axes = ape.post_grid.axes
+    axes = ape.METHOD.post_grid.axes
     assert list(axes) == ["gamma", "beta", "alpha"]  # the cheap axis last
     assert [len(v) for v in axes.values()] == [10, 200, 20]
     assert axes["beta"][1] == pytest.approx(0.1 + 6.9 / 200)
@@ -123,6 +123,6 @@ def test_the_released_search_gives_the_released_top1(
     name: str, support: str, omega: float, gammas: list[float], top1: float, released_search: Any
 ) -> None:
     """With the released omega and grid of the data set; of equal points the first is taken."""
-    grid = Grid({**ape.post_grid.axes, "gamma": gammas})
+    grid = Grid({**ape.METHOD.post_grid.axes, "gamma": gammas})
     order = ("beta", "alpha", "gamma")
-    assert released_search(ape, name, support, grid, *order, omega=omega) == top1
+    assert released_search(ape.METHOD, name, support, grid, *order, omega=omega) == top1

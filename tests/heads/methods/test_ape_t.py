@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from heads.core.contract import Sizes
+from heads.contract import Rows, Sizes
 from heads.methods import ape_t
 
 CONFIG = ape_t.Config(channels=3)
@@ -39,7 +39,7 @@ def test_logits_and_loss_equal_naive_loops(toy: Any, whole_batch: Any) -> None:
     task, x = toy()
     params, fixed = ape_t.prepare(task, CONFIG, HYPER)
     params = moved(params)
-    terms = ape_t.terms(params, fixed, {"x": x}, CONFIG, HYPER)
+    terms = ape_t.terms(params, fixed, Rows.of(x), CONFIG, HYPER)
     got = ape_t.combine(terms, fixed, CONFIG, HYPER)
     np.testing.assert_allclose(got.numpy(), naive(x, params, fixed), atol=1e-9)
     batch = whole_batch(task)
@@ -47,7 +47,7 @@ def test_logits_and_loss_equal_naive_loops(toy: Any, whole_batch: Any) -> None:
     rows = naive(batch.x, params, fixed)
     losses = [
         math.log(sum(map(math.exp, row))) - row[label]
-        for row, label, weight in zip(rows, batch.y.tolist(), batch.weight.tolist(), strict=True)
+        for row, label, weight in zip(rows, batch.y.tolist(), batch.weights.tolist(), strict=True)
         if weight
     ]
     assert float(value) == pytest.approx(sum(losses) / len(losses), abs=1e-9)
@@ -57,7 +57,7 @@ def test_logits_and_loss_equal_naive_loops(toy: Any, whole_batch: Any) -> None:
 def test_the_start_is_tip_adapter(toy: Any) -> None:
     task, x = toy()
     params, fixed = ape_t.prepare(task, CONFIG, HYPER)
-    terms = ape_t.terms(params, fixed, {"x": x}, CONFIG, HYPER)
+    terms = ape_t.terms(params, fixed, Rows.of(x), CONFIG, HYPER)
     votes = torch.exp(-2.0 * (1 - x @ task.support.x.T))
     one_hot = torch.nn.functional.one_hot(task.support.labels, 4).double()
     expected = 20.0 * x @ task.text.anchors().double().T + 1.5 * votes @ one_hot
@@ -72,10 +72,10 @@ def test_channels_without_a_residual_stay(toy: Any) -> None:
     x = torch.zeros(1, 6).double()
     x[0, others] = 1.0
     for name in ("text", "distance"):
-        before = ape_t.terms(ape_t.prepare(task, CONFIG, HYPER)[0], fixed, {"x": x}, CONFIG, HYPER)[
-            name
-        ]
-        after = ape_t.terms(params, fixed, {"x": x}, CONFIG, HYPER)[name]
+        before = ape_t.terms(
+            ape_t.prepare(task, CONFIG, HYPER)[0], fixed, Rows.of(x), CONFIG, HYPER
+        )[name]
+        after = ape_t.terms(params, fixed, Rows.of(x), CONFIG, HYPER)[name]
         assert torch.equal(before, after)
 
 

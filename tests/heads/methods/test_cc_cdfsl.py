@@ -9,10 +9,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from featcache.errors import UsageError
-from heads.core import scoring
-from heads.core.contract import Batch, TaskView, Tensors
-from heads.core.trainer import train
+from heads.contract import Batch, Kind, Rows, TaskView, Tensors
+from heads.fitted import Fitted
 from heads.methods import cc_cdfsl as cc
+from heads.training.trainer import train
 
 VIEWS, PATCHES, D = 2, 5, 6
 
@@ -29,12 +29,12 @@ def task(toy: Callable[..., tuple[TaskView, Tensor]]) -> TaskView:
         return F.normalize(middle + 0.5 * noise, dim=-1)
 
     x = view.support.x
-    extra = {
-        "patches": near(x, PATCHES),
-        "views.cdfsl": near(x, VIEWS),
-        "view_patches.cdfsl": near(x, VIEWS, PATCHES),
+    kinds = {
+        Kind("patches"): near(x, PATCHES),
+        Kind("views", "cdfsl"): near(x, VIEWS),
+        Kind("view_patches", "cdfsl"): near(x, VIEWS, PATCHES),
     }
-    return replace(view, support=replace(view.support, extra=extra))
+    return replace(view, support=replace(view.support, kinds=kinds))
 
 
 def moved(task: TaskView, config: cc.Config) -> tuple[Tensors, Tensors]:
@@ -47,7 +47,14 @@ def moved(task: TaskView, config: cc.Config) -> tuple[Tensors, Tensors]:
 
 def batch_of(task: TaskView, whole_batch: Any) -> Batch:
     made: Batch = whole_batch(task)
-    return replace(made, extra={"views.cdfsl": task.support.extra["views.cdfsl"]})
+    views = Kind("views", "cdfsl")
+    return replace(made, kinds={views: task.support.kinds[views]})
+
+
+def features(rows: Rows, kind: str, recipe: str = "") -> Tensor:
+    found = rows.get(kind, recipe)
+    assert found is not None
+    return found
 
 
 def unit(v: list[float]) -> list[float]:
@@ -115,8 +122,8 @@ def naive_anchors(task: TaskView, k: int, rivals: int) -> list[tuple[int, int, l
     for image, y in enumerate(rows.labels.tolist() if rows.labels is not None else []):
         x = rows.x[image].tolist()
         others = sorted((c for c in range(4) if c != y), key=lambda c: -dot(x, anchors[c]))
-        clean = rows.extra["patches"][image].tolist()
-        views = [clean, *rows.extra["view_patches.cdfsl"][image].tolist()]
+        clean = features(rows, "patches")[image].tolist()
+        views = [clean, *features(rows, "view_patches", "cdfsl")[image].tolist()]
         for v, patches in enumerate(views):
             chosen: set[int] = set()
             for c in [y, *others[:rivals]]:
@@ -150,12 +157,12 @@ def test_loss_equals_naive_loops(
     batch = batch_of(task, whole_batch)
     got, _ = cc.loss(params, fixed, cc.start(params, fixed, config, hyper), batch, config, hyper)
 
-    images = [i for i, w in enumerate(batch.weight.tolist()) if w > 0]
+    images = [i for i, w in enumerate(batch.weights.tolist()) if w > 0]
     assert len(images) < len(batch.x)
     texts = [unit(t) for t in params["text"].tolist()]
     entropy = drift = 0.0
     for i in images:
-        for row in [batch.x[i].tolist(), *task.support.extra["views.cdfsl"][i].tolist()]:
+        for row in [batch.x[i].tolist(), *features(task.support, "views", "cdfsl")[i].tolist()]:
             g = naive_head(params, row, 0.8)
             logits = [20.0 * dot(g, t) - 3.0 for t in texts]
             entropy += math.log(sum(map(math.exp, logits))) - logits[int(batch.y[i])]
@@ -182,7 +189,7 @@ def test_without_shrinking_every_patch_is_kept(task: TaskView) -> None:
     _, alone = cc.prepare(
         task, cc.Config(shrink=False, augment=False, retrieval="intra-image"), cc.Hyper()
     )
-    assert torch.equal(alone["pool"], task.support.extra["patches"])
+    assert torch.equal(alone["pool"], features(task.support, "patches"))
 
 
 def test_without_views_there_is_no_other_view(task: TaskView) -> None:
@@ -192,11 +199,11 @@ def test_without_views_there_is_no_other_view(task: TaskView) -> None:
         cc.prepare(task, cc.Config(augment=False), cc.Hyper())
 
 
-def fitted(task: TaskView, **settings: Any) -> scoring.Head:
+def fitted(task: TaskView, **settings: Any) -> Fitted:
     names = cc.Hyper.__dataclass_fields__
     hyper = cc.Hyper(**{n: v for n, v in settings.items() if n in names})
     config = cc.Config(**{n: v for n, v in settings.items() if n not in names})
-    (run,) = train(cc, config, [task], [hyper])
+    (run,) = train(cc.METHOD, config, [task], [hyper])
     return run.head
 
 
@@ -211,14 +218,12 @@ def test_start_is_zero_shot_and_identity_keeps_it(task: TaskView, toy: Any) -> N
     _, x = toy()
     assert task.text is not None
     zero_shot = 20.0 * x @ task.text.anchors().double().T - 3.0
-    rows = replace(task.support, x=x, norms=torch.ones(len(x)).double(), labels=None, extra={})
-    torch.testing.assert_close(
-        scoring.logits(fitted(task, steps=0), rows), zero_shot, rtol=0, atol=1e-5
-    )
+    rows = replace(task.support, x=x, norms=torch.ones(len(x)).double(), labels=None, kinds={})
+    torch.testing.assert_close(fitted(task, steps=0).logits(rows), zero_shot, rtol=0, atol=1e-5)
     still = fitted(task, step=0.0, train_text=False, steps=5)
-    torch.testing.assert_close(scoring.logits(still, rows), zero_shot, rtol=0, atol=1e-5)
+    torch.testing.assert_close(still.logits(rows), zero_shot, rtol=0, atol=1e-5)
     free, held = (fitted(task, identity=i, steps=40) for i in (0.0, 1e4))
-    gap = [float((scoring.logits(h, rows) - zero_shot).abs().max()) for h in (free, held)]
+    gap = [float((h.logits(rows) - zero_shot).abs().max()) for h in (free, held)]
     assert gap[1] < 0.1 * gap[0]
 
 
@@ -287,5 +292,5 @@ def test_a_constant_head_collapses_and_is_told(task: TaskView) -> None:
 def test_training_towards_the_image_cycle_alone_collapses(task: TaskView) -> None:
     config = cc.Config(steps=200, cycle="literal")
     hyper = cc.Hyper(lam_image=1e4, lam_text=0.0, identity=0.0, lr=0.03)
-    (run,) = train(cc, config, [task], [hyper])
+    (run,) = train(cc.METHOD, config, [task], [hyper])
     assert "collapsed in 1 of 1" in cc.notes([run.watch])[1]

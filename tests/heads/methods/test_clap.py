@@ -6,10 +6,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from heads.core.contract import RoleRows
-from heads.core.scoring import accuracy
-from heads.core.trainer import train
+from heads.contract import Kind, Rows
 from heads.methods import clap, zs_lp
+from heads.training.trainer import train
 
 CONFIG, HYPER = clap.Config(), clap.Hyper()
 
@@ -21,18 +20,18 @@ def test_trust_equals_naive_loops(toy: Any, views: int) -> None:
     raw = task.text.raw_anchors().double()
     sums: list[list[float]] = [[] for _ in range(task.c)]
     for i, label in enumerate(task.support.labels.tolist()):
-        rows = task.support.extra["views.rrc50"][i] if views else task.support.x[i][None]
+        rows = task.support.kinds[Kind("views", "rrc50")][i] if views else task.support.x[i][None]
         for q in rows:
             logits = [20 * float(q @ t) / float(t.norm()) for t in raw]
             sums[label].append(math.exp(logits[label]) / sum(map(math.exp, logits)))
     expected = [sum(s) / len(s) for s in sums]
-    assert fixed["pull"].tolist() == pytest.approx(expected, abs=1e-6)
+    assert fixed["l2"].tolist() == pytest.approx(expected, abs=1e-6)
 
 
 def test_a_class_without_shots_is_trusted_as_the_others_are(toy: Any) -> None:
     task, _ = toy(counts=(2, 0, 3))
     _, fixed = clap.prepare(task, CONFIG, HYPER)
-    pull = fixed["pull"].tolist()
+    pull = fixed["l2"].tolist()
     assert pull[1] == pytest.approx((pull[0] + pull[2]) / 2)
 
 
@@ -47,25 +46,25 @@ def test_loss_equals_naive_loops(toy: Any, whole_batch: Any) -> None:
     held = 0.0
     for c in range(task.c):
         gap = sum(float(v) ** 2 for v in weight[c] - task.text.raw_anchors()[c])
-        held += float(fixed["pull"][c]) * gap / task.c
+        held += float(fixed["l2"][c]) * gap / task.c
     assert float(got) == pytest.approx(float(plain) + held, rel=1e-6)
 
 
 def test_without_trust_it_is_zs_lp(toy: Any, whole_batch: Any) -> None:
     task, x = toy(views=2)
     config, other = clap.Config(epochs=5), zs_lp.Config(epochs=5)
-    (held,) = train(clap, config, [task], [HYPER])
-    (free,) = train(zs_lp, other, [task], [zs_lp.Hyper()])
+    (held,) = train(clap.METHOD, config, [task], [HYPER])
+    (free,) = train(zs_lp.METHOD, other, [task], [zs_lp.Hyper()])
     start = held.head.fixed["base"]
     moved = [(run.head.params["weight"] - start).norm() for run in (held, free)]
     assert float(moved[0]) < float(moved[1])
-    both = {"x": x}
+    both = Rows.of(x)
     same = held.head.params
     one = clap.terms(same, held.head.fixed, both, config, HYPER)["logits"]
     assert torch.equal(
         one, zs_lp.terms(same, free.head.fixed, both, other, zs_lp.Hyper())["logits"]
     )
-    batch, fixed = whole_batch(task), held.head.fixed | {"pull": torch.zeros(task.c).double()}
+    batch, fixed = whole_batch(task), held.head.fixed | {"l2": torch.zeros(task.c).double()}
     value, _ = clap.loss(same, fixed, {}, batch, config, HYPER)
     plain, _ = zs_lp.loss(same, fixed, {}, batch, other, zs_lp.Hyper())
     assert float(value) == float(plain)
@@ -74,7 +73,7 @@ def test_without_trust_it_is_zs_lp(toy: Any, whole_batch: Any) -> None:
 def test_training_equals_torchs_sgd(toy: Any) -> None:
     task, _ = toy(counts=(2, 3, 1))
     config = clap.Config(epochs=40)
-    (run,) = train(clap, config, [task], [HYPER])
+    (run,) = train(clap.METHOD, config, [task], [HYPER])
     x, y, base = task.support.x, task.support.labels, task.text.raw_anchors().double()
     chance = (20 * x @ F.normalize(base, dim=-1).T).softmax(-1)
     pull = torch.stack([chance[y == c, c].mean() for c in range(3)])
@@ -95,7 +94,7 @@ def test_recipe_is_that_of_zs_lp() -> None:
     (mine,), (theirs,) = clap.stages(CONFIG), zs_lp.stages(zs_lp.Config())
     assert (mine.batches, mine.update, mine.keep) == (theirs.batches, theirs.update, theirs.keep)
     assert CONFIG.epochs == 300
-    assert len(clap.train_grid) == len(clap.post_grid) == 1
+    assert len(clap.METHOD.train_grid) == len(clap.METHOD.post_grid) == 1
 
 
 @pytest.mark.parametrize(
@@ -107,6 +106,6 @@ def test_accuracy_of_the_released_code(
 ) -> None:
     # jusiro/CLAP@2b18ea4 on these rows
     task, x, y = features("caltech50", "train4")
-    (run,) = train(clap, CONFIG, [task], [clap.Hyper(text_length=length)])
-    query = RoleRows(x=x, norms=torch.ones(len(x)), labels=y)
-    assert 100 * accuracy(run.head, query) == pytest.approx(released, abs=within)
+    (run,) = train(clap.METHOD, CONFIG, [task], [clap.Hyper(text_length=length)])
+    query = Rows(x=x, norms=torch.ones(len(x)), labels=y)
+    assert 100 * run.head.accuracy(query) == pytest.approx(released, abs=within)

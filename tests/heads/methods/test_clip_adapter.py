@@ -7,9 +7,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from heads.core.contract import Sizes
-from heads.core.trainer import train
+from heads.contract import Rows, Sizes
 from heads.methods import clip_adapter
+from heads.training.trainer import train
 
 CONFIG = clip_adapter.Config()
 HYPER = clip_adapter.Hyper(ratio=0.3)
@@ -28,7 +28,7 @@ def test_logits_and_loss_equal_naive_loops(toy: Any, whole_batch: Any) -> None:
         length = float(sum(v * v for v in mixed)) ** 0.5
         return [20.0 * float(sum(mixed * t)) / length for t in anchors]
 
-    got = clip_adapter.terms(params, fixed, {"x": x}, CONFIG, HYPER)["logits"]
+    got = clip_adapter.terms(params, fixed, Rows.of(x), CONFIG, HYPER)["logits"]
     np.testing.assert_allclose(got.numpy(), [row(f) for f in x.numpy()], atol=1e-10)
     assert params["down"].shape == (2, 8)
     batch = whole_batch(task)
@@ -44,7 +44,7 @@ def test_ratio_zero_is_zero_shot(toy: Any) -> None:
     task, x = toy()
     hyper = clip_adapter.Hyper(ratio=0.0)
     params, fixed = clip_adapter.prepare(task, CONFIG, hyper)
-    got = clip_adapter.terms(params, fixed, {"x": x}, CONFIG, hyper)["logits"]
+    got = clip_adapter.terms(params, fixed, Rows.of(x), CONFIG, hyper)["logits"]
     assert torch.allclose(got, 20.0 * x @ task.text.anchors().double().T, atol=1e-12)
 
 
@@ -52,8 +52,8 @@ def test_lengths_cancel(toy: Any) -> None:
     """Raw features, which the released code feeds, give the same logits."""
     task, x = toy()
     params, fixed = clip_adapter.prepare(task, CONFIG, HYPER)
-    unit = clip_adapter.terms(params, fixed, {"x": x}, CONFIG, HYPER)["logits"]
-    raw = clip_adapter.terms(params, fixed, {"x": 9.5 * x}, CONFIG, HYPER)["logits"]
+    unit = clip_adapter.terms(params, fixed, Rows.of(x), CONFIG, HYPER)["logits"]
+    raw = clip_adapter.terms(params, fixed, Rows.of(9.5 * x), CONFIG, HYPER)["logits"]
     assert torch.allclose(unit, raw, atol=1e-11)
 
 
@@ -79,7 +79,7 @@ def test_training_equals_torchs_own_loop(toy: Any) -> None:
     config = clip_adapter.Config(epochs=4)
     hyper = clip_adapter.Hyper(lr=0.5)
     start, fixed = clip_adapter.prepare(task, config, hyper)
-    (run,) = train(clip_adapter, config, [task], [hyper])
+    (run,) = train(clip_adapter.METHOD, config, [task], [hyper])
     down, up = nn.Linear(8, 2, bias=False), nn.Linear(2, 8, bias=False)
     adapter = nn.Sequential(down, nn.ReLU(), up, nn.ReLU()).double()
     with torch.no_grad():

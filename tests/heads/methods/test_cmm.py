@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from heads.core.contract import TaskView
+from heads.contract import Rows, TaskView
 from heads.methods import cmm
 
 HYPER = cmm.Hyper()
@@ -17,7 +17,7 @@ def logits(
     task: TaskView, x: Tensor, params: dict[str, Tensor], config: cmm.Config, hyper: cmm.Hyper
 ) -> Tensor:
     _, fixed = cmm.prepare(task, config, hyper)
-    return cmm.combine(cmm.terms(params, fixed, {"x": x}, config, hyper), fixed, config, hyper)
+    return cmm.combine(cmm.terms(params, fixed, Rows.of(x), config, hyper), fixed, config, hyper)
 
 
 def moved(task: TaskView, config: cmm.Config, seed: int = 1) -> dict[str, Tensor]:
@@ -66,14 +66,14 @@ def test_logits_equal_naive_loops(toy: Any, fusion: bool) -> None:
 def test_loss_equals_naive_loops(toy: Any, whole_batch: Any, triplet: bool) -> None:
     task, _ = toy(bias=-3.0)
     config = cmm.Config(triplet=triplet)
-    hyper = cmm.Hyper(alpha=0.7, lam=2.5, margin=0.4, pull=0.3, pull_text=0.2)
+    hyper = cmm.Hyper(alpha=0.7, lam=2.5, margin=0.4, l2=0.3, l2_text=0.2)
     params = moved(task, config)
     batch = whole_batch(task)
     _, fixed = cmm.prepare(task, config, hyper)
     got, state = cmm.loss(params, fixed, {}, batch, config, hyper)
     rows, cosines = naive_logits(task, batch.x, params, 0.7, True)
     entropies, hinges = [], []
-    kept = [i for i, w in enumerate(batch.weight.tolist()) if w > 0]
+    kept = [i for i, w in enumerate(batch.weights.tolist()) if w > 0]
     for i in kept:
         y = int(batch.y[i])
         entropies.append(math.log(sum(map(math.exp, rows[i]))) - rows[i][y])

@@ -7,16 +7,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from heads.core.contract import Batch, Sizes
-from heads.core.trainer import train
+from heads.contract import Batch, Rows, Sizes
 from heads.methods import cross_modal_linear_probe as cross
+from heads.training.trainer import train
 
 CONFIG, HYPER = cross.Config(), cross.Hyper()
 
 
 def answer(task: Any, weight: Tensor, x: Tensor, hyper: cross.Hyper) -> Tensor:
     _, fixed = cross.prepare(task, CONFIG, hyper)
-    terms = cross.terms({"weight": weight}, fixed, {"x": x}, CONFIG, hyper)
+    terms = cross.terms({"weight": weight}, fixed, Rows.of(x), CONFIG, hyper)
     return cross.combine(terms, fixed, CONFIG, hyper)
 
 
@@ -55,7 +55,7 @@ def test_loss_equals_naive_loops(toy: Any, whole_batch: Any) -> None:
     task, _ = toy()
     _, fixed = cross.prepare(task, CONFIG, HYPER)
     weight, drawn = moved(task), torch.tensor([7, 2, 5])
-    batch: Batch = replace(whole_batch(task), extra={"beside.texts": drawn})
+    batch: Batch = replace(whole_batch(task), beside={"texts": drawn})
     got, _ = cross.loss({"weight": weight}, fixed, {}, batch, CONFIG, HYPER)
     rows = F.normalize(task.text.template_rows.double(), dim=-1)
     shown = [(q, y) for q, y in zip(batch.x, batch.y.tolist(), strict=True)][:-1]
@@ -72,7 +72,7 @@ def test_training_equals_torchs_adamw(toy: Any) -> None:
     """Batches that hold all images and all texts; the warm-up and some steps of the cosine."""
     task, _ = toy()
     config = cross.Config(batch=40, steps=80)
-    (run,) = train(cross, config, [task], [HYPER])
+    (run,) = train(cross.METHOD, config, [task], [HYPER])
     x = torch.cat([task.support.x, F.normalize(task.text.template_rows, dim=-1).reshape(8, -1)])
     y = torch.cat([task.support.labels, torch.arange(4).repeat_interleave(2)])
     weight = task.text.anchors().double().requires_grad_()

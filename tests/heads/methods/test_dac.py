@@ -9,12 +9,12 @@ from torch import Tensor
 
 from featcache.errors import ConvergenceWarning, MissingComponentError
 from featcache.types import FeatureSet
-from heads.core.contract import Batch, TaskView
-from heads.core.trainer import train
+from heads.contract import Batch, Kind, Rows, TaskView
 from heads.methods import dac, tip_adapter
-from heads.protocols import few_shot
+from heads.protocols import training
+from heads.training.trainer import train
 
-HYPER = dac.Hyper(alpha=0.7, beta=2.0, tau=0.3, pull=0.2, pull_text=0.4)
+HYPER = dac.Hyper(alpha=0.7, beta=2.0, tau=0.3, l2=0.2, l2_text=0.4)
 World = Callable[..., FeatureSet]
 Params = dict[str, Tensor]
 
@@ -32,7 +32,7 @@ def moved(task: TaskView, config: dac.Config, seed: int = 1) -> tuple[Params, Pa
 def logits(
     params: Params, fixed: Params, x: Tensor, config: dac.Config, hyper: dac.Hyper = HYPER
 ) -> Tensor:
-    return dac.combine(dac.terms(params, fixed, {"x": x}, config, hyper), fixed, config, hyper)
+    return dac.combine(dac.terms(params, fixed, Rows.of(x), config, hyper), fixed, config, hyper)
 
 
 def naive_unit(row: list[float]) -> list[float]:
@@ -109,13 +109,14 @@ def two_views(task: TaskView, *, clean: bool = False) -> Batch:
     weight[-4:] = 0
     weight[0] = 2.5  # a class weight
     zero = torch.tensor(0)
-    x = task.support.x[index] if clean else views[index, view]
     assert labels is not None
+    assert views is not None
+    x = task.support.x[index] if clean else views[index, view]
     return Batch(
         index=index,
         view=view,
-        y=labels[index],
-        weight=weight,
+        labels=labels[index],
+        weights=weight,
         x=x,
         norms=torch.ones_like(weight),
         step=zero,
@@ -131,7 +132,7 @@ def test_contrastive_loss_equals_naive_loops(toy: Any, clean: bool) -> None:
     got, state = dac.contrastive_loss(params, fixed, {}, batch, dac.Config(), HYPER)
     h = [naive_h(row.tolist(), params["map"]) for row in batch.x]
     who = list(zip(batch.index.tolist(), batch.view.tolist(), strict=True))
-    w, y = batch.weight.tolist(), batch.y.tolist()
+    w, y = batch.weights.tolist(), batch.y.tolist()
     total, lonely = 0.0, 0
     for b in range(len(h)):
         if not w[b]:
@@ -158,7 +159,7 @@ def test_fused_loss_equals_naive_loops(toy: Any, modulation: Any, affinity: Any)
     views = task.support.get("views")
     got, _ = dac.fused_loss(params, fixed, {}, batch, config, HYPER)
     total = 0.0
-    for b, weight in enumerate(batch.weight.tolist()):
+    for b, weight in enumerate(batch.weights.tolist()):
         i, seen = int(batch.index[b]), int(batch.view[b])
         rest = naive_unit(sum(views[i, v] for v in range(3) if v != seen).tolist())
         own_key = rest if affinity == "view-disjoint" else None
@@ -172,7 +173,7 @@ def test_fused_loss_equals_naive_loops(toy: Any, modulation: Any, affinity: Any)
         for t, r in zip(texts, fixed["anchors"], strict=True)
         for u, a in zip(t, r, strict=True)
     )
-    expected = total / float(batch.weight.sum()) + 0.4 * pull / 2.5
+    expected = total / float(batch.weights.sum()) + 0.4 * pull / 2.5
     assert float(got) == pytest.approx(expected, abs=1e-6)
 
 
@@ -185,7 +186,7 @@ def test_untrained_is_tip_adapter(toy: Any, views: int) -> None:
         fixed = dac.freeze_keys(params, fixed, config, HYPER)
         twin = tip_adapter.Hyper(alpha=HYPER.alpha, beta=HYPER.beta)
         _, memory = tip_adapter.prepare(task, tip_adapter.Config(), twin)
-        terms = tip_adapter.terms({}, memory, {"x": x}, tip_adapter.Config(), twin)
+        terms = tip_adapter.terms({}, memory, Rows.of(x), tip_adapter.Config(), twin)
         expected = tip_adapter.combine(terms, memory, tip_adapter.Config(), twin)
         assert torch.allclose(logits(params, fixed, x, config), expected, atol=1e-12)
 
@@ -203,8 +204,8 @@ def test_text_at_its_start_is_dac_v(toy: Any) -> None:
     task, x = toy(views=3)
     v = dac.Config(stage="v", steps=9)
     vt = dac.Config(stage="vt", steps=9, steps_text=0)
-    (one,) = train(dac, v, [task], [HYPER])
-    (both,) = train(dac, vt, [task], [HYPER])
+    (one,) = train(dac.METHOD, v, [task], [HYPER])
+    (both,) = train(dac.METHOD, vt, [task], [HYPER])
     assert torch.equal(one.head.params["map"], both.head.params["map"])
     assert bool(one.head.params["map"].any())
     assert torch.equal(
@@ -215,8 +216,8 @@ def test_text_at_its_start_is_dac_v(toy: Any) -> None:
 
 def test_a_strong_pull_keeps_the_identity(toy: Any) -> None:
     task, _ = toy(views=3)
-    (free,) = train(dac, dac.Config(stage="v", steps=60), [task], [replace(HYPER, pull=0.0)])
-    (held,) = train(dac, dac.Config(stage="v", steps=60), [task], [replace(HYPER, pull=1e6)])
+    (free,) = train(dac.METHOD, dac.Config(stage="v", steps=60), [task], [replace(HYPER, l2=0.0)])
+    (held,) = train(dac.METHOD, dac.Config(stage="v", steps=60), [task], [replace(HYPER, l2=1e6)])
     far, near = (float(r.head.params["map"].norm()) for r in (free, held))
     assert near < 0.1 * far
 
@@ -234,10 +235,10 @@ def test_a_row_does_not_see_its_own_key(toy: Any) -> None:
                 batch,
                 index=batch.index[[b]],
                 view=batch.view[[b]],
-                y=batch.y[[b]],
+                labels=batch.labels[[b]],
                 norms=batch.norms[[b]],
                 x=batch.x[[b]],
-                weight=torch.ones(1, dtype=batch.x.dtype),
+                weights=torch.ones(1, dtype=batch.x.dtype),
             )
             before, _ = dac.fused_loss(params, fixed, {}, one, config, HYPER)
             after, _ = dac.fused_loss(params, other, {}, one, config, HYPER)
@@ -259,7 +260,7 @@ def test_a_view_does_not_see_itself(toy: Any) -> None:
         views = task.support.get("views").clone()
         views[i, changed] = views[i, changed].flip(-1)
         x = views[i, [seen]] if seen in changed else batch.x[[b]]
-        turned = replace(task, support=replace(task.support, extra={"views.rrc50": views}))
+        turned = replace(task, support=replace(task.support, kinds={Kind("views", "rrc50"): views}))
         _, start = dac.prepare(turned, config, HYPER)
         kept = dac.freeze_keys(params, start, config, HYPER)
         # the query side stays as it was: what moves is the key
@@ -268,10 +269,10 @@ def test_a_view_does_not_see_itself(toy: Any) -> None:
             batch,
             index=batch.index[[b]],
             view=batch.view[[b]],
-            y=batch.y[[b]],
+            labels=batch.labels[[b]],
             norms=batch.norms[[b]],
             x=batch.x[[b]],
-            weight=torch.ones(1, dtype=batch.x.dtype),
+            weights=torch.ones(1, dtype=batch.x.dtype),
         )
         return dac.fused_loss(params, kept, {}, one, config, HYPER)[0]
 
@@ -281,8 +282,8 @@ def test_a_view_does_not_see_itself(toy: Any) -> None:
 
 def test_training_brings_classes_together(toy: Any) -> None:
     task, _ = toy(counts=(4, 4, 4), views=3)
-    hyper = replace(HYPER, pull=0.0, lr=0.03)
-    (run,) = train(dac, dac.Config(stage="v", steps=60), [task], [hyper])
+    hyper = replace(HYPER, l2=0.0, lr=0.03)
+    (run,) = train(dac.METHOD, dac.Config(stage="v", steps=60), [task], [hyper])
     labels = task.support.labels
     assert labels is not None
     same = labels[:, None] == labels[None]
@@ -298,7 +299,7 @@ def test_training_brings_classes_together(toy: Any) -> None:
 def test_one_image_a_class_without_views_keeps_the_identity(toy: Any) -> None:
     task, _ = toy(counts=(1, 1, 1))
     with pytest.warns(ConvergenceWarning, match="keeps its adapter at the identity"):
-        (run,) = train(dac, dac.Config(steps=5, steps_text=3), [task], [HYPER])
+        (run,) = train(dac.METHOD, dac.Config(steps=5, steps_text=3), [task], [HYPER])
     assert not run.head.params["map"].any()
     assert run.head.params["text"].any()
 
@@ -307,9 +308,7 @@ def test_the_record_says_that_the_adapter_stayed(world: World) -> None:
     def notes(shots: int, views: int) -> str:
         settings = {"steps": 3, "steps_text": 2, "alpha": 1.0, "beta": 2.0}
         features = world(views=views, counts={"train": 3, "val": 2, "test": 2})
-        result = few_shot.run(
-            "dac", feature_set=features, shots=shots, seeds=[1], settings=settings
-        )
+        result = training.run("dac", features=features, shots=shots, seeds=[1], settings=settings)
         return " ".join(result.notes)
 
     assert "keeps its adapter at the identity" in notes(1, 0)
@@ -318,9 +317,9 @@ def test_the_record_says_that_the_adapter_stayed(world: World) -> None:
 
 
 def test_view_disjoint_needs_views(world: World) -> None:
-    with pytest.raises(MissingComponentError, match="--views"):
-        few_shot.run(
-            "dac", feature_set=world(), shots=2, seeds=[1], settings={"affinity": "view-disjoint"}
+    with pytest.raises(MissingComponentError, match=r"views=\['"):
+        training.run(
+            "dac", features=world(), shots=2, seeds=[1], settings={"affinity": "view-disjoint"}
         )
 
 
@@ -338,9 +337,9 @@ def test_the_text_stage_gets_what_the_search_chose(toy: Any) -> None:
             return {"alpha": 3.0, "beta": 9.0}
 
     view, config = task, dac.Config(steps=4, steps_text=4)
-    (run,) = train(dac, config, [task], [HYPER], Judge())
+    (run,) = train(dac.METHOD, config, [task], [HYPER], Judge())
     assert (run.head.hyper.alpha, run.head.hyper.beta) == (3.0, 9.0)
-    (other,) = train(dac, config, [task], [replace(HYPER, alpha=3.0, beta=9.0)])
+    (other,) = train(dac.METHOD, config, [task], [replace(HYPER, alpha=3.0, beta=9.0)])
     assert torch.equal(run.head.params["text"], other.head.params["text"])
 
 
@@ -350,4 +349,4 @@ def test_stages() -> None:
     assert adapter.search
     assert (adapter.batches.kind, adapter.batches.views) == ("balanced", 2)
     assert [set(s.trains) for s in dac.stages(dac.Config(stage="v"))] == [{"map"}]
-    assert len(dac.train_grid) * len(dac.post_grid) <= 100
+    assert len(dac.METHOD.train_grid) * len(dac.METHOD.post_grid) <= 100

@@ -10,15 +10,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from featcache.types import TextBank
-from heads.core import scoring
-from heads.core.algebra import cosine_logits
-from heads.core.contract import Batch, RoleRows, TaskView, Tensors
-from heads.core.trainer import train
+from heads.contract import Batch, Kind, LazyRows, Rows, TaskView, Tensors
 from heads.methods import fair
+from heads.ops.algebra import cosine_logits
+from heads.training.trainer import train
 
 C, D, SCALE, BIAS = 4, 6, 20.0, -3.0
 WEIGHTINGS = ("agreement", "margin", "confusion", "none")
-Rows = list[list[float]]
+Vectors = list[list[float]]
 
 
 def unit(rng: torch.Generator, *shape: int) -> Tensor:
@@ -42,30 +41,39 @@ def make(seed: int = 0, **pool: Any) -> TaskView:
         logit_bias=BIAS,
     )
     none = torch.zeros(0, D, dtype=torch.float64)
-    support = RoleRows(x=none, norms=none[:, 0], labels=torch.zeros(0, dtype=torch.int64))
-    rows = RoleRows(**pool, labels=None) if pool else None
+    support = Rows(x=none, norms=none[:, 0], labels=torch.zeros(0, dtype=torch.int64))
+    rows = Rows(**pool, labels=None) if pool else None
     return TaskView(support=support, pool=rows, text=cast(Any, bank), classes=names, seed=seed)
 
 
 def draw(seed: int = 0, *, n: int = 5, k: int = 6, epoch: int = 0, weak: bool = True) -> Batch:
     """Draw a batch whose last row is padding."""
     rng = torch.Generator().manual_seed(100 + seed)
-    extra = {"crops.fair": unit(rng, n, k, D), "views.strong": unit(rng, n, 1, D)}
+    kinds: dict[Kind, Tensor | LazyRows] = {
+        Kind("crops", "fair"): unit(rng, n, k, D),
+        Kind("views", "strong"): unit(rng, n, 1, D),
+    }
     if weak:
-        extra["views.weak"] = unit(rng, n, 1, D)
+        kinds[Kind("views", "weak")] = unit(rng, n, 1, D)
     weight = torch.ones(n, dtype=torch.float64)
     weight[-1] = 0
     same: dict[str, Any] = {"index": torch.arange(n), "view": torch.full((n,), -1)}
     return Batch(
         **same,
-        y=torch.full((n,), -1),
-        weight=weight,
+        labels=torch.full((n,), -1),
+        weights=weight,
         x=unit(rng, n, D),
         norms=torch.ones(n, dtype=torch.float64),
         step=torch.tensor(0),
         epoch=torch.tensor(epoch),
-        extra=extra,
+        kinds=kinds,
     )
+
+
+def features(rows: Rows, kind: str, recipe: str) -> Tensor:
+    found = rows.get(kind, recipe)
+    assert found is not None
+    return found
 
 
 def begin(
@@ -95,13 +103,13 @@ def softmax(a: Sequence[float]) -> list[float]:
     return [x / sum(e) for x in e]
 
 
-def naive_aligned(regions: Rows, g: list[float], keep: float, tau: float) -> list[float]:
+def naive_aligned(regions: Vectors, g: list[float], keep: float, tau: float) -> list[float]:
     ranked = sorted(regions, key=lambda p: -dot(p, g))[: max(1, round(keep * len(regions)))]
     weight = softmax([dot(p, g) / tau for p in ranked])
     return normal([sum(w * p[j] for w, p in zip(weight, ranked, strict=True)) for j in range(D)])
 
 
-def naive_fixed(task: TaskView, kind: str = "template") -> Rows:
+def naive_fixed(task: TaskView, kind: str = "template") -> Vectors:
     bank = cast(TextBank, task.text)
     assert bank.description_rows is not None
     assert bank.owner is not None
@@ -118,7 +126,7 @@ def naive_fixed(task: TaskView, kind: str = "template") -> Rows:
 
 
 def naive_guess(
-    v: list[float], anchors: Rows, fixed: Rows, weighting: str, gamma: float
+    v: list[float], anchors: Vectors, fixed: Vectors, weighting: str, gamma: float
 ) -> tuple[int, float]:
     las = [SCALE * dot(v, a) for a in anchors]
     fix = [SCALE * dot(v, z) for z in fixed]
@@ -146,10 +154,11 @@ def naive_loss(
 ) -> tuple[float, list[float], list[int]]:
     """Equations (1) to (7): (loss, q, guesses)."""
     anchors = [normal(a) for a in params["learned"].tolist()]
-    weak = batch.get("views.weak")
+    weak = batch.get("views", "weak")
     g = batch.x.tolist() if weak is None else weak[:, 0].tolist()
-    crops, strong = batch.extra["crops.fair"].tolist(), batch.extra["views.strong"].tolist()
-    kept = [i for i, w in enumerate(batch.weight.tolist()) if w > 0]
+    crops = features(batch, "crops", "fair").tolist()
+    strong = features(batch, "views", "strong").tolist()
+    kept = [i for i, w in enumerate(batch.weights.tolist()) if w > 0]
     entropy, mean, guesses = 0.0, [0.0] * C, []
     for i in kept:
         v = naive_aligned(crops[i], g[i], config.keep, hyper.tau)
@@ -196,12 +205,14 @@ def test_gradient_stops_at_the_pseudo_label_and_the_past(weighting: Any, epoch: 
     value, _ = fair.loss({"learned": leaf}, fixed, state, batch, config, hyper)
     (got,) = torch.autograd.grad(value, leaf)
 
-    v = fair.aligned(batch.extra["crops.fair"], batch.extra["views.weak"][:, 0], config, hyper)
+    v = fair.aligned(
+        features(batch, "crops", "fair"), features(batch, "views", "weak")[:, 0], config, hyper
+    )
     las = SCALE * cosine_logits(v, params["learned"])
     guess, trust = fair.pseudo_labels(
         las, SCALE * v @ fixed["fixed"].mT, params["learned"], config, hyper
     )
-    p = torch.softmax(SCALE * cosine_logits(batch.extra["views.strong"][:, 0], leaf), dim=-1)
+    p = torch.softmax(SCALE * cosine_logits(features(batch, "views", "strong")[:, 0], leaf), dim=-1)
     own = -(trust * p.log()[torch.arange(5), guess])[:4].mean()
     mean = p[:4].mean(0)
     q = 0.3 * mean + 0.7 * (mean.detach() if epoch else state["log_mean"].exp())
@@ -215,11 +226,12 @@ def test_logits_equal_naive_loops(infer: Any) -> None:
     config = fair.Config(infer=infer, keep=0.5)
     params, fixed, _ = begin(task, config, hyper)
     batch = draw()
-    query = {"x": batch.x, "crops.fair": batch.extra["crops.fair"]}
-    got = fair.combine(fair.terms(params, fixed, query, config, hyper), fixed, config, hyper)
+    crops = features(batch, "crops", "fair")
+    rows = Rows.of(batch.x, kinds={Kind("crops", "fair"): crops})
+    got = fair.combine(fair.terms(params, fixed, rows, config, hyper), fixed, config, hyper)
     anchors = [normal(a) for a in params["learned"].tolist()]
-    for row, x, crops in zip(got, batch.x.tolist(), query["crops.fair"].tolist(), strict=True):
-        v = naive_aligned(crops, x, 0.5, 0.2)
+    for row, x, regions in zip(got, batch.x.tolist(), crops.tolist(), strict=True):
+        v = naive_aligned(regions, x, 0.5, 0.2)
         both = {"global": [x], "las": [v], "average": [x, v]}[infer]
         for c, logit in enumerate(row.tolist()):
             expected = sum(SCALE * dot(r, anchors[c]) for r in both) / len(both) + BIAS
@@ -240,20 +252,20 @@ def test_start_is_zero_shot_by_description() -> None:
     x = draw().x
     assert task.text is not None
     expected = SCALE * x @ task.text.anchors("description").double().mT + BIAS
-    got = fair.combine(fair.terms(params, fixed, {"x": x}, config, hyper), fixed, config, hyper)
+    got = fair.combine(fair.terms(params, fixed, Rows.of(x), config, hyper), fixed, config, hyper)
     assert torch.allclose(got, expected, atol=1e-5)
 
 
 def test_all_regions_alike_give_the_mean_of_the_crops() -> None:
     batch = draw()
-    crops, g = batch.extra["crops.fair"], batch.x
+    crops, g = features(batch, "crops", "fair"), batch.x
     got = fair.aligned(crops, g, fair.Config(keep=1.0), fair.Hyper(tau=1e9))
     assert torch.allclose(got, F.normalize(crops.mean(1), dim=-1), atol=1e-7)
 
 
 def test_a_cold_temperature_gives_the_most_relevant_crop() -> None:
     batch = draw()
-    crops, g = batch.extra["crops.fair"], batch.x
+    crops, g = features(batch, "crops", "fair"), batch.x
     best = (crops @ g[..., None])[..., 0].argmax(1)
     for config, hyper in (
         (fair.Config(keep=1.0), fair.Hyper(tau=1e-6)),
@@ -270,7 +282,7 @@ def test_gamma_one_guesses_by_the_fixed_score_alone() -> None:
     params, fixed, state = begin(task, config, hyper)
     batch = draw()
     _, after = fair.loss(params, fixed, state, batch, config, hyper)
-    g, crops = batch.extra["views.weak"][:4, 0], batch.extra["crops.fair"][:4]
+    g, crops = features(batch, "views", "weak")[:4, 0], features(batch, "crops", "fair")[:4]
     weight = torch.softmax(54.6 * (crops @ g[..., None])[..., 0], dim=-1)
     v = (weight[..., None] * crops).sum(1)
     guess = (v @ torch.tensor(naive_fixed(task)).double().mT).argmax(1)
@@ -311,13 +323,13 @@ def test_the_batch_mean_may_be_next_to_nothing_for_a_class() -> None:
     thin = Batch(
         index=batch.index,
         view=batch.view,
-        y=batch.y,
-        weight=batch.weight.float(),
+        labels=batch.labels,
+        weights=batch.weights.float(),
         x=batch.x.float(),
         norms=batch.norms.float(),
         step=batch.step,
         epoch=batch.epoch,
-        extra={k: t.float() for k, t in batch.extra.items()},
+        kinds={kind: features(batch, *kind).float() for kind in batch.kinds},
     )
     leaf = params["learned"].float().requires_grad_()
     state = {k: t.float() for k, t in state.items()}
@@ -328,7 +340,7 @@ def test_the_batch_mean_may_be_next_to_nothing_for_a_class() -> None:
     assert bool(torch.isfinite(grad).all())
 
 
-def two_clusters(n: int = 300) -> tuple[TaskView, RoleRows]:
+def two_clusters(n: int = 300) -> tuple[TaskView, Rows]:
     """Build two clusters and texts that split them badly, alike in all but their direction."""
     rng = torch.Generator().manual_seed(3)
     y = torch.arange(2 * n) % 2
@@ -353,17 +365,17 @@ def two_clusters(n: int = 300) -> tuple[TaskView, RoleRows]:
         logit_scale=20.0,
     )
     half = slice(0, n)
-    extra = {"crops.fair": near(8)[half], "views.strong": near(4)[half]}
-    pool = RoleRows(x=x[half], norms=torch.ones(n), labels=None, extra=extra)
+    kinds = {Kind("crops", "fair"): near(8)[half], Kind("views", "strong"): near(4)[half]}
+    pool = Rows(x=x[half], norms=torch.ones(n), labels=None, kinds=kinds)
     none = x[:0]
     view = TaskView(
-        support=RoleRows(x=none, norms=none[:, 0], labels=y[:0]),
+        support=Rows(x=none, norms=none[:, 0], labels=y[:0]),
         pool=pool,
         text=cast(Any, bank),
         classes=("a", "b"),
         seed=0,
     )
-    return view, RoleRows(x=x[n:], norms=torch.ones(n), labels=y[n:])
+    return view, Rows(x=x[n:], norms=torch.ones(n), labels=y[n:])
 
 
 @pytest.mark.parametrize("weighting", WEIGHTINGS)
@@ -372,8 +384,8 @@ def test_training_beats_its_start_on_two_clusters(weighting: Any) -> None:
     scores = []
     for epochs in (0, 15):
         config = fair.Config(weighting=weighting, epochs=epochs)
-        (run,) = train(cast(Any, fair), config, [view], [fair.Hyper(lr=0.02)])
-        scores.append(scoring.accuracy(run.head, query))
+        (run,) = train(fair.METHOD, config, [view], [fair.Hyper(lr=0.02)])
+        scores.append(run.head.accuracy(query))
     assert scores[0] < 0.9
     assert scores[1] > scores[0] + 0.03
     assert set(run.watch) == {"balance", "moved", "trust"}
@@ -386,19 +398,17 @@ def test_loss_falls_on_two_clusters() -> None:
     assert view.pool is not None
     values = []
     for epochs in (0, 15):
-        (run,) = train(
-            cast(Any, fair), fair.Config(weighting="none", epochs=epochs), [view], [hyper]
-        )
+        (run,) = train(fair.METHOD, fair.Config(weighting="none", epochs=epochs), [view], [hyper])
         batch = Batch(
             index=torch.arange(300),
             view=torch.full((300,), -1),
-            y=torch.full((300,), -1),
-            weight=torch.ones(300),
+            labels=torch.full((300,), -1),
+            weights=torch.ones(300),
             x=view.pool.x,
             norms=view.pool.norms,
             step=torch.tensor(0),
             epoch=torch.tensor(0),
-            extra=view.pool.extra,
+            kinds=view.pool.kinds,
         )
         params, fixed = run.head.params, run.head.fixed
         state = fair.start(params, fixed, config, hyper)
@@ -423,9 +433,10 @@ def test_a_collapse_is_told(series: list[float], told: bool) -> None:
 
 def test_balance_is_the_share_of_classes_guessed() -> None:
     counts = torch.tensor([5.0, 5.0, 0.0, 0.0])
-    counted = {"guessed": counts, "moved": torch.tensor(3.0), "trust": torch.tensor(8.0)}
-    after = fair.watch(counted)
-    got = {n.removeprefix("watch."): float(t) for n, t in after.items() if n.startswith("watch.")}
+    sums = {"moved_rows": torch.tensor(3.0), "trust_sum": torch.tensor(8.0)}
+    after = fair.watch({"guessed": counts, **sums})
+    (stage,) = fair.stages(fair.Config())
+    got = {name: float(after[name]) for name in stage.watch}
     assert got == pytest.approx({"balance": 0.5, "moved": 0.3, "trust": 0.8})
 
 

@@ -12,16 +12,16 @@ from hypothesis import strategies as st
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from torch import Tensor
 
-from heads.core.contract import TaskView
+from heads.contract import Kind, Rows, TaskView, WithText
 from heads.methods import gda
 
-CONFIG = gda.Config()
+CONFIG = WithText()
 
 
 def logits(task: TaskView, x: Tensor, **values: float) -> Tensor:
     hyper = gda.Hyper(**values)
     params, fixed = gda.prepare(task, CONFIG, hyper)
-    terms = gda.terms(params, fixed, {"x": x}, CONFIG, hyper)
+    terms = gda.terms(params, fixed, Rows.of(x), CONFIG, hyper)
     return gda.combine(terms, fixed, CONFIG, hyper)
 
 
@@ -55,7 +55,7 @@ def test_logits_equal_naive_loops(toy: Any, alpha: float) -> None:
 
 def test_every_view_is_a_row(toy: Any) -> None:
     task, x = toy(views=3)
-    rows = task.support.extra["views.rrc50"].reshape(-1, 6)
+    rows = task.support.kinds[Kind("views", "rrc50")].reshape(-1, 6)
     labels = torch.tensor([y for y in task.support.labels.tolist() for _ in range(3)])
     gap = logits(task, x, alpha=1.0) - logits(task, x, alpha=0.0)
     torch.testing.assert_close(gap, naive(x, rows, labels, task.c), rtol=1e-11, atol=1e-9)
@@ -95,7 +95,7 @@ def test_rows_without_scatter_leave_zero_shot(toy: Any) -> None:
     assert torch.equal(logits(task, x, alpha=100.0), logits(task, x, alpha=0.0))
     # three equal views of a shot: their mean is off by rounding only
     same = task.support.x[:, None].repeat(1, 3, 1)
-    task = replace(task, support=replace(task.support, extra={"views.rrc50": same}))
+    task = replace(task, support=replace(task.support, kinds={Kind("views", "rrc50"): same}))
     assert torch.equal(logits(task, x, alpha=100.0), logits(task, x, alpha=0.0))
 
 
@@ -120,7 +120,7 @@ def test_order_of_shots_and_repeating_all_do_not_matter(toy: Any, seed: int) -> 
 
 
 def test_grid_is_the_released_one() -> None:
-    assert gda.post_grid.axes == {"alpha": [1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0]}
+    assert gda.METHOD.post_grid.axes == {"alpha": [1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0]}
 
 
 GOLDEN = [

@@ -1,6 +1,6 @@
 import math
 from collections import defaultdict
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,16 +9,16 @@ from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor
 
 from featcache.errors import UsageError
-from heads.core.contract import TaskView
-from heads.core.settings import configure
+from heads.contract import Rows, TaskView
 from heads.methods import knn
 from heads.methods.knn import Config, Hyper
+from heads.selection.settings import configure
 
 
 def logits(task: TaskView, x: Tensor, config: Config | None = None, **values: float) -> Tensor:
     config, hyper = config or Config(), Hyper(**{n: float(v) for n, v in values.items()})
     params, fixed = knn.prepare(task, config, hyper)
-    terms = knn.terms(params, fixed, {"x": x}, config, hyper)
+    terms = knn.terms(params, fixed, Rows.of(x), config, hyper)
     return knn.combine(terms, fixed, config, hyper)
 
 
@@ -72,7 +72,7 @@ def test_a_large_temperature_counts(toy: Any) -> None:
 )
 def test_a_k_that_cannot_be_is_refused(k: str, words: str) -> None:
     with pytest.raises(UsageError, match=words):
-        configure(cast(Any, knn), {"k": k})
+        configure(knn.METHOD, {"k": k})
 
 
 def test_the_smallest_temperature_asks_the_nearest(toy: Any) -> None:

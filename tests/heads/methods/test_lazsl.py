@@ -14,9 +14,9 @@ from torch.nn import functional as F
 
 from featcache.errors import MissingComponentError
 from featcache.types import FeatureSet, TextBank
-from heads.core.contract import RoleRows, TaskView
+from heads.contract import Kind, Rows, TaskView
 from heads.methods import lazsl
-from heads.protocols import few_shot
+from heads.protocols import training
 
 COUNTS = (3, 1, 5, 2, 4)
 """Descriptions of each class."""
@@ -46,7 +46,7 @@ def make(
     )
     x = unit(rng, n, d)
     crops = F.normalize(x[:, None] + 0.5 * unit(rng, n, k, d), dim=-1)
-    support = RoleRows(x=x[:0], norms=torch.ones(0).double(), labels=None)
+    support = Rows(x=x[:0], norms=torch.ones(0).double(), labels=None)
     view = TaskView(support=support, pool=None, text=bank, classes=names, seed=0)
     return view, x, crops
 
@@ -61,8 +61,8 @@ def scores(
     """Return cosines: the logits without their scale."""
     made, hyper = lazsl.Config(**config), hyper or lazsl.Hyper()
     params, fixed = lazsl.prepare(task, made, hyper)
-    query = {"x": x, "crops.lazsl": crops}
-    terms = lazsl.terms(params, fixed, query, made, hyper)
+    rows = Rows.of(x, kinds={Kind("crops", "lazsl"): crops})
+    terms = lazsl.terms(params, fixed, rows, made, hyper)
     return lazsl.combine(terms, fixed, made, hyper) / 20.0
 
 
@@ -194,7 +194,7 @@ def test_golden(
         logit_scale=20.0,
     )
     x, crops = views[0], views[1:].transpose(0, 1)
-    support = RoleRows(x=x[:0], norms=torch.ones(0), labels=None)
+    support = Rows(x=x[:0], norms=torch.ones(0), labels=None)
     task = TaskView(support=support, pool=None, text=bank, classes=names, seed=0)
     got = scores(task, x, crops, lazsl.Hyper(theta=theta), **config)
     assert float((got - expected).abs().max()) < 1e-5
@@ -285,7 +285,7 @@ def test_padding_of_descriptions_changes_nothing(
     expected = scores(task, x, crops, score=score)
     monkeypatch.setattr(lazsl, "TEXT_FILL", fill)
     monkeypatch.setattr(lazsl, "TEXT_LACK", 0)
-    buckets = lazsl.buckets(lazsl.prepare(task, lazsl.Config(score="awt"), lazsl.Hyper())[1])
+    buckets = lazsl.masses(lazsl.prepare(task, lazsl.Config(score="awt"), lazsl.Hyper())[1])
     assert len(buckets) == {0.01: 1, 0.5: 2, 1.0: 5}[fill]
     got = scores(task, x, crops, score=score)
     torch.testing.assert_close(got, expected, rtol=0, atol=1e-9)
@@ -327,7 +327,7 @@ CROPPED = {"crops.lazsl-5": (5,)}
 
 def test_no_shots_are_read_or_recorded(world: Callable[..., FeatureSet]) -> None:
     features = world(also=CROPPED, descriptions=True)
-    result = few_shot.run("lazsl", feature_set=features, shots=16)
+    result = training.run("lazsl", features=features, shots=16)
     assert (result.shots, result.selection, result.protocol) == (0, "none", "zero_shot")
     assert result.metrics["top1"].mean > 0.5
 
@@ -336,20 +336,20 @@ def test_any_number_of_crops_will_do(world: Callable[..., FeatureSet]) -> None:
     for also in ({"crops.lazsl-1": (1,)}, {"crops.lazsl-33": (33,)}):
         features = world(also=also, descriptions=True)
         for score in ("lazsl", "wca", "awt"):
-            few_shot.run("lazsl", feature_set=features, shots=1, settings={"score": score})
+            training.run("lazsl", features=features, shots=1, settings={"score": score})
 
 
 def test_missing_crops_are_named_with_the_command(world: Callable[..., FeatureSet]) -> None:
     features = world(descriptions=True)
-    wanted = r"featcache extract --dataset toy --backbone tiny .*--crops 60"
+    wanted = r"featcache\.extract\(dataset='toy', backbone='tiny', .*crops=\['60'\]"
     with pytest.raises(MissingComponentError, match=wanted):
-        few_shot.run("lazsl", feature_set=features, shots=1)
-    few_shot.run("lazsl", feature_set=features, shots=1, settings={"score": "dclip"})
+        training.run("lazsl", features=features, shots=1)
+    training.run("lazsl", features=features, shots=1, settings={"score": "dclip"})
 
 
 def test_missing_descriptions_are_named(world: Callable[..., FeatureSet]) -> None:
     with pytest.raises(MissingComponentError, match="'description'"):
-        few_shot.run("lazsl", feature_set=world(also=CROPPED), shots=1)
+        training.run("lazsl", features=world(also=CROPPED), shots=1)
 
 
 def test_values_are_the_released_ones() -> None:

@@ -8,23 +8,23 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 from torch.nn import functional as F
 
-from heads.core.contract import RoleRows, TaskView
+from heads.contract import Kind, Rows, TaskView
 from heads.methods import linear_probe
 
 CONFIG = linear_probe.Config()
 
 
 def task_of(x: Tensor, y: Tensor, weights: Tensor | None = None) -> TaskView:
-    rows = RoleRows(x=x, norms=torch.ones(len(x)), labels=y)
+    rows = Rows(x=x, norms=torch.ones(len(x)), labels=y, weights=weights)
     names = tuple(f"c{i}" for i in range(int(y.max()) + 1))
-    return TaskView(support=rows, pool=None, text=None, classes=names, seed=0, weights=weights)
+    return TaskView(support=rows, pool=None, text=None, classes=names, seed=0)
 
 
 def logits(task: TaskView, x: Tensor, strength: float) -> Tensor:
     hyper = linear_probe.Hyper(C=strength)
     params, fixed = linear_probe.prepare(task, CONFIG, hyper)
-    terms = linear_probe.terms(params, fixed, {"x": x}, CONFIG, hyper)
-    return linear_probe.combine(terms, fixed, CONFIG, hyper)
+    terms = linear_probe.terms(params, fixed, Rows.of(x), CONFIG, hyper)
+    return linear_probe.METHOD.combine(terms, fixed, CONFIG, hyper)
 
 
 def clustered(seed: int, n: int, d: int, c: int) -> tuple[Tensor, Tensor]:
@@ -94,14 +94,14 @@ def test_stopping_early_is_said() -> None:
 def test_texts_and_views_are_not_read() -> None:
     x, y = clustered(5, 20, 6, 4)
     task = task_of(x, y)
-    with_views = replace(task.support, extra={"views": torch.zeros(20, 2, 6)})
+    with_views = replace(task.support, kinds={Kind("views"): torch.zeros(20, 2, 6)})
     params, _ = linear_probe.prepare(task, CONFIG, linear_probe.Hyper())
     again, _ = linear_probe.prepare(replace(task, support=with_views), CONFIG, linear_probe.Hyper())
     assert torch.equal(params["weight"], again["weight"])
 
 
 def test_grid_is_the_released_one() -> None:
-    grid = linear_probe.train_grid
+    grid = linear_probe.METHOD.train_grid
     assert grid.axes == {"C": [1e-6, 1e-4, 1e-2, 1.0, 1e2, 1e4, 1e6]}
     assert grid.refine == 8
 

@@ -7,10 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from heads.core.contract import RoleRows, Sizes, TaskView
-from heads.core.scoring import accuracy
-from heads.core.trainer import train
+from heads.contract import Rows, Sizes, TaskView
 from heads.methods import lp_plus_plus
+from heads.training.trainer import train
 
 HYPER = lp_plus_plus.Hyper()
 
@@ -54,7 +53,7 @@ def test_300_steps_equal_an_independent_loop(toy: Any, variant: Any) -> None:
     task, _ = toy(counts=(3, 1, 4, 2), d=12)
     config = lp_plus_plus.Config(variant=variant)
     start, _ = lp_plus_plus.prepare(task, config, HYPER)
-    (run,) = train(lp_plus_plus, config, [task], [HYPER])
+    (run,) = train(lp_plus_plus.METHOD, config, [task], [HYPER])
     expected = twin(task, start["bias"], steps=300, clean=variant == "clean")
     assert set(run.head.params) == set(expected)
     for name, value in expected.items():
@@ -66,7 +65,7 @@ def test_the_variants_differ_from_the_first_step_of_alpha_on(toy: Any) -> None:
 
     def alpha(variant: Any, steps: int) -> Tensor:
         config = lp_plus_plus.Config(variant=variant, steps=steps)
-        (run,) = train(lp_plus_plus, config, [task], [HYPER])
+        (run,) = train(lp_plus_plus.METHOD, config, [task], [HYPER])
         return run.head.params["alpha"]
 
     assert torch.equal(alpha("code", 9), alpha("clean", 0))
@@ -78,8 +77,8 @@ def test_logits_equal_naive_loops(toy: Any) -> None:
     config = lp_plus_plus.Config()
     params, fixed = lp_plus_plus.prepare(task, config, HYPER)
     params = {n: p + 0.3 * torch.arange(p.numel()).reshape(p.shape) for n, p in params.items()}
-    terms = lp_plus_plus.terms(params, fixed, {"x": x}, config, HYPER)
-    got = lp_plus_plus.combine(terms, fixed, config, HYPER)
+    terms = lp_plus_plus.terms(params, fixed, Rows.of(x), config, HYPER)
+    got = lp_plus_plus.METHOD.combine(terms, fixed, config, HYPER)
     anchors = task.text.anchors().double()
     for i, q in enumerate(x):
         for c in range(task.c):
@@ -113,7 +112,7 @@ def test_a_class_without_shots_starts_at_nothing(toy: Any) -> None:
     task, x = toy(counts=(2, 0, 3))
     params, fixed = lp_plus_plus.prepare(task, lp_plus_plus.Config(), HYPER)
     assert not bool(params["weight"][1].any())
-    logits = lp_plus_plus.terms(params, fixed, {"x": x}, lp_plus_plus.Config(), HYPER)["logits"]
+    logits = lp_plus_plus.terms(params, fixed, Rows.of(x), lp_plus_plus.Config(), HYPER)["logits"]
     assert bool(torch.isfinite(logits).all())
 
 
@@ -122,7 +121,7 @@ def test_loss_is_the_mean_over_rows_with_weight(toy: Any, whole_batch: Any) -> N
     config, batch = lp_plus_plus.Config(), whole_batch(task)
     params, fixed = lp_plus_plus.prepare(task, config, HYPER)
     got, _ = lp_plus_plus.loss(params, fixed, {}, batch, config, HYPER)
-    logits = lp_plus_plus.terms(params, fixed, {"x": batch.x}, config, HYPER)["logits"]
+    logits = lp_plus_plus.terms(params, fixed, Rows.of(batch.x), config, HYPER)["logits"]
     assert float(got) == pytest.approx(float(F.cross_entropy(logits[:-1], batch.y[:-1])))
 
 
@@ -141,6 +140,6 @@ def test_accuracy_of_the_last_step(
 ) -> None:
     # released_code: best step on validation; the last one is as good on these rows
     task, x, y = features(name, support)
-    (run,) = train(lp_plus_plus, lp_plus_plus.Config(), [task], [HYPER])
-    query = RoleRows(x=x, norms=torch.ones(len(x)), labels=y)
-    assert 100 * accuracy(run.head, query) == pytest.approx(released, abs=0.8)
+    (run,) = train(lp_plus_plus.METHOD, lp_plus_plus.Config(), [task], [HYPER])
+    query = Rows(x=x, norms=torch.ones(len(x)), labels=y)
+    assert 100 * run.head.accuracy(query) == pytest.approx(released, abs=0.8)

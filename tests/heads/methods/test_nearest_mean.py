@@ -6,16 +6,16 @@ import torch
 from sklearn.neighbors import NearestCentroid
 from torch import Tensor
 
-from heads.core.contract import TaskView
+from heads.contract import Nothing, Rows, TaskView
 from heads.methods import nearest_mean
-from heads.methods.nearest_mean import Config, Hyper
+from heads.methods.nearest_mean import Config
 
 
 def logits(task: TaskView, x: Tensor, config: Config | None = None) -> Tensor:
     config = config or Config()
-    params, fixed = nearest_mean.prepare(task, config, Hyper())
-    terms = nearest_mean.terms(params, fixed, {"x": x}, config, Hyper())
-    return nearest_mean.combine(terms, fixed, config, Hyper())
+    params, fixed = nearest_mean.prepare(task, config, Nothing())
+    terms = nearest_mean.terms(params, fixed, Rows.of(x), config, Nothing())
+    return nearest_mean.METHOD.combine(terms, fixed, config, Nothing())
 
 
 def means(task: TaskView) -> list[Tensor]:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn.kernel_ridge import KernelRidge
 from torch import Tensor
 
-from heads.core.contract import TaskView
+from heads.contract import Kind, Rows, TaskView
 from heads.methods import proker
 
 Variant = Literal["code", "paper"]
@@ -20,7 +20,7 @@ def logits(task: TaskView, x: Tensor, config: Any = None, **values: float) -> Te
     config = config or proker.Config()
     hyper = proker.Hyper(**values)
     params, fixed = proker.prepare(task, config, hyper)
-    terms = proker.terms(params, fixed, {"x": x}, config, hyper)
+    terms = proker.terms(params, fixed, Rows.of(x), config, hyper)
     return proker.combine(terms, fixed, config, hyper)
 
 
@@ -100,7 +100,7 @@ def test_order_of_shots_does_not_matter(toy: Any, seed: int) -> None:
 @pytest.mark.parametrize(("most", "kept"), [(1000, 3), (29, 2), (20, 2), (19, 1), (1, 1)])
 def test_views_are_points_while_there_is_room(toy: Any, most: int, kept: int) -> None:
     task, x = toy(views=3)  # 10 shots
-    rows = task.support.extra["views.rrc50"][:, :kept].reshape(-1, 6)
+    rows = task.support.kinds[Kind("views", "rrc50")][:, :kept].reshape(-1, 6)
     labels = torch.tensor([y for y in task.support.labels.tolist() for _ in range(kept)])
     got = logits(task, x, proker.Config(points=most), beta=1.7, lam=0.1)
     expected = direct(task, rows, labels, x, 1.7, 0.1, "code")
@@ -124,8 +124,8 @@ def test_defaults_are_those_fixed_from_imagenet_by_shots() -> None:
 
 
 def test_grid_is_the_released_one() -> None:
-    assert np.allclose(proker.train_grid.axes["beta"], np.linspace(0.5, 3, 20))
-    assert np.allclose(proker.train_grid.axes["lam"], np.linspace(0.001, 1, 10))
+    assert np.allclose(proker.METHOD.train_grid.axes["beta"], np.linspace(0.5, 3, 20))
+    assert np.allclose(proker.METHOD.train_grid.axes["lam"], np.linspace(0.001, 1, 10))
 
 
 @pytest.mark.parametrize("variant", ["code", "paper"])
@@ -143,7 +143,7 @@ def test_a_scout_is_exact_where_it_solves(toy: Any, variant: Variant) -> None:
 
 def test_a_scout_knows_the_whole_grid(toy: Any) -> None:
     task, x = toy(counts=(6, 5, 7, 6), d=24, n=40)
-    points = [proker.Hyper(**point) for point in proker.train_grid]
+    points = [proker.Hyper(**point) for point in proker.METHOD.train_grid]
     scout = proker.scout(task, proker.Config())
     found = torch.stack(list(scout(points, x)))
     exact = torch.stack([logits(task, x, beta=p.beta, lam=p.lam) for p in points])

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from featcache.errors import MissingComponentError
-from heads.core.contract import TaskView
-from heads.core.settings import configure
-from heads.core.trainer import train
+from heads.contract import Rows, TaskView
 from heads.methods import regularized_linear as rl
 from heads.methods.regularized_linear import Config, Hyper
+from heads.selection.settings import configure
+from heads.training.trainer import train
 
 
 def naive(w: Tensor, x: Tensor, anchors: Tensor) -> Tensor:
@@ -37,15 +37,15 @@ def test_logits_equal_naive_loops(toy: Any) -> None:
     task, x = toy()
     _, fixed = start(task)
     w = map_near_identity(1)
-    terms = rl.terms({"map": w}, fixed, {"x": x}, Config(), Hyper())
-    got = rl.combine(terms, fixed, Config(), Hyper())
+    terms = rl.terms({"map": w}, fixed, Rows.of(x), Config(), Hyper())
+    got = rl.METHOD.combine(terms, fixed, Config(), Hyper())
     assert torch.allclose(got, naive(w, x, fixed["anchors"]), rtol=0, atol=1e-10)
 
 
 def test_starts_at_zero_shot(toy: Any) -> None:
     task, x = toy()
     params, fixed = start(task)
-    got = rl.terms(params, fixed, {"x": x}, Config(), Hyper())["logits"]
+    got = rl.terms(params, fixed, Rows.of(x), Config(), Hyper())["logits"]
     assert torch.allclose(got, 20.0 * x @ task.text.anchors().double().T, atol=1e-10)
 
 
@@ -68,7 +68,7 @@ def test_training_equals_the_released_loop(toy: Any) -> None:
     """Adam with eps 1e-4 and a cosine over the steps, whole batches, in plain torch."""
     task, _ = toy()
     config, hyper = Config(steps=12), Hyper(lr=0.01, lam=0.25)
-    (run,) = train(rl, config, [task], [hyper])
+    (run,) = train(rl.METHOD, config, [task], [hyper])
     _, fixed = start(task)
     w = torch.eye(6).double().requires_grad_()
     adam = torch.optim.Adam([w], lr=0.01, eps=1e-4)
@@ -89,16 +89,15 @@ def test_a_strong_pull_stays_at_the_identity(toy: Any) -> None:
     task, _ = toy()
     moved = []
     for lam in (0.0, 1.0, 1e3):
-        (run,) = train(rl, Config(steps=50), [task], [Hyper(lr=1e-3, lam=lam)])
+        (run,) = train(rl.METHOD, Config(steps=50), [task], [Hyper(lr=1e-3, lam=lam)])
         moved.append(float((run.head.params["map"] - torch.eye(6)).norm()))
     assert moved[0] > moved[1] > moved[2]
 
 
 def test_lam_is_one_over_the_shots() -> None:
-    method: Any = rl
-    assert configure(method, shots=4).hyper.lam == 0.25
-    assert configure(method, shots=1).hyper.lam == 1.0
-    assert configure(method, {"lam": 0.1}, shots=4).hyper.lam == 0.1
+    assert configure(rl.METHOD, shots=4).hyper.lam == 0.25
+    assert configure(rl.METHOD, shots=1).hyper.lam == 1.0
+    assert configure(rl.METHOD, {"lam": 0.1}, shots=4).hyper.lam == 0.1
 
 
 def test_texts_are_needed(toy: Any) -> None:

@@ -8,16 +8,16 @@ from sklearn.linear_model import Ridge, RidgeClassifier
 from torch import Tensor
 from torch.nn import functional as F
 
-from heads.core.contract import TaskView
+from heads.contract import Nothing, Rows, TaskView
 from heads.methods import ridge
 
-CONFIG = ridge.Config()
+CONFIG = Nothing()
 
 
 def logits(task: TaskView, x: Tensor, lam: float) -> Tensor:
     hyper = ridge.Hyper(lam=lam)
     params, fixed = ridge.prepare(task, CONFIG, hyper)
-    terms = ridge.terms(params, fixed, {"x": x}, CONFIG, hyper)
+    terms = ridge.terms(params, fixed, Rows.of(x), CONFIG, hyper)
     return ridge.combine(terms, fixed, CONFIG, hyper)
 
 
@@ -35,7 +35,7 @@ def test_equals_scikit_learn(toy: Any, lam: float, counts: tuple[int, ...]) -> N
     for given in (None, weights):
         theirs = Ridge(alpha=lam, solver="cholesky")
         theirs.fit(task.support.x.numpy(), one_hot(task).numpy(), sample_weight=given)
-        got = logits(replace(task, weights=given), x, lam)
+        got = logits(replace(task, support=replace(task.support, weights=given)), x, lam)
         assert np.abs(got.numpy() - theirs.predict(x.numpy())).max() < 1e-10
 
 

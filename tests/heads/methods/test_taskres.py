@@ -8,10 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from heads.core.contract import RoleRows, Sizes
-from heads.core.scoring import accuracy
-from heads.core.trainer import train
+from heads.contract import Rows, Sizes
 from heads.methods import taskres
+from heads.training.trainer import train
 
 CONFIG, HYPER = taskres.Config(), taskres.Hyper()
 
@@ -21,8 +20,8 @@ def test_logits_equal_naive_loops(toy: Any) -> None:
     params, fixed = taskres.prepare(task, CONFIG, HYPER)
     rng = torch.Generator().manual_seed(1)
     residual = torch.randn(params["residual"].shape, generator=rng, dtype=torch.float64)
-    terms = taskres.terms({"residual": residual}, fixed, {"x": x}, CONFIG, HYPER)
-    got = taskres.combine(terms, fixed, CONFIG, HYPER)
+    terms = taskres.terms({"residual": residual}, fixed, Rows.of(x), CONFIG, HYPER)
+    got = taskres.METHOD.combine(terms, fixed, CONFIG, HYPER)
     rows = task.text.template_rows.double()
     for c in range(task.c):
         t = [sum(float(v) for v in rows[c, :, j]) / 2 for j in range(x.shape[1])]
@@ -36,7 +35,7 @@ def test_logits_equal_naive_loops(toy: Any) -> None:
 def test_without_residual_it_is_zero_shot_with_raw_means(toy: Any) -> None:
     task, x = toy()
     params, fixed = taskres.prepare(task, CONFIG, HYPER)
-    got = taskres.terms(params, fixed, {"x": x}, CONFIG, HYPER)["logits"]
+    got = taskres.terms(params, fixed, Rows.of(x), CONFIG, HYPER)["logits"]
     raw = F.normalize(task.text.template_rows.mean(1), dim=-1).double()
     assert torch.allclose(got, 20 * x @ raw.T, atol=1e-5)
 
@@ -58,7 +57,7 @@ def twin(task: Any, epochs: int, *, decay: float = 5e-4) -> Tensor:
 
 def test_training_equals_torchs_adam(toy: Any) -> None:
     task, _ = toy(counts=(2, 3, 1))
-    (run,) = train(taskres, CONFIG, [task], [HYPER])
+    (run,) = train(taskres.METHOD, CONFIG, [task], [HYPER])
     torch.testing.assert_close(run.head.params["residual"], twin(task, 100), rtol=1e-8, atol=1e-10)
     assert not torch.allclose(twin(task, 100), twin(task, 100, decay=0.0), rtol=1e-4)
 
@@ -71,8 +70,8 @@ def test_unit_texts_are_made_longer_and_that_is_told(toy: Any) -> None:
     assert torch.allclose(fixed["base"], 10 * unit.raw_anchors().double())
     config = taskres.Config(epochs=2)
     for view, told in ((lost, True), (task, False)):
-        (run,) = train(taskres, config, [view], [HYPER])
-        notes = taskres.notes([run.watch])
+        (run,) = train(taskres.METHOD, config, [view], [HYPER])
+        notes = taskres.METHOD.notes([run.watch])
         assert notes == (
             ["The class texts came as unit vectors; they were taken 10 times as long."]
             if told
@@ -86,10 +85,10 @@ def test_longer_texts_turn_more_slowly(toy: Any) -> None:
 
     def moved(length: float) -> float:
         hyper = taskres.Hyper(text_length=length)
-        (run,) = train(taskres, taskres.Config(epochs=20), [task], [hyper])
+        (run,) = train(taskres.METHOD, taskres.Config(epochs=20), [task], [hyper])
         start, fixed = taskres.prepare(task, CONFIG, hyper)
-        before = taskres.terms(start, fixed, {"x": x}, CONFIG, hyper)["logits"]
-        after = taskres.terms(run.head.params, fixed, {"x": x}, CONFIG, hyper)["logits"]
+        before = taskres.terms(start, fixed, Rows.of(x), CONFIG, hyper)["logits"]
+        after = taskres.terms(run.head.params, fixed, Rows.of(x), CONFIG, hyper)["logits"]
         return float((after - before).abs().max())
 
     assert moved(1.0) > 3 * moved(10.0)
@@ -121,6 +120,6 @@ def test_accuracy_of_the_released_code(
 ) -> None:
     # geekyutao/TaskRes@293cc9e on these rows, texts times 10
     task, x, y = features(name, support)
-    (run,) = train(taskres, CONFIG, [task], [taskres.Hyper(**values)])
-    query = RoleRows(x=x, norms=torch.ones(len(x)), labels=y)
-    assert 100 * accuracy(run.head, query) == pytest.approx(released, abs=within)
+    (run,) = train(taskres.METHOD, CONFIG, [task], [taskres.Hyper(**values)])
+    query = Rows(x=x, norms=torch.ones(len(x)), labels=y)
+    assert 100 * run.head.accuracy(query) == pytest.approx(released, abs=within)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from heads.core.contract import Grid, RoleRows, TaskView
+from heads.contract import Grid, Kind, Rows, TaskView
 from heads.methods import tip_adapter
 
 CONFIG = tip_adapter.Config()
@@ -21,7 +21,7 @@ def logits(
 ) -> Tensor:
     hyper = tip_adapter.Hyper(**values)
     params, fixed = tip_adapter.prepare(task, config, hyper)
-    terms = tip_adapter.terms(params, fixed, {"x": x}, config, hyper)
+    terms = tip_adapter.terms(params, fixed, Rows.of(x), config, hyper)
     return tip_adapter.combine(terms, fixed, config, hyper)
 
 
@@ -47,8 +47,8 @@ def test_logits_equal_naive_loops(toy: Any) -> None:
 def test_keys_by_variant(toy: Any, with_lengths: Any) -> None:
     task, x = toy(views=3)
     task = with_lengths(task)
-    views = task.support.extra["views.rrc50"]
-    raw = views * task.support.lengths["views.rrc50"][..., None]
+    views = task.support.kinds[Kind("views", "rrc50")]
+    raw = views * task.support.lengths[Kind("views", "rrc50")][..., None]
     anchors = task.text.anchors().double()
     for config, rows in ((tip_adapter.Config(variant="paper"), views), (CONFIG, raw)):
         keys = torch.stack([sum(v[j] for j in range(3)) / 3 for v in rows])
@@ -75,13 +75,13 @@ def test_order_of_shots_does_not_matter(toy: Any, seed: int) -> None:
     task, x = toy(seed)
     order = torch.randperm(len(task.support.x), generator=torch.Generator().manual_seed(seed))
     rows = task.support
-    mixed = RoleRows(x=rows.x[order], norms=rows.norms, labels=rows.labels[order])
+    mixed = Rows(x=rows.x[order], norms=rows.norms, labels=rows.labels[order])
     again = TaskView(support=mixed, pool=None, text=task.text, classes=task.classes, seed=0)
     assert torch.allclose(logits(task, x), logits(again, x), atol=1e-12)
 
 
 def test_grid_is_the_released_one() -> None:
-    axes = tip_adapter.post_grid.axes
+    axes = tip_adapter.METHOD.post_grid.axes
     assert list(axes) == ["beta", "alpha"]  # the cheap axis last
     assert (len(axes["beta"]), len(axes["alpha"])) == (200, 20)
     assert axes["beta"][0] == axes["alpha"][0] == 0.1
@@ -125,4 +125,4 @@ def test_the_released_search_gives_the_released_top1(
         "beta": [0.1 + i * (beta - 0.1) / 200 for i in range(200)],
         "alpha": [0.1 + i * (alpha - 0.1) / 20 for i in range(20)],
     }
-    assert released_search(tip_adapter, name, support, Grid(axes), "beta", "alpha") == top1
+    assert released_search(tip_adapter.METHOD, name, support, Grid(axes), "beta", "alpha") == top1

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 import torch
 
-from heads.core.contract import Sizes
+from heads.contract import Rows, Sizes
 from heads.methods import tip_adapter, tip_adapter_f
 
 CONFIG = tip_adapter_f.Config()
@@ -14,11 +14,11 @@ HYPER = tip_adapter_f.Hyper()
 def test_untrained_keys_give_tip_adapter(toy: Any) -> None:
     task, x = toy(views=3)
     params, fixed = tip_adapter_f.prepare(task, CONFIG, HYPER)
-    terms = tip_adapter_f.terms(params, fixed, {"x": x}, CONFIG, HYPER)
+    terms = tip_adapter_f.terms(params, fixed, Rows.of(x), CONFIG, HYPER)
     got = tip_adapter_f.combine(terms, fixed, CONFIG, HYPER)
     twin = tip_adapter.Hyper(alpha=HYPER.alpha, beta=HYPER.beta)
     _, memory = tip_adapter.prepare(task, tip_adapter.Config(), twin)
-    terms = tip_adapter.terms({}, memory, {"x": x}, tip_adapter.Config(), twin)
+    terms = tip_adapter.terms({}, memory, Rows.of(x), tip_adapter.Config(), twin)
     assert torch.equal(got, tip_adapter.combine(terms, memory, tip_adapter.Config(), twin))
 
 
@@ -30,7 +30,7 @@ def test_loss_equals_naive_loops(toy: Any, whole_batch: Any) -> None:
     batch = whole_batch(task)
     got, state = tip_adapter_f.loss(params, fixed, {}, batch, CONFIG, hyper)
     anchors, losses = task.text.anchors().double(), []
-    for q, label, weight in zip(batch.x, batch.y.tolist(), batch.weight.tolist(), strict=True):
+    for q, label, weight in zip(batch.x, batch.y.tolist(), batch.weights.tolist(), strict=True):
         row = [20.0 * float(q @ t) for t in anchors]
         for key, owner in zip(params["keys"], batch.y.tolist(), strict=True):
             row[owner] += 1.5 * math.exp(-2.0 * (1 - float(q @ key)))
@@ -57,7 +57,7 @@ def test_released_recipe() -> None:
     assert stage.keep == "last"
     assert stage.trains == {"keys"}
     assert HYPER.lr == 1e-3
-    assert tip_adapter_f.post_grid == tip_adapter.post_grid
+    assert tip_adapter_f.METHOD.post_grid == tip_adapter.METHOD.post_grid
     # init_alpha in the configurations of gaopengcuhk/Tip-Adapter@d0e2d6f
-    assert tip_adapter_f.train_grid.axes == {"train_alpha": [1.17, 2.0, 3.0, 5.0, 10.0]}
+    assert tip_adapter_f.METHOD.train_grid.axes == {"train_alpha": [1.17, 2.0, 3.0, 5.0, 10.0]}
     assert (HYPER.train_alpha, HYPER.alpha, HYPER.beta) == (1.17, 1.17, 1.0)

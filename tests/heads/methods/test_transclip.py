@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from heads.core.contract import TaskView
+from heads.contract import Rows, TaskView
 from heads.methods import transclip
 from heads.methods.transclip import Config
 
@@ -22,8 +22,8 @@ def logits(
 ) -> Tensor:
     hyper = transclip.Hyper(gamma=gamma)
     params, fixed = transclip.prepare(task, config, hyper)
-    query = {"x": x} | ({} if asked is None else {"asked": asked})
-    terms = transclip.terms(params, fixed, query, config, hyper)
+    rows = Rows.of(x) if asked is None else replace(Rows.of(asked), among=Rows.of(x))
+    terms = transclip.terms(params, fixed, rows, config, hyper)
     return transclip.combine(terms, fixed, config, hyper)
 
 
@@ -136,7 +136,7 @@ def test_one_sweep_equals_loops(small: tuple[TaskView, Tensor]) -> None:
     config, hyper = Config(), transclip.Hyper()
     naive = Naive(task, x, config)
     _, fixed = transclip.prepare(task, config, hyper)
-    terms = transclip.terms({}, fixed, {"x": x}, config, hyper)
+    terms = transclip.terms({}, fixed, Rows.of(x), config, hyper)
     mixture = transclip.start(terms, fixed)
     torch.testing.assert_close(mixture.mu, naive.mu)
     mixture = transclip.assign(mixture, terms, 0.5)
@@ -258,7 +258,7 @@ def test_a_constant_feature_does_no_harm(small: tuple[TaskView, Tensor]) -> None
 
 
 def test_gammas_are_the_released_ones() -> None:
-    assert transclip.post_grid.axes == {"gamma": (0.002, 0.01, 0.02, 0.2)}
+    assert transclip.METHOD.post_grid.axes == {"gamma": (0.002, 0.01, 0.02, 0.2)}
 
 
 @pytest.mark.parametrize("name", ["caltech50", "imagenet256"])

@@ -9,15 +9,15 @@ import torch
 
 from featcache.errors import MissingComponentError
 from featcache.types import TextSet
-from heads.core.contract import TaskView, TextKind
+from heads.contract import Nothing, Rows, TaskView, TextKind, WithText
 from heads.methods import zero_shot
 
 
 def logits(task: TaskView, x: torch.Tensor, **settings: Any) -> torch.Tensor:
-    config, hyper = zero_shot.Config(**settings), zero_shot.Hyper()
+    config, hyper = WithText(**settings), Nothing()
     params, fixed = zero_shot.prepare(task, config, hyper)
-    terms = zero_shot.terms(params, fixed, {"x": x}, config, hyper)
-    return zero_shot.combine(terms, fixed, config, hyper)
+    terms = zero_shot.terms(params, fixed, Rows.of(x), config, hyper)
+    return zero_shot.METHOD.combine(terms, fixed, config, hyper)
 
 
 def test_logits_equal_naive_loops(toy: Any) -> None:

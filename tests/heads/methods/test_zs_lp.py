@@ -6,11 +6,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from heads.core.contract import RoleRows, Sizes
-from heads.core.samplers import Drawer
-from heads.core.scoring import accuracy
-from heads.core.trainer import train
+from heads.contract import Rows, Sizes
 from heads.methods import zs_lp
+from heads.training.samplers import Drawer
+from heads.training.trainer import train
 
 CONFIG, HYPER = zs_lp.Config(), zs_lp.Hyper()
 
@@ -20,8 +19,8 @@ def test_logits_equal_naive_loops(toy: Any) -> None:
     _, fixed = zs_lp.prepare(task, CONFIG, HYPER)
     rng = torch.Generator().manual_seed(1)
     weight = torch.randn(task.c, x.shape[1], generator=rng, dtype=torch.float64)
-    terms = zs_lp.terms({"weight": weight}, fixed, {"x": x}, CONFIG, HYPER)
-    got = zs_lp.combine(terms, fixed, CONFIG, HYPER)
+    terms = zs_lp.terms({"weight": weight}, fixed, Rows.of(x), CONFIG, HYPER)
+    got = zs_lp.METHOD.combine(terms, fixed, CONFIG, HYPER)
     for i, q in enumerate(x):
         for c, w in enumerate(weight):
             dot = sum(float(a * b) for a, b in zip(q, w, strict=True))
@@ -42,7 +41,7 @@ def test_training_equals_torchs_sgd(toy: Any, views: int) -> None:
     task, _ = toy(views=views)
     config = zs_lp.Config(epochs=12, batch=4)
     (stage,) = zs_lp.stages(config)
-    (run,) = train(zs_lp, config, [task], [HYPER])
+    (run,) = train(zs_lp.METHOD, config, [task], [HYPER])
     weight = task.text.raw_anchors().double().requires_grad_()
     sgd = torch.optim.SGD([weight], lr=0.1, momentum=0.9)
     drawer = Drawer(stage.batches, task.support, task.seed, 0)
@@ -52,7 +51,7 @@ def test_training_equals_torchs_sgd(toy: Any, views: int) -> None:
         draw = drawer.draw(epoch)
         assert draw.index.shape == (2, 4)
         for rows, view in zip(draw.index, draw.view, strict=True):
-            x = task.support.extra["views.rrc50"][rows, view] if views else task.support.x[rows]
+            x = task.support.get("views")[rows, view] if views else task.support.x[rows]
             sgd.zero_grad()
             logits = 20 * x @ F.normalize(weight, dim=-1).T
             F.cross_entropy(logits, task.support.labels[rows]).backward()  # type: ignore[no-untyped-call]
@@ -65,7 +64,7 @@ def test_loss_is_the_mean_over_rows_with_weight(toy: Any, whole_batch: Any) -> N
     params, fixed = zs_lp.prepare(task, CONFIG, HYPER)
     batch = whole_batch(task)
     got, state = zs_lp.loss(params, fixed, {}, batch, CONFIG, HYPER)
-    logits = zs_lp.terms(params, fixed, {"x": batch.x}, CONFIG, HYPER)["logits"]
+    logits = zs_lp.terms(params, fixed, Rows.of(batch.x), CONFIG, HYPER)["logits"]
     assert float(got) == pytest.approx(float(F.cross_entropy(logits[:-1], batch.y[:-1])))
     assert state == {}
 
@@ -77,7 +76,7 @@ def test_released_recipe() -> None:
     assert (stage.keep, stage.batches.kind, stage.batches.size) == ("last", "view_pool", 256)
     assert stage.batches.drop_last
     assert HYPER.lr == 0.1
-    assert len(zs_lp.train_grid) == len(zs_lp.post_grid) == 1
+    assert len(zs_lp.METHOD.train_grid) == len(zs_lp.METHOD.post_grid) == 1
 
 
 @pytest.mark.parametrize(
@@ -89,6 +88,6 @@ def test_accuracy_of_the_released_code(
 ) -> None:
     # jusiro/CLAP@2b18ea4 on these rows: with unit texts the classifier is torn from its start
     task, x, y = features("caltech50", "train4")
-    (run,) = train(zs_lp, CONFIG, [task], [zs_lp.Hyper(text_length=length)])
-    query = RoleRows(x=x, norms=torch.ones(len(x)), labels=y)
-    assert 100 * accuracy(run.head, query) == pytest.approx(released, abs=within)
+    (run,) = train(zs_lp.METHOD, CONFIG, [task], [zs_lp.Hyper(text_length=length)])
+    query = Rows(x=x, norms=torch.ones(len(x)), labels=y)
+    assert 100 * run.head.accuracy(query) == pytest.approx(released, abs=within)

@@ -19,13 +19,15 @@ from featcache.errors import (
     UsageError,
 )
 from featcache.types import FeatureSet
-from heads.core import registry
-from heads.core.selection import select
+from heads import registry
 from heads.protocols import episodes as lists
 from heads.protocols import episodic
-from heads.results import comparison, statistics, store, tables
-from heads.results.pairing import difference_to_zero_shot, paired_difference
+from heads.results import statistics, store
+from heads.results.compare import compare as comparison
+from heads.results.compare.pairing import difference_to_zero_shot, paired_difference
 from heads.results.record import Result
+from heads.results.render import tables
+from heads.selection.select import select
 
 World = Callable[..., FeatureSet]
 SMALL: dict[str, Any] = {"ways": 3, "shots": 2, "queries": 4, "episodes": 6, "split": "test"}
@@ -38,7 +40,7 @@ ALSO = {
 
 
 def run(features: FeatureSet, method: str = "tip-adapter", **more: Any) -> Result:
-    return episodic.run(method, feature_set=features, **{**SMALL, **more})
+    return episodic.run(method, features=features, **{**SMALL, **more})
 
 
 def draw(features: FeatureSet, **more: Any) -> lists.Episodes:
@@ -56,15 +58,15 @@ def test_a_list_that_nobody_could_keep_is_refused_at_once(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     features = world()
-    with pytest.raises(UsageError, match=r"--episodes must be at most 100,000"):
+    with pytest.raises(UsageError, match=r"^episodes must be at most 100,000"):
         draw(features, episodes=10**14)
     for seed in (2**63, -(2**63), 10**30):
-        with pytest.raises(UsageError, match="--seed must be less"):
+        with pytest.raises(UsageError, match=r"^seed must be less"):
             draw(features, seed=seed)
     with pytest.raises(TaskError, match="need as many"):
         draw(features, queries=10**9)
     monkeypatch.setattr(lists, "ANSWERED", 6 * 3 * (2 + 4) - 1)
-    with pytest.raises(UsageError, match=r"are 108; a list holds at most 107. Lower --episodes"):
+    with pytest.raises(UsageError, match=r"are 108; a list holds at most 107. Lower episodes"):
         draw(features)
 
 
@@ -143,17 +145,17 @@ def test_zero_shot_answers_each_episode_among_its_classes(world: World) -> None:
 def test_every_method_that_needs_no_pool_runs(world: World, method: str) -> None:
     features = world(also=ALSO, views=2, descriptions=True)
     short = {"steps": 3, "epochs": 2, "steps_text": 2}
-    settings = {k: v for k, v in short.items() if hasattr(registry.get(method).Config(), k)}
+    settings = {k: v for k, v in short.items() if hasattr(registry.get(method).config(), k)}
     result = run(features, method, settings=settings, episodes=3)
     learns = any(n.role == "support" for n in registry.get(method).needs(
-        registry.get(method).Config()))  # fmt: skip
+        registry.get(method).config()))  # fmt: skip
     assert result.shots == (2 if learns else 0)
     assert len(result.metrics["top1"].values) == 3
     assert result.metrics["top1"].mean > 0.5
 
 
 def test_a_pool_is_refused(world: World) -> None:
-    with pytest.raises(UsageError, match="without --protocol episodic"):
+    with pytest.raises(UsageError, match="without protocol='episodic'"):
         run(world(), "fair")
 
 
@@ -187,14 +189,14 @@ def test_the_list_comes_back_from_json(world: World, tmp_path: Path) -> None:
     result = run(features, seed=7)
     folder = store.save(result, tmp_path)
     path = folder / lists.FILE
-    again = episodic.run("tip-adapter", feature_set=features, episode_list=path)
+    again = episodic.run("tip-adapter", features=features, episode_list=path)
     assert again.predictions is not None
     assert result.predictions is not None
     assert np.array_equal(again.predictions.predicted, result.predictions.predicted)
     assert (again.ids, again.seeds, again.ways) == (result.ids, (7,), 3)
     assert again.beside == result.beside
-    with pytest.raises(UsageError, match="--ways has nothing to say"):
-        episodic.run("tip-adapter", feature_set=features, episode_list=path, ways=3)
+    with pytest.raises(UsageError, match="so ways has nothing to say"):
+        episodic.run("tip-adapter", features=features, episode_list=path, ways=3)
     turned = replace(features.listing, labels=np.roll(features.listing.labels, 10))
     with pytest.raises(ImportedFileError, match="labels"):
         lists.read(path, replace(features, listing=turned))
@@ -321,18 +323,18 @@ def test_missing_view_patches_are_named_with_their_rows(world: World) -> None:
     features = world(also={"patches.clearclip": (5,)})
     with pytest.raises(MissingComponentError) as caught:
         run(features, "cc-cdfsl")
-    assert str(caught.value).endswith("--view-patches 4@test --views 4:cdfsl@test")
+    assert str(caught.value).endswith("view_patches=['4@test'], views=['4:cdfsl@test'])")
 
 
 def test_errors(world: World) -> None:
-    few = r"0 of its 5 classes have them; number 3 by size has 10\. Lower --ways"
+    few = r"0 of its 5 classes have them; number 3 by size has 10\. Lower ways"
     with pytest.raises(TaskError, match=few):
         run(world(), shots=7)
-    with pytest.raises(TaskError, match=r"of its 5 classes have them\. Lower --ways"):
+    with pytest.raises(TaskError, match=r"of its 5 classes have them\. Lower ways"):
         run(world(), ways=50)
-    with pytest.raises(UsageError, match="--ways must be at least 2"):
+    with pytest.raises(UsageError, match=r"^ways must be at least 2"):
         run(world(), ways=1)
-    with pytest.raises(UsageError, match="--episodes must be at least 1"):
+    with pytest.raises(UsageError, match=r"^episodes must be at least 1"):
         run(world(), episodes=0)
     with pytest.raises(UnknownNameError, match=r"selection of episodes 'few-shot-val'"):
         run(world(), selection="few-shot-val")

@@ -9,8 +9,8 @@ import pytest
 
 from featcache.errors import MissingComponentError, TaskError, UnknownNameError, UsageError
 from featcache.types import FeatureSet
-from heads.protocols import few_shot, zero_shot
-from heads.protocols.evaluation import ONE_DRAW
+from heads.protocols import few_shot, training
+from heads.protocols.recording import ONE_DRAW
 from heads.results.record import Result
 
 World = Callable[..., FeatureSet]
@@ -19,14 +19,14 @@ QUICK: dict[str, Any] = {"alpha": [0.5, 2.0], "beta": 5.5}
 
 def run(features: FeatureSet, method: str = "tip-adapter", **more: Any) -> Result:
     arguments = {"shots": 4, "settings": QUICK} | more
-    return few_shot.run(method, feature_set=features, **arguments)
+    return training.run(method, features=features, **arguments)
 
 
 def test_more_answers_than_a_record_holds_are_refused_at_once(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(few_shot, "ANSWERED", 149)
-    with pytest.raises(TaskError, match=r"3 seeds of 50 queries .* Lower --seeds"):
+    with pytest.raises(TaskError, match=r"3 seeds of 50 queries .* Lower seeds"):
         run(world(), progress=lambda *_: pytest.fail("it has begun"))
     assert run(world(), seeds=(1, 2)).repetitions == 2
 
@@ -95,7 +95,7 @@ def test_without_val_the_folds_of_the_support_choose(world: World) -> None:
     assert result.selection == "cv"
     assert any("no labelled val images" in note for note in result.notes)
     assert run(features, shots=1, settings={"beta": 5.5}).selection == "none"
-    with pytest.raises(TaskError, match=r"no labelled val images.*--selection cv"):
+    with pytest.raises(TaskError, match=r"no labelled val images.*selection='cv'"):
         run(features, selection="full-val")
 
 
@@ -108,7 +108,7 @@ def test_evaluating_val_needs_another_selection(world: World) -> None:
 def test_short_classes_are_told(world: World) -> None:
     features = world(counts={"train": (8, 2, 8, 8, 8), "val": 4, "test": 4})
     assert any("class 1 2" in note for note in run(features).notes)
-    with pytest.raises(TaskError, match="--strict-shots"):
+    with pytest.raises(TaskError, match="drop strict_shots"):
         run(features, strict_shots=True)
 
 
@@ -130,8 +130,8 @@ def test_class_weights_are_part_of_the_variant(world: World) -> None:
 @pytest.mark.parametrize(("name", "used"), [("gda", False), ("ridge", True), ("cmm", True)])
 def test_class_weights_that_change_nothing_are_told(world: World, name: str, used: bool) -> None:
     settings = {"steps": 3} if name == "cmm" else {}
-    result = few_shot.run(
-        name, feature_set=world(), shots=2, class_weights="balanced", settings=settings
+    result = training.run(
+        name, features=world(), shots=2, class_weights="balanced", settings=settings
     )
     assert any("no use of class weights" in note for note in result.notes) != used
 
@@ -139,8 +139,8 @@ def test_class_weights_that_change_nothing_are_told(world: World, name: str, use
 def test_folds_are_not_trained_where_they_can_choose_nothing(world: World) -> None:
     """lp++ keeps its best step and has no grid: folds cannot say which step that is."""
     without_val = world(counts={"train": 4, "test": 4})
-    asked = few_shot.run("lp++", feature_set=world(), shots=4, selection="cv")
-    forced = few_shot.run("lp++", feature_set=without_val, shots=4)
+    asked = training.run("lp++", features=world(), shots=4, selection="cv")
+    forced = training.run("lp++", features=without_val, shots=4)
     for result in (asked, forced):
         assert result.selection == "none"
         assert any("last step" in note for note in result.notes)
@@ -148,22 +148,22 @@ def test_folds_are_not_trained_where_they_can_choose_nothing(world: World) -> No
 
 def test_the_texts_are_part_of_the_record(world: World) -> None:
     features = world(descriptions=True)
-    plain = few_shot.run("gda", feature_set=features, shots=2, seeds=[1])
-    named = few_shot.run(
-        "gda", feature_set=features, shots=2, seeds=[1], settings={"text": "description"}
+    plain = training.run("gda", features=features, shots=2, seeds=[1])
+    named = training.run(
+        "gda", features=features, shots=2, seeds=[1], settings={"text": "description"}
     )
     assert plain.texts == named.texts.partition(":")[0] != ""
     assert named.texts.partition(":")[2] not in ("", plain.texts)
     assert features.text is not None
     other = replace(features, text=replace(features.text, templates=("another {}.",)))
-    assert few_shot.run("gda", feature_set=other, shots=2, seeds=[1]).texts != plain.texts
-    assert few_shot.run("knn", feature_set=world(text=False), shots=2, seeds=[1]).texts == ""
+    assert training.run("gda", features=other, shots=2, seeds=[1]).texts != plain.texts
+    assert training.run("knn", features=world(text=False), shots=2, seeds=[1]).texts == ""
 
 
 def test_zero_shot_ignores_shots(world: World) -> None:
     for result in (
-        few_shot.run("zero-shot", feature_set=world(), shots=16),
-        zero_shot.run(feature_set=world()),
+        training.run("zero-shot", features=world(), shots=16),
+        training.run("zero-shot", features=world()),
     ):
         assert (result.protocol, result.selection, result.shots) == ("zero_shot", "none", 0)
         assert result.repetitions == 1
@@ -171,9 +171,7 @@ def test_zero_shot_ignores_shots(world: World) -> None:
 
 
 def test_zero_shot_needs_no_train_split(world: World) -> None:
-    assert zero_shot.run(feature_set=world(counts={"test": 5})).queries == 25
-    with pytest.raises(UsageError, match="learns from labelled images"):
-        zero_shot.run("tip-adapter", feature_set=world())
+    assert training.run("zero-shot", features=world(counts={"test": 5})).queries == 25
 
 
 def test_without_texts(world: World) -> None:

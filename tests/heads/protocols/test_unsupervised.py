@@ -10,8 +10,8 @@ import torch
 
 from featcache.errors import MissingComponentError, TaskError, UnknownNameError, UsageError
 from featcache.types import FeatureSet
-from heads.protocols import few_shot, unsupervised, zero_shot
-from heads.results.pairing import paired_difference
+from heads.protocols import training
+from heads.results.compare.pairing import paired_difference
 from heads.results.record import Result
 
 World = Callable[..., FeatureSet]
@@ -24,7 +24,7 @@ def make(world: World, **more: Any) -> FeatureSet:
 
 
 def run(features: FeatureSet, **more: Any) -> Result:
-    return unsupervised.run("fair", feature_set=features, **{"settings": QUICK, **more})
+    return training.run("fair", features=features, **{"settings": QUICK, **more})
 
 
 def test_the_record(world: World) -> None:
@@ -35,18 +35,18 @@ def test_the_record(world: World) -> None:
     assert result.metrics["top1"].interval == "queries"
     assert result.notes == ("Trained on 60 images of train, without a look at their labels.",)
     assert Result.from_json(result.to_json()) == result
-    start = zero_shot.run(feature_set=features, settings={"text": "description"})
+    start = training.run("zero-shot", features=features, settings={"text": "description"})
     assert paired_difference(result, start).over == "queries"
 
 
 def test_shots_and_seeds_are_ignored(world: World) -> None:
     features = make(world)
-    routed = few_shot.run(
-        "fair", feature_set=features, shots=16, seeds=[2, 3], settings=QUICK, strict_shots=True
+    routed = training.run(
+        "fair", features=features, shots=16, seeds=[2, 3], settings=QUICK, strict_shots=True
     )
     assert (routed.protocol, routed.shots, routed.seeds) == ("unsupervised", 0, (2,))
     assert routed.selection == "none"
-    direct = run(features, seed=2)
+    direct = run(features, seeds=[2])
     assert routed.predictions is not None
     assert direct.predictions is not None
     assert np.array_equal(routed.predictions.predicted, direct.predictions.predicted)
@@ -56,16 +56,16 @@ def test_labels_of_the_pool_are_never_read(world: World) -> None:
     """Parameters are bit-equal, whatever the labels of train are; unlabelled rows count too."""
     features = make(world)
     train = features.usable("train")
-    one = unsupervised.train("fair", feature_set=features, settings=QUICK)
+    one = training.train("fair", features=features, settings=QUICK)
     for poison in (np.full(len(train), -1), np.roll(features.labels[train], 7)):
         labels = features.labels.copy()
         labels[train] = poison
-        other = unsupervised.train(
+        other = training.train(
             "fair",
-            feature_set=replace(features, listing=replace(features.listing, labels=labels)),
+            features=replace(features, listing=replace(features.listing, labels=labels)),
             settings=QUICK,
         )
-        mine, theirs = (t.chosen[0].head.params["learned"] for t in (one, other))
+        mine, theirs = (t.heads[0][0].fitted.params["learned"] for t in (one, other))
         assert torch.equal(mine, theirs)
     start = features.text
     assert start is not None
@@ -74,7 +74,7 @@ def test_labels_of_the_pool_are_never_read(world: World) -> None:
 
 def test_values_to_choose_from_need_something_to_choose_by(world: World) -> None:
     features, grid = make(world), {**QUICK, "lr": [1e-4, 1e-2]}
-    with pytest.raises(UsageError, match=r"--set lr=.*--selection full-val"):
+    with pytest.raises(UsageError, match=r" lr='0.0001,0.01'\).*selection='full-val'"):
         run(features, settings=grid)
     with pytest.raises(UsageError, match="full-val"):
         run(features, settings=grid, selection="few-shot-val")
@@ -101,13 +101,13 @@ def test_images_of_the_pool_among_the_queries_are_told(world: World) -> None:
     assert any(note.startswith(told) for note in run(twin).notes)
 
 
-def test_what_lacks_comes_with_its_command(world: World) -> None:
+def test_what_lacks_comes_with_its_call(world: World) -> None:
     with pytest.raises(MissingComponentError) as caught:
         run(make(world, also={}))
-    assert str(caught.value).endswith("--crops 16:fair --views 8:strong")
+    assert str(caught.value).endswith("crops=['16:fair'], views=['8:strong'])")
     with pytest.raises(MissingComponentError) as caught:
         run(make(world), settings={**QUICK, "regions": "patches"})
-    assert str(caught.value).endswith("--patches clearclip")
+    assert str(caught.value).endswith("patches=['clearclip'])")
     with pytest.raises(MissingComponentError, match="holds no texts of kind 'description'"):
         run(make(world, descriptions=False))
 
@@ -141,11 +141,3 @@ def test_imported_features_have_no_pool(world: World) -> None:
     imported = replace(features, key=replace(features.key, image_size=0))
     with pytest.raises(MissingComponentError, match=r"imported without.*choose another method"):
         run(imported)
-
-
-def test_other_methods_belong_elsewhere(world: World) -> None:
-    for name in ("tip-adapter", "zero-shot"):
-        with pytest.raises(UsageError, match="from unlabelled images alone"):
-            unsupervised.run(name, feature_set=make(world))
-    with pytest.raises(UsageError, match="unsupervised protocol"):
-        zero_shot.run("fair", feature_set=make(world))

@@ -18,8 +18,10 @@ import numpy as np
 import pytest
 
 from featcache.errors import ImportedFileError
-from heads.results import comparison, leftovers, sealing, store, tables
+from heads.results import leftovers, sealing, store
+from heads.results.compare import compare as comparison
 from heads.results.record import Result
+from heads.results.render import tables
 from heads.results.verify import verify_runs
 
 
@@ -29,7 +31,9 @@ def shown(root: Path) -> tuple[str, tuple[str, ...]]:
 
 
 def small(record: Any, answers: Any, **more: Any) -> Result:
-    result: Result = record(1, predictions=answers(1, n=8), beside={"episodes.json": "[1]"}, **more)
+    result: Result = record(
+        1, predictions=answers(1, n=8), beside={"episodes.json": b"[1]"}, **more
+    )
     return result
 
 

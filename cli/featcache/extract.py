@@ -1,0 +1,187 @@
+"""`featcache extract`: encode what a cache lacks."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.ui import errors, live, output
+from cli.ui.options import CacheDir, Device, Json, Quiet
+
+if TYPE_CHECKING:
+    from featcache.pipeline.plan import Plan
+
+
+def extract(
+    backbone: Annotated[
+        str | None,
+        typer.Option(
+            help="Model: tiny, ViT-B/16, any open_clip name (`featcache backbones`).",
+            show_default="that of the data set's cache, else tiny",
+        ),
+    ] = None,
+    dataset: Annotated[
+        str, typer.Option(help="Data set: a name (`featcache datasets`) or folder:PATH.")
+    ] = "fieldguide",
+    weights: Annotated[
+        str | None, typer.Option(help="open_clip tag, weights file, or `random` for benchmarks.")
+    ] = None,
+    patches: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="VARIANT[:int8][@ROWS]",
+            help="Patch features: clearclip (default), vanilla, maskclip, ... or none.",
+        ),
+    ] = None,
+    views: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="N[:RECIPE][@ROWS]",
+            help="Augmented views: rrc50 or cdfsl of few-shot rows, weak or strong of the pool.",
+        ),
+    ] = None,
+    crops: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="N[:RECIPE][@ROWS]",
+            help="Crops and their boxes: lazsl of val and test, or fair of the pool.",
+        ),
+    ] = None,
+    view_patches: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="N[:RECIPE][:VARIANT][:int8][@ROWS]",
+            help="Patch features of augmented views: cdfsl of few-shot rows.",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of views and crops.")] = 0,
+    name: Annotated[str | None, typer.Option(help="Name for a folder: data set.")] = None,
+    dataset_root: Annotated[
+        Path | None, typer.Option(help="Folder that holds a named data set's files.")
+    ] = None,
+    templates: Annotated[
+        Path | None, typer.Option(help="Text file with one template a line, each with one {}.")
+    ] = None,
+    descriptions: Annotated[
+        Path | None, typer.Option(help="JSON file {class: [description, ...]}.")
+    ] = None,
+    cupl: Annotated[
+        Path | None, typer.Option(help="The same with CuPL's sentences, for --set text=cupl.")
+    ] = None,
+    dclip: Annotated[
+        Path | None, typer.Option(help="The same with DCLIP's phrases, for --set text=dclip.")
+    ] = None,
+    waffle: Annotated[
+        int | None,
+        typer.Option(min=0, metavar="SEED", help="Random words too, for --set text=waffle."),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Encode only that many images.")] = None,
+    device: Device = "auto",
+    compute: Annotated[
+        str, typer.Option(help="auto, fp32 or bf16: the type the encoder computes in.")
+    ] = "auto",
+    compiled: Annotated[
+        bool,
+        typer.Option(
+            "--compile", help="Put the encoder through torch.compile: pays in long passes only."
+        ),
+    ] = False,
+    micro_batch: Annotated[
+        int | None, typer.Option(min=1, help="Images in one forward pass; fixed for this cache.")
+    ] = None,
+    cache: CacheDir = None,
+    moved: Annotated[bool, typer.Option("--moved", help="The folder moved; accept it.")] = False,
+    rehash: Annotated[
+        bool, typer.Option("--rehash", help="Read every image again, changed or not.")
+    ] = False,
+    ignore_inode: Annotated[
+        bool,
+        typer.Option("--ignore-inode", help="Where inodes change by themselves (network, FUSE)."),
+    ] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at an unreadable image.")] = False,
+    allow_bad: Annotated[
+        bool, typer.Option("--allow-bad", help="Go on however many images are unreadable.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before 20 GB.")] = False,
+    max_pixels: Annotated[
+        int | None, typer.Option(min=1, help="Largest picture to decode, in pixels.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be encoded and written.")
+    ] = False,
+    profile: Annotated[
+        bool,
+        typer.Option("--profile", help="Write a stage timeline (Chrome trace), say what binds."),
+    ] = False,
+    profile_to: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The same, there; else beside the cache.")
+    ] = None,
+    quiet: Quiet = False,
+    json_: Json = False,
+) -> None:
+    """Encode a data set: decode, encode, store. Asking again encodes only what is missing.
+
+    --patches, --views, --crops and --view-patches may be given several times. ROWS is
+    few-shot(16,seeds=1-3), train, query (all but train), pool (train, labels unread), all, or the
+    name of a split; each recipe has a sensible default.
+
+    Example: featcache extract --backbone tiny --dataset folder:photos
+
+    Example: featcache extract --dataset eurosat --views 10 --crops 60:lazsl@test
+    """
+    from featcache.pipeline.opening import open_request
+    from featcache.pipeline.request import Request
+
+    request = Request(
+        dataset=dataset,
+        backbone=backbone,
+        weights=weights,
+        patches=patches,
+        views=views or (),
+        crops=crops or (),
+        view_patches=view_patches or (),
+        seed=seed,
+        name=name,
+        dataset_root=dataset_root,
+        templates=templates,
+        descriptions=descriptions,
+        cupl=cupl,
+        dclip=dclip,
+        waffle=waffle,
+        limit=limit,
+        device=device,
+        compute=compute,
+        compiled=compiled,
+        micro_batch=micro_batch,
+        root=cache,
+        moved=moved,
+        rehash=rehash,
+        ignore_inode=ignore_inode,
+        strict=strict,
+        allow_bad=allow_bad,
+        yes=yes,
+        dry_run=dry_run,
+        max_pixels=max_pixels,
+        profile=profile_to or profile,
+    )
+    kept = "" if dry_run else "Finished shards are kept; the same command goes on from there."
+    with errors.noting(kept), live.live(quiet) as line:
+        opened = open_request(request, report=line.counter(), say=line.say)
+        from featcache.pipeline.run import extract as run_extract  # loads torch
+
+        summary = run_extract(
+            opened,
+            progress=live.shown_on(line),
+            say=line.say,
+            confirm=(lambda plan: _confirm(plan, line)) if output.can_ask() else None,
+        )
+    if json_:
+        output.emit_json(summary.to_json())
+    else:
+        for text in summary.sentences():
+            output.emit(text)
+
+
+def _confirm(plan: "Plan", line: live.Live) -> bool:
+    line.close()
+    return output.confirm(f"{plan.sentence()} Go on?")

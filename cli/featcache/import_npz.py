@@ -1,0 +1,45 @@
+"""`featcache import npz`: a cache of features that come from elsewhere."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.ui import errors, live, output
+from cli.ui.options import CacheDir, Json, Quiet
+
+
+def npz(
+    file: Annotated[Path, typer.Argument(help="train_features, train_labels, test_..., ...")],
+    name: Annotated[str, typer.Option(help="Name of the data set.")],
+    backbone: Annotated[str, typer.Option(help="Name of the backbone it came from.")],
+    cache: CacheDir = None,
+    quiet: Quiet = False,
+    json_: Json = False,
+) -> None:
+    """Import features of a NumPy archive: train16_features, val_features, classnames, ...
+
+    Example: featcache import npz clip_features.npz --name pets --backbone ViT-B/32
+    """
+    from featcache.importers.npz import import_npz
+    from featcache.store.library import cache_root, summarise
+
+    said: list[str] = []
+    kept = "What was imported is kept; the same command goes on from there."
+    with errors.noting(kept), live.live(quiet) as line:
+        made = import_npz(
+            file, cache_root(cache), name, backbone, report=line.counter(), say=said.append
+        )
+        listing = made.listing()
+        for note in () if listing is None else listing.notes:
+            line.say(note)
+    found = summarise(made)
+    if json_:
+        output.emit_json({**found.to_json(), "said": said})
+        return
+    splits = {} if listing is None else listing.splits
+    counts = ", ".join(f"{split} {len(rows)}" for split, rows in splits.items())
+    output.emit(f"Imported {found.images} rows as {found.dataset}, {found.backbone}: {counts}.")
+    for text in said:
+        output.emit(text)
+    output.emit(str(found.path))

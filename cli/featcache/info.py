@@ -1,0 +1,69 @@
+"""`featcache info`: all about one cache."""
+
+from cli.featcache.reports import told_by
+from cli.ui import output, tables, units
+from cli.ui.options import CacheDir, Json, Key, OfBackbone, OfDataset, Positional, one_dataset
+from featcache.counts import counted
+
+SHOWN = 20
+"""Unreadable images that `info` lists."""
+
+
+def info(
+    named: Positional = None,
+    dataset: OfDataset = None,
+    backbone: OfBackbone = None,
+    key: Key = None,
+    cache: CacheDir = None,
+    json_: Json = False,
+) -> None:
+    """Explain one cache: what fixed its numbers, what it holds, what could not be read.
+
+    Example: featcache info fieldguide
+    """
+    from dataclasses import asdict
+
+    from featcache.store.cache import Cache
+    from featcache.store.library import cache_root, find_summaries
+    from featcache.store.provenance import distinct
+
+    found, *others = find_summaries(cache_root(cache), one_dataset(named, dataset), backbone, key)
+    opened = Cache.open(found.path)
+    listing, bad = opened.listing(), opened.bad_rows()
+    made = distinct(opened.shards)
+    fixed = asdict(opened.key)
+    splits = {} if listing is None else {name: len(rows) for name, rows in listing.splits.items()}
+    names = () if listing is None else listing.classes
+    texts = {} if listing is None else listing.count_texts()
+    ids = {} if listing is None else {listing.ids[row]: reason for row, reason in bad.items()}
+    if json_:
+        output.emit_json(
+            {
+                **found.to_json(),
+                "feature_key": fixed,
+                "splits": splits,
+                "classes": list(names),
+                "texts": texts,
+                "root": "" if listing is None else listing.root,
+                "made_with": made,
+                "unreadable": ids,
+            }
+        )
+        return
+    if others:
+        more = counted(len(others), "more cache fits", "more caches fit")
+        which = "; ".join(f"{told_by(o, (found, *others))} ({o.weights})" for o in others)
+        output.say(f"{more}: {which}.")
+    origin = found.weights if opened.key.is_imported else f"{found.weights} weights"
+    rows = [("path", str(found.path)), ("finished", found.finished_text), ("from", origin)]
+    rows += [(name, str(value)) for name, value in fixed.items()]
+    if listing is not None:
+        rows += [("images from", listing.root or "(imported)"), ("classes", units.some(names))]
+        rows += [("splits", ", ".join(f"{name} {count}" for name, count in splits.items()))]
+        rows += [("texts", ", ".join(f"{kind} {count}" for kind, count in texts.items()))]
+    for name, c in found.components.items():
+        size = f"{units.human_bytes(c.bytes)}, {counted(c.shards, 'shard')}"
+        rows.append((name, f"{c.rows} rows of {list(c.shape)}, {size}"))
+    rows += [("made with", ", ".join(f"{k} {v}" for k, v in one.items())) for one in made]
+    rows += [("unreadable", f"{name}: {reason}") for name, reason in list(ids.items())[:SHOWN]]
+    tables.emit_table(("", f"{found.dataset}, {found.backbone}"), rows)

@@ -1,0 +1,76 @@
+"""`featcache rm`: remove one cache."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.ui import errors, output, units
+from cli.ui.options import CacheDir, Json, Key, OfBackbone
+
+
+def rm(
+    dataset: Annotated[str, typer.Argument(help="Data set whose cache goes.")],
+    backbone: OfBackbone = None,
+    key: Key = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    cache: CacheDir = None,
+    json_: Json = False,
+) -> None:
+    """Remove one cache; the images and the results stay.
+
+    What an interrupted removal has left goes first, and then nothing else.
+
+    Example: featcache rm trashnet --backbone tiny --yes
+    """
+    from featcache.errors import CacheNotFoundError, UnknownNameError, UsageError
+    from featcache.store.library import cache_root, find_summaries
+    from featcache.store.removal import count_bytes, finish_removal, left_by_removals, remove
+
+    root = cache_root(cache)
+    left = left_by_removals(root, dataset, backbone, key)
+    try:
+        fitting = find_summaries(root, dataset, backbone, key)
+    except (CacheNotFoundError, UnknownNameError):
+        if not left:
+            raise
+        fitting = []
+    for path in left:
+        size = units.human_bytes(count_bytes(path))
+        what = f"what an interrupted removal has left, {size}: {path}"
+        _agree(what, yes)
+        with errors.noting("The same command removes the rest."):
+            freed = finish_removal(path)
+        _emit_removed(path, freed, what, json_)
+    if left:
+        for found in fitting:
+            output.say(
+                f"{found.path} is another cache and stays; the same command again is for it."
+            )
+        return
+    if len(fitting) > 1:
+        which = ", ".join(f"{f.digest} ({f.backbone}, {f.finished_text})" for f in fitting)
+        raise UsageError(f"{len(fitting)} caches of '{dataset}' fit: {which}. Add --key of one.")
+    (found,) = fitting
+    what = f"{found.dataset}, {found.backbone}, {units.human_bytes(found.bytes)}: {found.path}"
+    _agree(what, yes)
+    with errors.noting("The same command removes the rest."):
+        freed = remove(root, found.path)
+    _emit_removed(found.path, freed, what, json_)
+
+
+def _agree(what: str, yes: bool) -> None:
+    """Ask whether something may go, unless that was said; end the command if not."""
+    from featcache.errors import UsageError
+
+    if not yes and not output.can_ask():
+        raise UsageError(f"Nobody is there to agree to removing {what}. Add --yes.")
+    if not yes and not output.confirm(f"Remove {what}?"):
+        raise typer.Exit(1)
+
+
+def _emit_removed(path: Path, freed: int, what: str, json_: bool) -> None:
+    if json_:
+        output.emit_json({"removed": str(path), "bytes": freed})
+    else:
+        output.emit(f"Removed {what}")

@@ -1,0 +1,19 @@
+"""`heads`: train, evaluate and compare small heads on cached features."""
+
+from cli.heads.compare import compare
+from cli.heads.list import list_methods
+from cli.heads.train import train
+from cli.ui import commands, terminal
+
+app = commands.make_app(
+    "Train and evaluate small heads on cached features, without the encoder.\n\n"
+    "Example: heads train cmm --shots 16"
+)
+app.command()(train)
+app.command("list")(list_methods)
+app.command()(compare)
+
+
+def main() -> None:
+    """Run the command line."""
+    terminal.run(app)

@@ -1,0 +1,283 @@
+"""`heads train`: train a method on cached features and evaluate it."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli.ui import errors, live, options, output, units
+from cli.ui.options import CacheDir, Device, Json, Key, Quiet, RunsDir
+from featcache.counts import counted
+
+if TYPE_CHECKING:
+    from featcache.store.cache import Cache
+    from heads.protocols.obtain import Obtained
+    from heads.results.record import Result
+
+
+MOST_SEEDS = 1000
+UNSAVED = "Nothing of this run was stored; the same command starts it anew."
+
+
+def train(
+    method: Annotated[str, typer.Argument(help="A method's name; `heads list` shows them.")],
+    shots: Annotated[
+        str | None,
+        typer.Option(help="Images per class, or 'all'.", show_default="16; in episodes 5"),
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Data set; the cache finished last where not given.")
+    ] = None,
+    backbone: Annotated[str | None, typer.Option(help="Backbone of the cache.")] = None,
+    key: Key = None,
+    seeds: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|A-B|A,B,...", help="Draws: N is seeds 1-N.", show_default="3: seeds 1-3"
+        ),
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(help="The split to evaluate, or several: test,sketch.", show_default="test"),
+    ] = None,
+    selection: Annotated[
+        str | None,
+        typer.Option(
+            help="few-shot-val, full-val, k-shot-val, cv, none or oracle.",
+            show_default="few-shot-val; in episodes none",
+        ),
+    ] = None,
+    protocol: Annotated[
+        str, typer.Option(help="few-shot, or episodic: many small tasks from one split.")
+    ] = "few-shot",
+    ways: Annotated[
+        int | None, typer.Option(help="Classes of an episode.", show_default="5")
+    ] = None,
+    queries: Annotated[
+        int | None, typer.Option(help="Queries a class of an episode.", show_default="15")
+    ] = None,
+    episodes: Annotated[
+        int | None, typer.Option(help="Number of episodes.", show_default="400")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of the episodes.", show_default="1")
+    ] = None,
+    episode_list: Annotated[
+        Path | None, typer.Option(help="The episodes.json of a run, to train on the same episodes.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A setting of the method; repeatable."),
+    ] = None,
+    class_weights: Annotated[
+        str | None, typer.Option(help="balanced: weigh rows by the inverse of their class's count.")
+    ] = None,
+    strict_shots: Annotated[
+        bool, typer.Option("--strict-shots", help="Stop where a class has fewer images.")
+    ] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Train even where an equal run is there.")
+    ] = False,
+    no_head: Annotated[
+        bool, typer.Option("--no-head", help="Do not keep the trained heads.")
+    ] = False,
+    device: Device = "auto",
+    cache: CacheDir = None,
+    runs: RunsDir = None,
+    quiet: Quiet = False,
+    json_: Json = False,
+) -> None:
+    """Train METHOD on cached features and evaluate it.
+
+    \b
+    Example: heads train cmm --shots 16
+    Example: heads train cmm --protocol episodic --ways 5 --shots 1 --split sketch
+    """
+    from featcache.errors import FeatcacheError, UnknownNameError, UsageError
+    from heads.registry import names
+    from heads.selection import names as words
+
+    if method not in names():
+        raise UnknownNameError("method", method, names(), "`heads list` shows all.")
+    if class_weights not in (None, "balanced"):
+        raise UsageError(f"--class-weights takes 'balanced', got '{class_weights}'.")
+    of_episodes = {
+        "ways": ways,
+        "queries": queries,
+        "episodes": episodes,
+        "seed": seed,
+        "episode_list": episode_list,
+    }
+    splits = _splits(split)
+    arguments: dict[str, Any] = {"selection": selection}
+    if protocol == "episodic":
+        _no_others("--protocol episodic", seeds=seeds, class_weights=class_weights)
+        if len(splits) > 1:
+            raise UsageError("Episodes come from one split; name one with --split.")
+        arguments |= of_episodes | {"split": split}
+        arguments["shots"] = None if shots is None else _some_shots(shots)
+    elif protocol == "few-shot":
+        _only_of_episodes(of_episodes)
+        arguments["shots"] = options.shots("16" if shots is None else shots)
+        arguments["seeds"] = _seeds("3" if seeds is None else seeds)
+        arguments |= {"strict_shots": strict_shots, "class_weights": class_weights}
+    else:
+        raise UnknownNameError("protocol", protocol, ("few-shot", "episodic"))
+    selections = words.EPISODE_SELECTIONS if protocol == "episodic" else words.SELECTIONS
+    if selection is not None and selection not in selections:
+        raise UnknownNameError("selection", selection, selections)
+    settings = options.pairs(set_ or ())
+    words.check_settings(method, settings)
+    arguments = {
+        name: value for name, value in arguments.items() if name == "shots" or value is not None
+    }
+
+    from featcache.store.library import cache_root, find_cache
+    from heads.results.store import check_writable, folder_of, runs_root
+
+    opened = find_cache(cache_root(cache), dataset, backbone, key)
+    if (listing := opened.listing()) is not None:
+        for name in splits if split is not None else ():
+            listing.rows(name)
+    check_writable(runs_root(runs))
+    from heads.protocols import episodic, training  # loads torch: nothing above may
+    from heads.protocols.obtain import Obtained, obtain, save
+    from heads.protocols.plan import Request
+
+    root = runs_root(runs)
+    with errors.noting(UNSAVED), live.live(quiet) as line:
+        line.say(_using(opened, is_named=dataset is not None))
+        features = opened.feature_set()
+        how: dict[str, Any] = {"device": device, "progress": line.counter()}
+        if protocol == "episodic":
+            result = episodic.run(method, features=features, settings=settings, **how, **arguments)
+            made = [Obtained(result=result, folder=None, heads=(), trained=True)]
+        else:
+            request = Request(
+                method=method, features=features, settings=settings, splits=splits, **arguments
+            )
+            made = obtain(training.plan(request), root, again=again, keep_heads=not no_head, **how)
+        for note in dict.fromkeys(note for one in made for note in one.result.notes):
+            line.say(note)
+        for told in _told(made):
+            line.say(told)
+    for one in made:
+        folder = one.folder or folder_of(one.result, root)
+        saved = lambda place=folder: (  # noqa: E731
+            f"The run was saved as {place}." if place.exists() else UNSAVED
+        )
+        with errors.noting(saved, KeyboardInterrupt, OSError, FeatcacheError):
+            save(one, root)
+            if json_:
+                output.emit_json(one.result.as_dict())
+            else:
+                output.emit(_sentence(one.result))
+                output.emit(str(folder))
+
+
+def _told(made: "list[Obtained]") -> Iterator[str]:
+    """Say what was not trained anew, and what is kept of what was."""
+    from heads import head_file
+
+    for one in made:
+        if not one.is_new:
+            yield f"An equal run of {one.result.split} is there and was taken; --again repeats it."
+        elif not one.trained:
+            yield f"The heads were kept: {one.result.split} was answered without training."
+        if one.heads:
+            size = sum(len(head_file.pack(head)) for head in one.heads)
+            holds = "; they hold features of the training images" if one.heads[0].holds else ""
+            yield f"Heads kept: {len(one.heads)}, {units.human_bytes(size)}{holds}."
+
+
+def _splits(text: str | None) -> tuple[str, ...]:
+    """Read the query sets, each once."""
+    names = [name.strip() for name in ("test" if text is None else text).split(",")]
+    return tuple(dict.fromkeys(names))
+
+
+def _using(cache: "Cache", *, is_named: bool) -> str:
+    """Say which features are read: one name may stand for several."""
+    from featcache.store.provenance import origin_of
+
+    last = "" if is_named else ", finished last"
+    origin = origin_of(cache.key, cache.shards)
+    what = origin if cache.key.is_imported else f"{origin} weights"
+    return (
+        f"Using the cache of {cache.dataset} with {cache.backbone} "
+        f"({what}, key {cache.key.digest()}){last}."
+    )
+
+
+def _some_shots(text: str) -> int:
+    from featcache.errors import UsageError
+
+    shots = options.shots(text)
+    if shots is None:
+        raise UsageError("An episode needs a number of --shots, got 'all'; write e.g. --shots 5.")
+    return shots
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    """Read --seeds: 3 is 1, 2, 3; 4-6 and 1,5,9 name them."""
+    from featcache.errors import UsageError
+
+    parts = [re.fullmatch(r"([0-9]{1,9})(?:-([0-9]{1,9}))?", p.strip()) for p in text.split(",")]
+    ends = [(int(p[1]), int(p[2] or p[1])) for p in parts if p is not None]
+    if len(parts) == 1 and ends and parts[0] is not None and parts[0][2] is None:
+        ends = [(1, ends[0][0])]
+    low, high = min((a for a, _ in ends), default=0), max((b for _, b in ends), default=0)
+    if len(ends) < len(parts) or low < 1 or high - low >= MOST_SEEDS or any(a > b for a, b in ends):
+        raise UsageError(
+            f"--seeds takes how many (3: seeds 1-3), a range (4-6) or a list (1,5,9), from 1 and "
+            f"less than {MOST_SEEDS} apart; got '{text[:80]}'."
+        )
+    seeds = [seed for a, b in ends for seed in range(a, b + 1)]
+    if len(set(seeds)) < len(seeds):
+        raise UsageError(f"--seeds names a seed twice: '{text[:80]}'; leave one.")
+    return tuple(sorted(seeds))
+
+
+def _only_of_episodes(options: dict[str, Any]) -> None:
+    """Refuse options of episodes where --protocol does not ask for any."""
+    from featcache.errors import UsageError
+
+    for name, value in options.items():
+        if value is not None:
+            flag = "--" + name.replace("_", "-")
+            hint = " For draws of the shots there is --seeds." if name == "seed" else ""
+            raise UsageError(f"{flag} is of episodes: add --protocol episodic, or leave it.{hint}")
+
+
+def _no_others(protocol: str, **options: object) -> None:
+    """Refuse options that another protocol reads."""
+    from featcache.errors import UsageError
+
+    for name, value in options.items():
+        if value is not None:
+            flag = "--" + name.replace("_", "-")
+            raise UsageError(f"{flag} has no meaning with {protocol}; leave one of the two away.")
+
+
+def _sentence(result: "Result") -> str:
+    from heads.results.render.tables import scope
+
+    top1, f1 = result.metrics["top1"], result.metrics["macro_f1"]
+    shots = result.shots_text
+    over = scope(top1.interval, of_one_draw=result.shots != 0)
+    ci = "" if top1.ci95 is None else f" ± {100 * top1.ci95:.1f} (95 %, {over})"
+    if result.ways is not None:
+        shots = f"{result.repetitions} episodes of {result.ways} classes, {shots}"
+    text = (
+        f"{result.method} on {result.dataset} ({result.backbone}, {shots}, {result.split}): "
+        f"top-1 {100 * top1.mean:.1f} %{ci}, macro F1 {100 * f1.mean:.1f} %"
+    )
+    if result.zero_shot_top1 is not None and result.shots != 0:
+        text += f", zero-shot {100 * result.zero_shot_top1:.1f} %"
+    if result.unreadable:
+        text += f", {counted(result.unreadable, 'unreadable image')} not counted"
+    took = result.seconds["fit"] + result.seconds["evaluate"]
+    chosen = " (chosen on the queries: not a fair figure)" if result.oracle else ""
+    return f"{text}; {units.human_seconds(took)}, selection {result.selection}{chosen}"

@@ -1,0 +1,111 @@
+"""How a command line is declared, and what it refuses: repeated and empty values."""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, ClassVar, TypeVar
+
+import typer
+from typer.core import TyperCommand, TyperOption
+
+from cli.ui import output
+from cli.ui.errors import Group, boundary
+from cli.ui.version import version_lines
+from featcache.errors import UsageError
+
+# How long a waiting thread of torch spins before it sleeps; read when torch is loaded. The default
+# (300,000) takes the core from whoever else works here, none at all doubles the time on a quiet
+# machine: docs/decisions/waiting-threads.md.
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Command(TyperCommand):
+    """A command that refuses what click would settle silently."""
+
+    may_be_empty: ClassVar[frozenset[str]] = frozenset()
+    """Options of which an empty value means something."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the command line.
+
+        Raises:
+            UsageError: If an option that holds one value is given several times, of which click
+                takes the last, or if a value is empty: mostly a variable of the shell that is not
+                set, which would stand for this folder or for every cache.
+        """
+        values, _, order = self.make_parser(ctx).parse_args(args=list(args))
+        if not ctx.resilient_parsing:
+            for param, times in Counter(order).items():
+                if times > 1 and takes_one_value(param):
+                    raise UsageError(
+                        f"{param.opts[0]} is given {times} times and takes one value; leave one."
+                    )
+                if _is_empty(param, values) and param.opts[0] not in self.may_be_empty:
+                    raise empty(_shown(param))
+        return super().parse_args(ctx, args)
+
+
+class App(typer.Typer):
+    """A command line all of whose commands are such."""
+
+    def command(self, name: str | None = None, **options: Any) -> Callable[[F], F]:
+        """Register a command."""
+        return super().command(name, **{"cls": Command, **options})
+
+
+def make_app(help_: str) -> App:
+    """Build a command with plain help, no completion flags and no decorated tracebacks."""
+    app = App(
+        cls=Group,
+        help=help_,
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback(help=help_)(_options_of_all)
+    return app
+
+
+def _options_of_all(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            help="Show versions of this and what it uses, and the device.",
+            callback=lambda asked: _print_version() if asked else None,
+            is_eager=True,
+        ),
+    ] = False,
+) -> None:
+    """Take the options that stand before a command."""
+
+
+def _print_version() -> None:
+    with boundary():
+        for line in version_lines():
+            output.emit(line)
+    raise typer.Exit
+
+
+def empty(name: str) -> UsageError:
+    """Return the refusal of an empty value."""
+    return UsageError(f"{name} is empty. Give it a value, or leave it out.")
+
+
+def takes_one_value(param: object) -> bool:
+    """Tell whether it is an option of which a second value would replace the first."""
+    return isinstance(param, TyperOption) and not (param.multiple or param.is_flag)
+
+
+def _is_empty(param: Any, values: Mapping[str, Any]) -> bool:
+    given = values.get(param.name)
+    return "" in (given if isinstance(given, list | tuple) else (given,))
+
+
+def _shown(param: Any) -> str:
+    name: str = param.opts[0]
+    return name if isinstance(param, TyperOption) else (param.metavar or name).upper()

@@ -1,0 +1,131 @@
+"""The error boundary: an expected error becomes one sentence and an exit code.
+
+Exit codes: 0 done, 1 an expected failure (one sentence), 2 wrong usage, 130 interrupted.
+"""
+
+import errno
+import io
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from cli.ui import terminal
+from cli.ui.flags import in_flags
+from cli.ui.output import drop_stdout, say
+from featcache.errors import FeatcacheError, UsageError, presentable
+from featcache.escapes import shown
+from featcache.scarcity import lacking
+
+OF_PATHS = frozenset(
+    {
+        errno.EACCES,
+        errno.EPERM,
+        errno.EROFS,
+        errno.ENOSPC,
+        errno.ENOTDIR,
+        errno.ELOOP,
+        errno.ENAMETOOLONG,
+    }
+)
+"""What the operating system answers to paths that are not ours to use."""
+
+
+class Group(TyperGroup):
+    """A command group that turns an expected error into one sentence and an exit code."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the whole command line, its complaints about arguments too, on guarded streams."""
+        with terminal.guarded():
+            return super().main(*args, **kwargs)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command inside the error boundary."""
+        with boundary():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def boundary() -> Iterator[None]:
+    """Let an expected error of the block end the command with one sentence and an exit code."""
+    previous = signal.signal(signal.SIGTERM, _interrupt)
+    if isinstance(stdout := terminal.raw(sys.stdout), io.TextIOWrapper):
+        stdout.reconfigure(errors="replace")  # a terminal without ± shows a question mark
+    try:
+        yield
+    except UsageError as error:
+        fail(error, code=2)
+    except FeatcacheError as error:
+        fail(error, code=1)
+    except KeyboardInterrupt as error:
+        say(with_notes("Interrupted.", error))
+        raise typer.Exit(130) from None
+    except BrokenPipeError as error:  # the reader of stdout has gone (`| head`)
+        drop_stdout()
+        if text := with_notes("", error):
+            say(text)
+        raise typer.Exit(0) from None
+    except (OSError, MemoryError, RuntimeError, ImportError) as error:
+        if lack := lacking(error):
+            fail(FeatcacheError(with_notes(lack, error)), code=1)
+        if not isinstance(error, OSError) or error.errno not in OF_PATHS:
+            raise
+        fail_at_path(error)
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def fail(error: Exception, code: int) -> None:
+    """Print an error in one red line and leave."""
+    text = with_notes(text_of(error), error)
+    try:
+        head, body = terminal.styled("error: ", "bold red"), terminal.styled(text)
+        terminal.console(err=True).print(head + body, soft_wrap=True)
+    except (MemoryError, ImportError, OSError):  # too little memory, or files, for colours
+        sys.stderr.write(shown(f"error: {text}") + "\n")
+    raise typer.Exit(code) from error
+
+
+def text_of(error: Exception) -> str:
+    """Return the message of an error; what a library's error names is told in flags."""
+    if isinstance(error, FeatcacheError):
+        return presentable(in_flags(error.parts))
+    return str(error)
+
+
+def fail_at_path(error: OSError) -> None:
+    """Say what the operating system refuses about a path, and leave."""
+    path = error.filename if isinstance(error.filename, str) else "A file"
+    cure = "Check the path and who may use it, or give another."
+    what = f"{path} cannot be used ({error.strerror}). {cure}"
+    fail(FeatcacheError(with_notes(what, error)), code=1)
+
+
+@contextmanager
+def noting(text: str | Callable[[], str], *kinds: type[BaseException]) -> Iterator[None]:
+    """Let what ends the block early say this too: what is kept, and what to do next.
+
+    Args:
+        text: The sentence, or what finds it out in that moment.
+        kinds: Of exceptions; none is an interruption.
+    """
+    caught = kinds or (KeyboardInterrupt,)
+    try:
+        yield
+    except caught as error:
+        error.add_note(text if isinstance(text, str) else text())
+        raise
+
+
+def with_notes(text: str, error: BaseException) -> str:
+    """Put what `noting` added to an exception behind a text."""
+    return " ".join(filter(None, [text, *getattr(error, "__notes__", ())]))
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

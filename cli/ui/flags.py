@@ -1,0 +1,67 @@
+"""What the library calls by its arguments, in the words of the command line: flags and commands."""
+
+import shlex
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from featcache.wording import Argument, Call, Named, Part, Placeholder, Setting, tell
+
+COMMANDS = {
+    "featcache.extract": ("featcache", "extract"),
+    "heads.evaluate": ("heads", "train"),
+}
+"""Function -> the command that calls it."""
+FLAGS = {
+    ("", "root"): "--cache",
+    ("heads", "root"): "--runs",
+    ("", "compiled"): "--compile",
+    ("", "profile"): "--profile-to",
+}
+"""(package where it matters, argument) -> its flag, where that is not the argument's own name."""
+POSITIONAL = frozenset({("heads.evaluate", "method")})
+"""Arguments that a command takes without a flag."""
+NONE = {"shots": "all"}
+"""Argument -> how a command is given None."""
+WITHOUT = frozenset({("heads.evaluate", "cache")})
+"""Arguments that a command does without."""
+
+
+def in_flags(parts: Sequence[Part]) -> str:
+    """Tell a sentence to somebody who types commands.
+
+    Example:
+        >>> in_flags(["Use ", Argument("selection", "cv"), ", or lower ", Argument("shots"), "."])
+        'Use --selection cv, or lower --shots.'
+    """
+    return tell(parts, _phrase)
+
+
+def flag_of(name: str, of: str = "") -> str:
+    """Return the flag of an argument."""
+    return FLAGS.get((of, name)) or "--" + name.replace("_", "-")
+
+
+def _phrase(item: Named) -> str:
+    if isinstance(item, Call):
+        return " ".join(_words(item))
+    if isinstance(item, Setting):
+        return f"--set {item.name}" + ("" if item.value is None else f"={item.value}")
+    assert isinstance(item, Argument)
+    flag = flag_of(item.name, item.of)
+    return flag if item.value in (None, True) else f"{flag} {item.value}"
+
+
+def _words(call: Call) -> Iterator[str]:
+    yield from COMMANDS[call.function]
+    for name, value in call.arguments.items():
+        if (call.function, name) in WITHOUT:
+            continue
+        for each in value if isinstance(value, list | tuple) else (value,):
+            if (call.function, name) not in POSITIONAL:
+                yield flag_of(name)
+            if each is not True:  # a flag without a value
+                yield NONE[name] if each is None else _quoted(each)
+
+
+def _quoted(value: Any) -> str:
+    return value if isinstance(value, Placeholder) else shlex.quote(str(value))

@@ -1,0 +1,101 @@
+"""The progress of a command: one line that changes on a terminal, plain lines elsewhere."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from cli.ui import terminal
+from cli.ui.units import human_bytes, human_seconds
+
+if TYPE_CHECKING:
+    from featcache.pipeline.passes import Progress
+
+
+PLAIN_EVERY = 10.0
+"""Seconds between progress lines where stderr is no terminal."""
+
+
+class Live:
+    """One live line on a terminal, an occasional plain line elsewhere, nothing when quiet."""
+
+    def __init__(self, quiet: bool) -> None:
+        self._console = None if quiet else terminal.console(err=True)
+        self._status: Any = None
+        self._last = time.monotonic()
+
+    def update(self, text: str) -> None:
+        """Show how things stand now."""
+        if self._console is None:
+            return
+        if self._console.is_terminal:
+            if self._status is None:
+                self._status = self._console.status(terminal.styled(text), spinner="dots")
+                self._status.start()
+                terminal.guard()  # rich puts streams of its own there meanwhile
+            self._status.update(terminal.styled(text))
+        elif time.monotonic() - self._last >= PLAIN_EVERY:
+            self._last = time.monotonic()
+            self._console.print(terminal.styled(text), soft_wrap=True)
+
+    def counter(self) -> Callable[[str, int, int], None]:
+        """Return a reporter of (what is being done, done so far, of how many)."""
+        started: dict[str, float] = {}
+
+        def report(what: str, done: int, total: int) -> None:
+            elapsed = time.monotonic() - started.setdefault(what, time.monotonic())
+            text = f"{what} {done}/{total}"
+            if done and elapsed > 1:
+                rest = elapsed / done * (total - done)
+                text += f"  {done / elapsed:.3g}/s  ETA {human_seconds(rest)}"
+            self.update(text)
+
+        return report
+
+    def say(self, text: str) -> None:
+        """Print a line that stays, above the live one."""
+        if self._console is not None:
+            self._console.print(terminal.styled(text), soft_wrap=True)
+
+    def close(self) -> None:
+        """Take the live line away."""
+        if self._status is not None:
+            self._status.stop()
+            self._status = None
+
+
+@contextmanager
+def live(quiet: bool) -> Iterator[Live]:
+    """Show progress while the block runs."""
+    line = Live(quiet)
+    try:
+        yield line
+    finally:
+        line.close()
+
+
+def shown_on(line: "Live") -> Callable[["Progress"], None]:
+    """Return what shows the progress of a pass, and of what comes before it, on a line."""
+    count = line.counter()
+
+    def show(p: "Progress") -> None:
+        if p.rate:
+            line.update(progress_text(p))
+        else:  # hashing and the like, which know of no rate
+            count(p.stage, p.done, p.total)
+
+    return show
+
+
+def progress_text(p: "Progress") -> str:
+    """Say how a pass stands, on one line."""
+    line = f"{p.stage} {p.done}/{p.total}"
+    if p.rate:
+        line += f"  {p.rate:.0f} images/s"
+    if p.eta_s is not None:
+        line += f"  ETA {human_seconds(p.eta_s)}"
+    if p.bytes:
+        line += f"  {human_bytes(p.bytes)} written"
+    if p.binding:
+        line += f"  bound by {p.binding}"
+    return line + (f"  {p.bad} unreadable" if p.bad else "")

@@ -1,0 +1,70 @@
+"""Tables on stdout: drawn for people, tab-separated where stdout is no terminal."""
+
+import sys
+from collections.abc import Sequence
+
+from cli.ui import terminal
+from cli.ui.output import emit_lines, say
+from featcache.escapes import shown
+
+
+def emit_table(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    right: Sequence[str] = (),
+    spare: Sequence[str] = (),
+) -> None:
+    """Write a table to stdout: drawn for people, tab-separated where stdout is no terminal.
+
+    Args:
+        columns: The head.
+        rows: Cells as they are shown.
+        right: Columns of numbers.
+        spare: Columns that are left out, in this order, while the window is too narrow; what is
+            still too long then goes on in the next line, and nothing is cut.
+    """
+    columns = list(map(shown, columns))
+    rows = [list(map(shown, row)) for row in rows]
+    if not sys.stdout.isatty():
+        for row in (columns, *rows):
+            emit_lines("\t".join(row))
+        return
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    console = terminal.console(err=False)
+    kept = fitting(columns, rows, spare, console.width)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    if left_out := [c for c in columns if c not in kept]:
+        say(f"Left out in this narrow window: {', '.join(left_out)}.")
+    rows = [[cell for c, cell in zip(columns, row, strict=True) if c in kept] for row in rows]
+    for column in kept:
+        numeric = column in right
+        table.add_column(
+            terminal.styled(column),
+            justify="right" if numeric else "left",
+            no_wrap=numeric,
+            overflow="fold",  # a cell that is cut could lose a mark or a figure
+        )
+    for row in rows:
+        table.add_row(*map(terminal.styled, row))
+    console.print(table)
+
+
+def fitting(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], spare: Sequence[str], width: int
+) -> list[str]:
+    """Choose the columns that fit a window side by side; those that are not spare always stay."""
+    needed = {
+        c: max(map(len, cells)) + 3 for c, *cells in zip(columns, columns, *rows, strict=True)
+    }
+    kept = set(columns)
+    room = width + 1  # nothing is drawn behind the last column
+    for column in spare:
+        if column in kept and sum(needed[c] for c in kept) > room:
+            kept.remove(column)
+    for column in reversed(spare):  # what went before a wide one may have room again
+        if column in columns and sum(needed[c] for c in kept | {column}) <= room:
+            kept.add(column)
+    return [c for c in columns if c in kept]

@@ -1,0 +1,79 @@
+"""The front door: `featcache.open`, `featcache.extract`, `featcache.embed`."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from featcache.embedding import embed
+from featcache.errors import UsageError
+from featcache.pipeline.request import Request
+from featcache.pipeline.run import extract as run_extraction
+from featcache.store.cache import Cache
+from featcache.store.library import cache_root, find_cache
+from featcache.types import FeatureSet
+
+__all__ = ["embed", "extract", "open"]
+
+
+def open(
+    dataset: str | None = None,
+    backbone: str | None = None,
+    *,
+    key: str | None = None,
+    root: Path | str | None = None,
+) -> FeatureSet:
+    """Open a cache for reading: lazy rows, labels, splits and texts.
+
+    Args:
+        dataset: Name of the data set; of several caches the one finished last.
+        backbone: As `featcache ls` shows it.
+        key: First digits of the key's digest, where names are not enough.
+        root: Folder of all caches; the usual one if not given.
+
+    Raises:
+        CacheNotFoundError: If there is none, or none that was finished.
+        UnknownNameError: If no cache has that data set, backbone or key.
+        UsageError: If several fit that hold other features.
+
+    Example:
+        >>> import featcache
+        >>> cache = featcache.open("fieldguide", "tiny")
+        >>> cache.rows("global", cache.listing.rows("test")[:2]).shape
+        torch.Size([2, 128])
+    """
+    place = cache_root(None if root is None else Path(root))
+    return find_cache(place, dataset, backbone, key).feature_set()
+
+
+def extract(
+    dataset: str,
+    backbone: str | None = None,
+    *,
+    say: Callable[[str], None] | None = None,
+    **wanted: Any,
+) -> FeatureSet:
+    """Encode what the cache of a data set and a backbone lacks, and open it.
+
+    Args:
+        dataset: folder:PATH, or the name of a data set.
+        backbone: A backbone's name; None is that of the data set's cache.
+        say: Called with sentences that the user should read.
+        wanted: The other fields of `featcache.pipeline.request.Request`: views, crops, patches,
+            weights, limit, device, root, ...
+
+    Raises:
+        FeatcacheError: If anything a user can cause stands in the way.
+
+    Example:
+        >>> import featcache
+        >>> featcache.extract("fieldguide", "tiny", limit=48).backbone
+        'tiny'
+    """
+    for name in ("views", "crops", "patches", "view_patches"):
+        if isinstance(wanted.get(name), str):
+            raise UsageError(f"{name} takes a list, e.g. {name}=['{wanted[name]}'].")
+    if isinstance(wanted.get("root"), str):
+        wanted["root"] = Path(wanted["root"])
+    request = Request(dataset=dataset, backbone=backbone, **wanted)
+    summary = run_extraction(request, say=say)
+    return Cache.open(summary.path).feature_set()

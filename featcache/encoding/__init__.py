@@ -1,0 +1,1 @@
+"""Views in grey levels -> raw float16 rows, in batches of one size; knows no cache."""

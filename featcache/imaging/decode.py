@@ -1,0 +1,307 @@
+"""Bytes of a file -> grey levels of an upright RGB image, or a sentence why not.
+
+What comes out is `PIL.Image.convert("RGB")`, as open_clip's own preprocessing does it, with three
+differences: the EXIF orientation is honoured, 16-bit grey is scaled to 8 bits instead of clipped,
+and palettes are resolved before anything is resized. Transparency is dropped, not composited.
+"""
+
+import hashlib
+import os
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from io import BytesIO
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, UnidentifiedImageError
+
+from featcache.errors import BackboneError, SourceError
+from featcache.imaging.decode_work import BYTES, SCANS, SMALL, Cost, cost_of, hush_libtiff
+from featcache.imaging.jpeg import decode_jpeg
+from featcache.limits import IMAGE_FILE, PIXELS
+from featcache.paths import open_regular
+from featcache.scarcity import lacking
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+"""The only parsers that a file of the user's is given to."""
+
+MAX_PIXELS = PIXELS.most
+"""Largest image decoded unless the user raises it."""
+
+BAND_BYTES = 1 << 24
+"""Bytes of an image that are converted and copied at once."""
+
+_RAISE = f"raise it with --max-pixels or {PIXELS.variable}"
+_ORIENTATION_TAG = 0x0112
+_TRANSPOSED = (5, 6, 7, 8)
+"""Orientations in which rows are stored as columns."""
+_FLIPPED = {
+    2: (1, -1),
+    3: (-1, -1),
+    4: (-1, 1),
+    5: (1, 1),
+    6: (1, -1),
+    7: (-1, -1),
+    8: (-1, 1),
+}
+"""Orientation -> the steps through rows and columns, after that, that make it upright."""
+
+Pixels = UInt8[np.ndarray, "h w 3"]
+"""Upright, RGB."""
+Room = Callable[..., UInt8[np.ndarray, "..."]]
+"""Shape -> memory that is not filled."""
+Claim = Callable[[int], None]
+"""Told of bytes that are needed; returns when they may be taken."""
+
+
+class UnreadableImageError(SourceError):
+    """One image that cannot be used; its message is the reason, after the name if given."""
+
+    def __init__(self, reason: str, image: str = "") -> None:
+        """Keep the parts beside the message.
+
+        Args:
+            reason: What is wrong with the image, as the rest of a sentence about it.
+            image: Its name, where the caller does not know which image is meant.
+        """
+        super().__init__(f"{image} {reason}" if image else reason)
+        self.reason, self.image = reason, image
+
+
+def pixel_limit(value: int | None = None) -> int:
+    """Settle the largest number of pixels to decode: argument, environment, default.
+
+    Raises:
+        UsageError: If the environment variable is no positive integer.
+    """
+    limit = PIXELS.value() if value is None else value
+    if Image.MAX_IMAGE_PIXELS is not None and limit > 2 * Image.MAX_IMAGE_PIXELS:
+        # Pillow's own limit is one number for the process; ours below is the one that counts.
+        Image.MAX_IMAGE_PIXELS = limit
+    return limit
+
+
+def plain_room(*shape: int) -> UInt8[np.ndarray, "..."]:
+    """Return memory like any other, not filled."""
+    return np.empty(shape, dtype=np.uint8)
+
+
+def read_image(
+    path: Path,
+    sha256: str,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    room: Room = plain_room,
+    claim: Claim = lambda _: None,
+) -> Pixels:
+    """Read a file once, make sure that its bytes are the listed ones, and decode it.
+
+    Args:
+        path: Of the file.
+        sha256: That its bytes must have.
+        max_pixels: Largest image to decode.
+        room: Where the pixels shall lie.
+        claim: Told how many bytes decoding takes before it takes them; may wait for them.
+
+    Raises:
+        UnreadableImageError: If the file is gone, has changed, or is no image.
+    """
+    data = read_bytes(path, max_pixels=max_pixels, claim=claim)
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise UnreadableImageError("changed on disk while the features were extracted")
+    return decode(data, max_pixels=max_pixels, room=room, claim=claim)
+
+
+def read_bytes(path: Path, *, max_pixels: int = MAX_PIXELS, claim: Claim = lambda _: None) -> bytes:
+    """Read a file of bounded size; arguments as for `read_image`.
+
+    Raises:
+        UnreadableImageError: If it is gone, no regular file, too large or not to be read.
+    """
+    try:
+        with open_regular(path, IMAGE_FILE) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > SMALL:  # nobody knows yet what is in it
+                claim(size + BYTES * max_pixels)
+            return file.read(size)
+    except OSError as error:
+        raise UnreadableImageError(f"cannot be read: {error.strerror or error}") from error
+
+
+def decode(
+    data: bytes,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    room: Room = plain_room,
+    claim: Claim = lambda _: None,
+) -> Pixels:
+    """Decode the bytes of a file to upright 8-bit RGB; of an animation, the first frame.
+
+    Raises:
+        UnreadableImageError: If the bytes are no complete image of a format that we read.
+        BackboneError: If `room` finds no memory; the image is not to blame.
+    """
+    if not data:
+        raise UnreadableImageError("is empty")
+    with _reasons(max_pixels):
+        hush_libtiff()
+        with Image.open(BytesIO(data), formats=FORMATS) as image:
+            check_size(image.width, image.height, max_pixels)
+            cost = cost_of(image, data, max_pixels)
+            if why := _too_costly(cost, max_pixels):
+                raise UnreadableImageError(why)
+            claim(cost.bytes)
+            levels = decode_jpeg(image, data, room)
+            if levels is None:
+                levels = _load(image, room)
+            orientation = _orientation(image)
+    return _upright(levels, orientation, room)
+
+
+def pixels_of(image: Image.Image, *, max_pixels: int = MAX_PIXELS) -> Pixels:
+    """Convert a Pillow image, opened or drawn, as `decode` converts a file; its current frame.
+
+    Of the limits only that on pixels is checked: format and cost are the business of who opened it.
+
+    Raises:
+        UnreadableImageError: If it has no or too many pixels, cannot be loaded, or has pixels whose
+            white is not defined.
+    """
+    with _reasons(max_pixels):
+        check_size(image.width, image.height, max_pixels)
+        levels = _load(image, plain_room)
+        orientation = _orientation(image)
+    return _upright(levels, orientation, plain_room)
+
+
+def check_size(width: int, height: int, max_pixels: int) -> None:
+    """Refuse an image of no pixels or too many.
+
+    Raises:
+        UnreadableImageError: If so.
+    """
+    if not width * height:
+        raise UnreadableImageError("is empty")
+    if width * height > max_pixels:
+        raise UnreadableImageError(
+            f"has {width} x {height} pixels, above the limit of {max_pixels:,}; {_RAISE}"
+        )
+
+
+@contextmanager
+def _reasons(max_pixels: int) -> Iterator[None]:
+    """Turn what decoders raise into the reason why an image is unreadable."""
+    try:
+        yield
+    except (UnreadableImageError, BackboneError):
+        raise
+    except UnidentifiedImageError as error:
+        raise UnreadableImageError(
+            f"is no picture of a known format ({', '.join(FORMATS)})"
+        ) from error
+    except Image.DecompressionBombError as error:
+        raise UnreadableImageError(
+            f"has more pixels than the limit of {max_pixels:,}; {_RAISE}"
+        ) from error
+    except MemoryError as error:  # of this process: the file's own size was counted before
+        raise BackboneError(lacking(error)) from error
+    # Pillow's parsers let through what they trip over: struct.error, IndexError, zlib.error ...
+    except Exception as error:
+        raise UnreadableImageError(f"cannot be decoded: {_first_line(error)}") from error
+
+
+@contextmanager
+def quiet_pillow() -> Iterator[None]:
+    """Hush Pillow's remarks on damaged metadata; what it cannot read it raises.
+
+    One filter goes in and the same comes out: generators hold this while their callers' code runs,
+    whose own filters `warnings.catch_warnings` would take back.
+    """
+    hush = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
+    cast(list[object], warnings.filters).insert(0, hush)
+    try:
+        yield
+    finally:
+        with suppress(ValueError):  # somebody has reset the filters
+            cast(list[object], warnings.filters).remove(hush)
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """Convert to RGB from whatever mode the file has."""
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith("I"):  # I;16, I;16B and, from some files, I: 16 bits of grey
+        grey = np.asarray(image)
+        if grey.min() < 0 or grey.max() > 65535:
+            raise UnreadableImageError("has 32-bit pixels, whose white is not defined")
+        return Image.fromarray((grey >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        raise UnreadableImageError("has floating-point pixels, whose white is not defined")
+    if image.mode == "P" and "transparency" in image.info:
+        return image.convert("RGBA").convert("RGB")  # Pillow warns on the direct way
+    return image.convert("RGB")
+
+
+def _orientation(image: Image.Image) -> int:
+    """Read the EXIF orientation, 1 to 8; a broken EXIF block counts as upright."""
+    try:
+        value = image.getexif().get(_ORIENTATION_TAG, 1)
+    # The parser raises SyntaxError, struct.error, KeyError ... on damage; the image is fine.
+    except Exception:
+        return 1
+    return value if isinstance(value, int) else 1
+
+
+def _load(image: Image.Image, room: Room) -> Pixels:
+    image.load()
+    levels = room(image.height, image.width, 3)
+    _copy_out(image, levels)
+    return levels
+
+
+def _copy_out(image: Image.Image, levels: Pixels) -> None:
+    """Convert and copy by bands: Pillow's way out holds what it copies twice."""
+    height, width, _ = levels.shape
+    rows = max(1, BAND_BYTES // (3 * width))
+    for top in range(0, height, rows):
+        bottom = min(top + rows, height)
+        band = image if rows >= height else image.crop((0, top, width, bottom))
+        data = _eight_bit(band).tobytes()
+        levels[top:bottom].reshape(-1)[:] = np.frombuffer(data, dtype=np.uint8)
+
+
+def _upright(
+    levels: Pixels, orientation: int, room: Room
+) -> UInt8[np.ndarray, "h_upright w_upright 3"]:
+    if orientation not in _FLIPPED:
+        return levels
+    turned = levels.swapaxes(0, 1) if orientation in _TRANSPOSED else levels
+    rows, columns = _FLIPPED[orientation]
+    turned = turned[::rows, ::columns]
+    upright = room(*turned.shape)
+    upright[...] = turned
+    return upright
+
+
+def _too_costly(cost: Cost, max_pixels: int) -> str:
+    """Say why an image is not worth its work; empty where it is."""
+    if cost.scanned > SCANS * max_pixels:
+        return (
+            f"goes over its pixels in {cost.scans:,} scans or more, {cost.scanned:,} pixels, above "
+            f"the limit of {SCANS * max_pixels:,} ({SCANS} times --max-pixels); {_RAISE}"
+        )
+    if cost.bytes > BYTES * max_pixels:
+        return (
+            f"takes {cost.bytes:,} bytes to decode, above the limit of {BYTES * max_pixels:,} "
+            f"({BYTES} times --max-pixels); {_RAISE}"
+        )
+    return ""
+
+
+def _first_line(error: BaseException) -> str:
+    text = (str(error) or type(error).__name__).splitlines()[0]
+    return text if len(text) <= 160 else text[:157] + "..."

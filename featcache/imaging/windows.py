@@ -1,0 +1,114 @@
+"""Which part of an image the encoder sees, and how large: arithmetic on integers, no pixels.
+
+The randomness behind a window comes from (seed, recipe, content hash, view index) through a
+counter, so it depends on nothing that happens during a pass.
+"""
+
+import math
+from dataclasses import dataclass
+
+from featcache.imaging.decode import MAX_PIXELS, UnreadableImageError
+from featcache.imaging.distort import Colour
+from featcache.imaging.randomness import Stream
+
+MODES = ("shortest", "squash", "longest")
+"""How an image becomes a square: centre crop, distortion, or black margins."""
+
+FILTERS = ("bicubic", "bilinear")
+"""How it is resampled, antialiased."""
+
+RATIO = (3 / 4, 4 / 3)
+"""Width to height of a random window, least and largest."""
+
+Box = tuple[int, int, int, int]
+"""left, top, right, bottom in pixels; right and bottom lie outside."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocess:
+    """How a backbone wants its pixels, up to normalisation."""
+
+    side: int
+    """Of the square input in pixels."""
+    mode: str = "shortest"
+    interpolation: str = "bicubic"
+    fill: Colour = (0, 0, 0)
+    """What strong distortions bring in from outside: the encoder's mean colour."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A box of an image, resized, and the square of it that is shown."""
+
+    box: Box
+    width: int
+    """Of the resized box."""
+    height: int
+    left: int = 0
+    """Column of the resized box at which the square begins; what lies outside of it is black."""
+    top: int = 0
+    mirrored: bool = False
+
+
+def central_window(width: int, height: int, preprocess: Preprocess) -> Window:
+    """Show what the backbone's own evaluation preprocessing shows.
+
+    Raises:
+        UnreadableImageError: If the image is so elongated that resizing it needs gigabytes.
+    """
+    side, whole = preprocess.side, (0, 0, width, height)
+    if preprocess.mode == "squash":
+        return Window(whole, side, side)
+    if preprocess.mode == "longest":
+        ratio = max(width, height) / side
+        w, h = round(width / ratio) or 1, round(height / ratio) or 1
+        return Window(whole, w, h, -((side - w) // 2), -((side - h) // 2))
+    # torchvision truncates the longer side and rounds the margin half to even.
+    long = int(side * max(width, height) / min(width, height))
+    if side * long > MAX_PIXELS:
+        raise UnreadableImageError(f"is too elongated to be resized: {width} x {height} pixels")
+    w, h = (side, long) if width <= height else (long, side)
+    return Window(whole, w, h, round((w - side) / 2), round((h - side) / 2))
+
+
+def random_window(
+    width: int, height: int, scale: tuple[float, float], side: int, stream: Stream
+) -> Window:
+    """Draw a window as torchvision's RandomResizedCrop does, and whether to mirror it.
+
+    Ten tries at a share of the area and an aspect ratio; when none fits, the central window with
+    the nearest ratio allowed.
+    """
+    log_ratio = (math.log(RATIO[0]), math.log(RATIO[1]))
+    box = _nearest_ratio(width, height)
+    for _ in range(10):
+        area = width * height * stream.uniform(*scale)
+        aspect = math.exp(stream.uniform(*log_ratio))
+        w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < w <= width and 0 < h <= height:
+            top, left = stream.below(height - h + 1), stream.below(width - w + 1)
+            box = (left, top, left + w, top + h)
+            break
+    return Window(box, side, side, mirrored=stream.uniform() < 0.5)
+
+
+def square_window(
+    width: int, height: int, share: tuple[float, float], side: int, stream: Stream
+) -> Window:
+    """Draw a square whose side is a share of the image's shorter one."""
+    low, high = share
+    drawn = stream.uniform(low, high) if low < high else high
+    edge = max(1, int(drawn * min(width, height)))
+    top, left = stream.below(height - edge + 1), stream.below(width - edge + 1)
+    return Window((left, top, left + edge, top + edge), side, side)
+
+
+def _nearest_ratio(width: int, height: int) -> Box:
+    low, high = RATIO
+    w, h = width, height
+    if width / height < low:
+        h = round(width / low)
+    elif width / height > high:
+        w = round(height * high)
+    left, top = (width - w) // 2, (height - h) // 2
+    return left, top, left + w, top + h

@@ -1,0 +1,209 @@
+"""Encoding again what damage has cost a cache: exactly those rows, in the shards they stood in.
+
+The images are found where the listing saw them, and only those whose bytes are still the same are
+used; labels, splits and class names are not looked at.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int64
+
+from featcache.backbones.base import Backbone
+from featcache.backbones.registry import load_backbone
+from featcache.encoding.encoder import Encoder
+from featcache.errors import BackboneError, CacheError, SourceError
+from featcache.imaging.decode import pixel_limit
+from featcache.imaging.loader import FileSource
+from featcache.keys import Listing
+from featcache.paths import from_text
+from featcache.pipeline.compatibility import FLAGS, PassSettings, as_before, micro_batch_of
+from featcache.pipeline.passes import Filler, Progress
+from featcache.pipeline.plan import plans_for
+from featcache.pipeline.texts import put_texts
+from featcache.sources.base import Dataset, Sample
+from featcache.sources.files import path_text
+from featcache.sources.hashing import hash_files
+from featcache.store.cache import Cache
+from featcache.store.library import with_root
+from featcache.store.provenance import weights_flag, weights_of
+from featcache.store.repair.verify import finish_whole
+from featcache.threads import cpu_cores
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mended:
+    """What was encoded again."""
+
+    encoded: Mapping[str, int] = field(default_factory=dict)
+    """Component -> rows."""
+    missing: int = 0
+    """Rows whose image is gone or has changed since; `extract` deals with those."""
+    text: bool = False
+    """Whether texts were encoded again."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return asdict(self)
+
+
+def mend(
+    path: Path,
+    *,
+    weights: str | None = None,
+    device: str = "auto",
+    progress: Callable[[Progress], None] | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> Mended:
+    """Encode the rows of shards that were taken out, and the texts if they were.
+
+    Args:
+        path: The cache, repaired.
+        weights: None takes them as `extract` was given them.
+        device: auto, cpu, cuda, ...
+        progress: Called several times a second.
+        say: Called with sentences that the user should read.
+
+    Raises:
+        SourceError: If the folder of the images is gone.
+        CacheError: If the backbone at hand is not the one that wrote the cache.
+    """
+    cache = Cache.open(path)
+    with cache.lock():
+        listing, lost = cache.listing(), cache.lost()
+        if listing is None or not cache.needs_mending():
+            return Mended()
+        if cache.key.is_imported:
+            raise CacheError(f"{path} has lost imported features. {cache.cure}")
+        settings = PassSettings.of(cache)
+        weights = weights or weights_of(cache.shards)
+        load = weights or weights_flag(cache.key, cache.shards)
+        backbone = _backbone(cache, settings, load or None, device, say)
+        missing = 0
+        encoded: Mapping[str, int] = {}
+        if lost:
+            home = path.parent.parent
+            sources = _sources(listing, home, cache.backbone, lost, progress, say)
+            there = {
+                name: [_there(rows, sources) for rows in parts] for name, parts in lost.items()
+            }
+            gone = {int(r) for parts in lost.values() for rows in parts for r in rows}
+            missing = len(gone - sources.keys())
+            filler = Filler(
+                cache=cache,
+                encoder=Encoder(backbone, micro_batch_of(backbone, settings, None)),
+                sources=sources,
+                settings=settings,
+                max_pixels=pixel_limit(),
+                weights=weights,
+                allow_bad=True,
+                progress=progress,
+                say=say,
+            )
+            for plan in plans_for(there, backbone):
+                filler.encode(plan)
+            encoded = filler.encoded
+        text = put_texts(cache, _words(listing), backbone, say=say)
+        finish_whole(cache)
+    return Mended(encoded=encoded, missing=missing, text=text)
+
+
+def _backbone(
+    cache: Cache,
+    settings: PassSettings | None,
+    weights: str | None,
+    device: str,
+    say: Callable[[str], None],
+) -> Backbone:
+    compute = "auto" if settings is None else FLAGS[settings.compute]
+    load_any = partial(load_backbone, cache.backbone, weights=weights, device=device)
+
+    def load(compute: str) -> Backbone:
+        if settings is not None and settings.compiled:
+            try:
+                return load_any(compute=compute, compiled=True)
+            except BackboneError as error:
+                say(f"The lost rows came from a compiled tower; these do not: {error}")
+        return load_any(compute=compute)
+
+    backbone = as_before(load(compute), settings, "auto", load)
+    if backbone.key != cache.key:
+        raise CacheError(
+            f"{cache.path} was made with other weights than {backbone.name} has here (key "
+            f"{cache.key.digest()}, not {backbone.key.digest()}). Name them with --weights."
+        )
+    return backbone
+
+
+def _sources(
+    listing: Listing,
+    home: Path,
+    backbone: str,
+    lost: Mapping[str, Sequence[Int64[np.ndarray, " _"]]],
+    progress: Callable[[Progress], None] | None,
+    say: Callable[[str], None],
+) -> dict[int, FileSource]:
+    """Find the images whose bytes are still those that were listed."""
+    root = from_text(with_root(home, listing.root))
+    if not root.is_dir():
+        raise SourceError(
+            f"The images were in {root}, which is gone. Put them back, or run `featcache extract "
+            f"--dataset folder:... --name {listing.dataset} --backbone {backbone} --moved` on "
+            f"their new place."
+        )
+    say(f"Reading images in {root}.")
+
+    def report(what: str, done: int, total: int) -> None:
+        if progress is not None:
+            progress(Progress(stage=what, done=done, total=total))
+
+    rows = np.unique(np.concatenate([r for shards in lost.values() for r in shards]))
+    # Some rows of the whole cache, for the check of this environment, beside those that are lost.
+    rows = np.union1d(rows, np.linspace(0, len(listing) - 1, 64).astype(np.int64))
+    samples, rows_of = [], []
+    for row in rows.tolist():
+        name = listing.ids[row]
+        # Earlier versions gave names with a backslash ids that read like escapes.
+        for path in dict.fromkeys((path_text(name), name)):
+            if _is_inside(path):
+                samples.append(Sample(name, root / from_text(path), -1, ""))
+                rows_of.append(row)
+    hashes, _ = hash_files(samples, root, None, report, cpu_cores())
+    return {
+        row: FileSource(sample.id, sample.path, sha256)
+        for row, sample, sha256 in zip(rows_of, samples, hashes, strict=True)
+        if sha256 and sha256 == listing.hashes[row]
+    }
+
+
+def _there(
+    rows: Int64[np.ndarray, " r"], sources: Mapping[int, FileSource]
+) -> Int64[np.ndarray, " _"]:
+    """Leave out the rows whose image is gone."""
+    return np.array([row for row in rows.tolist() if row in sources], dtype=np.int64)
+
+
+def _words(listing: Listing) -> Dataset:
+    """Return what the listing knows of the texts, as a data set without images."""
+    return Dataset(
+        name=listing.dataset,
+        root=from_text(listing.root),
+        classes=listing.classes,
+        samples=(),
+        templates=listing.templates,
+        descriptions=listing.descriptions,
+        sets=listing.sets,
+        waffle=listing.waffle,
+        default_text=listing.default_text,
+        own_texts=listing.own_texts,
+    )
+
+
+def _is_inside(path: str) -> bool:
+    """Tell whether a path, which a stranger may have written, names a file below its root."""
+    parts = Path(path)
+    return bool(path) and not parts.is_absolute() and ".." not in parts.parts

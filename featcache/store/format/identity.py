@@ -1,0 +1,172 @@
+"""Which data set, which backbone and which key a cache belongs to: one line, kept twice.
+
+The first line of the manifest and key.json are byte for byte the same sealed JSON, so that either
+restores the other. The folder's name repeats the key's digest.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from featcache.errors import CacheError, CacheNotFoundError, CorruptCacheError, NewerFormatError
+from featcache.keys import FeatureKey
+from featcache.paths import from_text
+from featcache.store.format.files import cure_for, read_limited, write_atomically
+from featcache.store.format.records import FORMAT
+from featcache.store.format.seal import seal, split_seal, unseal
+
+KEY_FILE = "key.json"
+MANIFEST = "manifest.jsonl"
+LISTING = "listing"
+"""Folder of the listing."""
+KNOWN_HASHES = "hashes.tsv"
+"""Beside the caches of a data set: hashes of its images, remembered for all backbones."""
+TRACE = ".trace.json"
+"""Behind a cache's name: the timeline of its last profiled pass, beside the cache."""
+CURE = "Run `featcache repair`."
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What a cache is the cache of."""
+
+    dataset: str
+    backbone: str
+    """As the user calls it: ViT-B/16, tiny."""
+    key: FeatureKey
+
+    def folder(self, root: Path) -> Path:
+        """Name the cache's folder: <dataset>/<backbone>-<digest of the key>."""
+        folder = from_text(f"{slug(self.backbone)}-{self.key.digest()}")
+        return root / from_text(slug(self.dataset)) / folder
+
+    def line(self) -> bytes:
+        """Return the line that says this, line feed included."""
+        value = {
+            "kind": "header",
+            "format": FORMAT,
+            "dataset": self.dataset,
+            "backbone": self.backbone,
+            "key": asdict(self.key),
+        }
+        return seal(value)[0]
+
+
+def slug(name: str) -> str:
+    """Turn a name into one that is a single plain folder everywhere: ViT-B/16 -> ViT-B-16."""
+    plain = re.sub(r"[^\w.+@=-]+", "-", name).strip(".-")
+    return plain[:80] or "unnamed"
+
+
+def is_cache(folder: Path) -> bool:
+    """Tell whether a folder is a cache, damaged or not: it has a key or a manifest."""
+    return any((folder / name).is_file() for name in (KEY_FILE, MANIFEST))
+
+
+def write_identity(folder: Path, identity: Identity) -> None:
+    """Put key.json in place."""
+    write_atomically(folder / KEY_FILE, identity.line())
+
+
+def read_identity(folder: Path) -> Identity:
+    """Read key.json.
+
+    Raises:
+        CacheNotFoundError: If the folder is no cache.
+        CorruptCacheError: If the file is not what was written.
+        NewerFormatError: If a later version wrote it.
+        CacheError: If an earlier version wrote it.
+    """
+    path = folder / KEY_FILE
+    try:
+        data = read_limited(path)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if is_cache(folder):
+            raise CorruptCacheError(
+                f"{path} is missing: the first pass was interrupted early, or the file was lost. "
+                f"{CURE}"
+            ) from error
+        raise CacheNotFoundError(
+            f"{folder} is no cache: it has no {KEY_FILE}. `featcache ls` shows the caches."
+        ) from error
+    except OSError as error:
+        raise CorruptCacheError(
+            f"{path} cannot be read ({error.strerror}). {cure_for(error, CURE)}"
+        ) from error
+    try:
+        return parse_header(data)
+    except ValueError as error:
+        raise CorruptCacheError(f"{path} {error}. {CURE}") from error
+
+
+def parse_header(line: bytes) -> Identity:
+    """Read the line of an identity, line feed included.
+
+    Raises:
+        ValueError: With a predicate ("is not what was written") that says what is wrong.
+        NewerFormatError: If a later version wrote it.
+        CacheError: If an earlier version wrote it.
+    """
+    body = line.removesuffix(b"\n")
+    try:
+        value, _ = unseal(body)
+    except ValueError:
+        _refuse_format(_unsealed(body))
+        raise
+    _refuse_format(value)
+    match value:
+        case {
+            "kind": "header",
+            "format": int(),
+            "dataset": str(dataset),
+            "backbone": str(backbone),
+            "key": dict(fields),
+        } if len(value) == 5:
+            identity = Identity(dataset, backbone, _key(fields))
+        case _:
+            raise ValueError("has fields that are missing or wrong")
+    if identity.line() != line:
+        raise ValueError("is not what was written")
+    return identity
+
+
+def _unsealed(line: bytes) -> Mapping[str, object]:
+    """Read what another format may have written; nothing where a seal says it was this one."""
+    with suppress(ValueError):
+        split_seal(line)
+        return {}
+    with suppress(ValueError, RecursionError):
+        value = json.loads(line)
+        if isinstance(value, dict):
+            return value
+    return {}
+
+
+def _refuse_format(value: Mapping[str, object]) -> None:
+    version = value.get("format")
+    if type(version) is not int or version == FORMAT:
+        return
+    if version > FORMAT:
+        raise NewerFormatError(
+            f"This cache has format {version}, this version reads format {FORMAT} only. "
+            f"Update it with: pip install --upgrade featcache"
+        )
+    raise CacheError(
+        f"This cache has format {version}, this version reads format {FORMAT} only. "
+        f"Remove the cache with `featcache rm` and extract again."
+    )
+
+
+def _key(fields: dict[str, Any]) -> FeatureKey:
+    kinds = {name: int if name in ("image_size", "numerics") else str for name in _FIELDS}
+    wrong = [n for n, kind in kinds.items() if type(fields.get(n)) is not kind]
+    if wrong or set(fields) != set(kinds):
+        raise ValueError("has a key with missing, wrong or unknown fields")
+    return FeatureKey(**fields)
+
+
+_FIELDS = tuple(FeatureKey.__dataclass_fields__)

@@ -1,0 +1,310 @@
+"""The files of a listing: a set, its copy, and a small file that says which set counts.
+
+current.json    current.copy.json     name of the set, images, size and crc32 of its files
+set-<12 hex>/   set-<12 hex>.copy/    the same files in both
+
+No shard can bring a listing back, so every byte of it stands twice. Readers use the first of the
+two; `repair` restores either from the other.
+"""
+
+import hashlib
+import mmap
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from featcache.errors import CacheError, CorruptCacheError, NewerFormatError
+from featcache.store.format.crc import crc32
+from featcache.store.format.files import (
+    clear_folder,
+    cure_for,
+    explained,
+    make_folder,
+    open_plain,
+    read_limited,
+    refuse_link,
+    unreadable,
+    write_atomically,
+)
+from featcache.store.format.scan import CHUNK, checksums
+from featcache.store.listing.pointer import (
+    CURE,
+    CURRENT,
+    CURRENT_COPY,
+    FILES,
+    FileFacts,
+    Pointer,
+    holds,
+    read_pointer,
+    to_line,
+)
+
+COPY = ".copy"
+LOST = "Restore it from a backup, or remove this cache with `featcache rm` and extract again."
+UNLESS_REPAIRED = "Run `featcache repair`. If no copy is left: "
+"""In front of LOST, as long as nobody looked for a copy."""
+
+
+class MappedFile:
+    """One file of a set, mapped; the checksum is compared when its bytes are first asked for.
+
+    The map outlives the file's removal, and writing to it changes no file.
+    """
+
+    def __init__(self, path: Path, facts: FileFacts) -> None:
+        """Map a file after its size was compared.
+
+        Raises:
+            CorruptCacheError: If it is missing, is no plain file or has another size.
+        """
+        self.path, self.bytes = path, facts.bytes
+        self._crc32: int | None = facts.crc32
+        handle = _open(path, facts)
+        try:
+            self._map: mmap.mmap | bytes = b""
+            if facts.bytes:
+                self._map = mmap.mmap(handle, facts.bytes, access=mmap.ACCESS_COPY)
+        except OSError as error:
+            raise unreadable(path, error, CURE) from error
+        finally:
+            os.close(handle)
+
+    def data(self) -> mmap.mmap | bytes:
+        """Return the bytes, checked once.
+
+        Raises:
+            CorruptCacheError: If they are not what was written.
+        """
+        if self._crc32 is not None:
+            if crc32(self._map) != self._crc32:
+                raise CorruptCacheError(_changed(self.path))
+            self._crc32 = None
+        return self._map
+
+
+def write_set(folder: Path, images: int, files: Mapping[str, bytes]) -> None:
+    """Put a set in place, twice; readers see the old one or this one.
+
+    Args:
+        folder: Of the listing.
+        images: Rows of the listing.
+        files: Content of each of `FILES`.
+
+    Raises:
+        CacheError: If the disk refuses.
+    """
+    digest = hashlib.sha256()
+    for file in FILES:
+        digest.update(files[file])
+    name = f"set-{digest.hexdigest()[:12]}"
+    facts = {file: FileFacts(len(files[file]), crc32(files[file])) for file in FILES}
+    pointer = Pointer(name, images, facts)
+    if not _is_in_place(folder, pointer):
+        for part in (folder, folder / name, folder / (name + COPY)):
+            _plain_folder(part)
+        for part in (folder / (name + COPY), folder / name):
+            for file in FILES:
+                clear_folder(part / file)
+                write_atomically(part / file, files[file])
+        for file in (CURRENT_COPY, CURRENT):
+            clear_folder(folder / file)
+            write_atomically(folder / file, to_line(pointer))
+    _remove_others(folder, name)
+
+
+def open_set(folder: Path, pointer: Pointer) -> dict[str, MappedFile]:
+    """Map every file of a set; only sizes are compared here.
+
+    Raises:
+        CorruptCacheError: If one is missing, is no plain file or has another size.
+    """
+    return {f: MappedFile(folder / pointer.set / f, facts) for f, facts in pointer.files.items()}
+
+
+def check_set(folder: Path) -> list[str]:
+    """Read every byte of a set, its copy and both pointers; say what is wrong, a sentence each."""
+    pointer, problems = _either_pointer(folder)
+    if pointer is None:
+        return problems
+    for file, sound in zip(pointer.files, _sound_copies(folder, pointer), strict=True):
+        if all(sound):
+            continue
+        for part, good in zip(_parts(folder, pointer), sound, strict=True):
+            if not good:
+                cure = CURE if any(sound) else LOST
+                problems.append(f"{part / file} is missing or is not what was written. {cure}")
+    return problems
+
+
+def unfinished_switch(folder: Path) -> bool:
+    """Tell whether a writer was stopped between the two pointers: each names a whole set."""
+    try:
+        first, second = (read_pointer(folder, file) for file in (CURRENT, CURRENT_COPY))
+    except (CorruptCacheError, NewerFormatError):
+        return False
+    return bool(first and second and first != second) and all(
+        all(copies)
+        for pointer in (first, second)
+        if pointer is not None
+        for copies in _sound_copies(folder, pointer)
+    )
+
+
+def repair_set(folder: Path) -> bool:
+    """Restore what is damaged or missing from what is not; tell whether anything was changed.
+
+    What both copies have lost stays lost; `check_set` names it.
+
+    Raises:
+        CacheError: If the disk refuses.
+        NewerFormatError: If a later version wrote the pointers.
+    """
+    pointer, _ = _either_pointer(folder)
+    if pointer is None:
+        for file in (CURRENT, CURRENT_COPY):
+            with suppress(CorruptCacheError):  # but a later version's pointer is left alone
+                read_pointer(folder, file)
+        pointer = _whole_set(folder)
+    if pointer is None:
+        return False
+    agree = all(holds(folder / file, to_line(pointer)) for file in (CURRENT, CURRENT_COPY))
+    if agree and not check_set(folder):
+        return False
+    changed = False
+    sound = dict(zip(pointer.files, _sound_copies(folder, pointer), strict=True))
+    parts = _parts(folder, pointer)
+    for part in (folder, *parts):
+        _plain_folder(part)
+    for file, copies in sound.items():
+        if any(copies) and not all(copies):
+            good, bad = parts if copies[0] else parts[::-1]
+            clear_folder(bad / file)
+            write_atomically(bad / file, read_limited(good / file, pointer.files[file].bytes))
+            changed = True
+    line = to_line(pointer)
+    for file in (CURRENT_COPY, CURRENT):
+        if not holds(folder / file, line):
+            clear_folder(folder / file)
+            write_atomically(folder / file, line)
+            changed = True
+    return changed
+
+
+def _either_pointer(folder: Path) -> tuple[Pointer | None, list[str]]:
+    """Return the pointer, or else its copy, and what is wrong with them."""
+    found: list[Pointer | None] = []
+    problems = []
+    for file in (CURRENT, CURRENT_COPY):
+        try:
+            found.append(read_pointer(folder, file))
+        except (CorruptCacheError, NewerFormatError) as error:
+            found.append(None)
+            problems.append(str(error))
+    pointer = found[0] or found[1]
+    if pointer is None:
+        cure = CURE if problems and _whole_set(folder) else LOST
+        return None, [p.replace(CURE, cure) for p in problems]
+    if not problems and found[0] != found[1] and not unfinished_switch(folder):
+        what = "is missing" if None in found else "says something else than its copy"
+        file = CURRENT if found[0] is None else CURRENT_COPY
+        problems.append(f"{folder / file} {what}. {CURE}")
+    return pointer, problems
+
+
+def _whole_set(folder: Path) -> Pointer | None:
+    """Point to a set whose files are those that named it; of several to that of most images."""
+    found = []
+    for part in [] if folder.is_symlink() else sorted(folder.glob("set-*")):
+        with suppress(CacheError, OSError, ValueError):
+            found.append(_pointer_to(part))
+    return max(found, key=lambda p: p.images, default=None)
+
+
+def _pointer_to(part: Path) -> Pointer:
+    """Make the pointer to a set, or to a copy of one, from its files alone."""
+    digest, facts = hashlib.sha256(), {}
+    for file in FILES:
+        _refuse_links(part / file)
+        crc = 0
+        with os.fdopen(open_plain(part / file), "rb") as handle:
+            while data := handle.read(CHUNK):
+                digest.update(data)
+                crc = crc32(data, crc)
+            facts[file] = FileFacts(handle.tell(), crc)
+    name = f"set-{digest.hexdigest()[:12]}"
+    if part.name.removesuffix(COPY) != name:
+        raise ValueError("is not what was written")
+    with os.fdopen(open_plain(part / "labels.npy"), "rb") as handle:
+        header = int.from_bytes(handle.read(10)[8:], "little")
+    return Pointer(name, (facts["labels.npy"].bytes - 10 - header) // 8, facts)
+
+
+def _sound_copies(folder: Path, pointer: Pointer) -> Iterator[tuple[bool, bool]]:
+    """Tell for each file whether it is sound in the set and in the copy."""
+    first, second = _parts(folder, pointer)
+    for file, facts in pointer.files.items():
+        yield _is_sound(first / file, facts), _is_sound(second / file, facts)
+
+
+def _is_sound(path: Path, facts: FileFacts) -> bool:
+    """Read a whole file by plain calls: a failing disk is an error there, but a signal in a map."""
+    try:
+        _refuse_links(path)
+        if path.lstat().st_size != facts.bytes:
+            return False
+        return checksums(path, sha256=False).crc32 == facts.crc32
+    except (CorruptCacheError, OSError):
+        return False
+
+
+def _is_in_place(folder: Path, pointer: Pointer) -> bool:
+    try:
+        both = [read_pointer(folder, file) for file in (CURRENT, CURRENT_COPY)]
+        return both == [pointer, pointer] and not check_set(folder)
+    except (CorruptCacheError, NewerFormatError):
+        return False
+
+
+def _open(path: Path, facts: FileFacts) -> int:
+    _refuse_links(path)
+    try:
+        handle = open_plain(path)
+    except OSError as error:
+        raise CorruptCacheError(
+            f"{path} cannot be read ({error.strerror}). {cure_for(error, CURE)}"
+        ) from error
+    if os.fstat(handle).st_size != facts.bytes:
+        os.close(handle)
+        raise CorruptCacheError(_changed(path))
+    return handle
+
+
+def _parts(folder: Path, pointer: Pointer) -> tuple[Path, Path]:
+    return folder / pointer.set, folder / (pointer.set + COPY)
+
+
+def _plain_folder(path: Path) -> None:
+    """Make a folder, in place of a link or a file of its name."""
+    if path.is_symlink() or (path.exists() and not path.is_dir()):
+        with explained(path):
+            path.unlink()
+    make_folder(path)
+
+
+def _remove_others(folder: Path, name: str) -> None:
+    with explained(folder):
+        for old in folder.glob("set-*"):
+            if old.name not in (name, name + COPY) and not old.is_symlink():
+                shutil.rmtree(old)
+
+
+def _refuse_links(path: Path) -> None:
+    """Refuse a file of a set whose folder, or the listing's, is a symbolic link."""
+    refuse_link(path.parent.parent)
+    refuse_link(path.parent)
+
+
+def _changed(path: Path) -> str:
+    return f"{path} is not what was written. {CURE}"

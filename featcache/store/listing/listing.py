@@ -1,0 +1,318 @@
+"""The listing on disk: its meaning. How its files are kept twice stands in `listing_files`.
+
+listing.json  classes, names and lengths of splits, texts, notes     labels.npy   [n]
+ids.utf8      image ids, one behind the other                        splits.npy   rows, in turn
+offsets.npy   [n+1] where each id begins                             hashes.bin   [n 32] or nothing
+
+Opening reads listing.json alone. Every other file is mapped, and checked when first needed.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int64
+
+from featcache.errors import CacheError, CorruptCacheError
+from featcache.keys import SENTENCE_SETS, Listing
+from featcache.limits import METADATA
+from featcache.store.listing.files import (
+    MappedFile,
+    check_set,
+    open_set,
+    repair_set,
+    unfinished_switch,
+    write_set,
+)
+from featcache.store.listing.lazy_columns import (
+    HEADER_LIMIT,
+    Hashes,
+    Ids,
+    ImportHashes,
+    pack_hashes,
+    pack_ids,
+    read_array,
+    to_npy,
+)
+from featcache.store.listing.pointer import CURE, CURRENT, Pointer, read_pointer
+
+__all__ = [
+    "CURRENT",
+    "check_listing",
+    "count_images",
+    "current_set",
+    "listing_notes",
+    "read_listing",
+    "read_origin",
+    "repair_listing",
+    "write_listing",
+]
+
+
+def write_listing(folder: Path, listing: Listing) -> None:
+    """Put a listing in place; readers see the old one or this one.
+
+    Raises:
+        CacheError: If its parts disagree, or the disk refuses.
+    """
+    _check(listing)
+    write_set(folder, len(listing), _to_files(listing))
+
+
+def read_listing(folder: Path) -> Listing | None:
+    """Open the current listing; None where none was ever written.
+
+    A writer may replace it meanwhile: what was opened stays as it was.
+
+    Raises:
+        CorruptCacheError: If a file is missing or is not what was written; ids, hashes, labels and
+            splits say so when they are first asked for.
+        NewerFormatError: If a later version wrote it.
+    """
+    for attempt in (1, 2, 3):
+        pointer = read_pointer(folder)
+        if pointer is None:
+            return None
+        try:
+            return _Stored.open(folder, pointer)
+        except CorruptCacheError:
+            # A writer may have switched to another set and removed this one in between.
+            if attempt == 3 or read_pointer(folder) == pointer:
+                raise
+    raise AssertionError("the third attempt returns or raises")
+
+
+def check_listing(folder: Path) -> list[str]:
+    """Read every byte of the listing and of its copy; say what is wrong, a sentence each."""
+    problems = check_set(folder)
+    if problems:
+        return problems
+    try:
+        listing = read_listing(folder)
+        if listing is not None:
+            for name in ("labels", "splits"):  # checked when first needed, as a reader would
+                getattr(listing, name)
+            for column in (listing.ids, listing.hashes):
+                column[:1]
+    except CorruptCacheError as error:
+        return [str(error)]
+    return []
+
+
+def listing_notes(folder: Path) -> list[str]:
+    """Say what is worth knowing of the listing and no damage."""
+    if not unfinished_switch(folder):
+        return []
+    return [
+        f"A writer was stopped while it replaced the listing in {folder}; the old one counts. The "
+        f"next `featcache extract`, or `featcache repair`, tidies up."
+    ]
+
+
+def repair_listing(folder: Path) -> bool:
+    """Restore every file of the listing from its copy or the other way; tell if any was changed.
+
+    Raises:
+        CacheError: If the disk refuses.
+    """
+    return repair_set(folder)
+
+
+def count_images(folder: Path) -> int:
+    """Return the number of listed images without reading the listing; 0 where there is none."""
+    pointer = read_pointer(folder)
+    return 0 if pointer is None else pointer.images
+
+
+def current_set(folder: Path) -> str:
+    """Name the current listing, so that a reader can tell whether it changed; empty for none."""
+    pointer = read_pointer(folder)
+    return "" if pointer is None else pointer.set
+
+
+def read_origin(folder: Path) -> tuple[str, str]:
+    """Return data set and root without reading the rest; empty texts where nothing tells."""
+    try:
+        pointer = read_pointer(folder)
+        if pointer is None:
+            return "", ""
+        file = MappedFile(folder / pointer.set / "listing.json", pointer.files["listing.json"])
+        about = _about(file)
+        return about["dataset"], about["root"]
+    except CacheError:
+        return "", ""
+
+
+class _Stored(Listing):
+    """A listing whose labels and splits are mapped and checked when first asked for."""
+
+    __slots__ = ("_files", "_lengths")
+
+    _files: Mapping[str, MappedFile]
+    _lengths: Mapping[str, int]
+
+    @classmethod
+    def open(cls, folder: Path, pointer: Pointer) -> "_Stored":
+        """Map the files of a set and read what it is about."""
+        files, n = open_set(folder, pointer), pointer.images
+        # What a pointer says allocates nothing unless files of that size are really there.
+        for name, length in (("labels.npy", n), ("offsets.npy", n + 1)):
+            if not 0 < files[name].bytes - 8 * length <= HEADER_LIMIT:
+                raise CorruptCacheError(
+                    f"{files[name].path} is no array of {length} int64 values. {CURE}"
+                )
+        about = _about(files["listing.json"])
+        sha256 = about.pop("hashes") == "sha256"
+        fields = {
+            **about,
+            "ids": Ids(n, files["ids.utf8"], files["offsets.npy"]),
+            "hashes": Hashes(n, files["hashes.bin"]) if sha256 else ImportHashes(n),
+            "_files": files,
+            "_lengths": about.pop("splits"),
+        }
+        del fields["splits"]
+        stored = object.__new__(cls)
+        for name, value in fields.items():
+            object.__setattr__(stored, name, value)
+        return stored
+
+    def __getattr__(self, name: str) -> Any:
+        """Fill a slot that is still empty."""
+        if name == "labels":
+            value: object = self._read_labels()
+        elif name == "splits":
+            value = self._read_splits()
+        else:
+            raise AttributeError(f"a listing has no '{name}'")
+        object.__setattr__(self, name, value)
+        return value
+
+    def _read_labels(self) -> Int64[np.ndarray, " n"]:
+        file, c = self._files["labels.npy"], len(self.classes)
+        labels = read_array(file, len(self))
+        if len(labels) and not (labels.min() >= -1 and labels.max() < c):
+            raise CorruptCacheError(f"{file.path} has labels outside -1..{c - 1}. {CURE}")
+        return labels
+
+    def _read_splits(self) -> dict[str, Int64[np.ndarray, " _"]]:
+        file, n = self._files["splits.npy"], len(self)
+        flat = read_array(file, sum(self._lengths.values()))
+        if len(flat) and not (flat.min() >= 0 and flat.max() < n):
+            raise CorruptCacheError(f"{file.path} has rows outside 0..{n - 1}. {CURE}")
+        splits, start = {}, 0
+        for name, length in self._lengths.items():
+            splits[name] = flat[start : start + length]
+            start += length
+        return splits
+
+
+def _check(listing: Listing) -> None:
+    n = len(listing.ids)
+    if not len(listing.hashes) == len(listing.labels) == n:
+        raise CacheError(
+            f"A listing needs one hash and one label for each of its {n} images; got "
+            f"{len(listing.hashes)} hashes and {len(listing.labels)} labels."
+        )
+    if len(set(listing.ids)) != n:
+        raise CacheError("Image ids of a listing must be unique; some occur twice.")
+    if n and not -1 <= int(listing.labels.min()) <= int(listing.labels.max()) < len(
+        listing.classes
+    ):
+        raise CacheError(
+            f"Labels of a listing must lie in -1..{len(listing.classes) - 1}; got "
+            f"{int(listing.labels.min())}..{int(listing.labels.max())}."
+        )
+    if len(set(listing.classes)) != len(listing.classes):
+        raise CacheError("Class names of a listing must be unique; some occur twice.")
+    for name, rows in listing.splits.items():
+        inside = not len(rows) or (int(rows.min()) >= 0 and int(rows.max()) < n)
+        if not inside or len(np.unique(rows)) != len(rows):
+            raise CacheError(f"Rows of split '{name}' must be distinct and within 0..{n - 1}.")
+
+
+def _to_files(listing: Listing) -> dict[str, bytes]:
+    splits = [np.asarray(rows, dtype="<i8") for rows in listing.splits.values()]
+    ids, offsets = pack_ids(listing.ids)
+    hashes = pack_hashes(listing.hashes)
+    about = {
+        "dataset": listing.dataset,
+        "root": listing.root,
+        "hashes": "import" if hashes is None else "sha256",
+        "classes": list(listing.classes),
+        "splits": [[name, len(rows)] for name, rows in listing.splits.items()],
+        "templates": list(listing.templates),
+        "descriptions": {k: list(v) for k, v in listing.descriptions.items()},
+        **_further_texts(listing),
+        "default_text": listing.default_text,
+        "own_texts": list(listing.own_texts),
+        "draws": listing.draws,
+        "notes": list(listing.notes),
+    }
+    return {
+        "listing.json": json.dumps(about, indent=1).encode() + b"\n",
+        "ids.utf8": ids,
+        "offsets.npy": offsets,
+        "hashes.bin": hashes or b"",
+        "labels.npy": to_npy(listing.labels),
+        "splits.npy": to_npy(np.concatenate([np.empty(0, dtype="<i8"), *splits])),
+    }
+
+
+def _further_texts(listing: Listing) -> dict[str, Any]:
+    """Return what only some listings have, so that the others keep their bytes."""
+    sets = {
+        kind: {name: list(texts) for name, texts in given.items()}
+        for kind, given in listing.sets.items()
+    }
+    waffle = {"waffle": list(listing.waffle)} if listing.waffle else {}
+    return ({"sets": sets} if sets else {}) | waffle
+
+
+def _about(file: MappedFile) -> dict[str, Any]:
+    """Read listing.json: fields of a listing, kind of its hashes, and lengths of its splits."""
+    if file.bytes > METADATA.value():
+        raise CorruptCacheError(f"{file.path} is larger than any listing should be. {CURE}")
+    try:
+        value = json.loads(file.data()[:])
+        if value["hashes"] not in ("sha256", "import"):
+            raise ValueError("its hashes are of an unknown kind")
+        return {
+            **{k: _text(value[k]) for k in ("dataset", "root", "default_text", "draws", "hashes")},
+            **{k: _texts(value[k]) for k in ("classes", "templates", "own_texts", "notes")},
+            "descriptions": _by_class(value["descriptions"]),
+            "sets": {_kind(k): _by_class(v) for k, v in value.get("sets", {}).items()},
+            "waffle": _texts(value.get("waffle", [])),
+            "splits": {_text(name): _length(length) for name, length in value["splits"]},
+        }
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CorruptCacheError(f"{file.path} cannot be understood ({error}). {CURE}") from error
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError("a text is no text")
+    return value
+
+
+def _texts(values: object) -> tuple[str, ...]:
+    if not isinstance(values, list) or not all(isinstance(v, str) for v in values):
+        raise TypeError("a list of texts is none")
+    return tuple(values)
+
+
+def _by_class(value: dict[str, Any]) -> dict[str, tuple[str, ...]]:
+    return {_text(name): _texts(texts) for name, texts in value.items()}
+
+
+def _kind(value: object) -> str:
+    if value not in SENTENCE_SETS:
+        raise ValueError("it has texts of an unknown kind")
+    return _text(value)
+
+
+def _length(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise TypeError("the length of a split is no number of rows")
+    return value

@@ -1,0 +1,138 @@
+"""What a kept head may be asked about -> the rows that it reads.
+
+Rows, a tensor or an array of floats [n d]     as they are
+FeatureSet                                     the usable rows of a split
+images                                         encoded as `extract` would, without a cache
+Embedded                                       what `featcache.embed` gave
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import torch
+from jaxtyping import Int64, Shaped
+from torch import Tensor
+
+from featcache.errors import HeadError, SourceError, UsageError
+from featcache.keys import parse_component
+from featcache.types import FeatureSet
+from heads.contract import Kind, LazyRows, Need, Real, Rows
+from heads.reading import MappedRows, read_rows
+
+if TYPE_CHECKING:  # what encodes images is loaded for images only
+    from featcache.embedded import Embedded
+    from featcache.imaging.inputs import ImageLike
+    from heads.head import Head
+
+    Answerable: TypeAlias = (
+        Rows | Tensor | FeatureSet | Embedded | ImageLike | Iterable[ImageLike] | np.ndarray
+    )
+else:
+    Answerable = Any
+
+NAMED = 3
+"""Unreadable images that a message names."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """Rows to be answered, and their places among what was given."""
+
+    rows: Rows | Tensor
+    at: Int64[np.ndarray, " r"] | None = None
+    """Place of each row; None where there is a row for everything that was given."""
+    n: int = 0
+    """How many things were given, where `at` says something."""
+
+    def spread(self, answers: Shaped[Tensor, "r ..."], missing: Real) -> Shaped[Tensor, "n ..."]:
+        """Put answers in the places of their rows, and a number where there is no row."""
+        if self.at is None:
+            return answers
+        full = answers.new_full((self.n, *answers.shape[1:]), missing)
+        full[torch.from_numpy(self.at).to(full.device)] = answers
+        return full
+
+
+def given(
+    head: "Head", what: Answerable, *, split: str | None = None, strict: bool = True
+) -> Given:
+    """Read what a head is asked about.
+
+    Args:
+        head: The head.
+        what: See above.
+        split: Of a FeatureSet; None is `test`.
+        strict: Whether an unreadable image is an error.
+
+    Raises:
+        HeadError: If features were made otherwise than those of training, or the head does not say
+            how to encode images.
+        MissingComponentError: If a cache lacks what the head reads.
+        SourceError: If an image is unreadable under `strict`.
+        UsageError: If `split` stands beside something that has none, or something is no image.
+    """
+    if isinstance(what, FeatureSet):
+        head.check_key(what.key, f"the cache {what.path}")
+        rows, needs = what.usable("test" if split is None else split), _needs(head)
+        return Given(rows=read_rows(what, rows, "query", needs, head.device))
+    if split is not None:
+        raise UsageError(f"split='{split}' is for a cache; got {type(what).__name__}.")
+    if isinstance(what, Rows | Tensor):
+        return Given(rows=what)
+    if isinstance(what, np.ndarray) and what.dtype.kind == "f":
+        return Given(rows=torch.from_numpy(what).to(head.device))
+    from featcache.embedded import Embedded
+
+    found = what if isinstance(what, Embedded) else _encoded(head, what)
+    head.check_key(found.key, "what was embedded")
+    usable = found.usable()
+    if len(usable) < len(found) and strict:
+        named = [f"{found.ids[row]} {why}" for row, why in found.reasons.items()]
+        raise SourceError(
+            f"{len(named)} of {len(found)} images cannot be used: {'; '.join(named[:NAMED])}"
+            f"{'; ...' if len(named) > NAMED else ''}. Leave them out, or give strict=False: then "
+            f"their label is -1 and their logits are NaN."
+        )
+    return Given(rows=_rows_of(head, found, usable), at=usable, n=len(found))
+
+
+def _needs(head: "Head") -> list[Need]:
+    return [need for need in head.method.needs(head.fitted.config) if need.role == "query"]
+
+
+def _encoded(head: "Head", images: Any) -> "Embedded":
+    """Encode images as those of training were, once their key is known to fit."""
+    from featcache.embedding import Embedder
+
+    if head.key is None or head.key.is_imported or not head.backbone:
+        source = "plain arrays" if head.key is None else "imported features"
+        raise HeadError(
+            f"This head of {head.method.name} was trained on {source}, so nothing says how images "
+            f"become its rows. Give it rows that were made as those of training."
+        )
+    embedder = Embedder(
+        head.backbone,
+        weights=head.about.get("weights") or None,
+        components=[name for name in head.reads if name != "global"],
+    )
+    head.check_key(embedder.key, f"backbone {head.backbone} as it is here")
+    return embedder.embed(images)
+
+
+def _rows_of(head: "Head", found: "Embedded", rows: Int64[np.ndarray, " r"]) -> Rows:
+    """Return embedded rows as `read_rows` does those of a cache."""
+    x, norms = (t.to(head.device) for t in found.unit_and_length("global", rows))
+    kinds: dict[Kind, Tensor | LazyRows] = {}
+    for need in _needs(head):
+        if need.kind == "global":
+            continue
+        for name in head.reads:
+            key = parse_component(name)
+            fits = key.kind == need.kind and need.recipe in (None, "", key.recipe, key.variant)
+            if fits and name in found.components:
+                kinds[need.key] = MappedRows(found, name, rows, head.device)
+    return Rows(
+        x=x, norms=torch.ones_like(norms) if found.key.norms == "unit" else norms, kinds=kinds
+    )

@@ -1,0 +1,176 @@
+"""The front door: `heads.fit`, `heads.evaluate`, `heads.load`, `heads.compare`, `heads.sweep`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, overload
+
+from featcache.types import FeatureSet
+from heads import kept
+from heads.head import Head
+from heads.protocols import evaluation, obtain, training
+from heads.protocols.plan import Request
+from heads.protocols.sweep import sweep
+from heads.results.compare.compare import Comparison
+from heads.results.compare.compare import compare as compare_runs
+from heads.results.record import Result
+from heads.results.store import runs_root
+
+__all__ = ["compare", "evaluate", "fit", "load", "sweep"]
+
+
+def fit(
+    method: str,
+    cache: FeatureSet,
+    *,
+    shots: int | None = 16,
+    seed: int = 1,
+    selection: str = "few-shot-val",
+    device: str = "auto",
+    **settings: Any,
+) -> Head:
+    """Train a head on a cache; no query is read.
+
+    Args:
+        method: A method's name.
+        cache: From `featcache.open`.
+        shots: Images a class; None takes all of `train`.
+        seed: Of the draw of the shots.
+        selection: How hyper-parameters are chosen.
+        device: auto, cpu, cuda, cuda:1, ...
+        settings: Fields of the method's Config and Hyper; several values make a grid.
+
+    Raises:
+        UnknownNameError: If the method, a setting or the selection is unknown.
+        TaskError: If the data set allows no such task.
+        MissingComponentError: If the cache lacks what the method needs.
+
+    Example:
+        >>> import featcache, heads
+        >>> cache = featcache.open("fieldguide", "tiny")
+        >>> head = heads.fit("ridge", cache, shots=4)
+        >>> len(head.classes)
+        24
+    """
+    plan = training.plan(
+        Request(
+            method=method,
+            features=cache,
+            shots=shots,
+            seeds=(seed,),
+            selection=selection,
+            settings=settings,
+        )
+    )
+    return evaluation.fit(plan, device=device)[0]
+
+
+@overload
+def evaluate(method: str, cache: FeatureSet, *, split: str = ..., **wanted: Any) -> Result: ...
+@overload
+def evaluate(
+    method: str, cache: FeatureSet, *, split: Sequence[str], **wanted: Any
+) -> list[Result]: ...
+def evaluate(
+    method: str,
+    cache: FeatureSet,
+    *,
+    split: str | Sequence[str] = "test",
+    shots: int | None = 16,
+    seeds: int | Sequence[int] = 3,
+    selection: str = "few-shot-val",
+    class_weights: str | Sequence[float] | None = None,
+    device: str = "auto",
+    root: Path | str | None = None,
+    again: bool = False,
+    keep_heads: bool = True,
+    **settings: Any,
+) -> Result | list[Result]:
+    """Train a method, judge it, store the run and return its record, as `heads train` does.
+
+    Args:
+        method: A method's name.
+        cache: From `featcache.open`.
+        split: Where the queries come from; the heads are trained once and judged on each.
+        shots: Images a class; None takes all of `train`.
+        seeds: Draws of the shots: their number, or the seeds themselves.
+        selection: How hyper-parameters are chosen.
+        class_weights: None, `balanced`, or one number a class.
+        device: auto, cpu, cuda, cuda:1, ...
+        root: Folder of all runs; the usual one if not given.
+        again: Repeat a run that is there; else it is returned.
+        keep_heads: Keep the heads beside the record.
+        settings: Fields of the method's Config and Hyper; several values make a grid.
+
+    Returns:
+        One record for a split, a list for a sequence of splits.
+
+    Raises:
+        UnknownNameError: If the method, split, setting or selection is unknown.
+        TaskError: If the data set allows no such task.
+        MissingComponentError: If the cache lacks what the method needs.
+
+    Example:
+        >>> import featcache, heads
+        >>> cache = featcache.open("fieldguide", "tiny")
+        >>> result = heads.evaluate("ridge", cache, shots=4, seeds=2)
+        >>> 0.0 < result.metrics["top1"].mean < 1.0
+        True
+    """
+    place = runs_root(None if root is None else Path(root))
+    request = Request(
+        method=method,
+        features=cache,
+        shots=shots,
+        seeds=range(1, seeds + 1) if isinstance(seeds, int) else seeds,
+        splits=(split,) if isinstance(split, str) else tuple(split),
+        selection=selection,
+        settings=settings,
+        class_weights=class_weights,
+    )
+    made = obtain.obtain(
+        training.plan(request), place, again=again, keep_heads=keep_heads, device=device
+    )
+    for one in made:
+        obtain.save(one, place)
+    results = [one.result for one in made]
+    return results[0] if isinstance(split, str) else results
+
+
+def load(name: Path | str, *, root: Path | str | None = None) -> Head:
+    """Read a head from a file, or from a run: `RUN@SEED`.
+
+    Args:
+        name: A file that `Head.save` wrote, or the name of a run, with the seed of its head.
+        root: Folder of all runs; the usual one if not given.
+
+    Raises:
+        HeadError: If the file is no head, or the run keeps none.
+        UnknownNameError: If there is no such run.
+
+    Example:
+        >>> import featcache, heads
+        >>> head = heads.fit("ridge", featcache.open("fieldguide", "tiny"), shots=4)
+        >>> heads.load(head.save("moths.head")).classes == head.classes
+        True
+    """
+    path = Path(name).expanduser()
+    if path.suffix or path.exists() or len(path.parts) > 1:
+        return Head.load(path)
+    return kept.load(runs_root(None if root is None else Path(root)), str(name))
+
+
+def compare(*, root: Path | str | None = None, **only: Any) -> Comparison:
+    """Compare the runs that are stored, as `heads compare` does.
+
+    Args:
+        root: Folder of all runs; the usual one if not given.
+        only: dataset, backbone, split and shots: lists of what shall be in the tables; and
+            against: the method that the differences are to.
+
+    Example:
+        >>> import heads
+        >>> found = heads.compare(dataset=["fieldguide"])
+        >>> found.problems
+        ()
+    """
+    return compare_runs(runs_root(None if root is None else Path(root)), **only)

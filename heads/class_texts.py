@@ -1,0 +1,82 @@
+"""The class texts of a task as tensors, and the zero-shot classifier that they make.
+
+Imported texts are often unit vectors: their length is lost. For methods whose steps are measured
+against it another takes its place, and the record of the run says so.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from featcache.errors import MissingComponentError
+from heads.contract import TaskView, Tensors, Watched
+
+
+def text_tensors(task: TaskView, text: str | None, *, method: str) -> Tensors:
+    """Collect the zero-shot classifier of a task: anchors [c d], scale and bias.
+
+    Args:
+        task: The task.
+        text: One of `TextKind`; None is the data set's default.
+        method: Names the asker in the message.
+
+    Raises:
+        MissingComponentError: If the data set has no such texts.
+    """
+    if task.text is None:
+        raise MissingComponentError(
+            f"Method '{method}' needs class texts and this cache has none. Imported features bring "
+            f"them as text_features of their file; a cache of images gets lost ones back by "
+            f"`featcache repair`. Or train a method that reads no text: linear-probe, ridge, knn, "
+            f"nearest-mean."
+        )
+    x = task.support.x
+    return {
+        "anchors": task.text.anchors(text).to(x),
+        "scale": x.new_tensor(task.text.logit_scale),
+        "bias": x.new_tensor(task.text.logit_bias),
+    }
+
+
+def zero_shot_logits(fixed: Tensors, x: Float[Tensor, "n d"]) -> Float[Tensor, "n c"]:
+    """Return s x T^T + b from the tensors of `text_tensors`; x is unit."""
+    return fixed["scale"] * x @ fixed["anchors"].mT + fixed["bias"]
+
+
+def raw_text_tensors(task: TaskView, text: str | None, length: float, *, method: str) -> Tensors:
+    """Collect a task's texts as the text tower gave them: base [c d], scale, bias and text_factor.
+
+    Args:
+        task: The task.
+        text: Kind of text; None is the data set's default.
+        length: Of texts whose own is lost; CLIP's are about 10 long.
+        method: Names the asker in the message.
+
+    Raises:
+        MissingComponentError: If the data set has no such texts.
+    """
+    known = text_tensors(task, text, method=method)
+    assert task.text is not None
+    factor = length if task.text.norms == "unit" else 1.0
+    return {
+        "base": task.text.raw_anchors(text).to(known["anchors"]) * factor,
+        "scale": known["scale"],
+        "bias": known["bias"],
+        "text_factor": known["scale"].new_tensor(factor),
+    }
+
+
+def start_text_factor(params: Tensors, fixed: Tensors, config: Any, hyper: Any) -> Tensors:
+    """Put into the record by what lost lengths of texts were replaced: the `start` of a stage."""
+    return {"text_factor": fixed["text_factor"]}
+
+
+def note_text_factor(watched: Sequence[Watched]) -> list[str]:
+    """Say so where the lengths of the texts were lost."""
+    factors = {w["text_factor"][0] for w in watched if w.get("text_factor")} - {1.0}
+    return [
+        f"The class texts came as unit vectors; they were taken {factor:g} times as long."
+        for factor in sorted(factors)
+    ]

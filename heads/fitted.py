@@ -1,0 +1,125 @@
+"""A method with everything it learned on one task, and its answers to rows.
+
+Rows are answered in chunks cut by bytes, so the memory needed does not grow with their number. A
+transductive method gets all rows at once.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from featcache.errors import TrainingError
+from heads.contract import AnyMethod, Rows, Tensors, hyper_values, with_values
+
+CHUNK_BYTES = {"cpu": 8 * 2**20, "cuda": 512 * 2**20}
+"""Terms, logits and the crops or views read for one chunk; temporaries of `combine` come on top,
+about twice as much.
+
+On a CPU small chunks stay in its caches: 2.4 times faster than 64 MiB on 16,000 keys.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fitted:
+    """A method with everything it learned; enough to predict."""
+
+    method: AnyMethod
+    config: Any
+    hyper: Any
+    """Floats."""
+    params: Tensors
+    fixed: Tensors
+
+    def at(self, values: dict[str, float]) -> "Fitted":
+        """Return the same with other hyper-parameters of the post grid."""
+        return Fitted(
+            method=self.method,
+            config=self.config,
+            hyper=with_values(self.hyper, values),
+            params=self.params,
+            fixed=self.fixed,
+        )
+
+    def logits(self, rows: Rows) -> Float[Tensor, "n c"]:
+        """Return the logits of every row; labels stay out of reach."""
+        with torch.no_grad():
+            return torch.cat([part for part, _, _ in _logits(self, rows)])
+
+    def predict(self, rows: Rows) -> Int64[Tensor, " n"]:
+        """Return the class with the largest logit for every row.
+
+        Raises:
+            TrainingError: If the logits of a row are not finite.
+        """
+        answered = self._predict(rows)
+        if lost := int((answered < 0).sum()):
+            raise TrainingError(
+                f"{self.method.name} gave {lost} of {len(answered)} queries answers that are not "
+                f"finite. Set its hyper-parameters nearer to their defaults."
+            )
+        return answered
+
+    def accuracy(self, rows: Rows) -> float:
+        """Return top-1 accuracy on labelled rows, in [0, 1]."""
+        return int((self._predict(rows) == rows.y).sum()) / len(rows)
+
+    def _predict(self, rows: Rows) -> Int64[Tensor, " n"]:
+        # one tensor for all: a small one of every chunk would fragment the heap
+        answered = torch.empty(len(rows), dtype=torch.int64, device=rows.x.device)
+        with torch.no_grad():
+            for part, start, stop in _logits(self, rows):
+                answered[start:stop] = answers(part)
+        return answered
+
+
+def traced(hyper: Any, like: Tensor) -> Any:
+    """Return a Hyper whose fields are 0-d tensors, as the contract promises the methods."""
+    return with_values(hyper, {n: like.new_tensor(v) for n, v in hyper_values(hyper).items()})
+
+
+def _logits(fitted: Fitted, rows: Rows) -> Iterator[tuple[Tensor, int, int]]:
+    """Yield (logits, start, stop) chunk by chunk."""
+    hyper = traced(fitted.hyper, rows.x)
+    for terms, start, stop in terms_by_chunk(fitted, rows, hyper, 1):
+        yield fitted.method.combine(terms, fitted.fixed, fitted.config, hyper), start, stop
+
+
+def terms_by_chunk(
+    fitted: Fitted, rows: Rows, hyper: Any, logits_each: int
+) -> Iterator[tuple[Tensors, int, int]]:
+    """Yield (terms, start, stop) chunk by chunk."""
+    n = len(rows)
+    method = fitted.method
+    rows = replace(rows, labels=None, weights=None)  # out of reach of `terms`
+    if method.transductive:
+        rows = rows.take(slice(0, n))
+        yield method.terms(fitted.params, fitted.fixed, rows, fitted.config, hyper), 0, n
+        return
+
+    def chunk(part: Rows) -> Tensors:
+        return method.terms(fitted.params, fitted.fixed, part, fitted.config, hyper)
+
+    probe = rows.take(slice(0, 2))
+    size = _chunk_rows(fitted, chunk(probe), probe, hyper, logits_each)
+    for start in range(0, n, size):
+        stop = min(start + size, n)
+        yield chunk(rows.take(slice(start, stop))), start, stop
+
+
+def _chunk_rows(fitted: Fitted, terms: Tensors, probe: Rows, hyper: Any, logits_each: int) -> int:
+    """Tell how many rows fill the budget, from the terms of one or two rows and what they read."""
+    out = fitted.method.combine(terms, fitted.fixed, fitted.config, hyper)
+    read = sum(values.nbytes for values in probe.kinds.values() if isinstance(values, Tensor))
+    held = sum(t.nbytes for t in terms.values()) + out.nbytes * logits_each + read
+    budget = CHUNK_BYTES["cuda" if out.device.type == "cuda" else "cpu"]
+    return max(1, budget * len(out) // max(1, held))
+
+
+def answers(logits: Float[Tensor, "n c"]) -> Int64[Tensor, " n"]:
+    """Return the largest logit's class; -1, which is never right, where it is not finite."""
+    largest = logits.max(-1)  # three times faster than argmax on a CPU
+    return torch.where(largest.values.isfinite(), largest.indices, -1)

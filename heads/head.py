@@ -1,0 +1,318 @@
+"""A trained head that is kept: what a method learned, and for which features and classes.
+
+    head.save("pets.head");  head = Head.load("pets.head")
+    head.logits(rows), head.probabilities(rows), head.predict(rows)
+
+A head answers features made as those that it was trained on, and refuses others. Classes are
+labels: their names may repeat.
+"""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+from torch.nn import functional as F
+
+from featcache.errors import HeadError, UsageError
+from featcache.keys import FeatureKey
+from heads.answering import Answerable, given
+from heads.contract import AnyMethod, Rows
+from heads.fitted import Fitted
+from heads.text_view import TextView
+
+
+@dataclass(frozen=True, kw_only=True)
+class Head:
+    """A fitted method with its classes and the key of the features it was trained on.
+
+    Example:
+        >>> import torch
+        >>> from heads.contract import Rows, TaskView
+        >>> from heads.methods.nearest_mean import METHOD
+        >>> shots = Rows.of(torch.eye(2), labels=torch.tensor([0, 1]))
+        >>> task = TaskView(support=shots, pool=None, text=None, classes=("cat", "dog"), seed=1)
+        >>> params, fixed = METHOD.prepare(task, METHOD.config(), METHOD.hyper())
+        >>> fitted = Fitted(method=METHOD, config=METHOD.config(), hyper=METHOD.hyper(),
+        ...                 params=params, fixed=fixed)
+        >>> Head(fitted=fitted, classes=("cat", "dog")).predict(torch.tensor([[0.1, 3.0]])).tolist()
+        [1]
+    """
+
+    fitted: Fitted
+    classes: tuple[str, ...]
+    """Names by label; they may repeat."""
+    key: FeatureKey | None = None
+    """Of the features it was trained on; None where these were plain arrays."""
+    dataset: str = ""
+    backbone: str = ""
+    texts: str = ""
+    """Digest of the class texts that it was trained with; empty without any."""
+    reads: tuple[str, ...] = ()
+    """Components of the cache that it reads of a row beside `global`: crops.lazsl-60."""
+    temperature: float = 1.0
+    """Divides the logits before they become probabilities."""
+    about: dict[str, Any] = field(default_factory=dict)
+    """How it came about, plain JSON: protocol, shots, seed, run."""
+
+    @property
+    def method(self) -> AnyMethod:
+        """Return the method."""
+        return self.fitted.method
+
+    @property
+    def holds(self) -> tuple[str, ...]:
+        """Name the tensors that are features of the training images, or hold them."""
+        there = self.fitted.params.keys() | self.fitted.fixed.keys()
+        return tuple(name for name in self.method.holds if name in there)
+
+    @property
+    def width(self) -> int | None:
+        """Return the length d of the rows that it answers; None where nothing tells."""
+        return int(self.about["width"]) if "width" in self.about else None
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Return the type in which it computes: float32, or float64 after float64 arrays."""
+        tensors = (*self.fitted.params.values(), *self.fitted.fixed.values())
+        return next((t.dtype for t in tensors if t.is_floating_point()), torch.float32)
+
+    @property
+    def device(self) -> torch.device:
+        """Return the device of its tensors."""
+        tensors = (*self.fitted.params.values(), *self.fitted.fixed.values())
+        return next((t.device for t in tensors), torch.device("cpu"))
+
+    def logits(
+        self, rows: Answerable, *, split: str | None = None, strict: bool = True
+    ) -> Float[Tensor, "n c"]:
+        """Return the logits of every row.
+
+        Args:
+            rows: Rows of features; global features of any length [n d], a tensor or an array of
+                floats; a cache; images, as `featcache.embed` takes them, encoded as those of
+                training were; or what `featcache.embed` gave. To encode often, keep a
+                `featcache.embedding.Embedder(head.backbone, components=head.reads)`.
+            split: Of a cache: its usable images are answered, in their order. None is `test`.
+            strict: Whether an unreadable image is an error; else its logits are NaN.
+
+        Raises:
+            HeadError: If features were made otherwise than those of training, are not as wide, lack
+                something that the method reads, or the head does not say how images become rows.
+            UsageError: If rows are not finite, or something is no image.
+            SourceError: If an image is unreadable under `strict`.
+
+        Example:
+            >>> import featcache, heads
+            >>> cache = featcache.open("fieldguide", "tiny")
+            >>> head = heads.fit("ridge", cache, shots=4)
+            >>> head.logits(cache, split="val").shape[1]
+            24
+        """
+        asked = given(self, rows, split=split, strict=strict)
+        return asked.spread(self._logits(self._checked(asked.rows)), float("nan"))
+
+    def probabilities(
+        self, rows: Answerable, *, split: str | None = None, strict: bool = True
+    ) -> Float[Tensor, "n c"]:
+        """Return softmax(logits / temperature) of every row; arguments and errors as `logits`.
+
+        Example:
+            >>> import featcache, heads
+            >>> cache = featcache.open("fieldguide", "tiny")
+            >>> head = heads.fit("ridge", cache, shots=4)
+            >>> sums = head.probabilities(cache, split="val").sum(1)
+            >>> bool((sums - 1).abs().max() < 1e-5)
+            True
+        """
+        logits = self.logits(rows, split=split, strict=strict)
+        return torch.softmax(logits / self.temperature, dim=-1)
+
+    def predict(
+        self, rows: Answerable, *, split: str | None = None, strict: bool = True
+    ) -> Int64[Tensor, " n"]:
+        """Return the label of every row, a position in `classes`; arguments and errors as `logits`.
+
+        With strict=False an unreadable image gets -1, which is no position: check before you look
+        it up, as Python's -1 is the last class.
+
+        Raises:
+            TrainingError: If the logits of a row are not finite.
+
+        Example:
+            >>> import featcache, heads
+            >>> cache = featcache.open("fieldguide", "tiny")
+            >>> head = heads.fit("ridge", cache, shots=4)
+            >>> photo = f"{cache.listing.root}/{cache.listing.ids[0]}"
+            >>> labels = head.predict([photo])
+            >>> head.classes[labels[0]] == cache.classes[cache.labels[0]]
+            True
+        """
+        asked = given(self, rows, split=split, strict=strict)
+        checked = self._checked(asked.rows)
+        if not len(checked):
+            return asked.spread(torch.zeros(0, dtype=torch.int64, device=checked.x.device), -1)
+        return asked.spread(self.fitted.predict(checked), -1)
+
+    def to(self, device: torch.device) -> "Head":
+        """Return the head with its tensors on a device.
+
+        Example:
+            >>> import featcache, heads, torch
+            >>> head = heads.fit("ridge", featcache.open("fieldguide", "tiny"), shots=4)
+            >>> head.to(torch.device("cpu")).device.type
+            'cpu'
+        """
+        params, fixed = (
+            {name: tensor.to(device) for name, tensor in tensors.items()}
+            for tensors in (self.fitted.params, self.fitted.fixed)
+        )
+        return replace(self, fitted=replace(self.fitted, params=params, fixed=fixed))
+
+    def check_key(self, key: FeatureKey, whose: str) -> None:
+        """Refuse features that were made in another way than those of training.
+
+        Args:
+            key: Of the features to be answered.
+            whose: Names them in the message.
+
+        Raises:
+            HeadError: If weights, preprocessing or numerics differ.
+
+        Example:
+            >>> import featcache, heads
+            >>> cache = featcache.open("fieldguide", "tiny")
+            >>> head = heads.fit("ridge", cache, shots=4)
+            >>> head.check_key(cache.key, "the cache")
+        """
+        if self.key is None or self.key == key:
+            return
+        differ = [
+            f"{name} {getattr(self.key, name)} and {getattr(key, name)}"
+            for name in FeatureKey.__dataclass_fields__
+            if getattr(self.key, name) != getattr(key, name)
+        ]
+        raise HeadError(
+            f"This head of {self.method.name} was trained on features of key "
+            f"{self.key.digest()}, and {whose} has key {key.digest()}: {'; '.join(differ)}. Train "
+            f"it on these features, or give it rows of its own kind."
+        )
+
+    def rebind(self, text: TextView, classes: tuple[str, ...]) -> "Head":
+        """Return the head for other classes, by their texts.
+
+        Args:
+            text: Texts of the other classes, in their order.
+            classes: Their names.
+
+        Raises:
+            HeadError: If what the method learned belongs to the classes of training.
+
+        Example:
+            >>> import featcache, heads, torch
+            >>> cache = featcache.open("fieldguide", "tiny")
+            >>> head = heads.fit("zero-shot", cache)
+            >>> some = head.rebind(cache.text.of_classes(torch.tensor([3, 1])), ("three", "one"))
+            >>> some.logits(cache).shape[1]
+            2
+        """
+        if self.method.rebind is None:
+            raise HeadError(
+                f"What {self.method.name} learned belongs to its {len(self.classes)} classes; it "
+                f"has nothing to say of others. Train it on them."
+            )
+        fitted = self.method.rebind(self.fitted.params, self.fitted.fixed, text, self.fitted.config)
+        params, fixed = fitted
+        return replace(
+            self, fitted=replace(self.fitted, params=params, fixed=fixed), classes=classes, texts=""
+        )
+
+    def __reduce__(self) -> tuple[Any, tuple[bytes, str]]:
+        """Pickle and copy the head as its file, which other processes can read."""
+        from heads.head_file import pack, unpack
+
+        return unpack, (pack(self), "The pickled head")
+
+    def save(self, path: Path | str) -> Path:
+        """Write the head to a file; `heads.head_file` says how.
+
+        Raises:
+            HeadError: If the method is transductive: it learns nothing that could be kept.
+
+        Example:
+            >>> import featcache, heads
+            >>> head = heads.fit("ridge", featcache.open("fieldguide", "tiny"), shots=4)
+            >>> head.save("moths.head").name
+            'moths.head'
+        """
+        from heads.head_file import write  # a file knows heads, not the other way round
+
+        return write(self, Path(path))
+
+    @staticmethod
+    def load(path: Path | str) -> "Head":
+        """Read a head from a file; nothing in it is executed.
+
+        Raises:
+            HeadError: If the file is not what `save` wrote, or this program lacks its method.
+
+        Example:
+            >>> import featcache, heads
+            >>> head = heads.fit("ridge", featcache.open("fieldguide", "tiny"), shots=4)
+            >>> heads.Head.load(head.save("moths.head")).method.name
+            'ridge'
+        """
+        from heads.head_file import read
+
+        return read(Path(path))
+
+    def _logits(self, rows: Rows) -> Float[Tensor, "n c"]:
+        return self.fitted.logits(rows) if len(rows) else rows.x.new_zeros(0, len(self.classes))
+
+    def _checked(self, rows: Rows | Float[Tensor, "n d"]) -> Rows:
+        """Return rows as the method reads them."""
+        x = rows.x if isinstance(rows, Rows) else rows
+        if x.dim() != 2 or (self.width is not None and x.shape[1] != self.width):
+            raise HeadError(
+                f"This head of {self.method.name} answers rows [n, {self.width or 'd'}], got "
+                f"{list(x.shape)}."
+            )
+        strange = (~torch.isfinite(x).all(1)).nonzero().flatten().tolist()
+        if strange:
+            first = ", ".join(map(str, strange[:5])) + (", ..." if len(strange) > 5 else "")
+            raise UsageError(
+                f"{len(strange)} of {len(x)} rows hold NaN or infinite values (rows {first}); "
+                f"leave them out, or extract their features again."
+            )
+        if not isinstance(rows, Rows):
+            rows = rows.to(self.dtype)
+            norms = rows.norm(dim=-1)
+            rows = Rows(x=F.normalize(rows, dim=-1), norms=norms)
+        for need in self.method.needs(self.fitted.config):
+            missing = need.role == "query" and need.kind != "global" and not need.optional
+            if missing and need.key not in rows.kinds:
+                raise HeadError(
+                    f"This head of {self.method.name} reads {need.key} of every image, and these "
+                    f"rows have {', '.join(map(str, rows.kinds)) or 'global features alone'}."
+                )
+        return rows
+
+
+def fitted_head(fitted: Fitted, classes: tuple[str, ...], width: int, **facts: Any) -> Head:
+    """Make a head of what was trained, without the tensors that training alone reads.
+
+    Args:
+        fitted: What was trained.
+        classes: Names by label.
+        width: Length of the rows of training.
+        facts: Further fields of `Head`.
+    """
+    # in one piece of memory each, as a file gives them back: else products differ in the last bit
+    params = {n: t.contiguous() for n, t in fitted.params.items()}
+    kept = {n: t for n, t in fitted.fixed.items() if n not in fitted.method.training_only}
+    fixed = {n: t.contiguous() for n, t in kept.items()}
+    about = {"width": width, **facts.pop("about", {})}
+    fitted = replace(fitted, params=params, fixed=fixed)
+    return Head(fitted=fitted, classes=classes, about=about, **facts)

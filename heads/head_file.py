@@ -1,0 +1,257 @@
+"""The file of a trained head: safetensors, with a sealed description in its header.
+
+    8 bytes       length of the header, little-endian
+    header        JSON: "__metadata__": {"featcache_head": description}, and the table of tensors
+    data          the tensors, one after the other
+
+    description   {"format", "sections": {section: {...}}, "table": crc32, "data": crc32, "crc"}
+
+A section is named, and its tensors are `section/...`: `classifier` holds the method, its settings,
+classes and the key of its features, with `classifier/params/NAME` and `classifier/fixed/NAME` in
+the order that it lists. Later versions may add sections. One that this program does not know is
+skipped, unless it says `"required": true`. `temperature` divides logits before softmax.
+
+The description is sealed like a line of a manifest and states the checksums of the table and of the
+data, so that every changed byte shows. Nothing in the file can be executed.
+"""
+
+import json
+import math
+import zlib
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from featcache.errors import FeatcacheError, HeadError
+from featcache.keys import FeatureKey
+from featcache.limits import HEAD
+from featcache.paths import expand, read_regular
+from featcache.store.format.files import canonical, write_atomically
+from featcache.store.format.seal import seal, unseal
+from heads import registry
+from heads.contract import Tensors, hyper_values
+from heads.fitted import Fitted
+from heads.head import Head
+from heads.selection.settings import configure
+
+FORMAT = 1
+METADATA = "featcache_head"
+CLASSIFIER, TEMPERATURE = "classifier", "temperature"
+KNOWN = (CLASSIFIER, TEMPERATURE)
+CLASSES = 1_000_000
+"""Classes of a head at most."""
+
+
+def pack(head: Head) -> bytes:
+    """Return the bytes of a head's file; equal heads give equal bytes.
+
+    Raises:
+        HeadError: If the method is transductive.
+    """
+    method, fitted = head.method, head.fitted
+    if method.transductive:
+        raise HeadError(
+            f"'{method.name}' answers all queries together and learns nothing that answers one "
+            f"alone, so it keeps no head."
+        )
+    named = {f"{CLASSIFIER}/params/{n}": t for n, t in fitted.params.items()}
+    named |= {f"{CLASSIFIER}/fixed/{n}": t for n, t in fitted.fixed.items()}
+    section = {
+        "method": method.name,
+        "version": method.version,
+        "source": method.source,
+        "config": asdict(fitted.config),
+        "hyper": hyper_values(fitted.hyper),
+        "params": list(fitted.params),
+        "fixed": list(fitted.fixed),
+        "holds_training_features": list(head.holds),
+        "classes": list(head.classes),
+        "key": None if head.key is None else asdict(head.key),
+        "dataset": head.dataset,
+        "backbone": head.backbone,
+        "texts": head.texts,
+        "reads": list(head.reads),
+        "about": dict(head.about),
+    }
+    tensors = {n: t.detach().cpu().contiguous().clone() for n, t in named.items()}
+    plain = safetensors.torch.save(tensors)
+    table, data = _parts(plain)
+    description: dict[str, object] = {
+        "format": FORMAT,
+        "sections": {CLASSIFIER: section, TEMPERATURE: {"value": head.temperature}},
+        "table": zlib.crc32(canonical(table)),
+        "data": zlib.crc32(data),
+    }
+    sealed = seal(description)[0].decode().rstrip("\n")
+    return safetensors.torch.save(tensors, metadata={METADATA: sealed})
+
+
+def write(head: Head, path: Path) -> Path:
+    """Write a head to a file, all of it or nothing.
+
+    Raises:
+        HeadError: If the method is transductive, or the file cannot be written.
+    """
+    path = expand(path)
+    data = pack(head)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, data)
+    except OSError as error:
+        raise HeadError(f"The head cannot be written to {path} ({error.strerror}).") from error
+    return path
+
+
+def read(path: Path) -> Head:
+    """Read a head from a file.
+
+    Raises:
+        HeadError: If it cannot be read, is not what was written, or its method is not known here.
+    """
+    path = expand(path)
+    try:
+        data = read_regular(path, HEAD)
+    except OSError as error:
+        raise HeadError(f"{path} cannot be read ({error.strerror or error}).") from error
+    return unpack(data, str(path))
+
+
+def unpack(data: bytes, where: str) -> Head:
+    """Read a head from the bytes of its file.
+
+    Args:
+        data: Content of the file.
+        where: Names it in messages.
+
+    Raises:
+        HeadError: As `read`.
+    """
+    description = _described(data, where)
+    try:
+        tensors = safetensors.torch.load(data)
+    except (SafetensorError, ValueError) as error:
+        raise _damaged(where) from error
+    sections = description["sections"]
+    for name, section in sections.items():
+        if name not in KNOWN and section.get("required") is True:
+            raise HeadError(
+                f"{where} needs its part '{name}', which this version does not know. Upgrade "
+                f"featcache to use it."
+            )
+    try:
+        return _head(sections, tensors, where)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise HeadError(f"{where} is no head of this program ({error!r:.200}).") from error
+
+
+def _described(data: bytes, where: str) -> dict[str, Any]:
+    """Return the description, after every byte was compared with it."""
+    try:
+        table, tensors = _parts(data)
+        sealed = table.pop("__metadata__")[METADATA]
+        description, _ = unseal(sealed.encode())
+        stated = (description["format"], description["table"], description["data"])
+        sections = description["sections"]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise _damaged(where) from error
+    if not isinstance(stated[0], int) or stated[0] > FORMAT:
+        raise HeadError(
+            f"{where} was written by a later version (format {stated[0]}, this program reads up to "
+            f"{FORMAT}). Upgrade featcache to read it."
+        )
+    if stated[1:] != (zlib.crc32(canonical(table)), zlib.crc32(tensors)):
+        raise _damaged(where)
+    if not isinstance(sections, dict) or not all(isinstance(s, dict) for s in sections.values()):
+        raise _damaged(where)
+    return {"sections": sections}
+
+
+def _parts(data: bytes) -> tuple[dict[str, Any], memoryview]:
+    """Cut a safetensors file into its header, read, and its data.
+
+    Raises:
+        ValueError: If it has no such header.
+    """
+    start = 8 + int.from_bytes(data[:8], "little")
+    header = data[8:start].rstrip(b" ")
+    if start > len(data) or not header.startswith(b"{") or not header.endswith(b"}"):
+        raise ValueError("no header")
+    table = json.loads(header)
+    if not isinstance(table, dict):
+        raise ValueError("no table")
+    return table, memoryview(data)[start:]
+
+
+def _head(sections: dict[str, Any], tensors: Tensors, where: str) -> Head:
+    section = sections[CLASSIFIER]
+    method = registry.get(section["method"])
+    if section["version"] != method.version:
+        raise HeadError(
+            f"{where} holds version {section['version']} of {method.name}; this program has "
+            f"version {method.version}, whose answers differ. Train it again."
+        )
+    names = {f.name for f in (*fields(method.config), *fields(method.hyper))}
+    given = {**section["config"], **section["hyper"]}
+    if set(given) != names:
+        raise ValueError(f"its settings are {sorted(given)}, not {sorted(names)}")
+    settings = configure(method, {n: "none" if v is None else v for n, v in given.items()})
+    params, fixed = (
+        {name: _tensor(tensors, f"{CLASSIFIER}/{part}/{name}") for name in section[part]}
+        for part in ("params", "fixed")
+    )
+    classes = tuple(map(str, section["classes"]))
+    temperature, reads = float(sections[TEMPERATURE]["value"]), tuple(map(str, section["reads"]))
+    if not 1 <= len(classes) <= CLASSES or not 0 < temperature < math.inf:
+        raise ValueError("its classes or its temperature are out of range")
+    head = Head(
+        fitted=Fitted(
+            method=method, config=settings.config, hyper=settings.hyper, params=params, fixed=fixed
+        ),
+        classes=classes,
+        key=None if section["key"] is None else FeatureKey(**section["key"]),
+        dataset=str(section["dataset"]),
+        backbone=str(section["backbone"]),
+        texts=str(section["texts"]),
+        reads=reads,
+        temperature=temperature,
+        about=dict(section["about"]),
+    )
+    _try(head, where)
+    return head
+
+
+def _tensor(tensors: Tensors, name: str) -> Tensor:
+    if name not in tensors:
+        raise ValueError(f"it lacks the tensor {name}")
+    return tensors[name].clone()  # where the allocator aligns it
+
+
+def _try(head: Head, where: str) -> None:
+    """Answer one row where global features are enough: tensors that do not fit show here."""
+    kinds = {need.kind for need in head.method.needs(head.fitted.config) if need.role == "query"}
+    if head.width is None or kinds != {"global"}:
+        return
+    row = torch.zeros(1, head.width)
+    row[0, 0] = 1
+    try:
+        shape = tuple(head.logits(row).shape)
+    except FeatcacheError:
+        raise
+    except Exception as error:  # whatever torch says of shapes that do not fit
+        raise HeadError(f"{where} holds tensors that do not fit together.") from error
+    if shape != (1, len(head.classes)):
+        raise HeadError(
+            f"{where} answers {list(shape)} for one row, and names {len(head.classes)} classes."
+        )
+
+
+def _damaged(where: str) -> HeadError:
+    return HeadError(
+        f"{where} is not what was written, or no head of this program. Save it again, or train it "
+        f"again."
+    )

@@ -1,0 +1,1 @@
+"""Plain mathematics on tensors: no method, no task, no cache."""

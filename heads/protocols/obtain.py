@@ -1,0 +1,124 @@
+"""Runs that are there are not repeated, and heads that are kept are not trained again.
+
+A run is named by its `RunSpec` before it is made. An equal one under the root is returned; where
+only the queries differ, the heads of the run that has them answer.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from featcache.errors import FeatcacheError
+from heads import kept
+from heads.head import Head
+from heads.protocols.evaluation import judge, measure
+from heads.protocols.plan import Plan
+from heads.results import store
+from heads.results.record import Result
+from heads.selection.select import Progress
+
+
+@dataclass(frozen=True, kw_only=True)
+class Obtained:
+    """A run, and where it came from."""
+
+    result: Result
+    folder: Path | None
+    """Where it lies; None before it is saved."""
+    heads: tuple[Head, ...]
+    """To be saved with it; () where none are kept or the run is there already."""
+    trained: bool
+    """Whether heads were trained for it now."""
+
+    @property
+    def is_new(self) -> bool:
+        """Tell whether it is to be saved."""
+        return self.folder is None
+
+
+def obtain(
+    plan: Plan,
+    root: Path,
+    *,
+    again: bool = False,
+    keep_heads: bool = True,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> list[Obtained]:
+    """Return the runs of a plan, one a query set, making only those that are not there.
+
+    Args:
+        plan: Of a protocol.
+        root: Folder of all runs.
+        again: Repeat runs that are there.
+        keep_heads: Hand on the heads of what is trained, to be saved.
+        device: auto, cpu, cuda, cuda:1, ...
+        progress: Told of every finished run.
+    """
+    found = {} if again else _equal(plan, root)
+    missing = [split for split in plan.splits if split not in found]
+    for split in () if again else list(missing):
+        heads = _kept_heads(plan, root, split)
+        if heads:
+            result = judge(plan, heads, split, device=device, progress=progress)
+            found[split] = Obtained(result=result, folder=None, heads=(), trained=False)
+            missing.remove(split)
+    if missing:
+        trained = measure(plan.on(missing), device=device, progress=progress)
+        fits: set[str] = set()  # query sets that the same heads answer keep them once
+        for result, own in zip(trained.results, trained.heads, strict=True):
+            keeps = keep_heads and result.fit not in fits and not plan.run.method.transductive
+            fits.add(result.fit)
+            found[result.split] = Obtained(
+                result=result, folder=None, heads=own if keeps else (), trained=True
+            )
+    return [found[split] for split in plan.splits]
+
+
+def save(obtained: Obtained, root: Path) -> Path:
+    """Store a run with its heads and return its folder; one that is there stays as it is."""
+    if obtained.folder is not None:
+        return obtained.folder
+    result = obtained.result
+    return store.save(kept.with_heads(result, obtained.heads) if obtained.heads else result, root)
+
+
+def _equal(plan: Plan, root: Path) -> dict[str, Obtained]:
+    """Find runs of the same specs whose files are sound; of several the newest."""
+    specs = {plan.spec(split).digest(): split for split in plan.splits}
+    found = {}
+    for result, folder in _runs_of(plan, root):
+        if result.spec in specs and _is_sound(folder):
+            result = store.load(folder)
+            found[specs[result.spec]] = Obtained(
+                result=result, folder=folder, heads=(), trained=False
+            )
+    return found
+
+
+def _kept_heads(plan: Plan, root: Path, split: str) -> Sequence[Head]:
+    """Read the heads of a run whose FitSpec is equal; none where one cannot be used."""
+    fit = plan.fit_spec(split).digest()
+    for result, folder in _runs_of(plan, root):
+        if result.fit == fit and set(kept.seeds_of(folder)) == set(result.seeds):
+            try:
+                return [kept.read(folder, seed) for seed in result.seeds]
+            except FeatcacheError:
+                continue  # damaged, or of another version: another run may have them
+    return ()
+
+
+def _runs_of(plan: Plan, root: Path) -> list[tuple[Result, Path]]:
+    """List the runs on the features of a plan, oldest first; what cannot be read is left out."""
+    features = plan.run.features
+    return store.load_records(
+        root, features.listing.dataset, features.backbone, features.key.digest()
+    )
+
+
+def _is_sound(folder: Path) -> bool:
+    try:
+        store.load(folder)
+    except FeatcacheError:
+        return False
+    return True

@@ -1,0 +1,173 @@
+"""What a protocol plans before anything is trained: a request, the episodes and the record's facts.
+
+A protocol is a function from a `Request` to a `Plan`. The plan says who may see which rows; reading
+them, training and evaluating is the same for all (`heads.protocols.evaluation`).
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from featcache.errors import UnknownNameError
+from featcache.recipes import Scope
+from featcache.types import FeatureSet
+from heads import registry
+from heads.contract import AnyMethod
+from heads.episode import Episode, RowIndex
+from heads.protocols.builder import EpisodeBuilder, query_rows
+from heads.results.record import Support, digest_ids, digest_labels
+from heads.selection.select import MODES
+from heads.selection.settings import Settings
+from heads.spec import FitSpec, RunSpec, pairs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What somebody wants to know of a method on a cache."""
+
+    method: str
+    features: FeatureSet
+    shots: int | None = 16
+    """Images a class; None is all."""
+    seeds: Sequence[int] = (1, 2, 3)
+    """One draw each."""
+    splits: tuple[str, ...] = ("test",)
+    """Query sets: the heads are trained once and judged on each."""
+    selection: str = "few-shot-val"
+    """How hyper-parameters are chosen, one of `selection.MODES`."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of the method's Config and Hyper; several values make a grid."""
+    class_weights: str | Sequence[float] | None = None
+    """None, `balanced`, or one number a class."""
+    strict_shots: bool = False
+    """Refuse classes with fewer images than `shots`."""
+
+    def resolve(self) -> AnyMethod:
+        """Return the method.
+
+        Raises:
+            UnknownNameError: If there is no such method or selection.
+        """
+        method = registry.get(self.method)
+        if self.selection not in MODES:
+            raise UnknownNameError("selection", self.selection, MODES)
+        return method
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """Everything about a run that the record states besides its figures."""
+
+    method: AnyMethod
+    settings: Settings
+    features: FeatureSet
+    protocol: str
+    selection: str
+    shots: int | None
+    """Images a class; None is all, 0 is none."""
+    seeds: tuple[int, ...]
+    extra: Mapping[str, str] = field(default_factory=dict)
+    """Settings of the protocol that differ from its defaults; part of the variant."""
+    stated: Mapping[str, int] = field(default_factory=dict)
+    """What the protocol always states in the record."""
+    support: Support | None = None
+    """What is really learned from; None where nothing labelled is."""
+    draws: str = ""
+    """Digest of the images that each repetition learns from and chooses by."""
+    learned: str = ""
+    """The same where nothing was drawn."""
+    learns_from: tuple[str, ...] = ()
+    """The splits that it learns from or chooses by, in which unreadable images are missing."""
+    notes: tuple[str, ...] = ()
+    """What a reader of the result must know, a sentence each."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The episodes of a run, not yet read."""
+
+    run: Run
+    episodes: Callable[[EpisodeBuilder], list[Episode]]
+    splits: tuple[str, ...]
+    learned_rows: tuple[tuple[RowIndex, RowIndex | None], ...]
+    """Support and pool of each episode."""
+    scopes: Mapping[str, Scope] = field(default_factory=dict)
+    class_weights: str | Sequence[float] | None = None
+    strict_shots: bool = False
+
+    @property
+    def groups(self) -> tuple[tuple[str, ...], ...]:
+        """Return the query sets that are judged by the same heads.
+
+        A transductive method, and a choice made on the queries, see them: one training each.
+        """
+        if self.run.method.transductive or self.run.selection == "oracle":
+            return tuple((split,) for split in self.splits)
+        return (self.splits,)
+
+    def on(self, splits: Sequence[str]) -> "Plan":
+        """Return the same plan with other query sets."""
+        return replace(self, splits=tuple(splits))
+
+    def query_notes(self, builder: EpisodeBuilder, split: str) -> list[tuple[str, ...]]:
+        """Return what is to be said of a query set, repetition by repetition."""
+        query = builder.queries[split]
+        return [
+            (*query.notes, *builder.repeated(query, seed, support, pool))
+            for seed, (support, pool) in zip(self.run.seeds, self.learned_rows, strict=True)
+        ]
+
+    def spec(self, split: str) -> RunSpec:
+        """Write down what determines the run on one of its query sets."""
+        listing, features = self.run.features.listing, self.run.features
+        rows = query_rows(features, split)
+        rows = rows[features.labels[rows] >= 0]
+        ids = digest_ids(listing.ids[int(r)] for r in rows)
+        labels = digest_labels(features.labels[rows][None].astype("int32"))
+        return RunSpec(fit=self.fit_spec(split), split=split, queries=f"{ids}-{labels}")
+
+    def fit_spec(self, split: str) -> FitSpec:
+        """Write down what determines the heads that are judged on a query set."""
+        run = self.run
+        listing, text = run.features.listing, run.features.text
+        kinds = () if text is None else text.available()
+        texts = "" if text is None else ":".join(text.digest(kind) for kind in kinds)
+        sees_queries = len(self.groups) == len(self.splits) > 1 or run.method.transductive
+        sees_queries = sees_queries or run.selection == "oracle"
+        return FitSpec(
+            method=run.method.name,
+            version=run.method.version,
+            key=run.features.key.digest(),
+            dataset=listing.dataset,
+            protocol=run.protocol,
+            selection=run.selection,
+            learns_from=run.draws or run.learned,
+            classes=digest_ids(listing.classes),
+            settings=pairs(dict(run.settings.given)),
+            texts=hashlib.sha256(texts.encode()).hexdigest()[:16] if texts else "",
+            reads=self._reads(),
+            shots=run.shots,
+            seeds=run.seeds,
+            extra=pairs({**run.extra, **({"queries": split} if sees_queries else {})}),
+        )
+
+    def _reads(self) -> tuple[str, ...]:
+        """Name the components that meet the needs of the method, best first."""
+        features = self.run.features
+        found = set()
+        for need in self.run.method.needs(self.run.settings.config):
+            if need.kind != "global":
+                fitting = features.fitting(need.kind, need.recipe, need.at_least)
+                found.add(f"{need.role} {fitting[0] if fitting else '-'}")
+        return tuple(sorted(found))
+
+
+def splits_of(features: FeatureSet, splits: tuple[str, ...]) -> dict[str, RowIndex]:
+    """Return the rows of query sets whose images could be read.
+
+    Raises:
+        UnknownNameError: If the data set has no such split.
+        TaskError: If no image of one could be read.
+    """
+    return {split: query_rows(features, split) for split in splits}

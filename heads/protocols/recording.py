@@ -1,0 +1,197 @@
+"""Writing the record of a run: what it states besides its figures, and where they come from."""
+
+import platform
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from importlib import metadata
+
+import numpy as np
+import torch
+from jaxtyping import Int32
+
+from featcache.caution import caution
+from featcache.types import FeatureSet, TextBank
+from heads.contract import AnyMethod, Rows, TaskView
+from heads.protocols.plan import Run
+from heads.results.metrics import evaluate
+from heads.results.record import (
+    QUERY_SET,
+    IntervalOf,
+    Predictions,
+    Result,
+    digest_labels,
+    new_run_id,
+    now,
+)
+
+_ROWS = 8192
+"""Query rows that zero-shot answers at a time."""
+
+
+ONE_DRAW = (
+    "One draw of the shots: the interval is over the queries and says what holds of these heads, "
+    "not of the method. As a claim about the method, a difference over one draw was wrong in up to "
+    "74 % of comparisons at one shot, in simulations (docs/benchmarks.md#coverage)."
+)
+
+
+def training_reads(view: TaskView) -> Iterator[str]:
+    """Name what training reads beyond one feature an image; optional needs where they are met."""
+    if view.pool is not None:
+        yield "pool"
+    for role, rows in (("support", view.support), ("pool", view.pool)):
+        yield from (f"{role} {kind}" for kind in (rows.kinds if rows else ()))
+
+
+def reads_of(method: AnyMethod, training: Iterable[str], query: Rows) -> tuple[str, ...]:
+    """Name what a method reads beyond one feature an image.
+
+    Args:
+        method: The method.
+        training: What its training reads.
+        query: The queries.
+    """
+    named = (*training, *(f"query {kind}" for kind in query.kinds))
+    return (*named, QUERY_SET) if method.transductive else named
+
+
+def texts_read(bank: TextBank | None, kind: str | None) -> str:
+    """Digest the sentences behind zero-shot and, where others are set, those of that kind."""
+    if bank is None or not bank.available():
+        return ""
+    usual = usual_kind(bank)
+    return ":".join(bank.digest(k) for k in dict.fromkeys((usual, kind or usual)))
+
+
+def usual_kind(bank: TextBank) -> str:
+    """Return the kind of text that zero-shot answers by."""
+    have = bank.available()
+    return bank.default if bank.default in have else have[0]
+
+
+def zero_shot_answers(text: TextBank | None, query: Rows) -> Int32[np.ndarray, " n"] | None:
+    """Answer the query by the data set's default texts; None where it has none."""
+    if text is None or not text.available():
+        return None
+    anchors = text.classifier(usual_kind(text)).to(query.x)
+    x = query.x
+    parts = [(x[i : i + _ROWS] @ anchors.T).argmax(-1) for i in range(0, len(x), _ROWS)]
+    return int32(torch.cat(parts))
+
+
+def record(
+    run: Run,
+    chosen: Sequence[Mapping[str, float]],
+    predictions: Predictions,
+    *,
+    split: str,
+    ids: str,
+    seconds: Mapping[str, float],
+    reads: tuple[str, ...] = (),
+    notes: Iterable[str] = (),
+    over: IntervalOf = "repetitions",
+) -> Result:
+    """Write down what came of a run.
+
+    Args:
+        run: What was asked for.
+        chosen: Hyper-parameters of each repetition.
+        predictions: What they answered.
+        split: Where the queries came from.
+        ids: `digest_ids` of what was asked; the labels are added here.
+        seconds: fit and evaluate, wall clock.
+        reads: As `reads_of` says.
+        notes: What a reader must know of the episodes and of training.
+        over: What the repetitions are called.
+    """
+    features, method = run.features, run.method
+    told = [*notes, *_unreadable(features, run, split)]
+    told += filter(None, [caution(features.key, features.listing.root)])
+    if method.transductive:
+        told.append("Transductive: all queries were answered together; not ranked with others.")
+    of_episodes = over == "episodes"
+    if len(chosen) == 1 and not of_episodes and run.shots != 0:
+        told.append(ONE_DRAW)
+    points = [dict(values) for values in chosen]
+    if of_episodes and all(p == points[0] for p in points):
+        points = points[:1]
+    zero_shot = predictions.zero_shot
+    right = [] if zero_shot is None else (zero_shot == predictions.labels).mean(axis=1).tolist()
+    name = method.name
+    return Result(
+        method=name,
+        variant=" ".join(
+            filter(None, [run.settings.variant, *(f"{k}={v}" for k, v in run.extra.items())])
+        ),
+        dataset=features.listing.dataset,
+        backbone=features.backbone,
+        split=split,
+        shots=run.shots,
+        seeds=run.seeds,
+        protocol=run.protocol,
+        selection=run.selection,
+        config={
+            **run.settings.as_numbers(),
+            **asdict(run.settings.config),
+            **run.extra,
+            **run.stated,
+        },
+        chosen=tuple(points),
+        metrics=evaluate(predictions, len(features.classes), over),
+        zero_shot_top1=None if not right else float(np.mean(right if of_episodes else right[0])),
+        seconds=seconds,
+        run=new_run_id(name),
+        key=features.key.digest(),
+        versions=versions(),
+        classes=len(features.classes),
+        queries=int(predictions.labels.shape[1]),
+        ids=f"{ids}-{digest_labels(predictions.labels)}",
+        created=now(),
+        source=method.source,
+        texts=texts_read(features.text, getattr(run.settings.config, "text", None)),
+        reads=reads,
+        notes=tuple(dict.fromkeys(told)),
+        support=run.support,
+        draws=run.draws,
+        version=method.version,
+        unreadable=unreadable(features, split),
+        predictions=predictions,
+    )
+
+
+def unreadable(features: FeatureSet, split: str) -> int:
+    """Count the labelled images of a split that could not be read; a missing split has none."""
+    if split not in features.listing.splits:
+        return 0
+    rows = features.listing.rows(split)
+    return int((~features.ok[rows] & (features.labels[rows] >= 0)).sum())
+
+
+def _unreadable(features: FeatureSet, run: Run, queries: str) -> Iterator[str]:
+    """Say which images are missing, and what that means."""
+    # A query that nobody could look at says nothing of a method: counted as a miss it would lower
+    # every method alike, and by how many files are broken. So it is left out, and said.
+    if lost := unreadable(features, queries):
+        total = len(features.listing.rows(queries))
+        yield f"{lost} of {total} images of '{queries}' could not be read: no query, not counted."
+    for split in dict.fromkeys(s for s in run.learns_from if s != queries):
+        if lost := unreadable(features, split):
+            total = len(features.listing.rows(split))
+            yield f"{lost} of {total} images of '{split}' could not be read and were not used."
+
+
+def versions() -> dict[str, str]:
+    """Name the versions that could change a figure."""
+    named = {"python": platform.python_version()}
+    for package in ("featcache", "torch", "numpy"):
+        try:
+            named[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            named[package] = "unknown"
+    return named
+
+
+def int32(values: torch.Tensor) -> Int32[np.ndarray, " n"]:
+    """Return whole numbers as the record keeps them."""
+    whole: Int32[np.ndarray, " n"] = values.cpu().numpy().astype(np.int32)
+    return whole

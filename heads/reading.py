@@ -1,0 +1,147 @@
+"""From a cache to the rows that a method reads of a role, on the compute device."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from featcache.errors import MissingComponentError, TaskError
+from featcache.types import FeatureSet
+from featcache.wording import Argument
+from heads.contract import Kind, LazyRows, Need, Role, Rows
+from heads.episode import RowIndex
+
+
+@runtime_checkable
+class UnitRows(Protocol):
+    """What has unit rows by component: a cache, or features that were embedded without one."""
+
+    @property
+    def components(self) -> Mapping[str, Any]:
+        """Component -> something with a shape."""
+        ...
+
+    def unit(self, component: str, rows: Int64[np.ndarray, " r"]) -> Tensor:
+        """Gather rows as float32 with unit norm."""
+        ...
+
+
+class MappedRows:
+    """Unit rows of one component, read from the cache when they are gathered: `LazyRows`."""
+
+    def __init__(
+        self, features: UnitRows, component: str, rows: RowIndex, device: torch.device
+    ) -> None:
+        self._features, self._component = features, component
+        self._rows, self._device = rows, device
+
+    @property
+    def shape(self) -> torch.Size:
+        """Of all rows."""
+        shape = self._features.components[self._component].shape
+        each = shape if isinstance(self._features, FeatureSet) else shape[1:]
+        return torch.Size((len(self._rows), *each))
+
+    def gather(self, index: Int64[Tensor, "*b"], pick: Int64[Tensor, "*p"] | None = None) -> Tensor:
+        """Read rows, or with `pick` [*b] or [*b k] some views or crops of each."""
+        wanted = self._rows[index.flatten().cpu().numpy()]
+        values = self._features.unit(self._component, wanted).to(self._device)
+        values = values.reshape(*index.shape, *values.shape[1:])
+        if pick is None:
+            return values
+        several = pick if pick.dim() > index.dim() else pick[..., None]
+        at = several.reshape(*several.shape, *(1,) * (values.dim() - several.dim()))
+        picked = torch.take_along_dim(values, at, dim=index.dim())
+        return picked if pick.dim() > index.dim() else picked.squeeze(index.dim())
+
+
+def read_rows(
+    features: FeatureSet,
+    rows: RowIndex,
+    role: Role,
+    needs: Iterable[Need],
+    device: torch.device,
+    *,
+    suggest: Callable[[str, Need, RowIndex], MissingComponentError] | None = None,
+) -> Rows:
+    """Read the rows of a role with everything that a method needs of them.
+
+    Those of the support are read now; of other roles only the global features are.
+
+    Args:
+        features: The cache, opened.
+        rows: Rows of the listing.
+        role: Theirs.
+        needs: What the method reads, of any role.
+        device: Where they shall be.
+        suggest: Makes the error of (what is missing, the need, the rows).
+
+    Raises:
+        MissingComponentError: If the cache lacks what the method needs.
+    """
+    x, norms = (t.to(device) for t in features.unit_and_length("global", rows))
+    kinds: dict[Kind, Tensor | LazyRows] = {}
+    lengths: dict[Kind, Tensor] = {}
+    for need in sorted(needs, key=lambda n: (n.kind, n.recipe or "")):
+        if need.role != role or need.kind == "global":
+            continue
+        component, missing = _component(features, need, rows)
+        if component is None and not need.optional:
+            make = suggest or (lambda what, *_: MissingComponentError(f"This head needs {what}."))
+            raise make(missing, need, rows)
+        if component is None:
+            continue
+        if role == "support":
+            unit, length = features.unit_and_length(component, rows)
+            kinds[need.key] = unit.to(device)
+            if need.kind == "views":
+                lengths[need.key] = length.to(device)
+        else:
+            kinds[need.key] = MappedRows(features, component, rows, device)
+    labels = torch.from_numpy(features.labels[rows].astype(np.int64)).to(device)
+    return Rows(
+        x=x,
+        norms=torch.ones_like(norms) if features.key.norms == "unit" else norms,
+        labels=None if role == "pool" else labels,
+        kinds=kinds,
+        lengths=lengths,
+    )
+
+
+def _component(features: FeatureSet, need: Need, rows: RowIndex) -> tuple[str | None, str]:
+    """Find the component that meets a need for these rows; else say what is missing."""
+    lacking = {}
+    for name in features.fitting(need.kind, need.recipe, need.at_least):
+        lacking[name] = int((~features.components[name].present()[rows]).sum())
+        if not lacking[name]:
+            return name, ""
+    if lacking:
+        name = min(lacking, key=lacking.__getitem__)
+        return None, f"'{name}' for {lacking[name]} of {len(rows)} {need.role} images"
+    count = f" with {need.at_least} or more" if need.at_least else ""
+    recipe = f" of recipe {need.recipe}" if need.recipe else ""
+    return None, f"{need.kind}{recipe}{count}"
+
+
+def pick_device(device: str = "auto") -> torch.device:
+    """Return the device to compute on; auto takes CUDA where there is one.
+
+    Raises:
+        TaskError: If torch knows no such device here.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.zeros(1, device=chosen).cpu()  # `meta` has no numbers to give back
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0].partition(". ")[0].rstrip(".")
+        raise TaskError(
+            f"Device '{device}' cannot be used here ({reason}). Use ",
+            Argument("device", "cpu"),
+            ", or auto.",
+        ) from error
+    return chosen

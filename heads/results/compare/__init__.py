@@ -1,0 +1,1 @@
+"""Which runs stand in one table, and the paired difference between them."""

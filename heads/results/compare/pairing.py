@@ -1,0 +1,186 @@
+"""The paired difference of two runs: the same queries, the same draws of the shots.
+
+Runs are paired over the seeds that both have; where no shots were drawn (zero-shot), or where every
+seed gives the same shots, the answers stand for every seed. Why two runs cannot be paired is said.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from featcache.errors import UsageError
+from featcache.wording import Argument
+from heads.results import statistics
+from heads.results.record import EPISODIC, IntervalOf, Predictions, Result, digest_labels
+
+Word = Literal["better", "worse", "no difference shown"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """Top-1 of one run minus top-1 of another on the same queries, as a fraction."""
+
+    mean: float
+    low: float
+    high: float
+    """The 95 % interval, not adjusted for how many differences a table has."""
+    p: float
+    """Two-sided, of no difference; not adjusted either."""
+    over: IntervalOf
+    seeds: tuple[int, ...] | None = None
+    """The seeds that were paired, where one of the runs has others besides."""
+
+
+def words(differences: Sequence[Difference | None]) -> list[Word | None]:
+    """Say of each difference of a table what Holm's correction over all of them allows to say."""
+    there = [d for d in differences if d is not None]
+    corrected = iter(statistics.holm([d.p for d in there]))
+    return [None if d is None else _word(d, next(corrected)) for d in differences]
+
+
+def _word(difference: Difference, p: float) -> Word:
+    if p >= statistics.LEVEL:
+        return "no difference shown"
+    return "better" if difference.mean > 0 else "worse"
+
+
+def queries_of(result: Result) -> str:
+    """Return the digest of a run's queries with their labels.
+
+    Records made before labels joined the digest get it from the labels that lie beside them;
+    without these they keep their own digest, which no newer record has.
+    """
+    if "-" in result.ids or result.predictions is None:
+        return result.ids
+    return f"{result.ids}-{digest_labels(result.predictions.labels)}"
+
+
+def paired_difference(ours: Result, other: Result) -> Difference:
+    """Compare two runs query by query.
+
+    Raises:
+        UsageError: If the runs answered different queries, have no draw of the shots in common or
+            kept no predictions.
+    """
+    a, b = _answers(ours), _answers(other)
+    if queries_of(ours) != queries_of(other) or a.labels.shape[1] != b.labels.shape[1]:
+        raise UsageError(
+            f"Runs {ours.run} and {other.run} answered different queries; train both on the same "
+            f"data set and split."
+        )
+    rows, others, seeds = _common(ours, other)
+    hits, against = (a.predicted == a.labels)[rows], (b.predicted == b.labels)[others]
+    return _difference(hits, against, ours.protocol == EPISODIC, seeds)
+
+
+def check_not_repeated(ours: Result, other: Result) -> None:
+    """Refuse to compare a method with itself: where seeds are shared, so are the answers.
+
+    Answers of different methods may be equal too; that is a difference of 0, and a finding.
+
+    Raises:
+        UsageError: If both are runs of one method and its settings, and their answers are equal; or
+            as `paired_difference`.
+    """
+    if (ours.method, ours.variant) != (other.method, other.variant):
+        return
+    a, b = _answers(ours), _answers(other)
+    rows, others, seeds = _common(ours, other)
+    if np.array_equal(a.predicted[rows], b.predicted[others]):
+        over = f" for {seeds_text(seeds)}" if seeds else ""
+        raise UsageError(f"The same answers as the reference{over}: no comparison, not counted.")
+
+
+def difference_to_zero_shot(result: Result) -> Difference:
+    """Compare a run with the zero-shot answers kept beside it.
+
+    Raises:
+        UsageError: If there are none.
+    """
+    kept = _answers(result)
+    if kept.zero_shot is None:
+        raise UsageError(f"No zero-shot answers: '{result.dataset}' has no class texts.")
+    hits, against = kept.predicted == kept.labels, kept.zero_shot == kept.labels
+    return _difference(hits, against, result.protocol == EPISODIC, None)
+
+
+def _answers(result: Result) -> Predictions:
+    if result.predictions is None:
+        raise UsageError(
+            f"Run {result.run} has no stored predictions; train it again to compare it."
+        )
+    return result.predictions
+
+
+def _common(ours: Result, other: Result) -> tuple[list[int], list[int], tuple[int, ...] | None]:
+    """Return which repetitions of each are paired, and their seeds where some are left out."""
+    r, s = ours.repetitions, other.repetitions
+    if ours.protocol == EPISODIC:  # the digest is that of the list
+        return list(range(r)), list(range(s)), None
+    if _undrawn(ours):
+        return [0] * s, list(range(s)), None
+    if _undrawn(other):
+        return list(range(r)), [0] * r, None
+    if _one_draw(ours) and _one_draw(other):
+        return [0], [0], None
+    mine, theirs = ours.seeds[:r], other.seeds[:s]
+    common = [seed for seed in mine if seed in theirs]
+    if not common:
+        raise UsageError(
+            f"No seed in common: {ours.method} has {seeds_text(mine)}, {other.method} "
+            f"{seeds_text(theirs)}; train both with the same ",
+            Argument("seeds"),
+            ".",
+        )
+    all_of_both = len(common) == r == s
+    return (
+        [mine.index(seed) for seed in common],
+        [theirs.index(seed) for seed in common],
+        None if all_of_both else tuple(common),
+    )
+
+
+def _undrawn(result: Result) -> bool:
+    """Tell whether no shots were drawn, so that the answers are those of every seed."""
+    return result.shots == 0 and result.repetitions == 1
+
+
+def _one_draw(result: Result) -> bool:
+    """Tell whether every seed gives the same shots."""
+    is_whole = result.shots is None if result.support is None else result.support.whole
+    return result.repetitions == 1 and (result.stored_draw or is_whole)
+
+
+def _difference(
+    hits: np.ndarray, against: np.ndarray, episodes: bool, seeds: tuple[int, ...] | None
+) -> Difference:
+    gain = hits.astype(float) - against.astype(float)  # [r n], each in {-1, 0, 1}
+    r, n = gain.shape
+    outcomes = statistics.DIFFERENCES
+    over: IntervalOf
+    if episodes and r > 1:
+        over = "episodes"
+        found = statistics.of_draws(gain.mean(axis=1), outcomes=outcomes, size=float(r * n))
+    elif n > 1:
+        over = "queries" if r == 1 else "repetitions and queries"
+        found = statistics.of_queries(gain, outcomes=outcomes)
+    else:
+        raise UsageError("With one query nothing can be said about others; add images.")
+    mean, half = float(found.mean), float(found.half)
+    low, high = max(mean - half, -1.0), min(mean + half, 1.0)
+    return Difference(mean=mean, low=low, high=high, p=float(found.p), over=over, seeds=seeds)
+
+
+def seeds_text(seeds: Sequence[int]) -> str:
+    """Name seeds: `seed 1`, `seeds 1-3`, `seeds 1, 4`."""
+    ordered = sorted(seeds)
+    parts: list[list[int]] = []
+    for seed in ordered:
+        if parts and seed == parts[-1][-1] + 1:
+            parts[-1].append(seed)
+        else:
+            parts.append([seed])
+    named = [str(p[0]) if len(p) == 1 else f"{p[0]}-{p[-1]}" for p in parts]
+    return f"seed{'s' if len(ordered) > 1 else ''} {', '.join(named)}"

@@ -1,0 +1,212 @@
+"""One run as a row of a table: its name with every mark of honesty, its figures, its difference.
+
+A name says what its reader must not miss, and no two rows of a table are called the same.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from featcache.draws import VAL_SHOTS
+from featcache.errors import UsageError
+from heads.results.compare.pairing import (
+    Difference,
+    Word,
+    check_not_repeated,
+    difference_to_zero_shot,
+    paired_difference,
+    seeds_text,
+    words,
+)
+from heads.results.record import Result
+
+ZERO_SHOT = "zero-shot"
+OLDER_TEXTS = "older texts"
+"""The mark of a run whose own kind of text has changed since."""
+REFERENCE = "the others are compared with it"
+"""Why the reference has no difference."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One run in one group; accuracies are fractions in [0, 1], times are seconds."""
+
+    method: str
+    variant: str
+    marks: tuple[str, ...]
+    """What a reader must not miss: oracle, transductive, stored draw, unsealed, older texts."""
+    apart: tuple[str, ...] = ()
+    """What tells it from the rows that are called the same."""
+    top1: float
+    ci95: float | None
+    """Half-width of the 95 % interval."""
+    interval: str
+    """What it is over, as in the record."""
+    macro_f1: float | None
+    gain: Difference | None
+    """Top-1 over the reference on the same queries; None where that is not known."""
+    word: Word | None
+    """What Holm's correction over the group's differences allows to say; None of an oracle run,
+    which is not ranked and not counted."""
+    why: str
+    """Why there is no difference."""
+    seconds: float
+    """Fitting and evaluating together."""
+    protocol: str
+    selection: str
+    oracle: bool
+    source: str
+    """Where the equations come from."""
+    reads: tuple[str, ...]
+    """What was read beyond one feature an image."""
+    transductive: bool
+    texts: str
+    """As in the record."""
+    stale: bool
+    """Whether the texts it was set to read have changed since."""
+    validated: int | None
+    """Validation images a class that were asked for; None where none or all were."""
+    drawn: bool
+    """Whether shots were drawn, so that one repetition speaks of one draw only."""
+    seeds: tuple[int, ...]
+    draws: str
+    """As in the record."""
+    repetitions: int
+    equals: int
+    """Older runs that are equal in all that makes a row."""
+    run: str
+
+    @property
+    def name(self) -> str:
+        """Name it with its marks and with what tells it apart."""
+        name = f"{self.method} [{self.variant}]" if self.variant else self.method
+        said = ", ".join((*self.marks, *self.apart))
+        return f"{name} ({said})" if said else name
+
+
+def label(result: Result) -> str:
+    """Name a run by its method and settings."""
+    return f"{result.method} {result.variant}".rstrip()
+
+
+def own_texts(result: Result) -> tuple[object, str]:
+    """Return the kind of text that a run was set to read, and its digest."""
+    return result.config.get("text"), result.texts.partition(":")[2]
+
+
+def rows_of(
+    here: Sequence[Result], against: str, latest: Mapping[object, str], equals: Mapping[str, int]
+) -> tuple[Row, ...]:
+    """Make the rows of a group: differences, words over all of them, names that tell apart."""
+    named = [r for r in here if label(r) == against]
+    reference = min(named, key=_fairness, default=None)
+    gains = [_gain(r, against, reference) for r in here]
+    tested = zip(here, gains, strict=True)
+    said = words([g if isinstance(g, Difference) and not r.oracle else None for r, g in tested])
+    rows = []
+    for result, gain, word in zip(here, gains, said, strict=True):
+        kind, own = own_texts(result)
+        rows.append(_row(result, gain, word, equals[result.run], stale=own != latest[kind]))
+    return tuple(sorted(_told_apart(rows), key=_rank))
+
+
+def _fairness(result: Result) -> tuple[object, ...]:
+    """Order the runs that one name fits: honest ones first, then those of greater effort."""
+    return result.oracle, not result.sealed, result.selection != "few-shot-val", -result.repetitions
+
+
+def _rank(row: Row) -> tuple[object, ...]:
+    first = row.method != ZERO_SHOT
+    return row.oracle, row.transductive, first, -row.top1, row.name
+
+
+def _gain(result: Result, against: str, reference: Result | None) -> Difference | str:
+    """Return the difference to the reference, or why there is none."""
+    try:
+        if against == ZERO_SHOT:
+            return REFERENCE if label(result) == against else difference_to_zero_shot(result)
+        if reference is None:
+            return f"There is no run of {against} in this table."
+        if result.run == reference.run:
+            return REFERENCE
+        check_not_repeated(result, reference)
+        return paired_difference(result, reference)
+    except UsageError as error:
+        return str(error)
+
+
+def _told_apart(rows: Sequence[Row]) -> list[Row]:
+    """Add to the names of rows that are called the same what they differ in."""
+    same: dict[str, list[Row]] = {}
+    for row in rows:
+        same.setdefault(row.name, []).append(row)
+    told = []
+    for twins in same.values():
+        named = [_differing(row, twins) for row in twins]
+        lasts: tuple[Callable[[Row], str], ...] = (_drawn, lambda r: r.run)
+        for last in lasts:
+            if len(set(named)) < len(twins) and len({last(twin) for twin in twins}) > 1:
+                named = [(*apart, last(row)) for apart, row in zip(named, twins, strict=True)]
+        told += [replace(row, apart=apart) for row, apart in zip(twins, named, strict=True)]
+    return told
+
+
+def _drawn(row: Row) -> str:
+    return f"draws {row.draws[:6]}" if row.draws else "draws not recorded"
+
+
+def _differing(row: Row, twins: Sequence[Row]) -> tuple[str, ...]:
+    kinds = (
+        lambda r: seeds_text(r.seeds),
+        lambda r: " and ".join(r.reads) or "no views",
+        lambda r: r.selection,
+        lambda r: r.protocol,
+    )
+    said = [kind(row) for kind in kinds if len({kind(twin) for twin in twins}) > 1]
+    chosen_alike = [twin for twin in twins if twin.selection == row.selection]
+    if len({twin.validated for twin in chosen_alike}) > 1:
+        many = "all" if row.validated is None else f"{row.validated} a class"
+        said.append(f"validated on {many}")
+    return tuple(said)
+
+
+def _validated(result: Result) -> int | None:
+    """Return how many validation images a class the selection asks for."""
+    if result.selection == "k-shot-val":
+        return result.shots
+    if result.selection != "few-shot-val":
+        return None
+    return VAL_SHOTS if result.shots is None else min(result.shots, VAL_SHOTS)
+
+
+def _row(
+    result: Result, gain: Difference | str, word: Word | None, equals: int, *, stale: bool
+) -> Row:
+    top1, f1 = result.metrics["top1"], result.metrics.get("macro_f1")
+    return Row(
+        method=result.method,
+        variant=result.variant,
+        marks=(*result.marks, *([OLDER_TEXTS] if stale else [])),
+        top1=top1.mean,
+        ci95=top1.ci95,
+        interval=top1.interval,
+        macro_f1=None if f1 is None else f1.mean,
+        gain=None if isinstance(gain, str) else gain,
+        word=word,
+        why=gain if isinstance(gain, str) else "",
+        seconds=sum(result.seconds.values()),
+        protocol=result.protocol,
+        selection=result.selection,
+        oracle=result.oracle,
+        source=result.source,
+        reads=result.reads,
+        transductive=result.transductive,
+        texts=result.texts,
+        stale=stale,
+        validated=_validated(result),
+        drawn=result.shots != 0,
+        seeds=result.seeds,
+        draws=result.draws,
+        repetitions=result.repetitions,
+        equals=equals,
+        run=result.run,
+    )

@@ -1,0 +1,1 @@
+"""A comparison as text, CSV, Markdown or JSON; nothing is computed here."""

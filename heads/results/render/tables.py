@@ -1,0 +1,213 @@
+"""The tables of `heads compare`: as JSON, CSV, Markdown, and as cells with notes below them.
+
+Figures carry intervals that are not adjusted for how many rows a table has; the word beside a
+difference is corrected for it (Holm). What a cell cannot say in its width stands in a note. Names
+may be those of strangers: in Markdown and CSV they keep to their line, and nothing is left that a
+terminal obeys.
+"""
+
+import csv
+import io
+from collections.abc import Iterable
+from dataclasses import asdict
+from string import ascii_lowercase
+from typing import Any
+
+from featcache.escapes import shown
+from heads.results.compare.compare import Group
+from heads.results.compare.pairing import seeds_text
+from heads.results.compare.rows import REFERENCE, ZERO_SHOT, Row
+from heads.results.record import QUERY_SET
+
+ORACLE = "chosen on the queries"
+STATUS = ("paper", "released code", "reconstruction")
+"""What a method's `source` begins with, or names."""
+
+COLUMNS = (
+    "method",
+    "top-1 %",
+    "seeds",
+    "macro F1 %",
+    "over zero-shot",
+    "seconds",
+    "protocol",
+    "selection",
+    "source",
+    "also reads",
+)
+"""Columns of the table that people read."""
+SPARE = ("source", "protocol", "macro F1 %", "also reads", "seconds", "selection")
+"""Columns that a narrow window does without, the first to go first."""
+THESE_HEADS = "(these heads)"
+"""Behind a word that holds of one draw of the shots, not of the method."""
+NOT_SHOWN = "not shown"
+"""Short for a difference that is not shown."""
+OVER = {
+    "repetitions and queries": "over seeds and queries",
+    "repetitions": "over seeds alone, in records without predictions",
+    "episodes": "over episodes",
+    "queries": "over queries",
+}
+"""What an interval is over, in words."""
+
+
+def as_dicts(groups: Iterable[Group]) -> list[dict[str, Any]]:
+    """Flatten groups into one JSON-ready object a row."""
+    flat = []
+    for g in groups:
+        where = {
+            "dataset": g.dataset,
+            "backbone": g.backbone,
+            "key": g.key,
+            "split": g.split,
+            "shots": "all" if g.shots is None else g.shots,
+            "ways": g.ways,
+            "queries": g.queries,
+            "against": g.against,
+        }
+        for row in g.rows:
+            values = asdict(row)
+            gain, word = values.pop("gain"), values.pop("word")
+            if gain is not None:
+                gain = {**gain, "seeds": _list(gain["seeds"]), "word": word}
+            for name in ("reads", "marks", "apart", "seeds"):
+                values[name] = list(values[name])
+            flat.append({**where, "name": row.name, **values, "gain": gain})
+    return flat
+
+
+def _list(values: tuple[int, ...] | None) -> list[int] | None:
+    return None if values is None else list(values)
+
+
+def to_csv(groups: Iterable[Group]) -> str:
+    """Write one line a row, fractions with every digit."""
+    rows = as_dicts(groups)
+    for row in rows:
+        gain = row.pop("gain") or {}
+        for name in ("reads", "marks", "apart", "seeds"):
+            row[name] = ", ".join(map(str, row[name]))
+        for name in ("mean", "low", "high", "p", "over", "word"):
+            row[f"gain_{name}"] = gain.get(name)
+        row.update({name: shown(v) for name, v in row.items() if isinstance(v, str)})
+    file = io.StringIO()
+    writer = csv.DictWriter(file, list(rows[0]) if rows else ["dataset"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return file.getvalue()
+
+
+def columns(group: Group) -> tuple[str, ...]:
+    """Return COLUMNS with the reference's name in them, and what the repetitions are."""
+    named = {f"over {ZERO_SHOT}": f"over {group.against}"}
+    if group.ways is not None:
+        named["seeds"] = "episodes"
+    return tuple(named.get(column, column) for column in COLUMNS)
+
+
+def cells(group: Group) -> list[tuple[str, ...]]:
+    """Write the rows for people, as COLUMNS: percent, the interval beside each figure."""
+    letters = {said: letter for letter, said in _lettered(group)}
+    of_one_draw = _differences_of_one_draw(group)
+    return [_cells(row, letters, row.run in of_one_draw) for row in group.rows]
+
+
+def notes(group: Group) -> list[str]:
+    """Say what the intervals and words mean, and why a cell holds what it holds."""
+    rows = [row for row in group.rows if row.ci95 is not None]
+    over = dict.fromkeys(OVER.get(row.interval, row.interval) for row in rows)
+    told = [f"Intervals: 95 %, unadjusted; {', '.join(over)}."] if over else []
+    if any(_of_these_heads(row) for row in rows) or _differences_of_one_draw(group):
+        told.append(
+            "A row of one seed says what holds of these heads, not of the method: as a claim about "
+            "the method one draw is often wrong (docs/benchmarks.md#coverage)."
+        )
+    if tested := sum(row.word is not None for row in group.rows):
+        many = f"{tested} differences" if tested > 1 else "1 difference"
+        told.append(f"Better, worse, not shown: at 5 %, corrected for {many} (Holm).")
+    told += [f"({letter}) {said}" for letter, said in _lettered(group)]
+    told += [
+        f"{row.name}: the newest of {1 + row.equals} equal runs."
+        for row in group.rows
+        if row.equals
+    ]
+    return told
+
+
+def to_markdown(groups: Iterable[Group]) -> str:
+    """Write one table a group, its notes below."""
+    parts = []
+    for g in groups:
+        lines = [_line(columns(g)), _line(["---"] * len(COLUMNS))]
+        lines += [_line(row) for row in cells(g)]
+        below = "\n".join(f"- {shown(note)}" for note in notes(g))
+        parts.append(f"### {shown(g.title)}\n\n" + "\n".join(lines) + f"\n\n{below}\n")
+    return "\n".join(parts)
+
+
+def scope(interval: str, *, of_one_draw: bool) -> str:
+    """Say what an interval is over, and of what it speaks."""
+    text = OVER.get(interval, interval)
+    return f"{text}, of these heads" if interval == "queries" and of_one_draw else text
+
+
+def _of_these_heads(row: Row) -> bool:
+    """Tell whether shots were drawn once, so that nothing is known of other draws."""
+    return row.interval == "queries" and row.drawn
+
+
+def _differences_of_one_draw(group: Group) -> set[str]:
+    """Return the runs whose difference is over one draw of the shots, theirs or the reference's."""
+    drawn = any(row.drawn for row in group.rows if row.why == REFERENCE)
+    over_queries = [row for row in group.rows if row.gain and row.gain.over == "queries"]
+    return {row.run for row in over_queries if drawn or row.drawn}
+
+
+def _lettered(group: Group) -> list[tuple[str, str]]:
+    """Return what the cells of the differences refer to, each once, with its letter."""
+    said = dict.fromkeys(filter(None, map(_remark, group.rows)))
+    return [(_letter(i), text) for i, text in enumerate(said)]
+
+
+def _letter(i: int) -> str:
+    return ascii_lowercase[i] if i < 26 else f"{ascii_lowercase[i // 26 - 1]}{i % 26}"
+
+
+def _remark(row: Row) -> str:
+    """Say what the cell of the difference cannot."""
+    if row.gain is None:
+        return "" if row.why == REFERENCE else row.why
+    return f"Paired over {seeds_text(row.gain.seeds)} alone." if row.gain.seeds else ""
+
+
+def _cells(row: Row, letters: dict[str, str], of_one_draw: bool) -> tuple[str, ...]:
+    top1 = f"{100 * row.top1:.1f}" + ("" if row.ci95 is None else f" ± {100 * row.ci95:.1f}")
+    seeds = str(row.repetitions) if row.drawn else "-"
+    f1 = "-" if row.macro_f1 is None else f"{100 * row.macro_f1:.1f}"
+    selection = f"{row.selection} ({ORACLE})" if row.oracle else row.selection
+    status = ", ".join(s for s in STATUS if s in row.source.partition(":")[0]) or "-"
+    kinds = dict.fromkeys(_kind(what) for what in row.reads)
+    also = ", ".join(kinds) or "-"
+    gain, took = _gain(row, letters, of_one_draw), f"{row.seconds:.1f}"
+    return row.name, top1, seeds, f1, gain, took, row.protocol, selection, status, also
+
+
+def _kind(what: str) -> str:
+    """Shorten `support views.rrc50` to `views`; `pool` and `query set` stay."""
+    return what if what == QUERY_SET else what.rpartition(" ")[2].partition(".")[0]
+
+
+def _gain(row: Row, letters: dict[str, str], of_one_draw: bool) -> str:
+    d, remark = row.gain, _remark(row)
+    if d is None:
+        text = "reference" if row.why == REFERENCE else "-"
+    else:
+        text = f"{100 * d.mean:+.1f} [{100 * d.low:+.1f}, {100 * d.high:+.1f}]"
+        if row.word is not None:
+            text += f" {NOT_SHOWN if row.word == 'no difference shown' else row.word}"
+        text += f" {THESE_HEADS}" if of_one_draw and row.word in ("better", "worse") else ""
+    return f"{text} ({letters[remark]})" if remark else text
+
+
+def _line(values: Iterable[str]) -> str:
+    return "| " + " | ".join(shown(v).replace("|", "\\|") for v in values) + " |"

@@ -1,0 +1,1 @@
+"""Choosing hyper-parameters without a look at the query: grids, folds, counts of right answers."""

@@ -1,0 +1,42 @@
+"""Folds of the support, for people without validation images."""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from featcache.errors import TaskError
+from featcache.wording import Argument
+from heads.contract import Rows, TaskView
+
+FOLDS = 4
+"""Folds at most; no more than the shots of the largest class."""
+
+
+def folds(view: TaskView) -> tuple[list[TaskView], list[Rows]]:
+    """Split the support class by class; a class with a single row always trains."""
+    labels = view.support.y
+    counts = torch.bincount(labels, minlength=view.c)
+    count = min(FOLDS, int(counts.max()))
+    if count < 2:
+        raise TaskError(
+            Argument("selection", "cv"),
+            " needs a class with two or more training images. Use ",
+            Argument("selection", "none"),
+            ", or more shots.",
+        )
+    rng = np.random.default_rng([view.seed, 0xF01D])
+    fold_of = np.full(len(labels), -1)
+    for c in torch.nonzero(counts > 1)[:, 0].tolist():
+        rows = rng.permutation(np.flatnonzero(labels.cpu().numpy() == c))
+        fold_of[rows] = np.arange(len(rows)) % count
+    views, held_out = [], []
+    for k in range(count):
+        inside = torch.from_numpy(np.flatnonzero(fold_of != k)).to(labels.device)
+        outside = torch.from_numpy(np.flatnonzero(fold_of == k)).to(labels.device)
+        support = view.support.take(inside)
+        if support.weights is not None:
+            support = replace(support, weights=support.weights / support.weights.mean())
+        views.append(replace(view, support=support))
+        held_out.append(view.support.take(outside))
+    return views, held_out

@@ -1,0 +1,1 @@
+"""Steps, batches and optimisers: how parameters move. What is tried and kept is `selection`."""

@@ -1,0 +1,167 @@
+"""The steps of one stage: losses of all runs of a group, their gradients, one update."""
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from heads.contract import Stage, Tensors
+from heads.training.batches import StepTensors, as_batch
+from heads.training.stack import Stack
+
+
+@runtime_checkable
+class Fit(Protocol):
+    """What the steps read of the group that is trained."""
+
+    config: Any
+    stack: Stack
+    like: Tensor
+    hypers: list[list[Any]]
+    hyper: Tensors
+    params: Tensors
+    fixed: Tensors
+
+    def runs(self) -> Iterator[tuple[int, int]]:
+        """Walk over tasks and grid points."""
+        ...
+
+    def hyper_of(self, values: Mapping[str, Any]) -> Any:
+        """Return a Hyper with these values."""
+        ...
+
+    def fixed_dims(self) -> Any:
+        """Tell which fixed tensors differ between grid points."""
+        ...
+
+
+class Loop:
+    """The steps of one stage for a stacked group."""
+
+    def __init__(self, fit: Fit, stage: Stage, steps: int, per_epoch: int) -> None:
+        self.fit, self.stage, self.steps, self.per_epoch = fit, stage, steps, per_epoch
+        stack, at = fit.stack, fit.fixed_dims()
+        # copies, which the update may overwrite
+        self.trained = {
+            n: fit.params[n].clone(memory_format=torch.contiguous_format)
+            for n in sorted(stage.trains)
+        }
+        self.others = {n: p for n, p in fit.params.items() if n not in stage.trains}
+        self.whole = stage.update.elementwise
+        init = stage.update.init
+        self.opt = init(self.trained) if self.whole else stack.lift(init, (0,))(self.trained)
+        self.state: Tensors = {}
+        start = stage.start
+        if start is not None:
+
+            def begin(params: Tensors, fixed: Tensors, hyper: Tensors) -> Tensors:
+                return start(params, fixed, fit.config, fit.hyper_of(hyper))
+
+            self.state = stack.lift(begin, (0, at, 0))(fit.params, fit.fixed, fit.hyper)
+        self._losses = stack.lift(self._loss, (0, 0, 0, 0, at, None))
+        self._moves = stack.lift(self._move, (0, 0, 0, 0, at))
+        self._alone = None if stack.shape else fit.hyper_of(fit.hyper)
+        self._numbers = fit.hyper_of(stack.shared(fit.hypers, fit.hyper))
+        """Hyper with numbers in place of tensors where all runs agree."""
+        self._step = 0
+        self._at = self._epoch = torch.zeros(0)
+        self._values: list[Tensor] = []
+        """Losses of the last steps; looked at together."""
+        self._bad_since = torch.full(stack.shape, -1, device=fit.like.device)
+
+    def step(self, rows: StepTensors, step: int, epoch: int) -> None:
+        """Take one step in every run."""
+        fit, device = self.fit, self.fit.like.device
+        self._step = step
+        self._at, self._epoch = (
+            torch.tensor(step, device=device),
+            torch.tensor(epoch, device=device),
+        )
+        leaves = {name: p.detach().requires_grad_() for name, p in self.trained.items()}
+        with torch.enable_grad():
+            value, after = self._losses(leaves, self.others, self.state, fit.hyper, fit.fixed, rows)
+            total = value.sum() if fit.stack.shape else value
+        grads = _gradients(total, leaves)
+        self.state = {name: t.detach() for name, t in after.items()}
+        self._values.append(value.detach())
+        if self.whole:
+            self.trained, self.opt = self._update(
+                self.trained, grads, self.opt, self._numbers, fit.fixed
+            )
+        else:
+            self.trained, self.opt = self._moves(
+                self.trained, grads, self.opt, fit.hyper, fit.fixed
+            )
+
+    def _loss(
+        self,
+        trained: Tensors,
+        others: Tensors,
+        state: Tensors,
+        hyper: Tensors,
+        fixed: Tensors,
+        rows: StepTensors,
+    ) -> tuple[Tensor, Tensors]:
+        """Return the loss of one run, and its state."""
+        chosen = self._alone or self.fit.hyper_of(hyper)
+        batch = as_batch(rows, self._at, self._epoch)
+        return self.stage.loss(others | trained, fixed, state, batch, self.fit.config, chosen)
+
+    def _move(
+        self, trained: Tensors, grads: Tensors, opt: Tensors, hyper: Tensors, fixed: Tensors
+    ) -> tuple[Tensors, Tensors]:
+        """Update one run."""
+        return self._update(trained, grads, opt, self.fit.hyper_of(hyper), fixed)
+
+    def _update(
+        self, trained: Tensors, grads: Tensors, opt: Tensors, hyper: Any, fixed: Tensors
+    ) -> tuple[Tensors, Tensors]:
+        return self.stage.update.step(
+            trained,
+            grads,
+            opt,
+            step=self._step,
+            steps=self.steps,
+            config=self.fit.config,
+            hyper=hyper,
+            fixed=fixed,
+            per_epoch=self.per_epoch,
+        )
+
+    def hopeless(self) -> bool:
+        """Tell whether no run of the group can be used any more."""
+        return bool((self._since() >= 0).all())
+
+    def _since(self) -> Tensor:
+        """Return the first step of every run whose loss was not finite, else -1."""
+        if self._values:
+            bad = ~torch.isfinite(torch.stack(self._values))
+            first = self._step + 1 - len(bad) + bad.int().argmax(0)
+            found = (self._bad_since < 0) & bad.any(0)
+            self._bad_since = torch.where(found, first, self._bad_since)
+            self._values = []
+        return self._bad_since
+
+    def failures(self) -> dict[tuple[int, int], int]:
+        """Return (task, point) -> first step with a loss, or parameters, that are not finite."""
+        since = self._since().reshape(self.fit.stack.s, self.fit.stack.g).tolist()
+        failed = {}
+        for s, g in self.fit.runs():
+            one = self.fit.stack.one(self.trained, s, g).values()
+            if since[s][g] >= 0:
+                failed[s, g] = int(since[s][g])
+            elif not all(math.isfinite(float(t.sum())) for t in one):
+                failed[s, g] = self.steps - 1
+        return failed
+
+
+def _gradients(value: Tensor, leaves: Tensors) -> Tensors:
+    """Differentiate by autograd: torch.func.grad would keep a graph of the gradient too."""
+    if not value.requires_grad:  # a loss that reads no trained parameter
+        return {name: torch.zeros_like(p) for name, p in leaves.items()}
+    found = torch.autograd.grad(
+        value, list(leaves.values()), allow_unused=True, materialize_grads=True
+    )
+    return dict(zip(leaves, found, strict=True))

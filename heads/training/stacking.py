@@ -1,0 +1,148 @@
+"""Which runs are trained side by side: what `prepare` built for them, and how many fit.
+
+`prepare` is called once for all grid points that agree on the hyper-parameters it reads; those
+points then share their data. How many runs are stacked follows from bytes and, on a CPU, from the
+work of a step: there stacking only saves the overhead of calls, so runs with real work go one by
+one. The rule reads sizes only, never a clock: the same task gives the same bits again.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from heads.contract import AnyMethod, Rows, Stage, TaskView, Tensors
+from heads.training.samplers import Drawer
+
+CPU_WORK = 8e6
+"""Multiply-adds of a forward step below which a CPU is bound by the overhead of calls."""
+UPDATE_ROWS = 64
+"""Rows whose multiply-adds take as long as an optimiser's passes over the parameters: at d = 512 a
+map of 25 rows was 1.4 times slower stacked, at d = 256 it took 0.7 of the time."""
+CPU_BYTES = 512 * 2**20
+TRAINED_BYTES = 4 * 2**20
+"""Of stacked parameters on a CPU, so that they and their gradients stay near its cache: 256 maps of
+128 x 128 took 1.3 times as long a run as 64."""
+CUDA_SHARE = 0.25
+"""Share of the device memory that a stacked group may fill."""
+MAX_WIDTH = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Grid points of one task that share what `prepare` built."""
+
+    task: int
+    view: TaskView
+    points: list[int]
+    hypers: list[Any]
+    params: Tensors
+    fixed: Tensors
+
+    def split(self, width: int) -> "list[Group]":
+        """Cut into groups of at most `width` grid points."""
+        return [
+            Group(
+                task=self.task,
+                view=self.view,
+                points=self.points[i : i + width],
+                hypers=self.hypers[i : i + width],
+                params=self.params,
+                fixed=self.fixed,
+            )
+            for i in range(0, len(self.points), width)
+        ]
+
+
+def prepare(
+    method: AnyMethod,
+    config: Any,
+    s: int,
+    task: TaskView,
+    points: Sequence[Any],
+    numbers: Sequence[int] | None = None,
+) -> Iterator[Group]:
+    """Call `prepare` once for all points that agree on the hyper-parameters it reads.
+
+    `numbers` are what the points are called; else 0, 1, 2, ...
+    """
+    numbers = numbers or range(len(points))
+    left = list(range(len(points)))
+    read = method.prepare_fields
+    while left:
+        first = points[left[0]]
+        params, fixed = method.prepare(task, config, first)
+        same = [i for i in left if all(getattr(points[i], n) == getattr(first, n) for n in read)]
+        yield Group(
+            task=s,
+            view=task,
+            points=[numbers[i] for i in same],
+            hypers=[points[i] for i in same],
+            params=params,
+            fixed=fixed,
+        )
+        left = [i for i in left if i not in same]
+
+
+def rows_of(stage: Stage, view: TaskView) -> Rows:
+    """Return the rows that a stage draws its batches from."""
+    if stage.batches.kind != "pool":
+        return view.support
+    assert view.pool is not None, "a stage with pool batches needs the pool"
+    return view.pool
+
+
+def width_of(cell: Group, stages: Sequence[Stage], config: Any) -> int:
+    """Tell how many runs like these are stacked."""
+    work, held, moved = 0, 1, 1
+    for k, stage in enumerate(stages):
+        drawer = Drawer(stage.batches, rows_of(stage, cell.view), cell.view.seed, k, cell.fixed)
+        trained = sum(cell.params[n].numel() for n in stage.trains)
+        widest = max(max(p.shape, default=1) for p in cell.params.values())
+        size = cell.view.support.x.element_size()
+        # gradient, two moments, old and new value; activations of a batch against each parameter
+        rows = drawer.batch * _rows_each(cell)
+        held = max(held, size * (6 * trained + 8 * rows * widest))
+        work = max(work, (rows + UPDATE_ROWS) * trained)
+        moved = max(moved, size * trained)
+    device = cell.view.support.x.device
+    if device.type != "cuda":
+        if work > CPU_WORK:
+            return 1
+        return max(1, min(MAX_WIDTH, CPU_BYTES // held, TRAINED_BYTES // moved))
+    memory = torch.cuda.get_device_properties(device).total_memory
+    return max(1, min(MAX_WIDTH, int(CUDA_SHARE * memory) // held))
+
+
+def _rows_each(cell: Group) -> int:
+    """Tell how many rows a step computes with for each row it draws: `prepare` may keep many."""
+    n = len(cell.view.support.x)
+    kept = [t for t in cell.fixed.values() if t.dim() > 2 and t.shape[0] == n]
+    return max([1, *(math.prod(t.shape[1:-1]) for t in kept)])
+
+
+def stackable(waiting: list[Group], new: Group, room: int) -> bool:
+    """Tell whether a group can join: another task, equal shapes and points, room left."""
+    first = waiting[0]
+    if (len(waiting) + 1) * len(new.points) > room or first.points != new.points:
+        return False
+    return _signature(first) == _signature(new)
+
+
+def _signature(group: Group) -> list[tuple[object, ...]]:
+    """Return everything on which the shapes of a run depend."""
+    shapes: list[tuple[object, ...]] = [
+        (part, name, tuple(tensor.shape))
+        for part, tensors in (("params", group.params), ("fixed", group.fixed))
+        for name, tensor in sorted(tensors.items())
+    ]
+    for role, rows in (("support", group.view.support), ("pool", group.view.pool)):
+        if rows is not None:
+            shapes.append((role, tuple(rows.x.shape)))
+            shapes += [(role, kind, tuple(rows.kinds[kind].shape)) for kind in sorted(rows.kinds)]
+            if rows.labels is not None:  # the balanced sampler's shapes follow the counts
+                counts = torch.bincount(rows.labels, minlength=group.view.c)
+                shapes.append((role, tuple(counts.tolist())))
+    return shapes

@@ -1,0 +1,52 @@
+"""Wrong input to `heads` is one sentence."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Run = Callable[..., Any]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["train", "cmn"], 2, "did you mean 'cmm'"),
+        (["train", "cmm", "--shots", "0"], 2, "--shots"),
+        (["train", "cmm", "--shots", "many"], 2, "--shots"),
+        (["train", "cmm", "--dataset", "blob"], 2, "blobs"),
+        (["train", "cmm", "--split", "tset"], 2, "did you mean 'test'"),
+        (["train", "cmm", "--set", "alpah=1"], 2, "did you mean 'alpha'"),
+        (["train", "cmm", "--set", "alpha"], 2, "key=value"),
+        (["train", "cmm", "--set", "lr=-1"], 2, "lr"),
+        (["train", "cmm", "--selection", "test"], 2, "oracle"),
+        (["train", "zero-shot", "--set", "text=description"], 1, "description"),
+        (["train", "zero-shot", "--set", "text=cupl"], 1, "--cupl FILE.json"),
+        (["train", "tip-adapter", "--set", "text=dclip"], 1, "--dclip FILE.json"),
+        (["train", "cmm", "--set", "text=waffle"], 1, "--waffle SEED"),
+        (["train", "zero-shot", "--set", "text=wafle"], 2, "did you mean 'waffle'"),
+        (["train", "cmm", "--device", "tpu"], 1, "--device cpu"),
+        (
+            ["train", "tip-adapter", "--device", "meta", "--again"],
+            1,
+            "Device 'meta' cannot be used",
+        ),
+        (["train", "cmm", "--class-weights", "even"], 2, "balanced"),
+        (["compare", "--runs", "/no/such/place"], 1, "heads train"),
+        (["compare", "--csv", "--json"], 2, "exclude"),
+    ],
+)
+def test_wrong_input_is_one_sentence(
+    heads: Run, home: Path, arguments: list[str], code: int, says: str
+) -> None:
+    answer = heads(*arguments)
+    assert answer.code == code, answer
+    assert says in answer.err
+    assert answer.out == ""
+
+
+def test_without_a_cache_the_command_is_named(heads: Run, empty_home: Path) -> None:
+    answer = heads("train", "cmm")
+    assert answer.code == 1
+    assert "featcache extract" in answer.err

@@ -1,0 +1,410 @@
+import csv
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from featcache.errors import UnknownNameError
+from heads.results import store
+from heads.results.compare import compare as comparison
+from heads.results.record import Predictions, Support
+from heads.results.render import tables
+
+
+def zero_shot(record: Any, answers: Any, **fields: Any) -> Any:
+    kept = answers(0)
+    same = type(kept)(predicted=kept.zero_shot, labels=kept.labels, zero_shot=kept.zero_shot)
+    values = {"method": "zero-shot", "shots": 0, "selection": "none", "predictions": same}
+    return record(30, **(values | fields))
+
+
+def test_zero_shot_joins_every_group_of_its_data(record: Any, answers: Any) -> None:
+    runs = [
+        record(1, shots=4),
+        record(2, shots=16),
+        record(3, shots=None),
+        record(4, dataset="other"),
+        zero_shot(record, answers),
+    ]
+    groups = comparison.group(runs)
+    names = [(g.dataset, g.shots, [r.method for r in g.rows]) for g in groups]
+    both = ["zero-shot", "cmm"]
+    assert names == [
+        ("other", 16, ["cmm"]),
+        ("toy", 4, both),
+        ("toy", 16, both),
+        ("toy", None, both),
+    ]
+    alone = comparison.group([zero_shot(record, answers)])
+    assert [(g.shots, len(g.rows)) for g in alone] == [(0, 1)]
+
+
+def test_of_equal_runs_the_newest_stands_and_the_others_are_counted(record: Any) -> None:
+    runs = [record(2), record(1), record(3, variant="alpha=1"), record(4, selection="none")]
+    (group,) = comparison.group(runs)
+    assert {r.run: r.equals for r in group.rows} == {
+        record(2).run: 1,
+        record(3).run: 0,
+        record(4).run: 0,
+    }
+    told = [note for note in tables.notes(group) if "equal" in note]
+    assert told == ["cmm (few-shot-val): the newest of 2 equal runs."]
+
+
+@pytest.mark.parametrize(
+    ("fields", "names"),
+    [
+        ({"r": 1}, ["cmm (seed 1)", "cmm (seeds 1-3)"]),
+        ({"r": 3, "seeds": (4, 5, 6)}, ["cmm (seeds 1-3)", "cmm (seeds 4-6)"]),
+        (
+            {"r": 3, "reads": ("support views.rrc50",)},
+            ["cmm (no views)", "cmm (support views.rrc50)"],
+        ),
+        ({"r": 3, "selection": "none"}, ["cmm (few-shot-val)", "cmm (none)"]),
+        ({"r": 3, "sealed": False}, ["cmm", "cmm (unsealed)"]),
+        ({"r": 3, "selection": "oracle"}, ["cmm", "cmm (oracle)"]),
+    ],
+)
+def test_no_run_hides_one_of_another_effort(
+    record: Any, fields: dict[str, Any], names: list[str]
+) -> None:
+    (shown,) = comparison.group([record(1, r=3), record(2, **fields)])
+    assert sorted(row.name for row in shown.rows) == names
+    assert all(row.equals == 0 for row in shown.rows)
+
+
+def test_shots_that_were_really_used_make_the_group(record: Any) -> None:
+    four = Support(smallest=4, largest=4, whole=True)
+    asked = [record(1, shots=4, support=four), record(2, shots=16, support=four)]
+    (older,) = comparison.group(asked)  # which images these were, nobody knows
+    assert [row.equals for row in older.rows] == [0, 0]
+    (group,) = comparison.group([replace(r, draws="d" * 16) for r in asked])
+    (row,) = group.rows
+    assert (group.shots, row.equals) == (4, 1)
+    assert "4 shots" in group.title
+
+
+def test_relabelled_queries_make_a_table_of_their_own(record: Any, answers: Any) -> None:
+    kept = answers(1)
+    other = replace(kept, labels=(kept.labels + 1) % 4)
+    groups = comparison.group([record(1, predictions=kept), record(2, predictions=other)])
+    assert [len(g.rows) for g in groups] == [1, 1]
+    assert len({g.title for g in groups}) == 2
+
+
+def test_other_features_are_another_group(record: Any) -> None:
+    runs = [record(1), record(2, key="f" * 12), record(3, split="sketch"), record(4, ids="other")]
+    assert [len(g.rows) for g in comparison.group(runs)] == [1] * 4
+
+
+def test_best_first_and_oracle_last(record: Any, answers: Any) -> None:
+    runs = [
+        record(1, method="bad", predictions=answers(1, right=0.6)),
+        record(2, method="good", predictions=answers(2, right=0.9)),
+        record(3, method="best", selection="oracle", predictions=answers(3, right=1.0)),
+        zero_shot(record, answers),
+    ]
+    (group,) = comparison.group(runs)
+    assert [r.method for r in group.rows] == ["zero-shot", "good", "bad", "best"]
+    text = tables.to_markdown([group])
+    marked = [line for line in text.splitlines() if tables.ORACLE in line]
+    assert len(marked) == 1
+    assert marked[0].startswith("| best (oracle) |")
+
+
+def test_transductive_methods_are_marked_and_not_ranked(record: Any, answers: Any) -> None:
+    best = {"source": "paper and released code: X", "reads": ("support views.rrc50", "query set")}
+    runs = [
+        record(1, method="bad", predictions=answers(1, right=0.6), reads=("pool", "pool crops")),
+        record(2, method="joint", predictions=answers(3, right=1.0), **best),
+        zero_shot(record, answers),
+    ]
+    (group,) = comparison.group(runs)
+    assert [r.method for r in group.rows] == ["zero-shot", "bad", "joint"]
+    first, middle, last = tables.cells(group)
+    assert last[0] == "joint (transductive)"
+    assert first[-2:] == ("-", "-")
+    assert middle[-1] == "pool, crops"
+    assert last[-2:] == ("paper, released code", "views, query set")
+    assert tables.as_dicts([group])[2]["reads"] == ["support views.rrc50", "query set"]
+
+
+def test_an_honest_run_is_the_reference_before_an_oracle_one(record: Any, answers: Any) -> None:
+    runs = [
+        record(1, method="knn", selection="oracle", predictions=answers(1, right=1.0)),
+        record(2, method="knn", selection="none", predictions=answers(2, right=0.6)),
+        record(3, method="other", predictions=answers(3, right=0.8)),
+    ]
+    (group,) = comparison.group(runs, against="knn")
+    rows = {(r.method, r.selection): r for r in group.rows}
+    assert rows["knn", "none"].gain is None
+    gain = rows["other", "few-shot-val"].gain
+    assert gain is not None
+    assert gain.mean == pytest.approx(
+        rows["other", "few-shot-val"].top1 - rows["knn", "none"].top1, abs=1e-9
+    )
+    assert rows["knn", "oracle"].gain is not None
+
+
+def test_runs_on_other_texts_are_kept_apart(record: Any, answers: Any) -> None:
+    runs = [
+        record(1, texts="a" * 12),
+        record(2, method="tip-adapter", texts="b" * 12),
+        record(3, method="gda", variant="text=cupl", config={"text": "cupl"}, texts="b:c1"),
+        record(4, method="tip", variant="text=cupl", config={"text": "cupl"}, texts="b:c2"),
+    ]
+    runs[2:] = [replace(r, texts=r.texts.replace("b:", "b" * 12 + ":")) for r in runs[2:]]
+    groups = comparison.group(runs)
+    assert [[r.method for r in g.rows] for g in groups] == [["cmm"], ["gda", "tip", "tip-adapter"]]
+    assert all(f"texts {x * 12}" in g.title for g, x in zip(groups, "ab", strict=True))
+    stale = {r.method: r.stale for r in groups[1].rows}
+    assert stale == {"gda": True, "tip": False, "tip-adapter": False}
+    names = [row.name for row in groups[1].rows]
+    assert names.count("gda [text=cupl] (older texts)") == 1
+    (alone,) = comparison.group(runs[:1])
+    assert "texts" not in alone.title
+
+
+def test_gain_over_zero_shot_is_said_in_words(record: Any, answers: Any) -> None:
+    kept = answers(0, n=400, right=0.9, zero=0.5)
+    (group,) = comparison.group([record(1, predictions=kept)])
+    (row,) = group.rows
+    assert row.gain is not None
+    assert row.gain.mean == pytest.approx(
+        float((kept.predicted == kept.labels).mean() - (kept.zero_shot == kept.labels).mean())
+    )
+    (shown,) = tables.cells(group)
+    assert shown[4].endswith("better (these heads)")
+    (several,) = comparison.group([record(1, r=3, predictions=answers(0, r=3, n=400, zero=0.2))])
+    assert tables.cells(several)[0][4].endswith("better")
+    (plain,) = comparison.group(
+        [record(1, predictions=None, metrics=record().metrics, queries=40, zero_shot_top1=None)]
+    )
+    (shown,) = tables.cells(plain)
+    assert shown[4] == "- (a)"
+    assert any(n.startswith("(a) Run") and "no stored" in n for n in tables.notes(plain))
+
+
+def test_one_draw_of_the_reference_is_one_draw_of_the_difference(record: Any, answers: Any) -> None:
+    runs = [
+        zero_shot(record, answers),
+        record(1, predictions=replace(answers(0, right=1.0), zero_shot=None), zero_shot_top1=None),
+        record(2, r=3, method="knn", predictions=answers(2, r=3, right=0.2)),
+    ]
+    (group,) = comparison.group(runs, against="cmm")
+    words = [cells[4] for cells in tables.cells(group)]
+    shown = {row.method: word for row, word in zip(group.rows, words, strict=True)}
+    assert shown["zero-shot"].endswith("worse (these heads)")
+    assert "worse (these heads) (a)" in shown["knn"]  # paired over seed 1 alone
+    assert shown["cmm"] == "reference"
+
+
+def test_words_are_corrected_and_intervals_are_not(record: Any) -> None:
+    labels = np.zeros((1, 400), dtype=np.int32)
+    wrong = labels + 1
+    some = wrong.copy()
+    some[0, :7] = 0
+    kept = Predictions(predicted=some, labels=labels, zero_shot=wrong)
+    equal = Predictions(predicted=wrong, labels=labels, zero_shot=wrong)
+    (alone,) = comparison.group([record(1, predictions=kept)])
+    many = [record(i, method=f"m{i}", predictions=equal) for i in range(2, 21)]
+    (among,) = comparison.group([record(1, predictions=kept), *many])
+    assert alone.rows[0].word == "better"
+    gain = among.rows[0].gain
+    assert gain == alone.rows[0].gain
+    assert gain is not None
+    assert gain.low > 0
+    assert {row.word for row in among.rows} == {"no difference shown"}
+    told = "Better, worse, not shown: at 5 %, corrected for 20 differences (Holm)."
+    assert told in tables.notes(among)
+    assert "Intervals: 95 %, unadjusted; over queries." in tables.notes(among)
+
+
+def test_zero_shot_has_the_reverse_of_the_known_difference(record: Any, answers: Any) -> None:
+    zero = zero_shot(record, answers)
+    ours = record(1, r=3, predictions=answers(0, r=3, right=0.95))
+    ours = replace(ours, predictions=replace(ours.predictions, zero_shot=None))
+    (group,) = comparison.group([ours, zero], against="cmm")
+    free, trained = group.rows
+    assert (trained.gain, tables.cells(group)[1][4]) == (None, "reference")
+    assert free.gain is not None
+    assert free.gain.mean == pytest.approx(free.top1 - trained.top1)
+    assert free.gain.over == "repetitions and queries"
+    (other,) = comparison.group([ours, zero], against="zero-shot")
+    assert other.rows[1].why == "No zero-shot answers: 'toy' has no class texts."
+
+
+def test_other_seeds_are_paired_over_those_in_common_or_the_reason_is_said(record: Any) -> None:
+    runs = [
+        record(1, r=3),
+        record(2, r=2, method="knn"),
+        record(3, r=1, method="gda", seeds=(9,)),
+        record(4, r=3, method="ape"),
+    ]
+    (group,) = comparison.group(runs, against="cmm")
+    shown = {cells[0]: cells[4] for cells in tables.cells(group)}
+    told = "\n".join(tables.notes(group))
+    (letter,) = [n[:3] for n in tables.notes(group) if n[3:] == " Paired over seeds 1-2 alone."]
+    assert shown["knn"].endswith(letter)
+    (letter,) = [n[:3] for n in tables.notes(group) if "No seed in common: gda has seed 9" in n]
+    assert shown["gda"] == f"- {letter}"
+    assert shown["ape"].endswith(("better", "worse", "shown"))
+    seeds = {cells[0]: cells[2] for cells in tables.cells(group)}
+    assert seeds == {"cmm": "3", "knn": "2", "gda": "1", "ape": "3"}
+    assert "over seeds and queries" in told
+    assert "says what holds of these heads, not of the method" in told
+
+
+def test_the_reference_is_the_run_of_greatest_effort(record: Any) -> None:
+    runs = [record(1, r=3), record(2, r=1), record(3, r=3, method="knn")]
+    (group,) = comparison.group(runs, against="cmm")
+    (reference,) = [row for row in group.rows if row.why]
+    assert reference.name == "cmm (seeds 1-3)"
+
+
+def test_compare_reads_and_filters(record: Any, answers: Any, tmp_path: Path) -> None:
+    for result in [record(1, shots=4), record(2, shots=16), record(3, dataset="other")]:
+        store.save(result, tmp_path)
+    store.save(zero_shot(record, answers), tmp_path)
+    broken = store.save(record(6, variant="lr=1"), tmp_path)
+    (broken / store.ANSWERS).write_bytes(b"")
+    found = comparison.compare(tmp_path, dataset="toy", shots=[16])
+    (group,) = found.groups
+    assert (group.dataset, group.shots) == ("toy", 16)
+    gains = {(r.method, r.variant): r.gain for r in group.rows}
+    assert gains["cmm", ""] is not None
+    assert ("cmm", "lr=1") not in gains  # what is damaged stands in no table
+    assert len(found.problems) == 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ({"dataset": "toys"}, "data set of the runs 'toys'; did you mean 'toy'"),
+        ({"backbone": "RN50"}, "backbone of the runs 'RN50'; known: ViT-B/32."),
+        ({"dataset": "other", "split": "test"}, "split of the runs 'test'; known: sketch."),
+        ({"dataset": "toy", "shots": [7, None]}, "'7, all'; known: 4. Train it with"),
+    ],
+)
+def test_what_no_run_has_is_said_with_what_there_is(
+    record: Any, answers: Any, tmp_path: Path, asked: dict[str, Any], says: str
+) -> None:
+    assert comparison.compare(tmp_path, **asked).groups == ()
+    for result in [record(1, shots=4), record(3, dataset="other", split="sketch")]:
+        store.save(result, tmp_path)
+    store.save(zero_shot(record, answers), tmp_path)
+    with pytest.raises(UnknownNameError) as caught:
+        comparison.compare(tmp_path, **asked)
+    assert says in str(caught.value)
+
+
+def test_exports_hold_every_row(record: Any, answers: Any) -> None:
+    odd = record(1, variant='text=name, "x"|y')
+    groups = comparison.group([odd, record(2, shots=None), zero_shot(record, answers)])
+    rows = tables.as_dicts(groups)
+    assert json.loads(json.dumps(rows)) == rows
+    read = list(csv.DictReader(io.StringIO(tables.to_csv(groups))))
+    assert len(read) == len(rows) == 4
+    assert read[1]["variant"] == odd.variant
+    assert float(read[1]["top1"]) == odd.metrics["top1"].mean
+    assert read[1]["gain_word"] == rows[1]["gain"]["word"]
+    assert tables.to_csv([]).strip() == "dataset"
+    text = tables.to_markdown(groups)
+    table = [line for line in text.splitlines() if line.startswith("|")]
+    bars = {line.replace("\\|", "").count("|") for line in table}
+    assert bars == {len(tables.COLUMNS) + 1}
+
+
+def test_names_of_strangers_stay_in_their_place(record: Any) -> None:
+    odd = "toy\n| forged | 99.9 |\r\x1b[2J\u2028# end"
+    runs = [
+        record(1, dataset=odd, variant=odd),
+        record(2, dataset=odd, method="knn", split="sketch", seeds=(9,)),
+    ]
+    groups = comparison.group(runs)
+    text = tables.to_markdown(groups)
+    assert all(c.isprintable() for c in text.replace("\n", ""))
+    assert [line for line in text.splitlines() if line.startswith(("| forged", "# end"))] == []
+    assert sum(line.startswith("| ") for line in text.splitlines()) == 6
+    assert "\\x1b[2J" in text
+    written = tables.to_csv(groups)
+    assert all(c.isprintable() for c in written.replace("\n", ""))
+    assert len(written.splitlines()) == 3
+    assert tables.as_dicts(groups)[0]["dataset"] == odd  # JSON escapes for itself
+
+
+def test_a_run_in_a_renamed_folder_keeps_its_paired_difference(record: Any, tmp_path: Path) -> None:
+    folder = store.save(record(), tmp_path)
+    folder.parent.rename(folder.parent.with_name("from-a-colleague"))
+    found = comparison.compare(tmp_path)
+    assert found.problems == ()
+    assert found.groups[0].rows[0].gain is not None
+
+
+def test_equal_answers_of_one_method_are_no_comparison(record: Any, answers: Any) -> None:
+    five = answers(1, r=5)
+    runs = [record(1, r=5, predictions=five)]
+    for i, rows in enumerate(([0], [0, 1, 2]), start=2):
+        names = ("predicted", "labels", "zero_shot")
+        some = replace(five, **{name: getattr(five, name)[rows] for name in names})
+        runs.append(record(i, r=len(rows), predictions=some))
+    runs.append(record(9, r=5, predictions=five, method="knn"))  # another method may be no better
+    (group,) = comparison.group(runs, against="cmm")
+    told = {row.name: row for row in group.rows}
+    assert told["cmm (seeds 1-5)"].why == "the others are compared with it"
+    for name, seeds in (("cmm (seed 1)", "seed 1"), ("cmm (seeds 1-3)", "seeds 1-3")):
+        row = told[name]
+        assert (row.gain, row.word) == (None, None)
+        assert (
+            row.why == f"The same answers as the reference for {seeds}: no comparison, not counted."
+        )
+    assert told["knn"].word == "no difference shown"
+    assert "corrected for 1 difference (Holm)." in " ".join(tables.notes(group))
+    csv_rows = list(csv.DictReader(io.StringIO(tables.to_csv([group]))))
+    assert [r["gain_p"] for r in csv_rows if r["name"] == "cmm (seed 1)"] == [""]
+
+
+def test_an_oracle_run_has_a_difference_and_no_word(record: Any, answers: Any) -> None:
+    runs = [record(1), record(2, method="knn"), record(3, method="ape", selection="oracle")]
+    (group,) = comparison.group(runs)
+    (oracle,) = [row for row in group.rows if row.oracle]
+    assert oracle.gain is not None
+    assert oracle.word is None
+    assert "corrected for 2 differences (Holm)." in " ".join(tables.notes(group))
+    (cells,) = [cells for cells in tables.cells(group) if cells[0] == "ape (oracle)"]
+    assert cells[tables.COLUMNS.index("over zero-shot")].endswith("]")
+    assert cells[tables.COLUMNS.index("selection")] == "oracle (chosen on the queries)"
+
+
+def test_runs_that_were_validated_on_other_numbers_say_so(record: Any) -> None:
+    two = Support(smallest=2, largest=2, whole=True)
+    runs = [
+        record(1, shots=2, support=two, draws="a" * 16),
+        record(2, shots=16, support=two, draws="b" * 16),
+        record(3, shots=16, support=two, draws="b" * 16, selection="none"),
+    ]
+    (group,) = comparison.group(runs)
+    assert {row.name for row in group.rows} == {
+        "cmm (few-shot-val, validated on 2 a class)",
+        "cmm (few-shot-val, validated on 4 a class)",
+        "cmm (none)",
+    }
+
+
+def test_the_digest_in_a_title_is_called_a_list(record: Any, answers: Any) -> None:
+    kept = answers(1)
+    other = replace(kept, labels=(kept.labels + 1) % 4)
+    groups = comparison.group([record(1, predictions=kept), record(2, predictions=other)])
+    assert all("40 queries of list feedfa-" in g.title for g in groups)
+
+
+def test_every_exported_field_is_documented(record: Any) -> None:
+    groups = comparison.group([record(1), record(2, method="knn")])
+    fields = next(csv.reader(io.StringIO(tables.to_csv(groups))))
+    about = (Path(__file__).parents[4] / "docs" / "results.md").read_text()
+    about = about.partition("`--csv`")[2].partition("## Episodes")[0]
+    assert [field for field in fields if f"`{field}`" not in about] == []

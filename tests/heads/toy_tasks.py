@@ -1,0 +1,105 @@
+"""A task for any registered method on the toy world, and settings that train it briefly."""
+
+import itertools
+from dataclasses import replace
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import torch
+
+from featcache.types import FeatureSet, TextBank
+from heads.contract import AnyMethod, Grid, TaskView
+from heads.episode import Episode
+from heads.fitted import Fitted
+from heads.protocols.builder import EpisodeBuilder
+from heads.selection.settings import Settings, configure
+from heads.training.trainer import train
+from tests.heads.conftest import make_world
+
+SHORT = {"steps": 6, "epochs": 2, "batch": 12, "max_iter": 30, "every": 2}
+"""Settings that shorten training, for the methods that have them."""
+
+
+def short(method: AnyMethod) -> dict[str, Any]:
+    return {k: v for k, v in SHORT.items() if hasattr(method.config(), k)}
+
+
+ALSO = {
+    "crops.lazsl-5": (5,),
+    "crops.fair-6": (6,),
+    "views.strong-3": (3,),
+    "views.weak-2": (2,),
+    "views.cdfsl-4": (4,),
+    "patches.clearclip": (9,),
+    "view_patches.clearclip.cdfsl-4": (4, 9),
+}
+"""Components of the toy world beside global features and views."""
+
+
+def rich_world() -> FeatureSet:
+    """Build a toy world with every kind of features, and names, templates and descriptions."""
+    counts = {"train": 6, "val": 3, "test": 4}
+    made = make_world(counts=counts, views=3, also=ALSO, descriptions=True)
+    assert isinstance(made.text, TextBank)
+    assert made.text.template_rows is not None
+    return replace(made, text=replace(made.text, names=made.text.template_rows[:, 0]))
+
+
+def make_task(features: FeatureSet, method: AnyMethod, config: Any = None, **given: Any) -> Episode:
+    """Give a method the training rows as its support, or as its pool where it takes no support."""
+    needs = method.needs(config or method.config())
+    made = EpisodeBuilder(
+        features=features,
+        needs=needs,
+        device=torch.device("cpu"),
+        splits={"test": features.usable("test")},
+        **given,
+    )
+    train, val = features.usable("train"), features.usable("val")
+    if any(need.role == "pool" for need in needs):
+        return made.build(train[:0], val, seed=3, shots=0, pool=train)
+    return made.build(train, val, seed=3, shots=6)
+
+
+def few(grid: Grid, most: int = 2) -> Grid:
+    return Grid({name: list(values)[:most] for name, values in grid.axes.items()})
+
+
+def settings(method: AnyMethod) -> Settings:
+    made = configure(method, short(method))
+    return replace(made, train_grid=few(made.train_grid), post_grid=few(made.post_grid))
+
+
+def fitted(method: AnyMethod, view: TaskView) -> Fitted:
+    made = settings(method)
+    (run,) = train(method, made.config, [view], [made.hyper])
+    return run.head
+
+
+def variants(method: AnyMethod, features: FeatureSet, *, together: bool = True) -> list[Any]:
+    """List the Configs of every choice and switch of a method, in every combination.
+
+    Args:
+        method: The method.
+        features: Kinds of text are walked one at a time, those that are there.
+        together: Combine choices; else each is walked beside the defaults of the others.
+    """
+    assert isinstance(features.text, TextBank)
+    hints = get_type_hints(method.config)
+    there = features.text.available()
+    choices = {name: _choices(hint) for name, hint in hints.items()}
+    walked = {n: found for n, found in choices.items() if found and n != "text"}
+    made = [method.config(**{name: v}) for name, found in walked.items() for v in found]
+    if together:
+        products = itertools.product(*walked.values())
+        made = [method.config(**dict(zip(walked, values, strict=True))) for values in products]
+    texts = [kind for kind in choices.get("text", ()) if kind in there]
+    return made + [method.config(text=kind) for kind in texts]
+
+
+def _choices(hint: Any) -> tuple[Any, ...]:
+    """Return the values of a switch or of a Literal, which None may join; () of anything else."""
+    if hint is bool:
+        return (False, True)
+    if get_origin(hint) is Literal:
+        return get_args(hint)
+    return tuple(value for part in get_args(hint) for value in _choices(part))
