@@ -15,6 +15,8 @@ import featcache
 import heads
 from featcache.sources.fieldguide import world
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[1]
 COUNTS = {"train": 8, "val": 4, "test": 4}
 """Images of each species; drawing and encoding all takes a minute."""

@@ -38,6 +38,8 @@ from heads.protocols import episodes
 from heads.results import store
 from heads.results.verify import verify_runs
 
+pytestmark = pytest.mark.long
+
 FROZEN = Path(__file__).parent / "frozen"
 SUMS = FROZEN / "SHA256SUMS"
 STORES = sorted(path.parent.name for path in FROZEN.glob("*/expected.json"))

@@ -22,6 +22,8 @@ from heads.estimator import Estimator
 from heads.head import Head
 from tests.featcache.conftest import picture
 
+pytestmark = pytest.mark.long
+
 BATCH = 4
 """Images in a batch: short ones are padded, and the usual size would take seconds each time."""
 

@@ -23,6 +23,8 @@ from heads.estimator import Estimator
 from heads.head import Head
 from tests.heads.toy_tasks import short
 
+pytestmark = pytest.mark.long
+
 TEXT_FREE = ("linear-probe", "ridge", "nearest-mean", "knn")
 REFUSED = {
     "cc-cdfsl": "patches of every support image",

@@ -20,7 +20,10 @@ from heads.training.trainer import train
 from tests.heads.fakes import Put, run_faked
 from tests.heads.toy_tasks import few, make_task, rich_world, variants
 
-pytestmark = pytest.mark.filterwarnings("ignore::featcache.errors.ConvergenceWarning")
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.filterwarnings("ignore::featcache.errors.ConvergenceWarning"),
+]
 ONCE = {"steps": 1, "epochs": 1, "steps_text": 1, "max_iter": 2, "every": 1}
 """Settings for one step of every stage, for the methods that have them."""
 NUMPY = ({"solver": "pot"}, {"index": "faiss"})

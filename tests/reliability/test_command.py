@@ -14,6 +14,8 @@ import pytest
 from tests.reliability.checks import shard_lines
 from tests.reliability.killing import Campaign, Server, environment
 
+pytestmark = pytest.mark.long
+
 PROGRAM = """
 import signal
 from featcache.pipeline import write

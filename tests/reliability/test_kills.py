@@ -1,7 +1,11 @@
 """More than a hundred kills of forked extractions; `make soak` has thousands."""
 
+import pytest
+
 from tests.reliability.checks import snapshot
 from tests.reliability.killing import Campaign, Death
+
+pytestmark = pytest.mark.long
 
 WINDOWS = 20
 """Further kills in the midst of a change of the disk, evenly spread over a run."""

@@ -195,7 +195,7 @@ def test_without_shrinking_every_patch_is_kept(task: TaskView) -> None:
 def test_without_views_there_is_no_other_view(task: TaskView) -> None:
     assert {n.kind for n in cc.needs(cc.Config(augment=False))} == {"global", "patches"}
     assert {n.kind for n in cc.needs(cc.Config())} >= {"views", "view_patches"}
-    with pytest.raises(UsageError, match="retrieval=intra-image"):
+    with pytest.raises(UsageError, match="retrieval='intra-image'"):
         cc.prepare(task, cc.Config(augment=False), cc.Hyper())
 
 
