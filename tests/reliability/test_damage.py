@@ -204,6 +204,7 @@ def test_one_broken_shard_of_every_component_at_once(world: World, root: Path) -
     world.check_files(root)
 
 
+@pytest.mark.long
 def test_a_manifest_cut_anywhere(world: World, root: Path) -> None:
     """Every fifth position of the last line, some of the four before it, and every end of line."""
     path = world.sound(root, **LITTLE)
@@ -280,6 +281,7 @@ def test_a_cache_that_is_lost_says_so(world: World, root: Path) -> None:
     assert world.command("rm", "zoo", "--yes", "--cache", root).code == 0
 
 
+@pytest.mark.long
 def test_every_changed_byte_is_found(tmp_path: Path) -> None:
     with World(tmp_path, rows=16).stand_in() as small:
         path = small.sound(tmp_path / "caches")
@@ -291,6 +293,7 @@ def test_every_changed_byte_is_found(tmp_path: Path) -> None:
         assert small.command("verify", "--cache", tmp_path / "caches").code == 1
 
 
+@pytest.mark.long
 def test_no_changed_byte_is_read(tmp_path: Path) -> None:
     with World(tmp_path, rows=16).stand_in() as small:
         path = small.sound(tmp_path / "caches")

@@ -47,6 +47,7 @@ def prepare(world: World, root: Path) -> Path:
     return path
 
 
+@pytest.mark.long
 def test_killed_at_every_step(world: World, root: Path, server: Server) -> None:
     steps = remove_until(server, prepare(world, root), Death()).calls
     assert steps > 40

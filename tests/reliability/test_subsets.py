@@ -113,6 +113,7 @@ def test_a_pass_writes_exactly_what_no_line_holds(passes: Passes) -> None:
         assert written == expected, f"subset {number}: {sorted(subset)}"
 
 
+@pytest.mark.long
 def test_every_subset_is_taken_up_to_the_same_bytes(world: World, tmp_path: Path) -> None:
     path = world.sound(tmp_path / "sound")
     everything = shares(path, ROWS)
