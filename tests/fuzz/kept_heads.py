@@ -1,0 +1,42 @@
+"""Files of kept heads for the fuzzer: what is read is a head that answers, or is refused."""
+
+from pathlib import Path
+
+import torch
+
+from featcache.errors import FeatcacheError
+from tests.fuzz.cases import Case
+from tests.fuzz.guard import Target
+
+
+def toy_head() -> bytes:
+    """Return the file of a small head."""
+    from heads.contract import Rows, TaskView
+    from heads.fitted import Fitted
+    from heads.head import fitted_head
+    from heads.head_file import pack
+    from heads.methods.nearest_mean import METHOD
+
+    shots = Rows.of(torch.eye(3), labels=torch.tensor([0, 1, 1]))
+    task = TaskView(support=shots, pool=None, text=None, classes=("ant", "bee"), seed=1)
+    config, hyper = METHOD.config(), METHOD.hyper()
+    params, fixed = METHOD.prepare(task, config, hyper)
+    fitted = Fitted(method=METHOD, config=config, hyper=hyper, params=params, fixed=fixed)
+    return pack(fitted_head(fitted, ("ant", "bee"), width=3, about={"seed": 1}))
+
+
+def _head(folder: Path) -> None:
+    from heads.head import Head
+
+    try:
+        head = Head.load(folder / "toy.head")
+    except FeatcacheError:
+        return
+    assert head.logits(torch.eye(3)).shape == (3, len(head.classes))
+
+
+def _seeds(_: Path) -> list[Case]:
+    return [{"toy.head": toy_head()}]
+
+
+HEAD_TARGETS = (Target(name="head", run=_head, seeds=_seeds),)
