@@ -156,6 +156,7 @@ def _described(data: bytes, where: str) -> dict[str, Any]:
         sealed = table.pop("__metadata__")[METADATA]
         description, _ = unseal(sealed.encode())
         stated = (description["format"], description["table"], description["data"])
+        found = (zlib.crc32(canonical(table)), zlib.crc32(tensors))
         sections = description["sections"]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _damaged(where) from error
@@ -164,7 +165,7 @@ def _described(data: bytes, where: str) -> dict[str, Any]:
             f"{where} was written by a later version (format {stated[0]}, this program reads up to "
             f"{FORMAT}). Upgrade featcache to read it."
         )
-    if stated[1:] != (zlib.crc32(canonical(table)), zlib.crc32(tensors)):
+    if stated[1:] != found:
         raise _damaged(where)
     if not isinstance(sections, dict) or not all(isinstance(s, dict) for s in sections.values()):
         raise _damaged(where)

@@ -223,6 +223,13 @@ def rewritten(packed: bytes, change: Callable[[dict[str, Any]], object]) -> byte
     return safetensors.torch.save(safetensors.torch.load(packed), metadata={METADATA: text})
 
 
+def test_a_table_with_numbers_that_are_none_is_refused(packed: bytes) -> None:
+    length = int.from_bytes(packed[:8], "little")
+    header = packed[8 : 8 + length].rstrip()[:-1] + b',"x":NaN}'
+    with pytest.raises(HeadError):
+        unpack(len(header).to_bytes(8, "little") + header + packed[8 + length :], "it")
+
+
 def test_equal_names_of_classes_are_two_classes(features: FeatureSet) -> None:
     names = ("crane", "crane", *features.classes[2:])
     twice = replace(features, listing=replace(features.listing, classes=names))
