@@ -183,6 +183,7 @@ def test_files_of_a_cache_may_not_be_links(tmp_path: Path) -> None:
         read_limited(tmp_path / "b")
 
 
+@pytest.mark.long
 def test_many_words_cost_time_that_grows_with_their_number(tmp_path: Path) -> None:
     """The alarm of this file is the judge: at these sizes quadratic code takes many minutes."""
     path = tmp_path / "a.json"

@@ -47,6 +47,7 @@ REQUEST: dict[str, Any] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("at", [1, 5, 12])
 def test_an_interrupted_pass_goes_on_and_leaves_the_same_bytes(
     ask: Any, ask_twice: Any, shards: Any, tiny: Any, tmp_path: Path, at: int
