@@ -5,8 +5,10 @@ only the queries differ, the heads of the run that has them answer.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from featcache.errors import FeatcacheError
 from heads import kept
@@ -16,6 +18,9 @@ from heads.protocols.plan import Plan
 from heads.results import store
 from heads.results.record import Result
 from heads.selection.select import Progress
+
+Stored: TypeAlias = tuple[Result, Path]
+"""A record, and the folder of its run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,10 +60,11 @@ def obtain(
         device: auto, cpu, cuda, cuda:1, ...
         progress: Told of every finished run.
     """
-    found = {} if again else _equal(plan, root)
+    there = [] if again else _runs_of(plan, root)
+    found = _equal(plan, there)
     missing = [split for split in plan.splits if split not in found]
-    for split in () if again else list(missing):
-        heads = _kept_heads(plan, root, split)
+    for split in list(missing):
+        heads = _kept_heads(plan, there, split)
         if heads:
             result = judge(plan, heads, split, device=device, progress=progress)
             found[split] = Obtained(result=result, folder=None, heads=(), trained=False)
@@ -83,23 +89,24 @@ def save(obtained: Obtained, root: Path) -> Path:
     return store.save(kept.with_heads(result, obtained.heads) if obtained.heads else result, root)
 
 
-def _equal(plan: Plan, root: Path) -> dict[str, Obtained]:
+def _equal(plan: Plan, there: Sequence[Stored]) -> dict[str, Obtained]:
     """Find runs of the same specs whose files are sound; of several the newest."""
-    specs = {plan.spec(split).digest(): split for split in plan.splits}
-    found = {}
-    for result, folder in _runs_of(plan, root):
-        if result.spec in specs and _is_sound(folder):
-            result = store.load(folder)
-            found[specs[result.spec]] = Obtained(
-                result=result, folder=folder, heads=(), trained=False
-            )
+    specs = {plan.spec(split).digest(): split for split in plan.splits} if there else {}
+    found: dict[str, Obtained] = {}
+    for result, folder in reversed(there):
+        split = specs.get(result.spec)
+        if split is not None and split not in found:
+            with suppress(FeatcacheError):  # damaged: an older one may be whole
+                found[split] = Obtained(
+                    result=store.load(folder), folder=folder, heads=(), trained=False
+                )
     return found
 
 
-def _kept_heads(plan: Plan, root: Path, split: str) -> Sequence[Head]:
+def _kept_heads(plan: Plan, there: Sequence[Stored], split: str) -> Sequence[Head]:
     """Read the heads of a run whose FitSpec is equal; none where one cannot be used."""
     fit = plan.fit_spec(split).digest()
-    for result, folder in _runs_of(plan, root):
+    for result, folder in there:
         if result.fit == fit and set(kept.seeds_of(folder)) == set(result.seeds):
             try:
                 return [kept.read(folder, seed) for seed in result.seeds]
@@ -108,17 +115,9 @@ def _kept_heads(plan: Plan, root: Path, split: str) -> Sequence[Head]:
     return ()
 
 
-def _runs_of(plan: Plan, root: Path) -> list[tuple[Result, Path]]:
+def _runs_of(plan: Plan, root: Path) -> list[Stored]:
     """List the runs on the features of a plan, oldest first; what cannot be read is left out."""
     features = plan.run.features
     return store.load_records(
         root, features.listing.dataset, features.backbone, features.key.digest()
     )
-
-
-def _is_sound(folder: Path) -> bool:
-    try:
-        store.load(folder)
-    except FeatcacheError:
-        return False
-    return True

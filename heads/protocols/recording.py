@@ -3,13 +3,13 @@
 import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from importlib import metadata
 
 import numpy as np
 import torch
 from jaxtyping import Int32
 
 from featcache.caution import caution
+from featcache.store.provenance import versions_of
 from featcache.types import FeatureSet, TextBank
 from heads.contract import AnyMethod, Rows, TaskView
 from heads.protocols.plan import Run
@@ -182,13 +182,9 @@ def _unreadable(features: FeatureSet, run: Run, queries: str) -> Iterator[str]:
 
 def versions() -> dict[str, str]:
     """Name the versions that could change a figure."""
-    named = {"python": platform.python_version()}
-    for package in ("featcache", "torch", "numpy"):
-        try:
-            named[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            named[package] = "unknown"
-    return named
+    packages = ("featcache", "torch", "numpy")
+    unknown = dict.fromkeys(packages, "unknown")
+    return {"python": platform.python_version()} | unknown | versions_of(*packages)
 
 
 def int32(values: torch.Tensor) -> Int32[np.ndarray, " n"]:
