@@ -179,7 +179,7 @@ def train(
 
 def _told(made: "list[Obtained]") -> Iterator[str]:
     """Say what was not trained anew, and what is kept of what was."""
-    from heads import head_file
+    from heads import kept
 
     for one in made:
         if not one.is_new:
@@ -187,7 +187,7 @@ def _told(made: "list[Obtained]") -> Iterator[str]:
         elif not one.trained:
             yield f"The heads were kept: {one.result.split} was answered without training."
         if one.heads:
-            size = sum(len(head_file.pack(head)) for head in one.heads)
+            size = sum(len(one.result.beside[kept.file_of(seed)]) for seed in one.result.seeds)
             holds = "; they hold features of the training images" if one.heads[0].holds else ""
             yield f"Heads kept: {len(one.heads)}, {units.human_bytes(size)}{holds}."
 

@@ -31,7 +31,7 @@ class Obtained:
     folder: Path | None
     """Where it lies; None before it is saved."""
     heads: tuple[Head, ...]
-    """To be saved with it; () where none are kept or the run is there already."""
+    """Kept with it; () where none are, or the run is there already."""
     trained: bool
     """Whether heads were trained for it now."""
 
@@ -76,17 +76,17 @@ def obtain(
             keeps = keep_heads and result.fit not in fits and not plan.run.method.transductive
             fits.add(result.fit)
             found[result.split] = Obtained(
-                result=result, folder=None, heads=own if keeps else (), trained=True
+                result=kept.with_heads(result, own) if keeps else result,
+                folder=None,
+                heads=own if keeps else (),
+                trained=True,
             )
     return [found[split] for split in plan.splits]
 
 
 def save(obtained: Obtained, root: Path) -> Path:
     """Store a run with its heads and return its folder; one that is there stays as it is."""
-    if obtained.folder is not None:
-        return obtained.folder
-    result = obtained.result
-    return store.save(kept.with_heads(result, obtained.heads) if obtained.heads else result, root)
+    return obtained.folder or store.save(obtained.result, root)
 
 
 def _equal(plan: Plan, there: Sequence[Stored]) -> dict[str, Obtained]:

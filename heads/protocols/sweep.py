@@ -5,7 +5,7 @@ A sweep that was killed is taken up by the same call: every finished run is on d
 
 import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +110,8 @@ def _entries(
     for one, folder in zip(made, folders, strict=True):
         spec = specs[one.result.split]
         (root / FAILURES / f"{spec.digest()}.json").unlink(missing_ok=True)
-        yield Entry(spec=spec, result=one.result, folder=folder, was_there=not one.is_new)
+        result = replace(one.result, beside={})  # on disk: a long sweep has no room for heads
+        yield Entry(spec=spec, result=result, folder=folder, was_there=not one.is_new)
 
 
 def request_of(
