@@ -53,7 +53,7 @@ HELD = 64
 """Decoded pictures in memory while the transforms are timed."""
 
 PLAIN_BATCH = 64
-"""Of the plain loop."""
+"""Batch of the plain loop."""
 
 RECIPE = "rrc50"
 

@@ -54,7 +54,7 @@ DRAWN = 256
 """Photographs that are drawn; the data set repeats them."""
 
 SIDE = {"cuda": 8192, "cpu": 1024}
-"""Of the square matrices whose product is the ceiling."""
+"""Side of the square matrices whose product is the ceiling."""
 
 QUEUED = 8
 """Batches or products between two looks at the clock."""

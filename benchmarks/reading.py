@@ -39,7 +39,7 @@ TAKEN = 1000
 SUPPORT = 16_000
 """Rows of a support set of 16 shots and 1000 classes."""
 TENTH = 10
-"""Of the scattered rows, so many times fewer are read from the rival's file."""
+"""The rival's file is asked for a tenth of the scattered rows."""
 COLD = 100
 COMPONENT = "patches.clearclip"
 CACHE, PATCHES_FILE, RIVAL = "cache.txt", "patches.npy", "rows.h5"

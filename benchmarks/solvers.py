@@ -35,7 +35,7 @@ FILES = (
 )
 STRENGTHS = (1.0, 10.0, 100.0, 1e4)
 TOLERANCES = (1e-4, 1e-5, 1e-6, 1e-7, 1e-8)
-"""Of scikit-learn, whose default is the first."""
+"""Tolerances of scikit-learn, whose default is the first."""
 SAME = 1e-6
 """How far above ours, relatively, an objective may lie to count as the same."""
 

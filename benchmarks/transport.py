@@ -28,7 +28,7 @@ from heads.ops.sinkhorn import sinkhorn
 COUNTS = (2, 3, 4, 4, 5, 5, 5, 6, 6, 6, 6, 7, 7, 7, 8, 8, 9, 11)
 """Descriptions of a class, in turn: as spread as those written for ImageNet, mean 6.1."""
 ROUNDS = 11
-"""Of each solver, so that their errors are equal; POT looks at its own in rounds 1, 11, 21, ..."""
+"""Rounds of each solver, for equal errors; POT looks at its own in rounds 1, 11, 21, ..."""
 
 
 def main() -> int:

@@ -44,7 +44,7 @@ from featcache.threads import cpu_cores, in_order
 __all__ = ["Embedded", "Embedder", "ImageLike", "embed"]
 
 CHUNK_BYTES, CHUNK_ROWS = 64 * 2**20, 4096
-"""Of the features in a chunk, at most; a chunk has one micro-batch at least."""
+"""Bytes and rows of the features in a chunk, at most; a chunk has one micro-batch at least."""
 
 Progress = Callable[[int, int | None], None]
 """Told how many images are decoded, and of how many, where that is known."""

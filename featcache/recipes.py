@@ -130,7 +130,7 @@ class ComponentRequest:
     recipe: str = ""
     """Empty for patches."""
     variant: str = ""
-    """Of patch tokens; empty is the backbone's default."""
+    """Variant of patch tokens; empty is the backbone's default."""
     int8: bool = False
     scope: Scope = Scope("all")
 

@@ -50,7 +50,7 @@ class RowReader(Protocol):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one row: (d,), (v, d), (p, d)."""
+        """Shape of one row: (d,), (v, d), (p, d)."""
         ...
 
     def present(self) -> Bool[np.ndarray, " n"]:

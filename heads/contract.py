@@ -78,7 +78,7 @@ class Grid:
 
     axes: Mapping[str, Sequence[Real]] = field(default_factory=dict)
     refine: int = 0
-    """Of a train grid with one axis: rounds of halving, on a logarithmic scale, the decade on
+    """For a train grid with one axis: rounds of halving, on a logarithmic scale, the decade on
     either side of the best value."""
 
     def points(self) -> list[dict[str, float]]:
@@ -114,7 +114,7 @@ class LazyRows(Protocol):
 
     @property
     def shape(self) -> torch.Size:
-        """Of all rows: [n v d], [n k d], [n p d], [n v p d]."""
+        """Shape of all rows: [n v d], [n k d], [n p d], [n v p d]."""
         ...
 
     def gather(self, index: Int64[Tensor, "*b"], pick: Int64[Tensor, "*p"] | None = None) -> Tensor:
@@ -155,7 +155,7 @@ class Rows:
     """Unit rows of what the method needs besides: views [n v d], crops [n k d], patches [n p d],
     view_patches [n v p d]."""
     lengths: Mapping[Kind, Float[Tensor, "n v"]] = field(default_factory=dict)
-    """Of the support's views: length of the raw features."""
+    """Lengths of the raw features of the support's views."""
     among: "Rows | None" = None
     """For a transductive method that is to answer rows which are no queries (validation rows): the
     queries, without labels, together with which it answers them."""

@@ -45,7 +45,7 @@ class Head:
     classes: tuple[str, ...]
     """Names by label; they may repeat."""
     key: FeatureKey | None = None
-    """Of the features it was trained on; None where these were plain arrays."""
+    """Key of the features it was trained on; None where these were plain arrays."""
     dataset: str = ""
     backbone: str = ""
     texts: str = ""

@@ -40,7 +40,7 @@ class MappedRows:
 
     @property
     def shape(self) -> torch.Size:
-        """Of all rows."""
+        """Shape of all rows."""
         shape = self._features.components[self._component].shape
         each = shape if isinstance(self._features, FeatureSet) else shape[1:]
         return torch.Size((len(self._rows), *each))

@@ -33,7 +33,7 @@ class FitSpec:
     classes: str
     """Digest of the class list."""
     version: int = 1
-    """Of the method."""
+    """Version of the method."""
     settings: Pairs = ()
     """What was set, as written."""
     texts: str = ""

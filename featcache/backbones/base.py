@@ -36,7 +36,7 @@ class Backbone(Protocol):
     logit_scale: float
     logit_bias: float
     gflops: float
-    """Of one image through the image tower, 2 per multiply-add."""
+    """GFLOPs of one image through the image tower, 2 per multiply-add."""
     device: torch.device
     compute_dtype: torch.dtype
     """bfloat16 where the device computes it faster, else float32."""

@@ -32,7 +32,7 @@ SETTINGS = {
     "benchmark_fusion": False,
     "triton.cudagraphs": False,  # their results lie where the next batch writes
 }
-"""Of inductor while it compiles, whatever the environment's variables say."""
+"""Settings of inductor while it compiles, whatever the environment's variables say."""
 
 Tower = Callable[[Float[Tensor, "b 3 s s"], tuple[str, ...]], Features]
 
@@ -59,7 +59,7 @@ class CompiledTower:
         self._ready: dict[Hashable, Tower] = {}
         self._broken: BackboneError | None = None
         self.seconds = 0.0
-        """Of all first calls."""
+        """Time of all first calls."""
         check_compiler(device)
 
     def __call__(self, pixels: Float[Tensor, "b 3 s s"], variants: Sequence[str]) -> Features:

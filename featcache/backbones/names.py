@@ -46,7 +46,7 @@ class Choice:
     file: Path | None = None
     seed: int | None = None
     entry: Mapping[str, Any]
-    """Of the tag, or of what the tags of this architecture have in common: preprocessing, hub."""
+    """open_clip's entry of the tag, or what all tags of the architecture share."""
 
     @property
     def is_quick(self) -> bool:

@@ -39,7 +39,7 @@ class BackboneInfo:
     image_size: int
     dim: int
     gflops: float | None
-    """Of one image, 2 per multiply-add; None where only building the model would tell."""
+    """GFLOPs of one image, 2 per multiply-add; None where only building the model would tell."""
     patches: bool
     """Whether it has patch tokens in the joint space."""
 

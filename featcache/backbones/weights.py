@@ -45,7 +45,7 @@ class Weights:
 
     path: Path
     sha256: str
-    """Of the file's bytes, 64 hex digits."""
+    """Hash of the file's bytes, 64 hex digits."""
     tensors: Mapping[str, Tensor]
     openai: str | None
     """OpenAI's name of the model if these are its weights, `""` if they are and it is unknown."""

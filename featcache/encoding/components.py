@@ -29,7 +29,7 @@ class ComponentSpec:
 
     key: ComponentKey
     row_shape: tuple[int, ...]
-    """Of one row as stored."""
+    """Shape of one row as stored."""
     scopes: tuple[Scope, ...] = (Scope("all"),)
 
     @property

@@ -20,7 +20,7 @@ from featcache.imaging.views import Square, ViewSpec
 from featcache.imaging.windows import Preprocess, Window
 
 CANVAS_BYTES = 1 << 27
-"""Of images and the margins between them, and of the squares cut out of them; those of one
+"""Bytes of images and the margins between them, and of the squares cut out of them; those of one
 image alone may be more."""
 
 Given = tuple[int, ViewSpec, Sequence[Square] | Sequence[Tensor]]

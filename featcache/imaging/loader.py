@@ -30,7 +30,7 @@ from featcache.imaging.views import Square, ViewSpec, distorts, show, window_of
 from featcache.imaging.windows import Box, Preprocess, Window
 
 WHOLE_BYTES = 1 << 23
-"""Of an image that goes up whole; the windows of larger ones are cut here: memory from which a
+"""Largest image that goes up whole; the windows of larger ones are cut here: memory from which a
 device uploads is locked, and torch keeps what it once had."""
 
 

@@ -25,7 +25,7 @@ from torch import Tensor
 from featcache.imaging.windows import Window
 
 MAX_BYTES = 256 * 2**20
-"""Of temporary memory on the device, about."""
+"""Temporary memory on the device, about."""
 
 _REACH = {"bilinear": 1.0, "bicubic": 2.0}
 """Half the width of a filter, in pixels of the coarser of the two grids."""
@@ -43,7 +43,7 @@ class Taps:
     first: Int32[np.ndarray, " o"]
     """Index of the first input of each output."""
     weights: Int16[np.ndarray, "t o"]
-    """Of the inputs from there on, in units of 2 ** -precision; 0 past the last one."""
+    """Weights of the inputs from there on, in units of 2 ** -precision; 0 past the last one."""
     precision: int
 
 
@@ -119,9 +119,9 @@ class _Plan:
     """Its row in the result."""
     image: int
     across: Taps
-    """Of columns of the canvas."""
+    """Taps along the columns of the canvas."""
     down: Taps
-    """Of the rows below."""
+    """Taps along the rows below."""
     top: int
     """First row of the canvas that counts."""
     rows: int

@@ -29,7 +29,7 @@ class Preprocess:
     """How a backbone wants its pixels, up to normalisation."""
 
     side: int
-    """Of the square input in pixels."""
+    """Side of the square input in pixels."""
     mode: str = "shortest"
     interpolation: str = "bicubic"
     fill: Colour = (0, 0, 0)
@@ -42,7 +42,7 @@ class Window:
 
     box: Box
     width: int
-    """Of the resized box."""
+    """Width of the resized box."""
     height: int
     left: int = 0
     """Column of the resized box at which the square begins; what lies outside of it is black."""

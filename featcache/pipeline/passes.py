@@ -76,7 +76,7 @@ class Outcome:
     """Row -> why its image could not be read."""
     bytes: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
-    """Of the encoding thread: waiting for decode, encode, waiting for write; total; and
+    """Times of the encoding thread: waiting for decode, encode, waiting for write; total; and
     `cpu`, of all threads of this process."""
 
 
@@ -254,7 +254,7 @@ class Filler:
     sources: Mapping[int, FileSource]
     """Row -> its image; rows whose image is gone have none."""
     settings: PassSettings | None
-    """Of the cache as it was found; None before its first shard."""
+    """Settings of the cache as it was found; None before its first shard."""
     max_pixels: int
     weights: str = ""
     """As --weights had them."""

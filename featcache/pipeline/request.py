@@ -25,7 +25,7 @@ class Request:
     view_patches: Sequence[str] = ()
     """Patch tokens of augmented views, e.g. 4 or 4:cdfsl:vanilla."""
     seed: int = 0
-    """Of views and crops; components of another seed stand beside each other."""
+    """Seed of views and crops; components of another seed stand beside each other."""
     name: str | None = None
     dataset_root: Path | None = None
     templates: Path | None = None

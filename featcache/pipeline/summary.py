@@ -37,7 +37,7 @@ class Summary:
     total, and cpu of all threads."""
     images_per_s: float | None = None
     bytes: int = 0
-    """Of the rows written; in a forecast, predicted."""
+    """Bytes of the rows written; in a forecast, predicted."""
     component_bytes: Mapping[str, int] = field(default_factory=dict)
     """In a forecast: component -> bytes that would be written."""
     complete: bool = False

@@ -22,10 +22,10 @@ UNTIMED = "No image was encoded, so no timeline was written."
 """Said where a timeline was asked for and there is nothing to draw."""
 
 UNUSED_SHARE = 0.3
-"""Of the cores' time: above it the pass waits for something that it does not compute itself."""
+"""Unused share of the cores above which the pass waits for something else than computing."""
 
 COMPILE_SHARE = 0.3
-"""Of a pass, from which on compiling is what to speak of."""
+"""Share of a pass from which on the verdict speaks of compiling."""
 
 FEW_BATCHES = 4
 """A core; with fewer, cores wait for the last batches."""

@@ -12,7 +12,7 @@ from featcache.errors import SourceError
 from featcache.paths import as_text
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-"""Of images, in any case; files of other names are ignored."""
+"""Suffixes of images, in any case; files of other names are ignored."""
 
 _EXPECTED_BESIDE = ("", ".txt", ".md", ".json", ".csv", ".tsv", ".db", ".ini", ".xml", ".html")
 """Suffixes of files that lie beside images so often that nobody wants to hear of them."""

@@ -17,7 +17,7 @@ class NamedDataset:
     images: int
     classes: int
     size: str
-    """Of the download, for people."""
+    """Size of the download, for people."""
     licence: str
     citation: str
     loader: str = ""

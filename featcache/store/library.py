@@ -50,9 +50,9 @@ class ComponentSummary:
 
     rows: int
     shape: tuple[int, ...]
-    """Of one row."""
+    """Shape of one row."""
     bytes: int
-    """Of its shards."""
+    """Bytes of its shards."""
     shards: int
 
 

@@ -72,7 +72,7 @@ class ShardRows:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one row, as `take` gives it: (d,), (v, d), (p, d)."""
+        """Shape of one row, as `take` gives it: (d,), (v, d), (p, d)."""
         if self.dtype != np.int8:
             return self._stored_shape
         return (*self._stored_shape[:-1], self._stored_shape[-1] - SCALE)

@@ -90,7 +90,7 @@ class Texts:
     """Every sentence of a data set, before it is encoded."""
 
     names: tuple[str, ...]
-    """Of the classes, bare."""
+    """Bare class names."""
     filled: tuple[tuple[str, ...], ...]
     """One tuple a class: its name in every template."""
     owned: Mapping[str, Owned]

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from statistics import fmean
 
 PAIRS = 15
-"""Of words and characters; so many that they are 30 texts a class."""
+"""Pairs of words and characters: so many that they are 30 texts a class."""
 
 _WORDS = """
     anchor apple autumn bakery balloon barrel basket beacon blanket bottle breakfast bridge bucket

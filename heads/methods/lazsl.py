@@ -45,9 +45,9 @@ from heads.ops.sinkhorn import match, may_branch, pot_plan
 from heads.text_view import TextView
 
 SHARPNESS_CROPS, SHARPNESS_TEXTS = math.exp(4.0), math.exp(2.0)
-"""Of (6), as released."""
+"""Exponents of (6), as released."""
 TEMPERATURE = 0.5
-"""Of (7), as released, for crops and descriptions."""
+"""Temperature of (7), as released, for crops and descriptions."""
 TEXT_FILL = 0.7
 """Least share of a class's padded descriptions that are its own,"""
 TEXT_LACK = 2
@@ -55,7 +55,7 @@ TEXT_LACK = 2
 CROP_FILL = 0.8
 """Least share of its crops that an image keeps of those that are solved with it."""
 SIMILARITY_BYTES = {"cpu": 16 * 2**20, "cuda": 256 * 2**20}
-"""Of S for the images whose crops meet the texts of all classes in one product."""
+"""Bytes of S for the images whose crops meet the texts of all classes in one product."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -61,7 +61,7 @@ class Hyper:
     alpha: float = number(0.5, low=0.0)
     """Weight of the residual; 0 gives zero-shot."""
     text_length: float = number(10.0, above=0.0, prepare=True)
-    """Of texts whose own length is lost."""
+    """Length given to texts whose own is lost."""
 
 
 def steps(sizes: Sizes, config: Config) -> int:

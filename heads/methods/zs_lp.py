@@ -57,7 +57,7 @@ class Hyper:
     lr: float = number(0.1, above=0.0)
     """Step size after the first epoch; falls as a cosine."""
     text_length: float = number(10.0, above=0.0, prepare=True)
-    """Of texts whose own length is lost."""
+    """Length given to texts whose own is lost."""
 
 
 def stages(config: Config) -> tuple[Stage, ...]:

@@ -29,7 +29,7 @@ from heads.ops.torch_private import may_be_inside
 Real = float | Tensor
 
 BLOCK_BYTES = 2**19
-"""Of K for the problems that are solved together on a CPU, so that all rounds stay in its cache."""
+"""Bytes of K for the problems solved together on a CPU: all rounds stay in its cache."""
 LINE = 16
 """Problems beside each other are cut at multiples of this: whole lines of the cache."""
 

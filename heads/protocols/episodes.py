@@ -44,9 +44,9 @@ class Episodes:
     split: str
     shots: int
     queries: int
-    """Of a class."""
+    """Query images of a class."""
     seed: int
-    """Of the draw, and of the batches of each episode."""
+    """Seed of the draw, and of the batches of each episode."""
     classes: Int64[np.ndarray, "e w"]
     """Positions in the class list."""
     rows: Int64[np.ndarray, "e w i"]

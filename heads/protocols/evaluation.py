@@ -44,7 +44,7 @@ class Trained:
 
     results: tuple[Result, ...]
     heads: tuple[tuple[Head, ...], ...]
-    """Of each record its heads, one a repetition; () where none are kept."""
+    """Heads of each record, one a repetition; () where none are kept."""
 
     @property
     def result(self) -> Result:

@@ -142,7 +142,7 @@ class Result:
     fit: str = ""
     """Digest of the FitSpec: runs that agree in it have the same heads."""
     version: int = 1
-    """Of the method; records of an older version than today's are not ranked."""
+    """Version of the method; records of an older version than today's are not ranked."""
     unreadable: int = 0
     """Images of the split that could not be read: no query, for any method, and not counted."""
     sealed: bool = field(default=True, compare=False)

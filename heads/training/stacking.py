@@ -23,7 +23,7 @@ UPDATE_ROWS = 64
 map of 25 rows was 1.4 times slower stacked, at d = 256 it took 0.7 of the time."""
 CPU_BYTES = 512 * 2**20
 TRAINED_BYTES = 4 * 2**20
-"""Of stacked parameters on a CPU, so that they and their gradients stay near its cache: 256 maps of
+"""Stacked parameters on a CPU at most: they and their gradients stay near its cache. 256 maps of
 128 x 128 took 1.3 times as long a run as 64."""
 CUDA_SHARE = 0.25
 """Share of the device memory that a stacked group may fill."""

@@ -30,7 +30,7 @@ from featcache.text.templates import is_plain
 from tests.fuzz.cases import Case, bend, write_case
 
 SECONDS = 5.0
-"""Of one case."""
+"""Time limit of one case."""
 MEMORY = 512 << 20
 """Bytes of resident memory that one case may add: inputs are kilobytes."""
 ADDRESSES = 6 << 30

@@ -52,7 +52,7 @@ class Settings:
     weight_decay: float = 0.05
     """For matrices only."""
     max_norm: float = 1.0
-    """Of the gradient."""
+    """Largest norm of the gradient."""
 
     @property
     def steps(self) -> int:

@@ -33,7 +33,7 @@ class Stroke:
     """First coordinate in the group's flat list."""
     stop: int
     width: float
-    """Of a line, in units; 0 for a filled polygon."""
+    """Width of a line, in units; 0 for a filled polygon."""
 
 
 @dataclass(slots=True)
@@ -209,7 +209,7 @@ _ABDOMEN_TOP, _ABDOMEN_LENGTH = 0.02, 0.80
 
 
 def _half_width(t: float) -> float:
-    """Of the abdomen, at t from its top to its end."""
+    """Return half the width of the abdomen at t, from its top to its end."""
     return 0.145 * math.pow(math.sin(math.pi * (0.22 + 0.75 * t)), 0.7)
 
 

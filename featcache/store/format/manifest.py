@@ -45,7 +45,7 @@ class Manifest:
     size: int = 0
     """Bytes of whole lines."""
     crc: int = 0
-    """Of the last whole line."""
+    """Checksum of the last whole line."""
     torn: int = 0
     """Bytes of an unfinished last line."""
 

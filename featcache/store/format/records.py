@@ -18,7 +18,7 @@ from featcache.keys import ComponentKey, parse_component
 from featcache.store.format.shard import DTYPES, ShardFacts
 
 FORMAT = 2
-"""Of manifest, key file and listing; raised when an older program would misread them."""
+"""Format of manifest, key file and listing; raised when an older program would misread them."""
 REASON = 300
 """Characters of the reason why an image could not be read."""
 PROVENANCE, PROVENANCE_TEXT = 64, 200

@@ -48,7 +48,7 @@ class ShardFacts:
     bytes: int
     """Size of the whole file."""
     crc32: int
-    """Of the whole file, as is `sha256`."""
+    """Checksum of the whole file, as is `sha256`."""
     sha256: str
 
     @property
