@@ -1,0 +1,72 @@
+"""What a layout sees of the files it lists: names below a root, and the bytes behind them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from featcache.limits import Limit
+from featcache.places import Place
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One file of a tree."""
+
+    id: str
+    """Path below the root with `/`, on one line, and of no other file."""
+    place: Place
+    folders: tuple[str, ...]
+    """The folders between the root and the file."""
+
+
+@dataclass(frozen=True, slots=True)
+class FoundImages:
+    """All images of a tree, in the order of their names."""
+
+    images: tuple[Entry, ...]
+    notes: tuple[str, ...]
+    """What was left out, a sentence each."""
+    empty: tuple[tuple[str, ...], ...] = ()
+    """Folders with no image in or below them."""
+
+
+class Tree(Protocol):
+    """Files below one root; a layout asks it for images and for lists, never the disk."""
+
+    @property
+    def root(self) -> Path:
+        """The folder, or the archive, that ids are relative to."""
+        ...
+
+    def images(self) -> FoundImages:
+        """Find every image.
+
+        Raises:
+            SourceError: If the tree cannot be read.
+        """
+        ...
+
+    def find(self, path: str) -> Place | None:
+        """Return the file at a path below the root, with `/`; None where there is none."""
+        ...
+
+    def has_folder(self, path: str) -> bool:
+        """Tell whether there is a folder at a path below the root."""
+        ...
+
+    def names(self, path: str = "") -> Iterator[str]:
+        """Name what lies directly in a folder, hidden names left out, in order."""
+        ...
+
+    def read(self, path: str, limit: Limit) -> bytes:
+        """Read a list beside the images, such as a csv file.
+
+        Raises:
+            SourceError: If it is not there, cannot be read, or is larger than the limit.
+        """
+        ...
+
+    def below(self, path: str) -> "Tree":
+        """Return the tree whose root is a folder of this one; its ids begin there."""
+        ...
