@@ -8,12 +8,12 @@ import torch
 
 from cli.ui.errors import text_of
 from cli.ui.flags import COMMANDS, in_flags
+from featcache.backbones.devices import pick_device
 from featcache.bank import TextBank
 from featcache.errors import FeatcacheError, UsageError
 from featcache.paths import check_folder
 from featcache.wording import Argument, Call, Part, Placeholder, Setting
 from heads.protocols.suggest import command
-from heads.reading import pick_device
 from heads.registry import get
 from heads.results.store import runs_root
 from heads.selection.settings import configure
@@ -109,12 +109,12 @@ def test_sentences_of_the_library(tmp_path: Path) -> None:
             "with text=..., or run the same `featcache extract` again with cupl=FILE.json, which "
             "holds {class: [text, ...]} for every class.",
         ),
-        (lambda: pick_device("tpu"), "Device 'tpu' cannot be used here", "Device 'tpu' cannot"),
+        (lambda: pick_device("tpu"), "The device 'tpu' cannot be used", "The device 'tpu' cannot"),
     ]
     for act, typed, called in cases:
         with pytest.raises(FeatcacheError) as caught:
             act()
         assert text_of(caught.value).startswith(typed)
         assert str(caught.value).startswith(called)
-    assert text_of(caught.value).endswith("Use --device cpu, or auto.")
-    assert str(caught.value).endswith("Use device='cpu', or auto.")
+    assert text_of(caught.value).endswith("Use --device auto, cpu, cuda or cuda:N.")
+    assert str(caught.value).endswith("Use device auto, cpu, cuda or cuda:N.")

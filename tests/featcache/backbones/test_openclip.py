@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from featcache.backbones.base import Backbone
-from featcache.backbones.models import Preprocess, build_model
+from featcache.backbones.models import PreprocessConfig, build_model
 from featcache.backbones.openclip import OpenClipBackbone
 from featcache.backbones.registry import load_backbone
 from featcache.errors import BackboneError, UnknownNameError
@@ -31,7 +31,7 @@ def wrap(model: Any, size: int = 32, dtype: torch.dtype = torch.float32) -> Open
         architecture="Toy-B-8",
         activation="gelu",
         weights="random-0",
-        preprocess=Preprocess(image_size=size, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2)),
+        preprocess=PreprocessConfig(image_size=size, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2)),
         device=torch.device("cpu"),
         compute_dtype=dtype,
     )
@@ -170,7 +170,7 @@ def test_real_architectures_keep_the_promises(name: str) -> None:
         architecture=exact.key.architecture,
         activation="quick_gelu",
         weights="random-0",
-        preprocess=Preprocess(image_size=224, mean=exact.mean, std=exact.std),
+        preprocess=PreprocessConfig(image_size=224, mean=exact.mean, std=exact.std),
         device=exact.device,
         compute_dtype=torch.bfloat16,
     )
