@@ -1,6 +1,6 @@
 """From requests to components: which views each is made of, and how wide a row is."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,13 +11,13 @@ from featcache.imaging.views import CENTRAL, ViewSpec
 from featcache.keys import ComponentKey, parse_component
 from featcache.quantise import SCALE as SCALE_BYTES
 from featcache.recipes import (
-    FLAGS,
     LARGEST_SEED,
     ComponentRequest,
     Scope,
     parse_requests,
     recipes_of,
 )
+from featcache.wording import Argument, Part
 
 BOX = 4
 """left, top, right, bottom."""
@@ -74,7 +74,6 @@ def component_specs(
     crops: Sequence[str] = (),
     view_patches: Sequence[str] = (),
     seed: int = 0,
-    spelled: Mapping[str, str] = FLAGS,
 ) -> tuple[tuple[ComponentSpec, ...], tuple[str, ...]]:
     """Turn requests into components, and notes on what was left out.
 
@@ -85,7 +84,6 @@ def component_specs(
         crops: Likewise; each brings its boxes.
         view_patches: Likewise.
         seed: Of views and crops.
-        spelled: Kind -> what messages call the flag or argument that requests it.
 
     Raises:
         UsageError: If a request cannot be read, or the backbone has no patch tokens of that
@@ -94,7 +92,7 @@ def component_specs(
     if not 0 <= seed < LARGEST_SEED:
         raise UsageError(f"seed must be 0 to {LARGEST_SEED - 1}, got {seed}.")
     notes: list[str] = []
-    requests = parse_requests(patches, views, crops, view_patches, spelled=spelled)
+    requests = parse_requests(patches, views, crops, view_patches)
     if patches is None:
         requests = [
             *(ComponentRequest(kind="patches", variant=v) for v in backbone.variants[:1]),
@@ -106,7 +104,7 @@ def component_specs(
     _add(specs, ComponentKey(kind="global"), Scope("all"), backbone)
     for request in requests:
         if request.kind in ("patches", "view_patches"):
-            _check_variant(request, backbone, spelled)
+            _check_variant(request, backbone)
         key = request.component(backbone.variants[0] if backbone.variants else "", seed)
         _add(specs, key, request.scope, backbone)
         if request.kind == "crops":
@@ -208,15 +206,16 @@ def _row_shape(component: ComponentKey, backbone: Backbone) -> tuple[int, ...]:
     return (component.count, *row) if component.count else row
 
 
-def _check_variant(
-    request: ComponentRequest, backbone: Backbone, spelled: Mapping[str, str]
-) -> None:
-    flag = spelled[request.kind]
+def _check_variant(request: ComponentRequest, backbone: Backbone) -> None:
     if not backbone.variants:
+        advice: Part = ("leave ", Argument(request.kind), " out.")
+        if request.kind == "patches":
+            advice = ("use ", Argument("patches", "none"), ".")
         raise UsageError(
-            f"{backbone.name} has no patch features in the joint space, but {flag} "
-            f"{request.value()} asks for them; "
-            + (f"use {flag} none." if request.kind == "patches" else f"leave {flag} out.")
+            f"{backbone.name} has no patch features in the joint space, but ",
+            Argument(request.kind, request.value()),
+            " requests them; ",
+            advice,
         )
     if request.variant and request.variant not in backbone.variants:
         known = (*backbone.variants, "none") if request.kind == "patches" else backbone.variants

@@ -25,6 +25,7 @@ from featcache.encoding.transfer import Landing, transfer_for
 from featcache.errors import BackboneError
 from featcache.imaging.windows import FILTERS, MODES, Preprocess
 from featcache.threads import single_threaded
+from featcache.wording import Argument
 
 Watch = Callable[[str, float, float], None]
 """Told of a stage when it has done a piece of work: its name, begin and end in seconds."""
@@ -197,9 +198,11 @@ class Encoder:
                 raise
             raise BackboneError(
                 f"{self.micro_batch} images at once do not fit into the memory of "
-                f"{self.backbone.device}. Take fewer with --micro-batch "
-                f"{max(1, self.micro_batch // 2)}; a cache that holds rows keeps its own, so give "
-                f"another --cache then."
+                f"{self.backbone.device}. Take fewer with ",
+                Argument("micro_batch", max(1, self.micro_batch // 2)),
+                "; a cache that holds rows keeps its own, so give another ",
+                Argument("root"),
+                " then.",
             ) from error
 
     def _batch(self, squares: Squares) -> UInt8[Tensor, "b s s 3"]:

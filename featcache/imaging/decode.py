@@ -35,7 +35,7 @@ MAX_PIXELS = PIXELS.most
 BAND_BYTES = 1 << 24
 """Bytes of an image that are converted and copied at once."""
 
-_RAISE = f"raise it with --max-pixels or {PIXELS.variable}"
+_RAISE = f"raise it with max_pixels or {PIXELS.variable}"
 _ORIENTATION_TAG = 0x0112
 _TRANSPOSED = (5, 6, 7, 8)
 """Orientations in which rows are stored as columns."""
@@ -292,12 +292,12 @@ def _too_costly(cost: Cost, max_pixels: int) -> str:
     if cost.scanned > SCANS * max_pixels:
         return (
             f"goes over its pixels in {cost.scans:,} scans or more, {cost.scanned:,} pixels, above "
-            f"the limit of {SCANS * max_pixels:,} ({SCANS} times --max-pixels); {_RAISE}"
+            f"the limit of {SCANS * max_pixels:,} ({SCANS} times max_pixels); {_RAISE}"
         )
     if cost.bytes > BYTES * max_pixels:
         return (
             f"takes {cost.bytes:,} bytes to decode, above the limit of {BYTES * max_pixels:,} "
-            f"({BYTES} times --max-pixels); {_RAISE}"
+            f"({BYTES} times max_pixels); {_RAISE}"
         )
     return ""
 

@@ -27,6 +27,7 @@ from featcache.imaging.windows import (
     random_window,
     square_window,
 )
+from featcache.recipes import RECIPES
 
 Square = UInt8[np.ndarray, "s s 3"]
 """What the encoder takes."""
@@ -94,7 +95,11 @@ def window_of(
     Raises:
         UnreadableImageError: If the image is so elongated that resizing it needs gigabytes.
     """
-    return _RECIPES[recipe].window(width, height, preprocess, stream)
+    made = RECIPES[recipe] if recipe else None
+    if made is None or made.window == "central":
+        return central_window(width, height, preprocess)
+    draw = random_window if made.window == "random" else square_window
+    return draw(width, height, made.share, preprocess.side, stream)
 
 
 def show(
@@ -116,15 +121,15 @@ def show(
         stream: The one from which the window was chosen, as that left it.
     """
     pixels = cut(image, window, preprocess.side, preprocess.interpolation)
-    distort = _RECIPES[recipe].distort
-    if distort is None:
+    if not distorts(recipe):
         return pixels
+    distort = _DISTORTIONS[RECIPES[recipe].distortion]
     return np.asarray(distort(Image.fromarray(pixels), view, stream, preprocess))
 
 
 def distorts(recipe: str) -> bool:
-    """Tell whether a recipe does more than to cut a window."""
-    return _RECIPES[recipe].distort is not None
+    """Tell whether a recipe distorts pixels besides cutting a window."""
+    return bool(recipe and RECIPES[recipe].distortion)
 
 
 def cut(image: Pixels, window: Window, side: int, interpolation: str) -> Square:
@@ -159,41 +164,15 @@ def _cdfsl(image: Image.Image, view: int, stream: Stream, preprocess: Preprocess
     return image
 
 
-def _strong(image: Image.Image, view: int, stream: Stream, preprocess: Preprocess) -> Image.Image:
+def _rand_augment(
+    image: Image.Image, view: int, stream: Stream, preprocess: Preprocess
+) -> Image.Image:
     return rand_augment(image, stream, preprocess.fill)
 
 
-def _random(low: float, high: float) -> "_WindowOf":
-    return lambda w, h, preprocess, stream: random_window(
-        w, h, (low, high), preprocess.side, stream
-    )
-
-
-def _squares(low: float, high: float) -> "_WindowOf":
-    return lambda w, h, preprocess, stream: square_window(
-        w, h, (low, high), preprocess.side, stream
-    )
-
-
-def _central(w: int, h: int, preprocess: Preprocess, stream: Stream) -> Window:
-    return central_window(w, h, preprocess)
-
-
-_WindowOf = Callable[[int, int, Preprocess, Stream], Window]
-
-
-@dataclass(frozen=True, slots=True)
-class _Recipe:
-    window: _WindowOf
-    distort: Callable[[Image.Image, int, Stream, Preprocess], Image.Image] | None = None
-
-
-_RECIPES: Mapping[str, _Recipe] = {
-    "": _Recipe(_central),
-    "rrc50": _Recipe(_random(0.5, 1.0)),
-    "strong": _Recipe(_random(0.3, 1.0), _strong),
-    "weak": _Recipe(_squares(1.0, 1.0)),
-    "cdfsl": _Recipe(_central, _cdfsl),
-    "lazsl": _Recipe(_squares(0.6, 0.9)),
-    "fair": _Recipe(_squares(0.5, 0.9)),
+_DISTORTIONS: Mapping[str, Callable[[Image.Image, int, Stream, Preprocess], Image.Image]] = {
+    "rand_augment": _rand_augment,
+    "cdfsl": _cdfsl,
 }
+"""Name in a recipe -> function of a resized view, its number, its random numbers, and the
+preprocessing."""

@@ -14,6 +14,7 @@ from featcache.store.format.files import make_folder, refuse_link
 from featcache.store.format.records import REASON, ShardLine, check_provenance, kind_of
 from featcache.store.format.shard import write_shard
 from featcache.store.rows import images_crc32, ranges_of
+from featcache.wording import Argument
 
 STORED = ("float16", "float32", "int8", "int32")
 """Types of image features; float16 and float32 take every float."""
@@ -66,7 +67,9 @@ def check_width(
         raise CacheError(
             f"Component '{folder.name}' of {folder.parent} has rows {list(held.shape[1:])} of "
             f"{held.dtype}, new ones are {list(values.shape[1:])} of {dtype}. "
-            f"They come from different models; extract into another folder with --cache."
+            "They come from different models; extract into another folder with ",
+            Argument("root"),
+            ".",
         )
 
 

@@ -46,6 +46,7 @@ from featcache.store.lock import writer_lock
 from featcache.store.reader import CacheReader
 from featcache.store.removal import start_anew
 from featcache.store.rows import images_crc32
+from featcache.wording import Argument
 
 if TYPE_CHECKING:
     import featcache.types
@@ -83,7 +84,9 @@ class Cache(CacheReader):
         if found.dataset != dataset:
             raise CacheError(
                 f"{path} belongs to the data set '{found.dataset}', whose folder has the same name "
-                f"as that of '{dataset}'. Choose another name with --name."
+                f"as that of '{dataset}'. Choose another name with ",
+                Argument("name"),
+                ".",
             )
         return found
 
@@ -113,7 +116,9 @@ class Cache(CacheReader):
             if old is not None and old.hashes != listing.hashes[:kept]:
                 raise CacheError(
                     f"The new listing of {self.path} gives rows to other images than the old one. "
-                    f"Rows are only ever appended; extract under another name with --name."
+                    "Rows are only ever appended; extract under another name with ",
+                    Argument("name"),
+                    ".",
                 )
             write_listing(self.path / LISTING, listing)
 

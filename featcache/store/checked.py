@@ -18,6 +18,7 @@ from featcache.store.format.checksums import read_sums
 from featcache.store.format.crc import crc32
 from featcache.store.format.scan import Rows, check_bytes, say_not_finite
 from featcache.store.format.shard import CURE, ShardFacts, fetch, is_whole, map_shard
+from featcache.wording import Part
 
 
 class Mapped(NamedTuple):
@@ -32,7 +33,7 @@ class CheckedShard:
     """One shard, opened for reading; threads may share it."""
 
     def __init__(
-        self, path: Path, facts: ShardFacts, cure: str = "", name_of: Callable[[int], str] = str
+        self, path: Path, facts: ShardFacts, cure: Part = "", name_of: Callable[[int], str] = str
     ) -> None:
         """Read the checksums of its rows, or else the whole shard.
 
@@ -177,7 +178,7 @@ class CheckedShard:
         if last > first:
             what = f"one of the rows from {what} to {self._name_of(last)}"
         return CorruptCacheError(
-            f"{self._path} is not what was written: {what} differs. {self._cure or CURE}"
+            f"{self._path} is not what was written: {what} differs. ", self._cure or CURE
         )
 
     def _refuse_not_finite(self, position: Int64[np.ndarray, " k"]) -> None:

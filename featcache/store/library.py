@@ -3,12 +3,11 @@
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path, PurePath
-from shlex import quote
 from typing import Any
 
 from featcache.errors import (
@@ -35,7 +34,7 @@ from featcache.store.format.records import PassLine, ShardLine
 from featcache.store.listing.listing import count_images, read_origin
 from featcache.store.provenance import origin_of, weights_of
 from featcache.store.rows import count_rows
-from featcache.wording import Argument
+from featcache.wording import Argument, Call, Part, in_python
 
 IMAGES = "images"
 """Folder of a root: images that are drawn or downloaded here."""
@@ -73,7 +72,7 @@ class CacheSummary:
     """Seconds since 1970 of the last pass that ended; None where none did."""
     complete: bool = False
     """Whether that pass was over all images."""
-    problem: str = ""
+    problem: Part = ""
     """Why the cache cannot be opened; empty where it can."""
 
     @property
@@ -98,8 +97,12 @@ class CacheSummary:
         when += " by a wrong clock" if self.is_ahead else ""
         return when if self.complete else f"{when} (part)"
 
-    def to_json(self) -> dict[str, Any]:
-        """Return one plain object; times in ISO 8601, UTC."""
+    def to_json(self, phrase: Callable[[Sequence[Part]], str] = in_python) -> dict[str, Any]:
+        """Return one plain object; times in ISO 8601, UTC.
+
+        Args:
+            phrase: Writes a message as text.
+        """
         when = None if self.finished is None else datetime.fromtimestamp(self.finished, tz=UTC)
         return {
             "dataset": self.dataset,
@@ -115,7 +118,7 @@ class CacheSummary:
             },
             "finished": None if when is None else when.isoformat(timespec="seconds"),
             "complete": self.complete,
-            "problem": self.problem,
+            "problem": phrase([self.problem]),
         }
 
 
@@ -132,8 +135,10 @@ def check_name(root: Path, name: str) -> None:
     if PLAIN_NAME.fullmatch(name) or any(s.dataset == name for s in caches(root)):
         return
     raise UsageError(
-        f"--name takes letters, digits, spaces and any of . _ - + @ =, beginning with a letter, a "
-        f"digit or _ and not ending with a space; got {name!r}. Write e.g. --name {slug(name)}"
+        Argument("name"),
+        " takes letters, digits, spaces and any of . _ - + @ =, beginning with a letter, a digit "
+        f"or _ and not ending with a space; got {name!r}. Write e.g. ",
+        Argument("name", slug(name)),
     )
 
 
@@ -219,13 +224,13 @@ def find_cache(
     if best.finished is not None:
         _refuse_rivals(best, opened, others)
         return opened
-    extract = f"Go on with: featcache extract --dataset {best.dataset} --backbone {best.backbone}"
-    if weights := weights_of(opened.shards):
-        extract += f" --weights {quote(weights)}"
-    extract += ", and whatever else it was begun with."
+    arguments = {"dataset": best.dataset, "backbone": best.backbone}
+    arguments |= {"weights": weights} if (weights := weights_of(opened.shards)) else {}
+    extract = Call("featcache.extract", arguments)
     raise CacheNotFoundError(
         f"The cache of {best.dataset} with {best.backbone} was interrupted before it was "
-        f"finished. {opened.cure or extract}"
+        "finished. ",
+        opened.cure or ("Go on with: ", extract, ", and whatever else it was begun with."),
     )
 
 
@@ -242,12 +247,15 @@ def _refuse_rivals(best: CacheSummary, opened: Cache, others: Sequence[CacheSumm
         and _origin(read_identity(o.path).key) != _origin(opened.key)
     ]
     if rivals:
-        which = "; ".join(
-            f"--key {c.digest} ({c.weights}, {c.finished_text})" for c in (best, *rivals)
-        )
+        choices: list[Part] = []
+        for c in (best, *rivals):
+            choices += ["; "] if choices else []
+            choices += [Argument("key", c.digest), f" ({c.weights}, {c.finished_text})"]
         raise UsageError(
             f"{len(rivals) + 1} caches of '{best.dataset}' with {best.backbone} come from "
-            f"different weights or files. Say which one is meant: {which}."
+            "different weights or files. Say which one is meant: ",
+            choices,
+            ".",
         )
 
 
@@ -268,8 +276,11 @@ def find_summaries(
     everything = caches(root)
     if not everything:
         raise CacheNotFoundError(
-            f"There are no caches in {root}. Make one with: featcache extract "
-            f"--dataset {dataset or 'fieldguide'} --backbone {backbone or 'tiny'}"
+            f"There are no caches in {root}. Make one with: ",
+            Call(
+                "featcache.extract",
+                {"dataset": dataset or "fieldguide", "backbone": backbone or "tiny"},
+            ),
         )
     fitting = _named(everything, "cached data set", "dataset", dataset)
     fitting = _named(fitting, "cached backbone", "backbone", backbone)
@@ -354,7 +365,7 @@ def _summary(path: Path) -> CacheSummary:
             dataset=identity.dataset if identity else path.parent.name,
             backbone=identity.backbone if identity else backbone,
             digest=digest,
-            problem=str(error),
+            problem=error.parts,
         )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Int64
 
 from featcache.errors import CacheError, CorruptCacheError
-from featcache.imported import cure_of_imported
+from featcache.imported import import_advice
 from featcache.keys import FeatureKey, Listing
 from featcache.store.bad import bad_rows
 from featcache.store.format.identity import LISTING, Identity
@@ -20,6 +20,7 @@ from featcache.store.listing.listing import current_set, read_listing
 from featcache.store.lost import lost_rows
 from featcache.store.provenance import weights_of
 from featcache.store.rows import ShardRows, check_images
+from featcache.wording import Part
 
 if TYPE_CHECKING:
     import featcache.types
@@ -72,9 +73,9 @@ class CacheReader:
         return self._journal.contents.passes
 
     @property
-    def cure(self) -> str:
-        """What brings back lost rows and texts; empty where encoding them again does."""
-        return cure_of_imported(self.key, self.path, self.dataset, self.backbone)
+    def cure(self) -> Part:
+        """How to restore lost rows and texts; empty if they can be encoded again."""
+        return import_advice(self.key, self.path, self.dataset, self.backbone)
 
     # Listing
 
@@ -91,8 +92,9 @@ class CacheReader:
             self._rows.clear()
         if self._listing[1] is None and self.shards:
             raise CorruptCacheError(
-                f"{self.path / LISTING} is gone, and only it says which image a row belongs to. "
-                f"{UNLESS_REPAIRED}{self.cure or LOST}"
+                f"{self.path / LISTING} is gone, and only it says which image a row belongs to. ",
+                UNLESS_REPAIRED,
+                self.cure or LOST,
             )
         return self._listing[1]
 
@@ -220,7 +222,7 @@ class CacheReader:
         listing = self.listing()
         if listing is None:
             raise CacheError(
-                f"{self.path} has no listing yet: its first pass was interrupted early. "
-                f"{self.cure or 'Run the same `featcache extract` command again.'}"
+                f"{self.path} has no listing yet: its first pass was interrupted early. ",
+                self.cure or "Run the same `featcache extract` command again.",
             )
         return listing

@@ -24,7 +24,7 @@ _ASIDE = ".tmp-"
 """Between the name of a cache and what makes its name aside unique, behind a dot."""
 
 
-def remove(root: Path, path: Path) -> int:
+def remove(root: Path | str, path: Path | str) -> int:
     """Delete one cache and return the bytes it took; it may be damaged.
 
     Args:
@@ -34,6 +34,7 @@ def remove(root: Path, path: Path) -> int:
     Raises:
         CacheError: If this is no cache of that root, or somebody writes to it.
     """
+    root, path = Path(root), Path(path)
     inside = path.resolve().parent.parent == root.resolve()
     links = any(p.is_symlink() for p in (path, path.parent))
     if not inside or links or not is_cache(path):

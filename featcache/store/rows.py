@@ -25,6 +25,7 @@ from featcache.store.format.crc import crc32
 from featcache.store.format.records import ShardLine
 from featcache.store.format.shard import check_size, disk_reads
 from featcache.store.listing.lazy_columns import Hashes
+from featcache.wording import Part
 
 if TYPE_CHECKING:
     import torch
@@ -41,7 +42,7 @@ class ShardRows:
         folder: Path,
         lines: Sequence[ShardLine],
         n: int,
-        cure: str = "",
+        cure: Part = "",
         listing: Listing | None = None,
     ) -> None:
         """Build the table of ranges.
@@ -116,8 +117,8 @@ class ShardRows:
         owner, position = self._ranges.find(rows)
         if len(rows) and owner.min() < 0:
             raise MissingComponentError(
-                f"{self._folder} lacks row {int(rows[np.argmin(owner)])}. "
-                f"{self._cure or 'The same `featcache extract` command encodes what is missing.'}"
+                f"{self._folder} lacks row {int(rows[np.argmin(owner)])}. ",
+                self._cure or "The same `featcache extract` command encodes what is missing.",
             )
         # Not `np.unique`: its first call in a process imports numpy.ma, longer than a gather takes.
         order = np.argsort(owner, kind="stable")

@@ -26,6 +26,7 @@ from featcache.store.format.files import (
 from featcache.store.format.records import TEXT_ROWS, TEXT_STRINGS, TextLine
 from featcache.store.format.scan import read_rows
 from featcache.store.format.shard import write_shard
+from featcache.wording import Part
 
 if TYPE_CHECKING:
     import featcache.types
@@ -83,7 +84,7 @@ def write_text(
     )
 
 
-def read_text(folder: Path, line: TextLine, cure: str = "") -> "featcache.types.TextBank":
+def read_text(folder: Path, line: TextLine, cure: Part = "") -> "featcache.types.TextBank":
     """Read texts back.
 
     Args:
@@ -127,7 +128,7 @@ def read_text(folder: Path, line: TextLine, cure: str = "") -> "featcache.types.
     )
 
 
-def read_strings(folder: Path, line: TextLine, cure: str = "") -> dict[str, Any]:
+def read_strings(folder: Path, line: TextLine, cure: Part = "") -> dict[str, Any]:
     """Read and check the strings against the manifest and against the number of rows.
 
     Raises:
@@ -141,14 +142,12 @@ def read_strings(folder: Path, line: TextLine, cure: str = "") -> dict[str, Any]
     except OSError as error:
         raise unreadable(path, error, cure or CURE) from error
     if (len(data), hashlib.sha256(data).hexdigest()) != (line.strings_bytes, line.strings_sha256):
-        raise CorruptCacheError(f"{path} is not what was written. {cure or CURE}")
+        raise CorruptCacheError(f"{path} is not what was written. ", cure or CURE)
     try:
         value: dict[str, Any] = json.loads(data)
         _check(value, line)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CorruptCacheError(
-            f"{path} cannot be understood ({error!r}). {cure or CURE}"
-        ) from error
+        raise CorruptCacheError(f"{path} cannot be parsed ({error!r}). ", cure or CURE) from error
     return value
 
 

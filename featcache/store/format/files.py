@@ -18,6 +18,7 @@ from featcache.errors import (
 from featcache.limits import METADATA
 from featcache.paths import open_descriptor
 from featcache.scarcity import lacking
+from featcache.wording import Argument, Part
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
@@ -43,7 +44,9 @@ def explained(path: Path) -> Iterator[None]:
         if error.errno in REFUSED:
             raise CacheError(
                 f"{path} cannot be written ({error.strerror}). "
-                f"Make it writable, or choose another folder with --cache."
+                "Make it writable, or choose another folder with ",
+                Argument("root"),
+                ".",
             ) from error
         if lack := lacking(error):
             raise CacheError(f"{path} could not be written. {lack}") from error
@@ -152,7 +155,7 @@ def cure_for(error: OSError, otherwise: str) -> str:
     return "Make it readable and try again." if error.errno in REFUSED else otherwise
 
 
-def unreadable(path: Path, error: OSError, cure: str) -> CacheError:
+def unreadable(path: Path, error: OSError, cure: Part) -> CacheError:
     """Compose the error for a file that the system does not hand out.
 
     Args:
@@ -161,7 +164,7 @@ def unreadable(path: Path, error: OSError, cure: str) -> CacheError:
         cure: What helps where the file is gone.
     """
     if error.errno in GONE:
-        return CorruptCacheError(f"{path} cannot be read ({error.strerror}). {cure}")
+        return CorruptCacheError(f"{path} cannot be read ({error.strerror}). ", cure)
     if lack := lacking(error):
         return UnreadableCacheError(f"{path} could not be read. {lack}")
     return UnreadableCacheError(
@@ -243,7 +246,9 @@ def make_folder(path: Path) -> None:
             file = next((p for p in (path, *path.parents) if p.is_file()), path)
             raise CacheError(
                 f"{path} cannot be made: {file} is a file, not a folder. "
-                f"Choose another folder with --cache."
+                "Choose another folder with ",
+                Argument("root"),
+                ".",
             ) from error
 
 

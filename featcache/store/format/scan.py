@@ -18,6 +18,7 @@ from featcache.store.format.crc import crc32
 from featcache.store.format.files import open_plain, unreadable
 from featcache.store.format.finite import not_finite
 from featcache.store.format.shard import CURE, ShardFacts, check_facts, check_size
+from featcache.wording import Part
 
 CHUNK = 1 << 20
 """Bytes in work at once: few enough to stay in the processor while they are looked at."""
@@ -70,7 +71,7 @@ def checksums(path: Path, *, sha256: bool, skip: int = 0) -> Checksums:
 def check_bytes(
     path: Path,
     facts: ShardFacts,
-    cure: str = "",
+    cure: Part = "",
     *,
     full: bool = False,
     into: Shaped[np.ndarray, "r ..."] | None = None,
@@ -109,12 +110,12 @@ def check_bytes(
     wrong = "crc32" if crc != facts.crc32 else "sha256"
     if crc != facts.crc32 or (full and sha.hexdigest() != facts.sha256):
         raise CorruptCacheError(
-            f"{path} is not what was written (its {wrong} differs). {cure or CURE}"
+            f"{path} is not what was written (its {wrong} differs). ", cure or CURE
         )
     return Rows(summing.end(), numbers.end())
 
 
-def read_rows(path: Path, facts: ShardFacts, cure: str = "") -> Shaped[np.ndarray, "r ..."]:
+def read_rows(path: Path, facts: ShardFacts, cure: Part = "") -> Shaped[np.ndarray, "r ..."]:
     """Read all rows of a shard into memory of their own, checked like `check_bytes`.
 
     Raises:
@@ -130,8 +131,8 @@ def read_rows(path: Path, facts: ShardFacts, cure: str = "") -> Shaped[np.ndarra
     return values
 
 
-def say_not_finite(path: Path, found: Rows, first: str, cure: str = "") -> str:
-    """Say that rows hold what is no number.
+def say_not_finite(path: Path, found: Rows, first: str, cure: Part = "") -> Part:
+    """Say that rows contain values that are not finite.
 
     Args:
         path: The shard.
@@ -141,7 +142,8 @@ def say_not_finite(path: Path, found: Rows, first: str, cure: str = "") -> str:
     """
     return (
         f"{path} is as it was written, but {len(found.not_finite)} of its rows have values that "
-        f"are not finite (first: {first}). {cure or CURE}"
+        f"are not finite (first: {first}). ",
+        cure or CURE,
     )
 
 

@@ -25,6 +25,7 @@ from featcache.store.format.crc import crc32
 from featcache.store.format.files import GONE, open_plain, refuse_link, unreadable, write_atomically
 from featcache.store.format.finite import not_finite
 from featcache.store.format.header import compose
+from featcache.wording import Part
 
 DATA_SET = "features"
 DTYPES = ("float16", "float32", "int8", "int32")
@@ -125,7 +126,7 @@ class MappedShard(NamedTuple):
     """Device, inode, size, and times of change: equal stamps are the same bytes."""
 
 
-def map_shard(path: Path, facts: ShardFacts, cure: str = "") -> MappedShard:
+def map_shard(path: Path, facts: ShardFacts, cure: Part = "") -> MappedShard:
     """Map the rows of a shard; copy-on-write, so nobody can change the file through them.
 
     Nothing but the size is compared: what is taken from a map must be checked (checked.py).
@@ -230,7 +231,7 @@ def check_facts(path: Path, facts: ShardFacts) -> None:
         )
 
 
-def check_size(path: Path, facts: ShardFacts, cure: str = "") -> None:
+def check_size(path: Path, facts: ShardFacts, cure: Part = "") -> None:
     """Compare a file's size with what was recorded.
 
     Raises:
@@ -250,7 +251,7 @@ def check_size(path: Path, facts: ShardFacts, cure: str = "") -> None:
     if size != facts.bytes:
         got = "it is missing" if size is None else f"it has {size}"
         raise CorruptCacheError(
-            f"{path} should have {facts.bytes} bytes, but {got}. {cure or CURE}"
+            f"{path} should have {facts.bytes} bytes, but {got}. ", cure or CURE
         )
 
 

@@ -40,6 +40,7 @@ from featcache.store.listing.pointer import (
     read_pointer,
     to_line,
 )
+from featcache.wording import Part, replaced
 
 COPY = ".copy"
 LOST = "Restore it from a backup, or remove this cache with `featcache rm` and extract again."
@@ -79,7 +80,7 @@ class MappedFile:
         """
         if self._crc32 is not None:
             if crc32(self._map) != self._crc32:
-                raise CorruptCacheError(_changed(self.path))
+                raise _changed(self.path)
             self._crc32 = None
         return self._map
 
@@ -123,9 +124,17 @@ def open_set(folder: Path, pointer: Pointer) -> dict[str, MappedFile]:
     return {f: MappedFile(folder / pointer.set / f, facts) for f, facts in pointer.files.items()}
 
 
-def check_set(folder: Path) -> list[str]:
-    """Read every byte of a set, its copy and both pointers; say what is wrong, a sentence each."""
-    pointer, problems = _either_pointer(folder)
+def check_set(folder: Path, *, cure: Part = LOST) -> list[Part]:
+    """Check every byte of a set, its copy and both pointers.
+
+    Args:
+        folder: Folder of the listing.
+        cure: Advice for files of which no sound copy is left.
+
+    Returns:
+        One message per problem.
+    """
+    pointer, problems = _either_pointer(folder, cure)
     if pointer is None:
         return problems
     for file, sound in zip(pointer.files, _sound_copies(folder, pointer), strict=True):
@@ -133,8 +142,9 @@ def check_set(folder: Path) -> list[str]:
             continue
         for part, good in zip(_parts(folder, pointer), sound, strict=True):
             if not good:
-                cure = CURE if any(sound) else LOST
-                problems.append(f"{part / file} is missing or is not what was written. {cure}")
+                advice = CURE if any(sound) else cure
+                what = f"{part / file} is missing or is not what was written. "
+                problems.append((what, advice))
     return problems
 
 
@@ -161,7 +171,7 @@ def repair_set(folder: Path) -> bool:
         CacheError: If the disk refuses.
         NewerFormatError: If a later version wrote the pointers.
     """
-    pointer, _ = _either_pointer(folder)
+    pointer, _ = _either_pointer(folder, LOST)
     if pointer is None:
         for file in (CURRENT, CURRENT_COPY):
             with suppress(CorruptCacheError):  # but a later version's pointer is left alone
@@ -192,24 +202,25 @@ def repair_set(folder: Path) -> bool:
     return changed
 
 
-def _either_pointer(folder: Path) -> tuple[Pointer | None, list[str]]:
+def _either_pointer(folder: Path, cure: Part) -> tuple[Pointer | None, list[Part]]:
     """Return the pointer, or else its copy, and what is wrong with them."""
     found: list[Pointer | None] = []
-    problems = []
+    problems: list[Part] = []
     for file in (CURRENT, CURRENT_COPY):
         try:
             found.append(read_pointer(folder, file))
         except (CorruptCacheError, NewerFormatError) as error:
             found.append(None)
-            problems.append(str(error))
+            problems.append(error.parts)
     pointer = found[0] or found[1]
     if pointer is None:
-        cure = CURE if problems and _whole_set(folder) else LOST
-        return None, [p.replace(CURE, cure) for p in problems]
+        if not (problems and _whole_set(folder)):
+            problems = [replaced(problem, CURE, cure) for problem in problems]
+        return None, problems
     if not problems and found[0] != found[1] and not unfinished_switch(folder):
         what = "is missing" if None in found else "says something else than its copy"
         file = CURRENT if found[0] is None else CURRENT_COPY
-        problems.append(f"{folder / file} {what}. {CURE}")
+        problems.append((f"{folder / file} {what}. ", CURE))
     return pointer, problems
 
 
@@ -277,7 +288,7 @@ def _open(path: Path, facts: FileFacts) -> int:
         ) from error
     if os.fstat(handle).st_size != facts.bytes:
         os.close(handle)
-        raise CorruptCacheError(_changed(path))
+        raise _changed(path)
     return handle
 
 
@@ -306,5 +317,5 @@ def _refuse_links(path: Path) -> None:
     refuse_link(path.parent)
 
 
-def _changed(path: Path) -> str:
-    return f"{path} is not what was written. {CURE}"
+def _changed(path: Path) -> CorruptCacheError:
+    return CorruptCacheError(f"{path} is not what was written. ", CURE)

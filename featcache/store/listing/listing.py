@@ -19,6 +19,7 @@ from featcache.errors import CacheError, CorruptCacheError
 from featcache.keys import SENTENCE_SETS, Listing
 from featcache.limits import METADATA
 from featcache.store.listing.files import (
+    LOST,
     MappedFile,
     check_set,
     open_set,
@@ -37,6 +38,7 @@ from featcache.store.listing.lazy_columns import (
     to_npy,
 )
 from featcache.store.listing.pointer import CURE, CURRENT, Pointer, read_pointer
+from featcache.wording import Part
 
 __all__ = [
     "CURRENT",
@@ -84,9 +86,17 @@ def read_listing(folder: Path) -> Listing | None:
     raise AssertionError("the third attempt returns or raises")
 
 
-def check_listing(folder: Path) -> list[str]:
-    """Read every byte of the listing and of its copy; say what is wrong, a sentence each."""
-    problems = check_set(folder)
+def check_listing(folder: Path, *, cure: Part = LOST) -> list[Part]:
+    """Check every byte of the listing and of its copy.
+
+    Args:
+        folder: Folder of the listing.
+        cure: Advice for files of which no sound copy is left.
+
+    Returns:
+        One message per problem.
+    """
+    problems = check_set(folder, cure=cure)
     if problems:
         return problems
     try:
@@ -97,7 +107,7 @@ def check_listing(folder: Path) -> list[str]:
             for column in (listing.ids, listing.hashes):
                 column[:1]
     except CorruptCacheError as error:
-        return [str(error)]
+        return [error.parts]
     return []
 
 

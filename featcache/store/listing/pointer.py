@@ -50,7 +50,7 @@ def read_pointer(folder: Path, file: str = CURRENT) -> Pointer | None:
             raise ValueError("does not end with a line feed")
         value, _ = unseal(data[:-1])
     except ValueError as error:
-        raise CorruptCacheError(f"{path} {error}. {CURE}") from error
+        raise CorruptCacheError(f"{path} {error}. ", CURE) from error
     version = value.get("format")
     if isinstance(version, int) and version > FORMAT:
         raise NewerFormatError(
@@ -59,7 +59,7 @@ def read_pointer(folder: Path, file: str = CURRENT) -> Pointer | None:
         )
     pointer = _pointer(value)
     if pointer is None:
-        raise CorruptCacheError(f"{path} has fields that are missing or wrong. {CURE}")
+        raise CorruptCacheError(f"{path} has fields that are missing or wrong. ", CURE)
     return pointer
 
 
@@ -72,10 +72,10 @@ def _read_pointer(path: Path) -> bytes | None:
     except (CorruptCacheError, UnreadableCacheError):
         raise
     except CacheError as error:
-        raise CorruptCacheError(f"{path} is no pointer of ours: it is too large. {CURE}") from error
+        raise CorruptCacheError(f"{path} is too large for a pointer. ", CURE) from error
     except OSError as error:
         raise CorruptCacheError(
-            f"{path} cannot be read ({error.strerror}). {cure_for(error, CURE)}"
+            f"{path} cannot be read ({error.strerror}). ", cure_for(error, CURE)
         ) from error
 
 

@@ -10,6 +10,7 @@ from featcache.store.format.identity import KEY_FILE, LISTING, MANIFEST
 from featcache.store.lock import OWNER, is_locked
 from featcache.store.rows import ShardRows, check_images
 from featcache.store.settle import LOCK
+from featcache.wording import Part
 
 OWN = frozenset({KEY_FILE, MANIFEST, LOCK, OWNER})
 """Files directly in a cache's folder."""
@@ -17,26 +18,23 @@ NOTED = 20
 """Files that belong to nothing and are named; of further ones only the number is told."""
 
 
-def check_parts(cache: Cache, *, listed: bool) -> list[str]:
+def check_parts(cache: Cache, *, listed: bool) -> list[Part]:
     """Compare listing, shards and texts with each other; say what is wrong, a sentence each.
 
     Args:
         cache: Opened.
         listed: Whether what is wrong with the listing is news.
     """
-    problems = []
+    problems: list[Part] = []
     listing = None
     try:
         listing = cache.listing()
         if listing is None and listed:
-            what = (
-                f"{cache.path} has no listing yet. "
-                f"{cache.cure or 'Run the same `featcache extract` command again.'}"
-            )
-            problems.append(what)
+            again = cache.cure or "Run the same `featcache extract` command again."
+            problems.append((f"{cache.path} has no listing yet. ", again))
     except FeatcacheError as error:
         if listed:
-            problems.append(str(error))
+            problems.append(error.parts)
     if cache.torn and not is_locked(cache.path):
         what = (
             f"{cache.path / MANIFEST} ends in a line that an interrupted writer left unfinished. "
@@ -50,7 +48,7 @@ def check_parts(cache: Cache, *, listed: bool) -> list[str]:
             ShardRows(cache.path / name, lines, len(listing))
             check_images(cache.path / name, lines, listing)
         except CorruptCacheError as error:
-            problems.append(str(error))
+            problems.append(error.parts)
     widths = {lines[0].facts.shape[-1] for name, lines in cache.shards.items() if _is_joint(name)}
     widths |= {line.facts.shape[-1] for line in cache.texts[-1:]}
     if len(widths) > 1:
@@ -69,21 +67,22 @@ def _is_joint(component: str) -> bool:
     return key.kind != "boxes" and key.dtype != "int8"
 
 
-def say_lost(path: Path) -> list[str]:
+def say_lost(path: Path) -> list[Part]:
     """Say what earlier repairs took out and nobody encoded again."""
     try:
         cache = Cache.open(path)
         lost = cache.lost()
     except FeatcacheError:
         return []  # which is a problem of its own
-    said = []
-    for component, parts in lost.items():
-        said.append(
-            f"{sum(map(len, parts))} rows of {path / component} were lost to damage and not "
-            f"{'put back' if cache.cure else 'encoded again'}. "
-            f"{cache.cure or 'Run `featcache repair`.'}"
+    again = "put back" if cache.cure else "encoded again"
+    return [
+        (
+            f"{sum(map(len, losses))} rows of {path / component} were lost to damage "
+            f"and not {again}. ",
+            cache.cure or "Run `featcache repair`.",
         )
-    return said
+        for component, losses in lost.items()
+    ]
 
 
 def strangers(path: Path, known: Collection[tuple[str, str]]) -> tuple[str, ...]:

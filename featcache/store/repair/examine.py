@@ -14,6 +14,7 @@ from featcache.store.format.checksums import RowSums, beside, sums_path, write_s
 from featcache.store.format.records import TEXT_ROWS, ShardLine, TextLine
 from featcache.store.format.scan import Rows, check_bytes, say_not_finite
 from featcache.store.text import read_strings
+from featcache.wording import Part, in_python
 
 MOST_WORKERS = 8
 """Threads that read at the same time unless the caller says otherwise."""
@@ -24,7 +25,7 @@ class Examined:
     """One file that was read."""
 
     line: ShardLine | TextLine
-    wrong: str = ""
+    wrong: Part = ""
     """What is wrong with it, a sentence or two with the cure; empty where nothing is."""
     is_damaged: bool = False
     """Whether that can be cured only by taking it out; False where it could not be read."""
@@ -123,7 +124,8 @@ def add_sums(
                 write_sums(cache.path / line.component / line.file, line.facts, found.sums)
                 added.shards, added.bytes = added.shards + 1, added.bytes + line.facts.bytes
             else:
-                (added.damaged if found.is_damaged else added.refused).append(found.wrong)
+                messages = added.damaged if found.is_damaged else added.refused
+                messages.append(in_python([found.wrong]))
         except CacheError as error:  # they only save time: nothing fails for want of room
             added.refused.append(str(error))
             break
@@ -139,9 +141,9 @@ def _examine(cache: Cache, line: ShardLine | TextLine, *, full: bool) -> Examine
             read_strings(path.parent, line, cache.cure)
     except CorruptCacheError as error:
         is_link = isinstance(error, LinkInCacheError)
-        return Examined(line=line, wrong=str(error), is_damaged=not is_link)
+        return Examined(line=line, wrong=error.parts, is_damaged=not is_link)
     except FeatcacheError as error:
-        return Examined(line=line, wrong=str(error))
+        return Examined(line=line, wrong=error.parts)
     if len(rows.not_finite):
         return Examined(line=line, wrong=_say(cache, line, path, rows), is_damaged=True)
     if isinstance(line, TextLine):
@@ -150,7 +152,7 @@ def _examine(cache: Cache, line: ShardLine | TextLine, *, full: bool) -> Examine
     return Examined(line=line, sums=rows.sums, sums_wrong=state or "", lacks_sums=state is None)
 
 
-def _say(cache: Cache, line: ShardLine | TextLine, path: Path, rows: Rows) -> str:
+def _say(cache: Cache, line: ShardLine | TextLine, path: Path, rows: Rows) -> Part:
     """Name the first row that is not finite, and its image where the listing can be read."""
     position = int(rows.not_finite[0])
     if isinstance(line, TextLine):

@@ -1,14 +1,14 @@
 """Looking for damage: every byte on disk against what was written; and taking damage out."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from featcache.counts import counted
 from featcache.errors import CorruptCacheError, FeatcacheError
-from featcache.store.again import extract_command
+from featcache.store.again import extract_call
 from featcache.store.cache import Cache
 from featcache.store.format.checksums import sums_path, write_sums
 from featcache.store.format.identity import LISTING, MANIFEST
@@ -22,6 +22,7 @@ from featcache.store.removal import clear_aside
 from featcache.store.repair.consistency import check_parts, say_lost, strangers
 from featcache.store.repair.examine import Examined, examine, lines_of
 from featcache.store.repair.recover import restore
+from featcache.wording import Part, in_python, replaced
 
 Report = Callable[[str, int, int], None]
 """Called as (what is being done, files done so far, of how many)."""
@@ -33,7 +34,7 @@ Ranges = tuple[tuple[int, int], ...]
 class Problem:
     """One thing that is wrong, in one or two sentences with the cure."""
 
-    what: str
+    what: Part
     component: str = ""
     """Folder of the shard that is damaged; empty where it is not one shard."""
     file: str = ""
@@ -61,7 +62,7 @@ class VerifyReport:
     """How many bytes of them were sound."""
     full: bool
     """Whether sha256 was compared, besides size and crc32."""
-    notes: tuple[str, ...] = ()
+    notes: tuple[Part, ...] = ()
     """What is worth knowing and no problem: files that belong to nothing, what was repaired."""
     dropped: tuple[Dropped, ...] = ()
     """What `repair` took out."""
@@ -73,9 +74,22 @@ class VerifyReport:
         """Tell whether nothing was found."""
         return not self.problems
 
-    def to_json(self) -> dict[str, Any]:
-        """Return one plain object."""
-        return {**asdict(self), "path": str(self.path), "sound": self.is_sound}
+    def to_json(self, phrase: Callable[[Sequence[Part]], str] = in_python) -> dict[str, Any]:
+        """Return one plain object.
+
+        Args:
+            phrase: Writes a message as text.
+        """
+        return {
+            **asdict(self),
+            "path": str(self.path),
+            "problems": [
+                {"what": phrase([p.what]), "component": p.component, "file": p.file}
+                for p in self.problems
+            ],
+            "notes": [phrase([note]) for note in self.notes],
+            "sound": self.is_sound,
+        }
 
 
 def verify(
@@ -93,9 +107,10 @@ def verify(
     if found.is_sound and not found.finished:
         cache = Cache.open(path)
         weights = weights_flag(cache.key, cache.shards)
-        command = extract_command(path, cache.dataset, cache.backbone, weights)
-        on = cache.cure or f"Go on with: {command}, and whatever else it was begun with."
-        found = replace(found, notes=(*found.notes, f"No pass over {path} has ended yet. {on}"))
+        call = extract_call(path, cache.dataset, cache.backbone, weights)
+        go_on = cache.cure or ("Go on with: ", call, ", and whatever else it was begun with.")
+        note = (f"No pass over {path} has ended yet. ", go_on)
+        found = replace(found, notes=(*found.notes, note))
     if not found.problems or found.shards:
         lost = tuple(Problem(what=what) for what in say_lost(path))
         found = replace(found, problems=(*found.problems, *lost))
@@ -104,14 +119,13 @@ def verify(
 
 def _look(path: Path, *, full: bool, report: Report | None, workers: int | None) -> VerifyReport:
     """Check a cache, but for rows that `repair` took out."""
-    problems = [Problem(what=what) for what in check_listing(path / LISTING)]
     try:
         cache = Cache.open(path)
     except FeatcacheError as error:
-        problems.insert(0, Problem(what=str(error)))
+        problems = [Problem(what=what) for what in (error.parts, *check_listing(path / LISTING))]
         return VerifyReport(path=path, problems=tuple(problems), shards=0, bytes=0, full=full)
-    if cache.cure:
-        problems = [replace(p, what=p.what.replace(LOST, cache.cure)) for p in problems]
+    listing = check_listing(path / LISTING, cure=cache.cure or LOST)
+    problems = [Problem(what=what) for what in listing]
     problems += [Problem(what=what) for what in check_parts(cache, listed=not problems)]
     read = lacking = 0
     known: set[tuple[str, str]] = set()
@@ -122,7 +136,7 @@ def _look(path: Path, *, full: bool, report: Report | None, workers: int | None)
         is_text = isinstance(file.line, TextLine)
         other = TEXT_STRINGS if is_text else sums_path(Path(file.name)).name
         known |= {(file.component, file.name), (file.component, other)}
-    notes = [*listing_notes(path / LISTING), *strangers(path, known)]
+    notes: list[Part] = [*listing_notes(path / LISTING), *strangers(path, known)]
     if lacking:
         notes.append(
             f"{lacking} of the shards of {path} have no checksums of their rows beside them: each "
@@ -204,9 +218,9 @@ def repair(path: Path, *, report: Report | None = None, workers: int | None = No
     )
 
 
-def after_repair(what: str) -> str:
-    """Leave the advice to run `repair` out of a sentence that `repair` itself says."""
-    return what.replace(UNLESS_REPAIRED, "No copy is left. ")
+def after_repair(what: Part) -> Part:
+    """Remove the advice to run `repair` from a message of `repair` itself."""
+    return replaced(what, UNLESS_REPAIRED, "No copy is left. ")
 
 
 def finish_whole(cache: Cache) -> bool:

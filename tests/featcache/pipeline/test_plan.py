@@ -11,10 +11,8 @@ from featcache.encoding.components import component_specs, settle
 from featcache.errors import TaskError, UnknownNameError
 from featcache.keys import ComponentKey, Listing
 from featcache.pipeline.blocks import encoded_rows
-from featcache.pipeline.forecast import human_duration
 from featcache.pipeline.plan import (
     Plan,
-    human_size,
     make_plan,
     scope_rows,
     stratified,
@@ -179,10 +177,3 @@ def test_without_patches_there_is_a_note(backbone: Any) -> None:
     assert [a.key for a in specs] == [ComponentKey(kind="global")]
     assert "no patch features" in notes[0]
     assert component_specs(backbone, patches=["none"])[1] == ()
-
-
-def test_words_for_sizes_and_durations() -> None:
-    assert [human_size(n) for n in (704, 70_400, 3 * 10**9)] == ["704 B", "70 kB", "3.0 GB"]
-    assert [human_duration(s) for s in (0.2, 80.0, 600.0, 9000.0)] == [
-        "1 s", "80 s", "10 min", "2.5 h",
-    ]  # fmt: skip

@@ -51,7 +51,7 @@ def test_create_opens_what_is_there(cache: Cache, key: FeatureKey) -> None:
 
 def test_two_data_sets_never_share_a_folder(tmp_path: Path, key: FeatureKey) -> None:
     Cache.create(tmp_path, "a/b", "toy", key)
-    with pytest.raises(CacheError, match="--name"):
+    with pytest.raises(CacheError, match="another name with name"):
         Cache.create(tmp_path, "a-b", "toy", key)
 
 
@@ -419,7 +419,7 @@ def test_read_only_caches_can_be_read(
     monkeypatch.setattr(os, "open", read_only)
     features = Cache.open(cache.path).feature_set()
     assert features.rows("global", np.array([3])).numpy().tolist() == values([3]).tolist()
-    with pytest.raises(CacheError, match=r"Read-only.*--cache"), cache.lock():
+    with pytest.raises(CacheError, match=r"Read-only.*another folder with root"), cache.lock():
         pass
 
 

@@ -163,7 +163,7 @@ def test_a_source_may_bring_sets_of_its_own_and_the_users_stay() -> None:
     assert kept.waffle == ("A {}.",)
     assert kept.own_texts == ("cupl", "waffle")
     assert kept.notes == tuple(
-        f"No CuPL sentences for '{name}'; give some with --cupl." for name in ("red fox", "newt")
+        f"No CuPL sentences for '{name}'; extract with some." for name in ("red fox", "newt")
     )
     again = keep_own_texts(replace(data, own_texts=("cupl",)), previous)
     assert again.sets == data.sets
