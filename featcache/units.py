@@ -1,18 +1,19 @@
 """Sizes and durations as text for people."""
 
 
-def human_bytes(count: float) -> str:
+def human_bytes(count: int) -> str:
     """Format a number of bytes in decimal units.
 
     Example:
         >>> human_bytes(1_240_000_000)
         '1.2 GB'
     """
+    size = float(count)
     for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
 
 
 def human_seconds(seconds: float) -> str:

@@ -48,10 +48,10 @@ def emit_mended(report: "VerifyReport", mended: "Mended | None", found: "CacheSu
     if mended.missing:
         from featcache.store.again import extract_call
         from featcache.store.cache import Cache
-        from featcache.store.provenance import weights_flag
+        from featcache.store.provenance import weights_argument
 
         cache = Cache.open(found.path)
-        weights = weights_flag(cache.key, cache.shards)
+        weights = weights_argument(cache.key, cache.shards)
         command = in_flags([extract_call(found.path, found.dataset, found.backbone, weights)])
         what = counted(
             mended.missing,

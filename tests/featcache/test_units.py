@@ -12,10 +12,10 @@ from featcache.units import human_bytes, human_seconds, rough_seconds
         (704, "704 B"),
         (70_400, "70.4 kB"),
         (3 * 10**9, "3.0 GB"),
-        (2.5e15, "2500.0 TB"),
+        (2_500 * 10**12, "2500.0 TB"),
     ],
 )
-def test_bytes_have_decimal_units(count: float, text: str) -> None:
+def test_bytes_have_decimal_units(count: int, text: str) -> None:
     assert human_bytes(count) == text
 
 

@@ -1,4 +1,4 @@
-"""What may be wrong with a cache besides the bytes of its files: parts that do not fit together."""
+"""Consistency checks between the parts of a cache: listing, shards, texts, files."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -12,28 +12,31 @@ from featcache.store.rows import ShardRows, check_images
 from featcache.store.settle import LOCK
 from featcache.wording import Part
 
-OWN = frozenset({KEY_FILE, MANIFEST, LOCK, OWNER})
-"""Files directly in a cache's folder."""
+CACHE_FILES = frozenset({KEY_FILE, MANIFEST, LOCK, OWNER})
+"""Files directly in the folder of a cache."""
 NOTED = 20
-"""Files that belong to nothing and are named; of further ones only the number is told."""
+"""Most files without a record that are named; further ones are counted."""
 
 
-def check_parts(cache: Cache, *, listed: bool) -> list[Part]:
-    """Compare listing, shards and texts with each other; say what is wrong, a sentence each.
+def check_consistency(cache: Cache, *, report_listing: bool) -> list[Part]:
+    """Check that listing, shards and texts are consistent.
 
     Args:
-        cache: Opened.
-        listed: Whether what is wrong with the listing is news.
+        cache: Open cache.
+        report_listing: Whether to report errors of the listing; False if already reported.
+
+    Returns:
+        One message per problem.
     """
     problems: list[Part] = []
     listing = None
     try:
         listing = cache.listing()
-        if listing is None and listed:
+        if listing is None and report_listing:
             again = cache.cure or "Run the same `featcache extract` command again."
             problems.append((f"{cache.path} has no listing yet. ", again))
     except FeatcacheError as error:
-        if listed:
+        if report_listing:
             problems.append(error.parts)
     if cache.torn and not is_locked(cache.path):
         what = (
@@ -62,18 +65,18 @@ def check_parts(cache: Cache, *, listed: bool) -> list[Part]:
 
 
 def _is_joint(component: str) -> bool:
-    """Tell whether the last axis of a component is the joint space itself."""
+    """Tell whether the last axis of a component is the joint space."""
     key = parse_component(component)
     return key.kind != "boxes" and key.dtype != "int8"
 
 
-def say_lost(path: Path) -> list[Part]:
-    """Say what earlier repairs took out and nobody encoded again."""
+def lost_rows_messages(path: Path) -> list[Part]:
+    """Report rows that earlier repairs dropped and that were not encoded again."""
     try:
         cache = Cache.open(path)
         lost = cache.lost()
     except FeatcacheError:
-        return []  # which is a problem of its own
+        return []  # reported elsewhere
     again = "put back" if cache.cure else "encoded again"
     return [
         (
@@ -85,18 +88,23 @@ def say_lost(path: Path) -> list[Part]:
     ]
 
 
-def strangers(path: Path, known: Collection[tuple[str, str]]) -> tuple[str, ...]:
-    """Name what lies in the cache and belongs to nothing."""
-    found = []
+def files_without_record(path: Path, known: Collection[tuple[str, str]]) -> tuple[str, ...]:
+    """Report files in the cache that no record mentions.
+
+    Args:
+        path: Folder of the cache.
+        known: (component, file) of all files with a record.
+    """
+    unknown = []
     for entry in sorted(path.iterdir()):
         if entry.is_symlink() or not entry.is_dir():
-            found += [] if entry.name in OWN else [entry]
+            unknown += [] if entry.name in CACHE_FILES else [entry]
         elif entry.name != LISTING:
-            found += [p for p in sorted(entry.iterdir()) if (entry.name, p.name) not in known]
+            unknown += [p for p in sorted(entry.iterdir()) if (entry.name, p.name) not in known]
     notes = [
         f"{entry} is in no line of the manifest; `featcache repair` takes it up if it belongs here."
-        for entry in found[:NOTED]
+        for entry in unknown[:NOTED]
     ]
-    if len(found) > NOTED:
-        notes.append(f"{len(found) - NOTED} more files are in no line of the manifest.")
+    if len(unknown) > NOTED:
+        notes.append(f"{len(unknown) - NOTED} more files are in no line of the manifest.")
     return tuple(notes)

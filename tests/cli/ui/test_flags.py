@@ -43,6 +43,17 @@ from heads.selection.settings import configure
             ),
             "heads train METHOD --shots all",
         ),
+        (
+            Call(
+                "featcache.importers.npz.import_npz",
+                {"path": Placeholder("FILE"), "name": "my bugs", "root": "/c"},
+            ),
+            "featcache import npz FILE --name 'my bugs' --cache /c",
+        ),
+        (
+            Call("featcache.store.removal.remove", {"root": "/c", "path": "/c/bugs/ViT-B-32-0a1b"}),
+            "featcache rm bugs --key 0a1b --cache /c",
+        ),
     ],
 )
 def test_what_is_said_to_who_types_commands(part: Part, said: str) -> None:
@@ -70,9 +81,9 @@ def test_a_command_that_is_named_has_those_flags(program: str) -> None:
     import typer
 
     group = typer.main.get_command(import_module(f"cli.{program}.app").app)
-    for function, (name, sub) in COMMANDS.items():
-        if name == program:
-            known = {option for param in group.commands[sub].params for option in param.opts}  # type: ignore[attr-defined]
+    for function, (name, *sub) in COMMANDS.items():
+        if name == program and len(sub) == 1:
+            known = {option for param in group.commands[sub[0]].params for option in param.opts}  # type: ignore[attr-defined]
             given = ["dataset", "backbone", "weights", "root", "views", "crops", "patches"]
             given = [*given, "view_patches"] if program == "featcache" else ["shots", "selection"]
             for argument in given:

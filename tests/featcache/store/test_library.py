@@ -89,7 +89,7 @@ def test_unknown_names_and_nothing_at_all(tmp_path: Path, key: FeatureKey, listi
         find_cache(tmp_path, "pet")
     with pytest.raises(UnknownNameError, match="backbone 'ViT-L/14'"):
         find_cache(tmp_path, "pets", "ViT-L/14")
-    with pytest.raises(CacheNotFoundError, match=r"interrupted.*featcache\.extract\(dataset='birds'"):
+    with pytest.raises(CacheNotFoundError, match=r"interrupted.*\.extract\(dataset='birds'"):
         find_cache(tmp_path, "birds")
 
 
