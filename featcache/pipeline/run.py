@@ -15,7 +15,7 @@ from featcache.backbones.base import Backbone
 from featcache.backbones.devices import has_bf16_units
 from featcache.backbones.registry import load_backbone
 from featcache.caution import caution
-from featcache.encoding.components import ComponentSpec, component_specs, settle
+from featcache.encoding.components import ComponentSpec, component_specs, merge_counts
 from featcache.encoding.encoder import Encoder, unwatched
 from featcache.errors import CacheError, CorruptCacheError, SourceError
 from featcache.imaging.decode import pixel_limit
@@ -375,7 +375,7 @@ class _Extraction:
     def _settled(
         self, specs: Sequence[ComponentSpec], backbone: Backbone, cache: Cache | None
     ) -> tuple[ComponentSpec, ...]:
-        settled, notes = settle(specs, backbone, () if cache is None else cache.shards)
+        settled, notes = merge_counts(specs, backbone, () if cache is None else cache.shards)
         for note in notes:
             self._say(note)
         return settled

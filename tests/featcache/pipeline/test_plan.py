@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featcache.encoding.components import component_specs, settle
+from featcache.encoding.components import component_specs, merge_counts
 from featcache.errors import TaskError, UnknownNameError
 from featcache.keys import ComponentKey, Listing
 from featcache.pipeline.blocks import encoded_rows
@@ -147,7 +147,7 @@ def test_asks_stand_side_by_side_and_join_their_rows(backbone: Any) -> None:
 def test_more_views_stand_for_fewer(backbone: Any) -> None:
     def settled(views: list[str], held: list[str]) -> dict[str, list[str]]:
         specs, _ = component_specs(backbone, patches=["none"], views=views)
-        found, notes = settle(specs, backbone, held)
+        found, notes = merge_counts(specs, backbone, held)
         assert len(notes) == len(specs) - len({a.name for a in specs} & {a.name for a in found})
         return {a.name: [str(s) for s in a.scopes] for a in found if a.key.count}
 
@@ -163,7 +163,7 @@ def test_more_views_stand_for_fewer(backbone: Any) -> None:
 def test_crops_and_their_boxes_are_settled_together(backbone: Any, held: list[str]) -> None:
     def settled(crops: list[str], held: list[str]) -> set[str]:
         specs, _ = component_specs(backbone, patches=["none"], crops=crops)
-        return {a.name for a in settle(specs, backbone, held)[0]} - {"global"}
+        return {a.name for a in merge_counts(specs, backbone, held)[0]} - {"global"}
 
     # A pass was killed between the two lines, or all shards of one of the two were lost.
     assert settled(["4"], held) == {"crops.lazsl-9", "boxes.lazsl-9"}

@@ -80,9 +80,7 @@ def test_the_published_files(name: str, classes: int) -> None:
 
 @pytest.mark.parametrize("argument", ["descriptions", "cupl", "dclip"])
 @pytest.mark.parametrize("content", ["[", "[]", '{"ant": "legs"}', '{"ant": ["a\\u0007b"]}'])
-def test_a_bad_file_is_named_with_its_argument(
-    tmp_path: Path, content: str, argument: str
-) -> None:
+def test_a_bad_file_is_named_with_its_argument(tmp_path: Path, content: str, argument: str) -> None:
     path = write(tmp_path, content)
     with pytest.raises(UsageError) as caught:
         read_descriptions(path, argument)
