@@ -1,8 +1,8 @@
 """Descriptions of classes from a file: `{class: [descriptor, ...]}`, as DCLIP and LaZSL share them.
 
 A descriptor that ends with a full stop is a complete sentence. Any other is a phrase that is
-appended to the class name: "goldfish, which has a long tail." The link word follows LaZSL's released code,
-but compares the whole first word; there, every phrase that begins with the letter a, such as
+appended to the class name: "goldfish, which has a long tail." The link word follows LaZSL's
+released code, but compares the whole first word; there, a phrase that begins with a, such as
 "antennae", is linked with "which is".
 """
 
