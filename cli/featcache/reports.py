@@ -45,20 +45,20 @@ def emit_mended(report: "VerifyReport", mended: "Mended | None", found: "CacheSu
     counts += ["texts"] if mended.text else []
     output.emit(f"  encoded again: {', '.join(counts) or 'nothing'}")
     if mended.missing:
-        from featcache.store.again import extract_command
+        from featcache.store.again import command, extraction
         from featcache.store.cache import Cache
         from featcache.store.provenance import weights_flag
 
         cache = Cache.open(found.path)
         weights = weights_flag(cache.key, cache.shards)
-        command = extract_command(found.path, found.dataset, found.backbone, weights)
+        go_on = command(extraction(found.path, found.dataset, found.backbone, weights))
         what = counted(
             mended.missing,
             "row has lost its image, or it has changed",
             "rows have lost their image, or it has changed",
         )
         output.emit(
-            f"  {what}; this settles it, with whatever else the cache was made with: {command}"
+            f"  {what}; this settles it, with whatever else the cache was made with: {go_on}"
         )
 
 

@@ -4,6 +4,7 @@ import torch
 
 from featcache.backbones.names import COMPUTE
 from featcache.errors import UnknownNameError, UsageError
+from featcache.wording import Argument
 
 
 def pick_device(device: str) -> torch.device:
@@ -18,9 +19,13 @@ def pick_device(device: str) -> torch.device:
         picked = torch.device(device)
         torch.zeros(1, device=picked).cpu()  # `meta` has no numbers to give back
     except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0].partition(". ")[0].rstrip(".")[:200]
         raise UsageError(
-            f"The device '{device}' cannot be used here ({str(error).splitlines()[0][:100]}). Use "
-            f"--device auto, cpu, cuda or cuda:N."
+            f"Device '{device}' cannot be used here ({reason}). Use ",
+            Argument("device", "cpu"),
+            ", or ",
+            Argument("device", "auto"),
+            ".",
         ) from error
     return picked
 

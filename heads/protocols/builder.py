@@ -16,11 +16,12 @@ from torch import Tensor
 from featcache.counts import counted
 from featcache.errors import MissingComponentError, TaskError
 from featcache.recipes import USUAL, Scope
+from featcache.store.again import command
 from featcache.types import FeatureSet
 from featcache.wording import Argument, Call, Part
 from heads.contract import Need, Role, Rows, TaskView
 from heads.episode import Episode, QuerySet, RowIndex
-from heads.protocols.suggest import command, extraction
+from heads.protocols.suggest import extraction
 from heads.reading import read_rows
 
 
@@ -199,7 +200,12 @@ class EpisodeBuilder:
         for i, one in enumerate(names):
             for other in names[i + 1 :]:
                 if shared := ids[one] & ids[other]:
-                    cure: list[Part] = [", or use ", Argument("selection", "cv"), " or none"]
+                    cure: list[Part] = [
+                        ", or use ",
+                        Argument("selection", "cv"),
+                        " or ",
+                        Argument("selection", "none"),
+                    ]
                     raise TaskError(
                         f"{len(shared)} images (first: {min(shared)}) are in both {one} and "
                         f"{other}; evaluate another split",

@@ -16,7 +16,9 @@ import numpy as np
 import torch
 from jaxtyping import Int64
 
+from featcache.backbones.devices import pick_device
 from featcache.errors import UnknownNameError, UsageError
+from featcache.progress import Report
 from featcache.recipes import Scope
 from featcache.types import FeatureSet, Listing, TextBank
 from featcache.wording import Argument
@@ -29,10 +31,9 @@ from heads.protocols.episodes import Episodes
 from heads.protocols.evaluation import Trained, check_size, early_stops, synchronise, training_notes
 from heads.protocols.plan import Run
 from heads.protocols.recording import int32, reads_of, record, training_reads, zero_shot_answers
-from heads.reading import pick_device
 from heads.results.record import EPISODIC, Predictions, Result, Support
 from heads.selection.names import EPISODE_SELECTIONS
-from heads.selection.select import Chosen, Progress, has_choice, select
+from heads.selection.select import Chosen, has_choice, select
 from heads.selection.settings import configure
 
 Answers: TypeAlias = Int64[np.ndarray, " n"]
@@ -61,7 +62,7 @@ def train(
     selection: str = "none",
     settings: Mapping[str, Any] | None = None,
     device: str = "auto",
-    progress: Progress | None = None,
+    progress: Report | None = None,
 ) -> Trained:
     """Train and evaluate a method on many small tasks.
 
@@ -176,9 +177,9 @@ def _episodes(
 
 @dataclass
 class _Shifted:
-    """Progress of one block as progress of the whole."""
+    """Report of one block as progress of the whole."""
 
-    progress: Progress
+    progress: Report
     block: range
     episodes: int
 
@@ -196,7 +197,7 @@ class _Done:
         self._predicted: list[Answers] = []
         self._zero_shot: list[Answers] = []
 
-    def block(self, reader: "_Reader", run: Run, numbers: range, progress: Progress | None) -> None:
+    def block(self, reader: "_Reader", run: Run, numbers: range, progress: Report | None) -> None:
         """Train some episodes and answer their queries."""
         started = time.perf_counter()
         episodes = reader.episodes_of(numbers)

@@ -11,7 +11,9 @@ import numpy as np
 import torch
 from jaxtyping import Int32
 
+from featcache.backbones.devices import pick_device
 from featcache.errors import ConvergenceWarning, UsageError
+from featcache.progress import Report
 from featcache.types import FeatureSet
 from heads.contract import AnyMethod, hyper_values
 from heads.episode import Episode, QuerySet
@@ -26,14 +28,13 @@ from heads.protocols.recording import (
     training_reads,
     zero_shot_answers,
 )
-from heads.reading import pick_device
 from heads.results.record import (
     ANSWERED,
     Predictions,
     Result,
     digest_ids,
 )
-from heads.selection.select import Chosen, Progress, select
+from heads.selection.select import Chosen, select
 
 Answers: TypeAlias = Int32[np.ndarray, " n"]
 
@@ -53,7 +54,7 @@ class Trained:
         return result
 
 
-def measure(plan: Plan, *, device: str = "auto", progress: Progress | None = None) -> Trained:
+def measure(plan: Plan, *, device: str = "auto", progress: Report | None = None) -> Trained:
     """Read the episodes of a plan, choose and train a head for each, and answer the queries.
 
     Args:
@@ -72,7 +73,7 @@ def measure(plan: Plan, *, device: str = "auto", progress: Progress | None = Non
     return Trained(results=tuple(result for result, _ in both), heads=tuple(own for _, own in both))
 
 
-def fit(plan: Plan, *, device: str = "auto", progress: Progress | None = None) -> tuple[Head, ...]:
+def fit(plan: Plan, *, device: str = "auto", progress: Report | None = None) -> tuple[Head, ...]:
     """Train the heads of a plan and judge them on nothing.
 
     Args:
@@ -92,7 +93,7 @@ def fit(plan: Plan, *, device: str = "auto", progress: Progress | None = None) -
 
 
 def _measured(
-    plan: Plan, splits: tuple[str, ...], device: torch.device, progress: Progress | None
+    plan: Plan, splits: tuple[str, ...], device: torch.device, progress: Report | None
 ) -> Iterator[tuple[Result, tuple[Head, ...]]]:
     """Train once and judge on some query sets."""
     episodes, heads = _trained(plan, splits, device, progress)
@@ -102,7 +103,7 @@ def _measured(
 
 
 def _trained(
-    plan: Plan, splits: tuple[str, ...], device: torch.device, progress: Progress | None
+    plan: Plan, splits: tuple[str, ...], device: torch.device, progress: Report | None
 ) -> tuple[list[Episode], tuple[Head, ...]]:
     """Choose and train a head for every episode."""
     run, started = plan.run, time.perf_counter()
@@ -134,7 +135,7 @@ def judge(
     split: str,
     *,
     device: str = "auto",
-    progress: Progress | None = None,
+    progress: Report | None = None,
 ) -> Result:
     """Answer a query set by heads that are kept, without training them again.
 
@@ -169,7 +170,7 @@ def _judged(
     split: str,
     queries: Sequence[QuerySet],
     heads: Sequence[Head],
-    progress: Progress | None,
+    progress: Report | None,
 ) -> Result:
     """Answer a query set and write the record."""
     run, started, predicted = plan.run, time.perf_counter(), []

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TypeAlias
 
 from featcache.errors import FeatcacheError
+from featcache.progress import Report
 from heads import kept
 from heads.head import Head
 from heads.protocols.evaluation import judge, measure
 from heads.protocols.plan import Plan
 from heads.results import store
 from heads.results.record import Result
-from heads.selection.select import Progress
 
 Stored: TypeAlias = tuple[Result, Path]
 """A record, and the folder of its run."""
@@ -48,7 +48,7 @@ def obtain(
     again: bool = False,
     keep_heads: bool = True,
     device: str = "auto",
-    progress: Progress | None = None,
+    progress: Report | None = None,
 ) -> list[Obtained]:
     """Return the runs of a plan, one a query set, making only those that are not there.
 

@@ -1,16 +1,13 @@
 """Looking for damage in runs: every byte of every file, and every figure against the answers."""
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from featcache.errors import FeatcacheError
+from featcache.progress import Report
 from heads.results import leftovers
 from heads.results.store import load, run_folders
-
-Report = Callable[[str, int, int], None]
-"""Called as (what is being done, runs done so far, of how many)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

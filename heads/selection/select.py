@@ -14,7 +14,7 @@ scout, that one looks at the train grid, and only the chosen point is trained.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -23,6 +23,7 @@ from jaxtyping import Int64, Num
 from torch import Tensor
 
 from featcache.errors import TaskError, TrainingError, UnknownNameError, UsageError
+from featcache.progress import Report
 from featcache.wording import Argument, Setting
 from heads.contract import (
     AnyMethod,
@@ -42,8 +43,6 @@ from heads.selection.settings import Settings
 from heads.training.trainer import Outcome, train
 
 MODES = SELECTIONS
-Progress = Callable[[str, int, int], None]
-"""Called as (what is being done, done so far, of how many)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +83,7 @@ def select(
     tasks: Sequence[Episode],
     mode: str,
     *,
-    progress: Progress | None = None,
+    progress: Report | None = None,
 ) -> list[Chosen]:
     """Train each task over the grid and keep the best head.
 
@@ -398,7 +397,7 @@ def _all_failed(method: AnyMethod, failed: Sequence[str]) -> TrainingError:
 class _Ticker:
     """Counts finished runs for the progress line."""
 
-    def __init__(self, progress: Progress | None) -> None:
+    def __init__(self, progress: Report | None) -> None:
         self._progress = progress
         self._done, self._total = 0, 0
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from featcache.counts import counted
 from featcache.errors import CorruptCacheError, FeatcacheError
-from featcache.store.again import extract_command
+from featcache.progress import Report
+from featcache.store.again import command, extraction
 from featcache.store.cache import Cache
 from featcache.store.format.checksums import sums_path, write_sums
 from featcache.store.format.identity import LISTING, MANIFEST
@@ -22,9 +23,6 @@ from featcache.store.removal import clear_aside
 from featcache.store.repair.consistency import check_parts, say_lost, strangers
 from featcache.store.repair.examine import Examined, examine, lines_of
 from featcache.store.repair.recover import restore
-
-Report = Callable[[str, int, int], None]
-"""Called as (what is being done, files done so far, of how many)."""
 
 Ranges = tuple[tuple[int, int], ...]
 
@@ -93,8 +91,8 @@ def verify(
     if found.is_sound and not found.finished:
         cache = Cache.open(path)
         weights = weights_flag(cache.key, cache.shards)
-        command = extract_command(path, cache.dataset, cache.backbone, weights)
-        on = cache.cure or f"Go on with: {command}, and whatever else it was begun with."
+        go_on = command(extraction(path, cache.dataset, cache.backbone, weights))
+        on = cache.cure or f"Go on with: {go_on}, and whatever else it was begun with."
         found = replace(found, notes=(*found.notes, f"No pass over {path} has ended yet. {on}"))
     if not found.problems or found.shards:
         lost = tuple(Problem(what=what) for what in say_lost(path))

@@ -8,12 +8,12 @@ import torch
 
 from cli.ui.errors import text_of
 from cli.ui.flags import COMMANDS, in_flags
+from featcache.backbones.devices import pick_device
 from featcache.bank import TextBank
 from featcache.errors import FeatcacheError, UsageError
 from featcache.paths import check_folder
+from featcache.store.again import command
 from featcache.wording import Argument, Call, Part, Placeholder, Setting
-from heads.protocols.suggest import command
-from heads.reading import pick_device
 from heads.registry import get
 from heads.results.store import runs_root
 from heads.selection.settings import configure
@@ -116,5 +116,5 @@ def test_sentences_of_the_library(tmp_path: Path) -> None:
             act()
         assert text_of(caught.value).startswith(typed)
         assert str(caught.value).startswith(called)
-    assert text_of(caught.value).endswith("Use --device cpu, or auto.")
-    assert str(caught.value).endswith("Use device='cpu', or auto.")
+    assert text_of(caught.value).endswith("Use --device cpu, or --device auto.")
+    assert str(caught.value).endswith("Use device='cpu', or device='auto'.")
