@@ -6,7 +6,7 @@ Keys and listing stand in `featcache.keys`, texts in `featcache.bank`; both can 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -84,6 +84,9 @@ class FeatureSet:
     text: TextBank | None
     weights: str = ""
     """As `extract` was given them: a tag or a file; empty where they were the backbone's usual."""
+    encoding: Mapping[str, str] = field(default_factory=dict)
+    """Micro-batch and compute type of the encoder, which decide the last bits of every row; empty
+    for imported features."""
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ images                                         encoded as `extract` would, witho
 Embedded                                       what `featcache.embed` gave
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -15,8 +15,10 @@ import torch
 from jaxtyping import Int64, Shaped
 from torch import Tensor
 
+from featcache.backbones.names import COMPUTE_FLAGS
 from featcache.errors import HeadError, SourceError, UsageError
 from featcache.keys import parse_component
+from featcache.store.provenance import COMPUTE, MICRO_BATCH
 from featcache.types import FeatureSet
 from heads.contract import Kind, LazyRows, Need, Real, Rows
 from heads.reading import MappedRows, read_rows
@@ -112,13 +114,39 @@ def _encoded(head: "Head", images: Any) -> "Embedded":
             f"This head of {head.method.name} was trained on {source}, so nothing says how images "
             f"become its rows. Give it rows that were made as those of training."
         )
+    micro_batch, compute = _encoding(head)
     embedder = Embedder(
         head.backbone,
         weights=head.about.get("weights") or None,
+        compute=compute,
         components=[name for name in head.reads if name != "global"],
+        micro_batch=micro_batch,
     )
     head.check_key(embedder.key, f"backbone {head.backbone} as it is here")
     return embedder.embed(images)
+
+
+def _encoding(head: "Head") -> tuple[int | None, str]:
+    """Return micro-batch and compute type of the features of training, so that bits agree.
+
+    Heads that were kept before these were recorded take those of a new pass.
+    """
+    encoding = head.about.get("encoding") or {}
+    if not isinstance(encoding, Mapping):
+        raise _unreadable_encoding(encoding)
+    if not encoding:
+        return None, "auto"
+    size, compute = str(encoding.get(MICRO_BATCH)), str(encoding.get(COMPUTE))
+    if not (size.isascii() and size.isdecimal() and len(size) < 7) or compute not in COMPUTE_FLAGS:
+        raise _unreadable_encoding(encoding)
+    return int(size), COMPUTE_FLAGS[compute]
+
+
+def _unreadable_encoding(encoding: object) -> HeadError:
+    return HeadError(
+        f"This head should say with which micro-batch and compute type its features were encoded, "
+        f"and says {str(encoding)[:80]!r}. Give it rows, or train it again."
+    )
 
 
 def _rows_of(head: "Head", found: "Embedded", rows: Int64[np.ndarray, " r"]) -> Rows:

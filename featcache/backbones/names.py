@@ -15,6 +15,8 @@ from featcache.paths import expand
 TINY = "tiny"
 COMPUTE = ("auto", "bf16", "fp32")
 """What --compute takes."""
+COMPUTE_FLAGS = {"float32": "fp32", "bfloat16": "bf16"}
+"""torch's name of a compute type -> the user's."""
 OPENAI = {
     "RN50": "RN50",
     "RN101": "RN101",

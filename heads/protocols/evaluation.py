@@ -237,6 +237,7 @@ def heads_of(
                 "seed": episode.view.seed,
                 "selection": run.selection,
                 "weights": features.weights,
+                "encoding": dict(features.encoding),
                 "static": list(one.static),
                 "validation": one.accuracy,
                 **facts,
