@@ -32,8 +32,9 @@ from heads.protocols.evaluation import Trained, check_size, early_stops, synchro
 from heads.protocols.plan import Run
 from heads.protocols.recording import int32, reads_of, record, training_reads, zero_shot_answers
 from heads.results.record import EPISODIC, Predictions, Result, Support
+from heads.selection.chosen import Chosen
 from heads.selection.names import EPISODE_SELECTIONS
-from heads.selection.select import Chosen, has_choice, select
+from heads.selection.select import has_choice, select
 from heads.selection.settings import configure
 
 Answers: TypeAlias = Int64[np.ndarray, " n"]

@@ -34,7 +34,8 @@ from heads.results.record import (
     Result,
     digest_ids,
 )
-from heads.selection.select import Chosen, select
+from heads.selection.chosen import Chosen
+from heads.selection.select import select
 
 Answers: TypeAlias = Int32[np.ndarray, " n"]
 

@@ -17,7 +17,7 @@ from heads.contract import AnyMethod
 from heads.episode import Episode, RowIndex
 from heads.protocols.builder import EpisodeBuilder, query_rows
 from heads.results.record import Support, digest_ids, digest_labels
-from heads.selection.select import MODES
+from heads.selection.names import SELECTIONS
 from heads.selection.settings import Settings
 from heads.spec import FitSpec, RunSpec, pairs
 
@@ -35,7 +35,7 @@ class Request:
     splits: tuple[str, ...] = ("test",)
     """Query sets: the heads are trained once and judged on each."""
     selection: str = "few-shot-val"
-    """How hyper-parameters are chosen, one of `selection.MODES`."""
+    """How hyper-parameters are chosen, one of `SELECTIONS`."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Fields of the method's Config and Hyper; several values make a grid."""
     class_weights: str | Sequence[float] | None = None
@@ -50,8 +50,8 @@ class Request:
             UnknownNameError: If there is no such method or selection.
         """
         method = registry.get(self.method)
-        if self.selection not in MODES:
-            raise UnknownNameError("selection", self.selection, MODES)
+        if self.selection not in SELECTIONS:
+            raise UnknownNameError("selection", self.selection, SELECTIONS)
         return method
 
 
