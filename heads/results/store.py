@@ -25,7 +25,7 @@ from featcache.paths import check_folder, expand, open_descriptor
 from featcache.scarcity import lacking
 from featcache.store.format.files import sync_folder, sync_names
 from featcache.wording import Argument
-from heads.results import answers, figures, leftovers, sealing
+from heads.results import answers, figures, leftovers, reading, sealing
 from heads.results.record import Result
 
 RECORD, ANSWERS = "result.json", answers.FILE
@@ -179,7 +179,7 @@ def load(
         )
     path = folder / RECORD
     values, stated = sealing.opened(_read(path, RECORD_BYTES), str(path))
-    result = replace(Result.from_dict(values, where=str(path)), sealed=stated is not None)
+    result = replace(reading.from_dict(values, where=str(path)), sealed=stated is not None)
     if not predictions:
         return result
     found = _checked(folder, stated, result, heads=heads)

@@ -1,4 +1,4 @@
-"""Evaluating a post grid from few of its points, where a method declares how its logits depend on it.
+"""Evaluating a post grid from few of its points, where a method declares its logits' shape.
 
 A Hyper field may declare that the logits are affine in it, or smooth (`number(..., logits=...)`):
 
@@ -62,9 +62,8 @@ class Curves:
         declared, names = claims(hyper_type), list(grid.axes)
         if not names or declared[names[-1]] != "affine" or len(grid.axes[names[-1]]) < 3:
             return None
-        if (
-            0 in grid.axes[names[-1]]
-        ):  # classes with equal texts tie exactly at 0, and interpolation would break the ties
+        # classes with equal texts tie exactly at 0, and open intervals of a cannot resolve a tie
+        if 0 in grid.axes[names[-1]]:
             return None
         smooth = [n for n in names[:-1] if declared[n] == "smooth" and len(grid.axes[n]) > NODES]
         return Curves(grid=grid, smooth=tuple(smooth))

@@ -1,4 +1,4 @@
-"""Grid search: all points of a method's grids in one order, ties, and refinement around the best."""
+"""Grid search: the points of a method's grids in one order, ties, and refinement of the best."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence

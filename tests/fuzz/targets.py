@@ -201,10 +201,10 @@ def _npz_seeds(_: Path) -> list[Case]:
 
 
 def _record(folder: Path) -> None:
-    from heads.results.record import Result
+    from heads.results.reading import from_json
 
-    result = Result.from_json((folder / "result.json").read_text("utf-8", "replace"))
-    assert Result.from_json(result.to_json()).to_json() == result.to_json()
+    result = from_json((folder / "result.json").read_text("utf-8", "replace"))
+    assert from_json(result.to_json()).to_json() == result.to_json()
     result.to_json().encode()
 
 

@@ -25,6 +25,7 @@ from heads.protocols import episodic
 from heads.results import statistics, store
 from heads.results.compare import compare as comparison
 from heads.results.compare.pairing import difference_to_zero_shot, paired_difference
+from heads.results.reading import from_json
 from heads.results.record import Result
 from heads.results.render import tables
 from heads.selection.select import select
@@ -115,7 +116,7 @@ def test_the_record(world: World) -> None:
     assert top1.ci95 == pytest.approx(float(over_episodes.half))
     assert any("defaults" in note for note in result.notes)
     assert len(result.chosen) == 1
-    assert Result.from_json(result.to_json()) == result
+    assert from_json(result.to_json()) == result
     kept, drawn = result.predictions, draw(features)
     assert kept is not None
     assert np.array_equal(
