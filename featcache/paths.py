@@ -24,11 +24,14 @@ def check_folder(path: Path, *option: Part) -> Path:
         option: What gave it.
 
     Raises:
-        CacheError: If there is something else.
+        CacheError: If there is something else, or above it.
     """
     with suppress(OSError):  # what cannot be looked at is said where it is used
-        if path.exists() and not path.is_dir():
-            raise CacheError(f"{path} is a file, not a folder. Choose another with ", option, ".")
+        nearest = next((p for p in (path, *path.parents) if p.exists()), Path("/"))
+        if not nearest.is_dir():
+            raise CacheError(
+                f"{nearest} is a file, not a folder. Choose another with ", option, "."
+            )
     return path
 
 

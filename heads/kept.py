@@ -33,8 +33,8 @@ def with_heads(result: Result, heads: Sequence[Head]) -> Result:
 
 def seeds_of(folder: Path) -> list[int]:
     """List the seeds whose heads are kept in the folder of a run."""
-    found = (NAME.fullmatch(path.name) for path in folder.iterdir())
-    return sorted(int(match[1]) for match in found if match)
+    matches = (NAME.fullmatch(path.name) for path in folder.iterdir())
+    return sorted(int(match[1]) for match in matches if match)
 
 
 def load(root: Path, name: str) -> Head:
@@ -67,7 +67,7 @@ def load(root: Path, name: str) -> Head:
 
 
 def _keeper(root: Path, folder: Path) -> Path:
-    """Return the folder that keeps the heads of a run: its own, or of a run with equal heads."""
+    """Return the folder with the heads of a run: its own, or that of a run with equal heads."""
     if seeds_of(folder):
         return folder
     result = store.load(folder, predictions=False)
@@ -86,7 +86,7 @@ def read(folder: Path, seed: int) -> Head:
     try:
         return unpack(store.read_beside(folder, file_of(seed)), str(folder / file_of(seed)))
     except ImportedFileError as error:
-        raise HeadError(str(error)) from error
+        raise HeadError(*error.parts) from error
 
 
 def read_all(folder: Path) -> Iterator[Head]:

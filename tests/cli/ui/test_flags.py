@@ -89,6 +89,11 @@ def test_sentences_of_the_library(tmp_path: Path) -> None:
             f"{tmp_path}/file is a file, not a folder. Choose another with root.",
         ),
         (
+            lambda: check_folder(tmp_path / "file" / "below", Argument("root")),
+            f"{tmp_path}/file is a file, not a folder. Choose another with --cache.",
+            f"{tmp_path}/file is a file, not a folder. Choose another with root.",
+        ),
+        (
             lambda: check_folder(tmp_path / "file", "$FEATCACHE_HOME or ", Argument("root")),
             f"{tmp_path}/file is a file, not a folder. Choose another with $FEATCACHE_HOME or "
             f"--cache.",
