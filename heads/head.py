@@ -92,8 +92,8 @@ class Head:
 
         Args:
             rows: Rows; global features [n d], of any norm, as a tensor or an array of floats; a
-                cache; images, as `featcache.embed` takes them, encoded like those of training; or the
-                result of `featcache.embed`. To encode often, keep a
+                cache; images, as `featcache.embed` takes them, encoded like those of training; or
+                the result of `featcache.embed`. To encode often, keep a
                 `featcache.embedding.Embedder(head.backbone, components=head.reads)`.
             split: Split of a cache whose usable images are answered, in order; None is `test`.
             strict: Whether an unreadable image is an error; else its logits are NaN.

@@ -1,9 +1,9 @@
-"""Episodes: hundreds of small tasks from one split, each with a few classes of its own.
+"""The episodic protocol: hundreds of small tasks from one split, each with a few classes.
 
-A method learns from the support of an episode alone and answers its queries; the next episode
-starts afresh. An episode has no validation images, so the defaults stand unless `cv` (folds of the
-support) is asked for. Figures are means over episodes with Student's t; two runs on the same list
-are compared episode by episode.
+A method is trained on the support of each episode alone and answers its queries. Episodes have no
+validation images, so the defaults are used unless `cv` (folds of the support) is requested. Figures
+are means over episodes with Student's t intervals; two runs on the same list are compared episode
+by episode.
 """
 
 import time
@@ -28,7 +28,13 @@ from heads.episode import Episode, QuerySet
 from heads.protocols import episodes as lists
 from heads.protocols.builder import EpisodeBuilder
 from heads.protocols.episodes import Episodes
-from heads.protocols.evaluation import Trained, check_size, early_stops, synchronise, training_notes
+from heads.protocols.evaluation import (
+    Trained,
+    captured_warnings,
+    check_size,
+    synchronise,
+    training_notes,
+)
 from heads.protocols.plan import Run
 from heads.protocols.recording import int32, reads_of, record, training_reads, zero_shot_answers
 from heads.results.record import EPISODIC, Predictions, Result, Support
@@ -41,7 +47,7 @@ Answers: TypeAlias = Int64[np.ndarray, " n"]
 MODES = EPISODE_SELECTIONS
 WAYS, SHOTS, QUERIES, EPISODES = 5, 5, 15, 400
 BLOCK = 100
-"""Episodes that are read and trained at a time, so that memory does not grow with their number."""
+"""Episodes that are read and trained at a time, so that memory stays bounded."""
 
 
 def run(method_name: str, **arguments: Any) -> Result:
@@ -73,10 +79,10 @@ def train(
         ways: Classes of an episode, 5 where not given.
         shots: Support images a class, 5 where not given.
         queries: Query images a class, 15 where not given.
-        episodes: How many, 400 where not given.
+        episodes: Number of episodes, 400 where not given.
         split: Where support and queries come from, test where not given.
-        seed: Of the draw, 1 where not given.
-        episode_list: A stored list, which answers all of the above.
+        seed: Seed of the draw, 1 where not given.
+        episode_list: A stored list, in place of all of the above.
         selection: How hyper-parameters are chosen, one of `MODES`.
         settings: Fields of the method's Config and Hyper.
         device: auto, cpu, cuda, cuda:1, ...
@@ -106,8 +112,8 @@ def train(
             Argument("protocol", "episodic"),
             ".",
         )
-    asked = {"ways": ways, "shots": shots, "queries": queries, "episodes": episodes, "seed": seed}
-    drawn = _episodes(features, asked, split, episode_list)
+    counts = {"ways": ways, "shots": shots, "queries": queries, "episodes": episodes, "seed": seed}
+    drawn = _episodes(features, counts, split, episode_list)
     configured = configure(method, settings, shots=drawn.shots)
     learns = any(need.role == "support" for need in needs)
     description = Run(
@@ -127,17 +133,17 @@ def train(
         needs=needs,
         device=pick_device(device),
         text=getattr(configured.config, "text", None),
-        splits={drawn.split: drawn.query(0)},  # for its checks: queries are read block by block
+        splits={drawn.split: drawn.query(0)},  # for the checks; queries are read in blocks
         scopes={"support": Scope(drawn.split), "query": Scope(drawn.split)},
     )
     (first,) = builder.queries.values()
     reader = _Reader(features, builder, drawn, transductive=method.transductive)
     done = _Done()
-    with early_stops() as warned:
+    with captured_warnings() as unconverged:
         for start in range(0, len(drawn), BLOCK):
             numbers = range(start, min(start + BLOCK, len(drawn)))
-            told = None if progress is None else _Shifted(progress, numbers, len(drawn))
-            done.block(reader, description, numbers, told)
+            shifted = None if progress is None else _Shifted(progress, numbers, len(drawn))
+            done.block(reader, description, numbers, shifted)
     result = record(
         description,
         [one.values for one in done.chosen],
@@ -151,7 +157,7 @@ def train(
             *reader.notes,
             *_notes(features, drawn, description),
             *training_notes(method, done.chosen),
-            *warned,
+            *unconverged,
         ],
         over="episodes",
     )
@@ -160,18 +166,18 @@ def train(
 
 
 def _episodes(
-    features: FeatureSet, asked: Mapping[str, int | None], split: str | None, path: Path | None
+    features: FeatureSet, given: Mapping[str, int | None], split: str | None, path: Path | None
 ) -> Episodes:
-    """Draw a list, or read the one that was given."""
+    """Draw a list of episodes, or read the given one."""
     if path is None:
         usual = {"ways": WAYS, "shots": SHOTS, "queries": QUERIES, "episodes": EPISODES, "seed": 1}
-        numbers = {n: usual[n] if v is None else v for n, v in asked.items()}
+        numbers = {n: usual[n] if v is None else v for n, v in given.items()}
         return lists.draw(features, split or "test", **numbers)
-    if given := [n for n, v in {**asked, "split": split}.items() if v is not None]:
+    if others := [n for n, v in {**given, "split": split}.items() if v is not None]:
         raise UsageError(
-            f"{path} says what the episodes are, so ",
-            Argument(given[0]),
-            " has nothing to say; leave one of the two away.",
+            f"{path} determines the episodes, so ",
+            Argument(others[0]),
+            " has no effect; leave one of the two out.",
         )
     return lists.read(path, features)
 
@@ -190,7 +196,7 @@ class _Shifted:
 
 
 class _Done:
-    """What came of the episodes so far."""
+    """The results of the episodes so far."""
 
     def __init__(self) -> None:
         self.chosen: list[Chosen] = []
@@ -211,7 +217,7 @@ class _Done:
             answered = zero_shot_answers(reader.text(e), query)
             if answered is not None:
                 self._zero_shot.append(classes[answered])
-            # what was learned would fill the memory before the last episode is done
+            # the tensors of all heads would fill the memory
             self.chosen.append(replace(one, head=replace(one.head, params={}, fixed={})))
         self.seconds["fit"] += fitted - started
         self.seconds["evaluate"] += time.perf_counter() - fitted
@@ -263,7 +269,7 @@ class _Reader:
             classes=tuple(features.classes[c] for c in episodes.classes[e]),
             seed=episodes.seed * 1_000_003 + e,
         )
-        # read when they are scored, but for a method that is chosen with the queries at hand
+        # queries are read when they are scored, except for methods that see them in selection
         query = QuerySet(rows=self.query(e), index=episodes.query(e)) if self.transductive else None
         return Episode(
             view=view,

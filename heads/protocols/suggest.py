@@ -10,7 +10,7 @@ from featcache.wording import Call
 from heads.contract import Need
 
 ROLES: Mapping[str, Scope] = {"support": FEW_SHOT, "query": Scope("query"), "pool": Scope("pool")}
-"""Role -> the rows that play it, unless the protocol knows better."""
+"""Role -> its rows, unless the protocol states others."""
 
 
 def support_scope(shots: int | None, seeds: Iterable[int]) -> Scope:
@@ -25,10 +25,10 @@ def support_scope(shots: int | None, seeds: Iterable[int]) -> Scope:
 
 
 def extraction(features: FeatureSet, needs: Iterable[Need], scopes: Mapping[str, Scope]) -> Call:
-    """Compose the call of `featcache.extract` that adds what some needs ask for.
+    """Compose the call of `featcache.extract` that meets some needs.
 
     Args:
-        features: The cache that lacks it.
+        features: The cache that does not meet them.
         needs: One or more, none of kind global.
         scopes: Role -> its rows, where they are not the usual ones.
     """

@@ -145,7 +145,7 @@ class Loop:
         return self._bad_since
 
     def failures(self) -> dict[tuple[int, int], int]:
-        """Return (task, point) -> first step with a bad loss, or the last one with bad parameters."""
+        """Return (task, point) -> first step with a bad loss, else the last with bad parameters."""
         since = self._first_bad().reshape(self.fit.stack.s, self.fit.stack.g).tolist()
         failed = {}
         for s, g in self.fit.runs():
