@@ -13,8 +13,8 @@ the correct answers (or differences, or pseudo-values), R seeds and n queries:
 freedom, not below the fewer of R-1 and n-1. The second part of (3), Student's t over the seeds, is
 wider where few draws cause most of the variance, because (2) is then estimated too high. V_0 is the
 variance added by z^2 pseudo-queries, spread evenly over the possible outcomes (after Agresti &
-Coull), so that identical answers do not give an interval of width 0. benchmarks/coverage.py measures
-the coverage of these intervals.
+Coull), so that identical answers do not give an interval of width 0. benchmarks/coverage.py
+measures the coverage of these intervals.
 
 Reference: Satterthwaite, Biometrics Bulletin 2, 1946; Searle, Casella & McCulloch, Variance
 Components, 1992; Agresti & Coull, Am. Stat. 52, 1998; Holm, Scand. J. Stat. 6, 1979.

@@ -133,7 +133,7 @@ def test_a_setting_of_hundreds_of_digits() -> None:
 def test_a_record_with_half_characters(field: str) -> None:
     raw = json.loads(toy_run("cmm", "one").to_json())
     raw[field] = [{"\udcff": 1.0}] if field == "chosen" else {"\udcff": 1.0}
-    with pytest.raises(ImportedFileError, match="whole characters"):
+    with pytest.raises(ImportedFileError, match="lone surrogates"):
         from_json(json.dumps(raw))
 
 

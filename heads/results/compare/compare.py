@@ -3,9 +3,9 @@
 Runs are compared within a group: same data set, backbone, features, split, queries with their
 labels, and shots used; for episodes the same list of them. Runs that differ in seeds, images drawn,
 features read or marks are rows of their own with different names. Of runs that are equal in all of
-this the newest is shown and the others are counted. Methods that answer all queries together (transductive) stand
-below those that answer one by one, and runs whose hyper-parameters were chosen on the queries
-(`oracle`) stand last.
+this the newest is shown and the others are counted. Transductive methods, which answer all queries
+together, stand below the others; runs whose hyper-parameters were chosen on the queries (`oracle`)
+stand last.
 """
 
 from collections import Counter

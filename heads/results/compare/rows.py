@@ -45,8 +45,8 @@ class Row:
     gain: Difference | None
     """Top-1 over the reference on the same queries; None where that is not known."""
     word: Word | None
-    """Result of Holm's correction over the group's differences; None for an oracle run, which is not
-    ranked and not counted."""
+    """Result of Holm's correction over the group's differences; None for an oracle run, which is
+    not ranked and not counted."""
     why: str
     """Why there is no difference."""
     seconds: float
