@@ -144,7 +144,7 @@ def test_seeds_that_are_none_are_refused(heads: Run, home: Path, text: str) -> N
 def test_options_of_episodes_say_what_to_add(heads: Run, home: Path) -> None:
     told = heads("train", "ridge", "--ways", "3")
     assert told.code == 2
-    assert "--ways is of episodes: add --protocol episodic" in told.err
+    assert "--ways is for episodes: add --protocol episodic" in told.err
     assert "--seeds" in heads("train", "ridge", "--seed", "3").err
 
 
