@@ -1,4 +1,4 @@
-"""Heads kept beside the record of their run, and how they are found again: `RUN@SEED`.
+"""Saving heads beside the record of their run, and loading them by `RUN@SEED`.
 
 <runs root>/<data set>/<backbone>-<key>/<run>/head-<seed>.safetensors
 """
@@ -47,10 +47,10 @@ def load(root: Path, name: str) -> Head:
     Raises:
         UnknownNameError: If there is no such run.
         UsageError: If the run keeps several heads and none is named, or none of that seed.
-        HeadError: If the run keeps no head, or the file is not what was written.
+        HeadError: If the run keeps no head, or the file is damaged.
     """
     run, _, seed = name.partition("@")
-    folder = _keeper(root, store.find(root, run))
+    folder = _folder_of_heads(root, store.find(root, run))
     seeds = seeds_of(folder)
     if not seeds:
         raise HeadError(
@@ -66,7 +66,7 @@ def load(root: Path, name: str) -> Head:
     return read(folder, int(wanted))
 
 
-def _keeper(root: Path, folder: Path) -> Path:
+def _folder_of_heads(root: Path, folder: Path) -> Path:
     """Return the folder with the heads of a run: its own, or that of a run with equal heads."""
     if seeds_of(folder):
         return folder
@@ -78,10 +78,10 @@ def _keeper(root: Path, folder: Path) -> Path:
 
 
 def read(folder: Path, seed: int) -> Head:
-    """Read the head of a repetition, compared with what the record of the run states of it.
+    """Read the head of a repetition and check it against the record of the run.
 
     Raises:
-        HeadError: If it is not what was written.
+        HeadError: If the file is damaged.
     """
     try:
         return unpack(store.read_beside(folder, file_of(seed)), str(folder / file_of(seed)))

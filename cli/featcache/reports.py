@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from featcache.store.repair.verify import VerifyReport
 
 
-def told_by(one: "CacheSummary", fitting: Sequence["CacheSummary"]) -> str:
-    """Name the options that tell a cache from the others that fit."""
+def distinguishing(one: "CacheSummary", fitting: Sequence["CacheSummary"]) -> str:
+    """Return the options that distinguish a cache from the others that fit."""
     words = []
     for flag, field in (("--dataset", "dataset"), ("--backbone", "backbone"), ("--key", "digest")):
         same = [other for other in fitting if getattr(other, field) == getattr(one, field)]

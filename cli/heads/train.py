@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 MOST_SEEDS = 1000
-UNSAVED = "Nothing of this run was stored; the same command starts it anew."
+UNSAVED = "Nothing of this run was stored; the same command starts it again."
 
 
 def train(

@@ -36,7 +36,7 @@ ONE_DRAW = (
 
 
 def training_reads(view: TaskView) -> Iterator[str]:
-    """Name what training reads beyond one feature an image; optional needs where they are met."""
+    """Yield what training reads beyond global features: the pool, and components that are there."""
     if view.pool is not None:
         yield "pool"
     for role, rows in (("support", view.support), ("pool", view.pool)):
@@ -44,7 +44,7 @@ def training_reads(view: TaskView) -> Iterator[str]:
 
 
 def reads_of(method: AnyMethod, training: Iterable[str], query: Rows) -> tuple[str, ...]:
-    """Name what a method reads beyond one feature an image.
+    """Return what a method reads beyond global features.
 
     Args:
         method: The method.
@@ -56,7 +56,7 @@ def reads_of(method: AnyMethod, training: Iterable[str], query: Rows) -> tuple[s
 
 
 def texts_read(bank: TextBank | None, kind: str | None) -> str:
-    """Digest the sentences behind zero-shot and, where others are set, those of that kind."""
+    """Return the digest of the zero-shot texts and, after a colon, of the method's kind if other."""
     if bank is None or not bank.available():
         return ""
     usual = usual_kind(bank)
@@ -96,12 +96,12 @@ def record(
     Args:
         run: Method, settings and data of the run.
         chosen: Hyper-parameters of each repetition.
-        predictions: Their answers.
+        predictions: Answers to the queries.
         split: Where the queries came from.
         ids: `digest_ids` of the queries; the digest of their labels is added here.
-        seconds: fit and evaluate, wall clock.
-        reads: As `reads_of` says.
-        notes: What a reader must know of the episodes and of training.
+        seconds: Wall-clock seconds of fit and evaluate.
+        reads: Result of `reads_of`.
+        notes: Notes on the episodes and on training.
         over: What the repetitions are: seeds (`repetitions`) or `episodes`.
     """
     features, method = run.features, run.method

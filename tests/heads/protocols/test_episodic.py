@@ -196,7 +196,7 @@ def test_the_list_comes_back_from_json(world: World, tmp_path: Path) -> None:
     assert np.array_equal(again.predictions.predicted, result.predictions.predicted)
     assert (again.ids, again.seeds, again.ways) == (result.ids, (7,), 3)
     assert again.beside == result.beside
-    with pytest.raises(UsageError, match="so ways has nothing to say"):
+    with pytest.raises(UsageError, match="so ways has no effect"):
         episodic.run("tip-adapter", features=features, episode_list=path, ways=3)
     turned = replace(features.listing, labels=np.roll(features.listing.labels, 10))
     with pytest.raises(ImportedFileError, match="labels"):
