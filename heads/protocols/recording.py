@@ -56,7 +56,7 @@ def reads_of(method: AnyMethod, training: Iterable[str], query: Rows) -> tuple[s
 
 
 def texts_read(bank: TextBank | None, kind: str | None) -> str:
-    """Return the digest of the zero-shot texts and, after a colon, of the method's kind if other."""
+    """Return the digest of the zero-shot texts, and after a colon that of another kind read."""
     if bank is None or not bank.available():
         return ""
     usual = usual_kind(bank)
