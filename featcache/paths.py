@@ -24,11 +24,14 @@ def check_folder(path: Path, *option: Part) -> Path:
         option: Argument or variable that named it, for the error message.
 
     Raises:
-        CacheError: If it is not a folder.
+        CacheError: If there is something else, or above it.
     """
-    with suppress(OSError):  # errors are reported where the path is used
-        if path.exists() and not path.is_dir():
-            raise CacheError(f"{path} is a file, not a folder. Choose another with ", option, ".")
+    with suppress(OSError):  # what cannot be looked at is said where it is used
+        nearest = next((p for p in (path, *path.parents) if p.exists()), Path("/"))
+        if not nearest.is_dir():
+            raise CacheError(
+                f"{nearest} is a file, not a folder. Choose another with ", option, "."
+            )
     return path
 
 

@@ -5,7 +5,7 @@ them.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -84,6 +84,9 @@ class FeatureSet:
     text: TextBank | None
     weights: str = ""
     """Weights that the extraction named, a tag or a file; empty for the default ones."""
+    encoding: Mapping[str, str] = field(default_factory=dict)
+    """Micro-batch and compute type of the encoder, which decide the last bits of every row; empty
+    for imported features."""
 
     @property
     def classes(self) -> tuple[str, ...]:

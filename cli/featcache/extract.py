@@ -54,7 +54,7 @@ def extract(
             help="Patch features of augmented views: cdfsl of few-shot rows.",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of views and crops.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of views and crops.")] = 0,
     name: Annotated[str | None, typer.Option(help="Name for a folder: data set.")] = None,
     dataset_root: Annotated[
         Path | None, typer.Option(help="Folder that holds a named data set's files.")
@@ -104,7 +104,7 @@ def extract(
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before 20 GB.")] = False,
     max_pixels: Annotated[
-        int | None, typer.Option(min=1, help="Largest picture to decode, in pixels.")
+        int | None, typer.Option(min=1, help="Largest image to decode, in pixels.")
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be encoded and written.")

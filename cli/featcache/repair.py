@@ -63,7 +63,7 @@ def repair(
                         progress=live.shown_on(line),
                         say=line.say,
                     )
-            except FeatcacheError as error:  # one that is lost is no reason to leave the others
+            except FeatcacheError as error:  # keep going: one failure must not block other caches
                 problem = in_flags([after_repair(error.parts)])
         whole &= report is not None and report.is_sound and not problem
         whole &= mended is None or not mended.missing

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from featcache.store.repair.verify import VerifyReport
 
 
-def told_by(one: "CacheSummary", fitting: Sequence["CacheSummary"]) -> str:
-    """Name the options that tell a cache from the others that fit."""
+def distinguishing(one: "CacheSummary", fitting: Sequence["CacheSummary"]) -> str:
+    """Return the options that distinguish a cache from the others that fit."""
     words = []
     for flag, field in (("--dataset", "dataset"), ("--backbone", "backbone"), ("--key", "digest")):
         same = [other for other in fitting if getattr(other, field) == getattr(one, field)]
@@ -52,14 +52,14 @@ def emit_mended(report: "VerifyReport", mended: "Mended | None", found: "CacheSu
 
         cache = Cache.open(found.path)
         weights = weights_argument(cache.key, cache.shards)
-        command = in_flags([extract_call(found.path, found.dataset, found.backbone, weights)])
+        go_on = in_flags([extract_call(found.path, found.dataset, found.backbone, weights)])
         what = counted(
             mended.missing,
             "row has lost its image, or it has changed",
             "rows have lost their image, or it has changed",
         )
         output.emit(
-            f"  {what}; this settles it, with whatever else the cache was made with: {command}"
+            f"  {what}; this settles it, with whatever else the cache was made with: {go_on}"
         )
 
 

@@ -1,4 +1,4 @@
-"""What the library calls by its arguments, in the words of the command line: flags and commands."""
+"""Writing the arguments and calls that library errors name as flags and commands."""
 
 import shlex
 from collections.abc import Iterator, Sequence
@@ -25,13 +25,13 @@ POSITIONAL = frozenset(
 )
 """Arguments that a command takes without a flag."""
 NONE = {"shots": "all"}
-"""Argument -> how a command is given None."""
+"""Argument -> its value on the command line for None."""
 WITHOUT = frozenset({("heads.evaluate", "cache")})
-"""Arguments that a command does without."""
+"""Arguments that a command does not have."""
 
 
 def in_flags(parts: Sequence[Part]) -> str:
-    """Tell a sentence to somebody who types commands.
+    """Write a sentence for the command line.
 
     Example:
         >>> in_flags(["Use ", Argument("selection", "cv"), ", or lower ", Argument("shots"), "."])

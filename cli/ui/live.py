@@ -1,4 +1,4 @@
-"""The progress of a command: one line that changes on a terminal, plain lines elsewhere."""
+"""Progress of a command: one changing line on a terminal, plain lines elsewhere."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -25,7 +25,7 @@ class Live:
         self._last = time.monotonic()
 
     def update(self, text: str) -> None:
-        """Show how things stand now."""
+        """Show the current state."""
         if self._console is None:
             return
         if self._console.is_terminal:
@@ -58,7 +58,7 @@ class Live:
             self._console.print(terminal.styled(text), soft_wrap=True)
 
     def close(self) -> None:
-        """Take the live line away."""
+        """Remove the live line."""
         if self._status is not None:
             self._status.stop()
             self._status = None
@@ -75,20 +75,20 @@ def live(quiet: bool) -> Iterator[Live]:
 
 
 def shown_on(line: "Live") -> Callable[["Progress"], None]:
-    """Return what shows the progress of a pass, and of what comes before it, on a line."""
+    """Return a function that shows the progress of a pass and of its preparation."""
     count = line.counter()
 
     def show(p: "Progress") -> None:
         if p.rate:
             line.update(progress_text(p))
-        else:  # hashing and the like, which know of no rate
+        else:  # stages without a rate, such as hashing
             count(p.stage, p.done, p.total)
 
     return show
 
 
 def progress_text(p: "Progress") -> str:
-    """Say how a pass stands, on one line."""
+    """Describe the progress of a pass in one line."""
     line = f"{p.stage} {p.done}/{p.total}"
     if p.rate:
         line += f"  {p.rate:.0f} images/s"

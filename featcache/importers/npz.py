@@ -24,6 +24,7 @@ from featcache.errors import CacheError, ImportedFileError, UsageError
 from featcache.importers.table import Table, read_table
 from featcache.keys import IMPORTED_TEMPLATE, ComponentKey, FeatureKey
 from featcache.paths import as_text, expand
+from featcache.progress import Report
 from featcache.store.cache import Cache
 from featcache.store.format.files import explained
 from featcache.store.format.identity import Identity, is_cache, read_identity
@@ -33,9 +34,6 @@ from featcache.store.repair.examine import add_sums, lacking_sums
 from featcache.store.repair.verify import repair, verify
 from featcache.store.settle import settle
 from featcache.wording import Argument, Call, Part
-
-Report = Callable[[str, int, int], None]
-"""Called as (activity, items done so far, number of items)."""
 
 GLOBAL = ComponentKey(kind="global")
 ROUNDED, KEPT = 1, 2

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from featcache.backbones.base import Backbone
+from featcache.backbones.names import COMPUTE_FLAGS
 from featcache.backbones.registry import load_backbone
 from featcache.encoding.encoder import Encoder
 from featcache.errors import BackboneError, CacheError, SourceError
@@ -21,7 +22,7 @@ from featcache.imaging.decode import pixel_limit
 from featcache.imaging.loader import FileSource
 from featcache.keys import Listing
 from featcache.paths import from_text
-from featcache.pipeline.compatibility import FLAGS, PassSettings, as_before, micro_batch_of
+from featcache.pipeline.compatibility import PassSettings, as_before, micro_batch_of
 from featcache.pipeline.passes import Filler, Progress
 from featcache.pipeline.plan import plans_for
 from featcache.pipeline.texts import put_texts
@@ -119,7 +120,7 @@ def _backbone(
     device: str,
     say: Callable[[str], None],
 ) -> Backbone:
-    compute = "auto" if settings is None else FLAGS[settings.compute]
+    compute = "auto" if settings is None else COMPUTE_FLAGS[settings.compute]
     load_any = partial(load_backbone, cache.backbone, weights=weights, device=device)
 
     def load(compute: str) -> Backbone:

@@ -1,11 +1,10 @@
 """What every source of images answers with: a plain table, before any pixel is read."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-Report = Callable[[str, int, int], None]
-"""Called as (what is being done, done so far, of how many); from any thread, often."""
+from featcache.progress import Report as Report
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,10 @@ from featcache.store.format.records import ShardLine
 WEIGHTS = "weights"
 """Provenance entry: weights as the user named them."""
 
+MICRO_BATCH, COMPUTE = "micro_batch", "compute"
+"""Entries of a provenance: the batch size and the compute type (float32, bfloat16) of the encoder,
+which decide the last bits of every row."""
+
 FILE = "file"
 """Provenance entry: name of the file of imported features."""
 
@@ -36,6 +40,15 @@ def distinct(shards: Mapping[str, Sequence[ShardLine]]) -> list[dict[str, str]]:
 def weights_of(shards: Mapping[str, Sequence[ShardLine]]) -> str:
     """Return the weights that were named for the newest shards; empty if none were."""
     return _last(shards, WEIGHTS)
+
+
+def encoding_of(shards: Mapping[str, Sequence[ShardLine]]) -> dict[str, str]:
+    """Return micro-batch and compute type of the encoder; empty for imported features.
+
+    A pass never mixes two of them in one cache.
+    """
+    values = {name: _last(shards, name) for name in (MICRO_BATCH, COMPUTE)}
+    return values if all(values.values()) else {}
 
 
 def weights_argument(key: FeatureKey, shards: Mapping[str, Sequence[ShardLine]]) -> str:

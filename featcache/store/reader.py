@@ -18,7 +18,7 @@ from featcache.store.journal import Journal
 from featcache.store.listing.files import LOST, UNLESS_REPAIRED
 from featcache.store.listing.listing import current_set, read_listing
 from featcache.store.lost import lost_rows
-from featcache.store.provenance import weights_of
+from featcache.store.provenance import encoding_of, weights_of
 from featcache.store.rows import ShardRows, check_images
 from featcache.wording import Part
 
@@ -216,6 +216,7 @@ class CacheReader:
             ok=ok,
             text=self.text(),
             weights=weights_of(self.shards),
+            encoding=encoding_of(self.shards),
         )
 
     def _listed(self) -> Listing:

@@ -12,10 +12,10 @@ from tests.fuzz.guard import Target
 
 
 def check_record(folder: Path) -> None:
-    from heads.results.record import Result
+    from heads.results.reading import from_json
 
-    result = Result.from_json((folder / "result.json").read_text("utf-8", "replace"))
-    assert Result.from_json(result.to_json()).to_json() == result.to_json()
+    result = from_json((folder / "result.json").read_text("utf-8", "replace"))
+    assert from_json(result.to_json()).to_json() == result.to_json()
     result.to_json().encode()
 
 

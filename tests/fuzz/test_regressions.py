@@ -28,7 +28,7 @@ from featcache.text.descriptions import read_descriptions
 from featcache.text.templates import read_templates
 from heads.registry import get
 from heads.results import store
-from heads.results.record import Result
+from heads.results.reading import from_json
 from heads.results.sealing import sealed
 from heads.selection.settings import configure
 from tests.fuzz.run_targets import toy_run
@@ -134,8 +134,8 @@ def test_a_setting_of_hundreds_of_digits() -> None:
 def test_a_record_with_half_characters(field: str) -> None:
     raw = json.loads(toy_run("cmm", "one").to_json())
     raw[field] = [{"\udcff": 1.0}] if field == "chosen" else {"\udcff": 1.0}
-    with pytest.raises(ImportedFileError, match="whole characters"):
-        Result.from_json(json.dumps(raw))
+    with pytest.raises(ImportedFileError, match="lone surrogates"):
+        from_json(json.dumps(raw))
 
 
 def test_a_run_that_leads_elsewhere(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from featcache.counts import counted
 from featcache.errors import CorruptCacheError, FeatcacheError
+from featcache.progress import Report
 from featcache.store.again import extract_call
 from featcache.store.cache import Cache
 from featcache.store.format.checksums import sums_path, write_sums
@@ -27,9 +28,6 @@ from featcache.store.repair.consistency import (
 from featcache.store.repair.examine import Examined, examine, lines_of
 from featcache.store.repair.recover import restore
 from featcache.wording import Part, in_python, replaced
-
-Report = Callable[[str, int, int], None]
-"""Called as (activity, files done so far, number of files)."""
 
 Ranges = tuple[tuple[int, int], ...]
 

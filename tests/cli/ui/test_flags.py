@@ -12,8 +12,8 @@ from featcache.backbones.devices import pick_device
 from featcache.bank import TextBank
 from featcache.errors import FeatcacheError, UsageError
 from featcache.paths import check_folder
+from featcache.store.again import command
 from featcache.wording import Argument, Call, Part, Placeholder, Setting
-from heads.protocols.suggest import command
 from heads.registry import get
 from heads.results.store import runs_root
 from heads.selection.settings import configure
@@ -100,6 +100,11 @@ def test_sentences_of_the_library(tmp_path: Path) -> None:
             f"{tmp_path}/file is a file, not a folder. Choose another with root.",
         ),
         (
+            lambda: check_folder(tmp_path / "file" / "below", Argument("root")),
+            f"{tmp_path}/file is a file, not a folder. Choose another with --cache.",
+            f"{tmp_path}/file is a file, not a folder. Choose another with root.",
+        ),
+        (
             lambda: check_folder(tmp_path / "file", "$FEATCACHE_HOME or ", Argument("root")),
             f"{tmp_path}/file is a file, not a folder. Choose another with $FEATCACHE_HOME or "
             f"--cache.",
@@ -127,5 +132,5 @@ def test_sentences_of_the_library(tmp_path: Path) -> None:
             act()
         assert text_of(caught.value).startswith(typed)
         assert str(caught.value).startswith(called)
-    assert text_of(caught.value).endswith("Use --device auto, cpu, cuda or cuda:N.")
-    assert str(caught.value).endswith("Use device auto, cpu, cuda or cuda:N.")
+    assert text_of(caught.value).endswith("Use --device cpu, or --device auto.")
+    assert str(caught.value).endswith("Use device='cpu', or device='auto'.")
