@@ -19,7 +19,7 @@ from featcache.sources.layouts.splits import make_splits
 from featcache.sources.trees.base import Entry
 from featcache.sources.trees.names import as_id, path_text
 
-CLOTHING = Path(__file__).parents[4] / "shared" / "data" / "images" / "clothing_small"
+CLOTHING = Path(__file__).parents[5] / "shared" / "data" / "images" / "clothing_small"
 
 
 def touch(root: Path, *files: str) -> Path:
