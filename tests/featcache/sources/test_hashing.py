@@ -161,12 +161,12 @@ def test_inodes_that_change_by_themselves_can_be_left_out(
     hashed: Hash, folder: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, _ = hashed()
-    state_of = hashing._State.of
+    state_of = hashing._state_of
 
-    def remounted(found: os.stat_result) -> Any:
-        return state_of(found)._replace(inode=found.st_ino + 1)
+    def remounted(found: os.stat_result) -> str:
+        return f"{state_of(found)}1"
 
-    monkeypatch.setattr(hashing._State, "of", staticmethod(remounted))
+    monkeypatch.setattr(hashing, "_state_of", remounted)
     assert hashed(ignore_inode=True) == (first, 0)
     assert hashed() == (first, 2)
     replace_unseen(folder / "cat" / "0.jpg", b"CAT 0")
