@@ -50,6 +50,15 @@ def expand(path: Path | str) -> Path:
         ) from error
 
 
+def file_in(path: Path) -> Path | None:
+    """Return the file that a path is or leads into, as `photos.zip/summer`; None if there is none.
+
+    Raises:
+        OSError: If a folder on the way may not be entered.
+    """
+    return next((p for p in (path, *path.parents) if p.is_file()), None)
+
+
 def as_text(path: Path | str) -> str:
     """Convert a path to text, independent of the locale."""
     return os.fsencode(path).decode("utf-8", "surrogateescape")
@@ -77,7 +86,7 @@ def open_regular(path: Path, limit: Limit | None = None) -> io.BufferedReader:
     file = os.fdopen(open_descriptor(path), "rb")
     try:
         if limit is not None:
-            _check_size(path, os.fstat(file.fileno()).st_size, limit)
+            check_bytes(path, os.fstat(file.fileno()).st_size, limit)
     except BaseException:
         file.close()
         raise
@@ -93,7 +102,7 @@ def read_regular(path: Path, limit: Limit) -> bytes:
     """
     with open_regular(path, limit) as file:
         data = file.read(limit.value() + 1) or b""
-    _check_size(path, len(data), limit)  # the file may have grown, or report size 0
+    check_bytes(path, len(data), limit)  # the file may have grown, or report size 0
     return data
 
 
@@ -123,11 +132,21 @@ def _check_regular(path: Path, found: os.stat_result) -> None:
         raise OSError(errno.EINVAL, "is no regular file", str(path))
 
 
-def _check_size(path: Path, size: int, limit: Limit) -> None:
+def check_bytes(name: object, size: int, limit: Limit) -> None:
+    """Refuse what is larger than a limit.
+
+    Args:
+        name: What it is, for the message.
+        size: Its bytes.
+        limit: What it may have.
+
+    Raises:
+        OSError: If it has more.
+    """
     if size > limit.value():
         raise OSError(
             errno.EFBIG,
             f"has {size} {limit.unit}, more than the limit of {limit.value()}; "
             f"{limit.variable} raises it",
-            str(path),
+            str(name),
         )

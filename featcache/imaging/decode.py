@@ -6,13 +6,11 @@ palettes are resolved before resizing. Transparency is dropped, not composited.
 """
 
 import hashlib
-import os
 import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from io import BytesIO
-from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -23,10 +21,10 @@ from featcache.errors import BackboneError, SourceError
 from featcache.imaging.decode_work import BYTES, SCANS, SMALL, Cost, cost_of, hush_libtiff
 from featcache.imaging.jpeg import decode_jpeg
 from featcache.limits import IMAGE_FILE, PIXELS
-from featcache.paths import open_regular
+from featcache.places import Place
 from featcache.scarcity import lacking
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 """Formats that are decoded; no other parser is used."""
 
 MAX_PIXELS = PIXELS.most
@@ -36,6 +34,15 @@ BAND_BYTES = 1 << 24
 """Bytes of an image converted at once."""
 
 _RAISE = f"raise it with max_pixels or {PIXELS.variable}"
+_GAP = rb"(?:[ \t\n\v\f\r]|#[^\r\n]*[\r\n])+"
+_SIZE = _GAP + rb"[0-9]{1,9}" + _GAP + rb"[0-9]{1,9}"
+_PNM = re.compile(
+    rb"(?:P4%b|P5%b%b(?:255|65535)|P6%b%b255)[ \t\n\v\f\r]" % (_SIZE, _SIZE, _GAP, _SIZE, _GAP)
+)
+"""Header of a binary PBM, PGM (8 or 16 bits) or PPM (8 bits) file. Pillow reads the pixels of other
+kinds one by one in Python, and a comment without end byte by byte."""
+_PNM_HEAD = 4096
+"""Bytes within which the header has to end."""
 _ORIENTATION_TAG = 0x0112
 _TRANSPOSED = (5, 6, 7, 8)
 """EXIF orientations in which rows are stored as columns."""
@@ -91,43 +98,44 @@ def plain_room(*shape: int) -> UInt8[np.ndarray, "..."]:
 
 
 def read_image(
-    path: Path,
+    place: Place,
     sha256: str,
     *,
     max_pixels: int = MAX_PIXELS,
     room: Room = plain_room,
     claim: Claim = lambda _: None,
 ) -> Pixels:
-    """Read a file, check that it is the listed one, and decode it.
+    """Read an image, check that its bytes are the listed ones, and decode it.
 
     Args:
-        path: Path of the file.
-        sha256: Expected hash of the file.
+        place: Place of the encoded bytes.
+        sha256: Expected hash of the bytes.
         max_pixels: Limit of pixels.
         room: Allocates memory for the pixels.
         claim: Called with the bytes that decoding needs before they are used; may wait.
 
     Raises:
-        UnreadableImageError: If the file is missing, has changed, or is not an image.
+        UnreadableImageError: If the bytes are missing, have changed, or are not an image.
     """
-    data = read_bytes(path, max_pixels=max_pixels, claim=claim)
+    data = read_bytes(place, max_pixels=max_pixels, claim=claim)
     if hashlib.sha256(data).hexdigest() != sha256:
         raise UnreadableImageError("changed on disk while the features were extracted")
     return decode(data, max_pixels=max_pixels, room=room, claim=claim)
 
 
-def read_bytes(path: Path, *, max_pixels: int = MAX_PIXELS, claim: Claim = lambda _: None) -> bytes:
-    """Read a file of bounded size; arguments as for `read_image`.
+def read_bytes(
+    place: Place, *, max_pixels: int = MAX_PIXELS, claim: Claim = lambda _: None
+) -> bytes:
+    """Read the bytes of an image, of bounded size; arguments as for `read_image`.
 
     Raises:
-        UnreadableImageError: If it is missing, not a regular file, too large or unreadable.
+        UnreadableImageError: If they are missing, damaged, too many or unreadable.
     """
     try:
-        with open_regular(path, IMAGE_FILE) as file:
-            size = os.fstat(file.fileno()).st_size
-            if size > SMALL:  # its content is unknown, so claim the maximum
-                claim(size + BYTES * max_pixels)
-            return file.read(size)
+        size = place.size()
+        if size > SMALL:  # its content is unknown, so claim the maximum
+            claim(size + BYTES * max_pixels)
+        return place.read(IMAGE_FILE)
     except OSError as error:
         raise UnreadableImageError(f"cannot be read: {error.strerror or error}") from error
 
@@ -147,6 +155,8 @@ def decode(
     """
     if not data:
         raise UnreadableImageError("is empty")
+    if _is_odd_pnm(data):
+        raise UnreadableImageError("is a PBM, PGM or PPM file, and not a binary one of 8 bits")
     with _reasons(max_pixels):
         hush_libtiff()
         with Image.open(BytesIO(data), formats=FORMATS) as image:
@@ -285,6 +295,11 @@ def _upright(
     upright = room(*turned.shape)
     upright[...] = turned
     return upright
+
+
+def _is_odd_pnm(data: bytes) -> bool:
+    """Tell whether Pillow would take it for a PBM, PGM or PPM file, and it is not a plain one."""
+    return re.match(rb"P[0-6fy]", data) is not None and not _PNM.match(data[:_PNM_HEAD])
 
 
 def _too_costly(cost: Cost, max_pixels: int) -> str:

@@ -21,6 +21,7 @@ from featcache.imaging.resample import resample
 from featcache.imaging.views import CENTRAL, ViewSpec
 from featcache.imaging.windows import Preprocess
 from featcache.pipeline import run
+from featcache.places import FilePlace
 
 EVERYTHING: dict[str, Any] = {
     "patches": ["clearclip", "vanilla:int8@train"],
@@ -70,7 +71,7 @@ def drawn(root: Path, seed: int, *kinds: ViewSpec, room: Any = None, preprocess:
     path = root / f"{seed}.png"
     size = (40 + 7 * seed, 60 - 5 * seed, 3)
     Image.fromarray(rng.integers(0, 256, size, dtype=np.uint8)).save(path)
-    source = FileSource(path.name, path, hashlib.sha256(path.read_bytes()).hexdigest())
+    source = FileSource(path.name, FilePlace(path), hashlib.sha256(path.read_bytes()).hexdigest())
     drawer = ImageLoader(preprocess=preprocess or Preprocess(32), max_pixels=10**6, room=room)
     return drawer(Job(source, kinds))
 
