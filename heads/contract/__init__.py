@@ -12,23 +12,33 @@ Everything below `prepare` runs under `torch.func.vmap` over tasks s (own data) 
 tensor. Hyper-parameters inside `loss`, `start`, `leave`, `update`, `terms` and `combine` are 0-d
 tensors; inside `prepare` they are floats.
 
-The parts, each on what stands before it: needs, rows, settings, stages, losses, method.
+The parts, each on what stands before it: rows, settings, stages, method.
 """
 
 from featcache.keys import TextKind
-from heads.contract.losses import Objective, cross_entropy_of, last_logits, stateless
-from heads.contract.method import AnyMethod, Method, Scout, Watched
-from heads.contract.needs import (
+from heads.contract.method import (
     SHOTS_WITH_VIEWS,
     SUPPORT_AND_QUERY,
-    Kind,
+    AnyMethod,
+    Method,
     Need,
     Role,
-    find_kind,
+    Scout,
+    Watched,
     shots_with_views,
     support_and_query,
 )
-from heads.contract.rows import Batch, LazyRows, Rows, TaskView, Tensors, gather, of_texts
+from heads.contract.rows import (
+    Batch,
+    Kind,
+    LazyRows,
+    Rows,
+    TaskView,
+    Tensors,
+    find_kind,
+    gather,
+    of_texts,
+)
 from heads.contract.settings import (
     Grid,
     Nothing,
@@ -40,7 +50,18 @@ from heads.contract.settings import (
     with_static,
     with_values,
 )
-from heads.contract.stages import Loss, Sampler, Sizes, Stage, Update, one_stage
+from heads.contract.stages import (
+    Loss,
+    Objective,
+    Sampler,
+    Sizes,
+    Stage,
+    Update,
+    cross_entropy_of,
+    last_logits,
+    one_stage,
+    stateless,
+)
 
 __all__ = [
     "SHOTS_WITH_VIEWS",

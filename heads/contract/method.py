@@ -1,17 +1,57 @@
-"""A method as one value: its names, its settings, and its equations as pure functions."""
+"""A method as one value: what it reads, what it can be set to, and its equations."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Generic, TypeAlias, TypeVar, cast
+from typing import Any, Generic, Literal, TypeAlias, TypeVar, cast
 
 from torch import Tensor
 
-from heads.contract.losses import last_logits
-from heads.contract.needs import Need, support_and_query
-from heads.contract.rows import Rows, TaskView, Tensors
+from heads.contract.rows import Kind, Rows, TaskView, Tensors
 from heads.contract.settings import Grid, Nothing
-from heads.contract.stages import Stage
+from heads.contract.stages import Stage, last_logits
 from heads.text_view import TextView
+
+Role = Literal["support", "query", "pool"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Need:
+    """Features that a method reads for the rows of one role."""
+
+    role: Role
+    kind: str = "global"
+    """global, views, crops, patches or view_patches."""
+    recipe: str | None = None
+    """Augmentation or patch variant; None takes any."""
+    at_least: int = 0
+    """Views or crops of each image."""
+    optional: bool = False
+    """Used where it is there, done without where it is not."""
+
+    @property
+    def key(self) -> Kind:
+        """Return the name of these features among the `kinds` of rows."""
+        return Kind(self.kind, self.recipe or "")
+
+
+SUPPORT_AND_QUERY: frozenset[Need] = frozenset({Need(role="query"), Need(role="support")})
+"""Global features of the shots and of the queries."""
+
+SHOTS_WITH_VIEWS: frozenset[Need] = SUPPORT_AND_QUERY | {
+    Need(role="support", kind="views", recipe="rrc50", optional=True)
+}
+"""The same and, where there are any, the augmented views of the shots."""
+
+
+def support_and_query(config: Any) -> frozenset[Need]:
+    """Read global features of the shots and of the queries."""
+    return SUPPORT_AND_QUERY
+
+
+def shots_with_views(config: Any) -> frozenset[Need]:
+    """Read the shots, their augmented views where there are any, and the queries."""
+    return SHOTS_WITH_VIEWS
+
 
 Scout: TypeAlias = Callable[[Sequence[Any], Tensor], Iterator[Tensor]]
 """(Hypers, rows [n d]) -> the logits [n c] at each of the Hypers, in their order."""

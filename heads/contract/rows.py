@@ -2,18 +2,31 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import NamedTuple, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
-from heads.contract.needs import Kind, find_kind
 from heads.text_view import TextView
 
 Tensors: TypeAlias = dict[str, Tensor]
 """Named tensors: parameters, fixed inputs, state or terms."""
+
+V = TypeVar("V")
+
+
+class Kind(NamedTuple):
+    """Which features of an image: a kind beside the global ones, and its recipe or variant."""
+
+    name: str
+    """views, crops, patches or view_patches."""
+    recipe: str = ""
+    """Empty where the need took any."""
+
+    def __str__(self) -> str:
+        return f"{self.name}.{self.recipe}" if self.recipe else self.name
 
 
 @runtime_checkable
@@ -177,3 +190,11 @@ def of_texts(text: TextView, like: Tensor) -> TaskView:
     rows = Rows.of(like.new_zeros(0, like.shape[-1]))
     classes = ("",) * len(text.anchors())
     return TaskView(support=rows, pool=None, text=text, classes=classes, seed=0)
+
+
+def find_kind(kinds: Mapping[Kind, V], kind: Kind) -> V | None:
+    """Look up a kind; without a recipe its only one. None where there is none, or several."""
+    if kind in kinds:
+        return kinds[kind]
+    recipes = [] if kind.recipe else [own for own in kinds if own.name == kind.name]
+    return kinds[recipes[0]] if len(recipes) == 1 else None

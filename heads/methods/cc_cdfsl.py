@@ -50,19 +50,10 @@ from torch.nn import functional as F
 from featcache.errors import UsageError
 from featcache.wording import Setting
 from heads.class_texts import text_tensors
-from heads.contract import (
-    Batch,
-    Kind,
-    Method,
-    Need,
-    Rows,
-    Stage,
-    TaskView,
-    Tensors,
-    Watched,
-    WithText,
-    number,
-)
+from heads.contract.method import Method, Need, Watched
+from heads.contract.rows import Batch, Kind, Rows, TaskView, Tensors
+from heads.contract.settings import WithText, number
+from heads.contract.stages import Stage
 from heads.ops.algebra import cross_entropy, weighted_mean
 from heads.training.optim import adamw
 from heads.training.samplers import by_steps, shuffled

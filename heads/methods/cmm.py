@@ -34,18 +34,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from heads.class_texts import text_tensors, zero_shot_logits
-from heads.contract import (
-    Batch,
-    Grid,
-    Method,
-    Rows,
-    Stage,
-    TaskView,
-    Tensors,
-    WithText,
-    number,
-    shots_with_views,
-)
+from heads.contract.method import Method, shots_with_views
+from heads.contract.rows import Batch, Rows, TaskView, Tensors
+from heads.contract.settings import Grid, WithText, number
+from heads.contract.stages import Stage, stateless
 from heads.ops.algebra import cosine_logits, cross_entropy, is_class, weighted_mean
 from heads.training.optim import adamw
 from heads.training.samplers import by_steps, shuffled
@@ -146,9 +138,8 @@ def procrustes_map(x: Float[Tensor, "n d"], target: Float[Tensor, "n d"]) -> Flo
     return change.to(x)
 
 
-def loss(
-    params: Tensors, fixed: Tensors, state: Tensors, batch: Batch, config: Config, hyper: Hyper
-) -> tuple[Tensor, Tensors]:
+@stateless
+def loss(params: Tensors, fixed: Tensors, batch: Batch, config: Config, hyper: Hyper) -> Tensor:
     """Equation (4)."""
     both = terms(params, fixed, batch, config, hyper)
     value = cross_entropy(combine(both, fixed, config, hyper), batch.y, batch.weights)
@@ -158,7 +149,7 @@ def loss(
     moved_map = (params["map"] - fixed["start"]).square().sum()
     moved_text = (params["text"] - fixed["anchors"]).square().sum()
     penalty = hyper.l2 * moved_map + hyper.l2_text * moved_text
-    return value + penalty / fixed["shots"], state
+    return value + penalty / fixed["shots"]
 
 
 def triplet(cosine: Float[Tensor, "n c"], y: Tensor, margin: float | Tensor) -> Float[Tensor, " n"]:

@@ -31,18 +31,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from heads.class_texts import text_tensors
-from heads.contract import (
-    Batch,
-    Grid,
-    Method,
-    Rows,
-    Stage,
-    TaskView,
-    Tensors,
-    WithText,
-    number,
-    shots_with_views,
-)
+from heads.contract.method import Method, shots_with_views
+from heads.contract.rows import Batch, Rows, TaskView, Tensors
+from heads.contract.settings import Grid, WithText, number
+from heads.contract.stages import Stage, stateless
 from heads.ops.algebra import cross_entropy
 from heads.ops.randomness import uniform_by_class
 from heads.training.optim import adamw, dassl
@@ -115,15 +107,14 @@ def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tens
     return {"weight": start}, fixed
 
 
-def loss(
-    params: Tensors, fixed: Tensors, state: Tensors, batch: Batch, config: Config, hyper: Hyper
-) -> tuple[Tensor, Tensors]:
+@stateless
+def loss(params: Tensors, fixed: Tensors, batch: Batch, config: Config, hyper: Hyper) -> Tensor:
     """Equation (2)."""
     drawn = batch.beside["texts"]
     x = torch.cat([batch.x, fixed["texts"][drawn]])
     y = torch.cat([batch.y, fixed["owner"][drawn]])
     weight = torch.cat([batch.weights, torch.ones_like(drawn, dtype=batch.weights.dtype)])
-    return cross_entropy(hyper.scale * x @ params["weight"].mT, y, weight), state
+    return cross_entropy(hyper.scale * x @ params["weight"].mT, y, weight)
 
 
 def terms(params: Tensors, fixed: Tensors, rows: Rows, config: Config, hyper: Hyper) -> Tensors:

@@ -40,19 +40,10 @@ from torch.nn import functional as F
 
 from featcache.errors import ConvergenceWarning
 from heads.class_texts import text_tensors
-from heads.contract import (
-    SHOTS_WITH_VIEWS,
-    Batch,
-    Grid,
-    Method,
-    Need,
-    Rows,
-    Stage,
-    TaskView,
-    Tensors,
-    WithText,
-    number,
-)
+from heads.contract.method import SHOTS_WITH_VIEWS, Method, Need
+from heads.contract.rows import Batch, Rows, TaskView, Tensors
+from heads.contract.settings import Grid, WithText, number
+from heads.contract.stages import Stage, stateless
 from heads.ops.algebra import affinities, cosine_logits, cross_entropy, sum_by_label, weighted_mean
 from heads.training.optim import adamw
 from heads.training.samplers import balanced, shuffled
@@ -163,13 +154,14 @@ def adapt(params: Tensors, x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
     return F.normalize(x + x @ params["map"].mT, dim=-1)
 
 
+@stateless
 def contrastive_loss(
-    params: Tensors, fixed: Tensors, state: Tensors, batch: Batch, config: Config, hyper: Hyper
-) -> tuple[Tensor, Tensors]:
+    params: Tensors, fixed: Tensors, batch: Batch, config: Config, hyper: Hyper
+) -> Tensor:
     """Equation (2)."""
     each = contrast(adapt(params, batch.x), pairs(batch), batch.y, hyper.tau)
     held = params["map"].square().sum() * hyper.l2 / fixed["shots"]
-    return weighted_mean(each, batch.weights) + held, state
+    return weighted_mean(each, batch.weights) + held
 
 
 def pairs(batch: Batch) -> Bool[Tensor, "b b"]:
@@ -197,9 +189,10 @@ def freeze_keys(params: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -
     return fixed | {"keys": adapt(params, fixed["keys"])}
 
 
+@stateless
 def fused_loss(
-    params: Tensors, fixed: Tensors, state: Tensors, batch: Batch, config: Config, hyper: Hyper
-) -> tuple[Tensor, Tensors]:
+    params: Tensors, fixed: Tensors, batch: Batch, config: Config, hyper: Hyper
+) -> Tensor:
     """Equation (5)."""
     both = terms(params, fixed, batch, config, hyper)
     own = batch.index[:, None] == torch.arange(len(fixed["labels"]), device=batch.x.device)
@@ -213,7 +206,7 @@ def fused_loss(
     logits = fuse(both["text"], votes, fixed, hyper)
     value = cross_entropy(logits, batch.y, batch.weights)
     moved = (class_texts(params, fixed, config) - fixed["anchors"]).square().sum()
-    return value + hyper.l2_text * moved / fixed["shots"], state
+    return value + hyper.l2_text * moved / fixed["shots"]
 
 
 def class_texts(params: Tensors, fixed: Tensors, config: Config) -> Float[Tensor, "c d"]:
@@ -261,10 +254,7 @@ METHOD = Method(
     terms=terms,
     combine=combine,
     post_grid=Grid(
-        {
-            "beta": [1.0, 2.0, 4.0, 5.5, 8.0, 12.0, 16.0],
-            "alpha": [0.1, 0.2, 0.5, 1.0, 2.0, 5.0],
-        }
+        {"beta": [1.0, 2.0, 4.0, 5.5, 8.0, 12.0, 16.0], "alpha": [0.1, 0.2, 0.5, 1.0, 2.0, 5.0]}
     ),
     training_only=("shots", "views_sum"),
     holds=("keys",),

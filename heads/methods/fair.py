@@ -46,20 +46,12 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
+from featcache.keys import TextKind
 from heads.class_texts import text_tensors
-from heads.contract import (
-    Batch,
-    Kind,
-    Method,
-    Need,
-    Rows,
-    Stage,
-    TaskView,
-    Tensors,
-    TextKind,
-    Watched,
-    number,
-)
+from heads.contract.method import Method, Need, Watched
+from heads.contract.rows import Batch, Kind, Rows, TaskView, Tensors
+from heads.contract.settings import number
+from heads.contract.stages import Stage
 from heads.ops.algebra import cosine_logits, is_class, weighted_mean
 from heads.training.optim import adamw
 from heads.training.samplers import by_epochs, pool

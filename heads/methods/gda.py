@@ -26,16 +26,9 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from heads.class_texts import text_tensors, zero_shot_logits
-from heads.contract import (
-    Grid,
-    Method,
-    Rows,
-    TaskView,
-    Tensors,
-    WithText,
-    number,
-    shots_with_views,
-)
+from heads.contract.method import Method, shots_with_views
+from heads.contract.rows import Rows, TaskView, Tensors
+from heads.contract.settings import Grid, WithText, number
 
 ROUNDING = torch.finfo(torch.float32).eps ** 2
 """Mean squared distance to the class mean below which rows have no scatter but their rounding."""

@@ -39,8 +39,11 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
+from featcache.keys import TextKind
 from heads.class_texts import text_tensors
-from heads.contract import Method, Need, Rows, TaskView, Tensors, TextKind, number, of_texts
+from heads.contract.method import Method, Need
+from heads.contract.rows import Rows, TaskView, Tensors, of_texts
+from heads.contract.settings import number
 from heads.ops.sinkhorn import match, may_branch, pot_plan
 from heads.text_view import TextView
 

@@ -30,17 +30,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from heads.class_texts import text_tensors
-from heads.contract import (
-    Batch,
-    Method,
-    Rows,
-    Stage,
-    TaskView,
-    Tensors,
-    WithText,
-    number,
-)
-from heads.ops.algebra import cross_entropy
+from heads.contract.method import Method
+from heads.contract.rows import Rows, TaskView, Tensors
+from heads.contract.settings import WithText, number
+from heads.contract.stages import cross_entropy_of, one_stage
 from heads.ops.randomness import uniform_by_class
 from heads.training.samplers import by_steps, full
 
@@ -65,21 +58,6 @@ class Hyper:
 
     boost: float = number(250.0, low=0.0, prepare=True)
     """Start of a over the mean cosine of shots and their own text."""
-
-
-def stages(config: Config) -> tuple[Stage, ...]:
-    """Train the probe and the weights of the texts; keep the best step."""
-    return (
-        Stage(
-            trains=frozenset({"weight", "bias", "alpha"}),
-            loss=loss,
-            batches=full(augment=False),
-            steps=by_steps,
-            update=LipschitzSteps(),
-            keep="best-val",
-            look=1,
-        ),
-    )
 
 
 def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tensors]:
@@ -146,14 +124,6 @@ class LipschitzSteps:
         return moved, kept
 
 
-def loss(
-    params: Tensors, fixed: Tensors, state: Tensors, batch: Batch, config: Config, hyper: Hyper
-) -> tuple[Tensor, Tensors]:
-    """Equation (2)."""
-    logits = terms(params, fixed, batch, config, hyper)["logits"]
-    return cross_entropy(logits, batch.y, batch.weights), state
-
-
 def terms(params: Tensors, fixed: Tensors, rows: Rows, config: Config, hyper: Hyper) -> Tensors:
     """Equation (1)."""
     x = rows.x
@@ -167,7 +137,15 @@ METHOD = Method(
     source="released code: Huang et al. 2024, arXiv:2404.02285",
     config=Config,
     hyper=Hyper,
-    stages=stages,
+    stages=lambda config: one_stage(
+        trains=frozenset({"weight", "bias", "alpha"}),
+        loss=cross_entropy_of(terms),
+        batches=full(augment=False),
+        steps=by_steps,
+        update=LipschitzSteps(),
+        keep="best-val",
+        look=1,
+    ),
     prepare=prepare,
     terms=terms,
     training_only=("rate", "alpha_rate"),

@@ -38,17 +38,9 @@ from torch import Tensor
 from featcache.errors import UsageError
 from featcache.wording import Argument
 from heads.class_texts import text_tensors
-from heads.contract import (
-    Grid,
-    Method,
-    Rows,
-    Scout,
-    TaskView,
-    Tensors,
-    WithText,
-    number,
-    shots_with_views,
-)
+from heads.contract.method import Method, Scout, shots_with_views
+from heads.contract.rows import Rows, TaskView, Tensors
+from heads.contract.settings import Grid, WithText, number
 from heads.ops.algebra import is_class
 from heads.ops.interpolation import lagrange, leja_points
 

@@ -26,18 +26,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from heads.class_texts import text_tensors, zero_shot_logits
-from heads.contract import (
-    Batch,
-    Method,
-    Rows,
-    Stage,
-    TaskView,
-    Tensors,
-    WithText,
-    number,
-    of_texts,
-    shots_with_views,
-)
+from heads.contract.method import Method, shots_with_views
+from heads.contract.rows import Batch, Rows, TaskView, Tensors, of_texts
+from heads.contract.settings import WithText, number
+from heads.contract.stages import one_stage, stateless
 from heads.ops.algebra import cross_entropy
 from heads.text_view import TextView
 from heads.training.optim import adamw
@@ -67,33 +59,18 @@ def defaults(shots: int | None) -> dict[str, float]:
     return {"lam": 1 / (shots or 16)}
 
 
-def stages(config: Config) -> tuple[Stage, ...]:
-    """Train the map."""
-    return (
-        Stage(
-            trains=frozenset({"map"}),
-            loss=loss,
-            batches=full(),
-            steps=by_steps,
-            update=adamw(eps=1e-4, weight_decay=0.0, schedule="cosine"),
-        ),
-    )
-
-
 def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tensors]:
     """Start at the identity."""
     x = task.support.x
     return {"map": torch.eye(x.shape[1]).to(x)}, text_tensors(task, config.text, method=METHOD.name)
 
 
-def loss(
-    params: Tensors, fixed: Tensors, state: Tensors, batch: Batch, config: Config, hyper: Hyper
-) -> tuple[Tensor, Tensors]:
+@stateless
+def loss(params: Tensors, fixed: Tensors, batch: Batch, config: Config, hyper: Hyper) -> Tensor:
     """Equation (3)."""
     logits = terms(params, fixed, batch, config, hyper)["logits"]
     moved = params["map"] - torch.eye(params["map"].shape[-1]).to(params["map"])
-    value = cross_entropy(logits, batch.y, batch.weights) + hyper.lam * moved.square().sum()
-    return value, state
+    return cross_entropy(logits, batch.y, batch.weights) + hyper.lam * moved.square().sum()
 
 
 def rebind(
@@ -117,7 +94,13 @@ METHOD = Method(
     config=Config,
     hyper=Hyper,
     needs=shots_with_views,
-    stages=stages,
+    stages=lambda config: one_stage(
+        trains=frozenset({"map"}),
+        loss=loss,
+        batches=full(),
+        steps=by_steps,
+        update=adamw(eps=1e-4, weight_decay=0.0, schedule="cosine"),
+    ),
     prepare=prepare,
     terms=terms,
     defaults=defaults,

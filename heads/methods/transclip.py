@@ -33,16 +33,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from heads.class_texts import text_tensors, zero_shot_logits
-from heads.contract import (
-    Grid,
-    Method,
-    Need,
-    Rows,
-    TaskView,
-    Tensors,
-    WithText,
-    number,
-)
+from heads.contract.method import Method, Need
+from heads.contract.rows import Rows, TaskView, Tensors
+from heads.contract.settings import Grid, WithText, number
 from heads.ops.algebra import is_class
 
 GAMMAS = (0.002, 0.01, 0.02, 0.2)

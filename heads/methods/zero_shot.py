@@ -20,7 +20,9 @@ Differs from the paper: nothing in (1) to (3); the random texts in `featcache.te
 """
 
 from heads.class_texts import text_tensors, zero_shot_logits
-from heads.contract import Method, Need, Nothing, Rows, TaskView, Tensors, WithText, of_texts
+from heads.contract.method import Method, Need
+from heads.contract.rows import Rows, TaskView, Tensors, of_texts
+from heads.contract.settings import Nothing, WithText
 from heads.text_view import TextView
 
 
