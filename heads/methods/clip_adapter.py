@@ -24,16 +24,14 @@ cached augmented view, where there are any, in place of a fresh augmentation.
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 from torch.nn import functional as F
 
-from heads.class_texts import text_tensors
+from heads.class_texts import rebind_texts, text_tensors
 from heads.contract.method import Method, shots_with_views
-from heads.contract.rows import Rows, TaskView, Tensors, of_texts
+from heads.contract.rows import Rows, TaskView, Tensors
 from heads.contract.settings import Grid, WithText, number
 from heads.contract.stages import Sizes, cross_entropy_of, one_stage
-from heads.text_view import TextView
+from heads.ops.randomness import linear_start
 from heads.training.optim import dassl, sgd
 from heads.training.samplers import shuffled
 
@@ -77,25 +75,10 @@ def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tens
     hidden = max(1, d // REDUCTION)
     rng = torch.Generator().manual_seed(task.seed)
     params = {
-        "down": _start(rng, hidden, d).to(x),  # [h d]
-        "up": _start(rng, d, hidden).to(x),  # [d h]
+        "down": linear_start(rng, hidden, d).to(x),  # [h d]
+        "up": linear_start(rng, d, hidden).to(x),  # [d h]
     }
     return params, text_tensors(task, config.text, method=METHOD.name)
-
-
-def _start(rng: torch.Generator, rows: int, columns: int) -> Float[Tensor, "rows columns"]:
-    """Draw from +-1 / sqrt(columns), evenly: torch.nn.Linear's default."""
-    drawn = torch.rand(rows, columns, generator=rng)
-    start: Tensor = (2 * drawn - 1) / columns**0.5
-    return start
-
-
-def rebind(
-    params: Tensors, fixed: Tensors, text: TextView, config: Config
-) -> tuple[Tensors, Tensors]:
-    """Keep what was learned of images, and take other class texts."""
-    task = of_texts(text, fixed["anchors"])
-    return params, fixed | text_tensors(task, config.text, method=METHOD.name)
 
 
 def terms(params: Tensors, fixed: Tensors, rows: Rows, config: Config, hyper: Hyper) -> Tensors:
@@ -123,5 +106,5 @@ METHOD = Method(
     prepare=prepare,
     terms=terms,
     train_grid=Grid({"lr": [2e-3, 1e-2, 1e-1]}),
-    rebind=rebind,
+    rebind=rebind_texts,
 )

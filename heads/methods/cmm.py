@@ -28,7 +28,6 @@ rows, never on test rows.
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
@@ -39,6 +38,7 @@ from heads.contract.rows import Batch, Rows, TaskView, Tensors
 from heads.contract.settings import Grid, WithText, number
 from heads.contract.stages import Stage, stateless
 from heads.ops.algebra import cosine_logits, cross_entropy, is_class, weighted_mean
+from heads.ops.alignment import procrustes_map, ridge_map
 from heads.training.optim import adamw
 from heads.training.samplers import by_steps, shuffled
 
@@ -114,28 +114,6 @@ def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tens
     fixed["start"] = start
     fixed["shots"] = x.new_tensor(len(x) / task.c)
     return {"map": start.clone(), "text": anchors.clone()}, fixed
-
-
-def ridge_map(
-    x: Float[Tensor, "n d"], target: Float[Tensor, "n d"], weight: float
-) -> Float[Tensor, "d d"]:
-    """Return W = A - I of the least squares min_A |x A - target|^2 + weight |A - I|^2."""
-    rows, gap = x.double(), (target - x).double()
-    eye = torch.eye(x.shape[1], dtype=rows.dtype, device=x.device)
-    change: Tensor = torch.linalg.solve(rows.mT @ rows + weight * eye, rows.mT @ gap)
-    return change.to(x)
-
-
-def procrustes_map(x: Float[Tensor, "n d"], target: Float[Tensor, "n d"]) -> Float[Tensor, "d d"]:
-    """Return W = A - I of the rotation A that brings x closest to target.
-
-    Directions that no shot speaks of are turned as little as possible: a small multiple of the
-    identity is added before the decomposition.
-    """
-    eye = torch.eye(x.shape[1], dtype=torch.float64, device=x.device)
-    u, _, vh = torch.linalg.svd(x.mT.double() @ target.double() + 1e-3 * eye)
-    change: Tensor = u @ vh - eye
-    return change.to(x)
 
 
 @stateless

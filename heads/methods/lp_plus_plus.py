@@ -26,14 +26,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from heads.class_texts import text_tensors
 from heads.contract.method import Method
 from heads.contract.rows import Rows, TaskView, Tensors
 from heads.contract.settings import WithText, number
 from heads.contract.stages import cross_entropy_of, one_stage
+from heads.ops.algebra import largest_eigenvalue
 from heads.ops.randomness import uniform_by_class
 from heads.training.samplers import by_steps, full
 
@@ -80,13 +79,6 @@ def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tens
         "alpha": (hyper.boost * mean_own.sum() / (count > 0).sum()).expand(task.c).clone(),
     }
     return params, fixed
-
-
-def largest_eigenvalue(x: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
-    """Return that of X^T X, from whichever of the two products of X is smaller."""
-    product = x @ x.mT if len(x) < x.shape[1] else x.mT @ x
-    values: Tensor = torch.linalg.eigvalsh(product.double())
-    return values[-1].to(x)
 
 
 @dataclass(frozen=True)

@@ -25,13 +25,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from heads.class_texts import text_tensors, zero_shot_logits
+from heads.class_texts import rebind_texts, text_tensors, zero_shot_logits
 from heads.contract.method import Method, shots_with_views
-from heads.contract.rows import Batch, Rows, TaskView, Tensors, of_texts
+from heads.contract.rows import Batch, Rows, TaskView, Tensors
 from heads.contract.settings import WithText, number
 from heads.contract.stages import one_stage, stateless
 from heads.ops.algebra import cross_entropy
-from heads.text_view import TextView
 from heads.training.optim import adamw
 from heads.training.samplers import by_steps, full
 
@@ -73,14 +72,6 @@ def loss(params: Tensors, fixed: Tensors, batch: Batch, config: Config, hyper: H
     return cross_entropy(logits, batch.y, batch.weights) + hyper.lam * moved.square().sum()
 
 
-def rebind(
-    params: Tensors, fixed: Tensors, text: TextView, config: Config
-) -> tuple[Tensors, Tensors]:
-    """Keep what was learned of images, and take other class texts."""
-    task = of_texts(text, fixed["anchors"])
-    return params, fixed | text_tensors(task, config.text, method=METHOD.name)
-
-
 def terms(params: Tensors, fixed: Tensors, rows: Rows, config: Config, hyper: Hyper) -> Tensors:
     """Equations (1) and (2)."""
     mapped = F.normalize(rows.x @ params["map"], dim=-1)
@@ -104,5 +95,5 @@ METHOD = Method(
     prepare=prepare,
     terms=terms,
     defaults=defaults,
-    rebind=rebind,
+    rebind=rebind_texts,
 )

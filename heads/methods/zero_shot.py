@@ -23,7 +23,6 @@ from heads.class_texts import text_tensors, zero_shot_logits
 from heads.contract.method import Method, Need
 from heads.contract.rows import Rows, TaskView, Tensors, of_texts
 from heads.contract.settings import Nothing, WithText
-from heads.text_view import TextView
 
 
 def needs(config: WithText) -> frozenset[Need]:
@@ -36,13 +35,6 @@ def prepare(task: TaskView, config: WithText, hyper: Nothing) -> tuple[Tensors, 
     fixed = text_tensors(task, config.text, method=METHOD.name)
     assert task.text is not None
     return {}, fixed | {"anchors": task.text.classifier(config.text).to(task.support.x)}
-
-
-def rebind(
-    params: Tensors, fixed: Tensors, text: TextView, config: WithText
-) -> tuple[Tensors, Tensors]:
-    """Take other class texts: nothing was learned."""
-    return prepare(of_texts(text, fixed["anchors"]), config, Nothing())
 
 
 def terms(params: Tensors, fixed: Tensors, rows: Rows, config: WithText, hyper: Nothing) -> Tensors:
@@ -58,5 +50,7 @@ METHOD = Method(
     needs=needs,
     prepare=prepare,
     terms=terms,
-    rebind=rebind,
+    rebind=lambda params, fixed, text, config: prepare(
+        of_texts(text, fixed["anchors"]), config, Nothing()
+    ),  # nothing was learned
 )

@@ -51,3 +51,10 @@ def cross_entropy(
 ) -> Float[Tensor, ""]:
     """Return the weighted mean of -log softmax at the labels."""
     return weighted_mean(F.cross_entropy(logits, y.clamp(min=0), reduction="none"), weight)
+
+
+def largest_eigenvalue(x: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
+    """Return that of X^T X, from whichever of the two products of X is smaller."""
+    product = x @ x.mT if len(x) < x.shape[1] else x.mT @ x
+    values: Tensor = torch.linalg.eigvalsh(product.double())
+    return values[-1].to(x)
