@@ -30,15 +30,15 @@ from typing import Literal
 
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional as F
 
 from heads.class_texts import text_tensors, zero_shot_logits
 from heads.contract.method import Method, shots_with_views
 from heads.contract.rows import Batch, Rows, TaskView, Tensors
 from heads.contract.settings import Grid, WithText, number
-from heads.contract.stages import Stage, stateless
-from heads.ops.algebra import cosine_logits, cross_entropy, is_class, weighted_mean
+from heads.contract.stages import Stage, one_stage, stateless
+from heads.ops.algebra import cosine_logits, cross_entropy, weighted_mean
 from heads.ops.alignment import procrustes_map, ridge_map
+from heads.ops.contrastive import triplet
 from heads.training.optim import adamw
 from heads.training.samplers import by_steps, shuffled
 
@@ -88,14 +88,12 @@ def stages(config: Config) -> tuple[Stage, ...]:
     trains = {"map": config.train_map, "text": config.train_text}
     if not any(trains.values()):
         return ()
-    return (
-        Stage(
-            trains=frozenset(part for part, trained in trains.items() if trained),
-            loss=loss,
-            batches=shuffled(config.batch),
-            steps=by_steps,
-            update=adamw(eps=1e-4, weight_decay=0.01, schedule="cosine"),
-        ),
+    return one_stage(
+        trains=frozenset(part for part, trained in trains.items() if trained),
+        loss=loss,
+        batches=shuffled(config.batch),
+        steps=by_steps,
+        update=adamw(eps=1e-4, weight_decay=0.01, schedule="cosine"),
     )
 
 
@@ -128,14 +126,6 @@ def loss(params: Tensors, fixed: Tensors, batch: Batch, config: Config, hyper: H
     moved_text = (params["text"] - fixed["anchors"]).square().sum()
     penalty = hyper.l2 * moved_map + hyper.l2_text * moved_text
     return value + penalty / fixed["shots"]
-
-
-def triplet(cosine: Float[Tensor, "n c"], y: Tensor, margin: float | Tensor) -> Float[Tensor, " n"]:
-    """Equation (3) for each row: distance 1 - cosine to the own and the closest wrong text."""
-    own = is_class(y, cosine.shape[-1])
-    right = (cosine * own).sum(-1)
-    wrong = cosine.masked_fill(own, -2.0).amax(-1)
-    return F.relu(wrong - right + margin)
 
 
 def terms(params: Tensors, fixed: Tensors, rows: Rows, config: Config, hyper: Hyper) -> Tensors:

@@ -44,6 +44,7 @@ from heads.class_texts import text_tensors
 from heads.contract.method import Method, Need
 from heads.contract.rows import Rows, TaskView, Tensors, of_texts
 from heads.contract.settings import number
+from heads.ops.entropy_weights import clear_regions, clear_texts
 from heads.ops.ragged_transport import Buckets, Solver, match_kept
 from heads.ops.sinkhorn import match, pot_match
 
@@ -124,12 +125,16 @@ def terms(params: Tensors, fixed: Tensors, rows: Rows, config: Config, hyper: Hy
     assert crops is not None
     if config.score == "wca":
         weight = torch.softmax(SHARPNESS_CROPS * closeness(crops, x), dim=-1)
-        return {"score": F.normalize(_mix(weight, crops), dim=-1) @ fixed["means"].mT}
+        return {"score": F.normalize((weight[:, None] @ crops)[:, 0], dim=-1) @ fixed["means"].mT}
     if config.score == "awt":
-        regions = torch.cat([x[:, None], crops], dim=1)
-        a = sure(fixed["scale"] * regions @ fixed["means"].mT)  # [n k]
-        own, buckets = sure_texts(fixed, x), Buckets.read(fixed)
-        matched = buckets.match(regions.transpose(0, 1), a.mT, solver(config, hyper), own)
+        regions, buckets, scale = (
+            torch.cat([x[:, None], crops], 1),
+            Buckets.read(fixed),
+            fixed["scale"],
+        )
+        a = clear_regions(scale * regions @ fixed["means"].mT, TEMPERATURE)  # [n k]
+        b = clear_texts(x, fixed["means"], buckets, fixed["scale"], TEMPERATURE)
+        matched = buckets.match(regions.transpose(0, 1), a.mT, solver(config, hyper), b)
         return {"score": matched}
     return {"score": aligned(fixed, x, crops, config, hyper)}
 
@@ -175,46 +180,6 @@ def closeness(crops: Float[Tensor, "n k d"], x: Float[Tensor, "n d"]) -> Float[T
 def selected(rho: Float[Tensor, "n k"]) -> Bool[Tensor, "n k"]:
     """Equation (1): mark crops at least as close to the whole image as the average one."""
     return (rho >= rho.mean(-1, keepdim=True)) | (rho == rho.amax(-1, keepdim=True))
-
-
-def sure(logits: Float[Tensor, "n k c"]) -> Float[Tensor, "n k"]:
-    """Return a of (7): crops with a clear answer weigh more."""
-    log_p = torch.log_softmax(logits, dim=-1)
-    entropy = -(log_p.exp() * log_p).sum(-1)
-    return torch.softmax(-entropy / TEMPERATURE, dim=-1)
-
-
-def sure_texts(fixed: Tensors, x: Float[Tensor, "n d"]) -> list[Float[Tensor, "n _ _"]]:
-    """Return b of (7) by bucket [n m c].
-
-    With Z = sum_c e^l_c and A = sum_c l_c e^l_c the entropy is log Z - A / Z; one logit l_y is
-    exchanged in both sums for each description of y, in float64 as they may cancel.
-    """
-    scale, buckets = fixed["scale"].double(), Buckets.read(fixed)
-    logits = scale * (x @ fixed["means"].mT).double()  # [n c]
-    top = logits.amax(-1, keepdim=True)
-    logits = logits - top
-    power = logits.exp()
-    z, total = power.sum(-1), (logits * power).sum(-1)
-    products = x @ buckets.texts.mT
-    found, start, first = [], 0, 0
-    for mass in buckets.masses:
-        filled, members = mass > 0, buckets.members[first : first + mass.shape[1]]
-        some = products[:, start : start + filled.numel()].view(-1, *filled.shape)
-        alone = scale * some.double() - top[..., None]  # [n m c]
-        mean, own = logits[:, None, members], alone.exp()
-        z_here = z[:, None, None] - mean.exp() + own
-        total_here = total[:, None, None] - mean * mean.exp() + alone * own
-        entropy = z_here.log() - total_here / z_here
-        weight = torch.softmax((-entropy / TEMPERATURE).masked_fill(~filled, -torch.inf), dim=1)
-        found.append(weight.to(x))
-        start += filled.numel()
-        first += len(members)
-    return found
-
-
-def _mix(weight: Float[Tensor, "n k"], rows: Float[Tensor, "n k d"]) -> Float[Tensor, "n d"]:
-    return (weight[:, None] @ rows)[:, 0]
 
 
 METHOD = Method(

@@ -25,11 +25,6 @@ from heads.contract.rows import Rows, TaskView, Tensors, of_texts
 from heads.contract.settings import Nothing, WithText
 
 
-def needs(config: WithText) -> frozenset[Need]:
-    """Query rows only."""
-    return frozenset({Need(role="query")})
-
-
 def prepare(task: TaskView, config: WithText, hyper: Nothing) -> tuple[Tensors, Tensors]:
     """Take the class texts; equations (2) and (3)."""
     fixed = text_tensors(task, config.text, method=METHOD.name)
@@ -47,7 +42,7 @@ METHOD = Method(
     summary="Class texts as the classifier; no shots.",
     source="paper and released code: Radford et al. 2021, arXiv:2103.00020",
     config=WithText,
-    needs=needs,
+    needs=lambda config: frozenset({Need(role="query")}),
     prepare=prepare,
     terms=terms,
     rebind=lambda params, fixed, text, config: prepare(

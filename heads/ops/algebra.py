@@ -58,3 +58,10 @@ def largest_eigenvalue(x: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
     product = x @ x.mT if len(x) < x.shape[1] else x.mT @ x
     values: Tensor = torch.linalg.eigvalsh(product.double())
     return values[-1].to(x)
+
+
+def mean_cosine(rows: Float[Tensor, "b u d"], weight: Float[Tensor, "b u"]) -> Float[Tensor, ""]:
+    """Return the mean cosine of two different unit rows among those of weight 1; others have 0."""
+    n = weight.sum()
+    total = (weight[..., None] * rows).sum((0, 1))
+    return (total.square().sum() - n) / (n * (n - 1)).clamp_min(1)
