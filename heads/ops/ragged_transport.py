@@ -7,7 +7,7 @@ padding whatever the sizes are.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -25,6 +25,7 @@ SIMILARITY_BYTES = {"cpu": 16 * 2**20, "cuda": 256 * 2**20}
 """Bytes of S for the images whose regions meet the texts of all classes in one product."""
 
 
+@runtime_checkable
 class Solver(Protocol):
     """Solve padded problems; `heads.ops.sinkhorn.match` and `pot_match` with their settings."""
 

@@ -80,7 +80,7 @@ def test_channels_without_a_residual_stay(toy: Any) -> None:
 
 
 def test_released_recipe() -> None:
-    (stage,) = ape_t.stages(ape_t.Config())
+    (stage,) = ape_t.METHOD.stages(ape_t.Config())
     sizes = Sizes(support=1600, pool=0, classes=100, shots=16, batch=256, per_epoch=7)
     assert stage.steps(sizes, ape_t.Config()) == 30 * 7
     assert stage.keep == "best-val"
