@@ -34,7 +34,7 @@ from heads.contract import (
 from heads.episode import Episode
 from heads.fitted import Fitted
 from heads.selection import scoring
-from heads.selection.folds import folds
+from heads.selection.folds import check_held_out, folds
 from heads.selection.grid import Walk
 from heads.selection.halving import halve
 from heads.selection.names import SELECTIONS
@@ -325,6 +325,7 @@ def _cross_validate(
 ) -> Chosen:
     """Pool the right answers of all folds, choose, then train once on the whole support."""
     grid = Walk(settings)
+    check_held_out(method, settings.config, task.view.support)
     views, held_out = folds(task.view)
     if _has_scout(method, grid):
         return _scouted(method, grid, task, views, held_out, tick)
