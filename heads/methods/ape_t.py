@@ -32,10 +32,9 @@ from torch import Tensor
 
 from heads.class_texts import text_tensors
 from heads.contract.method import Method, shots_with_views
-from heads.contract.rows import Batch, Rows, TaskView, Tensors
+from heads.contract.rows import Rows, TaskView, Tensors
 from heads.contract.settings import Grid, WithText, evenly, number
-from heads.contract.stages import one_stage, stateless
-from heads.ops.algebra import cross_entropy
+from heads.contract.stages import cross_entropy_of, one_stage
 from heads.ops.ape_criterion import best_channels, kept_channels, similarity
 from heads.ops.vote import with_votes
 from heads.training.optim import adamw
@@ -81,13 +80,6 @@ def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tens
     return params, fixed | {"keys": keys, "labels": labels, "chosen": chosen}
 
 
-@stateless
-def loss(params: Tensors, fixed: Tensors, batch: Batch, config: Config, hyper: Hyper) -> Tensor:
-    """Equation (3)."""
-    logits = combine(terms(params, fixed, batch, config, hyper), fixed, config, hyper)
-    return cross_entropy(logits, batch.y, batch.weights)
-
-
 def terms(params: Tensors, fixed: Tensors, rows: Rows, config: Config, hyper: Hyper) -> Tensors:
     """Compute the two products of (2), once for the whole alpha-beta grid.
 
@@ -118,7 +110,7 @@ METHOD = Method(
     needs=shots_with_views,
     stages=lambda config: one_stage(
         trains=frozenset({"residual", "weight"}),
-        loss=loss,
+        loss=cross_entropy_of(terms, combine),
         batches=shuffled(config.batch),
         steps=by_epochs,
         update=adamw(eps=1e-3, weight_decay=0.1, schedule="cosine"),

@@ -27,10 +27,9 @@ from torch.nn import functional as F
 
 from heads.class_texts import rebind_texts, text_tensors, zero_shot_logits
 from heads.contract.method import Method, shots_with_views
-from heads.contract.rows import Batch, Rows, TaskView, Tensors
+from heads.contract.rows import Rows, TaskView, Tensors
 from heads.contract.settings import WithText, number
-from heads.contract.stages import one_stage, stateless
-from heads.ops.algebra import cross_entropy
+from heads.contract.stages import cross_entropy_of, one_stage
 from heads.training.optim import adamw
 from heads.training.samplers import by_steps, full
 
@@ -64,12 +63,10 @@ def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tens
     return {"map": torch.eye(x.shape[1]).to(x)}, text_tensors(task, config.text, method=METHOD.name)
 
 
-@stateless
-def loss(params: Tensors, fixed: Tensors, batch: Batch, config: Config, hyper: Hyper) -> Tensor:
-    """Equation (3)."""
-    logits = terms(params, fixed, batch, config, hyper)["logits"]
+def held(params: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Tensor:
+    """Return the second summand of (3)."""
     moved = params["map"] - torch.eye(params["map"].shape[-1]).to(params["map"])
-    return cross_entropy(logits, batch.y, batch.weights) + hyper.lam * moved.square().sum()
+    return hyper.lam * moved.square().sum()
 
 
 def terms(params: Tensors, fixed: Tensors, rows: Rows, config: Config, hyper: Hyper) -> Tensors:
@@ -87,7 +84,7 @@ METHOD = Method(
     needs=shots_with_views,
     stages=lambda config: one_stage(
         trains=frozenset({"map"}),
-        loss=loss,
+        loss=cross_entropy_of(terms, penalty=held),
         batches=full(),
         steps=by_steps,
         update=adamw(eps=1e-4, weight_decay=0.0, schedule="cosine"),
