@@ -11,7 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from featcache.errors import MissingComponentError
-from heads.contract import TaskView, Tensors, Watched
+from heads.contract import TaskView, Tensors, Watched, WithText
+from heads.text_view import TextView
 
 
 def text_tensors(task: TaskView, text: str | None, *, method: str) -> Tensors:
@@ -32,11 +33,21 @@ def text_tensors(task: TaskView, text: str | None, *, method: str) -> Tensors:
             f"`featcache repair`. Or train a method that reads no text: linear-probe, ridge, knn, "
             f"nearest-mean."
         )
-    x = task.support.x
+    return _tensors(task.text, text, task.support.x)
+
+
+def rebind_texts(
+    params: Tensors, fixed: Tensors, text: TextView, config: WithText
+) -> tuple[Tensors, Tensors]:
+    """Keep what was learned of images, and take other class texts: the `rebind` of a method."""
+    return params, fixed | _tensors(text, config.text, fixed["anchors"])
+
+
+def _tensors(text: TextView, kind: str | None, like: Tensor) -> Tensors:
     return {
-        "anchors": task.text.anchors(text).to(x),
-        "scale": x.new_tensor(task.text.logit_scale),
-        "bias": x.new_tensor(task.text.logit_bias),
+        "anchors": text.anchors(kind).to(like),
+        "scale": like.new_tensor(text.logit_scale),
+        "bias": like.new_tensor(text.logit_bias),
     }
 
 

@@ -10,7 +10,7 @@ from heads.contract import AnyMethod, TaskView
 from heads.episode import Episode
 from heads.fitted import Fitted
 from heads.selection.chosen import Chosen, all_failed
-from heads.selection.folds import folds
+from heads.selection.folds import check_held_out, folds
 from heads.selection.grid import GridSearch, bisect
 from heads.selection.scouting import has_scout, select_by_scout
 from heads.selection.settings import Settings
@@ -37,10 +37,11 @@ def cross_validate(
     """Pool the correct answers of all folds, choose, then train once on the whole support.
 
     Raises:
-        TaskError: If no class has two images.
+        TaskError: If no class has two images, or the support lacks what queries are answered by.
         TrainingError: If every grid point, or the final training, failed.
     """
     grid = GridSearch(settings)
+    check_held_out(method, settings.config, task.view.support)
     views, held_out = folds(task.view)
     if has_scout(method, grid):
         return select_by_scout(method, grid, task, views, held_out, counter)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from featcache.errors import TaskError, TrainingError, UsageError
+from heads import registry
 from heads.contract import AnyMethod, Grid, Rows, TaskView
 from heads.episode import Episode
 from heads.selection import select as selection
@@ -19,6 +20,7 @@ from heads.selection.grid import GridSearch, distances
 from heads.selection.select import has_choice, select
 from heads.selection.settings import configure
 from heads.training.trainer import Outcome, train
+from tests.heads.toy_tasks import make_task, rich_world
 
 
 @pytest.fixture
@@ -304,3 +306,13 @@ def test_a_transductive_method_is_chosen_with_the_queries_but_not_their_labels(
     expected = one(plain, given, mode, lr=0.05)
     assert chosen.accuracy == expected.accuracy
     assert chosen.values == expected.values
+
+
+def test_folds_of_images_without_what_the_method_reads_are_refused() -> None:
+    """lazsl reads crops of its queries alone; validation rows have them, the support has not."""
+    method = registry.get("lazsl")
+    task = make_task(rich_world(), method)
+    with pytest.raises(TaskError, match=r"lazsl reads crops .* Use selection='few-shot-val'"):
+        one(method, task, "cv", theta=[0.0, 0.8])
+    assert one(method, task, "cv", score="dclip", theta=[0.0, 0.8]).accuracy is not None
+    assert one(method, task, "few-shot-val", theta=[0.0, 0.8]).accuracy is not None
