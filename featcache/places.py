@@ -2,12 +2,13 @@
 
 import os
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from featcache.limits import Limit
 from featcache.paths import as_text, read_regular
 
 
+@runtime_checkable
 class Place(Protocol):
     """Where the bytes of one file lie: a file of its own, or a part of a larger one.
 

@@ -22,8 +22,8 @@ from featcache.sources.toml_fields import decode
 
 AnyLayout: TypeAlias = SplitJson | Folders | Lines | Table | Records
 
-DEFAULT_NAMES = "coop"
-"""The names and the template that methods are compared with; `openai` is the other choice."""
+DEFAULT_WORDS = "coop"
+"""The class names and the template that methods are compared with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,8 +99,8 @@ class NamedDataset:
 
     @property
     def can_be_fetched(self) -> bool:
-        """Whether every archive has an address that needs no person."""
-        return self.terms == "auto" and bool(self.archive) and all(a.urls for a in self.archive)
+        """Whether it is fetched without a person."""
+        return self.terms == "auto" and bool(self.archive)
 
     def scheme(self, name: str | None = None) -> Scheme:
         """Return a way to split the data set.
@@ -117,6 +117,21 @@ class NamedDataset:
             known = ", ".join(self.splits)
             raise SourceError(f"'{self.name}' has no splits '{name}'; it has: {known}.")
         return self.splits[name]
+
+    def texts(self, words: str = DEFAULT_WORDS) -> tuple[str, ...]:
+        """Return templates, those of a shift data set from its parent.
+
+        Args:
+            words: coop or openai; ImageNet also has openai_7.
+
+        Raises:
+            SourceError: If there are none of that name.
+        """
+        of = self if self.templates or not self.parent else find(self.parent)
+        if words not in of.templates:
+            known = ", ".join(of.templates)
+            raise SourceError(f"'{self.name}' has no templates '{words}'; it has: {known}.")
+        return of.templates[words]
 
     def table(self) -> ClassTable:
         """Read the list of classes, those of a shift data set from its parent.

@@ -1,7 +1,7 @@
 """From a named data set to its images: find the place, fetch what is missing, read the lists."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,11 +9,12 @@ from featcache.counts import counted
 from featcache.errors import DownloadNeededError, SourceError
 from featcache.sources.base import Dataset, Report, Sample
 from featcache.sources.layouts.base import Layout, ListedImage, Location
-from featcache.sources.layouts.cut import SHARES, cut_pool
 from featcache.sources.layouts.records import Records
+from featcache.sources.layouts.splits import make_splits
+from featcache.sources.layouts.splits import samples as by_split
 from featcache.sources.lists import ClassTable
-from featcache.sources.named import DEFAULT_NAMES, NamedDataset, Scheme
-from featcache.sources.trees.base import Tree
+from featcache.sources.named import DEFAULT_WORDS, LookAlike, NamedDataset, Scheme
+from featcache.sources.trees.base import Entry, Tree
 from featcache.sources.trees.folder import FolderTree
 from featcache.text.templates import clean_name
 from featcache.wording import Argument, Part
@@ -30,7 +31,7 @@ def open_named(
     report: Report | None = None,
     *,
     splits: str | None = None,
-    names: str = DEFAULT_NAMES,
+    words: str = DEFAULT_WORDS,
 ) -> Dataset:
     """List the images of a named data set.
 
@@ -41,7 +42,7 @@ def open_named(
         download: Whether missing files may be fetched.
         report: Told of downloads.
         splits: Name of a scheme of `spec.splits`; None is the default.
-        names: coop or openai, for class names and templates.
+        words: Whose class names and templates, a key of `spec.templates`: coop or openai.
 
     Raises:
         DownloadNeededError: If the files are not there and cannot be fetched.
@@ -54,7 +55,7 @@ def open_named(
         found = find_listing(spec, scheme, data_root)
     if found is None:
         raise _not_there(spec, data_root, dataset_root is not None)
-    return _listed(spec, scheme, found, images_root, report, names)
+    return _listed(spec, scheme, found, images_root, report, words)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,15 +83,14 @@ def find_listing(spec: NamedDataset, scheme: Scheme, data_root: Path) -> FoundLi
     if not data_root.is_dir():
         return None
     classes, root = spec.table(), FolderTree(data_root.resolve())
+    others = [other for other in spec.looks_like if other.path]
     for location in locations(spec, root):
         layouts = tuple(x for x in scheme.list_ if x.is_here(location, classes))
         if layouts:
+            _refuse_paths(spec, location.images, others)
             return FoundListing(location, layouts)
-    for other in spec.looks_like:
-        for place in ("", *spec.places):
-            path = f"{place}/{other.path}" if place else other.path
-            if other.path and (root.has_folder(path) or root.find(path) is not None):
-                raise SourceError(f"{root.root} has {path}, so it is not {spec.name}: {other.say}")
+    for location in locations(spec, root):
+        _refuse_paths(spec, location.images, others)
     return None
 
 
@@ -112,7 +112,7 @@ def _listed(
     found: FoundListing,
     images_root: Path,
     report: Report | None,
-    names: str,
+    words: str,
 ) -> Dataset:
     classes, location = spec.table(), found.location
     samples: list[ListedImage] = []
@@ -137,21 +137,39 @@ def _listed(
             f"None of the images that {spec.title} lists is in {location.images.root}{example}. "
             f"{spec.hint}"
         )
-    if scheme.cut:
-        samples = list(cut_pool(samples))
     notes += _notes(spec, scheme, classes, location, samples, missing)
-    texts = spec.templates.get(names) or spec.templates[DEFAULT_NAMES]
-    words = tuple(map(clean_name, classes.openai if names == "openai" else classes.names))
+    if scheme.cut:
+        chosen, made = _cut(samples, len(classes))
+        notes += made
+    else:
+        chosen = [_sample(image) for image in samples]
+    names = classes.openai if words.startswith("openai") else classes.names
+    readable = tuple(map(clean_name, names))
     return Dataset(
         name=spec.name,
         root=location.images.root,
-        classes=words,
-        samples=tuple(Sample(i.entry.id, i.entry.place.container, i.label, i.split) for i in samples),
-        templates=texts,
-        descriptions={c: spec.descriptions[c] for c in words if c in spec.descriptions},
+        classes=readable,
+        samples=tuple(chosen),
+        templates=spec.texts(words),
+        descriptions={c: spec.descriptions[c] for c in readable if c in spec.descriptions},
         default_text=spec.default_text,
         notes=tuple(notes),
     )
+
+
+def _sample(image: ListedImage) -> Sample:
+    return Sample(image.entry.id, image.entry.place, image.label, image.split, image.group)
+
+
+def _cut(pool: Sequence[ListedImage], classes: int) -> tuple[list[Sample], list[str]]:
+    """Make splits of a pool, class by class, groups kept whole; and say so."""
+    by_label: dict[str, list[Entry]] = {str(label): [] for label in range(classes)}
+    for image in pool:
+        by_label[str(image.label)].append(image.entry)
+    groups = {image.entry.id: image.group for image in pool}
+    files = {"train": by_label}
+    notes = make_splits(files, 0, groups)
+    return list(by_split(files, list(by_label), groups)), notes
 
 
 def _notes(
@@ -165,9 +183,6 @@ def _notes(
     """Tell what differs from a whole copy, and what the user should know of the splits."""
     if scheme.note:
         yield scheme.note
-    if scheme.cut:
-        shares = ", ".join(f"{percent} % {split}" for split, percent in SHARES)
-        yield f"There is no published split; it is made here, by class: {shares}."
     total = sum(scheme.counts.values())
     if len(samples) != total:
         yield f"{counted(len(samples), 'image')} of {spec.name} are there; a whole copy has {total}."
@@ -205,6 +220,14 @@ def _class_notes(
             yield (
                 f"Every class has {wanted} {split} images in a whole copy; here not: "
                 f"{', '.join(short[:MOST_NAMED])}{more}."
+            )
+
+
+def _refuse_paths(spec: NamedDataset, tree: Tree, others: Sequence[LookAlike]) -> None:
+    for other in others:
+        if tree.has_folder(other.path) or tree.find(other.path) is not None:
+            raise SourceError(
+                f"{tree.root} has {other.path}, so it is not {spec.name}: {other.say}"
             )
 
 

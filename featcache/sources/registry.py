@@ -10,7 +10,7 @@ from featcache.errors import UnknownNameError, UsageError
 from featcache.paths import as_text, expand, from_text
 from featcache.sources.base import Dataset, Report
 from featcache.sources.kind import Kind
-from featcache.sources.named import NamedDataset, datasets
+from featcache.sources.named import DEFAULT_WORDS, NamedDataset, datasets, resolve
 from featcache.wording import Argument, Placeholder
 
 KINDS: Mapping[str, str] = {
@@ -30,6 +30,8 @@ def open_dataset(
     name: str | None = None,
     dataset_root: Path | None = None,
     download: bool = True,
+    splits: str | None = None,
+    words: str | None = None,
     report: Report | None = None,
 ) -> Dataset:
     """List the images of a data set, drawing or downloading them where that is needed.
@@ -40,6 +42,8 @@ def open_dataset(
         name: What to call it instead of its own name.
         dataset_root: Where the files of a named data set already are.
         download: Whether missing files may be fetched.
+        splits: Which of its splits, where a named data set has several; None is the default.
+        words: Whose class names and templates a named data set gets, coop or openai.
         report: Told of drawing and downloading.
 
     Raises:
@@ -51,13 +55,16 @@ def open_dataset(
     found = _kind_of(spec)
     if found is not None:
         kind, path = found
-        if dataset_root is not None:
+        given = {"dataset_root": dataset_root, "splits": splits, "words": words}
+        for argument in (name for name, value in given.items() if value is not None):
             raise UsageError(
-                Argument("dataset_root"),
-                f" is for named data sets; {kind.prefix}:PATH has its own path.",
+                Argument(argument),
+                f" is for named data sets; {kind.prefix}:PATH has its own.",
             )
         return kind.open(path, name or kind.name_of(path))
-    dataset = _open_named(find(spec), root / "images", dataset_root, download, report)
+    dataset = _open_named(
+        find(spec), root / "images", dataset_root, download, report, splits, words
+    )
     return dataset if name is None else replace(dataset, name=name)
 
 
@@ -106,8 +113,8 @@ def find(name: str) -> NamedDataset:
         UnknownNameError: If there is none of that name.
     """
     known = {d.name: d for d in datasets()}
-    if name in known:
-        return known[name]
+    if resolve(name) in known:
+        return known[resolve(name)]
     path = expand(name)
     if path.is_dir():
         raise _bare(name, "a folder", "folder")
@@ -148,6 +155,8 @@ def _open_named(
     dataset_root: Path | None,
     download: bool,
     report: Report | None,
+    splits: str | None,
+    words: str | None,
 ) -> Dataset:
     if dataset_root is not None:  # the listing remembers where images are, for any later folder
         dataset_root = expand(dataset_root).absolute()
@@ -155,8 +164,14 @@ def _open_named(
         from featcache.sources.fieldguide.world import open_world
 
         return open_world(spec.name, dataset_root or images, report=report)
-    from featcache.sources.torchvision import open_torchvision
+    from featcache.sources.named_open import open_named
 
-    # Nothing is downloaded into a folder that the user named.
-    may = download and dataset_root is None
-    return open_torchvision(spec, dataset_root or images, download=may, report=report)
+    return open_named(
+        spec,
+        images,
+        dataset_root,
+        download,
+        report,
+        splits=splits,
+        words=words or DEFAULT_WORDS,
+    )

@@ -3,6 +3,7 @@
 import dataclasses
 import types
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from featcache.errors import SourceError
@@ -26,7 +27,7 @@ def decode(cls: type[T], table: Mapping[str, Any], where: str, **more: Any) -> T
     Raises:
         SourceError: If a key is unknown, missing or of another type; it says which.
     """
-    hints = get_type_hints(cls)
+    hints = _hints(cls)
     fields = {f.name.rstrip("_"): f for f in dataclasses.fields(cls) if f.name not in more}  # type: ignore[arg-type]
     values = dict(more)
     for key, value in table.items():
@@ -40,6 +41,9 @@ def decode(cls: type[T], table: Mapping[str, Any], where: str, **more: Any) -> T
         if field.name not in values and without and field.default_factory is dataclasses.MISSING:
             raise SourceError(f"{where}: the key '{key}' is missing.")
     return cls(**values)
+
+
+_hints = cache(get_type_hints)
 
 
 def _value(hint: Any, value: Any, where: str) -> Any:
@@ -63,7 +67,7 @@ def _value(hint: Any, value: Any, where: str) -> Any:
 
 def _one_of(hints: tuple[Any, ...], value: Any, where: str) -> Any:
     if isinstance(value, dict) and all(map(dataclasses.is_dataclass, hints)):
-        kinds = {get_args(get_type_hints(hint)["kind"])[0]: hint for hint in hints}
+        kinds = {get_args(_hints(hint)["kind"])[0]: hint for hint in hints}
         if value.get("kind") not in kinds:
             raise SourceError(
                 f"{where}: expected a kind of {', '.join(kinds)}, got {value.get('kind')!r}."

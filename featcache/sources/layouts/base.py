@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import PurePosixPath
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from featcache.errors import SourceError
 from featcache.limits import WORDS
@@ -106,6 +106,7 @@ class Location:
         return next(((t, n) for t in self._lists for n in names if t.find(n) is not None), None)
 
 
+@runtime_checkable
 class Layout(Protocol):
     """One `[[splits.NAME.list]]` of a data set's file: a kind of list and its parameters."""
 

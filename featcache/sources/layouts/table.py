@@ -49,8 +49,9 @@ class Table:
     """Column that names the image."""
     delimiter: str = ","
     header: bool = True
-    path: str = "{}"
-    """Path of an image below the image folder, `{}` for what its column says."""
+    paths: tuple[str, ...] = ("{}",)
+    """Path of an image below the image folder, `{}` for what its column says; of several the first
+    whose folder is there."""
     by_name: bool = False
     """Whether images are found by their base name, in whatever folder they lie."""
     label: Column = ""
@@ -72,16 +73,16 @@ class Table:
     """What the column says -> split."""
     group: Column = ""
     """Column with the patient, lesion or track."""
-    join: tuple[Join, ...] = ()
+    joins: tuple[Join, ...] = ()
 
     @property
     def files(self) -> tuple[str, ...]:
         """The table and the files that must be joined to it."""
-        return (self.file, *(join.file for join in self.join if not join.optional))
+        return (self.file, *(join.file for join in self.joins if not join.optional))
 
     def is_here(self, location: Location, classes: ClassTable) -> bool:
-        """Tell whether the table is there."""
-        return location.has_list(self.file)
+        """Tell whether the table and the folder of its images are there."""
+        return location.has_list(self.file) and self._path(location) is not None
 
     def read(self, location: Location, classes: ClassTable) -> Listed:
         """List the images in the order of the rows.
@@ -95,6 +96,7 @@ class Table:
         label_of = self._label_reader(columns, classes)
         split_of = self._split_reader(columns)
         found = location.by_name if self.by_name else location.by_id
+        form = self._path(location) or self.paths[0]
         samples, missing = [], []
         for number, row in enumerate(rows, start=1 + self.header):
             where = f"{self.file}, row {number}"
@@ -105,7 +107,7 @@ class Table:
             label = label_of(row, where)
             if label is None:
                 continue
-            path = self.path.replace("{}", name_of(row))
+            path = form.replace("{}", name_of(row))
             entry = found.get(path)
             if entry is None:
                 missing.append(path)
@@ -114,13 +116,17 @@ class Table:
                 samples.append(ListedImage(entry, label, split_of(row, where), group))
         return Listed(tuple(samples), tuple(missing), notes)
 
+    def _path(self, location: Location) -> str | None:
+        folders = ((form, form.partition("{}")[0].rpartition("/")[0]) for form in self.paths)
+        return next((f for f, top in folders if not top or location.images.has_folder(top)), None)
+
     def _joined(
         self, location: Location, header: Sequence[str], rows: list[Row]
     ) -> tuple["_Columns", list[Row], tuple[str, ...]]:
         width = max(len(header), min(map(len, rows), default=0))
         columns = _Columns(self.file, header, width)
         notes = []
-        for join in self.join:
+        for join in self.joins:
             values: dict[str, str] = {}
             if location.has_list(join.file):
                 its_header, its_rows = _rows(location, join.file, join.delimiter, join.header)
