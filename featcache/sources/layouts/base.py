@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import PurePosixPath
 from typing import Protocol, runtime_checkable
 
 from featcache.errors import SourceError
@@ -66,7 +65,7 @@ class Location:
         """
         names: dict[str, Entry] = {}
         for entry in self.found.images:
-            other = names.setdefault(PurePosixPath(entry.id).name, entry)
+            other = names.setdefault(entry.id.rpartition("/")[2], entry)
             if other is not entry:
                 raise SourceError(
                     f"Images are listed by name, and {other.id} and {entry.id} in "
@@ -102,7 +101,7 @@ class Location:
             raise SourceError(f"{path} is no text in UTF-8 ({error}); get a whole copy.") from error
 
     def _place(self, path: str) -> tuple[Tree, str] | None:
-        names = dict.fromkeys((path, PurePosixPath(path).name))
+        names = dict.fromkeys((path, path.rpartition("/")[2]))
         return next(((t, n) for t in self._lists for n in names if t.find(n) is not None), None)
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Literal
 
 from featcache.sources.layouts.base import Listed, ListedImage, Location, numbered
@@ -60,7 +59,7 @@ class Folders:
     def _class(self, entry: Entry, folders: tuple[str, ...]) -> str:
         if not self.class_in_name:
             return "/".join(folders)
-        return "" if folders else _class_of(PurePosixPath(entry.id).name)
+        return "" if folders else _class_of(entry.id)
 
     def _group(self, entry: Entry) -> str:
         return entry.id.rpartition(self.group)[0] if self.group else ""
@@ -72,7 +71,7 @@ def _names(location: Location, folder: str) -> Iterator[str]:
 
 
 def _class_of(name: str) -> str:
-    return name.rpartition("_")[0]
+    return name.rpartition("/")[2].rpartition("_")[0]
 
 
 def _join(top: str, name: str) -> str:

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Literal
 
 from featcache.errors import SourceError
@@ -91,7 +90,7 @@ class Lines:
 
     def _class(self, image: str, says: str) -> str:
         if self.class_from == "folder":
-            return str(PurePosixPath(image).parent)
+            return image.rpartition("/")[0]
         return image.rpartition("_")[0] if self.class_from == "stem" else says
 
 

@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Literal
 
 from featcache.errors import SourceError
@@ -38,9 +37,9 @@ class SplitJson:
         if not self.packaged and not location.has_list(self.file):
             return False
         paths = [path for entries in self._splits(location).values() for path, _ in entries]
-        folders = {str(PurePosixPath(path).parent) for path in paths}
-        if "." in folders:
-            return any(location.images.find(path) is not None for path in paths)
+        folders = {path.rpartition("/")[0] for path in paths}
+        if "" in folders:
+            return not set(paths).isdisjoint(location.images.names())
         return any(location.images.has_folder(folder) for folder in sorted(folders))
 
     def read(self, location: Location, classes: ClassTable) -> Listed:

@@ -107,7 +107,7 @@ class Table:
             label = label_of(row, where)
             if label is None:
                 continue
-            path = form.replace("{}", name_of(row))
+            path = form.replace("{}", name_of(row).lstrip("/"))
             entry = found.get(path)
             if entry is None:
                 missing.append(path)
