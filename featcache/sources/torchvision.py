@@ -13,9 +13,9 @@ from pathlib import Path
 from zipfile import BadZipFile
 
 from featcache.errors import DownloadNeededError, SourceError
-from featcache.sources.aside import aside, clear_aside
 from featcache.sources.base import Dataset, Report, Sample
 from featcache.sources.coop import CoopSplit, read_split_file
+from featcache.sources.fetch.aside import aside, clear_aside
 from featcache.sources.files import ImageFile, find_images
 from featcache.sources.folder import Grouped, make_splits, samples
 from featcache.sources.named import NamedDataset

@@ -11,7 +11,7 @@ from urllib.error import URLError
 import pytest
 
 from featcache.errors import DownloadNeededError, SourceError
-from featcache.sources.aside import aside
+from featcache.sources.fetch.aside import aside
 from featcache.sources.registry import find
 from featcache.sources.torchvision import open_torchvision
 
