@@ -5,6 +5,9 @@ from featcache.sources.fetch.refusals import quoted, unsafe
 LONGEST_PART, LONGEST = 255, 1024
 """Bytes that file systems allow for a name, and that a path may have."""
 
+DEEPEST = 64
+"""Folders in one another."""
+
 MARKER = ".fetched.json"
 """The file in a fetched folder that says what was fetched."""
 
@@ -42,6 +45,8 @@ def checked_name(name: str, archive: str) -> tuple[str, ...]:
         fault = f"has a part of more than {LONGEST_PART} bytes"
     elif sum(map(len, encoded)) + len(encoded) > LONGEST:
         fault = f"has more than {LONGEST} bytes"
+    elif len(parts) > DEEPEST:
+        fault = f"has more than {DEEPEST} folders in one another"
     elif parts[:1] == (MARKER,):
         fault = "is reserved for the record of what was fetched"
     elif not _is_text(name):
