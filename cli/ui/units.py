@@ -2,14 +2,7 @@
 
 from collections.abc import Sequence
 
-
-def human_bytes(count: float) -> str:
-    """Say a number of bytes in decimal units: 1.2 GB."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
+from featcache.counts import human_bytes as human_bytes
 
 
 def human_seconds(seconds: float) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from featcache.errors import SourceError
-from featcache.sources.aside import aside, clear_aside
+from featcache.sources.fetch.aside import aside, clear_aside
 from featcache.sources.base import Report
 from featcache.sources.layouts.base import Listed, Location
 from featcache.sources.layouts.folders import Folders
