@@ -1,26 +1,21 @@
 """From a named data set to its images: find the place, fetch what is missing, read the lists."""
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from featcache.counts import counted
 from featcache.errors import DownloadNeededError, SourceError
 from featcache.sources.base import Dataset, Report, Sample
-from featcache.sources.layouts.base import Layout, ListedImage, Location
+from featcache.sources.layouts.base import ListedImage, Location
 from featcache.sources.layouts.records import Records
 from featcache.sources.layouts.splits import make_splits
 from featcache.sources.layouts.splits import samples as by_split
 from featcache.sources.lists import ClassTable
-from featcache.sources.named import DEFAULT_WORDS, LookAlike, NamedDataset, Scheme
-from featcache.sources.trees.base import Entry, Tree
+from featcache.sources.named import DEFAULT_WORDS, NamedDataset, Scheme
+from featcache.sources.named_notes import notes_of
+from featcache.sources.named_place import FoundListing, files_here, find_listing
+from featcache.sources.trees.base import Entry
 from featcache.sources.trees.folder import FolderTree
 from featcache.text.templates import clean_name
 from featcache.wording import Argument, Part
-
-MOST_NAMED = 3
-"""How many missing images or classes a note names."""
 
 
 def open_named(
@@ -46,212 +41,158 @@ def open_named(
 
     Raises:
         DownloadNeededError: If the files are not there and cannot be fetched.
-        SourceError: If a list is damaged, or the images are those of another data set.
+        SourceError: If a list is damaged or missing, or the images are those of another data set.
     """
     scheme, data_root = spec.scheme(splits), dataset_root or images_root
+    texts = spec.texts(words)  # a wrong name is told before anything is fetched
+    fetched: tuple[str, ...] = ()
     found = find_listing(spec, scheme, data_root)
-    if found is None and download and dataset_root is None and spec.can_be_fetched:
-        _fetch(spec, images_root, report)
-        found = find_listing(spec, scheme, data_root)
     if found is None:
-        raise _not_there(spec, data_root, dataset_root is not None)
-    return _listed(spec, scheme, found, images_root, report, words)
-
-
-@dataclass(frozen=True, slots=True)
-class FoundListing:
-    """A data set that is there: where, and the lists that can be read."""
-
-    location: Location
-    layouts: tuple[Layout, ...]
-
-
-def find_listing(spec: NamedDataset, scheme: Scheme, data_root: Path) -> FoundListing | None:
-    """Find a data set below a folder, or in the folder itself.
-
-    Args:
-        spec: From `datasets()`.
-        scheme: One of its ways to split.
-        data_root: Where data sets are kept, or the folder of this one.
-
-    Returns:
-        None if it is not there.
-
-    Raises:
-        SourceError: If only a known look-alike is there.
-    """
-    if not data_root.is_dir():
-        return None
-    classes, root = spec.table(), FolderTree(data_root.resolve())
-    others = [other for other in spec.looks_like if other.path]
-    for location in locations(spec, root):
-        layouts = tuple(x for x in scheme.list_ if x.is_here(location, classes))
-        if layouts:
-            _refuse_paths(spec, location.images, others)
-            return FoundListing(location, layouts)
-    for location in locations(spec, root):
-        _refuse_paths(spec, location.images, others)
-    return None
-
-
-def locations(spec: NamedDataset, root: Tree) -> Iterator[Location]:
-    """Yield where a data set may lie, the usual places first and the named folder itself last."""
-    for place in (*spec.places, ""):
-        if place and not root.has_folder(place):
-            continue
-        base = root.below(place) if place else root
-        for folder in (*spec.image_folders, ""):
-            if not folder or base.has_folder(folder):
-                images = base.below(folder) if folder else base
-                yield Location(images, (base, images, root))
-
-
-def _listed(
-    spec: NamedDataset,
-    scheme: Scheme,
-    found: FoundListing,
-    images_root: Path,
-    report: Report | None,
-    words: str,
-) -> Dataset:
-    classes, location = spec.table(), found.location
-    samples: list[ListedImage] = []
-    missing: list[str] = []
-    notes: list[str] = []
-    seen: set[str] = set()
-    for layout in found.layouts:
-        if isinstance(layout, Records):
-            if samples:
-                continue
-            folder = layout.write(location, classes, images_root, report)
-            location = Location(FolderTree(folder.resolve()), ())
-        listed = layout.read(location, classes)
-        samples += [image for image in listed.samples if image.entry.id not in seen]
-        seen.update(image.entry.id for image in listed.samples)
-        missing += listed.missing
-        notes += listed.notes
-    _refuse_look_alikes(spec, len(samples), location.images.root)
-    if not samples:
-        example = f", e.g. {missing[0]}" if missing else ""
-        raise SourceError(
-            f"None of the images that {spec.title} lists is in {location.images.root}{example}. "
-            f"{spec.hint}"
-        )
-    notes += _notes(spec, scheme, classes, location, samples, missing)
-    if scheme.cut:
-        chosen, made = _cut(samples, len(classes))
-        notes += made
-    else:
-        chosen = [_sample(image) for image in samples]
+        _refuse_without_lists(spec, scheme, data_root)
+        if download and dataset_root is None and spec.can_be_fetched:
+            fetched = _fetch(spec, images_root, report)
+            found = find_listing(spec, scheme, data_root)
+    if found is None:
+        _refuse_without_lists(spec, scheme, data_root)
+        raise _not_there(spec, data_root, named=dataset_root is not None, download=download)
+    listed = _Listing(spec, scheme)
+    listed.read(found, images_root, report)
+    classes = listed.classes
     names = classes.openai if words.startswith("openai") else classes.names
     readable = tuple(map(clean_name, names))
     return Dataset(
         name=spec.name,
-        root=location.images.root,
+        root=listed.location.images.root,
         classes=readable,
-        samples=tuple(chosen),
-        templates=spec.texts(words),
+        samples=tuple(listed.with_splits()),
+        templates=texts,
         descriptions={c: spec.descriptions[c] for c in readable if c in spec.descriptions},
         default_text=spec.default_text,
-        notes=tuple(notes),
+        notes=(*fetched, *listed.notes),
     )
 
 
-def _sample(image: ListedImage) -> Sample:
-    return Sample(image.entry.id, image.entry.place, image.label, image.split, image.group)
+class _Listing:
+    """The images of a data set, list after list."""
 
+    location: Location
 
-def _cut(pool: Sequence[ListedImage], classes: int) -> tuple[list[Sample], list[str]]:
-    """Make splits of a pool, class by class, groups kept whole; and say so."""
-    by_label: dict[str, list[Entry]] = {str(label): [] for label in range(classes)}
-    for image in pool:
-        by_label[str(image.label)].append(image.entry)
-    groups = {image.entry.id: image.group for image in pool}
-    files = {"train": by_label}
-    notes = make_splits(files, 0, groups)
-    return list(by_split(files, list(by_label), groups)), notes
+    def __init__(self, spec: NamedDataset, scheme: Scheme) -> None:
+        self._spec, self._scheme = spec, scheme
+        self.classes: ClassTable = spec.table()
+        self._images: list[ListedImage] = []
+        self._missing: list[str] = []
+        self.notes: list[str] = []
 
+    def read(self, found: FoundListing, images_root: Path, report: Report | None) -> None:
+        """Read every list that is there; an image counts where it is listed first.
 
-def _notes(
-    spec: NamedDataset,
-    scheme: Scheme,
-    classes: ClassTable,
-    location: Location,
-    samples: list[ListedImage],
-    missing: list[str],
-) -> Iterator[str]:
-    """Tell what differs from a whole copy, and what the user should know of the splits."""
-    if scheme.note:
-        yield scheme.note
-    total = sum(scheme.counts.values())
-    if len(samples) != total:
-        yield f"{counted(len(samples), 'image')} of {spec.name} are there; a whole copy has {total}."
-    if missing:
-        more = f" and {len(missing) - MOST_NAMED} more" if len(missing) > MOST_NAMED else ""
-        yield (
-            f"{counted(len(missing), 'listed image')} not there: "
-            f"{', '.join(missing[:MOST_NAMED])}{more}."
+        Raises:
+            SourceError: If a list is damaged, or none of its images is there.
+        """
+        self.location = found.location
+        seen: set[str] = set()
+        for layout in found.layouts:
+            if isinstance(layout, Records):
+                if seen:
+                    continue  # the images are there already
+                folder = layout.write(found.location, self.classes, images_root, report)
+                self.location = Location(FolderTree(folder.resolve()), ())
+            listed = layout.read(self.location, self.classes)
+            self._images += [i for i in listed.samples if i.entry.id not in seen]
+            seen.update(image.entry.id for image in listed.samples)
+            self._missing += listed.missing
+            self.notes += listed.notes
+        self._check()
+        self.notes += notes_of(
+            self._spec, self._scheme, self.classes, self.location, self._images, self._missing
         )
-    yield from _class_notes(scheme, classes, samples)
-    left_out = len(location.found.images) - len(samples)
-    if left_out > 0:
-        yield f"{counted(left_out, 'image')} beside them not in the list: left out."
-    yield from location.found.notes
 
+    def with_splits(self) -> list[Sample]:
+        """Return the samples; a pool is cut into splits here, class by class, groups kept whole."""
+        groups = {image.entry.id: image.group for image in self._images}
+        if not self._scheme.cut:
+            return [
+                Sample(i.entry.id, i.entry.place, i.label, i.split, i.group) for i in self._images
+            ]
+        by_label: dict[str, list[Entry]] = {str(label): [] for label in range(len(self.classes))}
+        for image in self._images:
+            by_label[str(image.label)].append(image.entry)
+        files = {"train": by_label}
+        self.notes += make_splits(files, 0, groups)
+        return list(by_split(files, list(by_label), groups))
 
-def _class_notes(
-    scheme: Scheme, classes: ClassTable, samples: list[ListedImage]
-) -> Iterator[str]:
-    """Name classes that have no image, or fewer than all classes of a split must have."""
-    there = {image.label for image in samples}
-    without = [name for label, name in enumerate(classes.names) if label not in there]
-    if without:
-        more = f" and {len(without) - MOST_NAMED} more" if len(without) > MOST_NAMED else ""
-        yield f"No image of {', '.join(map(clean_name, without[:MOST_NAMED]))}{more}."
-    per_split = Counter((image.split, image.label) for image in samples)
-    for split, wanted in scheme.per_class.items():
-        short = [
-            f"{clean_name(classes.names[label])} ({per_split[split, label]})"
-            for label in sorted(there)
-            if per_split[split, label] != wanted
-        ]
-        if short:
-            more = f" and {len(short) - MOST_NAMED} more" if len(short) > MOST_NAMED else ""
-            yield (
-                f"Every class has {wanted} {split} images in a whole copy; here not: "
-                f"{', '.join(short[:MOST_NAMED])}{more}."
-            )
-
-
-def _refuse_paths(spec: NamedDataset, tree: Tree, others: Sequence[LookAlike]) -> None:
-    for other in others:
-        if tree.has_folder(other.path) or tree.find(other.path) is not None:
+    def _check(self) -> None:
+        root = self.location.images.root
+        for other in self._spec.looks_like:
+            if other.images == len(self._images) > 0:
+                raise SourceError(
+                    f"{root} has {other.images} images, so it is not {self._spec.name}: {other.say}"
+                )
+        if not self._images:
+            example = f", e.g. {self._missing[0]}" if self._missing else ""
             raise SourceError(
-                f"{tree.root} has {other.path}, so it is not {spec.name}: {other.say}"
+                f"None of the images that {self._spec.title} lists is in {root}{example}. "
+                f"{self._spec.hint}"
             )
 
 
-def _refuse_look_alikes(spec: NamedDataset, images: int, root: Path) -> None:
-    for other in spec.looks_like:
-        if other.images == images:
-            raise SourceError(f"{root} has {images} images, so it is not {spec.name}: {other.say}")
+def _fetch(spec: NamedDataset, images_root: Path, report: Report | None) -> tuple[str, ...]:
+    """Fetch the archives into a folder of the data set's name; return what is to be said of it.
+
+    Raises:
+        DownloadNeededError: If that fails; it says what else could be done.
+    """
+    from featcache.sources.fetch.fetch import fetch
+
+    into = images_root / spec.name
+    try:
+        return fetch(spec.archive, into, title=spec.title, report=report).notes
+    except DownloadNeededError as error:
+        raise DownloadNeededError(*error.parts, " ", *_other_ways(spec, images_root)) from error
 
 
-def _fetch(spec: NamedDataset, images_root: Path, report: Report | None) -> None:
-    """Fetch the archives into the data root."""
+def _refuse_without_lists(spec: NamedDataset, scheme: Scheme, data_root: Path) -> None:
+    """Say that the images are there, and the lists of the splits that were asked for are not.
+
+    Raises:
+        SourceError: If that is so.
+    """
+    here = files_here(spec, data_root)
+    if not here:
+        return
+    other, folder = next(iter(here.items()))
+    files = ", ".join(dict.fromkeys(file for layout in scheme.list_ for file in layout.files))
+    asked = next(name for name, its in spec.splits.items() if its is scheme)
+    raise SourceError(
+        f"The images of {spec.name} are in {folder}, but its splits '{asked}' need {files} beside "
+        f"them. {spec.hint} Or take the other splits with ",
+        Argument("splits", other),
+        ".",
+    )
 
 
-def _not_there(spec: NamedDataset, data_root: Path, named: bool) -> DownloadNeededError:
+def _not_there(
+    spec: NamedDataset, data_root: Path, *, named: bool, download: bool
+) -> DownloadNeededError:
     """Say what is missing, where it may lie, and how to get it."""
-    where = [f"{place}/{folder}".rstrip("/") for place in spec.places for folder in spec.image_folders]
-    lists = sorted({f for s in spec.splits.values() for x in s.list_[:1] for f in x.files})
-    needs = f", with {', '.join(lists[:4])} beside them" if lists else ""
-    parts: list[Part] = [
-        f"{spec.title} is not in {data_root}; its images are looked for in "
-        f"{', '.join(where[:4])} or in that folder itself{needs}. {spec.hint}".rstrip(),
+    parts: list[Part] = [f"{spec.title} is not in {data_root}"]
+    if named and spec.can_be_fetched:
+        parts += ["; without ", Argument("dataset_root"), f" it would be fetched ({spec.size})"]
+    elif not download and spec.can_be_fetched:
+        parts.append(f", and downloading is off here ({spec.size})")
+    elif not spec.can_be_fetched:
+        parts.append(", and it cannot be fetched without you")
+    return DownloadNeededError(*parts, ". ", *_other_ways(spec, data_root))
+
+
+def _other_ways(spec: NamedDataset, data_root: Path) -> list[Part]:
+    """Say where the files may be put."""
+    first = "/".join(filter(None, (spec.places[0], spec.image_folders[0])))
+    return [
+        f"{spec.hint} Put the images at {data_root / first}, or name their folder with ",
+        Argument("dataset_root"),
+        ", or use images of your own with ",
+        Argument("dataset", "folder:PATH"),
+        ".",
     ]
-    if spec.can_be_fetched and named:
-        parts += [" Without ", Argument("dataset_root"), f" it is fetched ({spec.size})."]
-    elif not named:
-        parts += [" Name the folder with ", Argument("dataset_root"), "."]
-    return DownloadNeededError(*parts)

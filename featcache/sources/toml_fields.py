@@ -43,7 +43,9 @@ def decode(cls: type[T], table: Mapping[str, Any], where: str, **more: Any) -> T
     return cls(**values)
 
 
-_hints = cache(get_type_hints)
+@cache
+def _hints(cls: Any) -> dict[str, Any]:
+    return get_type_hints(cls)
 
 
 def _value(hint: Any, value: Any, where: str) -> Any:

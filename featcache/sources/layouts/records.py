@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Literal
 
 from featcache.errors import SourceError
-from featcache.sources.fetch.aside import aside, clear_aside
 from featcache.sources.base import Report
+from featcache.sources.fetch.aside import aside, clear_aside
 from featcache.sources.layouts.base import Listed, Location
 from featcache.sources.layouts.folders import Folders
 from featcache.sources.lists import ClassTable

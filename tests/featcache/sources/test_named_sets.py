@@ -19,9 +19,7 @@ def test_every_named_set_has_a_miniature() -> None:
 @pytest.mark.parametrize("miniature", MINIATURES, ids=IDS)
 def test_ids_labels_splits_classes_and_notes(miniature: Miniature, tmp_path: Path) -> None:
     miniature.write(tmp_path / "images")
-    data = open_dataset(
-        miniature.dataset, root=tmp_path, splits=miniature.splits, download=False
-    )
+    data = open_dataset(miniature.dataset, root=tmp_path, splits=miniature.splits, download=False)
     spec = find(miniature.dataset)
     assert data.root == (tmp_path / "images" / miniature.root).resolve()
     assert data.name == miniature.dataset
