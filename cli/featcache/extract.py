@@ -59,6 +59,14 @@ def extract(
     dataset_root: Annotated[
         Path | None, typer.Option(help="Folder that holds a named data set's files.")
     ] = None,
+    splits: Annotated[
+        str | None,
+        typer.Option(help="Splits of a named data set; `featcache datasets NAME` lists them."),
+    ] = None,
+    words: Annotated[
+        str | None,
+        typer.Option(help="Class names and templates of a named data set: coop or openai."),
+    ] = None,
     templates: Annotated[
         Path | None, typer.Option(help="Text file with one template a line, each with one {}.")
     ] = None,
@@ -143,6 +151,8 @@ def extract(
         seed=seed,
         name=name,
         dataset_root=dataset_root,
+        splits=splits,
+        words=words,
         templates=templates,
         descriptions=descriptions,
         cupl=cupl,

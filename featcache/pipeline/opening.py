@@ -82,6 +82,8 @@ def open_request(
         name=name,
         dataset_root=request.dataset_root,
         download=not request.dry_run,
+        splits=request.splits,
+        words=request.words,
         report=report,
     )
     return Opened(

@@ -3,10 +3,11 @@
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from featcache.errors import SourceError
-from featcache.sources.coop import parse_split
+from featcache.sources.coop import CoopSplit, parse_split
 from featcache.sources.layouts.base import Listed, ListedImage, Location
 from featcache.sources.lists import ClassTable, packaged_split
 from featcache.sources.trees.base import Entry
@@ -66,13 +67,13 @@ class SplitJson:
     def _splits(self, location: Location) -> Splits:
         if self.packaged:
             return packaged_split(self.packaged)
-        return parse_split(location.read_list(self.file), self.file).splits
+        return _parsed(location.read_list(self.file), self.file).splits
 
     def _names_notes(self, location: Location, classes: ClassTable) -> Iterator[str]:
         """Refuse a file whose classes are others."""
         if self.packaged:
             return
-        names = parse_split(location.read_list(self.file), self.file).classes
+        names = _parsed(location.read_list(self.file), self.file).classes
         ours = tuple(map(clean_name, classes.names))
         if names != ours:
             i = next((i for i, (a, b) in enumerate(zip(names, ours, strict=False)) if a != b), -1)
@@ -90,11 +91,16 @@ class SplitJson:
         data = location.read_list(self.file)
         if hashlib.sha256(data).hexdigest() == self.sha256:
             return
-        if parse_split(data, self.file).splits != packaged_split(self.packaged):
+        if _parsed(data, self.file).splits != packaged_split(self.packaged):
             yield (
                 f"The {self.file} beside the images is not CoOp's, whose splits were used; for "
                 f"splits of your own put the images into train, val and test folders."
             )
+
+
+@lru_cache(maxsize=1)
+def _parsed(data: bytes, file: str) -> CoopSplit:
+    return parse_split(data, file)
 
 
 def _find(location: Location, path: str) -> Entry | None:

@@ -16,10 +16,36 @@ from featcache.text.templates import check_template
 
 LISTED = [data for data in datasets() if data.kind == "listed"]
 
-FIRST_CLASS = """imagenet imagenet_v2 imagenet_sketch imagenet_a imagenet_r objectnet caltech101
-oxford_pets stanford_cars oxford_flowers food101 fgvc_aircraft sun397 dtd eurosat ucf101
-cropdiseases isic2018 chestx cub places365 resisc45 aid whu_rs19 cifar10 cifar100 gtsrb
-country211""".split()
+FIRST_CLASS = [
+    "imagenet",
+    "imagenet_v2",
+    "imagenet_sketch",
+    "imagenet_a",
+    "imagenet_r",
+    "objectnet",
+    "caltech101",
+    "oxford_pets",
+    "stanford_cars",
+    "oxford_flowers",
+    "food101",
+    "fgvc_aircraft",
+    "sun397",
+    "dtd",
+    "eurosat",
+    "ucf101",
+    "cropdiseases",
+    "isic2018",
+    "chestx",
+    "cub",
+    "places365",
+    "resisc45",
+    "aid",
+    "whu_rs19",
+    "cifar10",
+    "cifar100",
+    "gtsrb",
+    "country211",
+]
 
 COUNTS = {
     "imagenet_v2": (10000,),

@@ -7,7 +7,6 @@ import pytest
 from featcache.errors import DownloadNeededError, SourceError, UnknownNameError, UsageError
 from featcache.sources.fieldguide.species import WORLDS, species
 from featcache.sources.fieldguide.world import COUNTS
-from featcache.sources.named import datasets
 from featcache.sources.registry import find, open_dataset
 
 
