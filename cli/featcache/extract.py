@@ -59,6 +59,12 @@ def extract(
     dataset_root: Annotated[
         Path | None, typer.Option(help="Folder that holds a named data set's files.")
     ] = None,
+    data_root: Annotated[
+        Path | None,
+        typer.Option(
+            help="Where named data sets keep images; else $FEATCACHE_DATA, else with the caches."
+        ),
+    ] = None,
     templates: Annotated[
         Path | None, typer.Option(help="Text file with one template a line, each with one {}.")
     ] = None,
@@ -143,6 +149,7 @@ def extract(
         seed=seed,
         name=name,
         dataset_root=dataset_root,
+        data_root=data_root,
         templates=templates,
         descriptions=descriptions,
         cupl=cupl,

@@ -1,12 +1,14 @@
 """From what the user calls a data set to its images: `folder:PATH` or a name."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
 from featcache.errors import UnknownNameError, UsageError
-from featcache.paths import expand
+from featcache.paths import check_folder, expand
 from featcache.sources.base import Dataset, Report
 from featcache.sources.named import NamedDataset, datasets
+from featcache.wording import Argument
 
 
 def open_dataset(
@@ -15,6 +17,7 @@ def open_dataset(
     root: Path,
     name: str | None = None,
     dataset_root: Path | None = None,
+    data_root: Path | None = None,
     download: bool = True,
     report: Report | None = None,
 ) -> Dataset:
@@ -22,9 +25,10 @@ def open_dataset(
 
     Args:
         spec: `folder:PATH`, or one of `featcache datasets`.
-        root: Of the caches; named data sets keep their images in `root/images`.
+        root: Of the caches.
         name: What to call it instead of its own name.
         dataset_root: Where the files of a named data set already are.
+        data_root: Where named data sets keep their images, as `image_folder` takes it.
         download: Whether missing files may be fetched.
         report: Told of drawing and downloading.
 
@@ -43,8 +47,27 @@ def open_dataset(
         if not rest:
             raise UsageError("folder: needs a path, e.g. --dataset folder:photos/")
         return open_folder(Path(rest), name)
-    dataset = _open_named(find(spec), root / "images", dataset_root, download, report)
+    images = image_folder(root, data_root)
+    dataset = _open_named(find(spec), images, dataset_root, download, report)
     return dataset if name is None else replace(dataset, name=name)
+
+
+def image_folder(root: Path, data_root: Path | None = None) -> Path:
+    """Return where named data sets keep their images; caches of several roots may share it.
+
+    Args:
+        root: Of the caches.
+        data_root: What the user names; else $FEATCACHE_DATA, else `root/images`.
+
+    Raises:
+        CacheError: If what the user names is no folder.
+        UsageError: If it begins with the home folder of nobody.
+    """
+    if data_root is not None:
+        return check_folder(expand(data_root).absolute(), Argument("data_root"))
+    if place := os.environ.get("FEATCACHE_DATA"):
+        return check_folder(expand(place).absolute(), "$FEATCACHE_DATA or ", Argument("data_root"))
+    return root / "images"
 
 
 def name_of(spec: str, name: str | None = None) -> str:

@@ -131,7 +131,7 @@ SMALL = ("FEATCACHE_MAX_UNPACKED", "30000000")
 HOSTILE = {
     "tar: absolute name": Hostile("a.tar", lambda: tar(("/etc/x", JPEG)), "'/etc/x'.* is absolute"),
     "tar: out of its folder": Hostile("a.tar", lambda: tar(("x/../../y", JPEG)), "leads out of"),
-    "tar: only ..": Hostile("a.tar", lambda: tar((("..", JPEG))), "leads out of"),
+    "tar: only ..": Hostile("a.tar", lambda: tar(("..", JPEG)), "leads out of"),
     "tar: folder ..": Hostile("a.tar", lambda: tar(special(b"5", "x/..")), "leads out of"),
     "tar: backslash": Hostile("a.tar", lambda: tar(("..\\x", JPEG)), "has a backslash"),
     "tar: control characters": Hostile(

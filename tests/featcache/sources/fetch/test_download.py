@@ -362,7 +362,7 @@ def test_the_limit_of_a_download(
     monkeypatch.setenv("FEATCACHE_MAX_DOWNLOAD", "1000000")
     url = server.put("/a", DATA)
     for archive in (describe(DATA, url), Archive("a.zip", (url,))):
-        with pytest.raises(SourceError, match="more than the limit.*FEATCACHE_MAX_DOWNLOAD"):
+        with pytest.raises(SourceError, match=r"more than the limit.*FEATCACHE_MAX_DOWNLOAD"):
             download(archive, tmp_path)
     assert leftovers(tmp_path) == []
 
