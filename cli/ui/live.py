@@ -47,7 +47,8 @@ class Live:
             number = human_bytes if isinstance(done, Bytes) else str
             begin, before = started.setdefault(what, (time.monotonic(), done))
             elapsed, gained = time.monotonic() - begin, done - before
-            text = f"{what} {number(done)}/{number(total)}" if total else f"{what} {number(done)}"
+            so_far = f" {number(done)}" if done or total else ""
+            text = f"{what}{so_far}/{number(total)}" if total else f"{what}{so_far}"
             if gained > 0 and elapsed > 1:
                 rate = gained / elapsed
                 text += f"  {human_bytes(rate) if isinstance(done, Bytes) else f'{rate:.3g}'}/s"
