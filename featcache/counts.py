@@ -12,7 +12,7 @@ def counted(count: int, one: str, many: str = "") -> str:
     return f"{count} {one if count == 1 else many or one + 's'}"
 
 
-def human_bytes(count: int | float) -> str:
+def human_bytes(count: float | int) -> str:
     """Say a number of bytes in decimal units.
 
     Example:

@@ -1,5 +1,6 @@
 """`featcache datasets`: the data sets that have a name."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -8,8 +9,6 @@ from cli.ui import output, tables
 from cli.ui.options import CacheDir, Json
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from featcache.sources.named import NamedDataset
 
 TERMS = {
@@ -24,6 +23,12 @@ def datasets(
         str | None, typer.Argument(metavar="NAME", help="One of them, for all about it.")
     ] = None,
     cache: CacheDir = None,
+    data_root: Annotated[
+        Path | None,
+        typer.Option(
+            help="Where named data sets keep images; else $FEATCACHE_DATA, else with the caches."
+        ),
+    ] = None,
     json_: Json = False,
 ) -> None:
     """List the data sets that have a name, or explain one; folder:PATH takes any other.
@@ -33,11 +38,11 @@ def datasets(
     Example: featcache datasets eurosat
     """
     from featcache.sources.named import datasets as named
-    from featcache.sources.registry import find
-    from featcache.store.library import IMAGES, cache_root
+    from featcache.sources.registry import find, image_folder
+    from featcache.store.library import cache_root
 
     if name is not None:
-        _explain(find(name), cache_root(cache) / IMAGES, as_json=json_)
+        _explain(find(name), image_folder(cache_root(cache), data_root), as_json=json_)
     elif json_:
         for item in named():
             output.emit_json(_facts(item))
@@ -72,7 +77,7 @@ def _facts(item: "NamedDataset") -> dict[str, Any]:
     }
 
 
-def _explain(item: "NamedDataset", images: "Path", *, as_json: bool) -> None:
+def _explain(item: "NamedDataset", images: Path, *, as_json: bool) -> None:
     """Write all that is known of one data set, and what of it is on this machine."""
     from featcache.errors import SourceError
     from featcache.sources.named_place import files_here

@@ -59,6 +59,12 @@ def extract(
     dataset_root: Annotated[
         Path | None, typer.Option(help="Folder that holds a named data set's files.")
     ] = None,
+    data_root: Annotated[
+        Path | None,
+        typer.Option(
+            help="Where named data sets keep images; else $FEATCACHE_DATA, else with the caches."
+        ),
+    ] = None,
     splits: Annotated[
         str | None,
         typer.Option(help="Splits of a named data set; `featcache datasets NAME` lists them."),
@@ -151,6 +157,7 @@ def extract(
         seed=seed,
         name=name,
         dataset_root=dataset_root,
+        data_root=data_root,
         splits=splits,
         words=words,
         templates=templates,

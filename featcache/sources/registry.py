@@ -1,5 +1,6 @@
 """From what the user calls a data set to its images: `folder:PATH` and its like, or a name."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib import import_module
@@ -7,7 +8,7 @@ from pathlib import Path
 from typing import cast
 
 from featcache.errors import UnknownNameError, UsageError
-from featcache.paths import as_text, expand, file_in, from_text
+from featcache.paths import as_text, check_folder, expand, file_in, from_text
 from featcache.sources.base import Dataset, Report
 from featcache.sources.kind import Kind
 from featcache.sources.named import DEFAULT_WORDS, NamedDataset, datasets, resolve
@@ -29,6 +30,7 @@ def open_dataset(
     root: Path,
     name: str | None = None,
     dataset_root: Path | None = None,
+    data_root: Path | None = None,
     download: bool = True,
     splits: str | None = None,
     words: str | None = None,
@@ -38,9 +40,10 @@ def open_dataset(
 
     Args:
         spec: A prefix and a path, as `folder:PATH`, or a name that `featcache datasets` shows.
-        root: Folder of the caches; named data sets keep their images in `root/images`.
+        root: Folder of the caches.
         name: What to call it instead of its own name.
         dataset_root: Where the files of a named data set already are.
+        data_root: Where named data sets keep their images, as `image_folder` takes it.
         download: Whether missing files may be fetched.
         splits: Which of its splits, where a named data set has several; None is the default.
         words: Whose class names and templates a named data set gets, coop or openai.
@@ -62,10 +65,27 @@ def open_dataset(
                 f" is for named data sets; {kind.prefix}:PATH has its own.",
             )
         return kind.open(path, name or kind.name_of(path))
-    dataset = _open_named(
-        find(spec), root / "images", dataset_root, download, report, splits, words
-    )
+    images = image_folder(root, data_root)
+    dataset = _open_named(find(spec), images, dataset_root, download, report, splits, words)
     return dataset if name is None else replace(dataset, name=name)
+
+
+def image_folder(root: Path, data_root: Path | None = None) -> Path:
+    """Return where named data sets keep their images; caches of several roots may share it.
+
+    Args:
+        root: Of the caches.
+        data_root: What the user names; else $FEATCACHE_DATA, else `root/images`.
+
+    Raises:
+        CacheError: If what the user names is no folder.
+        UsageError: If it begins with the home folder of nobody.
+    """
+    if data_root is not None:
+        return check_folder(expand(data_root).absolute(), Argument("data_root"))
+    if place := os.environ.get("FEATCACHE_DATA"):
+        return check_folder(expand(place).absolute(), "$FEATCACHE_DATA or ", Argument("data_root"))
+    return root / "images"
 
 
 def name_of(spec: str, name: str | None = None) -> str:

@@ -76,7 +76,7 @@ def request(url: str, headers: Mapping[str, str]) -> Iterator[Answer]:
         status = response.status
         if status in _PASSING:
             wait = number(response.headers.get("Retry-After", "")) or 0
-            raise BrokenTransferError(_said(response), wait)
+            raise BrokenTransferError(_said(response), float(wait))
         if status not in (200, 206, 416):
             raise TransferError(_said(response))
         fields = {name.lower(): value for name, value in response.headers.items()}
@@ -140,7 +140,7 @@ def _opener() -> urllib.request.OpenerDirector:
     for handler in (
         urllib.request.ProxyHandler(),
         urllib.request.HTTPHandler(),
-        urllib.request.HTTPSHandler(context=ssl.create_default_context()),
+        urllib.request.HTTPSHandler(),
     ):
         opener.add_handler(handler)
     opener.addheaders = []

@@ -76,8 +76,11 @@ def check_room(folder: Path, needed: int, what: str) -> None:
 
 
 def write_note(path: Path, note: Mapping[str, Any]) -> None:
-    """Put a small JSON file in place in one step that survives a power cut."""
-    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+    """Put a small JSON file in place in one step that survives a power cut.
+
+    Its folder is written by one process at a time, so that what a killed one left is replaced.
+    """
+    temporary = path.with_name(f"{path.name}.tmp")
     with explained(path):
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o666)
         try:

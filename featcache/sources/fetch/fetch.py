@@ -95,6 +95,8 @@ def fetch(
     notes = tuple(filter(None, map(vouched, archives)))
     if len({a.file.casefold() for a in archives}) < len(archives):
         raise SourceError(f"Two archives of {title or into} have one name. Name each differently.")
+    if into.exists() and not into.is_dir():
+        raise SourceError(f"{into} is a file, not a folder. Move it away and run the same again.")
     done = Fetched(path=into, notes=notes, bytes=0)
     if is_fetched(archives, into) and not staging_folder(into).exists():
         return done

@@ -62,7 +62,7 @@ def staging(into: Path, title: str, report: Report | None) -> Iterator[tuple[Pat
         yield path, _beating(handle, report)
     finally:
         with suppress(OSError):  # where nothing came, nothing stays
-            if os.listdir(path) == [LOCK]:
+            if [entry.name for entry in path.iterdir()] == [LOCK]:
                 (path / LOCK).unlink()
                 path.rmdir()
         os.close(handle)

@@ -7,7 +7,7 @@ and remembers every member: a few kilobytes could ask for all of the memory.
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from featcache.errors import SourceError
 from featcache.sources.fetch.budget import Budget
@@ -29,6 +29,7 @@ _FORBIDDEN = {
 }
 
 
+@runtime_checkable
 class Stream(Protocol):
     """What bytes can be read from, in order."""
 

@@ -4,6 +4,7 @@ Modes, owners and times of members are ignored: everything is a plain file of th
 """
 
 import bz2
+import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -113,7 +114,8 @@ class _Job:
         elif nested and kind_of(parts[-1]).startswith("tar"):
             inner = (*parts[:-1], stem_of(parts[-1]))
             self._folder(inner, archive)
-            with _inflated(member.data, kind_of(parts[-1]), parts[-1]) as stream:
+            data = io.BufferedReader(_Raw(member.data))
+            with _inflated(data, kind_of(parts[-1]), parts[-1]) as stream:
                 self.unpack_tar(stream, f"{archive}: {parts[-1]}", inner)
         else:
             self._folder(parts[:-1], archive)
@@ -159,6 +161,21 @@ class _Job:
     def _path(self, parts: tuple[str, ...]) -> bytes:
         names = (part.encode("utf-8", "surrogateescape") for part in parts)
         return b"/".join((self._root, *names))
+
+
+class _Raw(io.RawIOBase):
+    """A stream as decompressors take it."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        data = self._stream.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
 
 
 @contextmanager

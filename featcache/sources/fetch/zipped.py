@@ -5,6 +5,7 @@ import stat
 import struct
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,7 +13,7 @@ from featcache.errors import FeatcacheError
 from featcache.paths import open_regular
 from featcache.sources.fetch.budget import Budget
 from featcache.sources.fetch.refusals import damaged, quoted, unsafe
-from featcache.sources.fetch.tar import Member
+from featcache.sources.fetch.tar import Member, Stream
 
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 """LZMA may ask for gigabytes of memory, and nobody packs images with it."""
@@ -40,23 +41,42 @@ def zip_members(path: Path, archive: str, budget: Budget) -> Iterator[tuple[Memb
             the budget.
         OSError: If it cannot be read.
     """
-    with open_regular(path) as file:
-        try:
-            _count(file, budget)
-            with zipfile.ZipFile(file) as opened:
-                found = opened.infolist()
-                _check(found, archive, budget)
-                for info in found:
-                    name = info.orig_filename
-                    with opened.open(info) as data:
-                        yield Member(name, info.file_size, info.is_dir(), data), len(found)
-                        if data.read(1):
-                            raise zipfile.BadZipFile(f"'{name}' was not read whole")
-        except (FeatcacheError, OSError, MemoryError):
-            raise
-        except Exception as error:  # zipfile lets through what it trips over
-            said = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
-            raise damaged(archive, f"cannot be read as a zip file ({said})") from error
+    with open_regular(path) as file, _named(archive):
+        _count(file, budget)
+        with zipfile.ZipFile(file) as opened:
+            found = opened.infolist()
+            _check(found, archive, budget)
+            for info in found:
+                name = info.orig_filename
+                with opened.open(info) as data:
+                    yield (
+                        Member(name, info.file_size, info.is_dir(), _Data(data, archive)),
+                        len(found),
+                    )
+                    if data.read(1):
+                        raise zipfile.BadZipFile(f"'{name}' was not read whole")
+
+
+class _Data:
+    """The bytes of one member; what zipfile trips over is said as of the archive."""
+
+    def __init__(self, data: Stream, archive: str) -> None:
+        self._data, self._archive = data, archive
+
+    def read(self, size: int, /) -> bytes:
+        with _named(self._archive):
+            return self._data.read(size)
+
+
+@contextmanager
+def _named(archive: str) -> Iterator[None]:
+    try:
+        yield
+    except (FeatcacheError, OSError, MemoryError):
+        raise
+    except Exception as error:  # zipfile lets through what it trips over
+        said = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+        raise damaged(archive, f"cannot be read as a zip file ({said})") from error
 
 
 def _count(file: BinaryIO, budget: Budget) -> None:
