@@ -27,8 +27,9 @@ def decode(cls: type[T], table: Mapping[str, Any], where: str, **more: Any) -> T
     Raises:
         SourceError: If a key is unknown, missing or of another type; it says which.
     """
-    hints = _hints(cls)
-    fields = {f.name.rstrip("_"): f for f in dataclasses.fields(cls) if f.name not in more}  # type: ignore[arg-type]
+    kind: Any = cls  # a dataclass; no type says so
+    hints = _hints(kind)
+    fields = {f.name.rstrip("_"): f for f in dataclasses.fields(kind) if f.name not in more}
     values = dict(more)
     for key, value in table.items():
         if key not in fields:

@@ -49,19 +49,15 @@ class SplitJson:
         Raises:
             SourceError: If the file is damaged or is another data set's.
         """
+        notes = (*self._names_notes(location, classes), *self._other_file(location))
         samples, missing = [], []
         for split, entries in self._splits(location).items():
             for path, label in entries:
-                if label >= len(classes):
-                    raise SourceError(
-                        f"{self.file} has the label {label}; the data set has {len(classes)}."
-                    )
                 entry = _find(location, path)
                 if entry is None:
                     missing.append(path)
                 else:
                     samples.append(ListedImage(entry, label, split))
-        notes = (*self._names_notes(location, classes), *self._other_file(location))
         return Listed(tuple(samples), tuple(missing), notes)
 
     def _splits(self, location: Location) -> Splits:

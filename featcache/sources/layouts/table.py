@@ -145,7 +145,7 @@ class Table:
                     f"{len(rows[short])}."
                 )
             rows = [[*row[:width], values.get(on(row), "")] for row in rows]
-            columns.add(join.name)
+            columns.add(join.name, join.file)
             width += 1
         return columns, rows, tuple(notes)
 
@@ -164,8 +164,9 @@ class Table:
             return hot
         if self.label != "":
             number = columns.reader(self.label)
+            told = columns.told(self.label)
             return lambda row, where: checked_label(
-                number(row), self.label_base, len(classes), where
+                number(row), self.label_base, len(classes), where + told
             )
         label_of = numbered(classes.names) | numbered(classes.folders)
         cell = columns.reader(self.class_)
@@ -188,7 +189,8 @@ class Table:
 
         def read(row: Row, where: str) -> str:
             if cell(row) not in self.split_values:
-                raise SourceError(f"{where}: expected a split, got '{cell(row)[:40]}'.")
+                told = columns.told(self.split_column)
+                raise SourceError(f"{where}{told}: expected a split, got '{cell(row)[:40]}'.")
             return self.split_values[cell(row)]
 
         return read
@@ -200,13 +202,21 @@ class _Columns:
     def __init__(self, file: str, header: Sequence[str], width: int) -> None:
         self._file = file
         self._position = {name.strip(): i for i, name in enumerate(header)}
-        self._width = width
+        self._own = self._width = width
+        self._joined: dict[str, str] = {}
         self.needed = 0
         """How many columns every row must have."""
 
-    def add(self, name: str) -> None:
+    def add(self, name: str, file: str) -> None:
+        """Add a column that is joined from another file."""
         self._position[name] = self._width
+        self._joined[name] = file
         self._width += 1
+
+    def told(self, column: Column) -> str:
+        """Name the file that a joined column is from, to go behind the name of a row."""
+        file = self._joined.get(str(column))
+        return f", joined with {file}" if file else ""
 
     def reader(self, column: Column) -> Callable[[Row], str]:
         """Return what reads a column of a row.
@@ -215,7 +225,7 @@ class _Columns:
             SourceError: If there is no such column.
         """
         i = column if isinstance(column, int) else self._position.get(column, -1)
-        if not 0 <= i < self._width:
+        if not 0 <= i < (self._own if isinstance(column, int) else self._width):
             known = ", ".join(self._position) or f"{self._width} columns"
             raise SourceError(
                 f"{self._file} has no column {column!r}; it has {known[:200]}. Get a whole copy."

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from featcache.sources.named import find
 from tests.featcache.sources.miniatures import MINIATURES
 
 Run = Callable[..., Any]
@@ -59,6 +60,23 @@ def test_an_unknown_one_lists_near_names(featcache: Run) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["oxford_pets", "gtsrb", "cifar10"])
+def test_files_are_decoded_whatever_their_suffix_says(
+    featcache: Run, tmp_path: Path, name: str
+) -> None:
+    mini = next(m for m in MINIATURES if m.dataset == name)
+    mini.write(tmp_path / "images")
+    place = ("--cache", str(tmp_path))
+    alias = find(name).aliases[0] if find(name).aliases else name
+    done = featcache("extract", "--dataset", alias, "--backbone", "tiny", "--patches", "none",
+                     *place)  # fmt: skip
+    assert done.code == 0, done.err
+    told = json.loads(featcache("info", alias, "--json", *place).out)
+    assert told["unreadable"] == {}
+    assert sum(told["splits"].values()) == len(mini.samples)
+
+
+@pytest.mark.slow
 def test_a_named_set_is_extracted_with_other_splits_and_words(
     featcache: Run, tmp_path: Path
 ) -> None:
@@ -69,4 +87,4 @@ def test_a_named_set_is_extracted_with_other_splits_and_words(
               "official", "--words", "openai", "--patches", "none")  # fmt: skip
     told = json.loads(featcache("info", "dtd", "--json", *place).out)
     assert told["splits"] == {"train": 1, "val": 1, "test": 1}
-    assert told["texts"]["template"] == 8
+    assert told["texts"]["template"] == 47 * 8

@@ -75,7 +75,7 @@ def test_a_look_alike_is_told_by_its_number_of_images(tmp_path: Path) -> None:
     augmented, *_ = spec.looks_like
     assert augmented.images == 70295
     small = replace(spec, looks_like=(replace(augmented, images=5),))
-    with pytest.raises(SourceError, match="has 5 images, so it is not cropdiseases: .*augmented"):
+    with pytest.raises(SourceError, match=r"has 5 images, so it is not cropdiseases: .*augmented"):
         open_named(small, root / "images")
 
 

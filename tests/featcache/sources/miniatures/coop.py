@@ -67,7 +67,11 @@ PETS = Miniature(
         "oxford_pets/annotations/trainval.txt": "Abyssinian_122 1 1 1\n",
         "oxford_pets/annotations/test.txt": "Abyssinian_5 1 1 1\n",
     },
-    formats={"Egyptian_Mau_14.jpg": "PNG", "Abyssinian_5.jpg": "PNG"},
+    formats={
+        "Egyptian_Mau_14.jpg": "PNG",
+        "Abyssinian_5.jpg": "PNG",
+        "Abyssinian_34.jpg": "GIF",
+    },
     notes=("1 image beside them not in the list", "1 files were ignored for their suffix (.mat)"),
 )
 CARS = Miniature(
