@@ -57,7 +57,8 @@ def extract(
     seed: Annotated[int, typer.Option(min=0, help="Of views and crops.")] = 0,
     name: Annotated[str | None, typer.Option(help="Name for a folder: data set.")] = None,
     dataset_root: Annotated[
-        Path | None, typer.Option(help="Folder that holds a named data set's files.")
+        Path | None,
+        typer.Option(help="Folder, zip or tar that holds a named data set's files."),
     ] = None,
     data_root: Annotated[
         Path | None,

@@ -33,7 +33,8 @@ def open_named(
     Args:
         spec: From `datasets()`.
         images_root: Where named data sets are kept; missing files are fetched into it.
-        dataset_root: Where the files of this one are; nothing is fetched into it.
+        dataset_root: Where the files of this one are, a folder or an archive that is read in place;
+            nothing is fetched into it.
         download: Whether missing files may be fetched.
         report: Told of downloads.
         splits: Name of a scheme of `spec.splits`; None is the default.

@@ -8,7 +8,7 @@ from featcache.errors import SourceError
 from featcache.sources.layouts.base import Layout, Location
 from featcache.sources.named import LookAlike, NamedDataset, Scheme
 from featcache.sources.trees.base import Tree
-from featcache.sources.trees.folder import FolderTree
+from featcache.sources.trees.opening import tree_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,12 +20,12 @@ class FoundListing:
 
 
 def find_listing(spec: NamedDataset, scheme: Scheme, data_root: Path) -> FoundListing | None:
-    """Find a data set below a folder, or in the folder itself.
+    """Find a data set below a folder, in the folder itself, or in an archive.
 
     Args:
         spec: From `datasets()`.
         scheme: One of its ways to split.
-        data_root: Where data sets are kept, or the folder of this one.
+        data_root: Where data sets are kept, the folder of this one, or a zip or tar of it.
 
     Returns:
         None if it is not there.
@@ -33,9 +33,9 @@ def find_listing(spec: NamedDataset, scheme: Scheme, data_root: Path) -> FoundLi
     Raises:
         SourceError: If a known look-alike is there.
     """
-    if not data_root.is_dir():
+    if not data_root.exists():
         return None
-    classes, root = spec.table(), FolderTree(data_root.resolve())
+    classes, root = spec.table(), tree_at(data_root)
     others = [other for other in spec.looks_like if other.path]
     for location in locations(spec, root):
         layouts = tuple(x for x in scheme.list_ if x.is_here(location, classes))

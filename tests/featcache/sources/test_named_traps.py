@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from featcache.errors import DownloadNeededError, SourceError
+from featcache.limits import IMAGE_FILE
 from featcache.sources.fetch.archive import Archive
 from featcache.sources.named import find
 from featcache.sources.named_open import open_named
@@ -240,6 +241,22 @@ def served(tmp_path: Path) -> Iterator[tuple[Archive, Path]]:
         url = f"http://127.0.0.1:{server.server_address[1]}/EuroSAT.zip"
         yield Archive("EuroSAT.zip", (url,), len(data), hashlib.sha256(data).hexdigest()), folder
         server.shutdown()
+
+
+@pytest.mark.parametrize("name", ["eurosat", "fgvc_aircraft", "gtsrb"])
+def test_a_zip_of_the_data_set_is_read_in_place(tmp_path: Path, name: str) -> None:
+    root = written(tmp_path, name)
+    unpacked = open_dataset(name, root=root)
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        for file in sorted((root / "images").rglob("*.*")):
+            archive.write(file, file.relative_to(root / "images"))
+    zipped = open_dataset(name, root=root, dataset_root=tmp_path / "all.zip")
+    assert [(s.id, s.label, s.split, s.group) for s in zipped.samples] == [
+        (s.id, s.label, s.split, s.group) for s in unpacked.samples
+    ]
+    for a, b in zip(zipped.samples, unpacked.samples, strict=True):
+        assert a.place.container == tmp_path / "all.zip"
+        assert a.place.read(IMAGE_FILE) == b.place.read(IMAGE_FILE)
 
 
 def test_missing_files_are_fetched_and_found(served: tuple[Archive, Path], tmp_path: Path) -> None:
