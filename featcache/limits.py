@@ -94,10 +94,42 @@ PIXELS = Limit(
     unit="pixels",
     variable="FEATCACHE_MAX_PIXELS",
 )
+DOWNLOAD = Limit(
+    what="a file that is downloaded",
+    most=256 << 30,
+    unit="bytes",
+    variable="FEATCACHE_MAX_DOWNLOAD",
+)
+UNPACKED = Limit(
+    what="the files of a downloaded archive, unpacked",
+    most=512 << 30,
+    unit="bytes",
+    variable="FEATCACHE_MAX_UNPACKED",
+)
+UNPACK_RATIO = Limit(
+    what="how much larger than the archive they may be, from 256 MiB",
+    most=50,
+    unit="times",
+    variable="FEATCACHE_MAX_UNPACK_RATIO",
+)
 MEMBERS = Limit(
-    what="the files in a zip or tar archive that is read in place",
+    what="the files and folders of a zip or tar archive",
     most=10_000_000,
     unit="files",
     variable="FEATCACHE_MAX_MEMBERS",
 )
-ALL = (METADATA, WORDS, TEXT, TEXTS, ARRAYS, WEIGHTS, HEAD, IMAGE_FILE, PIXELS, MEMBERS)
+ALL = (
+    METADATA,
+    WORDS,
+    TEXT,
+    TEXTS,
+    ARRAYS,
+    WEIGHTS,
+    HEAD,
+    IMAGE_FILE,
+    PIXELS,
+    DOWNLOAD,
+    UNPACKED,
+    UNPACK_RATIO,
+    MEMBERS,
+)

@@ -1,7 +1,7 @@
 """Sizes and durations as text for people."""
 
 
-def human_bytes(count: int) -> str:
+def human_bytes(count: float) -> str:
     """Format a number of bytes in decimal units.
 
     Example:

@@ -57,7 +57,22 @@ def extract(
     seed: Annotated[int, typer.Option(min=0, help="Seed of views and crops.")] = 0,
     name: Annotated[str | None, typer.Option(help="Name for a folder: data set.")] = None,
     dataset_root: Annotated[
-        Path | None, typer.Option(help="Folder that holds a named data set's files.")
+        Path | None,
+        typer.Option(help="Folder, zip or tar that holds a named data set's files."),
+    ] = None,
+    data_root: Annotated[
+        Path | None,
+        typer.Option(
+            help="Where named data sets keep images; else $FEATCACHE_DATA, else with the caches."
+        ),
+    ] = None,
+    splits: Annotated[
+        str | None,
+        typer.Option(help="Splits of a named data set; `featcache datasets NAME` lists them."),
+    ] = None,
+    words: Annotated[
+        str | None,
+        typer.Option(help="Class names and templates of a named data set: coop or openai."),
     ] = None,
     templates: Annotated[
         Path | None, typer.Option(help="Text file with one template a line, each with one {}.")
@@ -143,6 +158,9 @@ def extract(
         seed=seed,
         name=name,
         dataset_root=dataset_root,
+        data_root=data_root,
+        splits=splits,
+        words=words,
         templates=templates,
         descriptions=descriptions,
         cupl=cupl,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from cli.ui import terminal
 from cli.ui.units import human_bytes, human_seconds
+from featcache.sources.fetch.progress import Bytes
 
 if TYPE_CHECKING:
     from featcache.pipeline.passes import Progress
@@ -40,14 +41,18 @@ class Live:
 
     def counter(self) -> Callable[[str, int, int], None]:
         """Return a reporter of (what is being done, done so far, of how many)."""
-        started: dict[str, float] = {}
+        started: dict[str, tuple[float, int]] = {}
 
         def report(what: str, done: int, total: int) -> None:
-            elapsed = time.monotonic() - started.setdefault(what, time.monotonic())
-            text = f"{what} {done}/{total}"
-            if done and elapsed > 1:
-                rest = elapsed / done * (total - done)
-                text += f"  {done / elapsed:.3g}/s  ETA {human_seconds(rest)}"
+            number = human_bytes if isinstance(done, Bytes) else str
+            begin, before = started.setdefault(what, (time.monotonic(), done))
+            elapsed, gained = time.monotonic() - begin, done - before
+            so_far = f" {number(done)}" if done or total else ""
+            text = f"{what}{so_far}/{number(total)}" if total else f"{what}{so_far}"
+            if gained > 0 and elapsed > 1:
+                rate = gained / elapsed
+                text += f"  {human_bytes(rate) if isinstance(done, Bytes) else f'{rate:.3g}'}/s"
+                text += f"  ETA {human_seconds((total - done) / rate)}" if total else ""
             self.update(text)
 
         return report

@@ -19,7 +19,14 @@ from featcache.pipeline.timeline import check_place
 from featcache.recipes import LARGEST_SEED, parse_requests
 from featcache.sources.base import Dataset, Report
 from featcache.sources.named import datasets
-from featcache.sources.registry import is_drawn, is_path, name_of, open_dataset, spec_of
+from featcache.sources.registry import (
+    image_folder,
+    is_drawn,
+    is_path,
+    name_of,
+    open_dataset,
+    spec_of,
+)
 from featcache.store.format.identity import read_identity
 from featcache.store.library import (
     IMAGES,
@@ -81,7 +88,10 @@ def open_request(
         root=root,
         name=name,
         dataset_root=request.dataset_root,
+        data_root=request.data_root,
         download=not request.dry_run,
+        splits=request.splits,
+        words=request.words,
         report=report,
     )
     return Opened(
@@ -115,9 +125,11 @@ def _spec(request: Request, root: Path) -> tuple[str, str | None]:
     spec, name = request.dataset, request.name
     if ":" in spec or any(spec == d.name for d in datasets()):
         return spec, name
-    drawn = as_text(root / IMAGES)
+    drawn = (as_text(root / IMAGES), as_text(image_folder(root, request.data_root)))
     _refuse_imported(request, root)
-    places = {p for p in image_roots(root, spec) if not Path(p).is_relative_to(drawn)}
+    places = {
+        p for p in image_roots(root, spec) if not any(Path(p).is_relative_to(d) for d in drawn)
+    }
     return (spec_of(places.pop()), name or spec) if len(places) == 1 else (spec, name)
 
 

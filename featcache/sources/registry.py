@@ -1,5 +1,6 @@
 """From what the user calls a data set to its images: `folder:PATH` and its like, or a name."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib import import_module
@@ -7,10 +8,10 @@ from pathlib import Path
 from typing import cast
 
 from featcache.errors import UnknownNameError, UsageError
-from featcache.paths import as_text, expand, file_in, from_text
+from featcache.paths import as_text, check_folder, expand, file_in, from_text
 from featcache.sources.base import Dataset, Report
 from featcache.sources.kind import Kind
-from featcache.sources.named import NamedDataset, datasets
+from featcache.sources.named import DEFAULT_WORDS, NamedDataset, datasets, resolve
 from featcache.wording import Argument, Placeholder
 
 KINDS: Mapping[str, str] = {
@@ -29,17 +30,23 @@ def open_dataset(
     root: Path,
     name: str | None = None,
     dataset_root: Path | None = None,
+    data_root: Path | None = None,
     download: bool = True,
+    splits: str | None = None,
+    words: str | None = None,
     report: Report | None = None,
 ) -> Dataset:
     """List the images of a data set, drawing or downloading them where that is needed.
 
     Args:
         spec: A prefix and a path, as `folder:PATH`, or a name that `featcache datasets` shows.
-        root: Folder of the caches; named data sets keep their images in `root/images`.
+        root: Folder of the caches.
         name: What to call it instead of its own name.
         dataset_root: Where the files of a named data set already are.
+        data_root: Where named data sets keep their images, as `image_folder` takes it.
         download: Whether missing files may be fetched.
+        splits: Which of its splits, where a named data set has several; None is the default.
+        words: Whose class names and templates a named data set gets, coop or openai.
         report: Told of drawing and downloading.
 
     Raises:
@@ -51,14 +58,34 @@ def open_dataset(
     found = _kind_of(spec)
     if found is not None:
         kind, path = found
-        if dataset_root is not None:
+        given = {"dataset_root": dataset_root, "splits": splits, "words": words}
+        for argument in (name for name, value in given.items() if value is not None):
             raise UsageError(
-                Argument("dataset_root"),
-                f" is for named data sets; {kind.prefix}:PATH has its own path.",
+                Argument(argument),
+                f" is for named data sets; {kind.prefix}:PATH has its own.",
             )
         return kind.open(path, name or kind.name_of(path))
-    dataset = _open_named(find(spec), root / "images", dataset_root, download, report)
+    images = image_folder(root, data_root)
+    dataset = _open_named(find(spec), images, dataset_root, download, report, splits, words)
     return dataset if name is None else replace(dataset, name=name)
+
+
+def image_folder(root: Path, data_root: Path | None = None) -> Path:
+    """Return where named data sets keep their images; caches of several roots may share it.
+
+    Args:
+        root: Of the caches.
+        data_root: What the user names; else $FEATCACHE_DATA, else `root/images`.
+
+    Raises:
+        CacheError: If what the user names is no folder.
+        UsageError: If it begins with the home folder of nobody.
+    """
+    if data_root is not None:
+        return check_folder(expand(data_root).absolute(), Argument("data_root"))
+    if place := os.environ.get("FEATCACHE_DATA"):
+        return check_folder(expand(place).absolute(), "$FEATCACHE_DATA or ", Argument("data_root"))
+    return root / "images"
 
 
 def name_of(spec: str, name: str | None = None) -> str:
@@ -106,8 +133,8 @@ def find(name: str) -> NamedDataset:
         UnknownNameError: If there is none of that name.
     """
     known = {d.name: d for d in datasets()}
-    if name in known:
-        return known[name]
+    if resolve(name) in known:
+        return known[resolve(name)]
     path = expand(name)
     if path.is_dir():
         raise _bare(name, "a folder", "folder")
@@ -148,6 +175,8 @@ def _open_named(
     dataset_root: Path | None,
     download: bool,
     report: Report | None,
+    splits: str | None,
+    words: str | None,
 ) -> Dataset:
     if dataset_root is not None:  # the listing remembers where images are, for any later folder
         dataset_root = expand(dataset_root).absolute()
@@ -155,8 +184,14 @@ def _open_named(
         from featcache.sources.fieldguide.world import open_world
 
         return open_world(spec.name, dataset_root or images, report=report)
-    from featcache.sources.torchvision import open_torchvision
+    from featcache.sources.named_open import open_named
 
-    # Nothing is downloaded into a folder that the user named.
-    may = download and dataset_root is None
-    return open_torchvision(spec, dataset_root or images, download=may, report=report)
+    return open_named(
+        spec,
+        images,
+        dataset_root,
+        download,
+        report,
+        splits=splits,
+        words=words or DEFAULT_WORDS,
+    )

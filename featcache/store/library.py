@@ -19,6 +19,7 @@ from featcache.errors import (
 )
 from featcache.keys import FeatureKey
 from featcache.paths import as_text, check_folder, expand, file_in, from_text
+from featcache.sources.named import resolve
 from featcache.store.cache import Cache, is_ahead
 from featcache.store.format.files import is_temporary
 from featcache.store.format.identity import (
@@ -268,6 +269,12 @@ def find_summaries(
 ) -> list[CacheSummary]:
     """Summarise the matching caches, also damaged and unfinished ones, in the order of `caches`.
 
+    Args:
+        root: Folder of all caches.
+        dataset: Name of a data set, or an alias of a named one; None fits all.
+        backbone: Name of a backbone; None fits all.
+        key: First digits of the key's digest; None fits all.
+
     Raises:
         CacheNotFoundError: If there are no caches at all.
         UnknownNameError: If no cache has that data set, backbone or key.
@@ -281,6 +288,8 @@ def find_summaries(
                 {"dataset": dataset or "fieldguide", "backbone": backbone or "tiny"},
             ),
         )
+    if dataset is not None and all(s.dataset != dataset for s in everything):
+        dataset = resolve(dataset)
     fitting = _named(everything, "cached data set", "dataset", dataset)
     fitting = _named(fitting, "cached backbone", "backbone", backbone)
     if key is None:
