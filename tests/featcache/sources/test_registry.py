@@ -4,11 +4,17 @@ from pathlib import Path
 
 import pytest
 
-from featcache.errors import DownloadNeededError, SourceError, UnknownNameError, UsageError
+from featcache.errors import (
+    CacheError,
+    DownloadNeededError,
+    SourceError,
+    UnknownNameError,
+    UsageError,
+)
 from featcache.sources.fieldguide.species import WORLDS, species
 from featcache.sources.fieldguide.world import COUNTS
 from featcache.sources.named import datasets
-from featcache.sources.registry import find, open_dataset
+from featcache.sources.registry import find, image_folder, open_dataset
 from featcache.text.templates import check_template
 
 
@@ -90,3 +96,16 @@ def test_a_bare_path_is_told_how_to_be_written(photos: Path) -> None:
         open_dataset(f"folder:{photos}", root=photos, name=" ")
     with pytest.raises(SourceError, match="There is no folder"):
         open_dataset("folder:/nowhere/at/all", root=photos)
+
+
+def test_where_named_data_sets_keep_their_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("FEATCACHE_DATA", raising=False)
+    assert image_folder(tmp_path) == tmp_path / "images"
+    monkeypatch.setenv("FEATCACHE_DATA", str(tmp_path / "env"))
+    assert image_folder(tmp_path) == tmp_path / "env"
+    assert image_folder(tmp_path, tmp_path / "named") == tmp_path / "named"
+    (tmp_path / "file").touch()
+    with pytest.raises(CacheError, match="is a file, not a folder.*data_root"):
+        image_folder(tmp_path, tmp_path / "file")
