@@ -107,5 +107,5 @@ def test_where_named_data_sets_keep_their_images(
     assert image_folder(tmp_path) == tmp_path / "env"
     assert image_folder(tmp_path, tmp_path / "named") == tmp_path / "named"
     (tmp_path / "file").touch()
-    with pytest.raises(CacheError, match="is a file, not a folder.*data_root"):
+    with pytest.raises(CacheError, match=r"is a file, not a folder.*data_root"):
         image_folder(tmp_path, tmp_path / "file")
