@@ -88,10 +88,16 @@ IMAGE_FILE = Limit(
     unit="bytes",
     variable="FEATCACHE_MAX_IMAGE_FILE",
 )
+ROWS = Limit(
+    what="images that a listing names (csv, JSON, parquet, tar shards)",
+    most=20_000_000,
+    unit="images",
+    variable="FEATCACHE_MAX_ROWS",
+)
 PIXELS = Limit(
     what="the pixels of one picture (also `--max-pixels`)",
     most=178_956_970,  # where Pillow, too, stops by default
     unit="pixels",
     variable="FEATCACHE_MAX_PIXELS",
 )
-ALL = (METADATA, WORDS, TEXT, TEXTS, ARRAYS, WEIGHTS, HEAD, IMAGE_FILE, PIXELS)
+ALL = (METADATA, WORDS, TEXT, TEXTS, ARRAYS, WEIGHTS, HEAD, IMAGE_FILE, ROWS, PIXELS)

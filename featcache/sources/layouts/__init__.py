@@ -1,0 +1,1 @@
+"""How images are listed: class folders, tables, shards and the exports of other tools."""
