@@ -100,4 +100,10 @@ PIXELS = Limit(
     unit="pixels",
     variable="FEATCACHE_MAX_PIXELS",
 )
-ALL = (METADATA, WORDS, TEXT, TEXTS, ARRAYS, WEIGHTS, HEAD, IMAGE_FILE, ROWS, PIXELS)
+MEMBERS = Limit(
+    what="the files in a zip or tar archive that is read in place",
+    most=10_000_000,
+    unit="files",
+    variable="FEATCACHE_MAX_MEMBERS",
+)
+ALL = (METADATA, WORDS, TEXT, TEXTS, ARRAYS, WEIGHTS, HEAD, IMAGE_FILE, ROWS, PIXELS, MEMBERS)

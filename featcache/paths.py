@@ -74,7 +74,7 @@ def open_regular(path: Path, limit: Limit | None = None) -> io.BufferedReader:
     file = os.fdopen(open_descriptor(path), "rb")
     try:
         if limit is not None:
-            _check_size(path, os.fstat(file.fileno()).st_size, limit)
+            check_bytes(path, os.fstat(file.fileno()).st_size, limit)
     except BaseException:
         file.close()
         raise
@@ -90,7 +90,7 @@ def read_regular(path: Path, limit: Limit) -> bytes:
     """
     with open_regular(path, limit) as file:
         data = file.read(limit.value() + 1) or b""
-    _check_size(path, len(data), limit)  # some files grow, and some say that they are empty
+    check_bytes(path, len(data), limit)  # some files grow, and some say that they are empty
     return data
 
 
@@ -120,11 +120,21 @@ def _check_regular(path: Path, found: os.stat_result) -> None:
         raise OSError(errno.EINVAL, "is no regular file", str(path))
 
 
-def _check_size(path: Path, size: int, limit: Limit) -> None:
+def check_bytes(name: object, size: int, limit: Limit) -> None:
+    """Refuse what is larger than a limit.
+
+    Args:
+        name: What it is, for the message.
+        size: Its bytes.
+        limit: What it may have.
+
+    Raises:
+        OSError: If it has more.
+    """
     if size > limit.value():
         raise OSError(
             errno.EFBIG,
             f"has {size} {limit.unit}, more than the limit of {limit.value()}; "
             f"{limit.variable} raises it",
-            str(path),
+            str(name),
         )

@@ -16,9 +16,10 @@ from featcache.errors import DownloadNeededError, SourceError
 from featcache.sources.aside import aside, clear_aside
 from featcache.sources.base import Dataset, Report, Sample
 from featcache.sources.coop import CoopSplit, read_split_file
-from featcache.sources.files import ImageFile, find_images
-from featcache.sources.folder import Grouped, make_splits, samples
+from featcache.sources.layouts.splits import Grouped, make_splits, samples
 from featcache.sources.named import NamedDataset
+from featcache.sources.trees.base import Entry
+from featcache.sources.trees.folder import FolderTree
 
 TIMEOUT = 8.0
 """Seconds to wait for an answer from the network."""
@@ -44,7 +45,7 @@ def open_torchvision(
     folder = _find(spec, data_root)
     if folder is None:
         folder = _fetch(spec, data_root, download, report)
-    found = find_images(folder)
+    found = FolderTree(folder).images()
     known = [
         image for image in found.images if image.folders and image.folders[0] in spec.class_names
     ]
@@ -84,7 +85,7 @@ def _find_split_file(spec: NamedDataset, data_root: Path, folder: Path) -> Path 
 
 
 def _own_splits(
-    spec: NamedDataset, images: list[ImageFile]
+    spec: NamedDataset, images: list[Entry]
 ) -> tuple[tuple[str, ...], list[Sample], list[str]]:
     files: Grouped = {"train": {}}
     for image in images:
@@ -96,7 +97,7 @@ def _own_splits(
 
 
 def _coop_splits(
-    split: CoopSplit, images: list[ImageFile], path: Path
+    split: CoopSplit, images: list[Entry], path: Path
 ) -> tuple[tuple[str, ...], list[Sample], list[str]]:
     by_id = {image.id: image for image in images}
     entries = [(s, id_, label) for s, listed in split.splits.items() for id_, label in listed]
@@ -113,7 +114,7 @@ def _coop_splits(
         notes.append(f"{len(images) - len(there)} images are not in {path.name} and left out.")
     used = sorted({label for _, _, label in there})
     label_of = {old: new for new, old in enumerate(used)}
-    listed = [Sample(id_, by_id[id_].path, label_of[label], s) for s, id_, label in there]
+    listed = [Sample(id_, by_id[id_].place, label_of[label], s) for s, id_, label in there]
     return tuple(split.classes[label] for label in used), listed, notes
 
 

@@ -1,1 +1,1 @@
-"""How images are listed: class folders, tables, shards and the exports of other tools."""
+"""How the files of a tree become images with labels and splits; knows trees, never the disk."""

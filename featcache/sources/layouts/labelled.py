@@ -12,9 +12,9 @@ from featcache.limits import ROWS
 from featcache.places import Place
 from featcache.sources.base import Dataset, Sample
 from featcache.sources.trees.names import id_of
-from featcache.sources.folder import Grouped, make_splits
 from featcache.sources.layouts.class_names import class_order
 from featcache.sources.layouts.split_names import split_of
+from featcache.sources.layouts.splits import Grouped, make_splits
 from featcache.sources.trees.base import Entry
 from featcache.text.templates import DEFAULT_TEMPLATES
 

@@ -2,7 +2,7 @@
 
 import re
 
-from featcache.sources.folder import SPLIT_NAMES
+from featcache.sources.layouts.class_folders import SPLIT_NAMES
 from featcache.sources.trees.base import Tree
 from featcache.text.templates import clean_name
 
