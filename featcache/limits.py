@@ -94,6 +94,12 @@ ROWS = Limit(
     unit="images",
     variable="FEATCACHE_MAX_ROWS",
 )
+SAMPLE_TEXT = Limit(
+    what="the label or the JSON of one sample of a tar shard",
+    most=1 << 20,
+    unit="bytes",
+    variable="FEATCACHE_MAX_SAMPLE_TEXT",
+)
 PIXELS = Limit(
     what="the pixels of one picture (also `--max-pixels`)",
     most=178_956_970,  # where Pillow, too, stops by default
@@ -106,4 +112,4 @@ MEMBERS = Limit(
     unit="files",
     variable="FEATCACHE_MAX_MEMBERS",
 )
-ALL = (METADATA, WORDS, TEXT, TEXTS, ARRAYS, WEIGHTS, HEAD, IMAGE_FILE, ROWS, PIXELS, MEMBERS)
+ALL = (METADATA, WORDS, TEXT, TEXTS, ARRAYS, WEIGHTS, HEAD, IMAGE_FILE, ROWS, SAMPLE_TEXT, PIXELS, MEMBERS)

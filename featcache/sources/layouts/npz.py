@@ -15,7 +15,7 @@ import numpy as np
 from featcache.errors import SourceError
 from featcache.imaging.png import png_bytes, png_size
 from featcache.limits import PIXELS, ROWS, Limit
-from featcache.paths import as_text
+from featcache.paths import as_text, check_bytes
 from featcache.sources.base import Dataset
 from featcache.sources.layouts.class_names import read_names
 from featcache.sources.layouts.files import existing_file
@@ -63,8 +63,7 @@ class PixelPlace:
 
     def read(self, limit: Limit) -> bytes:
         """Return the image as PNG; errors as the protocol has them."""
-        if self.size() > limit.value():
-            raise OSError(f"{self} has more than {limit.value()} {limit.unit}; {limit.variable}")
+        check_bytes(self, self.size(), limit)
         row = self._reader.row(self._index)
         return png_bytes(np.frombuffer(row, np.uint8).reshape(self._member.shape[1:]))
 
