@@ -50,6 +50,7 @@ class LabelledImages:
     _rows: dict[str, _Listed] = field(default_factory=dict)
     _first: dict[str, str] = field(default_factory=dict)
     _again: int = 0
+    _most: int = field(default_factory=ROWS.value)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -78,9 +79,9 @@ class LabelledImages:
             self._check_same(image_id, known, row)
             self._again += 1
             return
-        if len(self._rows) >= ROWS.value():
+        if len(self._rows) >= self._most:
             raise SourceError(
-                f"{self.what} lists more than {ROWS.value()} images; {ROWS.variable} raises the "
+                f"{self.what} lists more than {self._most} images; {ROWS.variable} raises the "
                 f"limit."
             )
         self._rows[image_id] = row

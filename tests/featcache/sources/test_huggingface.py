@@ -115,8 +115,8 @@ def test_what_is_kept_of_decoded_images_is_bounded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parquet_place, "KEPT", 1 << 20)
-    keys = [f"{i:04d}" + "x" * 100_000 for i in range(200)]
-    columns = {"image": images(keys), "label": pa.array([i % 2 for i in range(200)])}
+    keys = [f"{i:04d}" + "x" * 100_000 for i in range(80)]
+    columns = {"image": images(keys), "label": pa.array([i % 2 for i in range(80)])}
     path = parquet(tmp_path / "train.parquet", columns)
     del keys, columns
     data = open_huggingface(str(path), {})
@@ -125,7 +125,7 @@ def test_what_is_kept_of_decoded_images_is_bounded(
         assert len(sample.place.read(IMAGE_FILE)) == 100_004
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak < 4 << 20
+    assert peak < 3 << 20
 
 
 def test_names_as_labels(tmp_path: Path) -> None:
@@ -200,25 +200,6 @@ def test_shards_of_two_data_sets(tmp_path: Path) -> None:
     columns = {"image": images("b"), "label": pa.array([0])}
     parquet(tmp_path / "one/train-1.parquet", columns, {"label": class_label("other")})
     assert "other columns or class names" in refusal(tmp_path / "one")
-
-
-def test_many_rows_are_listed_without_their_images(tmp_path: Path) -> None:
-    """Memory goes with the samples, never with the bytes of the images."""
-    n = 20_000
-    blob = pa.array([{"bytes": b"x" * 2_000, "path": None}] * 100, IMAGE)
-    label = pa.array(np.arange(100) % 7)
-    table = pa.table({"image": blob, "label": label})
-    with pq.ParquetWriter(tmp_path / "x.parquet", table.schema, use_dictionary=False) as writer:
-        for _ in range(n // 100):
-            writer.write_table(table)
-    before = pa.total_allocated_bytes()
-    tracemalloc.start()
-    data = open_huggingface(str(tmp_path / "x.parquet"), {})
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert len(data.samples) == n
-    assert peak < 1_000 * n
-    assert pa.total_allocated_bytes() - before < 4 << 20
 
 
 @pytest.mark.parametrize("file", ["metadata.csv", "metadata.jsonl", "metadata.parquet"])
@@ -307,12 +288,13 @@ def test_a_damaged_page_is_an_error_of_reading(tmp_path: Path) -> None:
     keys = [f"{i}" + "x" * 1000 for i in range(20)]
     columns = {"label": pa.array([i % 2 for i in range(20)]), "image": images(keys)}
     path = parquet(tmp_path / "x.parquet", columns, compression="zstd", use_dictionary=False)
-    data = open_huggingface(str(path), {})
     facts = pq.ParquetFile(path).metadata.row_group(0).column(1)
     content = bytearray(path.read_bytes())
     start = facts.data_page_offset
     content[start : start + facts.total_compressed_size] = b"\xff" * facts.total_compressed_size
     path.write_bytes(content)
+    data = open_huggingface(str(path), {})  # the bytes of images are not read for the listing
+    assert len(data.samples) == 20
     with pytest.raises(OSError, match="could not be read as parquet"):
         data.samples[0].place.read(IMAGE_FILE)
 
