@@ -47,6 +47,15 @@ def expand(path: Path | str) -> Path:
         ) from error
 
 
+def file_in(path: Path) -> Path | None:
+    """Return the file that a path is or leads into, as `photos.zip/summer`; None if there is none.
+
+    Raises:
+        OSError: If a folder on the way may not be entered.
+    """
+    return next((p for p in (path, *path.parents) if p.is_file()), None)
+
+
 def as_text(path: Path | str) -> str:
     """Return a path as text that does not depend on the locale."""
     return os.fsencode(path).decode("utf-8", "surrogateescape")

@@ -2,12 +2,13 @@
 
 import os
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from featcache.limits import Limit
 from featcache.paths import as_text, read_regular
 
 
+@runtime_checkable
 class Place(Protocol):
     """Where the bytes of one file lie: a file of its own, or a part of a larger one.
 
@@ -87,7 +88,7 @@ class FilePlace:
 
     def stat(self) -> os.stat_result:
         """Look at the file now, links followed; errors as the protocol has them."""
-        return os.stat(self._path)
+        return os.stat(self._path)  # noqa: PTH116 - no Path for each of a million files
 
     def size(self) -> int:
         """Return the size of the file now; errors as the protocol has them."""

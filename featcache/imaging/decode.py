@@ -6,13 +6,11 @@ and palettes are resolved before anything is resized. Transparency is dropped, n
 """
 
 import hashlib
-import os
 import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from io import BytesIO
-from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -23,10 +21,10 @@ from featcache.errors import BackboneError, SourceError
 from featcache.imaging.decode_work import BYTES, SCANS, SMALL, Cost, cost_of, hush_libtiff
 from featcache.imaging.jpeg import decode_jpeg
 from featcache.limits import IMAGE_FILE, PIXELS
-from featcache.paths import open_regular
+from featcache.places import Place
 from featcache.scarcity import lacking
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 """The only parsers that a file of the user's is given to."""
 
 MAX_PIXELS = PIXELS.most
@@ -36,6 +34,15 @@ BAND_BYTES = 1 << 24
 """Bytes of an image that are converted and copied at once."""
 
 _RAISE = f"raise it with --max-pixels or {PIXELS.variable}"
+_GAP = rb"(?:[ \t\n\v\f\r]|#[^\r\n]*[\r\n])+"
+_SIZE = _GAP + rb"[0-9]{1,9}" + _GAP + rb"[0-9]{1,9}"
+_PNM = re.compile(
+    rb"(?:P4%b|P5%b%b(?:255|65535)|P6%b%b255)[ \t\n\v\f\r]" % (_SIZE, _SIZE, _GAP, _SIZE, _GAP)
+)
+"""Head of a binary file of PBM, PGM (8 or 16 bits) or PPM (8 bits): Pillow reads the pixels of any
+other kind one by one in Python, and a comment without end byte by byte."""
+_PNM_HEAD = 4096
+"""Bytes in which the head has to end."""
 _ORIENTATION_TAG = 0x0112
 _TRANSPOSED = (5, 6, 7, 8)
 """Orientations in which rows are stored as columns."""
@@ -91,43 +98,44 @@ def plain_room(*shape: int) -> UInt8[np.ndarray, "..."]:
 
 
 def read_image(
-    path: Path,
+    place: Place,
     sha256: str,
     *,
     max_pixels: int = MAX_PIXELS,
     room: Room = plain_room,
     claim: Claim = lambda _: None,
 ) -> Pixels:
-    """Read a file once, make sure that its bytes are the listed ones, and decode it.
+    """Read an image once, make sure that its bytes are the listed ones, and decode it.
 
     Args:
-        path: Of the file.
+        place: Where they are.
         sha256: That its bytes must have.
         max_pixels: Largest image to decode.
         room: Where the pixels shall lie.
         claim: Told how many bytes decoding takes before it takes them; may wait for them.
 
     Raises:
-        UnreadableImageError: If the file is gone, has changed, or is no image.
+        UnreadableImageError: If the bytes are gone, have changed, or are no image.
     """
-    data = read_bytes(path, max_pixels=max_pixels, claim=claim)
+    data = read_bytes(place, max_pixels=max_pixels, claim=claim)
     if hashlib.sha256(data).hexdigest() != sha256:
         raise UnreadableImageError("changed on disk while the features were extracted")
     return decode(data, max_pixels=max_pixels, room=room, claim=claim)
 
 
-def read_bytes(path: Path, *, max_pixels: int = MAX_PIXELS, claim: Claim = lambda _: None) -> bytes:
-    """Read a file of bounded size; arguments as for `read_image`.
+def read_bytes(
+    place: Place, *, max_pixels: int = MAX_PIXELS, claim: Claim = lambda _: None
+) -> bytes:
+    """Read the bytes of an image, of bounded size; arguments as for `read_image`.
 
     Raises:
-        UnreadableImageError: If it is gone, no regular file, too large or not to be read.
+        UnreadableImageError: If they are gone, damaged, too many or not to be read.
     """
     try:
-        with open_regular(path, IMAGE_FILE) as file:
-            size = os.fstat(file.fileno()).st_size
-            if size > SMALL:  # nobody knows yet what is in it
-                claim(size + BYTES * max_pixels)
-            return file.read(size)
+        size = place.size()
+        if size > SMALL:  # nobody knows yet what is in it
+            claim(size + BYTES * max_pixels)
+        return place.read(IMAGE_FILE)
     except OSError as error:
         raise UnreadableImageError(f"cannot be read: {error.strerror or error}") from error
 
@@ -147,6 +155,8 @@ def decode(
     """
     if not data:
         raise UnreadableImageError("is empty")
+    if _is_odd_pnm(data):
+        raise UnreadableImageError("is a PBM, PGM or PPM file, and not a binary one of 8 bits")
     with _reasons(max_pixels):
         hush_libtiff()
         with Image.open(BytesIO(data), formats=FORMATS) as image:
@@ -285,6 +295,11 @@ def _upright(
     upright = room(*turned.shape)
     upright[...] = turned
     return upright
+
+
+def _is_odd_pnm(data: bytes) -> bool:
+    """Tell whether Pillow would take it for a PBM, PGM or PPM file, and it is not a plain one."""
+    return re.match(rb"P[0-6fy]", data) is not None and not _PNM.match(data[:_PNM_HEAD])
 
 
 def _too_costly(cost: Cost, max_pixels: int) -> str:

@@ -11,6 +11,7 @@ from featcache.errors import UsageError
 from featcache.imaging.decode import UnreadableImageError, check_size, pixels_of
 from featcache.imaging.loader import BytesSource, FileSource, ImageSource, PixelSource
 from featcache.paths import as_text, expand
+from featcache.places import FilePlace
 
 ImageLike: TypeAlias = (
     str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | np.ndarray | ImageSource
@@ -36,7 +37,7 @@ def source_of(image: object, number: int, name: str | None, max_pixels: int) -> 
     match image:
         case str() | os.PathLike():
             path = expand(Path(image))
-            return FileSource(name or as_text(path), path)
+            return FileSource(name or as_text(path), FilePlace(path))
         case bytes() | bytearray() | memoryview():
             return BytesSource(name or fallback, bytes(image))
         case Image.Image():

@@ -12,7 +12,7 @@ class Request:
     """What the user requests; one field a flag of `featcache extract`."""
 
     dataset: str
-    """folder:PATH or a name."""
+    """A prefix and a path, as folder:PATH or zip:PATH, or a name."""
     backbone: str | None = None
     """None is that of the data set's cache, else tiny."""
     weights: str | None = None

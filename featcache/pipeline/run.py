@@ -201,8 +201,8 @@ class _Extraction:
             )
         cache = Cache.open(path)
         listing = cache.listing()
-        paths = {s.id: s.path for s in dataset.samples}
-        sources = {} if listing is None else file_sources(listing.ids, listing.hashes, paths)
+        places = {s.id: s.place for s in dataset.samples}
+        sources = {} if listing is None else file_sources(listing.ids, listing.hashes, places)
         self._be_strict(cache.bad_rows(), sources, {})
         _refuse_all_bad(cache, sources)
         return replace(
@@ -230,8 +230,8 @@ class _Extraction:
         settings = PassSettings.of(cache)
         backbone = as_before(backbone, settings, self._request.compute, self._load)
         micro_batch = micro_batch_of(backbone, settings, self._request.micro_batch)
-        paths = {s.id: s.path for s in dataset.samples}
-        sources = file_sources(listing.ids, listing.hashes, paths)
+        places = {s.id: s.place for s in dataset.samples}
+        sources = file_sources(listing.ids, listing.hashes, places)
         watch = unwatched if self._timeline is None else self._timeline.watch
         encoder = Encoder(backbone, micro_batch, watch)
         filler = Filler(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import cast
 
 from featcache.errors import UnknownNameError, UsageError
-from featcache.paths import as_text, expand, from_text
+from featcache.paths import as_text, expand, file_in, from_text
 from featcache.sources.base import Dataset, Report
 from featcache.sources.kind import Kind
 from featcache.sources.named import NamedDataset, datasets
@@ -91,7 +91,7 @@ def spec_of(root: str) -> str:
     from featcache.sources.trees.archive import kind_of
 
     path = from_text(root)
-    return f"folder:{root}" if path.is_dir() else f"{kind_of(path)}:{root}"
+    return f"folder:{path}" if file_in(path) is None else f"{kind_of(path)}:{path}"
 
 
 def is_drawn(spec: str) -> bool:
@@ -131,7 +131,7 @@ def _kind_of(spec: str) -> tuple[Kind, str] | None:
         UsageError: If the path is missing.
     """
     prefix, colon, path = spec.partition(":")
-    if not colon:
+    if not colon or (prefix not in KINDS and expand(spec).is_dir()):
         return None
     if prefix not in KINDS:
         raise UnknownNameError("kind of source", prefix, KINDS, _OWN)

@@ -19,7 +19,7 @@ from featcache.errors import (
     UsageError,
 )
 from featcache.keys import FeatureKey
-from featcache.paths import as_text, check_folder, expand, from_text
+from featcache.paths import as_text, check_folder, expand, file_in, from_text
 from featcache.store.cache import Cache, is_ahead
 from featcache.store.format.files import is_temporary
 from featcache.store.format.identity import (
@@ -308,15 +308,20 @@ def with_root(root: Path, where: str) -> str:
         return where
     inside = len(before.parts) - before.parts[::-1].index(IMAGES)
     now = root.joinpath(IMAGES, *map(from_text, before.parts[inside:]))
-    if not before.parts[inside:] or not now.is_dir():
+    if not before.parts[inside:] or not _is_there(now):
         return where
     old = from_text(where)
     try:
-        is_there = old.is_dir()
+        is_there = _is_there(old)
     except OSError:  # above it is a folder that we may not enter
         is_there = True
     home = old.parents[len(before.parts) - inside]
     return where if is_there and not any(home.glob(f"*/*/{KEY_FILE}")) else as_text(now)
+
+
+def _is_there(root: Path) -> bool:
+    """Tell whether a folder, an archive or the archive around a folder is there."""
+    return root.is_dir() or file_in(root) is not None
 
 
 def made_with(root: Path, dataset: str) -> list[tuple[str, str]]:

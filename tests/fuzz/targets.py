@@ -15,6 +15,7 @@ from PIL import Image
 
 from featcache.errors import FeatcacheError
 from featcache.keys import parse_component
+from featcache.places import FilePlace
 from featcache.sources.base import Sample
 from featcache.sources.coop import read_split_file
 from featcache.sources.folder import open_folder
@@ -142,9 +143,10 @@ def _folder(folder: Path) -> None:
 
 
 def _known(folder: Path) -> None:
-    samples = [Sample(f"{i}.jpg", folder / f"{i}.jpg", 0, "train") for i in range(3)]
-    for sample in samples:
-        sample.path.write_bytes(b"x")
+    places = [FilePlace(folder / f"{i}.jpg") for i in range(3)]
+    samples = [Sample(p.path.name, p, 0, "train") for p in places]
+    for place in places:
+        place.path.write_bytes(b"x")
     hashes, _ = hash_files(samples, Path("photos"), folder / "hashes.tsv", None, 1)
     _writable(hashes)
 

@@ -21,6 +21,7 @@ from featcache.errors import (
     UsageError,
 )
 from featcache.importers.table import read_table
+from featcache.places import FilePlace
 from featcache.sources.base import Sample
 from featcache.sources.coop import read_split_file
 from featcache.sources.hashing import hash_files
@@ -154,7 +155,7 @@ def test_a_remembered_size_of_thousands_of_digits(tmp_path: Path) -> None:
     known = tmp_path / "hashes.tsv"
     lines = [f"root\t{str(tmp_path)!a}", f"{'0' * 64}\t{'9' * 5000}\t1\t1\t1\ta.jpg"]
     known.write_bytes(b"".join(b"%08x\t%s\n" % (zlib.crc32(s.encode()), s.encode()) for s in lines))
-    sample = Sample("a.jpg", tmp_path / "a.jpg", 0, "train")
+    sample = Sample("a.jpg", FilePlace(tmp_path / "a.jpg"), 0, "train")
     hashes, unreadable = hash_files([sample], tmp_path, known, None, 1)
     assert (len(hashes[0]), unreadable) == (64, [])
 

@@ -81,7 +81,9 @@ class _Layout:
             raise SourceError(f"{root} has {what}; {LAYOUT}.{left_out}")
         if deep.intersection(named) or len(named) == len(folders):
             have = ", ".join(f"{folder}/" for folder in named)
-            raise SourceError(f"{root} has {have} but no train folder with class folders; {LAYOUT}.")
+            raise SourceError(
+                f"{root} has {have} but no train folder with class folders; {LAYOUT}."
+            )
         inner = [i.folders for i in found.images if len(i.folders) > 2]
         above = sorted({f[0] for f in inner if SPLIT_NAMES.get(f[1].lower()) == "train"})
         if above:

@@ -39,10 +39,10 @@ def make_splits(files: Grouped, seed: int, groups: Mapping[str, str] | None = No
     missing = [s for s in ("val", "test") if s not in files]
     if not missing:
         return []
-    for split in missing:
-        files[split] = {}
     of_group = {} if groups is None else {i: g for i, g in groups.items() if g}
-    train, files["train"] = files["train"], {folder: [] for folder in files["train"]}
+    train = files["train"]
+    for split in ("train", *missing):
+        files[split] = {folder: [] for folder in train}
     for units in _units(train, of_group).values():
         _cut(files, missing, _ordered(units, seed))
     cuts = " and ".join(f"{SHARES[split]} % as {split}" for split in missing)
@@ -103,7 +103,7 @@ def _cut(files: Grouped, missing: Sequence[str], units: Sequence[_Unit]) -> None
         while 2 * at + len(unit) > 2 * ends[place] and place < len(missing):
             place += 1
         for folder, image in unit:
-            files[splits[place]].setdefault(folder, []).append(image)
+            files[splits[place]][folder].append(image)
         at += len(unit)
 
 

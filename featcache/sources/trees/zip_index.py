@@ -258,7 +258,9 @@ def _check(archive: Archive, entry: _Entry, path: str) -> None:
     if entry.packed > 2 * entry.size + _SLACK or (
         entry.method == _STORED and entry.packed != entry.size
     ):
-        raise archive.refused(f"says that {path[:200]!a} has {entry.size} bytes and takes {entry.packed}")
+        raise archive.refused(
+            f"says that {path[:200]!a} has {entry.size} bytes and takes {entry.packed}"
+        )
 
 
 def _check_spans(archive: Archive, spans: list[tuple[int, int]], directory: int) -> None:

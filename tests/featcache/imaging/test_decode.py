@@ -18,6 +18,7 @@ from featcache.imaging.decode import (
     pixel_limit,
     read_image,
 )
+from featcache.places import FilePlace
 from featcache.threads import in_order
 
 Make = Callable[..., Image.Image]
@@ -148,11 +149,11 @@ def test_a_file_that_changed_or_is_gone_is_unreadable(
     path = tmp_path / "a.png"
     data = encode_picture(make_picture(6), "PNG")
     path.write_bytes(data)
-    assert read_image(path, hashlib.sha256(data).hexdigest()).shape == (44, 60, 3)
+    assert read_image(FilePlace(path), hashlib.sha256(data).hexdigest()).shape == (44, 60, 3)
     with pytest.raises(UnreadableImageError, match="changed on disk"):
-        read_image(path, "0" * 64)
+        read_image(FilePlace(path), "0" * 64)
     with pytest.raises(UnreadableImageError, match="No such file"):
-        read_image(tmp_path / "b.png", "0" * 64)
+        read_image(FilePlace(tmp_path / "b.png"), "0" * 64)
 
 
 @pytest.mark.parametrize("format_", ["JPEG", "PNG"])

@@ -4,12 +4,12 @@ import hashlib
 import os
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from featcache.places import FilePlace
 from featcache.sources import hashing
 from featcache.sources.base import Sample
 from featcache.sources.hashing import hash_files
@@ -60,7 +60,10 @@ def hashed(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Has
 
     def run(**options: Any) -> tuple[list[str], int]:
         read.clear()
-        samples = [Sample(f"{n}/0.jpg", folder / n / "0.jpg", 0, "train") for n in ("cat", "dog")]
+        samples = [
+            Sample(f"{n}/0.jpg", FilePlace(folder / n / "0.jpg"), 0, "train")
+            for n in ("cat", "dog")
+        ]
         hashes, unreadable = hash_files(
             samples, folder, tmp_path / "hashes.tsv", None, 1, **options
         )
@@ -161,7 +164,7 @@ def test_inodes_that_change_by_themselves_can_be_left_out(
     state_of = hashing._State.of
 
     def remounted(found: os.stat_result) -> Any:
-        return replace(state_of(found), inode=found.st_ino + 1)
+        return state_of(found)._replace(inode=found.st_ino + 1)
 
     monkeypatch.setattr(hashing._State, "of", staticmethod(remounted))
     assert hashed(ignore_inode=True) == (first, 0)
@@ -204,6 +207,6 @@ def test_a_damaged_file_costs_time_only(hashed: Hash, tmp_path: Path, damage: by
 
 
 def test_a_place_that_cannot_be_written_is_no_error(folder: Path) -> None:
-    samples = [Sample("cat/0.jpg", folder / "cat/0.jpg", 0, "train")]
+    samples = [Sample("cat/0.jpg", FilePlace(folder / "cat/0.jpg"), 0, "train")]
     hashes, _ = hash_files(samples, folder, Path("/proc/nowhere/stat"), None, 1)
     assert hashes == [sha256(b"cat 0")]

@@ -80,13 +80,13 @@ def test_unknown_names_list_near_ones(tmp_path: Path) -> None:
 
 
 def test_a_bare_path_is_told_how_to_be_written(photos: Path) -> None:
-    with pytest.raises(UsageError, match=f"write --dataset folder:{photos}"):
+    with pytest.raises(UsageError, match=f"write dataset='folder:{photos}'"):
         open_dataset(str(photos), root=photos)
     with pytest.raises(UsageError, match="needs a path"):
         open_dataset("folder:", root=photos)
-    with pytest.raises(UsageError, match="--dataset-root is for named"):
+    with pytest.raises(UsageError, match="dataset_root is for named"):
         open_dataset(f"folder:{photos}", root=photos, dataset_root=photos)
-    with pytest.raises(UsageError, match="--name"):
+    with pytest.raises(UsageError, match="name needs"):
         open_dataset(f"folder:{photos}", root=photos, name=" ")
     with pytest.raises(SourceError, match="There is no folder"):
         open_dataset("folder:/nowhere/at/all", root=photos)

@@ -12,11 +12,14 @@ from hypothesis import strategies as st
 
 from featcache.errors import SourceError, UsageError
 from featcache.paths import as_text
+from featcache.places import FilePlace
 from featcache.sources.base import Dataset
-from featcache.sources.files import ImageFile, as_id, path_text
-from featcache.sources.folder import make_splits, open_folder
+from featcache.sources.folder import open_folder
+from featcache.sources.layouts.splits import make_splits
+from featcache.sources.trees.base import Entry
+from featcache.sources.trees.names import as_id, path_text
 
-CLOTHING = Path(__file__).parents[4] / "shared" / "data" / "images" / "clothing_small"
+CLOTHING = Path(__file__).parents[5] / "shared" / "data" / "images" / "clothing_small"
 
 
 def touch(root: Path, *files: str) -> Path:
@@ -58,7 +61,9 @@ def test_samples_are_ordered_by_split_label_and_id(tmp_path: Path) -> None:
     order = {"train": 0, "val": 1, "test": 2}
     keys = [(order[s.split], s.label, s.id) for s in data.samples]
     assert keys == sorted(keys)
-    assert all(s.path == data.root / s.id and s.path.is_file() for s in data.samples)
+    assert all(
+        s.place == FilePlace(data.root / s.id) and s.place.container.is_file() for s in data.samples
+    )
 
 
 @pytest.mark.parametrize("val", ["val", "valid", "validation", "Validation"])
@@ -93,7 +98,7 @@ def test_missing_test_is_split_off_train(tmp_path: Path) -> None:
 @given(n=st.integers(1, 60), seed=st.integers(0, 5))
 def test_one_more_image_moves_at_most_one_across_each_cut(n: int, seed: int) -> None:
     def split(names: list[str]) -> dict[str, str]:
-        files = {"train": {"a": [ImageFile(i, Path(i), ("a",)) for i in names]}}
+        files = {"train": {"a": [Entry(i, FilePlace(i), ("a",)) for i in names]}}
         make_splits(files, seed)
         return {i.id: s for s in files for i in files[s]["a"]}
 
@@ -220,7 +225,7 @@ def test_unicode_and_unprintable_names(tmp_path: Path) -> None:
     touch(tmp_path, os.fsdecode(b"\xc3\xa9t\xc3\xa9/\xff.jpg"))
     data = open_folder(tmp_path)
     assert data.classes == ("crème brûlée", "été", "黒猫")
-    assert all(s.id.isprintable() and s.path.is_file() for s in data.samples)
+    assert all(s.id.isprintable() and s.place.container.is_file() for s in data.samples)
     assert "\n".join(s.id for s in data.samples).encode()
     assert "crème_brûlée/line\\nbreak.jpg" in {s.id for s in data.samples}
 
@@ -260,7 +265,7 @@ def test_two_folders_whose_names_escape_alike(tmp_path: Path) -> None:
 
 def test_a_name_with_a_backslash_keeps_the_split_of_earlier_versions() -> None:
     def test_images(ids: list[str]) -> list[int]:
-        files = {"train": {"a": [ImageFile(i, Path(i), ("a",)) for i in ids]}}
+        files = {"train": {"a": [Entry(i, FilePlace(i), ("a",)) for i in ids]}}
         make_splits(files, 0)
         return sorted(ids.index(image.id) for image in files["test"]["a"])
 
