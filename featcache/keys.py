@@ -127,6 +127,8 @@ class Listing:
     own_texts: tuple[str, ...] = ()
     """Which of templates, descriptions, cupl, dclip and waffle the user gave; they stay until
     others are given."""
+    spec: str = ""
+    """What opens the images again where the root alone does not tell how they are listed."""
     notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:

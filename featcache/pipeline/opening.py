@@ -28,6 +28,7 @@ from featcache.store.library import (
     caches,
     check_name,
     image_roots,
+    image_sources,
     made_with,
 )
 from featcache.text.descriptions import read_descriptions
@@ -117,8 +118,11 @@ def _spec(request: Request, root: Path) -> tuple[str, str | None]:
         return spec, name
     drawn = as_text(root / IMAGES)
     _refuse_imported(request, root)
-    places = {p for p in image_roots(root, spec) if not Path(p).is_relative_to(drawn)}
-    return (spec_of(places.pop()), name or spec) if len(places) == 1 else (spec, name)
+    found = {s for s in image_sources(root, spec) if not Path(s[0]).is_relative_to(drawn)}
+    if len(found) != 1:
+        return spec, name
+    place, own = found.pop()
+    return own or spec_of(place), name or spec
 
 
 def _refuse_imported(request: Request, root: Path) -> None:

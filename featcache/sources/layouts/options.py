@@ -3,8 +3,8 @@
 A file whose own name holds the question mark is taken as it is.
 """
 
-from collections.abc import Collection
-from urllib.parse import unquote
+from collections.abc import Collection, Mapping
+from urllib.parse import quote, unquote
 
 from featcache.errors import UnknownNameError, UsageError
 from featcache.paths import expand
@@ -43,3 +43,14 @@ def split_options(text: str, known: Collection[str]) -> tuple[str, dict[str, str
             )
         options[name] = unquote(value)
     return path, options
+
+
+def join_options(path: str, options: Mapping[str, str]) -> str:
+    """Write a path and its options so that `split_options` reads them again.
+
+    Example:
+        >>> join_options("photos.csv", {"label": "common name"})
+        'photos.csv?label=common%20name'
+    """
+    written = "&".join(f"{name}={quote(value, safe='/')}" for name, value in options.items())
+    return f"{path}?{written}" if written else path
