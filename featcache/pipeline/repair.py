@@ -28,8 +28,8 @@ from featcache.pipeline.texts import put_texts
 from featcache.places import Place
 from featcache.sources.base import Dataset, Sample
 from featcache.sources.hashing import hash_files
-from featcache.sources.trees.names import path_text
 from featcache.sources.registry import open_dataset
+from featcache.sources.trees.names import path_text
 from featcache.sources.trees.opening import tree_at
 from featcache.store.cache import Cache
 from featcache.store.library import with_root

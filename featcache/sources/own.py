@@ -59,8 +59,6 @@ CSV = _kind("csv", "photos.csv", csv_file.open_csv, csv_file.OPTIONS)
 WDS = _kind("wds", "shards/", wds.open_webdataset, wds.OPTIONS)
 HF = _kind("hf", "resisc45/", huggingface.open_huggingface, huggingface.OPTIONS)
 COCO = _kind("coco", "annotations.json", coco.open_coco, coco.OPTIONS)
-LABELSTUDIO = _kind(
-    "labelstudio", "export.json", labelstudio.open_labelstudio, labelstudio.OPTIONS
-)
+LABELSTUDIO = _kind("labelstudio", "export.json", labelstudio.open_labelstudio, labelstudio.OPTIONS)
 FIFTYONE = _kind("fiftyone", "export/", fiftyone.open_fiftyone, fiftyone.OPTIONS)
 NPZ = _kind("npz", "dermamnist.npz", npz.open_npz, npz.OPTIONS)

@@ -304,9 +304,7 @@ def image_sources(root: Path, dataset: str) -> list[tuple[str, str]]:
         if is_cache(folder.parent) and not is_temporary(folder.parent)
     ]
     return [
-        (with_root(root, where), spec)
-        for name, where, spec in origins
-        if name == dataset and where
+        (with_root(root, where), spec) for name, where, spec in origins if name == dataset and where
     ]
 
 

@@ -4,8 +4,8 @@
      "annotations": [{"image_id", "category_id"}]}
 
 Boxes and masks are not read. Several annotations of an image count as one where they agree; where
-they do not, the file is for detection and is refused. The folder that holds the splits of Roboflow's
-COCO export (`train/_annotations.coco.json`) is read as a whole.
+they do not, the file is for detection and is refused. The folder that holds the splits of
+Roboflow's COCO export (`train/_annotations.coco.json`) is read as a whole.
 """
 
 from collections.abc import Mapping
@@ -110,8 +110,8 @@ def _read(path: Path) -> list[_Image]:
     for i, entry in enumerate(_list(path, content, "images")):
         match entry:
             case {"id": int() | str() as image, "file_name": str(file)} if image not in found:
-                text = categories[label[image]] if image in label else None
-                found[image] = _Image(file, text, i)
+                name = categories[label[image]] if image in label else None
+                found[image] = _Image(file, name, i)
             case _:
                 raise _refused(path, f"images[{i}] has no id of its own, or no file_name")
     stray = next((image for image in label if image not in found), None)

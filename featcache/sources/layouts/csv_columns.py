@@ -86,9 +86,7 @@ def has_header(first: Sequence[str]) -> bool:
     return not any(is_image(field.strip()) for field in first)
 
 
-def _chosen(
-    header: Sequence[str], plain: Sequence[str], role: str, name: str, what: str
-) -> int:
+def _chosen(header: Sequence[str], plain: Sequence[str], role: str, name: str, what: str) -> int:
     exact = [i for i, column in enumerate(header) if column.strip() == name]
     fitting = exact or [i for i, column in enumerate(plain) if column == name.strip().lower()]
     if len(fitting) == 1:

@@ -1,4 +1,4 @@
-"""Path, label and split of each row of a table, whether a column names the class or one marks it."""
+"""Path, label and split of each row of a table: a column names the class, or one marks it."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

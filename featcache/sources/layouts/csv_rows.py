@@ -116,9 +116,7 @@ def _rows(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _read(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    reader = csv.reader(
-        read_lines(path), delimiter=delimiter, strict=True, skipinitialspace=True
-    )
+    reader = csv.reader(read_lines(path), delimiter=delimiter, strict=True, skipinitialspace=True)
     for row in reader:
         if any(field.strip() for field in row):
             yield reader.line_num, row

@@ -28,7 +28,7 @@ def read_json(path: Path, expected: str) -> Any:
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
         raise SourceError(
-            f"{path} could not be read as JSON ({why}); expected {expected}. Get a whole copy of it."
+            f"{path} could not be read as JSON ({why}); expected {expected}. Get a whole copy."
         ) from error
 
 

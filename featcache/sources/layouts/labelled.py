@@ -11,11 +11,11 @@ from featcache.errors import SourceError
 from featcache.limits import ROWS
 from featcache.places import Place
 from featcache.sources.base import Dataset, Sample
-from featcache.sources.trees.names import id_of
 from featcache.sources.layouts.class_names import class_order
 from featcache.sources.layouts.split_names import split_of
 from featcache.sources.layouts.splits import Grouped, make_splits
 from featcache.sources.trees.base import Entry
+from featcache.sources.trees.names import id_of
 from featcache.text.templates import DEFAULT_TEMPLATES
 
 SEED = 0

@@ -1,4 +1,4 @@
-"""Arrays inside an .npz file, read a part at a time: neither whole nor by running what they hold."""
+"""Arrays inside an .npz file, read a part at a time; what could run code is refused."""
 
 import io
 import math
@@ -111,10 +111,10 @@ class RowReader:
     def _read(self, number: int) -> bytes:
         if self._stream is None:
             self._file = open_regular(self._member.path)
-            self._stream = zipfile.ZipFile(self._file).open(f"{self._member.name}.npy")
+            archive = zipfile.ZipFile(self._file)
+            self._stream = archive.open(f"{self._member.name}.npy")
         self._stream.seek(self._member.start + number * self._rows * self._member.row_bytes)
         return self._stream.read(self._rows * self._member.row_bytes)
-
 
     def _close(self) -> None:
         self._stream = None
@@ -135,7 +135,7 @@ def _member(path: Path, archive: zipfile.ZipFile, name: str) -> Member:
         shape, fortran, dtype = read(start)
     except (ValueError, KeyError, TypeError, EOFError, RecursionError, MemoryError) as error:
         raise SourceError(
-            f"Array '{name}' of {path} has no header that can be read; get a whole copy of the file."
+            f"Array '{name}' of {path} has no header that can be read; get a whole copy."
         ) from error
     if dtype.hasobject:
         raise SourceError(
@@ -168,14 +168,15 @@ def read_whole(member: Member, limit: int) -> UInt8[np.ndarray, " bytes"]:
             f"Array '{member.name}' of {member.path} has {size} bytes; expected {limit} at most."
         )
     try:
-        with open_regular(member.path) as file, zipfile.ZipFile(file) as archive:
-            with archive.open(f"{member.name}.npy") as stream:
-                stream.read(member.start)
-                data = stream.read(size)
+        with (
+            open_regular(member.path) as file,
+            zipfile.ZipFile(file) as archive,
+            archive.open(f"{member.name}.npy") as stream,
+        ):
+            stream.read(member.start)
+            data = stream.read(size)
     except (OSError, zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise SourceError(f"{member.path} is damaged ({error}); get a whole copy of it.") from error
     if len(data) != size:
-        raise SourceError(
-            f"{member.path} ends within '{member.name}'; get a whole copy of it."
-        )
+        raise SourceError(f"{member.path} ends within '{member.name}'; get a whole copy of it.")
     return np.frombuffer(data, np.uint8)

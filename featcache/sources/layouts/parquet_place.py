@@ -69,7 +69,9 @@ class ParquetReader:
                 self._kept.move_to_end(key)
             data = self._kept[key]
         if data is None:
-            raise OSError(errno.ENODATA, "holds no bytes of an image", f"{as_text(path)}, row {row}")
+            raise OSError(
+                errno.ENODATA, "holds no bytes of an image", f"{as_text(path)}, row {row}"
+            )
         return data
 
     def _decode(self, path: Path, group: int, row: int) -> None:

@@ -1,7 +1,7 @@
 """Parquet shards of Hugging Face: an image column, and a label column with its class names.
 
-    data/train-00000-of-00017.parquet    image struct<bytes, path>, label int64
-    the schema's metadata                {"info": {"features": {"label": {"names": [...]}}}}
+data/train-00000-of-00017.parquet    image struct<bytes, path>, label int64
+the schema's metadata                {"info": {"features": {"label": {"names": [...]}}}}
 """
 
 from collections.abc import Mapping, Sequence
@@ -200,9 +200,7 @@ def _label_column(
     if chosen or not header:
         header = [f.name for f in schema if f.name != image and _may_be_label(str(f.type))]
     usual = {"label": tuple(header)} if classes and not chosen else _LABELS
-    found = find_columns(
-        header, chosen, str(shard.path), spec, usual=usual, needed=("label",)
-    )
+    found = find_columns(header, chosen, str(shard.path), spec, usual=usual, needed=("label",))
     return header[found["label"]]
 
 

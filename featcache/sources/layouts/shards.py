@@ -113,12 +113,16 @@ def check_count(tree: FolderTree, folder: str, shards: list[Shard]) -> None:
     there = sum(shard.name.rpartition("/")[0] == folder for shard in shards)
     if there != int(text):
         raise SourceError(
-            f"{tree.root / listed} says {int(text)} shards, and {there} are there; get a whole copy."
+            f"{tree.root / listed} says {int(text)} shards, and {there} are there; get a whole one."
         )
 
 
 def _below(path: Path, root: Path) -> str:
-    return path.resolve().relative_to(root).as_posix() if path.resolve().is_relative_to(root) else path.name
+    return (
+        path.resolve().relative_to(root).as_posix()
+        if path.resolve().is_relative_to(root)
+        else path.name
+    )
 
 
 def _walk(tree: FolderTree, folder: str, suffix: str, deep: bool) -> Iterator[str]:

@@ -53,4 +53,6 @@ def _decoded(path: Path, number: int, line: bytes) -> str:
     try:
         return line.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise SourceError(f"Line {number} of {path} is not UTF-8; save the file as UTF-8.") from error
+        raise SourceError(
+            f"Line {number} of {path} is not UTF-8; save the file as UTF-8."
+        ) from error

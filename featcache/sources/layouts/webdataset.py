@@ -95,7 +95,7 @@ def _samples(
         folder, slash, base = name.rpartition("/")
         stem, _, extension = base.partition(".")
         wanted = options.get("image", extension if is_image(f"x.{extension}") else None)
-        if not stem or extension != wanted or "." in extension and "image" not in options:
+        if not stem or extension != wanted or ("." in extension and "image" not in options):
             continue  # a mask such as key.seg.png is another file of the sample
         sample = _Sample(f"{folder}{slash}{stem}", name, entry.place)
         if before is not None and before.key == sample.key:

@@ -64,7 +64,10 @@ def test_roboflow_folders_are_splits(tmp_path: Path) -> None:
     write(tmp_path, content(), "train/_annotations.coco.json")
     write(tmp_path, content(), "valid/_annotations.coco.json")
     data = open_coco(str(tmp_path), {})
-    assert {(s.id, s.split) for s in data.samples} >= {("train/b.jpg", "train"), ("valid/b.jpg", "val")}
+    assert {(s.id, s.split) for s in data.samples} >= {
+        ("train/b.jpg", "train"),
+        ("valid/b.jpg", "val"),
+    }
     assert data.name == tmp_path.name
 
 
@@ -104,12 +107,12 @@ def test_what_is_refused(
 @pytest.mark.parametrize("text", ["", "{", "[]", "[" * 100_000, '{"images": 1}', "\0", "NaN"])
 def test_broken_json(tmp_path: Path, text: str) -> None:
     (tmp_path / "ann.json").write_text(text)
-    with pytest.raises(SourceError, match="ann.json"):
+    with pytest.raises(SourceError, match=r"ann\.json"):
         open_coco(str(tmp_path / "ann.json"), {})
 
 
 def test_no_file(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="is not there"):
         open_coco(str(tmp_path / "x.json"), {})
-    with pytest.raises(SourceError, match="without train/_annotations.coco.json"):
+    with pytest.raises(SourceError, match=r"without train/_annotations\.coco\.json"):
         open_coco(str(tmp_path), {})

@@ -72,7 +72,10 @@ def test_columns_are_chosen(tmp_path: Path) -> None:
     path, options = split_options(
         table(tmp_path, text) + "?path=where&label=what&split=why", OPTIONS
     )
-    assert rows(open_csv(path, options)) == [("c/1.jpg", "cat", "train"), ("d/1.jpg", "dog", "train")]
+    assert rows(open_csv(path, options)) == [
+        ("c/1.jpg", "cat", "train"),
+        ("d/1.jpg", "dog", "train"),
+    ]
 
 
 def test_an_unclear_column_is_asked_for(tmp_path: Path) -> None:
@@ -171,7 +174,9 @@ def test_a_moved_root(tmp_path: Path) -> None:
     assert len(data.samples) == 2
 
 
-@pytest.mark.parametrize("where", ["/etc/passwd.jpg", "../secret.jpg", "c/../../x.jpg", "C:\\a.jpg"])
+@pytest.mark.parametrize(
+    "where", ["/etc/passwd.jpg", "../secret.jpg", "c/../../x.jpg", "C:\\a.jpg"]
+)
 def test_paths_that_leave_the_folder(tmp_path: Path, where: str) -> None:
     touch(tmp_path, *ANIMALS)
     message = refusal(table(tmp_path, f"path,label\nc/1.jpg,cat\n{where},dog\n"))
@@ -267,6 +272,6 @@ def test_options(tmp_path: Path) -> None:
     (tmp_path / "a?label=1").write_text("")
     assert split_options(f"{tmp_path}/a?label=1", OPTIONS) == (f"{tmp_path}/a?label=1", {})
     with pytest.raises(UnknownNameError, match="did you mean 'label'"):
-        split_options("a.csv?lable=x", OPTIONS)
+        split_options("a.csv?labels=x", OPTIONS)
     with pytest.raises(Exception, match="given twice"):
         split_options("a.csv?label=x&label=y", OPTIONS)

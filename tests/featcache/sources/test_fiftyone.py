@@ -29,7 +29,9 @@ def test_labels_are_indices(tmp_path: Path) -> None:
 
 
 def test_labels_are_names(tmp_path: Path) -> None:
-    path = make(tmp_path, {"classes": None, "labels": {"a": "cat", "b": {"label": "3", "confidence": 1}}})
+    path = make(
+        tmp_path, {"classes": None, "labels": {"a": "cat", "b": {"label": "3", "confidence": 1}}}
+    )
     assert labels_of(path) == {"data/a.jpg": "cat", "data/b.png": "3"}
     path = make(tmp_path, {"classes": ["dog", "cat"], "labels": {"a": "cat", "b": "dog"}})
     assert open_fiftyone(path, {}).classes == ("dog", "cat")

@@ -1,4 +1,4 @@
-"""Hugging Face's forms: parquet shards, images with metadata, class folders, and what is refused."""
+"""Hugging Face's forms: parquet shards, metadata, class folders, and what is refused."""
 
 import json
 import sys
@@ -53,9 +53,7 @@ def shard(root: Path, name: str, keys: Sequence[str], labels: Sequence[int | Non
 
 
 def rows(data: Dataset) -> dict[str, tuple[str, str]]:
-    return {
-        s.id: (data.classes[s.label] if s.label >= 0 else "", s.split) for s in data.samples
-    }
+    return {s.id: (data.classes[s.label] if s.label >= 0 else "", s.split) for s in data.samples}
 
 
 def refusal(path: Path | str, **options: str) -> str:
@@ -146,7 +144,11 @@ def test_plain_bytes_as_images(tmp_path: Path) -> None:
 
 
 def test_a_label_that_is_not_clear_is_asked_for(tmp_path: Path) -> None:
-    columns = {"img": images("ab"), "fine_label": pa.array([0, 1]), "coarse_label": pa.array([0, 0])}
+    columns = {
+        "img": images("ab"),
+        "fine_label": pa.array([0, 1]),
+        "coarse_label": pa.array([0, 0]),
+    }
     features = {"fine_label": class_label("cat", "dog"), "coarse_label": class_label("pet")}
     path = parquet(tmp_path / "x.parquet", columns, features)
     message = refusal(path)
@@ -214,7 +216,10 @@ def test_images_with_metadata(tmp_path: Path, file: str) -> None:
             lines = [json.dumps({"file_name": k, "label": v}) for k, v in listed.items()]
             path.write_text("\n".join(lines) + "\n")
         else:
-            columns = {"file_name": pa.array(list(listed)), "label": pa.array(list(listed.values()))}
+            columns = {
+                "file_name": pa.array(list(listed)),
+                "label": pa.array(list(listed.values())),
+            }
             parquet(path, columns)
     found = rows(open_huggingface(str(tmp_path), {}))
     assert found["test/c.jpg"] == ("dog", "test")

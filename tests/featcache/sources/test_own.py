@@ -65,7 +65,10 @@ def shards(images: Photos, root: Path) -> str:
             for (own, name, file), data in images.items():
                 if own == split:
                     key = f"{name}-{file.partition('.')[0]}"
-                    for member, content in ((f"{name}-{file}", data), (f"{key}.cls", name.encode())):
+                    for member, content in (
+                        (f"{name}-{file}", data),
+                        (f"{key}.cls", name.encode()),
+                    ):
                         info = tarfile.TarInfo(member)
                         info.size = len(content)
                         archive.addfile(info, io.BytesIO(content))

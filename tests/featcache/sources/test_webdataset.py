@@ -1,4 +1,4 @@
-"""Shards of webdataset: CLIP_benchmark's and img2dataset's layouts, and shards that are not sound."""
+"""Shards of webdataset: the layouts of CLIP_benchmark and img2dataset, and unsound shards."""
 
 import io
 import json
@@ -24,6 +24,9 @@ def shard(path: Path, *members: tuple[str, bytes | str]) -> Path:
             info.size = len(data)
             archive.addfile(info, io.BytesIO(data))
     return path
+
+
+Member = tuple[str, bytes | str]
 
 
 def sample(key: str, label: str) -> list[tuple[str, bytes | str]]:
@@ -114,11 +117,14 @@ def test_img2dataset_takes_a_label_from_its_json(tmp_path: Path) -> None:
     def meta(**fields: object) -> str:
         return json.dumps({"url": "https://x.org/1", "caption": "a cat", **fields})
 
-    path = shard(
-        tmp_path / "00000.tar",
-        *[("000000000.jpg", b"0"), ("000000000.txt", "a cat"), ("000000000.json", meta(kind="cat"))],
-        *[("000000001.jpg", b"1"), ("000000001.json", meta(kind=None))],
-    )
+    members: list[Member] = [
+        ("000000000.jpg", b"0"),
+        ("000000000.txt", "a cat"),
+        ("000000000.json", meta(kind="cat")),
+        ("000000001.jpg", b"1"),
+        ("000000001.json", meta(kind=None)),
+    ]
+    path = shard(tmp_path / "00000.tar", *members)
     message = refusal(path)
     assert "'url', 'caption', 'kind'" in message
     assert f"wds:{path}?label=FIELD" in message
