@@ -33,7 +33,7 @@ def test_repair_finds_images_whose_names_are_escaped(
     command = ("extract", *TINY, "--dataset", f"folder:{tmp_path / 'nl'}", "--quiet", "--json")
     with pytest.MonkeyPatch.context() as patch:
         if earlier:
-            patch.setattr(folder, "id_of", names.escaped)
+            patch.setattr(folder, "id_of", escaped)
         path = Path(json.loads(featcache(*command).out)["path"])
     ids = Cache.open(path).listing().ids  # type: ignore[union-attr]
     assert any(i.startswith(r"new\named/") for i in ids) == earlier
