@@ -128,6 +128,8 @@ class Listing:
     own_texts: tuple[str, ...] = ()
     """Which of templates, descriptions, cupl, dclip and waffle the user provided; they are kept
     until replaced."""
+    spec: str = ""
+    """Source that opens the images again, if the root alone does not tell how they are listed."""
     notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
