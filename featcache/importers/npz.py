@@ -17,9 +17,9 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float32
 
 from featcache.errors import CacheError, ImportedFileError, UsageError
 from featcache.importers.table import Table, read_table
@@ -33,6 +33,9 @@ from featcache.store.provenance import FILE, versions_of
 from featcache.store.repair.examine import add_sums, lacking_sums
 from featcache.store.repair.verify import repair, verify
 from featcache.store.settle import settle
+
+if TYPE_CHECKING:
+    import featcache.bank
 
 Report = Callable[[str, int, int], None]
 """Called as (what is being done, done so far, of how many)."""
@@ -66,11 +69,55 @@ def import_npz(
         ImportedFileError: If the file is refused; the message names the array.
         CacheError: If the cache cannot be written, or a file in it is a link or cannot be read.
     """
+    check_names(root, name, backbone)
+    return store_table(read_table(path), path, root, name, backbone, report, say)
+
+
+def check_names(root: Path, name: str, backbone: str) -> None:
+    """Refuse names that cannot be shown or stored.
+
+    Args:
+        root: Folder of all caches.
+        name: Name of the data set.
+        backbone: Name of the backbone.
+
+    Raises:
+        UsageError: If one of them cannot be used.
+    """
     for flag, value in (("--name", name), ("--backbone", backbone)):
         if not value.strip() or not value.isprintable():
             raise UsageError(f"Imported features need a {flag} that can be read, got {value!r}.")
     check_name(root, name)
-    table = read_table(path)
+
+
+def store_table(
+    table: Table,
+    path: Path,
+    root: Path,
+    name: str,
+    backbone: str,
+    report: Report | None = None,
+    say: Callable[[str], None] = lambda _: None,
+    *,
+    bank: "featcache.bank.TextBank | None" = None,
+) -> Cache:
+    """Write checked features as a cache; a second time put back what is damaged or lost.
+
+    Args:
+        table: The features.
+        path: The file or folder that they came from.
+        root: Folder of all caches.
+        name: What the data set is called from now on.
+        backbone: What the features came from, as the user calls it: ViT-B/32.
+        report: Told how many rows are stored.
+        say: Called with what a second time found.
+        bank: Texts of the classes, encoded by the backbone; without them, the table's.
+
+    Raises:
+        ImportedFileError: If rows of another width are there under the same names.
+        CacheError: If the cache cannot be written, or a file in it is a link or cannot be read.
+    """
+    bank = bank or _bank_of(table)
     key = FeatureKey(
         architecture=backbone,
         weights="unknown",
@@ -90,7 +137,7 @@ def import_npz(
         _take_out(folder, report)
     cache = Cache.create(root, name, backbone, key)
     was_whole, had_text = bool(cache.passes), cache.text_line is not None
-    if was_whole and is_sound and (had_text or table.text is None):
+    if was_whole and is_sound and (had_text or bank is None):
         with explained(folder):
             settle(folder)
         if lacking_sums(cache) and os.access(folder, os.W_OK):
@@ -103,8 +150,8 @@ def import_npz(
         for note in cache.notes:
             say(note)
         cache.put_listing(table.listing(name))
-        if table.text is not None:
-            _put_text(cache, table, table.text)
+        if bank is not None:
+            cache.put_text(bank, versions_of("featcache", "numpy"))
         component = replace(GLOBAL, dtype=table.rows.dtype.name)
         missing = np.flatnonzero(~cache.covered(component.folder))
         for first in range(0, len(missing), SHARD_ROWS):
@@ -122,7 +169,7 @@ def import_npz(
         add_sums(cache)
     if was_whole:
         restored = [f"{len(missing)} rows"] if len(missing) else []
-        restored += [] if had_text or table.text is None else ["the class texts"]
+        restored += [] if had_text or bank is None else ["the class texts"]
         if restored:
             say(f"The stored features were damaged; restored {' and '.join(restored)}.")
         else:
@@ -193,19 +240,19 @@ def _check_width(path: Path, root: Path, name: str, backbone: str, width: int) -
             )
 
 
-def _put_text(cache: Cache, table: Table, text: Float32[np.ndarray, "c d"]) -> None:
+def _bank_of(table: Table) -> "featcache.bank.TextBank | None":
+    """Return the class vectors that the file brought, if any."""
+    if table.text is None:
+        return None
     import torch
 
-    from featcache.types import TextBank
+    from featcache.bank import TextBank
 
-    cache.put_text(
-        TextBank(
-            classes=table.classes,
-            names=None,
-            templates=(IMPORTED_TEMPLATE,),
-            template_rows=torch.from_numpy(text)[:, None],
-            logit_scale=100.0,
-            norms=table.norms,
-        ),
-        versions_of("featcache", "numpy"),
+    return TextBank(
+        classes=table.classes,
+        names=None,
+        templates=(IMPORTED_TEMPLATE,),
+        template_rows=torch.from_numpy(table.text)[:, None],
+        logit_scale=100.0,
+        norms=table.norms,
     )

@@ -13,11 +13,10 @@ from jaxtyping import Float, Float16, Float32, Float64, Int64, Shaped
 
 from featcache.errors import ImportedFileError
 from featcache.importers.arrays import read_arrays
+from featcache.importers.contents import Arrays, Contents
 from featcache.keys import IMPORTED_TEMPLATE, Listing
 from featcache.paths import open_regular
 from featcache.text.templates import is_plain
-
-Arrays = Mapping[str, Shaped[np.ndarray, "..."]]
 
 UNIT_TOLERANCE = 0.01
 """Rows whose length differs from 1 by no more are taken for normalised; fp16 needs 0.001."""
@@ -49,6 +48,10 @@ class Table:
     is_half: bool
     """Whether all arrays, the texts' too, came in float16."""
     notes: tuple[str, ...]
+    draws: str = "stored"
+    """As in a listing."""
+    templates: tuple[str, ...] = ()
+    """For texts that are encoded from the class names; none where the file brought its own."""
 
     def listing(self, name: str) -> Listing:
         """Return it as the listing of a data set."""
@@ -60,41 +63,55 @@ class Table:
             hashes=tuple(f"import:{row}" for row in range(len(self.ids))),
             labels=self.labels,
             splits=self.splits,
-            templates=(IMPORTED_TEMPLATE,) if self.text is not None else (),
+            templates=(IMPORTED_TEMPLATE,) if self.text is not None else self.templates,
             default_text="template",
-            draws="stored",
+            draws=self.draws,
             notes=self.notes,
         )
 
 
 def read_table(path: Path) -> Table:
-    """Read and check a whole file.
+    """Read and check a whole .npz file.
 
     Raises:
         ImportedFileError: If it is refused.
     """
     arrays = read_arrays(path)
+    return check_contents(Contents(path=path, arrays=arrays, sha256=_sha256(path)))
+
+
+def check_contents(contents: Contents) -> Table:
+    """Check the arrays of one file or folder against each other.
+
+    Args:
+        contents: What a reader read.
+
+    Raises:
+        ImportedFileError: If they are refused; the message names the array and its file.
+    """
+    path, arrays, file_of = contents.path, contents.arrays, contents.file_of
     keys = _feature_keys(path, arrays)
-    _check_widths(path, arrays, keys)
-    notes: list[str] = []
-    classes = _classes(path, arrays, keys, notes)
+    _check_widths(contents, keys)
+    notes: list[str] = list(contents.notes)
+    classes = _classes(file_of("classnames"), arrays, keys, notes)
     names = [f"{prefix}_features" for prefix in keys.values()]
     stored = _stored([arrays[name] for name in names])
     rows, labels, ids, splits, start = [], [], [], {}, 0
     for split, prefix in keys.items():
-        part = _features(path, f"{prefix}_features", arrays, stored)
+        part = _features(file_of(f"{prefix}_features"), f"{prefix}_features", arrays, stored)
         rows.append(part)
-        labels.append(_labels(path, prefix, arrays, len(part), len(classes), notes))
-        ids += _ids(path, split, prefix, arrays, len(part))
+        file = file_of(f"{prefix}_labels")
+        labels.append(_labels(file, prefix, arrays, len(part), len(classes), notes))
+        ids += _ids(file_of(f"{prefix}_paths"), split, prefix, arrays, len(part))
         splits[split] = np.arange(start, start + len(part), dtype=np.int64)
         start += len(part)
-    text = _text(path, arrays, len(classes), rows[0].shape[1])
+    text = _text(file_of("text_features"), arrays, len(classes), rows[0].shape[1])
     if not any(s in splits for s in ("val", "test")):
         raise ImportedFileError(
             f"{path} has neither val_features nor test_features, so nothing could be measured. "
             f"Add one of them."
         )
-    if text is None:
+    if text is None and not contents.templates:
         notes.append(
             "The file has no class texts (text_features): only methods that read no text "
             "(linear-probe, ridge, knn, nearest-mean) will run."
@@ -105,7 +122,7 @@ def read_table(path: Path) -> Table:
     names += [] if text is None else ["text_features"]
     notes += _rounded(names, arrays)
     return Table(
-        sha256=_sha256(path),
+        sha256=contents.sha256,
         rows=everything,
         labels=np.concatenate(labels),
         ids=_unique(ids, "{}#{}"),
@@ -115,6 +132,8 @@ def read_table(path: Path) -> Table:
         norms=_norms(everything, text),
         is_half=all(arrays[name].dtype.name == "float16" for name in names),
         notes=tuple(notes),
+        draws=contents.draws,
+        templates=contents.templates,
     )
 
 
@@ -152,12 +171,13 @@ def _feature_keys(path: Path, arrays: Arrays) -> dict[str, str]:
     return dict(found[k] for k in sorted(found))
 
 
-def _check_widths(path: Path, arrays: Arrays, keys: Mapping[str, str]) -> None:
+def _check_widths(contents: Contents, keys: Mapping[str, str]) -> None:
     """Refuse rows of two widths: they come from two models."""
+    arrays = contents.arrays
     names = [f"{prefix}_features" for prefix in keys.values()]
     names += ["text_features"] if "text_features" in arrays else []
     for name in names:
-        array = arrays[name]
+        array, path = arrays[name], contents.file_of(name)
         if array.ndim == 2 and 0 in array.shape:
             raise ImportedFileError(
                 f"'{name}' in {path} has no rows or no width: {list(array.shape)}. "
@@ -171,9 +191,16 @@ def _check_widths(path: Path, arrays: Arrays, keys: Mapping[str, str]) -> None:
         first = arrays[names[0]]
         if array.shape[1] != first.shape[1]:
             raise ImportedFileError(
-                f"'{names[0]}' in {path} is {first.shape[1]} wide and '{name}' {array.shape[1]}: "
+                f"'{names[0]}' in {contents.file_of(names[0])} is {first.shape[1]} wide and "
+                f"'{name}'{_other_file(contents, names[0], name)} {array.shape[1]}: "
                 f"they come from different models. Write a file with features of one model only."
             )
+
+
+def _other_file(contents: Contents, first: str, second: str) -> str:
+    """Name the file of a second array, where it is not that of the first."""
+    file = contents.file_of(second)
+    return "" if file == contents.file_of(first) else f" in {file}"
 
 
 def _stored(arrays: Sequence[Shaped[np.ndarray, "..."]]) -> type[np.float16] | type[np.float32]:
