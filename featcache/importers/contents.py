@@ -20,7 +20,7 @@ class Contents:
     """What the user named: a file, or the folder of several."""
     arrays: Arrays
     """train16_features, val_labels, test_paths, classnames, text_features, ..."""
-    sha256: str
+    sha256: str = ""
     """Of the file, or of the arrays where there are several files; in hex."""
     files: Mapping[str, Path] = field(default_factory=dict)
     """Name of an array -> the file that it was read from, where that is not `path`."""
@@ -28,6 +28,8 @@ class Contents:
     """What the reader noticed, for people."""
     draws: str = "stored"
     """stored: the few-shot sets are the file's; sampled: shots are drawn from `train` by seed."""
+    whole: tuple[str, ...] = ("val", "test")
+    """Splits that hold every image that the data set has there, not a draw from them."""
     templates: tuple[str, ...] = ()
     """Sentences for the class names; empty where nobody said what data set it is."""
 

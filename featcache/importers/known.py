@@ -1,0 +1,39 @@
+"""What a named data set says of other people's features of it: names, templates, counts."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+from featcache.errors import UnknownNameError
+from featcache.sources.named import datasets
+
+
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """A named data set, as far as importing is concerned."""
+
+    name: str
+    names: tuple[str, ...]
+    """Readable class names in label order."""
+    folders: tuple[str, ...] = ()
+    """Class folders in the same order."""
+    templates: tuple[str, ...] = ()
+    counts: Mapping[str, Collection[int]] = field(default_factory=dict)
+    """Split -> how many images it has, in each of the ways in which the data set is split."""
+
+
+def known_dataset(name: str) -> Known:
+    """Look up a named data set that has class names.
+
+    Raises:
+        UnknownNameError: If there is none of that name.
+    """
+    listed = {data.name: data for data in datasets() if data.class_names}
+    if name not in listed:
+        raise UnknownNameError("data set", name, listed, hint="`featcache datasets` shows all.")
+    data = listed[name]
+    return Known(
+        name=name,
+        names=tuple(data.class_names.values()),
+        folders=tuple(data.class_names),
+        templates=data.templates,
+    )
