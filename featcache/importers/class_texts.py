@@ -12,13 +12,14 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from featcache.errors import ImportedFileError
+from featcache.importers.contents import Array
 from featcache.importers.numpy_files import read_npy
 from featcache.importers.text_arrays import as_texts
 from featcache.importers.torch_arrays import check_array, check_entries
 from featcache.importers.torch_files import read_torch
 
 
-def read_class_texts(path: Path, width: int) -> dict[str, Shaped[np.ndarray, "..."]]:
+def read_class_texts(path: Path, width: int) -> dict[str, Array]:
     """Read one vector a class, and the classes' names where the file has them.
 
     Args:
@@ -48,7 +49,7 @@ def read_class_texts(path: Path, width: int) -> dict[str, Shaped[np.ndarray, "..
     return {"text_features": rows if rows.shape[1] == width else rows.T}
 
 
-def _from_entries(path: Path, content: Mapping[str, Any]) -> dict[str, Shaped[np.ndarray, "..."]]:
+def _from_entries(path: Path, content: Mapping[str, Any]) -> dict[str, Array]:
     rows = check_array(path, content["features"], "features")
     labels = check_array(path, content["labels"], "labels")
     fits = rows.ndim == 2 and rows.dtype.kind == "f" and labels.shape == rows.shape[:1]
@@ -63,7 +64,7 @@ def _from_entries(path: Path, content: Mapping[str, Any]) -> dict[str, Shaped[np
             f"{path} has texts for {len(np.unique(labels))} of {classes} classes. Give some of "
             f"each."
         )
-    found: dict[str, Shaped[np.ndarray, "..."]] = {"text_features": _means(rows, labels, classes)}
+    found: dict[str, Array] = {"text_features": _means(rows, labels, classes)}
     names = content.get("lab2cname")
     if isinstance(names, dict) and set(names) == set(range(classes)):
         found["classnames"] = as_texts(path, [names[i] for i in range(classes)], "class names")

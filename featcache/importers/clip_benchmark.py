@@ -9,11 +9,8 @@ its loader, without names. Its label order is that of its own data sets.
 
 from pathlib import Path
 
-import numpy as np
-from jaxtyping import Shaped
-
 from featcache.errors import ImportedFileError
-from featcache.importers.contents import Contents
+from featcache.importers.contents import Array, Contents
 from featcache.importers.places import check_folder, check_total, inside
 from featcache.importers.torch_arrays import array_in
 
@@ -48,7 +45,7 @@ def read_clip_benchmark(folder: Path) -> Contents:
             f"Give the folder of one model and data set below CLIP_benchmark's features folder."
         )
     check_total(folder, paths.values())
-    arrays: dict[str, Shaped[np.ndarray, "..."]] = {n: array_in(p) for n, p in paths.items()}
+    arrays: dict[str, Array] = {n: array_in(p) for n, p in paths.items()}
     parts = sum("_cache_" in file.name for file in folder.glob("*.pt"))
     notes = [f"{parts} parts of an unfinished run (*_cache_*.pt) were left out."] if parts else []
     notes.append("Labels are in the order of CLIP_benchmark's data set, which may be its own.")

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from featcache.errors import ImportedFileError
-from featcache.importers.contents import Contents
+from featcache.importers.contents import Array, Contents
 from featcache.importers.labelling import USUAL_LABELS, check_split, index_labels
 from featcache.importers.numpy_files import read_npy
 from featcache.importers.parquet_files import ParquetFile
@@ -38,7 +38,7 @@ def read_clip_retrieval(sources: Mapping[str, Path], *, label_column: str = "") 
     Raises:
         ImportedFileError: If a part is missing or damaged, or nothing names the classes.
     """
-    arrays: dict[str, Shaped[np.ndarray, "..."]] = {}
+    arrays: dict[str, Array] = {}
     files: dict[str, Path] = {}
     labels: dict[str, Sequence[Any]] = {}
     notes: list[str] = []
@@ -46,7 +46,9 @@ def read_clip_retrieval(sources: Mapping[str, Path], *, label_column: str = "") 
         split = check_split(folder, text)
         parts = _parts(folder)
         check_total(folder, [path for pair in parts for path in pair])
-        rows, paths, of_rows = [], [], []
+        rows: list[Array] = []
+        paths: list[Any] = []
+        of_rows: list[Any] = []
         for numbers, table in parts:
             part = _check_rows(numbers, read_npy(numbers))
             told = _metadata(table, label_column, notes)
@@ -103,7 +105,7 @@ def _numbered(folder: Path, pattern: str) -> dict[int, Path]:
     return found
 
 
-def _check_rows(path: Path, rows: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "n d"]:
+def _check_rows(path: Path, rows: Array) -> Shaped[np.ndarray, "n d"]:
     if rows.ndim != 2 or rows.dtype.kind != "f":
         raise ImportedFileError(
             f"{path} should hold rows of floating-point numbers, got {rows.dtype} "

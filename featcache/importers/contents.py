@@ -9,7 +9,8 @@ from typing import TypeAlias
 import numpy as np
 from jaxtyping import Shaped
 
-Arrays: TypeAlias = Mapping[str, Shaped[np.ndarray, "..."]]
+Array: TypeAlias = Shaped[np.ndarray, "..."]
+Arrays: TypeAlias = Mapping[str, Array]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,11 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from jaxtyping import Shaped
-
 from featcache.errors import ImportedFileError
-from featcache.importers.contents import Contents
+from featcache.importers.contents import Array, Contents
 from featcache.importers.places import check_folder, check_total, inside
 from featcache.importers.text_arrays import as_texts
 from featcache.importers.torch_arrays import check_array, check_entries
@@ -54,7 +51,7 @@ def read_cross_modal(folder: Path, *, seed: int = 1) -> Contents:
     paths = {k: path for k in sorted(names) if (path := inside(folder, names[k])) is not None}
     test = _test_file(folder)
     check_total(folder, [*paths.values(), test])
-    arrays: dict[str, Shaped[np.ndarray, "..."]] = {}
+    arrays: dict[str, Array] = {}
     files: dict[str, Path] = {}
     for shots, path in paths.items():
         content = check_entries(path, read_torch(path), ("train", "val"))
@@ -88,7 +85,7 @@ def _test_file(folder: Path) -> Path:
 
 
 def _put(
-    arrays: dict[str, Shaped[np.ndarray, "..."]],
+    arrays: dict[str, Array],
     files: dict[str, Path],
     prefix: str,
     path: Path,

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Shaped
 
 from featcache.errors import ImportedFileError
+from featcache.importers.contents import Array
 from featcache.importers.text_arrays import as_texts
 from featcache.wording import Argument
 
@@ -51,7 +51,7 @@ def check_split(path: Path, text: str) -> str:
 
 def index_labels(
     path: Path, values: Mapping[str, Sequence[Any]], names: Sequence[str] = ()
-) -> dict[str, Shaped[np.ndarray, "..."]]:
+) -> dict[str, Array]:
     """Turn the labels of all splits into class indices.
 
     Args:
@@ -74,7 +74,7 @@ def index_labels(
             Argument("label_column"),
             ".",
         )
-    found: dict[str, Shaped[np.ndarray, "..."]] = {}
+    found: dict[str, Array] = {}
     if all(isinstance(value, int) and -(2**63) <= value < 2**63 for value in every):
         for split, of_split in values.items():
             found[f"{split}_labels"] = np.array(of_split, dtype=np.int64)

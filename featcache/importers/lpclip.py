@@ -5,12 +5,9 @@ feature_list [N, d] float64, not normalised        label_list [N] int64
 
 from pathlib import Path
 
-import numpy as np
-from jaxtyping import Shaped
-
 from featcache.errors import ImportedFileError
 from featcache.importers.arrays import read_arrays
-from featcache.importers.contents import Contents
+from featcache.importers.contents import Array, Contents
 from featcache.importers.places import check_folder, check_total, inside
 
 SPLITS = ("train", "val", "test")
@@ -34,7 +31,7 @@ def read_lpclip(folder: Path) -> Contents:
             f"set, with train.npz and test.npz."
         )
     check_total(folder, paths.values())
-    arrays: dict[str, Shaped[np.ndarray, "..."]] = {}
+    arrays: dict[str, Array] = {}
     files: dict[str, Path] = {}
     for split, path in paths.items():
         found = read_arrays(path)

@@ -10,11 +10,8 @@ Features may be raw numbers as numpy.memmap writes them (.bin, .raw, .dat, .mmap
 import re
 from pathlib import Path
 
-import numpy as np
-from jaxtyping import Shaped
-
 from featcache.errors import ImportedFileError
-from featcache.importers.contents import Contents
+from featcache.importers.contents import Array, Contents
 from featcache.importers.numpy_files import read_npy, read_raw
 from featcache.importers.places import check_folder, check_total, inside
 from featcache.importers.text_arrays import read_lines
@@ -57,7 +54,7 @@ def read_npy_folder(folder: Path, *, dtype: str | None = None, dim: int | None =
             f"test_features.npy and test_labels.npy."
         )
     check_total(folder, files.values())
-    arrays: dict[str, Shaped[np.ndarray, "..."]] = {}
+    arrays: dict[str, Array] = {}
     for name, path in files.items():
         kind = path.suffix[1:]
         if kind == "npy":

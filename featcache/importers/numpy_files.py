@@ -10,13 +10,14 @@ from jaxtyping import Shaped
 
 from featcache.errors import ImportedFileError
 from featcache.importers.arrays import read_header
+from featcache.importers.contents import Array
 from featcache.limits import ARRAYS
 from featcache.paths import open_regular
 from featcache.scarcity import lacking
 from featcache.wording import Argument
 
 
-def read_npy(path: Path) -> Shaped[np.ndarray, "..."]:
+def read_npy(path: Path) -> Array:
     """Read an .npy file; its header is compared with its size before anything is allocated.
 
     Raises:

@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Shaped
 
 from featcache.errors import ImportedFileError
-from featcache.importers.contents import Contents
+from featcache.importers.contents import Array, Contents
 from featcache.importers.labelling import (
     SPLITS,
     USUAL_LABELS,
@@ -101,11 +100,12 @@ def read_parquet(sources: Sequence[str], columns: Columns | None = None) -> Cont
     every = [path for paths in files.values() for path in paths]
     top = Path(sources[0].partition("=")[2] or sources[0]) if len(sources) == 1 else every[0].parent
     check_total(top, every)
-    rows: dict[str, list[Shaped[np.ndarray, "..."]]] = {}
+    rows: dict[str, list[Array]] = {}
     labels: dict[str, list[Any]] = {}
     paths: dict[str, list[Any]] = {}
     first: dict[str, Path] = {}
-    chosen, names = columns or Columns(), ()
+    chosen = columns or Columns()
+    names: tuple[str, ...] = ()
     for split, group in files.items():
         for path in group:
             with ParquetFile(path) as table:
@@ -121,7 +121,7 @@ def read_parquet(sources: Sequence[str], columns: Columns | None = None) -> Cont
                     labels.setdefault(word, []).extend(told[chosen.label][i] for i in index)
                 if chosen.path:
                     paths.setdefault(word, []).extend(told[chosen.path][i] for i in index)
-    arrays: dict[str, Shaped[np.ndarray, "..."]] = {}
+    arrays: dict[str, Array] = {}
     where: dict[str, Path] = {}
     for word, parts in rows.items():
         _check_parts(first[word], parts)
@@ -220,7 +220,7 @@ def _groups(path: Path, said: Sequence[Any]) -> dict[str, list[int]]:
     return found
 
 
-def _check_parts(path: Path, parts: Sequence[Shaped[np.ndarray, "..."]]) -> None:
+def _check_parts(path: Path, parts: Sequence[Array]) -> None:
     widths = sorted({part.shape[1] for part in parts if len(part)})
     if len(widths) > 1:
         raise ImportedFileError(

@@ -13,6 +13,7 @@ from jaxtyping import Float, Shaped
 
 from featcache.errors import ImportedFileError
 from featcache.importers.arrays import RATIO, RATIO_FROM
+from featcache.importers.contents import Array
 from featcache.limits import ARRAYS, WORDS
 from featcache.paths import open_regular
 from featcache.scarcity import lacking
@@ -90,7 +91,7 @@ class ParquetFile:
     def features(self, column: str) -> Float[np.ndarray, "n d"]:
         """Read a column of lists as rows."""
         self._check_sizes(column)
-        parts: list[Shaped[np.ndarray, "..."]] = []
+        parts: list[Array] = []
         width, start = None, 0
         for piece in self._batches(column):
             flat, lengths = self._numbers(piece, column)

@@ -15,10 +15,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Int64, Shaped
+from jaxtyping import Float, Int64
 
 from featcache.errors import ImportedFileError
-from featcache.importers.contents import Contents
+from featcache.importers.contents import Array, Contents
 from featcache.importers.places import check_folder, check_total, inside
 from featcache.importers.torch_arrays import array_in
 
@@ -51,7 +51,7 @@ def read_tip_adapter(folder: Path) -> Contents:
             pairs[split] = (f"{split}_f.pt", f"{split}_l.pt")
     paths = {prefix: (_file(folder, a), _file(folder, b)) for prefix, (a, b) in pairs.items()}
     check_total(folder, [file for pair in paths.values() for file in pair])
-    arrays: dict[str, Shaped[np.ndarray, "..."]] = {}
+    arrays: dict[str, Array] = {}
     files: dict[str, Path] = {}
     widths: dict[Path, int] = {}
     notes: list[str] = []
@@ -78,9 +78,7 @@ def _file(folder: Path, name: str) -> Path:
     return path
 
 
-def _query(
-    rows: Path, labels: Path, widths: Mapping[Path, int]
-) -> tuple[Shaped[np.ndarray, "..."], Shaped[np.ndarray, "..."]]:
+def _query(rows: Path, labels: Path, widths: Mapping[Path, int]) -> tuple[Array, Array]:
     found = array_in(labels)
     classes = next(iter(widths.values()))
     if found.dtype.kind in "iu" and found.size and int(found.max()) >= classes:
@@ -92,7 +90,7 @@ def _query(
     return array_in(rows), found
 
 
-def _labels(path: Path, one_hot: Shaped[np.ndarray, "..."]) -> Int64[np.ndarray, " r"]:
+def _labels(path: Path, one_hot: Array) -> Int64[np.ndarray, " r"]:
     is_one_hot = (
         one_hot.ndim == 2
         and one_hot.size > 0
@@ -108,7 +106,7 @@ def _labels(path: Path, one_hot: Shaped[np.ndarray, "..."]) -> Int64[np.ndarray,
     return labels
 
 
-def _support(path: Path, values: Path, rows: int, notes: list[str]) -> Shaped[np.ndarray, "..."]:
+def _support(path: Path, values: Path, rows: int, notes: list[str]) -> Array:
     keys = array_in(path)
     if keys.ndim == 3 and keys.shape[1] == rows and keys.dtype.kind == "f":
         if len(keys) > 1:

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Shaped
 
 from featcache.errors import ImportedFileError
+from featcache.importers.contents import Array
 from featcache.importers.torch_files import read_torch
 
 
-def array_in(path: Path) -> Shaped[np.ndarray, "..."]:
+def array_in(path: Path) -> Array:
     """Read a file that holds one tensor.
 
     Raises:
@@ -20,7 +20,7 @@ def array_in(path: Path) -> Shaped[np.ndarray, "..."]:
     return check_array(path, read_torch(path), "the file")
 
 
-def check_array(path: Path, value: Any, what: str) -> Shaped[np.ndarray, "..."]:
+def check_array(path: Path, value: Any, what: str) -> Array:
     """Return a value that is a tensor.
 
     Args:

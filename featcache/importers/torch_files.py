@@ -24,6 +24,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from featcache.errors import ImportedFileError
+from featcache.importers.contents import Array
 from featcache.limits import ARRAYS
 from featcache.paths import open_regular
 from featcache.scarcity import lacking
@@ -256,7 +257,7 @@ class _Index(pickle.Unpickler):
 
 def _tensor(
     storage: Shaped[np.ndarray, " s"], offset: int, shape: tuple[int, ...], strides: tuple[int, ...]
-) -> Shaped[np.ndarray, "..."]:
+) -> Array:
     """Return a view of a storage as an array.
 
     Raises:
