@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 
-from featcache.errors import ImportedFileError
+from featcache.errors import ImportedFileError, UsageError
 from featcache.importers.contents import Array, Contents
 from featcache.importers.labelling import USUAL_LABELS, check_split, index_labels
 from featcache.importers.numpy_files import read_npy
@@ -25,6 +25,30 @@ from featcache.importers.text_arrays import as_texts
 from featcache.wording import Argument, Placeholder
 
 PATH = "image_path"
+
+
+def folders_by_split(sources: Sequence[str]) -> dict[str, Path]:
+    """Read `train=FOLDER` of each source.
+
+    Raises:
+        UsageError: If a source names no split, or one that another names too.
+
+    Example:
+        >>> folders_by_split(["train=out/a", "test=out/b"])
+        {'train': PosixPath('out/a'), 'test': PosixPath('out/b')}
+    """
+    found: dict[str, Path] = {}
+    for source in sources:
+        name, equals, text = source.partition("=")
+        split = check_split(Path(text), name)
+        if not equals or not text or split in found:
+            why = f"names {split} twice" if split in found else "names no split"
+            raise UsageError(
+                f"A folder is given with its split, as train=FOLDER, once each; '{source[:80]}' "
+                f"{why}."
+            )
+        found[split] = Path(text)
+    return found
 
 
 def read_clip_retrieval(sources: Mapping[str, Path], *, label_column: str = "") -> Contents:

@@ -91,7 +91,7 @@ def check_contents(contents: Contents) -> Table:
     """
     path, arrays, file_of = contents.path, contents.arrays, contents.file_of
     keys = _feature_keys(path, arrays)
-    _check_widths(contents, keys)
+    _check_widths(path, arrays, keys)
     notes: list[str] = list(contents.notes)
     classes = _classes(file_of("classnames"), arrays, keys, notes)
     names = [f"{prefix}_features" for prefix in keys.values()]
@@ -171,13 +171,12 @@ def _feature_keys(path: Path, arrays: Arrays) -> dict[str, str]:
     return dict(found[k] for k in sorted(found))
 
 
-def _check_widths(contents: Contents, keys: Mapping[str, str]) -> None:
+def _check_widths(path: Path, arrays: Arrays, keys: Mapping[str, str]) -> None:
     """Refuse rows of two widths: they come from two models."""
-    arrays = contents.arrays
     names = [f"{prefix}_features" for prefix in keys.values()]
     names += ["text_features"] if "text_features" in arrays else []
     for name in names:
-        array, path = arrays[name], contents.file_of(name)
+        array = arrays[name]
         if array.ndim == 2 and 0 in array.shape:
             raise ImportedFileError(
                 f"'{name}' in {path} has no rows or no width: {list(array.shape)}. "
@@ -191,16 +190,9 @@ def _check_widths(contents: Contents, keys: Mapping[str, str]) -> None:
         first = arrays[names[0]]
         if array.shape[1] != first.shape[1]:
             raise ImportedFileError(
-                f"'{names[0]}' in {contents.file_of(names[0])} is {first.shape[1]} wide and "
-                f"'{name}'{_other_file(contents, names[0], name)} {array.shape[1]}: "
+                f"'{names[0]}' in {path} is {first.shape[1]} wide and '{name}' {array.shape[1]}: "
                 f"they come from different models. Write a file with features of one model only."
             )
-
-
-def _other_file(contents: Contents, first: str, second: str) -> str:
-    """Name the file of a second array, where it is not that of the first."""
-    file = contents.file_of(second)
-    return "" if file == contents.file_of(first) else f" in {file}"
 
 
 def _stored(arrays: Sequence[Shaped[np.ndarray, "..."]]) -> type[np.float16] | type[np.float32]:
