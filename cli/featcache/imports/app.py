@@ -16,9 +16,12 @@ app = commands.App(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
-for command in (npz, npy, parquet, lpclip, transclip):
-    app.command()(command)
+app.command()(npz)
+app.command()(npy)
+app.command()(parquet)
 app.command("tip-adapter")(tip_adapter)
+app.command()(transclip)
 app.command("cross-modal")(cross_modal)
+app.command()(lpclip)
 app.command("clip-benchmark")(clip_benchmark)
 app.command("clip-retrieval")(clip_retrieval)

@@ -20,7 +20,9 @@ def clip_benchmark(
     quiet: Quiet = False,
     json_: Json = False,
 ) -> None:
-    """Import features of CLIP_benchmark: features_train.pt, targets_train.pt, ...
+    """Import features of CLIP_benchmark.
+
+    They are features_train.pt, targets_train.pt, and the same of val and test.
 
     Example: featcache import clip-benchmark features/cars --name cars --backbone ViT-B/32
     """

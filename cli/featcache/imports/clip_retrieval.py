@@ -11,9 +11,7 @@ from cli.ui.options import CacheDir, Json, Quiet
 def clip_retrieval(
     sources: Annotated[
         list[str],
-        typer.Argument(
-            metavar="SPLIT=FOLDER...", help="train=FOLDER test=FOLDER, with img_emb and metadata."
-        ),
+        typer.Argument(metavar="SPLIT=FOLDER...", help="train=FOLDER test=FOLDER, as written."),
     ],
     backbone: Backbone,
     name: Name = None,
@@ -25,7 +23,9 @@ def clip_retrieval(
     quiet: Quiet = False,
     json_: Json = False,
 ) -> None:
-    """Import output of clip-retrieval: img_emb/*.npy joined with metadata/*.parquet.
+    """Import the output of clip-retrieval.
+
+    Rows of img_emb/*.npy are joined with the rows of metadata/*.parquet of the same number.
 
     Example: featcache import clip-retrieval train=a test=b --name pets --backbone ViT-B/32
     """

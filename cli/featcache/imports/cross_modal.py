@@ -21,9 +21,11 @@ def cross_modal(
     quiet: Quiet = False,
     json_: Json = False,
 ) -> None:
-    """Import features of cross_modal_adaptation: the few-shot sets of one seed, and test.pth.
+    """Import features of cross_modal_adaptation.
 
-    Example: featcache import cross-modal image/RN50_0/eurosat/none --dataset eurosat --backbone RN50
+    The few-shot sets of one seed are stored, and test.pth beside or above them.
+
+    Example: featcache import cross-modal RN50_0/eurosat/none --dataset eurosat --backbone RN50
     """
     from featcache.importers.cross_modal import read_cross_modal
 

@@ -20,7 +20,9 @@ def lpclip(
     quiet: Quiet = False,
     json_: Json = False,
 ) -> None:
-    """Import features of CoOp's lpclip: feature_list and label_list in train.npz, test.npz.
+    """Import features of CoOp's linear probe.
+
+    train.npz, val.npz and test.npz hold feature_list and label_list.
 
     Example: featcache import lpclip clip_feat/EuroSAT --dataset eurosat --backbone RN50
     """

@@ -10,9 +10,7 @@ from cli.ui.options import CacheDir, Json, Quiet
 
 
 def npy(
-    folder: Annotated[
-        Path, typer.Argument(help="train_features.npy, train_labels.npy, test_features.npy, ...")
-    ],
+    folder: Annotated[Path, typer.Argument(help="train_features.npy, train_labels.npy, ...")],
     backbone: Backbone,
     name: Name = None,
     dataset: Dataset = None,
@@ -26,7 +24,9 @@ def npy(
     quiet: Quiet = False,
     json_: Json = False,
 ) -> None:
-    """Import a folder of arrays, one a file; raw numbers (numpy.memmap) need --dtype and --dim.
+    """Import a folder of arrays, one a file.
+
+    Features may be raw numbers, as numpy.memmap writes them: those need --dtype and --dim.
 
     Example: featcache import npy features/ --name pets --backbone ViT-B/32
     """

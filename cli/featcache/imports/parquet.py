@@ -13,7 +13,7 @@ def parquet(
         list[str],
         typer.Argument(
             metavar="SPLIT=FILE...",
-            help="train=FILE test=FILE, or a folder of train-*.parquet, ...",
+            help="train=FILE test=FILE, or a folder.",
         ),
     ],
     backbone: Backbone,
@@ -29,7 +29,9 @@ def parquet(
     quiet: Quiet = False,
     json_: Json = False,
 ) -> None:
-    """Import parquet tables, as those of Hugging Face: a column of features, one of labels.
+    """Import parquet tables with a column of features.
+
+    Labels, paths and splits are found by the names of their columns, or named here.
 
     Example: featcache import parquet train=a.parquet test=b.parquet --name pets --backbone ViT-B/32
     """

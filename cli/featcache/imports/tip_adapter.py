@@ -10,9 +10,7 @@ from cli.ui.options import CacheDir, Json, Quiet
 
 
 def tip_adapter(
-    folder: Annotated[
-        Path, typer.Argument(help="caches/<dataset>: keys_16shots.pt, test_f.pt, ...")
-    ],
+    folder: Annotated[Path, typer.Argument(help="caches/<dataset>: keys_16shots.pt, ...")],
     backbone: Backbone,
     name: Name = None,
     dataset: Dataset = None,
@@ -22,7 +20,9 @@ def tip_adapter(
     quiet: Quiet = False,
     json_: Json = False,
 ) -> None:
-    """Import a cache of Tip-Adapter: keys_16shots.pt, values_16shots.pt, test_f.pt, test_l.pt.
+    """Import a cache of Tip-Adapter.
+
+    Few-shot sets are keys_16shots.pt and values_16shots.pt, features test_f.pt and test_l.pt.
 
     Example: featcache import tip-adapter caches/eurosat --dataset eurosat --backbone RN50
     """
@@ -42,9 +42,7 @@ def tip_adapter(
 
 
 def transclip(
-    folder: Annotated[
-        Path, typer.Argument(help="The same files, with keys as rows or as views of rows.")
-    ],
+    folder: Annotated[Path, typer.Argument(help="caches/<dataset>: keys_16shots.pt, ...")],
     backbone: Backbone,
     name: Name = None,
     dataset: Dataset = None,
@@ -54,7 +52,9 @@ def transclip(
     quiet: Quiet = False,
     json_: Json = False,
 ) -> None:
-    """Import a cache of TransCLIP: the files of Tip-Adapter, keys not transposed.
+    """Import a cache of TransCLIP.
+
+    The files are those of Tip-Adapter, with keys that are not transposed, or views of keys.
 
     Example: featcache import transclip caches/eurosat --dataset eurosat --backbone ViT-B/16
     """
