@@ -139,7 +139,7 @@ def _check_rows(path: Path, rows: Array) -> Shaped[np.ndarray, "n d"]:
 
 
 def _check_widths(
-    parts: Sequence[tuple[Path, Path]], rows: Sequence[Shaped[np.ndarray, "n d"]]
+    parts: Sequence[tuple[Path, Path]], rows: Sequence[Array]
 ) -> None:
     for (path, _), part in zip(parts, rows, strict=True):
         if part.shape[1] != rows[0].shape[1]:

@@ -58,7 +58,8 @@ def _places(contents: Contents, known: Known) -> Int64[np.ndarray, " c"]:
     if theirs in lists:  # names may repeat: ImageNet has two of some
         return np.arange(len(theirs), dtype=np.int64)
     places = {name: label for names in lists for label, name in enumerate(names)}
-    lost = [name for name in theirs if name not in places]
+    given = zip(contents.arrays["classnames"], theirs, strict=True)
+    lost = [str(name) for name, spelled in given if spelled not in places]
     found = [places[name] for name in theirs if name in places]
     if lost or len(set(found)) < len(found):
         what = (

@@ -67,9 +67,7 @@ def test_what_was_imported_trains(
     assert ("train@2" in answer.err + answer.out) == (name == "tip-adapter")
 
 
-def test_class_names_of_words_are_kept(
-    featcache: Run, empty_home: Path, tmp_path: Path
-) -> None:
+def test_class_names_of_words_are_kept(featcache: Run, empty_home: Path, tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
     for name in ("parquet", "clip-retrieval"):
         made = FORMATS[name](tmp_path / name)
