@@ -138,9 +138,7 @@ def _check_rows(path: Path, rows: Array) -> Shaped[np.ndarray, "n d"]:
     return rows
 
 
-def _check_widths(
-    parts: Sequence[tuple[Path, Path]], rows: Sequence[Array]
-) -> None:
+def _check_widths(parts: Sequence[tuple[Path, Path]], rows: Sequence[Array]) -> None:
     for (path, _), part in zip(parts, rows, strict=True):
         if part.shape[1] != rows[0].shape[1]:
             raise ImportedFileError(
