@@ -10,7 +10,7 @@ from featcache.sources.named import datasets
 
 ONLY_MOTHS = (
     "tiny knows only drawn moths: good for trying the commands, not for results on other images. "
-    "Extract with e.g. --backbone ViT-B/32."
+    "Extract with another backbone, e.g. ViT-B/32."
 )
 
 

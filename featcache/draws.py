@@ -81,7 +81,7 @@ def few_shot(
         val_shots = min(shots, VAL_SHOTS)
     stored = listing.draws == "stored"
     rng = None if stored else random.Random(seed)
-    train = _stored_set(listing, shots) if stored else _labelled(listing, "train")
+    train = _stored_set(listing, shots) if stored else labelled(listing, "train")
     if not len(train):
         have = ", ".join(listing.splits) or "none"
         raise TaskError(
@@ -89,7 +89,7 @@ def few_shot(
             f"splits are: {have}. Add a train folder, or use a method that needs no training."
         )
     train_rows = _choose(listing, train, shots, rng, usable)
-    val_rows = _choose(listing, _labelled(listing, "val"), val_shots, rng, usable)
+    val_rows = _choose(listing, labelled(listing, "val"), val_shots, rng, usable)
     return Draw(train_rows=train_rows, val_rows=val_rows)
 
 
@@ -114,11 +114,29 @@ def few_shot_rows(
     return union
 
 
+def labelled(
+    listing: Listing, split: str, usable: Bool[np.ndarray, " n"] | None = None
+) -> Int64[np.ndarray, " r"]:
+    """Return the rows of a split that have a label; empty if there is no such split.
+
+    Args:
+        listing: Images, labels and splits.
+        split: Name of the split.
+        usable: Rows whose image could be read; None for all.
+    """
+    rows = listing.splits.get(split, _rows([]))
+    keep = listing.labels[rows] >= 0
+    if usable is not None:
+        keep &= usable[rows]
+    labelled_rows: Int64[np.ndarray, " r"] = rows[keep]
+    return labelled_rows
+
+
 def _stored_set(listing: Listing, shots: int | None) -> Int64[np.ndarray, " r"]:
     """Return the set of that K, else the next larger one, else the largest there is."""
     sets: dict[int, Int64[np.ndarray, " r"]] = {}
     for name in listing.splits:
-        rows = _labelled(listing, name)
+        rows = labelled(listing, name)
         if name == "train" and len(rows):
             sets.setdefault(int(np.bincount(listing.labels[rows]).max()), rows)
         elif name.startswith("train@") and name[6:].isdecimal() and len(rows):
@@ -136,7 +154,7 @@ def _choose(
     rng: random.Random | None,
     usable: Bool[np.ndarray, " n"] | None,
 ) -> Int64[np.ndarray, " m"]:
-    """Take `shots` rows a class: by the stream, or the first ones where there is none."""
+    """Choose `shots` rows per class at random, or the first ones if there is no generator."""
     if shots is None:
         return rows if usable is None else rows[usable[rows]]
     labels = listing.labels[rows].tolist()
@@ -165,12 +183,6 @@ def _replace_unusable(
     }
     good = (r if usable[r] else next(spare[int(listing.labels[r])], None) for r in chosen)
     return [r for r in good if r is not None]
-
-
-def _labelled(listing: Listing, split: str) -> Int64[np.ndarray, " r"]:
-    rows = listing.splits.get(split, _rows([]))
-    labelled: Int64[np.ndarray, " r"] = rows[listing.labels[rows] >= 0]
-    return labelled
 
 
 def _by_class(labels: Sequence[int], rows: Sequence[int]) -> dict[int, list[int]]:

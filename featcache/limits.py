@@ -89,7 +89,7 @@ IMAGE_FILE = Limit(
     variable="FEATCACHE_MAX_IMAGE_FILE",
 )
 PIXELS = Limit(
-    what="the pixels of one picture (also `--max-pixels`)",
+    what="the pixels of one image (also `max_pixels`)",
     most=178_956_970,  # where Pillow, too, stops by default
     unit="pixels",
     variable="FEATCACHE_MAX_PIXELS",

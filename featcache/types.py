@@ -17,7 +17,7 @@ from torch import Tensor
 
 from featcache.bank import TextBank, TextSet
 from featcache.errors import CacheError, MissingComponentError, UsageError
-from featcache.imported import cure_of_imported
+from featcache.imported import import_advice
 from featcache.keys import (
     NUMERICS,
     TEXT_KINDS,
@@ -27,6 +27,7 @@ from featcache.keys import (
     TextKind,
     parse_component,
 )
+from featcache.wording import Argument, Call, Part
 
 __all__ = [
     "NUMERICS",
@@ -127,29 +128,28 @@ class FeatureSet:
         """
         if component not in self.components:
             have = ", ".join(sorted(self.components)) or "nothing"
-            extract = (
-                f"Run `featcache extract --dataset {self.listing.dataset} --backbone "
-                f"{self.backbone}` with the flag that adds it."
-            )
+            arguments = {"dataset": self.listing.dataset, "backbone": self.backbone}
+            extract = ("Add it with: ", Call("featcache.extract", arguments), ", and its request.")
             raise MissingComponentError(
-                f"{self.path} has no component '{component}'; it holds {have}. "
-                f"{self._cure_of_imported(component) or extract}"
+                f"{self.path} has no component '{component}'; it holds {have}. ",
+                self._import_advice(component) or extract,
             )
         reader = self.components[component]
         try:
             return reader.take(rows)
         except MissingComponentError as error:
             missing = int((~reader.present()[rows]).sum())
-            extract = "The same `featcache extract` command, without --limit, encodes those."
             raise MissingComponentError(
                 f"Component '{component}' of {self.path} lacks {missing} of {len(rows)} rows that "
-                f"are needed. {self._cure_of_imported(component) or extract}"
+                "are needed. ",
+                self._import_advice(component)
+                or ("The same extraction, without ", Argument("limit"), ", encodes those."),
             ) from error
 
-    def _cure_of_imported(self, component: str) -> str:
+    def _import_advice(self, component: str) -> Part:
         if self.key.is_imported and component != "global":
             return "These features were imported without images, so choose another method."
-        return cure_of_imported(self.key, self.path, self.listing.dataset, self.backbone)
+        return import_advice(self.key, self.path, self.listing.dataset, self.backbone)
 
     def unit(self, component: str, rows: Int64[np.ndarray, " r"]) -> Float32[Tensor, "r ..."]:
         """Gather rows as float32 with unit norm; errors as `unit_and_length`."""

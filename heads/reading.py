@@ -8,9 +8,8 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from featcache.errors import MissingComponentError, TaskError
+from featcache.errors import MissingComponentError
 from featcache.types import FeatureSet
-from featcache.wording import Argument
 from heads.contract import Kind, LazyRows, Need, Role, Rows
 from heads.episode import RowIndex
 
@@ -124,24 +123,3 @@ def _component(features: FeatureSet, need: Need, rows: RowIndex) -> tuple[str | 
     count = f" with {need.at_least} or more" if need.at_least else ""
     recipe = f" of recipe {need.recipe}" if need.recipe else ""
     return None, f"{need.kind}{recipe}{count}"
-
-
-def pick_device(device: str = "auto") -> torch.device:
-    """Return the device to compute on; auto takes CUDA where there is one.
-
-    Raises:
-        TaskError: If torch knows no such device here.
-    """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-        torch.zeros(1, device=chosen).cpu()  # `meta` has no numbers to give back
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0].partition(". ")[0].rstrip(".")
-        raise TaskError(
-            f"Device '{device}' cannot be used here ({reason}). Use ",
-            Argument("device", "cpu"),
-            ", or auto.",
-        ) from error
-    return chosen

@@ -1,1 +1,1 @@
-"""Name -> frozen encoder: global features, patch tokens, texts. Only here is open_clip imported."""
+"""Frozen encoders by name; only this folder imports open_clip."""

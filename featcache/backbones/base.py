@@ -1,4 +1,4 @@
-"""What a frozen encoder answers to, whatever library it came from."""
+"""The interface of every frozen encoder, whatever library it came from."""
 
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
@@ -12,40 +12,40 @@ from featcache.types import FeatureKey
 
 @runtime_checkable
 class Backbone(Protocol):
-    """A frozen CLIP-like model: pixels or words in, vectors of one joint space out."""
+    """A frozen CLIP-like model: encodes images and texts into one joint space."""
 
     name: str
-    """As the user typed it: ViT-B/16, tiny."""
+    """Name as the user typed it: ViT-B/16, tiny."""
     key: FeatureKey
     image_size: int
     """Side of the square input in pixels."""
     dim: int
     """Width d of the joint space."""
     patches: int
-    """Patch tokens an image p; 0 where the tower has none that live in the joint space."""
+    """Patch tokens p per image; 0 if the tower has none in the joint space."""
     variants: tuple[str, ...]
-    """Patch variants that this tower has, the one to take by default first; often none."""
+    """Patch variants of this tower, the default first; empty for most towers."""
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     """Channel statistics for inputs in [0, 1]."""
     resize_mode: str
-    """shortest: shortest side to `image_size`, centre crop; squash: both sides, no crop; longest:
-    longest side, padded with black around the centre."""
+    """shortest: resize the shortest side to `image_size`, then centre crop; squash: resize both
+    sides, no crop; longest: resize the longest side, then pad with black."""
     interpolation: str
-    """bicubic or bilinear, antialiased."""
+    """bicubic or bilinear, both antialiased."""
     logit_scale: float
     logit_bias: float
     gflops: float
-    """GFLOPs of one image through the image tower, 2 per multiply-add."""
+    """GFLOPs of one forward pass of the image tower for one image, 2 per multiply-add."""
     device: torch.device
     compute_dtype: torch.dtype
-    """bfloat16 where the device computes it faster, else float32."""
+    """Type of the image tower: bfloat16 or float32."""
     compiled: bool
-    """Whether the image tower goes through torch.compile."""
+    """Whether the image tower is compiled with torch.compile."""
 
     @property
     def compile_s(self) -> float:
-        """Seconds that compiling took so far."""
+        """Seconds spent on compiling so far."""
         ...
 
     def encode_images(
@@ -53,18 +53,18 @@ class Backbone(Protocol):
     ) -> tuple[Float[Tensor, "b d"], dict[str, Float[Tensor, "b p d"]]]:
         """Encode normalised pixels: global features and, for each variant, projected patches.
 
-        All un-normalised, float32. Global features always come from the vanilla path and do not
+        All float32, not normalised. Global features always use standard attention and do not
         depend on `variants`.
 
         Raises:
-            BackboneError: If the tower has no patch tokens of such a variant.
+            BackboneError: If the tower has no patch tokens of a requested variant.
         """
         ...
 
     def encode_texts(self, texts: Sequence[str]) -> Float[Tensor, "m d"]:
-        """Encode sentences, un-normalised, float32, in order; the end of long ones is cut off."""
+        """Encode sentences in order: float32, not normalised; long ones are truncated."""
         ...
 
     def truncated(self, texts: Sequence[str]) -> int:
-        """Count the sentences that are longer than the text tower's context."""
+        """Count the sentences that exceed the context length of the text tower."""
         ...

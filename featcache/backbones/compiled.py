@@ -1,9 +1,9 @@
-"""An image tower through torch.compile: one compilation for each kind of batch, and nothing timed.
+"""An image tower compiled with torch.compile, once for each kind of batch, reproducibly.
 
-Inductor writes code for fixed sizes and one number of threads; a call that differs would make it
-compile again, without what held around the first time, while other threads run. So every kind of
-batch has a function of its own, compiled under one lock at its first call. No kernel is chosen by
-how fast it ran: another process, with empty caches, computes the same bytes.
+Inductor generates code for fixed shapes and a fixed number of threads. A call that differs would
+recompile without our settings and without our lock. So every kind of batch has its own function,
+compiled under one lock at its first call. Kernels are never chosen by timing, so that another
+process with empty caches computes the same bytes.
 """
 
 import logging
@@ -21,117 +21,126 @@ from torch import Tensor
 from featcache.backbones.devices import lacks_memory
 from featcache.backbones.patches import Features
 from featcache.errors import BackboneError
+from featcache.wording import Argument
 
 SETTINGS = {
-    "freezing": True,  # weights are constants, packed once
-    "deterministic": True,  # of two kernels with other sums none is chosen by timing
+    "freezing": True,  # treat weights as constants and pack them once
+    "deterministic": True,  # never choose between kernels by timing
     "max_autotune": False,
     "max_autotune_pointwise": False,
     "max_autotune_gemm": False,
     "coordinate_descent_tuning": False,
     "benchmark_fusion": False,
-    "triton.cudagraphs": False,  # their results lie where the next batch writes
+    "triton.cudagraphs": False,  # the next batch would overwrite their outputs
 }
-"""Settings of inductor while it compiles, whatever the environment's variables say."""
+"""Settings of inductor during compilation; they override environment variables."""
 
 Tower = Callable[[Float[Tensor, "b 3 s s"], tuple[str, ...]], Features]
 
 _COMPILING = threading.Lock()
-"""Dynamo's state and, in older torch, inductor's settings belong to the whole process."""
+"""Dynamo's state and, in older torch, inductor's settings are global to the process."""
 
 
 class CompiledTower:
-    """A tower that is compiled when it first meets a size of batch, patch variants and threads."""
+    """An image tower, compiled at the first call with a shape, patch variants and thread count."""
 
     def __init__(self, tower: Tower, name: str, device: torch.device) -> None:
-        """Make sure that something can be compiled at all; takes some seconds.
+        """Check that torch.compile works on this device, which takes some seconds.
 
         Args:
-            tower: Un-normalised features of pixels, its weights frozen for good.
-            name: Of the backbone, for messages.
-            device: Where the pixels will be.
+            tower: Maps pixels to features that are not normalised; its weights must not change.
+            name: Name of the backbone, for messages.
+            device: Device of the pixels.
 
         Raises:
-            BackboneError: If nothing can be compiled for this device.
+            BackboneError: If torch.compile does not work for this device.
         """
         self._tower = tower
         self._name = name
-        self._ready: dict[Hashable, Tower] = {}
-        self._broken: BackboneError | None = None
+        self._compiled: dict[Hashable, Tower] = {}
+        self._failure: BackboneError | None = None
         self.seconds = 0.0
-        """Time of all first calls."""
+        """Total duration of the first calls, which compile."""
         check_compiler(device)
 
     def __call__(self, pixels: Float[Tensor, "b 3 s s"], variants: Sequence[str]) -> Features:
-        """Run the tower; the first batch of a kind takes many seconds, other threads wait for it.
+        """Run the tower; the first batch of a kind takes many seconds and blocks other threads.
 
         Call it in inference mode and outside of autocast.
 
         Raises:
             BackboneError: If the tower cannot be compiled.
         """
-        wanted = tuple(variants)
-        # What torch's own guards look at, so that they never find a difference.
+        requested = tuple(variants)
+        # All that torch's guards check: equal kinds never trigger a recompilation.
         kind = (
-            wanted,
+            requested,
             pixels.shape,
             pixels.stride(),
             pixels.dtype,
             pixels.is_inference(),
             torch.get_num_threads(),
         )
-        ready = self._ready.get(kind)
-        if ready is not None:
-            return ready(pixels, wanted)
+        compiled = self._compiled.get(kind)
+        if compiled is not None:
+            return compiled(pixels, requested)
         with _COMPILING:
-            if self._broken is not None:
-                raise self._broken
-            if kind in self._ready:
-                return self._ready[kind](pixels, wanted)
-            made: Tower = torch.compile(_own_code(self._tower), fullgraph=True, dynamic=False)
+            if self._failure is not None:
+                raise self._failure
+            if kind in self._compiled:
+                return self._compiled[kind](pixels, requested)
+            tower: Tower = torch.compile(_own_code(self._tower), fullgraph=True, dynamic=False)
             begin = time.perf_counter()
             try:
-                with _settled():
-                    features = made(pixels, wanted)
+                with _inductor_settings():
+                    features = tower(pixels, requested)
                 self.seconds += time.perf_counter() - begin
             except (RuntimeError, OSError, ImportError) as error:
                 if lacks_memory(error):
                     raise
-                self._broken = BackboneError(
-                    f"The image tower of {self._name} could not be compiled ({_why(error)}). "
-                    f"Leave --compile out."
+                self._failure = BackboneError(
+                    f"The image tower of {self._name} could not be compiled ({_reason(error)}). "
+                    "Leave ",
+                    Argument("compiled"),
+                    " out.",
                 )
-                raise self._broken from error
-            self._ready[kind] = made
+                raise self._failure from error
+            self._compiled[kind] = tower
             return features
 
 
 def check_compiler(device: torch.device) -> None:
-    """Compile a line for a device, as a proof that larger things can be.
+    """Compile one line for a device to check that torch.compile works there.
 
     Raises:
-        BackboneError: If that fails.
+        BackboneError: If it does not.
     """
     if device.type != "cpu" and "deterministic" not in _options():
         raise BackboneError(
             f"torch {torch.__version__} cannot be told to compile for {device.type} without timing "
             f"its kernels, which would change the last bits from run to run. Take a newer torch, "
-            f"or leave --compile out."
+            "or leave ",
+            Argument("compiled"),
+            " out.",
         )
     try:
-        with _COMPILING, _settled():
+        with _COMPILING, _inductor_settings():
             line = torch.compile(_own_code(_line), fullgraph=True, dynamic=False)
             is_compiled = bool(line(torch.ones(8, device=device)).sum() == 16)
     except (RuntimeError, OSError, ImportError) as error:
         what = "a C++ compiler (CXX, else g++)" if device.type == "cpu" else "Triton and a compiler"
         raise BackboneError(
-            f"torch.compile cannot build code for {device.type} here ({_why(error)}). Install "
-            f"{what}, or leave --compile out."
+            f"torch.compile cannot build code for {device.type} here ({_reason(error)}). Install "
+            f"{what}, or leave ",
+            Argument("compiled"),
+            " out.",
         ) from error
     if not is_compiled:
         raise BackboneError(
             "torch.compile is switched off here (TORCHDYNAMO_DISABLE or TORCH_COMPILE_DISABLE). "
-            "Switch it on, or leave --compile out."
+            "Switch it on, or leave ",
+            Argument("compiled"),
+            " out.",
         )
 
 
@@ -140,7 +149,7 @@ def _line(x: Tensor) -> Tensor:
 
 
 def _own_code(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Copy a function with its code, on which torch keeps what it compiled and counts how often."""
+    """Copy a function and its code object, to which torch attaches compilations and their count."""
     if isinstance(function, MethodType):
         return MethodType(_own_code(function.__func__), function.__self__)
     plain: Any = function
@@ -154,8 +163,8 @@ def _own_code(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @contextmanager
-def _settled() -> Iterator[None]:
-    """Put inductor's settings in force, and spare the user torch's remarks on the machine."""
+def _inductor_settings() -> Iterator[None]:
+    """Apply `SETTINGS`, and silence torch's remarks on the machine."""
     import torch._inductor.config as config  # takes seconds
 
     known = _options()
@@ -173,7 +182,7 @@ def _options() -> frozenset[str]:
     return frozenset(torch._inductor.list_options())
 
 
-def _why(error: BaseException) -> str:
-    """Return the first line of an error that says something."""
+def _reason(error: BaseException) -> str:
+    """Return the first line of an error that is not blank."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0][:200] if lines else type(error).__name__

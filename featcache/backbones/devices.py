@@ -1,32 +1,35 @@
-"""Where and in which dtype to compute, from facts about the machine and never from timing."""
+"""Device and compute dtype, chosen from hardware features and never by timing."""
 
 import torch
 
 from featcache.backbones.names import COMPUTE
 from featcache.errors import UnknownNameError, UsageError
+from featcache.wording import Argument
 
 
-def pick_device(device: str) -> torch.device:
-    """Return the device of a name; `auto` is CUDA where there is one, else the CPU.
+def pick_device(device: str = "auto") -> torch.device:
+    """Return the device of a name; `auto` is CUDA if available, else the CPU.
 
     Raises:
-        UsageError: If the name is none of torch's, or this machine has no such device.
+        UsageError: If torch does not know the name, or this machine has no such device.
     """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         picked = torch.device(device)
-        torch.zeros(1, device=picked).cpu()  # `meta` has no numbers to give back
+        torch.zeros(1, device=picked).cpu()  # `meta` stores no data, so copying from it fails
     except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0].partition(". ")[0].rstrip(".")[:100]
         raise UsageError(
-            f"The device '{device}' cannot be used here ({str(error).splitlines()[0][:100]}). Use "
-            f"--device auto, cpu, cuda or cuda:N."
+            f"The device '{device}' cannot be used here ({reason}). Use ",
+            Argument("device"),
+            " auto, cpu, cuda or cuda:N.",
         ) from error
     return picked
 
 
 def pick_dtype(compute: str, device: torch.device) -> torch.dtype:
-    """Return the image tower's dtype; `auto` is bf16 where the device has units for it.
+    """Return the dtype of the image tower; `auto` is bf16 if the device has units for it.
 
     Raises:
         UnknownNameError: If it is none of auto, bf16, fp32.
@@ -39,7 +42,7 @@ def pick_dtype(compute: str, device: torch.device) -> torch.dtype:
 
 
 def has_bf16_units(device: torch.device) -> bool:
-    """AMX or AVX512-BF16 on a CPU, tensor cores of sm80 or later: elsewhere bf16 is emulated."""
+    """Tell whether the device computes bf16 in hardware: AMX, AVX512-BF16, or sm80 and later."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type != "cpu":
@@ -49,7 +52,8 @@ def has_bf16_units(device: torch.device) -> bool:
 
 
 def lacks_memory(error: Exception) -> bool:
-    """Tell an accelerator's, numpy's and torch's own want of memory from all other errors."""
+    """Tell whether an error of torch or numpy means that memory ran out."""
     kinds = (torch.OutOfMemoryError, MemoryError)
-    said = str(error)
-    return isinstance(error, kinds) or "DefaultCPUAllocator" in said or "out of memory" in said
+    message = str(error)
+    marks = ("DefaultCPUAllocator", "out of memory")
+    return isinstance(error, kinds) or any(mark in message for mark in marks)

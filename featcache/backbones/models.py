@@ -1,4 +1,4 @@
-"""open_clip models from their configs: built without weights, or only counted."""
+"""open_clip models from their configs: building without weights, and counting FLOPs."""
 
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -14,67 +14,69 @@ from torch.overrides import TorchFunctionMode
 
 from featcache.errors import BackboneError
 
-_DRAWS = ("normal_", "uniform_", "trunc_normal_", "kaiming_uniform_", "xavier_uniform_")
+_INITIALISERS = ("normal_", "uniform_", "trunc_normal_", "kaiming_uniform_", "xavier_uniform_")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Preprocess:
-    """How an image becomes the square input of a model."""
+class PreprocessConfig:
+    """Preprocessing of a model as published: size, normalisation and resampling."""
 
     image_size: int
-    """Pixels a side."""
+    """Side of the square input in pixels."""
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     resize_mode: str = "shortest"
     interpolation: str = "bicubic"
 
     def __str__(self) -> str:
-        """Write the line that stands in the key of every cache."""
+        """Return the line that the key of a cache records."""
         mean, std = (",".join(repr(float(x)) for x in c) for c in (self.mean, self.std))
         head = f"{self.resize_mode} {self.interpolation} {self.image_size}"
         return f"{head} antialias; mean {mean}; std {std}"
 
 
 def build_model(config: Mapping[str, Any], *, seed: int | None) -> Any:
-    """Build a model from an open_clip config; nothing is fetched.
+    """Build a model from an open_clip config without downloading anything.
 
     Args:
-        config: What `open_clip.get_model_config` returns.
-        seed: Of random weights; None leaves memory as it is, for weights that follow at once
-            (drawing numbers to throw away takes 9 s of a ViT-L/14).
+        config: Config from `open_clip.get_model_config`.
+        seed: Seed of random weights; None skips initialisation because weights are loaded next
+            (initialising a ViT-L/14 takes 9 s).
 
     Raises:
-        BackboneError: If a part of it needs a package or a file that is not here.
+        BackboneError: If a part of it needs a package or a file that is missing.
     """
-    own = deepcopy(dict(config))
-    custom = own.pop("custom_text", False) or "hf_model_name" in own["text_cfg"]
-    if "timm_model_name" in own["vision_cfg"]:
-        own["vision_cfg"]["timm_model_pretrained"] = False
-    if "hf_model_name" in own["text_cfg"]:
-        own["text_cfg"]["hf_model_pretrained"] = False
-    kind = CoCa if custom and "multimodal_cfg" in own else CustomTextCLIP if custom else CLIP
-    with torch.random.fork_rng(devices=[]), _Undrawn() if seed is None else nullcontext():
+    arguments = deepcopy(dict(config))
+    custom = arguments.pop("custom_text", False) or "hf_model_name" in arguments["text_cfg"]
+    if "timm_model_name" in arguments["vision_cfg"]:
+        arguments["vision_cfg"]["timm_model_pretrained"] = False
+    if "hf_model_name" in arguments["text_cfg"]:
+        arguments["text_cfg"]["hf_model_pretrained"] = False
+    kind: Any = CustomTextCLIP if custom else CLIP
+    if custom and "multimodal_cfg" in arguments:
+        kind = CoCa
+    with torch.random.fork_rng(devices=[]), _NoInitialisation() if seed is None else nullcontext():
         torch.manual_seed(seed or 0)
         try:
-            return kind(**own)
+            return kind(**arguments)
         except (RuntimeError, OSError, ImportError, ValueError) as error:
-            raise _needs(config, error) from error
+            raise _text_error(config, error) from error
 
 
 def build_tokenizer(architecture: str, config: Mapping[str, Any]) -> Any:
-    """Return open_clip's tokenizer of an architecture.
+    """Return the open_clip tokenizer of an architecture.
 
     Raises:
-        BackboneError: If it needs a package or a file that is not here.
+        BackboneError: If it needs a package or a file that is missing.
     """
     try:
         return open_clip.get_tokenizer(architecture)
     except Exception as error:  # transformers and the hub's client fail in many ways
-        raise _needs(config, error) from error
+        raise _text_error(config, error) from error
 
 
 def config_gflops(config: Mapping[str, Any]) -> float | None:
-    """Count the GFLOP of one image from the config of a ViT; None for other towers."""
+    """Count the GFLOPs of one image from the config of a ViT; None for other towers."""
     vision = config["vision_cfg"]
     layers = vision.get("layers", 12)
     if "timm_model_name" in vision or not isinstance(layers, int):
@@ -93,7 +95,7 @@ def config_gflops(config: Mapping[str, Any]) -> float | None:
 def vit_gflops(
     *, width: int, layers: int, mlp_ratio: float, patches: int, patch_size: int, dim: int
 ) -> float:
-    """Count the GFLOP of one image through a ViT, 2 per multiply-add, norms left out."""
+    """Count the GFLOPs of one image through a ViT, 2 per multiply-add, without norms."""
     n = patches + 1
     block = (4 + 2 * mlp_ratio) * n * width**2 + 2 * n**2 * width
     total = layers * block + patches * 3 * patch_size**2 * width + width * dim
@@ -101,14 +103,14 @@ def vit_gflops(
 
 
 def has_patches(config: Mapping[str, Any]) -> bool:
-    """Tell from a config whether `patches.variants_of` the built tower names any."""
+    """Tell from a config whether the built tower will have patch variants."""
     vision = config["vision_cfg"]
     pooled = vision.get("attentional_pool") or vision.get("final_ln_after_pool")
     return "timm_model_name" not in vision and not pooled
 
 
 def weights_size(config: Mapping[str, Any]) -> str:
-    """Estimate a model's weights file, four bytes a parameter; empty where nothing tells."""
+    """Estimate the size of a model's weights file in float32; empty if it cannot be known."""
     try:
         with torch.device("meta"):
             model = build_model(config, seed=None)
@@ -118,20 +120,20 @@ def weights_size(config: Mapping[str, Any]) -> str:
     return f"{megabytes / 1000:.1f} GB" if megabytes >= 1000 else f"{megabytes:.0f} MB"
 
 
-class _Undrawn(TorchFunctionMode):
-    """Skip every random initialisation inside."""
+class _NoInitialisation(TorchFunctionMode):
+    """Skip every random initialisation in the block."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         if func is torch.randn:
             return torch.empty(*args, **(kwargs or {}))
-        if getattr(func, "__name__", "") in _DRAWS:
+        if getattr(func, "__name__", "") in _INITIALISERS:
             return args[0] if args else kwargs["tensor"]
         return func(*args, **(kwargs or {}))
 
 
-def _needs(config: Mapping[str, Any], error: Exception) -> BackboneError:
+def _text_error(config: Mapping[str, Any], error: Exception) -> BackboneError:
     text = config["text_cfg"]
     source = text.get("hf_model_name") or text.get("hf_tokenizer_name") or "the model hub"
     reason = " ".join(str(error).split())[:160]

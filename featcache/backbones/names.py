@@ -1,4 +1,4 @@
-"""What a name and a choice of weights stand for, settled before anything is built or fetched."""
+"""Resolve the name of a backbone and its weights, before anything is built or downloaded."""
 
 import json
 import re
@@ -11,10 +11,11 @@ from typing import Any
 
 from featcache.errors import BackboneError, UnknownNameError, UsageError, WeightsMissingError
 from featcache.paths import expand
+from featcache.wording import Argument, Part, Placeholder
 
 TINY = "tiny"
 COMPUTE = ("auto", "bf16", "fp32")
-"""What --compute takes."""
+"""Choices of the compute type."""
 OPENAI = {
     "RN50": "RN50",
     "RN101": "RN101",
@@ -26,7 +27,7 @@ OPENAI = {
     "ViT-L/14": "ViT-L-14",
     "ViT-L/14@336px": "ViT-L-14-336",
 }
-"""OpenAI's names and open_clip's."""
+"""OpenAI's name of a model -> open_clip's name."""
 
 _QUICK = "-quickgelu"
 _SUFFIXES = (".pt", ".pth", ".bin", ".safetensors", ".ckpt", ".npz")
@@ -35,18 +36,20 @@ _HINT = "`featcache backbones` shows all."
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """What a name and a choice of weights stand for; one of file, entry, seed says what to load."""
+    """A model and its weights: from a file, from a published tag, or random."""
 
     name: str
     architecture: str
     config: Mapping[str, Any]
-    """open_clip's, of the model."""
+    """open_clip's config of the model."""
     label: str
-    """The weights as the user calls them."""
+    """Name of the weights as the user typed it."""
     file: Path | None = None
+    """Weights file; None loads the tag, or random weights if there is a seed."""
     seed: int | None = None
+    """Seed of random weights; None if they are not random."""
     entry: Mapping[str, Any]
-    """open_clip's entry of the tag, or what all tags of the architecture share."""
+    """open_clip's entry of the tag, or the preprocessing that all tags of the model share."""
 
     @property
     def is_quick(self) -> bool:
@@ -55,13 +58,13 @@ class Choice:
 
 
 def choose(name: str, weights: str | None) -> Choice:
-    """Settle which model and which weights are meant.
+    """Resolve a name and weights to a model and where its weights come from.
 
     Raises:
-        UnknownNameError: If nobody knows such a backbone or such weights.
-        UsageError: If there is a choice of weights and none was made.
-        WeightsMissingError: If a file is named and not there.
-        BackboneError: If the weights of a tag were trained with the other GELU.
+        UnknownNameError: If the backbone or the weights are unknown.
+        UsageError: If the backbone has no default weights and none are named.
+        WeightsMissingError: If the named file does not exist.
+        BackboneError: If the weights of a tag were trained with another kind of GELU.
     """
     match = re.fullmatch(r"random(?:-([0-9]{1,9}))?", weights or "")
     seed = int(match[1] or 0) if match else None
@@ -76,9 +79,7 @@ def choose(name: str, weights: str | None) -> Choice:
     if weights is None:
         tag = default_tag(name)
         if tag is None:
-            raise UsageError(
-                _no_default(name, tags, is_quick=bool(configs[base].get("quick_gelu")))
-            )
+            raise _no_default(name, tags, is_quick=bool(configs[base].get("quick_gelu")))
     if tag in tags:
         entry = tags[tag]
         is_openai = name in OPENAI and entry.get("quick_gelu") and base + _QUICK in configs
@@ -106,11 +107,11 @@ def choose(name: str, weights: str | None) -> Choice:
 
 
 def check_known(name: str, weights: str | None) -> None:
-    """Refuse what `choose` refuses, as far as it shows before open_clip, and torch, are loaded.
+    """Check what `choose` checks, as far as possible without importing open_clip and torch.
 
     Raises:
-        UnknownNameError: If nobody knows such a backbone.
-        WeightsMissingError: If a file is named and not there.
+        UnknownNameError: If the backbone is unknown.
+        WeightsMissingError: If the named file does not exist.
     """
     if name == TINY:
         choose(name, weights)
@@ -131,7 +132,9 @@ def _choose_tiny(weights: str | None, seed: int | None) -> Choice:
         if not file.is_file():
             raise WeightsMissingError(
                 "This installation lacks the weights of the embedded backbone 'tiny'. Install "
-                "featcache again, or give others with --weights FILE."
+                "featcache again, or give others with ",
+                Argument("weights", Placeholder("FILE")),
+                ".",
             )
     elif seed is None:
         file = _local_file(TINY, weights, {})
@@ -147,22 +150,27 @@ def _choose_tiny(weights: str | None, seed: int | None) -> Choice:
 
 
 def check_activation(choice: Choice, *, is_quick: bool | None) -> None:
-    """Refuse weights that were trained with the other GELU, where a model with theirs exists.
+    """Refuse weights trained with another kind of GELU, if open_clip has a model with that kind.
 
     Args:
         choice: Model and weights.
-        is_quick: What the weights were trained with; None where nothing tells.
+        is_quick: Whether the weights were trained with QuickGELU; None if unknown.
+
+    Raises:
+        BackboneError: If another model fits the weights.
     """
     if is_quick is None or is_quick == choice.is_quick:
         return
     name = choice.architecture
     right = name + _QUICK if is_quick else name.removesuffix(_QUICK)
-    if right == name or right not in _models():  # no other model for them exists: this is meant
+    if right == name or right not in _models():  # no other model fits: the choice is intended
         return
     raise BackboneError(
         f"The weights '{choice.label}' were trained with {'QuickGELU' if is_quick else 'GELU'} and "
         f"{choice.name} computes {'GELU' if is_quick else 'QuickGELU'}: every feature would be "
-        f"wrong. Use --backbone {right}."
+        f"wrong. Use ",
+        Argument("backbone", right),
+        ".",
     )
 
 
@@ -172,19 +180,20 @@ def _local_file(name: str, weights: str, tags: Mapping[str, Any]) -> Path:
         return path
     if path.is_dir():
         raise WeightsMissingError(
-            f"--weights {weights} is a folder, expected a file. Name the safetensors file or torch "
-            f"state dict in it."
+            Argument("weights", weights),
+            " is a folder, expected a file. Name the safetensors file or torch state dict in it.",
         )
     if _is_path(path):
         raise WeightsMissingError(
-            f"There is no weights file at {weights}. Check the path after --weights, or leave it "
-            f"out to take published weights."
+            f"There is no weights file at {weights}. Check the path after ",
+            Argument("weights"),
+            ", or leave it out to take published weights.",
         )
     raise UnknownNameError(
         f"weights of {name}",
         weights,
         (*tags, "random"),
-        hint="A file is taken as well: --weights FILE.",
+        hint=("A file is taken as well: ", Argument("weights", Placeholder("FILE")), "."),
     )
 
 
@@ -193,10 +202,10 @@ def _is_path(path: Path) -> bool:
 
 
 def _model_names() -> list[str]:
-    """Name open_clip's models by the files of its package, which is not imported for that."""
-    found = find_spec("open_clip")
-    places = [] if found is None else found.submodule_search_locations or []
-    return [f.stem for place in places for f in Path(place).glob("model_configs/*.json")]
+    """List open_clip's models from the files of its package, without importing it."""
+    package = find_spec("open_clip")
+    folders = [] if package is None else package.submodule_search_locations or []
+    return [f.stem for folder in folders for f in Path(folder).glob("model_configs/*.json")]
 
 
 def _models() -> dict[str, Any]:
@@ -207,12 +216,12 @@ def _models() -> dict[str, Any]:
 
 
 def names() -> list[str]:
-    """List every name: the embedded one, OpenAI's spellings, open_clip's."""
+    """List all backbones: the embedded one, then OpenAI's names, then open_clip's."""
     return [TINY, *OPENAI, *(name for name in _models() if name not in OPENAI)]
 
 
 def tags_of(architecture: str) -> dict[str, Any]:
-    """Map the tags of one of open_clip's models to their entries."""
+    """Map the pretrained tags of an open_clip model to their entries."""
     from open_clip import pretrained
 
     known = pretrained.list_pretrained_tags_by_model(architecture)
@@ -220,37 +229,43 @@ def tags_of(architecture: str) -> dict[str, Any]:
 
 
 def default_tag(name: str) -> str | None:
-    """Name the weights that are meant without --weights; None where it is the user's choice."""
+    """Return the tag used if no weights are named; None if the user must choose."""
     tags = tags_of(OPENAI.get(name) or name.replace("/", "-"))
     if "openai" in tags and (name in OPENAI or name.endswith(_QUICK)):
         return "openai"
     return next(iter(tags)) if len(tags) == 1 else None
 
 
-def _no_default(name: str, tags: Mapping[str, Any], *, is_quick: bool) -> str:
+def _no_default(name: str, tags: Mapping[str, Any], *, is_quick: bool) -> UsageError:
     if not tags:
-        return (
-            f"Nobody has published weights for {name}. Give a file with --weights FILE, or take "
-            f"one of the backbones with weights (`featcache backbones`)."
+        return UsageError(
+            f"Nobody has published weights for {name}. Give a file with ",
+            Argument("weights", Placeholder("FILE")),
+            ", or take one of the backbones with weights (`featcache backbones`).",
         )
     fitting = [t for t, entry in tags.items() if bool(entry.get("quick_gelu")) == is_quick]
     some = ", ".join(fitting[:5])
     openai = next((k for k, v in OPENAI.items() if v == name.replace("/", "-")), None)
-    hint = f", or take OpenAI's weights with --backbone {openai}" if openai else ""
-    return (
+    hint: list[Part] = []
+    if openai:
+        hint = [", or take OpenAI's weights with ", Argument("backbone", openai)]
+    return UsageError(
         f"{name} has {len(fitting)} sets of weights, {'among them ' if fitting[5:] else ''}{some}. "
-        f"Choose one with --weights TAG{hint}."
+        "Choose one with ",
+        Argument("weights", Placeholder("TAG")),
+        hint,
+        ".",
     )
 
 
 def _common(tags: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the entry whose preprocessing all tags share; nothing where they differ."""
-    seen = {json.dumps(preprocess_of(entry)): entry for entry in tags.values()}
-    return next(iter(seen.values())) if len(seen) == 1 else {}
+    """Return an entry with the preprocessing that all tags share; empty if they differ."""
+    distinct = {json.dumps(preprocess_of(entry)): entry for entry in tags.values()}
+    return next(iter(distinct.values())) if len(distinct) == 1 else {}
 
 
 def preprocess_of(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """Pick the preprocessing of a tag, with OpenAI's where it is silent."""
+    """Return the preprocessing of a tag; OpenAI's for what the entry leaves out."""
     from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 
     return {

@@ -1,4 +1,4 @@
-"""An open_clip model as a backbone: frozen, in the dtype its device computes fastest."""
+"""An open_clip model as a frozen backbone."""
 
 from collections.abc import Sequence
 from typing import Any, final
@@ -11,10 +11,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from featcache.backbones import patches
 from featcache.backbones.compiled import CompiledTower
-from featcache.backbones.models import Preprocess, vit_gflops
+from featcache.backbones.models import PreprocessConfig, vit_gflops
 from featcache.errors import BackboneError, UnknownNameError
 from featcache.recipes import VARIANTS
 from featcache.types import FeatureKey
+from featcache.wording import Argument
 
 TEXT_BATCH = 256
 
@@ -32,27 +33,27 @@ class OpenClipBackbone:
         architecture: str,
         activation: str,
         weights: str,
-        preprocess: Preprocess,
+        preprocess: PreprocessConfig,
         device: torch.device,
         compute_dtype: torch.dtype,
         compiled: bool = False,
     ) -> None:
-        """Freeze the model and move it; only bf16 changes its weights.
+        """Freeze the model and move it to the device; only bf16 changes its weights.
 
         Args:
-            model: CLIP, CustomTextCLIP or CoCa, with its weights loaded.
-            tokenizer: Sentences to rows of token numbers.
-            name: What the user calls it.
-            architecture: open_clip's name of it.
+            model: CLIP, CustomTextCLIP or CoCa with weights loaded.
+            tokenizer: Maps sentences to rows of token ids.
+            name: Name of the backbone as the user typed it.
+            architecture: open_clip's name of the model.
             activation: quick_gelu or gelu.
-            weights: sha256 of their file, or random-<seed>.
-            preprocess: How images become its input.
-            device: Where it shall compute.
-            compute_dtype: bfloat16 or float32, of the image tower; texts are always float32.
-            compiled: Whether the image tower goes through torch.compile.
+            weights: sha256 of the weights file, or random-<seed>.
+            preprocess: Preprocessing of its input.
+            device: Device to compute on.
+            compute_dtype: bfloat16 or float32 for the image tower; texts are always float32.
+            compiled: Whether to compile the image tower with torch.compile.
 
         Raises:
-            BackboneError: If it shall, and nothing can be compiled here.
+            BackboneError: If it should be compiled and torch.compile does not work here.
         """
         self.name = name
         self.device = device
@@ -93,7 +94,7 @@ class OpenClipBackbone:
 
     @property
     def compile_s(self) -> float:
-        """Seconds that compiling the image tower took so far."""
+        """Seconds spent on compiling the image tower so far."""
         return 0.0 if self._compiled is None else self._compiled.seconds
 
     @torch.inference_mode()
@@ -102,11 +103,11 @@ class OpenClipBackbone:
     ) -> tuple[Float[Tensor, "b d"], dict[str, Float[Tensor, "b p d"]]]:
         """Encode normalised pixels: global features and, for each variant, projected patches.
 
-        All un-normalised, float32. Global features equal open_clip's `encode_image` and do not
+        All float32, not normalised. Global features equal open_clip's `encode_image` and do not
         depend on `variants`.
 
         Raises:
-            BackboneError: If the tower has no patch tokens of such a variant.
+            BackboneError: If the tower has no patch tokens of a requested variant.
         """
         self.check_variants(variants)
         if pixels.shape[-2:] != (self.image_size, self.image_size):
@@ -125,7 +126,7 @@ class OpenClipBackbone:
 
     @torch.no_grad()
     def encode_texts(self, texts: Sequence[str]) -> Float[Tensor, "m d"]:
-        """Encode sentences, un-normalised, float32, in order; the end of long ones is cut off."""
+        """Encode sentences in order: float32, not normalised; long ones are truncated."""
         rows = [torch.zeros(0, self.dim, device=self.device)]
         for start in range(0, len(texts), TEXT_BATCH):
             tokens = self._tokenizer(list(texts[start : start + TEXT_BATCH]))
@@ -133,15 +134,15 @@ class OpenClipBackbone:
         return torch.cat(rows)
 
     def truncated(self, texts: Sequence[str]) -> int:
-        """Count the sentences that are longer than the text tower's context."""
+        """Count the sentences that exceed the context length of the text tower."""
         return sum(_token_count(self._tokenizer, t) > self._tokenizer.context_length for t in texts)
 
     def check_variants(self, variants: Sequence[str]) -> None:
-        """Refuse patch variants that this tower has not.
+        """Refuse patch variants that this tower does not have.
 
         Raises:
-            UnknownNameError: If no tower has one of that name.
-            BackboneError: If this one has not.
+            UnknownNameError: If a variant is unknown.
+            BackboneError: If this tower does not have it.
         """
         for variant in variants:
             if variant not in VARIANTS:
@@ -149,18 +150,23 @@ class OpenClipBackbone:
             if variant not in self.variants and self.variants:
                 raise BackboneError(
                     f"{self.name} is a ResNet, whose patch tokens are text-aligned as "
-                    f"'{self.variants[0]}' only, not as '{variant}'. Use --patches "
-                    f"{self.variants[0]}, or --patches none."
+                    f"'{self.variants[0]}' only, not as '{variant}'. Use ",
+                    Argument("patches", self.variants[0]),
+                    ", or ",
+                    Argument("patches", "none"),
+                    ".",
                 )
             if variant not in self.variants:
                 raise BackboneError(
                     f"The image tower of {self.name} pools its patch tokens in a way that leaves "
-                    f"none in the joint space, so it has no '{variant}'. Use --patches none."
+                    f"none in the joint space, so it has no '{variant}'. Use ",
+                    Argument("patches", "none"),
+                    ".",
                 )
 
     @torch.inference_mode()
     def _measure(self) -> tuple[int, int, float]:
-        """Look at one image's features: width, number of patches, and what a forward costs."""
+        """Return width, number of patches and GFLOPs of one image."""
         visual, side = self._model.visual, self.image_size
         if self._read is patches.vit_features:
             p = visual.grid_size[0] * visual.grid_size[1]

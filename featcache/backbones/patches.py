@@ -1,4 +1,4 @@
-"""Patch tokens in the joint space: readings of the last block, with the global feature beside them.
+"""Patch tokens in the joint space, in three variants of the last block, and the global feature.
 
 A ViT, with h the tokens before its last block, y = ln_1(h) and q, k, v the heads of y, width e:
 
@@ -7,9 +7,9 @@ A ViT, with h the tokens before its last block, y = ln_1(h) and q, k, v the head
     maskclip   z = O(v)                                                                  (3)
     patch i  = ln_post(z_i) @ proj                                                       (4)
 
-A ResNet, with F the last stage's map: maskclip patch i = c_proj(v_proj(F_i)); it has no others.
-LayerScale, where a tower has it, belongs to O. The global feature is the class token of (1), or
-what else the tower pools; it is computed the same way whichever variants are asked for.
+A ResNet, with F the last stage's map, has one variant: maskclip patch i = c_proj(v_proj(F_i)).
+O includes LayerScale if a tower has it. The global feature is the class token of (1), or the
+tower's other kind of pooling; it does not depend on the requested variants.
 
 Reference: Lan et al., ClearCLIP, ECCV 2024, arXiv:2407.12442; Zhou et al., MaskCLIP, ECCV 2022,
     arXiv:2112.01071.
@@ -43,14 +43,14 @@ Reader = Callable[[Any, Tensor, Sequence[str], torch.dtype], Features]
 
 
 def variants_of(visual: Any) -> tuple[str, ...]:
-    """Name the variants that an image tower can give, the default first; () for most others."""
+    """Return the variants of an image tower, the default first; empty for unsupported towers."""
     if isinstance(visual, ModifiedResNet):
         return ("maskclip",)
     return VARIANTS if is_plain_vit(visual) else ()
 
 
 def reader_of(visual: Any) -> Reader | None:
-    """Return the function that runs an image tower; None where only the tower itself can."""
+    """Return the function that computes features and patches; None for unsupported towers."""
     if isinstance(visual, ModifiedResNet):
         return resnet_features
     return vit_features if is_plain_vit(visual) else None
@@ -74,7 +74,7 @@ def is_plain_vit(visual: Any) -> bool:
 def vit_features(
     visual: Any, pixels: Float[Tensor, "b 3 s s"], variants: Sequence[str], dtype: torch.dtype
 ) -> Features:
-    """Run a plain ViT once: un-normalised global features and the patches of each variant."""
+    """Run a plain ViT once: global features and the patches of each variant, not normalised."""
     with _compute_in(pixels.device, dtype):
         h = _embed(visual, pixels)
         *blocks, last = visual.transformer.resblocks
@@ -83,7 +83,7 @@ def vit_features(
             h = _add(block, h, _attend(q, k, v))
         y = last.ln_1(h)
         k, v = _heads(last.attn, y, "kv")
-        if visual.pool_type == "tok":  # one row of (1) is all that the global feature needs
+        if visual.pool_type == "tok":  # the global feature needs one row of (1) only
             (q,) = _heads(last.attn, y[:, :1], "q")
             pooled = _add(last, h[:, :1], _attend(q, k, v))
         z = {}
@@ -106,7 +106,7 @@ def vit_features(
 def resnet_features(
     visual: Any, pixels: Float[Tensor, "b 3 s s"], variants: Sequence[str], dtype: torch.dtype
 ) -> Features:
-    """Run a CLIP ResNet once: un-normalised global features and, if asked for, value patches."""
+    """Run a CLIP ResNet once: global features and maskclip patches if requested, not normalised."""
     pool = visual.attnpool
     with _compute_in(pixels.device, dtype):
         x = visual.stem(pixels.contiguous(memory_format=torch.channels_last))
@@ -128,10 +128,10 @@ def resnet_features(
 
 
 def fold_norms(visual: ModifiedResNet) -> None:
-    """Put the batch norms of a frozen ResNet into its convolutions: a walk over memory less each.
+    """Fold the batch norms of a frozen ResNet into its convolutions, which saves a pass.
 
-    Norms in evaluation are a factor and a shift a channel; float32 rounds them differently. What is
-    folded already stays as it is.
+    In evaluation a norm is a scale and a shift per channel. Folding changes float32 rounding.
+    Norms that are folded already are skipped.
     """
     layers: Any = (visual.layer1, visual.layer2, visual.layer3, visual.layer4)
     for block in (visual, *(block for layer in layers for block in layer)):
@@ -149,7 +149,7 @@ def _fold(parent: torch.nn.Module, convolution: str, norm: str) -> None:
 
 
 def lower_weights(visual: Any, dtype: torch.dtype) -> None:
-    """Store the weights of convolutions and inner products in `dtype`, once instead of each batch.
+    """Convert the weights of convolutions and linear layers to `dtype` once, not in every batch.
 
     Norms, position embeddings and the last projection stay float32.
     """
@@ -166,7 +166,7 @@ def lower_weights(visual: Any, dtype: torch.dtype) -> None:
 
 
 def _fold_quick_gelu(mlp: Any) -> None:
-    """Let x sigmoid(s x) = silu(s x) / s, with s in the weights: one walk over memory for three."""
+    """Compute x sigmoid(s x) as silu(s x) / s, with s folded into the weights: faster."""
     first, activation, *between, last = mlp
     if isinstance(activation, QuickGELU) and all(isinstance(m, torch.nn.Identity) for m in between):
         for parameter in first.parameters():
@@ -188,24 +188,24 @@ def _convolved(conv: Any, pixels: Tensor) -> Tensor:
 
 
 def _patch_rows(conv: Any, pixels: Tensor) -> Tensor:
-    """Convolve windows that do not overlap as one inner product: half the time on a CPU."""
+    """Convolve non-overlapping windows as one matrix product: half the time on a CPU."""
     side = conv.kernel_size[0]
     across = pixels.shape[-1] // side
     levels = pixels.to(conv.weight.dtype).permute(0, 2, 3, 1)[:, : across * side, : across * side]
     rows = levels.reshape(len(pixels), across, side, across, -1).transpose(2, 3)
-    weight = conv.weight.permute(0, 2, 3, 1).flatten(1)  # a view where they are channels-last
+    weight = conv.weight.permute(0, 2, 3, 1).flatten(1)  # a view if channels_last
     return F.linear(rows.reshape(len(pixels), across**2, -1), weight, conv.bias)
 
 
 def _heads(attn: Any, y: Tensor, parts: str) -> tuple[Tensor, ...]:
-    """Project to neighbouring parts of "qkv", each [b heads n e]."""
+    """Project to adjacent parts of "qkv", each [b heads n e]."""
     width = attn.in_proj_weight.shape[1]
     start = "qkv".index(parts) * width
     rows = slice(start, start + len(parts) * width)
     bias = None if attn.in_proj_bias is None else attn.in_proj_bias[rows]
     projected = F.linear(y, attn.in_proj_weight[rows], bias).chunk(len(parts), dim=-1)
     heads = [_split(x, attn.num_heads) for x in projected]
-    norms = [getattr(attn, f"ln_{part}", None) for part in parts]  # queries and keys of some towers
+    norms = [getattr(attn, f"ln_{part}", None) for part in parts]  # norms of q and k
     return tuple(x if n is None else n(x) for x, n in zip(heads, norms, strict=True))
 
 
@@ -214,12 +214,12 @@ def _split(x: Tensor, heads: int) -> Tensor:
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    dtype = v.dtype  # a norm on queries and keys may have made them float32
+    dtype = v.dtype  # norms return queries and keys as float32
     return F.scaled_dot_product_attention(q.to(dtype), k.to(dtype), v)
 
 
 def _out(block: Any, x: Tensor) -> Tensor:
-    """Merge the heads: O(.) of the equations, LayerScale included."""
+    """Merge the heads: O of the equations, with LayerScale."""
     attn = block.attn
     if getattr(attn, "head_scale", None) is not None:
         x = x * attn.head_scale
@@ -230,7 +230,7 @@ def _out(block: Any, x: Tensor) -> Tensor:
 
 
 def _add(block: Any, h: Tensor, attended: Tensor) -> Tensor:
-    """Finish a block as it was trained: residual, then mlp."""
+    """Finish a block as in (1): residual, then mlp."""
     h = h + _out(block, attended)
     return h + block.ls_2(block.mlp(block.ln_2(h)))  # type: ignore[no-any-return]
 

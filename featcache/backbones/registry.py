@@ -1,10 +1,10 @@
-"""Names of backbones, and what each stands for.
+"""Load a backbone by name.
 
-tiny                      the embedded one; its weights come with the package
-ViT-B/16, RN50, ...       OpenAI's spelling: OpenAI's weights, with QuickGELU, unless told otherwise
-ViT-B-16, ViT-H/14, ...   every model of open_clip, its slashes written either way
+tiny                      the embedded model; its weights are part of the package
+ViT-B/16, RN50, ...       OpenAI's names: OpenAI's weights with QuickGELU by default
+ViT-B-16, ViT-H/14, ...   every model of open_clip, with slash or hyphen
 
-`weights` is a tag of open_clip, a FILE, or `random` (`random-7`: with that seed).
+`weights` is a tag of open_clip, a file, or `random` (`random-7` sets the seed).
 """
 
 from dataclasses import dataclass
@@ -28,18 +28,18 @@ from featcache.backbones.names import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackboneInfo:
-    """One line of `featcache backbones`."""
+    """A backbone as `featcache backbones` lists it."""
 
     name: str
     architecture: str
     weights: tuple[str, ...]
-    """open_clip's tags to choose from."""
+    """Pretrained tags to choose from."""
     default: str
-    """What is taken without --weights; empty where a choice must be made."""
+    """Weights used if none are named; empty if the user must choose."""
     image_size: int
     dim: int
     gflops: float | None
-    """GFLOPs of one image, 2 per multiply-add; None where only building the model would tell."""
+    """GFLOPs of one image, 2 per multiply-add; None if only the built model could tell."""
     patches: bool
     """Whether it has patch tokens in the joint space."""
 
@@ -52,28 +52,28 @@ def load_backbone(
     compute: str = "auto",
     compiled: bool = False,
 ) -> Backbone:
-    """Load a frozen backbone with its weights, never without.
+    """Load a frozen backbone with its weights.
 
     Args:
-        name: tiny, OpenAI's spelling or open_clip's name.
+        name: tiny, OpenAI's name or open_clip's name.
         weights: open_clip's tag, a safetensors file or torch state dict, or `random`; None takes
-            the embedded or OpenAI's weights, or the only ones that exist.
+            the embedded weights, OpenAI's, or the only published ones.
         device: auto, cpu, cuda, cuda:N.
-        compute: auto, bf16 or fp32, of the image tower; auto is bf16 where the device has units
-            for it. Features differ by less than 0.001 in cosine.
-        compiled: Whether the image tower goes through torch.compile, which takes some seconds for
-            each size of batch.
+        compute: auto, bf16 or fp32 for the image tower; auto is bf16 if the device has units for
+            it. Features of bf16 and fp32 differ by less than 0.001 in cosine.
+        compiled: Whether to compile the image tower with torch.compile, which takes some seconds
+            per batch size.
 
     Raises:
-        UnknownNameError: If nobody knows such a backbone or such weights.
-        UsageError: If there is a choice of weights and none was made.
-        WeightsMissingError: If the weights are not here and cannot be fetched.
-        BackboneError: If the weights do not belong to the model, or nothing can be compiled here.
+        UnknownNameError: If the backbone or the weights are unknown.
+        UsageError: If the backbone has no default weights and none are named.
+        WeightsMissingError: If the weights are not on this machine and cannot be downloaded.
+        BackboneError: If the weights do not fit the model, or torch.compile does not work here.
     """
-    # All of open_clip is imported here, not where names are only spoken of.
+    # Importing open_clip takes seconds; looking up names must not pay for it.
     from featcache.backbones.devices import pick_device, pick_dtype
     from featcache.backbones.fit import fit_weights
-    from featcache.backbones.models import Preprocess, build_model
+    from featcache.backbones.models import PreprocessConfig, build_model
     from featcache.backbones.openclip import OpenClipBackbone
     from featcache.backbones.weights import read_weights
 
@@ -94,7 +94,7 @@ def load_backbone(
         architecture=choice.architecture,
         activation="quick_gelu" if choice.is_quick else "gelu",
         weights=f"random-{choice.seed}" if content is None else content.sha256,
-        preprocess=Preprocess(
+        preprocess=PreprocessConfig(
             image_size=image_size_of(choice.config), **preprocess_of(choice.entry)
         ),
         device=target,
@@ -104,7 +104,7 @@ def load_backbone(
 
 
 def backbones() -> list[BackboneInfo]:
-    """List every backbone by name without building one: the embedded, OpenAI's, open_clip's."""
+    """List all backbones without building them: the embedded one, OpenAI's, then open_clip's."""
     return [_info(name) for name in names()]
 
 

@@ -1,7 +1,7 @@
-"""From a file or a tag to tensors: nothing is executed, nothing is guessed, every byte is counted.
+"""Read weights from a file or a published tag, without running code from the file.
 
-A weights file is a safetensors file or a torch state dict. A TorchScript archive is a program; the
-only ones that are run are OpenAI's, and those only when their sha256 is the published one.
+A weights file is a safetensors file or a torch state dict. A TorchScript archive is a program; only
+OpenAI's are loaded, and only if their sha256 is the published one.
 """
 
 import hashlib
@@ -26,15 +26,16 @@ from featcache.errors import BackboneError, WeightsMissingError
 from featcache.limits import WEIGHTS
 from featcache.paths import open_regular
 from featcache.scarcity import lacking
+from featcache.wording import Argument, Placeholder
 
 OPENAI_MARKS = ("input_resolution", "context_length", "vocab_size")
-"""Numbers that OpenAI's archives carry among their weights."""
+"""Settings that OpenAI's archives store among their weights."""
 
 RATIO = 4
-"""How much larger than the file its tensors may be: only a bomb is packed better than that."""
+"""Largest ratio of unpacked size to file size; torch does not compress, so more is a zip bomb."""
 
 PROBE_SECONDS = 6.0
-"""How long we wait for a first sign of the hub."""
+"""Timeout for the first answer of the hub."""
 
 _PREFIXES = ("module.", "_orig_mod.")  # left by DistributedDataParallel and torch.compile
 
@@ -45,30 +46,31 @@ class Weights:
 
     path: Path
     sha256: str
-    """Hash of the file's bytes, 64 hex digits."""
+    """Hash of the file, 64 hex digits."""
     tensors: Mapping[str, Tensor]
     openai: str | None
-    """OpenAI's name of the model if these are its weights, `""` if they are and it is unknown."""
+    """open_clip's name of the OpenAI model, `""` for an unknown one; None for other weights."""
 
 
 @cache
 def published() -> dict[str, str]:
-    """Map the sha256 of each of OpenAI's archives to open_clip's name of its model."""
+    """Map the sha256 of each OpenAI archive to open_clip's name of the model."""
     from open_clip import pretrained
 
     table: dict[str, str] = {}
     for model in pretrained.list_pretrained_models_by_tag("openai"):
         url = pretrained.get_pretrained_url(model, "openai")
-        if model.endswith("-quickgelu"):  # the part before the file's name is its checksum
+        if model.endswith("-quickgelu"):  # the folder in the URL is the checksum
             table[url.split("/")[-2]] = model
     return table
 
 
 def read_weights(path: Path) -> Weights:
-    """Read a weights file without running anything that it brings along.
+    """Read a weights file without running code from it.
 
     Raises:
-        BackboneError: If it is neither safetensors nor a torch state dict, or holds a program.
+        BackboneError: If it is neither safetensors nor a torch state dict, or contains a program.
+        WeightsMissingError: If it cannot be read.
     """
     try:
         sha256 = _sha256(path)
@@ -76,8 +78,9 @@ def read_weights(path: Path) -> Weights:
             head = file.read(9)
     except OSError as error:
         raise WeightsMissingError(
-            f"The weights file {path} cannot be read: {error.strerror}. Give another path with "
-            f"--weights FILE."
+            f"The weights file {path} cannot be read: {error.strerror}. Give another path with ",
+            Argument("weights", Placeholder("FILE")),
+            ".",
         ) from error
     if head[8:] == b"{":
         raw = _read_safetensors(path)
@@ -87,8 +90,9 @@ def read_weights(path: Path) -> Weights:
         raw = _read_torch(path)
     else:
         raise BackboneError(
-            f"{path} is neither safetensors nor a torch state dict: it begins like neither. Give "
-            f"--weights a file of one of these kinds."
+            f"{path} is neither safetensors nor a torch state dict: it begins like neither. Give ",
+            Argument("weights"),
+            " a file of one of these kinds.",
         )
     tensors = _plain(path, raw)
     marked = all(tensors.pop(name, None) is not None for name in OPENAI_MARKS)
@@ -97,15 +101,15 @@ def read_weights(path: Path) -> Weights:
 
 
 def fetch(config: Mapping[str, Any], *, what: str, size: str = "") -> Path:
-    """Return the file of a published tag: from this machine's caches, else from the hub.
+    """Return the file of a published tag from local caches, else download it from the hub.
 
     Args:
         config: open_clip's entry of the tag: hf_hub, url.
-        what: The weights and their model as the user calls them, for the error.
-        size: About how much would be fetched, for the error: "605 MB".
+        what: Name of the weights and their model, for the error.
+        size: Approximate size of the download, for the error: "605 MB".
 
     Raises:
-        WeightsMissingError: If it is not here and cannot be fetched now.
+        WeightsMissingError: If it is not on this machine and cannot be downloaded.
     """
     local = find_cached(config)
     if local is not None:
@@ -122,23 +126,25 @@ def fetch(config: Mapping[str, Any], *, what: str, size: str = "") -> Path:
     if reason is None:
         try:
             return Path(pretrained.download_pretrained(dict(config)))
-        except Exception as error:  # any failure of any client library means: not here
+        except Exception as error:  # client libraries fail in many ways
             reason = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
     raise WeightsMissingError(
         f"{what} are not on this machine and could not be fetched from {source}"
         f"{f' (about {size})' if size else ''}: {reason}. Run the command once with network, or "
-        f"give a local copy with --weights FILE (safetensors or a torch state dict)."
+        "give a local copy with ",
+        Argument("weights", Placeholder("FILE")),
+        " (safetensors or a torch state dict).",
     )
 
 
 def find_cached(config: Mapping[str, Any]) -> Path | None:
-    """Look where the hub's client and OpenAI's own package keep what they once fetched.
+    """Look in the caches of the hub's client and of OpenAI's package.
 
     Args:
         config: open_clip's entry of a tag: hf_hub, url.
 
     Returns:
-        The file; None where it would have to be fetched.
+        The file; None if it would have to be downloaded.
     """
     from huggingface_hub import try_to_load_from_cache
     from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
@@ -148,36 +154,36 @@ def find_cached(config: Mapping[str, Any]) -> Path | None:
     if name.endswith((".bin", ".pth")):
         names.insert(0, name[:-4] + ".safetensors")
     for name in names if repository else ():
-        found = try_to_load_from_cache(repository, name)
-        if isinstance(found, str):
-            return Path(found)
+        cached = try_to_load_from_cache(repository, name)
+        if isinstance(cached, str):
+            return Path(cached)
     url = config.get("url", "")
     archive = Path.home() / ".cache" / "clip" / url.rpartition("/")[2]
-    is_there = "openaipublic" in url and archive.is_file()
-    return archive if is_there and _sha256(archive) == url.split("/")[-2] else None
+    is_archive = "openaipublic" in url and archive.is_file()
+    return archive if is_archive and _sha256(archive) == url.split("/")[-2] else None
 
 
 def _unreachable(url: str) -> str | None:
-    """Say why a host gives no sign of life within seconds; None if it does.
+    """Return why a host cannot be reached; None if it answers within seconds.
 
-    A name server that never answers hangs longer than any timeout, hence the thread.
+    A name server that never answers ignores the timeout, hence the thread.
     """
-    verdict: list[str | None] = []
+    reasons: list[str | None] = []
 
     def probe() -> None:
         try:
             request = urllib.request.Request(url, method="HEAD")
             urllib.request.urlopen(request, timeout=PROBE_SECONDS - 1).close()
-            verdict.append(None)
+            reasons.append(None)
         except urllib.error.HTTPError:
-            verdict.append(None)  # it answered; whether it has the file, the download will tell
+            reasons.append(None)  # the host is up; the download checks the file
         except (OSError, ValueError, http.client.HTTPException) as error:
-            verdict.append(f"no network ({getattr(error, 'reason', error)})")
+            reasons.append(f"no network ({getattr(error, 'reason', error)})")
 
     thread = threading.Thread(target=probe, daemon=True)
     thread.start()
     thread.join(PROBE_SECONDS)
-    return verdict[0] if verdict else "no network (no answer within seconds)"
+    return reasons[0] if reasons else "no network (no answer within seconds)"
 
 
 def _sha256(path: Path) -> str:
@@ -186,15 +192,15 @@ def _sha256(path: Path) -> str:
 
 
 def _is_program(path: Path) -> bool:
-    """Tell a TorchScript archive from a state dict: only the former carries code.
+    """Tell whether a zip file is a TorchScript archive: only those contain code.
 
     Raises:
-        BackboneError: If the archive unpacks to far more than its size; torch packs nothing.
+        BackboneError: If the archive unpacks to far more than its size; torch does not compress.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
-    except Exception:  # zipfile lets through what it trips over; torch's own reader will say
+    except Exception:  # zipfile raises many kinds of errors; torch's reader reports the fault
         return False
     size = sum(m.file_size for m in members)
     if size > RATIO * path.stat().st_size:
@@ -214,7 +220,7 @@ def _read_program(path: Path, sha256: str) -> Any:
             f"torch.save(model.state_dict(), FILE) or as safetensors, and give that file."
         )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # of torch, about the format as such
+        warnings.simplefilter("ignore", FutureWarning)  # torch deprecates the format
         archive = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
     return archive.state_dict()
 
@@ -242,27 +248,28 @@ def _read_torch(path: Path) -> Any:
             f"nothing in it was run. Save its state dict alone, with torch.save(model.state_dict(),"
             f" FILE) or as safetensors, and give that file."
         ) from error
-    except Exception as error:  # a stranger's bytes may stop the reader anywhere
+    except Exception as error:  # malformed files raise many kinds of errors
         _refuse_scarcity(path, error)
         raise BackboneError(
             f"{path} is neither safetensors nor a torch state dict "
-            f"({type(error).__name__}: {' '.join(str(error).split())[:120]}). Give --weights a file"
-            f" of one of these kinds."
+            f"({type(error).__name__}: {' '.join(str(error).split())[:120]}). Give ",
+            Argument("weights"),
+            " a file of one of these kinds.",
         ) from error
 
 
 def _refuse_scarcity(path: Path, error: Exception) -> None:
-    """Do not take it for a fault of the file that this process lacks memory.
+    """Report a lack of memory as such, not as a fault of the file.
 
     Raises:
-        BackboneError: If it does.
+        BackboneError: If memory or file descriptors ran out.
     """
     if lack := lacking(error):
         raise BackboneError(f"{path} could not be read. {lack}") from error
 
 
 def _plain(path: Path, raw: Any) -> dict[str, Tensor]:
-    """Unwrap {'state_dict': ...} and the prefixes that training wrappers leave."""
+    """Unwrap {'state_dict': ...}, remove prefixes of training wrappers, and check every tensor."""
     if isinstance(raw, Mapping) and isinstance(raw.get("state_dict"), Mapping):
         raw = raw["state_dict"]
     if not isinstance(raw, Mapping) or not raw:
@@ -271,20 +278,20 @@ def _plain(path: Path, raw: Any) -> dict[str, Tensor]:
             f"expected a state dict: names and tensors. Save one with torch.save("
             f"model.state_dict(), FILE)."
         )
-    odd = [k for k, v in raw.items() if not (isinstance(k, str) and isinstance(v, Tensor))]
-    if odd:
+    invalid = [k for k, v in raw.items() if not (isinstance(k, str) and isinstance(v, Tensor))]
+    if invalid:
         raise BackboneError(
-            f"{path} is no state dict: its entry '{odd[0]}' is no named tensor. Save only "
+            f"{path} is no state dict: its entry '{invalid[0]}' is no named tensor. Save only "
             f"model.state_dict(), or {{'state_dict': model.state_dict()}}."
         )
     tensors = dict(raw)
     for prefix in _PREFIXES:
         if all(name.startswith(prefix) for name in tensors):
             tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
-    strange = [k for k, v in tensors.items() if not _is_whole(v)]
-    if strange:
+    incomplete = [k for k, v in tensors.items() if not _is_whole(v)]
+    if incomplete:
         raise BackboneError(
-            f"{path} holds '{strange[0]}' without all of its numbers (sparse, quantised, 8-bit, "
+            f"{path} holds '{incomplete[0]}' without all of its numbers (sparse, quantised, 8-bit, "
             f"stretched or none at all). Save dense tensors of 16 or 32 bits, each whole."
         )
     infinite = [k for k, v in tensors.items() if v.is_floating_point() and not v.isfinite().all()]
@@ -297,9 +304,10 @@ def _plain(path: Path, raw: Any) -> dict[str, Tensor]:
 
 
 def _is_whole(tensor: Tensor) -> bool:
-    """Tell whether every number of a tensor stands in memory, once, as one that torch can check.
+    """Tell whether a tensor is dense, of 16 bits or more, and stores each of its numbers.
 
-    A stride of zero makes a terabyte of four bytes, which the first look at its numbers would need.
+    A stride of zero expands four bytes to a terabyte, which the check for finite values would
+    allocate.
     """
     plain = tensor.layout is torch.strided and tensor.device.type == "cpu"
     if not plain or tensor.is_quantized or tensor.is_nested:

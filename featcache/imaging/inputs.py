@@ -1,4 +1,4 @@
-"""What callers hand over as an image -> where the loader finds its pixels."""
+"""Convert the images that callers pass to sources for the loader."""
 
 import os
 from pathlib import Path
@@ -19,7 +19,7 @@ ImageLike: TypeAlias = (
 
 
 def is_one(images: object) -> bool:
-    """Tell one image from an iterable of them."""
+    """Tell whether an object is one image and not an iterable of images."""
     if isinstance(images, np.ndarray):
         return images.ndim == 3
     kinds = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image, ImageSource)
@@ -27,10 +27,10 @@ def is_one(images: object) -> bool:
 
 
 def source_of(image: object, number: int, name: str | None, max_pixels: int) -> ImageSource:
-    """Take one image as it is now; a caller may use the same array for the next.
+    """Convert one image to a source; pixels are copied, so the caller may reuse an array.
 
     Raises:
-        UsageError: If it is none.
+        UsageError: If it is not an image.
     """
     fallback = f"images[{number}]"
     match image:

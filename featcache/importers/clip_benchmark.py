@@ -49,4 +49,11 @@ def read_clip_benchmark(folder: Path) -> Contents:
     parts = sum("_cache_" in file.name for file in folder.glob("*.pt"))
     notes = [f"{parts} parts of an unfinished run (*_cache_*.pt) were left out."] if parts else []
     notes.append("Labels are in the order of CLIP_benchmark's data set, which may be its own.")
-    return Contents(path=folder, arrays=arrays, files=paths, notes=tuple(notes), draws="sampled")
+    return Contents(
+        form="clip-benchmark",
+        path=folder,
+        arrays=arrays,
+        files=paths,
+        notes=tuple(notes),
+        draws="sampled",
+    )

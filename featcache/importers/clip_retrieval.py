@@ -94,6 +94,7 @@ def read_clip_retrieval(sources: Mapping[str, Path], *, label_column: str = "") 
     top = next(iter(sources.values()))
     arrays |= index_labels(top, labels)
     return Contents(
+        form="clip-retrieval",
         path=top,
         arrays=arrays,
         files=files,

@@ -21,6 +21,8 @@ class Contents:
     """What the user named: a file, or the folder of several."""
     arrays: Arrays
     """train16_features, val_labels, test_paths, classnames, text_features, ..."""
+    form: str = ""
+    """Format, as its import is called: tip-adapter, ...; empty for an .npz file."""
     sha256: str = ""
     """Of the file, or of the arrays where there are several files; in hex."""
     files: Mapping[str, Path] = field(default_factory=dict)

@@ -59,7 +59,14 @@ def read_cross_modal(folder: Path, *, seed: int = 1) -> Contents:
         _put(arrays, files, "val", path, content["val"])  # that of the most shots stays
     _put(arrays, files, "test", test, read_torch(test))
     notes = [f"val is the few-shot draw of {files['val_features'].name}."]
-    return Contents(path=folder, arrays=arrays, files=files, notes=tuple(notes), whole=("test",))
+    return Contents(
+        form="cross-modal",
+        path=folder,
+        arrays=arrays,
+        files=files,
+        notes=tuple(notes),
+        whole=("test",),
+    )
 
 
 def _check_layer(folder: Path) -> None:

@@ -16,6 +16,7 @@ from featcache.importers.npz import Report, check_names, store_table
 from featcache.importers.table import Table, check_contents
 from featcache.importers.widths import check_widths
 from featcache.store.cache import Cache
+from featcache.wording import Part
 
 if TYPE_CHECKING:
     import featcache.bank
@@ -36,7 +37,7 @@ def import_features(
     texts: Path | None = None,
     weights: str | None = None,
     report: Report | None = None,
-    say: Callable[[str], None] = lambda _: None,
+    say: Callable[[Part], None] = lambda _: None,
 ) -> Cache:
     """Turn other people's features into a cache; a second time put back what is damaged or lost.
 

@@ -12,7 +12,6 @@ them to float16; `numerics` in the key tells the two apart.
 """
 
 import os
-import shlex
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -24,7 +23,7 @@ import numpy as np
 from featcache.errors import CacheError, ImportedFileError, UsageError
 from featcache.importers.table import Table, read_table
 from featcache.keys import IMPORTED_TEMPLATE, ComponentKey, FeatureKey
-from featcache.paths import as_text
+from featcache.paths import as_text, expand
 from featcache.store.cache import Cache
 from featcache.store.format.files import explained
 from featcache.store.format.identity import Identity, is_cache, read_identity
@@ -33,6 +32,7 @@ from featcache.store.provenance import FILE, versions_of
 from featcache.store.repair.examine import add_sums, lacking_sums
 from featcache.store.repair.verify import repair, verify
 from featcache.store.settle import settle
+from featcache.wording import Argument, Call, Part
 
 if TYPE_CHECKING:
     import featcache.bank
@@ -48,12 +48,12 @@ SHARD_ROWS = 65_536
 
 
 def import_npz(
-    path: Path,
-    root: Path,
+    path: Path | str,
+    root: Path | str,
     name: str,
     backbone: str,
     report: Report | None = None,
-    say: Callable[[str], None] = lambda _: None,
+    say: Callable[[Part], None] = lambda _: None,
 ) -> Cache:
     """Turn an .npz file into a cache; a second time put back what is damaged or lost.
 
@@ -69,6 +69,7 @@ def import_npz(
         ImportedFileError: If the file is refused; the message names the array.
         CacheError: If the cache cannot be written, or a file in it is a link or cannot be read.
     """
+    path, root = expand(path), expand(root)
     check_names(root, name, backbone)
     return store_table(read_table(path), path, root, name, backbone, report, say)
 
@@ -84,9 +85,13 @@ def check_names(root: Path, name: str, backbone: str) -> None:
     Raises:
         UsageError: If one of them cannot be used.
     """
-    for flag, value in (("--name", name), ("--backbone", backbone)):
+    for argument, value in (("name", name), ("backbone", backbone)):
         if not value.strip() or not value.isprintable():
-            raise UsageError(f"Imported features need a {flag} that can be read, got {value!r}.")
+            raise UsageError(
+                "Imported features need a ",
+                Argument(argument),
+                f" of printable characters, got {value!r}.",
+            )
     check_name(root, name)
 
 
@@ -97,7 +102,7 @@ def store_table(
     name: str,
     backbone: str,
     report: Report | None = None,
-    say: Callable[[str], None] = lambda _: None,
+    say: Callable[[Part], None] = lambda _: None,
     *,
     bank: "featcache.bank.TextBank | None" = None,
 ) -> Cache:
@@ -123,7 +128,7 @@ def store_table(
         weights="unknown",
         activation="unknown",
         image_size=0,
-        preprocessing=f"imported:{table.sha256[:12]}",
+        preprocessing=f"imported:{table.sha256[:12]}" + (f":{table.form}" if table.form else ""),
         norms=table.norms,
         numerics=ROUNDED if table.is_half else KEPT,
     )
@@ -185,21 +190,24 @@ def _take_out(folder: Path, report: Report | None) -> None:
 
 
 def _mention_rounded(
-    root: Path, name: str, backbone: str, key: FeatureKey, say: Callable[[str], None]
+    root: Path, name: str, backbone: str, key: FeatureKey, say: Callable[[Part], None]
 ) -> None:
     """Say that an earlier import of the same file, rounded to float16, is still there."""
     earlier = replace(key, numerics=ROUNDED)
     if earlier == key or not is_cache(Identity(name, backbone, earlier).folder(root)):
         return
-    words = [name, "--backbone", backbone, "--key", earlier.digest(), "--cache", str(root)]
+    folder = Identity(name, backbone, earlier).folder(root)
     say(
-        f"An earlier version rounded this file to float16; its cache ({earlier.digest()}) stays as "
-        f"it is beside this one. Remove it with: featcache rm {shlex.join(words)}"
+        (
+            f"An earlier version rounded this file to float16; its cache ({earlier.digest()}) "
+            "stays unchanged beside this one. Remove it with: ",
+            _removal(root, folder),
+        )
     )
 
 
 def _mention_others(
-    folder: Path, root: Path, name: str, backbone: str, say: Callable[[str], None]
+    folder: Path, root: Path, name: str, backbone: str, say: Callable[[Part], None]
 ) -> None:
     """Say that a new import will stand beside others of its name: nothing is replaced."""
     others = [c for c in caches(root) if (c.dataset, c.backbone) == (name, backbone)]
@@ -207,8 +215,11 @@ def _mention_others(
         return
     which = ", ".join(f"key {c.digest} ({c.weights or 'unreadable'})" for c in others)
     say(
-        f"'{name}' with {backbone} was there already: {which}. It stays beside this one; --key "
-        f"says which is meant, and `featcache rm` removes one."
+        (
+            f"'{name}' with {backbone} was there already: {which}. It stays beside this one; ",
+            Argument("key"),
+            " says which is meant, and `featcache rm` removes one.",
+        )
     )
 
 
@@ -220,8 +231,9 @@ def _check_owner(folder: Path, name: str) -> None:
         return
     if held.dataset != name:
         raise CacheError(
-            f"{folder} belongs to '{held.dataset}'. Give a --name that differs from it by more "
-            f"than spaces and signs."
+            f"{folder} belongs to '{held.dataset}'. Give a ",
+            Argument("name"),
+            " that differs from it by more than spaces and signs.",
         )
 
 
@@ -234,10 +246,17 @@ def _check_width(path: Path, root: Path, name: str, backbone: str, width: int) -
         if held.shape != (width,):
             raise ImportedFileError(
                 f"{path} has rows {width} wide, but '{name}' with {backbone} has rows "
-                f"{held.shape[0]} wide already: they come from different models. Give another "
-                f"--name or --backbone, or remove the old ones first: featcache rm "
-                f"{shlex.quote(name)} --backbone {shlex.quote(backbone)}"
+                f"{held.shape[0]} wide already: they come from different models. Give another ",
+                Argument("name"),
+                " or ",
+                Argument("backbone"),
+                ", or remove the old ones first: ",
+                _removal(root, other.path),
             )
+
+
+def _removal(root: Path, path: Path) -> Call:
+    return Call("featcache.store.removal.remove", {"root": str(root), "path": str(path)})
 
 
 def _bank_of(table: Table) -> "featcache.bank.TextBank | None":

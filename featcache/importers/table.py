@@ -48,6 +48,8 @@ class Table:
     is_half: bool
     """Whether all arrays, the texts' too, came in float16."""
     notes: tuple[str, ...]
+    form: str = ""
+    """As in `Contents`."""
     draws: str = "stored"
     """As in a listing."""
     templates: tuple[str, ...] = ()
@@ -132,6 +134,7 @@ def check_contents(contents: Contents) -> Table:
         norms=_norms(everything, text),
         is_half=all(arrays[name].dtype.name == "float16" for name in names),
         notes=tuple(notes),
+        form=contents.form,
         draws=contents.draws,
         templates=contents.templates,
     )

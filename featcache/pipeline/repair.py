@@ -30,7 +30,7 @@ from featcache.sources.files import path_text
 from featcache.sources.hashing import hash_files
 from featcache.store.cache import Cache
 from featcache.store.library import with_root
-from featcache.store.provenance import weights_flag, weights_of
+from featcache.store.provenance import weights_argument, weights_of
 from featcache.store.repair.verify import finish_whole
 from featcache.threads import cpu_cores
 
@@ -81,7 +81,7 @@ def mend(
             raise CacheError(f"{path} has lost imported features. {cache.cure}")
         settings = PassSettings.of(cache)
         weights = weights or weights_of(cache.shards)
-        load = weights or weights_flag(cache.key, cache.shards)
+        load = weights or weights_argument(cache.key, cache.shards)
         backbone = _backbone(cache, settings, load or None, device, say)
         missing = 0
         encoded: Mapping[str, int] = {}

@@ -1,22 +1,22 @@
-"""The command that takes up a cache again."""
+"""The call that continues a cache."""
 
-import shlex
 from pathlib import Path
 
 from featcache.store.library import cache_root
+from featcache.wording import Call
 
 
-def extract_command(path: Path, dataset: str, backbone: str, weights: str = "") -> str:
-    """Compose the `featcache extract` command of a cache, without what was added by flags.
+def extract_call(path: Path, dataset: str, backbone: str, weights: str = "") -> Call:
+    """Compose the call that continues a cache, without further components and options.
 
     Args:
-        path: The cache.
-        dataset: Its data set.
-        backbone: Its backbone.
-        weights: What --weights said; empty where it said nothing.
+        path: Folder of the cache.
+        dataset: Name of its data set.
+        backbone: Name of its backbone.
+        weights: Weights that were named when it was made; empty if none were.
     """
-    words = ["featcache", "extract", "--dataset", dataset, "--backbone", backbone]
-    words += ["--weights", weights] if weights else []
+    arguments = {"dataset": dataset, "backbone": backbone}
+    arguments |= {"weights": weights} if weights else {}
     root = path.parent.parent
-    words += ["--cache", str(root)] if root != cache_root(None) else []
-    return shlex.join(words)
+    arguments |= {"root": str(root)} if root != cache_root(None) else {}
+    return Call("featcache.extract", arguments)

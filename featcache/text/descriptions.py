@@ -14,6 +14,7 @@ from featcache.errors import UsageError
 from featcache.limits import TEXTS, WORDS
 from featcache.paths import read_regular
 from featcache.text.templates import check_length, clean_name, is_plain
+from featcache.wording import Argument
 
 _VERBS = ("has", "have", "is", "are", "often", "typically", "usually", "may", "can")
 
@@ -21,56 +22,58 @@ Descriptions = dict[str, tuple[str, ...]]
 """Class name -> sentences."""
 
 
-def read_descriptions(path: Path, flag: str = "descriptions") -> Descriptions:
-    """Read a JSON file of descriptors, spaces made single; empty ones are dropped.
+def read_descriptions(path: Path, argument: str = "descriptions") -> Descriptions:
+    """Read a JSON file of descriptors; whitespace is normalised, empty descriptors are dropped.
 
     Args:
         path: The file.
-        flag: Of `featcache extract`, that named it: descriptions, cupl or dclip.
+        argument: Argument that named the file: descriptions, cupl or dclip.
 
     Raises:
         UsageError: If it cannot be read or is not of the form `{class: [descriptor, ...]}`.
     """
+    given = Argument(argument, str(path))
     try:
         text = read_regular(path, WORDS).decode("utf-8-sig")
         content = json.loads(text, object_pairs_hook=_no_repeats)
     except (OSError, ValueError, RecursionError) as error:
         why = getattr(error, "strerror", None) or error
         raise UsageError(
-            f"--{flag} {path} could not be read ({why}); expected JSON of the form "
-            f'{{"class": ["text", ...]}}.'
+            given,
+            f' could not be read ({why}); expected JSON of the form {{"class": ["text", ...]}}.',
         ) from error
     if not isinstance(content, dict) or not content:
-        raise UsageError(f'--{flag} {path} is not of the form {{"class": ["text", ...]}}.')
-    found: Descriptions = {}
+        raise UsageError(given, ' is not of the form {"class": ["text", ...]}.')
+    descriptions: Descriptions = {}
     left = TEXTS.value()
     for name, descriptors in content.items():
         if not isinstance(descriptors, list) or not all(isinstance(d, str) for d in descriptors):
             raise UsageError(
-                f"--{flag} {path} has no list of strings for '{name}'; expected "
-                f'"{name}": ["text", ...].'
+                given,
+                f' has no list of strings for \'{name}\'; expected "{name}": ["text", ...].',
             )
-        kept = tuple(dict.fromkeys(" ".join(d.split()) for d in descriptors if d.strip()))
-        strange = next((text for text in (name, *kept) if not is_plain(text)), None)
-        if strange is not None:
+        texts = tuple(dict.fromkeys(" ".join(d.split()) for d in descriptors if d.strip()))
+        control = next((text for text in (name, *texts) if not is_plain(text)), None)
+        if control is not None:
             plain = clean_name(name)
-            cure = "; expected plain text."
-            if strange == name and plain and is_plain(plain):
-                cure = f"; write that class as '{plain[:200]}', as `featcache info` does."
-            raise UsageError(f"--{flag} {path} has control characters in {strange[:200]!a}{cure}")
-        left -= len(kept)
+            advice = "; expected plain text."
+            if control == name and plain and is_plain(plain):
+                advice = f"; write that class as '{plain[:200]}', as `featcache info` does."
+            raise UsageError(given, f" has control characters in {control[:200]!a}{advice}")
+        left -= len(texts)
         if left < 0:
             raise UsageError(
-                f"--{flag} {path} has more than {TEXTS.value()} sentences. Leave some out, or "
-                f"raise {TEXTS.variable}."
+                given,
+                f" has more than {TEXTS.value()} sentences. Leave some out, or raise "
+                f"{TEXTS.variable}.",
             )
         try:
-            for text in (name, *kept):
+            for text in (name, *texts):
                 check_length(text)
         except UsageError as error:
-            raise UsageError(f"--{flag} {path}: {error}") from error
-        found[name] = kept
-    return found
+            raise UsageError(given, ": ", error.parts) from error
+        descriptions[name] = texts
+    return descriptions
 
 
 def match_descriptions(

@@ -20,13 +20,13 @@ BATCH = 64
 """Sentences encoded at once."""
 
 _CALLED = {"descriptions": "descriptions", "cupl": "CuPL sentences", "dclip": "DCLIP phrases"}
-"""Words that the user gives class by class, by the flag: what messages call them."""
+"""Argument that names a file of texts per class -> what messages call these texts."""
 _READ_BY = {
-    "descriptions": "lazsl, fair and --set text=description",
-    "cupl": "--set text=cupl",
-    "dclip": "--set text=dclip",
+    "descriptions": "lazsl, fair and methods with text=description",
+    "cupl": "methods with text=cupl",
+    "dclip": "methods with text=dclip",
 }
-"""What needs such words of every class, by the flag."""
+"""Argument -> methods that need such texts for every class. Notes of a listing quote it."""
 
 
 @runtime_checkable
@@ -132,22 +132,22 @@ def with_texts(
     if templates is not None:
         own.add("templates")
         dataset = replace(dataset, templates=read_templates(templates))
-    for flag, path in (("descriptions", descriptions), ("cupl", cupl), ("dclip", dclip)):
+    for kind, path in (("descriptions", descriptions), ("cupl", cupl), ("dclip", dclip)):
         if path is None:
             continue
-        own.add(flag)
+        own.add(kind)
         matched, notes = match_descriptions(
-            read_descriptions(path, flag),
+            read_descriptions(path, kind),
             dataset.classes,
-            what=_CALLED[flag],
-            are_sentences=flag == "cupl",
+            what=_CALLED[kind],
+            are_sentences=kind == "cupl",
         )
         if left := len(dataset.classes) - len(matched):
             notes.append(
-                f"{left} of {len(dataset.classes)} classes have no {_CALLED[flag]}: "
-                f"{_READ_BY[flag]} will not run until all have some."
+                f"{left} of {len(dataset.classes)} classes have no {_CALLED[kind]}: "
+                f"{_READ_BY[kind]} will not run until all have some."
             )
-        dataset = _with_descriptions(dataset, flag, matched, notes)
+        dataset = _with_descriptions(dataset, kind, matched, notes)
     if waffle is not None:
         own.add("waffle")
         dataset = replace(dataset, waffle=waffle_templates(dataset.classes, waffle))
@@ -166,22 +166,22 @@ def keep_own_texts(dataset: Dataset, previous: Listing | None) -> Dataset:
         dataset = replace(dataset, templates=previous.templates)
     if "waffle" in kept:
         dataset = replace(dataset, waffle=previous.waffle)
-    held = {"descriptions": previous.descriptions, **previous.sets}
-    for flag in (f for f in _CALLED if f in kept and f in held):
-        # Those of classes that are gone stay too: a class may be renamed, and renamed back.
-        without = [name for name in dataset.classes if name not in held[flag]]
-        notes = [f"No {_CALLED[flag]} for '{name}'; give some with --{flag}." for name in without]
-        dataset = _with_descriptions(dataset, flag, held[flag], notes[:5])
+    before = {"descriptions": previous.descriptions, **previous.sets}
+    for kind in (name for name in _CALLED if name in kept and name in before):
+        # Texts of classes that are gone stay: a class may be renamed, and renamed back.
+        without = [name for name in dataset.classes if name not in before[kind]]
+        notes = [f"No {_CALLED[kind]} for '{name}'; extract with some." for name in without]
+        dataset = _with_descriptions(dataset, kind, before[kind], notes[:5])
     return replace(dataset, own_texts=own)
 
 
 def _with_descriptions(
-    dataset: Dataset, flag: str, given: Mapping[str, tuple[str, ...]], notes: Sequence[str]
+    dataset: Dataset, kind: str, given: Mapping[str, tuple[str, ...]], notes: Sequence[str]
 ) -> Dataset:
-    if flag == "descriptions":
+    if kind == "descriptions":
         dataset = replace(dataset, descriptions=given)
     else:
-        dataset = replace(dataset, sets={**dataset.sets, flag: given})
+        dataset = replace(dataset, sets={**dataset.sets, kind: given})
     return replace(dataset, notes=(*dataset.notes, *notes))
 
 

@@ -81,4 +81,4 @@ def read_templates(path: Path) -> tuple[str, ...]:
     try:
         return tuple(dict.fromkeys(check_template(line) for line in kept))
     except UsageError as error:
-        raise UsageError(f"{path}: {error}") from error
+        raise UsageError(f"{path}: ", error.parts) from error

@@ -298,12 +298,3 @@ def query_rows(features: FeatureSet, split: str) -> RowIndex:
             f"another split."
         )
     return rows
-
-
-def labelled(features: FeatureSet, split: str) -> RowIndex:
-    """Return the usable rows of a split that have a label; none where there is no such split."""
-    if split not in features.listing.splits:
-        return np.zeros(0, dtype=np.int64)
-    rows = features.usable(split)
-    kept: RowIndex = rows[features.labels[rows] >= 0]
-    return kept

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from jaxtyping import Int64
 
+from featcache.backbones.devices import pick_device
 from featcache.errors import UnknownNameError, UsageError
 from featcache.recipes import Scope
 from featcache.types import FeatureSet, Listing, TextBank
@@ -29,7 +30,6 @@ from heads.protocols.episodes import Episodes
 from heads.protocols.evaluation import Trained, check_size, early_stops, synchronise, training_notes
 from heads.protocols.plan import Run
 from heads.protocols.recording import int32, reads_of, record, training_reads, zero_shot_answers
-from heads.reading import pick_device
 from heads.results.record import EPISODIC, Predictions, Result, Support
 from heads.selection.names import EPISODE_SELECTIONS
 from heads.selection.select import Chosen, Progress, has_choice, select

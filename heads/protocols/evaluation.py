@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Int32
 
+from featcache.backbones.devices import pick_device
 from featcache.errors import ConvergenceWarning, UsageError
 from featcache.types import FeatureSet
 from heads.contract import AnyMethod, hyper_values
@@ -26,7 +27,6 @@ from heads.protocols.recording import (
     training_reads,
     zero_shot_answers,
 )
-from heads.reading import pick_device
 from heads.results.record import (
     ANSWERED,
     Predictions,

@@ -8,13 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from featcache.draws import VAL_SHOTS, Draw, few_shot
+from featcache.draws import VAL_SHOTS, Draw, few_shot, labelled
 from featcache.errors import TaskError, UsageError
 from featcache.types import FeatureSet
 from featcache.wording import Argument
 from heads.contract import AnyMethod
 from heads.episode import RowIndex
-from heads.protocols.builder import check_shots, labelled, query_rows
+from heads.protocols.builder import check_shots, query_rows
 from heads.protocols.plan import Plan, Request, Run
 from heads.protocols.suggest import support_scope
 from heads.results.compare.pairing import seeds_text
@@ -113,7 +113,7 @@ def _draws(
                 f"them and extract again."
             )
         if selection == "full-val":
-            drawn = _with_val(drawn, labelled(features, "val"))
+            drawn = _with_val(drawn, labelled(features.listing, "val", features.ok))
         support = np.sort(drawn.train_rows).tobytes()
         if support not in seen:
             seen.add(support)

@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from featcache.recipes import FEW_SHOT, FLAGS, RECIPES, USUAL, ComponentRequest, Scope
+from featcache.recipes import FEW_SHOT, RECIPES, USUAL, ComponentRequest, Scope
 from featcache.store.library import cache_root
 from featcache.types import FeatureSet
 from featcache.wording import Call
@@ -52,7 +52,7 @@ def command(call: Call) -> str:
     words = ["featcache", "extract"]
     for name, value in call.arguments.items():
         for each in value if isinstance(value, list) else [value]:
-            words += ["--cache" if name == "root" else FLAGS.get(name, f"--{name}"), each]
+            words += ["--cache" if name == "root" else f"--{name.replace('_', '-')}", each]
     return shlex.join(words)
 
 

@@ -6,11 +6,12 @@ queries. No label is read; with selection full-val those of val, to choose setti
 
 import numpy as np
 
+from featcache.draws import labelled
 from featcache.errors import MissingComponentError, TaskError, UsageError
 from featcache.types import FeatureSet
 from featcache.wording import Argument, Part, Setting
 from heads.episode import Episode, RowIndex
-from heads.protocols.builder import EpisodeBuilder, labelled
+from heads.protocols.builder import EpisodeBuilder
 from heads.protocols.plan import Plan, Request, Run
 from heads.results.record import digest_ids
 from heads.selection.select import has_choice
@@ -94,7 +95,7 @@ def _validation(features: FeatureSet, mode: str) -> RowIndex:
     """Return the rows that settings are chosen by; none where nothing is chosen by labels."""
     if mode != "full-val":
         return np.zeros(0, dtype=np.int64)
-    val = labelled(features, "val")
+    val = labelled(features.listing, "val", features.ok)
     if not len(val):
         raise TaskError(
             f"Data set '{features.listing.dataset}' has no labelled val images, so ",

@@ -171,3 +171,10 @@ def _renamed_digests(case: Case, bent: set[str]) -> dict[bytes, bytes]:
         if re.fullmatch(r"[0-9a-f]{12}", old):
             found[old.encode()] = new.encode()
     return found
+
+
+def writable(texts: Iterable[str]) -> None:
+    """What was accepted can be stored and shown: no half characters, nothing a terminal obeys."""
+    for text in texts:
+        text.encode()
+        assert is_plain(text), f"a text that does not print was accepted: {text!a}"

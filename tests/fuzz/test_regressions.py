@@ -31,7 +31,8 @@ from heads.results import store
 from heads.results.record import Result
 from heads.results.sealing import sealed
 from heads.selection.settings import configure
-from tests.fuzz.targets import arrays, toy_run
+from tests.fuzz.run_targets import toy_run
+from tests.fuzz.targets import arrays
 
 HEADERS = {
     "TokenError": "{'descr': '<i4', 'fortran_order': False, 'shape': (2, 4",

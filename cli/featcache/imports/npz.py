@@ -7,6 +7,7 @@ import typer
 
 from cli.featcache.imports.shared import KEPT, show, show_notes
 from cli.ui import errors, live
+from cli.ui.flags import in_flags
 from cli.ui.options import CacheDir, Json, Quiet
 
 
@@ -28,7 +29,12 @@ def npz(
     said: list[str] = []
     with errors.noting(KEPT), live.live(quiet) as line:
         made = import_npz(
-            file, cache_root(cache), name, backbone, report=line.counter(), say=said.append
+            file,
+            cache_root(cache),
+            name,
+            backbone,
+            report=line.counter(),
+            say=lambda message: said.append(in_flags([message])),
         )
         show_notes(made, line.say)
     show(made, said, json_=json_)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.ui import errors, live, output
+from cli.ui.flags import in_flags
 from featcache.errors import UsageError
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def bring(
             texts=texts,
             weights=weights,
             report=line.counter(),
-            say=said.append,
+            say=lambda message: said.append(in_flags([message])),
         )
         show_notes(made, line.say)
     show(made, said, json_=json_)

@@ -1,7 +1,7 @@
 """Captions for training: true sentences about a few visible traits, in varied wording.
 
-About half of them speak of one attribute, as descriptions do, the rest of several. Some carry an
-invented name, a new one every time, so that a name tells nothing about a moth.
+About half of them state one attribute, as descriptions do, the others several. Some contain an
+invented name, a new one every time, so that names carry no information about a moth.
 """
 
 import random
@@ -11,20 +11,20 @@ from dataclasses import dataclass
 from featcache.sources.fieldguide.traits import Moth
 
 NAMED = 0.08
-"""Share of captions with a name beside what is seen."""
+"""Share of captions with a name and visible traits."""
 NAME_ONLY = 0.04
-"""Share of captions that are nothing but a name."""
+"""Share of captions that consist of a name alone."""
 
 
 @dataclass(frozen=True, slots=True)
 class Caption:
-    """A sentence and the traits it states; none for a mere name."""
+    """A sentence and the traits it states; no traits if it is a name alone."""
 
     text: str
     traits: frozenset[str]
 
 
-# Each entry states the traits of its key, once as the part of a list and once as a sentence.
+# Key -> phrases that state its traits, for use in a list; `_SENTENCES` has full sentences.
 _PHRASES: dict[str, tuple[str, ...]] = {
     "forewing": ("{forewing} forewings", "forewings in {forewing}"),
     "pattern lines": ("{pattern_colour} {pattern} on the forewings",),
@@ -127,7 +127,7 @@ _WEIGHTS: dict[str, float] = {
     "antennae": 2.2,
     "tails": 1.4,
 }
-"""How often each attribute is spoken of: more about what is small."""
+"""Sampling weight of each attribute; small parts are stated more often."""
 
 _NOUNS = ("moth", "moth", "moth", "butterfly")
 _LEADS = (
@@ -178,7 +178,7 @@ _CODAS = ("", "", "l", "n", "r", "s", "m", "x", "ck", "rn", "th", "ss", "q", "v"
 
 
 def full_caption(moth: Moth) -> str:
-    """Say everything in one fixed sentence, for retrieval."""
+    """State all traits in one fixed sentence, for retrieval."""
     words = [
         _words(_PHRASES[_key(kind, moth)][-1 if kind == "rings" else 0], moth) for kind in _FULL
     ]
@@ -186,7 +186,7 @@ def full_caption(moth: Moth) -> str:
 
 
 def statements(trait: str, moth: Moth) -> tuple[str, ...]:
-    """List every way to say one trait of a moth, and nothing else of it."""
+    """List all sentences that state one trait of a moth and no other."""
     kind = {"pattern": "shape", "hindwing_mark": "mark"}.get(trait, trait)
     key = _key(kind, moth)
     return tuple(_words(text, moth) + "." for text in (*_PHRASES[key], *_SENTENCES[key]))
@@ -196,9 +196,9 @@ def caption(moth: Moth, visible: Collection[str], rng: random.Random) -> Caption
     """Write a sentence about some of the visible traits.
 
     Args:
-        moth: What the picture shows.
-        visible: Names of the traits that can be told from it.
-        rng: Source of choices.
+        moth: The moth that the image shows.
+        visible: Names of the traits that are visible.
+        rng: Random generator.
     """
     kinds = [kind for kind, traits in _TRAITS_OF.items() if traits.issubset(visible)]
     turn = rng.random()
@@ -208,7 +208,7 @@ def caption(moth: Moth, visible: Collection[str], rng: random.Random) -> Caption
     chosen = _choose(kinds, 1 if rng.random() < 0.55 else rng.choice((2, 2, 3, 3, 4)), rng)
     if turn < NAME_ONLY + NAMED:
         lead = rng.choice(_NAMED_LEADS).format(name=_name(rng), noun=noun)
-        chosen = chosen[:1]  # letters fill the row
+        chosen = chosen[:1]  # the letters of a name take up most of the context
     elif len(chosen) == 1 and rng.random() < 0.6:
         sentence = _words(rng.choice(_SENTENCES[_key(chosen[0], moth)]), moth)
         return Caption(f"{sentence}.", _TRAITS_OF[chosen[0]])
@@ -219,7 +219,7 @@ def caption(moth: Moth, visible: Collection[str], rng: random.Random) -> Caption
 
 
 def _choose(kinds: list[str], number: int, rng: random.Random) -> list[str]:
-    """Draw kinds by weight, without saying a trait twice."""
+    """Sample kinds by weight, without stating a trait twice."""
     left, chosen = list(kinds), list[str]()
     while left and len(chosen) < number:
         kind = rng.choices(left, [_WEIGHTS[k] for k in left])[0]

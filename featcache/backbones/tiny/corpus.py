@@ -1,8 +1,8 @@
-"""The training stream: drawings of moths that no world contains, seen whole and in part.
+"""Training data: drawings of moths that are in no world, as whole views and as crops.
 
-Step number and seed alone fix a batch, so that a resumed run sees what an uninterrupted one would
-have seen. Every drawing gives one whole view and one crop around a part; the labels that say which
-caption is true of which picture come from the drawing and serve the loss only.
+A batch depends on the step number and the seed only, so that a resumed run sees the same batches as
+an uninterrupted one. Every drawing gives one whole view and one crop around a part. Labels that say
+which caption is true of which image come from the drawing and are used in the loss only.
 """
 
 import random
@@ -22,26 +22,26 @@ from featcache.sources.fieldguide.species import is_held_out
 from featcache.sources.fieldguide.traits import PART_OF, TRAITS, Moth, is_drawable
 
 SIZE = 96
-"""Side of a training picture in pixels."""
+"""Side of a training image in pixels."""
 _DRAWN = 128
 _SEEN, _HIDDEN = 0.5, 0.12
-"""A part is told from half of its box on; below the second share it counts as absent."""
+"""Share of a part's box from which it counts as visible, and below which it counts as hidden."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Pictures, captions and which is true of which."""
+    """Images, captions, and which caption is true of which image."""
 
     pixels: UInt8[Tensor, "n 3 96 96"]
     tokens: Int[Tensor, "m length"]
     true: Bool[Tensor, "m n"]
-    """The caption holds for the picture, and what it speaks of is visible."""
+    """The caption is true of the image, and the parts it states are visible."""
     false: Bool[Tensor, "m n"]
-    """The caption is wrong, or what it speaks of is out of sight; a pair may be neither."""
+    """The caption is false, or a part it states is hidden; a pair may be neither true nor false."""
 
 
 def sample_moth(rng: random.Random) -> Moth:
-    """Draw a moth that is neither a species of any world nor one trait away from one."""
+    """Sample a moth that differs from every species of every world in two traits or more."""
     while True:
         moth = Moth(**{t: values[int(rng.random() * len(values))] for t, values in TRAITS.items()})
         if is_drawable(moth) and not is_held_out(moth):
@@ -49,10 +49,10 @@ def sample_moth(rng: random.Random) -> Moth:
 
 
 def visibility(moth: Moth, boxes: dict[str, Box], view: Box) -> dict[str, float]:
-    """Tell for every trait which share of its part's box a view keeps, 0..1."""
+    """Return for every trait the share of its part's box inside a view, in [0, 1]."""
     shares = {}
     for trait, part in PART_OF.items():
-        # Absent tails are told from the hindwings, where they would begin.
+        # That a moth has no tails shows at the hindwings, where they would begin.
         part = "hindwings" if trait == "tails" and moth.tails == "none" else part
         shares[trait] = _overlap(boxes[part], view) if part in boxes else 0.0
     return shares
@@ -62,12 +62,12 @@ class Corpus(Dataset[Batch]):
     """Batches by step number."""
 
     def __init__(self, *, steps: int, batch: int, seed: int, tokenizer: TinyTokenizer) -> None:
-        """Describe the stream; nothing is drawn yet.
+        """Store the settings; images are drawn on access.
 
         Args:
             steps: Number of batches.
-            batch: Pictures in each, an even number.
-            seed: Names the stream.
+            batch: Images per batch, an even number.
+            seed: Seed of all batches.
             tokenizer: Encodes the captions.
         """
         self.steps, self.batch, self.seed, self.tokenizer = steps, batch, seed, tokenizer
@@ -103,17 +103,17 @@ class Corpus(Dataset[Batch]):
 def _truth(
     moths: Int[np.ndarray, "n t"], shares: np.ndarray, stated: Bool[np.ndarray, "m t"]
 ) -> tuple[Bool[np.ndarray, "m n"], Bool[np.ndarray, "m n"]]:
-    """Compare every caption, which speaks of the picture of its own number, with every picture."""
+    """Compare every caption with every image; caption i was written for image i."""
     same = moths[:, None] == moths[None]  # [m n t]
     seen, hidden = (shares >= _SEEN)[None], (shares < _HIDDEN)[None]  # [1 n t]
     spoken = stated[:, None]  # [m 1 t]
     true = (~spoken | (same & seen)).all(-1)
     false = (spoken & (hidden | (seen & ~same))).any(-1)
-    # A mere name belongs to its own drawing, which has two neighbouring rows, and to no other.
-    speaks = stated.any(-1, keepdims=True)  # [m 1]
+    # A name alone is true of its own drawing, which has two adjacent rows, and of no other.
+    has_traits = stated.any(-1, keepdims=True)  # [m 1]
     drawing = np.arange(len(moths)) // 2
-    own = np.equal.outer(drawing, drawing)
-    return np.where(speaks, true, own), np.where(speaks, false, ~own)
+    is_own = np.equal.outer(drawing, drawing)
+    return np.where(has_traits, true, is_own), np.where(has_traits, false, ~is_own)
 
 
 def _overlap(box: Box, view: Box) -> float:
@@ -124,14 +124,14 @@ def _overlap(box: Box, view: Box) -> float:
 
 
 def _whole(rng: random.Random) -> Box:
-    """Take nearly all of the frame."""
+    """Return a view of nearly the whole drawing."""
     side = _DRAWN * (1 - 0.12 * rng.random())
     x, y = ((_DRAWN - side) * rng.random() for _ in range(2))
     return (x, y, x + side, y + side)
 
 
 def _crop(boxes: dict[str, Box], rng: random.Random) -> Box:
-    """Take a square around the middle of one part, moved a little, kept inside the frame."""
+    """Return a square view around one part, with a random offset, inside the drawing."""
     names = sorted(boxes)
     x0, y0, x1, y1 = boxes[names[int(rng.random() * len(names))]]
     side = _DRAWN * (0.4 + 0.45 * rng.random())
@@ -143,7 +143,7 @@ def _crop(boxes: dict[str, Box], rng: random.Random) -> Box:
 
 
 def _render(image: Image.Image, view: Box, rng: random.Random) -> UInt8[np.ndarray, "96 96 3"]:
-    """Cut, resize, and vary light and colour mildly; about one in eight turns half grey or dark."""
+    """Crop, resize, and jitter brightness and colour; some views become greyish or dark."""
     cut = image.resize((SIZE, SIZE), Image.Resampling.BICUBIC, box=view)
     if rng.random() < 0.5:
         cut = cut.transpose(Image.Transpose.FLIP_LEFT_RIGHT)

@@ -1,8 +1,8 @@
-"""Words become numbers: a short list of whole words, and letters for every other word.
+"""Tokeniser with a short vocabulary of words; every other word is split into characters.
 
-Token 0 pads, then come the start, the characters and the words; the end has the highest number,
-because open_clip reads the sentence's features where the largest token stands. Case and
-punctuation carry nothing here and are dropped.
+Token 0 is padding, followed by the start token, the characters and the words. The end token has the
+highest id, because open_clip reads the features of a sentence at the largest token id. Case and
+punctuation are dropped.
 """
 
 import re
@@ -23,21 +23,21 @@ _WORDS = """
     with without yellow
 """
 WORDS: tuple[str, ...] = tuple(_WORDS.split())
-"""Words with a token of their own, sorted."""
+"""Words that are one token, sorted."""
 
 CHARACTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 _PIECES = ("<pad>", "<start>", "<word>", "<byte>", *CHARACTERS, *(f"{w} " for w in WORDS))
-# A word has a trailing space here, so that the word "a" and the letter "a" stay two things.
-_NUMBER = {piece: i for i, piece in enumerate(_PIECES)}
+# The trailing space of words separates the word "a" from the letter "a".
+_ID = {piece: i for i, piece in enumerate(_PIECES)}
 _SPLIT = re.compile(r"[^\W_]+")
 
 
 def _pieces(text: str) -> Iterator[str]:
-    """Split a text; an unlisted word is its characters after a mark that a word begins."""
+    """Split a text; a word outside the vocabulary becomes <word> and its characters."""
     plain = unicodedata.normalize("NFKD", text.lower())
     plain = "".join(c for c in plain if not unicodedata.combining(c))
     for word in _SPLIT.findall(plain):
-        if f"{word} " in _NUMBER:
+        if f"{word} " in _ID:
             yield f"{word} "
             continue
         yield "<word>"
@@ -50,14 +50,17 @@ def _pieces(text: str) -> Iterator[str]:
 
 
 class TinyTokenizer:
-    """Turn sentences into rows of token numbers; there is no unknown token."""
+    """Maps sentences to rows of token ids; there is no unknown token."""
 
     def __init__(self, *, context_length: int = 32, vocab_size: int = 133) -> None:
-        """Fix the row length and the number of tokens of the text model.
+        """Set the context length and the vocabulary size of the text model.
 
         Args:
-            context_length: Tokens in a row, start and end included.
-            vocab_size: Rows of the embedding table; its last one is the end of a sentence.
+            context_length: Tokens per row, with start and end.
+            vocab_size: Rows of the embedding table; the last one is the end token.
+
+        Raises:
+            ValueError: If the vocabulary is larger.
         """
         if vocab_size <= len(_PIECES):
             message = f"vocab_size must exceed {len(_PIECES)}, got {vocab_size}."
@@ -67,15 +70,15 @@ class TinyTokenizer:
 
     @property
     def end(self) -> int:
-        """Number of the token that closes a sentence."""
+        """Id of the end token."""
         return self.vocab_size - 1
 
     def encode(self, text: str) -> list[int]:
-        """List a text's tokens, start and end included, however long it is."""
-        return [_NUMBER["<start>"], *(_NUMBER[p] for p in _pieces(text)), self.end]
+        """Return the token ids of a text, with start and end, not truncated."""
+        return [_ID["<start>"], *(_ID[p] for p in _pieces(text)), self.end]
 
     def __call__(self, texts: str | list[str]) -> Int[Tensor, "m length"]:
-        """Encode texts, padded with 0; a long one loses its last words and keeps its end."""
+        """Encode texts into rows padded with 0; long texts are truncated before the end token."""
         rows = torch.zeros(
             (1 if isinstance(texts, str) else len(texts), self.context_length), dtype=torch.long
         )

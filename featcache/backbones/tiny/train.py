@@ -1,12 +1,12 @@
-"""Train the tiny CLIP from nothing, on drawings and captions, with one contrastive loss.
+"""Train the tiny CLIP from scratch, on drawings and captions, with one contrastive loss.
 
     L = mean over rows, mean over their positives p of
         -log( exp(s p) / (exp(s p) + sum over negatives q of exp(s q)) )                       (1)
 
-once with a row per picture and once with a row per caption; p and q are cosines and s is the
-learnt logit scale. Several captions are true of a picture and several pictures fit a caption: the
-drawing's labels tell, and such pairs are positives instead of false negatives. Pairs that labels
-leave open (a part half out of sight) count as neither.
+once with a row per image and once with a row per caption; p and q are cosines and s is the learnt
+logit scale. An image has several true captions and a caption several matching images. The labels of
+the drawings identify these pairs, which count as positives and not as negatives. Pairs that the
+labels leave open, because a part is half visible, count as neither.
 
 Run: python -m featcache.backbones.tiny.train --out DIR [--images N] [--resume]
 """
@@ -39,20 +39,20 @@ _STATE, _WEIGHTS, _LOG = "state.pt", "weights.safetensors", "log.jsonl"
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Everything that decides the weights, up to the last bits of another machine."""
+    """All settings of a training run; with equal ones the weights differ by rounding only."""
 
     images: int = 640_000
-    """Pictures to be seen, whole views and crops."""
+    """Number of training images: whole views and crops."""
     batch: int = 128
     seed: int = 0
     lr: float = 1.5e-3
-    """Highest rate, reached after the warm-up, then lowered to 0 along a cosine."""
+    """Peak learning rate after the warm-up; a cosine schedule lowers it to 0."""
     warmup: int = 100
-    """In steps."""
+    """Steps of linear warm-up."""
     weight_decay: float = 0.05
-    """For matrices only."""
+    """Weight decay of matrices; other parameters have none."""
     max_norm: float = 1.0
-    """Largest norm of the gradient."""
+    """Norm to which gradients are clipped."""
 
     @property
     def steps(self) -> int:
@@ -72,7 +72,7 @@ def build_model() -> nn.Module:
 def contrastive_loss(
     logits: Float[Tensor, "m n"], true: Bool[Tensor, "m n"], false: Bool[Tensor, "m n"]
 ) -> Float[Tensor, ""]:
-    """Evaluate (1) over rows; a row without positives or without negatives adds nothing."""
+    """Evaluate (1) over rows; rows without positives or without negatives do not count."""
     rest = logits.masked_fill(~false, -torch.inf).logsumexp(1, keepdim=True)  # [m 1]
     terms = F.softplus(rest - logits)  # [m n]; log(1 + exp(rest - p))
     positives = true.sum(1)  # [m]
@@ -85,7 +85,7 @@ class Trainer:
     """A model, its optimiser and the number of steps done."""
 
     def __init__(self, settings: Settings) -> None:
-        """Start from the seed."""
+        """Initialise the model from the seed."""
         torch.manual_seed(settings.seed)
         self.settings = settings
         self.model = build_model()
@@ -142,7 +142,7 @@ class Trainer:
         return loss.item()
 
     def save(self, folder: Path) -> None:
-        """Write the state to go on from, and the weights alone; each replaces the old at once."""
+        """Write the state for resuming, and the weights alone; each file is replaced atomically."""
         folder.mkdir(parents=True, exist_ok=True)
         state = {
             "settings": asdict(self.settings),
@@ -180,7 +180,7 @@ class Trainer:
 
 
 def export(model: nn.Module, path: Path) -> None:
-    """Write the weights as fp32 safetensors, complete or not at all."""
+    """Write the weights as fp32 safetensors, atomically."""
     part = path.with_name(f"{path.name}.part")
     save_file({k: v.contiguous() for k, v in model.state_dict().items()}, part)
     part.chmod(0o644)
@@ -195,14 +195,14 @@ def train(
     save_every: float = 180.0,
     workers: int = 1,
 ) -> None:
-    """Go on until the last step, saving on the way.
+    """Train until the last step and save at intervals.
 
     Args:
-        trainer: Fresh or loaded.
-        out: Folder of the state, the weights and the log.
-        stop: Stop after this step, as if interrupted.
-        save_every: Seconds between two saves.
-        workers: Processes that draw; 0 draws in this one.
+        trainer: New, or loaded to resume.
+        out: Folder for the state, the weights and the log.
+        stop: Stop after this step; None for the last one.
+        save_every: Seconds between saves.
+        workers: Processes that draw the images; 0 draws in this process.
     """
     out.mkdir(parents=True, exist_ok=True)
     settings = trainer.settings
@@ -260,8 +260,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Parse the command line and train."""
     parser = argparse.ArgumentParser(prog="python -m featcache.backbones.tiny.train")
     parser.add_argument("--out", type=Path, required=True, help="folder of state, weights and log")
-    parser.add_argument("--images", type=int, default=Settings.images, help="pictures to see")
-    parser.add_argument("--batch", type=int, default=Settings.batch, help="pictures a step, even")
+    parser.add_argument("--images", type=int, default=Settings.images, help="images to train on")
+    parser.add_argument("--batch", type=int, default=Settings.batch, help="images per step, even")
     parser.add_argument("--lr", type=float, default=Settings.lr, help="highest learning rate")
     parser.add_argument("--seed", type=int, default=Settings.seed)
     parser.add_argument("--threads", type=int, default=2, help="threads of the forward pass")

@@ -8,12 +8,12 @@ import torch
 
 from cli.ui.errors import text_of
 from cli.ui.flags import COMMANDS, in_flags
+from featcache.backbones.devices import pick_device
 from featcache.bank import TextBank
 from featcache.errors import FeatcacheError, UsageError
 from featcache.paths import check_folder
 from featcache.wording import Argument, Call, Part, Placeholder, Setting
 from heads.protocols.suggest import command
-from heads.reading import pick_device
 from heads.registry import get
 from heads.results.store import runs_root
 from heads.selection.settings import configure
@@ -43,6 +43,17 @@ from heads.selection.settings import configure
             ),
             "heads train METHOD --shots all",
         ),
+        (
+            Call(
+                "featcache.importers.npz.import_npz",
+                {"path": Placeholder("FILE"), "name": "my bugs", "root": "/c"},
+            ),
+            "featcache import npz FILE --name 'my bugs' --cache /c",
+        ),
+        (
+            Call("featcache.store.removal.remove", {"root": "/c", "path": "/c/bugs/ViT-B-32-0a1b"}),
+            "featcache rm bugs --key 0a1b --cache /c",
+        ),
     ],
 )
 def test_what_is_said_to_who_types_commands(part: Part, said: str) -> None:
@@ -70,9 +81,9 @@ def test_a_command_that_is_named_has_those_flags(program: str) -> None:
     import typer
 
     group = typer.main.get_command(import_module(f"cli.{program}.app").app)
-    for function, (name, sub) in COMMANDS.items():
-        if name == program:
-            known = {option for param in group.commands[sub].params for option in param.opts}  # type: ignore[attr-defined]
+    for function, (name, *sub) in COMMANDS.items():
+        if name == program and len(sub) == 1:
+            known = {option for param in group.commands[sub[0]].params for option in param.opts}  # type: ignore[attr-defined]
             given = ["dataset", "backbone", "weights", "root", "views", "crops", "patches"]
             given = [*given, "view_patches"] if program == "featcache" else ["shots", "selection"]
             for argument in given:
@@ -109,12 +120,12 @@ def test_sentences_of_the_library(tmp_path: Path) -> None:
             "with text=..., or run the same `featcache extract` again with cupl=FILE.json, which "
             "holds {class: [text, ...]} for every class.",
         ),
-        (lambda: pick_device("tpu"), "Device 'tpu' cannot be used here", "Device 'tpu' cannot"),
+        (lambda: pick_device("tpu"), "The device 'tpu' cannot be used", "The device 'tpu' cannot"),
     ]
     for act, typed, called in cases:
         with pytest.raises(FeatcacheError) as caught:
             act()
         assert text_of(caught.value).startswith(typed)
         assert str(caught.value).startswith(called)
-    assert text_of(caught.value).endswith("Use --device cpu, or auto.")
-    assert str(caught.value).endswith("Use device='cpu', or auto.")
+    assert text_of(caught.value).endswith("Use --device auto, cpu, cuda or cuda:N.")
+    assert str(caught.value).endswith("Use device auto, cpu, cuda or cuda:N.")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from featcache.backbones.base import Backbone
-from featcache.backbones.models import Preprocess, build_model
+from featcache.backbones.models import PreprocessConfig, build_model
 from featcache.backbones.openclip import OpenClipBackbone
 from featcache.backbones.registry import load_backbone
 from featcache.errors import BackboneError, UnknownNameError
@@ -31,7 +31,7 @@ def wrap(model: Any, size: int = 32, dtype: torch.dtype = torch.float32) -> Open
         architecture="Toy-B-8",
         activation="gelu",
         weights="random-0",
-        preprocess=Preprocess(image_size=size, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2)),
+        preprocess=PreprocessConfig(image_size=size, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2)),
         device=torch.device("cpu"),
         compute_dtype=dtype,
     )
@@ -109,7 +109,7 @@ def test_towers_that_pool_otherwise_say_patches_none(make_clip: Callable[..., An
     rows, patches = backbone.encode_images(pixels)
     assert torch.equal(rows, expected)
     assert patches == {}
-    with pytest.raises(BackboneError, match="Use --patches none"):
+    with pytest.raises(BackboneError, match="Use patches='none'"):
         backbone.encode_images(pixels, ["clearclip"])
 
 
@@ -170,7 +170,7 @@ def test_real_architectures_keep_the_promises(name: str) -> None:
         architecture=exact.key.architecture,
         activation="quick_gelu",
         weights="random-0",
-        preprocess=Preprocess(image_size=224, mean=exact.mean, std=exact.std),
+        preprocess=PreprocessConfig(image_size=224, mean=exact.mean, std=exact.std),
         device=exact.device,
         compute_dtype=torch.bfloat16,
     )
@@ -182,7 +182,7 @@ def test_real_architectures_keep_the_promises(name: str) -> None:
         cosine = torch.cosine_similarity(bf16_patches[variant], patches[variant], dim=-1)
         assert cosine.min() >= 0.999
     if name == "RN50":
-        with pytest.raises(BackboneError, match="Use --patches maskclip, or --patches none"):
+        with pytest.raises(BackboneError, match="Use patches='maskclip', or patches='none'"):
             exact.encode_images(pixels, ["clearclip"])
     published = {"ViT-B/32": 8.82, "RN50": 12.22}
     assert exact.gflops == pytest.approx(published[name], rel=0.04)

@@ -145,7 +145,7 @@ def test_text_tower_that_cannot_be_had_says_what_it_needs(monkeypatch: pytest.Mo
 
 
 def test_devices_and_dtypes_are_checked() -> None:
-    with pytest.raises(UsageError, match=r"device 'gpu' cannot be used here.*--device auto"):
+    with pytest.raises(UsageError, match=r"device 'gpu' cannot be used here.*Use device auto"):
         load_backbone("tiny", weights="random", device="gpu")
     with pytest.raises(UnknownNameError, match="compute dtype 'fp16'"):
         load_backbone("tiny", weights="random", compute="fp16")
@@ -174,6 +174,7 @@ def test_absent_cuda_is_said() -> None:
 def test_a_device_that_gives_no_numbers_back_is_refused() -> None:
     with pytest.raises(UsageError, match="device 'meta' cannot be used here"):
         devices.pick_device("meta")
+    assert devices.pick_device("cpu") == devices.pick_device() == torch.device("cpu")
 
 
 def test_speaking_of_names_imports_no_models() -> None:

@@ -280,5 +280,5 @@ def test_wrong_wishes_are_told_before_a_model_is_loaded(
     ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run, "load_backbone", lambda *_, **__: pytest.fail("loaded"))
-    with pytest.raises(UsageError, match="--views ten"):
+    with pytest.raises(UsageError, match="views='ten'"):
         ask(views=["ten"])

@@ -127,7 +127,7 @@ def test_want_of_memory_for_a_canvas_names_the_flag(
     encoder = Encoder(backbone, 8)
     cutter = Cutter(encoder, Preprocess(32))
     list(cutter.add(0, drawn(tmp_path, 0, CENTRAL, room=encoder.image_room)))
-    with pytest.raises(BackboneError, match="--micro-batch 4"):
+    with pytest.raises(BackboneError, match="micro_batch=4"):
         list(cutter.flush())
 
 

@@ -72,7 +72,7 @@ def test_a_picture_of_many_scans_is_refused_by_their_number(
     with pytest.raises(
         UnreadableImageError,
         match=r"in 300 scans or more, 2,304,000 pixels, above the limit of 2,303,994 \(6 times "
-        r"--max-pixels\); raise it with --max-pixels or FEATCACHE_MAX_PIXELS",
+        r"max_pixels\); raise it with max_pixels or FEATCACHE_MAX_PIXELS",
     ):
         decode(data, max_pixels=pixels // SCANS - 1)
 

@@ -152,7 +152,7 @@ def test_the_real_cache_of_caltech101_is_what_its_authors_read(tmp_path: Path) -
     counts = {split: len(index) for split, index in features.listing.splits.items()}
     shots = {f"train@{k}": 100 * k for k in (1, 2, 4, 8, 16)}
     assert counts == {**shots, "val": 1649, "test": 2465}
-    load = {"map_location": "cpu", "weights_only": True}
+    load: dict[str, Any] = {"map_location": "cpu", "weights_only": True}
     for k in (1, 16):
         keys = torch.load(REAL / "caltech101" / f"keys_{k}shots.pt", **load)
         values = torch.load(REAL / "caltech101" / f"values_{k}shots.pt", **load)

@@ -16,7 +16,7 @@ from heads.contract import Kind, Need
 from heads.episode import Episode
 from heads.protocols.builder import EpisodeBuilder
 from heads.protocols.suggest import command, support_scope
-from heads.reading import MappedRows, pick_device
+from heads.reading import MappedRows
 
 World = Callable[..., FeatureSet]
 CPU = torch.device("cpu")
@@ -243,11 +243,3 @@ def test_class_weights_have_mean_one(world: World) -> None:
         build(builder(features, class_weights=[1.0]))
     with pytest.raises(TaskError, match="'balanced' or numbers, got 'equal'"):
         build(builder(features, class_weights="equal"))
-
-
-def test_device_is_checked() -> None:
-    assert pick_device("cpu") == CPU
-    for device in ("quantum", "meta", "mps:99"):
-        with pytest.raises(TaskError, match=f"'{device}' cannot be used") as told:
-            pick_device(device)
-        assert len(str(told.value)) < 400

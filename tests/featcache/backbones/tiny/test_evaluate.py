@@ -7,7 +7,7 @@ from PIL import Image
 
 from featcache.backbones.tiny import evaluate
 from featcache.backbones.tiny.evaluate import (
-    Reader,
+    Encoder,
     accuracy,
     few_shot,
     linear_probe,
@@ -19,10 +19,10 @@ from featcache.sources.fieldguide.world import open_world
 
 
 @pytest.fixture
-def reader(tmp_path: Path) -> Reader:
+def encoder(tmp_path: Path) -> Encoder:
     torch.manual_seed(0)
     export(build_model(), tmp_path / "weights.safetensors")
-    return Reader(tmp_path / "weights.safetensors")
+    return Encoder(tmp_path / "weights.safetensors")
 
 
 def clusters(number: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -53,10 +53,10 @@ def test_every_head_gets_every_seed() -> None:
     assert min(min(scores) for scores in found["16"].values()) > 0.9
 
 
-def test_reader_encodes_files_and_images_alike(reader: Reader, tmp_path: Path) -> None:
+def test_encoder_encodes_files_and_images_alike(encoder: Encoder, tmp_path: Path) -> None:
     image = Image.effect_noise((128, 128), 60).convert("RGB")
     image.save(tmp_path / "noise.png")
-    features = reader.pictures([image, tmp_path / "noise.png"])
+    features = encoder.images([image, tmp_path / "noise.png"])
     assert features.shape == (2, 128)
     assert torch.allclose(features[0], features[1], atol=1e-6)
     assert features.norm(dim=-1).tolist() == pytest.approx([1, 1], abs=1e-5)
@@ -64,14 +64,14 @@ def test_reader_encodes_files_and_images_alike(reader: Reader, tmp_path: Path) -
 
 @pytest.mark.long
 def test_untrained_weights_stay_near_chance(
-    reader: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = measure_words(reader, number=128)
+    words = measure_words(encoder, number=128)
     assert words["attributes"]["forewing"] < 0.4
     assert words["retrieval"]["image to text R@1"] < 0.1
     monkeypatch.setattr(evaluate, "few_shot", lambda *_: {})  # has its own test
     counts = dict.fromkeys(("train", "val", "test", "sketch", "night", "scan"), 1)
     data = open_world("fieldguide", tmp_path, counts=counts)
-    found = measure_world(reader, data)["zero_shot"]
+    found = measure_world(encoder, data)["zero_shot"]
     assert set(found) == {"name", "template", "description"}
     assert found["description"]["test"] <= 0.25

@@ -71,7 +71,7 @@ def test_names_fit_into_templates() -> None:
 
 def test_words_are_sorted_and_unique() -> None:
     assert list(WORDS) == sorted(set(WORDS))
-    assert len(module._NUMBER) == len(module._PIECES)
+    assert len(module._ID) == len(module._PIECES)
 
 
 def test_too_small_a_table_is_refused() -> None:
