@@ -99,7 +99,9 @@ def cross_modal(folder: Path) -> Miniature:
             "paths": [f"/data/{split}/{seed}-{i}.jpg" for i in range(count)],
         }
 
-    wanted, given, ids = {}, {}, {}
+    wanted: dict[str, Any] = {}
+    given: dict[str, Any] = {}
+    ids: dict[str, list[str]] = {}
     for seed in (1, 2):
         for k in SHOTS:
             content = {

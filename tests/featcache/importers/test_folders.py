@@ -154,7 +154,7 @@ def test_paths_that_are_no_texts_are_refused(tmp_path: Path, paths: Any) -> None
 
 def test_the_digest_tells_type_shape_and_name(tmp_path: Path) -> None:
     base = np.arange(6, dtype=np.float32)
-    others = (
+    others: tuple[dict[str, Any], ...] = (
         {"a": base.reshape(2, 3)}, {"b": base}, {"a": base.astype(np.float64)}, {"a": base + 1},
         {"a": base.view(np.int32)}, {},
     )  # fmt: skip
