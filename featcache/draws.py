@@ -1,10 +1,10 @@
-"""Few-shot sampling, in the one place where it happens.
+"""Few-shot sampling; all draws of shots are made here.
 
-Two kinds of data sets (`Listing.draws`):
+There are two kinds of data sets (`Listing.draws`):
 
-sampled   shots are drawn from `train` by seed with CoOp's recipe, so that on CoOp's split files
+sampled   shots are drawn from `train` by seed with CoOp's algorithm, so that on CoOp's split files
           seeds 1-3 give exactly CoOp's images;
-stored    the few-shot sets came with the data, as splits `train@K`, and a seed changes nothing.
+stored    the few-shot sets came with the data as splits `train@K`; the seed has no effect.
 """
 
 import random
@@ -18,30 +18,30 @@ from featcache.errors import TaskError, UsageError
 from featcache.keys import Listing
 
 VAL_SHOTS = 4
-"""CoOp validates on at most this many images a class."""
+"""Most validation images per class in CoOp."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draw:
-    """The rows one repetition trains and selects on."""
+    """Support and validation rows of one repetition."""
 
     train_rows: Int64[np.ndarray, " m"]
-    """Grouped by class, in the order drawn."""
+    """Support rows grouped by class, in the order of the draw."""
     val_rows: Int64[np.ndarray, " v"]
-    """Empty where the data set has no `val`."""
+    """Validation rows; empty if the data set has no `val`."""
 
 
 def draw(labels: Sequence[int], rows: Sequence[int], shots: int, rng: random.Random) -> list[int]:
-    """Draw `shots` rows a class; a class with fewer gives all it has.
+    """Draw `shots` rows per class; all rows of a class with fewer.
 
     Source: CoOp's released `generate_fewshot_dataset`: classes in order of first appearance, one
-    `sample` each, none for a class that gives everything.
+    `sample` call each, and none for a class of which all rows are used.
 
     Args:
         labels: Class of each of `rows`, in the same order.
-        rows: What to draw from; the order matters, it is part of the recipe.
-        shots: Images a class.
-        rng: The stream; it moves on.
+        rows: Rows to draw from; the result depends on their order.
+        shots: Images per class.
+        rng: Random generator.
     """
     chosen: list[int] = []
     for members in _by_class(labels, rows).values():
@@ -65,10 +65,10 @@ def few_shot(
 
     Args:
         listing: Images, labels and splits.
-        shots: Images a class; None takes every image, of `train` and of `val`.
-        seed: Of the draw; without effect where draws are stored or `shots` is None.
-        val_shots: Validation images a class; None is `min(shots, 4)`.
-        usable: Rows whose image could be read; None trusts all.
+        shots: Images per class; None for all images of `train` and `val`.
+        seed: Seed of the draw; no effect if draws are stored or `shots` is None.
+        val_shots: Validation images per class; None for `min(shots, 4)`.
+        usable: Rows whose image could be read; None for all.
 
     Raises:
         UsageError: If `shots` or `val_shots` is below one.
@@ -100,10 +100,10 @@ def few_shot_rows(
     *,
     usable: Bool[np.ndarray, " n"] | None = None,
 ) -> Int64[np.ndarray, " r"]:
-    """Return every training row that a draw of up to `shots` images a class uses, ascending.
+    """Return all training rows of draws of up to `shots` images per class, ascending.
 
-    Draws of 1, 2, 4, ... images are no subsets of the largest one, so all of them are joined:
-    views computed for 16 shots then serve every smaller power of two as well.
+    Draws of 1, 2, 4, ... images are not subsets of the largest draw, so their union is returned:
+    views computed for 16 shots also serve every smaller power of two.
     """
     ladder = [shots]
     if shots is not None:
@@ -133,7 +133,7 @@ def labelled(
 
 
 def _stored_set(listing: Listing, shots: int | None) -> Int64[np.ndarray, " r"]:
-    """Return the set of that K, else the next larger one, else the largest there is."""
+    """Return the stored set of K shots, else the next larger one, else the largest."""
     sets: dict[int, Int64[np.ndarray, " r"]] = {}
     for name in listing.splits:
         rows = labelled(listing, name)

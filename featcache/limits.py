@@ -1,6 +1,6 @@
-"""What is read of strangers' files at most: every limit, and the variable that raises it.
+"""Limits for untrusted files, and the environment variables that raise them.
 
-docs/reliability.md shows this table. What exceeds a limit is refused in a sentence that names it.
+docs/reliability.md shows this table. Errors about a limit name its variable.
 """
 
 import os
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from featcache.errors import UsageError
 
 LONGEST_NUMBER = 18
-"""Digits that a limit may have."""
+"""Most digits of the value of an environment variable."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,16 +18,16 @@ class Limit:
 
     what: str
     most: int
-    """Unless the environment says otherwise."""
+    """Default value."""
     unit: str
     variable: str
     """Name of the environment variable that raises the limit."""
 
     def value(self) -> int:
-        """Return what counts now.
+        """Return the current value.
 
         Raises:
-            UsageError: If the environment variable is no positive whole number.
+            UsageError: If the environment variable is not a positive integer.
         """
         text = os.environ.get(self.variable, "")
         if not text:
@@ -90,7 +90,7 @@ IMAGE_FILE = Limit(
 )
 PIXELS = Limit(
     what="the pixels of one image (also `max_pixels`)",
-    most=178_956_970,  # where Pillow, too, stops by default
+    most=178_956_970,  # the default of Pillow
     unit="pixels",
     variable="FEATCACHE_MAX_PIXELS",
 )

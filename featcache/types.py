@@ -1,8 +1,7 @@
-"""The nouns: what names a cache, what names a component in it, and what a reader gets to see.
+"""FeatureSet: a cache open for reading, with lazy rows, labels, splits and texts.
 
-FeatureSet     a cache opened for reading: lazy rows, labels, splits, texts
-
-Keys and listing stand in `featcache.keys`, texts in `featcache.bank`; both can be had from here.
+Keys and listing are defined in `featcache.keys`, texts in `featcache.bank`; this module re-exports
+them.
 """
 
 from collections.abc import Mapping
@@ -47,7 +46,7 @@ __all__ = [
 
 @runtime_checkable
 class RowReader(Protocol):
-    """Rows of one component, as stored."""
+    """Lazy rows of one component."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -55,45 +54,45 @@ class RowReader(Protocol):
         ...
 
     def present(self) -> Bool[np.ndarray, " n"]:
-        """Tell for every row of the listing whether this component holds it."""
+        """Tell for every row of the listing whether this component contains it."""
         ...
 
     def take(
         self, rows: Int64[np.ndarray, " r"]
     ) -> Float16[Tensor, "r ..."] | Float32[Tensor, "r ..."] | Int32[Tensor, "r ..."]:
-        """Gather rows, raw, in the order asked for; int32 for boxes.
+        """Gather raw rows in the given order; int32 for boxes.
 
         Raises:
-            MissingComponentError: If one of them is not there.
+            MissingComponentError: If a row is missing.
         """
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureSet:
-    """A cache opened for reading. Nothing is loaded until rows are asked for."""
+    """A cache open for reading. Rows are loaded on access."""
 
     path: Path
     backbone: str
-    """As the user calls it: ViT-B/16, tiny."""
+    """Name as the user typed it: ViT-B/16, tiny."""
     key: FeatureKey
     listing: Listing
     components: Mapping[str, RowReader]
     """Folder name of the component -> its rows."""
     ok: Bool[np.ndarray, " n"]
-    """False for images that could not be read; their rows are zeros and must not be used."""
+    """False for unreadable images; their rows are zeros and must not be used."""
     text: TextBank | None
     weights: str = ""
-    """As `extract` was given them: a tag or a file; empty where they were the backbone's usual."""
+    """Weights that the extraction named, a tag or a file; empty for the default ones."""
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The one class list of all splits."""
+        """Class names, shared by all splits."""
         return self.listing.classes
 
     @property
     def labels(self) -> Int64[np.ndarray, " n"]:
-        """Label of every row; -1 unlabelled."""
+        """Label of every row; -1 for unlabelled images."""
         return self.listing.labels
 
     def usable(self, split: str) -> Int64[np.ndarray, " r"]:
@@ -103,20 +102,19 @@ class FeatureSet:
         return usable
 
     def fitting(self, kind: str, recipe: str | None = None, at_least: int = 0) -> list[str]:
-        """Name the components of a kind, and of a recipe or variant; which rows they have is open.
+        """Return the components of a kind, and of a recipe or variant, whatever rows they have.
 
-        Rows in float16 come before rows in int8, then fewer views before more, as long as they
-        are enough.
+        float16 comes before int8, then fewer views before more, if they are at least `at_least`.
         """
-        hits = []
+        matches = []
         for name, reader in self.components.items():
             key = parse_component(name)
             if key.kind != kind or (recipe and recipe not in (key.variant, key.recipe)):
                 continue
             count = reader.shape[0] if len(reader.shape) > 1 else 0
             if count >= at_least:
-                hits.append((key.dtype == "int8", count, name))
-        return [name for *_, name in sorted(hits)]
+                matches.append((key.dtype == "int8", count, name))
+        return [name for *_, name in sorted(matches)]
 
     def rows(
         self, component: str, rows: Int64[np.ndarray, " r"]
@@ -158,7 +156,7 @@ class FeatureSet:
     def unit_and_length(
         self, component: str, rows: Int64[np.ndarray, " r"]
     ) -> tuple[Float32[Tensor, "r ..."], Float32[Tensor, "r ..."]]:
-        """Gather rows as float32 with unit norm, and the norms that they had.
+        """Gather rows as float32 with unit norm, and their norms.
 
         Raises:
             UsageError: If the component holds boxes.
@@ -186,7 +184,7 @@ class FeatureSet:
 def unit_and_norms(
     rows: Float[Tensor, "*n d"],
 ) -> tuple[Float32[Tensor, "*n d"], Float32[Tensor, "*n"]]:
-    """Divide raw rows by their norms, in float32; rows of length zero become NaN."""
+    """Divide raw rows by their norms in float32; rows of norm zero become NaN."""
     values = rows.to(torch.float32, copy=True)
     norms = values.norm(dim=-1, keepdim=True)
     return values.div_(norms), norms[..., 0]

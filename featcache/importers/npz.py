@@ -1,14 +1,14 @@
-"""Features of other people, as the few-shot community passes them around in .npz files.
+"""Import features from .npz files as they are shared for few-shot learning.
 
     train{K}_features [r d]   stored few-shot set of K a class -> split train@K
     <split>_features  [r d]   train, val, test, or any further test split
     <split>_labels    [r]     indices into classnames          <split>_paths [r]  image ids
     classnames        [c]     text_features [c d]   one vector a class
 
-Only what the file says is recorded: weights, activation and preprocessing stay unknown, and the
-file's own digest is in the key, so that such features never mix with ours. Rows keep their digits:
-float16 and float32 are stored as they came, float64 as float32. Earlier versions rounded all of
-them to float16; `numerics` in the key tells the two apart.
+Weights, activation and preprocessing are recorded as unknown, and the digest of the file is in the
+key, so that imported features never mix with others. float16 and float32 are stored unchanged,
+float64 as float32. Earlier versions rounded everything to float16; `numerics` in the key
+distinguishes the two.
 """
 
 import os
@@ -38,12 +38,11 @@ if TYPE_CHECKING:
     import featcache.bank
 
 Report = Callable[[str, int, int], None]
-"""Called as (what is being done, done so far, of how many)."""
+"""Called as (activity, items done so far, number of items)."""
 
 GLOBAL = ComponentKey(kind="global")
 ROUNDED, KEPT = 1, 2
-"""Numerics of imports: everything in float16, and as it came. Where all came in float16 the two are
-the same, and such files stay ROUNDED."""
+"""`numerics` of imports: rounded to float16, or unchanged. Files in float16 only are ROUNDED."""
 SHARD_ROWS = 65_536
 
 
@@ -55,15 +54,15 @@ def import_npz(
     report: Report | None = None,
     say: Callable[[Part], None] = lambda _: None,
 ) -> Cache:
-    """Turn an .npz file into a cache; a second time put back what is damaged or lost.
+    """Import an .npz file into a cache; importing it again restores damaged or lost parts.
 
     Args:
-        path: The file.
+        path: File to import.
         root: Folder of all caches.
-        name: What the data set is called from now on.
-        backbone: What the features came from, as the user calls it: ViT-B/32.
-        report: Told how many rows are stored.
-        say: Called with what a second time found.
+        name: Name for the data set.
+        backbone: Name of the backbone of the features, e.g. ViT-B/32.
+        report: Called with the number of stored rows.
+        say: Called with messages about other caches and repairs.
 
     Raises:
         ImportedFileError: If the file is refused; the message names the array.
@@ -139,7 +138,7 @@ def store_table(
     _mention_others(folder, root, name, backbone, say)
     is_sound = not is_cache(folder) or verify(folder, report=report).is_sound
     if not is_sound:
-        _take_out(folder, report)
+        _drop_damaged(folder, report)
     cache = Cache.create(root, name, backbone, key)
     was_whole, had_text = bool(cache.passes), cache.text_line is not None
     if was_whole and is_sound and (had_text or bank is None):
@@ -182,17 +181,19 @@ def store_table(
     return cache
 
 
-def _take_out(folder: Path, report: Report | None) -> None:
-    """Take damaged files out; what is lost besides is put back by the import."""
-    kept = [problem.what for problem in repair(folder, report=report).problems if problem.file]
-    if kept:
-        raise CacheError(kept[0])
+def _drop_damaged(folder: Path, report: Report | None) -> None:
+    """Drop damaged files; the import restores them."""
+    unreadable = [
+        problem.what for problem in repair(folder, report=report).problems if problem.file
+    ]
+    if unreadable:
+        raise CacheError(unreadable[0])
 
 
 def _mention_rounded(
     root: Path, name: str, backbone: str, key: FeatureKey, say: Callable[[Part], None]
 ) -> None:
-    """Say that an earlier import of the same file, rounded to float16, is still there."""
+    """Report an earlier import of the same file that was rounded to float16."""
     earlier = replace(key, numerics=ROUNDED)
     if earlier == key or not is_cache(Identity(name, backbone, earlier).folder(root)):
         return
@@ -209,7 +210,7 @@ def _mention_rounded(
 def _mention_others(
     folder: Path, root: Path, name: str, backbone: str, say: Callable[[Part], None]
 ) -> None:
-    """Say that a new import will stand beside others of its name: nothing is replaced."""
+    """Report other imports of the same name, which are not replaced."""
     others = [c for c in caches(root) if (c.dataset, c.backbone) == (name, backbone)]
     if is_cache(folder) or not others:
         return
@@ -224,29 +225,30 @@ def _mention_others(
 
 
 def _check_owner(folder: Path, name: str) -> None:
-    """Refuse another data set's folder before it is mended: 'a b' and 'a-b' share one."""
+    """Refuse the folder of another data set before repairing it: 'a b' and 'a-b' share one."""
     try:
-        held = read_identity(folder)
+        identity = read_identity(folder)
     except CacheError:  # none, or damaged: `Cache.create` restores or refuses it
         return
-    if held.dataset != name:
+    if identity.dataset != name:
         raise CacheError(
-            f"{folder} belongs to '{held.dataset}'. Give a ",
+            f"{folder} belongs to '{identity.dataset}'. Give a ",
             Argument("name"),
             " that differs from it by more than spaces and signs.",
         )
 
 
 def _check_width(path: Path, root: Path, name: str, backbone: str, width: int) -> None:
-    """Refuse features of another width under names that are taken: one of the two is wrong."""
+    """Refuse features whose width differs from a cache of the same names."""
     for other in caches(root):
-        held = other.components.get(GLOBAL.folder)
-        if (other.dataset, other.backbone) != (name, backbone) or held is None:
+        component = other.components.get(GLOBAL.folder)
+        if (other.dataset, other.backbone) != (name, backbone) or component is None:
             continue
-        if held.shape != (width,):
+        if component.shape != (width,):
             raise ImportedFileError(
                 f"{path} has rows {width} wide, but '{name}' with {backbone} has rows "
-                f"{held.shape[0]} wide already: they come from different models. Give another ",
+                f"{component.shape[0]} wide already: they come from different models. "
+                "Give another ",
                 Argument("name"),
                 " or ",
                 Argument("backbone"),

@@ -1,9 +1,9 @@
 """Descriptions of classes from a file: `{class: [descriptor, ...]}`, as DCLIP and LaZSL share them.
 
-A descriptor that ends with a full stop is a sentence of its own. Any other is a phrase that is put
-behind the class name: "goldfish, which has a long tail." The link word follows LaZSL's released
-code, but looks at the whole first word: there every phrase that begins with the letter a, such as
-"antennae", is taken for "a ..." and linked with "which is".
+A descriptor that ends with a full stop is a complete sentence. Any other is a phrase that is
+appended to the class name: "goldfish, which has a long tail." The link word follows LaZSL's released code,
+but compares the whole first word; there, every phrase that begins with the letter a, such as
+"antennae", is linked with "which is".
 """
 
 import json
@@ -77,40 +77,41 @@ def read_descriptions(path: Path, argument: str = "descriptions") -> Description
 
 
 def match_descriptions(
-    found: Mapping[str, Iterable[str]],
+    texts: Mapping[str, Iterable[str]],
     classes: Iterable[str],
     *,
     what: str = "descriptions",
     are_sentences: bool = False,
 ) -> tuple[Descriptions, list[str]]:
-    """Give each class its descriptions as sentences; names match whatever their case and `_`.
+    """Match the texts of a file to the classes of a data set, ignoring case and underscores.
 
     Args:
-        found: What the file holds.
-        classes: Of the data set.
-        what: Names the texts in messages.
-        are_sentences: Take every text as it is; else phrases are put behind the class name.
+        texts: Content of the file.
+        classes: Class names of the data set.
+        what: Name of the texts in messages.
+        are_sentences: Whether texts are used unchanged; otherwise phrases are appended to the
+            class name.
 
     Returns:
-        Class -> sentences for the classes that have any, and what did not match, a sentence each.
+        Class -> sentences for the classes with texts, and notes about names that did not match.
 
     Raises:
-        UsageError: If two names in the file mean one class, or no class has descriptions.
+        UsageError: If two names in the file match one class, or no class has texts.
     """
     by_key: dict[str, str] = {}
-    for name in found:
+    for name in texts:
         other = by_key.setdefault(_key(name), name)
         if other != name:
             raise UsageError(f"The {what} name '{other}' and '{name}', which are one class.")
     wanted = {_key(c): c for c in classes}
     matched = {
-        c: tuple(d if are_sentences else sentence(c, d) for d in found[by_key[key]])
+        c: tuple(d if are_sentences else sentence(c, d) for d in texts[by_key[key]])
         for key, c in wanted.items()
-        if key in by_key and found[by_key[key]]
+        if key in by_key and texts[by_key[key]]
     }
     if not matched:
         raise UsageError(
-            f"No class has {what}: the file names {_some(found)}, the data set has "
+            f"No class has {what}: the file names {_some(texts)}, the data set has "
             f"{_some(wanted.values())}. Name the classes in the file as `featcache info` does."
         )
     missing = [c for c in wanted.values() if c not in matched]
@@ -121,7 +122,7 @@ def match_descriptions(
 
 
 def sentence(name: str, descriptor: str) -> str:
-    """Make a descriptor a sentence that can be encoded."""
+    """Convert a descriptor to a sentence."""
     text = descriptor.strip()
     if text.endswith("."):
         return text

@@ -5,11 +5,13 @@ import json
 import os
 import re
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from random import Random
 from typing import Any
 
 from featcache.store.format.files import canonical
+from featcache.text.templates import is_plain
 from tests.fuzz.bending import bend_file, nodes_of, seal_again, to_text
 
 Case = dict[str, bytes]
