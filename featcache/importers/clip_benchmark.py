@@ -50,7 +50,7 @@ def read_clip_benchmark(folder: Path) -> Contents:
     notes = [f"{parts} parts of an unfinished run (*_cache_*.pt) were left out."] if parts else []
     notes.append("Labels are in the order of CLIP_benchmark's data set, which may be its own.")
     return Contents(
-        form="clip-benchmark",
+        format="clip-benchmark",
         path=folder,
         arrays=arrays,
         files=paths,

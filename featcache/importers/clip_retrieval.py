@@ -94,7 +94,7 @@ def read_clip_retrieval(sources: Mapping[str, Path], *, label_column: str = "") 
     top = next(iter(sources.values()))
     arrays |= index_labels(top, labels)
     return Contents(
-        form="clip-retrieval",
+        format="clip-retrieval",
         path=top,
         arrays=arrays,
         files=files,
@@ -104,7 +104,7 @@ def read_clip_retrieval(sources: Mapping[str, Path], *, label_column: str = "") 
 
 
 def _parts(folder: Path) -> list[tuple[Path, Path]]:
-    """Pair the parts of rows with the tables of the same number, in the order of the numbers."""
+    """Pair embeddings and metadata by part number, in ascending order."""
     check_folder(folder, "img_emb and metadata")
     rows = _numbered(folder / "img_emb", r"img_emb_([0-9]{1,9})\.npy")
     tables = _numbered(folder / "metadata", r"metadata_([0-9]{1,9})\.parquet")

@@ -1,4 +1,4 @@
-"""Arrays as they were read, whatever the format: what every reader of this package returns."""
+"""The arrays of an import before they are checked: the result of every reader."""
 
 import hashlib
 from collections.abc import Mapping
@@ -15,26 +15,26 @@ Arrays: TypeAlias = Mapping[str, Array]
 
 @dataclass(frozen=True, kw_only=True)
 class Contents:
-    """The arrays of a file or folder, under the names that they have in an .npz file."""
+    """The arrays of a file or folder, under the names they would have in an .npz file."""
 
     path: Path
-    """What the user named: a file, or the folder of several."""
+    """File or folder that the user named."""
     arrays: Arrays
     """train16_features, val_labels, test_paths, classnames, text_features, ..."""
-    form: str = ""
-    """Format, as its import is called: tip-adapter, ...; empty for an .npz file."""
+    format: str = ""
+    """Name of the format, e.g. tip-adapter; empty for an .npz file."""
     sha256: str = ""
-    """Of the file, or of the arrays where there are several files; in hex."""
+    """Hex digest of the file, or of all arrays if there are several files."""
     files: Mapping[str, Path] = field(default_factory=dict)
-    """Name of an array -> the file that it was read from, where that is not `path`."""
+    """Name of an array -> file it was read from, if that is not `path`."""
     notes: tuple[str, ...] = ()
-    """What the reader noticed, for people."""
+    """Remarks of the reader, shown to the user and stored with the listing."""
     draws: str = "stored"
-    """stored: the few-shot sets are the file's; sampled: shots are drawn from `train` by seed."""
+    """stored: the few-shot sets are part of the data; sampled: they are drawn from `train`."""
     whole: tuple[str, ...] = ("val", "test")
-    """Splits that hold every image that the data set has there, not a draw from them."""
+    """Splits that contain all images of the data set's split, not a sample."""
     templates: tuple[str, ...] = ()
-    """Sentences for the class names; empty where nobody said what data set it is."""
+    """Sentences with `{}` for the class name; empty if the data set is not known."""
 
     def file_of(self, name: str) -> Path:
         """Return the file that an array was read from, for messages."""
@@ -42,10 +42,10 @@ class Contents:
 
 
 def digest_of(arrays: Arrays) -> str:
-    """Return the sha256 of arrays, in hex: of their names, types, shapes and bytes.
+    """Return the hex sha256 of the names, types, shapes and bytes of arrays.
 
-    Features that come in several files are named by it, so that a folder that was moved, or saved
-    again with other compression, is still the same import.
+    It identifies an import of several files: moving the folder or compressing files differently
+    does not change it.
 
     Example:
         >>> import numpy as np

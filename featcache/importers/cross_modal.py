@@ -60,7 +60,7 @@ def read_cross_modal(folder: Path, *, seed: int = 1) -> Contents:
     _put(arrays, files, "test", test, read_torch(test))
     notes = [f"val is the few-shot draw of {files['val_features'].name}."]
     return Contents(
-        form="cross-modal",
+        format="cross-modal",
         path=folder,
         arrays=arrays,
         files=files,

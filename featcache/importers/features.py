@@ -1,4 +1,4 @@
-"""From what a reader found to a cache: names and texts of a known data set, checks, storing."""
+"""Import the result of a reader: add names and texts of a data set, check, store."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     import featcache.bank
 
 SAME_SHARE = 0.5
-"""Share of the training rows that must be test rows before both are taken for the same."""
+"""Largest share of training rows that may be test rows."""
 COMPARED = 32
-"""Numbers at the start of a row by which two rows are told apart."""
+"""Leading values of each row that are compared."""
 
 
 def import_features(
@@ -39,23 +39,23 @@ def import_features(
     report: Report | None = None,
     say: Callable[[Part], None] = lambda _: None,
 ) -> Cache:
-    """Turn other people's features into a cache; a second time put back what is damaged or lost.
+    """Import features into a cache; importing them again restores damaged or lost parts.
 
     Args:
-        read: Reads them, as `lambda: read_tip_adapter(folder)`.
+        read: Reader of the format, e.g. `lambda: read_tip_adapter(folder)`.
         root: Folder of all caches.
-        name: What the data set is called from now on.
-        backbone: What the features came from, as the user calls it: ViT-B/32.
-        dataset: A named data set whose class names and templates these are; None: names are those
-            of the files, or numbers.
-        texts: A file with one vector a class.
-        weights: Which weights the backbone has, if not its usual ones: they encode the class names
-            where they are on this machine.
-        report: Told how many rows are stored.
-        say: Called with what a second time found.
+        name: Name for the data set.
+        backbone: Name of the backbone of the features, e.g. ViT-B/32.
+        dataset: Named data set that gives class names and templates; None keeps the names of the
+            files, or numbers the classes.
+        texts: File with one vector per class.
+        weights: Weights of the backbone for encoding class names; None for its default ones. They
+            are used only if they are on this machine.
+        report: Called with the number of stored rows.
+        say: Called with messages about other caches and repairs.
 
     Raises:
-        ImportedFileError: If the features are refused; the message names the file.
+        ImportedFileError: If the features are invalid; the message names the file.
         UnknownNameError: If there is no such data set.
         CacheError: If the cache cannot be written.
     """
@@ -92,7 +92,7 @@ def _with_texts(contents: Contents, path: Path) -> Contents:
 
 
 def _repeated(contents: Contents) -> list[str]:
-    """Refuse training features that are the test's; tell of single rows that are in both."""
+    """Refuse training features copied from the test split; return notes on single common rows."""
     test = contents.arrays.get("test_features")
     if test is None:
         return []
@@ -122,7 +122,7 @@ def _starts(rows: Array) -> list[bytes]:
 def _encode(
     table: Table, backbone: str, weights: str | None
 ) -> "tuple[featcache.bank.TextBank | None, str]":
-    """Encode the class names with the backbone, if its weights are on this machine."""
+    """Encode the class names if the weights of the backbone are on this machine, and note it."""
     from featcache.importers.texts import encode_names
 
     try:

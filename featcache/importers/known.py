@@ -1,4 +1,4 @@
-"""What a named data set says of other people's features of it: names, templates, counts."""
+"""Class names, templates and split sizes of named data sets, for imports."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from featcache.sources.named import datasets
 
 @dataclass(frozen=True, kw_only=True)
 class Known:
-    """A named data set, as far as importing is concerned."""
+    """What an import needs to know of a named data set."""
 
     name: str
     names: tuple[str, ...]
@@ -18,7 +18,7 @@ class Known:
     """Class folders in the same order."""
     templates: tuple[str, ...] = ()
     counts: Mapping[str, Collection[int]] = field(default_factory=dict)
-    """Split -> how many images it has, in each of the ways in which the data set is split."""
+    """Split -> possible numbers of images, one for each way to split the data set."""
 
 
 def known_dataset(name: str) -> Known:

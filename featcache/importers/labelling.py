@@ -1,4 +1,4 @@
-"""From the labels that a table has, numbers or words, to class indices and names."""
+"""Convert the labels of a table, numbers or words, to class indices and names."""
 
 import re
 from collections.abc import Mapping, Sequence

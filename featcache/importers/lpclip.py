@@ -44,4 +44,4 @@ def read_lpclip(folder: Path) -> Contents:
         for theirs, ours in KINDS.items():
             arrays[f"{split}_{ours}"] = found[theirs]
             files[f"{split}_{ours}"] = path
-    return Contents(form="lpclip", path=folder, arrays=arrays, files=files, draws="sampled")
+    return Contents(format="lpclip", path=folder, arrays=arrays, files=files, draws="sampled")

@@ -1,4 +1,4 @@
-"""Other people's labels under the class names of a named data set, where they can be of it."""
+"""Match the labels of imported features with the classes of a named data set."""
 
 from dataclasses import replace
 
@@ -15,9 +15,9 @@ def with_names(contents: Contents, known: Known) -> Contents:
     """Give features the class names and templates of a named data set.
 
     Args:
-        contents: What was read. Class names in it decide which label is which class; without any,
-            labels are taken for those of the data set.
-        known: The data set.
+        contents: Arrays from a reader. If they include class names, labels are renumbered by name;
+            otherwise labels must be those of the data set already.
+        known: Data set.
 
     Raises:
         ImportedFileError: If the classes or the number of rows are not those of the data set.
@@ -52,7 +52,7 @@ def _check_counts(contents: Contents, known: Known) -> None:
 
 
 def _places(contents: Contents, known: Known) -> Int64[np.ndarray, " c"]:
-    """Return the label in the data set of each class that the files name."""
+    """Return, for each class name of the files, its label in the data set."""
     theirs = [_spelling(str(name)) for name in contents.arrays["classnames"]]
     lists = [[_spelling(n) for n in names] for names in (known.folders, known.names)]
     if theirs in lists:  # names may repeat: ImageNet has two of some
@@ -76,7 +76,7 @@ def _places(contents: Contents, known: Known) -> Int64[np.ndarray, " c"]:
 
 
 def _moved(labels: Array, place: Int64[np.ndarray, " c"]) -> Array:
-    """Give each label its place; what is no label of a class is refused later, as it came."""
+    """Renumber labels; invalid ones are kept unchanged and refused later."""
     is_plain = labels.dtype.kind in "iu" and labels.ndim == 1 and labels.size > 0
     if not is_plain or int(labels.min()) < 0 or int(labels.max()) >= len(place):
         return labels
@@ -89,7 +89,7 @@ def _spelling(name: str) -> str:
 
 
 def _check_classes(contents: Contents, known: Known) -> None:
-    """Refuse labels that are not 0 to the last class of the data set."""
+    """Refuse labels beyond the classes of the data set, or training labels that miss the last."""
     last = len(known.names) - 1
     for name, labels in contents.arrays.items():
         if not name.endswith("_labels") or labels.dtype.kind not in "iu" or not labels.size:

@@ -65,4 +65,4 @@ def read_npy_folder(folder: Path, *, dtype: str | None = None, dim: int | None =
             arrays[name] = read_raw(path, dtype, dim)
     has_sets = any(re.fullmatch(r"train[0-9]+_features", name) for name in files)
     draws = "stored" if has_sets else "sampled"
-    return Contents(form="npy", path=folder, arrays=arrays, files=files, draws=draws)
+    return Contents(format="npy", path=folder, arrays=arrays, files=files, draws=draws)

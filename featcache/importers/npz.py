@@ -105,17 +105,17 @@ def store_table(
     *,
     bank: "featcache.bank.TextBank | None" = None,
 ) -> Cache:
-    """Write checked features as a cache; a second time put back what is damaged or lost.
+    """Write checked features as a cache; doing it again restores damaged or lost parts.
 
     Args:
-        table: The features.
-        path: The file or folder that they came from.
+        table: Checked features.
+        path: File or folder of the features.
         root: Folder of all caches.
-        name: What the data set is called from now on.
-        backbone: What the features came from, as the user calls it: ViT-B/32.
-        report: Told how many rows are stored.
-        say: Called with what a second time found.
-        bank: Texts of the classes, encoded by the backbone; without them, the table's.
+        name: Name for the data set.
+        backbone: Name of the backbone of the features, e.g. ViT-B/32.
+        report: Called with the number of stored rows.
+        say: Called with messages about other caches and repairs.
+        bank: Encoded texts of the classes; None stores the class vectors of the table, if any.
 
     Raises:
         ImportedFileError: If rows of another width are there under the same names.
@@ -127,7 +127,8 @@ def store_table(
         weights="unknown",
         activation="unknown",
         image_size=0,
-        preprocessing=f"imported:{table.sha256[:12]}" + (f":{table.form}" if table.form else ""),
+        preprocessing=f"imported:{table.sha256[:12]}"
+        + (f":{table.format}" if table.format else ""),
         norms=table.norms,
         numerics=ROUNDED if table.is_half else KEPT,
     )
@@ -262,7 +263,7 @@ def _removal(root: Path, path: Path) -> Call:
 
 
 def _bank_of(table: Table) -> "featcache.bank.TextBank | None":
-    """Return the class vectors that the file brought, if any."""
+    """Return the class vectors of the file as a text bank, or None."""
     if table.text is None:
         return None
     import torch

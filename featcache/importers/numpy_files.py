@@ -1,4 +1,4 @@
-"""One array of a stranger: an .npy file, or raw numbers whose type and width the user knows."""
+"""Read untrusted .npy files, and raw numbers of a type and width given by the user."""
 
 import io
 import math

@@ -129,7 +129,7 @@ def read_parquet(sources: Sequence[str], columns: Columns | None = None) -> Cont
         where |= {f"{word}_{kind}": first[word] for kind in ("features", "labels", "paths")}
     arrays |= index_labels(top, labels, names)
     arrays |= {f"{w}_paths": as_texts(first[w], p, f"paths of {w}") for w, p in paths.items()}
-    return Contents(form="parquet", path=top, arrays=arrays, files=where, draws="sampled")
+    return Contents(format="parquet", path=top, arrays=arrays, files=where, draws="sampled")
 
 
 def choose(path: Path, columns: Sequence[Column], wanted: Columns, *, needs_split: bool) -> Columns:

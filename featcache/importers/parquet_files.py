@@ -1,4 +1,4 @@
-"""A stranger's parquet file: its columns by name, read in pieces that are counted.
+"""Read columns of an untrusted parquet file in batches of limited size.
 
 Needs pyarrow from 14.0.1 on: earlier ones run code that a file brings (CVE-2023-47248).
 """
@@ -22,12 +22,12 @@ OLDEST = (14, 0, 1)
 BATCH = 4096
 """Rows decoded at once."""
 LONGEST_HEADER = 64 << 20
-"""Bytes of one text or list in a file's own description of itself."""
+"""Most bytes of one text or list in the metadata of a file."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
-    """A column of a file, as far as importing is concerned."""
+    """Name and kind of a column."""
 
     name: str
     kind: str
@@ -131,7 +131,7 @@ class ParquetFile:
     def _numbers(
         self, piece: Any, column: str
     ) -> tuple[Shaped[np.ndarray, " m"], Shaped[np.ndarray, " n"]]:
-        """Return the numbers of all rows behind one another, and how many each row has."""
+        """Return the concatenated numbers of all rows, and the length of each row."""
         import pyarrow.compute as compute
 
         try:
@@ -149,7 +149,7 @@ class ParquetFile:
             raise self._broken(error) from error
 
     def _check_sizes(self, column: str) -> None:
-        """Refuse what says of itself that it is huge, before anything is decoded."""
+        """Check the sizes in the metadata before anything is decoded."""
         told = self._file.metadata
         size = self.path.stat().st_size
         total = 0

@@ -1,4 +1,4 @@
-"""The files of a folder that somebody else wrote: found by name, and never outside the folder."""
+"""Find files in an untrusted folder, without leaving it."""
 
 from collections.abc import Iterable
 from pathlib import Path

@@ -48,12 +48,12 @@ class Table:
     is_half: bool
     """Whether all arrays, including texts, are float16."""
     notes: tuple[str, ...]
-    form: str = ""
+    format: str = ""
     """As in `Contents`."""
     draws: str = "stored"
     """As in a listing."""
     templates: tuple[str, ...] = ()
-    """For texts that are encoded from the class names; none where the file brought its own."""
+    """Templates of the data set, from which texts are encoded if the file has none."""
 
     def listing(self, name: str) -> Listing:
         """Return the listing of a data set of this name."""
@@ -86,10 +86,10 @@ def check_contents(contents: Contents) -> Table:
     """Check the arrays of one file or folder against each other.
 
     Args:
-        contents: What a reader read.
+        contents: Arrays from a reader.
 
     Raises:
-        ImportedFileError: If they are refused; the message names the array and its file.
+        ImportedFileError: If they are invalid; the message names the array and its file.
     """
     path, arrays, file_of = contents.path, contents.arrays, contents.file_of
     keys = _feature_keys(path, arrays)
@@ -134,7 +134,7 @@ def check_contents(contents: Contents) -> Table:
         norms=_norms(everything, text),
         is_half=all(arrays[name].dtype.name == "float16" for name in names),
         notes=tuple(notes),
-        form=contents.form,
+        format=contents.format,
         draws=contents.draws,
         templates=contents.templates,
     )

@@ -1,4 +1,4 @@
-"""Names and paths as arrays of text, of which no single one may make the array huge."""
+"""Class names and paths as NumPy arrays of bounded width."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from featcache.limits import WORDS
 from featcache.paths import read_regular
 
 LONGEST = 4096
-"""Characters of a path or a name: an array of texts is as wide as its longest."""
+"""Most characters of a text. A NumPy array is as wide as its longest text."""
 
 
 def as_texts(path: Path, values: Sequence[object], what: str) -> Shaped[np.ndarray, " n"]:

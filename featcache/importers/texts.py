@@ -1,4 +1,4 @@
-"""Class names through the text tower of the backbone that somebody else's features came from."""
+"""Encode class names with the backbone of imported features."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from featcache.text.encode import encode_texts
 
 @dataclass(frozen=True, kw_only=True)
 class Words:
-    """Classes and their templates: what `encode_texts` reads."""
+    """Class names and templates, the input of `encode_texts`."""
 
     classes: tuple[str, ...]
     templates: tuple[str, ...]
@@ -24,7 +24,7 @@ class Words:
 def encode_names(
     classes: tuple[str, ...], templates: tuple[str, ...], backbone: str, weights: str | None
 ) -> TextBank:
-    """Encode class names in their templates; nothing is fetched for it.
+    """Encode class names in templates, without downloading weights.
 
     Args:
         classes: Readable names in label order.

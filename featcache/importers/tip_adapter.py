@@ -65,7 +65,9 @@ def read_tip_adapter(folder: Path) -> Contents:
             arrays[f"{prefix}_features"] = _support(rows, labels, len(one_hot), notes)
         files |= {f"{prefix}_features": rows, f"{prefix}_labels": labels}
     _check_classes(widths)
-    return Contents(form="tip-adapter", path=folder, arrays=arrays, files=files, notes=tuple(notes))
+    return Contents(
+        format="tip-adapter", path=folder, arrays=arrays, files=files, notes=tuple(notes)
+    )
 
 
 def _file(folder: Path, name: str) -> Path:

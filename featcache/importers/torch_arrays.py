@@ -1,4 +1,4 @@
-"""What the readers of torch files have in common: arrays and named entries, or a refusal."""
+"""Check the type of values read from torch files."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""How wide the features of a backbone are, as far as its name tells, without loading anything."""
+"""Check the width of features against the backbone, without loading it."""
 
 import json
 from importlib.util import find_spec
@@ -10,10 +10,10 @@ from featcache.importers.contents import Contents
 
 
 def width_of(backbone: str) -> int | None:
-    """Return the width of a backbone's global features; None where its name is not known.
+    """Return the width of a backbone's global features, or None for an unknown name.
 
     Args:
-        backbone: As the user calls it: ViT-B/32, or one of open_clip's names.
+        backbone: Name of the backbone, e.g. ViT-B/32, or a model name of open_clip.
 
     Example:
         >>> width_of("ViT-B/32"), width_of("RN50"), width_of("my own model")
@@ -29,11 +29,11 @@ def width_of(backbone: str) -> int | None:
 
 
 def check_widths(contents: Contents, backbone: str) -> None:
-    """Refuse features of several models, and those that are not as wide as the backbone's.
+    """Refuse features of different widths, or of another width than the backbone's.
 
     Raises:
-        ImportedFileError: If there are two widths, or one that a backbone of this name does not
-            have; the message names the files of each.
+        ImportedFileError: If they are of different widths, or not as wide as those of the
+            backbone; the message names the files.
     """
     files: dict[int, list[str]] = {}
     for name, array in contents.arrays.items():
