@@ -106,8 +106,8 @@ def read_clip_retrieval(sources: Mapping[str, Path], *, label_column: str = "") 
 def _parts(folder: Path) -> list[tuple[Path, Path]]:
     """Pair embeddings and metadata by part number, in ascending order."""
     check_folder(folder, "img_emb and metadata")
-    rows = _numbered(folder / "img_emb", r"img_emb_([0-9]{1,9})\.npy")
-    tables = _numbered(folder / "metadata", r"metadata_([0-9]{1,9})\.parquet")
+    rows = _numbered(folder, "img_emb", r"img_emb_([0-9]{1,9})\.npy")
+    tables = _numbered(folder, "metadata", r"metadata_([0-9]{1,9})\.parquet")
     alone = sorted(set(rows) ^ set(tables))
     if alone or not rows:
         name = alone[0] if alone else 0
@@ -120,11 +120,12 @@ def _parts(folder: Path) -> list[tuple[Path, Path]]:
     return [(rows[number], tables[number]) for number in sorted(rows)]
 
 
-def _numbered(folder: Path, pattern: str) -> dict[int, Path]:
+def _numbered(folder: Path, name: str, pattern: str) -> dict[int, Path]:
+    place = inside(folder, name)
     found = {}
-    for file in sorted(folder.iterdir()) if folder.is_dir() else ():
+    for file in sorted(place.iterdir()) if place is not None and place.is_dir() else ():
         match = re.fullmatch(pattern, file.name)
-        path = inside(folder.parent, f"{folder.name}/{file.name}") if match else None
+        path = inside(folder, f"{name}/{file.name}") if match else None
         if match and path is not None:
             found[int(match[1])] = path
     return found

@@ -127,8 +127,7 @@ def store_table(
         weights="unknown",
         activation="unknown",
         image_size=0,
-        preprocessing=f"imported:{table.sha256[:12]}"
-        + (f":{table.format}" if table.format else ""),
+        preprocessing=":".join(["imported", table.sha256[:12], *filter(None, [table.format])]),
         norms=table.norms,
         numerics=ROUNDED if table.is_half else KEPT,
     )

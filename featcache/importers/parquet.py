@@ -78,7 +78,9 @@ def files_by_split(sources: Sequence[str]) -> dict[str, list[Path]]:
 
 
 def _tables(folder: Path) -> list[Path]:
-    for place in (folder, folder / "data"):
+    for place in (folder, inside(folder, "data")):
+        if place is None or not place.is_dir():
+            continue
         names = sorted(f.name for f in place.glob("*.parquet"))
         if names:
             return [path for name in names if (path := inside(place, name)) is not None]

@@ -4,6 +4,9 @@ Needs pyarrow from 14.0.1 on: earlier ones run code that a file brings (CVE-2023
 """
 
 import json
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,8 @@ from featcache.scarcity import lacking
 OLDEST = (14, 0, 1)
 BATCH = 4096
 """Rows decoded at once."""
+SLACK = 2 << 30
+"""Bytes of address space that pyarrow and its allocator reserve for themselves."""
 LONGEST_HEADER = 64 << 20
 """Most bytes of one text or list in the metadata of a file."""
 
@@ -74,7 +79,10 @@ class ParquetFile:
 
     def columns(self) -> list[Column]:
         """List the columns in the file's order."""
-        return [Column(name=field.name, kind=_kind(field.type)) for field in self.schema]
+        try:
+            return [Column(name=field.name, kind=_kind(field.type)) for field in self.schema]
+        except Exception as error:  # names need not be text
+            raise self._broken(error) from error
 
     def class_names(self, column: str) -> tuple[str, ...]:
         """Return the names that Hugging Face's `datasets` wrote for an integer column, or none."""
@@ -90,7 +98,6 @@ class ParquetFile:
 
     def features(self, column: str) -> Float[np.ndarray, "n d"]:
         """Read a column of lists as rows."""
-        self._check_sizes(column)
         parts: list[Array] = []
         width, start = None, 0
         for piece in self._batches(column):
@@ -108,24 +115,32 @@ class ParquetFile:
 
     def values(self, column: str) -> list[Any]:
         """Read a column of numbers or texts; an empty cell is None."""
-        self._check_sizes(column)
         return [value for piece in self._batches(column) for value in piece.to_pylist()]
 
     def _batches(self, column: str) -> list[Any]:
+        size = self.path.stat().st_size
+        most = min(ARRAYS.value(), max(RATIO_FROM, RATIO * size))
         pieces, total = [], 0
         try:
-            for batch in self._file.iter_batches(
-                batch_size=BATCH, columns=[column], use_threads=False
-            ):
-                total += batch.nbytes
-                if total > ARRAYS.value():
-                    raise self._too_large(column, total)
-                if batch.num_rows:
-                    pieces.append(batch.column(0))
+            # Sizes in the metadata are not used: pyarrow aborts the process on damaged ones.
+            with bounded(most):
+                for batch in self._file.iter_batches(
+                    batch_size=BATCH, columns=[column], use_threads=False
+                ):
+                    total += batch.nbytes
+                    if total > most:
+                        raise self._too_large(column, size)
+                    if batch.num_rows:
+                        pieces.append(batch.column(0))
         except ImportedFileError:
             raise
         except Exception as error:  # as above
+            if lacking(error):
+                raise self._too_large(column, size) from error
             raise self._broken(error) from error
+        found = sum(len(piece) for piece in pieces)
+        if found != self.rows:
+            raise self._broken(ValueError(f"it claims {self.rows} rows and has {found}"))
         return pieces
 
     def _numbers(
@@ -148,29 +163,11 @@ class ParquetFile:
         except Exception as error:  # as above
             raise self._broken(error) from error
 
-    def _check_sizes(self, column: str) -> None:
-        """Check the sizes in the metadata before anything is decoded."""
-        told = self._file.metadata
-        size = self.path.stat().st_size
-        total = 0
-        for group in range(told.num_row_groups):
-            row_group = told.row_group(group)
-            for at in range(row_group.num_columns):
-                leaf = row_group.column(at)
-                if leaf.path_in_schema.split(".")[0] == column:
-                    total += max(leaf.total_uncompressed_size, 2 * leaf.num_values)
-        if total > ARRAYS.value():
-            raise self._too_large(column, total)
-        if total > max(RATIO_FROM, RATIO * size):
-            raise ImportedFileError(
-                f"Column '{column}' of {self.path} unpacks from {size} to {total} bytes, which no "
-                f"features do. Write it again."
-            )
-
-    def _too_large(self, column: str, total: int) -> ImportedFileError:
+    def _too_large(self, column: str, size: int) -> ImportedFileError:
         return ImportedFileError(
-            f"Column '{column}' of {self.path} takes {total} bytes; up to {ARRAYS.value()} are "
-            f"read. Split the file, or raise {ARRAYS.variable}."
+            f"Column '{column}' of {self.path} unpacks to more than {ARRAYS.value()} bytes, to "
+            f"more than {RATIO} times the {size} bytes of the file, or to more than the memory. "
+            f"Split the file or write it again, or raise {ARRAYS.variable}."
         )
 
     def _broken(self, error: Exception) -> ImportedFileError:
@@ -182,6 +179,33 @@ class ParquetFile:
         return ImportedFileError(
             f"{self.path} is not a sound parquet file ({why}). Copy it again, or write it again."
         )
+
+
+@contextmanager
+def bounded(most: int) -> Iterator[None]:
+    """Limit the address space of this process while a block runs, where the system can.
+
+    A single row of a few bytes may unpack to gigabytes, which pyarrow allocates at once.
+
+    Args:
+        most: Bytes that the block may allocate, beside `SLACK`.
+    """
+    try:
+        pages = int(Path("/proc/self/statm").read_text("ascii").split()[0])
+        soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+        limit = pages * resource.getpagesize() + most + SLACK
+        bounds = [limit, *(b for b in (soft, hard) if b != resource.RLIM_INFINITY)]
+        resource.setrlimit(resource.RLIMIT_AS, (min(bounds), hard))
+    except (
+        OSError,
+        ValueError,
+    ):  # no such file, or no such limit: batches are counted all the same
+        yield
+        return
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 def _pyarrow() -> Any:

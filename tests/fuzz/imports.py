@@ -89,6 +89,9 @@ READERS: Mapping[str, Callable[[Path], object]] = {
     "clip-retrieval": _clip_retrieval,
 }
 
+DEPTH = {"cross-modal": 3, "clip-retrieval": 1}
+"""Format -> folders of the case above the folder that the user names."""
+
 
 def _target(name: str, read: Callable[[Path], object]) -> Target:
     return Target(
@@ -96,6 +99,7 @@ def _target(name: str, read: Callable[[Path], object]) -> Target:
         run=_check(read),
         seeds=_seeds(miniatures.FORMATS[name]),
         is_folder=True,
+        depth=DEPTH.get(name, 0),
     )
 
 

@@ -12,6 +12,7 @@ from featcache.errors import ImportedFileError, UsageError
 from featcache.importers.clip_retrieval import folders_by_split, read_clip_retrieval
 from featcache.importers.features import import_features
 from featcache.importers.parquet import Columns, read_parquet
+from featcache.importers.parquet_files import bounded
 from tests.featcache.importers.miniatures import clip_retrieval, labels, parquet, rows
 
 pa = pytest.importorskip("pyarrow")
@@ -83,19 +84,41 @@ def test_float16_and_large_lists_are_read(tmp_path: Path) -> None:
         np.testing.assert_array_equal(found.arrays["train_features"], wanted[::2])
 
 
-def test_a_bomb_is_refused_before_it_is_unpacked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("lists", [1, 64])
+def test_a_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lists: int) -> None:
+    """One number, four million times, from some kilobytes: in one row, and in many."""
     monkeypatch.setattr("featcache.importers.parquet_files.RATIO_FROM", 1 << 16)
     path = tmp_path / "t.parquet"
-    count = 1 << 22  # one number, four million times, from some kilobytes
-    lists = pa.ListArray.from_arrays(
-        pa.array([0, count], pa.int32()), pa.array(np.ones(count, np.float32))
-    )
-    pq.write_table(pa.table({"embedding": lists, "label": [0], "split": ["train"]}), path)
+    count = 1 << 22
+    ends = np.linspace(0, count, lists + 1).astype(np.int32)
+    numbers = pa.ListArray.from_arrays(pa.array(ends), pa.array(np.ones(count, np.float32)))
+    rest = {"label": [0] * lists, "split": ["train"] * lists}
+    pq.write_table(pa.table({"embedding": numbers, **rest}), path)
     assert path.stat().st_size < 1 << 14
-    with pytest.raises(ImportedFileError, match=r"'embedding'.*unpacks from"):
+    with pytest.raises(ImportedFileError, match=r"'embedding'.*200 times"):
         read_parquet([str(path)])
+
+
+def test_memory_is_bounded_while_a_table_is_read() -> None:
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    with pytest.raises(MemoryError), bounded(1 << 20):
+        np.ones(8 << 30, dtype=np.uint8)
+    assert resource.getrlimit(resource.RLIMIT_AS) == before
+
+
+def test_damaged_sizes_in_the_metadata_do_not_end_the_process(tmp_path: Path) -> None:
+    """pyarrow aborts where such sizes are asked for; found by fuzzing."""
+    path = table(tmp_path / "t.parquet")
+    whole = path.read_bytes()
+    footer = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
+    for at in range(footer, len(whole) - 8):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 0x10]) + whole[at + 1 :])
+        try:
+            read_parquet([str(path)])
+        except ImportedFileError:
+            continue
 
 
 def test_a_table_beyond_the_limit_is_refused(
