@@ -18,7 +18,7 @@ from featcache.errors import ImportedFileError
 from featcache.importers.arrays import RATIO, RATIO_FROM
 from featcache.importers.contents import Array
 from featcache.limits import ARRAYS, WORDS
-from featcache.paths import open_regular
+from featcache.paths import open_regular, read_regular
 from featcache.scarcity import lacking
 
 OLDEST = (14, 0, 1)
@@ -191,7 +191,7 @@ def bounded(most: int) -> Iterator[None]:
         most: Bytes that the block may allocate, beside `SLACK`.
     """
     try:
-        pages = int(Path("/proc/self/statm").read_text("ascii").split()[0])
+        pages = int(read_regular(Path("/proc/self/statm"), WORDS).split()[0])
         soft, hard = resource.getrlimit(resource.RLIMIT_AS)
         limit = pages * resource.getpagesize() + most + SLACK
         bounds = [limit, *(b for b in (soft, hard) if b != resource.RLIM_INFINITY)]

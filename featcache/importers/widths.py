@@ -7,6 +7,8 @@ from pathlib import Path
 from featcache.backbones.names import OPENAI
 from featcache.errors import ImportedFileError
 from featcache.importers.contents import Contents
+from featcache.limits import WORDS
+from featcache.paths import read_regular
 
 
 def width_of(backbone: str) -> int | None:
@@ -24,7 +26,7 @@ def width_of(backbone: str) -> int | None:
     for place in (spec.submodule_search_locations or []) if spec else []:
         file = Path(place) / "model_configs" / f"{name}.json"
         if file.name == f"{name}.json" and file.is_file():
-            return int(json.loads(file.read_text("utf-8"))["embed_dim"])
+            return int(json.loads(read_regular(file, WORDS))["embed_dim"])
     return None
 
 
