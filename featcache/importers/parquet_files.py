@@ -196,10 +196,7 @@ def bounded(most: int) -> Iterator[None]:
         limit = pages * resource.getpagesize() + most + SLACK
         bounds = [limit, *(b for b in (soft, hard) if b != resource.RLIM_INFINITY)]
         resource.setrlimit(resource.RLIMIT_AS, (min(bounds), hard))
-    except (
-        OSError,
-        ValueError,
-    ):  # no such file, or no such limit: batches are counted all the same
+    except (OSError, ValueError):  # not on this system; batches are counted in any case
         yield
         return
     try:
