@@ -65,7 +65,7 @@ TEXTS = Limit(
     variable="FEATCACHE_MAX_TEXTS",
 )
 ARRAYS = Limit(
-    what="the arrays of an .npz file, unpacked",
+    what="the arrays of imported files, unpacked",
     most=16 << 30,
     unit="bytes",
     variable="FEATCACHE_MAX_ARRAYS",
