@@ -112,7 +112,7 @@ def check_listing(folder: Path, *, cure: Part = LOST) -> list[Part]:
 
 
 def listing_notes(folder: Path) -> list[str]:
-    """Return messages about the listing that are no damage."""
+    """Return a message if a writer was stopped while it replaced the listing; else nothing."""
     if not unfinished_switch(folder):
         return []
     return [
@@ -143,7 +143,7 @@ def current_set(folder: Path) -> str:
 
 
 def read_origin(folder: Path) -> tuple[str, str]:
-    """Return the names of data set and root without reading the rest; empty if unreadable."""
+    """Return data set and image folder from listing.json; empty texts if it is unreadable."""
     try:
         pointer = read_pointer(folder)
         if pointer is None:
