@@ -70,7 +70,7 @@ class ComponentKey:
     kind: str
     """global, views, crops, boxes (of crops), patches, view_patches or text."""
     recipe: str = ""
-    """The augmentation or the text digest: rrc50, cdfsl, ...; empty for global and patches."""
+    """Recipe of views and crops (rrc50, cdfsl, ...), or digest of texts; else empty."""
     count: int = 0
     """Views or crops per image; 0 if the kind has no such axis."""
     variant: str = ""

@@ -128,7 +128,7 @@ def resnet_features(
 
 
 def fold_norms(visual: ModifiedResNet) -> None:
-    """Fold the batch norms of a frozen ResNet into its convolutions, which saves a pass.
+    """Fold the batch norms of a frozen ResNet into its convolutions, which saves memory traffic.
 
     In evaluation a norm is a scale and a shift per channel. Folding changes float32 rounding.
     Norms that are folded already are skipped.
@@ -166,7 +166,7 @@ def lower_weights(visual: Any, dtype: torch.dtype) -> None:
 
 
 def _fold_quick_gelu(mlp: Any) -> None:
-    """Compute x sigmoid(s x) as silu(s x) / s, with s folded into the weights: faster."""
+    """Compute x sigmoid(s x) as silu(s x) / s, with s folded into the weights: one kernel."""
     first, activation, *between, last = mlp
     if isinstance(activation, QuickGELU) and all(isinstance(m, torch.nn.Identity) for m in between):
         for parameter in first.parameters():

@@ -83,7 +83,7 @@ def mend(
         if listing is None or not cache.needs_mending():
             return Mended()
         if cache.key.is_imported:
-            raise CacheError(f"{path} has lost imported features. {cache.cure}")
+            raise CacheError(f"{path} has lost imported features. ", cache.cure)
         settings = PassSettings.of(cache)
         weights = weights or weights_of(cache.shards)
         load = weights or weights_argument(cache.key, cache.shards)

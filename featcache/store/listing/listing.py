@@ -112,7 +112,7 @@ def check_listing(folder: Path, *, cure: Part = LOST) -> list[Part]:
 
 
 def listing_notes(folder: Path) -> list[str]:
-    """Return messages about the listing that are no damage."""
+    """Return a message if a writer was stopped while it replaced the listing; else nothing."""
     if not unfinished_switch(folder):
         return []
     return [
