@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from featcache.sources.trees import folder
+from featcache.sources.trees.names import escaped
 from featcache.store.cache import Cache
 
 Run = Callable[..., Any]

@@ -104,9 +104,9 @@ def test_every_prefix_leads_to_its_kind_of_source() -> None:
 
 
 def test_an_unknown_prefix_lists_near_ones(photos: Path) -> None:
-    with pytest.raises(UnknownNameError, match="Unknown kind of source 'folders'.*'folder'"):
+    with pytest.raises(UnknownNameError, match=r"Unknown kind of source 'folders'.*'folder'"):
         open_dataset(f"folders:{photos}", root=photos)
-    with pytest.raises(UnknownNameError, match="'zip'.*dataset=folder:PATH"):
+    with pytest.raises(UnknownNameError, match=r"'zip'.*dataset=folder:PATH"):
         open_dataset("zipp:photos.zip", root=photos)
     with pytest.raises(UsageError, match=r"zip: needs a path, e\.g\. dataset='zip:photos\.zip'"):
         open_dataset("zip:", root=photos)
