@@ -107,6 +107,7 @@ class Listing:
     root: str
     """Where the images were; empty for imported features."""
     classes: tuple[str, ...]
+    """In label order. A class is its label: names may repeat, and nothing keys on them."""
     ids: Sequence[str]
     hashes: Sequence[str]
     """sha256 of each file's bytes, hex; `import:<row>` for imported features."""

@@ -11,6 +11,7 @@ Every line begins with a checksum of its rest; one that is not what was written 
 
 import hashlib
 import os
+import re
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,41 +34,46 @@ LINE_BYTES = 1024
 _BATCH = 512
 
 
-class _State(NamedTuple):
-    """What tells whether a file has changed; times in nanoseconds."""
+_LINE = re.compile(
+    rb"^([0-9a-f]{8})\t(([0-9a-f]{64})\t((?:[0-9]{1,20}\t){3}[0-9]{1,20})\t([^\t\n]*)(?:\t([^\t\n]+))?)$",
+    re.MULTILINE,
+)
+"""crc32 of the rest; the rest: sha256, state, id, and which part of its file the image is."""
 
-    size: int
-    mtime: int
-    ctime: int
-    inode: int
 
-    @staticmethod
-    def of(found: os.stat_result) -> "_State":
-        return _State(found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+def _state_of(found: os.stat_result) -> str:
+    """Return what tells whether a file has changed, as it stands in a line.
 
-    def differs_in_inode_only(self, other: "_State") -> bool:
-        return self[:3] == other[:3] and self.inode != other.inode
+    Size, mtime, ctime and inode; times in nanoseconds.
+    """
+    return f"{found.st_size}\t{found.st_mtime_ns}\t{found.st_ctime_ns}\t{found.st_ino}"
 
-    def is_recent(self, now: float) -> bool:
-        return max(self.mtime, self.ctime) >= (now - RACY_SECONDS) * 1e9
+
+def _differ_in_inode_only(one: str, other: str) -> bool:
+    (mine, inode), (others, another) = one.rsplit("\t", 1), other.rsplit("\t", 1)
+    return mine == others and inode != another
+
+
+def _is_recent(found: os.stat_result, now: float) -> bool:
+    return max(found.st_mtime_ns, found.st_ctime_ns) >= (now - RACY_SECONDS) * 1e9
 
 
 class _Known(NamedTuple):
     """An image as it was when it was hashed."""
 
-    state: _State
+    state: str
     """Of the file that holds it."""
     within: str
     sha256: str
 
 
 class _Found(NamedTuple):
-    """An image as it is now."""
+    """An image that was read."""
 
     known: _Known
-    may_remember: bool = True
+    may_remember: bool
     """Whether the same state will mean the same bytes."""
-    inode_moved: bool = False
+    inode_moved: bool
     """Whether it was read for another inode alone, and had the same bytes."""
 
 
@@ -107,7 +113,7 @@ def hash_files(
     moved = 0
     starts = range(0, len(samples), _BATCH)
 
-    def hash_batch(start: int) -> list[_Found | None]:
+    def hash_batch(start: int) -> list[_Found | _Known | None]:
         batch = samples[start : start + _BATCH]
         return [_hash(s.place, trusted.get(s.id), ignore_inode=ignore_inode) for s in batch]
 
@@ -117,10 +123,14 @@ def hash_files(
                 if found is None:
                     unreadable.append(i)
                     continue
-                hashes[i] = found.known.sha256
-                moved += found.inode_moved
-                if found.may_remember:
-                    settled[samples[i].id] = found.known
+                if isinstance(found, _Found):
+                    moved += found.inode_moved
+                    if found.may_remember:
+                        settled[samples[i].id] = found.known
+                    found = found.known
+                else:
+                    settled[samples[i].id] = found
+                hashes[i] = found.sha256
             if report:
                 report("hashing images", min(start + _BATCH, len(samples)), len(samples))
     for image_id in _of_changed_containers(samples, settled):
@@ -139,31 +149,33 @@ def hash_files(
     return hashes, unreadable
 
 
-def _hash(place: Place, before: _Known | None, *, ignore_inode: bool) -> _Found | None:
-    """Look an image up, or read it; None if it cannot be read."""
+def _hash(place: Place, before: _Known | None, *, ignore_inode: bool) -> _Found | _Known | None:
+    """Return what is known of an image that did not change, or read it; None if it cannot be."""
     try:
         now = time.time()
-        state = _State.of(place.stat())
+        found = place.stat()
+        state = _state_of(found)
         inode_moved = False
         if before is not None and before.within == place.within:
             if before.state == state:
-                return _Found(before)
-            inode_moved = before.state.differs_in_inode_only(state)
+                return before
+            inode_moved = _differ_in_inode_only(before.state, state)
             if inode_moved and ignore_inode:
-                return _Found(before)
+                return before
         if place.within:  # whether the container stays as it was is looked at once, in the end
             digest, same = hashlib.sha256(place.read(IMAGE_FILE)).hexdigest(), True
         else:
             with open_regular(place.container, IMAGE_FILE) as file:
-                state = _State.of(os.fstat(file.fileno()))
+                found = os.fstat(file.fileno())
+                state = _state_of(found)
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
-                same = state == _State.of(os.fstat(file.fileno()))
+                same = state == _state_of(os.fstat(file.fileno()))
     except (OSError, ValueError):  # a ValueError is of a path that no file can have, with a NUL
         return None
     return _Found(
         _Known(state, place.within, digest),
         # As git has it: a change in the tick of the clock in which it was read would not show.
-        may_remember=same and not state.is_recent(now),
+        may_remember=same and not _is_recent(found, now),
         inode_moved=inode_moved and before is not None and before.sha256 == digest,
     )
 
@@ -172,7 +184,7 @@ def _of_changed_containers(
     samples: Sequence[Sample], settled: Mapping[str, _Known]
 ) -> Iterator[str]:
     """Yield the images in archives that are not any more what they were when they were opened."""
-    now: dict[Path, _State | None] = {}
+    now: dict[Path, str | None] = {}
     for sample in samples:
         if not sample.place.within or sample.id not in settled:
             continue
@@ -180,8 +192,8 @@ def _of_changed_containers(
         if container not in now:
             now[container] = None
             with suppress(OSError):
-                now[container] = _State.of(container.stat())
-        if now[container] != _State.of(sample.place.stat()):
+                now[container] = _state_of(container.stat())
+        if now[container] != _state_of(sample.place.stat()):
             yield sample.id
 
 
@@ -191,29 +203,25 @@ def _read_known(path: Path, root: Path, most: int) -> dict[str, _Known]:
         with os.fdopen(open_descriptor(path, links=False), "rb") as file:
             # A stranger's may be of any size: of one that is larger than our own would be, the
             # rest is forgotten.
-            lines = file.read(LINE_BYTES * (most + 1)).split(b"\n")
+            data = file.read(LINE_BYTES * (most + 1))
     except OSError:
         return {}
     known: dict[str, _Known] = {}
-    if lines[0] != _line(f"root\t{str(root)!a}").rstrip(b"\n"):
+    head, _, lines = data.partition(b"\n")
+    if head != _line(f"root\t{str(root)!a}").rstrip(b"\n"):
         return known
-    for line in lines[1:]:
-        crc, _, rest = line.partition(b"\t")
-        if crc != b"%08x" % zlib.crc32(rest):
-            continue
-        match rest.decode("utf-8", "surrogateescape").split("\t"):
-            case [digest, size, mtime, ctime, inode, image_id, *within] if (
-                len(digest) == 64
-                and len(within) <= 1
-                and all(map(_is_number, (size, mtime, ctime, inode)))
-            ):
-                state = _State(int(size), int(mtime), int(ctime), int(inode))
-                known[image_id] = _Known(state, "".join(within), digest)
+    crc32 = zlib.crc32
+    for found in _LINE.finditer(lines):
+        crc, rest, digest, state, image_id, within = found.groups()
+        if int(crc, 16) == crc32(rest):
+            known[_decoded(image_id)] = _Known(
+                state.decode(), _decoded(within or b""), digest.decode()
+            )
     return known
 
 
-def _is_number(text: str) -> bool:
-    return len(text) <= 20 and text.isascii() and text.isdecimal()  # 64 bits are 20 digits
+def _decoded(text: bytes) -> str:
+    return text.decode("utf-8", "surrogateescape")
 
 
 def _line(text: str) -> bytes:
@@ -227,7 +235,7 @@ def _write_known(path: Path, root: Path, settled: Mapping[str, _Known]) -> None:
     for image_id, (state, within, sha256) in settled.items():
         names = (image_id, within) if within else (image_id,)
         if not any("\n" in name or "\t" in name for name in names):
-            lines.append(_line("\t".join((sha256, *map(str, state), *names))))
+            lines.append(_line("\t".join((sha256, state, *names))))
     aside = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -117,9 +117,12 @@ def _match(samples: Sequence[Sample], hashes: Sequence[str], previous: Listing |
     ids = [] if previous is None else list(previous.ids)
     old = [] if previous is None else list(previous.hashes)
     free: defaultdict[str, list[int]] = defaultdict(list)
-    exact = {pair: row for row, pair in enumerate(zip(old, ids, strict=True))}
-    rows = [exact.get((h, s.id), -1) for s, h in zip(samples, hashes, strict=True)]
+    row_of = dict(zip(ids, range(len(ids)), strict=True))
+    rows = [row_of.get(sample.id, -1) for sample in samples]
+    rows = [r if r >= 0 and old[r] == h else -1 for r, h in zip(rows, hashes, strict=True)]
     taken = set(rows)
+    if len(taken) == len(old) == len(rows) and -1 not in taken:
+        return rows
     for row in reversed(range(len(old))):
         if row not in taken:
             free[old[row]].append(row)

@@ -12,6 +12,7 @@ has its own stream, named by (seed, episode), so that the first 100 of 400 are t
 import hashlib
 import json
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -236,11 +237,11 @@ def _checked(path: Path, raw: Mapping[str, Any], features: FeatureSet) -> Episod
         raise _refuse(
             path, f"names {len(unknown)} images that split '{split}' lacks (first: {unknown[0]})"
         )
-    place = {name: i for i, name in enumerate(listing.classes)}
-    if unknown := [n for n in names if n not in place]:
+    place = dict(zip(_numbered(listing.classes), range(len(listing.classes)), strict=True))
+    if unknown := [name for name, count in _numbered(names) if (name, count) not in place]:
         raise _refuse(path, f"names classes that the data set lacks (first: {unknown[0]})")
     row_of = np.array([usable[i] for i in images], dtype=np.int64)
-    class_of = np.array([place[n] for n in names], dtype=np.int64)
+    class_of = np.array([place[n] for n in _numbered(names)], dtype=np.int64)
     found = Episodes(
         dataset=dataset,
         split=split,
@@ -291,3 +292,13 @@ def _nth(members: Mapping[int, Sequence[int]], n: int) -> int:
     """Return the size of the n-th largest class; 0 where there are fewer."""
     sizes = sorted((len(own) for own in members.values()), reverse=True)
     return sizes[n - 1] if n <= len(sizes) else 0
+
+
+def _numbered(names: Sequence[str]) -> list[tuple[str, int]]:
+    """Return each name with how often it came before: classes may have the same name."""
+    seen: Counter[str] = Counter()
+    found = []
+    for name in names:
+        found.append((name, seen[name]))
+        seen[name] += 1
+    return found

@@ -13,6 +13,7 @@ import hashlib
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from operator import attrgetter
 
 from featcache.sources.base import Sample
 from featcache.sources.trees.base import Entry
@@ -43,8 +44,12 @@ def make_splits(files: Grouped, seed: int, groups: Mapping[str, str] | None = No
     train = files["train"]
     for split in ("train", *missing):
         files[split] = {folder: [] for folder in train}
-    for units in _units(train, of_group).values():
-        _cut(files, missing, _ordered(units, seed))
+    if of_group:
+        for units in _units(train, of_group).values():
+            _cut_units(files, missing, _ordered(units, seed))
+    else:
+        for folder, images in train.items():
+            _cut(files, missing, folder, sorted(images, key=lambda image: _rank(image.id, seed)))
     cuts = " and ".join(f"{SHARES[split]} % as {split}" for split in missing)
     whole = ", groups kept whole" if of_group else ""
     return [f"Split off train here, by class and seed {seed}: {cuts}; the rest stays train{whole}."]
@@ -58,8 +63,9 @@ def samples(
     first = [s for s in ("train", "val", "test") if s in files]
     for split in (*first, *sorted(set(files) - set(first))):
         for label, folder in enumerate(folders):
-            for image in sorted(files[split].get(folder, ()), key=lambda image: image.id):
-                yield Sample(image.id, image.place, label, split, of_group.get(image.id, ""))
+            for image in sorted(files[split].get(folder, ()), key=attrgetter("id")):
+                group = of_group.get(image.id, "") if of_group else ""
+                yield Sample(image.id, image.place, label, split, group)
 
 
 _Unit = list[tuple[str, Entry]]
@@ -90,14 +96,26 @@ def _ordered(units: Sequence[tuple[str, _Unit]], seed: int) -> list[_Unit]:
     return [units[place][1] for _, _, place in ranked]
 
 
-def _cut(files: Grouped, missing: Sequence[str], units: Sequence[_Unit]) -> None:
-    """Deal the units of a class to train and the missing splits, in this order."""
-    count = sum(map(len, units))
-    ends, share = [], 100
+def _ends(count: int, missing: Sequence[str]) -> list[int]:
+    """Return where train and each missing split end in a class of so many images."""
+    ends, share = [count], 100
     for split in reversed(missing):
         share -= SHARES[split]
         ends.append((share * count + 50) // 100)  # rounds half up: never an empty train
-    splits, ends = ["train", *missing], [*reversed(ends), count]
+    return ends[::-1]
+
+
+def _cut(files: Grouped, missing: Sequence[str], folder: str, images: list[Entry]) -> None:
+    """Deal the images of a class to train and the missing splits, in this order."""
+    start = 0
+    for split, end in zip(("train", *missing), _ends(len(images), missing), strict=True):
+        files[split][folder] = images[start:end]
+        start = end
+
+
+def _cut_units(files: Grouped, missing: Sequence[str], units: Sequence[_Unit]) -> None:
+    """Deal units instead; each goes where its middle lies."""
+    splits, ends = ("train", *missing), _ends(sum(map(len, units)), missing)
     at = place = 0
     for unit in units:
         while 2 * at + len(unit) > 2 * ends[place] and place < len(missing):

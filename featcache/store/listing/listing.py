@@ -224,8 +224,6 @@ def _check(listing: Listing) -> None:
             f"Labels of a listing must lie in -1..{len(listing.classes) - 1}; got "
             f"{int(listing.labels.min())}..{int(listing.labels.max())}."
         )
-    if len(set(listing.classes)) != len(listing.classes):
-        raise CacheError("Class names of a listing must be unique; some occur twice.")
     for name, rows in listing.splits.items():
         inside = not len(rows) or (int(rows.min()) >= 0 and int(rows.max()) < n)
         if not inside or len(np.unique(rows)) != len(rows):

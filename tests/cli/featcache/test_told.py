@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from featcache.sources.trees import folder
+from featcache.sources.trees.names import escaped
 from featcache.store.cache import Cache
 
 Run = Callable[..., Any]
@@ -33,7 +34,7 @@ def test_repair_finds_images_whose_names_are_escaped(
     command = ("extract", *TINY, "--dataset", f"folder:{tmp_path / 'nl'}", "--quiet", "--json")
     with pytest.MonkeyPatch.context() as patch:
         if earlier:
-            patch.setattr(folder, "id_of", names.escaped)
+            patch.setattr(folder, "id_of", escaped)
         path = Path(json.loads(featcache(*command).out)["path"])
     ids = Cache.open(path).listing().ids  # type: ignore[union-attr]
     assert any(i.startswith(r"new\named/") for i in ids) == earlier

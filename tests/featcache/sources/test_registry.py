@@ -1,5 +1,6 @@
 """From a spec to a data set, and the words a named data set comes with."""
 
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,8 @@ import pytest
 from featcache.errors import DownloadNeededError, SourceError, UnknownNameError, UsageError
 from featcache.sources.fieldguide.species import WORLDS, species
 from featcache.sources.fieldguide.world import COUNTS
-from featcache.sources.registry import find, open_dataset
+from featcache.sources.kind import Kind
+from featcache.sources.registry import KINDS, find, open_dataset
 
 
 @pytest.fixture
@@ -84,3 +86,36 @@ def test_a_bare_path_is_told_how_to_be_written(photos: Path) -> None:
         open_dataset(f"folder:{photos}", root=photos, name=" ")
     with pytest.raises(SourceError, match="There is no folder"):
         open_dataset("folder:/nowhere/at/all", root=photos)
+
+
+def test_every_prefix_leads_to_its_kind_of_source() -> None:
+    for prefix, where in KINDS.items():
+        module, _, name = where.partition(":")
+        kind = getattr(import_module(module), name)
+        assert isinstance(kind, Kind)
+        assert kind.prefix == prefix
+        assert kind.example.startswith(f"{prefix}:")
+
+
+def test_an_unknown_prefix_lists_near_ones(photos: Path) -> None:
+    with pytest.raises(UnknownNameError, match=r"Unknown kind of source 'folders'.*'folder'"):
+        open_dataset(f"folders:{photos}", root=photos)
+    with pytest.raises(UnknownNameError, match=r"'zip'.*dataset=folder:PATH"):
+        open_dataset("zipp:photos.zip", root=photos)
+    with pytest.raises(UsageError, match=r"zip: needs a path, e\.g\. dataset='zip:photos\.zip'"):
+        open_dataset("zip:", root=photos)
+
+
+def test_a_bare_archive_is_told_how_to_be_written(tmp_path: Path) -> None:
+    (tmp_path / "photos.zip").write_bytes(b"PK")
+    with pytest.raises(UsageError, match=r"is a file, not a name; write dataset='zip:.*photos"):
+        open_dataset(str(tmp_path / "photos.zip"), root=tmp_path)
+
+
+def test_a_folder_with_a_colon_in_its_name_is_told_how_to_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a:b").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="write dataset='folder:a:b'"):
+        open_dataset("a:b", root=tmp_path)
