@@ -23,7 +23,7 @@ def check_merge(source: Path, target: Path) -> None:
     if not target.exists() and not target.is_symlink():
         return
     with explained(target):
-        for entry in os.scandir(source):
+        for entry in sorted(os.scandir(source), key=lambda entry: entry.name):
             there = target / entry.name
             if not there.exists() and not there.is_symlink():
                 continue

@@ -5,11 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from featcache.errors import DownloadNeededError, SourceError, UnknownNameError, UsageError
+from featcache.errors import (
+    CacheError,
+    DownloadNeededError,
+    SourceError,
+    UnknownNameError,
+    UsageError,
+)
 from featcache.sources.fieldguide.species import WORLDS, species
 from featcache.sources.fieldguide.world import COUNTS
 from featcache.sources.kind import Kind
-from featcache.sources.registry import KINDS, find, open_dataset
+from featcache.sources.registry import KINDS, find, image_folder, open_dataset
 
 
 @pytest.fixture
@@ -119,3 +125,16 @@ def test_a_folder_with_a_colon_in_its_name_is_told_how_to_be_written(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match="write dataset='folder:a:b'"):
         open_dataset("a:b", root=tmp_path)
+
+
+def test_where_named_data_sets_keep_their_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("FEATCACHE_DATA", raising=False)
+    assert image_folder(tmp_path) == tmp_path / "images"
+    monkeypatch.setenv("FEATCACHE_DATA", str(tmp_path / "env"))
+    assert image_folder(tmp_path) == tmp_path / "env"
+    assert image_folder(tmp_path, tmp_path / "named") == tmp_path / "named"
+    (tmp_path / "file").touch()
+    with pytest.raises(CacheError, match=r"is a file, not a folder.*data_root"):
+        image_folder(tmp_path, tmp_path / "file")
