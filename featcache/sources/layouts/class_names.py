@@ -74,19 +74,12 @@ def read_names(path: str | Path) -> tuple[str, ...]:
 
 
 def given_names(names: Iterable[str], what: str) -> tuple[str, ...]:
-    """Check class names that come in label order; a repeated name gets its label behind it.
+    """Check class names that come in label order; names may repeat, since a class is its label.
 
     Raises:
         SourceError: If there is none, or one cannot be read.
     """
-    kept: list[str] = []
-    seen: set[str] = set()
-    for label, text in enumerate(names):
-        name = _readable(text, f"label {label}", what)
-        if name.casefold() in seen:
-            name = f"{name} {label}"
-        seen.add(name.casefold())
-        kept.append(name)
+    kept = [_readable(text, f"label {label}", what) for label, text in enumerate(names)]
     if not kept:
         raise SourceError(f"{what} holds no class name; expected one a label.")
     return tuple(kept)
@@ -97,9 +90,15 @@ def _among(
 ) -> dict[str, int]:
     """Return label as written -> its place in the given names."""
     place = {clean_name(name).casefold(): i for i, name in enumerate(names)}
+    repeated = len(place) < len(names)
     index: dict[str, int] = {}
     for label, where in first.items():
         at = counted[label] if counted else place.get(clean_name(label).casefold())
+        if not counted and repeated:
+            raise SourceError(
+                f"{what} has labels that are names, and some of the {len(names)} class names "
+                f"repeat; write the labels as numbers."
+            )
         if at is None or not 0 <= at < len(names):
             raise SourceError(
                 f"{what} has the label '{label}' ({where}), which is none of the {len(names)} "

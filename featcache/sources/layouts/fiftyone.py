@@ -99,9 +99,11 @@ def _label(file: Path, stem: str, value: Any, names: tuple[str, ...] | None) -> 
     except ValueError as error:
         raise SourceError(f"The label of {stem} in {file} is {error}; expected one.") from error
     if text is not None and names is not None and not isinstance(value, int):
-        if text not in names:
+        if names.count(text) != 1:
+            what = "several" if text in names else "none"
             raise SourceError(
-                f"The label of {stem} in {file} is '{text}', which is none of its classes."
+                f"The label of {stem} in {file} is '{text}', which is {what} of its classes; "
+                f"expected the index of one."
             )
         return str(names.index(text))
     return text

@@ -275,3 +275,13 @@ def test_options(tmp_path: Path) -> None:
         split_options("a.csv?labels=x", OPTIONS)
     with pytest.raises(Exception, match="given twice"):
         split_options("a.csv?label=x&label=y", OPTIONS)
+
+
+def test_names_that_repeat_need_numbers(tmp_path: Path) -> None:
+    touch(tmp_path, *ANIMALS)
+    (tmp_path / "names.txt").write_text("missile\ncat\nmissile\n")
+    names = str(tmp_path / "names.txt")
+    path = table(tmp_path, "path,label,split\nc/1.jpg,0,train\nd/1.jpg,2,train\n")
+    assert [s.label for s in open_csv(path, {"names": names}).samples] == [0, 2]
+    path = table(tmp_path, "path,label\nc/1.jpg,missile\nd/1.jpg,cat\n")
+    assert "write the labels as numbers" in refusal(path, names=names)
