@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from featcache.errors import MissingComponentError
+from featcache.wording import Argument, Placeholder
 from heads.contract import TaskView, Tensors, Watched, WithText
 from heads.text_view import TextView
 
@@ -28,10 +29,13 @@ def text_tensors(task: TaskView, text: str | None, *, method: str) -> Tensors:
     """
     if task.text is None:
         raise MissingComponentError(
-            f"Method '{method}' needs class texts and this cache has none. Imported features bring "
-            f"them as text_features of their file; a cache of images gets lost ones back by "
-            f"`featcache repair`. Or train a method that reads no text: linear-probe, ridge, knn, "
-            f"nearest-mean."
+            f"Method '{method}' needs class texts and this cache has none. Import the features "
+            f"again with their texts (docs/import.md: text_features of an npz file, ",
+            Argument("texts", Placeholder("FILE"), of="featcache"),
+            ", or ",
+            Argument("dataset", Placeholder("NAME"), of="featcache"),
+            "); a cache of images gets lost ones back by `featcache repair`. Or train a method "
+            "that reads no text: linear-probe, ridge, knn, nearest-mean.",
         )
     return _tensors(task.text, text, task.support.x)
 

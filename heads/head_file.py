@@ -253,6 +253,6 @@ def _check_shapes(head: Head, where: str) -> None:
 
 def _damaged(where: str) -> HeadError:
     return HeadError(
-        f"{where} is not what was written, or no head of this program. Save it again, or train it "
-        f"again."
+        f"{where} is no file of a head, or it is damaged. Name a file that `Head.save` or "
+        f"`heads train` wrote; a damaged one has to be saved or trained again."
     )

@@ -22,6 +22,7 @@ import numpy as np
 
 from featcache.errors import CacheError, ImportedFileError, UsageError
 from featcache.importers.table import Table, read_table
+from featcache.importers.widths import other_width
 from featcache.keys import IMPORTED_TEMPLATE, ComponentKey, FeatureKey
 from featcache.paths import as_text, expand
 from featcache.progress import Report
@@ -68,7 +69,11 @@ def import_npz(
     """
     path, root = expand(path), expand(root)
     check_names(root, name, backbone)
-    return store_table(read_table(path), path, root, name, backbone, report, say)
+    table = read_table(path)
+    width = table.rows.shape[1]
+    if wrong := other_width(width, backbone):
+        say(f"The features are {width} wide, but {wrong}: is this the backbone they came from?")
+    return store_table(table, path, root, name, backbone, report, say)
 
 
 def check_names(root: Path, name: str, backbone: str) -> None:

@@ -115,8 +115,8 @@ def check_contents(contents: Contents) -> Table:
         )
     if text is None and not contents.templates:
         notes.append(
-            "The file has no class texts (text_features): only methods that read no text "
-            "(linear-probe, ridge, knn, nearest-mean) will run."
+            "There are no class texts: only methods that read no text (linear-probe, ridge, knn, "
+            "nearest-mean) will run. docs/import.md says how each format brings texts."
         )
     if "test" not in splits:
         notes.append("The file has no test split; heads can be evaluated on val only.")

@@ -47,16 +47,31 @@ def check_widths(contents: Contents, backbone: str) -> None:
             f"{contents.path} holds features of different models: {groups}. Take those of all but "
             f"one model out of the folder."
         )
-    width = width_of(backbone)
     for found, names in files.items():
-        if width is not None and found != width:
-            same = [known for known in OPENAI if width_of(known) == found]
-            which = f"; features of {', '.join(same)} are {found} wide" if same else ""
+        if wrong := other_width(found, backbone):
             raise ImportedFileError(
-                f"{names[0]} of {contents.path} is {found} wide, and features of {backbone} are "
-                f"{width} wide{which}. Name the backbone that they came from, or give the files of "
-                f"{backbone}."
+                f"{names[0]} of {contents.path} is {found} wide, and {wrong}. Name the backbone "
+                f"that they came from, or give the files of {backbone}."
             )
+
+
+def other_width(width: int, backbone: str) -> str:
+    """Say how wide features of a backbone are; empty if that wide, or if the name is unknown.
+
+    Args:
+        width: Width of the features.
+        backbone: Name of the backbone that they are said to be of.
+
+    Example:
+        >>> other_width(512, "ViT-B/32"), other_width(640, "my own model")
+        ('', '')
+    """
+    right = width_of(backbone)
+    if right is None or right == width:
+        return ""
+    same = [known for known in OPENAI if width_of(known) == width]
+    which = f"; features of {', '.join(same)} are {width} wide" if same else ""
+    return f"features of {backbone} are {right} wide{which}"
 
 
 def _called(contents: Contents, name: str) -> str:

@@ -59,8 +59,8 @@ def _fields(module: str, name: str) -> Iterator[str]:
 
 @cache
 def _tree(module: str) -> ast.Module:
-    package, _, name = module.rpartition(".")
-    file = files(package) / f"{name}.py"
+    top, *inner = module.split(".")  # only the top is imported: the others would load torch
+    file = files(top).joinpath(*inner[:-1], f"{inner[-1]}.py")
     if not file.is_file():
-        file = files(package) / name / "__init__.py"
+        file = files(top).joinpath(*inner, "__init__.py")
     return ast.parse(file.read_text(encoding="utf-8"))

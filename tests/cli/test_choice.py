@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 Run = Callable[..., Any]
-MOTHS = "tiny knows only drawn moths"
+MOTHS = "tiny was trained on drawn moths only"
 
 
 def extract(featcache: Run, photos: Path, *more: str) -> Any:

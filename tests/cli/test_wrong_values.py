@@ -15,6 +15,7 @@ import typer
 
 from cli.featcache.app import app as featcache_app
 from cli.heads.app import app as heads_app
+from tests.featcache.importers import miniatures
 
 Run = Callable[..., Any]
 
@@ -27,6 +28,15 @@ NAME = ("nobody", "")
 WORDS = (MISSING, FOLDER, FILE, "")
 OLD_CACHE = {"--backbone": NAME, "--key": ("zz", "ffffffffffff", ""), "--cache": CACHE}
 ANY_CACHE = {"DATASET": NAME, "--dataset": NAME, **OLD_CACHE}
+IMPORTED = {
+    "--name": ("../escape", "a/b", ".", ""),
+    "--backbone": ("",),
+    "--dataset": NAME,
+    "--texts": (*WORDS,),
+    "--weights": (),  # read only where texts are encoded
+    "--cache": CACHE,
+}
+FOLDERS = {"FOLDER": (MISSING, FILE, ""), **IMPORTED}
 
 WRONG: dict[str, dict[str, tuple[str, ...]]] = {
     "featcache extract": {
@@ -40,6 +50,9 @@ WRONG: dict[str, dict[str, tuple[str, ...]]] = {
         "--seed": WHOLE,
         "--name": ("../escape", "a/b", ".", ""),
         "--dataset-root": (MISSING, FILE, ""),
+        "--data-root": (FILE, f"{FILE}/below", ""),
+        "--splits": ("nobody", ""),
+        "--words": ("nobody", ""),
         "--templates": WORDS,
         "--descriptions": WORDS,
         "--cupl": WORDS,
@@ -58,7 +71,11 @@ WRONG: dict[str, dict[str, tuple[str, ...]]] = {
     "featcache verify": {**ANY_CACHE, "--runs": (MISSING, FILE, "")},
     "featcache repair": {**ANY_CACHE, "--weights": ("",), "--device": ("",)},
     "featcache rm": {"DATASET": NAME, **OLD_CACHE},
-    "featcache datasets": {},
+    "featcache datasets": {
+        "NAME": NAME,
+        "--cache": CACHE,
+        "--data-root": (FILE, f"{FILE}/below", ""),
+    },
     "featcache backbones": {"PATTERN": ("nobody",)},
     "featcache doctor": {"--cache": CACHE},
     "featcache import npz": {
@@ -66,6 +83,25 @@ WRONG: dict[str, dict[str, tuple[str, ...]]] = {
         "--name": ("../escape", "a/b", ".", ""),
         "--backbone": ("",),
         "--cache": CACHE,
+    },
+    "featcache import npy": {**FOLDERS, "--dtype": (), "--dim": ()},  # of raw arrays only
+    "featcache import parquet": {
+        "SPLIT=FILE...": (f"test={MISSING}", f"test={FILE}", "nobody", ""),
+        **IMPORTED,
+        "--features-column": ("nobody",),
+        "--label-column": ("nobody",),
+        "--path-column": ("nobody",),
+        "--split-column": ("nobody",),
+    },
+    "featcache import tip-adapter": FOLDERS,
+    "featcache import transclip": FOLDERS,
+    "featcache import cross-modal": {**FOLDERS, "--seed": ()},
+    "featcache import lpclip": FOLDERS,
+    "featcache import clip-benchmark": FOLDERS,
+    "featcache import clip-retrieval": {
+        "SPLIT=FOLDER...": (f"test={MISSING}", f"test={FILE}", "nobody", ""),
+        **IMPORTED,
+        "--label-column": ("nobody",),
     },
     "heads train": {
         "METHOD": NAME,
@@ -116,6 +152,9 @@ EPISODIC = ["--protocol", "episodic"]
 SMALL = ["--ways", "2", "--shots", "1", "--queries", "1"]
 BESIDE = {
     ("featcache extract", "--dataset-root"): ["--dataset", "eurosat"],
+    ("featcache extract", "--data-root"): ["--dataset", "eurosat"],
+    ("featcache extract", "--splits"): ["--dataset", "eurosat"],
+    ("featcache extract", "--words"): ["--dataset", "eurosat"],
     ("heads train", "--episode-list"): EPISODIC,
     **{
         ("heads train", option): [*EPISODIC, *SMALL]
@@ -199,6 +238,13 @@ def test_a_wrong_value_is_one_sentence(
     value: str,
 ) -> None:  # fmt: skip
     program, *sub = command.split(" ")
+    if sub[0] == "import" and sub[1] != "npz":
+        folder = Path(place["place"]) / "theirs"
+        if sub[1] == "transclip":
+            whole = miniatures.tip_adapter(folder, "rows").arguments[1:]
+        else:
+            whole = getattr(miniatures, sub[1].replace("-", "_"))(folder).arguments[1:]
+        RIGHT[command] = [*whole, "--name", "other", "--backbone", "B"]
     value = value.replace("{place}", place["place"])
     words = [
         word.replace("{place}", place["place"]).replace("{photos}", place["photos"])

@@ -125,7 +125,7 @@ def test_sentences_of_the_library(tmp_path: Path) -> None:
             "with text=..., or run the same `featcache extract` again with cupl=FILE.json, which "
             "holds {class: [text, ...]} for every class.",
         ),
-        (lambda: pick_device("tpu"), "The device 'tpu' cannot be used", "The device 'tpu' cannot"),
+        (lambda: pick_device("tpu"), "Device 'tpu' cannot be used", "Device 'tpu' cannot"),
     ]
     for act, typed, called in cases:
         with pytest.raises(FeatcacheError) as caught:
