@@ -23,6 +23,9 @@ GENERIC: dict[str, set[str]] = {}
 """Data set -> words of its class names that its sentences cannot do without, and that point at no
 one class."""
 
+SMALL = {"with", "from", "into", "over"}
+"""Words with over 3 letters that say nothing of a class."""
+
 GOOD = {
     "author": "A. Writer",
     "method": "Written by hand.",
@@ -48,7 +51,7 @@ def given_away(name: str, sentence: str, generic: set[str]) -> set[str]:
     """Return what a sentence has of its class's name: all of it, or words with over 3 letters."""
     said, own = words(sentence), words(name)
     found = {name} if f" {' '.join(own)} " in f" {' '.join(said)} " else set()
-    telling = {stem(word) for word in own if len(word) > 3 and word not in generic}
+    telling = {stem(word) for word in own if len(word) > 3 and word not in generic | SMALL}
     return found | {word for word in said if stem(word) in telling}
 
 
