@@ -209,7 +209,7 @@ def written(world: str) -> ClassDescriptions:
 
     Example:
         >>> written("fieldguide").per_class()
-        (5, 7)
+        (8, 8)
     """
     return ClassDescriptions(
         author="The featcache authors",
