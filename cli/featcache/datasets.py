@@ -74,6 +74,23 @@ def _facts(item: "NamedDataset") -> dict[str, Any]:
         "citation": item.citation,
         "metric": item.metric,
         "hint": item.hint,
+        "descriptions": _described(item),
+    }
+
+
+def _described(item: "NamedDataset") -> dict[str, Any] | None:
+    """Return how many descriptions a class has and who wrote them; None where nobody did."""
+    described = item.described
+    if not described.descriptions:
+        return None
+    fewest, most = described.per_class()
+    return {
+        "classes": len(described.descriptions),
+        "fewest_per_class": fewest,
+        "most_per_class": most,
+        "author": described.author,
+        "method": described.method,
+        "licence": described.licence,
     }
 
 
@@ -102,6 +119,7 @@ def _explain(item: "NamedDataset", images: Path, *, as_json: bool) -> None:
     rows += [("from", url) for archive in item.archive for url in archive.urls]
     if item.hint:
         rows.append(("files", item.hint))
+    rows.append(("descriptions", item.described.summary()))
     if item.kind == "listed":
         rows += [(f"here, splits {name}", folder) for name, folder in here.items()]
         if not here:

@@ -11,8 +11,8 @@ from featcache.sources.named import LookAlike, NamedDataset, datasets
 _HEAD = """\
 # Data sets by name
 
-<!-- Written by `python -m featcache.sources.datasets_page`; change the descriptions in
-featcache/sources/datasets, not this page. -->
+<!-- Written by `python -m featcache.sources.datasets_page`; change the files in
+featcache/sources/datasets and featcache/sources/descriptions, not this page. -->
 
 `featcache extract --dataset NAME` lists the images of a data set by name: its classes, labels and
 splits as the literature has them. Files that are there already are used as they lie, in CoOp's
@@ -22,6 +22,9 @@ folders, in torchvision's, or as the archive unpacks; `--dataset-root DIR` names
 `--splits` takes other published splits than the default, where there are some; never compare
 figures across. `--words openai` takes OpenAI's class names and templates in place of CoOp's. The
 metric that CoOp and its successors report is top-1 accuracy, for all data sets.
+
+Some have descriptions: sentences about how each class looks, which `lazsl`, `fair` and any method
+with `text=description` read. `--descriptions FILE.json` gives others.
 
 A class is its label: ImageNet has two names twice, "missile" (657, 744) and "sunglasses"
 (836, 837). All 1000 labels stay apart.
@@ -70,15 +73,15 @@ def page() -> str:
 
 def _summary(listed: list[NamedDataset]) -> Iterator[str]:
     yield f"## The {len(listed)} data sets\n"
-    yield "| name | also called | classes | images by split | how to get it |"
-    yield "|---|---|--:|---|---|"
+    yield "| name | also called | classes | images by split | descriptions | how to get it |"
+    yield "|---|---|--:|---|---|---|"
     for data in listed:
         also = ", ".join(data.aliases)
         size = f", {data.size}" if data.size else ""
         counts = _counts(data.scheme().counts)
         yield (
             f"| [{data.name}](#{data.name}) | {also} | {data.classes:,} | {counts} | "
-            f"{_TERMS[data.terms]}{size} |"
+            f"{data.described.count()} | {_TERMS[data.terms]}{size} |"
         )
     yield ""
 
@@ -94,6 +97,8 @@ def _section(data: NamedDataset) -> str:
         )
     if data.parent:
         lines.append(f"- Its classes are classes of {data.parent}.")
+    if data.descriptions:
+        lines.append(f"- Descriptions: {data.described.summary()}")
     lines.append(f"- Files: {data.hint.replace('<', '&lt;')}")
     folders = [
         "/".join(filter(None, (place, folder)))

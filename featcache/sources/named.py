@@ -11,6 +11,7 @@ from importlib import resources
 from typing import Literal, TypeAlias
 
 from featcache.errors import SourceError
+from featcache.sources.descriptions import ClassDescriptions, class_descriptions
 from featcache.sources.fetch.archive import Archive
 from featcache.sources.layouts.folders import Folders
 from featcache.sources.layouts.lines import Lines
@@ -89,7 +90,6 @@ class NamedDataset:
     templates: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """coop and openai -> sentences with one `{}` for the class name."""
     default_text: str = "template"
-    descriptions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     looks_like: tuple[LookAlike, ...] = ()
 
     @property
@@ -101,6 +101,32 @@ class NamedDataset:
     def can_be_fetched(self) -> bool:
         """Whether it is fetched without a person."""
         return self.terms == "auto" and bool(self.archive)
+
+    @property
+    def described(self) -> ClassDescriptions:
+        """What was written about its classes, and by whom; read when first asked for.
+
+        Raises:
+            SourceError: If the file in `descriptions/` is malformed.
+        """
+        if self.kind == "drawn":
+            from featcache.sources.fieldguide.species import written
+
+            return written(self.name)
+        return class_descriptions(self.name)
+
+    @property
+    def descriptions(self) -> Mapping[str, tuple[str, ...]]:
+        """Readable class name -> sentences about how it looks; empty where none were written.
+
+        Raises:
+            SourceError: If the file in `descriptions/` is malformed.
+
+        Example:
+            >>> len(find("eurosat").descriptions), len(find("imagenet").descriptions)
+            (10, 0)
+        """
+        return self.described.descriptions
 
     def scheme(self, name: str | None = None) -> Scheme:
         """Return a way to split the data set.

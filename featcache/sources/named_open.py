@@ -67,10 +67,19 @@ def open_named(
         classes=readable,
         samples=tuple(listed.with_splits()),
         templates=texts,
-        descriptions={c: spec.descriptions[c] for c in readable if c in spec.descriptions},
+        descriptions=_descriptions(spec, classes, readable),
         default_text=spec.default_text,
         notes=(*fetched, *listed.notes),
     )
+
+
+def _descriptions(
+    spec: NamedDataset, classes: ClassTable, readable: tuple[str, ...]
+) -> dict[str, tuple[str, ...]]:
+    """Return the sentences by the names in use; they are written under those of CoOp."""
+    written = spec.descriptions
+    own = map(clean_name, classes.names)
+    return {name: written[c] for c, name in zip(own, readable, strict=True) if c in written}
 
 
 class _Listing:

@@ -1,4 +1,4 @@
-"""From a TOML table to a dataclass, field by field: unknown keys and wrong types are errors."""
+"""From a table of TOML or JSON to a dataclass: unknown keys and wrong types are errors."""
 
 import dataclasses
 import types
@@ -20,7 +20,7 @@ def decode(cls: type[T], table: Mapping[str, Any], where: str, **more: Any) -> T
     Args:
         cls: The dataclass; its fields are str, int, bool, Literal, tuple, Mapping, dataclasses
             or unions of those.
-        table: From `tomllib`.
+        table: From `tomllib` or `json`.
         where: Names the file, for errors.
         more: Fields that are not in the file.
 

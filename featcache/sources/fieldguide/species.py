@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from featcache.errors import UnknownNameError
+from featcache.sources.descriptions import ClassDescriptions
 from featcache.sources.fieldguide.traits import Moth, distance
 
 WORLDS: tuple[str, ...] = ("fieldguide", "fieldguide-2")
@@ -201,6 +202,21 @@ def species(world: str) -> tuple[Species, ...]:
             sentences = tuple(_describe(moth, len(found)))
             found.append(Species(f"{genus} {epithet}", genus, moth, sentences))
     return tuple(found)
+
+
+def written(world: str) -> ClassDescriptions:
+    """Return the sentences about all species of a world, as those of other data sets.
+
+    Example:
+        >>> written("fieldguide").per_class()
+        (8, 8)
+    """
+    return ClassDescriptions(
+        author="The featcache authors",
+        method="Made from the traits that are drawn, one sentence a trait.",
+        licence="MIT",
+        descriptions={s.name: s.descriptions for s in species(world)},
+    )
 
 
 def is_held_out(moth: Moth) -> bool:

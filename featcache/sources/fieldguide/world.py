@@ -24,7 +24,7 @@ from featcache.sources.base import Dataset, Report, Sample
 from featcache.sources.fieldguide.draw import Drawing, draw, sample_scene
 from featcache.sources.fieldguide.scene import Scene
 from featcache.sources.fieldguide.shifts import SHIFTS, shift
-from featcache.sources.fieldguide.species import species
+from featcache.sources.fieldguide.species import species, written
 
 COUNTS: Mapping[str, int] = {
     "train": 60,
@@ -145,7 +145,7 @@ def open_world(
         classes=tuple(kind.name for kind in kinds),
         samples=tuple(samples),
         templates=TEMPLATES,
-        descriptions={kind.name: kind.descriptions for kind in kinds},
+        descriptions=written(name).descriptions,
         default_text="description",
         notes=(f"Drawn by this program: {len(missing)} of {len(samples)} pictures just now.",)
         if missing

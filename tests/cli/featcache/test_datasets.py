@@ -54,6 +54,18 @@ def test_what_is_here_is_said(featcache: Run, tmp_path: Path) -> None:
     assert "Stanford Dogs" in told["problem"]
 
 
+def test_descriptions_are_told_with_their_author(featcache: Run, tmp_path: Path) -> None:
+    place = ("--cache", str(tmp_path))
+    fewest, most = find("eurosat").described.per_class()
+    told = featcache("datasets", "eurosat", *place).out
+    assert f"{fewest} to {most} a class, by The featcache authors, licence MIT." in told
+    told = json.loads(featcache("datasets", "eurosat", "--json", *place).out)["descriptions"]
+    assert (told["classes"], told["fewest_per_class"], told["most_per_class"]) == (10, fewest, most)
+    assert told["author"] == "The featcache authors"
+    told = json.loads(featcache("datasets", "imagenet", "--json", *place).out)
+    assert told["descriptions"] is None
+
+
 def test_an_unknown_one_lists_near_names(featcache: Run) -> None:
     failed = featcache("datasets", "eurosatt")
     assert "did you mean 'eurosat'" in failed.err

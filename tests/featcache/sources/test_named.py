@@ -111,7 +111,6 @@ def test_every_one_is_described_in_full(data: NamedDataset) -> None:
     assert data.can_be_fetched == (data.terms == "auto")
     words = {"coop", *(find(data.parent) if data.parent else data).templates}
     assert all(check_template(t) == t for name in words for t in data.texts(name))
-    assert set(data.descriptions) <= set(data.table().names)
     for scheme in data.splits.values():
         assert scheme.list_
         assert scheme.cut == ("pool" in scheme.counts)
