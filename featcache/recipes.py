@@ -114,7 +114,7 @@ RECIPES: Mapping[str, Recipe] = {
 """Specified to the last number in docs/cache-format.md."""
 
 VARIANTS = ("clearclip", "vanilla", "maskclip")
-"""Patch variants that a tower can have, the default first; see backbones/patches.py."""
+"""Patch variants that a tower can have, the default first; see backbones/patches."""
 
 USUAL = {"views": "rrc50", "crops": "lazsl", "view_patches": "cdfsl"}
 """Kind -> recipe where none is named."""

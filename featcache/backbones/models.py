@@ -104,9 +104,7 @@ def vit_gflops(
 
 def has_patches(config: Mapping[str, Any]) -> bool:
     """Tell from a config whether the built tower will have patch variants."""
-    vision = config["vision_cfg"]
-    pooled = vision.get("attentional_pool") or vision.get("final_ln_after_pool")
-    return "timm_model_name" not in vision and not pooled
+    return config["vision_cfg"].get("timm_pool") not in ("abs_attn", "rot_attn")
 
 
 def weights_size(config: Mapping[str, Any]) -> str:

@@ -6,12 +6,15 @@ from typing import Any, final
 import open_clip
 import torch
 from jaxtyping import Float
+from open_clip.coca_model import CoCa
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from featcache.backbones import patches
 from featcache.backbones.compiled import CompiledTower
 from featcache.backbones.models import PreprocessConfig, vit_gflops
+from featcache.backbones.patches import Features, tower_of
+from featcache.backbones.patches.vit import is_plain_vit
 from featcache.errors import BackboneError, UnknownNameError
 from featcache.recipes import VARIANTS
 from featcache.types import FeatureKey
@@ -68,25 +71,23 @@ class OpenClipBackbone:
             image_size=preprocess.image_size,
             preprocessing=str(preprocess),
         )
-        self.variants = patches.variants_of(model.visual)
-        self._read = patches.reader_of(model.visual)
+        self._tower = tower_of(model.visual)
+        self.variants = () if self._tower is None else self._tower.variants
         self._tokenizer = tokenizer
         self._model = model.eval().requires_grad_(False)
         self.logit_scale = float(model.logit_scale.exp())
         bias = getattr(model, "logit_bias", None)
         self.logit_bias = 0.0 if bias is None else float(bias)
-        if self._read is patches.resnet_features:
-            patches.fold_norms(model.visual)
-            self._model = self._model.to(memory_format=torch.channels_last)
-        elif self._read is patches.vit_features:
-            model.visual.conv1.to(memory_format=torch.channels_last)
+        self._is_unit = isinstance(model, CoCa)  # its encode_image normalises
+        if self._tower is not None:
+            self._tower.prepare(model.visual)
         self._model = self._model.to(device)
         self.dim, self.patches, self.gflops = self._measure()
-        if compute_dtype is not torch.float32 and self._read is not None:
-            patches.lower_weights(self._model.visual, compute_dtype)
+        if compute_dtype is not torch.float32 and self._tower is not None:
+            self._tower.lower(self._model.visual, compute_dtype)
         self.compiled = compiled
-        self._compiled = CompiledTower(self._tower, name, device) if compiled else None
-        self._run = self._compiled or self._tower
+        self._compiled = CompiledTower(self._features, name, device) if compiled else None
+        self._run = self._compiled or self._features
 
     def __repr__(self) -> str:
         dtype = str(self.compute_dtype).removeprefix("torch.")
@@ -117,9 +118,11 @@ class OpenClipBackbone:
             )
         return self._run(pixels.to(self.device), variants)
 
-    def _tower(self, pixels: Float[Tensor, "b 3 s s"], variants: Sequence[str]) -> patches.Features:
-        if self._read is not None:
-            return self._read(self._model.visual, pixels, variants, self.compute_dtype)
+    def _features(self, pixels: Float[Tensor, "b 3 s s"], variants: Sequence[str]) -> Features:
+        if self._tower is not None:
+            visual = self._model.visual
+            pooled, patches = self._tower.read(visual, pixels, variants, self.compute_dtype)
+            return F.normalize(pooled, dim=-1) if self._is_unit else pooled, patches
         bf16 = self.compute_dtype is not torch.float32
         with torch.autocast(self.device.type, self.compute_dtype if bf16 else None, enabled=bf16):
             return self._model.encode_image(pixels).float(), {}
@@ -149,7 +152,7 @@ class OpenClipBackbone:
                 raise UnknownNameError("patch variant", variant, (*VARIANTS, "none"))
             if variant not in self.variants and self.variants:
                 raise BackboneError(
-                    f"{self.name} is a ResNet, whose patch tokens are text-aligned as "
+                    f"The image tower of {self.name} has patch tokens in the joint space as "
                     f"'{self.variants[0]}' only, not as '{variant}'. Use ",
                     Argument("patches", self.variants[0]),
                     ", or ",
@@ -168,7 +171,7 @@ class OpenClipBackbone:
     def _measure(self) -> tuple[int, int, float]:
         """Return width, number of patches and GFLOPs of one image."""
         visual, side = self._model.visual, self.image_size
-        if self._read is patches.vit_features:
+        if is_plain_vit(visual):
             p = visual.grid_size[0] * visual.grid_size[1]
             block = visual.transformer.resblocks[0]
             flops = vit_gflops(
@@ -183,7 +186,10 @@ class OpenClipBackbone:
         pixels = torch.zeros(1, 3, side, side, device=self.device)
         with FlopCounterMode(display=False) as counter:
             features = self._model.encode_image(pixels)
-        p = (side // 32) ** 2 if self.variants else 0
+        p = 0
+        if self._tower is not None:
+            _, rows = self._tower.read(visual, pixels, self.variants[:1], torch.float32)
+            p = rows[self.variants[0]].shape[1]
         return int(features.shape[1]), p, counter.get_total_flops() / 1e9
 
 

@@ -85,7 +85,7 @@ def test_every_listed_name_can_be_chosen() -> None:
             assert names.choose(info.name, tag).entry
     sizes = {b.name: (b.image_size, b.dim, b.default, b.patches) for b in listed}
     assert sizes["ViT-L/14@336px"] == (336, 768, "openai", True)
-    assert sizes["ViT-B-16-SigLIP"] == (224, 768, "webli", False)
+    assert sizes["ViT-B-16-SigLIP"] == (224, 768, "webli", True)
     assert sizes["ViT-B-16"] == (224, 512, "", True)
 
 
