@@ -46,6 +46,7 @@ from featcache.imaging.views import central_view, draw_view
 from featcache.imaging.windows import Preprocess
 from featcache.keys import parse_component
 from featcache.pipeline.run import Request, Summary, extract
+from featcache.places import FilePlace
 from featcache.store.cache import Cache
 from featcache.threads import cpu_cores, in_order
 
@@ -269,7 +270,7 @@ def decode_only(paths: Sequence[Path], hashes: Sequence[str], views: int, second
     """Time reading, hashing and decoding; one decode serves all pictures of an image."""
 
     def work(i: int) -> None:
-        read_image(paths[i], hashes[i], max_pixels=MAX_PIXELS)
+        read_image(FilePlace(paths[i]), hashes[i], max_pixels=MAX_PIXELS)
 
     return on_all_cores(len(paths), work, seconds, 1 + views)
 
@@ -283,7 +284,7 @@ def transforms_only(
 ) -> Rate:
     """Time resizing, cropping and drawing views of images that are decoded already."""
     chosen = np.linspace(0, len(paths) - 1, min(HELD, len(paths))).round().astype(int).tolist()
-    images = [read_image(paths[i], hashes[i], max_pixels=MAX_PIXELS) for i in chosen]
+    images = [read_image(FilePlace(paths[i]), hashes[i], max_pixels=MAX_PIXELS) for i in chosen]
 
     def work(i: int) -> None:
         central_view(images[i], preprocess)

@@ -21,7 +21,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from heads.results.store import save
-from tests.fuzz.targets import toy_run
+from tests.fuzz.run_targets import toy_run
 from tests.reliability.faults import World
 from tests.reliability.flips import Check, flips, of_cache, of_runs, read_flips
 

@@ -45,6 +45,7 @@ from featcache.imaging.decode import decode as decode_file
 from featcache.imaging.loader import ImageLoader, Job, file_sources
 from featcache.imaging.views import CENTRAL
 from featcache.pipeline.run import Request
+from featcache.places import FilePlace
 from featcache.store.cache import Cache
 from featcache.threads import cpu_cores
 
@@ -144,7 +145,8 @@ def measure_row(
     features = Cache.open(summary.path).feature_set()
     listing = features.listing
     paths = [Path(listing.root) / name for name in listing.ids]
-    sources = file_sources(listing.ids, listing.hashes, dict(zip(listing.ids, paths, strict=True)))
+    places = dict(zip(listing.ids, map(FilePlace, paths), strict=True))
+    sources = file_sources(listing.ids, listing.hashes, places)
     jobs = [Job(source, (CENTRAL,)) for source in sources.values()]
     backbone: Any = load_backbone(name, weights="random", device=arguments.device, compute="bf16")
     batch = micro_batch_for(backbone.gflops, backbone.device.type)

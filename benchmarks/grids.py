@@ -93,7 +93,7 @@ def measured(name: str, task: Episode, walked: int) -> tuple[tuple[str, ...], bo
     )
     grid = settings.post_grid
     by_curves = scoring.correct_on_grid(chosen.head, some, grid)
-    walk, by_walk = clocked(lambda: scoring._correct_by_walk(chosen.head, some, grid))
+    walk, by_walk = clocked(lambda: scoring._correct_by_points(chosen.head, some, grid))
     best = int(by_curves.argmax()) == int(by_walk.argmax())
     scale = len(task.val.x) / len(some.x)
     share = search.cpu / evaluation.cpu

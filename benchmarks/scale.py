@@ -29,6 +29,7 @@ from featcache.imaging.loader import FileSource
 from featcache.keys import FeatureKey, Listing
 from featcache.pipeline.passes import Filler
 from featcache.pipeline.plan import make_plan
+from featcache.places import FilePlace
 from featcache.store.cache import Cache
 
 FILES, SIDE, EVERY = 64, 32, 0.05
@@ -100,7 +101,10 @@ def measure(count: int) -> dict[str, Any]:
             labels=np.zeros(count, dtype=np.int64),
             splits={"train": np.arange(count)},
         )
-        sources = {i: FileSource(ids[i], *files[i % FILES]) for i in range(count)}
+        sources = {
+            i: FileSource(ids[i], FilePlace(files[i % FILES][0]), files[i % FILES][1])
+            for i in range(count)
+        }
         cache = Cache.create(Path(folder) / "caches", "repeated", backbone.name, backbone.key)
         with cache.lock():
             cache.put_listing(listing)

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from featcache.types import TextBank
 from heads.contract import Kind, Rows, TaskView, Tensors
 from heads.methods import lazsl
-from heads.ops.sinkhorn import sinkhorn
+from heads.ops.sinkhorn import scalings
 
 COUNTS = (2, 3, 4, 4, 5, 5, 5, 6, 6, 6, 6, 7, 7, 7, 8, 8, 9, 11)
 """Descriptions of a class, in turn: as spread as those written for ImageNet, mean 6.1."""
@@ -105,18 +105,25 @@ def solvers(repeat: int) -> float:
         cost = 0.6 + 0.4 * torch.rand(problems, k, m, generator=generator)
         a, b = torch.full((problems, k), 1 / k), torch.full((problems, m), 1 / m)
         named = {
-            "ours": partial(sinkhorn, cost, a, b, reg, max_iter=ROUNDS, tol=None),
+            "ours": partial(ours, cost, a, b, reg),
             "POT log_sinkhorn, its default": partial(pot, cost, a, b, reg, "log_sinkhorn"),
             "POT sinkhorn": partial(pot, cost, a, b, reg, "sinkhorn"),
         }
         results = take_turns(tuple(named.values()), repeat)
-        ours, expected = results[0]
+        fastest, expected = results[0]
         for name, (seconds, plan) in zip(named, results, strict=True):
             worst = max(worst, float((plan - expected).abs().max() * k * m) / 1e-4)
             row = [problems, f"{k} x {m}", reg, name, f"{1e3 * seconds:.1f}"]
-            row += [f"{error(plan, a, b):.0e}", f"{seconds / ours:.1f}"]
+            row += [f"{error(plan, a, b):.0e}", f"{seconds / fastest:.1f}"]
             print("| " + " | ".join(map(str, row)) + " |")
     return worst
+
+
+def ours(cost: Tensor, a: Tensor, b: Tensor, reg: float) -> Tensor:
+    """Solve all problems in one block, and build the plans, which the scores do without."""
+    kernel = torch.exp(cost / -reg).permute(1, 2, 0)[:, None].contiguous()  # [k 1 m problems]
+    u, v = scalings(kernel, a.mT[:, None, None], b.mT[None, None], max_iter=ROUNDS, tol=None)
+    return (u * kernel * v)[:, 0].permute(2, 0, 1)
 
 
 def pot(cost: Tensor, a: Tensor, b: Tensor, reg: float, method: str) -> Tensor:

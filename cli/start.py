@@ -1,6 +1,6 @@
-"""Where both commands begin: what interrupts them while they load is no reason for a traceback.
+"""Entry points of both commands; an interruption while they load gives no traceback.
 
-Nothing is imported here that takes time; all else is loaded inside the `try`.
+Only fast modules are imported here; everything else is loaded inside the `try`.
 """
 
 import sys

@@ -59,7 +59,7 @@ def extract(
         backbone: A backbone's name; None is that of the data set's cache.
         say: Called with sentences that the user should read.
         wanted: The other fields of `featcache.pipeline.request.Request`: views, crops, patches,
-            weights, limit, device, root, ...
+            weights, limit, device, root, data_root, ...
 
     Raises:
         FeatcacheError: If anything a user can cause stands in the way.
@@ -72,8 +72,9 @@ def extract(
     for name in ("views", "crops", "patches", "view_patches"):
         if isinstance(wanted.get(name), str):
             raise UsageError(f"{name} takes a list, e.g. {name}=['{wanted[name]}'].")
-    if isinstance(wanted.get("root"), str):
-        wanted["root"] = Path(wanted["root"])
+    for name in ("root", "data_root", "dataset_root"):
+        if isinstance(wanted.get(name), str):
+            wanted[name] = Path(wanted[name])
     request = Request(dataset=dataset, backbone=backbone, **wanted)
     summary = run_extraction(request, say=say)
     return Cache.open(summary.path).feature_set()

@@ -1,4 +1,4 @@
-"""The texts of a data set as vectors: one bank holds every kind of text, ragged by class."""
+"""Embedded texts of a data set: all kinds of texts, any number per class."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ from featcache.keys import IMPORTED_TEMPLATE, TEXT_KINDS
 from featcache.wording import Argument, Placeholder, Setting
 
 MEAN_OF_COSINES = ("dclip", "waffle")
-"""Kinds whose authors average the cosines with the texts, not the texts."""
+"""Kinds of texts that are scored by the mean of cosines, not by the cosine with the mean."""
 
 _SOURCES = {
     "template": Argument("templates", Placeholder("FILE")),
@@ -23,12 +23,12 @@ _SOURCES = {
     "dclip": Argument("dclip", Placeholder("FILE.json")),
     "waffle": Argument("waffle", Placeholder("SEED")),
 }
-"""Kind of texts -> what of `featcache extract` adds them."""
+"""Kind of texts -> argument of an extraction that adds them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextSet:
-    """Embedded texts of which each belongs to one class."""
+    """Embedded texts, each of one class."""
 
     texts: tuple[str, ...]
     rows: Float32[Tensor, "m d"]
@@ -38,11 +38,11 @@ class TextSet:
 
 @dataclass(frozen=True, kw_only=True)
 class TextBank:
-    """Embedded texts of all classes, raw as the text tower gave them; ragged by owner."""
+    """Embedded texts of all classes, as the text tower computed them, not normalised."""
 
     classes: tuple[str, ...]
     names: Float32[Tensor, "c d"] | None
-    """The bare class names."""
+    """Features of the class names alone."""
     templates: tuple[str, ...]
     template_rows: Float32[Tensor, "c t d"] | None
     descriptions: tuple[str, ...] = ()
@@ -50,72 +50,72 @@ class TextBank:
     owner: Int64[Tensor, " m"] | None = None
     """Class of each description."""
     sets: Mapping[str, TextSet] = field(default_factory=dict)
-    """cupl, dclip and waffle, as far as they were asked for."""
+    """Requested kinds among cupl, dclip and waffle."""
     logit_scale: float = 100.0
     """Factor on cosines (already exponentiated)."""
     logit_bias: float = 0.0
-    """Added to scaled cosines; 0 but for sigmoid-trained models."""
+    """Added to scaled cosines; 0 except for models trained with a sigmoid loss."""
     norms: str = "raw"
-    """raw, or unit for imported vectors whose length is lost."""
+    """raw, or unit for imported vectors that were normalised before."""
     default: str = "template"
 
     def available(self) -> tuple[str, ...]:
-        """Name the kinds of text that this bank holds for every class."""
+        """Return the kinds of texts that exist for every class."""
         return tuple(kind for kind in TEXT_KINDS if self._is_whole(kind))
 
     def owned(self) -> dict[str, TextSet]:
-        """Return descriptions and further sets by kind, as far as there are any."""
-        found = {}
+        """Return the existing texts per class by kind: descriptions and further sets."""
+        owned = {}
         if self.description_rows is not None and self.owner is not None:
-            found["description"] = TextSet(
+            owned["description"] = TextSet(
                 texts=self.descriptions, rows=self.description_rows, owner=self.owner
             )
-        return found | {kind: self.sets[kind] for kind in TEXT_KINDS if kind in self.sets}
+        return owned | {kind: self.sets[kind] for kind in TEXT_KINDS if kind in self.sets}
 
     def anchors(self, text: str | None = None) -> Float32[Tensor, "c d"]:
-        """Return one unit vector a class: normalise(mean_j normalise(e_j)).
+        """Return one unit vector per class: normalise(mean_j normalise(e_j)).
 
         Source: Tip-Adapter's released classifier.
 
         Args:
-            text: One of `TEXT_KINDS`; None is the data set's default. Without texts of its own,
-                dclip reads the descriptions.
+            text: One of `TEXT_KINDS`; None for the default of the data set. If there are no dclip
+                texts, dclip uses the descriptions.
         """
         return torch.nn.functional.normalize(self._mean_by(*self.texts(text)), dim=-1)
 
     def classifier(self, text: str | None = None) -> Float32[Tensor, "c d"]:
-        """Return T of the zero-shot scores x T^T: the anchors, but for two kinds plain means.
+        """Return T of the zero-shot scores x T^T: anchors, or plain means for two kinds.
 
-        DCLIP and WaffleCLIP score by the mean of the cosines with a class's texts, which is the
-        product with their mean before it is normalised.
+        DCLIP and WaffleCLIP score by the mean of the cosines with the texts of a class, which is
+        the product with their mean, not normalised.
         """
         if (text or self.default) in MEAN_OF_COSINES:
             return self._mean_by(*self.texts(text))
         return self.anchors(text)
 
     def raw_anchors(self, text: str | None = None) -> Float32[Tensor, "c d"]:
-        """Return the un-normalised mean a class, as TaskRes and CLAP start from."""
+        """Return the mean per class, not normalised, from which TaskRes and CLAP start."""
         return self._mean_by(*self._ragged(text))
 
     def texts(self, text: str | None = None) -> tuple[Float32[Tensor, "m d"], Int64[Tensor, " m"]]:
-        """Return every single text as a unit vector, and the class that each belongs to."""
+        """Return every text as a unit vector, and the class of each."""
         rows, owner = self._ragged(text)
         return torch.nn.functional.normalize(rows, dim=-1), owner
 
     def lacks(self, kind: str) -> Argument | None:
-        """Name the argument of an extraction that adds texts of a kind; None if all have some."""
+        """Return the argument of an extraction that adds missing texts of a kind; else None."""
         return None if self._is_whole(kind) else _SOURCES.get(kind)
 
     def digest(self, kind: str) -> str:
-        """Return 12 hex digits for the sentences of a kind and the classes they belong to."""
-        held = self._of_kind(kind)
-        said = self.templates if held is None else [held.texts, held.owner.tolist()]
-        words = json.dumps([kind, self.classes, said if kind != "name" else None])
-        return hashlib.sha256(words.encode()).hexdigest()[:12]
+        """Return 12 hex digits for the texts of a kind and their classes."""
+        owned = self._of_kind(kind)
+        texts = self.templates if owned is None else [owned.texts, owned.owner.tolist()]
+        content = json.dumps([kind, self.classes, texts if kind != "name" else None])
+        return hashlib.sha256(content.encode()).hexdigest()[:12]
 
     def of_classes(self, classes: Int64[Tensor, " w"]) -> "TextBank":
-        """Return the texts of some classes, which become 0, 1, ... in the order given."""
-        some = {kind: _of_classes(held, classes) for kind, held in self.owned().items()}
+        """Return the texts of some classes, renumbered 0, 1, ... in the given order."""
+        some = {kind: _of_classes(texts, classes) for kind, texts in self.owned().items()}
         described = some.pop("description", None)
         return replace(
             self,
@@ -135,14 +135,14 @@ class TextBank:
 
     def _of_kind(self, kind: str) -> TextSet | None:
         owned = self.owned()
-        # The descriptions are what DCLIP's score is taken over where nothing else was given.
+        # Without dclip texts, DCLIP uses the descriptions.
         return owned.get("description" if kind == "dclip" and kind not in owned else kind)
 
     def _is_whole(self, kind: str) -> bool:
         if self._per_class(kind) is not None:
             return True
-        held = self._of_kind(kind)
-        return held is not None and set(held.owner.tolist()) == set(range(len(self.classes)))
+        owned = self._of_kind(kind)
+        return owned is not None and set(owned.owner.tolist()) == set(range(len(self.classes)))
 
     def _ragged(self, text: str | None) -> tuple[Float32[Tensor, "m d"], Int64[Tensor, " m"]]:
         text = text or self.default
@@ -152,7 +152,7 @@ class TextBank:
             have = ", ".join(self.available()) or "none"
             if self.templates == (IMPORTED_TEMPLATE,):
                 raise MissingComponentError(
-                    f"Imported features bring one vector a class and no texts of kind '{text}'; "
+                    f"Imported features have one vector per class and no texts of kind '{text}'; "
                     f"this cache has: {have}. Train with ",
                     Setting("text", have),
                     ", or without text=...",
@@ -171,9 +171,9 @@ class TextBank:
         if (rows := self._per_class(text)) is not None:
             c, t, d = rows.shape
             return rows.reshape(c * t, d), torch.arange(c).repeat_interleave(t)
-        held = self._of_kind(text)
-        assert held is not None
-        return held.rows, held.owner
+        owned = self._of_kind(text)
+        assert owned is not None
+        return owned.rows, owned.owner
 
     def _mean_by(
         self, rows: Float32[Tensor, "m d"], owner: Int64[Tensor, " m"]
@@ -183,12 +183,14 @@ class TextBank:
         return total / count[:, None]
 
 
-def _of_classes(held: TextSet, classes: Int64[Tensor, " w"]) -> TextSet:
-    last = int(torch.cat([held.owner, classes]).max())
-    place = held.owner.new_full((last + 1,), -1)
-    place[classes] = torch.arange(len(classes))
-    owner = place[held.owner]
-    kept = (owner >= 0).nonzero()[:, 0]
+def _of_classes(texts: TextSet, classes: Int64[Tensor, " w"]) -> TextSet:
+    last = int(torch.cat([texts.owner, classes]).max())
+    new_label = texts.owner.new_full((last + 1,), -1)
+    new_label[classes] = torch.arange(len(classes))
+    owner = new_label[texts.owner]
+    chosen = (owner >= 0).nonzero()[:, 0]
     return TextSet(
-        texts=tuple(held.texts[i] for i in kept.tolist()), rows=held.rows[kept], owner=owner[kept]
+        texts=tuple(texts.texts[i] for i in chosen.tolist()),
+        rows=texts.rows[chosen],
+        owner=owner[chosen],
     )

@@ -1,4 +1,4 @@
-"""What a reader of figures must know of the features behind them."""
+"""A warning for features of the embedded model on images it was not trained for."""
 
 import hashlib
 from functools import cache
@@ -9,17 +9,17 @@ from featcache.keys import FeatureKey
 from featcache.sources.named import datasets
 
 ONLY_MOTHS = (
-    "tiny knows only drawn moths: good for trying the commands, not for results on other images. "
-    "Extract with e.g. --backbone ViT-B/32."
+    "tiny was trained on drawn moths only: use it to try the commands, not for other images. "
+    "Extract with another backbone, e.g. ViT-B/32."
 )
 
 
 def caution(key: FeatureKey, root: str) -> str:
-    """Say that features of the embedded model are of images it was not made for, if they are.
+    """Return a warning if the embedded model encoded images other than drawn moths.
 
     Args:
-        key: Of the features.
-        root: Where the images were; a drawn world lies in a folder of its name.
+        key: Key of the features.
+        root: Folder of the images; a drawn world is in a folder of its name.
     """
     drawn = {d.name for d in datasets() if d.kind == "drawn"}
     return ONLY_MOTHS if key.weights == _embedded() and Path(root).name not in drawn else ""

@@ -1,12 +1,16 @@
-"""Numbers with their nouns, as messages have them."""
+"""Counts with their nouns for messages."""
 
 
 def counted(count: int, one: str, many: str = "") -> str:
-    """Say how many there are: 1 shard, 2 shards.
+    """Return a count with its noun: 1 shard, 2 shards.
 
     Args:
-        count: How many.
-        one: The noun, with the verb behind it if there is one.
-        many: The same for other numbers; with an s behind it where not given.
+        count: Number of things.
+        one: Singular noun, optionally with a verb.
+        many: Plural; the singular with an s by default.
+
+    Example:
+        >>> counted(2, "shard")
+        '2 shards'
     """
     return f"{count} {one if count == 1 else many or one + 's'}"

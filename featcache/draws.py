@@ -1,10 +1,10 @@
-"""Few-shot sampling, in the one place where it happens.
+"""Few-shot sampling; all draws of shots are made here.
 
-Two kinds of data sets (`Listing.draws`):
+There are two kinds of data sets (`Listing.draws`):
 
-sampled   shots are drawn from `train` by seed with CoOp's recipe, so that on CoOp's split files
+sampled   shots are drawn from `train` by seed with CoOp's algorithm, so that on CoOp's split files
           seeds 1-3 give exactly CoOp's images;
-stored    the few-shot sets came with the data, as splits `train@K`, and a seed changes nothing.
+stored    the few-shot sets came with the data as splits `train@K`; the seed has no effect.
 """
 
 import random
@@ -18,30 +18,30 @@ from featcache.errors import TaskError, UsageError
 from featcache.keys import Listing
 
 VAL_SHOTS = 4
-"""CoOp validates on at most this many images a class."""
+"""Most validation images per class in CoOp."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draw:
-    """The rows one repetition trains and selects on."""
+    """Support and validation rows of one repetition."""
 
     train_rows: Int64[np.ndarray, " m"]
-    """Grouped by class, in the order drawn."""
+    """Support rows grouped by class, in the order of the draw."""
     val_rows: Int64[np.ndarray, " v"]
-    """Empty where the data set has no `val`."""
+    """Validation rows; empty if the data set has no `val`."""
 
 
 def draw(labels: Sequence[int], rows: Sequence[int], shots: int, rng: random.Random) -> list[int]:
-    """Draw `shots` rows a class; a class with fewer gives all it has.
+    """Draw `shots` rows per class; all rows of a class with fewer.
 
     Source: CoOp's released `generate_fewshot_dataset`: classes in order of first appearance, one
-    `sample` each, none for a class that gives everything.
+    `sample` call each, and none for a class of which all rows are used.
 
     Args:
         labels: Class of each of `rows`, in the same order.
-        rows: What to draw from; the order matters, it is part of the recipe.
-        shots: Images a class.
-        rng: The stream; it moves on.
+        rows: Rows to draw from; the result depends on their order.
+        shots: Images per class.
+        rng: Random generator.
     """
     chosen: list[int] = []
     for members in _by_class(labels, rows).values():
@@ -65,10 +65,10 @@ def few_shot(
 
     Args:
         listing: Images, labels and splits.
-        shots: Images a class; None takes every image, of `train` and of `val`.
-        seed: Of the draw; without effect where draws are stored or `shots` is None.
-        val_shots: Validation images a class; None is `min(shots, 4)`.
-        usable: Rows whose image could be read; None trusts all.
+        shots: Images per class; None for all images of `train` and `val`.
+        seed: Seed of the draw; no effect if draws are stored or `shots` is None.
+        val_shots: Validation images per class; None for `min(shots, 4)`.
+        usable: Rows whose image could be read; None for all.
 
     Raises:
         UsageError: If `shots` or `val_shots` is below one.
@@ -81,7 +81,7 @@ def few_shot(
         val_shots = min(shots, VAL_SHOTS)
     stored = listing.draws == "stored"
     rng = None if stored else random.Random(seed)
-    train = _stored_set(listing, shots) if stored else _labelled(listing, "train")
+    train = _stored_set(listing, shots) if stored else labelled(listing, "train")
     if not len(train):
         have = ", ".join(listing.splits) or "none"
         raise TaskError(
@@ -89,7 +89,7 @@ def few_shot(
             f"splits are: {have}. Add a train folder, or use a method that needs no training."
         )
     train_rows = _choose(listing, train, shots, rng, usable)
-    val_rows = _choose(listing, _labelled(listing, "val"), val_shots, rng, usable)
+    val_rows = _choose(listing, labelled(listing, "val"), val_shots, rng, usable)
     return Draw(train_rows=train_rows, val_rows=val_rows)
 
 
@@ -100,10 +100,10 @@ def few_shot_rows(
     *,
     usable: Bool[np.ndarray, " n"] | None = None,
 ) -> Int64[np.ndarray, " r"]:
-    """Return every training row that a draw of up to `shots` images a class uses, ascending.
+    """Return all training rows of draws of up to `shots` images per class, ascending.
 
-    Draws of 1, 2, 4, ... images are no subsets of the largest one, so all of them are joined:
-    views computed for 16 shots then serve every smaller power of two as well.
+    Draws of 1, 2, 4, ... images are not subsets of the largest draw, so their union is returned:
+    views computed for 16 shots also serve every smaller power of two.
     """
     ladder = [shots]
     if shots is not None:
@@ -114,11 +114,29 @@ def few_shot_rows(
     return union
 
 
+def labelled(
+    listing: Listing, split: str, usable: Bool[np.ndarray, " n"] | None = None
+) -> Int64[np.ndarray, " r"]:
+    """Return the rows of a split that have a label; empty if there is no such split.
+
+    Args:
+        listing: Images, labels and splits.
+        split: Name of the split.
+        usable: Rows whose image could be read; None for all.
+    """
+    rows = listing.splits.get(split, _rows([]))
+    keep = listing.labels[rows] >= 0
+    if usable is not None:
+        keep &= usable[rows]
+    labelled_rows: Int64[np.ndarray, " r"] = rows[keep]
+    return labelled_rows
+
+
 def _stored_set(listing: Listing, shots: int | None) -> Int64[np.ndarray, " r"]:
-    """Return the set of that K, else the next larger one, else the largest there is."""
+    """Return the stored set of K shots, else the next larger one, else the largest."""
     sets: dict[int, Int64[np.ndarray, " r"]] = {}
     for name in listing.splits:
-        rows = _labelled(listing, name)
+        rows = labelled(listing, name)
         if name == "train" and len(rows):
             sets.setdefault(int(np.bincount(listing.labels[rows]).max()), rows)
         elif name.startswith("train@") and name[6:].isdecimal() and len(rows):
@@ -136,7 +154,7 @@ def _choose(
     rng: random.Random | None,
     usable: Bool[np.ndarray, " n"] | None,
 ) -> Int64[np.ndarray, " m"]:
-    """Take `shots` rows a class: by the stream, or the first ones where there is none."""
+    """Choose `shots` rows per class at random, or the first ones if there is no generator."""
     if shots is None:
         return rows if usable is None else rows[usable[rows]]
     labels = listing.labels[rows].tolist()
@@ -165,12 +183,6 @@ def _replace_unusable(
     }
     good = (r if usable[r] else next(spare[int(listing.labels[r])], None) for r in chosen)
     return [r for r in good if r is not None]
-
-
-def _labelled(listing: Listing, split: str) -> Int64[np.ndarray, " r"]:
-    rows = listing.splits.get(split, _rows([]))
-    labelled: Int64[np.ndarray, " r"] = rows[listing.labels[rows] >= 0]
-    return labelled
 
 
 def _by_class(labels: Sequence[int], rows: Sequence[int]) -> dict[int, list[int]]:

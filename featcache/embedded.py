@@ -1,4 +1,4 @@
-"""Features of images that are in no cache: what `featcache.embedding` returns."""
+"""Features of images without a cache, as `featcache.embedding` returns them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,16 +16,16 @@ from featcache.types import unit_and_norms
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Embedded:
-    """Features of some images, one row each, in the order in which the images came."""
+    """Features of some images, one row each, in the order of the images."""
 
     key: FeatureKey
-    """What fixes the numbers: that of a cache of the same backbone."""
+    """Feature key, equal to that of a cache of the same backbone."""
     backbone: str
     ids: tuple[str, ...]
-    """Names of the images, as given or made up: the path, or images[0]."""
+    """Given names of the images, else the path, or images[0]."""
     components: Mapping[str, Tensor]
-    """Name of a component, as in a cache -> raw rows [n ...]: float16, int32 for boxes. Those in
-    int8 have been through it, as a cache gives them back."""
+    """Name of a component, as in a cache -> raw rows [n ...]: float16, int32 for boxes. Components
+    in int8 are quantised and converted back, as a cache returns them."""
     reasons: Mapping[int, str]
     """Row -> why its image has no features, or not all of them."""
 
@@ -34,7 +34,7 @@ class Embedded:
 
     @property
     def ok(self) -> Bool[np.ndarray, " n"]:
-        """False for images that could not be used, or not for all components: there are zeros."""
+        """False for images without features for some component, whose rows are zeros."""
         ok = np.ones(len(self), dtype=bool)
         ok[list(self.reasons)] = False
         return ok
@@ -65,7 +65,7 @@ class Embedded:
     def unit_and_length(
         self, component: str, rows: Int64[np.ndarray, " r"] | None = None
     ) -> tuple[Float32[Tensor, "r ..."], Float32[Tensor, "r ..."]]:
-        """Gather rows as float32 with unit norm, and the norms that they had; None takes all.
+        """Gather rows as float32 with unit norm, and their norms; None for all rows.
 
         Raises:
             UnknownNameError: If the component was not computed.

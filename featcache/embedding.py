@@ -49,8 +49,6 @@ CHUNK_BYTES, CHUNK_ROWS = 64 * 2**20, 4096
 Progress = Callable[[int, int | None], None]
 """Told how many images are decoded, and of how many, where that is known."""
 
-_ARGUMENTS = {kind: f"{kind}=" for kind in ("patches", "views", "crops", "view_patches")}
-
 
 def embed(
     images: ImageLike | Iterable[ImageLike],
@@ -179,7 +177,6 @@ class Embedder:
             crops=_as_list(crops),
             view_patches=_as_list(view_patches),
             seed=seed,
-            spelled=_ARGUMENTS,
         )
         named = [spec_named(name, backbone) for name in components]
         self._specs = {spec.name: spec for spec in (*specs, *named)}

@@ -2,26 +2,26 @@
 
     FeatcacheError                    exit 1: one sentence, no traceback
     +-- UsageError                    exit 2: the call itself is wrong
-    |   +-- UnknownNameError          a name nobody knows, with near ones
+    |   +-- UnknownNameError          an unknown name, with suggestions
     +-- SourceError                   images or listings that cannot be used
     |   +-- DownloadNeededError       a named data set that is not on this machine
     +-- BackboneError                 weights or architecture that cannot be used
     |   +-- WeightsMissingError       weights that are not on this machine
     +-- CacheError                    a cache that cannot be read or written
-    |   +-- CacheNotFoundError        no cache answers to that name
-    |   +-- CorruptCacheError         bytes on disk are not what was written
-    |   |   +-- LinkInCacheError      a symbolic link where a file of a cache belongs
-    |   +-- UnreadableCacheError      bytes that the system does not hand out; may be sound
+    |   +-- CacheNotFoundError        no cache has that name
+    |   +-- CorruptCacheError         bytes on disk differ from what was written
+    |   |   +-- LinkInCacheError      a symbolic link in place of a file of a cache
+    |   +-- UnreadableCacheError      a file that could not be read; it may be sound
     |   +-- NewerFormatError          written by a later version
     |   +-- MissingComponentError     features a method needs and the cache lacks
-    +-- ImportedFileError             a stranger's file that is refused
-    +-- HeadError                     a trained head that does not fit what it is asked
-    +-- TaskError                     a split, shots or labels that allow no training
-    +-- TrainingError                 a fit that went wrong (non-finite loss)
+    +-- ImportedFileError             an untrusted file that is refused
+    +-- HeadError                     a trained head that does not fit the given rows
+    +-- TaskError                     a split, shots or labels that do not allow training
+    +-- TrainingError                 training that failed, e.g. a non-finite loss
 
-Messages say what was expected, what came, and what to do next. They name arguments and calls as
-data (`featcache.wording`): `str` tells them in Python, the command line in flags. Anything else
-that reaches the user is a bug of ours.
+Messages say what was expected, what was found, and what to do next. They contain arguments and
+calls as data (`featcache.wording`): `str` writes them as Python, the command line as flags. Any
+other exception that reaches the user is a bug.
 """
 
 import difflib
@@ -32,54 +32,53 @@ from featcache.escapes import shown
 from featcache.wording import Call, Part, in_python, named
 
 LONGEST = 2_000
-"""Characters of a message."""
+"""Maximum length of a message in characters."""
 COMPARED, COMPARED_NAMES = 60, 1_000
-"""Characters of a name, and names, among which near ones are looked for: the time grows with the
-square of the one and with the other."""
+"""Most characters of a name, and most names, that are compared to suggest similar ones: the time
+is quadratic in the length of a name and linear in the number of names."""
 
 
 class FeatcacheError(Exception):
     """Base of every expected error; its message is written for the user."""
 
     def __init__(self, *parts: Part) -> None:
-        """Keep the message, as far as a terminal may be given it.
+        """Store the message, safe for a terminal.
 
         Args:
-            parts: Text, and the arguments and calls that it names. May quote what strangers wrote:
-                control characters are shown as escapes, and what is longer than `LONGEST` loses
-                its middle.
+            parts: Texts, arguments and calls. Untrusted text is allowed: control characters are
+                escaped, and a message longer than `LONGEST` is shortened in the middle.
         """
         self.parts = parts
         super().__init__(presentable(in_python(parts)))
 
     @property
     def suggestion(self) -> Call | None:
-        """The call that the message names; None where it names none."""
+        """First call in the message; None if there is none."""
         return next((part for part in named(self.parts) if isinstance(part, Call)), None)
 
 
 def presentable(message: str) -> str:
-    """Return a message that a terminal may be given: not too long, control characters escaped."""
+    """Return a message of bounded length with control characters escaped."""
     if len(message) > LONGEST:
         message = f"{message[: LONGEST // 2]} ... {message[-LONGEST // 2 + 5 :]}"
     return shown(message, keep="\n")
 
 
 class UsageError(FeatcacheError):
-    """The call is wrong: an argument's value, or arguments that exclude each other."""
+    """The call is wrong: an invalid value, or arguments that exclude each other."""
 
 
 class UnknownNameError(UsageError):
-    """A name that is not known; the message lists near ones, or all of a short list."""
+    """An unknown name; the message lists similar names, or all of a short list."""
 
-    def __init__(self, kind: str, name: str, known: Iterable[str], hint: Part = "") -> None:
-        """Compose the sentence.
+    def __init__(self, kind: Part, name: str, known: Iterable[str], hint: Part = "") -> None:
+        """Compose the message.
 
         Args:
-            kind: What the name should have been, as a noun: "method", "backbone".
-            name: What came.
-            known: Every name that would have been accepted.
-            hint: What to run for the whole list, e.g. "`heads list` shows all."
+            kind: What the name should be, as a noun: "method", "backbone".
+            name: The unknown name.
+            known: All accepted names.
+            hint: How to list all names, e.g. "`heads list` shows all."
         """
         names = sorted(set(known), key=_by_number)
         plain = {n[:COMPARED].lower(): n for n in names[:COMPARED_NAMES]}
@@ -91,7 +90,8 @@ class UnknownNameError(UsageError):
             choice = f"known: {', '.join(names)}." if names else "none are known."
         else:
             choice = f"{len(names)} are known, for example {', '.join(names[:4])}."
-        super().__init__(f"Unknown {kind} '{name}'; {choice}", *((" ", hint) if hint else ()))
+        tail = (" ", hint) if hint else ()
+        super().__init__("Unknown ", kind, f" '{name}'; {choice}", *tail)
         self.kind, self.name, self.known = kind, name, tuple(names)
 
 
@@ -108,7 +108,7 @@ class BackboneError(FeatcacheError):
 
 
 class WeightsMissingError(BackboneError):
-    """Weights that are not on this machine and could not be fetched."""
+    """Weights that are not on this machine and could not be downloaded."""
 
 
 class CacheError(FeatcacheError):
@@ -116,7 +116,7 @@ class CacheError(FeatcacheError):
 
 
 class CacheNotFoundError(CacheError):
-    """No cache answers to the given name."""
+    """No cache has the given name."""
 
 
 class CorruptCacheError(CacheError):
@@ -124,11 +124,11 @@ class CorruptCacheError(CacheError):
 
 
 class LinkInCacheError(CorruptCacheError):
-    """A symbolic link where a file or folder of a cache belongs; it is not followed."""
+    """A symbolic link in place of a file or folder of a cache; it is not followed."""
 
 
 class UnreadableCacheError(CacheError):
-    """A file of a cache that could not be read; nothing says that it is damaged."""
+    """A file of a cache that could not be read and may be undamaged."""
 
 
 class NewerFormatError(CacheError):
@@ -136,31 +136,31 @@ class NewerFormatError(CacheError):
 
 
 class MissingComponentError(CacheError):
-    """Features that a method needs and the cache does not hold."""
+    """Features that a method needs and the cache does not contain."""
 
 
 class ImportedFileError(FeatcacheError):
-    """A file from elsewhere whose content is refused."""
+    """An imported file whose content is refused."""
 
 
 class HeadError(FeatcacheError):
-    """A trained head that cannot be kept, read or asked about these rows."""
+    """A trained head that cannot be saved, loaded or applied to the given rows."""
 
 
 class TaskError(FeatcacheError):
-    """A split, a number of shots or labels from which nothing can be trained."""
+    """A split, a number of shots or labels that do not allow training."""
 
 
 class TrainingError(FeatcacheError):
-    """A fit that produced non-finite numbers or cannot be continued."""
+    """Training that produced non-finite numbers or cannot be continued."""
 
 
 class ConvergenceWarning(UserWarning):
-    """A solver stopped before it was done; the message names the knobs."""
+    """A solver that did not converge; the message names the settings to change."""
 
 
 def _by_number(name: str) -> list[tuple[int, str]]:
-    """Order names so that numbers in them go by size: 4 before 16."""
+    """Sort key of a name that orders numbers by value: 4 before 16."""
     parts = re.split(r"([0-9]{1,18})", name)
     return [(int(p), "") if i % 2 else (0, p) for i, p in enumerate(parts)]
 

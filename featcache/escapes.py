@@ -1,22 +1,22 @@
-r"""Text of strangers as a terminal may be given it: what it would obey or hide becomes an escape.
+r"""Escape untrusted text before it is written to a terminal.
 
-Shown as `\x1b`, `\u202e` and the like are control characters (C0, C1, line and paragraph
-separators), format characters (bidirectional controls, zero-width ones), half characters, and code
-points that are private or not assigned. Everything else, of any script, stays.
+Escaped as `\x1b`, `\u202e` and so on are control characters (C0, C1, line and paragraph
+separators), format characters (bidirectional controls, zero-width characters), surrogates, and code
+points that are private or unassigned. All other characters stay as they are.
 """
 
 import unicodedata
 
 _ESCAPED = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
-"""Categories of Unicode."""
+"""Unicode categories of the escaped characters."""
 
 
 def shown(text: str, keep: str = "") -> str:
-    r"""Return a text in which nothing is left that a terminal obeys.
+    r"""Return a text without characters that control a terminal.
 
     Args:
         text: Any text.
-        keep: Characters that stay as they are: "\n" where our own lines end.
+        keep: Characters that are not escaped, e.g. "\n" in our own messages.
 
     Example:
         >>> shown("a\x1b[2Jb")
@@ -28,5 +28,5 @@ def shown(text: str, keep: str = "") -> str:
 
 
 def is_harmless(character: str) -> bool:
-    """Tell whether one character only shows itself, or a space."""
+    """Tell whether a character is printable or a space."""
     return unicodedata.category(character) not in _ESCAPED

@@ -1,24 +1,25 @@
-"""Imported features: no encoder can make them again, only the file that they came from."""
+"""Advice for imported features: only the file they came from can restore them."""
 
-import shlex
 from pathlib import Path
 
 from featcache.keys import FeatureKey
+from featcache.wording import Call, Part, Placeholder
 
 
-def cure_of_imported(key: FeatureKey, path: Path, dataset: str, backbone: str) -> str:
-    """Say how to put back imported features; say nothing of those that can be encoded again.
+def import_advice(key: FeatureKey, path: Path, dataset: str, backbone: str) -> Part:
+    """Suggest importing the file again; empty for features that can be encoded again.
 
     Args:
-        key: Of the cache.
-        path: The cache.
-        dataset: Its data set.
-        backbone: Its backbone.
+        key: Key of the cache.
+        path: Folder of the cache.
+        dataset: Name of its data set.
+        backbone: Name of its backbone.
     """
     if not key.is_imported:
         return ""
-    words = ["--name", dataset, "--backbone", backbone, "--cache", str(path.parent.parent)]
+    arguments = {"path": Placeholder("FILE"), "name": dataset, "backbone": backbone}
+    arguments["root"] = str(path.parent.parent)
     return (
-        f"Import the same file again, which puts back what is damaged or lost: "
-        f"featcache import npz FILE {shlex.join(words)}"
+        "Import the same file again, which puts back what is damaged or lost: ",
+        Call("featcache.importers.npz.import_npz", arguments),
     )

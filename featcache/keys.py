@@ -1,8 +1,8 @@
-"""The nouns without tensors, so that looking at a cache needs no torch.
+"""Keys and listing. This module does not import torch, so that inspecting a cache is fast.
 
-FeatureKey     everything that fixes the numbers; its digest names the cache folder
-ComponentKey   one kind of tensor; names a sub-folder
-Listing        images, classes, labels, splits; in no key, so relabelling re-encodes nothing
+FeatureKey     everything that determines the features; its digest names the cache folder
+ComponentKey   one kind of features; names a sub-folder
+Listing        images, classes, labels, splits; not in the key, so relabelling encodes nothing again
 """
 
 import hashlib
@@ -18,44 +18,44 @@ from jaxtyping import Int64
 from featcache.errors import UnknownNameError, UsageError
 
 NUMERICS = 3
-"""Raised when our own code changes the numbers that a pass writes."""
+"""Version of the numerics; increased when our code changes the features."""
 
 TextKind: TypeAlias = Literal["name", "template", "description", "cupl", "dclip", "waffle"]
-"""Which texts of a class: the `text` setting of every method that reads texts."""
+"""Kind of class texts: the `text` setting of methods that use texts."""
 TEXT_KINDS: tuple[str, ...] = get_args(TextKind)
-"""What a class can be represented by."""
+"""All kinds of class texts."""
 IMPORTED_TEMPLATE = "imported"
-"""Stands in for the sentences that imported class vectors were made of."""
+"""Placeholder for the unknown texts of imported class vectors."""
 SENTENCE_SETS = ("cupl", "dclip")
-"""Kinds of text that a user may bring class by class, beside the descriptions."""
+"""Kinds of texts per class that users can provide besides descriptions."""
 FURTHER_SETS = (*SENTENCE_SETS, "waffle")
-"""Kinds of text that are there on request only."""
+"""Kinds of texts that exist on request only."""
 
 _NATURAL = {"boxes": "int32"}
-"""Kind -> type of its values where that is not float16."""
+"""Kind -> default type of its values if it is not float16."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeatureKey:
-    """Everything that fixes the numbers of a cache, and nothing that does not."""
+    """Everything that determines the features of a cache, and nothing else."""
 
     architecture: str
     """open_clip's name of the model, e.g. ViT-B-16-quickgelu; `tiny` for the embedded one."""
     weights: str
     """sha256 of the weights file; `unknown` for imported features, `random-<seed>` without any."""
     activation: str
-    """quick_gelu, gelu or unknown: the same weights under the other one give other features."""
+    """quick_gelu, gelu or unknown."""
     image_size: int
     """Side of the square input in pixels; 0 for imported features."""
     preprocessing: str
-    """How pixels become input, in one line, mean and deviation included."""
+    """Preprocessing in one line: resizing, mean and standard deviation."""
     norms: str = "raw"
-    """raw: rows as the encoder gave them; unit: normalised before they reached us."""
+    """raw: as the encoder computed them; unit: imported features that were normalised."""
     numerics: int = NUMERICS
 
     @property
     def is_imported(self) -> bool:
-        """Tell whether the features came from a file, so that no encoder can make them again."""
+        """Tell whether the features were imported, so that they cannot be encoded again."""
         return self.image_size == 0
 
     def digest(self) -> str:
@@ -65,30 +65,30 @@ class FeatureKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComponentKey:
-    """One kind of tensor in a cache: its recipe, not its rows."""
+    """One kind of features in a cache."""
 
     kind: str
     """global, views, crops, boxes (of crops), patches, view_patches or text."""
     recipe: str = ""
     """The augmentation or the text digest: rrc50, cdfsl, ...; empty for global and patches."""
     count: int = 0
-    """Views or crops of each image; 0 where the kind has no such axis."""
+    """Views or crops per image; 0 if the kind has no such axis."""
     variant: str = ""
     """Patch variant: clearclip, vanilla, maskclip; empty elsewhere."""
     seed: int = 0
     """Seed of the augmentation; 0 is the default stream."""
     dtype: str = ""
-    """float16 unless given; int32 for boxes. int8 has a scale behind each token; float32 are
-    features that were imported so."""
+    """float16 by default, int32 for boxes. In int8, a scale follows each token; float32 is used for
+    imported features only."""
 
     def __post_init__(self) -> None:
-        """Fill in the type that the kind has by nature."""
+        """Set the default type of the kind."""
         if not self.dtype:
             object.__setattr__(self, "dtype", _NATURAL.get(self.kind, "float16"))
 
     @property
     def folder(self) -> str:
-        """Name the sub-folder: global, patches.clearclip, views.rrc50-10, text.1a2b3c4d5e6f."""
+        """Folder name: global, patches.clearclip, views.rrc50-10, text.1a2b3c4d5e6f."""
         parts = [self.kind, *(p for p in (self.variant, self.recipe) if p)]
         name = ".".join(parts) + (f"-{self.count}" if self.count else "")
         name += f"@{self.seed}" if self.seed else ""
@@ -97,43 +97,44 @@ class ComponentKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
-    """The images of a data set in row order, and what is known of them now.
+    """The images of a data set in row order, with labels, splits and texts.
 
-    Rows are only ever appended: a photograph that is gone leaves its row without a split, so no
-    shard has to move. Row `i` of every component belongs to row `i` here.
+    Rows are only appended: the row of a removed image stays without a split, so that shards stay
+    valid. Row `i` of every component belongs to row `i` of the listing.
     """
 
     dataset: str
     root: str
-    """Where the images were; empty for imported features."""
+    """Folder of the images; empty for imported features."""
     classes: tuple[str, ...]
+    """In label order. A class is its label: names may repeat, and nothing keys on them."""
     ids: Sequence[str]
     hashes: Sequence[str]
     """sha256 of each file's bytes, hex; `import:<row>` for imported features."""
     labels: Int64[np.ndarray, " n"]
-    """Index into `classes`; -1 unlabelled."""
+    """Index into `classes`; -1 for unlabelled images."""
     splits: Mapping[str, Int64[np.ndarray, " _"]]
-    """Split name -> its rows, in the source's order: draws depend on it, and must not depend on
-    the history of a cache. Stored few-shot sets are splits named `train@K`."""
+    """Split name -> rows in the order of the source, so that draws do not depend on the history of
+    a cache. Stored few-shot sets are splits named `train@K`."""
     templates: tuple[str, ...] = ()
     descriptions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     sets: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
-    """cupl and dclip, as far as they were given: class name -> sentences."""
+    """cupl and dclip, if given: class name -> sentences."""
     waffle: tuple[str, ...] = ()
-    """Templates of random words, the same for every class; empty where nobody asked for them."""
+    """Templates of random words, the same for every class; empty if not requested."""
     default_text: str = "template"
     draws: str = "sampled"
-    """sampled: shots are drawn from train by seed; stored: the few-shot sets came with the data."""
+    """sampled: draw shots from train by seed; stored: the few-shot sets came with the data."""
     own_texts: tuple[str, ...] = ()
-    """Which of templates, descriptions, cupl, dclip and waffle the user gave; they stay until
-    others are given."""
+    """Which of templates, descriptions, cupl, dclip and waffle the user provided; they are kept
+    until replaced."""
     notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def count_texts(self) -> dict[str, int]:
-        """Count the texts by kind, as far as there are any, beside the bare class names."""
+        """Return the number of texts by kind, without class names and empty kinds."""
         c = len(self.classes)
         counts = {"template": c * len(self.templates), "waffle": c * len(self.waffle)}
         for kind, given in {"description": self.descriptions, **self.sets}.items():
@@ -152,10 +153,10 @@ class Listing:
 
 
 def parse_component(folder: str) -> ComponentKey:
-    """Read a component's folder name back into its key.
+    """Parse the folder name of a component.
 
     Raises:
-        UsageError: If the name is none that `ComponentKey.folder` could have written.
+        UsageError: If it is not the name of a component.
     """
     pattern = (
         r"(?P<kind>global|views|crops|boxes|patches|view_patches|text)(?P<mid>(?:\.[a-z0-9]+)*?)"

@@ -1,6 +1,6 @@
-"""What is read of strangers' files at most: every limit, and the variable that raises it.
+"""Limits for untrusted files, and the environment variables that raise them.
 
-docs/reliability.md shows this table. What exceeds a limit is refused in a sentence that names it.
+docs/reliability.md shows this table. Errors about a limit name its variable.
 """
 
 import os
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from featcache.errors import UsageError
 
 LONGEST_NUMBER = 18
-"""Digits that a limit may have."""
+"""Most digits of the value of an environment variable."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,16 +18,16 @@ class Limit:
 
     what: str
     most: int
-    """Unless the environment says otherwise."""
+    """Default value."""
     unit: str
     variable: str
     """Name of the environment variable that raises the limit."""
 
     def value(self) -> int:
-        """Return what counts now.
+        """Return the current value.
 
         Raises:
-            UsageError: If the environment variable is no positive whole number.
+            UsageError: If the environment variable is not a positive integer.
         """
         text = os.environ.get(self.variable, "")
         if not text:
@@ -89,9 +89,47 @@ IMAGE_FILE = Limit(
     variable="FEATCACHE_MAX_IMAGE_FILE",
 )
 PIXELS = Limit(
-    what="the pixels of one picture (also `--max-pixels`)",
-    most=178_956_970,  # where Pillow, too, stops by default
+    what="the pixels of one image (also `max_pixels`)",
+    most=178_956_970,  # the default of Pillow
     unit="pixels",
     variable="FEATCACHE_MAX_PIXELS",
 )
-ALL = (METADATA, WORDS, TEXT, TEXTS, ARRAYS, WEIGHTS, HEAD, IMAGE_FILE, PIXELS)
+DOWNLOAD = Limit(
+    what="a file that is downloaded",
+    most=256 << 30,
+    unit="bytes",
+    variable="FEATCACHE_MAX_DOWNLOAD",
+)
+UNPACKED = Limit(
+    what="the files of a downloaded archive, unpacked",
+    most=512 << 30,
+    unit="bytes",
+    variable="FEATCACHE_MAX_UNPACKED",
+)
+UNPACK_RATIO = Limit(
+    what="how much larger than the archive they may be, from 256 MiB",
+    most=50,
+    unit="times",
+    variable="FEATCACHE_MAX_UNPACK_RATIO",
+)
+MEMBERS = Limit(
+    what="the files and folders of a zip or tar archive",
+    most=10_000_000,
+    unit="files",
+    variable="FEATCACHE_MAX_MEMBERS",
+)
+ALL = (
+    METADATA,
+    WORDS,
+    TEXT,
+    TEXTS,
+    ARRAYS,
+    WEIGHTS,
+    HEAD,
+    IMAGE_FILE,
+    PIXELS,
+    DOWNLOAD,
+    UNPACKED,
+    UNPACK_RATIO,
+    MEMBERS,
+)

@@ -1,7 +1,7 @@
-"""Paths as a user writes them and as a listing keeps them, and opening what others put there.
+"""Paths of users and listings, and safe opening of untrusted files.
 
-The name of a file is bytes. What is kept, shown and compared is their text in UTF-8, whatever the
-locale says; a byte that is none becomes a lone surrogate.
+File names are bytes. They are stored, shown and compared as UTF-8 text, whatever the locale; a byte
+that is not UTF-8 becomes a lone surrogate.
 """
 
 import errno
@@ -17,26 +17,29 @@ from featcache.wording import Part
 
 
 def check_folder(path: Path, *option: Part) -> Path:
-    """Return a path where a folder is, or may be made.
+    """Return a path that is a folder or does not exist.
 
     Args:
-        path: What was given.
-        option: What gave it.
+        path: Path to check.
+        option: Argument or variable that named it, for the error message.
 
     Raises:
-        CacheError: If there is something else.
+        CacheError: If there is something else, or above it.
     """
     with suppress(OSError):  # what cannot be looked at is said where it is used
-        if path.exists() and not path.is_dir():
-            raise CacheError(f"{path} is a file, not a folder. Choose another with ", option, ".")
+        nearest = next((p for p in (path, *path.parents) if p.exists()), Path("/"))
+        if not nearest.is_dir():
+            raise CacheError(
+                f"{nearest} is a file, not a folder. Choose another with ", option, "."
+            )
     return path
 
 
 def expand(path: Path | str) -> Path:
-    """Put the home folder in the place of a leading `~` or `~user`.
+    """Replace a leading `~` or `~user` by the home folder.
 
     Raises:
-        UsageError: If there is no such user.
+        UsageError: If the user is unknown.
     """
     try:
         return Path(path).expanduser()
@@ -47,34 +50,43 @@ def expand(path: Path | str) -> Path:
         ) from error
 
 
+def file_in(path: Path) -> Path | None:
+    """Return the file that a path is or leads into, as `photos.zip/summer`; None if there is none.
+
+    Raises:
+        OSError: If a folder on the way may not be entered.
+    """
+    return next((p for p in (path, *path.parents) if p.is_file()), None)
+
+
 def as_text(path: Path | str) -> str:
-    """Return a path as text that does not depend on the locale."""
+    """Convert a path to text, independent of the locale."""
     return os.fsencode(path).decode("utf-8", "surrogateescape")
 
 
 def from_text(text: str) -> Path:
-    """Return the path that a text stands for."""
+    """Convert text to a path; the inverse of `as_text`."""
     try:
         return Path(os.fsdecode(text.encode("utf-8", "surrogateescape")))
-    except UnicodeEncodeError:  # a lone surrogate that stands for no byte: there is no such file
+    except UnicodeEncodeError:  # a surrogate that encodes no byte: no such file exists
         return Path(text)
 
 
 def open_regular(path: Path, limit: Limit | None = None) -> io.BufferedReader:
-    """Open a file for reading, links followed; a pipe or device, which may never end, is refused.
+    """Open a regular file for reading; links are followed, pipes and devices are refused.
 
     Args:
-        path: The file.
-        limit: Of its size; None where it is not read whole.
+        path: File to open.
+        limit: Limit of its size; None if it is not read completely.
 
     Raises:
-        OSError: If it is no regular file, is larger than the limit, is missing or may not be read.
-        UsageError: If the limit's variable is no number.
+        OSError: If it is not a regular file, exceeds the limit, is missing or not readable.
+        UsageError: If the variable of the limit is not a number.
     """
     file = os.fdopen(open_descriptor(path), "rb")
     try:
         if limit is not None:
-            _check_size(path, os.fstat(file.fileno()).st_size, limit)
+            check_bytes(path, os.fstat(file.fileno()).st_size, limit)
     except BaseException:
         file.close()
         raise
@@ -82,27 +94,27 @@ def open_regular(path: Path, limit: Limit | None = None) -> io.BufferedReader:
 
 
 def read_regular(path: Path, limit: Limit) -> bytes:
-    """Read a file whole, links followed, as `open_regular` opens it.
+    """Read a whole regular file; links are followed.
 
     Raises:
-        OSError: As there.
-        UsageError: As there.
+        OSError: As `open_regular`.
+        UsageError: As `open_regular`.
     """
     with open_regular(path, limit) as file:
         data = file.read(limit.value() + 1) or b""
-    _check_size(path, len(data), limit)  # some files grow, and some say that they are empty
+    check_bytes(path, len(data), limit)  # the file may have grown, or report size 0
     return data
 
 
 def open_descriptor(path: Path, *, links: bool = True) -> int:
-    """Open a regular file for reading, and nothing else: opening a device may do something.
+    """Open a regular file for reading; never a device, since opening one may have side effects.
 
     Args:
-        path: The file.
-        links: Whether a symbolic link is followed.
+        path: File to open.
+        links: Whether to follow symbolic links.
 
     Raises:
-        OSError: If it is no regular file, is missing or may not be read.
+        OSError: If it is not a regular file, is missing or not readable.
     """
     _check_regular(path, path.stat() if links else path.lstat())
     more = 0 if links else os.O_NOFOLLOW
@@ -120,11 +132,21 @@ def _check_regular(path: Path, found: os.stat_result) -> None:
         raise OSError(errno.EINVAL, "is no regular file", str(path))
 
 
-def _check_size(path: Path, size: int, limit: Limit) -> None:
+def check_bytes(name: object, size: int, limit: Limit) -> None:
+    """Refuse what is larger than a limit.
+
+    Args:
+        name: What it is, for the message.
+        size: Its bytes.
+        limit: What it may have.
+
+    Raises:
+        OSError: If it has more.
+    """
     if size > limit.value():
         raise OSError(
             errno.EFBIG,
             f"has {size} {limit.unit}, more than the limit of {limit.value()}; "
             f"{limit.variable} raises it",
-            str(path),
+            str(name),
         )

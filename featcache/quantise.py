@@ -1,8 +1,8 @@
-"""Tokens in eight bits: one scale a token, symmetric, stored behind the token itself.
+"""Symmetric int8 quantisation with one scale per token, stored after the token.
 
     q = round(x / s),   s = max|x| / 127,   x' = s q                        (1)
 
-    x [d] a token    q [d] int8    s float32, its four bytes (little-endian) behind q: [d + 4]
+    x [d] a token    q [d] int8    s float32, stored as four bytes (little-endian) after q: [d + 4]
 
 |x - x'| <= s / 2, and the rounding of x' to float16 adds at most s / 16. Zeros stay zeros.
 """
@@ -15,9 +15,9 @@ from jaxtyping import Float, Float16, Int8
 from featcache.errors import CacheError
 
 SCALE = 4
-"""Bytes behind each token."""
+"""Bytes of the scale after each token."""
 CHUNK = 1 << 20
-"""Values in work at once: a few float32 copies of that many are all the memory it takes."""
+"""Values processed at once, which bounds the temporary memory to a few float32 copies."""
 
 
 def pack(
@@ -26,12 +26,12 @@ def pack(
     component: str = "",
     name_of: Callable[[int], str] = "row {}".format,
 ) -> Int8[np.ndarray, "*n d+4"]:
-    """Turn tokens into int8 with their scale.
+    """Quantise tokens to int8, followed by their scales.
 
     Args:
         values: float16 or float32, finite, within the range of float16.
-        component: What the tokens are, for the error message.
-        name_of: Says which image a position along the first axis is, for the error message.
+        component: Name of the component, for the error message.
+        name_of: Maps a position along the first axis to an image, for the error message.
 
     Raises:
         CacheError: If a value is not finite, or too large for float16.
@@ -52,7 +52,7 @@ def pack(
                 f"written. Look at that image and at the weights."
             )
         scale = largest / np.float32(127)  # [t 1]
-        # Below the smallest normal float32 a quotient means nothing, and float16 has only zero.
+        # Subnormal scales make the quotient meaningless; in float16 such tokens are zero.
         scale[scale < np.finfo(np.float32).tiny] = 0
         x /= np.where(scale > 0, scale, np.float32(np.inf))
         part = packed[first : first + step]
@@ -62,12 +62,12 @@ def pack(
 
 
 def unpack(packed: Int8[np.ndarray, "*n e"]) -> Float16[np.ndarray, "*n d"]:
-    """Return tokens [... d] in float16 from [... d + 4]."""
+    """Dequantise tokens [... d + 4] to float16 [... d]."""
     d = packed.shape[-1] - SCALE
     rows = packed.reshape(-1, d + SCALE)
     values = np.empty((len(rows), d), dtype=np.float16)
     step = max(1, CHUNK // d)
-    with np.errstate(over="ignore", invalid="ignore"):  # scales of a damaged file; `unit` refuses
+    with np.errstate(over="ignore", invalid="ignore"):  # damaged scales; `unit` refuses the result
         for first in range(0, len(rows), step):
             part = rows[first : first + step]
             scale = np.ascontiguousarray(part[:, d:]).view("<f4")  # [t 1]

@@ -1,32 +1,26 @@
-"""What can be cached of an image beside its global features, and the short words that ask for it.
+"""Views, crops and patch tokens that a cache can hold, and the grammar of their requests.
 
     COUNT[:RECIPE][:VARIANT][:int8][@SCOPE]      10   4:cdfsl   60:lazsl@test   4:cdfsl:vanilla
     VARIANT[:int8][@SCOPE]                       clearclip   vanilla:int8@few-shot(4,seeds=1-5)
 
-A scope names the rows: few-shot(SHOTS,seeds=A-B), train, query, pool, all, or one split. Needs no
-torch, so that a method's unmet need can be put into the same words.
+A scope names the rows: few-shot(SHOTS,seeds=A-B), train, query, pool, all, or one split. This
+module does not import torch, so that suggesting a request is fast.
 """
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from featcache.errors import UnknownNameError, UsageError
 from featcache.keys import ComponentKey
-
-FLAGS = {
-    "views": "--views",
-    "crops": "--crops",
-    "view_patches": "--view-patches",
-    "patches": "--patches",
-}
-"""Kind -> the flag of `featcache extract` that asks for it."""
+from featcache.wording import Argument
 
 MOST = 1000
-"""Views or crops of one image."""
+"""Most views or crops of one image."""
 
 LARGEST_SEED = 10**18
-"""A component's name holds at most so many digits."""
+"""Upper bound of seeds (exclusive): the name of a component has at most 18 digits for it."""
 
 KEYWORDS = ("few-shot", "train", "query", "pool", "all")
 
@@ -38,18 +32,18 @@ _FEW_SHOT = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Which rows a component is computed for."""
+    """The rows that a component is computed for."""
 
     name: str
-    """few-shot, train, query (every split but train), pool (train, labels unread), all, or the
+    """few-shot, train, query (all splits except train), pool (train without labels), all, or the
     name of a split."""
     shots: int = 16
-    """few-shot: draws of up to this many images a class; 1, 2, 4, ... are included."""
+    """few-shot: largest number of shots per class; draws of 1, 2, 4, ... shots are included."""
     seeds: tuple[int, int] = (1, 3)
-    """few-shot: first and last seed of the draws."""
+    """few-shot: first and last seed, inclusive."""
 
     def __str__(self) -> str:
-        """Return the words that `parse_scope` reads."""
+        """Return the text that `parse_scope` reads."""
         if self.name != "few-shot" or self == FEW_SHOT:
             return self.name
         first, last = self.seeds
@@ -62,15 +56,20 @@ FEW_SHOT = Scope("few-shot")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """A way to make views of an image."""
+    """An augmentation: a window of the image, and optionally a distortion of its pixels."""
 
     kinds: tuple[str, ...]
-    """Components it can make."""
+    """Kinds of components it applies to."""
     scope: Scope
-    """Rows it is usually computed for."""
+    """Default rows."""
     count: int
-    """Views or crops an image that its users usually take."""
-    what: str
+    """Default number of views or crops per image."""
+    window: Literal["central", "random", "square"]
+    """central: the evaluation view; random: RandomResizedCrop with mirroring; square: a square."""
+    share: tuple[float, float] = (1.0, 1.0)
+    """Range of the share of the image's area (random) or of its shorter side (square)."""
+    distortion: Literal["", "rand_augment", "cdfsl"] = ""
+    """rand_augment: two random operations; cdfsl: rotation, colour jitter and mirroring in turn."""
 
 
 RECIPES: Mapping[str, Recipe] = {
@@ -78,68 +77,74 @@ RECIPES: Mapping[str, Recipe] = {
         kinds=("views", "view_patches"),
         scope=FEW_SHOT,
         count=10,
-        what="random windows of 50-100 % of the area, half of them mirrored",
+        window="random",
+        share=(0.5, 1.0),
     ),
     "weak": Recipe(
         kinds=("views", "view_patches"),
         scope=Scope("pool"),
         count=1,
-        what="the largest square at a random place",
+        window="square",
     ),
     "strong": Recipe(
         kinds=("views", "view_patches"),
         scope=Scope("pool"),
         count=8,
-        what="windows of 30-100 % of the area, mirrored, with two random distortions",
+        window="random",
+        share=(0.3, 1.0),
+        distortion="rand_augment",
     ),
     "cdfsl": Recipe(
         kinds=("views", "view_patches"),
         scope=FEW_SHOT,
         count=4,
-        what="rotated, jittered and mirrored; rotated; jittered; mirrored; and again",
+        window="central",
+        distortion="cdfsl",
     ),
     "lazsl": Recipe(
         kinds=("crops",),
         scope=Scope("query"),
         count=60,
-        what="squares of 60-90 % of the shorter side",
+        window="square",
+        share=(0.6, 0.9),
     ),
     "fair": Recipe(
         kinds=("crops",),
         scope=Scope("pool"),
         count=16,
-        what="squares of 50-90 % of the shorter side",
+        window="square",
+        share=(0.5, 0.9),
     ),
 }
-"""Specified to the last number in docs/cache-format.md."""
+"""Name -> recipe; docs/cache-format.md specifies them exactly."""
 
 VARIANTS = ("clearclip", "vanilla", "maskclip")
 """Patch variants that a tower can have, the default first; see backbones/patches."""
 
 USUAL = {"views": "rrc50", "crops": "lazsl", "view_patches": "cdfsl"}
-"""Kind -> recipe where none is named."""
+"""Kind -> default recipe."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComponentRequest:
-    """A component as a user requests it."""
+    """A user's request for a component."""
 
     kind: str
     count: int = 0
-    """Views or crops of an image; 0 for patches."""
+    """Views or crops per image; 0 for patches."""
     recipe: str = ""
     """Empty for patches."""
     variant: str = ""
-    """Variant of patch tokens; empty is the backbone's default."""
+    """Patch variant; empty for the backbone's default."""
     int8: bool = False
     scope: Scope = Scope("all")
 
     def component(self, variant: str, seed: int) -> ComponentKey:
-        """Name the component.
+        """Return the key of the component.
 
         Args:
-            variant: Patch variant that stands in where the request names none.
-            seed: Of views and crops.
+            variant: Patch variant if the request names none.
+            seed: Seed of views and crops.
         """
         has_patches = self.kind in ("patches", "view_patches")
         return ComponentKey(
@@ -152,7 +157,7 @@ class ComponentRequest:
         )
 
     def value(self) -> str:
-        """Return the shortest words that `parse_request` reads as this request."""
+        """Return the shortest text that `parse_request` reads as this request."""
         parts = [str(self.count)] if self.count else []
         if self.recipe and self.recipe != USUAL[self.kind]:
             parts.append(self.recipe)
@@ -164,50 +169,51 @@ class ComponentRequest:
 
 
 def usual_scope(recipe: str) -> Scope:
-    """Return the rows that a recipe is computed for unless others are named; patches have none."""
+    """Return the default rows of a recipe; all rows for patches, whose recipe is empty."""
     return RECIPES[recipe].scope if recipe else Scope("all")
 
 
-def parse_request(kind: str, text: str, *, spelled: Mapping[str, str] = FLAGS) -> ComponentRequest:
-    """Read what a user wrote behind one of the flags.
+def parse_request(kind: str, text: str) -> ComponentRequest:
+    """Parse one request.
 
     Args:
-        kind: views, crops, view_patches or patches.
-        text: See the grammar above.
-        spelled: Kind -> what messages call the flag or argument behind which it stood.
+        kind: views, crops, view_patches or patches; also the name of the argument.
+        text: A request in the grammar above.
 
     Raises:
         UsageError: If it does not follow the grammar.
-        UnknownNameError: If it names a recipe that does not exist or makes another kind.
+        UnknownNameError: If it names an unknown recipe, or one of another kind.
+
+    Example:
+        >>> parse_request("views", "4:cdfsl@train").scope
+        Scope(name='train', shots=16, seeds=(1, 3))
     """
     words, at, where = text.strip().partition("@")
     first, *rest = words.split(":")
     if at and not where:
-        raise _wrong(kind, text, spelled, "has no rows behind its @")
+        raise _wrong(kind, text, "has no rows behind its @")
     if not (first and all(rest)) or len(set(rest)) < len(rest):
-        raise _wrong(kind, text, spelled, "has an empty or a repeated part")
+        raise _wrong(kind, text, "has an empty or a repeated part")
     count, recipe, variant = 0, "", ""
     if kind == "patches":
         variant = first
     else:
         if not first.isascii() or not first.isdigit() or not 1 <= int(first) <= MOST:
-            raise _wrong(kind, text, spelled, f"should begin with a number from 1 to {MOST}")
+            raise _wrong(kind, text, f"should begin with a number from 1 to {MOST}")
         count, recipe = int(first), USUAL[kind]
     int8 = "int8" in rest
     named = [word for word in rest if word != "int8"]
     if int8 and kind not in ("patches", "view_patches"):
-        raise _wrong(kind, text, spelled, "asks for int8, which only patches have")
+        raise _wrong(kind, text, "asks for int8, which only patches have")
     for word in named:
         if word in RECIPES and kind in RECIPES[word].kinds:
             recipe = word
         elif kind == "patches":
-            raise _wrong(
-                kind, text, spelled, f"has an unknown part '{word[:40]}', where only int8 may stand"
-            )
+            raise _wrong(kind, text, f"has an unknown part '{word[:40]}'; only int8 is allowed")
         elif kind == "view_patches" and not variant and word not in RECIPES:
             variant = word
         else:
-            raise UnknownNameError(f"recipe of {spelled[kind]}", word, recipes_of(kind))
+            raise UnknownNameError(("recipe of ", Argument(kind)), word, recipes_of(kind))
     scope = parse_scope(where) if at else usual_scope(recipe)
     return ComponentRequest(
         kind=kind, count=count, recipe=recipe, variant=variant, int8=int8, scope=scope
@@ -215,10 +221,10 @@ def parse_request(kind: str, text: str, *, spelled: Mapping[str, str] = FLAGS) -
 
 
 def parse_scope(text: str) -> Scope:
-    """Read the name of some rows.
+    """Parse a scope.
 
     Raises:
-        UsageError: If few-shot is spelled wrongly, or its seeds run backwards.
+        UsageError: If it is malformed, or its seeds descend.
     """
     name = text.strip()
     if not name.startswith("few-shot"):
@@ -240,7 +246,7 @@ def parse_scope(text: str) -> Scope:
 
 
 def split_requests(texts: Iterable[str]) -> list[str]:
-    """Take values apart at commas, those inside parentheses excepted."""
+    """Split requests at commas outside parentheses."""
     return [part.strip() for text in texts for part in re.split(r",(?![^(]*\))", text)]
 
 
@@ -249,18 +255,16 @@ def parse_requests(
     views: Sequence[str],
     crops: Sequence[str],
     view_patches: Sequence[str],
-    *,
-    spelled: Mapping[str, str] = FLAGS,
 ) -> list[ComponentRequest]:
-    """Read the flags or arguments; what they cannot mean is told before any model is loaded.
+    """Parse all requests of an extraction before a model is loaded.
 
     Raises:
         UsageError: If a request cannot be read.
-        UnknownNameError: If no tower has patch features of that name.
+        UnknownNameError: If a patch variant is unknown.
     """
-    requests = [] if patches is None else _patch_requests(split_requests(patches), spelled)
+    requests = [] if patches is None else _patch_requests(split_requests(patches))
     for kind, texts in (("views", views), ("crops", crops), ("view_patches", view_patches)):
-        requests += [parse_request(kind, text, spelled=spelled) for text in split_requests(texts)]
+        requests += [parse_request(kind, text) for text in split_requests(texts)]
     for request in requests:
         if request.variant and request.variant not in VARIANTS:
             none = ("none",) if request.kind == "patches" else ()
@@ -269,29 +273,29 @@ def parse_requests(
 
 
 def recipes_of(kind: str) -> tuple[str, ...]:
-    """Name the recipes that can make a kind of component."""
+    """Return the names of the recipes for a kind of component."""
     return tuple(name for name, recipe in RECIPES.items() if kind in recipe.kinds)
 
 
 _SCOPES = "few-shot(16,seeds=1-3), train, query, pool, all or a split"
 
 
-def _wrong(kind: str, text: str, spelled: Mapping[str, str], what: str) -> UsageError:
+def _wrong(kind: str, text: str, what: str) -> UsageError:
     example = {
         "views": "10, 4:cdfsl or 10:rrc50@train",
         "crops": "60, 60:lazsl or 16:fair@pool",
         "view_patches": "4, 4:cdfsl:vanilla or 4:cdfsl:int8@train",
         "patches": "clearclip, vanilla:int8 or clearclip@query",
     }[kind]
-    return UsageError(f"{spelled[kind]} {text[:80]} {what}; expected for example {example}.")
+    return UsageError(Argument(kind, text[:80]), f" {what}; expected for example {example}.")
 
 
-def _patch_requests(texts: Sequence[str], spelled: Mapping[str, str]) -> list[ComponentRequest]:
+def _patch_requests(texts: Sequence[str]) -> list[ComponentRequest]:
     if list(texts) == ["none"]:
         return []
     if any(text.startswith(("none:", "none@")) or text == "none" for text in texts):
         raise UsageError(
-            f"{spelled['patches']} none stands alone, got '{','.join(texts)}'. Leave none or the "
-            f"rest out."
+            Argument("patches", "none"),
+            f" excludes other requests, got '{','.join(texts)}'. Leave none or the rest out.",
         )
-    return [parse_request("patches", text, spelled=spelled) for text in texts]
+    return [parse_request("patches", text) for text in texts]

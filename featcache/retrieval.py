@@ -1,7 +1,6 @@
-"""Nearest neighbours by inner product, always exact: in torch, or with faiss.
+"""Exact nearest neighbours by inner product, in torch or with faiss.
 
-Nothing is approximated and nothing is kept: the keys are compared as they lie in memory. This is
-the one file that imports faiss, and only when it is asked for.
+No index is built. Only this file imports faiss, and only when it is requested.
 """
 
 from typing import Any, Literal
@@ -15,9 +14,9 @@ from featcache.errors import UsageError
 Index = Literal["exact", "faiss"]
 
 BLOCK = 16 * 2**20
-"""Products held at once: 64 MiB of float32."""
+"""Products computed at once: 64 MiB of float32."""
 GROUP = 8
-"""Products that are first looked at by their largest."""
+"""Products per group whose maximum is compared first."""
 
 
 def nearest(
@@ -30,10 +29,10 @@ def nearest(
     """Find the k keys with the largest inner product for every query.
 
     Args:
-        queries: Rows to answer; unit rows make the product a cosine.
-        keys: Rows to find.
-        k: How many, at most as many as there are keys.
-        index: exact is torch on the rows' own device, faiss is its flat search on the CPU.
+        queries: Query rows; for unit rows the product is a cosine.
+        keys: Rows to search.
+        k: Neighbours per query, at most the number of keys.
+        index: exact uses torch on the device of the rows; faiss is its flat search on the CPU.
 
     Returns:
         Products and positions among the keys, largest product first.
@@ -58,9 +57,9 @@ def nearest(
 def _largest(
     products: Float[Tensor, "n m"], k: int
 ) -> tuple[Float[Tensor, "n k"], Int64[Tensor, "n k"]]:
-    """Return the k largest of each row and where they stand.
+    """Return the k largest values of each row and their positions.
 
-    They lie in the k groups with the largest maxima, so most of a long row is only compared.
+    They are in the k groups with the largest maxima, so that top-k is needed for few values only.
     """
     n, m = products.shape
     groups = m // GROUP

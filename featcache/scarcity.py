@@ -1,4 +1,4 @@
-"""What a process may not have enough of - memory, open files, threads - in a sentence."""
+"""Messages for a lack of memory, file descriptors or threads."""
 
 import errno
 import re
@@ -9,13 +9,13 @@ _MEMORY = re.compile(
     r"|failed to map segment|alloc_cpu|std::bad_alloc",
     re.IGNORECASE,
 )
-"""How torch, numpy and the loader of libraries say it: no type of theirs does."""
+"""Texts of out-of-memory errors of torch, numpy and the dynamic loader, which have no own type."""
 _THREADS = "can't start new thread"
 _FILES = frozenset({errno.EMFILE, errno.ENFILE})
 
 
 def lacking(error: BaseException) -> str:
-    """Say what there was too little of, and what helps; empty where an error says something else.
+    """Return a message with advice if an error means a lack of resources; else empty.
 
     Args:
         error: Any exception.
@@ -48,21 +48,21 @@ def _limit(which: int, unit: int) -> str:
 
 
 def allow_files() -> None:
-    """Raise the number of files that this process may open as far as the system lets it."""
+    """Raise the limit of open files of this process as far as the system allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 1 << 16 if hard == resource.RLIM_INFINITY else min(hard, 1 << 16)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-        except (OSError, ValueError):  # less is no reason to stop
+        except (OSError, ValueError):  # a lower limit is acceptable
             return
 
 
 def share_of_files(most: int) -> int:
-    """Return how many files one user of many may keep open: `most`, or less where few are allowed.
+    """Return how many files one component may keep open: `most`, or a share of a low limit.
 
     Args:
-        most: Where there are enough.
+        most: Number of files if the limit is high enough.
     """
     soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return most if soft == resource.RLIM_INFINITY else max(1, min(most, soft // 16))

@@ -1,7 +1,7 @@
-"""Threads of ours, to each of which torch gives no threads of its own.
+"""Worker threads in which torch operations use one thread each.
 
-As many of them work beside each other as there are cores; an operation that spread over all cores
-from each would wait for the others. It would also depend on how many there are.
+There are as many workers as cores. If every operation also used all cores, workers would wait for
+each other, and results would depend on the number of cores.
 """
 
 import os
@@ -26,11 +26,11 @@ def cpu_cores() -> int:
 
 @contextmanager
 def single_threaded(count: int, name: str) -> Iterator[ThreadPoolExecutor]:
-    """Open some threads; leaving the block drops what they have not begun and waits for the rest.
+    """Start worker threads; leaving the block cancels queued jobs and waits for running ones.
 
     Args:
-        count: How many.
-        name: What debuggers show.
+        count: Number of threads.
+        name: Thread name for debuggers.
     """
     threads = torch.get_num_threads()
     pool = ThreadPoolExecutor(count, name, initializer=torch.set_num_threads, initargs=(1,))
@@ -40,7 +40,9 @@ def single_threaded(count: int, name: str) -> Iterator[ThreadPoolExecutor]:
         try:
             pool.shutdown(wait=True, cancel_futures=True)
         finally:  # after a second Ctrl-C, too
-            torch.set_num_threads(threads)  # the workers' 1 was also what later threads begin with
+            torch.set_num_threads(
+                threads
+            )  # setting 1 in workers also changed the default of new threads
 
 
 def in_order(
@@ -49,10 +51,10 @@ def in_order(
     """Run `work` on threads and yield its results in the order of the jobs.
 
     Args:
-        jobs: Walked on the calling thread.
-        work: Called on the others.
-        threads: How many.
-        ahead: Jobs begun before their turn; bounds the memory in use.
+        jobs: Iterated on the calling thread.
+        work: Called on the worker threads.
+        threads: Number of worker threads.
+        ahead: Most jobs in progress before the current one; bounds memory.
     """
     waiting: deque[Future[R]] = deque()
     with single_threaded(threads, "decode") as pool:

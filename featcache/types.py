@@ -1,12 +1,11 @@
-"""The nouns: what names a cache, what names a component in it, and what a reader gets to see.
+"""FeatureSet: a cache open for reading, with lazy rows, labels, splits and texts.
 
-FeatureSet     a cache opened for reading: lazy rows, labels, splits, texts
-
-Keys and listing stand in `featcache.keys`, texts in `featcache.bank`; both can be had from here.
+Keys and listing are defined in `featcache.keys`, texts in `featcache.bank`; this module re-exports
+them.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from featcache.bank import TextBank, TextSet
 from featcache.errors import CacheError, MissingComponentError, UsageError
-from featcache.imported import cure_of_imported
+from featcache.imported import import_advice
 from featcache.keys import (
     NUMERICS,
     TEXT_KINDS,
@@ -27,6 +26,7 @@ from featcache.keys import (
     TextKind,
     parse_component,
 )
+from featcache.wording import Argument, Call, Part
 
 __all__ = [
     "NUMERICS",
@@ -46,7 +46,7 @@ __all__ = [
 
 @runtime_checkable
 class RowReader(Protocol):
-    """Rows of one component, as stored."""
+    """Lazy rows of one component."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -54,45 +54,48 @@ class RowReader(Protocol):
         ...
 
     def present(self) -> Bool[np.ndarray, " n"]:
-        """Tell for every row of the listing whether this component holds it."""
+        """Tell for every row of the listing whether this component contains it."""
         ...
 
     def take(
         self, rows: Int64[np.ndarray, " r"]
     ) -> Float16[Tensor, "r ..."] | Float32[Tensor, "r ..."] | Int32[Tensor, "r ..."]:
-        """Gather rows, raw, in the order asked for; int32 for boxes.
+        """Gather raw rows in the given order; int32 for boxes.
 
         Raises:
-            MissingComponentError: If one of them is not there.
+            MissingComponentError: If a row is missing.
         """
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureSet:
-    """A cache opened for reading. Nothing is loaded until rows are asked for."""
+    """A cache open for reading. Rows are loaded on access."""
 
     path: Path
     backbone: str
-    """As the user calls it: ViT-B/16, tiny."""
+    """Name as the user typed it: ViT-B/16, tiny."""
     key: FeatureKey
     listing: Listing
     components: Mapping[str, RowReader]
     """Folder name of the component -> its rows."""
     ok: Bool[np.ndarray, " n"]
-    """False for images that could not be read; their rows are zeros and must not be used."""
+    """False for unreadable images; their rows are zeros and must not be used."""
     text: TextBank | None
     weights: str = ""
-    """As `extract` was given them: a tag or a file; empty where they were the backbone's usual."""
+    """Weights that the extraction named, a tag or a file; empty for the default ones."""
+    encoding: Mapping[str, str] = field(default_factory=dict)
+    """Micro-batch and compute type of the encoder, which decide the last bits of every row; empty
+    for imported features."""
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The one class list of all splits."""
+        """Class names, shared by all splits."""
         return self.listing.classes
 
     @property
     def labels(self) -> Int64[np.ndarray, " n"]:
-        """Label of every row; -1 unlabelled."""
+        """Label of every row; -1 for unlabelled images."""
         return self.listing.labels
 
     def usable(self, split: str) -> Int64[np.ndarray, " r"]:
@@ -102,20 +105,19 @@ class FeatureSet:
         return usable
 
     def fitting(self, kind: str, recipe: str | None = None, at_least: int = 0) -> list[str]:
-        """Name the components of a kind, and of a recipe or variant; which rows they have is open.
+        """Return the components of a kind, and of a recipe or variant, whatever rows they have.
 
-        Rows in float16 come before rows in int8, then fewer views before more, as long as they
-        are enough.
+        float16 comes before int8, then fewer views before more, if they are at least `at_least`.
         """
-        hits = []
+        matches = []
         for name, reader in self.components.items():
             key = parse_component(name)
             if key.kind != kind or (recipe and recipe not in (key.variant, key.recipe)):
                 continue
             count = reader.shape[0] if len(reader.shape) > 1 else 0
             if count >= at_least:
-                hits.append((key.dtype == "int8", count, name))
-        return [name for *_, name in sorted(hits)]
+                matches.append((key.dtype == "int8", count, name))
+        return [name for *_, name in sorted(matches)]
 
     def rows(
         self, component: str, rows: Int64[np.ndarray, " r"]
@@ -127,29 +129,28 @@ class FeatureSet:
         """
         if component not in self.components:
             have = ", ".join(sorted(self.components)) or "nothing"
-            extract = (
-                f"Run `featcache extract --dataset {self.listing.dataset} --backbone "
-                f"{self.backbone}` with the flag that adds it."
-            )
+            arguments = {"dataset": self.listing.dataset, "backbone": self.backbone}
+            extract = ("Add it with: ", Call("featcache.extract", arguments), ", and its request.")
             raise MissingComponentError(
-                f"{self.path} has no component '{component}'; it holds {have}. "
-                f"{self._cure_of_imported(component) or extract}"
+                f"{self.path} has no component '{component}'; it holds {have}. ",
+                self._import_advice(component) or extract,
             )
         reader = self.components[component]
         try:
             return reader.take(rows)
         except MissingComponentError as error:
             missing = int((~reader.present()[rows]).sum())
-            extract = "The same `featcache extract` command, without --limit, encodes those."
             raise MissingComponentError(
                 f"Component '{component}' of {self.path} lacks {missing} of {len(rows)} rows that "
-                f"are needed. {self._cure_of_imported(component) or extract}"
+                "are needed. ",
+                self._import_advice(component)
+                or ("The same extraction, without ", Argument("limit"), ", encodes those."),
             ) from error
 
-    def _cure_of_imported(self, component: str) -> str:
+    def _import_advice(self, component: str) -> Part:
         if self.key.is_imported and component != "global":
             return "These features were imported without images, so choose another method."
-        return cure_of_imported(self.key, self.path, self.listing.dataset, self.backbone)
+        return import_advice(self.key, self.path, self.listing.dataset, self.backbone)
 
     def unit(self, component: str, rows: Int64[np.ndarray, " r"]) -> Float32[Tensor, "r ..."]:
         """Gather rows as float32 with unit norm; errors as `unit_and_length`."""
@@ -158,7 +159,7 @@ class FeatureSet:
     def unit_and_length(
         self, component: str, rows: Int64[np.ndarray, " r"]
     ) -> tuple[Float32[Tensor, "r ..."], Float32[Tensor, "r ..."]]:
-        """Gather rows as float32 with unit norm, and the norms that they had.
+        """Gather rows as float32 with unit norm, and their norms.
 
         Raises:
             UsageError: If the component holds boxes.
@@ -186,7 +187,7 @@ class FeatureSet:
 def unit_and_norms(
     rows: Float[Tensor, "*n d"],
 ) -> tuple[Float32[Tensor, "*n d"], Float32[Tensor, "*n"]]:
-    """Divide raw rows by their norms, in float32; rows of length zero become NaN."""
+    """Divide raw rows by their norms in float32; rows of norm zero become NaN."""
     values = rows.to(torch.float32, copy=True)
     norms = values.norm(dim=-1, keepdim=True)
     return values.div_(norms), norms[..., 0]

@@ -1,10 +1,10 @@
-"""Sentences that name arguments and calls, so that each front door can tell them in its own words.
+"""Messages that contain arguments and calls as data, so that each interface can phrase them.
 
     Argument("selection", "cv")                       selection='cv'
     Setting("lr", "1e-4")                             lr=1e-4
     Call("featcache.extract", {"dataset": "pets"})    featcache.extract(dataset='pets')
 
-Here they are told in Python; the command line, which has flags instead, tells them in its own way.
+This module phrases them as Python; `cli.ui.flags` phrases them as flags and commands.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,12 +14,12 @@ from typing import Any, TypeAlias
 
 
 class Placeholder(str):
-    """A value that the reader replaces by one of his own, as FILE."""
+    """A value that the reader fills in, e.g. FILE."""
 
 
 @dataclass(frozen=True)
 class Argument:
-    """An argument of a function, with a value or without one.
+    """An argument of a function, with or without a value.
 
     Example:
         >>> in_python(["Use ", Argument("selection", "cv"), ", or lower ", Argument("shots"), "."])
@@ -28,9 +28,9 @@ class Argument:
 
     name: str
     value: Any = None
-    """None names the argument alone."""
+    """None for the argument alone."""
     of: str = ""
-    """Package whose functions take it, where those of two packages have one of this name."""
+    """Package of the function, if functions of both packages have an argument of this name."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,12 @@ class Setting:
 
     name: str
     value: str | None = None
-    """As the user would write it; None names the setting alone."""
+    """Value as the user would write it; None for the setting alone."""
 
 
 @dataclass(frozen=True)
 class Call:
-    """A call that would help.
+    """A function call that the message suggests.
 
     Example:
         >>> in_python([Call("featcache.extract", {"dataset": "pets", "views": ["10"]})])
@@ -53,7 +53,7 @@ class Call:
 
     function: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
-    """In the order in which they are told."""
+    """In the order in which they are written."""
 
 
 Named: TypeAlias = Argument | Setting | Call
@@ -61,43 +61,57 @@ Part: TypeAlias = "str | Named | Sequence[Part]"
 
 
 def tell(parts: Sequence[Part], phrase: Callable[[Named], str]) -> str:
-    """Join the parts of a sentence.
+    """Join the parts of a message.
 
     Args:
-        parts: Text as it is, what `phrase` tells, and sequences of such.
-        phrase: Tells one argument, setting or call.
+        parts: Texts, arguments, settings and calls, and sequences of these.
+        phrase: Writes one argument, setting or call as text.
     """
-    said = []
+    texts = []
     for part in parts:
         if isinstance(part, str):
-            said.append(part)
+            texts.append(part)
         elif isinstance(part, Argument | Setting | Call):
-            said.append(phrase(part))
+            texts.append(phrase(part))
         else:
-            said.append(tell(part, phrase))
-    return "".join(said)
+            texts.append(tell(part, phrase))
+    return "".join(texts)
 
 
 def in_python(parts: Sequence[Part]) -> str:
-    """Tell a sentence to somebody who calls functions."""
+    """Write a message for users of the Python interface."""
     return tell(parts, _phrase)
 
 
 def named(parts: Sequence[Part]) -> list[Named]:
-    """Return the arguments, settings and calls of a sentence, in order."""
-    found: list[Named] = []
+    """Return the arguments, settings and calls of a message, in order."""
+    items: list[Named] = []
     for part in parts:
         if isinstance(part, Argument | Setting | Call):
-            found.append(part)
+            items.append(part)
         elif not isinstance(part, str):
-            found += named(part)
-    return found
+            items += named(part)
+    return items
+
+
+def replaced(part: Part, old: Part, new: Part) -> Part:
+    """Return a message in which one part is replaced by another.
+
+    Example:
+        >>> replaced(("Damaged. ", "Repair it."), "Repair it.", "Remove it.")
+        ('Damaged. ', 'Remove it.')
+    """
+    if part == old:
+        return new
+    if isinstance(part, str | Argument | Setting | Call):
+        return part
+    return tuple(replaced(inner, old, new) for inner in part)
 
 
 def _phrase(item: Named) -> str:
     if isinstance(item, Call):
-        given = ", ".join(f"{name}={_value(value)}" for name, value in item.arguments.items())
-        return f"{item.function}({given})"
+        arguments = ", ".join(f"{name}={_value(value)}" for name, value in item.arguments.items())
+        return f"{item.function}({arguments})"
     if item.value is None:
         return item.name
     is_number = isinstance(item, Setting) and _is_number(str(item.value))

@@ -1,4 +1,4 @@
-"""What a kept head may be asked about -> the rows that it reads.
+"""Inputs of a head -> the rows that it reads.
 
 Rows, a tensor or an array of floats [n d]     as they are
 FeatureSet                                     the usable rows of a split
@@ -6,7 +6,7 @@ images                                         encoded as `extract` would, witho
 Embedded                                       what `featcache.embed` gave
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -15,8 +15,10 @@ import torch
 from jaxtyping import Int64, Shaped
 from torch import Tensor
 
+from featcache.backbones.names import COMPUTE_FLAGS
 from featcache.errors import HeadError, SourceError, UsageError
 from featcache.keys import parse_component
+from featcache.store.provenance import COMPUTE, MICRO_BATCH
 from featcache.types import FeatureSet
 from heads.contract import Kind, LazyRows, Need, Real, Rows
 from heads.reading import MappedRows, read_rows
@@ -33,21 +35,21 @@ else:
     Answerable = Any
 
 NAMED = 3
-"""Unreadable images that a message names."""
+"""Number of unreadable images that a message names."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Given:
-    """Rows to be answered, and their places among what was given."""
+    """Rows to be answered, and their positions among the inputs."""
 
     rows: Rows | Tensor
     at: Int64[np.ndarray, " r"] | None = None
-    """Place of each row; None where there is a row for everything that was given."""
+    """Position of each row; None where every input has a row."""
     n: int = 0
-    """How many things were given, where `at` says something."""
+    """Number of inputs, where `at` is not None."""
 
     def spread(self, answers: Shaped[Tensor, "r ..."], missing: Real) -> Shaped[Tensor, "n ..."]:
-        """Put answers in the places of their rows, and a number where there is no row."""
+        """Put answers at the positions of their inputs, and `missing` where an input has no row."""
         if self.at is None:
             return answers
         full = answers.new_full((self.n, *answers.shape[1:]), missing)
@@ -58,20 +60,20 @@ class Given:
 def given(
     head: "Head", what: Answerable, *, split: str | None = None, strict: bool = True
 ) -> Given:
-    """Read what a head is asked about.
+    """Read the inputs of a head.
 
     Args:
         head: The head.
-        what: See above.
-        split: Of a FeatureSet; None is `test`.
+        what: The inputs; see above.
+        split: Split of a FeatureSet; None is `test`.
         strict: Whether an unreadable image is an error.
 
     Raises:
-        HeadError: If features were made otherwise than those of training, or the head does not say
+        HeadError: If features were not made like those of training, or the head does not say
             how to encode images.
         MissingComponentError: If a cache lacks what the head reads.
         SourceError: If an image is unreadable under `strict`.
-        UsageError: If `split` stands beside something that has none, or something is no image.
+        UsageError: If `split` is given without a cache, or an input is no image.
     """
     if isinstance(what, FeatureSet):
         head.check_key(what.key, f"the cache {what.path}")
@@ -85,17 +87,17 @@ def given(
         return Given(rows=torch.from_numpy(what).to(head.device))
     from featcache.embedded import Embedded
 
-    found = what if isinstance(what, Embedded) else _encoded(head, what)
-    head.check_key(found.key, "what was embedded")
-    usable = found.usable()
-    if len(usable) < len(found) and strict:
-        named = [f"{found.ids[row]} {why}" for row, why in found.reasons.items()]
+    embedded = what if isinstance(what, Embedded) else _encoded(head, what)
+    head.check_key(embedded.key, "what was embedded")
+    usable = embedded.usable()
+    if len(usable) < len(embedded) and strict:
+        named = [f"{embedded.ids[row]} {why}" for row, why in embedded.reasons.items()]
         raise SourceError(
-            f"{len(named)} of {len(found)} images cannot be used: {'; '.join(named[:NAMED])}"
+            f"{len(named)} of {len(embedded)} images cannot be used: {'; '.join(named[:NAMED])}"
             f"{'; ...' if len(named) > NAMED else ''}. Leave them out, or give strict=False: then "
             f"their label is -1 and their logits are NaN."
         )
-    return Given(rows=_rows_of(head, found, usable), at=usable, n=len(found))
+    return Given(rows=_rows_of(head, embedded, usable), at=usable, n=len(embedded))
 
 
 def _needs(head: "Head") -> list[Need]:
@@ -103,7 +105,7 @@ def _needs(head: "Head") -> list[Need]:
 
 
 def _encoded(head: "Head", images: Any) -> "Embedded":
-    """Encode images as those of training were, once their key is known to fit."""
+    """Encode images like those of training, after checking that the key fits."""
     from featcache.embedding import Embedder
 
     if head.key is None or head.key.is_imported or not head.backbone:
@@ -112,18 +114,44 @@ def _encoded(head: "Head", images: Any) -> "Embedded":
             f"This head of {head.method.name} was trained on {source}, so nothing says how images "
             f"become its rows. Give it rows that were made as those of training."
         )
+    micro_batch, compute = _encoding(head)
     embedder = Embedder(
         head.backbone,
         weights=head.about.get("weights") or None,
+        compute=compute,
         components=[name for name in head.reads if name != "global"],
+        micro_batch=micro_batch,
     )
     head.check_key(embedder.key, f"backbone {head.backbone} as it is here")
     return embedder.embed(images)
 
 
-def _rows_of(head: "Head", found: "Embedded", rows: Int64[np.ndarray, " r"]) -> Rows:
+def _encoding(head: "Head") -> tuple[int | None, str]:
+    """Return micro-batch and compute type of the features of training, so that bits agree.
+
+    Heads that were kept before these were recorded take those of a new pass.
+    """
+    encoding = head.about.get("encoding") or {}
+    if not isinstance(encoding, Mapping):
+        raise _unreadable_encoding(encoding)
+    if not encoding:
+        return None, "auto"
+    size, compute = str(encoding.get(MICRO_BATCH)), str(encoding.get(COMPUTE))
+    if not (size.isascii() and size.isdecimal() and len(size) < 7) or compute not in COMPUTE_FLAGS:
+        raise _unreadable_encoding(encoding)
+    return int(size), COMPUTE_FLAGS[compute]
+
+
+def _unreadable_encoding(encoding: object) -> HeadError:
+    return HeadError(
+        f"This head should say with which micro-batch and compute type its features were encoded, "
+        f"and says {str(encoding)[:80]!r}. Give it rows, or train it again."
+    )
+
+
+def _rows_of(head: "Head", embedded: "Embedded", rows: Int64[np.ndarray, " r"]) -> Rows:
     """Return embedded rows as `read_rows` does those of a cache."""
-    x, norms = (t.to(head.device) for t in found.unit_and_length("global", rows))
+    x, norms = (t.to(head.device) for t in embedded.unit_and_length("global", rows))
     kinds: dict[Kind, Tensor | LazyRows] = {}
     for need in _needs(head):
         if need.kind == "global":
@@ -131,8 +159,8 @@ def _rows_of(head: "Head", found: "Embedded", rows: Int64[np.ndarray, " r"]) -> 
         for name in head.reads:
             key = parse_component(name)
             fits = key.kind == need.kind and need.recipe in (None, "", key.recipe, key.variant)
-            if fits and name in found.components:
-                kinds[need.key] = MappedRows(found, name, rows, head.device)
+            if fits and name in embedded.components:
+                kinds[need.key] = MappedRows(embedded, name, rows, head.device)
     return Rows(
-        x=x, norms=torch.ones_like(norms) if found.key.norms == "unit" else norms, kinds=kinds
+        x=x, norms=torch.ones_like(norms) if embedded.key.norms == "unit" else norms, kinds=kinds
     )

@@ -34,7 +34,7 @@ def fit(
         method: A method's name.
         cache: From `featcache.open`.
         shots: Images a class; None takes all of `train`.
-        seed: Of the draw of the shots.
+        seed: Seed of the draw of the shots.
         selection: How hyper-parameters are chosen.
         device: auto, cpu, cuda, cuda:1, ...
         settings: Fields of the method's Config and Hyper; several values make a grid.
@@ -85,19 +85,19 @@ def evaluate(
     keep_heads: bool = True,
     **settings: Any,
 ) -> Result | list[Result]:
-    """Train a method, judge it, store the run and return its record, as `heads train` does.
+    """Train a method, evaluate it, store the run and return its record, as `heads train` does.
 
     Args:
         method: A method's name.
         cache: From `featcache.open`.
-        split: Where the queries come from; the heads are trained once and judged on each.
+        split: Split of the queries, or several; the heads are trained once and evaluated on each.
         shots: Images a class; None takes all of `train`.
         seeds: Draws of the shots: their number, or the seeds themselves.
         selection: How hyper-parameters are chosen.
         class_weights: None, `balanced`, or one number a class.
         device: auto, cpu, cuda, cuda:1, ...
         root: Folder of all runs; the usual one if not given.
-        again: Repeat a run that is there; else it is returned.
+        again: Repeat a run that is stored already; otherwise that one is returned.
         keep_heads: Keep the heads beside the record.
         settings: Fields of the method's Config and Hyper; several values make a grid.
 
@@ -116,7 +116,7 @@ def evaluate(
         >>> 0.0 < result.metrics["top1"].mean < 1.0
         True
     """
-    place = runs_root(None if root is None else Path(root))
+    runs = runs_root(None if root is None else Path(root))
     request = Request(
         method=method,
         features=cache,
@@ -127,12 +127,12 @@ def evaluate(
         settings=settings,
         class_weights=class_weights,
     )
-    made = obtain.obtain(
-        training.plan(request), place, again=again, keep_heads=keep_heads, device=device
+    obtained = obtain.obtain(
+        training.plan(request), runs, again=again, keep_heads=keep_heads, device=device
     )
-    for one in made:
-        obtain.save(one, place)
-    results = [one.result for one in made]
+    for one in obtained:
+        obtain.save(one, runs)
+    results = [one.result for one in obtained]
     return results[0] if isinstance(split, str) else results
 
 
@@ -140,7 +140,7 @@ def load(name: Path | str, *, root: Path | str | None = None) -> Head:
     """Read a head from a file, or from a run: `RUN@SEED`.
 
     Args:
-        name: A file that `Head.save` wrote, or the name of a run, with the seed of its head.
+        name: A file that `Head.save` wrote, or the name of a run and the seed of its head.
         root: Folder of all runs; the usual one if not given.
 
     Raises:
@@ -164,13 +164,13 @@ def compare(*, root: Path | str | None = None, **only: Any) -> Comparison:
 
     Args:
         root: Folder of all runs; the usual one if not given.
-        only: dataset, backbone, split and shots: lists of what shall be in the tables; and
-            against: the method that the differences are to.
+        only: Filters dataset, backbone, split and shots, each a list of values to keep; and
+            against, the method that the others are compared with.
 
     Example:
         >>> import heads
-        >>> found = heads.compare(dataset=["fieldguide"])
-        >>> found.problems
+        >>> comparison = heads.compare(dataset=["fieldguide"])
+        >>> comparison.problems
         ()
     """
     return compare_runs(runs_root(None if root is None else Path(root)), **only)

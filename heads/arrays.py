@@ -20,20 +20,20 @@ from heads.contract import AnyMethod, Rows
 from heads.text_view import TextView
 
 FIRST = 5
-"""Rows that a message names."""
+"""Number of rows that a message names."""
 
 
 class InputError(UsageError, ValueError):
-    """An array that cannot be meant; a ValueError, as scikit-learn's tools expect."""
+    """A malformed array; a ValueError, as scikit-learn's tools expect."""
 
 
 class DataConversionWarning(UserWarning):
-    """Labels came in another shape than [n] and were taken all the same."""
+    """Labels had another shape than [n] and were used all the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Anchors:
-    """Class texts that are given as one vector a class: `TextView`."""
+    """Class texts given as one vector a class (`TextView`)."""
 
     rows: Float[Tensor, "c d"]
     """As the text encoder gives them, in the order of the classes."""
@@ -54,17 +54,17 @@ class Anchors:
         """Return the vectors as given.
 
         Raises:
-            MissingComponentError: If a kind of text is asked for.
+            MissingComponentError: If a kind of text is requested.
         """
         if text is not None:
             raise MissingComponentError(
-                f"These texts are one vector a class, of no kind, and '{text}' was asked for. "
+                f"These texts are one vector a class, without kinds, and '{text}' was requested. "
                 f"Leave text= out, or train on a cache (heads.fit)."
             )
         return self.rows
 
     def texts(self, text: str | None = None) -> tuple[Float[Tensor, "m d"], Int64[Tensor, " m"]]:
-        """Return the anchors, each of its own class."""
+        """Return the anchors and the class of each."""
         anchors = self.anchors(text)
         return anchors, torch.arange(len(anchors), device=anchors.device)
 
@@ -74,8 +74,8 @@ def matrix(values: Any, name: str = "X", width: int | None = None) -> Float[Tens
 
     Args:
         values: Rows [n d] of numbers.
-        name: Of the argument, in messages.
-        width: Length that the rows must have; None takes any.
+        name: Name of the argument in messages.
+        width: Required length of the rows; None accepts any.
 
     Raises:
         InputError: If they are not finite numbers in two dimensions, or not as wide.
@@ -124,17 +124,17 @@ def _numbers(values: Any, name: str) -> Shaped[np.ndarray, "..."]:
 
 
 def encode(y: Any, n: int) -> tuple[Shaped[np.ndarray, " c"], Int64[Tensor, " n"]]:
-    """Number the distinct labels: in their order, or as they come where they have none.
+    """Number the distinct labels, sorted where they can be ordered, else in order of appearance.
 
     Args:
         y: One hashable label a row.
-        n: Rows.
+        n: Number of rows.
 
     Returns:
         The distinct labels, and the position of each row's among them.
 
     Raises:
-        InputError: If there is not one label a row, or only one class, or they are measurements.
+        InputError: If there is not one label a row, only one class, or continuous labels.
     """
     if y is None:
         raise InputError(
@@ -179,11 +179,10 @@ def labels_of(y: Any) -> Shaped[np.ndarray, "..."]:
     scalars = all(isinstance(label, str | int | float | np.generic) for label in y)
     if are_nested or (scalars and len(are_texts) < 2):
         return np.asarray(y)
-    kept = np.empty(
-        len(y), dtype=object
-    )  # numpy would turn 1 beside "a" into "1", tuples into rows
-    kept[:] = list(y)
-    return kept
+    # numpy would convert 1 beside "a" to "1", and tuples to rows
+    labels = np.empty(len(y), dtype=object)
+    labels[:] = list(y)
+    return labels
 
 
 def _distinct(
@@ -194,12 +193,12 @@ def _distinct(
     for label in labels:
         if not isinstance(label, Hashable):
             raise InputError(f"A label is a {type(label).__name__}; labels must be hashable.")
-    found: list[Any] = list(dict.fromkeys(labels.tolist()))
-    with suppress(TypeError):  # labels without an order stay as they came
-        found = sorted(found)
-    place = {label: at for at, label in enumerate(found)}
-    classes = np.empty(len(found), dtype=object)
-    classes[:] = found
+    distinct: list[Any] = list(dict.fromkeys(labels.tolist()))
+    with suppress(TypeError):  # labels that cannot be ordered
+        distinct = sorted(distinct)
+    place = {label: at for at, label in enumerate(distinct)}
+    classes = np.empty(len(distinct), dtype=object)
+    classes[:] = distinct
     return classes, np.array([place[label] for label in labels.tolist()])
 
 
@@ -211,7 +210,7 @@ def text_view(
     Args:
         texts: A TextView, anchors [c d] in the order of the classes, label -> anchor, or None.
         classes: The distinct labels.
-        like: Rows as wide and of the type.
+        like: Rows whose length and type the anchors must have.
 
     Raises:
         InputError: If there is not one anchor a class, as wide as the rows.
@@ -219,9 +218,9 @@ def text_view(
     if texts is None or isinstance(texts, TextView):
         return texts
     if isinstance(texts, Mapping):
-        lacking = [str(label) for label in classes.tolist() if label not in texts]
-        if lacking:
-            raise InputError(f"texts lacks {len(lacking)} classes of y: {', '.join(lacking[:5])}.")
+        missing = [str(label) for label in classes.tolist() if label not in texts]
+        if missing:
+            raise InputError(f"texts lacks {len(missing)} classes of y: {', '.join(missing[:5])}.")
         texts = [np.asarray(texts[label]) for label in classes.tolist()]
     rows = matrix(texts, "texts").to(like)
     if rows.shape != (len(classes), like.shape[1]):
@@ -233,7 +232,7 @@ def text_view(
 
 
 def unit_rows(x: Float[Tensor, "n d"], labels: Int64[Tensor, " n"] | None = None) -> Rows:
-    """Return rows as methods read them: unit, with the length that they had."""
+    """Return rows as methods read them: normalised, with their original norms."""
     return Rows(x=F.normalize(x, dim=-1), norms=x.norm(dim=-1), labels=labels)
 
 
@@ -241,7 +240,7 @@ def check_method(method: AnyMethod, config: Any) -> None:
     """Refuse methods that read more than one vector an image, or unlabelled images.
 
     Raises:
-        InputError: If it is one.
+        InputError: If the method reads one of these.
     """
     needs = sorted(method.needs(config), key=str)
     more = [n for n in needs if n.kind != "global" and not n.optional]

@@ -1,7 +1,7 @@
 """The class texts of a task as tensors, and the zero-shot classifier that they make.
 
-Imported texts are often unit vectors: their length is lost. For methods whose steps are measured
-against it another takes its place, and the record of the run says so.
+Imported texts are often unit vectors, so their norm is lost. Methods whose step size depends on it
+use a fixed norm instead, and the record of the run says so.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from featcache.errors import MissingComponentError
-from heads.contract import TaskView, Tensors, Watched
+from heads.contract import TaskView, Tensors, Watched, WithText
+from heads.text_view import TextView
 
 
 def text_tensors(task: TaskView, text: str | None, *, method: str) -> Tensors:
@@ -20,7 +21,7 @@ def text_tensors(task: TaskView, text: str | None, *, method: str) -> Tensors:
     Args:
         task: The task.
         text: One of `TextKind`; None is the data set's default.
-        method: Names the asker in the message.
+        method: Name of the method in the message.
 
     Raises:
         MissingComponentError: If the data set has no such texts.
@@ -32,11 +33,21 @@ def text_tensors(task: TaskView, text: str | None, *, method: str) -> Tensors:
             f"`featcache repair`. Or train a method that reads no text: linear-probe, ridge, knn, "
             f"nearest-mean."
         )
-    x = task.support.x
+    return _tensors(task.text, text, task.support.x)
+
+
+def rebind_texts(
+    params: Tensors, fixed: Tensors, text: TextView, config: WithText
+) -> tuple[Tensors, Tensors]:
+    """Keep what was learned of images, and take other class texts: the `rebind` of a method."""
+    return params, fixed | _tensors(text, config.text, fixed["anchors"])
+
+
+def _tensors(text: TextView, kind: str | None, like: Tensor) -> Tensors:
     return {
-        "anchors": task.text.anchors(text).to(x),
-        "scale": x.new_tensor(task.text.logit_scale),
-        "bias": x.new_tensor(task.text.logit_bias),
+        "anchors": text.anchors(kind).to(like),
+        "scale": like.new_tensor(text.logit_scale),
+        "bias": like.new_tensor(text.logit_bias),
     }
 
 
@@ -46,35 +57,35 @@ def zero_shot_logits(fixed: Tensors, x: Float[Tensor, "n d"]) -> Float[Tensor, "
 
 
 def raw_text_tensors(task: TaskView, text: str | None, length: float, *, method: str) -> Tensors:
-    """Collect a task's texts as the text tower gave them: base [c d], scale, bias and text_factor.
+    """Collect a task's texts unnormalised: base [c d], scale, bias and text_factor.
 
     Args:
         task: The task.
         text: Kind of text; None is the data set's default.
-        length: Of texts whose own is lost; CLIP's are about 10 long.
-        method: Names the asker in the message.
+        length: Norm of texts that were imported as unit vectors; CLIP's is about 10.
+        method: Name of the method in the message.
 
     Raises:
         MissingComponentError: If the data set has no such texts.
     """
-    known = text_tensors(task, text, method=method)
+    tensors = text_tensors(task, text, method=method)
     assert task.text is not None
     factor = length if task.text.norms == "unit" else 1.0
     return {
-        "base": task.text.raw_anchors(text).to(known["anchors"]) * factor,
-        "scale": known["scale"],
-        "bias": known["bias"],
-        "text_factor": known["scale"].new_tensor(factor),
+        "base": task.text.raw_anchors(text).to(tensors["anchors"]) * factor,
+        "scale": tensors["scale"],
+        "bias": tensors["bias"],
+        "text_factor": tensors["scale"].new_tensor(factor),
     }
 
 
 def start_text_factor(params: Tensors, fixed: Tensors, config: Any, hyper: Any) -> Tensors:
-    """Put into the record by what lost lengths of texts were replaced: the `start` of a stage."""
+    """Record the norm substituted for that of imported texts; the `start` of a stage."""
     return {"text_factor": fixed["text_factor"]}
 
 
 def note_text_factor(watched: Sequence[Watched]) -> list[str]:
-    """Say so where the lengths of the texts were lost."""
+    """Return a note if the norms of the texts were substituted."""
     factors = {w["text_factor"][0] for w in watched if w.get("text_factor")} - {1.0}
     return [
         f"The class texts came as unit vectors; they were taken {factor:g} times as long."

@@ -1,4 +1,4 @@
-"""One repetition of a protocol: what a method sees, and the query sets that it is judged on."""
+"""One repetition of a protocol: what a method sees, and the query sets of its evaluation."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -18,7 +18,7 @@ def _no_rows() -> RowIndex:
 
 @dataclass(frozen=True, kw_only=True)
 class QuerySet:
-    """Labelled rows that judge a head; no method sees their labels."""
+    """Labelled rows for evaluation; no method sees their labels."""
 
     rows: Rows
     index: RowIndex = field(default_factory=_no_rows)
@@ -39,7 +39,7 @@ class Episode:
     """Split -> its queries. Exactly one where training or selection reads them: for transductive
     methods and for the selection `oracle`."""
     support_index: RowIndex = field(default_factory=_no_rows)
-    """Rows of the listing, as of `val_index`; none where the rows are from nowhere."""
+    """Rows in the listing; empty where the features come from arrays."""
     val_index: RowIndex = field(default_factory=_no_rows)
     notes: tuple[str, ...] = ()
     """What a reader of the result must know, a sentence each."""

@@ -1,4 +1,4 @@
-"""A method with scikit-learn's manners: parameters stored untouched, fitted names end in `_`."""
+"""Methods as scikit-learn estimators: parameters stored untouched, fitted names end in `_`."""
 
 import sys
 from typing import Any
@@ -24,7 +24,7 @@ from heads.selection.settings import configure
 
 ON_ARRAYS = ("cv", "none")
 """Selections that need no validation rows."""
-_OWN = {"method": "ridge", "selection": None, "seed": 1}
+_PARAMETERS = {"method": "ridge", "selection": None, "seed": 1}
 
 
 class Estimator:
@@ -62,13 +62,13 @@ class Estimator:
         seed: int = 1,
         **settings: Any,
     ) -> None:
-        """Store what was given; nothing is checked before `fit`.
+        """Store the parameters; they are checked in `fit`.
 
         Args:
             method: A method's name.
             selection: cv (folds of the training rows), none (the defaults), or None: on an
                 Episode's validation rows where it has some, else the defaults.
-            seed: Of folds and batches; an Episode brings its own.
+            seed: Seed of folds and batches; an Episode has its own.
             settings: Fields of the method's Config and Hyper; several values make a grid.
         """
         self.method = method
@@ -83,12 +83,12 @@ class Estimator:
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Return the parameters as given."""
-        return {**{name: getattr(self, name) for name in _OWN}, **self._settings}
+        return {**{name: getattr(self, name) for name in _PARAMETERS}, **self._settings}
 
     def set_params(self, **params: Any) -> "Estimator":
         """Change parameters; the next `fit` uses them."""
         for name, value in params.items():
-            if name in _OWN:
+            if name in _PARAMETERS:
                 setattr(self, name, value)
             else:
                 self._settings = self._settings | {name: value}
@@ -104,13 +104,13 @@ class Estimator:
                 labels, label -> anchor, or a TextView.
 
         Raises:
-            InputError: If the arrays cannot be meant, or the method reads more than they hold.
+            InputError: If the arrays are malformed, or the method reads more than they hold.
             UnknownNameError: If the method, a setting or the selection is unknown.
-            MissingComponentError: If an Episode lacks texts, or texts a kind, that is read.
+            MissingComponentError: If an Episode lacks texts, or the kind of text, to be read.
         """
         if isinstance(X, Episode):
             if y is not None or texts is not None:
-                raise UsageError("An Episode brings its labels and texts; give nothing beside it.")
+                raise UsageError("An Episode has its own labels and texts; leave y and texts out.")
             return self._fit(X, X.view.classes)
         x = matrix(X)
         classes, labels = encode(y, len(x))
@@ -170,18 +170,18 @@ class Estimator:
     def predict_proba(self, X: Any) -> Any:  # noqa: N803
         """Return softmax of the logits [n c]; errors as `decision_function`.
 
-        Only of methods that were trained by cross-entropy are these estimates of probabilities.
+        They estimate probabilities only for methods trained with cross-entropy.
         """
-        chances = self._head().probabilities(self._rows(X))
-        return chances if self._in_torch else chances.cpu().numpy()
+        probabilities = self._head().probabilities(self._rows(X))
+        return probabilities if self._in_torch else probabilities.cpu().numpy()
 
     def predict(self, X: Any) -> Any:  # noqa: N803
         """Return the label of every row; errors as `decision_function`.
 
         After `fit(episode)`: the position of the label in `classes_`.
         """
-        places = self._head().predict(self._rows(X))
-        return places if self._in_torch else self.classes_[places.cpu().numpy()]
+        positions = self._head().predict(self._rows(X))
+        return positions if self._in_torch else self.classes_[positions.cpu().numpy()]
 
     def score(self, X: Any, y: Any = None) -> float:  # noqa: N803
         """Return top-1 accuracy in [0, 1].
@@ -199,8 +199,8 @@ class Estimator:
         return float(sum(a == b for a, b in zip(answers, labels, strict=True)) / len(answers))
 
     def __repr__(self) -> str:
-        own = {n: getattr(self, n) for n, v in _OWN.items() if n != "method"}
-        given = {n: v for n, v in own.items() if v != _OWN[n]} | self._settings
+        parameters = {n: getattr(self, n) for n, v in _PARAMETERS.items() if n != "method"}
+        given = {n: v for n, v in parameters.items() if v != _PARAMETERS[n]} | self._settings
         inside = ", ".join([repr(self.method), *(f"{k}={v!r}" for k, v in given.items())])
         return f"Estimator({inside})"
 
@@ -233,9 +233,9 @@ class Estimator:
 
 
 def _not_fitted(message: str) -> UsageError:
-    """Make the error; it is scikit-learn's too where that is loaded, whose tools look for it."""
-    theirs = getattr(sys.modules.get("sklearn.exceptions"), "NotFittedError", None)
-    if theirs is None:
+    """Return the error; where scikit-learn is loaded it is its NotFittedError too."""
+    sklearn_error = getattr(sys.modules.get("sklearn.exceptions"), "NotFittedError", None)
+    if sklearn_error is None:
         return InputError(message)
-    kind: type[UsageError] = type("NotFittedError", (InputError, theirs), {})
+    kind: type[UsageError] = type("NotFittedError", (InputError, sklearn_error), {})
     return kind(message)

@@ -35,7 +35,7 @@ class Fitted:
     fixed: Tensors
 
     def at(self, values: dict[str, float]) -> "Fitted":
-        """Return the same with other hyper-parameters of the post grid."""
+        """Return a copy with other hyper-parameters of the post grid."""
         return Fitted(
             method=self.method,
             config=self.config,
@@ -45,7 +45,7 @@ class Fitted:
         )
 
     def logits(self, rows: Rows) -> Float[Tensor, "n c"]:
-        """Return the logits of every row; labels stay out of reach."""
+        """Return the logits of every row; the method does not get its labels."""
         with torch.no_grad():
             return torch.cat([part for part, _, _ in _logits(self, rows)])
 
@@ -55,25 +55,25 @@ class Fitted:
         Raises:
             TrainingError: If the logits of a row are not finite.
         """
-        answered = self._predict(rows)
-        if lost := int((answered < 0).sum()):
+        predicted = self._predict(rows)
+        if failed := int((predicted < 0).sum()):
             raise TrainingError(
-                f"{self.method.name} gave {lost} of {len(answered)} queries answers that are not "
-                f"finite. Set its hyper-parameters nearer to their defaults."
+                f"{self.method.name} gave {failed} of {len(predicted)} queries answers that are "
+                f"not finite. Set its hyper-parameters nearer to their defaults."
             )
-        return answered
+        return predicted
 
     def accuracy(self, rows: Rows) -> float:
         """Return top-1 accuracy on labelled rows, in [0, 1]."""
         return int((self._predict(rows) == rows.y).sum()) / len(rows)
 
     def _predict(self, rows: Rows) -> Int64[Tensor, " n"]:
-        # one tensor for all: a small one of every chunk would fragment the heap
-        answered = torch.empty(len(rows), dtype=torch.int64, device=rows.x.device)
+        # one tensor for all: many small ones would fragment the heap
+        predicted = torch.empty(len(rows), dtype=torch.int64, device=rows.x.device)
         with torch.no_grad():
             for part, start, stop in _logits(self, rows):
-                answered[start:stop] = answers(part)
-        return answered
+                predicted[start:stop] = answers(part)
+        return predicted
 
 
 def traced(hyper: Any, like: Tensor) -> Any:
@@ -94,7 +94,7 @@ def terms_by_chunk(
     """Yield (terms, start, stop) chunk by chunk."""
     n = len(rows)
     method = fitted.method
-    rows = replace(rows, labels=None, weights=None)  # out of reach of `terms`
+    rows = replace(rows, labels=None, weights=None)  # `terms` must not see them
     if method.transductive:
         rows = rows.take(slice(0, n))
         yield method.terms(fitted.params, fitted.fixed, rows, fitted.config, hyper), 0, n
@@ -111,15 +111,15 @@ def terms_by_chunk(
 
 
 def _chunk_rows(fitted: Fitted, terms: Tensors, probe: Rows, hyper: Any, logits_each: int) -> int:
-    """Tell how many rows fill the budget, from the terms of one or two rows and what they read."""
+    """Return how many rows fill the budget, from the terms of one or two rows."""
     out = fitted.method.combine(terms, fitted.fixed, fitted.config, hyper)
     read = sum(values.nbytes for values in probe.kinds.values() if isinstance(values, Tensor))
-    held = sum(t.nbytes for t in terms.values()) + out.nbytes * logits_each + read
+    size = sum(t.nbytes for t in terms.values()) + out.nbytes * logits_each + read
     budget = CHUNK_BYTES["cuda" if out.device.type == "cuda" else "cpu"]
-    return max(1, budget * len(out) // max(1, held))
+    return max(1, budget * len(out) // max(1, size))
 
 
 def answers(logits: Float[Tensor, "n c"]) -> Int64[Tensor, " n"]:
-    """Return the largest logit's class; -1, which is never right, where it is not finite."""
+    """Return the class of the largest logit; -1, which never matches, where it is not finite."""
     largest = logits.max(-1)  # three times faster than argmax on a CPU
     return torch.where(largest.values.isfinite(), largest.indices, -1)

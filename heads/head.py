@@ -1,10 +1,10 @@
-"""A trained head that is kept: what a method learned, and for which features and classes.
+"""Trained heads: what a method learned, and for which features and classes.
 
     head.save("pets.head");  head = Head.load("pets.head")
     head.logits(rows), head.probabilities(rows), head.predict(rows)
 
-A head answers features made as those that it was trained on, and refuses others. Classes are
-labels: their names may repeat.
+A head accepts features made like those it was trained on, and refuses others. Classes are
+identified by label; their names may repeat.
 """
 
 from dataclasses import dataclass, field, replace
@@ -51,11 +51,11 @@ class Head:
     texts: str = ""
     """Digest of the class texts that it was trained with; empty without any."""
     reads: tuple[str, ...] = ()
-    """Components of the cache that it reads of a row beside `global`: crops.lazsl-60."""
+    """Components that it reads of an image beside `global`, e.g. crops.lazsl-60."""
     temperature: float = 1.0
     """Divides the logits before they become probabilities."""
     about: dict[str, Any] = field(default_factory=dict)
-    """How it came about, plain JSON: protocol, shots, seed, run."""
+    """How it was trained, as plain JSON: protocol, shots, seed, run, encoding of the features."""
 
     @property
     def method(self) -> AnyMethod:
@@ -64,13 +64,13 @@ class Head:
 
     @property
     def holds(self) -> tuple[str, ...]:
-        """Name the tensors that are features of the training images, or hold them."""
+        """Return the names of tensors that hold features of training images."""
         there = self.fitted.params.keys() | self.fitted.fixed.keys()
         return tuple(name for name in self.method.holds if name in there)
 
     @property
     def width(self) -> int | None:
-        """Return the length d of the rows that it answers; None where nothing tells."""
+        """Return the length d of the rows that it accepts; None where it is not recorded."""
         return int(self.about["width"]) if "width" in self.about else None
 
     @property
@@ -91,16 +91,16 @@ class Head:
         """Return the logits of every row.
 
         Args:
-            rows: Rows of features; global features of any length [n d], a tensor or an array of
-                floats; a cache; images, as `featcache.embed` takes them, encoded as those of
-                training were; or what `featcache.embed` gave. To encode often, keep a
+            rows: Rows; global features [n d], of any norm, as a tensor or an array of floats; a
+                cache; images, as `featcache.embed` takes them, encoded like those of training; or
+                the result of `featcache.embed`. To encode often, keep a
                 `featcache.embedding.Embedder(head.backbone, components=head.reads)`.
-            split: Of a cache: its usable images are answered, in their order. None is `test`.
+            split: Split of a cache whose usable images are answered, in order; None is `test`.
             strict: Whether an unreadable image is an error; else its logits are NaN.
 
         Raises:
-            HeadError: If features were made otherwise than those of training, are not as wide, lack
-                something that the method reads, or the head does not say how images become rows.
+            HeadError: If features were not made like those of training, have another length, lack
+                something that the method reads, or the head does not say how to encode images.
             UsageError: If rows are not finite, or something is no image.
             SourceError: If an image is unreadable under `strict`.
 
@@ -111,8 +111,8 @@ class Head:
             >>> head.logits(cache, split="val").shape[1]
             24
         """
-        asked = given(self, rows, split=split, strict=strict)
-        return asked.spread(self._logits(self._checked(asked.rows)), float("nan"))
+        inputs = given(self, rows, split=split, strict=strict)
+        return inputs.spread(self._logits(self._checked(inputs.rows)), float("nan"))
 
     def probabilities(
         self, rows: Answerable, *, split: str | None = None, strict: bool = True
@@ -135,8 +135,8 @@ class Head:
     ) -> Int64[Tensor, " n"]:
         """Return the label of every row, a position in `classes`; arguments and errors as `logits`.
 
-        With strict=False an unreadable image gets -1, which is no position: check before you look
-        it up, as Python's -1 is the last class.
+        With strict=False an unreadable image gets -1. Check for it before indexing `classes`, where
+        -1 is the last class.
 
         Raises:
             TrainingError: If the logits of a row are not finite.
@@ -150,11 +150,11 @@ class Head:
             >>> head.classes[labels[0]] == cache.classes[cache.labels[0]]
             True
         """
-        asked = given(self, rows, split=split, strict=strict)
-        checked = self._checked(asked.rows)
+        inputs = given(self, rows, split=split, strict=strict)
+        checked = self._checked(inputs.rows)
         if not len(checked):
-            return asked.spread(torch.zeros(0, dtype=torch.int64, device=checked.x.device), -1)
-        return asked.spread(self.fitted.predict(checked), -1)
+            return inputs.spread(torch.zeros(0, dtype=torch.int64, device=checked.x.device), -1)
+        return inputs.spread(self.fitted.predict(checked), -1)
 
     def to(self, device: torch.device) -> "Head":
         """Return the head with its tensors on a device.
@@ -172,11 +172,11 @@ class Head:
         return replace(self, fitted=replace(self.fitted, params=params, fixed=fixed))
 
     def check_key(self, key: FeatureKey, whose: str) -> None:
-        """Refuse features that were made in another way than those of training.
+        """Refuse features that were not made like those of training.
 
         Args:
-            key: Of the features to be answered.
-            whose: Names them in the message.
+            key: Key of the features to be answered.
+            whose: Name of these features in the message.
 
         Raises:
             HeadError: If weights, preprocessing or numerics differ.
@@ -201,14 +201,14 @@ class Head:
         )
 
     def rebind(self, text: TextView, classes: tuple[str, ...]) -> "Head":
-        """Return the head for other classes, by their texts.
+        """Return the head for other classes, given their texts.
 
         Args:
             text: Texts of the other classes, in their order.
             classes: Their names.
 
         Raises:
-            HeadError: If what the method learned belongs to the classes of training.
+            HeadError: If what the method learned is specific to the classes of training.
 
         Example:
             >>> import featcache, heads, torch
@@ -220,8 +220,8 @@ class Head:
         """
         if self.method.rebind is None:
             raise HeadError(
-                f"What {self.method.name} learned belongs to its {len(self.classes)} classes; it "
-                f"has nothing to say of others. Train it on them."
+                f"What {self.method.name} learned is specific to its {len(self.classes)} classes. "
+                f"Train it on the others."
             )
         fitted = self.method.rebind(self.fitted.params, self.fitted.fixed, text, self.fitted.config)
         params, fixed = fitted
@@ -230,7 +230,7 @@ class Head:
         )
 
     def __reduce__(self) -> tuple[Any, tuple[bytes, str]]:
-        """Pickle and copy the head as its file, which other processes can read."""
+        """Pickle and copy the head as the bytes of its file, which other processes can read."""
         from heads.head_file import pack, unpack
 
         return unpack, (pack(self), "The pickled head")
@@ -239,7 +239,7 @@ class Head:
         """Write the head to a file; `heads.head_file` says how.
 
         Raises:
-            HeadError: If the method is transductive: it learns nothing that could be kept.
+            HeadError: If the method is transductive: it learns nothing that can be saved.
 
         Example:
             >>> import featcache, heads
@@ -247,7 +247,7 @@ class Head:
             >>> head.save("moths.head").name
             'moths.head'
         """
-        from heads.head_file import write  # a file knows heads, not the other way round
+        from heads.head_file import write  # heads.head_file imports this module
 
         return write(self, Path(path))
 
@@ -301,18 +301,18 @@ class Head:
 
 
 def fitted_head(fitted: Fitted, classes: tuple[str, ...], width: int, **facts: Any) -> Head:
-    """Make a head of what was trained, without the tensors that training alone reads.
+    """Make a head from a fitted method, without the tensors that only training reads.
 
     Args:
-        fitted: What was trained.
+        fitted: The fitted method.
         classes: Names by label.
         width: Length of the rows of training.
         facts: Further fields of `Head`.
     """
-    # in one piece of memory each, as a file gives them back: else products differ in the last bit
+    # contiguous, as a file returns them: otherwise products differ in the last bit
     params = {n: t.contiguous() for n, t in fitted.params.items()}
-    kept = {n: t for n, t in fitted.fixed.items() if n not in fitted.method.training_only}
-    fixed = {n: t.contiguous() for n, t in kept.items()}
+    read = {n: t for n, t in fitted.fixed.items() if n not in fitted.method.training_only}
+    fixed = {n: t.contiguous() for n, t in read.items()}
     about = {"width": width, **facts.pop("about", {})}
     fitted = replace(fitted, params=params, fixed=fixed)
     return Head(fitted=fitted, classes=classes, about=about, **facts)

@@ -12,7 +12,7 @@ the order that it lists. Later versions may add sections. One that this program 
 skipped, unless it says `"required": true`. `temperature` divides logits before softmax.
 
 The description is sealed like a line of a manifest and states the checksums of the table and of the
-data, so that every changed byte shows. Nothing in the file can be executed.
+data, so that every changed byte is detected. Nothing in the file can be executed.
 """
 
 import json
@@ -44,7 +44,7 @@ METADATA = "featcache_head"
 CLASSIFIER, TEMPERATURE = "classifier", "temperature"
 KNOWN = (CLASSIFIER, TEMPERATURE)
 CLASSES = 1_000_000
-"""Classes of a head at most."""
+"""Largest number of classes of a head."""
 
 
 def pack(head: Head) -> bytes:
@@ -92,7 +92,7 @@ def pack(head: Head) -> bytes:
 
 
 def write(head: Head, path: Path) -> Path:
-    """Write a head to a file, all of it or nothing.
+    """Write a head to a file atomically.
 
     Raises:
         HeadError: If the method is transductive, or the file cannot be written.
@@ -126,7 +126,7 @@ def unpack(data: bytes, where: str) -> Head:
 
     Args:
         data: Content of the file.
-        where: Names it in messages.
+        where: Name of the file in messages.
 
     Raises:
         HeadError: As `read`.
@@ -150,7 +150,7 @@ def unpack(data: bytes, where: str) -> Head:
 
 
 def _described(data: bytes, where: str) -> dict[str, Any]:
-    """Return the description, after every byte was compared with it."""
+    """Return the description after comparing every byte with its checksums."""
     try:
         table, tensors = _parts(data)
         sealed = table.pop("__metadata__")[METADATA]
@@ -173,7 +173,7 @@ def _described(data: bytes, where: str) -> dict[str, Any]:
 
 
 def _parts(data: bytes) -> tuple[dict[str, Any], memoryview]:
-    """Cut a safetensors file into its header, read, and its data.
+    """Split a safetensors file into its parsed header and its data.
 
     Raises:
         ValueError: If it has no such header.
@@ -222,18 +222,18 @@ def _head(sections: dict[str, Any], tensors: Tensors, where: str) -> Head:
         temperature=temperature,
         about=dict(section["about"]),
     )
-    _try(head, where)
+    _check_shapes(head, where)
     return head
 
 
 def _tensor(tensors: Tensors, name: str) -> Tensor:
     if name not in tensors:
         raise ValueError(f"it lacks the tensor {name}")
-    return tensors[name].clone()  # where the allocator aligns it
+    return tensors[name].clone()  # in aligned memory
 
 
-def _try(head: Head, where: str) -> None:
-    """Answer one row where global features are enough: tensors that do not fit show here."""
+def _check_shapes(head: Head, where: str) -> None:
+    """Answer one row where global features are enough, to find tensors of wrong shapes."""
     kinds = {need.kind for need in head.method.needs(head.fitted.config) if need.role == "query"}
     if head.width is None or kinds != {"global"}:
         return
@@ -243,7 +243,7 @@ def _try(head: Head, where: str) -> None:
         shape = tuple(head.logits(row).shape)
     except FeatcacheError:
         raise
-    except Exception as error:  # whatever torch says of shapes that do not fit
+    except Exception as error:  # torch has no single error for wrong shapes
         raise HeadError(f"{where} holds tensors that do not fit together.") from error
     if shape != (1, len(head.classes)):
         raise HeadError(

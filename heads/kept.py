@@ -1,4 +1,4 @@
-"""Heads kept beside the record of their run, and how they are found again: `RUN@SEED`.
+"""Saving heads beside the record of their run, and loading them by `RUN@SEED`.
 
 <runs root>/<data set>/<backbone>-<key>/<run>/head-<seed>.safetensors
 """
@@ -33,8 +33,8 @@ def with_heads(result: Result, heads: Sequence[Head]) -> Result:
 
 def seeds_of(folder: Path) -> list[int]:
     """List the seeds whose heads are kept in the folder of a run."""
-    found = (NAME.fullmatch(path.name) for path in folder.iterdir())
-    return sorted(int(match[1]) for match in found if match)
+    matches = (NAME.fullmatch(path.name) for path in folder.iterdir())
+    return sorted(int(match[1]) for match in matches if match)
 
 
 def load(root: Path, name: str) -> Head:
@@ -47,10 +47,10 @@ def load(root: Path, name: str) -> Head:
     Raises:
         UnknownNameError: If there is no such run.
         UsageError: If the run keeps several heads and none is named, or none of that seed.
-        HeadError: If the run keeps no head, or the file is not what was written.
+        HeadError: If the run keeps no head, or the file is damaged.
     """
     run, _, seed = name.partition("@")
-    folder = _keeper(root, store.find(root, run))
+    folder = _folder_of_heads(root, store.find(root, run))
     seeds = seeds_of(folder)
     if not seeds:
         raise HeadError(
@@ -66,8 +66,8 @@ def load(root: Path, name: str) -> Head:
     return read(folder, int(wanted))
 
 
-def _keeper(root: Path, folder: Path) -> Path:
-    """Return the folder that keeps the heads of a run: its own, or of a run with equal heads."""
+def _folder_of_heads(root: Path, folder: Path) -> Path:
+    """Return the folder with the heads of a run: its own, or that of a run with equal heads."""
     if seeds_of(folder):
         return folder
     result = store.load(folder, predictions=False)
@@ -78,15 +78,15 @@ def _keeper(root: Path, folder: Path) -> Path:
 
 
 def read(folder: Path, seed: int) -> Head:
-    """Read the head of a repetition, compared with what the record of the run states of it.
+    """Read the head of a repetition and check it against the record of the run.
 
     Raises:
-        HeadError: If it is not what was written.
+        HeadError: If the file is damaged.
     """
     try:
         return unpack(store.read_beside(folder, file_of(seed)), str(folder / file_of(seed)))
     except ImportedFileError as error:
-        raise HeadError(str(error)) from error
+        raise HeadError(*error.parts) from error
 
 
 def read_all(folder: Path) -> Iterator[Head]:

@@ -1,4 +1,4 @@
-"""From a cache to the rows that a method reads of a role, on the compute device."""
+"""Reading the rows of a role from a cache, as a method gets them on the compute device."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol, runtime_checkable
@@ -16,7 +16,7 @@ from heads.episode import RowIndex
 
 @runtime_checkable
 class UnitRows(Protocol):
-    """What has unit rows by component: a cache, or features that were embedded without one."""
+    """A source of unit rows by component: a cache, or embedded images."""
 
     @property
     def components(self) -> Mapping[str, Any]:
@@ -29,7 +29,7 @@ class UnitRows(Protocol):
 
 
 class MappedRows:
-    """Unit rows of one component, read from the cache when they are gathered: `LazyRows`."""
+    """Unit rows of one component that are read when they are gathered (`LazyRows`)."""
 
     def __init__(
         self, features: UnitRows, component: str, rows: RowIndex, device: torch.device
@@ -46,8 +46,8 @@ class MappedRows:
 
     def gather(self, index: Int64[Tensor, "*b"], pick: Int64[Tensor, "*p"] | None = None) -> Tensor:
         """Read rows, or with `pick` [*b] or [*b k] some views or crops of each."""
-        wanted = self._rows[index.flatten().cpu().numpy()]
-        values = self._features.unit(self._component, wanted).to(self._device)
+        listed = self._rows[index.flatten().cpu().numpy()]
+        values = self._features.unit(self._component, listed).to(self._device)
         values = values.reshape(*index.shape, *values.shape[1:])
         if pick is None:
             return values
@@ -68,15 +68,15 @@ def read_rows(
 ) -> Rows:
     """Read the rows of a role with everything that a method needs of them.
 
-    Those of the support are read now; of other roles only the global features are.
+    Components of the support are read now, those of other roles when they are gathered.
 
     Args:
         features: The cache, opened.
         rows: Rows of the listing.
-        role: Theirs.
+        role: Role of the rows.
         needs: What the method reads, of any role.
-        device: Where they shall be.
-        suggest: Makes the error of (what is missing, the need, the rows).
+        device: Device of the tensors.
+        suggest: Makes the error from (what is missing, the need, the rows).
 
     Raises:
         MissingComponentError: If the cache lacks what the method needs.
@@ -111,7 +111,7 @@ def read_rows(
 
 
 def _component(features: FeatureSet, need: Need, rows: RowIndex) -> tuple[str | None, str]:
-    """Find the component that meets a need for these rows; else say what is missing."""
+    """Find the component that meets a need for these rows; else describe what is missing."""
     lacking = {}
     for name in features.fitting(need.kind, need.recipe, need.at_least):
         lacking[name] = int((~features.components[name].present()[rows]).sum())

@@ -1,11 +1,11 @@
 """What determines a head, and what determines a run, written down before anything is trained.
 
     FitSpec   method, settings, features, what is learned from, how it is chosen
-    RunSpec   a FitSpec and the queries that judge it
+    RunSpec   a FitSpec and the queries of the evaluation
 
-Equal specs have equal digests, in any process and on any machine: a run that is there need not be
-trained again, and heads that are kept need not be trained for further queries. Fields that stand at
-their default are left out of the digest, so that it survives fields that later versions add.
+Equal specs have equal digests, in any process and on any machine. A stored run is therefore found
+instead of trained again, and kept heads are found for further queries. Fields at their default are
+left out of the digest, so that it does not change when later versions add fields.
 """
 
 import hashlib
@@ -29,13 +29,13 @@ class FitSpec:
     protocol: str
     selection: str
     learns_from: str = ""
-    """Digest of the images, with their labels, that are learned from and chosen by."""
+    """Digest of the images, with their labels, used for training and validation."""
     classes: str
     """Digest of the class list."""
     version: int = 1
     """Version of the method."""
     settings: Pairs = ()
-    """What was set, as written."""
+    """The user's settings, as written."""
     texts: str = ""
     """Digest of the class texts."""
     reads: tuple[str, ...] = ()
@@ -64,14 +64,14 @@ class FitSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSpec:
-    """Heads, and the queries that judge them."""
+    """Heads, and the queries that they are evaluated on."""
 
     fit: FitSpec
     split: str
     queries: str
     """Digest of the query ids, in order, and of their labels."""
     task_version: int = 1
-    """Raised when a task is judged in another way."""
+    """Raised when the evaluation of a task changes."""
     metric: str = "top1"
 
     def as_dict(self) -> dict[str, Any]:
@@ -90,8 +90,8 @@ def pairs(values: dict[str, str]) -> Pairs:
 
 def _plain(spec: FitSpec | RunSpec) -> dict[str, Any]:
     named = {f.name: getattr(spec, f.name) for f in fields(spec)}
-    kept = {f.name for f in fields(spec) if f.default is MISSING or named[f.name] != f.default}
-    return {name: value for name, value in named.items() if name in kept}
+    stated = {f.name for f in fields(spec) if f.default is MISSING or named[f.name] != f.default}
+    return {name: value for name, value in named.items() if name in stated}
 
 
 def _digest(value: dict[str, Any]) -> str:

@@ -22,7 +22,7 @@ class TextView(Protocol):
 
     @property
     def norms(self) -> str:
-        """Raw, or unit where the length is lost."""
+        """raw, or unit where the texts were imported normalised."""
         ...
 
     def anchors(self, text: str | None = None) -> Float[Tensor, "c d"]:

@@ -34,6 +34,7 @@ from featcache.errors import CacheError, CorruptCacheError
 from featcache.importers.npz import import_npz
 from featcache.store.cache import Cache
 from featcache.store.repair.verify import repair, verify
+from featcache.wording import Part, in_python
 from heads.protocols import episodes
 from heads.results import store
 from heads.results.verify import verify_runs
@@ -127,7 +128,7 @@ def test_verify_calls_a_cache_sound_and_repair_adds_checksums(name: str, tmp_pat
         report = verify(place / folder, full=True)
         assert report.problems == ()
         assert report.shards == len(wanted["components"]) + 1
-        lacking = [note for note in report.notes if "no checksums of their rows" in note]
+        lacking = [n for n in report.notes if "no checksums of their rows" in in_python([n])]
         assert list(report.notes) == lacking
         assert bool(lacking) == (name not in WITH_SUMS)
         shards = files(place / folder, "*.h5")
@@ -144,7 +145,7 @@ def test_a_cache_of_format_1_is_refused_and_left_alone(tmp_path: Path) -> None:
         with pytest.raises(CacheError, match=r"format 1, .* reads format 2 only") as caught:
             Cache.open(place / folder)
         assert not isinstance(caught.value, CorruptCacheError)
-        assert "format 1" in verify(place / folder).problems[0].what
+        assert "format 1" in in_python([verify(place / folder).problems[0].what])
     assert files(place) == before
 
 
@@ -153,9 +154,9 @@ def test_shards_that_name_no_images_get_no_row_and_are_kept(tmp_path: Path) -> N
     for folder in expected("cache-2-early")["caches"]:
         with pytest.raises(CorruptCacheError, match="has no field 'images_crc32'"):
             Cache.open(place / folder)
-        assert "images_crc32" in verify(place / folder).problems[0].what
+        assert "images_crc32" in in_python([verify(place / folder).problems[0].what])
         shards = files(place / folder, "*.h5")
-        notes = repair(place / folder).notes
+        notes = [in_python([note]) for note in repair(place / folder).notes]
         assert files(place / folder, "*.h5") == shards
         assert any("global" in n and "has no field 'images_crc32'" in n for n in notes)
         assert not Cache.open(place / folder).shards
@@ -218,7 +219,7 @@ def test_images_of_other_numerics_get_a_cache_of_their_own(name: str, tmp_path: 
 @pytest.mark.parametrize("name", CACHES)
 def test_an_import_is_found_again(name: str, tmp_path: Path) -> None:
     old = of_dataset(name, "fruit", tmp_path)
-    said: list[str] = []
+    said: list[Part] = []
     again = import_npz(FROZEN / "half.npz", old.parents[1], "fruit", "clip", say=said.append)
     assert again.path == old
     assert said == ["Imported before, and sound: nothing was left to do."]
@@ -230,12 +231,12 @@ def test_an_import_is_found_again(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", CACHES)
 def test_digits_that_were_rounded_come_back_beside(name: str, tmp_path: Path) -> None:
     old = of_dataset(name, "berries", tmp_path)
-    before, said = files(old, "*.h5"), list[str]()
+    before, said = files(old, "*.h5"), list[Part]()
     again = import_npz(FROZEN / "single.npz", old.parents[1], "berries", "clip", say=said.append)
     assert (again.path == old) == (name in KEPT_DIGITS)
     assert files(old, "*.h5") == before
     assert again.rows("global").gather(np.array([0])).dtype == np.float32
-    assert any("rounded" in text for text in said) == (name not in KEPT_DIGITS)
+    assert any("rounded" in in_python([part]) for part in said) == (name not in KEPT_DIGITS)
 
 
 @pytest.mark.parametrize("name", STORES)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cli.ui.errors import text_of
+from cli.ui.flags import in_flags
 from cli.ui.units import human_bytes
 from cli.ui.version import FAISS, device_text, faiss_version, version_of
 from featcache.errors import FeatcacheError
@@ -215,7 +216,7 @@ def check_caches(root: Path) -> list[Finding]:
 
     summaries = caches(root)
     found = [
-        Finding(check="caches", state="broken", what=problem)
+        Finding(check="caches", state="broken", what=in_flags([problem]))
         for summary in summaries
         for problem in glance(summary.path)
     ]

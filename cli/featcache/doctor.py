@@ -1,4 +1,4 @@
-"""`featcache doctor`: whether this machine and its caches are in order."""
+"""`featcache doctor`: check this machine and its caches."""
 
 import typer
 
@@ -10,7 +10,7 @@ def doctor(cache: CacheDir = None, json_: Json = False) -> None:
     """Check what the commands need here: torch, its device, weights, disk, caches.
 
     Caches are opened, their records read and the sizes of their files compared; `featcache verify`
-    reads every byte. Nothing is fetched or written. Exit code 1 says that something is broken.
+    reads every byte. Nothing is downloaded or written. The exit code is 1 if something is broken.
 
     Example: featcache doctor
     """

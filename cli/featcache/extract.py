@@ -54,10 +54,25 @@ def extract(
             help="Patch features of augmented views: cdfsl of few-shot rows.",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of views and crops.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of views and crops.")] = 0,
     name: Annotated[str | None, typer.Option(help="Name for a folder: data set.")] = None,
     dataset_root: Annotated[
-        Path | None, typer.Option(help="Folder that holds a named data set's files.")
+        Path | None,
+        typer.Option(help="Folder, zip or tar that holds a named data set's files."),
+    ] = None,
+    data_root: Annotated[
+        Path | None,
+        typer.Option(
+            help="Where named data sets keep images; else $FEATCACHE_DATA, else with the caches."
+        ),
+    ] = None,
+    splits: Annotated[
+        str | None,
+        typer.Option(help="Splits of a named data set; `featcache datasets NAME` lists them."),
+    ] = None,
+    words: Annotated[
+        str | None,
+        typer.Option(help="Class names and templates of a named data set: coop or openai."),
     ] = None,
     templates: Annotated[
         Path | None, typer.Option(help="Text file with one template a line, each with one {}.")
@@ -104,7 +119,7 @@ def extract(
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before 20 GB.")] = False,
     max_pixels: Annotated[
-        int | None, typer.Option(min=1, help="Largest picture to decode, in pixels.")
+        int | None, typer.Option(min=1, help="Largest image to decode, in pixels.")
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be encoded and written.")
@@ -143,6 +158,9 @@ def extract(
         seed=seed,
         name=name,
         dataset_root=dataset_root,
+        data_root=data_root,
+        splits=splits,
+        words=words,
         templates=templates,
         descriptions=descriptions,
         cupl=cupl,

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from cli.ui import errors, live, output
+from cli.ui.flags import in_flags
 from cli.ui.options import CacheDir, Json, Quiet
 
 
@@ -28,7 +29,12 @@ def npz(
     kept = "What was imported is kept; the same command goes on from there."
     with errors.noting(kept), live.live(quiet) as line:
         made = import_npz(
-            file, cache_root(cache), name, backbone, report=line.counter(), say=said.append
+            file,
+            cache_root(cache),
+            name,
+            backbone,
+            report=line.counter(),
+            say=lambda message: said.append(in_flags([message])),
         )
         listing = made.listing()
         for note in () if listing is None else listing.notes:

@@ -1,6 +1,6 @@
-"""`featcache info`: all about one cache."""
+"""`featcache info`: describe one cache."""
 
-from cli.featcache.reports import told_by
+from cli.featcache.reports import distinguishing
 from cli.ui import output, tables, units
 from cli.ui.options import CacheDir, Json, Key, OfBackbone, OfDataset, Positional, one_dataset
 from featcache.counts import counted
@@ -17,7 +17,7 @@ def info(
     cache: CacheDir = None,
     json_: Json = False,
 ) -> None:
-    """Explain one cache: what fixed its numbers, what it holds, what could not be read.
+    """Describe one cache: its feature key, its contents, and unreadable images.
 
     Example: featcache info fieldguide
     """
@@ -52,7 +52,7 @@ def info(
         return
     if others:
         more = counted(len(others), "more cache fits", "more caches fit")
-        which = "; ".join(f"{told_by(o, (found, *others))} ({o.weights})" for o in others)
+        which = "; ".join(f"{distinguishing(o, (found, *others))} ({o.weights})" for o in others)
         output.say(f"{more}: {which}.")
     origin = found.weights if opened.key.is_imported else f"{found.weights} weights"
     rows = [("path", str(found.path)), ("finished", found.finished_text), ("from", origin)]

@@ -1,6 +1,7 @@
 """`featcache ls`: the caches below a root."""
 
 from cli.ui import output, tables, units
+from cli.ui.flags import in_flags
 from cli.ui.options import CacheDir, Json
 
 
@@ -24,14 +25,14 @@ def list_caches(cache: CacheDir = None, json_: Json = False) -> None:
         )
     if json_:
         for item in found:
-            output.emit_json(item.to_json())
+            output.emit_json(item.to_json(in_flags))
         return
     if not found:
         output.say(f"No caches in {cache_root(cache)} yet; `featcache extract` makes one.")
         return
     for item in found:
         if item.problem:
-            output.say(item.problem)
+            output.say(in_flags([item.problem]))
     tables.emit_table(
         ("dataset", "backbone", "weights", "key", "images", "components", "size", "finished"),
         [

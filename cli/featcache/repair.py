@@ -6,6 +6,7 @@ import typer
 
 from cli.featcache.reports import emit_mended
 from cli.ui import errors, live, output
+from cli.ui.flags import in_flags
 from cli.ui.options import (
     CacheDir,
     Device,
@@ -62,18 +63,19 @@ def repair(
                         progress=live.shown_on(line),
                         say=line.say,
                     )
-            except FeatcacheError as error:  # one that is lost is no reason to leave the others
-                problem = after_repair(errors.text_of(error))
+            except FeatcacheError as error:  # keep going: one failure must not block other caches
+                problem = in_flags([after_repair(error.parts)])
         whole &= report is not None and report.is_sound and not problem
         whole &= mended is None or not mended.missing
         if json_:
-            said = {"path": str(found.path)} if report is None else report.to_json()
+            said = {"path": str(found.path)} if report is None else report.to_json(in_flags)
             more = {} if mended is None else mended.to_json()
             output.emit_json({**said, "mended": more, "problem": problem})
             continue
         if report is not None:
             emit_mended(report, mended, found)
-        if problem and (report is None or problem not in {p.what for p in report.problems}):
+        known = [] if report is None else [in_flags([p.what]) for p in report.problems]
+        if problem and problem not in known:
             output.say(problem)
     if not whole:
         raise typer.Exit(1)

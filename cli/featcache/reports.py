@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cli.ui import output, units
+from cli.ui.flags import in_flags
 from featcache.counts import counted
 
 if TYPE_CHECKING:
@@ -13,8 +14,8 @@ if TYPE_CHECKING:
     from featcache.store.repair.verify import VerifyReport
 
 
-def told_by(one: "CacheSummary", fitting: Sequence["CacheSummary"]) -> str:
-    """Name the options that tell a cache from the others that fit."""
+def distinguishing(one: "CacheSummary", fitting: Sequence["CacheSummary"]) -> str:
+    """Return the options that distinguish a cache from the others that fit."""
     words = []
     for flag, field in (("--dataset", "dataset"), ("--backbone", "backbone"), ("--key", "digest")):
         same = [other for other in fitting if getattr(other, field) == getattr(one, field)]
@@ -34,9 +35,9 @@ def emit_mended(report: "VerifyReport", mended: "Mended | None", found: "CacheSu
     head = "mended" if not left else "mended in part" if mended and mended.encoded else "DAMAGED"
     output.emit(f"{head}: {report.path}")
     for problem in report.problems:
-        output.emit(f"  {problem.what}")
+        output.emit(f"  {in_flags([problem.what])}")
     for note in report.notes:
-        output.say(note)
+        output.say(in_flags([note]))
     for shard in report.dropped:
         output.emit(f"  taken out: {shard.component}/{shard.file}")
     if mended is None:
@@ -45,27 +46,27 @@ def emit_mended(report: "VerifyReport", mended: "Mended | None", found: "CacheSu
     counts += ["texts"] if mended.text else []
     output.emit(f"  encoded again: {', '.join(counts) or 'nothing'}")
     if mended.missing:
-        from featcache.store.again import extract_command
+        from featcache.store.again import extract_call
         from featcache.store.cache import Cache
-        from featcache.store.provenance import weights_flag
+        from featcache.store.provenance import weights_argument
 
         cache = Cache.open(found.path)
-        weights = weights_flag(cache.key, cache.shards)
-        command = extract_command(found.path, found.dataset, found.backbone, weights)
+        weights = weights_argument(cache.key, cache.shards)
+        go_on = in_flags([extract_call(found.path, found.dataset, found.backbone, weights)])
         what = counted(
             mended.missing,
             "row has lost its image, or it has changed",
             "rows have lost their image, or it has changed",
         )
         output.emit(
-            f"  {what}; this settles it, with whatever else the cache was made with: {command}"
+            f"  {what}; this settles it, with whatever else the cache was made with: {go_on}"
         )
 
 
 def emit_report(report: "VerifyReport", json_: bool) -> None:
     """Print what `verify` found in a cache."""
     if json_:
-        output.emit_json(report.to_json())
+        output.emit_json(report.to_json(in_flags))
         return
     if report.is_sound or report.shards:
         what = (
@@ -79,6 +80,6 @@ def emit_report(report: "VerifyReport", json_: bool) -> None:
     sound = "sound" if report.finished else "sound, unfinished"
     output.emit(f"{sound if report.is_sound else 'DAMAGED'}: {what}")
     for problem in report.problems:
-        output.emit(f"  {problem.what}")
+        output.emit(f"  {in_flags([problem.what])}")
     for note in report.notes:
-        output.say(note)
+        output.say(in_flags([note]))

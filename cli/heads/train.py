@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 MOST_SEEDS = 1000
-UNSAVED = "Nothing of this run was stored; the same command starts it anew."
+UNSAVED = "Nothing of this run was stored; the same command starts it again."
 
 
 def train(
@@ -161,8 +161,8 @@ def train(
             made = obtain(training.plan(request), root, again=again, keep_heads=not no_head, **how)
         for note in dict.fromkeys(note for one in made for note in one.result.notes):
             line.say(note)
-        for told in _told(made):
-            line.say(told)
+        for text in _reuse_notes(made):
+            line.say(text)
     for one in made:
         folder = one.folder or folder_of(one.result, root)
         saved = lambda place=folder: (  # noqa: E731
@@ -177,8 +177,8 @@ def train(
                 output.emit(str(folder))
 
 
-def _told(made: "list[Obtained]") -> Iterator[str]:
-    """Say what was not trained anew, and what is kept of what was."""
+def _reuse_notes(made: "list[Obtained]") -> Iterator[str]:
+    """Yield notes on runs and heads that were reused, and on heads that are kept."""
     from heads import kept
 
     for one in made:
@@ -199,7 +199,7 @@ def _splits(text: str | None) -> tuple[str, ...]:
 
 
 def _using(cache: "Cache", *, is_named: bool) -> str:
-    """Say which features are read: one name may stand for several."""
+    """Describe the cache that is used, as several may have its name."""
     from featcache.store.provenance import origin_of
 
     last = "" if is_named else ", finished last"
@@ -248,7 +248,9 @@ def _only_of_episodes(options: dict[str, Any]) -> None:
         if value is not None:
             flag = "--" + name.replace("_", "-")
             hint = " For draws of the shots there is --seeds." if name == "seed" else ""
-            raise UsageError(f"{flag} is of episodes: add --protocol episodic, or leave it.{hint}")
+            raise UsageError(
+                f"{flag} is for episodes: add --protocol episodic, or leave it out.{hint}"
+            )
 
 
 def _no_others(protocol: str, **options: object) -> None:
@@ -258,7 +260,7 @@ def _no_others(protocol: str, **options: object) -> None:
     for name, value in options.items():
         if value is not None:
             flag = "--" + name.replace("_", "-")
-            raise UsageError(f"{flag} has no meaning with {protocol}; leave one of the two away.")
+            raise UsageError(f"{flag} has no meaning with {protocol}; leave one of the two out.")
 
 
 def _sentence(result: "Result") -> str:

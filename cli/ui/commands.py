@@ -1,4 +1,4 @@
-"""How a command line is declared, and what it refuses: repeated and empty values."""
+"""Declaring commands that refuse repeated and empty values."""
 
 import os
 from collections import Counter
@@ -14,18 +14,18 @@ from cli.ui.version import version_lines
 from featcache.errors import UsageError
 
 # How long a waiting thread of torch spins before it sleeps; read when torch is loaded. The default
-# (300,000) takes the core from whoever else works here, none at all doubles the time on a quiet
-# machine: docs/decisions/waiting-threads.md.
+# (300,000) occupies cores that other processes need, and 0 doubles the time on an idle machine:
+# docs/decisions/waiting-threads.md.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Command(TyperCommand):
-    """A command that refuses what click would settle silently."""
+    """A command that refuses repeated and empty values, which click accepts silently."""
 
     may_be_empty: ClassVar[frozenset[str]] = frozenset()
-    """Options of which an empty value means something."""
+    """Options that may have an empty value."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the command line.
@@ -48,7 +48,7 @@ class Command(TyperCommand):
 
 
 class App(typer.Typer):
-    """A command line all of whose commands are such."""
+    """An application whose commands are of class `Command`."""
 
     def command(self, name: str | None = None, **options: Any) -> Callable[[F], F]:
         """Register a command."""
@@ -76,12 +76,12 @@ def _options_of_all(
         typer.Option(
             "--version",
             help="Show versions of this and what it uses, and the device.",
-            callback=lambda asked: _print_version() if asked else None,
+            callback=lambda is_given: _print_version() if is_given else None,
             is_eager=True,
         ),
     ] = False,
 ) -> None:
-    """Take the options that stand before a command."""
+    """Accept the options before the name of a command."""
 
 
 def _print_version() -> None:

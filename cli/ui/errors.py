@@ -33,7 +33,7 @@ OF_PATHS = frozenset(
         errno.ENAMETOOLONG,
     }
 )
-"""What the operating system answers to paths that are not ours to use."""
+"""Errors of the operating system for paths that cannot be used."""
 
 
 class Group(TyperGroup):
@@ -81,7 +81,7 @@ def boundary() -> Iterator[None]:
 
 
 def fail(error: Exception, code: int) -> None:
-    """Print an error in one red line and leave."""
+    """Print an error in one red line and exit."""
     text = with_notes(text_of(error), error)
     try:
         head, body = terminal.styled("error: ", "bold red"), terminal.styled(text)
@@ -92,27 +92,27 @@ def fail(error: Exception, code: int) -> None:
 
 
 def text_of(error: Exception) -> str:
-    """Return the message of an error; what a library's error names is told in flags."""
+    """Return the message of an error; arguments that it names are written as flags."""
     if isinstance(error, FeatcacheError):
         return presentable(in_flags(error.parts))
     return str(error)
 
 
 def fail_at_path(error: OSError) -> None:
-    """Say what the operating system refuses about a path, and leave."""
+    """Print the operating system's error about a path and exit."""
     path = error.filename if isinstance(error.filename, str) else "A file"
-    cure = "Check the path and who may use it, or give another."
-    what = f"{path} cannot be used ({error.strerror}). {cure}"
+    hint = "Check the path and its permissions, or give another."
+    what = f"{path} cannot be used ({error.strerror}). {hint}"
     fail(FeatcacheError(with_notes(what, error)), code=1)
 
 
 @contextmanager
 def noting(text: str | Callable[[], str], *kinds: type[BaseException]) -> Iterator[None]:
-    """Let what ends the block early say this too: what is kept, and what to do next.
+    """Add a sentence to the error that ends the block early: what is kept, and what to do next.
 
     Args:
-        text: The sentence, or what finds it out in that moment.
-        kinds: Of exceptions; none is an interruption.
+        text: The sentence, or a function that returns it when the error occurs.
+        kinds: Kinds of exceptions; without any, KeyboardInterrupt.
     """
     caught = kinds or (KeyboardInterrupt,)
     try:
@@ -123,7 +123,7 @@ def noting(text: str | Callable[[], str], *kinds: type[BaseException]) -> Iterat
 
 
 def with_notes(text: str, error: BaseException) -> str:
-    """Put what `noting` added to an exception behind a text."""
+    """Append the sentences that `noting` added to an exception."""
     return " ".join(filter(None, [text, *getattr(error, "__notes__", ())]))
 
 

@@ -1,13 +1,15 @@
-"""What the library calls by its arguments, in the words of the command line: flags and commands."""
+"""Writing the arguments and calls that library errors name as flags and commands."""
 
 import shlex
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from featcache.wording import Argument, Call, Named, Part, Placeholder, Setting, tell
 
 COMMANDS = {
     "featcache.extract": ("featcache", "extract"),
+    "featcache.importers.npz.import_npz": ("featcache", "import", "npz"),
     "heads.evaluate": ("heads", "train"),
 }
 """Function -> the command that calls it."""
@@ -18,16 +20,18 @@ FLAGS = {
     ("", "profile"): "--profile-to",
 }
 """(package where it matters, argument) -> its flag, where that is not the argument's own name."""
-POSITIONAL = frozenset({("heads.evaluate", "method")})
+POSITIONAL = frozenset(
+    {("heads.evaluate", "method"), ("featcache.importers.npz.import_npz", "path")}
+)
 """Arguments that a command takes without a flag."""
 NONE = {"shots": "all"}
-"""Argument -> how a command is given None."""
+"""Argument -> its value on the command line for None."""
 WITHOUT = frozenset({("heads.evaluate", "cache")})
-"""Arguments that a command does without."""
+"""Arguments that a command does not have."""
 
 
 def in_flags(parts: Sequence[Part]) -> str:
-    """Tell a sentence to somebody who types commands.
+    """Write a sentence for the command line.
 
     Example:
         >>> in_flags(["Use ", Argument("selection", "cv"), ", or lower ", Argument("shots"), "."])
@@ -52,6 +56,9 @@ def _phrase(item: Named) -> str:
 
 
 def _words(call: Call) -> Iterator[str]:
+    if call.function == "featcache.store.removal.remove":
+        yield from _removal(Path(call.arguments["root"]), Path(call.arguments["path"]))
+        return
     yield from COMMANDS[call.function]
     for name, value in call.arguments.items():
         if (call.function, name) in WITHOUT:
@@ -61,6 +68,12 @@ def _words(call: Call) -> Iterator[str]:
                 yield flag_of(name)
             if each is not True:  # a flag without a value
                 yield NONE[name] if each is None else _quoted(each)
+
+
+def _removal(root: Path, path: Path) -> Iterator[str]:
+    """Name a cache by data set and key, as its folder does: <dataset>/<backbone>-<digest>."""
+    yield from ("featcache", "rm", _quoted(path.parent.name))
+    yield from ("--key", _quoted(path.name.rpartition("-")[2]), "--cache", _quoted(root))
 
 
 def _quoted(value: Any) -> str:

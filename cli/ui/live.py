@@ -1,4 +1,4 @@
-"""The progress of a command: one line that changes on a terminal, plain lines elsewhere."""
+"""Progress of a command: one changing line on a terminal, plain lines elsewhere."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from cli.ui import terminal
 from cli.ui.units import human_bytes, human_seconds
+from featcache.sources.fetch.progress import Bytes
 
 if TYPE_CHECKING:
     from featcache.pipeline.passes import Progress
@@ -25,7 +26,7 @@ class Live:
         self._last = time.monotonic()
 
     def update(self, text: str) -> None:
-        """Show how things stand now."""
+        """Show the current state."""
         if self._console is None:
             return
         if self._console.is_terminal:
@@ -40,14 +41,18 @@ class Live:
 
     def counter(self) -> Callable[[str, int, int], None]:
         """Return a reporter of (what is being done, done so far, of how many)."""
-        started: dict[str, float] = {}
+        started: dict[str, tuple[float, int]] = {}
 
         def report(what: str, done: int, total: int) -> None:
-            elapsed = time.monotonic() - started.setdefault(what, time.monotonic())
-            text = f"{what} {done}/{total}"
-            if done and elapsed > 1:
-                rest = elapsed / done * (total - done)
-                text += f"  {done / elapsed:.3g}/s  ETA {human_seconds(rest)}"
+            number = human_bytes if isinstance(done, Bytes) else str
+            begin, before = started.setdefault(what, (time.monotonic(), done))
+            elapsed, gained = time.monotonic() - begin, done - before
+            so_far = f" {number(done)}" if done or total else ""
+            text = f"{what}{so_far}/{number(total)}" if total else f"{what}{so_far}"
+            if gained > 0 and elapsed > 1:
+                rate = gained / elapsed
+                text += f"  {human_bytes(rate) if isinstance(done, Bytes) else f'{rate:.3g}'}/s"
+                text += f"  ETA {human_seconds((total - done) / rate)}" if total else ""
             self.update(text)
 
         return report
@@ -58,7 +63,7 @@ class Live:
             self._console.print(terminal.styled(text), soft_wrap=True)
 
     def close(self) -> None:
-        """Take the live line away."""
+        """Remove the live line."""
         if self._status is not None:
             self._status.stop()
             self._status = None
@@ -75,20 +80,20 @@ def live(quiet: bool) -> Iterator[Live]:
 
 
 def shown_on(line: "Live") -> Callable[["Progress"], None]:
-    """Return what shows the progress of a pass, and of what comes before it, on a line."""
+    """Return a function that shows the progress of a pass and of its preparation."""
     count = line.counter()
 
     def show(p: "Progress") -> None:
         if p.rate:
             line.update(progress_text(p))
-        else:  # hashing and the like, which know of no rate
+        else:  # stages without a rate, such as hashing
             count(p.stage, p.done, p.total)
 
     return show
 
 
 def progress_text(p: "Progress") -> str:
-    """Say how a pass stands, on one line."""
+    """Describe the progress of a pass in one line."""
     line = f"{p.stage} {p.done}/{p.total}"
     if p.rate:
         line += f"  {p.rate:.0f} images/s"

@@ -1,4 +1,4 @@
-"""Options and arguments of more than one command, and how their texts are read."""
+"""Options and arguments shared by commands, and the parsing of their values."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

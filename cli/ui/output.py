@@ -1,4 +1,4 @@
-"""Results go to stdout, everything that is said to people goes to stderr."""
+"""Results go to stdout; messages for people go to stderr."""
 
 import json
 import os
@@ -42,21 +42,21 @@ def emit_lines(text: str) -> None:
 
 
 def emit_json(value: object) -> None:
-    """Write one JSON object in one line to stdout, in ASCII: exact, and nothing to obey."""
+    """Write one JSON object in one line to stdout, in ASCII, without control characters."""
     emit_lines(json.dumps(value, ensure_ascii=True, allow_nan=False))
 
 
 def confirm(question: str) -> bool:
-    """Ask on stderr; no is what Enter says."""
+    """Ask on stderr; Enter means no."""
     return typer.confirm(shown(question), err=True)
 
 
 def can_ask() -> bool:
-    """Tell whether somebody sits at a terminal and can answer a question."""
+    """Tell whether stdin and stderr are a terminal."""
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def drop_stdout() -> None:
-    """Let what is still to be written go nowhere, so that Python does not complain at exit."""
-    with suppress(OSError):  # a stream that is no file has nothing to complain of
+    """Redirect stdout to /dev/null, so that Python does not report an error at exit."""
+    with suppress(OSError):  # not a file: nothing to redirect
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -21,8 +21,8 @@ def emit_table(
         columns: The head.
         rows: Cells as they are shown.
         right: Columns of numbers.
-        spare: Columns that are left out, in this order, while the window is too narrow; what is
-            still too long then goes on in the next line, and nothing is cut.
+        spare: Columns that are left out, in this order, while the window is too narrow. Longer
+            cells then wrap; nothing is cut.
     """
     columns = list(map(shown, columns))
     rows = [list(map(shown, row)) for row in rows]
@@ -45,7 +45,7 @@ def emit_table(
             terminal.styled(column),
             justify="right" if numeric else "left",
             no_wrap=numeric,
-            overflow="fold",  # a cell that is cut could lose a mark or a figure
+            overflow="fold",  # truncation could hide a mark or a figure
         )
     for row in rows:
         table.add_row(*map(terminal.styled, row))
@@ -60,11 +60,11 @@ def fitting(
         c: max(map(len, cells)) + 3 for c, *cells in zip(columns, columns, *rows, strict=True)
     }
     kept = set(columns)
-    room = width + 1  # nothing is drawn behind the last column
+    room = width + 1  # no separator after the last column
     for column in spare:
         if column in kept and sum(needed[c] for c in kept) > room:
             kept.remove(column)
-    for column in reversed(spare):  # what went before a wide one may have room again
+    for column in reversed(spare):  # a column left out before a wider one may fit again
         if column in columns and sum(needed[c] for c in kept | {column}) <= room:
             kept.add(column)
     return [c for c in columns if c in kept]

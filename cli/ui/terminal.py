@@ -1,11 +1,11 @@
-r"""The one way to the terminal: nothing that a stranger wrote is obeyed there.
+r"""Writing to the terminal: control characters in untrusted text are escaped.
 
     styled(text)   a text for rich: escaped, and neither markup nor emoji names are read in it
     guarded()      escapes whatever else is written meanwhile: by click, by warnings, by libraries
 
 Names of data sets, classes, backbones and files come from elsewhere. `\x1b]0;...\x07` in one would
 rename the window, a bidirectional control would turn a sentence round, a line separator would forge
-one. Where `guarded` holds, a command that forgets about it prints escapes all the same.
+one. Inside `guarded` everything written is escaped, even where a command does not use `styled`.
 """
 
 import os
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Guarded:
-    """A text stream that shows what it would obey; all else is the stream's own."""
+    """A text stream that escapes control characters; other attributes are the stream's own."""
 
     def __init__(self, stream: TextIO) -> None:
         """Take the stream that is written to."""

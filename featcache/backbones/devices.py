@@ -19,11 +19,13 @@ def pick_device(device: str = "auto") -> torch.device:
         picked = torch.device(device)
         torch.zeros(1, device=picked).cpu()  # `meta` stores no data, so copying from it fails
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0].partition(". ")[0].rstrip(".")[:100]
+        reason = str(error).splitlines()[0].partition(". ")[0].rstrip(".")[:200]
         raise UsageError(
-            f"The device '{device}' cannot be used here ({reason}). Use ",
-            Argument("device"),
-            " auto, cpu, cuda or cuda:N.",
+            f"Device '{device}' cannot be used here ({reason}). Use ",
+            Argument("device", "cpu"),
+            ", or ",
+            Argument("device", "auto"),
+            ".",
         ) from error
     return picked
 

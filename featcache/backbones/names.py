@@ -16,6 +16,8 @@ from featcache.wording import Argument, Part, Placeholder
 TINY = "tiny"
 COMPUTE = ("auto", "bf16", "fp32")
 """Choices of the compute type."""
+COMPUTE_FLAGS = {"float32": "fp32", "bfloat16": "bf16"}
+"""torch's name of a compute type -> the user's."""
 OPENAI = {
     "RN50": "RN50",
     "RN101": "RN101",

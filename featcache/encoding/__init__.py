@@ -1,1 +1,1 @@
-"""Views in grey levels -> raw float16 rows, in batches of one size; knows no cache."""
+"""Encode views into raw float16 rows in batches of a fixed size; knows no cache."""

@@ -1,6 +1,6 @@
-"""From requests to components: which views each is made of, and how wide a row is."""
+"""Convert requests to components: their views and the shapes of their rows."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,13 +11,13 @@ from featcache.imaging.views import CENTRAL, ViewSpec
 from featcache.keys import ComponentKey, parse_component
 from featcache.quantise import SCALE as SCALE_BYTES
 from featcache.recipes import (
-    FLAGS,
     LARGEST_SEED,
     ComponentRequest,
     Scope,
     parse_requests,
     recipes_of,
 )
+from featcache.wording import Argument, Part
 
 BOX = 4
 """left, top, right, bottom."""
@@ -25,7 +25,7 @@ BOX = 4
 
 @dataclass(frozen=True, kw_only=True)
 class ComponentSpec:
-    """A requested component, how a row of it is made, and the rows it is requested for."""
+    """A requested component: its key, the shape of a row, and the requested rows."""
 
     key: ComponentKey
     row_shape: tuple[int, ...]
@@ -34,12 +34,12 @@ class ComponentSpec:
 
     @property
     def name(self) -> str:
-        """Folder of the component."""
+        """Folder name of the component."""
         return self.key.folder
 
     @property
     def encoded_shape(self) -> tuple[int, ...]:
-        """Return the shape of one row as the encoder gives it, before it is packed."""
+        """Shape of one row from the encoder, before quantisation."""
         if self.key.dtype != "int8":
             return self.row_shape
         return (*self.row_shape[:-1], self.row_shape[-1] - SCALE_BYTES)
@@ -51,18 +51,18 @@ class ComponentSpec:
 
     @property
     def views(self) -> ViewSpec:
-        """What the encoder is shown for it."""
+        """Views that the encoder needs for it."""
         key = self.key
         return ViewSpec(key.recipe, key.count, key.seed) if key.recipe else CENTRAL
 
     @property
     def encodes(self) -> bool:
-        """Tell whether the encoder has to run for it; boxes come with the crops."""
+        """Tell whether the encoder computes it; boxes come with the crops."""
         return self.key.kind != "boxes"
 
     @property
     def output(self) -> str:
-        """Which of the encoder's outputs it keeps: a patch variant, or global."""
+        """Output of the encoder to store: a patch variant, or global."""
         return self.key.variant or "global"
 
 
@@ -74,27 +74,24 @@ def component_specs(
     crops: Sequence[str] = (),
     view_patches: Sequence[str] = (),
     seed: int = 0,
-    spelled: Mapping[str, str] = FLAGS,
 ) -> tuple[tuple[ComponentSpec, ...], tuple[str, ...]]:
-    """Turn requests into components, and notes on what was left out.
+    """Convert requests to components, with notes on what was left out.
 
     Args:
-        backbone: What it has decides what is possible.
-        patches: Requests, or `none`; None is the default, dropped where the tower has no patches.
+        backbone: Backbone that computes the components.
+        patches: Requests, or `none`; None for the default variant, if the tower has patches.
         views: Requests, e.g. 10 or 8:strong@pool; see `featcache.recipes`.
-        crops: Likewise; each brings its boxes.
-        view_patches: Likewise.
-        seed: Of views and crops.
-        spelled: Kind -> what messages call the flag or argument that requests it.
+        crops: Requests, as for views; boxes are added.
+        view_patches: Requests, as for views.
+        seed: Seed of views and crops.
 
     Raises:
-        UsageError: If a request cannot be read, or the backbone has no patch tokens of that
-            variant.
+        UsageError: If a request is malformed, or the backbone does not have the patch variant.
     """
     if not 0 <= seed < LARGEST_SEED:
         raise UsageError(f"seed must be 0 to {LARGEST_SEED - 1}, got {seed}.")
     notes: list[str] = []
-    requests = parse_requests(patches, views, crops, view_patches, spelled=spelled)
+    requests = parse_requests(patches, views, crops, view_patches)
     if patches is None:
         requests = [
             *(ComponentRequest(kind="patches", variant=v) for v in backbone.variants[:1]),
@@ -106,7 +103,7 @@ def component_specs(
     _add(specs, ComponentKey(kind="global"), Scope("all"), backbone)
     for request in requests:
         if request.kind in ("patches", "view_patches"):
-            _check_variant(request, backbone, spelled)
+            _check_variant(request, backbone)
         key = request.component(backbone.variants[0] if backbone.variants else "", seed)
         _add(specs, key, request.scope, backbone)
         if request.kind == "crops":
@@ -115,16 +112,16 @@ def component_specs(
 
 
 def spec_of(component: ComponentKey, backbone: Backbone) -> ComponentSpec:
-    """Return how a component of a given name is made."""
+    """Return the specification of a component."""
     return ComponentSpec(key=component, row_shape=_row_shape(component, backbone))
 
 
 def spec_named(name: str, backbone: Backbone) -> ComponentSpec:
-    """Return how a component is made, by the name that it has in a cache.
+    """Return the specification of a component from its folder name.
 
     Raises:
-        UsageError: If it is none, or one that is not made of images.
-        UnknownNameError: If its recipe or variant is not known.
+        UsageError: If the name is malformed, or the component is not made from images.
+        UnknownNameError: If its recipe or variant is unknown.
     """
     key = parse_component(name)
     kind = "crops" if key.kind == "boxes" else key.kind
@@ -143,42 +140,47 @@ def spec_named(name: str, backbone: Backbone) -> ComponentSpec:
 
 
 def boxes_of(crops: ComponentKey) -> ComponentKey:
-    """Name the component that holds the boxes of some crops."""
+    """Return the key of the boxes of some crops."""
     return ComponentKey(kind="boxes", recipe=crops.recipe, count=crops.count, seed=crops.seed)
 
 
 def _encoded_of(component: ComponentKey) -> ComponentKey:
-    """Name the crops of boxes, and everything else itself."""
+    """Return the key of the crops for boxes, and the key itself otherwise."""
     if component.kind != "boxes":
         return component
     return replace(component, kind="crops", dtype="")
 
 
-def settle(
-    specs: Sequence[ComponentSpec], backbone: Backbone, held: Collection[str]
+def merge_counts(
+    specs: Sequence[ComponentSpec], backbone: Backbone, stored: Collection[str]
 ) -> tuple[tuple[ComponentSpec, ...], tuple[str, ...]]:
-    """Let more views stand for fewer, since ten views are the first ten of twenty.
+    """Replace components by others with more views, since ten views are the first ten of twenty.
 
-    A component of another that is requested as well, or of one that the cache holds while it has
-    none of the smaller, becomes that one; its rows are joined. Boxes go with their crops, whichever
-    of the two the cache holds: a pass may have been killed between them.
+    A component is replaced if a larger one is requested or stored, unless it is stored itself. The
+    rows of both are joined. Boxes follow their crops, even if only one of the two is stored because
+    a pass was killed between them.
+
+    Args:
+        specs: Requested components.
+        backbone: Backbone that computes them.
+        stored: Folder names of the components in the cache.
 
     Returns:
-        The components, and a sentence for every one that became another.
+        The components, and a note for every one that was replaced.
     """
-    settled: dict[ComponentKey, ComponentSpec] = {}
+    merged: dict[ComponentKey, ComponentSpec] = {}
     notes = []
-    there = {_encoded_of(parse_component(name)) for name in held}
-    known = there | {_encoded_of(spec.key) for spec in specs}
+    present = {_encoded_of(parse_component(name)) for name in stored}
+    known = present | {_encoded_of(spec.key) for spec in specs}
     for spec in specs:
         key, encoded = spec.key, _encoded_of(spec.key)
         larger = [other.count for other in known if _begins_with(other, encoded)]
-        if larger and encoded not in there:
+        if larger and encoded not in present:
             key = replace(key, count=min(larger))
-            notes.append(f"{key.folder} stands for {spec.name} too: its first are the same.")
+            notes.append(f"{key.folder} replaces {spec.name}: its first views are the same.")
         for scope in spec.scopes:
-            _add(settled, key, scope, backbone)
-    return tuple(settled.values()), tuple(notes)
+            _add(merged, key, scope, backbone)
+    return tuple(merged.values()), tuple(notes)
 
 
 def _begins_with(larger: ComponentKey, component: ComponentKey) -> bool:
@@ -193,7 +195,7 @@ def _add(
     scope: Scope,
     backbone: Backbone,
 ) -> None:
-    """Add a component; requested twice, its rows are joined."""
+    """Add a component; if it is requested twice, its rows are joined."""
     before = specs[component].scopes if component in specs else ()
     scopes = before if scope in before else (*before, scope)
     shape = _row_shape(component, backbone)
@@ -208,15 +210,16 @@ def _row_shape(component: ComponentKey, backbone: Backbone) -> tuple[int, ...]:
     return (component.count, *row) if component.count else row
 
 
-def _check_variant(
-    request: ComponentRequest, backbone: Backbone, spelled: Mapping[str, str]
-) -> None:
-    flag = spelled[request.kind]
+def _check_variant(request: ComponentRequest, backbone: Backbone) -> None:
     if not backbone.variants:
+        advice: Part = ("leave ", Argument(request.kind), " out.")
+        if request.kind == "patches":
+            advice = ("use ", Argument("patches", "none"), ".")
         raise UsageError(
-            f"{backbone.name} has no patch features in the joint space, but {flag} "
-            f"{request.value()} asks for them; "
-            + (f"use {flag} none." if request.kind == "patches" else f"leave {flag} out.")
+            f"{backbone.name} has no patch features in the joint space, but ",
+            Argument(request.kind, request.value()),
+            " requests them; ",
+            advice,
         )
     if request.variant and request.variant not in backbone.variants:
         known = (*backbone.variants, "none") if request.kind == "patches" else backbone.variants

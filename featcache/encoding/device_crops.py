@@ -1,7 +1,7 @@
-"""An image goes up to the device once, whole, and all its windows are cut there.
+"""Upload whole images to the device once and cut all their windows there.
 
-Images wait for each other until together they fill a canvas, so that a few operations cut the
-windows of all. Which images share a canvas changes no grey level.
+Images are collected until they fill a canvas, so that a few operations cut the windows of all.
+Pixels do not depend on which images share a canvas.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,11 +20,11 @@ from featcache.imaging.views import Square, ViewSpec
 from featcache.imaging.windows import Preprocess, Window
 
 CANVAS_BYTES = 1 << 27
-"""Bytes of images and the margins between them, and of the squares cut out of them; those of one
-image alone may be more."""
+"""Limit in bytes of the padded images, and of the squares cut from them; a single image may exceed
+it."""
 
 Given = tuple[int, ViewSpec, Sequence[Square] | Sequence[Tensor]]
-"""A row, and its squares [s s 3] of one kind: in the host's memory or the device's."""
+"""A row, its views, and their squares [s s 3] on the host or on the device."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,16 +35,16 @@ class _Waiting:
 
 
 class Cutter:
-    """Collects what was loaded, and gives it on once it is squares."""
+    """Collects loaded images and yields their squares."""
 
     def __init__(self, encoder: Encoder, preprocess: Preprocess) -> None:
-        """Begin with an empty canvas on the encoder's device."""
+        """Start with an empty canvas on the device of the encoder."""
         self._encoder, self._preprocess = encoder, preprocess
         self._waiting: list[_Waiting] = []
-        self._height = self._width = self._asked = 0
+        self._height = self._width = self._windows = 0
 
     def add(self, row: int, loaded: LoadedImage) -> Iterator[Given]:
-        """Take what came of a row's image; squares of this and earlier rows may be ready."""
+        """Add the loaded image of a row; yield squares of this and earlier rows that are ready."""
         for spec, squares in loaded.squares.items():
             yield row, spec, squares
         if loaded.pixels is None:
@@ -56,21 +56,21 @@ class Cutter:
             height, width, _ = loaded.pixels.shape
         self._height, self._width = height, width
         self._waiting.append(_Waiting(row, loaded.pixels, loaded.windows))
-        self._asked += sum(len(windows) for windows in loaded.windows.values())
+        self._windows += sum(len(windows) for windows in loaded.windows.values())
         if (
             len(self._waiting) == self._encoder.micro_batch
-            or 3 * self._preprocess.side**2 * self._asked > CANVAS_BYTES
+            or 3 * self._preprocess.side**2 * self._windows > CANVAS_BYTES
         ):
             yield from self.flush()
 
     def flush(self) -> Iterator[Given]:
-        """Cut what waits."""
+        """Cut the windows of all collected images."""
         waiting, self._waiting = self._waiting, []
         if not waiting:
             return
         with self._encoder.within_memory():
             squares = iter(self._cut(waiting))
-        self._height = self._width = self._asked = 0
+        self._height = self._width = self._windows = 0
         for one in waiting:
             for spec, windows in one.windows.items():
                 yield one.row, spec, list(islice(squares, len(windows)))
@@ -84,16 +84,16 @@ class Cutter:
         for i, one in enumerate(waiting):
             height, width, _ = one.pixels.shape
             canvas[i, :height, :width] = self._encoder.upload(torch.from_numpy(one.pixels))
-        asked = [
+        windows = [
             (i, window)
             for i, one in enumerate(waiting)
-            for windows in one.windows.values()
-            for window in windows
+            for several in one.windows.values()
+            for window in several
         ]
         return resample(
             canvas,
-            [i for i, _ in asked],
-            [window for _, window in asked],
+            [i for i, _ in windows],
+            [window for _, window in windows],
             self._preprocess.side,
             self._preprocess.interpolation,
         )

@@ -1,10 +1,10 @@
-"""Grey levels -> raw fp16 rows, in batches of one fixed size.
+"""Encode uint8 views into raw float16 rows in batches of a fixed size.
 
-The last bits of a row depend on the size of the batch it was computed in, and not on its
-neighbours; so every batch is filled up to the same size, and a resumed pass gives equal bytes.
-On a CPU every batch is computed by one thread, and as many batches at once as torch has threads:
-no core waits for another inside a product, and the bytes do not depend on how many there are. An
-accelerator queues batches itself; `featcache.encoding.transfer` keeps its copies beside them.
+The last bits of a row depend on the batch size, but not on the other rows. So every batch is padded
+to the same size, and a resumed pass gives equal bytes. On a CPU every batch is computed by one
+thread, with as many batches at once as torch has threads: cores do not wait for each other inside a
+product, and the bytes do not depend on the number of threads. An accelerator queues batches itself;
+`featcache.encoding.transfer` overlaps its copies with computation.
 """
 
 from collections import deque
@@ -25,33 +25,34 @@ from featcache.encoding.transfer import Landing, transfer_for
 from featcache.errors import BackboneError
 from featcache.imaging.windows import FILTERS, MODES, Preprocess
 from featcache.threads import single_threaded
+from featcache.wording import Argument
 
 Watch = Callable[[str, float, float], None]
-"""Told of a stage when it has done a piece of work: its name, begin and end in seconds."""
+"""Called with the name of a stage and begin and end of a piece of its work in seconds."""
 
 GFLOPS_A_BATCH = {"cpu": 250.0, "cuda": 10_000.0, "mps": 1_000.0}
-"""Work in one micro-batch by kind of device, on a CPU of one thread: a second or two at most, so
-that Ctrl-C is prompt."""
+"""Kind of device -> work of one micro-batch; on one CPU thread it takes a second or two, so that
+Ctrl-C is prompt."""
 
 LIMITS = {"cpu": (2, 256), "cuda": (32, 512), "mps": (8, 256)}
-"""Smallest and largest micro-batch by kind of device."""
+"""Kind of device -> smallest and largest micro-batch."""
 
 LARGEST_BATCH = 65536
-"""Images that a micro-batch may have."""
+"""Most images in a micro-batch."""
 
 Squares = Sequence[UInt8[np.ndarray, "s s 3"] | UInt8[Tensor, "s s 3"]]
-"""Views as the encoder takes them."""
+"""Views at the input size of the encoder."""
 
 Rows = dict[str, Float16[np.ndarray, "b ..."]]
 """`global` and each patch variant of one batch."""
 
 
 def unwatched(stage: str, begin: float, end: float) -> None:
-    """Watch nothing."""
+    """Do nothing."""
 
 
 def micro_batch_for(gflops: float, kind: str) -> int:
-    """Choose the batch size from the work of one image and the kind of device, never by timing."""
+    """Return the micro-batch for the GFLOPs of one image and a kind of device, never by timing."""
     budget = GFLOPS_A_BATCH.get(kind, GFLOPS_A_BATCH["cpu"])
     low, high = LIMITS.get(kind, LIMITS["cpu"])
     images = max(1, int(budget / max(gflops, 1e-3)))
@@ -59,10 +60,10 @@ def micro_batch_for(gflops: float, kind: str) -> int:
 
 
 def preprocessing(backbone: Backbone) -> Preprocess:
-    """Return how a backbone wants its pixels, up to normalisation.
+    """Return the preprocessing of a backbone before normalisation.
 
     Raises:
-        BackboneError: If it wants a mode or a filter that is not known here.
+        BackboneError: If its mode or filter is not supported.
     """
     mode, interpolation = backbone.resize_mode, backbone.interpolation
     if mode not in MODES or interpolation not in FILTERS:
@@ -75,49 +76,49 @@ def preprocessing(backbone: Backbone) -> Preprocess:
 
 
 class Encoder:
-    """A backbone behind fixed batches: uint8 views in, fp16 arrays out."""
+    """A backbone that encodes uint8 views in fixed batches to float16 arrays."""
 
     def __init__(self, backbone: Backbone, micro_batch: int, watch: Watch = unwatched) -> None:
-        """Say how batches reach the backbone's device.
+        """Set up the transfer to the device of the backbone.
 
         Args:
-            backbone: What encodes.
-            micro_batch: Views in a batch, always.
-            watch: Told of every batch, on the thread that waited for it.
+            backbone: Frozen encoder.
+            micro_batch: Views per batch; smaller batches are padded.
+            watch: Called for every batch, on the thread that waited for it.
 
         Raises:
-            BackboneError: If the backbone wants views that are not known here.
+            BackboneError: If its preprocessing is not supported.
         """
         self.backbone = backbone
         self.micro_batch = micro_batch
         self.streams = torch.get_num_threads() if backbone.device.type == "cpu" else 0
-        """Batches computed at once, a thread each; 0 where an accelerator queues them itself."""
+        """Batches computed at once, one thread each; 0 for an accelerator, which queues them."""
         self.cuts = backbone.device.type == "cuda"
-        """Whether windows are cut where they are encoded; elsewhere decoding threads do it."""
+        """Whether windows are cut on the device; otherwise decoding threads cut them."""
         self.preprocess = preprocessing(backbone)
         self.watch = watch
         self._pool: ThreadPoolExecutor | None = None
         self._transfer = transfer_for(backbone.device)
-        # As long as one row of a view: a CPU takes a long inner axis at once, and three in turn.
+        # Repeat mean and std along a row of pixels, so that normalisation vectorises on a CPU.
         across = backbone.image_size
         self._mean = torch.tensor(backbone.mean, device=backbone.device).repeat(across)
         self._std = torch.tensor(backbone.std, device=backbone.device).repeat(across)
 
     def decode_ahead(self, threads: int, views: int) -> int:
-        """Return how many images to decode before their turn.
+        """Return how many images to decode ahead.
 
         Args:
-            threads: That decode.
-            views: Of one image, for all components together.
+            threads: Number of decoding threads.
+            views: Views per image, for all components together.
         """
-        if self.cuts:  # whole images wait, which may be large ones
+        if self.cuts:  # whole images are queued, which may be large
             return 3 * threads
-        # Two batches of views; an image of many crops is many views.
+        # Two batches of views.
         return 2 * self.micro_batch // max(1, views) + threads
 
     @contextmanager
     def streaming(self) -> Iterator[None]:
-        """Compute batches beside each other while the block runs; leaving it drops what waits."""
+        """Compute batches concurrently while the block runs; leaving it cancels queued ones."""
         if not self.streams:
             yield
             return
@@ -129,10 +130,10 @@ class Encoder:
                 self._pool = None
 
     def image_room(self, *shape: int) -> UInt8[np.ndarray, "..."]:
-        """Return memory that is fast to upload, not filled; from any thread.
+        """Allocate uninitialised memory that is fast to upload; callable from any thread.
 
         Raises:
-            BackboneError: If there is none.
+            BackboneError: If there is not enough memory.
         """
         try:
             return self._transfer.room(*shape).numpy()
@@ -143,15 +144,15 @@ class Encoder:
             ) from error
 
     def upload(self, levels: UInt8[Tensor, "..."]) -> UInt8[Tensor, "..."]:
-        """Begin to bring grey levels to the device."""
+        """Start an upload of uint8 pixels to the device."""
         return self._transfer.upload(levels)
 
     def start(self, squares: Squares, variants: Sequence[str]) -> "Started":
-        """Encode up to a batch of views; while streaming this returns before it is done.
+        """Encode up to one batch of views; while streaming, this returns before they are done.
 
         Args:
-            squares: On the host or on the device, each.
-            variants: Patch features wanted beside the global ones.
+            squares: Views, each on the host or on the device.
+            variants: Patch variants to compute besides global features.
 
         Raises:
             BackboneError: If a batch does not fit into the device's memory.
@@ -180,15 +181,15 @@ class Encoder:
 
     def _send(self, squares: Squares, variants: Sequence[str]) -> Landing:
         with self.within_memory():
-            there = self._batch(squares)
-            return self._transfer.run(lambda: self._features(there, variants))
+            batch = self._batch(squares)
+            return self._transfer.run(lambda: self._features(batch, variants))
 
     @contextmanager
     def within_memory(self) -> Iterator[None]:
-        """Say what to do where memory does not suffice.
+        """Convert out-of-memory errors of the block to a message with advice.
 
         Raises:
-            BackboneError: In place of the error that says so.
+            BackboneError: If memory runs out.
         """
         try:
             yield
@@ -197,25 +198,27 @@ class Encoder:
                 raise
             raise BackboneError(
                 f"{self.micro_batch} images at once do not fit into the memory of "
-                f"{self.backbone.device}. Take fewer with --micro-batch "
-                f"{max(1, self.micro_batch // 2)}; a cache that holds rows keeps its own, so give "
-                f"another --cache then."
+                f"{self.backbone.device}. Take fewer with ",
+                Argument("micro_batch", max(1, self.micro_batch // 2)),
+                "; a cache that holds rows keeps its own, so give another ",
+                Argument("root"),
+                " then.",
             ) from error
 
     def _batch(self, squares: Squares) -> UInt8[Tensor, "b s s 3"]:
-        """Lay views side by side on the device, zeros behind the last one."""
+        """Stack views on the device, padded with zeros."""
         count, shape = len(squares), (self.micro_batch, *squares[0].shape)
-        here = [square for square in squares if not isinstance(square, Tensor)]
-        if len(here) < count:  # the squares of large images come from here, all others are there
-            there = torch.zeros(shape, dtype=torch.uint8, device=self.backbone.device)
-            torch.stack([self._there(square) for square in squares], out=there[:count])
-            return there
+        on_host = [square for square in squares if not isinstance(square, Tensor)]
+        if len(on_host) < count:  # some squares are on the device already
+            batch = torch.zeros(shape, dtype=torch.uint8, device=self.backbone.device)
+            torch.stack([self._on_device(square) for square in squares], out=batch[:count])
+            return batch
         levels = self._transfer.room(*shape)
-        np.stack(here, out=levels.numpy()[:count])
+        np.stack(on_host, out=levels.numpy()[:count])
         levels[count:] = 0
         return self._transfer.upload(levels)
 
-    def _there(self, square: Any) -> UInt8[Tensor, "s s 3"]:
+    def _on_device(self, square: Any) -> UInt8[Tensor, "s s 3"]:
         if isinstance(square, Tensor):
             return square
         return self.upload(torch.from_numpy(np.ascontiguousarray(square)))
@@ -227,13 +230,13 @@ class Encoder:
         wide = levels.flatten(2).float().div_(255).sub_(self._mean).div_(self._std)  # [b s 3s]
         pixels = wide.view(levels.shape).permute(0, 3, 1, 2)
         rows, patches = self.backbone.encode_images(pixels, variants)
-        found = {"global": rows, **{v: patches[v] for v in variants}}
-        return {name: values.half() for name, values in found.items()}
+        outputs = {"global": rows, **{v: patches[v] for v in variants}}
+        return {name: values.half() for name, values in outputs.items()}
 
 
 @runtime_checkable
 class Started(Protocol):
-    """A batch on its way."""
+    """A batch that has been started."""
 
     def done(self) -> bool:
         """Tell whether `wait` would return at once."""
@@ -245,7 +248,7 @@ class Started(Protocol):
 
 
 class _Submitted:
-    """A batch that a thread computes or has computed."""
+    """A batch that a thread computes."""
 
     def __init__(self, rows: Future[Rows]) -> None:
         self._rows = rows
@@ -277,7 +280,7 @@ class _Flight:
 
 
 class Lane:
-    """Collects views into full batches and puts the rows where they belong.
+    """Collects views into full batches and puts the rows in order.
 
     Views of one lane go through the encoder together: the central views, or the augmented views
     of one component, flattened over images and views.
@@ -290,20 +293,20 @@ class Lane:
         variants: Sequence[str] = (),
         views: int = 1,
     ) -> None:
-        """Open room for the rows of one shard, zero where an image turns out unreadable.
+        """Allocate the rows of one shard; they stay zero for unreadable images.
 
         Args:
-            encoder: What they go through.
-            rows: Of the listing, ascending.
-            variants: Patch features wanted beside the global ones.
-            views: Views of each row, one behind the other.
+            encoder: Encoder of the views.
+            rows: Rows of the listing, ascending.
+            variants: Patch variants to compute besides global features.
+            views: Views per row.
         """
         backbone = encoder.backbone
         self.rows = rows
         self._encoder = encoder
         self._variants = tuple(variants)
-        # One batch computed and one waiting for each stream, so that none is ever idle; an
-        # accelerator has one that waits while the one behind it is put where it belongs.
+        # Per stream one batch is computed and one is queued, so that no stream is idle. An
+        # accelerator has one queued while the results of another are copied.
         self._depth = 2 * encoder.streams or 2
         self._first = {int(row): i * views for i, row in enumerate(rows)}
         self._squares: list[Any] = []  # of `Squares`
@@ -316,7 +319,7 @@ class Lane:
             self._out[variant] = np.zeros(shape, dtype=np.float16)
 
     def add(self, row: int, squares: Squares) -> None:
-        """Take the views of one row; full batches are encoded."""
+        """Add the views of one row; full batches are encoded."""
         for i, square in enumerate(squares):
             self._squares.append(square)
             self._positions.append(self._first[row] + i)
@@ -324,7 +327,7 @@ class Lane:
                 self._start()
 
     def close(self) -> None:
-        """Take no more: what is left is encoded, padded to a full batch."""
+        """Encode the remaining views, padded to a full batch."""
         if self._squares:
             self._start()
 

@@ -1,7 +1,7 @@
-"""Rows that are encoded together: those of a shard, or of a chunk of `featcache.embedding`.
+"""Encode the rows of a shard, or of a chunk of `featcache.embedding`.
 
-This is the one way from decoded images to rows. No batch spans two groups, and each is padded to
-its full size; so a row's bytes depend on its image and the size of a batch, not on its group.
+All rows are computed here. A batch never spans two groups, and every batch is padded to its full
+size. So the bytes of a row depend on its image and the batch size, not on its group.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,24 +20,24 @@ from featcache.imaging.windows import Box
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """Views that go through the encoder together, and the rows they are of."""
+    """Views that are encoded together, and their rows."""
 
     views: ViewSpec
     rows: Int64[np.ndarray, " r"]
     """Ascending."""
     variants: tuple[str, ...] = ()
-    """Patch features wanted beside the global ones."""
+    """Patch variants to compute besides global features."""
 
 
 class RowGroup:
-    """Takes images row by row; gives their rows of every component."""
+    """Takes images row by row and returns their features for every component."""
 
     def __init__(self, encoder: Encoder, shown: Iterable[Shown]) -> None:
-        """Open room for the rows, zero where an image turns out unreadable.
+        """Allocate the rows; they stay zero for unreadable images.
 
         Args:
-            encoder: What all views go through.
-            shown: Each kind of views once.
+            encoder: Encoder of all views.
+            shown: Views to encode, each kind once.
         """
         self._lanes = {
             s.views: Lane(encoder, s.rows, s.variants, views=s.views.count) for s in shown
@@ -45,19 +45,19 @@ class RowGroup:
         self._cutter = Cutter(encoder, encoder.preprocess)
         self._boxes: dict[ViewSpec, dict[int, Sequence[Box]]] = {}
         self.reasons: dict[ViewSpec, dict[int, str]] = {}
-        """Views -> row -> why there are none of its image."""
+        """Views -> row -> why they could not be made from its image."""
 
     def add(self, row: int, image: LoadedImage) -> None:
-        """Take what was loaded of a row's image; full batches are encoded."""
+        """Add the loaded image of a row; full batches are encoded."""
         for views, reason in image.reasons.items():
             self.reasons.setdefault(views, {})[row] = reason
         for views, boxes in image.boxes.items():
             self._boxes.setdefault(views, {})[row] = boxes
-        self._give(self._cutter.add(row, image))
+        self._encode(self._cutter.add(row, image))
 
     def close(self) -> None:
-        """Take no more: what is left is encoded, padded to full batches."""
-        self._give(self._cutter.flush())
+        """Encode the remaining views, padded to full batches."""
+        self._encode(self._cutter.flush())
         for lane in self._lanes.values():
             lane.close()
 
@@ -73,11 +73,11 @@ class RowGroup:
     def values(
         self, component: ComponentSpec, rows: Int64[np.ndarray, " r"]
     ) -> Shaped[np.ndarray, "r ..."]:
-        """Return rows of one component as encoded: float16, int32 for boxes; waits for them.
+        """Wait for rows of one component and return them: float16, int32 for boxes.
 
         Args:
-            component: One of the views that were shown, or boxes.
-            rows: Ascending, among those shown; for boxes any.
+            component: Component of the encoded views, or boxes.
+            rows: Ascending rows among the encoded ones; any rows for boxes.
         """
         if not component.encodes:
             return _stack(self._boxes.get(component.views, {}), rows, component)
@@ -86,7 +86,7 @@ class RowGroup:
         values = values.reshape(len(lane.rows), *component.encoded_shape)
         return values[np.isin(lane.rows, rows)] if len(rows) < len(lane.rows) else values
 
-    def _give(self, ready: Iterable[Given]) -> None:
+    def _encode(self, ready: Iterable[Given]) -> None:
         for row, views, squares in ready:
             self._lanes[views].add(row, squares)
 
@@ -94,7 +94,7 @@ class RowGroup:
 def _stack(
     boxes: Mapping[int, Sequence[Box]], rows: Int64[np.ndarray, " r"], component: ComponentSpec
 ) -> Int32[np.ndarray, "r k 4"]:
-    """Put the boxes of some rows below each other; zeros for images that could not be read."""
+    """Stack the boxes of some rows; zeros for unreadable images."""
     out = np.zeros((len(rows), *component.row_shape), dtype=np.int32)
     for i, row in enumerate(rows.tolist()):
         if row in boxes:

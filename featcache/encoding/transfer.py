@@ -1,9 +1,9 @@
-"""A batch's way to the device and its features' way back.
+"""Transfer batches to the device and features back.
 
-On CUDA three queues work at once: one uploads a batch, one computes the batch before it, one copies
-out the features of the batch before that. A queue waits for another through an event, and the host
-waits for the last one only. What the host reads and writes lies in pinned memory, without which no
-copy runs beside a computation; torch keeps such memory and hands it out again once no copy uses it.
+On CUDA three streams work concurrently: upload, computation, and download of successive batches.
+Streams wait for each other by events; the host waits for downloads only. Host memory is pinned,
+without which copies do not overlap with computation. torch caches pinned memory and reuses it once
+no copy needs it.
 """
 
 import time
@@ -17,7 +17,7 @@ from torch import Tensor
 Levels = UInt8[Tensor, "..."]
 Features = Mapping[str, Float16[Tensor, "b ..."]]
 Compute = Callable[[], Features]
-"""Features on the device, of grey levels that are there."""
+"""Computes features on the device."""
 
 
 @runtime_checkable
@@ -29,69 +29,69 @@ class Landing(Protocol):
         ...
 
     def wait(self) -> Features:
-        """Return the features in the host's memory."""
+        """Wait, and return the features in host memory."""
         ...
 
     def span(self) -> tuple[float, float]:
-        """Return when the device began and ended to compute, as `time.perf_counter` has it.
+        """Return begin and end of the computation on the clock of `time.perf_counter`.
 
-        To be asked after `wait`.
+        Call it after `wait`.
         """
         ...
 
 
 @runtime_checkable
 class Transfer(Protocol):
-    """How batches reach one device."""
+    """Transfer to and from one device."""
 
     def room(self, *shape: int) -> Levels:
-        """Return memory for grey levels, not filled."""
+        """Allocate uninitialised memory for pixels."""
         ...
 
     def upload(self, levels: Levels) -> Levels:
-        """Return grey levels on the device; what is computed there next finds them complete."""
+        """Return pixels on the device; later computations wait for the copy."""
         ...
 
     def run(self, compute: Compute) -> Landing:
-        """Compute on the device and begin to copy out what comes of it."""
+        """Compute on the device and start the download of the features."""
         ...
 
 
 def transfer_for(device: torch.device) -> Transfer:
-    """Choose by the kind of device."""
+    """Return the transfer for a device."""
     return Queued(device, torch.cuda) if device.type == "cuda" else Direct(device)
 
 
 class Direct:
-    """One thing after the other: for a CPU, and for accelerators whose copies wait anyway."""
+    """Synchronous transfer, for a CPU and for accelerators without asynchronous copies."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
 
     def room(self, *shape: int) -> Levels:
-        """Return memory for grey levels, not filled."""
+        """Allocate uninitialised memory for pixels."""
         return torch.empty(shape, dtype=torch.uint8)
 
     def upload(self, levels: Levels) -> Levels:
-        """Return grey levels on the device."""
+        """Return pixels on the device."""
         return levels.to(self._device)
 
     def run(self, compute: Compute) -> Landing:
-        """Compute a batch; it has landed when this returns."""
+        """Compute a batch and wait for it."""
         begin = time.perf_counter()
         values = {name: v.cpu() for name, v in compute().items()}
         return _Landed(values, (begin, time.perf_counter()))
 
 
 class Queued:
-    """Upload, computation and copy-out of different batches beside each other."""
+    """Overlaps upload, computation and download of successive batches."""
 
     def __init__(self, device: torch.device, queues: Any) -> None:
-        """Open the two queues for copies; computations go to the current one.
+        """Create streams for the copies; computations use the current stream.
 
         Args:
-            device: Of the queues.
-            queues: `torch.cuda`, or what answers as it does.
+            device: Device of the streams.
+            queues: `torch.cuda`, or an object with the same interface.
         """
         self._device = device
         self._queues = queues
@@ -101,22 +101,22 @@ class Queued:
         self._epoch, self._epoch_s = self._mark(queues.current_stream(device)), time.perf_counter()
 
     def room(self, *shape: int) -> Levels:
-        """Return pinned memory for grey levels, not filled."""
+        """Allocate uninitialised pinned memory for pixels."""
         return torch.empty(shape, dtype=torch.uint8, pin_memory=self._pinned)
 
     def upload(self, levels: Levels) -> Levels:
-        """Queue a copy; computations that are queued after this wait for it."""
+        """Start a copy; computations that are queued later wait for it."""
         queues, main = self._queues, self._queues.current_stream(self._device)
         with queues.stream(self._inward):
             there = torch.empty_like(levels, device=self._device)
             there.copy_(levels, non_blocking=True)
             main.wait_event(self._mark(self._inward))
-        if self._pinned:  # memory of one queue that another one reads: not to be used again before
+        if self._pinned:  # another stream reads this memory: do not reuse it before
             there.record_stream(main)
         return there
 
     def run(self, compute: Compute) -> Landing:
-        """Queue a computation; this returns before anything of it is done."""
+        """Queue a computation and its download, without waiting."""
         queues, main = self._queues, self._queues.current_stream(self._device)
         begin = self._mark(main)
         values = compute()
@@ -125,7 +125,7 @@ class Queued:
         with queues.stream(self._outward):
             here = {name: self._copy_out(v) for name, v in values.items()}
             copied = self._mark(self._outward)
-        # What the outward queue reads is held until it has.
+        # The landing keeps `values` alive until the download is done.
         return _Landing(here, copied, values, lambda: (self._when(begin), self._when(end)))
 
     def _copy_out(self, values: Tensor) -> Tensor:

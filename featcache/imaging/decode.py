@@ -1,18 +1,16 @@
-"""Bytes of a file -> grey levels of an upright RGB image, or a sentence why not.
+"""Decode the bytes of a file to an upright 8-bit RGB image, or say why it is unreadable.
 
-What comes out is `PIL.Image.convert("RGB")`, as open_clip's own preprocessing does it, with three
-differences: the EXIF orientation is honoured, 16-bit grey is scaled to 8 bits instead of clipped,
-and palettes are resolved before anything is resized. Transparency is dropped, not composited.
+The result is that of `PIL.Image.convert("RGB")`, as in open_clip's preprocessing, with three
+differences: the EXIF orientation is applied, 16-bit grey is scaled to 8 bits and not clipped, and
+palettes are resolved before resizing. Transparency is dropped, not composited.
 """
 
 import hashlib
-import os
 import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from io import BytesIO
-from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -23,22 +21,31 @@ from featcache.errors import BackboneError, SourceError
 from featcache.imaging.decode_work import BYTES, SCANS, SMALL, Cost, cost_of, hush_libtiff
 from featcache.imaging.jpeg import decode_jpeg
 from featcache.limits import IMAGE_FILE, PIXELS
-from featcache.paths import open_regular
+from featcache.places import Place
 from featcache.scarcity import lacking
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
-"""The only parsers that a file of the user's is given to."""
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+"""Formats that are decoded; no other parser is used."""
 
 MAX_PIXELS = PIXELS.most
-"""Largest image decoded unless the user raises it."""
+"""Default limit of pixels per image."""
 
 BAND_BYTES = 1 << 24
-"""Bytes of an image that are converted and copied at once."""
+"""Bytes of an image converted at once."""
 
-_RAISE = f"raise it with --max-pixels or {PIXELS.variable}"
+_RAISE = f"raise it with max_pixels or {PIXELS.variable}"
+_GAP = rb"(?:[ \t\n\v\f\r]|#[^\r\n]*[\r\n])+"
+_SIZE = _GAP + rb"[0-9]{1,9}" + _GAP + rb"[0-9]{1,9}"
+_PNM = re.compile(
+    rb"(?:P4%b|P5%b%b(?:255|65535)|P6%b%b255)[ \t\n\v\f\r]" % (_SIZE, _SIZE, _GAP, _SIZE, _GAP)
+)
+"""Header of a binary PBM, PGM (8 or 16 bits) or PPM (8 bits) file. Pillow reads the pixels of other
+kinds one by one in Python, and a comment without end byte by byte."""
+_PNM_HEAD = 4096
+"""Bytes within which the header has to end."""
 _ORIENTATION_TAG = 0x0112
 _TRANSPOSED = (5, 6, 7, 8)
-"""Orientations in which rows are stored as columns."""
+"""EXIF orientations in which rows are stored as columns."""
 _FLIPPED = {
     2: (1, -1),
     3: (-1, -1),
@@ -48,86 +55,87 @@ _FLIPPED = {
     7: (-1, -1),
     8: (-1, 1),
 }
-"""Orientation -> the steps through rows and columns, after that, that make it upright."""
+"""EXIF orientation -> steps through rows and columns, after transposing, for an upright image."""
 
 Pixels = UInt8[np.ndarray, "h w 3"]
 """Upright, RGB."""
 Room = Callable[..., UInt8[np.ndarray, "..."]]
-"""Shape -> memory that is not filled."""
+"""Allocates uninitialised memory of a shape."""
 Claim = Callable[[int], None]
-"""Told of bytes that are needed; returns when they may be taken."""
+"""Waits until so many bytes may be used."""
 
 
 class UnreadableImageError(SourceError):
-    """One image that cannot be used; its message is the reason, after the name if given."""
+    """An unreadable image; the message is its name, if given, and the reason."""
 
     def __init__(self, reason: str, image: str = "") -> None:
-        """Keep the parts beside the message.
+        """Store the reason and the name.
 
         Args:
-            reason: What is wrong with the image, as the rest of a sentence about it.
-            image: Its name, where the caller does not know which image is meant.
+            reason: The fault, as a predicate: "is empty".
+            image: Name of the image, if the caller does not know it.
         """
         super().__init__(f"{image} {reason}" if image else reason)
         self.reason, self.image = reason, image
 
 
 def pixel_limit(value: int | None = None) -> int:
-    """Settle the largest number of pixels to decode: argument, environment, default.
+    """Return the limit of pixels per image: the argument, the environment variable or the default.
 
     Raises:
-        UsageError: If the environment variable is no positive integer.
+        UsageError: If the environment variable is not a positive integer.
     """
     limit = PIXELS.value() if value is None else value
     if Image.MAX_IMAGE_PIXELS is not None and limit > 2 * Image.MAX_IMAGE_PIXELS:
-        # Pillow's own limit is one number for the process; ours below is the one that counts.
+        # Pillow's limit is global to the process; `check_size` applies ours per image.
         Image.MAX_IMAGE_PIXELS = limit
     return limit
 
 
 def plain_room(*shape: int) -> UInt8[np.ndarray, "..."]:
-    """Return memory like any other, not filled."""
+    """Allocate uninitialised memory."""
     return np.empty(shape, dtype=np.uint8)
 
 
 def read_image(
-    path: Path,
+    place: Place,
     sha256: str,
     *,
     max_pixels: int = MAX_PIXELS,
     room: Room = plain_room,
     claim: Claim = lambda _: None,
 ) -> Pixels:
-    """Read a file once, make sure that its bytes are the listed ones, and decode it.
+    """Read an image, check that its bytes are the listed ones, and decode it.
 
     Args:
-        path: Of the file.
-        sha256: That its bytes must have.
-        max_pixels: Largest image to decode.
-        room: Where the pixels shall lie.
-        claim: Told how many bytes decoding takes before it takes them; may wait for them.
+        place: Place of the encoded bytes.
+        sha256: Expected hash of the bytes.
+        max_pixels: Limit of pixels.
+        room: Allocates memory for the pixels.
+        claim: Called with the bytes that decoding needs before they are used; may wait.
 
     Raises:
-        UnreadableImageError: If the file is gone, has changed, or is no image.
+        UnreadableImageError: If the bytes are missing, have changed, or are not an image.
     """
-    data = read_bytes(path, max_pixels=max_pixels, claim=claim)
+    data = read_bytes(place, max_pixels=max_pixels, claim=claim)
     if hashlib.sha256(data).hexdigest() != sha256:
         raise UnreadableImageError("changed on disk while the features were extracted")
     return decode(data, max_pixels=max_pixels, room=room, claim=claim)
 
 
-def read_bytes(path: Path, *, max_pixels: int = MAX_PIXELS, claim: Claim = lambda _: None) -> bytes:
-    """Read a file of bounded size; arguments as for `read_image`.
+def read_bytes(
+    place: Place, *, max_pixels: int = MAX_PIXELS, claim: Claim = lambda _: None
+) -> bytes:
+    """Read the bytes of an image, of bounded size; arguments as for `read_image`.
 
     Raises:
-        UnreadableImageError: If it is gone, no regular file, too large or not to be read.
+        UnreadableImageError: If they are missing, damaged, too many or unreadable.
     """
     try:
-        with open_regular(path, IMAGE_FILE) as file:
-            size = os.fstat(file.fileno()).st_size
-            if size > SMALL:  # nobody knows yet what is in it
-                claim(size + BYTES * max_pixels)
-            return file.read(size)
+        size = place.size()
+        if size > SMALL:  # its content is unknown, so claim the maximum
+            claim(size + BYTES * max_pixels)
+        return place.read(IMAGE_FILE)
     except OSError as error:
         raise UnreadableImageError(f"cannot be read: {error.strerror or error}") from error
 
@@ -142,11 +150,13 @@ def decode(
     """Decode the bytes of a file to upright 8-bit RGB; of an animation, the first frame.
 
     Raises:
-        UnreadableImageError: If the bytes are no complete image of a format that we read.
-        BackboneError: If `room` finds no memory; the image is not to blame.
+        UnreadableImageError: If the bytes are not a complete image of a supported format.
+        BackboneError: If there is not enough memory.
     """
     if not data:
         raise UnreadableImageError("is empty")
+    if _is_odd_pnm(data):
+        raise UnreadableImageError("is a PBM, PGM or PPM file, and not a binary one of 8 bits")
     with _reasons(max_pixels):
         hush_libtiff()
         with Image.open(BytesIO(data), formats=FORMATS) as image:
@@ -163,13 +173,13 @@ def decode(
 
 
 def pixels_of(image: Image.Image, *, max_pixels: int = MAX_PIXELS) -> Pixels:
-    """Convert a Pillow image, opened or drawn, as `decode` converts a file; its current frame.
+    """Convert the current frame of a Pillow image as `decode` converts a file.
 
-    Of the limits only that on pixels is checked: format and cost are the business of who opened it.
+    Only the limit of pixels is checked; the caller is responsible for format and cost.
 
     Raises:
-        UnreadableImageError: If it has no or too many pixels, cannot be loaded, or has pixels whose
-            white is not defined.
+        UnreadableImageError: If it has no or too many pixels, cannot be loaded, or has a pixel
+            type without a defined white level.
     """
     with _reasons(max_pixels):
         check_size(image.width, image.height, max_pixels)
@@ -179,10 +189,10 @@ def pixels_of(image: Image.Image, *, max_pixels: int = MAX_PIXELS) -> Pixels:
 
 
 def check_size(width: int, height: int, max_pixels: int) -> None:
-    """Refuse an image of no pixels or too many.
+    """Refuse an image without pixels or with too many.
 
     Raises:
-        UnreadableImageError: If so.
+        UnreadableImageError: If its size is out of range.
     """
     if not width * height:
         raise UnreadableImageError("is empty")
@@ -194,44 +204,44 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
 
 @contextmanager
 def _reasons(max_pixels: int) -> Iterator[None]:
-    """Turn what decoders raise into the reason why an image is unreadable."""
+    """Convert errors of decoders to the reason why an image is unreadable."""
     try:
         yield
     except (UnreadableImageError, BackboneError):
         raise
     except UnidentifiedImageError as error:
         raise UnreadableImageError(
-            f"is no picture of a known format ({', '.join(FORMATS)})"
+            f"is no image of a known format ({', '.join(FORMATS)})"
         ) from error
     except Image.DecompressionBombError as error:
         raise UnreadableImageError(
             f"has more pixels than the limit of {max_pixels:,}; {_RAISE}"
         ) from error
-    except MemoryError as error:  # of this process: the file's own size was counted before
+    except MemoryError as error:  # the cost of the file was checked before
         raise BackboneError(lacking(error)) from error
-    # Pillow's parsers let through what they trip over: struct.error, IndexError, zlib.error ...
+    # Pillow's parsers raise many kinds of errors: struct.error, IndexError, zlib.error, ...
     except Exception as error:
         raise UnreadableImageError(f"cannot be decoded: {_first_line(error)}") from error
 
 
 @contextmanager
 def quiet_pillow() -> Iterator[None]:
-    """Hush Pillow's remarks on damaged metadata; what it cannot read it raises.
+    """Ignore Pillow's warnings on damaged metadata.
 
-    One filter goes in and the same comes out: generators hold this while their callers' code runs,
-    whose own filters `warnings.catch_warnings` would take back.
+    The filter is inserted and removed individually: generators use this while the code of their
+    callers runs, and `warnings.catch_warnings` would reset filters which that code sets.
     """
-    hush = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
-    cast(list[object], warnings.filters).insert(0, hush)
+    ignore = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
+    cast(list[object], warnings.filters).insert(0, ignore)
     try:
         yield
     finally:
-        with suppress(ValueError):  # somebody has reset the filters
-            cast(list[object], warnings.filters).remove(hush)
+        with suppress(ValueError):  # the filters were reset meanwhile
+            cast(list[object], warnings.filters).remove(ignore)
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
-    """Convert to RGB from whatever mode the file has."""
+    """Convert to RGB from any mode."""
     if image.mode == "RGB":
         return image
     if image.mode.startswith("I"):  # I;16, I;16B and, from some files, I: 16 bits of grey
@@ -242,15 +252,15 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise UnreadableImageError("has floating-point pixels, whose white is not defined")
     if image.mode == "P" and "transparency" in image.info:
-        return image.convert("RGBA").convert("RGB")  # Pillow warns on the direct way
+        return image.convert("RGBA").convert("RGB")  # direct conversion warns
     return image.convert("RGB")
 
 
 def _orientation(image: Image.Image) -> int:
-    """Read the EXIF orientation, 1 to 8; a broken EXIF block counts as upright."""
+    """Return the EXIF orientation, 1 to 8; 1 if the EXIF block is damaged."""
     try:
         value = image.getexif().get(_ORIENTATION_TAG, 1)
-    # The parser raises SyntaxError, struct.error, KeyError ... on damage; the image is fine.
+    # The parser raises SyntaxError, struct.error, KeyError, ... on damaged EXIF blocks.
     except Exception:
         return 1
     return value if isinstance(value, int) else 1
@@ -264,7 +274,7 @@ def _load(image: Image.Image, room: Room) -> Pixels:
 
 
 def _copy_out(image: Image.Image, levels: Pixels) -> None:
-    """Convert and copy by bands: Pillow's way out holds what it copies twice."""
+    """Convert and copy in bands, because Pillow's `tobytes` needs twice the memory."""
     height, width, _ = levels.shape
     rows = max(1, BAND_BYTES // (3 * width))
     for top in range(0, height, rows):
@@ -287,17 +297,22 @@ def _upright(
     return upright
 
 
+def _is_odd_pnm(data: bytes) -> bool:
+    """Tell whether Pillow would take it for a PBM, PGM or PPM file, and it is not a plain one."""
+    return re.match(rb"P[0-6fy]", data) is not None and not _PNM.match(data[:_PNM_HEAD])
+
+
 def _too_costly(cost: Cost, max_pixels: int) -> str:
-    """Say why an image is not worth its work; empty where it is."""
+    """Return why decoding would cost too much; empty if it would not."""
     if cost.scanned > SCANS * max_pixels:
         return (
             f"goes over its pixels in {cost.scans:,} scans or more, {cost.scanned:,} pixels, above "
-            f"the limit of {SCANS * max_pixels:,} ({SCANS} times --max-pixels); {_RAISE}"
+            f"the limit of {SCANS * max_pixels:,} ({SCANS} times max_pixels); {_RAISE}"
         )
     if cost.bytes > BYTES * max_pixels:
         return (
             f"takes {cost.bytes:,} bytes to decode, above the limit of {BYTES * max_pixels:,} "
-            f"({BYTES} times --max-pixels); {_RAISE}"
+            f"({BYTES} times max_pixels); {_RAISE}"
         )
     return ""
 

@@ -1,8 +1,8 @@
-"""What decoding an image takes, counted in its file before it is begun, and who may begin.
+"""Compute the cost of decoding an image before decoding it, and share memory between decoders.
 
-Counted are the scans of a JPEG file, each of which goes over the whole image, and the bytes that
-the decoder of the format holds at once; never seconds or free memory, so that the same images are
-readable on every machine. docs/reliability.md has the measurements behind the bytes.
+The cost is the number of scans of a JPEG file, each of which passes over the whole image, and the
+peak memory of the decoder. It does not depend on time or free memory, so that the same images are
+readable on every machine. docs/reliability.md has the measurements.
 """
 
 import ctypes
@@ -16,48 +16,47 @@ from functools import cache
 from PIL import Image, _imaging
 
 SCANS = 6
-"""Scans of the largest image: about 2^30 pixels, of 100 megapixels ten scans."""
+"""Most scans of an image at the limit of pixels: about 2^30 pixels, ten scans of 100 megapixels."""
 BYTES = 12
-"""For each pixel of the largest image: 2 GiB; what all decoders hold at most."""
+"""Peak memory in bytes per pixel of all decoders except WebP: 2 GiB at the default limit."""
 WEBP_BYTES = 20
-"""For a pixel of a WebP file, whose decoder holds two canvases and a copy."""
+"""Peak memory in bytes per pixel of WebP, whose decoder has two canvases and a copy."""
 SMALL = 1 << 26
-"""Bytes that an image may take without asking whether there is room for it."""
+"""Bytes that an image may use without a claim."""
 SCAN_PIXELS = 1024
-"""That a scan costs, however small the image is."""
+"""Smallest cost of a scan in pixels."""
 
 MARKERS = 10_000
-"""Markers of a JPEG file that are free; each further one counts as a scan: it is work as well."""
+"""Markers of a JPEG file that cost nothing; each further one counts as a scan."""
 
 _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
-"""A JPEG marker with a length: no restart marker, and no byte 0xff of the data, which a zero
-follows."""
+"""A JPEG marker with a length: not a restart marker, and not an escaped data byte 0xff."""
 _SCAN, _END = 0xDA, 0xD9
 _TILE_WIDTH, _TILE_LENGTH = 322, 323
 _COMPRESSION, _IN_JPEG = 259, (6, 7)
 _PLACES = ((273, 279), (324, 325), (513, 514))
-"""TIFF tags: where strips, tiles and an old whole JPEG begin, and their byte counts."""
+"""TIFF tags of offsets and byte counts: of strips, tiles, and an old-style JPEG."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What decoding one image takes."""
+    """Cost of decoding one image."""
 
     scanned: int
-    """Pixels, each as often as it is gone over."""
+    """Pixels times scans."""
     scans: int
-    """Counted until there were too many."""
+    """Number of scans; counting stops above the limit."""
     bytes: int
-    """Held at once."""
+    """Peak memory."""
 
 
 def cost_of(image: Image.Image, data: bytes, max_pixels: int) -> Cost:
-    """Count what decoding takes.
+    """Compute the cost of decoding.
 
     Args:
-        image: Opened by Pillow, not loaded.
-        data: The bytes of its file.
-        max_pixels: Of the largest image; what exceeds its scans is not counted to the end.
+        image: Image opened by Pillow and not loaded.
+        data: Bytes of its file.
+        max_pixels: Limit of pixels; scans above the limit are not counted.
     """
     pixels = image.width * image.height
     scanned = max(pixels, SCAN_PIXELS)
@@ -71,17 +70,17 @@ def cost_of(image: Image.Image, data: bytes, max_pixels: int) -> Cost:
 
 
 def count_scans(data: bytes, most: int, start: int = 0, stop: int | None = None) -> int:
-    """Count the scans of a JPEG file up to its end; a thumbnail inside a segment has its own.
+    """Count the scans of a JPEG file; scans of a thumbnail inside a segment do not count.
 
     Args:
-        data: Which holds the file.
-        most: Of these and one more the count ends.
-        start: Where the file begins.
-        stop: Behind its last byte.
+        data: Bytes with the file.
+        most: Counting stops above this number.
+        start: Offset of the file.
+        stop: End of the file, exclusive; None for the end of the data.
     """
     scans, markers, at, stop = 0, 0, start, len(data) if stop is None else stop
-    while scans <= most and (found := _MARKER.search(data, at, stop)):
-        marker, at = data[found.end() - 1], found.end()
+    while scans <= most and (match := _MARKER.search(data, at, stop)):
+        marker, at = data[match.end() - 1], match.end()
         if marker == _END:
             break
         markers += 1
@@ -91,7 +90,7 @@ def count_scans(data: bytes, most: int, start: int = 0, stop: int | None = None)
 
 
 def _scans_of_parts(image: Image.Image, data: bytes, most: int) -> int:
-    """Return the most scans of a strip or tile of a TIFF file in JPEG; parts do not overlap."""
+    """Return the largest number of scans of a JPEG strip or tile of a TIFF file."""
     tags = getattr(image, "tag_v2", {})
     if tags.get(_COMPRESSION) not in _IN_JPEG:
         return 1
@@ -117,7 +116,7 @@ def _numbers(value: object) -> tuple[int, ...]:
 
 
 def _tile(image: Image.Image) -> int:
-    """Return the pixels of a tile of a TIFF file, which may be larger than the image."""
+    """Return the pixels of a tile of a TIFF file; a tile may be larger than the image."""
     tags = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
     sides = [tags.get(tag, 0) for tag in (_TILE_WIDTH, _TILE_LENGTH)]
     whole = [side for side in sides if isinstance(side, int) and side > 0]
@@ -125,41 +124,41 @@ def _tile(image: Image.Image) -> int:
 
 
 class Memory:
-    """Bytes for images that are decoded beside each other; one that needs all of them waits."""
+    """Memory shared by images that are decoded concurrently."""
 
     def __init__(self, total: int) -> None:
-        """Say how many there are."""
+        """Set the total in bytes."""
         self._total, self._used = total, 0
         self._freed = threading.Condition()
 
     @contextmanager
     def share(self) -> Iterator[Callable[[int], None]]:
-        """Give a claim on bytes, once, until the block ends; small ones are given at once."""
-        held = 0
+        """Yield a function that claims bytes until the block ends; small claims never wait."""
+        claimed = 0
 
         def claim(count: int) -> None:
-            nonlocal held
-            if held or count <= SMALL:
+            nonlocal claimed
+            if claimed or count <= SMALL:
                 return
             count = min(count, self._total)
             with self._freed:
                 self._freed.wait_for(lambda: self._used + count <= self._total)
                 self._used += count
-            held = count
+            claimed = count
 
         try:
             yield claim
         finally:
             with self._freed:
-                self._used -= held
+                self._used -= claimed
                 self._freed.notify_all()
 
 
 @cache
 def hush_libtiff() -> None:
-    """Keep libtiff's remarks on damaged files from the terminal; Pillow raises what matters.
+    """Silence libtiff's messages on damaged files; Pillow raises an error if needed.
 
-    They are printed past Python, so the library that Pillow has loaded is told itself, once and
+    libtiff prints to the terminal directly, so its handlers are reset in the library itself, once
     for all threads.
     """
     try:
@@ -168,5 +167,5 @@ def hush_libtiff() -> None:
             setter = getattr(library, name)
             setter.argtypes, setter.restype = [ctypes.c_void_p], ctypes.c_void_p
             setter(None)
-    except (OSError, AttributeError):  # a Pillow without libtiff, or with one inside
+    except (OSError, AttributeError):  # Pillow has no libtiff, or a static one
         return

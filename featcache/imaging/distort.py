@@ -1,4 +1,4 @@
-"""Distortions of an image that already has the encoder's size.
+"""Distortions of views at the input size of the encoder.
 
 rand_augment   RandAugment as timm's `rand-m9-mstd0.5-inc1`: two of 15 operations, each with
                probability 1/2 and a strength drawn from N(9, 0.5) on a scale of 0 to 10
@@ -6,8 +6,7 @@ jitter         brightness, contrast and saturation by 0.6 to 1.4, in random orde
                ColorJitter(0.4, 0.4, 0.4)
 rotate         by up to 45 degrees, corners black
 
-Source: the operations and their scales are timm's released ones (auto_augment.py), the random
-numbers behind them ours.
+Source: operations and their scales are timm's (auto_augment.py); the random numbers are ours.
 """
 
 from collections.abc import Callable
@@ -19,7 +18,7 @@ from featcache.imaging.randomness import Stream
 
 Colour = tuple[int, int, int]
 Operation = Callable[[Image.Image, float, int, Colour], Image.Image]
-"""(image, strength in 0..1, sign, colour of what comes in from outside) -> image."""
+"""(image, strength in [0, 1], sign, fill colour) -> image."""
 
 LAYERS = 2
 STRENGTH, DEVIATION, FULL = 9.0, 0.5, 10.0
@@ -31,7 +30,7 @@ _AFFINE = Image.Transform.AFFINE
 
 
 def rand_augment(image: Image.Image, stream: Stream, fill: Colour) -> Image.Image:
-    """Apply two random operations, each or not; every layer takes five numbers of the stream."""
+    """Apply two random operations, each with probability 1/2; a layer uses five random numbers."""
     for _ in range(LAYERS):
         operation = OPERATIONS[stream.below(len(OPERATIONS))]
         applied = stream.uniform() < 0.5
@@ -43,7 +42,7 @@ def rand_augment(image: Image.Image, stream: Stream, fill: Colour) -> Image.Imag
 
 
 def jitter(image: Image.Image, stream: Stream) -> Image.Image:
-    """Change brightness, contrast and saturation; takes four numbers, the first is the order."""
+    """Change brightness, contrast and saturation in random order; uses four random numbers."""
     order = _ORDERS[stream.below(len(_ORDERS))]
     factors = [stream.uniform(1.0 - JITTER, 1.0 + JITTER) for _ in _ENHANCERS]
     for which in order:
@@ -52,7 +51,7 @@ def jitter(image: Image.Image, stream: Stream) -> Image.Image:
 
 
 def rotate(image: Image.Image, stream: Stream) -> Image.Image:
-    """Turn by up to 45 degrees either way around the centre."""
+    """Rotate by -45 to 45 degrees around the centre."""
     return image.rotate(stream.uniform(-DEGREES, DEGREES), _BICUBIC, fillcolor=(0, 0, 0))
 
 

@@ -1,4 +1,4 @@
-"""What callers hand over as an image -> where the loader finds its pixels."""
+"""Convert the images that callers pass to sources for the loader."""
 
 import os
 from pathlib import Path
@@ -11,6 +11,7 @@ from featcache.errors import UsageError
 from featcache.imaging.decode import UnreadableImageError, check_size, pixels_of
 from featcache.imaging.loader import BytesSource, FileSource, ImageSource, PixelSource
 from featcache.paths import as_text, expand
+from featcache.places import FilePlace
 
 ImageLike: TypeAlias = (
     str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | np.ndarray | ImageSource
@@ -19,7 +20,7 @@ ImageLike: TypeAlias = (
 
 
 def is_one(images: object) -> bool:
-    """Tell one image from an iterable of them."""
+    """Tell whether an object is one image and not an iterable of images."""
     if isinstance(images, np.ndarray):
         return images.ndim == 3
     kinds = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image, ImageSource)
@@ -27,16 +28,16 @@ def is_one(images: object) -> bool:
 
 
 def source_of(image: object, number: int, name: str | None, max_pixels: int) -> ImageSource:
-    """Take one image as it is now; a caller may use the same array for the next.
+    """Convert one image to a source; pixels are copied, so the caller may reuse an array.
 
     Raises:
-        UsageError: If it is none.
+        UsageError: If it is not an image.
     """
     fallback = f"images[{number}]"
     match image:
         case str() | os.PathLike():
             path = expand(Path(image))
-            return FileSource(name or as_text(path), path)
+            return FileSource(name or as_text(path), FilePlace(path))
         case bytes() | bytearray() | memoryview():
             return BytesSource(name or fallback, bytes(image))
         case Image.Image():

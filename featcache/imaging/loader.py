@@ -8,7 +8,6 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -28,6 +27,7 @@ from featcache.imaging.decode_work import BYTES, Memory
 from featcache.imaging.randomness import view_stream
 from featcache.imaging.views import Square, ViewSpec, distorts, show, window_of
 from featcache.imaging.windows import Box, Preprocess, Window
+from featcache.places import Place
 
 WHOLE_BYTES = 1 << 23
 """Largest image that goes up whole; the windows of larger ones are cut here: memory from which a
@@ -59,21 +59,21 @@ class ImageSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class FileSource:
-    """A file, and what its bytes were when it was listed."""
+    """An image in a file or a part of one, and what its bytes were when it was listed."""
 
     id: str
-    path: Path
+    place: Place
     sha256: str = ""
     """Empty where nobody has listed it: then its bytes may be any."""
 
     def load(self, *, max_pixels: int, room: Room, claim: Claim) -> tuple[Pixels, str]:
-        """Read the file once and decode it; arguments and errors as the protocol has them."""
+        """Read the bytes once and decode them; arguments and errors as the protocol has them."""
         if self.sha256:
             pixels = read_image(
-                self.path, self.sha256, max_pixels=max_pixels, room=room, claim=claim
+                self.place, self.sha256, max_pixels=max_pixels, room=room, claim=claim
             )
             return pixels, self.sha256
-        data = read_bytes(self.path, max_pixels=max_pixels, claim=claim)
+        data = read_bytes(self.place, max_pixels=max_pixels, claim=claim)
         return BytesSource(self.id, data).load(max_pixels=max_pixels, room=room, claim=claim)
 
 
@@ -206,8 +206,8 @@ class ImageLoader:
 
 
 def file_sources(
-    ids: Sequence[str], hashes: Sequence[str], paths: Mapping[str, Path]
+    ids: Sequence[str], hashes: Sequence[str], places: Mapping[str, Place]
 ) -> dict[int, FileSource]:
-    """Join rows with files; a row whose image is gone has none."""
+    """Join rows with places; a row whose image is gone has none."""
     pairs = zip(ids, hashes, strict=True)
-    return {i: FileSource(n, paths[n], h) for i, (n, h) in enumerate(pairs) if n in paths}
+    return {i: FileSource(n, places[n], h) for i, (n, h) in enumerate(pairs) if n in places}

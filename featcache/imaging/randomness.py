@@ -1,11 +1,11 @@
-"""Random numbers that depend on a name and a position only, never on order, batch or machine."""
+"""Random numbers that depend only on a name and a position, not on order, batch or machine."""
 
 import hashlib
 import math
 
 
 class Stream:
-    """Numbers of one view: number `i` is a hash of the stream's name and `i`."""
+    """The random numbers of one view: number `i` is a hash of the name and `i`."""
 
     def __init__(self, *name: object) -> None:
         self._name = "/".join(str(part) for part in name)
@@ -19,11 +19,11 @@ class Stream:
         return low + (high - low) * ((bits >> 11) * 2.0**-53)
 
     def below(self, stop: int) -> int:
-        """Draw an integer from 0 up to but without `stop`."""
+        """Draw an integer from [0, stop)."""
         return int(self.uniform() * stop)
 
     def normal(self, mean: float, deviation: float) -> float:
-        """Draw from a normal distribution by Box and Muller's cosine; takes two numbers."""
+        """Draw from a normal distribution by the Box-Muller transform; uses two numbers."""
         radius = math.sqrt(-2.0 * math.log(1.0 - self.uniform()))
         return mean + deviation * radius * math.cos(2.0 * math.pi * self.uniform())
 
@@ -33,5 +33,5 @@ class Stream:
 
 
 def view_stream(seed: int, recipe: str, sha256: str, view: int) -> Stream:
-    """Name the randomness of one view: ten views are the first ten of twenty."""
+    """Return the random numbers of one view; ten views are the first ten of twenty."""
     return Stream(seed, recipe, sha256, view)

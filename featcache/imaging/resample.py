@@ -1,15 +1,15 @@
-"""Resize windows of many images at once on any device, in integers, to torch's own grey levels.
+"""Resize windows of many images at once on any device, bit for bit like torch on a CPU.
 
-From ATen's CPU kernel for uint8 (`interpolate(antialias=True)`), so that both agree bit for bit:
-each axis has a table of int16 weights, computed in float64; the horizontal pass comes first and
-rounds to grey levels, the vertical pass reads those; sums are int32, half a unit added, shifted,
-clamped to [0, 255]; an axis whose length stays is copied. Without AVX2 torch gives the same levels,
-save that it (2.15) garbles a column one pixel wide that stays so; it is right here.
+The arithmetic is that of ATen's CPU kernel for uint8 (`interpolate(antialias=True)`). Each axis has
+a table of int16 weights, computed in float64. The horizontal pass comes first and rounds to grey
+levels, which the vertical pass reads. Sums are int32; half a unit is added, then they are shifted
+and clamped to [0, 255]. An axis that keeps its length is copied. Without AVX2 torch gives the same
+levels, except that torch 2.15 garbles a column one pixel wide that keeps its width.
 
-Ours is the batch: all windows of a chunk go through one loop over taps, a gather and a
-multiply-add each, with weights of 0 where a window has fewer. Integer sums do not depend on order,
-so neither padding nor the other windows change a level; float products are exact in float64 only,
-and of the entries of a matrix per axis 2 % count.
+We batch windows: all windows of a chunk go through one loop over taps, with a gather and a
+multiply-add each; windows with fewer taps have weights of 0. Integer sums do not depend on their
+order, so that neither padding nor other windows change a level. A matrix product per axis would be
+exact in float64 only, and 98 % of the entries of its matrix would be 0.
 """
 
 import math
@@ -25,25 +25,25 @@ from torch import Tensor
 from featcache.imaging.windows import Window
 
 MAX_BYTES = 256 * 2**20
-"""Temporary memory on the device, about."""
+"""Approximate temporary memory on the device."""
 
 _REACH = {"bilinear": 1.0, "bicubic": 2.0}
-"""Half the width of a filter, in pixels of the coarser of the two grids."""
+"""Half the width of a filter in pixels of the coarser grid."""
 
 _SPREAD = 1.5
-"""Most rows to fewest in a chunk, whose windows are all computed as tall as the tallest."""
+"""Largest ratio of heights in a chunk; all its windows are padded to the tallest."""
 
 _DTYPES = {4: torch.int32, 2: torch.int16}
 
 
 @dataclass(frozen=True, slots=True)
 class Taps:
-    """What one axis of a resize reads, and with which weights."""
+    """The inputs of one axis of a resize, and their weights."""
 
     first: Int32[np.ndarray, " o"]
     """Index of the first input of each output."""
     weights: Int16[np.ndarray, "t o"]
-    """Weights of the inputs from there on, in units of 2 ** -precision; 0 past the last one."""
+    """Weights of the inputs from `first` on, in units of 2 ** -precision; 0 after the last one."""
     precision: int
 
 
@@ -51,8 +51,8 @@ def taps(in_size: int, out_size: int, interpolation: str) -> Taps:
     """Compute the kernel's integer weights for one axis.
 
     Args:
-        in_size: Pixels that come.
-        out_size: Pixels that are wanted.
+        in_size: Input length in pixels.
+        out_size: Output length in pixels.
         interpolation: bilinear or bicubic.
     """
     if in_size == out_size:
@@ -61,16 +61,16 @@ def taps(in_size: int, out_size: int, interpolation: str) -> Taps:
     scale = in_size / out_size
     reach = _REACH[interpolation] * max(scale, 1.0)
     centre = scale * (np.arange(out_size) + 0.5)  # [o]
-    # The casts truncate toward zero, as C's do.
+    # Casts truncate toward zero, as in C.
     first = np.maximum((centre - reach + 0.5).astype(np.int64), 0)
     end = np.minimum((centre + reach + 0.5).astype(np.int64), in_size)
     count = np.minimum(end - first, 2 * math.ceil(reach) + 1)
     step = np.arange(count.max())[:, None]
     distance = (step + first - centre + 0.5) * (1.0 / max(scale, 1.0))  # [t o]
     weights = np.where(step < count, _filter(np.abs(distance), interpolation), 0.0)
-    # One after the other, as the kernel sums: numpy's own sum pairs them.
+    # Sum sequentially, as the kernel does; numpy's sum is pairwise.
     weights /= np.cumsum(weights, axis=0)[-1]
-    # As many bits after the point as the largest weight leaves room for in int16.
+    # The most fractional bits with which the largest weight fits int16.
     full = (p for p in range(22) if int(0.5 + weights.max() * (1 << (p + 1))) >= 1 << 15)
     precision = next(full, 22)
     levels = weights * (1 << precision)
@@ -87,17 +87,17 @@ def resample(
     interpolation: str,
     max_bytes: int = MAX_BYTES,
 ) -> UInt8[Tensor, "k {side} {side} 3"]:
-    """Cut, resize, crop and mirror windows where the canvas lies.
+    """Cut, resize, crop and mirror windows on the device of the canvas.
 
-    The host never waits for the device: all geometry is computed here.
+    The host never waits for the device, because it computes all geometry.
 
     Args:
-        canvas: Images at the top left, padded with anything.
-        images: Which row of the canvas each window is of, any number of times, in any order.
-        windows: Their boxes lie inside their image; what is outside the box is not read.
-        side: Of the squares, in pixels.
+        canvas: Images at the top left, with any padding.
+        images: Index of the image of each window, in any order, with repetitions.
+        windows: Windows whose boxes are inside their image; pixels outside a box are not read.
+        side: Side of the squares in pixels.
         interpolation: bilinear or bicubic.
-        max_bytes: Of temporary memory; a single window may exceed it.
+        max_bytes: Limit of temporary memory; a single window may exceed it.
     """
     assert all(0 <= i < len(canvas) for i in images)
     assert all(_inside(window.box, canvas) for window in windows)
@@ -113,19 +113,19 @@ def resample(
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """What becomes of one window."""
+    """How one window is computed."""
 
     place: int
-    """Its row in the result."""
+    """Index in the result."""
     image: int
     across: Taps
     """Taps along the columns of the canvas."""
     down: Taps
     """Taps along the rows below."""
     top: int
-    """First row of the canvas that counts."""
+    """First row of the canvas that is read."""
     rows: int
-    """How many from there on."""
+    """Number of rows that are read."""
 
     @classmethod
     def of(cls, place: int, image: int, window: Window, side: int, interpolation: str) -> "_Plan":
@@ -154,7 +154,7 @@ def _fill(
     numbers, *axes = _upload((rows_of, *_stack(across), *_stack(down)), canvas.device)
     place, image, top = numbers.long()
     rows = top[:, None] + torch.arange(max(p.rows for p in chunk), device=canvas.device)
-    # A window's rows and taps that others need and it does not may lie outside: they weigh 0.
+    # Padded rows and taps of a window may be outside the canvas; their weight is 0.
     rows = rows.clamp_(max=height - 1)[..., None]  # [k r 1]
     columns = _reads(axes[0], axes[2], width)  # [t k s]
     lines = _weigh(
@@ -171,7 +171,7 @@ def _fill(
 def _stack(
     parts: Sequence[Taps],
 ) -> tuple[Int32[np.ndarray, "k s"], Int32[np.ndarray, " k"], Int16[np.ndarray, "t k s"]]:
-    """Give all windows as many taps as the one with most."""
+    """Stack the taps of all windows, padded to the largest number of taps."""
     first = np.stack([part.first for part in parts])
     weights = np.zeros((max(len(part.weights) for part in parts), *first.shape), np.int16)
     for k, part in enumerate(parts):
@@ -180,9 +180,9 @@ def _stack(
 
 
 def _upload(arrays: Sequence[np.ndarray], device: torch.device) -> list[Tensor]:
-    """Bring arrays of int32 and int16 over in one copy that the host does not wait for."""
+    """Upload arrays of int32 and int16 in one asynchronous copy."""
     flat = (np.ascontiguousarray(array).view(np.uint8).ravel() for array in arrays)
-    padded = [np.pad(part, (0, -len(part) % 4)) for part in flat]  # int32 begins at a multiple of 4
+    padded = [np.pad(part, (0, -len(part) % 4)) for part in flat]  # align int32 to 4 bytes
     buffer = torch.from_numpy(np.concatenate(padded))
     if device.type == "cuda":
         buffer = buffer.pin_memory()
@@ -203,7 +203,7 @@ def _reads(
 def _weigh(
     take: Callable[[int], Tensor], weights: Int16[Tensor, "t k a b 1"], bits: Int32[Tensor, " k"]
 ) -> UInt8[Tensor, "k r c 3"]:
-    """Sum the taps and round to grey levels: two kernels a tap."""
+    """Sum the taps and round to grey levels, with two kernels per tap."""
     shift = bits[:, None, None, None]
     total = torch.addcmul((1 << shift) >> 1, take(0), weights[0])
     for t in range(1, len(weights)):
@@ -212,10 +212,10 @@ def _weigh(
 
 
 def _chunks(plans: Sequence[_Plan], side: int, max_bytes: int) -> Iterator[list[_Plan]]:
-    """Group windows of similar height, within the memory."""
+    """Group windows of similar height within the limit of memory."""
     chunk: list[_Plan] = []
     for plan in sorted(plans, key=lambda plan: plan.rows):
-        # Three channels of an int32 sum and of two grey levels.
+        # Three channels of one int32 sum and two uint8 levels.
         needed = (len(chunk) + 1) * 18 * side * max(plan.rows, side)
         if chunk and (needed > max_bytes or plan.rows > _SPREAD * max(chunk[0].rows, side)):
             yield chunk
@@ -227,7 +227,7 @@ def _chunks(plans: Sequence[_Plan], side: int, max_bytes: int) -> Iterator[list[
 
 @lru_cache(maxsize=2048)
 def _part(in_size: int, out_size: int, start: int, side: int, interpolation: str) -> Taps:
-    """Keep the taps of the outputs from `start` on; those that do not exist weigh nothing."""
+    """Return the taps of `side` outputs from `start` on; outputs out of range have weight 0."""
     every = taps(in_size, out_size, interpolation)
     wanted = np.arange(start, start + side)
     nearest = wanted.clip(0, out_size - 1)
@@ -236,7 +236,7 @@ def _part(in_size: int, out_size: int, start: int, side: int, interpolation: str
 
 
 def _filter(distance: Float[np.ndarray, "t o"], interpolation: str) -> Float[np.ndarray, "t o"]:
-    """Weigh by distance; Keys' cubic with a = -1/2, as Pillow."""
+    """Evaluate the filter; bicubic is Keys' with a = -1/2, as in Pillow."""
     x = distance
     if interpolation == "bilinear":
         return np.where(x < 1.0, 1.0 - x, 0.0)

@@ -1,8 +1,8 @@
-"""What the encoder sees of an image: its centre, or one of the recipes' views and crops.
+"""Views of an image for the encoder: the central view, or views and crops of a recipe.
 
-Every view is a window, resampled, and for some recipes distorted after that. Resampling is torch's
-antialiased filter on grey levels: integers from end to end, so the levels do not depend on the
-machine, and one in 200 of them is off by one from Pillow's, which open_clip's preprocessing calls
+A view is a resampled window, which some recipes then distort. Resampling is torch's antialiased
+filter on uint8. It is integer arithmetic, so the levels do not depend on the machine; one level in
+200 differs by one from Pillow's filter, which open_clip's preprocessing uses
 (docs/decisions/resize-on-grey-levels.md).
 """
 
@@ -27,19 +27,20 @@ from featcache.imaging.windows import (
     random_window,
     square_window,
 )
+from featcache.recipes import RECIPES
 
 Square = UInt8[np.ndarray, "s s 3"]
-"""What the encoder takes."""
+"""Input of the encoder."""
 
 
 @dataclass(frozen=True, slots=True)
 class ViewSpec:
-    """Which views of an image the encoder is shown; components of equal views share a forward."""
+    """Views of an image; components with equal views share a forward pass."""
 
     recipe: str = ""
-    """Empty for the central view."""
+    """Name of the recipe; empty for the central view."""
     count: int = 1
-    """Views of one image."""
+    """Views per image."""
     seed: int = 0
 
 
@@ -52,11 +53,11 @@ class View:
 
     pixels: Square
     box: Box
-    """What it shows of the upright image."""
+    """Box in the upright image."""
 
 
 def central_view(image: Pixels, preprocess: Preprocess) -> Square:
-    """Resize and crop as the backbone's own evaluation preprocessing does.
+    """Resize and crop as the evaluation preprocessing of the backbone does.
 
     Raises:
         UnreadableImageError: If the image is so elongated that resizing it needs gigabytes.
@@ -72,11 +73,11 @@ def draw_view(
     """Make one view or crop of an image.
 
     Args:
-        image: What it shows a part of.
-        preprocess: Size and filter.
+        image: Whole upright image.
+        preprocess: Input size and filter.
         recipe: One of `featcache.recipes.RECIPES`, or empty for the central view.
-        view: Its number; cdfsl goes round four kinds.
-        stream: Its randomness.
+        view: Number of the view; cdfsl cycles through four kinds.
+        stream: Random numbers of the view.
 
     Raises:
         UnreadableImageError: If the image is so elongated that resizing it needs gigabytes.
@@ -89,12 +90,16 @@ def draw_view(
 def window_of(
     recipe: str, width: int, height: int, preprocess: Preprocess, stream: Stream
 ) -> Window:
-    """Choose what a view or crop shows; distortions draw their numbers from the stream after it.
+    """Choose the window of a view or crop; distortions use later numbers of the stream.
 
     Raises:
         UnreadableImageError: If the image is so elongated that resizing it needs gigabytes.
     """
-    return _RECIPES[recipe].window(width, height, preprocess, stream)
+    made = RECIPES[recipe] if recipe else None
+    if made is None or made.window == "central":
+        return central_window(width, height, preprocess)
+    draw = random_window if made.window == "random" else square_window
+    return draw(width, height, made.share, preprocess.side, stream)
 
 
 def show(
@@ -105,41 +110,41 @@ def show(
     view: int,
     stream: Stream,
 ) -> Square:
-    """Draw what is seen through a window, distorted where the recipe does that.
+    """Cut a window, and distort it if the recipe does.
 
     Args:
-        image: The whole.
-        window: What `window_of` chose.
-        preprocess: Size and filter.
+        image: Whole upright image.
+        window: Window from `window_of`.
+        preprocess: Input size and filter.
         recipe: As for `draw_view`.
-        view: Its number.
-        stream: The one from which the window was chosen, as that left it.
+        view: Number of the view.
+        stream: Random numbers of the view, after those that `window_of` used.
     """
     pixels = cut(image, window, preprocess.side, preprocess.interpolation)
-    distort = _RECIPES[recipe].distort
-    if distort is None:
+    if not distorts(recipe):
         return pixels
+    distort = _DISTORTIONS[RECIPES[recipe].distortion]
     return np.asarray(distort(Image.fromarray(pixels), view, stream, preprocess))
 
 
 def distorts(recipe: str) -> bool:
-    """Tell whether a recipe does more than to cut a window."""
-    return _RECIPES[recipe].distort is not None
+    """Tell whether a recipe distorts pixels besides cutting a window."""
+    return bool(recipe and RECIPES[recipe].distortion)
 
 
 def cut(image: Pixels, window: Window, side: int, interpolation: str) -> Square:
     """Resample a window of an image."""
-    if window.width == 1:  # torch gets these wrong on CPUs without AVX2
+    if window.width == 1:  # torch is wrong here on CPUs without AVX2
         canvas = torch.from_numpy(image)[None]
         return resample(canvas, [0], [window], side, interpolation)[0].numpy()
     left, top, right, bottom = window.box
     levels = torch.from_numpy(image[top:bottom, left:right]).permute(2, 0, 1)[None]
     size = (window.height, window.width)
-    shown = F.interpolate(levels, size, mode=interpolation, antialias=True)
-    rows = shown[0].permute(1, 2, 0).numpy()[max(0, window.top) :, max(0, window.left) :]
+    resized = F.interpolate(levels, size, mode=interpolation, antialias=True)
+    rows = resized[0].permute(1, 2, 0).numpy()[max(0, window.top) :, max(0, window.left) :]
     square = rows[:side, :side]
-    if square.size < shown.numel():
-        square = square.copy()  # not to keep the whole of a panorama alive
+    if square.size < resized.numel():
+        square = square.copy()  # release the memory of the whole resized image
     if square.shape[0] < side or square.shape[1] < side:
         square = np.zeros((side, side, 3), dtype=np.uint8)
         y, x = max(0, -window.top), max(0, -window.left)
@@ -148,7 +153,7 @@ def cut(image: Pixels, window: Window, side: int, interpolation: str) -> Square:
 
 
 def _cdfsl(image: Image.Image, view: int, stream: Stream, preprocess: Preprocess) -> Image.Image:
-    """Distort the central view: turned, jittered and mirrored; turned; jittered; mirrored."""
+    """Rotate, jitter and mirror; rotate; jitter; mirror: by the number of the view, in turn."""
     kind = view % 4
     if kind in (0, 1):
         image = rotate(image, stream)
@@ -159,41 +164,15 @@ def _cdfsl(image: Image.Image, view: int, stream: Stream, preprocess: Preprocess
     return image
 
 
-def _strong(image: Image.Image, view: int, stream: Stream, preprocess: Preprocess) -> Image.Image:
+def _rand_augment(
+    image: Image.Image, view: int, stream: Stream, preprocess: Preprocess
+) -> Image.Image:
     return rand_augment(image, stream, preprocess.fill)
 
 
-def _random(low: float, high: float) -> "_WindowOf":
-    return lambda w, h, preprocess, stream: random_window(
-        w, h, (low, high), preprocess.side, stream
-    )
-
-
-def _squares(low: float, high: float) -> "_WindowOf":
-    return lambda w, h, preprocess, stream: square_window(
-        w, h, (low, high), preprocess.side, stream
-    )
-
-
-def _central(w: int, h: int, preprocess: Preprocess, stream: Stream) -> Window:
-    return central_window(w, h, preprocess)
-
-
-_WindowOf = Callable[[int, int, Preprocess, Stream], Window]
-
-
-@dataclass(frozen=True, slots=True)
-class _Recipe:
-    window: _WindowOf
-    distort: Callable[[Image.Image, int, Stream, Preprocess], Image.Image] | None = None
-
-
-_RECIPES: Mapping[str, _Recipe] = {
-    "": _Recipe(_central),
-    "rrc50": _Recipe(_random(0.5, 1.0)),
-    "strong": _Recipe(_random(0.3, 1.0), _strong),
-    "weak": _Recipe(_squares(1.0, 1.0)),
-    "cdfsl": _Recipe(_central, _cdfsl),
-    "lazsl": _Recipe(_squares(0.6, 0.9)),
-    "fair": _Recipe(_squares(0.5, 0.9)),
+_DISTORTIONS: Mapping[str, Callable[[Image.Image, int, Stream, Preprocess], Image.Image]] = {
+    "rand_augment": _rand_augment,
+    "cdfsl": _cdfsl,
 }
+"""Name in a recipe -> function of a resized view, its number, its random numbers, and the
+preprocessing."""

@@ -1,7 +1,7 @@
-"""Which part of an image the encoder sees, and how large: arithmetic on integers, no pixels.
+"""Windows: which part of an image a view shows and at which size. Integer arithmetic, no pixels.
 
-The randomness behind a window comes from (seed, recipe, content hash, view index) through a
-counter, so it depends on nothing that happens during a pass.
+Random numbers of a window are a function of (seed, recipe, content hash, view index), so that they
+do not depend on the order of a pass.
 """
 
 import math
@@ -12,46 +12,46 @@ from featcache.imaging.distort import Colour
 from featcache.imaging.randomness import Stream
 
 MODES = ("shortest", "squash", "longest")
-"""How an image becomes a square: centre crop, distortion, or black margins."""
+"""Ways to make an image square: centre crop, squashing, or black margins."""
 
 FILTERS = ("bicubic", "bilinear")
-"""How it is resampled, antialiased."""
+"""Antialiased resampling filters."""
 
 RATIO = (3 / 4, 4 / 3)
-"""Width to height of a random window, least and largest."""
+"""Smallest and largest aspect ratio (width / height) of a random window."""
 
 Box = tuple[int, int, int, int]
-"""left, top, right, bottom in pixels; right and bottom lie outside."""
+"""left, top, right, bottom in pixels; right and bottom are exclusive."""
 
 
 @dataclass(frozen=True, slots=True)
 class Preprocess:
-    """How a backbone wants its pixels, up to normalisation."""
+    """Preprocessing of a backbone before normalisation."""
 
     side: int
     """Side of the square input in pixels."""
     mode: str = "shortest"
     interpolation: str = "bicubic"
     fill: Colour = (0, 0, 0)
-    """What strong distortions bring in from outside: the encoder's mean colour."""
+    """Colour of pixels from outside the image in strong distortions: the mean colour."""
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A box of an image, resized, and the square of it that is shown."""
+    """A box of an image, its size after resizing, and the square cut from it."""
 
     box: Box
     width: int
     """Width of the resized box."""
     height: int
     left: int = 0
-    """Column of the resized box at which the square begins; what lies outside of it is black."""
+    """Column of the resized box at which the square begins; outside the box it is black."""
     top: int = 0
     mirrored: bool = False
 
 
 def central_window(width: int, height: int, preprocess: Preprocess) -> Window:
-    """Show what the backbone's own evaluation preprocessing shows.
+    """Return the window of the evaluation preprocessing of the backbone.
 
     Raises:
         UnreadableImageError: If the image is so elongated that resizing it needs gigabytes.
@@ -63,7 +63,7 @@ def central_window(width: int, height: int, preprocess: Preprocess) -> Window:
         ratio = max(width, height) / side
         w, h = round(width / ratio) or 1, round(height / ratio) or 1
         return Window(whole, w, h, -((side - w) // 2), -((side - h) // 2))
-    # torchvision truncates the longer side and rounds the margin half to even.
+    # As torchvision: the longer side is truncated, the margin rounded half to even.
     long = int(side * max(width, height) / min(width, height))
     if side * long > MAX_PIXELS:
         raise UnreadableImageError(f"is too elongated to be resized: {width} x {height} pixels")
@@ -76,8 +76,8 @@ def random_window(
 ) -> Window:
     """Draw a window as torchvision's RandomResizedCrop does, and whether to mirror it.
 
-    Ten tries at a share of the area and an aspect ratio; when none fits, the central window with
-    the nearest ratio allowed.
+    Up to ten samples of area and aspect ratio; if none fits, the central window with the nearest
+    allowed ratio.
     """
     log_ratio = (math.log(RATIO[0]), math.log(RATIO[1]))
     box = _nearest_ratio(width, height)
@@ -95,7 +95,7 @@ def random_window(
 def square_window(
     width: int, height: int, share: tuple[float, float], side: int, stream: Stream
 ) -> Window:
-    """Draw a square whose side is a share of the image's shorter one."""
+    """Draw a square whose side is a share of the shorter side of the image."""
     low, high = share
     drawn = stream.uniform(low, high) if low < high else high
     edge = max(1, int(drawn * min(width, height)))

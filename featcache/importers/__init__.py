@@ -1,1 +1,1 @@
-"""Other people's features, checked before they become a cache."""
+"""Import features from files of others, checked before they become a cache."""

@@ -1,7 +1,7 @@
-"""Arrays of a stranger's .npz, read without trusting a byte of it.
+"""Read the arrays of an untrusted .npz file.
 
-Sizes are compared with each other and with a limit before anything is allocated, and nothing is
-ever unpickled.
+Sizes are checked against each other and against a limit before memory is allocated, and nothing is
+unpickled.
 """
 
 import io
@@ -22,7 +22,7 @@ from featcache.paths import open_regular
 from featcache.scarcity import lacking
 
 RATIO, RATIO_FROM = 200, 64 << 20
-"""An array of more bytes than the second that shrank by more than the first is a bomb."""
+"""An array larger than `RATIO_FROM` bytes and compressed by more than `RATIO` is a zip bomb."""
 MEMBERS = 10_000
 _BROKEN = (
     zipfile.BadZipFile,
@@ -34,19 +34,18 @@ _BROKEN = (
     RuntimeError,
     MemoryError,
 )
-"""What zipfile and numpy raise on damaged, encrypted or strangely compressed members."""
+"""Errors of zipfile and numpy for damaged, encrypted or unsupported members."""
 
 
 def read_arrays(path: Path, *, limit: int | None = None) -> dict[str, Shaped[np.ndarray, "..."]]:
     """Read every array of an .npz file.
 
     Args:
-        path: The file.
-        limit: Bytes that all arrays may take together; None is 16 GiB, or what
-            FEATCACHE_MAX_ARRAYS says.
+        path: File to read.
+        limit: Most bytes of all arrays together; None for FEATCACHE_MAX_ARRAYS, 16 GiB by default.
 
     Raises:
-        ImportedFileError: If it is no .npz, is damaged, too large, or needs unpickling.
+        ImportedFileError: If it is not an .npz file, is damaged, too large, or needs unpickling.
     """
     if not path.is_file():
         what = f"{path} is no regular file" if path.exists() else f"There is no file {path}"

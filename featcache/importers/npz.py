@@ -1,18 +1,17 @@
-"""Features of other people, as the few-shot community passes them around in .npz files.
+"""Import features from .npz files as they are shared for few-shot learning.
 
     train{K}_features [r d]   stored few-shot set of K a class -> split train@K
     <split>_features  [r d]   train, val, test, or any further test split
     <split>_labels    [r]     indices into classnames          <split>_paths [r]  image ids
     classnames        [c]     text_features [c d]   one vector a class
 
-Only what the file says is recorded: weights, activation and preprocessing stay unknown, and the
-file's own digest is in the key, so that such features never mix with ours. Rows keep their digits:
-float16 and float32 are stored as they came, float64 as float32. Earlier versions rounded all of
-them to float16; `numerics` in the key tells the two apart.
+Weights, activation and preprocessing are recorded as unknown, and the digest of the file is in the
+key, so that imported features never mix with others. float16 and float32 are stored unchanged,
+float64 as float32. Earlier versions rounded everything to float16; `numerics` in the key
+distinguishes the two.
 """
 
 import os
-import shlex
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -24,7 +23,8 @@ from jaxtyping import Float32
 from featcache.errors import CacheError, ImportedFileError, UsageError
 from featcache.importers.table import Table, read_table
 from featcache.keys import IMPORTED_TEMPLATE, ComponentKey, FeatureKey
-from featcache.paths import as_text
+from featcache.paths import as_text, expand
+from featcache.progress import Report
 from featcache.store.cache import Cache
 from featcache.store.format.files import explained
 from featcache.store.format.identity import Identity, is_cache, read_identity
@@ -33,42 +33,44 @@ from featcache.store.provenance import FILE, versions_of
 from featcache.store.repair.examine import add_sums, lacking_sums
 from featcache.store.repair.verify import repair, verify
 from featcache.store.settle import settle
-
-Report = Callable[[str, int, int], None]
-"""Called as (what is being done, done so far, of how many)."""
+from featcache.wording import Argument, Call, Part
 
 GLOBAL = ComponentKey(kind="global")
 ROUNDED, KEPT = 1, 2
-"""Numerics of imports: everything in float16, and as it came. Where all came in float16 the two are
-the same, and such files stay ROUNDED."""
+"""`numerics` of imports: rounded to float16, or unchanged. Files in float16 only are ROUNDED."""
 SHARD_ROWS = 65_536
 
 
 def import_npz(
-    path: Path,
-    root: Path,
+    path: Path | str,
+    root: Path | str,
     name: str,
     backbone: str,
     report: Report | None = None,
-    say: Callable[[str], None] = lambda _: None,
+    say: Callable[[Part], None] = lambda _: None,
 ) -> Cache:
-    """Turn an .npz file into a cache; a second time put back what is damaged or lost.
+    """Import an .npz file into a cache; importing it again restores damaged or lost parts.
 
     Args:
-        path: The file.
+        path: File to import.
         root: Folder of all caches.
-        name: What the data set is called from now on.
-        backbone: What the features came from, as the user calls it: ViT-B/32.
-        report: Told how many rows are stored.
-        say: Called with what a second time found.
+        name: Name for the data set.
+        backbone: Name of the backbone of the features, e.g. ViT-B/32.
+        report: Called with the number of stored rows.
+        say: Called with messages about other caches and repairs.
 
     Raises:
         ImportedFileError: If the file is refused; the message names the array.
         CacheError: If the cache cannot be written, or a file in it is a link or cannot be read.
     """
-    for flag, value in (("--name", name), ("--backbone", backbone)):
+    path, root = expand(path), expand(root)
+    for argument, value in (("name", name), ("backbone", backbone)):
         if not value.strip() or not value.isprintable():
-            raise UsageError(f"Imported features need a {flag} that can be read, got {value!r}.")
+            raise UsageError(
+                "Imported features need a ",
+                Argument(argument),
+                f" of printable characters, got {value!r}.",
+            )
     check_name(root, name)
     table = read_table(path)
     key = FeatureKey(
@@ -87,7 +89,7 @@ def import_npz(
     _mention_others(folder, root, name, backbone, say)
     is_sound = not is_cache(folder) or verify(folder, report=report).is_sound
     if not is_sound:
-        _take_out(folder, report)
+        _drop_damaged(folder, report)
     cache = Cache.create(root, name, backbone, key)
     was_whole, had_text = bool(cache.passes), cache.text_line is not None
     if was_whole and is_sound and (had_text or table.text is None):
@@ -130,67 +132,84 @@ def import_npz(
     return cache
 
 
-def _take_out(folder: Path, report: Report | None) -> None:
-    """Take damaged files out; what is lost besides is put back by the import."""
-    kept = [problem.what for problem in repair(folder, report=report).problems if problem.file]
-    if kept:
-        raise CacheError(kept[0])
+def _drop_damaged(folder: Path, report: Report | None) -> None:
+    """Drop damaged files; the import restores them."""
+    unreadable = [
+        problem.what for problem in repair(folder, report=report).problems if problem.file
+    ]
+    if unreadable:
+        raise CacheError(unreadable[0])
 
 
 def _mention_rounded(
-    root: Path, name: str, backbone: str, key: FeatureKey, say: Callable[[str], None]
+    root: Path, name: str, backbone: str, key: FeatureKey, say: Callable[[Part], None]
 ) -> None:
-    """Say that an earlier import of the same file, rounded to float16, is still there."""
+    """Report an earlier import of the same file that was rounded to float16."""
     earlier = replace(key, numerics=ROUNDED)
     if earlier == key or not is_cache(Identity(name, backbone, earlier).folder(root)):
         return
-    words = [name, "--backbone", backbone, "--key", earlier.digest(), "--cache", str(root)]
+    folder = Identity(name, backbone, earlier).folder(root)
     say(
-        f"An earlier version rounded this file to float16; its cache ({earlier.digest()}) stays as "
-        f"it is beside this one. Remove it with: featcache rm {shlex.join(words)}"
+        (
+            f"An earlier version rounded this file to float16; its cache ({earlier.digest()}) "
+            "stays unchanged beside this one. Remove it with: ",
+            _removal(root, folder),
+        )
     )
 
 
 def _mention_others(
-    folder: Path, root: Path, name: str, backbone: str, say: Callable[[str], None]
+    folder: Path, root: Path, name: str, backbone: str, say: Callable[[Part], None]
 ) -> None:
-    """Say that a new import will stand beside others of its name: nothing is replaced."""
+    """Report other imports of the same name, which are not replaced."""
     others = [c for c in caches(root) if (c.dataset, c.backbone) == (name, backbone)]
     if is_cache(folder) or not others:
         return
     which = ", ".join(f"key {c.digest} ({c.weights or 'unreadable'})" for c in others)
     say(
-        f"'{name}' with {backbone} was there already: {which}. It stays beside this one; --key "
-        f"says which is meant, and `featcache rm` removes one."
+        (
+            f"'{name}' with {backbone} was there already: {which}. It stays beside this one; ",
+            Argument("key"),
+            " says which is meant, and `featcache rm` removes one.",
+        )
     )
 
 
 def _check_owner(folder: Path, name: str) -> None:
-    """Refuse another data set's folder before it is mended: 'a b' and 'a-b' share one."""
+    """Refuse the folder of another data set before repairing it: 'a b' and 'a-b' share one."""
     try:
-        held = read_identity(folder)
+        identity = read_identity(folder)
     except CacheError:  # none, or damaged: `Cache.create` restores or refuses it
         return
-    if held.dataset != name:
+    if identity.dataset != name:
         raise CacheError(
-            f"{folder} belongs to '{held.dataset}'. Give a --name that differs from it by more "
-            f"than spaces and signs."
+            f"{folder} belongs to '{identity.dataset}'. Give a ",
+            Argument("name"),
+            " that differs from it by more than spaces and signs.",
         )
 
 
 def _check_width(path: Path, root: Path, name: str, backbone: str, width: int) -> None:
-    """Refuse features of another width under names that are taken: one of the two is wrong."""
+    """Refuse features whose width differs from a cache of the same names."""
     for other in caches(root):
-        held = other.components.get(GLOBAL.folder)
-        if (other.dataset, other.backbone) != (name, backbone) or held is None:
+        component = other.components.get(GLOBAL.folder)
+        if (other.dataset, other.backbone) != (name, backbone) or component is None:
             continue
-        if held.shape != (width,):
+        if component.shape != (width,):
             raise ImportedFileError(
                 f"{path} has rows {width} wide, but '{name}' with {backbone} has rows "
-                f"{held.shape[0]} wide already: they come from different models. Give another "
-                f"--name or --backbone, or remove the old ones first: featcache rm "
-                f"{shlex.quote(name)} --backbone {shlex.quote(backbone)}"
+                f"{component.shape[0]} wide already: they come from different models. "
+                "Give another ",
+                Argument("name"),
+                " or ",
+                Argument("backbone"),
+                ", or remove the old ones first: ",
+                _removal(root, other.path),
             )
+
+
+def _removal(root: Path, path: Path) -> Call:
+    return Call("featcache.store.removal.remove", {"root": str(root), "path": str(path)})
 
 
 def _put_text(cache: Cache, table: Table, text: Float32[np.ndarray, "c d"]) -> None:

@@ -1,4 +1,4 @@
-"""What an .npz file of features holds, checked array by array before any of it is believed."""
+"""Parse and check the arrays of an .npz file of features."""
 
 import hashlib
 import re
@@ -20,38 +20,38 @@ from featcache.text.templates import is_plain
 Arrays = Mapping[str, Shaped[np.ndarray, "..."]]
 
 UNIT_TOLERANCE = 0.01
-"""Rows whose length differs from 1 by no more are taken for normalised; fp16 needs 0.001."""
+"""Rows whose norm differs from 1 by at most this count as normalised; float16 needs 0.001."""
 FIRST = ("train", "val", "test")
 """Order of splits after the stored few-shot sets; further test splits follow by name."""
 FLOATS = ("float16", "float32", "float64")
-"""Types of features that are taken; float64 is stored as float32."""
+"""Accepted types of features; float64 is stored as float32."""
 LENGTHS = (2.0**-60, 2.0**60)
-"""Between which a row's length must lie, so that its square is a float32."""
+"""Range of row norms whose square is a normal float32."""
 BLOCK = 4096
 """Rows compared at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """What a file holds, checked."""
+    """The checked content of a file."""
 
     sha256: str
     """sha256 of the file, in hex."""
     rows: Float16[np.ndarray, "n d"] | Float32[np.ndarray, "n d"]
-    """In the widest type of the file's images; float64 in float32."""
+    """Image features in the widest type of the file; float64 is converted to float32."""
     labels: Int64[np.ndarray, " n"]
     ids: tuple[str, ...]
     splits: Mapping[str, Int64[np.ndarray, " _"]]
     classes: tuple[str, ...]
     text: Float32[np.ndarray, "c d"] | None
     norms: str
-    """unit or raw, as measured on images and texts alike."""
+    """unit or raw, measured on images and texts."""
     is_half: bool
-    """Whether all arrays, the texts' too, came in float16."""
+    """Whether all arrays, including texts, are float16."""
     notes: tuple[str, ...]
 
     def listing(self, name: str) -> Listing:
-        """Return it as the listing of a data set."""
+        """Return the listing of a data set of this name."""
         return Listing(
             dataset=name,
             root="",
@@ -68,10 +68,10 @@ class Table:
 
 
 def read_table(path: Path) -> Table:
-    """Read and check a whole file.
+    """Read and check a file.
 
     Raises:
-        ImportedFileError: If it is refused.
+        ImportedFileError: If it is invalid.
     """
     arrays = read_arrays(path)
     keys = _feature_keys(path, arrays)
@@ -153,7 +153,7 @@ def _feature_keys(path: Path, arrays: Arrays) -> dict[str, str]:
 
 
 def _check_widths(path: Path, arrays: Arrays, keys: Mapping[str, str]) -> None:
-    """Refuse rows of two widths: they come from two models."""
+    """Refuse features of different widths, which come from different models."""
     names = [f"{prefix}_features" for prefix in keys.values()]
     names += ["text_features"] if "text_features" in arrays else []
     for name in names:
@@ -177,7 +177,7 @@ def _check_widths(path: Path, arrays: Arrays, keys: Mapping[str, str]) -> None:
 
 
 def _stored(arrays: Sequence[Shaped[np.ndarray, "..."]]) -> type[np.float16] | type[np.float32]:
-    """Return the type that holds all of these: float16 only where all are."""
+    """Return float16 if all arrays are float16, else float32."""
     is_half = all(array.dtype.name == "float16" for array in arrays)
     return np.float16 if is_half else np.float32
 
@@ -206,7 +206,7 @@ def _lengths(rows: Float[np.ndarray, "r d"]) -> Float64[np.ndarray, " r"]:
 
 
 def _rounded(names: Sequence[str], arrays: Arrays) -> list[str]:
-    """Say what float64 loses."""
+    """Return a note on the error of converting float64, if any."""
     double = [name for name in names if arrays[name].dtype.name == "float64"]
     if not double:
         return []
@@ -314,7 +314,7 @@ def _texts(path: Path, name: str, arrays: Arrays) -> list[str]:
 
 
 def _unique(names: Sequence[str], numbered: str) -> tuple[str, ...]:
-    """Number the second and later of equal names."""
+    """Make names unique by numbering the second and later of equal ones."""
     taken, used = set(names), dict.fromkeys(names, 0)
     out = []
     for name in names:

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float16
 
 from featcache.backbones.base import Backbone
+from featcache.backbones.names import COMPUTE_FLAGS
 from featcache.embedding import Embedder
 from featcache.encoding.encoder import LARGEST_BATCH, Encoder, micro_batch_for
 from featcache.errors import CacheError, CorruptCacheError, UsageError
@@ -23,19 +24,13 @@ from featcache.keys import parse_component
 from featcache.pipeline.write import Recorder
 from featcache.store.cache import Cache
 from featcache.store.format.records import PROVENANCE_TEXT
-from featcache.store.provenance import WEIGHTS, distinct
+from featcache.store.provenance import COMPUTE, MICRO_BATCH, WEIGHTS, distinct
 
 PACKAGES = ("featcache", "torch", "open_clip_torch", "pillow", "simplejpeg", "numpy")
 """Whose versions can change a number."""
 
 FLOORS = {"float32": 0.99999, "bfloat16": 0.999}
 """Least cosine between a stored row and the same image encoded now."""
-
-MICRO_BATCH, COMPUTE = "micro_batch", "compute"
-"""Entries of a shard's provenance beside versions, device and weights."""
-
-FLAGS = {"float32": "fp32", "bfloat16": "bf16"}
-"""torch's name of a compute type -> the user's."""
 
 COMPILED = "compiled"
 """Entry of a provenance whose image tower went through torch.compile; the others have none."""
@@ -152,7 +147,7 @@ def as_before(
     """
     if settings is None or _compute(backbone) == settings.compute:
         return backbone
-    before = FLAGS[settings.compute]
+    before = COMPUTE_FLAGS[settings.compute]
     if asked not in ("auto", before):
         raise UsageError(
             f"This cache was begun in {before}, and rows in {asked} would differ from it. Leave "

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from featcache.imaging.views import ViewSpec, distorts
+from featcache.units import rough_seconds
 
 DECODE, WINDOW, DISTORT, FORWARD = 0.005, 0.0004, 0.001, 0.002
 """Seconds of a core: an image; a view cut, distorted besides, passed through the encoder."""
@@ -61,15 +62,8 @@ def predict_seconds(
 
 def human_range(seconds: float) -> str:
     """Say a forecast with what it may be off: 5 s to 20 s."""
-    low, high = (human_duration(s) for s in (seconds / FACTOR, seconds * FACTOR))
+    low, high = (rough_seconds(s) for s in (seconds / FACTOR, seconds * FACTOR))
     return low if low == high else f"{low} to {high}"
-
-
-def human_duration(seconds: float) -> str:
-    """Say a number of seconds."""
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _each(

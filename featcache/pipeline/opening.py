@@ -13,13 +13,20 @@ from shlex import quote
 
 from featcache.backbones.names import COMPUTE, TINY, check_known, choose
 from featcache.errors import FeatcacheError, UnknownNameError, UsageError
-from featcache.paths import as_text, expand, from_text
+from featcache.paths import as_text, expand
 from featcache.pipeline.request import Request
 from featcache.pipeline.timeline import check_place
 from featcache.recipes import LARGEST_SEED, parse_requests
 from featcache.sources.base import Dataset, Report
 from featcache.sources.named import datasets
-from featcache.sources.registry import is_drawn, name_of, open_dataset
+from featcache.sources.registry import (
+    image_folder,
+    is_drawn,
+    is_path,
+    name_of,
+    open_dataset,
+    spec_of,
+)
 from featcache.store.format.identity import read_identity
 from featcache.store.library import (
     IMAGES,
@@ -73,7 +80,7 @@ def open_request(
     if backbone is None:
         backbone, weights = _usual(request, root, spec, name_of(spec, name), say)
     check_known(backbone, weights)
-    if not spec.startswith("folder:"):
+    if not is_path(spec):
         choose(backbone, weights)  # loads torch; but nothing is drawn or fetched for a wrong name
     start = time.perf_counter()
     dataset = open_dataset(
@@ -81,7 +88,10 @@ def open_request(
         root=root,
         name=name,
         dataset_root=request.dataset_root,
+        data_root=request.data_root,
         download=not request.dry_run,
+        splits=request.splits,
+        words=request.words,
         report=report,
     )
     return Opened(
@@ -111,14 +121,16 @@ def _check_words(request: Request) -> None:
 
 
 def _spec(request: Request, root: Path) -> tuple[str, str | None]:
-    """Let the name of a cached folder stand for that folder, as messages and habit have it."""
+    """Let the name of cached images stand for where they are, as messages and habit have it."""
     spec, name = request.dataset, request.name
     if ":" in spec or any(spec == d.name for d in datasets()):
         return spec, name
-    drawn = as_text(root / IMAGES)
+    drawn = (as_text(root / IMAGES), as_text(image_folder(root, request.data_root)))
     _refuse_imported(request, root)
-    places = {p for p in image_roots(root, spec) if not Path(p).is_relative_to(drawn)}
-    return (f"folder:{from_text(places.pop())}", name or spec) if len(places) == 1 else (spec, name)
+    places = {
+        p for p in image_roots(root, spec) if not any(Path(p).is_relative_to(d) for d in drawn)
+    }
+    return (spec_of(places.pop()), name or spec) if len(places) == 1 else (spec, name)
 
 
 def _refuse_imported(request: Request, root: Path) -> None:

@@ -19,6 +19,7 @@ from featcache.pipeline.forecast import human_range, predict_seconds
 from featcache.pipeline.write import shard_rows_for
 from featcache.recipes import KEYWORDS, Scope
 from featcache.threads import cpu_cores
+from featcache.units import human_bytes
 
 ASK_ABOVE = 20 * 10**9
 """Bytes beyond which the user has to agree."""
@@ -71,12 +72,12 @@ class Plan:
             return "Everything asked for is in the cache already; nothing to encode."
         size = self.component_bytes
         parts = "; ".join(
-            f"{t.spec.name}: {len(t.rows)} rows, {human_size(size[t.spec.name])}"
+            f"{t.spec.name}: {len(t.rows)} rows, {human_bytes(size[t.spec.name])}"
             for t in self.todos
         )
         return (
-            f"To encode: {len(self.rows)} images ({parts}), about {human_size(self.bytes)} on disk "
-            f"and {human_range(self.seconds)}."
+            f"To encode: {len(self.rows)} images ({parts}), about {human_bytes(self.bytes)} on "
+            f"disk and {human_range(self.seconds)}."
         )
 
 
@@ -172,13 +173,13 @@ def admit(plan: Plan, folder: Path, *, yes: bool, confirm: Callable[[Plan], bool
     free = shutil.disk_usage(folder).free
     if plan.bytes + RESERVE > free:
         raise CacheError(
-            f"This pass needs about {human_size(plan.bytes)} and {human_size(RESERVE)} to spare, "
-            f"but {folder} has {human_size(free)} free. Choose another disk with --cache DIR or "
+            f"This pass needs about {human_bytes(plan.bytes)} and {human_bytes(RESERVE)} to spare, "
+            f"but {folder} has {human_bytes(free)} free. Choose another disk with --cache DIR or "
             f"try --patches none, which needs far less."
         )
     if plan.bytes > ASK_ABOVE and not yes and not (confirm is not None and confirm(plan)):
         raise CacheError(
-            f"This pass would write about {human_size(plan.bytes)} in "
+            f"This pass would write about {human_bytes(plan.bytes)} in "
             f"{human_range(plan.seconds)}. Go on with --yes, or leave out most: --patches none."
         )
 
@@ -223,13 +224,3 @@ def stratified(listing: Listing, limit: int | None) -> Int64[np.ndarray, " r"]:
             ranked += [(i, split, int(row)) for i, row in enumerate(members)]
     chosen = dict.fromkeys(row for _, _, row in sorted(ranked))  # a row may be in two splits
     return np.array(sorted(list(chosen)[:limit]), dtype=np.int64)
-
-
-def human_size(count: int) -> str:
-    """Say a number of bytes."""
-    size = float(count)
-    for unit in ("B", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}"
-        size /= 1000
-    return f"{size:.1f} GB"

@@ -14,25 +14,28 @@ import numpy as np
 from jaxtyping import Int64
 
 from featcache.backbones.base import Backbone
+from featcache.backbones.names import COMPUTE_FLAGS
 from featcache.backbones.registry import load_backbone
 from featcache.encoding.encoder import Encoder
 from featcache.errors import BackboneError, CacheError, SourceError
 from featcache.imaging.decode import pixel_limit
 from featcache.imaging.loader import FileSource
 from featcache.keys import Listing
-from featcache.paths import from_text
-from featcache.pipeline.compatibility import FLAGS, PassSettings, as_before, micro_batch_of
+from featcache.paths import file_in, from_text
+from featcache.pipeline.compatibility import PassSettings, as_before, micro_batch_of
 from featcache.pipeline.passes import Filler, Progress
 from featcache.pipeline.plan import plans_for
 from featcache.pipeline.texts import put_texts
 from featcache.sources.base import Dataset, Sample
-from featcache.sources.files import path_text
 from featcache.sources.hashing import hash_files
+from featcache.sources.trees.names import path_text
+from featcache.sources.trees.opening import tree_at
 from featcache.store.cache import Cache
 from featcache.store.library import with_root
-from featcache.store.provenance import weights_flag, weights_of
+from featcache.store.provenance import weights_argument, weights_of
 from featcache.store.repair.verify import finish_whole
 from featcache.threads import cpu_cores
+from featcache.wording import Call, Placeholder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +84,7 @@ def mend(
             raise CacheError(f"{path} has lost imported features. {cache.cure}")
         settings = PassSettings.of(cache)
         weights = weights or weights_of(cache.shards)
-        load = weights or weights_flag(cache.key, cache.shards)
+        load = weights or weights_argument(cache.key, cache.shards)
         backbone = _backbone(cache, settings, load or None, device, say)
         missing = 0
         encoded: Mapping[str, int] = {}
@@ -119,7 +122,7 @@ def _backbone(
     device: str,
     say: Callable[[str], None],
 ) -> Backbone:
-    compute = "auto" if settings is None else FLAGS[settings.compute]
+    compute = "auto" if settings is None else COMPUTE_FLAGS[settings.compute]
     load_any = partial(load_backbone, cache.backbone, weights=weights, device=device)
 
     def load(compute: str) -> Backbone:
@@ -149,12 +152,21 @@ def _sources(
 ) -> dict[int, FileSource]:
     """Find the images whose bytes are still those that were listed."""
     root = from_text(with_root(home, listing.root))
-    if not root.is_dir():
+    if not root.is_dir() and file_in(root) is None:
         raise SourceError(
-            f"The images were in {root}, which is gone. Put them back, or run `featcache extract "
-            f"--dataset folder:... --name {listing.dataset} --backbone {backbone} --moved` on "
-            f"their new place."
+            f"The images were in {root}, which is gone. Put them back, or run ",
+            Call(
+                "featcache.extract",
+                {
+                    "dataset": Placeholder("folder:..."),
+                    "name": listing.dataset,
+                    "backbone": backbone,
+                    "moved": True,
+                },
+            ),
+            " on their new place.",
         )
+    tree = tree_at(root)
     say(f"Reading images in {root}.")
 
     def report(what: str, done: int, total: int) -> None:
@@ -169,12 +181,12 @@ def _sources(
         name = listing.ids[row]
         # Earlier versions gave names with a backslash ids that read like escapes.
         for path in dict.fromkeys((path_text(name), name)):
-            if _is_inside(path):
-                samples.append(Sample(name, root / from_text(path), -1, ""))
+            if (place := tree.find(path)) is not None:
+                samples.append(Sample(name, place, -1, ""))
                 rows_of.append(row)
     hashes, _ = hash_files(samples, root, None, report, cpu_cores())
     return {
-        row: FileSource(sample.id, sample.path, sha256)
+        row: FileSource(sample.id, sample.place, sha256)
         for row, sample, sha256 in zip(rows_of, samples, hashes, strict=True)
         if sha256 and sha256 == listing.hashes[row]
     }
@@ -201,9 +213,3 @@ def _words(listing: Listing) -> Dataset:
         default_text=listing.default_text,
         own_texts=listing.own_texts,
     )
-
-
-def _is_inside(path: str) -> bool:
-    """Tell whether a path, which a stranger may have written, names a file below its root."""
-    parts = Path(path)
-    return bool(path) and not parts.is_absolute() and ".." not in parts.parts

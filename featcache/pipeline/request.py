@@ -12,7 +12,7 @@ class Request:
     """What the user requests; one field a flag of `featcache extract`."""
 
     dataset: str
-    """folder:PATH or a name."""
+    """A prefix and a path, as folder:PATH or zip:PATH, or a name."""
     backbone: str | None = None
     """None is that of the data set's cache, else tiny."""
     weights: str | None = None
@@ -28,6 +28,13 @@ class Request:
     """Seed of views and crops; components of another seed stand beside each other."""
     name: str | None = None
     dataset_root: Path | None = None
+    """Where the files of a named data set already are."""
+    data_root: Path | None = None
+    """Where named data sets keep their images; None is $FEATCACHE_DATA, else beside the caches."""
+    splits: str | None = None
+    """Which splits of a named data set that has several; None is its default."""
+    words: str | None = None
+    """Whose class names and templates a named data set gets: coop (the default) or openai."""
     templates: Path | None = None
     descriptions: Path | None = None
     cupl: Path | None = None

@@ -27,7 +27,7 @@ def readable_now(
 
     Args:
         rows: Whose image could not be read before; each has a source.
-        sources: Row -> its file.
+        sources: Row -> its image.
         preprocess: What the image has to go through.
         threads: That decode.
         max_pixels: Largest image to decode.
@@ -39,7 +39,7 @@ def readable_now(
         source = sources[row]
         with memory.share() as claim:
             try:
-                image = read_image(source.path, source.sha256, max_pixels=max_pixels, claim=claim)
+                image = read_image(source.place, source.sha256, max_pixels=max_pixels, claim=claim)
                 central_view(image, preprocess)
             except UnreadableImageError:
                 return False

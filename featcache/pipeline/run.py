@@ -15,7 +15,7 @@ from featcache.backbones.base import Backbone
 from featcache.backbones.devices import has_bf16_units
 from featcache.backbones.registry import load_backbone
 from featcache.caution import caution
-from featcache.encoding.components import ComponentSpec, component_specs, settle
+from featcache.encoding.components import ComponentSpec, component_specs, merge_counts
 from featcache.encoding.encoder import Encoder, unwatched
 from featcache.errors import CacheError, CorruptCacheError, SourceError
 from featcache.imaging.decode import pixel_limit
@@ -26,7 +26,7 @@ from featcache.paths import as_text, expand
 from featcache.pipeline.compatibility import PassSettings, as_before, micro_batch_of
 from featcache.pipeline.opening import Opened, open_request
 from featcache.pipeline.passes import Filler, Progress
-from featcache.pipeline.plan import Plan, admit, human_size, make_plan, plans_for
+from featcache.pipeline.plan import Plan, admit, make_plan, plans_for
 from featcache.pipeline.request import Request
 from featcache.pipeline.retry import readable_now
 from featcache.pipeline.summary import Summary, listed, to_encode
@@ -41,6 +41,7 @@ from featcache.store.library import cache_root, image_roots, with_root
 from featcache.store.repair.examine import add_sums
 from featcache.text.encode import keep_own_texts, with_texts
 from featcache.threads import cpu_cores
+from featcache.units import human_bytes
 
 __all__ = ["Progress", "Request", "Summary", "extract"]
 
@@ -201,8 +202,8 @@ class _Extraction:
             )
         cache = Cache.open(path)
         listing = cache.listing()
-        paths = {s.id: s.path for s in dataset.samples}
-        sources = {} if listing is None else file_sources(listing.ids, listing.hashes, paths)
+        places = {s.id: s.place for s in dataset.samples}
+        sources = {} if listing is None else file_sources(listing.ids, listing.hashes, places)
         self._be_strict(cache.bad_rows(), sources, {})
         _refuse_all_bad(cache, sources)
         return replace(
@@ -230,8 +231,8 @@ class _Extraction:
         settings = PassSettings.of(cache)
         backbone = as_before(backbone, settings, self._request.compute, self._load)
         micro_batch = micro_batch_of(backbone, settings, self._request.micro_batch)
-        paths = {s.id: s.path for s in dataset.samples}
-        sources = file_sources(listing.ids, listing.hashes, paths)
+        places = {s.id: s.place for s in dataset.samples}
+        sources = file_sources(listing.ids, listing.hashes, places)
         watch = unwatched if self._timeline is None else self._timeline.watch
         encoder = Encoder(backbone, micro_batch, watch)
         filler = Filler(
@@ -341,7 +342,7 @@ class _Extraction:
         if added.shards:
             self._say(
                 f"Added checksums of rows to {added.shards} shards that had none, after reading "
-                f"{human_size(added.bytes)}."
+                f"{human_bytes(added.bytes)}."
             )
         for why in (*added.refused, *added.damaged[1:]):
             self._say(why)
@@ -374,7 +375,7 @@ class _Extraction:
     def _settled(
         self, specs: Sequence[ComponentSpec], backbone: Backbone, cache: Cache | None
     ) -> tuple[ComponentSpec, ...]:
-        settled, notes = settle(specs, backbone, () if cache is None else cache.shards)
+        settled, notes = merge_counts(specs, backbone, () if cache is None else cache.shards)
         for note in notes:
             self._say(note)
         return settled

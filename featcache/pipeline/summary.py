@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from featcache.keys import Listing
-from featcache.pipeline.forecast import human_duration, human_range
-from featcache.pipeline.plan import Plan, human_size
+from featcache.pipeline.forecast import human_range
+from featcache.pipeline.plan import Plan
+from featcache.units import human_bytes, rough_seconds
 
 SHOWN = 10
 """Unreadable images that are listed by name."""
@@ -79,19 +80,19 @@ class Summary:
         lines = []
         if self.dry_run:
             seconds = human_range(self.seconds.get("forecast", 0.0))
-            what = f"about {human_size(self.bytes)}, {seconds}"
+            what = f"about {human_bytes(self.bytes)}, {seconds}"
             if counts:
                 lines.append(f"Would encode: {what}.")
             lines += [
-                f"  {name}: {rows} rows, {human_size(self.component_bytes[name])}"
+                f"  {name}: {rows} rows, {human_bytes(self.component_bytes[name])}"
                 for name, rows in self.encoded.items()
             ]
         elif counts:
-            duration = human_duration(self.seconds.get("pass", 0.0))
+            duration = rough_seconds(self.seconds.get("pass", 0.0))
             rate = f", {self.images_per_s:.0f} images/s" if self.images_per_s else ""
             lines.append(
                 f"Encoded {self.passed} images of {self.dataset} with {self.backbone} in "
-                f"{duration}{rate}: {counts} rows, {human_size(self.bytes)}."
+                f"{duration}{rate}: {counts} rows, {human_bytes(self.bytes)}."
             )
         if self.text:
             done, are = ("Would encode", "are") if self.dry_run else ("Encoded", "were")

@@ -1,25 +1,28 @@
 """What every source of images answers with: a plain table, before any pixel is read."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-Report = Callable[[str, int, int], None]
-"""Called as (what is being done, done so far, of how many); from any thread, often."""
+from featcache.places import Place
+from featcache.progress import Report as Report
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One image file and what is known of it."""
+    """One image and what is known of it."""
 
     id: str
     """Unique within the data set and stable: the path below the root, with `/`."""
-    path: Path
-    """Where the file is now."""
+    place: Place
+    """Where its bytes are now."""
     label: int
     """Index into the class list, or -1 where no label is known."""
     split: str
     """The one split it belongs to: train, val, test, or a further test split such as sketch."""
+    group: str = ""
+    """Images of one patient, lesion or track share it, and splits made here keep them together;
+    empty where an image stands alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,9 +31,10 @@ class Dataset:
 
     name: str
     root: Path
-    """The folder that the ids are relative to."""
+    """The folder, the archive, or the folder in it that the ids are relative to."""
     classes: tuple[str, ...]
-    """One list for all splits, in label order, as read by a person; unique."""
+    """One list for all splits, in label order, as read by a person. Labels are what
+    counts: two classes of a named data set may read alike."""
     samples: tuple[Sample, ...]
     """Ordered by split, label and id, or as the split file has them: never as the disk does."""
     templates: tuple[str, ...]

@@ -4,7 +4,6 @@ The order of a split is kept as it stands in the file, since few-shot draws depe
 """
 
 import json
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,16 +30,38 @@ class CoopSplit:
 def read_split_file(path: Path) -> CoopSplit:
     """Read and check a split file.
 
+    Args:
+        path: The file.
+
     Raises:
-        SourceError: If it is no JSON, not of that form, names images outside the folder or twice,
-            or gives a label two names or a name two labels.
+        SourceError: If it cannot be read, or as `parse_split`.
     """
     try:
-        content = json.loads(read_regular(path, WORDS))
-    except (OSError, ValueError, RecursionError) as error:
-        why = getattr(error, "strerror", None) or error
+        data = read_regular(path, WORDS)
+    except OSError as error:
         raise SourceError(
-            f"Split file {path} could not be read as JSON ({why}); expected CoOp's "
+            f"Split file {path} could not be read ({error.strerror}). Get a whole copy, or remove "
+            f"it to have splits made."
+        ) from error
+    return parse_split(data, str(path))
+
+
+def parse_split(data: bytes, path: str) -> CoopSplit:
+    """Check the content of a split file.
+
+    Args:
+        data: The file's bytes.
+        path: Named in errors.
+
+    Raises:
+        SourceError: If it is no JSON, not of that form, names images outside the folder or twice,
+            or gives a label two names. Two labels may have one name.
+    """
+    try:
+        content = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise SourceError(
+            f"Split file {path} could not be read as JSON ({error}); expected CoOp's "
             f"split_zhou_*.json. Get a whole copy, or remove it to have splits made."
         ) from error
     if not isinstance(content, dict) or "train" not in content:
@@ -60,7 +81,7 @@ def read_split_file(path: Path) -> CoopSplit:
     return CoopSplit(_classes(path, names), splits)
 
 
-def _entry(path: Path, split: str, i: int, entry: object, names: dict[int, str]) -> Entry:
+def _entry(path: str, split: str, i: int, entry: object, names: dict[int, str]) -> Entry:
     match entry:
         case [str(image), int(label), str(name)] if not isinstance(label, bool):
             pass
@@ -81,17 +102,16 @@ def _stays_below(image: str) -> bool:
     return not image.startswith("/") and ".." not in image.split("/") and image.isprintable()
 
 
-def _classes(path: Path, names: dict[int, str]) -> tuple[str, ...]:
+def _classes(path: str, names: dict[int, str]) -> tuple[str, ...]:
     if sorted(names) != list(range(len(names))):
         raise _refused(path, f"its {len(names)} labels are not 0 to {len(names) - 1}")
     classes = tuple(clean_name(names[i]) for i in range(len(names)))
-    twice = next((c for c, count in Counter(classes).items() if not c or count > 1), None)
-    if twice is not None:
-        raise _refused(path, f"two labels are called '{twice[:80]}'")
+    if not all(classes):
+        raise _refused(path, f"label {classes.index('')} has no name")
     return classes
 
 
-def _refused(path: Path, why: str) -> SourceError:
+def _refused(path: str, why: str) -> SourceError:
     return SourceError(
         f"Split file {path} is not of CoOp's form: {why}. Get a whole copy of it, or remove it to "
         f"have splits made."

@@ -1,47 +1,13 @@
-"""`folder:PATH`: image files whose class is the folder they lie in.
+"""`folder:PATH`: class folders on disk."""
 
-Two layouts, told apart by whether there is a `train` folder with class folders in it:
-
-    PATH/<class>/*.jpg            one level of class folders; splits are made here
-    PATH/<split>/<class>/*.jpg    splits as they come; a missing val or test is split off train
-
-Splits made here order the images of each class by sha256(seed, id) and cut at fixed shares. The
-place of an image in that order depends on nothing but itself, so one more photograph moves at most
-one old image of its class across each of the two cuts, and the shares stay exact. (A threshold on
-the hash would move none, but would leave small classes without test images by bad luck.)
-"""
-
-import hashlib
-import re
-import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from featcache.counts import counted
 from featcache.errors import SourceError
 from featcache.paths import as_text, expand
-from featcache.sources.base import Dataset, Sample
-from featcache.sources.files import FoundImages, ImageFile, earlier_id, find_images
-from featcache.text.templates import DEFAULT_TEMPLATES, clean_name
-
-SPLIT_NAMES = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
-}
-"""Folder name, in lower case -> the split it holds."""
-
-SHARES = {"train": 50, "val": 20, "test": 30}
-"""Percent of each class, where the splits are made here."""
-
-LAYOUT = "expected PATH/<class>/*.jpg, or PATH/train/<class>/*.jpg with val and test beside it"
-
-Grouped = dict[str, dict[str, list[ImageFile]]]
-"""Split -> class folder -> images."""
+from featcache.sources.base import Dataset
+from featcache.sources.kind import Kind
+from featcache.sources.layouts.class_folders import LAYOUT, list_class_folders
+from featcache.sources.trees.folder import FolderTree
 
 
 def open_folder(path: Path | str, name: str | None = None, *, seed: int = 0) -> Dataset:
@@ -49,31 +15,14 @@ def open_folder(path: Path | str, name: str | None = None, *, seed: int = 0) -> 
 
     Args:
         path: The folder.
-        name: Of the data set; the folder's base name otherwise.
-        seed: Of the splits that are made here.
+        name: What the data set is called; the folder's base name otherwise.
+        seed: Another one makes other splits, where they are made here.
 
     Raises:
         SourceError: If the folder is in neither layout, or two class folders read the same.
     """
     root = existing_folder(Path(path))
-    found = find_images(root)
-    files, notes = _group(root, found)
-    notes += make_splits(files, seed)
-    names = _class_names(root, files)
-    folders = sorted(names, key=lambda folder: names[folder])
-    return Dataset(
-        name=name or name_of_folder(root),
-        root=root,
-        classes=tuple(names[folder] for folder in folders),
-        samples=tuple(samples(files, folders)),
-        templates=DEFAULT_TEMPLATES,
-        notes=(*notes, *_empty_notes(found, files), *_class_notes(files, names), *found.notes),
-    )
-
-
-def name_of_folder(root: Path) -> str:
-    """Name a data set by its folder."""
-    return as_text(root.name) or "images"
+    return list_class_folders(FolderTree(root), name or _name(root), prefix="folder", seed=seed)
 
 
 def existing_folder(path: Path) -> Path:
@@ -90,162 +39,13 @@ def existing_folder(path: Path) -> Path:
     raise SourceError(f"{what}; {LAYOUT}.")
 
 
-def make_splits(files: Grouped, seed: int) -> list[str]:
-    """Cut whichever of val and test is missing off train, class by class, in place.
-
-    Returns:
-        What was done, for the user.
-    """
-    missing = [s for s in ("val", "test") if s not in files]
-    if not missing:
-        return []
-    for split in missing:
-        files[split] = {}
-    for folder, images in files["train"].items():
-        ranked = sorted(images, key=lambda image: (_rank(image.id, seed), image.id))
-        end, share = len(ranked), 100
-        for split in reversed(missing):
-            share -= SHARES[split]
-            start = (share * len(ranked) + 50) // 100  # rounds half up: never an empty train
-            files[split][folder], end = ranked[start:end], start
-        files["train"][folder] = ranked[:end]
-    cuts = " and ".join(f"{SHARES[split]} % as {split}" for split in missing)
-    return [f"Split off train here, by class and seed {seed}: {cuts}; the rest stays train."]
+def _name(root: Path) -> str:
+    return as_text(root.name) or "images"
 
 
-def samples(files: Grouped, folders: Sequence[str]) -> Iterator[Sample]:
-    """Yield one sample an image: by split, then label (place in `folders`), then id."""
-    first = [s for s in ("train", "val", "test") if s in files]
-    for split in (*first, *sorted(set(files) - set(first))):
-        for label, folder in enumerate(folders):
-            for image in sorted(files[split].get(folder, ()), key=lambda image: image.id):
-                yield Sample(image.id, image.path, label, split)
-
-
-def _rank(image_id: str, seed: int) -> bytes:
-    # NFC: a photograph has the same rank whether a Mac or a Linux machine wrote its name.
-    # By the earlier id: a name with a backslash stays in the split that it was in.
-    text = f"{seed}:{unicodedata.normalize('NFC', earlier_id(image_id))}"
-    return hashlib.sha256(text.encode()).digest()
-
-
-def _group(root: Path, found: FoundImages) -> tuple[Grouped, list[str]]:
-    """Tell the layout and sort the images into splits and classes."""
-    folders = {image.folders[0] for image in found.images if image.folders}
-    deep = {image.folders[0] for image in found.images if len(image.folders) > 1}
-    if _has_splits(found):
-        return _by_split(found.images, _splits(root, folders))
-    named = sorted(folder for folder in folders if folder.lower() in SPLIT_NAMES)
-    if not folders:
-        what = "images directly in it but no class folders" if found.images else "no images"
-        left_out = f" {found.notes[0]}" if found.notes else ""
-        raise SourceError(f"{root} has {what}; {LAYOUT}.{left_out}")
-    if deep.intersection(named) or len(named) == len(folders):
-        have = ", ".join(f"{folder}/" for folder in named)
-        raise SourceError(f"{root} has {have} but no train folder with class folders; {LAYOUT}.")
-    inner = [i.folders for i in found.images if len(i.folders) > 2]
-    above = sorted({f[0] for f in inner if SPLIT_NAMES.get(f[1].lower()) == "train"})
-    if above:
-        raise SourceError(
-            f"{root} holds data sets of their own: {', '.join(above[:4])} with a train folder "
-            f"inside. Name one of them: folder:{root / above[0]}."
-        )
-    return _by_class(found.images, root)
-
-
-def _splits(root: Path, folders: Iterable[str]) -> dict[str, str]:
-    """Return folder -> split: train, val, test, or a further one by the folder's own name.
-
-    Raises:
-        SourceError: If two of them mean the same split.
-    """
-    splits: dict[str, str] = {}
-    owner: dict[str, str] = {}
-    for folder in sorted(folders):
-        own = re.sub(r"[^\w.-]+", "-", clean_name(folder)).strip("-.") or "further"
-        split = SPLIT_NAMES.get(folder.lower(), own)
-        if owner.setdefault(split, folder) != folder:
-            raise SourceError(
-                f"{root} has both '{owner[split]}' and '{folder}', which both mean the split "
-                f"'{split}'; keep or rename one of them."
-            )
-        splits[folder] = split
-    return splits
-
-
-def _by_class(images: Iterable[ImageFile], root: Path) -> tuple[Grouped, list[str]]:
-    classes: dict[str, list[ImageFile]] = {}
-    loose = 0
-    for image in images:
-        if image.folders:
-            classes.setdefault(image.folders[0], []).append(image)
-        else:
-            loose += 1
-    return {"train": classes}, [_left_out(loose, as_text(root.name))] if loose else []
-
-
-def _by_split(images: Iterable[ImageFile], splits: Mapping[str, str]) -> tuple[Grouped, list[str]]:
-    files: Grouped = {}
-    loose: dict[str, int] = {}
-    for image in images:
-        if len(image.folders) < 2:
-            folder = image.folders[0] if image.folders else "PATH"
-            loose[folder] = loose.get(folder, 0) + 1
-            continue
-        folder, class_folder = image.folders[:2]
-        files.setdefault(splits[folder], {}).setdefault(class_folder, []).append(image)
-    return files, [_left_out(count, folder) for folder, count in loose.items()]
-
-
-def _left_out(count: int, folder: str) -> str:
-    images = counted(count, "image")
-    return f"{images} directly in {folder}/ without a class folder: left out."
-
-
-def _class_names(root: Path, files: Grouped) -> dict[str, str]:
-    """Return class folder -> readable name, over all splits.
-
-    Raises:
-        SourceError: If two folders read the same, or differ only by case.
-    """
-    names: dict[str, str] = {}
-    seen: dict[str, str] = {}
-    for folder in [folder for split in files.values() for folder in split]:
-        name = clean_name(folder)
-        if not name or not name.isprintable():
-            raise SourceError(f"Class folder {folder!r} in {root} has no readable name; rename it.")
-        other = seen.setdefault(name.casefold(), folder)
-        if other != folder:
-            raise SourceError(
-                f"Class folders '{other}' and '{folder}' in {root} would both be the class "
-                f"'{name}'; rename or join them."
-            )
-        names[folder] = name
-    return names
-
-
-def _empty_notes(found: FoundImages, files: Grouped) -> list[str]:
-    """Name the class folders that hold no image in any split, and so are no classes."""
-    known = {folder for split in files.values() for folder in split}
-    depth = 2 if _has_splits(found) else 1
-    empty = sorted({f[depth - 1] for f in found.empty if len(f) == depth} - known)
-    if not empty:
-        return []
-    more = f" and {len(empty) - 5} more" if len(empty) > 5 else ""
-    return [f"Class folders without any image, which are no classes: {', '.join(empty[:5])}{more}."]
-
-
-def _has_splits(found: FoundImages) -> bool:
-    """Tell whether the first level of folders are splits."""
-    deep = {image.folders[0] for image in found.images if len(image.folders) > 1}
-    return any(SPLIT_NAMES.get(folder.lower()) == "train" for folder in deep)
-
-
-def _class_notes(files: Grouped, names: Mapping[str, str]) -> list[str]:
-    notes = ["There is one class only; a head needs two."] if len(names) == 1 else []
-    for split, what in (("train", "training"), ("test", "test")):
-        without = sorted(names[folder] for folder in names if not files[split].get(folder))
-        if without:
-            more = f" and {len(without) - 5} more" if len(without) > 5 else ""
-            notes.append(f"No {what} images for: {', '.join(without[:5])}{more}.")
-    return notes
+FOLDER = Kind(
+    prefix="folder",
+    example="folder:photos/",
+    name_of=lambda path: _name(existing_folder(Path(path))),
+    open=open_folder,
+)

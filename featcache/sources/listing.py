@@ -18,6 +18,7 @@ from featcache.keys import Listing
 from featcache.paths import as_text
 from featcache.sources.base import Dataset, Report, Sample
 from featcache.sources.hashing import hash_files
+from featcache.wording import Argument
 
 
 def build_listing(
@@ -39,11 +40,11 @@ def build_listing(
         dataset: What the source found now.
         previous: The listing of an earlier pass, whose rows are kept.
         moved: Whether another root under the same name is meant to be the same data set.
-        known: File that remembers the hashes of files that did not change since.
+        known: File that remembers the hashes of images that did not change since.
         keep_known: Whether to bring that file up to date, if it can be written.
-        rehash: Read every file, whatever is remembered.
-        ignore_inode: Whether a file with another inode may still count as unchanged.
-        report: Told how many files are hashed.
+        rehash: Read every image, whatever is remembered.
+        ignore_inode: Whether an image in a file with another inode may count as unchanged.
+        report: Told how many images are hashed.
         say: Called with what the user should know of that.
         workers: Threads that read.
 
@@ -72,14 +73,16 @@ def build_listing(
     if previous and previous.root != as_text(dataset.root) and min(rows) >= len(previous):
         raise SourceError(
             f"None of the {len(rows)} images in {dataset.root} is one of the {len(previous)} from "
-            f"{previous.root}, so nothing has moved; give the new ones a name with --name."
+            f"{previous.root}, so nothing has moved; give the new ones a name with ",
+            Argument("name"),
+            ".",
         )
     notes = [*_unreadable_notes(dataset, unreadable), *_copy_notes(dataset.samples, hashes)]
     return _listing(dataset, previous, rows, hashes, tuple(notes))
 
 
 def check_root(dataset: Dataset, before: str, *, moved: bool) -> None:
-    """Refuse another folder under the name of a cached data set.
+    """Refuse another place under the name of a cached data set.
 
     Args:
         dataset: What the source found now.
@@ -87,14 +90,17 @@ def check_root(dataset: Dataset, before: str, *, moved: bool) -> None:
         moved: Whether the user says that they are the same images.
 
     Raises:
-        SourceError: If it is another folder and nobody says so.
+        SourceError: If it is another place and nobody says so.
     """
     if moved or before == as_text(dataset.root):
         return
     was = f"was read from {before}" if before else "holds imported features"
     raise SourceError(
-        f"Data set '{dataset.name}' {was}, and {dataset.root} is another folder. Add --moved if "
-        f"these are the same images, or give these a name of their own with --name."
+        f"Data set '{dataset.name}' {was}, and {dataset.root} is another place. Add ",
+        Argument("moved"),
+        " if these are the same images, or give these a name of their own with ",
+        Argument("name"),
+        ".",
     )
 
 
@@ -111,9 +117,12 @@ def _match(samples: Sequence[Sample], hashes: Sequence[str], previous: Listing |
     ids = [] if previous is None else list(previous.ids)
     old = [] if previous is None else list(previous.hashes)
     free: defaultdict[str, list[int]] = defaultdict(list)
-    exact = {pair: row for row, pair in enumerate(zip(old, ids, strict=True))}
-    rows = [exact.get((h, s.id), -1) for s, h in zip(samples, hashes, strict=True)]
+    row_of = dict(zip(ids, range(len(ids)), strict=True))
+    rows = [row_of.get(sample.id, -1) for sample in samples]
+    rows = [r if r >= 0 and old[r] == h else -1 for r, h in zip(rows, hashes, strict=True)]
     taken = set(rows)
+    if len(taken) == len(old) == len(rows) and -1 not in taken:
+        return rows
     for row in reversed(range(len(old))):
         if row not in taken:
             free[old[row]].append(row)

@@ -1,9 +1,57 @@
-"""Named data sets are data: one TOML file each in `datasets/`, read into one type."""
+"""Named data sets are data: one TOML file each in `datasets/`, read into one type.
+
+CONTRIBUTING.md tells how to add one.
+"""
 
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache
 from importlib import resources
+from typing import Literal, TypeAlias
+
+from featcache.errors import SourceError
+from featcache.sources.fetch.archive import Archive
+from featcache.sources.layouts.folders import Folders
+from featcache.sources.layouts.lines import Lines
+from featcache.sources.layouts.records import Records
+from featcache.sources.layouts.split_json import SplitJson
+from featcache.sources.layouts.table import Table
+from featcache.sources.lists import ClassTable, class_table
+from featcache.sources.toml_fields import decode
+
+AnyLayout: TypeAlias = SplitJson | Folders | Lines | Table | Records
+
+DEFAULT_WORDS = "coop"
+"""The class names and the template that methods are compared with."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scheme:
+    """One way to list a data set: which images are train, val and test."""
+
+    counts: Mapping[str, int]
+    """Split -> images of a whole copy."""
+    note: str = ""
+    """What a user should know of these splits, in a sentence."""
+    list_: tuple[AnyLayout, ...] = ()
+    """Read one after the other, those that are there; an image counts where it comes first."""
+    cut: bool = False
+    """Whether the images come as one pool, which is cut here into train, val and test."""
+    per_class: Mapping[str, int] = field(default_factory=dict)
+    """Split -> images of each class, where all classes have the same number."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LookAlike:
+    """Another data set that is easily taken for this one."""
+
+    say: str
+    """What it is and what to get in its place."""
+    path: str = ""
+    """A file or folder, below a place where the data set may lie, that only the other one has."""
+    images: int = 0
+    """How many images the other one lists."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -12,38 +60,159 @@ class NamedDataset:
 
     name: str
     title: str
-    kind: str
-    """drawn: rendered by this package; torchvision: fetched by torchvision's loader."""
-    images: int
-    classes: int
-    size: str
-    """Size of the download, for people."""
     licence: str
     citation: str
-    loader: str = ""
-    """torchvision's class."""
-    folder: str = ""
-    """Where the class folders lie below the data root; torchvision's layout."""
-    split_file: str = ""
-    """Where CoOp's split file is looked for below the data root."""
-    url: str = ""
-    """Where torchvision downloads from, for messages."""
-    templates: tuple[str, ...] = ()
+    classes: int
+    splits: Mapping[str, Scheme]
+    """Name of the scheme -> scheme; the first is the default."""
+    kind: Literal["listed", "drawn"] = "listed"
+    """drawn: rendered by this package; listed: photographs that are fetched or already there."""
+    aliases: tuple[str, ...] = ()
+    """Other names that people type."""
+    terms: Literal["auto", "click", "account"] = "auto"
+    """auto: fetched when asked for; click: a browser has to fetch it; account: needs a login or
+    terms that a person accepts."""
+    hint: str = ""
+    """How to get the files by hand: file names and sizes."""
+    size: str = ""
+    """Size of what is fetched or drawn, for people."""
+    metric: Literal["top1", "mean-per-class"] = "top1"
+    class_list: str = ""
+    """Name of the packaged list of classes; empty for that of the data set's own name."""
+    parent: str = ""
+    """Data set whose labels the class list refers to: a head of its classes answers here, too."""
+    places: tuple[str, ...] = ()
+    """Where the data set may lie below the data root, tried in order."""
+    image_folders: tuple[str, ...] = ("",)
+    """Image folders below such a place, tried in order; ids are relative to them."""
+    archive: tuple[Archive, ...] = ()
+    templates: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """coop and openai -> sentences with one `{}` for the class name."""
     default_text: str = "template"
-    class_names: Mapping[str, str] = field(default_factory=dict)
-    """Class folder -> readable name, in label order."""
     descriptions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    looks_like: tuple[LookAlike, ...] = ()
+
+    @property
+    def images(self) -> int:
+        """How many images a whole copy lists by default."""
+        return sum(self.scheme().counts.values())
+
+    @property
+    def can_be_fetched(self) -> bool:
+        """Whether it is fetched without a person."""
+        return self.terms == "auto" and bool(self.archive)
+
+    def scheme(self, name: str | None = None) -> Scheme:
+        """Return a way to split the data set.
+
+        Args:
+            name: One of `splits`; None is the default.
+
+        Raises:
+            SourceError: If there is none of that name.
+        """
+        if name is None:
+            return next(iter(self.splits.values()))
+        if name not in self.splits:
+            known = ", ".join(self.splits)
+            raise SourceError(f"'{self.name}' has no splits '{name}'; it has: {known}.")
+        return self.splits[name]
+
+    def texts(self, words: str = DEFAULT_WORDS) -> tuple[str, ...]:
+        """Return templates, those of a shift data set from its parent.
+
+        Args:
+            words: coop or openai; ImageNet also has openai_7.
+
+        Raises:
+            SourceError: If there are none of that name.
+        """
+        of = self if self.templates or not self.parent else find(self.parent)
+        if words not in of.templates:
+            known = ", ".join(of.templates)
+            raise SourceError(f"'{self.name}' has no templates '{words}'; it has: {known}.")
+        return of.templates[words]
+
+    def table(self) -> ClassTable:
+        """Read the list of classes, those of a shift data set from its parent.
+
+        Raises:
+            SourceError: If the package lacks it.
+        """
+        own = class_table(self.class_list or self.name)
+        if len(own):
+            return own
+        of = find(self.parent).table()
+        label = [labels[0] for labels in own.parent]
+        return replace(
+            own,
+            names=tuple(of.names[i] for i in label),
+            openai=tuple(of.openai[i] for i in label),
+            folders=tuple(of.folders[i] for i in label),
+        )
+
+    def parent_labels(self) -> tuple[tuple[int, ...], ...]:
+        """Return, for every label, the labels of the parent data set that mean the same class.
+
+        Example:
+            >>> find("imagenet_a").parent_labels()[:3]
+            ((6,), (11,), (13,))
+        """
+        if self.parent and self.class_list == self.parent:
+            return tuple((i,) for i in range(self.classes))
+        return self.table().parent
 
 
 def datasets() -> list[NamedDataset]:
     """List the named data sets, by name."""
-    files = resources.files("featcache.sources") / "datasets"
-    names = sorted(f.name for f in files.iterdir() if f.name.endswith(".toml"))
-    return [_read(name.removesuffix(".toml"), (files / name).read_text("utf-8")) for name in names]
+    return list(_all().values())
 
 
-def _read(name: str, text: str) -> NamedDataset:
-    table = tomllib.loads(text)
-    table["templates"] = tuple(table.get("templates", ()))
-    table["descriptions"] = {c: tuple(d) for c, d in table.get("descriptions", {}).items()}
-    return NamedDataset(name=name, **table)
+def find(name: str) -> NamedDataset:
+    """Return the data set of a name or alias.
+
+    Raises:
+        KeyError: If there is none.
+
+    Example:
+        >>> find("pets").name
+        'oxford_pets'
+    """
+    return _all()[resolve(name)]
+
+
+def resolve(name: str) -> str:
+    """Return the name that an alias stands for, and any other text as it is."""
+    wanted = name.lower()
+    return next((d.name for d in datasets() if wanted in (d.name, *d.aliases)), name)
+
+
+def read_toml(name: str, text: str) -> NamedDataset:
+    """Read the description of a data set.
+
+    Args:
+        name: The file's, without suffix.
+        text: The file's content.
+
+    Raises:
+        SourceError: If it is no TOML, or a key is unknown, missing or of another type.
+    """
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise SourceError(f"{name}.toml is not TOML: {error}.") from error
+    data = decode(NamedDataset, table, f"{name}.toml", name=name)
+    if not data.splits:
+        raise SourceError(f"{name}.toml: expected at least one scheme in 'splits'.")
+    return data
+
+
+@cache
+def _all() -> Mapping[str, NamedDataset]:
+    return {data.name: data for data in _read_all()}
+
+
+def _read_all() -> Iterator[NamedDataset]:
+    folder = resources.files("featcache.sources") / "datasets"
+    for name in sorted(f.name for f in folder.iterdir() if f.name.endswith(".toml")):
+        yield read_toml(name.removesuffix(".toml"), (folder / name).read_text("utf-8"))

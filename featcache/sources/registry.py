@@ -1,12 +1,27 @@
-"""From what the user calls a data set to its images: `folder:PATH` or a name."""
+"""From what the user calls a data set to its images: `folder:PATH` and its like, or a name."""
 
+import os
+from collections.abc import Mapping
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
+from typing import cast
 
 from featcache.errors import UnknownNameError, UsageError
-from featcache.paths import expand
+from featcache.paths import as_text, check_folder, expand, file_in, from_text
 from featcache.sources.base import Dataset, Report
-from featcache.sources.named import NamedDataset, datasets
+from featcache.sources.kind import Kind
+from featcache.sources.named import DEFAULT_WORDS, NamedDataset, datasets, resolve
+from featcache.wording import Argument, Placeholder
+
+KINDS: Mapping[str, str] = {
+    "folder": "featcache.sources.folder:FOLDER",
+    "zip": "featcache.sources.archives:ZIP",
+    "tar": "featcache.sources.archives:TAR",
+}
+"""Prefix -> module and name of its `Kind`, which is imported when it is first used."""
+
+_OWN = ("For images of your own use ", Argument("dataset", Placeholder("folder:PATH")), ".")
 
 
 def open_dataset(
@@ -15,51 +30,95 @@ def open_dataset(
     root: Path,
     name: str | None = None,
     dataset_root: Path | None = None,
+    data_root: Path | None = None,
     download: bool = True,
+    splits: str | None = None,
+    words: str | None = None,
     report: Report | None = None,
 ) -> Dataset:
     """List the images of a data set, drawing or downloading them where that is needed.
 
     Args:
-        spec: `folder:PATH`, or one of `featcache datasets`.
-        root: Of the caches; named data sets keep their images in `root/images`.
+        spec: A prefix and a path, as `folder:PATH`, or a name that `featcache datasets` shows.
+        root: Folder of the caches.
         name: What to call it instead of its own name.
         dataset_root: Where the files of a named data set already are.
+        data_root: Where named data sets keep their images, as `image_folder` takes it.
         download: Whether missing files may be fetched.
+        splits: Which of its splits, where a named data set has several; None is the default.
+        words: Whose class names and templates a named data set gets, coop or openai.
         report: Told of drawing and downloading.
 
     Raises:
-        UnknownNameError: If no data set has that name.
+        UnknownNameError: If no data set or kind of source has that name.
         SourceError: If the images cannot be listed.
     """
     if name is not None and not name.strip():
-        raise UsageError("--name needs at least one letter. Got an empty name instead.")
-    kind, colon, rest = spec.partition(":")
-    if kind == "folder" and colon:
-        if dataset_root is not None:
-            raise UsageError("--dataset-root is for named data sets; folder:PATH has its own path.")
-        from featcache.sources.folder import open_folder
-
-        if not rest:
-            raise UsageError("folder: needs a path, e.g. --dataset folder:photos/")
-        return open_folder(Path(rest), name)
-    dataset = _open_named(find(spec), root / "images", dataset_root, download, report)
+        raise UsageError(Argument("name"), " needs at least one letter. Got an empty name instead.")
+    found = _kind_of(spec)
+    if found is not None:
+        kind, path = found
+        given = {"dataset_root": dataset_root, "splits": splits, "words": words}
+        for argument in (name for name, value in given.items() if value is not None):
+            raise UsageError(
+                Argument(argument),
+                f" is for named data sets; {kind.prefix}:PATH has its own.",
+            )
+        return kind.open(path, name or kind.name_of(path))
+    images = image_folder(root, data_root)
+    dataset = _open_named(find(spec), images, dataset_root, download, report, splits, words)
     return dataset if name is None else replace(dataset, name=name)
+
+
+def image_folder(root: Path, data_root: Path | None = None) -> Path:
+    """Return where named data sets keep their images; caches of several roots may share it.
+
+    Args:
+        root: Of the caches.
+        data_root: What the user names; else $FEATCACHE_DATA, else `root/images`.
+
+    Raises:
+        CacheError: If what the user names is no folder.
+        UsageError: If it begins with the home folder of nobody.
+    """
+    if data_root is not None:
+        return check_folder(expand(data_root).absolute(), Argument("data_root"))
+    if place := os.environ.get("FEATCACHE_DATA"):
+        return check_folder(expand(place).absolute(), "$FEATCACHE_DATA or ", Argument("data_root"))
+    return root / "images"
 
 
 def name_of(spec: str, name: str | None = None) -> str:
     """Return what a data set will be called, before its images are listed.
 
     Raises:
-        UnknownNameError: If no data set has that name.
-        SourceError: If there is no such folder.
+        UnknownNameError: If no data set or kind of source has that name.
+        SourceError: If there is no such folder or file.
     """
-    kind, colon, rest = spec.partition(":")
-    if kind == "folder" and colon:
-        from featcache.sources.folder import existing_folder, name_of_folder
+    if name:
+        return name
+    found = _kind_of(spec)
+    if found is None:
+        return find(spec).name
+    kind, path = found
+    return kind.name_of(path)
 
-        return name or name_of_folder(existing_folder(Path(rest)))
-    return name or find(spec).name
+
+def is_path(spec: str) -> bool:
+    """Tell whether it names files of the user's own, with a prefix, and not a named data set."""
+    return spec.partition(":")[0] in KINDS and ":" in spec
+
+
+def spec_of(root: str) -> str:
+    """Return what opens again the images that a listing found below a root.
+
+    Args:
+        root: A folder, an archive or a folder in one.
+    """
+    from featcache.sources.trees.archive import kind_of
+
+    path = from_text(root)
+    return f"folder:{path}" if file_in(path) is None else f"{kind_of(path)}:{path}"
 
 
 def is_drawn(spec: str) -> bool:
@@ -74,13 +133,40 @@ def find(name: str) -> NamedDataset:
         UnknownNameError: If there is none of that name.
     """
     known = {d.name: d for d in datasets()}
-    if name in known:
-        return known[name]
-    if expand(name).is_dir():
-        raise UsageError(f"'{name}' is a folder, not a name; write --dataset folder:{name}")
-    raise UnknownNameError(
-        "data set", name, known, "For images of your own write --dataset folder:PATH."
+    if resolve(name) in known:
+        return known[resolve(name)]
+    path = expand(name)
+    if path.is_dir():
+        raise _bare(name, "a folder", "folder")
+    for prefix in ("zip", "tar"):
+        if path.is_file() and as_text(path.name).lower().endswith(f".{prefix}"):
+            raise _bare(name, "a file", prefix)
+    raise UnknownNameError("data set", name, known, _OWN)
+
+
+def _bare(path: str, what: str, prefix: str) -> UsageError:
+    return UsageError(
+        f"'{path}' is {what}, not a name; write ", Argument("dataset", f"{prefix}:{path}")
     )
+
+
+def _kind_of(spec: str) -> tuple[Kind, str] | None:
+    """Return the kind of source that a spec names and its path; None for a plain name.
+
+    Raises:
+        UnknownNameError: If there is no such kind.
+        UsageError: If the path is missing.
+    """
+    prefix, colon, path = spec.partition(":")
+    if not colon or (prefix not in KINDS and expand(spec).is_dir()):
+        return None
+    if prefix not in KINDS:
+        raise UnknownNameError("kind of source", prefix, KINDS, _OWN)
+    module, _, name = KINDS[prefix].partition(":")
+    kind = cast(Kind, getattr(import_module(module), name))
+    if not path:
+        raise UsageError(f"{prefix}: needs a path, e.g. ", Argument("dataset", kind.example), ".")
+    return kind, path
 
 
 def _open_named(
@@ -89,6 +175,8 @@ def _open_named(
     dataset_root: Path | None,
     download: bool,
     report: Report | None,
+    splits: str | None,
+    words: str | None,
 ) -> Dataset:
     if dataset_root is not None:  # the listing remembers where images are, for any later folder
         dataset_root = expand(dataset_root).absolute()
@@ -96,8 +184,14 @@ def _open_named(
         from featcache.sources.fieldguide.world import open_world
 
         return open_world(spec.name, dataset_root or images, report=report)
-    from featcache.sources.torchvision import open_torchvision
+    from featcache.sources.named_open import open_named
 
-    # Nothing is downloaded into a folder that the user named.
-    may = download and dataset_root is None
-    return open_torchvision(spec, dataset_root or images, download=may, report=report)
+    return open_named(
+        spec,
+        images,
+        dataset_root,
+        download,
+        report,
+        splits=splits,
+        words=words or DEFAULT_WORDS,
+    )

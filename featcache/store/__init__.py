@@ -1,1 +1,1 @@
-"""Caches on disk: open, append, read, find, remove; bytes, listings, repair: the folders below."""
+"""Caches on disk: open, append, read, find and remove. Folders: format, listing, repair."""

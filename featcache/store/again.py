@@ -1,22 +1,42 @@
-"""The command that takes up a cache again."""
+"""The call that continues a cache."""
 
 import shlex
 from pathlib import Path
+from typing import Any
 
 from featcache.store.library import cache_root
+from featcache.wording import Call
 
 
-def extract_command(path: Path, dataset: str, backbone: str, weights: str = "") -> str:
-    """Compose the `featcache extract` command of a cache, without what was added by flags.
+def extract_call(path: Path, dataset: str, backbone: str, weights: str = "") -> Call:
+    """Compose the call that continues a cache, without further components and options.
 
     Args:
-        path: The cache.
-        dataset: Its data set.
-        backbone: Its backbone.
-        weights: What --weights said; empty where it said nothing.
+        path: Folder of the cache.
+        dataset: Name of its data set.
+        backbone: Name of its backbone.
+        weights: Weights that were named when it was made; empty if none were.
     """
-    words = ["featcache", "extract", "--dataset", dataset, "--backbone", backbone]
-    words += ["--weights", weights] if weights else []
+    arguments: dict[str, Any] = {"dataset": dataset, "backbone": backbone}
+    arguments |= {"weights": weights} if weights else {}
     root = path.parent.parent
-    words += ["--cache", str(root)] if root != cache_root(None) else []
+    arguments |= {"root": str(root)} if root != cache_root(None) else {}
+    return Call("featcache.extract", arguments)
+
+
+def command(call: Call) -> str:
+    """Write an extraction as a command, for records and reports that outlive the process.
+
+    Args:
+        call: Call from `extract_call`, with further components or without.
+
+    Example:
+        >>> command(Call("featcache.extract", {"dataset": "pets", "views": ["10", "4:cdfsl"]}))
+        'featcache extract --dataset pets --views 10 --views 4:cdfsl'
+    """
+    words = ["featcache", "extract"]
+    for name, value in call.arguments.items():
+        flag = "--cache" if name == "root" else f"--{name.replace('_', '-')}"
+        for each in value if isinstance(value, list) else [value]:
+            words += [flag, each]
     return shlex.join(words)

@@ -1,4 +1,4 @@
-"""Rows become a shard and its line: what is checked before, and what is written."""
+"""Check rows and write them as a shard."""
 
 from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
@@ -14,9 +14,10 @@ from featcache.store.format.files import make_folder, refuse_link
 from featcache.store.format.records import REASON, ShardLine, check_provenance, kind_of
 from featcache.store.format.shard import write_shard
 from featcache.store.rows import images_crc32, ranges_of
+from featcache.wording import Argument
 
 STORED = ("float16", "float32", "int8", "int32")
-"""Types of image features; float16 and float32 take every float."""
+"""Types of stored image features; float16 and float32 accept floats of any width."""
 
 
 def check_rows(
@@ -29,7 +30,7 @@ def check_rows(
     """Refuse rows that cannot be appended to any component of this kind.
 
     Raises:
-        UsageError: If rows, type or unreadable rows do not fit each other.
+        UsageError: If rows, their type or the unreadable rows are inconsistent.
     """
     ascending = len(rows) > 0 and bool((np.diff(rows) > 0).all())
     if not ascending or rows[0] < 0 or rows[-1] >= len(listing):
@@ -54,26 +55,28 @@ def check_rows(
 def check_width(
     folder: Path, shards: Sequence[ShardLine], values: Shaped[np.ndarray, "r ..."], dtype: str
 ) -> None:
-    """Refuse rows of another shape or type than those that a component holds.
+    """Refuse rows whose shape or type differs from the stored rows of a component.
 
     Raises:
         CacheError: If they differ.
     """
     if not shards:
         return
-    held = shards[0].facts
-    if (held.shape[1:], held.dtype) != (values.shape[1:], dtype):
+    stored = shards[0].facts
+    if (stored.shape[1:], stored.dtype) != (values.shape[1:], dtype):
         raise CacheError(
-            f"Component '{folder.name}' of {folder.parent} has rows {list(held.shape[1:])} of "
-            f"{held.dtype}, new ones are {list(values.shape[1:])} of {dtype}. "
-            f"They come from different models; extract into another folder with --cache."
+            f"Component '{folder.name}' of {folder.parent} has rows {list(stored.shape[1:])} of "
+            f"{stored.dtype}, new ones are {list(values.shape[1:])} of {dtype}. "
+            "They come from different models; extract into another folder with ",
+            Argument("root"),
+            ".",
         )
 
 
 def free_name(
     taken: Container[tuple[str, str]], component: str, rows: Int64[np.ndarray, " r"]
 ) -> str:
-    """Name the next shard of these rows, other than those that are taken."""
+    """Return a file name for a shard of these rows that is not in use."""
     stem, number = f"{int(rows[0]):08d}-{int(rows[-1]) + 1:08d}", 1
     name = f"{stem}.h5"
     while (component, name) in taken:
@@ -92,26 +95,26 @@ def write_rows(
     bad: Mapping[int, str],
     provenance: Mapping[str, str],
 ) -> ShardLine:
-    """Write one shard, the checksums of its rows beside it, and return its line.
+    """Write one shard and the checksums of its rows, and return its record.
 
-    The shard itself repeats the line.
+    The header of the shard repeats the record.
 
     Args:
-        path: Where the shard goes.
-        key: Digest of the cache's key.
-        listing: Names the images.
-        component: What the rows are.
+        path: File of the shard.
+        key: Digest of the key of the cache.
+        listing: Listing with the ids of the images.
+        component: Component of the rows.
         rows: Rows of the listing.
-        values: Their features.
-        bad: Row -> why its image could not be read; zeros are stored there.
-        provenance: What computed the numbers.
+        values: Features of the rows.
+        bad: Row -> why its image could not be read; zeros are stored for it.
+        provenance: Versions, device and settings that produced the features.
 
     Raises:
-        CacheError: If a value is not finite as stored, or the disk refuses.
+        CacheError: If a stored value is not finite, or writing fails.
         UsageError: If the provenance is too large.
     """
     origin = provenance_of(provenance)
-    with np.errstate(over="ignore"):  # what overflows is refused as not finite
+    with np.errstate(over="ignore"):  # overflows become infinite and are refused
         stored = values.astype(component.dtype, copy=bool(bad))
     positions = np.flatnonzero(np.isin(rows, list(bad))).tolist()
     if positions:
@@ -154,10 +157,10 @@ def write_rows(
 
 
 def provenance_of(value: Mapping[str, str]) -> dict[str, str]:
-    """Return a provenance as it is written.
+    """Return a provenance as it is stored.
 
     Raises:
-        UsageError: If it has too many entries, or one that is no text or too long.
+        UsageError: If it has too many entries, or an entry is not a text or too long.
     """
     try:
         return check_provenance(value)
@@ -169,5 +172,5 @@ def provenance_of(value: Mapping[str, str]) -> dict[str, str]:
 
 
 def _reason(text: str) -> str:
-    # Half a surrogate pair, as in the name of a file, could be stored but never printed.
+    # A lone surrogate, e.g. from a file name, cannot be printed.
     return text.encode("utf-8", "replace").decode()[:REASON]

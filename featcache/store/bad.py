@@ -1,4 +1,4 @@
-"""Which images could not be read, from manifest lines alone: no table has a row for each image."""
+"""Unreadable images, computed from manifest records without a table of all images."""
 
 from collections.abc import Sequence
 
@@ -8,20 +8,20 @@ from featcache.store.format.records import ShardLine
 
 
 def bad_rows(lines: Sequence[ShardLine]) -> dict[int, str]:
-    """Return the unreadable rows of one component with the reason; later shards win.
+    """Return the unreadable rows of one component with the reason; later shards take precedence.
 
     Args:
-        lines: Its shards, oldest first.
+        lines: Records of its shards, oldest first.
     """
-    said = [
+    entries = [
         (row, number, reason)
         for number, line in enumerate(lines)
         if line.bad
         for row, reason in line.bad_rows().items()
     ]
-    if not said:
+    if not entries:
         return {}
-    rows = np.unique(np.array([row for row, _, _ in said], dtype=np.int64))
+    rows = np.unique(np.array([row for row, _, _ in entries], dtype=np.int64))
     newest = np.zeros(len(rows), dtype=np.int64)
     counts = [len(line.rows) for line in lines]
     ranges = np.array([pair for line in lines for pair in line.rows], dtype=np.int64)
@@ -30,4 +30,4 @@ def bad_rows(lines: Sequence[ShardLine]) -> dict[int, str]:
     for i in np.flatnonzero(first < last):
         newest[first[i] : last[i]] = numbers[i]
     owner = dict(zip(rows.tolist(), newest.tolist(), strict=True))
-    return {row: reason for row, number, reason in said if owner[row] == number}
+    return {row: reason for row, number, reason in entries if owner[row] == number}

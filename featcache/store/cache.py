@@ -1,9 +1,9 @@
-"""A cache: the folder that holds what one backbone made of one data set.
+"""A cache: the folder with the features of one data set from one backbone.
 
     key.json  listing/  manifest.jsonl  <component>/<shard>.h5  text.<digest>/
 
-Whatever is finished stays finished: a shard counts once its manifest line is on disk, and nothing
-is ever changed in place. One process writes at a time; any number may read meanwhile.
+A shard is part of the cache once its record is in the manifest on disk, and files are never changed
+in place, so completed work is never lost. One process writes at a time; any number may read.
 """
 
 import time
@@ -46,53 +46,55 @@ from featcache.store.lock import writer_lock
 from featcache.store.reader import CacheReader
 from featcache.store.removal import start_anew
 from featcache.store.rows import images_crc32
+from featcache.wording import Argument
 
 if TYPE_CHECKING:
     import featcache.types
 
 
 AHEAD = 3600.0
-"""Seconds by which a time may lie ahead of our clock: two machines differ by less."""
+"""Seconds that a time may be ahead of our clock; clocks of two machines differ by less."""
 
 
 class Cache(CacheReader):
-    """One cache folder; `open` and `create` are the ways in. Writing takes the lock."""
+    """One cache folder, from `open` or `create`. Writing takes the lock."""
 
     @classmethod
     def create(cls, root: Path, dataset: str, backbone: str, key: FeatureKey) -> "Cache":
-        """Open the cache of this data set, backbone and key below a root; make it if need be.
+        """Open the cache of a data set, backbone and key below a root; create it if needed.
 
         Raises:
-            CacheError: If the folder cannot be written, or belongs to something else.
+            CacheError: If the folder cannot be written, or belongs to another data set.
         """
         identity = Identity(dataset, backbone, key)
         path = identity.folder(root)
-        said = start_anew(path)
+        notes = [*start_anew(path)]
         if not (path / KEY_FILE).exists():
             make_folder(path)
-            sync_names(path)  # which a process that was killed just here may have made
-            notes: list[str] = []
-            with writer_lock(path, notes.append):
+            sync_names(path)  # a process that was killed here may have created it without syncing
+            with writer_lock(path, lambda _: None):
                 if not (path / MANIFEST).exists():
                     write_manifest(path / MANIFEST, identity)
                 if not (path / KEY_FILE).exists():
-                    read_manifest(path / MANIFEST, identity)  # or says that it is another's
+                    read_manifest(path / MANIFEST, identity)  # raises if it is of another cache
                     write_identity(path, identity)
-        found = cls.open(path)
-        found._journal.notes.extend(said)
-        if found.dataset != dataset:
+        cache = cls.open(path)
+        cache._journal.notes.extend(notes)
+        if cache.dataset != dataset:
             raise CacheError(
-                f"{path} belongs to the data set '{found.dataset}', whose folder has the same name "
-                f"as that of '{dataset}'. Choose another name with --name."
+                f"{path} belongs to the data set '{cache.dataset}', whose folder has the same name "
+                f"as that of '{dataset}'. Choose another name with ",
+                Argument("name"),
+                ".",
             )
-        return found
+        return cache
 
     @classmethod
     def open(cls, path: Path) -> "Cache":
         """Open an existing cache.
 
         Raises:
-            CacheNotFoundError: If the folder is no cache.
+            CacheNotFoundError: If the folder is not a cache.
             CorruptCacheError: If its key or manifest is damaged.
             NewerFormatError: If a later version wrote it.
             CacheError: If an earlier version wrote it.
@@ -102,26 +104,27 @@ class Cache(CacheReader):
     # Listing
 
     def put_listing(self, listing: Listing) -> None:
-        """Replace the listing in one step; rows keep their image.
+        """Replace the listing atomically; every row keeps its image.
 
         Raises:
-            CacheError: If a row that has features would get another image, or the disk refuses.
+            CacheError: If a row would get another image, or writing fails.
         """
         with self._journal.writing():
             old = self._listing_before(listing)
-            kept = 0 if old is None else len(old)
-            if old is not None and old.hashes != listing.hashes[:kept]:
+            if old is not None and old.hashes != listing.hashes[: len(old)]:
                 raise CacheError(
                     f"The new listing of {self.path} gives rows to other images than the old one. "
-                    f"Rows are only ever appended; extract under another name with --name."
+                    "Rows are only ever appended; extract under another name with ",
+                    Argument("name"),
+                    ".",
                 )
             write_listing(self.path / LISTING, listing)
 
     def _listing_before(self, new: Listing) -> Listing | None:
-        """Read the listing; one that is lost is none where all shards are of the new one's images.
+        """Read the listing; None if there is none, or it is lost and all shards match the new one.
 
         Raises:
-            CorruptCacheError: If it is lost, and a shard was made of other images.
+            CorruptCacheError: If it is lost, and a shard was made from other images.
         """
         try:
             return self.listing()
@@ -141,19 +144,21 @@ class Cache(CacheReader):
         bad: Mapping[int, str],
         provenance: Mapping[str, str],
     ) -> None:
-        """Write one shard and enter it in the manifest; on return it survives a power cut.
+        """Write one shard and its record; after this call it survives a power cut.
 
         Args:
-            component: What the rows are.
+            component: Component of the rows.
             rows: Rows of the listing, ascending.
-            values: Their features, of the component's type; where that is float16 or float32,
-                floats of any width.
-            bad: Row -> why its image could not be read. It counts as covered, its values as zeros.
-            provenance: What computed the numbers: at most 64 texts of fewer than 200 characters.
+            values: Features [r ...] of the type of the component; floats of any width for float16
+                and float32.
+            bad: Row -> why its image could not be read. The row counts as covered; zeros are
+                stored for it.
+            provenance: Versions, device and settings that produced the features: at most 64 texts
+                of fewer than 200 characters.
 
         Raises:
-            CacheError: If a value does not fit, the width is another one, or the disk refuses.
-            UsageError: If rows, type or provenance are none.
+            CacheError: If a value is not finite, the width differs, or writing fails.
+            UsageError: If rows, type or provenance are invalid.
         """
         with self._journal.writing():
             listing = self._listed()
@@ -168,17 +173,17 @@ class Cache(CacheReader):
             )
 
     def drop(self, component: str, file: str) -> None:
-        """Let a damaged shard, or damaged texts, count as missing, and delete what is there."""
+        """Mark a damaged shard, or damaged texts, as missing and delete the files."""
         folder = self.path / component
         with self._journal.writing():
             refuse_link(folder)
             lines = self.shards.get(component, ())
-            held = next((line.rows for line in lines if line.file == file), ())
-            self._journal.enter(DropLine(component=component, file=file, rows=held))
+            rows = next((line.rows for line in lines if line.file == file), ())
+            self._journal.enter(DropLine(component=component, file=file, rows=rows))
             self._seen.discard((component, file))
-            # What is derived goes first: alone it would belong to nothing.
-            second = TEXT_STRINGS if file == TEXT_ROWS else sums_path(Path(file)).name
-            for name in (second, file):
+            # Delete the derived file first, so that it is never left without its source.
+            derived = TEXT_STRINGS if file == TEXT_ROWS else sums_path(Path(file)).name
+            for name in (derived, file):
                 clear_folder(folder / name)
                 with explained(folder / name):
                     if folder.exists() and not folder.is_dir():
@@ -194,21 +199,21 @@ class Cache(CacheReader):
         complete: bool,
         when: float | None = None,
     ) -> None:
-        """Record that a pass ended as it was meant to.
+        """Record that a pass ended normally.
 
         Args:
-            components: Folders of what was asked for.
-            images: How many images the pass was over.
-            seconds: How long it took.
-            complete: False where only part of the images was asked for.
-            when: Seconds since 1970; None for now.
+            components: Folders of the requested components.
+            images: Number of images in the pass.
+            seconds: Duration.
+            complete: False if only part of the images was requested.
+            when: End of the pass in seconds since 1970; None for now.
         """
         now = time.time() if when is None else when
         with self._journal.writing():
             before = (p.time for p in self.passes if not is_ahead(p.time))
             self._journal.enter(
                 PassLine(
-                    time=max((now, *before)),  # clocks are set back
+                    time=max((now, *before)),  # the clock may have been set back
                     components=tuple(components),
                     images=images,
                     seconds=seconds,
@@ -216,14 +221,14 @@ class Cache(CacheReader):
                 )
             )
 
-    # Texts, the whole
+    # Texts and lock
 
     def put_text(self, bank: "featcache.types.TextBank", provenance: Mapping[str, str]) -> None:
-        """Store embedded texts; from now on they are the current ones.
+        """Store embedded texts and make them the current ones.
 
         Args:
-            bank: The texts and their rows.
-            provenance: What computed the rows, as for `append`.
+            bank: Texts and their features.
+            provenance: Origin of the features, as for `append`.
         """
         from featcache.store.text import text_component, write_text
 
@@ -238,9 +243,9 @@ class Cache(CacheReader):
                 self._journal.enter(known)
 
     def lock(self) -> AbstractContextManager[None]:
-        """Be the one writer while the block runs; nests, and may be entered on any thread.
+        """Be the only writer while the block runs; reentrant, from any thread.
 
-        The first entry takes note of what others wrote, and cleans up after interrupted writers.
+        The outermost entry reads what others wrote and cleans up after interrupted writers.
 
         Raises:
             CacheError: If another process is writing, or the folder cannot be written.
@@ -249,5 +254,5 @@ class Cache(CacheReader):
 
 
 def is_ahead(when: float) -> bool:
-    """Tell whether a time, in seconds since 1970, lies in the future: a wrong clock wrote it."""
+    """Tell whether a time, in seconds since 1970, is in the future because a clock was wrong."""
     return when > time.time() + AHEAD

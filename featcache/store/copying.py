@@ -1,12 +1,12 @@
-"""Rows of one array to places of another, by the fastest way that their order allows."""
+"""Copy rows between arrays, the fastest way that their order allows."""
 
 import numpy as np
 from jaxtyping import Int64, Shaped
 
 BUFFER = 1 << 19
-"""Bytes on the way from a shard to rows that are not next to each other."""
+"""Bytes of the buffer for rows that are not contiguous."""
 WIDE = 1 << 13
-"""Bytes of a row from which copying it alone is cheaper than going through the buffer."""
+"""Bytes of a row from which copying it directly is faster than buffering."""
 
 
 def copy_rows(
@@ -18,10 +18,10 @@ def copy_rows(
     """Set out[where] = values[position].
 
     Args:
-        values: What is copied from, no memmap.
-        position: Rows [k] of it, in any order, known to be inside.
-        where: Rows [k] of the result.
-        out: The result.
+        values: Array to copy from, not a memmap.
+        position: Rows [k] of `values`, in any order, within bounds.
+        where: Rows [k] of `out`.
+        out: Array to copy into.
     """
     if not len(position):
         return
@@ -32,7 +32,7 @@ def copy_rows(
 
 
 def is_one_block(rows: Int64[np.ndarray, " k"]) -> bool:
-    """Tell whether rows [k], at least one, follow each other without a gap."""
+    """Tell whether rows [k], at least one, are contiguous and ascending."""
     return bool(rows[-1] - rows[0] == len(rows) - 1 and (np.diff(rows) == 1).all())
 
 
@@ -41,11 +41,11 @@ def _copy(
     position: Int64[np.ndarray, " r"],
     out: Shaped[np.ndarray, "r ..."],
 ) -> None:
-    """Gather from one shard, as one block where the positions are one."""
+    """Copy into contiguous rows; one slice if the positions are contiguous too."""
     if is_one_block(position):
         out[...] = values[position[0] : position[-1] + 1]
     else:
-        # Positions are known to be inside; without `clip` numpy would gather into a second buffer.
+        # Positions are within bounds; without `clip` numpy would use a second buffer.
         np.take(values, position, axis=0, out=out, mode="clip")
 
 
@@ -55,7 +55,7 @@ def _scatter(
     where: Int64[np.ndarray, " k"],
     out: Shaped[np.ndarray, "r ..."],
 ) -> None:
-    """Copy rows from one shard to rows all over the result, narrow ones through a cached buffer."""
+    """Copy into scattered rows; narrow ones by way of a buffer that fits the cache."""
     width = values.nbytes // len(values)
     if width >= WIDE:
         for source, target in zip(position.tolist(), where.tolist(), strict=True):

@@ -1,6 +1,6 @@
-"""What is true of a cache right now, and the one door through which that changes.
+"""The current contents of a cache, and the only way to change them.
 
-A Journal joins the manifest, the writer's lock, and the tidying up after interrupted writers.
+A Journal combines the manifest, the lock of the writer, and the clean-up after interrupted writers.
 """
 
 import threading
@@ -14,29 +14,29 @@ from featcache.store.format.identity import MANIFEST, Identity
 from featcache.store.format.manifest import Contents, read_manifest, write_manifest
 from featcache.store.format.records import Line
 from featcache.store.lock import writer_lock
-from featcache.store.repair.orphans import find_strays, lone_sums, merged
+from featcache.store.repair.orphans import find_orphans, lone_sums, merged
 from featcache.store.settle import folders
 
 
 class Journal:
-    """The manifest of one cache, opened; written under the lock only."""
+    """The open manifest of one cache; written only under the lock."""
 
     def __init__(self, folder: Path, identity: Identity) -> None:
         """Read the manifest.
 
         Args:
-            folder: The cache.
-            identity: What its key.json says.
+            folder: Folder of the cache.
+            identity: Content of its key.json.
 
         Raises:
-            CorruptCacheError: If a line is not what was written.
+            CorruptCacheError: If a record is damaged.
             NewerFormatError: If a later version wrote it.
         """
         self.folder = folder
         self.notes: list[str] = []
-        """Sentences for the user: what was tidied up, what stands in for a lock."""
+        """Messages for the user: what was cleaned up, and whether a file replaces the lock."""
         self.changed: Callable[[], None] = lambda: None
-        """Called whenever the contents may have changed."""
+        """Callback for possible changes of the contents."""
         self._identity = identity
         self._manifest = read_manifest(folder / MANIFEST, identity)
         self._contents = Contents(self._manifest.lines)
@@ -46,17 +46,17 @@ class Journal:
 
     @property
     def contents(self) -> Contents:
-        """What all lines taken together say."""
+        """Contents of the cache according to all records."""
         return self._contents
 
     @property
     def torn(self) -> int:
-        """Bytes of an unfinished last line."""
+        """Bytes of an unfinished last record."""
         return self._manifest.torn
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Be the one writing process while the block runs; nests, and may be entered on threads.
+        """Be the only writing process while the block runs; reentrant, from any thread.
 
         Raises:
             CacheError: If another process is writing, or the folder cannot be written.
@@ -78,18 +78,18 @@ class Journal:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Hold the lock and keep the other threads of this process out."""
+        """Hold the lock and exclude other threads of this process."""
         with self.lock(), self._serial:
             yield
 
     def enter(self, line: Line) -> None:
-        """Write a line; what it speaks of is on disk already."""
+        """Append a record; the files it describes are on disk already."""
         self._manifest.append(line)
         self._contents.take(line)
         self.changed()
 
     def _take_over(self) -> None:
-        """Take note of what other writers did, and finish or remove what interrupted ones left."""
+        """Read what other writers did, and clean up after interrupted ones."""
         path = self.folder / MANIFEST
         self._manifest = read_manifest(path, self._identity)
         if self._manifest.torn:
@@ -101,7 +101,7 @@ class Journal:
         self._adopt()
 
     def _clean(self) -> None:
-        """Delete temporary files; what a symbolic link leads to is left alone."""
+        """Delete temporary files; symbolic links are not followed."""
         with explained(self.folder):
             for folder in folders(self.folder):
                 for path in folder.iterdir():
@@ -109,26 +109,26 @@ class Journal:
                         path.unlink(missing_ok=True)
 
     def _adopt(self) -> None:
-        """Enter sound shards whose line is missing; delete useless ones, leave strange ones."""
+        """Add records of sound orphans; delete useless orphans and keep foreign files."""
         with explained(self.folder):
-            strays = find_strays(self.folder, self._identity.key.digest(), self._contents)
-            if found := strays.sound:
-                self._enter_again(merged(self._manifest.lines, found, texts_are_newest=True))
+            orphans = find_orphans(self.folder, self._identity.key.digest(), self._contents)
+            if sound := orphans.sound:
+                self._enter_again(merged(self._manifest.lines, sound, texts_are_newest=True))
                 self.notes.append(
-                    f"Took up {len(found)} files whose entries in the manifest of {self.folder} "
-                    f"were missing: {sum(line.facts.shape[0] for line in found)} rows."
+                    f"Took up {len(sound)} files whose entries in the manifest of {self.folder} "
+                    f"were missing: {sum(line.facts.shape[0] for line in sound)} rows."
                 )
-            for path, why in strays.useless.items():
+            for path, why in orphans.useless.items():
                 sums_path(path).unlink(missing_ok=True)
                 path.unlink(missing_ok=True)
                 self.notes.append(f"Deleted {path}, of which the manifest knows nothing: {why}")
             for path in lone_sums(self.folder, self._contents):
                 path.unlink(missing_ok=True)
-            for path, why in strays.strange.items():
+            for path, why in orphans.foreign.items():
                 self.notes.append(f"Left {path} alone, of which the manifest knows nothing: {why}")
 
     def _enter_again(self, lines: list[Line]) -> None:
-        """Write the lines that are new; the manifest anew where some of them are not the last."""
+        """Append new records; rewrite the manifest if some of them are not at its end."""
         known = self._manifest.lines
         if all(a is b for a, b in zip(known, lines, strict=False)):
             for line in lines[len(known) :]:

@@ -1,14 +1,13 @@
-"""All caches below one root: where the root is, what is there, which one is meant."""
+"""All caches below one root: find the root, list the caches, choose one."""
 
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path, PurePath
-from shlex import quote
 from typing import Any
 
 from featcache.errors import (
@@ -19,7 +18,8 @@ from featcache.errors import (
     UsageError,
 )
 from featcache.keys import FeatureKey
-from featcache.paths import as_text, check_folder, expand, from_text
+from featcache.paths import as_text, check_folder, expand, file_in, from_text
+from featcache.sources.named import resolve
 from featcache.store.cache import Cache, is_ahead
 from featcache.store.format.files import is_temporary
 from featcache.store.format.identity import (
@@ -35,18 +35,18 @@ from featcache.store.format.records import PassLine, ShardLine
 from featcache.store.listing.listing import count_images, read_origin
 from featcache.store.provenance import origin_of, weights_of
 from featcache.store.rows import count_rows
-from featcache.wording import Argument
+from featcache.wording import Argument, Call, Part, in_python
 
 IMAGES = "images"
-"""Folder of a root: images that are drawn or downloaded here."""
+"""Folder in the root for images that are drawn or downloaded."""
 
 PLAIN_NAME = re.compile(r"\w(?:[\w.+@= -]*[\w.+@=-])?")
-"""What a user may call a new data set."""
+"""Valid names of new data sets."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComponentSummary:
-    """One component, for a list."""
+    """Summary of one component."""
 
     rows: int
     shape: tuple[int, ...]
@@ -58,23 +58,23 @@ class ComponentSummary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheSummary:
-    """One cache, for a list."""
+    """Summary of one cache."""
 
     path: Path
     dataset: str
     backbone: str
     digest: str
     weights: str = ""
-    """Which they are, or which file was imported, in a word or two; empty where unknown."""
+    """Short name of the weights or of the imported file; empty if unknown."""
     images: int = 0
     components: Mapping[str, ComponentSummary] = field(default_factory=dict)
-    """By folder name; the current texts are one of them."""
+    """Folder name -> component, with the current texts."""
     finished: float | None = None
-    """Seconds since 1970 of the last pass that ended; None where none did."""
+    """End of the last pass in seconds since 1970; None if no pass has ended."""
     complete: bool = False
-    """Whether that pass was over all images."""
-    problem: str = ""
-    """Why the cache cannot be opened; empty where it can."""
+    """Whether that pass covered all images."""
+    problem: Part = ""
+    """Why the cache cannot be opened; empty if it can."""
 
     @property
     def bytes(self) -> int:
@@ -83,12 +83,12 @@ class CacheSummary:
 
     @property
     def is_ahead(self) -> bool:
-        """Tell whether a wrong clock finished it: nobody knows when that was."""
+        """Tell whether its time is in the future because a clock was wrong."""
         return self.finished is not None and is_ahead(self.finished)
 
     @property
     def finished_text(self) -> str:
-        """When it was finished, in local time, or what is the matter."""
+        """Local time of the last pass, or unfinished or unreadable."""
         if self.problem:
             return "unreadable"
         if self.finished is None:
@@ -98,8 +98,12 @@ class CacheSummary:
         when += " by a wrong clock" if self.is_ahead else ""
         return when if self.complete else f"{when} (part)"
 
-    def to_json(self) -> dict[str, Any]:
-        """Return one plain object; times in ISO 8601, UTC."""
+    def to_json(self, phrase: Callable[[Sequence[Part]], str] = in_python) -> dict[str, Any]:
+        """Return one plain object; times in ISO 8601, UTC.
+
+        Args:
+            phrase: Writes a message as text.
+        """
         when = None if self.finished is None else datetime.fromtimestamp(self.finished, tz=UTC)
         return {
             "dataset": self.dataset,
@@ -115,25 +119,27 @@ class CacheSummary:
             },
             "finished": None if when is None else when.isoformat(timespec="seconds"),
             "complete": self.complete,
-            "problem": self.problem,
+            "problem": phrase([self.problem]),
         }
 
 
 def check_name(root: Path, name: str) -> None:
-    """Refuse to call a new data set what is no plain name of a folder.
+    """Refuse names of new data sets that are not valid folder names.
 
     Args:
-        root: Folder of all caches; a data set that is there already keeps its name.
-        name: What a user wants to call it.
+        root: Folder of all caches; names of existing data sets are always accepted.
+        name: Name to check.
 
     Raises:
-        UsageError: If it is none.
+        UsageError: If it is not valid.
     """
     if PLAIN_NAME.fullmatch(name) or any(s.dataset == name for s in caches(root)):
         return
     raise UsageError(
-        f"--name takes letters, digits, spaces and any of . _ - + @ =, beginning with a letter, a "
-        f"digit or _ and not ending with a space; got {name!r}. Write e.g. --name {slug(name)}"
+        Argument("name"),
+        " takes letters, digits, spaces and any of . _ - + @ =, beginning with a letter, a digit "
+        f"or _ and not ending with a space; got {name!r}. Write e.g. ",
+        Argument("name", slug(name)),
     )
 
 
@@ -141,8 +147,8 @@ def cache_root(option: Path | None) -> Path:
     """Return the folder of all caches: the option, else $FEATCACHE_HOME, else the user's cache.
 
     Raises:
-        CacheError: If what the user names is no folder.
-        UsageError: If it begins with the home folder of nobody.
+        CacheError: If the path is not a folder.
+        UsageError: If it begins with the home folder of an unknown user.
     """
     if option is not None:
         return check_folder(expand(option).absolute(), Argument("root"))
@@ -151,19 +157,18 @@ def cache_root(option: Path | None) -> Path:
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches" / "featcache"
     xdg = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    # The XDG rules say that a relative path is to be ignored.
+    # The XDG specification says to ignore relative paths.
     return (xdg if xdg.is_absolute() else Path.home() / ".cache") / "featcache"
 
 
 def caches(root: Path) -> list[CacheSummary]:
-    """Summarise every cache below a root: finished last first, then unfinished, then damaged.
+    """Summarise all caches below a root: the newest first, then unfinished, then damaged ones.
 
-    A time that lies in the future says nothing; such a cache stands behind all others that are
-    finished, until its next pass.
+    Caches with a time in the future come last among the finished ones.
     """
     folders = {path.parent for name in (KEY_FILE, MANIFEST) for path in root.glob(f"*/*/{name}")}
-    found = [_summary(folder) for folder in sorted(folders) if not is_temporary(folder)]
-    return sorted(found, key=_order)
+    summaries = [_summary(folder) for folder in sorted(folders) if not is_temporary(folder)]
+    return sorted(summaries, key=_order)
 
 
 def _order(summary: CacheSummary) -> tuple[bool, bool, bool, float]:
@@ -172,7 +177,7 @@ def _order(summary: CacheSummary) -> tuple[bool, bool, bool, float]:
 
 
 def summarise(cache: Cache) -> CacheSummary:
-    """Summarise one cache that is open."""
+    """Summarise one open cache."""
     components = {name: _component(lines) for name, lines in sorted(cache.shards.items())}
     if text := cache.text_line:
         components[text.component] = ComponentSummary(
@@ -198,41 +203,41 @@ def summarise(cache: Cache) -> CacheSummary:
 def find_cache(
     root: Path, dataset: str | None = None, backbone: str | None = None, key: str | None = None
 ) -> Cache:
-    """Open the cache that was finished last among those that fit.
+    """Open the newest matching cache.
 
     Args:
         root: Folder of all caches.
-        dataset: Name of a data set; None fits all.
-        backbone: Name of a backbone; None fits all.
-        key: First digits of the key's digest; None fits all.
+        dataset: Name of a data set; None matches all.
+        backbone: Name of a backbone; None matches all.
+        key: First digits of the digest of the key; None matches all.
 
     Raises:
-        CacheNotFoundError: If there is none, or none that was finished.
+        CacheNotFoundError: If there is none, or none is finished.
         UnknownNameError: If no cache has that data set, backbone or key.
-        UsageError: If another fits that has the same names and other weights.
-        CorruptCacheError: If the only one that fits is damaged.
+        UsageError: If another matching cache has the same names and different weights.
+        CorruptCacheError: If the only matching cache is damaged.
     """
     best, *others = find_summaries(root, dataset, backbone, key)
-    opened = Cache.open(best.path)  # or raises what is the matter
+    opened = Cache.open(best.path)  # raises if it is damaged
     if best.problem:
         raise CorruptCacheError(best.problem)
     if best.finished is not None:
         _refuse_rivals(best, opened, others)
         return opened
-    extract = f"Go on with: featcache extract --dataset {best.dataset} --backbone {best.backbone}"
-    if weights := weights_of(opened.shards):
-        extract += f" --weights {quote(weights)}"
-    extract += ", and whatever else it was begun with."
+    arguments = {"dataset": best.dataset, "backbone": best.backbone}
+    arguments |= {"weights": weights} if (weights := weights_of(opened.shards)) else {}
+    extract = Call("featcache.extract", arguments)
     raise CacheNotFoundError(
         f"The cache of {best.dataset} with {best.backbone} was interrupted before it was "
-        f"finished. {opened.cure or extract}"
+        "finished. ",
+        opened.cure or ("Go on with: ", extract, ", and whatever else it was begun with."),
     )
 
 
 def _refuse_rivals(best: CacheSummary, opened: Cache, others: Sequence[CacheSummary]) -> None:
-    """Ask which cache is meant where one name stands for features of different weights.
+    """Raise if caches of the same names have features from different weights.
 
-    Caches that differ in precision or preprocessing alone hold the same features, nearly.
+    Caches that differ only in precision or preprocessing have nearly the same features.
     """
     rivals = [
         o
@@ -242,24 +247,33 @@ def _refuse_rivals(best: CacheSummary, opened: Cache, others: Sequence[CacheSumm
         and _origin(read_identity(o.path).key) != _origin(opened.key)
     ]
     if rivals:
-        which = "; ".join(
-            f"--key {c.digest} ({c.weights}, {c.finished_text})" for c in (best, *rivals)
-        )
+        choices: list[Part] = []
+        for c in (best, *rivals):
+            choices += ["; "] if choices else []
+            choices += [Argument("key", c.digest), f" ({c.weights}, {c.finished_text})"]
         raise UsageError(
             f"{len(rivals) + 1} caches of '{best.dataset}' with {best.backbone} come from "
-            f"different weights or files. Say which one is meant: {which}."
+            "different weights or files. Say which one is meant: ",
+            choices,
+            ".",
         )
 
 
 def _origin(key: FeatureKey) -> str:
-    """Return what tells the weights, or the file that was imported, whatever the precision."""
+    """Return what identifies the weights, or the imported file, at any precision."""
     return key.preprocessing if key.is_imported else key.weights
 
 
 def find_summaries(
     root: Path, dataset: str | None = None, backbone: str | None = None, key: str | None = None
 ) -> list[CacheSummary]:
-    """Summarise the caches that fit, damaged and unfinished ones too, in the order of `caches`.
+    """Summarise the matching caches, also damaged and unfinished ones, in the order of `caches`.
+
+    Args:
+        root: Folder of all caches.
+        dataset: Name of a data set, or an alias of a named one; None fits all.
+        backbone: Name of a backbone; None fits all.
+        key: First digits of the key's digest; None fits all.
 
     Raises:
         CacheNotFoundError: If there are no caches at all.
@@ -268,9 +282,14 @@ def find_summaries(
     everything = caches(root)
     if not everything:
         raise CacheNotFoundError(
-            f"There are no caches in {root}. Make one with: featcache extract "
-            f"--dataset {dataset or 'fieldguide'} --backbone {backbone or 'tiny'}"
+            f"There are no caches in {root}. Make one with: ",
+            Call(
+                "featcache.extract",
+                {"dataset": dataset or "fieldguide", "backbone": backbone or "tiny"},
+            ),
         )
+    if dataset is not None and all(s.dataset != dataset for s in everything):
+        dataset = resolve(dataset)
     fitting = _named(everything, "cached data set", "dataset", dataset)
     fitting = _named(fitting, "cached backbone", "backbone", backbone)
     if key is None:
@@ -283,7 +302,7 @@ def find_summaries(
 
 
 def image_roots(root: Path, dataset: str) -> list[str]:
-    """Return where the images of a data set are for each of its caches; imported ones have none."""
+    """Return the image folder of each cache of a data set, except for imported features."""
     folders = sorted((root / from_text(slug(dataset))).glob(f"*/{LISTING}"))
     origins = [
         read_origin(folder)
@@ -294,52 +313,56 @@ def image_roots(root: Path, dataset: str) -> list[str]:
 
 
 def with_root(root: Path, where: str) -> str:
-    """Return where images are now that may have moved together with the root they belong to.
+    """Return the current folder of images that may have moved together with their root.
 
-    Images that are still where they were have moved only if caches are still above them too: the
-    whole root was copied. A folder of the user's may have a part called `images` as well.
+    If images exist at both places, the new one is used only if caches exist beside the old images:
+    then the whole root was copied. A folder of the user may also be called `images`.
 
     Args:
-        root: Folder of all caches; what this program draws or downloads lies in `images` there.
-        where: Where a listing saw its images.
+        root: Folder of all caches; drawn and downloaded images are in `images` there.
+        where: Folder of the images according to a listing.
     """
     before = PurePath(where)
     if IMAGES not in before.parts:
         return where
     inside = len(before.parts) - before.parts[::-1].index(IMAGES)
     now = root.joinpath(IMAGES, *map(from_text, before.parts[inside:]))
-    if not before.parts[inside:] or not now.is_dir():
+    if not before.parts[inside:] or not _is_there(now):
         return where
     old = from_text(where)
     try:
-        is_there = old.is_dir()
-    except OSError:  # above it is a folder that we may not enter
+        is_there = _is_there(old)
+    except OSError:  # a parent folder is not accessible
         is_there = True
     home = old.parents[len(before.parts) - inside]
     return where if is_there and not any(home.glob(f"*/*/{KEY_FILE}")) else as_text(now)
 
 
-def made_with(root: Path, dataset: str) -> list[tuple[str, str]]:
-    """Return backbone and weights of each cache of a data set; imported ones are left out.
+def _is_there(root: Path) -> bool:
+    """Tell whether a folder, an archive or the archive around a folder is there."""
+    return root.is_dir() or file_in(root) is not None
 
-    Weights are as --weights had them, empty where it was not given, or where a damaged cache does
-    not tell.
+
+def made_with(root: Path, dataset: str) -> list[tuple[str, str]]:
+    """Return (backbone, weights) of each cache of a data set, except for imported features.
+
+    Weights are as the user named them; empty if none were named, or a damaged cache does not tell.
     """
-    found = set()
+    pairs = set()
     for file in (root / from_text(slug(dataset))).glob(f"*/{KEY_FILE}"):
         weights = ""
         try:
             identity = read_identity(file.parent)
             if is_temporary(file.parent) or identity.dataset != dataset:
-                continue  # on its way to removal, or of another name with the same folder
+                continue  # being removed, or a data set whose name maps to the same folder
             if identity.key.is_imported:
                 continue
             with suppress(FeatcacheError):
                 weights = weights_of(Cache(file.parent, identity).shards)
-            found.add((identity.backbone, weights))
+            pairs.add((identity.backbone, weights))
         except FeatcacheError:
             continue
-    return sorted(found)
+    return sorted(pairs)
 
 
 def _summary(path: Path) -> CacheSummary:
@@ -354,7 +377,7 @@ def _summary(path: Path) -> CacheSummary:
             dataset=identity.dataset if identity else path.parent.name,
             backbone=identity.backbone if identity else backbone,
             digest=digest,
-            problem=str(error),
+            problem=error.parts,
         )
 
 
@@ -368,13 +391,13 @@ def _component(lines: Sequence[ShardLine]) -> ComponentSummary:
 
 
 def _named(
-    found: Sequence[CacheSummary], kind: str, attribute: str, name: str | None
+    summaries: Sequence[CacheSummary], kind: str, attribute: str, name: str | None
 ) -> list[CacheSummary]:
     if name is None:
-        return list(found)
+        return list(summaries)
     wanted = slug(name).lower()
-    fitting = [s for s in found if slug(getattr(s, attribute)).lower() == wanted]
+    fitting = [s for s in summaries if slug(getattr(s, attribute)).lower() == wanted]
     if not fitting:
-        known = {str(getattr(s, attribute)) for s in found}
+        known = {str(getattr(s, attribute)) for s in summaries}
         raise UnknownNameError(kind, name, known, "`featcache ls` shows the caches.")
     return fitting

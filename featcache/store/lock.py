@@ -1,4 +1,4 @@
-"""One writer at a time: an advisory lock on the cache's folder, readers never wait."""
+"""One writer at a time: an advisory lock on the folder of a cache. Readers never wait."""
 
 import errno
 import fcntl
@@ -16,26 +16,26 @@ from featcache.store.settle import LOCK, settle
 
 OWNER = ".lock-owner"
 NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL})
-"""What file systems without locks answer (some NFS and Lustre mounts)."""
+"""Errors of file systems without locks (some NFS and Lustre mounts)."""
 
 OWNER_BYTES = 1 << 12
-"""Most bytes read of a file that says who is writing."""
+"""Most bytes read of the file that names the writer."""
 
 PATIENCE = 0.05
-"""Seconds to wait for a lock: `is_locked` of another process holds it for much less."""
+"""Seconds to wait for the lock; `is_locked` of another process holds it for much less."""
 
 
 @contextmanager
 def writer_lock(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """Hold the cache for writing while the block runs.
+    """Lock a cache for writing while the block runs.
 
-    The kernel lets go of the lock when the process dies, however it dies. Where the file system
-    has no locks, a file that only one process can create takes its place. What a writer that died
-    had not synced is synced first.
+    The kernel releases the lock when the process ends in any way. On file systems without locks, a
+    file that only one process can create is used instead. Data that a killed writer had not synced
+    is synced first.
 
     Args:
-        folder: The cache.
-        say: Told in a sentence when the second way had to be taken.
+        folder: Folder of the cache.
+        say: Called with a message if the file system has no locks.
 
     Raises:
         CacheError: If another process is writing, or the folder cannot be written.
@@ -59,7 +59,7 @@ def writer_lock(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
                 settle(folder)
                 _sign(handle)
             yield
-            with suppress(OSError):  # after an error it stays: something may not have been synced
+            with suppress(OSError):  # after an error the pid stays: data may be unsynced
                 os.ftruncate(handle, 0)
         finally:
             if not exclusive:
@@ -69,7 +69,7 @@ def writer_lock(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
 
 
 def is_locked(folder: Path) -> bool:
-    """Tell whether somebody, this process included, writes to the cache right now."""
+    """Tell whether any process, including this one, is writing to the cache."""
     if (folder / OWNER).exists():
         return True
     try:
@@ -105,7 +105,7 @@ def _flock(handle: int, path: Path) -> bool:
 
 
 def _sign(handle: int) -> None:
-    """Say who writes; where the disk is full only that somebody does: a hole takes no room."""
+    """Write the pid; on a full disk only extend the file by a hole, which takes no space."""
     os.ftruncate(handle, 0)
     try:
         write_all(handle, f"{os.getpid()}\n".encode())
@@ -116,7 +116,7 @@ def _sign(handle: int) -> None:
 
 
 def _check_in_place(handle: int, path: Path) -> None:
-    """Refuse the lock of a cache that was removed, or put aside, before it was ours."""
+    """Refuse the lock if the cache was removed before we got it."""
     with suppress(FileNotFoundError):
         if os.path.samestat(os.fstat(handle), path.lstat()):
             return
@@ -139,7 +139,7 @@ def _create_owner(folder: Path) -> None:
             try:
                 write_all(handle, f"{os.getpid()} {socket.gethostname()}\n".encode())
             except OSError:
-                path.unlink(missing_ok=True)  # nobody could tell whose it is
+                path.unlink(missing_ok=True)  # without content nobody can tell whose file it is
                 raise
             finally:
                 os.close(handle)
@@ -148,7 +148,7 @@ def _create_owner(folder: Path) -> None:
 
 
 def _is_stale(path: Path) -> bool:
-    """Tell whether the owner lived on this machine and is gone."""
+    """Tell whether the owner was a process of this machine that has ended."""
     try:
         pid, _, host = _read(path).strip().partition(" ")
     except FileNotFoundError:
@@ -177,8 +177,8 @@ def _read_pid(path: Path) -> str:
 
 
 def _busy(folder: Path, pid: str, remove: Path | None = None) -> CacheError:
-    cure = f" If no such process runs on any machine, delete {remove}." if remove else ""
+    advice = f" If no such process runs on any machine, delete {remove}." if remove else ""
     return CacheError(
         f"Another process (pid {pid}) is writing to {folder}; wait for it to end, or stop it, and "
-        f"run the same command again.{cure}"
+        f"run the same command again.{advice}"
     )

@@ -1,4 +1,4 @@
-"""What damage has cost a cache: rows that a `drop` line took out and that nobody encoded again."""
+"""Lost rows: dropped as damaged and not encoded again."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -14,17 +14,17 @@ from featcache.store.rows import covers
 def lost_rows(
     contents: Contents, listing: Listing, present: Callable[[str], Bool[np.ndarray, " n"]]
 ) -> dict[str, list[Int64[np.ndarray, " _"]]]:
-    """Return the rows of every loss that are in a split and that no shard holds now.
+    """Return the rows of every drop that are in a split and that no shard contains now.
 
     Args:
-        contents: What the manifest says.
-        listing: The current one; rows beyond it are never expanded.
-        present: Rows that a component holds.
+        contents: Contents according to the manifest.
+        listing: Current listing; rows beyond it are ignored.
+        present: Returns the rows that a component contains.
 
     Returns:
-        Component -> for each of its losses, oldest first, ascending rows that no earlier one named.
+        Component -> for each of its drops, oldest first, ascending rows not in earlier drops.
     """
-    found: dict[str, list[Int64[np.ndarray, " _"]]] = {}
+    lost: dict[str, list[Int64[np.ndarray, " _"]]] = {}
     wanted = in_splits(listing)
     missing: dict[str, Bool[np.ndarray, " n"]] = {}
     for line in contents.drops:
@@ -33,12 +33,12 @@ def lost_rows(
         if line.component not in missing:
             missing[line.component] = wanted & ~present(line.component)
         if len(rows := _take(missing[line.component], line.rows)):
-            found.setdefault(line.component, []).append(rows)
-    return found
+            lost.setdefault(line.component, []).append(rows)
+    return lost
 
 
 def in_splits(listing: Listing) -> Bool[np.ndarray, " n"]:
-    """Tell for every row whether any split has it."""
+    """Tell for every row whether it is in any split."""
     wanted = np.zeros(len(listing), dtype=bool)
     for rows in listing.splits.values():
         wanted[rows] = True
@@ -49,7 +49,7 @@ def still_lost(
     drops: Iterable[DropLine],
     shards: Mapping[str, Sequence[ShardLine]],
 ) -> list[DropLine]:
-    """Leave out losses whose rows are all held again; the listing does not matter here."""
+    """Return the drops whose rows are not all stored again, whatever the listing says."""
     return [
         drop
         for drop in drops
@@ -63,10 +63,10 @@ def still_lost(
 def _take(
     missing: Bool[np.ndarray, " n"], ranges: Sequence[tuple[int, int]]
 ) -> Int64[np.ndarray, " _"]:
-    """Return the missing rows of some ranges, and cross them out."""
+    """Return the missing rows of some ranges, and clear them in `missing`."""
     parts = [np.empty(0, dtype=np.int64)]
     for first, last in ranges:
-        part = missing[first:last]  # numpy clips it to the listing
+        part = missing[first:last]  # slicing clips the range to the listing
         parts.append(np.flatnonzero(part) + first)
         part[:] = False
     return np.concatenate(parts)

@@ -1,4 +1,4 @@
-"""Reading a cache: what its manifest says, its listing, its rows, and its texts."""
+"""Read a cache: its manifest, listing, rows and texts."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Int64
 
 from featcache.errors import CacheError, CorruptCacheError
-from featcache.imported import cure_of_imported
+from featcache.imported import import_advice
 from featcache.keys import FeatureKey, Listing
 from featcache.store.bad import bad_rows
 from featcache.store.format.identity import LISTING, Identity
@@ -18,32 +18,33 @@ from featcache.store.journal import Journal
 from featcache.store.listing.files import LOST, UNLESS_REPAIRED
 from featcache.store.listing.listing import current_set, read_listing
 from featcache.store.lost import lost_rows
-from featcache.store.provenance import weights_of
+from featcache.store.provenance import encoding_of, weights_of
 from featcache.store.rows import ShardRows, check_images
+from featcache.wording import Part
 
 if TYPE_CHECKING:
     import featcache.types
 
 
 class CacheReader:
-    """One cache folder, as far as it is read; nothing here writes."""
+    """The read-only part of a cache."""
 
     def __init__(self, path: Path, identity: Identity) -> None:
         """Read the manifest."""
         self.path = path
         self.dataset = identity.dataset
         self.backbone = identity.backbone
-        """As the user calls it: ViT-B/16, tiny."""
+        """Name as the user typed it: ViT-B/16, tiny."""
         self.key: FeatureKey = identity.key
         self._journal = Journal(path, identity)
         self._rows: dict[str, ShardRows] = {}
-        self._seen: set[tuple[str, str]] = set()  # shards whose size was compared
+        self._seen: set[tuple[str, str]] = set()  # shards whose size was checked
         self._journal.changed = self._rows.clear
         self._listing: tuple[str, Listing | None] = ("", None)
 
     @property
     def notes(self) -> Sequence[str]:
-        """Sentences that a user should see: what was cleaned up, what stands in for a lock."""
+        """Messages for the user: what was cleaned up, and whether a file replaces the lock."""
         return self._journal.notes
 
     @property
@@ -53,28 +54,28 @@ class CacheReader:
 
     @property
     def text_line(self) -> TextLine | None:
-        """What the manifest says of the current texts."""
+        """Record of the current texts; None if there are none."""
         return self._journal.contents.text
 
     @property
     def texts(self) -> Sequence[TextLine]:
-        """What the manifest says of all texts, the current ones last."""
+        """Records of all texts, the current ones last."""
         return tuple(self._journal.contents.texts.values())
 
     @property
     def torn(self) -> int:
-        """Bytes of an unfinished last line of the manifest."""
+        """Bytes of an unfinished last record of the manifest."""
         return self._journal.torn
 
     @property
     def passes(self) -> Sequence[PassLine]:
-        """Passes that ended as they were meant to, oldest first."""
+        """Passes that ended normally, oldest first."""
         return self._journal.contents.passes
 
     @property
-    def cure(self) -> str:
-        """What brings back lost rows and texts; empty where encoding them again does."""
-        return cure_of_imported(self.key, self.path, self.dataset, self.backbone)
+    def cure(self) -> Part:
+        """How to restore lost rows and texts; empty if they can be encoded again."""
+        return import_advice(self.key, self.path, self.dataset, self.backbone)
 
     # Listing
 
@@ -82,8 +83,8 @@ class CacheReader:
         """Return the images and labels; None before the first `put_listing`.
 
         Raises:
-            CorruptCacheError: If its files are not what was written, or are gone while there are
-                shards: a new one could give their rows to other images.
+            CorruptCacheError: If its files are damaged, or gone while there are shards: a new
+                listing could assign their rows to other images.
         """
         current = current_set(self.path / LISTING)
         if self._listing[0] != current:
@@ -91,23 +92,24 @@ class CacheReader:
             self._rows.clear()
         if self._listing[1] is None and self.shards:
             raise CorruptCacheError(
-                f"{self.path / LISTING} is gone, and only it says which image a row belongs to. "
-                f"{UNLESS_REPAIRED}{self.cure or LOST}"
+                f"{self.path / LISTING} is gone, and only it says which image a row belongs to. ",
+                UNLESS_REPAIRED,
+                self.cure or LOST,
             )
         return self._listing[1]
 
     # Rows
 
     def covered(self, component: str, *, retry_bad: bool = False) -> Bool[np.ndarray, " n"]:
-        """Tell for every row of the listing whether a component needs no encoding there.
+        """Tell for every row of the listing whether a component has it already.
 
         Args:
-            component: Its folder name; one that was never written covers nothing.
+            component: Folder name; a component that was never written covers nothing.
             retry_bad: Whether unreadable images count as not covered.
 
         Raises:
-            CorruptCacheError: If a shard is missing, not of the recorded size, or was made of
-                other images than the listing names.
+            CorruptCacheError: If a shard is missing, has a wrong size, or was made from other
+                images than the listing names.
         """
         if component not in self.shards:
             return np.zeros(len(self._listed()), dtype=bool)
@@ -123,9 +125,9 @@ class CacheReader:
         """Open one component for reading.
 
         Raises:
-            CorruptCacheError: If its shards disagree with each other or with the listing.
+            CorruptCacheError: If its shards are inconsistent with each other or with the listing.
         """
-        listing = self._listed()  # forgets the readers where the listing has changed
+        listing = self._listed()  # clears the readers if the listing has changed
         if component not in self._rows:
             lines = self.shards[component]
             self._rows[component] = ShardRows(
@@ -137,19 +139,19 @@ class CacheReader:
         """Return rows whose image could not be read, with the reason.
 
         Raises:
-            CorruptCacheError: If shards speak of rows that nobody listed.
+            CorruptCacheError: If shards have rows that are not listed.
         """
-        found: dict[int, str] = {}
+        bad: dict[int, str] = {}
         for component, lines in self.shards.items():
             if any(line.bad for line in lines):
-                self.rows(component)  # compares rows and listing
-                found |= bad_rows(lines)
-        return found
+                self.rows(component)  # checks rows against the listing
+                bad |= bad_rows(lines)
+        return bad
 
     def needs_mending(self) -> bool:
-        """Tell whether rows or texts are missing that only an encoder can bring back.
+        """Tell whether rows or texts were lost that only an encoder can restore.
 
-        Imported features may have come without texts: there only those that were lost count.
+        Imported features may come without texts; for them only dropped texts count.
         """
         if self.text_line is None and self.listing() is not None:
             dropped = any(c.startswith("text.") for c, _ in self._journal.contents.dropped)
@@ -158,14 +160,14 @@ class CacheReader:
         return bool(self.lost())
 
     def lost(self) -> dict[str, list[Int64[np.ndarray, " _"]]]:
-        """Return what damage took out and nobody encoded again: rows by component.
+        """Return lost rows: dropped as damaged and not encoded again.
 
         Returns:
-            Component -> the rows of each of its shards that was taken out, ascending, as far as
-            they are in a split now and no shard holds them.
+            Component -> ascending rows of each dropped shard that are in a split and that no shard
+            contains now.
 
         Raises:
-            CorruptCacheError: If listing or shards disagree.
+            CorruptCacheError: If listing and shards are inconsistent.
         """
 
         def present(component: str) -> Bool[np.ndarray, " n"]:
@@ -176,13 +178,13 @@ class CacheReader:
         listing = self.listing()
         return {} if listing is None else lost_rows(self._journal.contents, listing, present)
 
-    # Texts, the whole
+    # Texts and everything
 
     def text(self) -> "featcache.types.TextBank | None":
-        """Return the current texts; None where there are none.
+        """Return the current texts; None if there are none.
 
         Raises:
-            CorruptCacheError: If their files are not what was written.
+            CorruptCacheError: If their files are damaged.
         """
         from featcache.store.text import read_text
 
@@ -192,11 +194,11 @@ class CacheReader:
         return read_text(self.path / line.component, line, self.cure)
 
     def feature_set(self) -> "featcache.types.FeatureSet":
-        """Open everything for reading; nothing is loaded until rows are asked for.
+        """Open everything for reading; rows are loaded on access.
 
         Raises:
             CacheError: If the cache has no listing yet.
-            CorruptCacheError: If its parts disagree.
+            CorruptCacheError: If its parts are inconsistent.
         """
         from featcache.types import FeatureSet
 
@@ -214,13 +216,14 @@ class CacheReader:
             ok=ok,
             text=self.text(),
             weights=weights_of(self.shards),
+            encoding=encoding_of(self.shards),
         )
 
     def _listed(self) -> Listing:
         listing = self.listing()
         if listing is None:
             raise CacheError(
-                f"{self.path} has no listing yet: its first pass was interrupted early. "
-                f"{self.cure or 'Run the same `featcache extract` command again.'}"
+                f"{self.path} has no listing yet: its first pass was interrupted early. ",
+                self.cure or "Run the same `featcache extract` command again.",
             )
         return listing

@@ -1,9 +1,9 @@
-"""Taking a cache away in one step, and clearing what an interrupted removal has left.
+"""Remove a cache atomically, and clean up after interrupted removals.
 
-A cache is renamed aside first, to a name that nobody takes for a cache, and deleted there: killed
-at any instant, a removal has happened or it has not. What it left goes with the next command that
-writes to a cache of that data set. Earlier versions deleted in place, key and manifest first: what
-they left is a folder that has shards or a listing, and neither of the two.
+A cache is first renamed to a temporary name, which is not recognised as a cache, and then deleted.
+So a removal that is killed has happened or not. The next command that writes to a cache of the same
+data set deletes the remains. Earlier versions deleted in place, key and manifest first; they left
+folders with shards or a listing but without key and manifest.
 """
 
 import os
@@ -21,19 +21,20 @@ from featcache.store.lock import writer_lock
 
 _CACHE_NAME = re.compile(r"(?P<backbone>.+)-(?P<digest>[0-9a-f]{12})")
 _ASIDE = ".tmp-"
-"""Between the name of a cache and what makes its name aside unique, behind a dot."""
+"""Separates the name of a cache from the unique suffix of its temporary name."""
 
 
-def remove(root: Path, path: Path) -> int:
-    """Delete one cache and return the bytes it took; it may be damaged.
+def remove(root: Path | str, path: Path | str) -> int:
+    """Delete one cache, damaged or not, and return the bytes it took.
 
     Args:
         root: Folder of all caches.
-        path: The cache, directly below the folder of its data set.
+        path: Folder of the cache, directly below the folder of its data set.
 
     Raises:
-        CacheError: If this is no cache of that root, or somebody writes to it.
+        CacheError: If it is not a cache of that root, or a process is writing to it.
     """
+    root, path = Path(root), Path(path)
     inside = path.resolve().parent.parent == root.resolve()
     links = any(p.is_symlink() for p in (path, path.parent))
     if not inside or links or not is_cache(path):
@@ -47,10 +48,10 @@ def remove(root: Path, path: Path) -> int:
 
 
 def finish_removal(path: Path) -> int:
-    """Delete what `left_by_removals` named and return the bytes it took.
+    """Delete a folder that `left_by_removals` returned, and return the bytes it took.
 
     Raises:
-        CacheError: If the disk refuses, or somebody writes there.
+        CacheError: If deleting fails, or a process is writing there.
     """
     freed, of_cache = count_bytes(path), is_left(path)
     if of_cache and not _is_aside(path):
@@ -62,87 +63,87 @@ def finish_removal(path: Path) -> int:
 def left_by_removals(
     root: Path, dataset: str, backbone: str | None = None, key: str | None = None
 ) -> list[Path]:
-    """Name what interrupted removals have left of the caches of a data set that fit.
+    """Return the remains of interrupted removals of matching caches of a data set.
 
     Args:
         root: Folder of all caches.
         dataset: Name of the data set.
-        backbone: Name of a backbone; None fits all.
-        key: First digits of the key's digest; None fits all.
+        backbone: Name of a backbone; None matches all.
+        key: First digits of the digest of the key; None matches all.
 
     Returns:
-        Folders of caches; or that of the data set, if there is nothing in it that matters.
+        Folders of caches; or the folder of the data set if it contains nothing else.
     """
-    found: list[Path] = []
+    remains: list[Path] = []
     for folder in sorted(root.glob("*/")):
         if slug(dataset).lower() != folder.name.lower() or folder.is_symlink():
             continue
         left = [path for path in sorted(folder.iterdir()) if is_left(path)]
         if not left and _has_nothing_else(folder):
-            found.append(folder)
-        found += [path for path in left if _fits(path, backbone, key)]
-    return found
+            remains.append(folder)
+        remains += [path for path in left if _fits(path, backbone, key)]
+    return remains
 
 
 def _clear(folder: Path) -> None:
-    """Delete caches that were put aside, and the data set's folder if nothing else is in it."""
-    with explained(folder), suppress(FileNotFoundError):  # another process is at the same
+    """Delete renamed caches, and the folder of the data set if it contains nothing else."""
+    with explained(folder), suppress(FileNotFoundError):  # another process does the same
         if _has_nothing_else(folder):
-            # While caches are still aside, so that whoever looks finds something to go on with.
+            # Before the renamed caches, so that an interrupted clean-up can be continued.
             for path in folder.iterdir():
                 if not path.is_dir():
                     path.unlink(missing_ok=True)
         clear_aside(folder)
-        with suppress(OSError):  # another cache was put there meanwhile
+        with suppress(OSError):  # another cache was created there meanwhile
             folder.rmdir()
             sync_folder(folder.parent)
 
 
 def clear_aside(folder: Path) -> Sequence[str]:
-    """Delete caches that an interrupted removal put aside; return a sentence if there were any.
+    """Delete caches that an interrupted removal renamed; return a message if there were any.
 
     Raises:
-        CacheError: If the disk refuses.
+        CacheError: If deleting fails.
     """
     aside = [path for path in folder.iterdir() if _is_aside(path)] if folder.is_dir() else []
-    if aside:  # a killed removal may not have synced the new names: the old ones must not come back
+    if aside:  # sync the new names, so that the old ones cannot reappear after a power cut
         with explained(folder):
             sync_folder(folder)
     for path in aside:
-        with explained(path), suppress(FileNotFoundError):  # another process is at the same
+        with explained(path), suppress(FileNotFoundError):  # another process does the same
             delete_folder(path)
             sync_folder(folder)
     return [f"Deleted what an interrupted removal had left in {folder}."] if aside else []
 
 
 def start_anew(path: Path) -> Sequence[str]:
-    """Clear the place of a new cache; return sentences that say what was there.
+    """Clear the folder of a new cache; return messages that say what was there.
 
     Args:
-        path: Where the cache will be.
+        path: Folder of the cache to be created.
 
     Raises:
-        CacheError: If the disk refuses, or somebody writes there.
+        CacheError: If deleting fails, or a process is writing there.
     """
-    said = [*clear_aside(path.parent)]
+    notes = [*clear_aside(path.parent)]
     if is_left(path):
         _put_aside(path, is_left)
         clear_aside(path.parent)
-        said.append(
+        notes.append(
             f"{path} had neither key nor manifest, as an interrupted removal leaves it; what was "
             f"left there is deleted, and the cache starts anew."
         )
-    return said
+    return notes
 
 
 def all_left(root: Path) -> list[Path]:
-    """Name every folder of a cache that an interrupted removal has left below a root."""
+    """Return all folders of caches that interrupted removals left below a root."""
     folders = [folder for folder in sorted(root.glob("*/")) if not folder.is_symlink()]
     return [path for folder in folders for path in sorted(folder.iterdir()) if is_left(path)]
 
 
 def is_left(path: Path) -> bool:
-    """Tell whether a folder is what an interrupted removal of a cache left."""
+    """Tell whether a folder is the remains of an interrupted removal."""
     if path.is_symlink() or not path.is_dir():
         return False
     if _is_aside(path):
@@ -152,22 +153,22 @@ def is_left(path: Path) -> bool:
 
 
 def _is_aside(path: Path) -> bool:
-    """Tell whether a folder is a cache that was put aside to be deleted."""
+    """Tell whether a folder is a cache that was renamed to be deleted."""
     return is_temporary(path) and path.is_dir() and not path.is_symlink()
 
 
 def count_bytes(path: Path) -> int:
-    """Return the bytes of all files below a folder; those that go meanwhile count nothing."""
-    found = 0
+    """Return the bytes of all files below a folder; files deleted meanwhile count as 0."""
+    total = 0
     for folder, _, files in os.walk(path):
         for name in files:
             with suppress(FileNotFoundError):
-                found += (Path(folder) / name).lstat().st_size
-    return found
+                total += (Path(folder) / name).lstat().st_size
+    return total
 
 
 def _put_aside(path: Path, is_due: Callable[[Path], bool]) -> None:
-    """Let a cache be none, in one step that survives a power cut, if it is still due then."""
+    """Rename a cache to a temporary name, durably, if `is_due` still holds under the lock."""
     aside = path.with_name(f".{path.name}{_ASIDE}{os.getpid()}-{secrets.token_hex(4)}")
     with explained(path), writer_lock(path, lambda _: None):
         if is_due(path):  # another process may have begun a new cache there
@@ -177,7 +178,7 @@ def _put_aside(path: Path, is_due: Callable[[Path], bool]) -> None:
 
 
 def _has_nothing_else(folder: Path) -> bool:
-    """Tell whether a data set has no caches but those put aside, and no files of others."""
+    """Tell whether a data set has no caches except renamed ones, and no foreign files."""
     return all(
         is_temporary(path) or path.name == KNOWN_HASHES or _is_lone_trace(path)
         for path in folder.iterdir()
@@ -189,7 +190,7 @@ def _is_lone_trace(path: Path) -> bool:
 
 
 def digest_of(path: Path) -> str:
-    """Return the digits of the key's digest in a folder's name, put aside or not; "" if none."""
+    """Return the digest in the name of a cache folder, renamed or not; "" if there is none."""
     parts = _name_parts(path)
     return "" if parts is None else parts["digest"]
 

@@ -1,11 +1,11 @@
-"""Rows of one component, gathered from wherever its shards hold them.
+"""Gather rows of one component from its shards.
 
-A table of disjoint ranges says which shard has which rows, so that ten million of them cost no more
-than their shards do. A later shard wins over an earlier one, which is how an image that could be
-read at the second try gets its row.
+A table of disjoint ranges maps rows to shards, so that its size depends on the number of shards and
+not of rows. A later shard takes precedence over an earlier one; this is how an image that became
+readable gets its features.
 
-Whatever comes out was compared with what was written: the images of a shard when it is first
-needed, the bytes of a row when it is first taken (checked.py).
+All returned rows are verified: the images of a shard when it is first needed, the checksum of a row
+when it is first read (checked.py).
 """
 
 from collections import OrderedDict
@@ -25,46 +25,47 @@ from featcache.store.format.crc import crc32
 from featcache.store.format.records import ShardLine
 from featcache.store.format.shard import check_size, disk_reads
 from featcache.store.listing.lazy_columns import Hashes
+from featcache.wording import Part
 
 if TYPE_CHECKING:
     import torch
 
 MAPS = share_of_files(64)
-"""Shards of a component that stay mapped: each holds a file descriptor, of which there are few."""
+"""Most shards of a component that stay mapped; each needs a file descriptor."""
 
 
 class ShardRows:
-    """A component opened for reading; files are mapped when first needed."""
+    """A component open for reading; shards are mapped when first needed."""
 
     def __init__(
         self,
         folder: Path,
         lines: Sequence[ShardLine],
         n: int,
-        cure: str = "",
+        cure: Part = "",
         listing: Listing | None = None,
     ) -> None:
         """Build the table of ranges.
 
         Args:
-            folder: The component's folder.
-            lines: Its shards, oldest first; at least one.
-            n: Rows of the listing.
-            cure: What brings rows back; empty where encoding them again does.
-            listing: Whose images the rows must have been made of; None compares nothing.
+            folder: Folder of the component.
+            lines: Records of its shards, oldest first; at least one.
+            n: Number of rows of the listing.
+            cure: Advice for lost rows; empty for the usual advice to encode them again.
+            listing: Listing to check the images of the shards against; None for no check.
 
         Raises:
-            CorruptCacheError: If shards disagree in shape, or speak of rows nobody listed.
+            CorruptCacheError: If shards differ in shape, or have rows that are not listed.
         """
         self._stored_shape: tuple[int, ...] = lines[0].facts.shape[1:]
         self.dtype = np.dtype(lines[0].facts.dtype)
-        """As stored; int8 comes out as float16."""
+        """Type on disk; int8 is returned as float16."""
         self._folder, self._lines, self._n, self._cure = folder, tuple(lines), n, cure
         self._listing = listing
         self._shards: dict[int, CheckedShard] = {}
-        self._mapped: OrderedDict[int, None] = OrderedDict()  # the last one used stands last
+        self._mapped: OrderedDict[int, None] = OrderedDict()  # least recently used first
         self._sized: set[int] = set()
-        self._warm: set[int] = set()  # shards that were gathered from without a disk
+        self._warm: set[int] = set()  # shards whose rows were in memory at the last read
         for line in lines:
             self._check(line)
         self._ranges = _Ranges(lines)
@@ -72,19 +73,19 @@ class ShardRows:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of one row, as `take` gives it: (d,), (v, d), (p, d)."""
+        """Shape of one row as returned by `take`: (d,), (v, d), (p, d)."""
         if self.dtype != np.int8:
             return self._stored_shape
         return (*self._stored_shape[:-1], self._stored_shape[-1] - SCALE)
 
     def present(self) -> Bool[np.ndarray, " n"]:
-        """Tell for every row of the listing whether this component holds it."""
-        held = np.zeros(self._n, dtype=bool)
+        """Tell for every row of the listing whether this component contains it."""
+        present = np.zeros(self._n, dtype=bool)
         for first, last in zip(
             self._ranges.first.tolist(), self._ranges.last.tolist(), strict=True
         ):
-            held[first:last] = True
-        return held
+            present[first:last] = True
+        return present
 
     def bad(self) -> Bool[np.ndarray, " n"]:
         """Tell for every row whether its image could not be read."""
@@ -97,17 +98,17 @@ class ShardRows:
         return self._bad.copy()
 
     def take(self, rows: Int64[np.ndarray, " r"]) -> "torch.Tensor":
-        """Gather rows [r ...], raw, in the order asked for; int32 for boxes, else floats."""
+        """Gather raw rows [r ...] in the given order: int32 for boxes, else floats."""
         from torch import from_numpy
 
         return from_numpy(self.gather(rows))
 
     def gather(self, rows: Int64[np.ndarray, " r"]) -> Shaped[np.ndarray, "r ..."]:
-        """Gather rows [r ...] into memory of their own.
+        """Gather raw rows [r ...] into a new array.
 
         Raises:
             MissingComponentError: If this component lacks one of the rows.
-            CorruptCacheError: If a shard is not what was recorded.
+            CorruptCacheError: If a shard is damaged.
         """
         stored = self._gather(rows)
         return unpack(stored) if self.dtype == np.int8 else stored
@@ -116,15 +117,15 @@ class ShardRows:
         owner, position = self._ranges.find(rows)
         if len(rows) and owner.min() < 0:
             raise MissingComponentError(
-                f"{self._folder} lacks row {int(rows[np.argmin(owner)])}. "
-                f"{self._cure or 'The same `featcache extract` command encodes what is missing.'}"
+                f"{self._folder} lacks row {int(rows[np.argmin(owner)])}. ",
+                self._cure or "The same `featcache extract` command encodes what is missing.",
             )
-        # Not `np.unique`: its first call in a process imports numpy.ma, longer than a gather takes.
+        # Not `np.unique`: its first call imports numpy.ma, which takes longer than gathering.
         order = np.argsort(owner, kind="stable")
         cuts = np.flatnonzero(np.diff(owner[order])) + 1
         parts = [(int(owner[where[0]]), where) for where in np.split(order, cuts) if len(where)]
         for number, _ in parts:
-            self._check_size(number)  # before anything is allocated by what a stranger's line says
+            self._check_size(number)  # before allocating memory by what a record states
         out = np.empty((len(rows), *self._stored_shape), dtype=self.dtype)
         before = disk_reads()
         for first in range(0, len(parts), MAPS):
@@ -145,7 +146,7 @@ class ShardRows:
             self._sized.add(number)
 
     def _open(self, number: int, position: Int64[np.ndarray, " k"]) -> tuple[CheckedShard, Mapped]:
-        """Return a shard and its map; on a cold disk these rows of it are on their way."""
+        """Open a shard, and prefetch these rows if they are not in memory."""
         line = self._lines[number]
         shard = self._shards.get(number)
         if shard is None:
@@ -180,26 +181,26 @@ class ShardRows:
             )
         if line.rows[-1][1] > self._n:
             raise CorruptCacheError(
-                f"{self._folder / line.file} speaks of row {line.rows[-1][1] - 1}, but the listing "
+                f"{self._folder / line.file} has row {line.rows[-1][1] - 1}, but the listing "
                 f"has {self._n} images. Restore the listing, or remove this cache and extract "
                 f"again."
             )
 
     def _find_bad(self) -> Int64[np.ndarray, " b"]:
-        """Return bad rows that no later shard gave another try."""
-        found = [np.empty(0, dtype=np.int64)]
+        """Return unreadable rows that no later shard replaces."""
+        bad = [np.empty(0, dtype=np.int64)]
         for number, line in enumerate(self._lines):
             if line.bad:
                 rows = _rows_at(line, np.array([p for p, _ in line.bad], dtype=np.int64))
-                found.append(rows[self._ranges.find(rows)[0] == number])
-        return np.sort(np.concatenate(found))
+                bad.append(rows[self._ranges.find(rows)[0] == number])
+        return np.sort(np.concatenate(bad))
 
 
 class _Ranges:
-    """Disjoint ascending ranges of listing rows, each with its shard and its place in there."""
+    """Disjoint ascending ranges of listing rows, each with its shard and its place in the shard."""
 
     def __init__(self, lines: Sequence[ShardLine]) -> None:
-        """Join the ranges of all lines; where they overlap, the later line has the rows."""
+        """Merge the ranges of all records; where they overlap, later ones take precedence."""
         pairs = [np.array(line.rows, dtype=np.int64) for line in lines]
         counts = [len(p) for p in pairs]
         first, last = np.concatenate(pairs).T
@@ -221,14 +222,14 @@ class _Ranges:
         )
         for i, (start, stop) in enumerate(bounds):
             owner[start:stop] = i
-        kept = np.flatnonzero(owner >= 0)
-        self.first, self.last = edges[kept], edges[kept + 1]
-        self.number, self.shift = number[owner[kept]], shift[owner[kept]]
+        owned = np.flatnonzero(owner >= 0)
+        self.first, self.last = edges[owned], edges[owned + 1]
+        self.number, self.shift = number[owner[owned]], shift[owner[owned]]
 
     def find(
         self, rows: Int64[np.ndarray, " r"]
     ) -> tuple[Int64[np.ndarray, " r"], Int64[np.ndarray, " r"]]:
-        """Return for each row its shard, -1 where no shard has it, and its position in there."""
+        """Return the shard of each row, -1 if there is none, and its position in the shard."""
         at = np.searchsorted(self.first, rows, side="right") - 1
         inside = (at >= 0) & (rows < self.last[at])
         return np.where(inside, self.number[at], -1), rows + self.shift[at]
@@ -244,7 +245,7 @@ def _rows_at(line: ShardLine, positions: Int64[np.ndarray, " k"]) -> Int64[np.nd
 
 
 def count_rows(lines: Sequence[ShardLine]) -> int:
-    """Count the rows that some shards hold, each once."""
+    """Count the distinct rows of some shards."""
     ranges = sorted(pair for line in lines for pair in line.rows)
     count = end = 0
     for first, last in ranges:
@@ -254,16 +255,16 @@ def count_rows(lines: Sequence[ShardLine]) -> int:
 
 
 def covers(ranges: Iterable[tuple[int, int]], wanted: Iterable[tuple[int, int]]) -> bool:
-    """Tell whether some ranges of rows, in any order, hold every row of others that ascend."""
-    held = iter(sorted(ranges))
-    first, last = 0, 0  # what the ranges so far hold without a gap before the wanted row
+    """Tell whether ranges of rows, in any order, cover all rows of ascending other ranges."""
+    ascending = iter(sorted(ranges))
+    first, last = 0, 0  # rows covered so far without a gap
     for start, stop in wanted:
         row = start
         while row < stop:
             if first <= row < last:
                 row = last
                 continue
-            following = next(held, None)
+            following = next(ascending, None)
             if following is None or following[0] > row:
                 return False
             first, last = following[0], max(last, following[1])
@@ -271,12 +272,12 @@ def covers(ranges: Iterable[tuple[int, int]], wanted: Iterable[tuple[int, int]])
 
 
 def images_crc32(listing: Listing, ranges: Iterable[tuple[int, int]]) -> int:
-    """Return the crc32 of the content hashes of some rows, as text one behind the other.
+    """Return the crc32 of the concatenated content hashes of some rows.
 
-    It ties a shard to its images: a listing that gives its rows to others shows.
+    It ties a shard to its images and detects a listing that assigns its rows to other images.
 
     Raises:
-        CorruptCacheError: If the hashes are not what was written.
+        CorruptCacheError: If the hashes are damaged.
     """
     crc, hashes = 0, listing.hashes
     for first, last in ranges:
@@ -289,10 +290,10 @@ def images_crc32(listing: Listing, ranges: Iterable[tuple[int, int]]) -> int:
 
 
 def check_images(folder: Path, lines: Sequence[ShardLine], listing: Listing) -> None:
-    """Compare the images of which some shards of a component were made with those listed.
+    """Check that shards of a component were made from the listed images.
 
     Raises:
-        CorruptCacheError: If a shard was made of others, or the hashes are not what was written.
+        CorruptCacheError: If a shard was made from others, or the hashes are damaged.
     """
     other = [x for x in lines if images_crc32(listing, x.rows) != x.images_crc32]
     if other:

@@ -1,7 +1,7 @@
-"""What a killed writer had not synced is synced by the next one, before anything builds on it.
+"""Sync the files of a killed writer before the next writer builds on them.
 
-A killed process loses nothing, but what it did last may be on no disk yet: a power cut after the
-next command has reported its work could then take away what that work rests on.
+A killed process loses no data, but its last writes may not be on disk yet. Without this sync, a
+power cut after the next command could remove files that its work depends on.
 """
 
 from pathlib import Path
@@ -10,19 +10,19 @@ from featcache.store.format.files import sync_file, sync_folder, sync_names
 from featcache.store.format.identity import MANIFEST
 
 LOCK = ".lock"
-"""Holds the number of the process that writes, and of one that was killed; else it is empty."""
+"""Contains the pid of the current or killed writer; otherwise empty."""
 DEPTH = 3
-"""Levels of folders with files of ours: the cache, a component or the listing, a listing's set."""
+"""Levels of folders: the cache, a component or the listing, a set of the listing."""
 
 
 def settle(folder: Path) -> None:
-    """Make durable what is in a cache if its last writer did not end in peace.
+    """Sync the files of a cache if its last writer was killed.
 
     Args:
-        folder: The cache.
+        folder: Folder of the cache.
 
     Raises:
-        OSError: If the disk refuses.
+        OSError: If syncing fails.
     """
     lock = folder / LOCK
     if not lock.exists() or not lock.stat().st_size:
@@ -35,10 +35,10 @@ def settle(folder: Path) -> None:
 
 
 def folders(folder: Path) -> list[Path]:
-    """List the folders that hold files of a cache; links are not followed."""
-    found, level = [folder], [folder]
+    """List the folders of a cache that contain files; links are not followed."""
+    every, level = [folder], [folder]
     for _ in range(DEPTH - 1):
         inside = [path for above in level for path in above.iterdir()]
         level = [path for path in inside if path.is_dir() and not path.is_symlink()]
-        found += level
-    return found
+        every += level
+    return every

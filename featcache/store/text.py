@@ -1,6 +1,6 @@
-"""Embedded texts on disk: strings in one JSON file, all rows below each other in one shard.
+"""Embedded texts on disk: strings in one JSON file, all features in one shard.
 
-text.<digest>/strings.json    classes, templates, descriptions with owner, further sets, scale, bias
+text.<digest>/strings.json    classes, templates, descriptions and their classes, sets, scale, bias
 text.<digest>/rows.h5         [c names; c*t templates, class by class; m descriptions; sets] x d
 """
 
@@ -26,6 +26,7 @@ from featcache.store.format.files import (
 from featcache.store.format.records import TEXT_ROWS, TEXT_STRINGS, TextLine
 from featcache.store.format.scan import read_rows
 from featcache.store.format.shard import write_shard
+from featcache.wording import Part
 
 if TYPE_CHECKING:
     import featcache.types
@@ -34,23 +35,23 @@ CURE = "Run `featcache repair`, which encodes the texts again."
 
 
 def text_component(bank: "featcache.types.TextBank") -> str:
-    """Name the folder of these texts: a digest of every string and setting, not of the rows."""
+    """Return the folder name of texts: a digest of all strings and settings, not of features."""
     return "text." + hashlib.sha256(canonical(_strings(bank))).hexdigest()[:12]
 
 
 def write_text(
     folder: Path, bank: "featcache.types.TextBank", digest: str, provenance: Mapping[str, str]
 ) -> TextLine:
-    """Write texts and their rows; return the line that makes them count.
+    """Write texts and their features; return their record.
 
     Args:
-        folder: Where they go, as `text_component` names it.
-        bank: The texts.
-        digest: Of the cache's key.
-        provenance: What computed the rows.
+        folder: Folder named by `text_component`.
+        bank: Texts and features.
+        digest: Digest of the key of the cache.
+        provenance: Versions, device and settings that produced the features.
 
     Raises:
-        CacheError: If a row is not finite, or the disk refuses.
+        CacheError: If a value is not finite, or writing fails.
     """
     strings = canonical(_strings(bank)) + b"\n"
     parts = [
@@ -83,16 +84,16 @@ def write_text(
     )
 
 
-def read_text(folder: Path, line: TextLine, cure: str = "") -> "featcache.types.TextBank":
-    """Read texts back.
+def read_text(folder: Path, line: TextLine, cure: Part = "") -> "featcache.types.TextBank":
+    """Read texts.
 
     Args:
-        folder: Where they are.
-        line: What the manifest says of them.
-        cure: What helps where they are damaged, if encoding again does not.
+        folder: Folder of the texts.
+        line: Their record.
+        cure: Advice for damaged texts; empty for the usual advice to repair.
 
     Raises:
-        CorruptCacheError: If a file is missing or is not what was written.
+        CorruptCacheError: If a file is missing or damaged.
     """
     import torch
 
@@ -105,11 +106,11 @@ def read_text(folder: Path, line: TextLine, cure: str = "") -> "featcache.types.
     names, templates, descriptions, *further = torch.split(rows, _counts(data))
     sets = {
         kind: TextSet(
-            texts=tuple(held["texts"]),
+            texts=tuple(entry["texts"]),
             rows=part,
-            owner=torch.tensor(held["owner"], dtype=torch.int64),
+            owner=torch.tensor(entry["owner"], dtype=torch.int64),
         )
-        for (kind, held), part in zip(_sets(data), further, strict=True)
+        for (kind, entry), part in zip(_sets(data), further, strict=True)
     }
     return TextBank(
         classes=tuple(data["classes"]),
@@ -127,11 +128,11 @@ def read_text(folder: Path, line: TextLine, cure: str = "") -> "featcache.types.
     )
 
 
-def read_strings(folder: Path, line: TextLine, cure: str = "") -> dict[str, Any]:
-    """Read and check the strings against the manifest and against the number of rows.
+def read_strings(folder: Path, line: TextLine, cure: Part = "") -> dict[str, Any]:
+    """Read the strings and check them against their record and the number of rows.
 
     Raises:
-        CorruptCacheError: If the file is missing or is not what was written.
+        CorruptCacheError: If the file is missing or damaged.
         UnreadableCacheError: If it could not be read.
     """
     path = folder / TEXT_STRINGS
@@ -141,21 +142,19 @@ def read_strings(folder: Path, line: TextLine, cure: str = "") -> dict[str, Any]
     except OSError as error:
         raise unreadable(path, error, cure or CURE) from error
     if (len(data), hashlib.sha256(data).hexdigest()) != (line.strings_bytes, line.strings_sha256):
-        raise CorruptCacheError(f"{path} is not what was written. {cure or CURE}")
+        raise CorruptCacheError(f"{path} is not what was written. ", cure or CURE)
     try:
         value: dict[str, Any] = json.loads(data)
         _check(value, line)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CorruptCacheError(
-            f"{path} cannot be understood ({error!r}). {cure or CURE}"
-        ) from error
+        raise CorruptCacheError(f"{path} cannot be parsed ({error!r}). ", cure or CURE) from error
     return value
 
 
 def _strings(bank: "featcache.types.TextBank") -> dict[str, Any]:
     owned = {
-        kind: {"texts": list(held.texts), "owner": held.owner.tolist()}
-        for kind, held in bank.owned().items()
+        kind: {"texts": list(texts.texts), "owner": texts.owner.tolist()}
+        for kind, texts in bank.owned().items()
     }
     described = owned.pop("description", {"texts": [], "owner": []})
     return {
@@ -165,7 +164,7 @@ def _strings(bank: "featcache.types.TextBank") -> dict[str, Any]:
         "has_templates": bank.template_rows is not None,
         "descriptions": described["texts"],
         "owner": described["owner"],
-        **({"sets": owned} if owned else {}),  # so that texts without them keep their digest
+        **({"sets": owned} if owned else {}),  # omitted if empty: keeps older digests
         "logit_scale": bank.logit_scale,
         "logit_bias": bank.logit_bias,
         "norms": bank.norms,
@@ -185,7 +184,7 @@ def _counts(value: dict[str, Any]) -> list[int]:
         c if value["has_names"] else 0,
         c * len(value["templates"]) if value["has_templates"] else 0,
         len(value["descriptions"]),
-        *(len(held["texts"]) for _, held in _sets(value)),
+        *(len(entry["texts"]) for _, entry in _sets(value)),
     ]
 
 
@@ -202,16 +201,16 @@ def _check(value: dict[str, Any], line: TextLine) -> None:
     _check_owner(value["owner"], len(value["descriptions"]), c)
     if not set(value.get("sets", {})) <= set(FURTHER_SETS):
         raise ValueError("it has texts of an unknown kind")
-    for _, held in _sets(value):
-        _check_texts(held["texts"])
-        _check_owner(held["owner"], len(held["texts"]), c)
+    for _, entry in _sets(value):
+        _check_texts(entry["texts"])
+        _check_owner(entry["owner"], len(entry["texts"]), c)
     if [sum(_counts(value))] != list(line.facts.shape[:-1]):
         raise ValueError("the number of texts is not the number of rows")
 
 
 def _check_texts(texts: object) -> None:
     if not isinstance(texts, list) or not all(isinstance(s, str) for s in texts):
-        raise TypeError("a list of texts is none")
+        raise TypeError("a list of texts is not one")
 
 
 def _check_owner(owner: object, texts: int, classes: int) -> None:

@@ -1,1 +1,1 @@
-"""Templates and descriptions, encoded into a text bank."""
+"""Templates and descriptions, and their encoding into a text bank."""

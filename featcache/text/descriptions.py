@@ -1,9 +1,9 @@
 """Descriptions of classes from a file: `{class: [descriptor, ...]}`, as DCLIP and LaZSL share them.
 
-A descriptor that ends with a full stop is a sentence of its own. Any other is a phrase that is put
-behind the class name: "goldfish, which has a long tail." The link word follows LaZSL's released
-code, but looks at the whole first word: there every phrase that begins with the letter a, such as
-"antennae", is taken for "a ..." and linked with "which is".
+A descriptor that ends with a full stop is a complete sentence. Any other is a phrase that is
+appended to the class name: "goldfish, which has a long tail." The link word follows LaZSL's
+released code, but compares the whole first word; there, a phrase that begins with a, such as
+"antennae", is linked with "which is".
 """
 
 import json
@@ -14,6 +14,7 @@ from featcache.errors import UsageError
 from featcache.limits import TEXTS, WORDS
 from featcache.paths import read_regular
 from featcache.text.templates import check_length, clean_name, is_plain
+from featcache.wording import Argument
 
 _VERBS = ("has", "have", "is", "are", "often", "typically", "usually", "may", "can")
 
@@ -21,93 +22,96 @@ Descriptions = dict[str, tuple[str, ...]]
 """Class name -> sentences."""
 
 
-def read_descriptions(path: Path, flag: str = "descriptions") -> Descriptions:
-    """Read a JSON file of descriptors, spaces made single; empty ones are dropped.
+def read_descriptions(path: Path, argument: str = "descriptions") -> Descriptions:
+    """Read a JSON file of descriptors; whitespace is normalised, empty descriptors are dropped.
 
     Args:
         path: The file.
-        flag: Of `featcache extract`, that named it: descriptions, cupl or dclip.
+        argument: Argument that named the file: descriptions, cupl or dclip.
 
     Raises:
         UsageError: If it cannot be read or is not of the form `{class: [descriptor, ...]}`.
     """
+    given = Argument(argument, str(path))
     try:
         text = read_regular(path, WORDS).decode("utf-8-sig")
         content = json.loads(text, object_pairs_hook=_no_repeats)
     except (OSError, ValueError, RecursionError) as error:
         why = getattr(error, "strerror", None) or error
         raise UsageError(
-            f"--{flag} {path} could not be read ({why}); expected JSON of the form "
-            f'{{"class": ["text", ...]}}.'
+            given,
+            f' could not be read ({why}); expected JSON of the form {{"class": ["text", ...]}}.',
         ) from error
     if not isinstance(content, dict) or not content:
-        raise UsageError(f'--{flag} {path} is not of the form {{"class": ["text", ...]}}.')
-    found: Descriptions = {}
+        raise UsageError(given, ' is not of the form {"class": ["text", ...]}.')
+    descriptions: Descriptions = {}
     left = TEXTS.value()
     for name, descriptors in content.items():
         if not isinstance(descriptors, list) or not all(isinstance(d, str) for d in descriptors):
             raise UsageError(
-                f"--{flag} {path} has no list of strings for '{name}'; expected "
-                f'"{name}": ["text", ...].'
+                given,
+                f' has no list of strings for \'{name}\'; expected "{name}": ["text", ...].',
             )
-        kept = tuple(dict.fromkeys(" ".join(d.split()) for d in descriptors if d.strip()))
-        strange = next((text for text in (name, *kept) if not is_plain(text)), None)
-        if strange is not None:
+        texts = tuple(dict.fromkeys(" ".join(d.split()) for d in descriptors if d.strip()))
+        control = next((text for text in (name, *texts) if not is_plain(text)), None)
+        if control is not None:
             plain = clean_name(name)
-            cure = "; expected plain text."
-            if strange == name and plain and is_plain(plain):
-                cure = f"; write that class as '{plain[:200]}', as `featcache info` does."
-            raise UsageError(f"--{flag} {path} has control characters in {strange[:200]!a}{cure}")
-        left -= len(kept)
+            advice = "; expected plain text."
+            if control == name and plain and is_plain(plain):
+                advice = f"; write that class as '{plain[:200]}', as `featcache info` does."
+            raise UsageError(given, f" has control characters in {control[:200]!a}{advice}")
+        left -= len(texts)
         if left < 0:
             raise UsageError(
-                f"--{flag} {path} has more than {TEXTS.value()} sentences. Leave some out, or "
-                f"raise {TEXTS.variable}."
+                given,
+                f" has more than {TEXTS.value()} sentences. Leave some out, or raise "
+                f"{TEXTS.variable}.",
             )
         try:
-            for text in (name, *kept):
+            for text in (name, *texts):
                 check_length(text)
         except UsageError as error:
-            raise UsageError(f"--{flag} {path}: {error}") from error
-        found[name] = kept
-    return found
+            raise UsageError(given, ": ", error.parts) from error
+        descriptions[name] = texts
+    return descriptions
 
 
 def match_descriptions(
-    found: Mapping[str, Iterable[str]],
+    texts: Mapping[str, Iterable[str]],
     classes: Iterable[str],
     *,
     what: str = "descriptions",
     are_sentences: bool = False,
 ) -> tuple[Descriptions, list[str]]:
-    """Give each class its descriptions as sentences; names match whatever their case and `_`.
+    """Match the texts of a file to the classes of a data set, ignoring case and underscores.
 
     Args:
-        found: What the file holds.
-        classes: Of the data set.
-        what: Names the texts in messages.
-        are_sentences: Take every text as it is; else phrases are put behind the class name.
+        texts: Content of the file.
+        classes: Class names of the data set.
+        what: Name of the texts in messages.
+        are_sentences: Whether texts are used unchanged; otherwise phrases are appended to the
+            class name.
 
     Returns:
-        Class -> sentences for the classes that have any, and what did not match, a sentence each.
+        Class -> sentences for the classes with texts, and notes about names that did not match.
 
     Raises:
-        UsageError: If two names in the file mean one class, or no class has descriptions.
+        UsageError: If two names in the file match one class, or no class has texts.
     """
     by_key: dict[str, str] = {}
-    for name in found:
+    for name in texts:
         other = by_key.setdefault(_key(name), name)
         if other != name:
             raise UsageError(f"The {what} name '{other}' and '{name}', which are one class.")
     wanted = {_key(c): c for c in classes}
     matched = {
-        c: tuple(d if are_sentences else sentence(c, d) for d in found[by_key[key]])
+        c: tuple(d if are_sentences else sentence(c, d) for d in texts[by_key[key]])
         for key, c in wanted.items()
-        if key in by_key and found[by_key[key]]
+        if key in by_key and texts[by_key[key]]
     }
     if not matched:
         raise UsageError(
-            f"No class has {what}: the file names {_some(found)}, the data set has "
+            f"No class has {what}: the file names {_some(texts)}, the data set has "
             f"{_some(wanted.values())}. Name the classes in the file as `featcache info` does."
         )
     missing = [c for c in wanted.values() if c not in matched]
@@ -118,7 +122,7 @@ def match_descriptions(
 
 
 def sentence(name: str, descriptor: str) -> str:
-    """Make a descriptor a sentence that can be encoded."""
+    """Convert a descriptor to a sentence."""
     text = descriptor.strip()
     if text.endswith("."):
         return text

@@ -1,4 +1,4 @@
-"""From words to a TextBank: every sentence of a data set through the text tower once."""
+"""Encode all texts of a data set into a TextBank, each sentence once."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,18 +20,18 @@ BATCH = 64
 """Sentences encoded at once."""
 
 _CALLED = {"descriptions": "descriptions", "cupl": "CuPL sentences", "dclip": "DCLIP phrases"}
-"""Words that the user gives class by class, by the flag: what messages call them."""
+"""Argument that names a file of texts per class -> what messages call these texts."""
 _READ_BY = {
-    "descriptions": "lazsl, fair and --set text=description",
-    "cupl": "--set text=cupl",
-    "dclip": "--set text=dclip",
+    "descriptions": "lazsl, fair and methods with text=description",
+    "cupl": "methods with text=cupl",
+    "dclip": "methods with text=dclip",
 }
-"""What needs such words of every class, by the flag."""
+"""Argument -> methods that need such texts for every class. Notes of a listing quote it."""
 
 
 @runtime_checkable
-class Worded(Protocol):
-    """What has classes and words for them: a data set or a listing."""
+class HasTexts(Protocol):
+    """Class names and texts: a data set or a listing."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -66,19 +66,19 @@ class Worded(Protocol):
 
 @runtime_checkable
 class TextTower(Protocol):
-    """What is asked of a backbone here."""
+    """The text tower of a backbone."""
 
     logit_scale: float
     logit_bias: float
 
     def encode_texts(self, texts: Sequence[str]) -> Float[Tensor, "m d"]:
-        """Encode sentences, un-normalised, in order."""
+        """Encode sentences in order, not normalised."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Owned:
-    """Sentences of which each belongs to one class."""
+    """Sentences, each of one class."""
 
     texts: tuple[str, ...]
     owner: tuple[int, ...]
@@ -87,22 +87,22 @@ class Owned:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Texts:
-    """Every sentence of a data set, before it is encoded."""
+    """All sentences of a data set before encoding."""
 
     names: tuple[str, ...]
-    """Bare class names."""
+    """Class names."""
     filled: tuple[tuple[str, ...], ...]
-    """One tuple a class: its name in every template."""
+    """One tuple per class: its name in every template."""
     owned: Mapping[str, Owned]
-    """description, cupl, dclip and waffle, as far as there are any."""
+    """Existing kinds among description, cupl, dclip and waffle."""
 
     def every(self) -> list[str]:
-        """List all sentences, those that occur twice twice."""
+        """List all sentences, with repetitions."""
         filled = (text for row in self.filled for text in row)
         return [*self.names, *filled, *(text for o in self.owned.values() for text in o.texts)]
 
     def distinct(self) -> list[str]:
-        """List every sentence once, in order of first appearance."""
+        """List distinct sentences in order of first appearance."""
         return list(dict.fromkeys(self.every()))
 
 
@@ -115,14 +115,14 @@ def with_texts(
     dclip: Path | None = None,
     waffle: int | None = None,
 ) -> Dataset:
-    """Replace a data set's words by the user's own.
+    """Replace texts of a data set by files of the user.
 
     Args:
-        dataset: As its source gave it.
-        templates: A file with one template a line.
-        descriptions: A JSON file `{class: [descriptor, ...]}`.
-        cupl: The same with sentences that name the class themselves, taken as they are.
-        dclip: The same with phrases, which are put behind the class name.
+        dataset: Data set from its source.
+        templates: File with one template per line.
+        descriptions: JSON file `{class: [descriptor, ...]}`.
+        cupl: JSON file with sentences that contain the class name, used unchanged.
+        dclip: JSON file with phrases, appended to the class name.
         waffle: Seed of random words.
 
     Raises:
@@ -132,22 +132,22 @@ def with_texts(
     if templates is not None:
         own.add("templates")
         dataset = replace(dataset, templates=read_templates(templates))
-    for flag, path in (("descriptions", descriptions), ("cupl", cupl), ("dclip", dclip)):
+    for kind, path in (("descriptions", descriptions), ("cupl", cupl), ("dclip", dclip)):
         if path is None:
             continue
-        own.add(flag)
+        own.add(kind)
         matched, notes = match_descriptions(
-            read_descriptions(path, flag),
+            read_descriptions(path, kind),
             dataset.classes,
-            what=_CALLED[flag],
-            are_sentences=flag == "cupl",
+            what=_CALLED[kind],
+            are_sentences=kind == "cupl",
         )
         if left := len(dataset.classes) - len(matched):
             notes.append(
-                f"{left} of {len(dataset.classes)} classes have no {_CALLED[flag]}: "
-                f"{_READ_BY[flag]} will not run until all have some."
+                f"{left} of {len(dataset.classes)} classes have no {_CALLED[kind]}: "
+                f"{_READ_BY[kind]} will not run until all have some."
             )
-        dataset = _with_descriptions(dataset, flag, matched, notes)
+        dataset = _with_descriptions(dataset, kind, matched, notes)
     if waffle is not None:
         own.add("waffle")
         dataset = replace(dataset, waffle=waffle_templates(dataset.classes, waffle))
@@ -155,7 +155,7 @@ def with_texts(
 
 
 def keep_own_texts(dataset: Dataset, previous: Listing | None) -> Dataset:
-    """Keep the words that the user gave in an earlier pass, unless this one brings others."""
+    """Keep texts that the user provided in an earlier pass, unless they are replaced now."""
     if previous is None:
         return dataset
     kept = set(previous.own_texts) - set(dataset.own_texts)
@@ -166,26 +166,26 @@ def keep_own_texts(dataset: Dataset, previous: Listing | None) -> Dataset:
         dataset = replace(dataset, templates=previous.templates)
     if "waffle" in kept:
         dataset = replace(dataset, waffle=previous.waffle)
-    held = {"descriptions": previous.descriptions, **previous.sets}
-    for flag in (f for f in _CALLED if f in kept and f in held):
-        # Those of classes that are gone stay too: a class may be renamed, and renamed back.
-        without = [name for name in dataset.classes if name not in held[flag]]
-        notes = [f"No {_CALLED[flag]} for '{name}'; give some with --{flag}." for name in without]
-        dataset = _with_descriptions(dataset, flag, held[flag], notes[:5])
+    before = {"descriptions": previous.descriptions, **previous.sets}
+    for kind in (name for name in _CALLED if name in kept and name in before):
+        # Texts of classes that are gone stay: a class may be renamed, and renamed back.
+        without = [name for name in dataset.classes if name not in before[kind]]
+        notes = [f"No {_CALLED[kind]} for '{name}'; extract with some." for name in without]
+        dataset = _with_descriptions(dataset, kind, before[kind], notes[:5])
     return replace(dataset, own_texts=own)
 
 
 def _with_descriptions(
-    dataset: Dataset, flag: str, given: Mapping[str, tuple[str, ...]], notes: Sequence[str]
+    dataset: Dataset, kind: str, given: Mapping[str, tuple[str, ...]], notes: Sequence[str]
 ) -> Dataset:
-    if flag == "descriptions":
+    if kind == "descriptions":
         dataset = replace(dataset, descriptions=given)
     else:
-        dataset = replace(dataset, sets={**dataset.sets, flag: given})
+        dataset = replace(dataset, sets={**dataset.sets, kind: given})
     return replace(dataset, notes=(*dataset.notes, *notes))
 
 
-def texts_of(words: Worded) -> Texts:
+def texts_of(words: HasTexts) -> Texts:
     """List every sentence of a data set, class by class.
 
     Raises:
@@ -215,15 +215,13 @@ def texts_of(words: Worded) -> Texts:
     )
 
 
-def encode_texts(words: Worded, tower: TextTower, report: Report | None = None) -> TextBank:
-    """Encode every sentence of a data set, un-normalised.
-
-    Sentences that occur twice are encoded once.
+def encode_texts(words: HasTexts, tower: TextTower, report: Report | None = None) -> TextBank:
+    """Encode all sentences of a data set, not normalised; repeated ones once.
 
     Args:
-        words: The data set or its listing.
-        tower: The tower.
-        report: Told how many sentences are done.
+        words: Data set or listing.
+        tower: Text tower.
+        report: Called with the number of encoded sentences.
     """
     texts = texts_of(words)
     distinct = texts.distinct()

@@ -9,26 +9,26 @@ from featcache.limits import TEXT, WORDS
 from featcache.paths import read_regular
 
 DEFAULT_TEMPLATES = ("a photo of a {}.",)
-"""For folders of photographs that come without words of their own."""
+"""Default for image folders without templates."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def is_plain(text: str) -> bool:
-    """Tell whether a text can be stored and shown: no control characters, no half characters."""
+    """Tell whether a text has no control characters and no lone surrogates."""
     return _CONTROL.search(text) is None
 
 
 def clean_name(folder: str) -> str:
-    """Make a folder's name readable: underscores become spaces, spaces are single."""
+    """Convert a folder name to a class name: underscores become spaces, spaces are normalised."""
     return " ".join(unicodedata.normalize("NFC", folder).replace("_", " ").split())
 
 
 def check_length(text: str) -> str:
-    """Return a text that is to be encoded, if it is not longer than any sentence.
+    """Return a text for encoding if its length is within the limit.
 
     Raises:
-        UsageError: If it is: some tokenizers take time that grows with the square of a word.
+        UsageError: If it is longer; the time of some tokenizers is quadratic in the length.
     """
     if len(text) > TEXT.value():
         raise UsageError(
@@ -43,7 +43,7 @@ def check_template(template: str) -> str:
     """Return the template, stripped, if it is plain text with one `{}` and no other brace.
 
     Raises:
-        UsageError: Otherwise, or if it is longer than any sentence.
+        UsageError: If it is not, or is too long.
     """
     text = check_length(template.strip())
     if text.count("{}") != 1 or text.count("{") != 1 or text.count("}") != 1:
@@ -81,4 +81,4 @@ def read_templates(path: Path) -> tuple[str, ...]:
     try:
         return tuple(dict.fromkeys(check_template(line) for line in kept))
     except UsageError as error:
-        raise UsageError(f"{path}: {error}") from error
+        raise UsageError(f"{path}: ", error.parts) from error

@@ -1,4 +1,4 @@
-"""Random words and characters behind a class name, the same for every class, as WaffleCLIP has it.
+"""WaffleCLIP: random words and characters after the class name, the same for every class.
 
     A photo of a {}, which has <words>.            A photo of a {}, which has <characters>.
 
@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from statistics import fmean
 
 PAIRS = 15
-"""Pairs of words and characters: so many that they are 30 texts a class."""
+"""Pairs of words and characters, which give 30 texts per class."""
 
 _WORDS = """
     anchor apple autumn bakery balloon barrel basket beacon blanket bottle breakfast bridge bucket
@@ -48,23 +48,23 @@ def waffle_templates(classes: Sequence[str], seed: int) -> tuple[str, ...]:
     """Draw the templates of a data set; equal class names and seed give equal ones.
 
     Args:
-        classes: Their words say how many words and characters are drawn, and nothing else.
-        seed: Of the draw.
+        classes: Class names; only their numbers of words and letters matter.
+        seed: Seed of the draw.
     """
     rng = random.Random(f"waffle/{seed}")
     count, length, groups, each = _lengths(classes)
-    found = []
+    templates = []
     for _ in range(PAIRS):
         words = " ".join(rng.choice(WORDS)[:length] for _ in range(count))
         noise = ("".join(rng.choice(string.ascii_lowercase) for _ in range(each)) for _ in groups)
-        found += [_template(words), _template(", ".join(noise))]
-    return tuple(found)
+        templates += [_template(words), _template(", ".join(noise))]
+    return tuple(templates)
 
 
 def _lengths(classes: Sequence[str]) -> tuple[int, int, range, int]:
     """Return words, letters of a word, groups of characters, and characters of a group.
 
-    `longest` is raised to a multiple of the groups, a whole step where it is one already.
+    `longest` is raised to the next multiple of the groups, also if it is a multiple already.
     """
     names = [name.split() or [name] for name in classes]
     count = max(1, round(fmean(len(words) for words in names)))

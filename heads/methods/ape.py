@@ -31,18 +31,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from heads.class_texts import text_tensors, zero_shot_logits
-from heads.contract import (
-    Grid,
-    Method,
-    Rows,
-    TaskView,
-    Tensors,
-    WithText,
-    number,
-    shots_with_views,
-)
-from heads.ops.algebra import affinities, sum_by_label
+from heads.contract.method import Method, shots_with_views
+from heads.contract.rows import Rows, TaskView, Tensors
+from heads.contract.settings import Grid, WithText, evenly, number
+from heads.ops.algebra import affinities
 from heads.ops.ape_criterion import best_channels, kept_channels, similarity
+from heads.ops.vote import with_votes
 
 SMALL = 1e-6
 """e of (3)."""
@@ -87,19 +81,15 @@ def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tens
 
 def terms(params: Tensors, fixed: Tensors, rows: Rows, config: Config, hyper: Hyper) -> Tensors:
     """Compute the two products of (2), once for the whole grid."""
-    x = rows.x
-    x_q = F.normalize(x[:, fixed["chosen"]], dim=-1)
-    return {
-        "zero_shot": zero_shot_logits(fixed, x),  # [n c]
-        "distance": 1 - affinities(x_q, fixed["keys"]),  # [n m]
-    }
+    x_q = F.normalize(rows.x[:, fixed["chosen"]], dim=-1)
+    distance = 1 - affinities(x_q, fixed["keys"])
+    return {"text": zero_shot_logits(fixed, rows.x), "distance": distance}  # [n c], [n m]
 
 
 def combine(terms: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Float[Tensor, "n c"]:
     """Equation (2)."""
     votes = torch.exp(hyper.gamma * fixed["missed"] - hyper.beta * terms["distance"])  # [n m]
-    classes = terms["zero_shot"].shape[-1]
-    return terms["zero_shot"] + hyper.alpha * sum_by_label(votes, fixed["labels"], classes=classes)
+    return with_votes(terms["text"], votes, fixed["labels"], hyper.alpha)
 
 
 METHOD = Method(
@@ -113,11 +103,7 @@ METHOD = Method(
     terms=terms,
     combine=combine,
     post_grid=Grid(
-        {
-            "gamma": [i / 10 for i in range(10)],
-            "beta": [0.1 + i * (7 - 0.1) / 200 for i in range(200)],
-            "alpha": [0.1 + i * (7 - 0.1) / 20 for i in range(20)],
-        }
+        {"gamma": evenly(0, 1, 10), "beta": evenly(0.1, 7, 200), "alpha": evenly(0.1, 7, 20)}
     ),
     holds=("keys",),
 )

@@ -31,20 +31,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from heads.class_texts import text_tensors
-from heads.contract import (
-    Batch,
-    Grid,
-    Method,
-    Rows,
-    Stage,
-    TaskView,
-    Tensors,
-    WithText,
-    number,
-    shots_with_views,
-)
-from heads.ops.algebra import cross_entropy, sum_by_label
+from heads.contract.method import Method, shots_with_views
+from heads.contract.rows import Rows, TaskView, Tensors
+from heads.contract.settings import Grid, WithText, evenly, number
+from heads.contract.stages import cross_entropy_of, one_stage
 from heads.ops.ape_criterion import best_channels, kept_channels, similarity
+from heads.ops.vote import with_votes
 from heads.training.optim import adamw
 from heads.training.samplers import by_epochs, shuffled
 
@@ -77,20 +69,6 @@ class Hyper:
     """Weight of the classes' similarity in J; the texts' variance has the rest."""
 
 
-def stages(config: Config) -> tuple[Stage, ...]:
-    """Train the residuals and the weights together."""
-    return (
-        Stage(
-            trains=frozenset({"residual", "weight"}),
-            loss=loss,
-            batches=shuffled(config.batch),
-            steps=by_epochs,
-            update=adamw(eps=1e-3, weight_decay=0.1, schedule="cosine"),
-            keep="best-val",
-        ),
-    )
-
-
 def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tensors]:
     """Start at Tip-Adapter."""
     labels = task.support.y
@@ -100,14 +78,6 @@ def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tens
     chosen = best_channels(similarity(keys, labels, anchors), anchors, hyper.omega, kept)
     params = {"residual": keys.new_zeros(task.c, kept), "weight": keys.new_ones(len(keys))}
     return params, fixed | {"keys": keys, "labels": labels, "chosen": chosen}
-
-
-def loss(
-    params: Tensors, fixed: Tensors, state: Tensors, batch: Batch, config: Config, hyper: Hyper
-) -> tuple[Tensor, Tensors]:
-    """Equation (3)."""
-    logits = combine(terms(params, fixed, batch, config, hyper), fixed, config, hyper)
-    return cross_entropy(logits, batch.y, batch.weights), state
 
 
 def terms(params: Tensors, fixed: Tensors, rows: Rows, config: Config, hyper: Hyper) -> Tensors:
@@ -128,8 +98,7 @@ def terms(params: Tensors, fixed: Tensors, rows: Rows, config: Config, hyper: Hy
 def combine(terms: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Float[Tensor, "n c"]:
     """Equation (2)."""
     votes = terms["weight"] * torch.exp(-hyper.beta * terms["distance"])  # [n m]
-    classes = terms["text"].shape[-1]
-    return terms["text"] + hyper.alpha * sum_by_label(votes, fixed["labels"], classes=classes)
+    return with_votes(terms["text"], votes, fixed["labels"], hyper.alpha)
 
 
 METHOD = Method(
@@ -139,15 +108,17 @@ METHOD = Method(
     config=Config,
     hyper=Hyper,
     needs=shots_with_views,
-    stages=stages,
+    stages=lambda config: one_stage(
+        trains=frozenset({"residual", "weight"}),
+        loss=cross_entropy_of(terms, combine),
+        batches=shuffled(config.batch),
+        steps=by_epochs,
+        update=adamw(eps=1e-3, weight_decay=0.1, schedule="cosine"),
+        keep="best-val",
+    ),
     prepare=prepare,
     terms=terms,
     combine=combine,
-    post_grid=Grid(
-        {
-            "beta": [0.1 + i * (7 - 0.1) / 200 for i in range(200)],
-            "alpha": [0.1 + i * (7 - 0.1) / 20 for i in range(20)],
-        }
-    ),
+    post_grid=Grid({"beta": evenly(0.1, 7, 200), "alpha": evenly(0.1, 7, 20)}),
     holds=("keys",),
 )

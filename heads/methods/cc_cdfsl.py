@@ -50,23 +50,17 @@ from torch.nn import functional as F
 from featcache.errors import UsageError
 from featcache.wording import Setting
 from heads.class_texts import text_tensors
-from heads.contract import (
-    Batch,
-    Kind,
-    Method,
-    Need,
-    Rows,
-    Stage,
-    TaskView,
-    Tensors,
-    Watched,
-    WithText,
-    number,
-)
-from heads.ops.algebra import cross_entropy, weighted_mean
+from heads.contract.method import Method, Need, Watched
+from heads.contract.rows import Batch, Kind, Rows, TaskView, Tensors
+from heads.contract.settings import WithText, number
+from heads.contract.stages import one_stage
+from heads.ops.algebra import cross_entropy, mean_cosine, weighted_mean
+from heads.ops.attention import Pick, pick
 from heads.training.optim import adamw
 from heads.training.samplers import by_steps, shuffled
 
+UNREAD = ((Kind("patches"), 0), (Kind("view_patches", "cdfsl"), 0))
+"""(2) is chosen beforehand: no step reads the whole patches again."""
 RISE, TOP = 0.2, 0.95
 """A head has collapsed when patches are that much more alike than at the start, or so alike."""
 
@@ -77,7 +71,7 @@ class Config(WithText):
 
     control: Literal["none", "augment-only"] = "none"
     """augment-only leaves out both cycles and keeps everything else."""
-    cycle: Literal["soft", "straight-through", "literal"] = "soft"
+    cycle: Pick = "soft"
     """How a patch or a text is picked."""
     retrieval: Literal["cross-view", "intra-image", "all-images"] = "cross-view"
     """Where (6) looks."""
@@ -128,23 +122,6 @@ def needs(config: Config) -> frozenset[Need]:
             Need(role="support", kind="view_patches", recipe="cdfsl"),
         }
     return frozenset(read)
-
-
-def stages(config: Config) -> tuple[Stage, ...]:
-    """Train the head, and the texts with it."""
-    # (2) was chosen beforehand: no step reads the whole patches again
-    unread = ((Kind("patches"), 0), (Kind("view_patches", "cdfsl"), 0))
-    return (
-        Stage(
-            trains=frozenset({"down", "up", "text"} if config.train_text else {"down", "up"}),
-            loss=loss,
-            batches=replace(shuffled(config.batch, augment=False), take=unread),
-            steps=by_steps,
-            update=adamw(weight_decay=0.0, schedule="cosine"),
-            start=start,
-            watch=("likeness_before", "likeness"),
-        ),
-    )
 
 
 def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tensors]:
@@ -207,7 +184,7 @@ def head(params: Tensors, x: Float[Tensor, "*n d"], step: float | Tensor) -> Flo
 
 def start(params: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Tensors:
     """Remember how alike the patches are before training."""
-    alike = likeness(fixed["pool"], fixed["kept"])
+    alike = mean_cosine(fixed["pool"], fixed["kept"])
     return {"likeness_before": alike, "likeness": alike}
 
 
@@ -237,7 +214,7 @@ def loss(
         value = value + hyper.lam_text * text_cycle(texts, patches, kept, config, hyper)
         cycle = image_cycle(texts, patches, kept, fixed["view"], config, hyper)
         value = value + hyper.lam_image * cycle
-    alike = likeness(patches.detach(), kept)
+    alike = mean_cosine(patches.detach(), kept)
     return value, {**state, "likeness": alike}
 
 
@@ -250,14 +227,14 @@ def text_cycle(
 ) -> Float[Tensor, ""]:
     """Equations (3) and (4): from each text to its patches and back."""
     flat, allowed = patches.flatten(0, 1), kept.flatten() > 0
-    found = pick(texts @ flat.mT, allowed[None], hyper.tau, config)  # [c i]
+    found = pick(texts @ flat.mT / hyper.tau, config.cycle, allowed[None])  # [c i]
     seen = F.normalize(found @ flat, dim=-1)  # [c d]
     back = seen @ texts.mT  # [c c]
     if config.cycle == "soft":
         return (
             torch.logsumexp(back / hyper.tau_back, -1) - back.diagonal() / hyper.tau_back
         ).mean()
-    again = pick(back, None, hyper.tau_back, config) @ texts
+    again = pick(back / hyper.tau_back, config.cycle) @ texts
     return 1 - F.cosine_similarity(texts, again, dim=-1).mean()
 
 
@@ -271,7 +248,7 @@ def image_cycle(
 ) -> Float[Tensor, ""]:
     """Equations (5) to (7): from each patch to its text and on to another patch."""
     cosine = patches @ texts.mT  # [b u c]
-    told = F.normalize(pick(cosine, None, hyper.tau_back, config) @ texts, dim=-1)  # [b u d]
+    told = F.normalize(pick(cosine / hyper.tau_back, config.cycle) @ texts, dim=-1)  # [b u d]
     u = len(view)
     if config.retrieval == "all-images":
         told, places = told.flatten(0, 1)[None], patches.flatten(0, 1)[None]
@@ -284,36 +261,11 @@ def image_cycle(
         at = torch.arange(self_only, device=view.device)
         elsewhere = at[:, None] != at[None, :]
     allowed = elsewhere[None] & (there > 0)[:, None, :]
-    found = pick(told @ places.mT, allowed, hyper.tau, config) @ places
+    found = pick(told @ places.mT / hyper.tau, config.cycle, allowed) @ places
     found = F.normalize(found, dim=-1).reshape(patches.shape)
     if config.cycle == "soft":
         found = found.detach()
     return 1 - weighted_mean((patches * found).sum(-1).flatten(), kept.flatten())
-
-
-def pick(
-    cosine: Float[Tensor, "*n m"],
-    allowed: Bool[Tensor, "*k m"] | None,
-    tau: float | Tensor,
-    config: Config,
-) -> Float[Tensor, "*n m"]:
-    """Weigh candidates: softmax, its argmax, or the one forwards and the other backwards."""
-    scores = cosine / tau
-    if allowed is not None:
-        scores = torch.where(allowed, scores, torch.finfo(cosine.dtype).min)
-    soft = scores.softmax(-1)
-    if config.cycle == "soft":
-        return soft
-    places = torch.arange(scores.shape[-1], device=scores.device)
-    hard = (scores.argmax(-1, keepdim=True) == places).to(soft)
-    return hard if config.cycle == "literal" else hard + soft - soft.detach()
-
-
-def likeness(patches: Float[Tensor, "b u d"], kept: Float[Tensor, "b u"]) -> Float[Tensor, ""]:
-    """Return the mean cosine of two different patches."""
-    n = kept.sum()
-    total = (kept[..., None] * patches).sum((0, 1))
-    return (total.square().sum() - n) / (n * (n - 1)).clamp_min(1)
 
 
 def notes(watched: Sequence[Watched]) -> list[str]:
@@ -350,7 +302,15 @@ METHOD = Method(
     config=Config,
     hyper=Hyper,
     needs=needs,
-    stages=stages,
+    stages=lambda config: one_stage(
+        trains=frozenset({"down", "up", "text"} if config.train_text else {"down", "up"}),
+        loss=loss,
+        batches=replace(shuffled(config.batch, augment=False), take=UNREAD),
+        steps=by_steps,
+        update=adamw(weight_decay=0.0, schedule="cosine"),
+        start=start,
+        watch=("likeness_before", "likeness"),
+    ),
     prepare=prepare,
     terms=terms,
     notes=notes,

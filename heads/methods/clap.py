@@ -18,68 +18,23 @@ the mean l of the others, where theirs divides by 0; its further constraints, wh
 training, are not built. Views and texts whose length is lost as in zs-lp.
 """
 
-from dataclasses import dataclass
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from heads.class_texts import note_text_factor, raw_text_tensors, start_text_factor
-from heads.contract import (
-    Batch,
-    Method,
-    Rows,
-    Stage,
-    TaskView,
-    Tensors,
-    WithText,
-    number,
-    shots_with_views,
-)
-from heads.ops.algebra import cosine_logits, cross_entropy
-from heads.training.optim import dassl, sgd
-from heads.training.samplers import by_epochs, view_pool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Config(WithText):
-    """What changes a branch or the number of steps."""
-
-    epochs: int = number(300, low=0)
-    """Passes as long as the support."""
-    batch: int = number(256, low=1)
-    """Rows of a step."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Hyper:
-    """Floats of training."""
-
-    lr: float = number(0.1, above=0.0)
-    """Step size after the first epoch; falls as a cosine."""
-    text_length: float = number(10.0, above=0.0, prepare=True)
-    """Length given to texts whose own is lost."""
-
-
-def stages(config: Config) -> tuple[Stage, ...]:
-    """Train the weights."""
-    return (
-        Stage(
-            trains=frozenset({"weight"}),
-            loss=loss,
-            batches=view_pool(config.batch, drop_last=True),
-            steps=by_epochs,
-            update=sgd(momentum=0.9, schedule=dassl()),
-            start=start_text_factor,
-            watch=("text_factor",),
-        ),
-    )
+from heads import cosine_probe
+from heads.class_texts import note_text_factor
+from heads.contract.method import Method, shots_with_views
+from heads.contract.rows import TaskView, Tensors
+from heads.contract.stages import cross_entropy_of
+from heads.cosine_probe import Config, Hyper, terms
+from heads.ops.algebra import cosine_logits
 
 
 def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tensors]:
     """Start at the texts, and see how far each is right about its shots."""
-    fixed = raw_text_tensors(task, config.text, hyper.text_length, method=METHOD.name)
-    return {"weight": fixed["base"].clone()}, fixed | {"l2": trust(task, fixed)}
+    params, fixed = cosine_probe.at_texts(task, config, hyper, method=METHOD.name)
+    return params, fixed | {"l2": trust(task, fixed)}
 
 
 def trust(task: TaskView, fixed: Tensors) -> Float[Tensor, " c"]:
@@ -96,21 +51,14 @@ def trust(task: TaskView, fixed: Tensors) -> Float[Tensor, " c"]:
     return torch.where(count > 0, each, each.sum() / (count > 0).sum())
 
 
-def loss(
-    params: Tensors, fixed: Tensors, state: Tensors, batch: Batch, config: Config, hyper: Hyper
-) -> tuple[Tensor, Tensors]:
-    """Equation (2)."""
-    logits = terms(params, fixed, batch, config, hyper)["logits"]
+def held(params: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Tensor:
+    """Return the second summand of (2)."""
     moved = (params["weight"] - fixed["base"]).square().sum(-1)  # [c]
-    held = (fixed["l2"] * moved).mean()
-    return cross_entropy(logits, batch.y, batch.weights) + held, state
+    return (fixed["l2"] * moved).mean()
 
 
-def terms(params: Tensors, fixed: Tensors, rows: Rows, config: Config, hyper: Hyper) -> Tensors:
-    """Equation (1)."""
-    cosine = cosine_logits(rows.x, params["weight"])  # [n c]
-    return {"logits": fixed["scale"] * cosine + fixed["bias"]}
-
+LOSS = cross_entropy_of(terms, penalty=held)
+"""Equation (2)."""
 
 METHOD = Method(
     name="clap",
@@ -119,7 +67,7 @@ METHOD = Method(
     config=Config,
     hyper=Hyper,
     needs=shots_with_views,
-    stages=stages,
+    stages=lambda config: cosine_probe.train_weight(config, LOSS),
     prepare=prepare,
     terms=terms,
     notes=note_text_factor,

@@ -24,27 +24,14 @@ cached augmented view, where there are any, in place of a fresh augmentation.
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 from torch.nn import functional as F
 
-from heads.class_texts import text_tensors
-from heads.contract import (
-    Batch,
-    Grid,
-    Method,
-    Rows,
-    Sizes,
-    Stage,
-    TaskView,
-    Tensors,
-    WithText,
-    number,
-    of_texts,
-    shots_with_views,
-)
-from heads.ops.algebra import cross_entropy
-from heads.text_view import TextView
+from heads.class_texts import rebind_texts, text_tensors
+from heads.contract.method import Method, shots_with_views
+from heads.contract.rows import Rows, TaskView, Tensors
+from heads.contract.settings import Grid, WithText, number
+from heads.contract.stages import Sizes, cross_entropy_of, one_stage
+from heads.ops.randomness import linear_start
 from heads.training.optim import dassl, sgd
 from heads.training.samplers import shuffled
 
@@ -81,19 +68,6 @@ def steps(sizes: Sizes, config: Config) -> int:
     return (usual if config.epochs is None else config.epochs) * sizes.per_epoch
 
 
-def stages(config: Config) -> tuple[Stage, ...]:
-    """Train the bottleneck."""
-    return (
-        Stage(
-            trains=frozenset({"down", "up"}),
-            loss=loss,
-            batches=shuffled(config.batch, drop_last=True),
-            steps=steps,
-            update=sgd(momentum=0.9, weight_decay=5e-4, schedule=dassl()),
-        ),
-    )
-
-
 def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tensors]:
     """Draw the bottleneck's start from the task's seed."""
     x = task.support.x
@@ -101,33 +75,10 @@ def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tens
     hidden = max(1, d // REDUCTION)
     rng = torch.Generator().manual_seed(task.seed)
     params = {
-        "down": _start(rng, hidden, d).to(x),  # [h d]
-        "up": _start(rng, d, hidden).to(x),  # [d h]
+        "down": linear_start(rng, hidden, d).to(x),  # [h d]
+        "up": linear_start(rng, d, hidden).to(x),  # [d h]
     }
     return params, text_tensors(task, config.text, method=METHOD.name)
-
-
-def _start(rng: torch.Generator, rows: int, columns: int) -> Float[Tensor, "rows columns"]:
-    """Draw from +-1 / sqrt(columns), evenly: torch.nn.Linear's default."""
-    drawn = torch.rand(rows, columns, generator=rng)
-    start: Tensor = (2 * drawn - 1) / columns**0.5
-    return start
-
-
-def loss(
-    params: Tensors, fixed: Tensors, state: Tensors, batch: Batch, config: Config, hyper: Hyper
-) -> tuple[Tensor, Tensors]:
-    """Equation (3)."""
-    logits = terms(params, fixed, batch, config, hyper)["logits"]
-    return cross_entropy(logits, batch.y, batch.weights), state
-
-
-def rebind(
-    params: Tensors, fixed: Tensors, text: TextView, config: Config
-) -> tuple[Tensors, Tensors]:
-    """Keep what was learned of images, and take other class texts."""
-    task = of_texts(text, fixed["anchors"])
-    return params, fixed | text_tensors(task, config.text, method=METHOD.name)
 
 
 def terms(params: Tensors, fixed: Tensors, rows: Rows, config: Config, hyper: Hyper) -> Tensors:
@@ -145,9 +96,15 @@ METHOD = Method(
     config=Config,
     hyper=Hyper,
     needs=shots_with_views,
-    stages=stages,
+    stages=lambda config: one_stage(
+        trains=frozenset({"down", "up"}),
+        loss=cross_entropy_of(terms),
+        batches=shuffled(config.batch, drop_last=True),
+        steps=steps,
+        update=sgd(momentum=0.9, weight_decay=5e-4, schedule=dassl()),
+    ),
     prepare=prepare,
     terms=terms,
     train_grid=Grid({"lr": [2e-3, 1e-2, 1e-1]}),
-    rebind=rebind,
+    rebind=rebind_texts,
 )

@@ -28,25 +28,17 @@ rows, never on test rows.
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional as F
 
 from heads.class_texts import text_tensors, zero_shot_logits
-from heads.contract import (
-    Batch,
-    Grid,
-    Method,
-    Rows,
-    Stage,
-    TaskView,
-    Tensors,
-    WithText,
-    number,
-    shots_with_views,
-)
-from heads.ops.algebra import cosine_logits, cross_entropy, is_class, weighted_mean
+from heads.contract.method import Method, shots_with_views
+from heads.contract.rows import Batch, Rows, TaskView, Tensors
+from heads.contract.settings import Grid, WithText, number
+from heads.contract.stages import Stage, one_stage, stateless
+from heads.ops.algebra import cosine_logits, cross_entropy, weighted_mean
+from heads.ops.alignment import procrustes_map, ridge_map
+from heads.ops.contrastive import triplet
 from heads.training.optim import adamw
 from heads.training.samplers import by_steps, shuffled
 
@@ -96,14 +88,12 @@ def stages(config: Config) -> tuple[Stage, ...]:
     trains = {"map": config.train_map, "text": config.train_text}
     if not any(trains.values()):
         return ()
-    return (
-        Stage(
-            trains=frozenset(part for part, trained in trains.items() if trained),
-            loss=loss,
-            batches=shuffled(config.batch),
-            steps=by_steps,
-            update=adamw(eps=1e-4, weight_decay=0.01, schedule="cosine"),
-        ),
+    return one_stage(
+        trains=frozenset(part for part, trained in trains.items() if trained),
+        loss=loss,
+        batches=shuffled(config.batch),
+        steps=by_steps,
+        update=adamw(eps=1e-4, weight_decay=0.01, schedule="cosine"),
     )
 
 
@@ -124,31 +114,8 @@ def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tens
     return {"map": start.clone(), "text": anchors.clone()}, fixed
 
 
-def ridge_map(
-    x: Float[Tensor, "n d"], target: Float[Tensor, "n d"], weight: float
-) -> Float[Tensor, "d d"]:
-    """Return W = A - I of the least squares min_A |x A - target|^2 + weight |A - I|^2."""
-    rows, gap = x.double(), (target - x).double()
-    eye = torch.eye(x.shape[1], dtype=rows.dtype, device=x.device)
-    change: Tensor = torch.linalg.solve(rows.mT @ rows + weight * eye, rows.mT @ gap)
-    return change.to(x)
-
-
-def procrustes_map(x: Float[Tensor, "n d"], target: Float[Tensor, "n d"]) -> Float[Tensor, "d d"]:
-    """Return W = A - I of the rotation A that brings x closest to target.
-
-    Directions that no shot speaks of are turned as little as possible: a small multiple of the
-    identity is added before the decomposition.
-    """
-    eye = torch.eye(x.shape[1], dtype=torch.float64, device=x.device)
-    u, _, vh = torch.linalg.svd(x.mT.double() @ target.double() + 1e-3 * eye)
-    change: Tensor = u @ vh - eye
-    return change.to(x)
-
-
-def loss(
-    params: Tensors, fixed: Tensors, state: Tensors, batch: Batch, config: Config, hyper: Hyper
-) -> tuple[Tensor, Tensors]:
+@stateless
+def loss(params: Tensors, fixed: Tensors, batch: Batch, config: Config, hyper: Hyper) -> Tensor:
     """Equation (4)."""
     both = terms(params, fixed, batch, config, hyper)
     value = cross_entropy(combine(both, fixed, config, hyper), batch.y, batch.weights)
@@ -158,15 +125,7 @@ def loss(
     moved_map = (params["map"] - fixed["start"]).square().sum()
     moved_text = (params["text"] - fixed["anchors"]).square().sum()
     penalty = hyper.l2 * moved_map + hyper.l2_text * moved_text
-    return value + penalty / fixed["shots"], state
-
-
-def triplet(cosine: Float[Tensor, "n c"], y: Tensor, margin: float | Tensor) -> Float[Tensor, " n"]:
-    """Equation (3) for each row: distance 1 - cosine to the own and the closest wrong text."""
-    own = is_class(y, cosine.shape[-1])
-    right = (cosine * own).sum(-1)
-    wrong = cosine.masked_fill(own, -2.0).amax(-1)
-    return F.relu(wrong - right + margin)
+    return value + penalty / fixed["shots"]
 
 
 def terms(params: Tensors, fixed: Tensors, rows: Rows, config: Config, hyper: Hyper) -> Tensors:

@@ -31,25 +31,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from heads.class_texts import text_tensors
-from heads.contract import (
-    Batch,
-    Grid,
-    Method,
-    Rows,
-    Stage,
-    TaskView,
-    Tensors,
-    WithText,
-    number,
-    shots_with_views,
-)
+from heads.contract.method import Method, shots_with_views
+from heads.contract.rows import Batch, Rows, TaskView, Tensors
+from heads.contract.settings import Grid, WithText, number
+from heads.contract.stages import one_stage, stateless
 from heads.ops.algebra import cross_entropy
 from heads.ops.randomness import uniform_by_class
 from heads.training.optim import adamw, dassl
 from heads.training.samplers import by_steps, shuffled
 
-LOOK = 100
-"""Steps between two looks at validation."""
+WARM = dassl(50, low=1e-5, shape="linear", by="step")
+"""Of the learning rate."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,50 +72,26 @@ class Hyper:
     """Share of T in the classifier that answers."""
 
 
-def stages(config: Config) -> tuple[Stage, ...]:
-    """Train the classifier; keep the best look at validation."""
-    texts = config.batch // 2
-    return (
-        Stage(
-            trains=frozenset({"weight"}),
-            loss=loss,
-            batches=shuffled(config.batch - texts, drop_last=True, beside=(("texts", texts),)),
-            steps=by_steps,
-            update=adamw(
-                weight_decay="weight_decay", schedule=dassl(50, low=1e-5, shape="linear", by="step")
-            ),
-            keep="best-val",
-            look=LOOK,
-            patience=config.patience,
-        ),
-    )
-
-
 def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tensors]:
     """Start at the class texts, or at random."""
     anchors = text_tensors(task, config.text, method=METHOD.name)["anchors"]
     assert task.text is not None
     texts, owner = task.text.texts(config.text)
-    d = anchors.shape[1]
-    is_random = config.init == "random"
-    start = (
-        uniform_by_class(task.classes, task.seed, d, d**-0.5).to(task.support.x)
-        if is_random
-        else anchors.clone()
-    )
+    start, d = anchors.clone(), anchors.shape[1]
+    if config.init == "random":
+        start = uniform_by_class(task.classes, task.seed, d, d**-0.5).to(anchors)
     fixed = {"anchors": anchors, "texts": texts.to(anchors), "owner": owner.to(anchors.device)}
     return {"weight": start}, fixed
 
 
-def loss(
-    params: Tensors, fixed: Tensors, state: Tensors, batch: Batch, config: Config, hyper: Hyper
-) -> tuple[Tensor, Tensors]:
+@stateless
+def loss(params: Tensors, fixed: Tensors, batch: Batch, config: Config, hyper: Hyper) -> Tensor:
     """Equation (2)."""
     drawn = batch.beside["texts"]
     x = torch.cat([batch.x, fixed["texts"][drawn]])
     y = torch.cat([batch.y, fixed["owner"][drawn]])
     weight = torch.cat([batch.weights, torch.ones_like(drawn, dtype=batch.weights.dtype)])
-    return cross_entropy(hyper.scale * x @ params["weight"].mT, y, weight), state
+    return cross_entropy(hyper.scale * x @ params["weight"].mT, y, weight)
 
 
 def terms(params: Tensors, fixed: Tensors, rows: Rows, config: Config, hyper: Hyper) -> Tensors:
@@ -145,7 +113,20 @@ METHOD = Method(
     config=Config,
     hyper=Hyper,
     needs=shots_with_views,
-    stages=stages,
+    stages=lambda config: one_stage(
+        trains=frozenset({"weight"}),
+        loss=loss,
+        batches=shuffled(
+            config.batch - config.batch // 2,
+            drop_last=True,
+            beside=(("texts", config.batch // 2),),
+        ),
+        steps=by_steps,
+        update=adamw(weight_decay="weight_decay", schedule=WARM),
+        keep="best-val",
+        look=100,
+        patience=config.patience,
+    ),
     prepare=prepare,
     terms=terms,
     combine=combine,

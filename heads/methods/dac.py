@@ -34,26 +34,19 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
 from featcache.errors import ConvergenceWarning
 from heads.class_texts import text_tensors
-from heads.contract import (
-    SHOTS_WITH_VIEWS,
-    Batch,
-    Grid,
-    Method,
-    Need,
-    Rows,
-    Stage,
-    TaskView,
-    Tensors,
-    WithText,
-    number,
-)
-from heads.ops.algebra import affinities, cosine_logits, cross_entropy, sum_by_label, weighted_mean
+from heads.contract.method import SHOTS_WITH_VIEWS, Method, Need
+from heads.contract.rows import Batch, Rows, TaskView, Tensors
+from heads.contract.settings import Grid, WithText, number
+from heads.contract.stages import Stage, stateless
+from heads.ops.algebra import affinities, cosine_logits, cross_entropy, weighted_mean
+from heads.ops.contrastive import contrast
+from heads.ops.vote import with_votes
 from heads.training.optim import adamw
 from heads.training.samplers import balanced, shuffled
 
@@ -163,13 +156,14 @@ def adapt(params: Tensors, x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
     return F.normalize(x + x @ params["map"].mT, dim=-1)
 
 
+@stateless
 def contrastive_loss(
-    params: Tensors, fixed: Tensors, state: Tensors, batch: Batch, config: Config, hyper: Hyper
-) -> tuple[Tensor, Tensors]:
+    params: Tensors, fixed: Tensors, batch: Batch, config: Config, hyper: Hyper
+) -> Tensor:
     """Equation (2)."""
     each = contrast(adapt(params, batch.x), pairs(batch), batch.y, hyper.tau)
     held = params["map"].square().sum() * hyper.l2 / fixed["shots"]
-    return weighted_mean(each, batch.weights) + held, state
+    return weighted_mean(each, batch.weights) + held
 
 
 def pairs(batch: Batch) -> Bool[Tensor, "b b"]:
@@ -179,27 +173,15 @@ def pairs(batch: Batch) -> Bool[Tensor, "b b"]:
     return ~(same_image & same_view) & (batch.weights > 0)[None]
 
 
-def contrast(
-    h: Float[Tensor, "b d"],
-    others: Bool[Tensor, "b b"],
-    y: Int64[Tensor, " b"],
-    tau: float | Tensor,
-) -> Float[Tensor, " b"]:
-    """Return the first summand of (2) for each row; 0 where it has no positive."""
-    scores = h @ h.mT / tau
-    log_share = scores - scores.masked_fill(~others, -torch.inf).logsumexp(-1, keepdim=True)
-    positives = (others & (y[:, None] == y[None])).to(h)
-    return -(positives * log_share).sum(-1) / positives.sum(-1).clamp_min(1)
-
-
 def freeze_keys(params: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Tensors:
     """Equation (3)."""
     return fixed | {"keys": adapt(params, fixed["keys"])}
 
 
+@stateless
 def fused_loss(
-    params: Tensors, fixed: Tensors, state: Tensors, batch: Batch, config: Config, hyper: Hyper
-) -> tuple[Tensor, Tensors]:
+    params: Tensors, fixed: Tensors, batch: Batch, config: Config, hyper: Hyper
+) -> Tensor:
     """Equation (5)."""
     both = terms(params, fixed, batch, config, hyper)
     own = batch.index[:, None] == torch.arange(len(fixed["labels"]), device=batch.x.device)
@@ -210,10 +192,10 @@ def fused_loss(
         votes = torch.where(own, torch.exp(-hyper.beta * (1 - closeness)), votes)
     else:
         votes = votes.masked_fill(own, 0.0)
-    logits = fuse(both["text"], votes, fixed, hyper)
+    logits = with_votes(both["text"], votes, fixed["labels"], hyper.alpha)
     value = cross_entropy(logits, batch.y, batch.weights)
     moved = (class_texts(params, fixed, config) - fixed["anchors"]).square().sum()
-    return value + hyper.l2_text * moved / fixed["shots"], state
+    return value + hyper.l2_text * moved / fixed["shots"]
 
 
 def class_texts(params: Tensors, fixed: Tensors, config: Config) -> Float[Tensor, "c d"]:
@@ -239,14 +221,7 @@ def terms(params: Tensors, fixed: Tensors, rows: Rows, config: Config, hyper: Hy
 def combine(terms: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Float[Tensor, "n c"]:
     """Equation (4)."""
     votes = torch.exp(-hyper.beta * (1 - terms["affinity"]))  # [n m]
-    return fuse(terms["text"], votes, fixed, hyper)
-
-
-def fuse(
-    text: Float[Tensor, "n c"], votes: Float[Tensor, "n m"], fixed: Tensors, hyper: Hyper
-) -> Float[Tensor, "n c"]:
-    """Add the votes of the keys to the logits of the texts."""
-    return text + hyper.alpha * sum_by_label(votes, fixed["labels"], classes=text.shape[-1])
+    return with_votes(terms["text"], votes, fixed["labels"], hyper.alpha)
 
 
 METHOD = Method(
@@ -261,10 +236,7 @@ METHOD = Method(
     terms=terms,
     combine=combine,
     post_grid=Grid(
-        {
-            "beta": [1.0, 2.0, 4.0, 5.5, 8.0, 12.0, 16.0],
-            "alpha": [0.1, 0.2, 0.5, 1.0, 2.0, 5.0],
-        }
+        {"beta": [1.0, 2.0, 4.0, 5.5, 8.0, 12.0, 16.0], "alpha": [0.1, 0.2, 0.5, 1.0, 2.0, 5.0]}
     ),
     training_only=("shots", "views_sum"),
     holds=("keys",),

@@ -46,21 +46,14 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
+from featcache.keys import TextKind
 from heads.class_texts import text_tensors
-from heads.contract import (
-    Batch,
-    Kind,
-    Method,
-    Need,
-    Rows,
-    Stage,
-    TaskView,
-    Tensors,
-    TextKind,
-    Watched,
-    number,
-)
+from heads.contract.method import Method, Need, Watched
+from heads.contract.rows import Batch, Kind, Rows, TaskView, Tensors
+from heads.contract.settings import number
+from heads.contract.stages import Stage, one_stage
 from heads.ops.algebra import cosine_logits, is_class, weighted_mean
+from heads.ops.attention import pool_closest
 from heads.training.optim import adamw
 from heads.training.samplers import by_epochs, pool
 
@@ -129,16 +122,14 @@ def stages(config: Config) -> tuple[Stage, ...]:
     drawn = [(Kind("views", "strong"), 1), (Kind("views", "weak"), 1)]
     if config.regions == "crops":
         drawn.append((REGIONS["crops"], config.crops))
-    return (
-        Stage(
-            trains=frozenset({"learned"}),
-            loss=loss,
-            batches=pool(config.batch, take=tuple(drawn)),
-            steps=by_epochs,
-            update=adamw(weight_decay=0.1, schedule="cosine"),
-            start=start,
-            watch=("balance", "moved", "trust"),
-        ),
+    return one_stage(
+        trains=frozenset({"learned"}),
+        loss=loss,
+        batches=pool(config.batch, take=tuple(drawn)),
+        steps=by_epochs,
+        update=adamw(weight_decay=0.1, schedule="cosine"),
+        start=start,
+        watch=("balance", "moved", "trust"),
     )
 
 
@@ -166,18 +157,6 @@ def fixed_anchors(
     weight = (texts * templates[owner]).sum(-1, keepdim=True)
     total = torch.zeros_like(templates).index_add(0, owner, weight * texts)
     return F.normalize(total, dim=-1)
-
-
-def aligned(
-    regions: Float[Tensor, "n k d"], g: Float[Tensor, "n d"], config: Config, hyper: Hyper
-) -> Float[Tensor, "n d"]:
-    """Equation (1)."""
-    relevance = (regions @ g[..., None])[..., 0]  # [n k]
-    kept = max(1, round(config.keep * regions.shape[-2]))
-    top, where = relevance.topk(kept)
-    chosen = torch.take_along_dim(regions, where[..., None], dim=-2)
-    weight = torch.softmax(top / hyper.tau, dim=-1)
-    return F.normalize((weight[..., None] * chosen).sum(-2), dim=-1)
 
 
 def pseudo_labels(
@@ -225,7 +204,8 @@ def loss(
     regions, strong = regions_of(batch, config), batch.get("views", "strong")
     assert strong is not None
     weak = batch.get("views", "weak")
-    v = aligned(regions, batch.x if weak is None else weak[:, 0], config, hyper)
+    g = batch.x if weak is None else weak[:, 0]
+    v = pool_closest(regions, g, config.keep, hyper.tau)
     scale, anchors = fixed["scale"], params["learned"].detach()
     las = scale * cosine_logits(v, anchors)
     guess, trust = pseudo_labels(las, scale * v @ fixed["fixed"].mT, anchors, config, hyper)
@@ -289,7 +269,7 @@ def terms(params: Tensors, fixed: Tensors, rows: Rows, config: Config, hyper: Hy
     if config.infer != "las":
         scores["global"] = x
     if config.infer != "global":
-        scores["las"] = aligned(regions_of(rows, config), x, config, hyper)
+        scores["las"] = pool_closest(regions_of(rows, config), x, config.keep, hyper.tau)
     return {
         kind: fixed["scale"] * cosine_logits(rows, params["learned"])  # [n c]
         for kind, rows in scores.items()

@@ -18,29 +18,16 @@ Differs from the paper: solved in float64, where the released code takes a pseud
 float32; a class without shots takes the mean of all rows, where the released code gives NaN.
 """
 
-import math
 from dataclasses import dataclass
 
-import torch
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Float
 from torch import Tensor
 
 from heads.class_texts import text_tensors, zero_shot_logits
-from heads.contract import (
-    Grid,
-    Method,
-    Rows,
-    TaskView,
-    Tensors,
-    WithText,
-    number,
-    shots_with_views,
-)
-
-ROUNDING = torch.finfo(torch.float32).eps ** 2
-"""Mean squared distance to the class mean below which rows have no scatter but their rounding."""
-CHUNK = 16384
-"""Rows in float64 at a time."""
+from heads.contract.method import Method, shots_with_views
+from heads.contract.rows import Rows, TaskView, Tensors
+from heads.contract.settings import Grid, WithText, number
+from heads.ops.discriminant import discriminant
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,29 +47,6 @@ def prepare(task: TaskView, config: WithText, hyper: Hyper) -> tuple[Tensors, Te
     weight, offset = discriminant(rows, labels, task.c)
     solved = {"weight": weight.to(rows), "offset": offset.to(rows)}
     return {}, solved | text_tensors(task, config.text, method=METHOD.name)
-
-
-def discriminant(
-    rows: Float[Tensor, "n d"], labels: Int64[Tensor, " n"], classes: int
-) -> tuple[Float64[Tensor, "c d"], Float64[Tensor, " c"]]:
-    """Solve (2) and (3); zeros where the rows have no scatter."""
-    n, d = rows.shape
-    total = torch.zeros(classes, d, dtype=torch.float64, device=rows.device)
-    for x, y in zip(torch.split(rows, CHUNK), torch.split(labels, CHUNK), strict=True):
-        total.index_add_(0, y, x.double())
-    counts = torch.bincount(labels, minlength=classes)[:, None]
-    means = torch.where(counts > 0, total / counts.clamp_min(1), total.sum(0) / n)  # [c d]
-    scatter = total.new_zeros(d, d)  # (n - 1) S
-    for x, y in zip(torch.split(rows, CHUNK), torch.split(labels, CHUNK), strict=True):
-        centred = x.double() - means[y]
-        scatter.addmm_(centred.mT, centred)
-    trace = scatter.trace()
-    if n < 2 or trace <= ROUNDING * n:
-        return torch.zeros_like(means), means.new_zeros(classes)
-    scatter.diagonal().add_(trace / (n - 1))
-    factor = torch.linalg.cholesky(scatter)
-    weight = d * torch.cholesky_solve(means.mT, factor).mT  # [c d]
-    return weight, -math.log(classes) - (weight * means).sum(1) / 2
 
 
 def terms(params: Tensors, fixed: Tensors, rows: Rows, config: WithText, hyper: Hyper) -> Tensors:

@@ -24,7 +24,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from featcache.retrieval import nearest
-from heads.contract import Grid, Method, Rows, TaskView, Tensors, number
+from heads.contract.method import Method
+from heads.contract.rows import Rows, TaskView, Tensors
+from heads.contract.settings import Grid, number
 
 MOST = 200
 """Largest k, as released."""

@@ -30,8 +30,8 @@ descriptions, without the bare template, and ends Sinkhorn for each class by its
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -39,23 +39,19 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
+from featcache.keys import TextKind
 from heads.class_texts import text_tensors
-from heads.contract import Method, Need, Rows, TaskView, Tensors, TextKind, number, of_texts
-from heads.ops.sinkhorn import match, may_branch, pot_plan
-from heads.text_view import TextView
+from heads.contract.method import Method, Need
+from heads.contract.rows import Rows, TaskView, Tensors, of_texts
+from heads.contract.settings import number
+from heads.ops.entropy_weights import clear_regions, clear_texts
+from heads.ops.ragged_transport import Buckets, Solver, match_kept
+from heads.ops.sinkhorn import match, pot_match
 
 SHARPNESS_CROPS, SHARPNESS_TEXTS = math.exp(4.0), math.exp(2.0)
 """Exponents of (6), as released."""
 TEMPERATURE = 0.5
 """Temperature of (7), as released, for crops and descriptions."""
-TEXT_FILL = 0.7
-"""Least share of a class's padded descriptions that are its own,"""
-TEXT_LACK = 2
-"""unless no more than this many are padding: a bucket of its own costs more."""
-CROP_FILL = 0.8
-"""Least share of its crops that an image keeps of those that are solved with it."""
-SIMILARITY_BYTES = {"cpu": 16 * 2**20, "cuda": 256 * 2**20}
-"""Bytes of S for the images whose crops meet the texts of all classes in one product."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,35 +101,8 @@ def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tens
     if config.score == "wca":
         fixed["means"] = template_means(texts, owner, task.text.anchors("template").to(texts))
     if config.score in ("lazsl", "awt"):
-        fixed |= pad(texts, owner, task.c)
+        fixed |= Buckets.pack(texts, owner, task.c).tensors()
     return {}, fixed
-
-
-def pad(texts: Float[Tensor, "m d"], owner: Int64[Tensor, " m"], classes: int) -> Tensors:
-    """Return buckets of padded descriptions: the mass [m c] of each, all members and all texts.
-
-    A bucket is as wide as its largest class; classes that would fill less than `TEXT_FILL` of it
-    and lack more than `TEXT_LACK` go to the next. `texts` has the rows of all buckets, [m c] one
-    after the other; `place` tells where each class stands once the buckets are joined.
-    """
-    counts = torch.bincount(owner, minlength=classes)
-    order = torch.argsort(counts, descending=True, stable=True)
-    fixed = {"place": torch.argsort(order), "members": order}
-    start, padded, masses = 0, [], []
-    while start < classes:
-        width = int(counts[order[start]])
-        least = min(TEXT_FILL * width, width - TEXT_LACK)
-        members = order[start : start + int((counts[order[start:]] >= least).sum())]
-        rows = texts.new_zeros(width, len(members), texts.shape[1])
-        mass = texts.new_zeros(width, len(members))
-        for i, c in enumerate(members.tolist()):
-            own = texts[owner == c]
-            rows[: len(own), i], mass[: len(own), i] = own, 1 / len(own)
-        padded.append(rows.flatten(0, 1))
-        masses.append(mass)
-        start += len(members)
-    fixed |= {f"mass.{i}": mass for i, mass in enumerate(masses)}
-    return fixed | {"texts": torch.cat(padded)}
 
 
 def template_means(
@@ -147,13 +116,6 @@ def template_means(
     return F.normalize(torch.stack(means), dim=-1)
 
 
-def rebind(
-    params: Tensors, fixed: Tensors, text: TextView, config: Config
-) -> tuple[Tensors, Tensors]:
-    """Take other class texts: nothing was learned."""
-    return prepare(of_texts(text, fixed["anchors"]), config, Hyper())
-
-
 def terms(params: Tensors, fixed: Tensors, rows: Rows, config: Config, hyper: Hyper) -> Tensors:
     """Score every class, as cosines."""
     x = rows.x
@@ -163,15 +125,17 @@ def terms(params: Tensors, fixed: Tensors, rows: Rows, config: Config, hyper: Hy
     assert crops is not None
     if config.score == "wca":
         weight = torch.softmax(SHARPNESS_CROPS * closeness(crops, x), dim=-1)
-        return {"score": F.normalize(_mix(weight, crops), dim=-1) @ fixed["means"].mT}
+        return {"score": F.normalize((weight[:, None] @ crops)[:, 0], dim=-1) @ fixed["means"].mT}
     if config.score == "awt":
-        regions = torch.cat([x[:, None], crops], dim=1)
-        a = sure(fixed["scale"] * regions @ fixed["means"].mT)  # [n k]
-        return {
-            "score": matched(
-                fixed, regions.transpose(0, 1), a.mT, sure_texts(fixed, x), config, hyper
-            )
-        }
+        regions, buckets, scale = (
+            torch.cat([x[:, None], crops], 1),
+            Buckets.read(fixed),
+            fixed["scale"],
+        )
+        a = clear_regions(scale * regions @ fixed["means"].mT, TEMPERATURE)  # [n k]
+        b = clear_texts(x, fixed["means"], buckets, fixed["scale"], TEMPERATURE)
+        matched = buckets.match(regions.transpose(0, 1), a.mT, solver(config, hyper), b)
+        return {"score": matched}
     return {"score": aligned(fixed, x, crops, config, hyper)}
 
 
@@ -187,34 +151,25 @@ def aligned(
     config: Config,
     hyper: Hyper,
 ) -> Float[Tensor, "n c"]:
-    """Equations (1) to (4); images that keep about as many crops are solved without the others."""
-    mass = [bucket[None] for bucket in masses(fixed)]
+    """Equations (1) to (4) without the scale."""
+    buckets, solve = Buckets.read(fixed), solver(config, hyper)
 
-    def score(x: Tensor, crops: Tensor, a: Tensor, left_out: int) -> Tensor:
+    def score(x: Tensor, crops: Tensor, a: Tensor, left_out: int = 0) -> Tensor:
         hybrid = (hyper.theta * crops).add_((1 - hyper.theta) * x)  # its products are (2)
-        return matched(fixed, hybrid, a, mass, config, hyper, left_out=left_out)
+        return buckets.match(hybrid, a, solve, left_out=left_out)
 
-    n, k, d = crops.shape
     if not config.select_crops:
-        return score(x, crops.transpose(0, 1), crops.new_full((k, n), 1 / k), 0)
+        n, k, _ = crops.shape
+        return score(x, crops.transpose(0, 1), crops.new_full((k, n), 1 / k))
     rho = closeness(crops, x)
-    kept = selected(rho)
-    counts = kept.sum(-1)
-    a = (kept / counts[:, None]).to(crops)
-    if not may_branch():
-        return score(x, crops.transpose(0, 1), a.mT, 0)
-    counts, order = counts.sort(descending=True, stable=True)
-    out = x.new_empty(n, len(fixed["place"]))
-    start = 0
-    while start < n:
-        size = int(counts[start])
-        images = order[start : start + int((counts[start:] >= CROP_FILL * size).sum())]
-        nearest = rho[images].topk(size, dim=-1).indices
-        rows = crops.reshape(n * k, d).index_select(0, (images * k + nearest.mT).flatten())
-        share = a[images].gather(1, nearest).mT
-        out[images] = score(x[images], rows.view(size, -1, d), share, k - size)
-        start += len(images)
-    return out
+    return match_kept(score, x, crops, rho, selected(rho))
+
+
+def solver(config: Config, hyper: Hyper) -> Solver:
+    """Return what solves (3)."""
+    if config.solver == "pot":
+        return partial(pot_match, reg=hyper.reg)
+    return partial(match, reg=hyper.reg, max_iter=config.max_iter, tol=hyper.tol)
 
 
 def closeness(crops: Float[Tensor, "n k d"], x: Float[Tensor, "n d"]) -> Float[Tensor, "n k"]:
@@ -227,109 +182,6 @@ def selected(rho: Float[Tensor, "n k"]) -> Bool[Tensor, "n k"]:
     return (rho >= rho.mean(-1, keepdim=True)) | (rho == rho.amax(-1, keepdim=True))
 
 
-def matched(
-    fixed: Tensors,
-    regions: Float[Tensor, "k n d"],
-    a: Float[Tensor, "k n"],
-    mass: Sequence[Float[Tensor, "_ _ _"]],
-    config: Config,
-    hyper: Hyper,
-    *,
-    left_out: int = 0,
-) -> Float[Tensor, "n c"]:
-    """Equations (3) and (4) for all classes: one product with all texts, then bucket by bucket.
-
-    Args:
-        fixed: What `pad` made.
-        regions: S are their products with the descriptions.
-        a: Mass of the regions.
-        mass: Mass of the descriptions [n m c], or [1 m c] for all images, by bucket.
-        config: Says which solver.
-        hyper: Says reg and tol.
-        left_out: Regions of mass 0 that were dropped before.
-    """
-    k, n, d = regions.shape
-    texts = fixed["texts"]
-    budget = SIMILARITY_BYTES["cuda" if regions.device.type == "cuda" else "cpu"]
-    size = max(1, budget // (k * len(texts) * regions.element_size()))
-    scores = []
-    for i in range(0, n, size):
-        products = (regions[:, i : i + size].reshape(-1, d) @ texts.mT).view(k, -1, len(texts))
-        p, parts, start = a[:, i : i + size, None, None], [], 0
-        for columns in mass:
-            m, c = columns.shape[1:]
-            similarity = products[..., start : start + m * c].view(k, -1, m, c)
-            q = columns[i : i + size] if len(columns) > 1 else columns
-            parts.append(_solved(similarity, p, q[None], config, hyper, left_out))
-            start += m * c
-        scores.append(torch.cat(parts, dim=-1))
-    return torch.cat(scores)[:, fixed["place"]]
-
-
-def _solved(
-    similarity: Float[Tensor, "k n m c"],
-    a: Float[Tensor, "k n 1 1"],
-    b: Float[Tensor, "1 #n m c"],
-    config: Config,
-    hyper: Hyper,
-    left_out: int,
-) -> Float[Tensor, "n c"]:
-    if config.solver == "sinkhorn":
-        rounds, tol = config.max_iter, hyper.tol
-        return match(similarity, a, b, hyper.reg, max_iter=rounds, tol=tol, left_out=left_out)
-    pairs = similarity.permute(1, 3, 0, 2)  # [n c k m]
-    p, q = a.permute(1, 3, 0, 2)[..., 0], b.permute(1, 3, 0, 2)[..., 0, :]
-    lead = pairs.shape[:2]
-    plan = pot_plan(1 - pairs, p.expand(*lead, -1), q.expand(*lead, -1), hyper.reg)
-    return (plan * pairs).sum((-2, -1))
-
-
-def masses(fixed: Tensors) -> list[Float[Tensor, "_ _"]]:
-    """Return each bucket's mass of descriptions [m c], in the order in which `place` counts."""
-    count = sum(name.startswith("mass.") for name in fixed)
-    return [fixed[f"mass.{i}"] for i in range(count)]
-
-
-def sure(logits: Float[Tensor, "n k c"]) -> Float[Tensor, "n k"]:
-    """Return a of (7): crops with a clear answer weigh more."""
-    log_p = torch.log_softmax(logits, dim=-1)
-    entropy = -(log_p.exp() * log_p).sum(-1)
-    return torch.softmax(-entropy / TEMPERATURE, dim=-1)
-
-
-def sure_texts(fixed: Tensors, x: Float[Tensor, "n d"]) -> list[Float[Tensor, "n _ _"]]:
-    """Return b of (7) by bucket [n m c].
-
-    With Z = sum_c e^l_c and A = sum_c l_c e^l_c the entropy is log Z - A / Z; one logit l_y is
-    exchanged in both sums for each description of y, in float64 as they may cancel.
-    """
-    scale = fixed["scale"].double()
-    logits = scale * (x @ fixed["means"].mT).double()  # [n c]
-    top = logits.amax(-1, keepdim=True)
-    logits = logits - top
-    power = logits.exp()
-    z, total = power.sum(-1), (logits * power).sum(-1)
-    products = x @ fixed["texts"].mT
-    found, start, first = [], 0, 0
-    for mass in masses(fixed):
-        filled, members = mass > 0, fixed["members"][first : first + mass.shape[1]]
-        some = products[:, start : start + filled.numel()].view(-1, *filled.shape)
-        alone = scale * some.double() - top[..., None]  # [n m c]
-        mean, own = logits[:, None, members], alone.exp()
-        z_here = z[:, None, None] - mean.exp() + own
-        total_here = total[:, None, None] - mean * mean.exp() + alone * own
-        entropy = z_here.log() - total_here / z_here
-        weight = torch.softmax((-entropy / TEMPERATURE).masked_fill(~filled, -torch.inf), dim=1)
-        found.append(weight.to(x))
-        start += filled.numel()
-        first += len(members)
-    return found
-
-
-def _mix(weight: Float[Tensor, "n k"], rows: Float[Tensor, "n k d"]) -> Float[Tensor, "n d"]:
-    return (weight[:, None] @ rows)[:, 0]
-
-
 METHOD = Method(
     name="lazsl",
     summary="Crops matched with each class's descriptions by optimal transport; no shots.",
@@ -340,5 +192,7 @@ METHOD = Method(
     prepare=prepare,
     terms=terms,
     combine=combine,
-    rebind=rebind,
+    rebind=lambda params, fixed, text, config: prepare(
+        of_texts(text, fixed["anchors"]), config, Hyper()
+    ),  # nothing was learned
 )

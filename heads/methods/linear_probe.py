@@ -29,7 +29,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from featcache.errors import ConvergenceWarning
-from heads.contract import Grid, Method, Rows, Scout, TaskView, Tensors, number
+from heads.contract.method import Method, Scout
+from heads.contract.rows import Rows, TaskView, Tensors
+from heads.contract.settings import Grid, number
 from heads.ops.logistic import RoughPath, logistic_regression
 
 

@@ -26,21 +26,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from heads.class_texts import text_tensors
-from heads.contract import (
-    Batch,
-    Method,
-    Rows,
-    Stage,
-    TaskView,
-    Tensors,
-    WithText,
-    number,
-)
-from heads.ops.algebra import cross_entropy
+from heads.contract.method import Method
+from heads.contract.rows import Rows, TaskView, Tensors
+from heads.contract.settings import WithText, number
+from heads.contract.stages import cross_entropy_of, one_stage
+from heads.ops.algebra import largest_eigenvalue
 from heads.ops.randomness import uniform_by_class
 from heads.training.samplers import by_steps, full
 
@@ -67,21 +59,6 @@ class Hyper:
     """Start of a over the mean cosine of shots and their own text."""
 
 
-def stages(config: Config) -> tuple[Stage, ...]:
-    """Train the probe and the weights of the texts; keep the best step."""
-    return (
-        Stage(
-            trains=frozenset({"weight", "bias", "alpha"}),
-            loss=loss,
-            batches=full(augment=False),
-            steps=by_steps,
-            update=LipschitzSteps(),
-            keep="best-val",
-            look=1,
-        ),
-    )
-
-
 def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tensors]:
     """Start at the sums of the shots, and read the two rates of (3) and (4) off them."""
     x, labels = task.support.x, task.support.y
@@ -102,13 +79,6 @@ def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tens
         "alpha": (hyper.boost * mean_own.sum() / (count > 0).sum()).expand(task.c).clone(),
     }
     return params, fixed
-
-
-def largest_eigenvalue(x: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
-    """Return that of X^T X, from whichever of the two products of X is smaller."""
-    product = x @ x.mT if len(x) < x.shape[1] else x.mT @ x
-    values: Tensor = torch.linalg.eigvalsh(product.double())
-    return values[-1].to(x)
 
 
 @dataclass(frozen=True)
@@ -146,14 +116,6 @@ class LipschitzSteps:
         return moved, kept
 
 
-def loss(
-    params: Tensors, fixed: Tensors, state: Tensors, batch: Batch, config: Config, hyper: Hyper
-) -> tuple[Tensor, Tensors]:
-    """Equation (2)."""
-    logits = terms(params, fixed, batch, config, hyper)["logits"]
-    return cross_entropy(logits, batch.y, batch.weights), state
-
-
 def terms(params: Tensors, fixed: Tensors, rows: Rows, config: Config, hyper: Hyper) -> Tensors:
     """Equation (1)."""
     x = rows.x
@@ -167,7 +129,15 @@ METHOD = Method(
     source="released code: Huang et al. 2024, arXiv:2404.02285",
     config=Config,
     hyper=Hyper,
-    stages=stages,
+    stages=lambda config: one_stage(
+        trains=frozenset({"weight", "bias", "alpha"}),
+        loss=cross_entropy_of(terms),
+        batches=full(augment=False),
+        steps=by_steps,
+        update=LipschitzSteps(),
+        keep="best-val",
+        look=1,
+    ),
     prepare=prepare,
     terms=terms,
     training_only=("rate", "alpha_rate"),

@@ -20,7 +20,9 @@ from typing import Literal
 
 from torch.nn import functional as F
 
-from heads.contract import Method, Nothing, Rows, TaskView, Tensors
+from heads.contract.method import Method
+from heads.contract.rows import Rows, TaskView, Tensors
+from heads.contract.settings import Nothing
 from heads.ops.algebra import is_class
 
 

@@ -28,37 +28,22 @@ fixed from ImageNet. No random Fourier features: more shots than a system has ro
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import sqrt
 from typing import Literal
 
-import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from featcache.errors import UsageError
 from featcache.wording import Argument
 from heads.class_texts import text_tensors
-from heads.contract import (
-    Grid,
-    Method,
-    Rows,
-    Scout,
-    TaskView,
-    Tensors,
-    WithText,
-    number,
-    shots_with_views,
-)
+from heads.contract.method import Method, Scout, shots_with_views
+from heads.contract.rows import Rows, TaskView, Tensors
+from heads.contract.settings import Grid, WithText, evenly, number
 from heads.ops.algebra import is_class
-from heads.ops.interpolation import lagrange, leja_points
+from heads.ops.kernel_ridge import RoughPath, affinity, solve
 
 MOST = 16_384
 """Support rows: their system takes 2 GiB, and its factor as much again."""
-BETAS, LAMS = 6, 5
-"""Values at which a search solves. The logits between them are off by 2e-3 at most on real rows,
-which moves the right answers at some of 200 points by one in a thousand."""
-SINGLE = 1e-4
-"""Values of lam from which float32 tells the system from a singular one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,8 +100,8 @@ def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tens
         UsageError: If there are more shots than a system has room for.
     """
     x, anchors, residual = _problem(task, config)
-    system = _kernel(x.double(), x.double(), hyper.beta)
-    coefficients = _solve(system, residual, hyper.lam, config).to(x)
+    system = affinity(x.double(), x.double(), hyper.beta)
+    coefficients = solve(system, residual, hyper.lam, scaled=config.variant == "code").to(x)
     return {}, {"points": x, "anchors": anchors, "coefficients": coefficients}
 
 
@@ -134,55 +119,15 @@ def _problem(task: TaskView, config: Config) -> tuple[Tensor, Tensor, Float64[Te
     return x, anchors, is_class(y, task.c).double() - x.double() @ anchors.double().mT
 
 
-def _kernel(
-    x: Float[Tensor, "n d"], points: Float[Tensor, "m d"], beta: float | Tensor
-) -> Float[Tensor, "n m"]:
-    return (beta * (x @ points.mT - 1)).exp()
-
-
-def _solve(
-    kernel: Float[Tensor, "m m"], residual: Float[Tensor, "m c"], lam: float, config: Config
-) -> Float[Tensor, "m c"]:
-    """Return A of (2) or (3); the kernel becomes its system."""
-    kernel.diagonal().add_(lam)
-    factor, failed = torch.linalg.cholesky_ex(kernel)
-    if int(failed):  # singular in this precision: equal points and a tiny lam
-        found: Tensor = torch.linalg.pinv(kernel, hermitian=True) @ residual
-    else:
-        found = torch.cholesky_solve(residual, factor)
-    return lam * found if config.variant == "code" else found
-
-
 def scout(task: TaskView, config: Config) -> Scout:
     """Answer a search by (4)."""
     x, anchors, residual = _problem(task, config)
-    solved: dict[tuple[float, float], Tensor] = {}
-
-    def solve(beta: float, lams: Sequence[float]) -> Float[Tensor, "m e"]:
-        """Return the solutions beside each other, e = lams times c."""
-        kernels: dict[torch.dtype, Tensor] = {}
-        for lam in lams:
-            if (beta, lam) not in solved:
-                dtype = torch.float32 if lam >= SINGLE else torch.float64
-                if dtype not in kernels:
-                    kernels[dtype] = _kernel(x.to(dtype), x.to(dtype), beta)
-                system, right = kernels[dtype].clone(), residual.to(dtype)
-                solved[beta, lam] = _solve(system, right, lam, config).to(x)
-        return torch.cat([solved[beta, lam] for lam in lams], dim=1)
+    path = RoughPath(x, residual, scaled=config.variant == "code")
 
     def answer(points: Sequence[Hyper], rows: Float[Tensor, "n d"]) -> Iterator[Tensor]:
-        betas = leja_points((p.beta for p in points), BETAS)
-        roots = leja_points((sqrt(p.lam) for p in points), LAMS)
-        known = {sqrt(p.lam): p.lam for p in points}
-        lams = [known[root] for root in roots]
         zero_shot = rows @ anchors.mT
-        known_at = torch.stack([_kernel(rows, x, beta) @ solve(beta, lams) for beta in betas])
-        known_at = known_at.reshape(len(betas), len(rows), len(lams), -1)
-        known_at = known_at.transpose(1, 2).flatten(0, 1)  # [e n c]
-        for point in points:
-            by_beta, by_lam = lagrange(betas, point.beta), lagrange(roots, sqrt(point.lam))
-            weights = known_at.new_tensor([b * m for b in by_beta for m in by_lam])  # [e]
-            yield zero_shot + torch.tensordot(weights, known_at, 1)
+        for correction in path.answers([(p.beta, p.lam) for p in points], rows):
+            yield zero_shot + correction
 
     return answer
 
@@ -192,7 +137,7 @@ def terms(params: Tensors, fixed: Tensors, rows: Rows, config: Config, hyper: Hy
     x = rows.x
     return {
         "zero_shot": x @ fixed["anchors"].mT,  # [n c]
-        "kernel": _kernel(x, fixed["points"], hyper.beta),  # [n m]
+        "kernel": affinity(x, fixed["points"], hyper.beta),  # [n m]
     }
 
 
@@ -211,12 +156,7 @@ METHOD = Method(
     prepare=prepare,
     terms=terms,
     combine=combine,
-    train_grid=Grid(
-        {
-            "beta": [0.5 + i * 2.5 / 19 for i in range(20)],
-            "lam": [0.001 + i * 0.999 / 9 for i in range(10)],
-        }
-    ),
+    train_grid=Grid({"beta": [*evenly(0.5, 3, 19), 3.0], "lam": [*evenly(0.001, 1, 9), 1.0]}),
     defaults=defaults,
     scout=scout,
     holds=("points",),

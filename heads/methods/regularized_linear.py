@@ -25,21 +25,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from heads.class_texts import text_tensors, zero_shot_logits
-from heads.contract import (
-    Batch,
-    Method,
-    Rows,
-    Stage,
-    TaskView,
-    Tensors,
-    WithText,
-    number,
-    of_texts,
-    shots_with_views,
-)
-from heads.ops.algebra import cross_entropy
-from heads.text_view import TextView
+from heads.class_texts import rebind_texts, text_tensors, zero_shot_logits
+from heads.contract.method import Method, shots_with_views
+from heads.contract.rows import Rows, TaskView, Tensors
+from heads.contract.settings import WithText, number
+from heads.contract.stages import cross_entropy_of, one_stage
 from heads.training.optim import adamw
 from heads.training.samplers import by_steps, full
 
@@ -67,41 +57,16 @@ def defaults(shots: int | None) -> dict[str, float]:
     return {"lam": 1 / (shots or 16)}
 
 
-def stages(config: Config) -> tuple[Stage, ...]:
-    """Train the map."""
-    return (
-        Stage(
-            trains=frozenset({"map"}),
-            loss=loss,
-            batches=full(),
-            steps=by_steps,
-            update=adamw(eps=1e-4, weight_decay=0.0, schedule="cosine"),
-        ),
-    )
-
-
 def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tensors]:
     """Start at the identity."""
     x = task.support.x
     return {"map": torch.eye(x.shape[1]).to(x)}, text_tensors(task, config.text, method=METHOD.name)
 
 
-def loss(
-    params: Tensors, fixed: Tensors, state: Tensors, batch: Batch, config: Config, hyper: Hyper
-) -> tuple[Tensor, Tensors]:
-    """Equation (3)."""
-    logits = terms(params, fixed, batch, config, hyper)["logits"]
+def held(params: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Tensor:
+    """Return the second summand of (3)."""
     moved = params["map"] - torch.eye(params["map"].shape[-1]).to(params["map"])
-    value = cross_entropy(logits, batch.y, batch.weights) + hyper.lam * moved.square().sum()
-    return value, state
-
-
-def rebind(
-    params: Tensors, fixed: Tensors, text: TextView, config: Config
-) -> tuple[Tensors, Tensors]:
-    """Keep what was learned of images, and take other class texts."""
-    task = of_texts(text, fixed["anchors"])
-    return params, fixed | text_tensors(task, config.text, method=METHOD.name)
+    return hyper.lam * moved.square().sum()
 
 
 def terms(params: Tensors, fixed: Tensors, rows: Rows, config: Config, hyper: Hyper) -> Tensors:
@@ -117,9 +82,15 @@ METHOD = Method(
     config=Config,
     hyper=Hyper,
     needs=shots_with_views,
-    stages=stages,
+    stages=lambda config: one_stage(
+        trains=frozenset({"map"}),
+        loss=cross_entropy_of(terms, penalty=held),
+        batches=full(),
+        steps=by_steps,
+        update=adamw(eps=1e-4, weight_decay=0.0, schedule="cosine"),
+    ),
     prepare=prepare,
     terms=terms,
     defaults=defaults,
-    rebind=rebind,
+    rebind=rebind_texts,
 )

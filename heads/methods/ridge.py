@@ -27,7 +27,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from heads.contract import Grid, Method, Nothing, Rows, TaskView, Tensors, number
+from heads.contract.method import Method
+from heads.contract.rows import Rows, TaskView, Tensors
+from heads.contract.settings import Grid, Nothing, number
 from heads.ops.logistic import principal
 
 

@@ -20,22 +20,12 @@ place of a fresh augmentation.
 
 from dataclasses import dataclass, field
 
-from torch import Tensor
-
 from heads.class_texts import note_text_factor, raw_text_tensors, start_text_factor
-from heads.contract import (
-    Batch,
-    Method,
-    Rows,
-    Sizes,
-    Stage,
-    TaskView,
-    Tensors,
-    WithText,
-    number,
-    shots_with_views,
-)
-from heads.ops.algebra import cosine_logits, cross_entropy
+from heads.contract.method import Method, shots_with_views
+from heads.contract.rows import Rows, TaskView, Tensors
+from heads.contract.settings import WithText, number
+from heads.contract.stages import Sizes, cross_entropy_of, one_stage
+from heads.ops.algebra import cosine_logits
 from heads.training.optim import adam, dassl
 from heads.training.samplers import shuffled
 
@@ -70,33 +60,10 @@ def steps(sizes: Sizes, config: Config) -> int:
     return sizes.per_epoch * (usual if config.epochs is None else config.epochs)
 
 
-def stages(config: Config) -> tuple[Stage, ...]:
-    """Train the residual."""
-    return (
-        Stage(
-            trains=frozenset({"residual"}),
-            loss=loss,
-            batches=shuffled(config.batch, drop_last=True),
-            steps=steps,
-            update=adam(weight_decay=5e-4, schedule=dassl()),
-            start=start_text_factor,
-            watch=("text_factor",),
-        ),
-    )
-
-
 def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tensors]:
     """Start without residual."""
     fixed = raw_text_tensors(task, config.text, hyper.text_length, method=METHOD.name)
     return {"residual": fixed["base"].new_zeros(fixed["base"].shape)}, fixed
-
-
-def loss(
-    params: Tensors, fixed: Tensors, state: Tensors, batch: Batch, config: Config, hyper: Hyper
-) -> tuple[Tensor, Tensors]:
-    """Equation (3)."""
-    logits = terms(params, fixed, batch, config, hyper)["logits"]
-    return cross_entropy(logits, batch.y, batch.weights), state
 
 
 def terms(params: Tensors, fixed: Tensors, rows: Rows, config: Config, hyper: Hyper) -> Tensors:
@@ -112,7 +79,15 @@ METHOD = Method(
     config=Config,
     hyper=Hyper,
     needs=shots_with_views,
-    stages=stages,
+    stages=lambda config: one_stage(
+        trains=frozenset({"residual"}),
+        loss=cross_entropy_of(terms),
+        batches=shuffled(config.batch, drop_last=True),
+        steps=steps,
+        update=adam(weight_decay=5e-4, schedule=dassl()),
+        start=start_text_factor,
+        watch=("text_factor",),
+    ),
     prepare=prepare,
     terms=terms,
     notes=note_text_factor,

@@ -17,22 +17,15 @@ set.
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from heads.class_texts import text_tensors, zero_shot_logits
-from heads.contract import (
-    Grid,
-    Method,
-    Rows,
-    TaskView,
-    Tensors,
-    WithText,
-    number,
-    shots_with_views,
-)
-from heads.ops.algebra import affinities, sum_by_label
+from heads.contract.method import Method, shots_with_views
+from heads.contract.rows import Rows, TaskView, Tensors
+from heads.contract.settings import Grid, WithText, evenly, number
+from heads.ops.algebra import affinities
+from heads.ops.vote import with_cache
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,18 +55,13 @@ def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tens
 
 def terms(params: Tensors, fixed: Tensors, rows: Rows, config: Config, hyper: Hyper) -> Tensors:
     """Compute the two products of (1), once for the whole alpha-beta grid."""
-    x = rows.x
-    return {
-        "zero_shot": zero_shot_logits(fixed, x),  # [n c]
-        "distance": 1 - affinities(x, fixed["keys"]),  # [n m]
-    }
+    distance = 1 - affinities(rows.x, fixed["keys"])
+    return {"text": zero_shot_logits(fixed, rows.x), "distance": distance}  # [n c], [n m]
 
 
 def combine(terms: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Float[Tensor, "n c"]:
     """Equation (1)."""
-    votes = torch.exp(-hyper.beta * terms["distance"])  # [n m]
-    classes = terms["zero_shot"].shape[-1]
-    return terms["zero_shot"] + hyper.alpha * sum_by_label(votes, fixed["labels"], classes=classes)
+    return with_cache(**terms, labels=fixed["labels"], alpha=hyper.alpha, beta=hyper.beta)
 
 
 METHOD = Method(
@@ -86,11 +74,6 @@ METHOD = Method(
     prepare=prepare,
     terms=terms,
     combine=combine,
-    post_grid=Grid(
-        {
-            "beta": [0.1 + i * (12 - 0.1) / 200 for i in range(200)],
-            "alpha": [0.1 + i * (5 - 0.1) / 20 for i in range(20)],
-        }
-    ),
+    post_grid=Grid({"beta": evenly(0.1, 12, 200), "alpha": evenly(0.1, 5, 20)}),
     holds=("keys",),
 )

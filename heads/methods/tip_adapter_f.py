@@ -23,24 +23,16 @@ eleven data sets; here validation chooses it. Keys and grid as in tip-adapter.
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from heads.class_texts import text_tensors, zero_shot_logits
-from heads.contract import (
-    Batch,
-    Grid,
-    Method,
-    Rows,
-    Stage,
-    TaskView,
-    Tensors,
-    WithText,
-    number,
-    shots_with_views,
-)
-from heads.ops.algebra import affinities, cross_entropy, sum_by_label
+from heads.contract.method import Method, shots_with_views
+from heads.contract.rows import Batch, Rows, TaskView, Tensors
+from heads.contract.settings import Grid, WithText, evenly, number
+from heads.contract.stages import one_stage, stateless
+from heads.ops.algebra import affinities, cross_entropy
+from heads.ops.vote import with_cache
 from heads.training.optim import adamw
 from heads.training.samplers import by_epochs, shuffled
 
@@ -71,55 +63,29 @@ class Hyper:
     """Sharpness of the affinity; larger trusts only near keys."""
 
 
-def stages(config: Config) -> tuple[Stage, ...]:
-    """Train the keys."""
-    return (
-        Stage(
-            trains=frozenset({"keys"}),
-            loss=loss,
-            batches=shuffled(config.batch),
-            steps=by_epochs,
-            update=adamw(eps=1e-4, weight_decay=0.01, schedule="cosine"),
-        ),
-    )
-
-
 def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tensors]:
     """Start the keys at the shots."""
     fixed = {"labels": task.support.y} | text_tensors(task, config.text, method=METHOD.name)
     return {"keys": task.support.mean_of_views(raw=config.variant == "code")}, fixed
 
 
-def loss(
-    params: Tensors, fixed: Tensors, state: Tensors, batch: Batch, config: Config, hyper: Hyper
-) -> tuple[Tensor, Tensors]:
+@stateless
+def loss(params: Tensors, fixed: Tensors, batch: Batch, config: Config, hyper: Hyper) -> Tensor:
     """Equation (2)."""
-    found = terms(params, fixed, batch, config, hyper)
-    logits = fused(found, fixed, hyper.train_alpha, hyper.beta)
-    return cross_entropy(logits, batch.y, batch.weights), state
+    found, labels = terms(params, fixed, batch, config, hyper), fixed["labels"]
+    logits = with_cache(**found, labels=labels, alpha=hyper.train_alpha, beta=hyper.beta)
+    return cross_entropy(logits, batch.y, batch.weights)
 
 
 def terms(params: Tensors, fixed: Tensors, rows: Rows, config: Config, hyper: Hyper) -> Tensors:
     """Compute the two products of (1), once for the whole alpha-beta grid."""
-    x = rows.x
-    return {
-        "zero_shot": zero_shot_logits(fixed, x),  # [n c]
-        "distance": 1 - affinities(x, params["keys"]),  # [n m]
-    }
+    distance = 1 - affinities(rows.x, params["keys"])
+    return {"text": zero_shot_logits(fixed, rows.x), "distance": distance}  # [n c], [n m]
 
 
 def combine(terms: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Float[Tensor, "n c"]:
     """Equation (1)."""
-    return fused(terms, fixed, hyper.alpha, hyper.beta)
-
-
-def fused(
-    terms: Tensors, fixed: Tensors, alpha: Tensor | float, beta: Tensor | float
-) -> Float[Tensor, "n c"]:
-    """Equation (1) at any alpha and beta."""
-    votes = torch.exp(-beta * terms["distance"])  # [n m]
-    classes = terms["zero_shot"].shape[-1]
-    return terms["zero_shot"] + alpha * sum_by_label(votes, fixed["labels"], classes=classes)
+    return with_cache(**terms, labels=fixed["labels"], alpha=hyper.alpha, beta=hyper.beta)
 
 
 METHOD = Method(
@@ -129,16 +95,17 @@ METHOD = Method(
     config=Config,
     hyper=Hyper,
     needs=shots_with_views,
-    stages=stages,
+    stages=lambda config: one_stage(
+        trains=frozenset({"keys"}),
+        loss=loss,
+        batches=shuffled(config.batch),
+        steps=by_epochs,
+        update=adamw(eps=1e-4, weight_decay=0.01, schedule="cosine"),
+    ),
     prepare=prepare,
     terms=terms,
     combine=combine,
     train_grid=Grid({"train_alpha": [1.17, 2.0, 3.0, 5.0, 10.0]}),
-    post_grid=Grid(
-        {
-            "beta": [0.1 + i * (12 - 0.1) / 200 for i in range(200)],
-            "alpha": [0.1 + i * (5 - 0.1) / 20 for i in range(20)],
-        }
-    ),
+    post_grid=Grid({"beta": evenly(0.1, 12, 200), "alpha": evenly(0.1, 5, 20)}),
     holds=("keys",),
 )

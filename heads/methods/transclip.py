@@ -33,25 +33,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from heads.class_texts import text_tensors, zero_shot_logits
-from heads.contract import (
-    Grid,
-    Method,
-    Need,
-    Rows,
-    TaskView,
-    Tensors,
-    WithText,
-    number,
-)
+from heads.contract.method import Method, Need
+from heads.contract.rows import Rows, TaskView, Tensors
+from heads.contract.settings import Grid, WithText, number
 from heads.ops.algebra import is_class
+from heads.ops.neighbours import neighbours
 
 GAMMAS = (0.002, 0.01, 0.02, 0.2)
 NEIGHBOURS, SWEEPS, ROUNDS, SURE = 3, 5, 10, 8
 R = 50.0
 SMALLEST = 1e-10
 """A variance below it would divide by zero where a feature is constant; 1/d is the usual size."""
-SIMILARITIES = 64 * 2**20
-"""Bytes of cosines held at a time; the whole n x n matrix never is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,41 +80,6 @@ def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tens
     if config.mode == "few-shot":
         shots = {"shots": x, "classes": is_class(task.support.y, task.c).to(x)}
     return {}, shots | text_tensors(task, config.text, method=METHOD.name)
-
-
-def neighbours(
-    x: Float[Tensor, "n d"], among: Float[Tensor, "q d"], count: int, *, left_out: str = ""
-) -> tuple[Float[Tensor, "n k"], Int64[Tensor, "n k"]]:
-    """Find the largest cosines of each row and where they are, exactly, some rows at a time.
-
-    Args:
-        x: Unit rows.
-        among: Unit rows to find them in.
-        count: How many.
-        left_out: `self` where x is `among`: a row is no neighbour of its own; `first` leaves out
-            the nearest of all, whatever it is.
-    """
-    each = max(1, SIMILARITIES // (among.shape[0] * among.element_size()))
-    found = [
-        _most_similar(part @ among.mT, i * each, count, left_out)
-        for i, part in enumerate(torch.split(x, each))
-    ]
-    cosines, index = zip(*found, strict=True)
-    return torch.cat(cosines), torch.cat(index)
-
-
-def _most_similar(
-    cosines: Float[Tensor, "b q"], start: int, count: int, left_out: str
-) -> tuple[Float[Tensor, "b k"], Int64[Tensor, "b k"]]:
-    if not left_out:
-        largest = cosines.topk(count)
-        return largest.values, largest.indices
-    values, index = cosines.topk(count + 1)
-    if left_out == "first":
-        return values[:, 1:], index[:, 1:]
-    own = start + torch.arange(cosines.shape[0], device=cosines.device)[:, None]
-    values, kept = torch.where(index == own, -torch.inf, values).topk(count)
-    return values, index.gather(1, kept)
 
 
 def terms(params: Tensors, fixed: Tensors, rows: Rows, config: Config, hyper: Hyper) -> Tensors:

@@ -20,13 +20,9 @@ Differs from the paper: nothing in (1) to (3); the random texts in `featcache.te
 """
 
 from heads.class_texts import text_tensors, zero_shot_logits
-from heads.contract import Method, Need, Nothing, Rows, TaskView, Tensors, WithText, of_texts
-from heads.text_view import TextView
-
-
-def needs(config: WithText) -> frozenset[Need]:
-    """Query rows only."""
-    return frozenset({Need(role="query")})
+from heads.contract.method import Method, Need
+from heads.contract.rows import Rows, TaskView, Tensors, of_texts
+from heads.contract.settings import Nothing, WithText
 
 
 def prepare(task: TaskView, config: WithText, hyper: Nothing) -> tuple[Tensors, Tensors]:
@@ -34,13 +30,6 @@ def prepare(task: TaskView, config: WithText, hyper: Nothing) -> tuple[Tensors, 
     fixed = text_tensors(task, config.text, method=METHOD.name)
     assert task.text is not None
     return {}, fixed | {"anchors": task.text.classifier(config.text).to(task.support.x)}
-
-
-def rebind(
-    params: Tensors, fixed: Tensors, text: TextView, config: WithText
-) -> tuple[Tensors, Tensors]:
-    """Take other class texts: nothing was learned."""
-    return prepare(of_texts(text, fixed["anchors"]), config, Nothing())
 
 
 def terms(params: Tensors, fixed: Tensors, rows: Rows, config: WithText, hyper: Nothing) -> Tensors:
@@ -53,8 +42,10 @@ METHOD = Method(
     summary="Class texts as the classifier; no shots.",
     source="paper and released code: Radford et al. 2021, arXiv:2103.00020",
     config=WithText,
-    needs=needs,
+    needs=lambda config: frozenset({Need(role="query")}),
     prepare=prepare,
     terms=terms,
-    rebind=rebind,
+    rebind=lambda params, fixed, text, config: prepare(
+        of_texts(text, fixed["anchors"]), config, Nothing()
+    ),  # nothing was learned
 )

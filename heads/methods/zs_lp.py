@@ -19,80 +19,20 @@ Differs from the paper: its body was not read. From the released code: it caches
 images. Imported texts whose length is lost are taken `text_length` times as long.
 """
 
-from dataclasses import dataclass
+from heads import cosine_probe
+from heads.class_texts import note_text_factor
+from heads.contract.method import Method, shots_with_views
+from heads.contract.rows import TaskView, Tensors
+from heads.contract.stages import cross_entropy_of
+from heads.cosine_probe import Config, Hyper, terms
 
-from torch import Tensor
-
-from heads.class_texts import note_text_factor, raw_text_tensors, start_text_factor
-from heads.contract import (
-    Batch,
-    Method,
-    Rows,
-    Stage,
-    TaskView,
-    Tensors,
-    WithText,
-    number,
-    shots_with_views,
-)
-from heads.ops.algebra import cosine_logits, cross_entropy
-from heads.training.optim import dassl, sgd
-from heads.training.samplers import by_epochs, view_pool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Config(WithText):
-    """What changes a branch or the number of steps."""
-
-    epochs: int = number(300, low=0)
-    """Passes as long as the support."""
-    batch: int = number(256, low=1)
-    """Rows of a step."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Hyper:
-    """Floats of training."""
-
-    lr: float = number(0.1, above=0.0)
-    """Step size after the first epoch; falls as a cosine."""
-    text_length: float = number(10.0, above=0.0, prepare=True)
-    """Length given to texts whose own is lost."""
-
-
-def stages(config: Config) -> tuple[Stage, ...]:
-    """Train the weights."""
-    return (
-        Stage(
-            trains=frozenset({"weight"}),
-            loss=loss,
-            batches=view_pool(config.batch, drop_last=True),
-            steps=by_epochs,
-            update=sgd(momentum=0.9, schedule=dassl()),
-            start=start_text_factor,
-            watch=("text_factor",),
-        ),
-    )
+LOSS = cross_entropy_of(terms)
+"""Equation (2)."""
 
 
 def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tensors]:
     """Start at the texts."""
-    fixed = raw_text_tensors(task, config.text, hyper.text_length, method=METHOD.name)
-    return {"weight": fixed["base"].clone()}, fixed
-
-
-def loss(
-    params: Tensors, fixed: Tensors, state: Tensors, batch: Batch, config: Config, hyper: Hyper
-) -> tuple[Tensor, Tensors]:
-    """Equation (2)."""
-    logits = terms(params, fixed, batch, config, hyper)["logits"]
-    return cross_entropy(logits, batch.y, batch.weights), state
-
-
-def terms(params: Tensors, fixed: Tensors, rows: Rows, config: Config, hyper: Hyper) -> Tensors:
-    """Equation (1)."""
-    cosine = cosine_logits(rows.x, params["weight"])  # [n c]
-    return {"logits": fixed["scale"] * cosine + fixed["bias"]}
+    return cosine_probe.at_texts(task, config, hyper, method=METHOD.name)
 
 
 METHOD = Method(
@@ -102,7 +42,7 @@ METHOD = Method(
     config=Config,
     hyper=Hyper,
     needs=shots_with_views,
-    stages=stages,
+    stages=lambda config: cosine_probe.train_weight(config, LOSS),
     prepare=prepare,
     terms=terms,
     notes=note_text_factor,

@@ -51,3 +51,17 @@ def cross_entropy(
 ) -> Float[Tensor, ""]:
     """Return the weighted mean of -log softmax at the labels."""
     return weighted_mean(F.cross_entropy(logits, y.clamp(min=0), reduction="none"), weight)
+
+
+def largest_eigenvalue(x: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
+    """Return that of X^T X, from whichever of the two products of X is smaller."""
+    product = x @ x.mT if len(x) < x.shape[1] else x.mT @ x
+    values: Tensor = torch.linalg.eigvalsh(product.double())
+    return values[-1].to(x)
+
+
+def mean_cosine(rows: Float[Tensor, "b u d"], weight: Float[Tensor, "b u"]) -> Float[Tensor, ""]:
+    """Return the mean cosine of two different unit rows among those of weight 1; others have 0."""
+    n = weight.sum()
+    total = (weight[..., None] * rows).sum((0, 1))
+    return (total.square().sum() - n) / (n * (n - 1)).clamp_min(1)

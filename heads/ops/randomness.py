@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float64
+from jaxtyping import Float, Float64
 from torch import Generator, Tensor
 
 
@@ -28,3 +28,10 @@ def uniform_by_class(
         rng = generator(seed, name, *([repeated] if repeated else []))
         rows.append(torch.rand(each, generator=rng, dtype=torch.float64))
     return bound * (2 * torch.stack(rows) - 1)
+
+
+def linear_start(rng: Generator, rows: int, columns: int) -> Float[Tensor, "rows columns"]:
+    """Draw a weight within +-1 / sqrt(columns), evenly: torch.nn.Linear's default."""
+    drawn = torch.rand(rows, columns, generator=rng)
+    start: Tensor = (2 * drawn - 1) / columns**0.5
+    return start

@@ -34,31 +34,6 @@ LINE = 16
 """Problems beside each other are cut at multiples of this: whole lines of the cache."""
 
 
-def sinkhorn(
-    cost: Float[Tensor, "*s k m"],
-    a: Float[Tensor, "*#s k"],
-    b: Float[Tensor, "*#s m"],
-    reg: Real,
-    *,
-    max_iter: int = 100,
-    tol: Real | None = 1e-2,
-) -> Float[Tensor, "*s k m"]:
-    """Return the plans of a batch of problems; arguments as `scalings`, problems in front."""
-    lead, (k, m) = cost.shape[:-2], cost.shape[-2:]
-    kernel = torch.exp(cost / -reg)
-    problems = kernel.reshape(-1, k * m)  # one row each: a copy of its transpose is fast
-    rows, columns = (t.expand(*lead, t.shape[-1]).reshape(-1, t.shape[-1]) for t in (a, b))
-    size = -(-_size(cost, k * m) // LINE) * LINE
-    solved = []
-    for i in range(0, max(1, len(problems)), size):
-        turned = problems[i : i + size].mT.contiguous().view(k, 1, m, -1)
-        p, q = rows[i : i + size].mT[:, None, None], columns[i : i + size].mT[None, None]
-        u, v = scalings(turned, p, q, max_iter=max_iter, tol=tol)
-        solved.append((u[:, 0, 0].mT, v[0, 0].mT))
-    u, v = (torch.cat(parts) for parts in zip(*solved, strict=True))
-    return u.reshape(*lead, k, 1) * kernel * v.reshape(*lead, 1, m)
-
-
 def match(
     similarity: Float[Tensor, "k n m c"],
     a: Float[Tensor, " k #n 1 #c"],
@@ -148,6 +123,22 @@ def _size(batch: Tensor, entries: int) -> int:
 def may_branch() -> bool:
     """Tell whether a value may be looked at: not inside `torch.func.vmap` and its like."""
     return not may_be_inside()
+
+
+def pot_match(
+    similarity: Float[Tensor, "k n m c"],
+    a: Float[Tensor, " k #n 1 #c"],
+    b: Float[Tensor, "1 #n m #c"],
+    reg: Real,
+    *,
+    left_out: int = 0,
+) -> Float[Tensor, "n c"]:
+    """Return what `match` does, of the plans of `pot_plan`; `left_out` changes nothing there."""
+    pairs = similarity.permute(1, 3, 0, 2)  # [n c k m]
+    p, q = a.permute(1, 3, 0, 2)[..., 0], b.permute(1, 3, 0, 2)[..., 0, :]
+    lead = pairs.shape[:2]
+    plan = pot_plan(1 - pairs, p.expand(*lead, -1), q.expand(*lead, -1), reg)
+    return (plan * pairs).sum((-2, -1))
 
 
 def pot_plan(

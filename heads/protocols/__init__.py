@@ -1,1 +1,1 @@
-"""Who may see which rows: one file a protocol, and the tasks that they build."""
+"""Protocols decide who may see which rows: one file each, and the episodes that they build."""

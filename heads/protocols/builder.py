@@ -1,7 +1,7 @@
-"""From a cache and some row numbers to episodes: who may see which rows, checked once, here.
+"""Building episodes from a cache and row numbers; overlaps between roles are checked here.
 
-A method gets `Episode.view` (support, pool, text). Validation goes to selection, the query sets to
-the final evaluation; the three share no row.
+A method gets `Episode.view` (support, pool, text), selection gets the validation rows, and the
+final evaluation the query sets. These share no image.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,11 +16,12 @@ from torch import Tensor
 from featcache.counts import counted
 from featcache.errors import MissingComponentError, TaskError
 from featcache.recipes import USUAL, Scope
+from featcache.store.again import command
 from featcache.types import FeatureSet
 from featcache.wording import Argument, Call, Part
 from heads.contract import Need, Role, Rows, TaskView
 from heads.episode import Episode, QuerySet, RowIndex
-from heads.protocols.suggest import command, extraction
+from heads.protocols.suggest import extraction
 from heads.reading import read_rows
 
 
@@ -37,12 +38,12 @@ class EpisodeBuilder:
     """None, `balanced`, or one number a class."""
     strict_shots: bool = False
     scopes: Mapping[str, Scope] = field(default_factory=dict)
-    """Role -> the rows that it has in this run, in the words of `featcache extract`."""
+    """Role -> its rows in this run, as `featcache extract` names them."""
     text: str | None = None
     """The kind of text that the method reads; None is the data set's default, or none."""
 
     def __post_init__(self) -> None:
-        """Check that there is something to tell apart."""
+        """Check that there are two classes or more."""
         if len(self.features.classes) < 2:
             raise TaskError(
                 f"Data set '{self.features.listing.dataset}' has "
@@ -88,10 +89,10 @@ class EpisodeBuilder:
         Args:
             support: Labelled rows to train on.
             val: Labelled rows to select on; may be empty.
-            seed: Of the draw and of the batches.
-            shots: Images a class that were asked for; None is all, 0 is none.
+            seed: Seed of the draw and of the batches.
+            shots: Requested images a class; None is all, 0 is none.
             pool: Unlabelled rows.
-            oracle: Select on the only query set itself.
+            oracle: Select on the only query set.
 
         Raises:
             TaskError: If roles share rows, or the shots allow no training.
@@ -143,22 +144,22 @@ class EpisodeBuilder:
 
     def _missing(self, what: str, need: Need, rows: RowIndex) -> MissingComponentError:
         if self.features.key.image_size == 0:
-            cure: Part = "These features were imported without images, so choose another method."
+            hint: Part = "These features were imported without images, so choose another method."
         else:
-            cure = ("Add it with: ", self._extraction(need, rows, self._lacks_text()))
+            hint = ("Add it with: ", self._extraction(need, rows, self._lacks_text()))
             if self._lacks_text():
                 what += f", and texts of kind '{self.text}' for every class"
-        return MissingComponentError(f"This method needs {what}. ", cure)
+        return MissingComponentError(f"This method needs {what}. ", hint)
 
     def _lacks_text(self) -> Argument | None:
-        """Name the argument of an extraction that adds the texts that are read, if any lack."""
+        """Return the argument of an extraction that adds missing texts; None if none are."""
         bank = self.features.text
         return None if bank is None or self.text is None else bank.lacks(self.text)
 
     def _extraction(
         self, need: Need, rows: RowIndex | None = None, text: Argument | None = None
     ) -> Call:
-        """Suggest what adds this and what else is missing, for `rows` of the same role."""
+        """Suggest the extraction that adds this need and whatever else is missing."""
         absent = {
             other
             for other in self.needs
@@ -171,7 +172,7 @@ class EpisodeBuilder:
         return replace(call, arguments={**call.arguments, **more})
 
     def _is_met(self, need: Need, rows: RowIndex | None) -> bool:
-        """Tell whether one component has these rows, or where none are named, is there at all."""
+        """Tell whether a component has these rows; without rows, whether there is one."""
         fitting = self.features.fitting(need.kind, need.recipe, need.at_least)
         if rows is None:
             return bool(fitting)
@@ -179,8 +180,8 @@ class EpisodeBuilder:
         return any(bool(components[name].present()[rows].all()) for name in fitting)
 
     def unmet(self, role: str, rows: Rows) -> Iterable[str]:
-        """Name the optional needs of a role that the cache does not meet, a sentence each."""
-        if self.features.key.image_size == 0:  # imported: nobody can add any
+        """Yield a note for each optional need of a role that the cache does not meet."""
+        if self.features.key.image_size == 0:  # imported features cannot be extended
             return
         for need in sorted(self.needs, key=lambda n: (n.kind, n.recipe or "")):
             if need.role == role and need.optional and need.key not in rows.kinds:
@@ -199,22 +200,27 @@ class EpisodeBuilder:
         for i, one in enumerate(names):
             for other in names[i + 1 :]:
                 if shared := ids[one] & ids[other]:
-                    cure: list[Part] = [", or use ", Argument("selection", "cv"), " or none"]
+                    hint: list[Part] = [
+                        ", or use ",
+                        Argument("selection", "cv"),
+                        " or ",
+                        Argument("selection", "none"),
+                    ]
                     raise TaskError(
                         f"{len(shared)} images (first: {min(shared)}) are in both {one} and "
                         f"{other}; evaluate another split",
-                        cure if "validation" in (one, other) else "",
+                        hint if "validation" in (one, other) else "",
                         ".",
                     )
 
     def repeated(
         self, query: QuerySet, seed: int, support: RowIndex, pool: RowIndex | None
     ) -> Iterator[str]:
-        """Say how many queries are copies of images that the method learns from."""
+        """Yield a note on queries that are copies of support or pool images."""
         hashes, ids = self.features.listing.hashes, self.features.listing.ids
         for role, rows in (("support", support), ("pool", pool)):
-            known = set() if rows is None else {hashes[int(r)] for r in rows}
-            shared = [ids[int(r)] for r in query.index if hashes[int(r)] in known]
+            learned = set() if rows is None else {hashes[int(r)] for r in rows}
+            shared = [ids[int(r)] for r in query.index if hashes[int(r)] in learned]
             if shared:
                 of = f"Seed {seed}: " if role == "support" else ""
                 same = counted(
@@ -225,7 +231,7 @@ class EpisodeBuilder:
                 yield f"{of}{same} of the {role}; the first is {shared[0]}."
 
     def _weights(self, support: Rows) -> Float[Tensor, " n"] | None:
-        """Spread class weights over support rows, mean 1."""
+        """Return the class weight of each support row, mean 1."""
         if self.class_weights is None or support.labels is None or not len(support.labels):
             return None
         classes = len(self.features.classes)
@@ -250,7 +256,7 @@ class EpisodeBuilder:
 def check_shots(
     features: FeatureSet, support: RowIndex, shots: int | None, *, strict: bool = False
 ) -> list[str]:
-    """Say which classes give fewer images than were asked for.
+    """Return a note on classes with fewer images than requested.
 
     Raises:
         TaskError: If fewer than two classes have any, or under `strict` if one has too few.
@@ -263,15 +269,15 @@ def check_shots(
             f"Data set '{dataset}' has training images of {int((counts > 0).sum())} class; "
             f"two or more are needed. Add labelled images to its train split."
         )
-    wanted = 1 if shots is None else shots
-    short = [(classes[c], int(counts[c])) for c in np.flatnonzero(counts < wanted)]
+    requested = 1 if shots is None else shots
+    short = [(classes[c], int(counts[c])) for c in np.flatnonzero(counts < requested)]
     if not short:
         return []
     listed = ", ".join(f"{name} {n}" for name, n in short[:8])
     more = f" and {len(short) - 8} more" if len(short) > 8 else ""
     if strict:
         raise TaskError(
-            f"{len(short)} of {len(classes)} classes have fewer than {wanted} training images "
+            f"{len(short)} of {len(classes)} classes have fewer than {requested} training images "
             f"({listed}{more}). Lower ",
             Argument("shots"),
             ", or drop ",
@@ -279,7 +285,7 @@ def check_shots(
             " to use what is there.",
         )
     return [
-        f"{len(short)} of {len(classes)} classes have fewer than {wanted} training images and "
+        f"{len(short)} of {len(classes)} classes have fewer than {requested} training images and "
         f"gave all they have: {listed}{more}."
     ]
 
@@ -305,5 +311,5 @@ def labelled(features: FeatureSet, split: str) -> RowIndex:
     if split not in features.listing.splits:
         return np.zeros(0, dtype=np.int64)
     rows = features.usable(split)
-    kept: RowIndex = rows[features.labels[rows] >= 0]
-    return kept
+    with_label: RowIndex = rows[features.labels[rows] >= 0]
+    return with_label

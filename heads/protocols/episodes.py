@@ -1,8 +1,7 @@
 """Lists of episodes: which images are support and query of each, drawn by seed or read from JSON.
 
 An episode has `ways` classes with `shots` support and `queries` query images each, all different,
-all from one split. Every method is asked the same list, so that runs can be paired episode by
-episode.
+all from one split. All methods get the same list, so that runs can be paired by episode.
 
 Source: the sampler of BSCD-FSL (Guo et al., ECCV 2020, released code): classes at random, then
 shots + queries random images of each, the first of them the support. Differs from it: each episode
@@ -12,6 +11,7 @@ has its own stream, named by (seed, episode), so that the first 100 of 400 are t
 import hashlib
 import json
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ from heads.results.record import ANSWERED, REPETITIONS, digest_ids
 FILE = "episodes.json"
 """Beside the record of a run."""
 FORMAT = 2
-"""From 2 on sealed; a list that somebody wrote by hand has format 1 and no seal."""
+"""From 2 on sealed; a list written by hand has format 1 and no seal."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,14 +117,14 @@ def draw(
         UsageError: If a number is too small, or no record could hold the list or its seed.
         TaskError: If too few classes have enough images.
     """
-    asked = {"ways": ways, "shots": shots, "queries": queries, "episodes": episodes}
-    for name, value in asked.items():
+    numbers = {"ways": ways, "shots": shots, "queries": queries, "episodes": episodes}
+    for name, value in numbers.items():
         if value < (least := 2 if name == "ways" else 1):
             raise UsageError(Argument(name), f" must be at least {least} in episodes, got {value}.")
     rows = features.usable(split)
     labels = features.labels[rows]
     members = {c: rows[labels == c].tolist() for c in range(len(features.classes))}
-    eligible = [c for c, own in members.items() if len(own) >= shots + queries]
+    eligible = [c for c, images in members.items() if len(images) >= shots + queries]
     if len(eligible) < ways:
         nth = f"; number {ways} by size has {_nth(members, ways)}"
         nearest = nth if ways <= len(members) else ""
@@ -167,7 +167,7 @@ def draw(
 
 
 def left_out(features: FeatureSet, episodes: Episodes) -> list[str]:
-    """Name the classes that were too small to be drawn."""
+    """Return the names of classes that were too small to be drawn."""
     rows = features.usable(episodes.split)
     counts = np.bincount(
         features.labels[rows][features.labels[rows] >= 0], minlength=len(features.classes)
@@ -177,11 +177,11 @@ def left_out(features: FeatureSet, episodes: Episodes) -> list[str]:
 
 
 def read(path: Path, features: FeatureSet) -> Episodes:
-    """Read a list back and check it against the images and labels of today.
+    """Read a list back and check it against the current images and labels.
 
     Args:
-        path: What `to_json` wrote.
-        features: The cache that it is meant for.
+        path: A file that `to_json` wrote.
+        features: The cache that it is for.
 
     Raises:
         ImportedFileError: If the file is no such list, or does not fit the data set.
@@ -204,7 +204,7 @@ def read(path: Path, features: FeatureSet) -> Episodes:
 
 
 def _opened(path: Path, data: bytes) -> Any:
-    """Return the values of a list, of which a seal says whether they are what was written."""
+    """Return the values of a list, after checking its seal if it has one."""
     with suppress(ValueError):
         return unseal(data.removesuffix(b"\n"))[0]
     raw = json.loads(data)
@@ -236,12 +236,12 @@ def _checked(path: Path, raw: Mapping[str, Any], features: FeatureSet) -> Episod
         raise _refuse(
             path, f"names {len(unknown)} images that split '{split}' lacks (first: {unknown[0]})"
         )
-    place = {name: i for i, name in enumerate(listing.classes)}
-    if unknown := [n for n in names if n not in place]:
+    place = dict(zip(_numbered(listing.classes), range(len(listing.classes)), strict=True))
+    if unknown := [name for name, count in _numbered(names) if (name, count) not in place]:
         raise _refuse(path, f"names classes that the data set lacks (first: {unknown[0]})")
     row_of = np.array([usable[i] for i in images], dtype=np.int64)
-    class_of = np.array([place[n] for n in names], dtype=np.int64)
-    found = Episodes(
+    class_of = np.array([place[n] for n in _numbered(names)], dtype=np.int64)
+    episodes = Episodes(
         dataset=dataset,
         split=split,
         shots=shots,
@@ -250,12 +250,12 @@ def _checked(path: Path, raw: Mapping[str, Any], features: FeatureSet) -> Episod
         classes=class_of[classes],
         rows=row_of[np.concatenate([support, query], axis=2)],
     )
-    for e, rows in enumerate(found.rows):
-        if len(np.unique(rows)) < rows.size or len(np.unique(found.classes[e])) < ways:
+    for e, rows in enumerate(episodes.rows):
+        if len(np.unique(rows)) < rows.size or len(np.unique(episodes.classes[e])) < ways:
             raise _refuse(path, f"uses an image or a class twice in episode {e + 1}")
-        if (features.labels[rows] != found.classes[e][:, None]).any():
+        if (features.labels[rows] != episodes.classes[e][:, None]).any():
             raise _refuse(path, f"disagrees with the labels of episode {e + 1}'s images")
-    return found
+    return episodes
 
 
 def _strings(value: object) -> list[str]:
@@ -289,5 +289,15 @@ def _stream(seed: int, episode: int) -> random.Random:
 
 def _nth(members: Mapping[int, Sequence[int]], n: int) -> int:
     """Return the size of the n-th largest class; 0 where there are fewer."""
-    sizes = sorted((len(own) for own in members.values()), reverse=True)
+    sizes = sorted((len(images) for images in members.values()), reverse=True)
     return sizes[n - 1] if n <= len(sizes) else 0
+
+
+def _numbered(names: Sequence[str]) -> list[tuple[str, int]]:
+    """Return each name with how often it came before: classes may have the same name."""
+    seen: Counter[str] = Counter()
+    found = []
+    for name in names:
+        found.append((name, seen[name]))
+        seen[name] += 1
+    return found

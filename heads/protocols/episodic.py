@@ -1,9 +1,9 @@
-"""Episodes: hundreds of small tasks from one split, each with a few classes of its own.
+"""The episodic protocol: hundreds of small tasks from one split, each with a few classes.
 
-A method learns from the support of an episode alone and answers its queries; the next episode
-starts afresh. An episode has no validation images, so the defaults stand unless `cv` (folds of the
-support) is asked for. Figures are means over episodes with Student's t; two runs on the same list
-are compared episode by episode.
+A method is trained on the support of each episode alone and answers its queries. Episodes have no
+validation images, so the defaults are used unless `cv` (folds of the support) is requested. Figures
+are means over episodes with Student's t intervals; two runs on the same list are compared episode
+by episode.
 """
 
 import time
@@ -18,6 +18,7 @@ from jaxtyping import Int64
 
 from featcache.backbones.devices import pick_device
 from featcache.errors import UnknownNameError, UsageError
+from featcache.progress import Report
 from featcache.recipes import Scope
 from featcache.types import FeatureSet, Listing, TextBank
 from featcache.wording import Argument
@@ -27,19 +28,26 @@ from heads.episode import Episode, QuerySet
 from heads.protocols import episodes as lists
 from heads.protocols.builder import EpisodeBuilder
 from heads.protocols.episodes import Episodes
-from heads.protocols.evaluation import Trained, check_size, early_stops, synchronise, training_notes
+from heads.protocols.evaluation import (
+    Trained,
+    captured_warnings,
+    check_size,
+    synchronise,
+    training_notes,
+)
 from heads.protocols.plan import Run
 from heads.protocols.recording import int32, reads_of, record, training_reads, zero_shot_answers
 from heads.results.record import EPISODIC, Predictions, Result, Support
+from heads.selection.chosen import Chosen
 from heads.selection.names import EPISODE_SELECTIONS
-from heads.selection.select import Chosen, Progress, has_choice, select
+from heads.selection.select import has_choice, select
 from heads.selection.settings import configure
 
 Answers: TypeAlias = Int64[np.ndarray, " n"]
 MODES = EPISODE_SELECTIONS
 WAYS, SHOTS, QUERIES, EPISODES = 5, 5, 15, 400
 BLOCK = 100
-"""Episodes that are read and trained at a time, so that memory does not grow with their number."""
+"""Episodes that are read and trained at a time, so that memory stays bounded."""
 
 
 def run(method_name: str, **arguments: Any) -> Result:
@@ -61,7 +69,7 @@ def train(
     selection: str = "none",
     settings: Mapping[str, Any] | None = None,
     device: str = "auto",
-    progress: Progress | None = None,
+    progress: Report | None = None,
 ) -> Trained:
     """Train and evaluate a method on many small tasks.
 
@@ -71,10 +79,10 @@ def train(
         ways: Classes of an episode, 5 where not given.
         shots: Support images a class, 5 where not given.
         queries: Query images a class, 15 where not given.
-        episodes: How many, 400 where not given.
+        episodes: Number of episodes, 400 where not given.
         split: Where support and queries come from, test where not given.
-        seed: Of the draw, 1 where not given.
-        episode_list: A stored list, which answers all of the above.
+        seed: Seed of the draw, 1 where not given.
+        episode_list: A stored list, in place of all of the above.
         selection: How hyper-parameters are chosen, one of `MODES`.
         settings: Fields of the method's Config and Hyper.
         device: auto, cpu, cuda, cuda:1, ...
@@ -104,8 +112,8 @@ def train(
             Argument("protocol", "episodic"),
             ".",
         )
-    asked = {"ways": ways, "shots": shots, "queries": queries, "episodes": episodes, "seed": seed}
-    drawn = _episodes(features, asked, split, episode_list)
+    counts = {"ways": ways, "shots": shots, "queries": queries, "episodes": episodes, "seed": seed}
+    drawn = _episodes(features, counts, split, episode_list)
     configured = configure(method, settings, shots=drawn.shots)
     learns = any(need.role == "support" for need in needs)
     description = Run(
@@ -125,17 +133,17 @@ def train(
         needs=needs,
         device=pick_device(device),
         text=getattr(configured.config, "text", None),
-        splits={drawn.split: drawn.query(0)},  # for its checks: queries are read block by block
+        splits={drawn.split: drawn.query(0)},  # for the checks; queries are read in blocks
         scopes={"support": Scope(drawn.split), "query": Scope(drawn.split)},
     )
     (first,) = builder.queries.values()
     reader = _Reader(features, builder, drawn, transductive=method.transductive)
     done = _Done()
-    with early_stops() as warned:
+    with captured_warnings() as unconverged:
         for start in range(0, len(drawn), BLOCK):
             numbers = range(start, min(start + BLOCK, len(drawn)))
-            told = None if progress is None else _Shifted(progress, numbers, len(drawn))
-            done.block(reader, description, numbers, told)
+            shifted = None if progress is None else _Shifted(progress, numbers, len(drawn))
+            done.block(reader, description, numbers, shifted)
     result = record(
         description,
         [one.values for one in done.chosen],
@@ -149,7 +157,7 @@ def train(
             *reader.notes,
             *_notes(features, drawn, description),
             *training_notes(method, done.chosen),
-            *warned,
+            *unconverged,
         ],
         over="episodes",
     )
@@ -158,27 +166,27 @@ def train(
 
 
 def _episodes(
-    features: FeatureSet, asked: Mapping[str, int | None], split: str | None, path: Path | None
+    features: FeatureSet, given: Mapping[str, int | None], split: str | None, path: Path | None
 ) -> Episodes:
-    """Draw a list, or read the one that was given."""
+    """Draw a list of episodes, or read the given one."""
     if path is None:
         usual = {"ways": WAYS, "shots": SHOTS, "queries": QUERIES, "episodes": EPISODES, "seed": 1}
-        numbers = {n: usual[n] if v is None else v for n, v in asked.items()}
+        numbers = {n: usual[n] if v is None else v for n, v in given.items()}
         return lists.draw(features, split or "test", **numbers)
-    if given := [n for n, v in {**asked, "split": split}.items() if v is not None]:
+    if others := [n for n, v in {**given, "split": split}.items() if v is not None]:
         raise UsageError(
-            f"{path} says what the episodes are, so ",
-            Argument(given[0]),
-            " has nothing to say; leave one of the two away.",
+            f"{path} determines the episodes, so ",
+            Argument(others[0]),
+            " has no effect; leave one of the two out.",
         )
     return lists.read(path, features)
 
 
 @dataclass
 class _Shifted:
-    """Progress of one block as progress of the whole."""
+    """Report of one block as progress of the whole."""
 
-    progress: Progress
+    progress: Report
     block: range
     episodes: int
 
@@ -188,7 +196,7 @@ class _Shifted:
 
 
 class _Done:
-    """What came of the episodes so far."""
+    """The results of the episodes so far."""
 
     def __init__(self) -> None:
         self.chosen: list[Chosen] = []
@@ -196,7 +204,7 @@ class _Done:
         self._predicted: list[Answers] = []
         self._zero_shot: list[Answers] = []
 
-    def block(self, reader: "_Reader", run: Run, numbers: range, progress: Progress | None) -> None:
+    def block(self, reader: "_Reader", run: Run, numbers: range, progress: Report | None) -> None:
         """Train some episodes and answer their queries."""
         started = time.perf_counter()
         episodes = reader.episodes_of(numbers)
@@ -209,7 +217,7 @@ class _Done:
             answered = zero_shot_answers(reader.text(e), query)
             if answered is not None:
                 self._zero_shot.append(classes[answered])
-            # what was learned would fill the memory before the last episode is done
+            # the tensors of all heads would fill the memory
             self.chosen.append(replace(one, head=replace(one.head, params={}, fixed={})))
         self.seconds["fit"] += fitted - started
         self.seconds["evaluate"] += time.perf_counter() - fitted
@@ -261,7 +269,7 @@ class _Reader:
             classes=tuple(features.classes[c] for c in episodes.classes[e]),
             seed=episodes.seed * 1_000_003 + e,
         )
-        # read when they are scored, but for a method that is chosen with the queries at hand
+        # queries are read when they are scored, except for methods that see them in selection
         query = QuerySet(rows=self.query(e), index=episodes.query(e)) if self.transductive else None
         return Episode(
             view=view,

@@ -1,4 +1,4 @@
-"""From a plan to records: read the episodes, choose and train heads, answer the queries."""
+"""Running a plan: read the episodes, choose and train heads, answer the queries, write records."""
 
 import time
 import warnings
@@ -13,6 +13,7 @@ from jaxtyping import Int32
 
 from featcache.backbones.devices import pick_device
 from featcache.errors import ConvergenceWarning, UsageError
+from featcache.progress import Report
 from featcache.types import FeatureSet
 from heads.contract import AnyMethod, hyper_values
 from heads.episode import Episode, QuerySet
@@ -33,14 +34,15 @@ from heads.results.record import (
     Result,
     digest_ids,
 )
-from heads.selection.select import Chosen, Progress, select
+from heads.selection.chosen import Chosen
+from heads.selection.select import select
 
 Answers: TypeAlias = Int32[np.ndarray, " n"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """What came of a plan: one record a query set, and the heads behind them."""
+    """The result of a plan: one record a query set, and the heads that it evaluates."""
 
     results: tuple[Result, ...]
     heads: tuple[tuple[Head, ...], ...]
@@ -53,30 +55,32 @@ class Trained:
         return result
 
 
-def measure(plan: Plan, *, device: str = "auto", progress: Progress | None = None) -> Trained:
+def measure(plan: Plan, *, device: str = "auto", progress: Report | None = None) -> Trained:
     """Read the episodes of a plan, choose and train a head for each, and answer the queries.
 
     Args:
-        plan: Of a protocol.
+        plan: The plan of a protocol.
         device: auto, cpu, cuda, cuda:1, ...
         progress: Told of every finished run.
     """
     results: list[Result] = []
     heads: list[tuple[Head, ...]] = []
     for splits in plan.groups:
-        for result, own in _measured(plan, splits, pick_device(device), progress):
+        for result, trained in _measured(plan, splits, pick_device(device), progress):
             results.append(result)
-            heads.append(own)
+            heads.append(trained)
     order = {split: at for at, split in enumerate(plan.splits)}
-    both = sorted(zip(results, heads, strict=True), key=lambda pair: order[pair[0].split])
-    return Trained(results=tuple(result for result, _ in both), heads=tuple(own for _, own in both))
+    pairs = sorted(zip(results, heads, strict=True), key=lambda pair: order[pair[0].split])
+    return Trained(
+        results=tuple(result for result, _ in pairs), heads=tuple(trained for _, trained in pairs)
+    )
 
 
-def fit(plan: Plan, *, device: str = "auto", progress: Progress | None = None) -> tuple[Head, ...]:
-    """Train the heads of a plan and judge them on nothing.
+def fit(plan: Plan, *, device: str = "auto", progress: Report | None = None) -> tuple[Head, ...]:
+    """Train the heads of a plan without evaluating them.
 
     Args:
-        plan: Of a protocol; its query sets are not read.
+        plan: The plan; its query sets are not read.
         device: auto, cpu, cuda, cuda:1, ...
         progress: Told of every finished run.
 
@@ -92,9 +96,9 @@ def fit(plan: Plan, *, device: str = "auto", progress: Progress | None = None) -
 
 
 def _measured(
-    plan: Plan, splits: tuple[str, ...], device: torch.device, progress: Progress | None
+    plan: Plan, splits: tuple[str, ...], device: torch.device, progress: Report | None
 ) -> Iterator[tuple[Result, tuple[Head, ...]]]:
-    """Train once and judge on some query sets."""
+    """Train once and evaluate on some query sets."""
     episodes, heads = _trained(plan, splits, device, progress)
     for split in splits:
         queries = [episode.queries[split] for episode in episodes]
@@ -102,7 +106,7 @@ def _measured(
 
 
 def _trained(
-    plan: Plan, splits: tuple[str, ...], device: torch.device, progress: Progress | None
+    plan: Plan, splits: tuple[str, ...], device: torch.device, progress: Report | None
 ) -> tuple[list[Episode], tuple[Head, ...]]:
     """Choose and train a head for every episode."""
     run, started = plan.run, time.perf_counter()
@@ -119,11 +123,15 @@ def _trained(
     episodes = plan.episodes(builder)
     for query in builder.queries.values():
         check_size(len(episodes), len(query.index))
-    with early_stops() as early:
+    with captured_warnings() as unconverged:
         chosen = select(run.method, run.settings, episodes, run.selection, progress=progress)
     synchronise()
     seconds = time.perf_counter() - started
-    notes = [*(n for e in episodes for n in e.notes), *training_notes(run.method, chosen), *early]
+    notes = [
+        *(n for e in episodes for n in e.notes),
+        *training_notes(run.method, chosen),
+        *unconverged,
+    ]
     facts = {"notes": notes, "seconds": seconds, "reads": list(training_reads(episodes[0].view))}
     return episodes, tuple(heads_of(run, episodes, chosen, facts))
 
@@ -134,9 +142,9 @@ def judge(
     split: str,
     *,
     device: str = "auto",
-    progress: Progress | None = None,
+    progress: Report | None = None,
 ) -> Result:
-    """Answer a query set by heads that are kept, without training them again.
+    """Evaluate kept heads on a query set, without training again.
 
     Args:
         plan: The plan that the heads were trained by.
@@ -148,20 +156,20 @@ def judge(
     Raises:
         HeadError: If a head was trained on other features.
     """
-    run, place = plan.run, pick_device(device)
+    run, target = plan.run, pick_device(device)
     for head in heads:
         head.check_key(run.features.key, f"the cache {run.features.path}")
     builder = EpisodeBuilder(
         features=run.features,
         needs=run.method.needs(run.settings.config),
         text=getattr(run.settings.config, "text", None),
-        device=place,
+        device=target,
         splits=splits_of(run.features, (split,)),
     )
     queries = [
         replace(builder.queries[split], notes=notes) for notes in plan.query_notes(builder, split)
     ]
-    return _judged(plan, split, queries, [head.to(place) for head in heads], progress)
+    return _judged(plan, split, queries, [head.to(target) for head in heads], progress)
 
 
 def _judged(
@@ -169,7 +177,7 @@ def _judged(
     split: str,
     queries: Sequence[QuerySet],
     heads: Sequence[Head],
-    progress: Progress | None,
+    progress: Report | None,
 ) -> Result:
     """Answer a query set and write the record."""
     run, started, predicted = plan.run, time.perf_counter(), []
@@ -192,9 +200,9 @@ def _judged(
 
 
 def training_notes(method: AnyMethod, chosen: Sequence[Chosen]) -> list[str]:
-    """Say what a reader must know of how some heads were chosen and trained."""
-    left = [f"Left out of the search: {why}." for one in chosen for why in one.failed]
-    return left + method.notes([one.watch for one in chosen])
+    """Return notes on how heads were chosen and trained."""
+    failed = [f"Left out of the search: {why}." for one in chosen for why in one.failed]
+    return failed + method.notes([one.watch for one in chosen])
 
 
 def _predictions(
@@ -216,7 +224,7 @@ def _predictions(
 def heads_of(
     run: Run, episodes: Sequence[Episode], chosen: Sequence[Chosen], facts: Mapping[str, Any]
 ) -> Iterator[Head]:
-    """Make a head of what was chosen for each repetition, with what it must know to be used."""
+    """Make the head of each repetition, with what is needed to use it later."""
     features = run.features
     needs = [need for need in run.method.needs(run.settings.config) if need.role == "query"]
     fitting = [features.fitting(n.kind, n.recipe, n.at_least) for n in needs if n.kind != "global"]
@@ -236,6 +244,7 @@ def heads_of(
                 "seed": episode.view.seed,
                 "selection": run.selection,
                 "weights": features.weights,
+                "encoding": dict(features.encoding),
                 "static": list(one.static),
                 "validation": one.accuracy,
                 **facts,
@@ -244,8 +253,8 @@ def heads_of(
 
 
 @contextmanager
-def early_stops() -> Iterator[list[str]]:
-    """Collect what solvers warn of, for the record: a line on a screen is gone tomorrow."""
+def captured_warnings() -> Iterator[list[str]]:
+    """Collect ConvergenceWarnings for the record."""
     messages: list[str] = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
@@ -264,7 +273,7 @@ def chosen_values(head: Head) -> dict[str, float]:
 
 
 def check_size(repetitions: int, queries: int) -> None:
-    """Refuse before training what no record holds.
+    """Refuse more answers than a record holds, before training.
 
     Raises:
         UsageError: If there would be too many answers.
@@ -277,6 +286,6 @@ def check_size(repetitions: int, queries: int) -> None:
 
 
 def synchronise() -> None:
-    """Wait for the device, so that a clock read next tells the truth."""
+    """Wait for the device, so that a clock read afterwards includes its work."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()

@@ -1,4 +1,4 @@
-"""Few-shot learning: K labelled images a class train, a few more select, the whole split judges.
+"""Few-shot learning: train on K images a class, select on a few more, evaluate on a whole split.
 
 Seeds are repetitions where their draws differ; seeds with the same draw are one repetition, and
 the interval then comes from the queries.
@@ -8,13 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from featcache.draws import VAL_SHOTS, Draw, few_shot
+from featcache.draws import VAL_SHOTS, Draw, few_shot, labelled
 from featcache.errors import TaskError, UsageError
 from featcache.types import FeatureSet
 from featcache.wording import Argument
 from heads.contract import AnyMethod
 from heads.episode import RowIndex
-from heads.protocols.builder import check_shots, labelled, query_rows
+from heads.protocols.builder import check_shots, query_rows
 from heads.protocols.plan import Plan, Request, Run
 from heads.protocols.suggest import support_scope
 from heads.results.compare.pairing import seeds_text
@@ -26,7 +26,7 @@ LAST_STEP = "The last step of training was kept: no validation could say which i
 
 
 def plan(request: Request) -> Plan:
-    """Plan K shots a class, a few images to choose by, and whole splits as queries.
+    """Plan K shots a class, a few validation images, and whole splits as queries.
 
     Raises:
         UnknownNameError: If the method, a setting or the selection is unknown.
@@ -98,7 +98,7 @@ def plan(request: Request) -> Plan:
 def _draws(
     features: FeatureSet, shots: int | None, seeds: Sequence[int], selection: str
 ) -> dict[int, Draw]:
-    """Draw for every seed; of equal draws the first stays."""
+    """Draw for every seed; equal draws are kept once."""
     val_shots = {"k-shot-val": shots, "full-val": shots}.get(
         selection, VAL_SHOTS if shots is None else min(shots, VAL_SHOTS)
     )
@@ -113,7 +113,7 @@ def _draws(
                 f"them and extract again."
             )
         if selection == "full-val":
-            drawn = _with_val(drawn, labelled(features, "val"))
+            drawn = _with_val(drawn, labelled(features.listing, "val", features.ok))
         support = np.sort(drawn.train_rows).tobytes()
         if support not in seen:
             seen.add(support)
@@ -122,7 +122,7 @@ def _draws(
 
 
 def _support(features: FeatureSet, shots: int | None, draws: Mapping[int, Draw]) -> Support:
-    """Count what the repetitions really learn from."""
+    """Count the images that the repetitions are trained on."""
     classes, listing = len(features.classes), features.listing
     each = [np.bincount(features.labels[d.train_rows], minlength=classes) for d in draws.values()]
     everything = few_shot(listing, None, 0, usable=features.ok).train_rows
@@ -135,7 +135,7 @@ def _support(features: FeatureSet, shots: int | None, draws: Mapping[int, Draw])
 
 
 def _digest(features: FeatureSet, draws: Iterable[Draw]) -> str:
-    """Return a digest of what each repetition learns from and chooses by, in whatever order."""
+    """Digest the training and validation images of each repetition, in any order."""
 
     def named(rows: RowIndex) -> str:
         ids, labels = features.listing.ids, features.labels
@@ -145,7 +145,7 @@ def _digest(features: FeatureSet, draws: Iterable[Draw]) -> str:
 
 
 def _stored(features: FeatureSet, draw: Draw) -> str:
-    """Say which of the sets that came with the data the shots are."""
+    """Say which of the data set's own few-shot sets the shots are."""
     splits, chosen = features.listing.splits, set(draw.train_rows.tolist())
     name = next(n for n in splits if n.startswith("train") and chosen <= set(splits[n].tolist()))
     most = int(np.bincount(features.labels[draw.train_rows]).max())
@@ -161,26 +161,28 @@ def _without_val(draw: Draw) -> Draw:
 
 
 def _mode(
-    asked: str,
+    requested: str,
     method: AnyMethod,
     settings: Settings,
     features: FeatureSet,
     draws: Mapping[int, Draw],
 ) -> tuple[str, list[str]]:
-    """Return the selection that really happens, and what to tell of it."""
-    if not has_choice(method, settings, asked):
-        kept = asked == "cv" and has_choice(method, settings, "few-shot-val")
-        return "none", [LAST_STEP] if kept else []
-    if not asked.endswith("-val") or all(len(d.val_rows) for d in draws.values()):
-        return asked, []
+    """Return the selection that is used, and notes on it."""
+    if not has_choice(method, settings, requested):
+        is_last = requested == "cv" and has_choice(method, settings, "few-shot-val")
+        return "none", [LAST_STEP] if is_last else []
+    if not requested.endswith("-val") or all(len(d.val_rows) for d in draws.values()):
+        return requested, []
     dataset = features.listing.dataset
-    if asked != "few-shot-val":
+    if requested != "few-shot-val":
         raise TaskError(
             f"Data set '{dataset}' has no labelled val images, so ",
-            Argument("selection", asked),
+            Argument("selection", requested),
             " cannot work. Use ",
             Argument("selection", "cv"),
-            " (folds of the support) or none (the defaults).",
+            " (folds of the support) or ",
+            Argument("selection", "none"),
+            " (the defaults).",
         )
     most = max(int(np.bincount(features.labels[d.train_rows]).max()) for d in draws.values())
     none = f"Data set '{dataset}' has no labelled val images"

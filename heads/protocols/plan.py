@@ -17,14 +17,14 @@ from heads.contract import AnyMethod
 from heads.episode import Episode, RowIndex
 from heads.protocols.builder import EpisodeBuilder, query_rows
 from heads.results.record import Support, digest_ids, digest_labels
-from heads.selection.select import MODES
+from heads.selection.names import SELECTIONS
 from heads.selection.settings import Settings
 from heads.spec import FitSpec, RunSpec, pairs
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What somebody wants to know of a method on a cache."""
+    """A method on a cache, and how it shall be trained and evaluated."""
 
     method: str
     features: FeatureSet
@@ -33,9 +33,9 @@ class Request:
     seeds: Sequence[int] = (1, 2, 3)
     """One draw each."""
     splits: tuple[str, ...] = ("test",)
-    """Query sets: the heads are trained once and judged on each."""
+    """Query sets: the heads are trained once and evaluated on each."""
     selection: str = "few-shot-val"
-    """How hyper-parameters are chosen, one of `selection.MODES`."""
+    """How hyper-parameters are chosen, one of `SELECTIONS`."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Fields of the method's Config and Hyper; several values make a grid."""
     class_weights: str | Sequence[float] | None = None
@@ -50,8 +50,8 @@ class Request:
             UnknownNameError: If there is no such method or selection.
         """
         method = registry.get(self.method)
-        if self.selection not in MODES:
-            raise UnknownNameError("selection", self.selection, MODES)
+        if self.selection not in SELECTIONS:
+            raise UnknownNameError("selection", self.selection, SELECTIONS)
         return method
 
 
@@ -70,15 +70,15 @@ class Run:
     extra: Mapping[str, str] = field(default_factory=dict)
     """Settings of the protocol that differ from its defaults; part of the variant."""
     stated: Mapping[str, int] = field(default_factory=dict)
-    """What the protocol always states in the record."""
+    """Settings of the protocol that the record always states."""
     support: Support | None = None
-    """What is really learned from; None where nothing labelled is."""
+    """Counts of the labelled training images; None where there are none."""
     draws: str = ""
-    """Digest of the images that each repetition learns from and chooses by."""
+    """Digest of the training and validation images of each repetition."""
     learned: str = ""
-    """The same where nothing was drawn."""
+    """The same digest where nothing was drawn."""
     learns_from: tuple[str, ...] = ()
-    """The splits that it learns from or chooses by, in which unreadable images are missing."""
+    """Splits of the training and validation images; the record counts unreadable ones in them."""
     notes: tuple[str, ...] = ()
     """What a reader of the result must know, a sentence each."""
 
@@ -98,9 +98,9 @@ class Plan:
 
     @property
     def groups(self) -> tuple[tuple[str, ...], ...]:
-        """Return the query sets that are judged by the same heads.
+        """Return the query sets that share their heads.
 
-        A transductive method, and a choice made on the queries, see them: one training each.
+        A transductive method and the selection `oracle` see the queries: one training each.
         """
         if self.run.method.transductive or self.run.selection == "oracle":
             return tuple((split,) for split in self.splits)
@@ -111,7 +111,7 @@ class Plan:
         return replace(self, splits=tuple(splits))
 
     def query_notes(self, builder: EpisodeBuilder, split: str) -> list[tuple[str, ...]]:
-        """Return what is to be said of a query set, repetition by repetition."""
+        """Return the notes on a query set, repetition by repetition."""
         query = builder.queries[split]
         return [
             (*query.notes, *builder.repeated(query, seed, support, pool))
@@ -119,7 +119,7 @@ class Plan:
         ]
 
     def spec(self, split: str) -> RunSpec:
-        """Write down what determines the run on one of its query sets."""
+        """Return what determines the run on one of its query sets."""
         listing, features = self.run.features.listing, self.run.features
         rows = query_rows(features, split)
         rows = rows[features.labels[rows] >= 0]
@@ -128,7 +128,7 @@ class Plan:
         return RunSpec(fit=self.fit_spec(split), split=split, queries=f"{ids}-{labels}")
 
     def fit_spec(self, split: str) -> FitSpec:
-        """Write down what determines the heads that are judged on a query set."""
+        """Return what determines the heads that are evaluated on a query set."""
         run = self.run
         listing, text = run.features.listing, run.features.text
         kinds = () if text is None else text.available()

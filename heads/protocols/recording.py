@@ -1,4 +1,4 @@
-"""Writing the record of a run: what it states besides its figures, and where they come from."""
+"""Making the record of a run: its figures, and everything else that it states."""
 
 import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -36,7 +36,7 @@ ONE_DRAW = (
 
 
 def training_reads(view: TaskView) -> Iterator[str]:
-    """Name what training reads beyond one feature an image; optional needs where they are met."""
+    """Yield what training reads beyond global features: the pool, and components that are there."""
     if view.pool is not None:
         yield "pool"
     for role, rows in (("support", view.support), ("pool", view.pool)):
@@ -44,7 +44,7 @@ def training_reads(view: TaskView) -> Iterator[str]:
 
 
 def reads_of(method: AnyMethod, training: Iterable[str], query: Rows) -> tuple[str, ...]:
-    """Name what a method reads beyond one feature an image.
+    """Return what a method reads beyond global features.
 
     Args:
         method: The method.
@@ -56,7 +56,7 @@ def reads_of(method: AnyMethod, training: Iterable[str], query: Rows) -> tuple[s
 
 
 def texts_read(bank: TextBank | None, kind: str | None) -> str:
-    """Digest the sentences behind zero-shot and, where others are set, those of that kind."""
+    """Return the digest of the zero-shot texts, and after a colon that of another kind read."""
     if bank is None or not bank.available():
         return ""
     usual = usual_kind(bank)
@@ -91,27 +91,27 @@ def record(
     notes: Iterable[str] = (),
     over: IntervalOf = "repetitions",
 ) -> Result:
-    """Write down what came of a run.
+    """Make the record of a run.
 
     Args:
-        run: What was asked for.
+        run: Method, settings and data of the run.
         chosen: Hyper-parameters of each repetition.
-        predictions: What they answered.
+        predictions: Answers to the queries.
         split: Where the queries came from.
-        ids: `digest_ids` of what was asked; the labels are added here.
-        seconds: fit and evaluate, wall clock.
-        reads: As `reads_of` says.
-        notes: What a reader must know of the episodes and of training.
-        over: What the repetitions are called.
+        ids: `digest_ids` of the queries; the digest of their labels is added here.
+        seconds: Wall-clock seconds of fit and evaluate.
+        reads: Result of `reads_of`.
+        notes: Notes on the episodes and on training.
+        over: What the repetitions are: seeds (`repetitions`) or `episodes`.
     """
     features, method = run.features, run.method
-    told = [*notes, *_unreadable(features, run, split)]
-    told += filter(None, [caution(features.key, features.listing.root)])
+    stated = [*notes, *_unreadable(features, run, split)]
+    stated += filter(None, [caution(features.key, features.listing.root)])
     if method.transductive:
-        told.append("Transductive: all queries were answered together; not ranked with others.")
+        stated.append("Transductive: all queries were answered together; not ranked with others.")
     of_episodes = over == "episodes"
     if len(chosen) == 1 and not of_episodes and run.shots != 0:
-        told.append(ONE_DRAW)
+        stated.append(ONE_DRAW)
     points = [dict(values) for values in chosen]
     if of_episodes and all(p == points[0] for p in points):
         points = points[:1]
@@ -150,7 +150,7 @@ def record(
         source=method.source,
         texts=texts_read(features.text, getattr(run.settings.config, "text", None)),
         reads=reads,
-        notes=tuple(dict.fromkeys(told)),
+        notes=tuple(dict.fromkeys(stated)),
         support=run.support,
         draws=run.draws,
         version=method.version,
@@ -168,9 +168,9 @@ def unreadable(features: FeatureSet, split: str) -> int:
 
 
 def _unreadable(features: FeatureSet, run: Run, queries: str) -> Iterator[str]:
-    """Say which images are missing, and what that means."""
-    # A query that nobody could look at says nothing of a method: counted as a miss it would lower
-    # every method alike, and by how many files are broken. So it is left out, and said.
+    """Yield a note on the unreadable images of each split."""
+    # An unreadable query says nothing about a method. Counted as wrong it would lower all methods
+    # by the number of broken files, so it is left out and noted.
     if lost := unreadable(features, queries):
         total = len(features.listing.rows(queries))
         yield f"{lost} of {total} images of '{queries}' could not be read: no query, not counted."
@@ -181,7 +181,7 @@ def _unreadable(features: FeatureSet, run: Run, queries: str) -> Iterator[str]:
 
 
 def versions() -> dict[str, str]:
-    """Name the versions that could change a figure."""
+    """Return the versions that could change a figure."""
     packages = ("featcache", "torch", "numpy")
     unknown = dict.fromkeys(packages, "unknown")
     return {"python": platform.python_version()} | unknown | versions_of(*packages)

@@ -1,17 +1,16 @@
 """Suggest the extraction that adds what a method needs and a cache lacks."""
 
-import shlex
 from collections.abc import Iterable, Mapping
-from typing import Any
+from dataclasses import replace
 
-from featcache.recipes import FEW_SHOT, FLAGS, RECIPES, USUAL, ComponentRequest, Scope
-from featcache.store.library import cache_root
+from featcache.recipes import FEW_SHOT, RECIPES, USUAL, ComponentRequest, Scope
+from featcache.store.again import extract_call
 from featcache.types import FeatureSet
 from featcache.wording import Call
 from heads.contract import Need
 
 ROLES: Mapping[str, Scope] = {"support": FEW_SHOT, "query": Scope("query"), "pool": Scope("pool")}
-"""Role -> the rows that play it, unless the protocol knows better."""
+"""Role -> its rows, unless the protocol states others."""
 
 
 def support_scope(shots: int | None, seeds: Iterable[int]) -> Scope:
@@ -26,34 +25,21 @@ def support_scope(shots: int | None, seeds: Iterable[int]) -> Scope:
 
 
 def extraction(features: FeatureSet, needs: Iterable[Need], scopes: Mapping[str, Scope]) -> Call:
-    """Compose the call of `featcache.extract` that adds what some needs ask for.
+    """Compose the call of `featcache.extract` that meets some needs.
 
     Args:
-        features: The cache that lacks it.
+        features: The cache that does not meet them.
         needs: One or more, none of kind global.
         scopes: Role -> its rows, where they are not the usual ones.
     """
-    wanted: dict[str, Any] = {"dataset": features.listing.dataset, "backbone": features.backbone}
-    wanted |= {"weights": features.weights} if features.weights else {}
-    root = features.path.parent.parent
-    wanted |= {"root": str(root)} if root != cache_root(None) else {}
+    call = extract_call(
+        features.path, features.listing.dataset, features.backbone, features.weights
+    )
+    arguments = dict(call.arguments)
     for need in sorted(needs, key=lambda n: (n.kind, n.recipe or "")):
         value = _request(need, {**ROLES, **scopes}[need.role]).value()
-        wanted[need.kind] = [*wanted.get(need.kind, ()), value]
-    return Call("featcache.extract", wanted)
-
-
-def command(call: Call) -> str:
-    """Tell an extraction as a command: the notes of a record are in the words of the command line.
-
-    Args:
-        call: From `extraction`.
-    """
-    words = ["featcache", "extract"]
-    for name, value in call.arguments.items():
-        for each in value if isinstance(value, list) else [value]:
-            words += ["--cache" if name == "root" else FLAGS.get(name, f"--{name}"), each]
-    return shlex.join(words)
+        arguments[need.kind] = [*arguments.get(need.kind, ()), value]
+    return replace(call, arguments=arguments)
 
 
 def _request(need: Need, scope: Scope) -> ComponentRequest:

@@ -1,6 +1,6 @@
-"""Many runs in one process: those that are there are skipped, failures are recorded.
+"""Many runs in one process: stored ones are skipped, failures are recorded.
 
-A sweep that was killed is taken up by the same call: every finished run is on disk.
+After an interruption the same call continues, because every finished run is on disk.
 """
 
 import json
@@ -26,10 +26,10 @@ FAILURES = ".failures"
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """What came of one run of a sweep."""
+    """The result of one run of a sweep."""
 
     spec: RunSpec | None
-    """None where not even a plan could be made."""
+    """None where no plan could be made."""
     result: Result | None
     """None where it failed."""
     folder: Path | None
@@ -52,10 +52,10 @@ def sweep(
     """Make many runs, one after the other.
 
     Args:
-        runs: What is asked for; a RunSpec is looked up among the caches that are there.
+        runs: Requests, or RunSpecs whose cache is looked up.
         root: Folder of all runs; the usual one if not given.
         caches_root: Folder of all caches, for RunSpecs; the usual one if not given.
-        again: Repeat runs that are there.
+        again: Repeat runs that are stored already.
         keep_heads: Keep the heads of every run.
         device: auto, cpu, cuda, cuda:1, ...
         report: Told of every run.
@@ -74,8 +74,8 @@ def sweep(
     root = runs_root(root)
     opened: dict[tuple[str, str], FeatureSet] = {}
     entries = []
-    for wanted in runs:
-        for entry in _entries(wanted, root, caches_root, opened, again, keep_heads, device):
+    for request in runs:
+        for entry in _entries(request, root, caches_root, opened, again, keep_heads, device):
             entries.append(entry)
             if report is not None:
                 report(entry)
@@ -83,7 +83,7 @@ def sweep(
 
 
 def _entries(
-    wanted: Request | RunSpec,
+    request: Request | RunSpec,
     root: Path,
     caches_root: Path | None,
     opened: dict[tuple[str, str], FeatureSet],
@@ -91,10 +91,10 @@ def _entries(
     keep_heads: bool,
     device: str,
 ) -> Iterator[Entry]:
-    spec = wanted if isinstance(wanted, RunSpec) else None
+    spec = request if isinstance(request, RunSpec) else None
     try:
         plan = training.plan(
-            request_of(wanted, caches_root, opened) if isinstance(wanted, RunSpec) else wanted
+            request_of(request, caches_root, opened) if isinstance(request, RunSpec) else request
         )
     except FeatcacheError as error:
         yield _failed(root, spec, error)
@@ -110,14 +110,14 @@ def _entries(
     for one, folder in zip(made, folders, strict=True):
         spec = specs[one.result.split]
         (root / FAILURES / f"{spec.digest()}.json").unlink(missing_ok=True)
-        result = replace(one.result, beside={})  # on disk: a long sweep has no room for heads
+        result = replace(one.result, beside={})  # heads are on disk; a long sweep cannot hold them
         yield Entry(spec=spec, result=result, folder=folder, was_there=not one.is_new)
 
 
 def request_of(
     spec: RunSpec, caches_root: Path | None, opened: dict[tuple[str, str], FeatureSet]
 ) -> Request:
-    """Find the cache that a spec speaks of, and ask for the same again.
+    """Find the cache of a spec and make the same request.
 
     Raises:
         CacheNotFoundError: If no cache under the root has the data set and key.

@@ -8,11 +8,11 @@ neither             zero_shot      class texts alone
 from collections.abc import Sequence
 from typing import Any
 
+from featcache.progress import Report
 from heads.protocols import few_shot, unsupervised, zero_shot
 from heads.protocols.evaluation import Trained, measure
 from heads.protocols.plan import Plan, Request
 from heads.results.record import Result
-from heads.selection.select import Progress
 from heads.selection.settings import configure
 
 
@@ -36,7 +36,7 @@ def train(
     *,
     split: str | Sequence[str] = "test",
     device: str = "auto",
-    progress: Progress | None = None,
+    progress: Report | None = None,
     **wanted: Any,
 ) -> Trained:
     """Train a method and evaluate it.

@@ -6,11 +6,12 @@ queries. No label is read; with selection full-val those of val, to choose setti
 
 import numpy as np
 
+from featcache.draws import labelled
 from featcache.errors import MissingComponentError, TaskError, UsageError
 from featcache.types import FeatureSet
 from featcache.wording import Argument, Part, Setting
 from heads.episode import Episode, RowIndex
-from heads.protocols.builder import EpisodeBuilder, labelled
+from heads.protocols.builder import EpisodeBuilder
 from heads.protocols.plan import Plan, Request, Run
 from heads.results.record import digest_ids
 from heads.selection.select import has_choice
@@ -23,11 +24,11 @@ POOL = "train"
 def plan(request: Request) -> Plan:
     """Plan training on unlabelled images.
 
-    Selections that count in shots or folds of labelled images are none here: there are no such.
+    Selections by labelled shots or folds become `none`, as there are no labelled images.
 
     Raises:
         UnknownNameError: If the method, a setting or the selection is unknown.
-        UsageError: If there are values to choose from and nothing to choose by.
+        UsageError: If there are values to choose from and no validation labels.
         TaskError: If there are no unlabelled images, or no validation images where asked for.
         MissingComponentError: If the features were imported without such images.
     """
@@ -80,7 +81,7 @@ def plan(request: Request) -> Plan:
 
 
 def _pool(features: FeatureSet, method: str) -> RowIndex:
-    """Return the rows whose images are learned from."""
+    """Return the rows of the pool."""
     pool = features.usable(POOL)
     if not len(pool):
         raise TaskError(
@@ -91,10 +92,10 @@ def _pool(features: FeatureSet, method: str) -> RowIndex:
 
 
 def _validation(features: FeatureSet, mode: str) -> RowIndex:
-    """Return the rows that settings are chosen by; none where nothing is chosen by labels."""
+    """Return the validation rows; none unless the mode is full-val."""
     if mode != "full-val":
         return np.zeros(0, dtype=np.int64)
-    val = labelled(features, "val")
+    val = labelled(features.listing, "val", features.ok)
     if not len(val):
         raise TaskError(
             f"Data set '{features.listing.dataset}' has no labelled val images, so ",

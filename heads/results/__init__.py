@@ -1,1 +1,1 @@
-"""Records of runs, their statistics and how they are kept; tables are made in the folders below."""
+"""Records of runs: metrics, statistics, storage; `compare` groups them, `render` writes tables."""

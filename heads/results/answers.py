@@ -1,9 +1,9 @@
-"""What a run answered, image by image: `predictions.npz`, written without pickle, read warily.
+"""The answers of a run, image by image: `predictions.npz`, without pickle, checked when read.
 
-What is in it:
+Content:
 
     predicted, labels, zero_shot  int32 [r n]  one row a repetition, positions in `classes`
-    images                        int32 [r n]  which image was asked, a position in `ids`
+    images                        int32 [r n]  image of each query, a position in `ids`
     ids.json, classes.json        names, so that a run can be read without its cache
 """
 
@@ -24,10 +24,10 @@ from heads.results.record import Predictions, Result
 FILE = "predictions.npz"
 HEADER_BYTES = 4096
 NAMES_BYTES = 256 * 2**20
-"""Names that are longer together are not kept; 50,000 images take 2 MB."""
+"""Largest total size of names that is stored; 50,000 images take 2 MB."""
 RATIO, RATIO_FROM = 200, 16 * 2**20
-"""No member of more bytes is deflated to less than a two hundredth of them: a file of kilobytes
-does not fill the memory."""
+"""Members above RATIO_FROM bytes are compressed at most RATIO times, so that a file of kilobytes
+cannot fill the memory."""
 IDS, CLASSES = "ids.json", "classes.json"
 ARRAYS = ("predicted", "labels", "zero_shot", "images")
 _UNREADABLE = (
@@ -35,8 +35,8 @@ _UNREADABLE = (
     zipfile.BadZipFile,
     zlib.error,
     EOFError,
-    NotImplementedError,  # compressions and versions nobody here writes
-    RuntimeError,  # a member that asks for a password; RecursionError of names
+    NotImplementedError,  # compressions and versions that this program does not write
+    RuntimeError,  # an encrypted member; RecursionError of names
     OSError,
 )
 
@@ -55,7 +55,7 @@ class Answers:
 
 
 def by_name(result: Result) -> Answers:
-    """Return what a run answered with the image ids and class names beside it.
+    """Return the answers of a run with image ids and class names.
 
     Example:
         answers = by_name(store.load(folder))
@@ -65,25 +65,25 @@ def by_name(result: Result) -> Answers:
     Raises:
         UsageError: If the run keeps no answers, or was stored before ids were kept.
     """
-    kept = result.predictions
-    if kept is None or kept.images is None:
-        what = "no answers" if kept is None else "no image ids"
+    predictions = result.predictions
+    if predictions is None or predictions.images is None:
+        what = "no answers" if predictions is None else "no image ids"
         raise UsageError(f"Run {result.run} keeps {what}; train it again.")
     return Answers(
-        ids=tuple(tuple(kept.ids[i] for i in row) for row in kept.images.tolist()),
-        classes=kept.classes,
-        labels=kept.labels,
-        predicted=kept.predicted,
-        zero_shot=kept.zero_shot,
+        ids=tuple(tuple(predictions.ids[i] for i in row) for row in predictions.images.tolist()),
+        classes=predictions.classes,
+        labels=predictions.labels,
+        predicted=predictions.predicted,
+        zero_shot=predictions.zero_shot,
     )
 
 
-def pack(kept: Predictions) -> bytes:
+def pack(predictions: Predictions) -> bytes:
     """Write answers as an npz file, the same bytes for the same answers."""
-    arrays = {name: getattr(kept, name) for name in ARRAYS}
-    names = {IDS: kept.ids, CLASSES: kept.classes}
+    arrays = {name: getattr(predictions, name) for name in ARRAYS}
+    names = {IDS: predictions.ids, CLASSES: predictions.classes}
     texts = {name: json.dumps(list(values)).encode() for name, values in names.items()}
-    if kept.images is None or max(map(len, texts.values())) > NAMES_BYTES:
+    if predictions.images is None or max(map(len, texts.values())) > NAMES_BYTES:
         texts, arrays = {}, {**arrays, "images": None}
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
@@ -94,17 +94,17 @@ def pack(kept: Predictions) -> bytes:
 
 
 def most_bytes(result: Result) -> int:
-    """Return how large a file of the answers to such a record may be."""
+    """Return the largest size of the file of answers for such a record."""
     return len(ARRAYS) * (4 * result.repetitions * result.queries + HEADER_BYTES) + 2 * NAMES_BYTES
 
 
 def unpack(data: bytes, result: Result, where: Path) -> Predictions:
-    """Read answers whose shape the record says.
+    """Read answers and check them against the shape in the record.
 
     Args:
-        data: The file.
-        result: Its record.
-        where: Names the file in messages.
+        data: Content of the file.
+        result: The record of the run.
+        where: Path of the file in messages.
 
     Raises:
         ImportedFileError: If it does not hold the answers of that record.
@@ -155,17 +155,17 @@ def _check(
     names: Mapping[str, tuple[str, ...]],
     result: Result,
 ) -> None:
-    """Refuse positions that lead nowhere."""
+    """Refuse positions outside their list of names."""
     stops = dict.fromkeys(ARRAYS, result.classes) | {"images": len(names.get(IDS, ()))}
     for name, array in arrays.items():
         if array.size and not 0 <= array.min() <= array.max() < stops[name]:
-            raise ValueError(f"{name} names what is not there")
+            raise ValueError(f"{name} holds positions out of range")
     if len(names.get(CLASSES, ())) not in (0, result.classes):
         raise ValueError(f"{len(names[CLASSES])} class names for {result.classes} classes")
 
 
 def _method(data: bytes) -> int:
-    """Choose how a member is packed: plainly where deflating would leave next to nothing."""
+    """Choose the compression of a member: none where deflating would exceed RATIO."""
     if len(data) <= RATIO_FROM:
         return zipfile.ZIP_DEFLATED
     packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
@@ -187,17 +187,17 @@ def _names(data: bytes) -> tuple[str, ...]:
 
 
 def _array(data: bytes, shape: tuple[int, int]) -> Int32[np.ndarray, "r n"]:
-    """Read an .npy member whose shape and type are known beforehand."""
+    """Read an .npy member of a known shape and type."""
     file = io.BytesIO(data)
     if np.lib.format.read_magic(file) != (1, 0):
         raise ValueError("expected an array file of version 1.0")
     try:
-        got, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+        actual, fortran, dtype = np.lib.format.read_array_header_1_0(file)
     # numpy parses it as Python: SyntaxError, TokenError, IndexError, RecursionError, MemoryError
     except Exception as error:
         raise ValueError(f"an array's header cannot be parsed: {error}") from error
-    if got != shape or fortran or dtype != np.dtype("<i4"):
-        raise ValueError(f"expected int32 {list(shape)}, got {dtype} {list(got)}")
+    if actual != shape or fortran or dtype != np.dtype("<i4"):
+        raise ValueError(f"expected int32 {list(shape)}, got {dtype} {list(actual)}")
     rest = data[file.tell() :]
     if len(rest) != 4 * shape[0] * shape[1]:
         raise ValueError(f"expected {4 * shape[0] * shape[1]} bytes, got {len(rest)}")

@@ -1,7 +1,7 @@
-"""A JSON object from somebody else, whose fields are checked as they are taken.
+"""Reading the fields of an untrusted JSON object: types, ranges, lengths, text and names.
 
-Nothing is accepted that could not have been written: types, ranges, lengths, text that no terminal
-would show as it is, names that would leave a folder.
+Only values that this program could have written are accepted. Names that become parts of paths
+cannot leave their folder.
 """
 
 import math
@@ -12,24 +12,24 @@ from typing import Any, TypeAlias
 from featcache.errors import ImportedFileError
 
 Scalar: TypeAlias = str | int | float | bool | None
-"""What a setting can be in JSON."""
+"""Value of a setting in JSON."""
 
 WHOLE = 2**63
-"""Whole numbers stay below this, as everywhere outside Python."""
+"""Whole numbers are smaller in size: int64."""
 
 TEXTS = 10_000
-"""Texts of one field; a run writes a handful."""
+"""Largest number of texts in one field; a run writes a handful."""
 
 
 class Fields:
-    """The fields of one object; each method returns a value or says what should stand there."""
+    """The fields of one object; each method returns a checked value or raises what was expected."""
 
     def __init__(self, raw: Mapping[str, Any], where: str) -> None:
-        """Take an object, and what to call its file in messages."""
+        """Wrap an object; `where` names its file in messages."""
         self.raw, self.where = raw, where
 
     def inside(self, field_name: str, key: str, value: object) -> "Fields":
-        """Go into an object that is a field, or one of its entries."""
+        """Return the fields of a nested object."""
         path = f"{field_name}.{key}".lstrip(".")
         if not isinstance(value, dict):
             raise self.wrong(path, "an object", value)
@@ -45,15 +45,15 @@ class Fields:
 
     def check(self, value: object, kind: type[Any], field_name: str) -> Any:
         """Return a value of this type."""
-        # bool is an int to Python, and nowhere in a record
+        # bool is a subclass of int in Python, but not a number in a record
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
             raise self.wrong(field_name, f"of type {kind.__name__}", value)
         return value
 
     def whole(self, value: str, field_name: str) -> str:
-        """Return text that a file can hold."""
-        if re.search(r"[\ud800-\udfff]", value):  # JSON spells them, no file holds them
-            raise self.wrong(field_name, "text of whole characters", value)
+        """Return text that UTF-8 can encode."""
+        if re.search(r"[\ud800-\udfff]", value):  # lone surrogates, which UTF-8 cannot encode
+            raise self.wrong(field_name, "text without lone surrogates", value)
         return value
 
     def text(self, field_name: str) -> str:
@@ -69,7 +69,6 @@ class Fields:
     def name(self, field_name: str) -> str:
         """Return a field that can be part of a path."""
         value = self.text(field_name)
-        # names become parts of paths
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,120}", value):
             raise self.wrong(field_name, "a name of letters, digits, '.', '_', '+', '-'", value)
         return value

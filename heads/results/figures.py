@@ -1,8 +1,7 @@
-"""What a record states about its answers, against what the answers say.
+"""Checking the figures of a record against its answers.
 
-The answers are the source: figures and intervals of a table are counted from them, and a figure
-that was stated otherwise was changed, or comes from a program that counts otherwise; such a run
-stands in no table.
+Figures and intervals of a table are computed from the answers. A stated figure that differs was
+changed, or comes from a program that computes it differently; such a run is left out of tables.
 """
 
 import math
@@ -15,53 +14,55 @@ from heads.results.metrics import evaluate
 from heads.results.record import EPISODIC, IntervalOf, Metric, Predictions, Result
 
 TOLERANCE = 1e-9
-"""Sums in another order differ by less."""
+"""Largest difference due to the order of summation."""
 
 
 def counted(result: Result, where: str) -> Result:
-    """Return a record with figures counted from its answers.
+    """Return a record with figures computed from its answers.
 
     Args:
-        result: As it was read; without answers it stays as it is.
-        where: Names the file in messages.
+        result: The record as it was read; without answers it is returned unchanged.
+        where: Name of the file in messages.
 
     Raises:
         ImportedFileError: If a figure differs from what was stated.
     """
-    kept = result.predictions
-    if kept is None:
+    answers = result.predictions
+    if answers is None:
         return result
-    measured = _measured(kept, result)
+    measured = _measured(answers, result)
     for name, metric in measured.items():
         if name in result.metrics:
             _compare(result.metrics[name], metric, name, where)
-    if result.zero_shot_top1 is not None and kept.zero_shot is not None:
-        right = (kept.zero_shot == kept.labels).mean(axis=1)
-        found = float(right.mean() if result.protocol == EPISODIC else right[0])
-        _same(result.zero_shot_top1, found, "zero_shot_top1", where)
+    if result.zero_shot_top1 is not None and answers.zero_shot is not None:
+        correct = (answers.zero_shot == answers.labels).mean(axis=1)
+        computed = float(correct.mean() if result.protocol == EPISODIC else correct[0])
+        _same(result.zero_shot_top1, computed, "zero_shot_top1", where)
     return replace(result, metrics={**result.metrics, **measured})
 
 
-def _measured(kept: Predictions, result: Result) -> dict[str, Metric]:
+def _measured(answers: Predictions, result: Result) -> dict[str, Metric]:
     over: IntervalOf = "episodes" if result.protocol == EPISODIC else "repetitions"
     classes = result.classes
-    if classes > kept.labels.shape[1]:  # only those that occur matter, and any number may be stated
-        there, at = np.unique(np.stack([kept.predicted, kept.labels]), return_inverse=True)
-        predicted, labels = at.reshape(2, *kept.labels.shape).astype(np.int32)
-        kept, classes = Predictions(predicted=predicted, labels=labels), len(there)
-    return evaluate(kept, classes, over)
+    if classes > answers.labels.shape[1]:  # a record may state any number: count those that occur
+        occurring, at = np.unique(
+            np.stack([answers.predicted, answers.labels]), return_inverse=True
+        )
+        predicted, labels = at.reshape(2, *answers.labels.shape).astype(np.int32)
+        answers, classes = Predictions(predicted=predicted, labels=labels), len(occurring)
+    return evaluate(answers, classes, over)
 
 
-def _compare(stated: Metric, found: Metric, name: str, where: str) -> None:
-    pairs = zip(stated.values, found.values, strict=True)
+def _compare(stated: Metric, computed: Metric, name: str, where: str) -> None:
+    pairs = zip(stated.values, computed.values, strict=True)
     for number, (one, other) in enumerate(pairs, start=1):
         _same(one, other, f"{name} of repetition {number}", where)
-    _same(stated.mean, found.mean, f"mean {name}", where)
+    _same(stated.mean, computed.mean, f"mean {name}", where)
 
 
-def _same(stated: float, found: float, what: str, where: str) -> None:
-    if not math.isclose(stated, found, rel_tol=0.0, abs_tol=TOLERANCE):
+def _same(stated: float, computed: float, what: str, where: str) -> None:
+    if not math.isclose(stated, computed, rel_tol=0.0, abs_tol=TOLERANCE):
         raise ImportedFileError(
-            f"{where} states {what} as {stated:.6g}, and its answers give {found:.6g}; delete that "
-            f"run and train it again."
+            f"{where} states {what} as {stated:.6g}, and its answers give {computed:.6g}; delete "
+            f"that run and train it again."
         )

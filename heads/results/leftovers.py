@@ -1,8 +1,8 @@
-"""What a killed `save` leaves: folders that were never renamed to a run.
+"""Temporary folders of interrupted saves.
 
-A run is written into `.<run>.tmp-<8 hex digits>` beside its place. Whoever writes holds a shared
-lock on the root of all runs; whoever removes holds it alone, so nothing that a living process is
-writing can be taken away. The kernel lets go of both when a process dies, however it dies.
+A run is written into `.<run>.tmp-<8 hex digits>` beside its final folder, then renamed. Writers
+hold a shared lock on the root of all runs and the removal an exclusive one, so that a folder in use
+is never removed. The kernel releases both when a process ends.
 """
 
 import fcntl
@@ -18,18 +18,18 @@ OURS = re.compile(r"\.[A-Za-z0-9._-]+\.tmp-[0-9a-f]{8}")
 
 
 def name_for(final: Path) -> Path:
-    """Name the folder in which a run is written before it is put in its place."""
+    """Return the temporary folder in which a run is written."""
     return final.with_name(f".{final.name}.tmp-{secrets.token_hex(4)}")
 
 
 def find(root: Path) -> list[Path]:
-    """List what is unfinished under a root, by killed runs or by living ones."""
-    found = (p for p in root.glob("*/*/.*.tmp-*") if OURS.fullmatch(p.name))
-    return sorted(p for p in found if p.is_dir() and not p.is_symlink())
+    """List the temporary folders under a root, of interrupted and of running saves."""
+    matches = (p for p in root.glob("*/*/.*.tmp-*") if OURS.fullmatch(p.name))
+    return sorted(p for p in matches if p.is_dir() and not p.is_symlink())
 
 
 def remove(root: Path) -> None:
-    """Remove what killed runs left; nothing where somebody is writing or there are no locks."""
+    """Remove folders of interrupted saves, unless a save is running or locks are unsupported."""
     if not find(root):
         return
     with _locked(root, fcntl.LOCK_EX | fcntl.LOCK_NB) as is_alone:
@@ -39,9 +39,9 @@ def remove(root: Path) -> None:
 
 @contextmanager
 def writing(root: Path) -> Iterator[None]:
-    """Keep others from removing what is written under a root while the block runs.
+    """Prevent the removal of temporary folders under a root while the block runs.
 
-    Waits for whoever is removing, for however long: written beside them, the run could be lost.
+    Waits for a removal in progress, which could otherwise remove the new run.
     """
     with _locked(root, fcntl.LOCK_SH):
         yield
@@ -49,7 +49,7 @@ def writing(root: Path) -> Iterator[None]:
 
 @contextmanager
 def _locked(root: Path, kind: int) -> Iterator[bool]:
-    """Yield whether the lock could be had; a file system without locks has none to give."""
+    """Yield whether the lock was acquired; never on a file system without locks."""
     handle = os.open(root, os.O_RDONLY)
     try:
         yield _flock(handle, kind)
@@ -61,6 +61,6 @@ def _locked(root: Path, kind: int) -> Iterator[bool]:
 def _flock(handle: int, kind: int) -> bool:
     try:
         fcntl.flock(handle, kind)
-    except OSError:  # held by others, where we do not wait; or there are no locks
+    except OSError:  # held by others and not waited for, or unsupported
         return False
     return True

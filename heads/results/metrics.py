@@ -1,9 +1,9 @@
-"""From per-query answers to measures: top-1, macro F1 and balanced accuracy, per repetition.
+"""Metrics from the answers to single queries: top-1, macro F1 and balanced accuracy.
 
-A class without a query row says nothing about the method; it is left out of the two class means.
-These two are no means over queries, so their intervals come from the jackknife (Tukey 1958): the
+Classes without queries are left out of the two class means. These two are not means over queries,
+so their intervals come from the jackknife (Tukey 1958): the
 pseudo-value of a query is n times the measure less n-1 times the measure without that query. The
-pseudo-values of top-1 are its hits, so one rule serves all three.
+pseudo-values of top-1 are its correct answers, so all three are treated alike.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ NAMES = ("top1", "macro_f1", "balanced_accuracy")
 
 
 def top1(predicted: Int32[np.ndarray, " n"], labels: Int32[np.ndarray, " n"]) -> float:
-    """Return the fraction of queries answered rightly."""
+    """Return the fraction of queries answered correctly."""
     return float(np.mean(predicted == labels))
 
 
@@ -27,7 +27,7 @@ def per_class_accuracy(
 ) -> Float64[np.ndarray, " c"]:
     """Return the accuracy within each class; NaN for a class without queries."""
     counted = Counts.of(predicted[None], labels[None], classes)
-    return np.asarray(np.where(counted.truly > 0, counted.accuracy, np.nan)[0])
+    return np.asarray(np.where(counted.labelled > 0, counted.accuracy, np.nan)[0])
 
 
 def balanced_accuracy(
@@ -40,22 +40,22 @@ def balanced_accuracy(
 def macro_f1(
     predicted: Int32[np.ndarray, " n"], labels: Int32[np.ndarray, " n"], classes: int
 ) -> float:
-    """Return the mean of 2 hits / (truly + answered) over the classes with queries."""
+    """Return the mean of 2 correct / (labelled + answered) over the classes with queries."""
     return float(Counts.of(predicted[None], labels[None], classes).macro_f1[0])
 
 
 def evaluate(
     predictions: Predictions, classes: int, over: IntervalOf = "repetitions"
 ) -> dict[str, Metric]:
-    """Measure every repetition and put an interval to each mean.
+    """Compute every metric with the 95 % interval of its mean.
 
-    Repetitions that are `episodes` are independent draws: Student's t. Others were judged on the
-    same queries: `repetitions and queries`. With one of either, over its `queries`.
+    The interval is over `episodes` by Student's t, else over `repetitions and queries`, which are
+    crossed because all repetitions answer the same queries; with one repetition over `queries`.
 
     Args:
         predictions: Answers and labels.
         classes: Length of the class list.
-        over: What the repetitions are called.
+        over: What the repetitions are: seeds (`repetitions`) or `episodes`.
     """
     counted = Counts.of(predictions.predicted, predictions.labels, classes)
     r, n = predictions.labels.shape
@@ -83,19 +83,19 @@ def evaluate(
 
 
 def _inside(half: float | None, mean: float) -> float | None:
-    """Cut a half-width that reaches beyond 0 and 1."""
+    """Limit a half-width so that the interval stays within [0, 1]."""
     return None if half is None else min(half, max(mean, 1 - mean))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
-    """What repetitions answered, counted by class."""
+    """Answers of all repetitions, counted by class."""
 
     predicted: Int64[np.ndarray, "r n"]
     labels: Int64[np.ndarray, "r n"]
-    hit: Bool[np.ndarray, "r n"]
-    hits: Float64[np.ndarray, "r c"]
-    truly: Float64[np.ndarray, "r c"]
+    is_correct: Bool[np.ndarray, "r n"]
+    correct: Float64[np.ndarray, "r c"]
+    labelled: Float64[np.ndarray, "r c"]
     answered: Float64[np.ndarray, "r c"]
 
     @classmethod
@@ -104,7 +104,7 @@ class Counts:
     ) -> "Counts":
         """Count the answers of every repetition."""
         p, y = predicted.astype(np.int64), labels.astype(np.int64)
-        hit = p == y
+        is_correct = p == y
         place = np.arange(len(y))[:, None] * classes
 
         def count(of: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
@@ -115,52 +115,54 @@ class Counts:
         return cls(
             predicted=p,
             labels=y,
-            hit=hit,
-            hits=count(y, hit),
-            truly=count(y),
+            is_correct=is_correct,
+            correct=count(y, is_correct),
+            labelled=count(y),
             answered=count(p),
         )
 
     @property
-    def there(self) -> Float64[np.ndarray, "r 1"]:
+    def classes_present(self) -> Float64[np.ndarray, "r 1"]:
         """Count the classes that have queries."""
-        return np.asarray((self.truly > 0).sum(axis=1, keepdims=True).astype(float))
+        return np.asarray((self.labelled > 0).sum(axis=1, keepdims=True).astype(float))
 
     @property
     def accuracy(self) -> Float64[np.ndarray, "r c"]:
         """Return the accuracy within each class; 0 for a class without queries."""
-        return np.asarray(self.hits / np.maximum(self.truly, 1))
+        return np.asarray(self.correct / np.maximum(self.labelled, 1))
 
     @property
     def f1(self) -> Float64[np.ndarray, "r c"]:
         """Return the F1 of each class; 0 for a class without queries."""
-        return np.asarray(2 * self.hits / np.maximum(self.truly + self.answered, 1))
+        return np.asarray(2 * self.correct / np.maximum(self.labelled + self.answered, 1))
 
     @property
     def top1(self) -> Float64[np.ndarray, " r"]:
-        """Return the fraction of hits."""
-        return np.asarray(self.hit.mean(axis=1))
+        """Return the fraction of correct answers."""
+        return np.asarray(self.is_correct.mean(axis=1))
 
     @property
     def macro_f1(self) -> Float64[np.ndarray, " r"]:
         """Return the mean F1 of the classes that have queries."""
-        return np.asarray(self.f1.sum(axis=1) / self.there[:, 0])
+        return np.asarray(self.f1.sum(axis=1) / self.classes_present[:, 0])
 
     @property
     def balanced_accuracy(self) -> Float64[np.ndarray, " r"]:
         """Return the mean accuracy of the classes that have queries."""
-        return np.asarray(self.accuracy.sum(axis=1) / self.there[:, 0])
+        return np.asarray(self.accuracy.sum(axis=1) / self.classes_present[:, 0])
 
     @property
     def class_size(self) -> Float64[np.ndarray, " r"]:
-        """Return how many queries in classes of equal size would tell as much of a class mean."""
-        inverse = np.divide(1.0, self.truly, out=np.zeros_like(self.truly), where=self.truly > 0)
-        return np.asarray(self.there[:, 0] ** 2 / inverse.sum(axis=1))
+        """Return the effective number of queries of a class mean, with classes weighted equally."""
+        inverse = np.divide(
+            1.0, self.labelled, out=np.zeros_like(self.labelled), where=self.labelled > 0
+        )
+        return np.asarray(self.classes_present[:, 0] ** 2 / inverse.sum(axis=1))
 
     def pseudo_values(self) -> dict[str, Float64[np.ndarray, "r n"]]:
         """Return the pseudo-values of every query, centred at the measure; by name."""
         return {
-            "top1": self.hit.astype(float),
+            "top1": self.is_correct.astype(float),
             "macro_f1": self._centred(self.macro_f1, self._without(self.f1, self._changed_f1())),
             "balanced_accuracy": self._centred(
                 self.balanced_accuracy,
@@ -177,30 +179,31 @@ class Counts:
     def _without(
         self, each: np.ndarray, changed: tuple[np.ndarray, np.ndarray | None]
     ) -> np.ndarray:
-        """Return the class mean without each query, from the new values of the classes it is in.
+        """Return the class mean without each query, from the changed values of its classes.
 
         Args:
             each: The value of each class.
-            changed: Of the label's class, and of the answered class where that is another.
+            changed: New value of the label's class, and of the answered class where that differs.
         """
         of_label, of_answer = changed
-        # a class whose only query is left out says nothing any more
-        only = self._at(self.truly, self.labels) == 1
+        # a class without its only query is left out of the mean
+        only = self._at(self.labelled, self.labels) == 1
         total = each.sum(axis=1, keepdims=True) - self._at(each, self.labels)
         total = total + np.where(only, 0.0, of_label)
         if of_answer is not None:
-            total += np.where(self.hit, 0.0, of_answer - self._at(each, self.predicted))
-        return np.asarray(total / np.maximum(self.there - only, 1))
+            total += np.where(self.is_correct, 0.0, of_answer - self._at(each, self.predicted))
+        return np.asarray(total / np.maximum(self.classes_present - only, 1))
 
     def _changed_accuracy(self) -> np.ndarray:
-        hits, truly = self._at(self.hits, self.labels), self._at(self.truly, self.labels)
-        return np.asarray((hits - self.hit) / np.maximum(truly - 1, 1))
+        correct = self._at(self.correct, self.labels)
+        labelled = self._at(self.labelled, self.labels)
+        return np.asarray((correct - self.is_correct) / np.maximum(labelled - 1, 1))
 
     def _changed_f1(self) -> tuple[np.ndarray, np.ndarray]:
-        both = self.truly + self.answered
-        of_label = 2 * (self._at(self.hits, self.labels) - self.hit)
-        of_label = of_label / np.maximum(self._at(both, self.labels) - 1 - self.hit, 1)
-        of_answer = 2 * self._at(self.hits, self.predicted)
+        both = self.labelled + self.answered
+        of_label = 2 * (self._at(self.correct, self.labels) - self.is_correct)
+        of_label = of_label / np.maximum(self._at(both, self.labels) - 1 - self.is_correct, 1)
+        of_answer = 2 * self._at(self.correct, self.predicted)
         return of_label, of_answer / np.maximum(self._at(both, self.predicted) - 1, 1)
 
     def _at(self, by_class: np.ndarray, of: np.ndarray) -> np.ndarray:

@@ -1,9 +1,9 @@
-"""The seal of a run: its record closes with a checksum, and states every other file of the run.
+"""The seal of a run: its record ends with a checksum and lists the checksums of its other files.
 
     {"backbone": ..., "files": {"predictions.npz": {"bytes", "crc32", "sha256"}}, ..., "crc": ...}
 
-So a byte that changes in any file shows. Records of format 1 were written before there were seals;
-they are read, and marked as unsealed.
+Every changed byte in any file is detected. Records of format 1 have no seal; they are read and
+marked as unsealed.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ def sealed(result: Result, files: Mapping[str, bytes]) -> bytes:
 
 
 def facts(data: bytes) -> Facts:
-    """Return what the seal states of a file."""
+    """Return size and checksums of a file."""
     return {
         "bytes": len(data),
         "crc32": zlib.crc32(data),
@@ -40,11 +40,11 @@ def facts(data: bytes) -> Facts:
 
 
 def opened(data: bytes, where: str) -> tuple[dict[str, Any], Mapping[str, Facts] | None]:
-    """Return the values of a record and what it states of other files, None where unsealed.
+    """Return the values of a record and the facts on its other files, None where unsealed.
 
     Args:
         data: Content of the record's file.
-        where: Names it in messages.
+        where: Name of the file in messages.
 
     Raises:
         ImportedFileError: If it is not what was written.
@@ -59,7 +59,7 @@ def opened(data: bytes, where: str) -> tuple[dict[str, Any], Mapping[str, Facts]
 
 
 def check(data: bytes, stated: Facts, where: str) -> None:
-    """Compare a file with what the seal states of it.
+    """Compare a file with its facts in the seal.
 
     Raises:
         ImportedFileError: If it is not what was written.
@@ -77,7 +77,7 @@ def _has_seal(line: bytes) -> bool:
 
 
 def _unsealed(data: bytes, where: str) -> dict[str, Any]:
-    """Read a record of format 1; a later one has lost its seal."""
+    """Read a record of format 1; one of a later format without a seal is damaged."""
     try:
         value = json.loads(data.decode())
     except UnicodeDecodeError as error:

@@ -1,12 +1,12 @@
-"""Runs on disk: one folder a run, put in place in one step, read back with suspicion.
+"""Runs on disk: one folder a run, created atomically and checked when read.
 
     <runs root>/<data set>/<backbone>-<key>/<run>/result.json          the record, sealed
                                                   predictions.npz      labels and answers, int32
                                                   episodes.json        of episodes: their list
                                                   head-1.safetensors   trained heads, by seed
 
-A run's files may come from somebody else. Nothing in them is executed or unpickled, every byte is
-checked against the seal and every figure against the answers, and what does not fit is refused.
+The files of a run may be untrusted. Nothing in them is executed or unpickled; every byte is checked
+against the seal and every figure against the answers, and a mismatch is refused.
 """
 
 import os
@@ -25,14 +25,14 @@ from featcache.paths import check_folder, expand, open_descriptor
 from featcache.scarcity import lacking
 from featcache.store.format.files import sync_folder, sync_names
 from featcache.wording import Argument
-from heads.results import answers, figures, leftovers, sealing
+from heads.results import answers, figures, leftovers, reading, sealing
 from heads.results.record import Result
 
 RECORD, ANSWERS = "result.json", answers.FILE
 RECORD_BYTES = 16 * 2**20
-"""A record is kilobytes; what is larger than this is none."""
+"""Largest size of a record; usual ones are kilobytes."""
 FILE_BYTES = 256 * 2**20
-"""No file beside it is larger, but for the answers of very many queries, and heads."""
+"""Largest size of other files, except answers, whose size follows from the record, and heads."""
 HEAD = ".safetensors"
 
 
@@ -43,21 +43,21 @@ class Shelf:
     results: tuple[Result, ...]
     """Oldest first, without predictions."""
     folders: Mapping[str, Path]
-    """Run -> where it lies."""
+    """Run -> its folder."""
     problems: tuple[str, ...]
     """One sentence for each run that could not be read."""
 
 
 RUNS = Argument("root", of="heads")
-"""How a user names the folder of all runs."""
+"""The argument for the folder of all runs, in messages."""
 
 
 def runs_root(option: Path | None = None) -> Path:
     """Return the folder of all runs: the option, else $FEATCACHE_HOME/runs, else the user's data.
 
     Raises:
-        CacheError: If what the user names is no folder.
-        UsageError: If it begins with the home folder of nobody.
+        CacheError: If the given path is no folder.
+        UsageError: If it begins with the home folder of an unknown user.
     """
     if option is not None:
         return check_folder(expand(option), RUNS)
@@ -71,7 +71,7 @@ def runs_root(option: Path | None = None) -> Path:
 
 
 def check_writable(root: Path) -> None:
-    """Make the folder of all runs and try it, before hours go into a run that cannot be stored.
+    """Create the folder of all runs and test that it is writable, before a run is trained.
 
     Raises:
         CacheError: If nothing can be written there.
@@ -91,13 +91,13 @@ def folder_of(result: Result, root: Path) -> Path:
 
 
 def save(result: Result, root: Path) -> Path:
-    """Store a run and return its folder; a reader sees all of it or nothing.
+    """Store a run atomically and return its folder.
 
-    What killed runs left unfinished under the root is removed.
+    Temporary folders of interrupted saves under the root are removed.
 
     Raises:
-        CacheError: If the folder cannot be written, a run of that name is there, or the record
-            holds what no reader would take.
+        CacheError: If the folder cannot be written, a run of that name exists, or the record could
+            not be read back.
     """
     final = folder_of(result, root)
     temporary = leftovers.name_for(final)
@@ -127,7 +127,7 @@ def save(result: Result, root: Path) -> Path:
 
 
 def _read_back(folder: Path) -> None:
-    """Refuse to store a record that is then called damaged."""
+    """Refuse to store a record that could not be read back."""
     try:
         load(folder, predictions=False)
     except ImportedFileError as error:
@@ -137,9 +137,9 @@ def _read_back(folder: Path) -> None:
 
 
 def _unwritable(place: Path, error: OSError) -> CacheError:
-    cure = ("Make room or make it writable, or choose another folder with ", RUNS, ".")
+    hint = ("Make room or make it writable, or choose another folder with ", RUNS, ".")
     what = f"Runs cannot be stored in {place} ({error.strerror or error}). "
-    return CacheError(what, lacking(error) or cure)
+    return CacheError(what, lacking(error) or hint)
 
 
 def find(root: Path, run: str) -> Path:
@@ -161,14 +161,13 @@ def load(
 
     Args:
         folder: The run's folder.
-        predictions: Read the per-query answers too, where they were stored, and check every file
-            and every figure. Without them the record alone is read and checked.
-        names: Keep the ids of the images and the names of the classes too; a table of many runs
-            has no room for them.
-        heads: Check the files of kept heads too, which no table reads.
+        predictions: Read the answers too, where they were stored, and check every file and every
+            figure. Otherwise only the record is read and checked.
+        names: Keep image ids and class names, which a table of many runs does not need.
+        heads: Check the files of kept heads too.
 
     Raises:
-        ImportedFileError: If a file is not what was written, or not what the program writes.
+        ImportedFileError: If a file is damaged, or was not written by this program.
         NewerFormatError: If a later version wrote it.
     """
     if link := next(
@@ -179,20 +178,20 @@ def load(
         )
     path = folder / RECORD
     values, stated = sealing.opened(_read(path, RECORD_BYTES), str(path))
-    result = replace(Result.from_dict(values, where=str(path)), sealed=stated is not None)
+    result = replace(reading.from_dict(values, where=str(path)), sealed=stated is not None)
     if not predictions:
         return result
-    found = _checked(folder, stated, result, heads=heads)
-    if found is None:
+    packed = _checked(folder, stated, result, heads=heads)
+    if packed is None:
         return result
-    kept = answers.unpack(found, result, folder / ANSWERS)
+    predictions_read = answers.unpack(packed, result, folder / ANSWERS)
     if not names:
-        kept = replace(kept, images=None, ids=(), classes=())
-    return figures.counted(replace(result, predictions=kept), str(folder))
+        predictions_read = replace(predictions_read, images=None, ids=(), classes=())
+    return figures.counted(replace(result, predictions=predictions_read), str(folder))
 
 
 def load_all(root: Path) -> Shelf:
-    """Read every record under a root; what cannot be read is reported, not fatal."""
+    """Read every record under a root; unreadable ones are reported as problems."""
     results, folders, problems = [], {}, []
     for folder in run_folders(root):
         try:
@@ -205,24 +204,24 @@ def load_all(root: Path) -> Shelf:
 
 
 def load_records(root: Path, dataset: str, backbone: str, key: str) -> list[tuple[Result, Path]]:
-    """Read the records of the runs on one cache, oldest first; what cannot be read is left out."""
-    place = root / _plain(dataset) / f"{_plain(backbone)}-{_plain(key)}"
-    found = []
-    for path in place.glob(f"*/{RECORD}"):
+    """Read the records of the runs on one cache, oldest first, without unreadable ones."""
+    parent = root / _plain(dataset) / f"{_plain(backbone)}-{_plain(key)}"
+    records = []
+    for path in parent.glob(f"*/{RECORD}"):
         if not path.parent.name.startswith("."):
             with suppress(FeatcacheError):
-                found.append((load(path.parent, predictions=False), path.parent))
-    return sorted(found, key=lambda pair: (pair[0].created, pair[0].run))
+                records.append((load(path.parent, predictions=False), path.parent))
+    return sorted(records, key=lambda pair: (pair[0].created, pair[0].run))
 
 
 def run_folders(root: Path) -> Iterator[Path]:
-    """List the folders of all runs, those that have lost their record too."""
-    found = {path.parent for name in (RECORD, ANSWERS) for path in root.glob(f"*/*/*/{name}")}
-    yield from sorted(folder for folder in found if not folder.name.startswith("."))
+    """List the folders of all runs, including those without a record."""
+    folders = {path.parent for name in (RECORD, ANSWERS) for path in root.glob(f"*/*/*/{name}")}
+    yield from sorted(folder for folder in folders if not folder.name.startswith("."))
 
 
 def read_beside(folder: Path, name: str) -> bytes:
-    """Read a file beside a record, compared with what the record states of it.
+    """Read a file beside a record and check it against the record.
 
     Raises:
         ImportedFileError: If it is not what was written.
@@ -243,20 +242,20 @@ def _checked(
     if stated is None:
         path = folder / ANSWERS
         return _read(path, most[ANSWERS]) if path.is_file() else None
-    found = None
+    packed = None
     for name, facts in stated.items():
         is_head = name.endswith(HEAD)
         if is_head and not heads:
             continue
-        most_of_it = limits.HEAD.value() if is_head else FILE_BYTES
-        data = _read(folder / name, most.get(name, most_of_it))
+        limit = limits.HEAD.value() if is_head else FILE_BYTES
+        data = _read(folder / name, most.get(name, limit))
         sealing.check(data, facts, str(folder / name))
-        found = data if name == ANSWERS else found
-    return found
+        packed = data if name == ANSWERS else packed
+    return packed
 
 
 def _plain(name: str) -> str:
-    """Make one harmless path component of any name."""
+    """Convert any name to a safe path component."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "unnamed"
 
 

@@ -1,44 +1,41 @@
-"""Looking for damage in runs: every byte of every file, and every figure against the answers."""
+"""Verifying runs: every byte of every file, and every figure against the answers."""
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from featcache.errors import FeatcacheError
+from featcache.progress import Report
 from heads.results import leftovers
 from heads.results.store import load, run_folders
-
-Report = Callable[[str, int, int], None]
-"""Called as (what is being done, runs done so far, of how many)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunProblem:
-    """A run that no table counts, and why."""
+    """A damaged run, which tables leave out."""
 
     run: str
     """Its folder."""
     what: str
-    """One sentence, with the cure."""
+    """One sentence: the damage, and what to do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunsReport:
-    """What a check of all runs under a root found."""
+    """The result of verifying all runs under a root."""
 
     path: Path
     runs: int
-    """How many were read."""
+    """Number of runs that were read."""
     problems: tuple[RunProblem, ...]
     unsealed: tuple[str, ...]
-    """Sound as far as anybody can tell, of before runs were sealed."""
+    """Runs without a seal, whose figures agree with their answers."""
     unfinished: int
-    """Folders of runs that were killed while they were stored; the next one removes them."""
+    """Number of temporary folders of interrupted saves; the next save removes them."""
 
     @property
     def is_sound(self) -> bool:
-        """Tell whether nothing was found."""
+        """Tell whether no run is damaged."""
         return not self.problems
 
     def to_json(self) -> dict[str, Any]:

@@ -1,13 +1,14 @@
 """Folds of the support, for people without validation images."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 
 from featcache.errors import TaskError
 from featcache.wording import Argument
-from heads.contract import Rows, TaskView
+from heads.contract import AnyMethod, Rows, TaskView, find_kind
 
 FOLDS = 4
 """Folds at most; no more than the shots of the largest class."""
@@ -40,3 +41,24 @@ def folds(view: TaskView) -> tuple[list[TaskView], list[Rows]]:
         views.append(replace(view, support=support))
         held_out.append(view.support.take(outside))
     return views, held_out
+
+
+def check_held_out(method: AnyMethod, config: Any, support: Rows) -> None:
+    """Refuse folds of rows that a method cannot answer.
+
+    A method may read crops or patches of its queries alone; the support then comes without them.
+
+    Raises:
+        TaskError: If the support lacks features that the method reads of its queries.
+    """
+    for need in method.needs(config):
+        is_kind = need.role == "query" and need.kind != "global" and not need.optional
+        if is_kind and find_kind(support.kinds, need.key) is None:
+            raise TaskError(
+                f"{method.name} reads {need.kind} of the images it answers but not of its training "
+                f"images, so folds of those cannot choose its settings. Use ",
+                Argument("selection", "few-shot-val"),
+                ", or ",
+                Argument("selection", "none"),
+                ".",
+            )

@@ -1,7 +1,7 @@
 """What may be named of a method and its selection, known before torch is loaded."""
 
 import ast
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib.resources import files
 
@@ -33,30 +33,34 @@ def check_settings(method: str, given: Iterable[str]) -> None:
 @cache
 def setting_names(method: str) -> tuple[str, ...]:
     """Read the fields of a method's Config and Hyper off its source, which is not run for that."""
-    known = _classes("heads.contract") | _classes(modules()[method])
-    made = next(node for node in _tree(modules()[method]).body if _makes_method(node))
+    module = modules()[method]
+    made = next(node for node in _tree(module).body if _makes_method(node))
     given = {k.arg: k.value for k in ast.walk(made) if isinstance(k, ast.keyword)}
     types = [given[kind] for kind in ("config", "hyper") if kind in given]
-    return tuple(name for kind in types for name in _fields(ast.unparse(kind), known))
+    return tuple(name for kind in types for name in _fields(module, ast.unparse(kind)))
 
 
 def _makes_method(node: ast.stmt) -> bool:
     return isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "METHOD"
 
 
-def _fields(name: str, known: Mapping[str, ast.ClassDef]) -> Iterator[str]:
-    for base in known[name].bases:
-        yield from _fields(ast.unparse(base), known)
-    for field in known[name].body:
-        if isinstance(field, ast.AnnAssign):
-            yield ast.unparse(field.target)
-
-
-def _classes(module: str) -> dict[str, ast.ClassDef]:
-    return {node.name: node for node in _tree(module).body if isinstance(node, ast.ClassDef)}
+def _fields(module: str, name: str) -> Iterator[str]:
+    """List the fields of a class, its bases' first; it may be imported from another module."""
+    for node in _tree(module).body:
+        if isinstance(node, ast.ImportFrom) and any(n.name == name for n in node.names):
+            yield from _fields(node.module or "", name)
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            for base in node.bases:
+                yield from _fields(module, ast.unparse(base))
+            for field in node.body:
+                if isinstance(field, ast.AnnAssign):
+                    yield ast.unparse(field.target)
 
 
 @cache
 def _tree(module: str) -> ast.Module:
-    file = files(module.rpartition(".")[0]) / f"{module.rpartition('.')[2]}.py"
+    package, _, name = module.rpartition(".")
+    file = files(package) / f"{name}.py"
+    if not file.is_file():
+        file = files(package) / name / "__init__.py"
     return ast.parse(file.read_text(encoding="utf-8"))

@@ -1,6 +1,6 @@
-"""Counting right answers on labelled rows, at every point of a grid.
+"""Counting correct answers on labelled rows at every point of a grid.
 
-The terms of a chunk are computed once, and combined at every point of the post grid.
+The terms of a chunk of rows are computed once and combined at every point of the post grid.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,50 +18,50 @@ from heads.selection.curves import Curves
 SCOUTED = 1024
 """Rows that a scout answers at once, at many points."""
 FAR = 2.0**20
-"""Where a line is read beside 0: so far out that its slope keeps all its digits."""
+"""Value of the affine axis beside 0: large enough to estimate the slope without cancellation."""
 
 
 def correct_on_grid(fitted: Fitted, rows: Rows, grid: Grid) -> Int64[Tensor, " g"]:
-    """Count right answers on labelled rows at every point of a post grid, in its order.
+    """Count correct answers on labelled rows at every point of a post grid, in its order.
 
-    The terms of a chunk are computed once. Where the method says how its logits depend on the
-    grid, few of its points tell the others (`heads.selection.curves`). Else the last axis is walked
-    by vmap, so that what `combine` computes without it is computed once as well.
+    Where the method declares how its logits depend on the grid, they are computed at few points
+    and interpolated (`heads.selection.curves`). Otherwise the last axis is evaluated by vmap, so
+    that what `combine` computes independently of it is computed once.
     """
     assert rows.labels is not None
     curves = Curves.of(fitted.method.hyper, grid)
-    hits = None if curves is None else _correct_by_curves(fitted, rows, curves)
-    return _correct_by_walk(fitted, rows, grid) if hits is None else hits
+    correct = None if curves is None else _correct_by_curves(fitted, rows, curves)
+    return _correct_by_points(fitted, rows, grid) if correct is None else correct
 
 
 def correct_by_scout(
     scout: Scout, points: Sequence[Any], rows: Rows, done: Callable[[], None]
 ) -> Int64[np.ndarray, " g"]:
-    """Count right answers on labelled rows at every point of a train grid.
+    """Count correct answers on labelled rows at every point of a train grid.
 
     Args:
-        scout: Of a method.
-        points: Hypers.
+        scout: Computes logits at many points; see `Scout`.
+        points: Hypers of the points.
         rows: Labelled rows.
         done: Called once for every point.
     """
     assert rows.labels is not None
-    hits = np.zeros(len(points), dtype=np.int64)
+    correct = np.zeros(len(points), dtype=np.int64)
     with torch.no_grad():
         for start in range(0, len(rows), SCOUTED):
             part = slice(start, start + SCOUTED)
             for i, logits in enumerate(scout(points, rows.x[part])):
-                hits[i] += int((answers(logits) == rows.labels[part]).sum())
+                correct[i] += int((answers(logits) == rows.labels[part]).sum())
                 if start == 0:
                     done()
-    return hits
+    return correct
 
 
 def _correct_by_curves(fitted: Fitted, rows: Rows, curves: Curves) -> Int64[Tensor, " g"] | None:
-    """Count right answers by few points; None where the logits are not what the method says."""
+    """Count by interpolation; None where the logits are not as the method declares them."""
     assert rows.labels is not None
     hyper = traced(fitted.hyper, rows.x)
-    hits = torch.zeros(len(curves.grid), dtype=torch.int64, device=rows.x.device)
+    correct = torch.zeros(len(curves.grid), dtype=torch.int64, device=rows.x.device)
     ends = rows.x.new_tensor([0.0, FAR])
     with torch.no_grad():
         for terms, start, stop in terms_by_chunk(fitted, rows, hyper, curves.computed):
@@ -79,19 +79,19 @@ def _correct_by_curves(fitted: Fitted, rows: Rows, curves: Curves) -> Int64[Tens
 
             if start == 0 and not curves.agree(line, logits):
                 return None
-            hits += curves.hits(line, rows.labels[start:stop])
-    return hits
+            correct += curves.correct(line, rows.labels[start:stop])
+    return correct
 
 
-def _correct_by_walk(fitted: Fitted, rows: Rows, grid: Grid) -> Int64[Tensor, " g"]:
-    """Count right answers point by point."""
+def _correct_by_points(fitted: Fitted, rows: Rows, grid: Grid) -> Int64[Tensor, " g"]:
+    """Count by combining the terms at every point."""
     assert rows.labels is not None
     hyper = traced(fitted.hyper, rows.x)
     names = list(grid.axes)
     outer = Grid({n: grid.axes[n] for n in names[:-1]}).points()
     last = {n: rows.x.new_tensor([float(v) for v in grid.axes[n]]) for n in names[-1:]}
     width = len(grid) // len(outer)
-    hits = torch.zeros(len(outer), width, dtype=torch.int64, device=rows.x.device)
+    correct = torch.zeros(len(outer), width, dtype=torch.int64, device=rows.x.device)
     method, fixed, config = fitted.method, fitted.fixed, fitted.config
     with torch.no_grad():
         for terms, start, stop in terms_by_chunk(fitted, rows, hyper, width):
@@ -108,5 +108,5 @@ def _correct_by_walk(fitted: Fitted, rows: Rows, grid: Grid) -> Int64[Tensor, " 
                     answered = torch.stack([at(values) for values in points])
                 else:
                     answered = torch.func.vmap(at)(last) if last else at({})[None]
-                hits[i] += (answered == labels).sum(-1)
-    return hits.flatten()
+                correct[i] += (answered == labels).sum(-1)
+    return correct.flatten()

@@ -1,1 +1,1 @@
-"""Steps, batches and optimisers: how parameters move. What is tried and kept is `selection`."""
+"""Training: batches, optimisers and stacked runs. Choosing among runs is `selection`."""

@@ -1,7 +1,7 @@
-"""How the rows of a drawn step are collected, for one task or for several in one go.
+"""Gathering the rows of a training step, for one task or for several at once.
 
-Tasks that are trained side by side are laid end to end once a stage, so that a step gathers the
-rows of all of them by one address each.
+The rows of tasks that are trained side by side are concatenated once a stage, so that one indexed
+read gathers a step of all of them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from torch import Tensor
 from heads.contract import Batch, Kind, LazyRows, Rows, Sampler, Tensors, find_kind, gather
 
 JOIN_BYTES = 128 * 2**20
-"""Features of one kind that are copied to lie end to end; larger ones are gathered task by task."""
+"""Largest features of one kind that are concatenated; larger ones are gathered task by task."""
 
 
 StepTensors: TypeAlias = tuple[Tensors, dict[Kind, Tensor], Tensors]
@@ -24,7 +24,7 @@ StepTensors: TypeAlias = tuple[Tensors, dict[Kind, Tensor], Tensors]
 
 @dataclass(frozen=True, kw_only=True)
 class Draw:
-    """The rows of some epochs, step by step; [t s b] where s tasks were drawn for."""
+    """The rows of some epochs, step by step; [t s b] for s tasks."""
 
     index: Int64[Tensor, "t *s b"]
     view: Int64[Tensor, "t *s b"]
@@ -36,7 +36,7 @@ class Draw:
     """Name of a fixed tensor -> [t *s count], positions among its rows."""
 
     def steps(self, start: int, stop: int) -> "Draw":
-        """Return some of the steps."""
+        """Return the steps from `start` to before `stop`."""
         return Draw(
             index=self.index[start:stop],
             view=self.view[start:stop],
@@ -46,25 +46,25 @@ class Draw:
         )
 
     @staticmethod
-    def side_by_side(draws: Sequence["Draw"]) -> "Draw":
+    def stack(draws: Sequence["Draw"]) -> "Draw":
         """Stack the draws of several tasks."""
 
-        def stack(tensors: Sequence[Tensor]) -> Tensor:
+        def joined(tensors: Sequence[Tensor]) -> Tensor:
             return torch.stack(tuple(tensors), dim=1)
 
         first = draws[0]
         return Draw(
-            index=stack([d.index for d in draws]),
-            view=stack([d.view for d in draws]),
-            weight=stack([d.weight for d in draws]),
-            take={n: stack([d.take[n] for d in draws]) for n in first.take},
-            beside={n: stack([d.beside[n] for d in draws]) for n in first.beside},
+            index=joined([d.index for d in draws]),
+            view=joined([d.view for d in draws]),
+            weight=joined([d.weight for d in draws]),
+            take={n: joined([d.take[n] for d in draws]) for n in first.take},
+            beside={n: joined([d.beside[n] for d in draws]) for n in first.beside},
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """What a stage's batches are collected from: the rows of one task, or of tasks end to end."""
+    """The rows that batches are gathered from: those of one task, or of several concatenated."""
 
     x: Tensor | LazyRows
     """[n d], as the others of `Rows`."""
@@ -75,13 +75,13 @@ class Source:
     """[n v d], None where none are drawn."""
     lengths: Tensor | None
     mixed: bool
-    """The clean image may stand among the views."""
+    """Whether a batch may hold clean images beside views."""
     starts: Tensor | None = None
-    """[s 1], where each task begins; None for one task."""
+    """[s 1], first row of each task; None for one task."""
 
     @staticmethod
     def of(sampler: Sampler, rows: Rows) -> "Source":
-        """Read off a sampler which views it draws from the rows of one task."""
+        """Select the views that a sampler draws from the rows of one task."""
         kind = Kind("views", sampler.recipe)
         return Source(
             x=rows.x,
@@ -94,16 +94,16 @@ class Source:
         )
 
     @staticmethod
-    def end_to_end(sources: Sequence["Source"]) -> "Source":
-        """Join the sources of several tasks of equal shapes."""
+    def concatenate(sources: Sequence["Source"]) -> "Source":
+        """Concatenate the sources of several tasks of equal shapes."""
         first = sources[0]
         s, n = len(sources), len(first.norms)
-        kinds = {k: _join([o.kinds[k] for o in sources]) for k in first.kinds}
+        kinds = {k: _concatenate([o.kinds[k] for o in sources]) for k in first.kinds}
         viewed = [k for k, values in first.kinds.items() if values is first.views]
         labels = [o.labels for o in sources if o.labels is not None]
         lengths = [o.lengths for o in sources if o.lengths is not None]
         return Source(
-            x=_join([o.x for o in sources]),
+            x=_concatenate([o.x for o in sources]),
             norms=torch.cat([o.norms for o in sources]),
             labels=torch.cat(labels) if labels else None,
             kinds=kinds,
@@ -114,20 +114,20 @@ class Source:
         )
 
     def gather(
-        self, draw: Draw, step: int, weights: Tensor | None, kept: int | None = None
+        self, draw: Draw, step: int, weights: Tensor | None, rows: int | None = None
     ) -> StepTensors:
         """Collect the tensors of one step.
 
         Args:
-            draw: What was drawn.
-            step: Its step.
+            draw: The drawn epochs.
+            step: Index of the step among them.
             weights: Class weights of the rows.
-            kept: How many rows of the batch, from the first on; None is all.
+            rows: Number of rows to keep from the start of the batch; None is all.
         """
-        own, view, weight = draw.index[step], draw.view[step], draw.weight[step]
-        if kept is not None and kept < len(own):
-            own, view, weight = own[:kept], view[:kept], weight[:kept]
-        index = own if self.starts is None else own + self.starts
+        position, view, weight = draw.index[step], draw.view[step], draw.weight[step]
+        if rows is not None and rows < len(position):
+            position, view, weight = position[:rows], view[:rows], weight[:rows]
+        index = position if self.starts is None else position + self.starts
         if self.views is None:
             x, norms = gather(self.x, index), self.norms[index]
         else:
@@ -137,39 +137,39 @@ class Source:
             if self.mixed:
                 x = torch.where((view >= 0)[..., None], x, gather(self.x, index))
                 norms = torch.where(view >= 0, norms, self.norms[index])
-        rows = {
-            "index": own,
+        fields = {
+            "index": position,
             "view": view,
             "weights": weight if weights is None else weight * weights[index],
-            "labels": torch.full_like(own, -1) if self.labels is None else self.labels[index],
+            "labels": torch.full_like(position, -1) if self.labels is None else self.labels[index],
             "x": x,
             "norms": norms,
         }
         kinds = {}
         for kind, values in self.kinds.items():
             if values is not self.views:
-                taken = draw.take[kind][step][:kept] if kind in draw.take else None
+                taken = draw.take[kind][step][:rows] if kind in draw.take else None
                 kinds[kind] = gather(values, index, taken)
-        return rows, kinds, {name: t[step] for name, t in draw.beside.items()}
+        return fields, kinds, {name: t[step] for name, t in draw.beside.items()}
 
 
 def as_batch(tensors: StepTensors, step: Tensor, epoch: Tensor) -> Batch:
-    """Wrap what `Source.gather` collected."""
+    """Build a Batch from what `Source.gather` returned."""
     rows, kinds, beside = tensors
     named: dict[str, Any] = dict(rows)
     return Batch(**named, step=step, epoch=epoch, kinds=kinds, beside=beside)
 
 
-def _join(parts: Sequence[Tensor | LazyRows]) -> Tensor | LazyRows:
-    """Lay features of several tasks end to end; what is large or gathered from a map stays."""
+def _concatenate(parts: Sequence[Tensor | LazyRows]) -> Tensor | LazyRows:
+    """Concatenate features of several tasks; large or lazy ones stay where they are."""
     tensors = [part for part in parts if isinstance(part, Tensor)]
     if len(tensors) == len(parts) and sum(t.nbytes for t in tensors) <= JOIN_BYTES:
         return torch.cat(tensors)
-    return _Apart(parts)
+    return _LazyConcatenation(parts)
 
 
-class _Apart:
-    """Features of several tasks as if they lay end to end; gathered task by task."""
+class _LazyConcatenation:
+    """Features of several tasks addressed as if they were concatenated; gathered task by task."""
 
     def __init__(self, parts: Sequence[Tensor | LazyRows]) -> None:
         self._parts, self._n = parts, int(parts[0].shape[0])
@@ -179,9 +179,9 @@ class _Apart:
         return torch.Size((len(self._parts) * self._n, *self._parts[0].shape[1:]))
 
     def gather(self, index: Tensor, pick: Tensor | None = None) -> Tensor:
-        """Gather by addresses [s ...], each row of them within its own task."""
-        found = [
+        """Gather by indices [s ...]; row s of the indices lies within task s."""
+        gathered = [
             gather(part, index[s] - s * self._n, None if pick is None else pick[s])
             for s, part in enumerate(self._parts)
         ]
-        return torch.stack(found)
+        return torch.stack(gathered)

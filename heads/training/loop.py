@@ -1,4 +1,4 @@
-"""The steps of one stage: losses of all runs of a group, their gradients, one update."""
+"""The training loop of one stage: losses of all stacked runs, their gradients, one update."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -14,7 +14,7 @@ from heads.training.stack import Stack
 
 @runtime_checkable
 class Fit(Protocol):
-    """What the steps read of the group that is trained."""
+    """The stacked runs that a loop trains."""
 
     config: Any
     stack: Stack
@@ -25,7 +25,7 @@ class Fit(Protocol):
     fixed: Tensors
 
     def runs(self) -> Iterator[tuple[int, int]]:
-        """Walk over tasks and grid points."""
+        """Iterate over (task, grid point)."""
         ...
 
     def hyper_of(self, values: Mapping[str, Any]) -> Any:
@@ -33,25 +33,25 @@ class Fit(Protocol):
         ...
 
     def fixed_dims(self) -> Any:
-        """Tell which fixed tensors differ between grid points."""
+        """Return vmap's in_dims of the fixed tensors over grid points: 0 or None by name."""
         ...
 
 
 class Loop:
-    """The steps of one stage for a stacked group."""
+    """The training loop of one stage over stacked runs."""
 
     def __init__(self, fit: Fit, stage: Stage, steps: int, per_epoch: int) -> None:
         self.fit, self.stage, self.steps, self.per_epoch = fit, stage, steps, per_epoch
         stack, at = fit.stack, fit.fixed_dims()
-        # copies, which the update may overwrite
+        # copied, because the update may overwrite parameters
         self.trained = {
             n: fit.params[n].clone(memory_format=torch.contiguous_format)
             for n in sorted(stage.trains)
         }
         self.others = {n: p for n, p in fit.params.items() if n not in stage.trains}
-        self.whole = stage.update.elementwise
+        self.elementwise = stage.update.elementwise
         init = stage.update.init
-        self.opt = init(self.trained) if self.whole else stack.lift(init, (0,))(self.trained)
+        self.opt = init(self.trained) if self.elementwise else stack.lift(init, (0,))(self.trained)
         self.state: Tensors = {}
         start = stage.start
         if start is not None:
@@ -61,14 +61,14 @@ class Loop:
 
             self.state = stack.lift(begin, (0, at, 0))(fit.params, fit.fixed, fit.hyper)
         self._losses = stack.lift(self._loss, (0, 0, 0, 0, at, None))
-        self._moves = stack.lift(self._move, (0, 0, 0, 0, at))
-        self._alone = None if stack.shape else fit.hyper_of(fit.hyper)
+        self._update_runs = stack.lift(self._update_run, (0, 0, 0, 0, at))
+        self._single = None if stack.shape else fit.hyper_of(fit.hyper)
         self._numbers = fit.hyper_of(stack.shared(fit.hypers, fit.hyper))
         """Hyper with numbers in place of tensors where all runs agree."""
         self._step = 0
         self._at = self._epoch = torch.zeros(0)
         self._values: list[Tensor] = []
-        """Losses of the last steps; looked at together."""
+        """Losses since the last check for non-finite values."""
         self._bad_since = torch.full(stack.shape, -1, device=fit.like.device)
 
     def step(self, rows: StepTensors, step: int, epoch: int) -> None:
@@ -86,12 +86,12 @@ class Loop:
         grads = _gradients(total, leaves)
         self.state = {name: t.detach() for name, t in after.items()}
         self._values.append(value.detach())
-        if self.whole:
+        if self.elementwise:
             self.trained, self.opt = self._update(
                 self.trained, grads, self.opt, self._numbers, fit.fixed
             )
         else:
-            self.trained, self.opt = self._moves(
+            self.trained, self.opt = self._update_runs(
                 self.trained, grads, self.opt, fit.hyper, fit.fixed
             )
 
@@ -105,11 +105,11 @@ class Loop:
         rows: StepTensors,
     ) -> tuple[Tensor, Tensors]:
         """Return the loss of one run, and its state."""
-        chosen = self._alone or self.fit.hyper_of(hyper)
+        run_hyper = self._single or self.fit.hyper_of(hyper)
         batch = as_batch(rows, self._at, self._epoch)
-        return self.stage.loss(others | trained, fixed, state, batch, self.fit.config, chosen)
+        return self.stage.loss(others | trained, fixed, state, batch, self.fit.config, run_hyper)
 
-    def _move(
+    def _update_run(
         self, trained: Tensors, grads: Tensors, opt: Tensors, hyper: Tensors, fixed: Tensors
     ) -> tuple[Tensors, Tensors]:
         """Update one run."""
@@ -130,23 +130,23 @@ class Loop:
             per_epoch=self.per_epoch,
         )
 
-    def hopeless(self) -> bool:
-        """Tell whether no run of the group can be used any more."""
-        return bool((self._since() >= 0).all())
+    def all_failed(self) -> bool:
+        """Tell whether every run has had a non-finite loss."""
+        return bool((self._first_bad() >= 0).all())
 
-    def _since(self) -> Tensor:
-        """Return the first step of every run whose loss was not finite, else -1."""
+    def _first_bad(self) -> Tensor:
+        """Return the first step with a non-finite loss of every run, else -1."""
         if self._values:
             bad = ~torch.isfinite(torch.stack(self._values))
             first = self._step + 1 - len(bad) + bad.int().argmax(0)
-            found = (self._bad_since < 0) & bad.any(0)
-            self._bad_since = torch.where(found, first, self._bad_since)
+            newly_bad = (self._bad_since < 0) & bad.any(0)
+            self._bad_since = torch.where(newly_bad, first, self._bad_since)
             self._values = []
         return self._bad_since
 
     def failures(self) -> dict[tuple[int, int], int]:
-        """Return (task, point) -> first step with a loss, or parameters, that are not finite."""
-        since = self._since().reshape(self.fit.stack.s, self.fit.stack.g).tolist()
+        """Return (task, point) -> first step with a bad loss, else the last with bad parameters."""
+        since = self._first_bad().reshape(self.fit.stack.s, self.fit.stack.g).tolist()
         failed = {}
         for s, g in self.fit.runs():
             one = self.fit.stack.one(self.trained, s, g).values()
@@ -158,10 +158,10 @@ class Loop:
 
 
 def _gradients(value: Tensor, leaves: Tensors) -> Tensors:
-    """Differentiate by autograd: torch.func.grad would keep a graph of the gradient too."""
+    """Differentiate by autograd; torch.func.grad would keep a graph of the gradient as well."""
     if not value.requires_grad:  # a loss that reads no trained parameter
         return {name: torch.zeros_like(p) for name, p in leaves.items()}
-    found = torch.autograd.grad(
+    grads = torch.autograd.grad(
         value, list(leaves.values()), allow_unused=True, materialize_grads=True
     )
-    return dict(zip(leaves, found, strict=True))
+    return dict(zip(leaves, grads, strict=True))

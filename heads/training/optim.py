@@ -1,9 +1,11 @@
 """Optimisers of (parameters, gradients, state), equal to torch.optim's.
 
-They act on every number by itself, so that runs are updated stacked as they are, in place.
+They are elementwise: a number's update depends on its own gradient and moments alone, so all
+stacked runs are updated together, in place.
 
 A learning rate is a number, the name of a hyper-parameter (then it is traced and may lie on a
-grid), or one of these for each parameter.
+grid), or one of these for each parameter. The state has one entry a parameter: Adam keeps both
+moments in one tensor [2 ...], SGD its momentum in the shape of the parameter.
 """
 
 import math
@@ -42,7 +44,7 @@ def adamw(
     warmup: Real = 0,
     warmup_from: Real = 0.01,
 ) -> Update:
-    """Build AdamW: decay apart from the gradient, as torch.optim.AdamW.
+    """Build AdamW: weight decay decoupled from the gradient, as torch.optim.AdamW.
 
     Args:
         lr: Learning rate, the name of one in Hyper, or either by parameter name.
@@ -53,9 +55,11 @@ def adamw(
         warmup: Steps of linear warm-up, or below 1 their share of all steps.
         warmup_from: Where the warm-up starts, as a fraction of the learning rate.
     """
-    factor = _schedule(schedule, warmup, warmup_from)
-    return _Adam(
-        lr=lr, eps=eps, weight_decay=weight_decay, betas=betas, schedule=factor, decoupled=True
+    return _Elementwise(
+        rule=_Adam(eps=eps, betas=betas, decoupled=True),
+        lr=lr,
+        weight_decay=weight_decay,
+        schedule=_schedule(schedule, warmup, warmup_from),
     )
 
 
@@ -67,10 +71,20 @@ def adam(
     betas: tuple[float, float] = (0.9, 0.999),
     schedule: Shape | Schedule = "cosine",
 ) -> Update:
-    """Build Adam: decay joins the gradient and so both moments, as torch.optim.Adam."""
-    factor = _schedule(schedule)
-    return _Adam(
-        lr=lr, eps=eps, weight_decay=weight_decay, betas=betas, schedule=factor, decoupled=False
+    """Build Adam: weight decay is added to the gradient, as torch.optim.Adam.
+
+    Args:
+        lr: Learning rate, the name of one in Hyper, or either by parameter name.
+        eps: Added to the root of the second moment.
+        weight_decay: Weight of the parameter in the gradient.
+        betas: Decay of the two moments.
+        schedule: cosine falls to 0 over the stage, step by step.
+    """
+    return _Elementwise(
+        rule=_Adam(eps=eps, betas=betas, decoupled=False),
+        lr=lr,
+        weight_decay=weight_decay,
+        schedule=_schedule(schedule),
     )
 
 
@@ -84,10 +98,22 @@ def sgd(
     warmup: Real = 0,
     warmup_from: Real = 0.01,
 ) -> Update:
-    """Build gradient descent with momentum; decay joins the gradient, as torch.optim.SGD."""
-    factor = _schedule(schedule, warmup, warmup_from)
-    return _SGD(
-        lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov, schedule=factor
+    """Build gradient descent with momentum, as torch.optim.SGD.
+
+    Args:
+        lr: Learning rate, the name of one in Hyper, or either by parameter name.
+        momentum: Decay of the running sum of gradients; 0 keeps none.
+        weight_decay: Weight of the parameter in the gradient.
+        nesterov: Use Nesterov's momentum.
+        schedule: cosine falls to 0 over the stage, step by step.
+        warmup: Steps of linear warm-up, or below 1 their share of all steps.
+        warmup_from: Where the warm-up starts, as a fraction of the learning rate.
+    """
+    return _Elementwise(
+        rule=_SGD(momentum=momentum, nesterov=nesterov),
+        lr=lr,
+        weight_decay=weight_decay,
+        schedule=_schedule(schedule, warmup, warmup_from),
     )
 
 
@@ -98,17 +124,17 @@ def dassl(
     shape: Literal["constant", "linear"] = "constant",
     by: Literal["epoch", "step"] = "epoch",
 ) -> Schedule:
-    """Build the learning rate of Dassl, the training library of CoOp and its kin.
+    """Build the schedule of Dassl, the training library of CoOp and the methods built on it.
 
-    The cosine starts after the warm-up but is as long as the whole stage, so that it ends just
+    The cosine starts after the warm-up but its period is the whole stage, so the rate ends just
     above 0.
 
     Args:
         warmup: Epochs (or steps) of warm-up.
-        low: Learning rate itself, not a fraction: of all the warm-up (constant) or of its first
-            epoch (linear; the others climb to the full one).
-        shape: Of the warm-up.
-        by: What the rate changes by.
+        low: Absolute learning rate during a constant warm-up, or in the first epoch (or step) of
+            a linear one, which then rises to the full rate.
+        shape: Shape of the warm-up.
+        by: Unit in which the rate changes.
     """
     return _Dassl(warmup=warmup, low=low, shape=shape, by=by)
 
@@ -155,20 +181,41 @@ class _Dassl:
         return self.low if self.shape == "constant" or at == 0 else lr * (at / self.warmup)
 
 
+@runtime_checkable
+class _Rule(Protocol):
+    """The update of one parameter, given its learning rate and weight decay."""
+
+    def init(self, p: Tensor) -> Tensor | None:
+        """Return the state of a parameter; None for a rule without state."""
+        ...
+
+    def move(
+        self,
+        p: Tensor,
+        grad: Tensor,
+        state: Tensor | None,
+        *,
+        lr: Tensor | Real,
+        decay: Tensor | Real,
+        step: int,
+    ) -> None:
+        """Update a parameter and its state in place in step `step` (from 0)."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
-class _Adam:
+class _Elementwise:
+    """An `Update` that applies a rule to every parameter with the rate of the step."""
+
+    rule: _Rule
     lr: Rate | Mapping[str, Rate]
-    eps: Real
     weight_decay: Rate
-    betas: tuple[float, float]
     schedule: Schedule
-    decoupled: bool
-    """Decoupled weight decay (AdamW); else decay is added to the gradient."""
     elementwise: ClassVar[bool] = True
 
     def init(self, params: Tensors) -> Tensors:
-        first = {f"first.{n}": torch.zeros_like(p) for n, p in params.items()}
-        return first | {f"second.{n}": torch.zeros_like(p) for n, p in params.items()}
+        states = {name: self.rule.init(p) for name, p in params.items()}
+        return {name: state for name, state in states.items() if state is not None}
 
     def step(
         self,
@@ -185,29 +232,55 @@ class _Adam:
     ) -> tuple[Tensors, Tensors]:
         decay = _value(self.weight_decay, hyper)
         for name, p in params.items():
-            lr = self.schedule.rate(_value(_of(self.lr, name), hyper), step, steps, per_epoch)
-            moments = state[f"first.{name}"], state[f"second.{name}"]
-            kernel = fused("adamw" if self.decoupled else "adam", p)
-            if kernel is None or isinstance(lr, Tensor) or isinstance(decay, Tensor):
-                self._by_run(p, grads[name], *moments, _for(lr, p), _for(decay, p), step)
-                continue
-            # the same numbers everywhere: one pass over memory in place of eight
-            kernel(
-                [p],
-                [grads[name].contiguous()],
-                [moments[0]],
-                [moments[1]],
-                [],
-                [torch.full((), step + 1.0, device=p.device)],
-                lr=lr,
-                beta1=self.betas[0],
-                beta2=self.betas[1],
-                weight_decay=decay,
-                eps=self.eps,
-                amsgrad=False,
-                maximize=False,
-            )
+            base = self.lr[name] if isinstance(self.lr, Mapping) else self.lr
+            lr = self.schedule.rate(_value(base, hyper), step, steps, per_epoch)
+            self.rule.move(p, grads[name], state.get(name), lr=lr, decay=decay, step=step)
         return params, state
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Adam:
+    eps: Real
+    betas: tuple[float, float]
+    decoupled: bool
+    """Decoupled weight decay (AdamW); else decay is added to the gradient."""
+
+    def init(self, p: Tensor) -> Tensor:
+        """Return both moments, [2 ...]."""
+        return p.new_zeros(2, *p.shape)
+
+    def move(
+        self,
+        p: Tensor,
+        grad: Tensor,
+        state: Tensor | None,
+        *,
+        lr: Tensor | Real,
+        decay: Tensor | Real,
+        step: int,
+    ) -> None:
+        assert state is not None
+        first, second = state[0], state[1]
+        kernel = fused("adamw" if self.decoupled else "adam", p)
+        if kernel is None or isinstance(lr, Tensor) or isinstance(decay, Tensor):
+            self._by_run(p, grad, first, second, _for(lr, p), _for(decay, p), step)
+            return
+        # one rate for all runs: one pass over memory in place of eight
+        kernel(
+            [p],
+            [grad.contiguous()],
+            [first],
+            [second],
+            [],
+            [torch.full((), step + 1.0, device=p.device)],
+            lr=lr,
+            beta1=self.betas[0],
+            beta2=self.betas[1],
+            weight_decay=decay,
+            eps=self.eps,
+            amsgrad=False,
+            maximize=False,
+        )
 
     def _by_run(
         self,
@@ -219,7 +292,7 @@ class _Adam:
         decay: Tensor | Real,
         step: int,
     ) -> None:
-        """Do the same for numbers that differ between runs."""
+        """Take the same step with rates that differ between runs."""
         b1, b2 = self.betas
         decays = isinstance(decay, Tensor) or decay != 0
         if decays and not self.decoupled:
@@ -235,63 +308,47 @@ class _Adam:
 
 @dataclass(frozen=True, kw_only=True)
 class _SGD:
-    lr: Rate | Mapping[str, Rate]
     momentum: Real
-    weight_decay: Rate
     nesterov: bool
-    schedule: Schedule
-    elementwise: ClassVar[bool] = True
 
-    def init(self, params: Tensors) -> Tensors:
-        if not self.momentum:
-            return {}
-        return {f"momentum.{n}": torch.zeros_like(p) for n, p in params.items()}
+    def init(self, p: Tensor) -> Tensor | None:
+        return torch.zeros_like(p) if self.momentum else None
 
-    def step(
+    def move(
         self,
-        params: Tensors,
-        grads: Tensors,
-        state: Tensors,
+        p: Tensor,
+        grad: Tensor,
+        state: Tensor | None,
         *,
+        lr: Tensor | Real,
+        decay: Tensor | Real,
         step: int,
-        steps: int,
-        config: Any,
-        hyper: Any,
-        fixed: Tensors,
-        per_epoch: int = 1,
-    ) -> tuple[Tensors, Tensors]:
-        decay = _value(self.weight_decay, hyper)
-        for name, p in params.items():
-            lr = self.schedule.rate(_value(_of(self.lr, name), hyper), step, steps, per_epoch)
-            kernel = fused("sgd", p) if self.momentum else None
-            if kernel and not isinstance(lr, Tensor) and not isinstance(decay, Tensor):
-                # the same numbers everywhere: one pass over memory in place of six
-                kernel(
-                    [p],
-                    [grads[name].contiguous()],
-                    [state[f"momentum.{name}"]],
-                    weight_decay=decay,
-                    momentum=self.momentum,
-                    lr=lr,
-                    dampening=0.0,
-                    nesterov=self.nesterov,
-                    maximize=False,
-                    is_first_step=False,
-                )
-                continue
-            change = grads[name] + _for(decay, p) * p
-            if self.momentum:
-                kept = state[f"momentum.{name}"].mul_(self.momentum).add_(change)
-                change = change + self.momentum * kept if self.nesterov else kept
-            p.sub_(_for(lr, p) * change)
-        return params, state
-
-
-def _of(lr: Rate | Mapping[str, Rate], name: str) -> Rate:
-    return lr[name] if isinstance(lr, Mapping) else lr
+    ) -> None:
+        kernel = None if state is None else fused("sgd", p)
+        if kernel and not isinstance(lr, Tensor) and not isinstance(decay, Tensor):
+            # one rate for all runs: one pass over memory in place of six
+            kernel(
+                [p],
+                [grad.contiguous()],
+                [state],
+                weight_decay=decay,
+                momentum=self.momentum,
+                lr=lr,
+                dampening=0.0,
+                nesterov=self.nesterov,
+                maximize=False,
+                is_first_step=False,
+            )
+            return
+        change = grad + _for(decay, p) * p
+        if state is not None:
+            velocity = state.mul_(self.momentum).add_(change)
+            change = change + self.momentum * velocity if self.nesterov else velocity
+        p.sub_(_for(lr, p) * change)
 
 
 def _value(rate: Rate, hyper: Any) -> Tensor | Real:
+    """Return a number, or the hyper-parameter of that name."""
     if isinstance(rate, str):
         value: Tensor | Real = getattr(hyper, rate)
         return value
@@ -299,7 +356,7 @@ def _value(rate: Rate, hyper: Any) -> Tensor | Real:
 
 
 def _for(value: Tensor | Real, p: Tensor) -> Tensor | Real:
-    """Give a tensor of one number a run as many axes as a stacked parameter has."""
+    """Reshape a tensor with one number a run so that it broadcasts to a stacked parameter."""
     if isinstance(value, Tensor):
         return value.reshape(*value.shape, *[1] * (p.dim() - value.dim()))
     return value

@@ -1,8 +1,8 @@
-"""How batches are drawn: from (task seed, stage, epoch) alone, in fixed shapes.
+"""Drawing batches of fixed shapes from (task seed, stage, epoch) alone.
 
-Nothing here knows of a grid point, so every point of a grid sees the same rows in the same order,
-and a run sees the same alone or stacked. Where rows run out, a batch is filled up with rows of
-weight 0. Short epochs are drawn several at a time: the number follows from the sizes.
+Draws do not depend on the grid point, so every point sees the same rows in the same order, alone or
+stacked. Incomplete batches are padded with rows of weight 0. Several short epochs are drawn per
+call; their number follows from the sizes.
 """
 
 import math
@@ -18,7 +18,8 @@ from heads.ops.randomness import generator
 from heads.training.batches import Draw, Source, StepTensors
 
 ENTRIES, EPOCHS = 4096, 64
-"""Entries that are put in order at a time, and most epochs: one call is then as dear as sixty."""
+"""Entries, and at most epochs, that are drawn per call: up to 64 short ones, as call overhead
+dominates."""
 
 
 def full(*, augment: bool = True) -> Sampler:
@@ -33,12 +34,12 @@ def shuffled(
     drop_last: bool = False,
     beside: tuple[tuple[str, int], ...] = (),
 ) -> Sampler:
-    """Walk through the support in a new order each epoch, each row in one of its views.
+    """Shuffle the support anew each epoch; each row comes in one of its views.
 
     Args:
         size: Rows of a batch.
         augment: Draw among the views.
-        drop_last: Leave out what an epoch has over when its batches are full.
+        drop_last: Leave out the incomplete last batch of an epoch.
         beside: (name of a fixed tensor, count) of its rows drawn beside each batch.
     """
     return Sampler(kind="shuffled", size=size, augment=augment, drop_last=drop_last, beside=beside)
@@ -50,14 +51,14 @@ def balanced(classes: int = 0, each: int = 0, views: int = 1) -> Sampler:
     Args:
         classes: Classes of a batch; 0 is all.
         each: Images of a class; 0 is all that the largest class has.
-        views: Views of an image; where too few are cached the clean image joins in, and an image
-            without any comes once.
+        views: Views of an image. Where too few are cached the clean image is added; without any it
+            is the only one.
     """
     return Sampler(kind="balanced", classes=classes, each=each, views=views)
 
 
 def pool(size: int, *, take: tuple[tuple[Kind, int], ...] = ()) -> Sampler:
-    """Walk through the unlabelled pool in a new order each epoch.
+    """Shuffle the unlabelled pool anew each epoch.
 
     Args:
         size: Rows of a batch.
@@ -67,11 +68,11 @@ def pool(size: int, *, take: tuple[tuple[Kind, int], ...] = ()) -> Sampler:
 
 
 def view_pool(size: int, *, drop_last: bool = False) -> Sampler:
-    """Shuffle all views of all support rows together; an epoch has the steps it has without views.
+    """Shuffle all views of all support rows together; views do not lengthen an epoch.
 
     Args:
         size: Rows of a batch.
-        drop_last: Count only full batches of images; one at least.
+        drop_last: Leave out the incomplete last batch of images; an epoch has one step at least.
     """
     return Sampler(kind="view_pool", size=size, drop_last=drop_last)
 
@@ -109,7 +110,7 @@ class Drawer:
         self.batch, self.per_epoch = self._shape()
         ordered = self._n * max(1, self._v if sampler.kind == "view_pool" else 1)
         self.epochs = max(1, min(EPOCHS, ENTRIES // max(ordered, self.batch * self.per_epoch)))
-        """Epochs that are drawn at a time."""
+        """Epochs drawn per call."""
         self._last: tuple[int, Draw] | None = None
 
     def _shape(self) -> tuple[int, int]:
@@ -140,7 +141,7 @@ class Drawer:
         return min(wanted, self._v + 1 if self._v < wanted else self._v)
 
     def sizes(self, *, support: int, pool: int, classes: int, shots: int) -> Sizes:
-        """Describe this stage to the method's own rule for the number of steps."""
+        """Return the sizes from which the method computes the number of steps."""
         return Sizes(
             support=support,
             pool=pool,
@@ -189,26 +190,26 @@ class Drawer:
         )
 
     def _rows_beside(self, rng: Generator, n: int, count: int) -> Tensor:
-        """Deal out n positions in a new order again and again; [t, count], no row twice a step."""
+        """Draw from n positions in shuffled rounds; [t, count], distinct within a step."""
         count = min(count, n)
-        each = n // count  # steps that one order lasts
+        each = n // count  # steps of one shuffled round
         deals = math.ceil(self.per_epoch / each)
         orders = _orders(rng, self.epochs * deals, n)[:, : each * count]
         dealt = orders.reshape(self.epochs, deals * each, count)[:, : self.per_epoch]
         return dealt.reshape(-1, count)
 
     def _order(self, rng: Generator, n: int) -> tuple[Tensor, Tensor]:
-        """Shuffle n entries, keep as many as an epoch has steps for, fill up with weight 0."""
+        """Shuffle n entries, cut them to the steps of an epoch, pad with weight 0."""
         b, t = self.batch, self.per_epoch
         if self.sampler.kind == "full":
             order = torch.arange(n).expand(self.epochs, n)
         else:
             order = _orders(rng, self.epochs, n)[:, : b * t]
-        lacking = b * t - order.shape[1]
+        padding = b * t - order.shape[1]
         weight = torch.ones(self.epochs, b * t)
-        if lacking:
-            order = torch.cat([order, order[:, :lacking]], dim=1)
-            weight[:, -lacking:] = 0
+        if padding:
+            order = torch.cat([order, order[:, :padding]], dim=1)
+            weight[:, -padding:] = 0
         return order.reshape(-1, b), weight.reshape(-1, b)
 
     def _one_view(self, rng: Generator, shape: torch.Size) -> Tensor:
@@ -224,14 +225,14 @@ class Drawer:
         sweep, block = steps // blocks, steps % blocks
         place = (block[:, None] * some + torch.arange(some)) % classes  # [t some]
         chosen = _orders(rng, self.epochs, classes)[:, place]  # [e t some]
-        # a new order of every class's own rows; the padding behind them keeps its place
+        # shuffle the rows of every class; the padding behind them stays last
         keys = torch.rand(self.epochs, classes, largest, generator=rng, dtype=torch.float64)
         keys += torch.arange(largest) >= self._counts[:, None]
-        own = self._members.expand_as(keys).gather(-1, keys.argsort(dim=-1))
+        members = self._members.expand_as(keys).gather(-1, keys.argsort(dim=-1))
         count = self._counts[chosen][..., None]  # [e t some 1]
         wanted = (sweep[:, None, None] * each + torch.arange(each)) % count
         epoch = torch.arange(self.epochs)[:, None, None, None]
-        index = own[epoch, chosen[..., None], wanted]
+        index = members[epoch, chosen[..., None], wanted]
         weight = (torch.arange(each) < count).float()
         views = self._copies()
         b = some * each
@@ -265,19 +266,19 @@ class Batches:
         Args:
             drawers: One a task, of equal shapes.
             weights: Class weights of each task's rows.
-            fixed_shape: Keep padding; else it is left out, but of a balanced batch, whose shape a
-                loss may read as classes by images.
+            fixed_shape: Keep padding. Otherwise it is left out, except from a balanced batch, whose
+                shape a loss may read as classes by images.
         """
         self._drawers = drawers
         self._per_epoch, self._epochs = drawers[0].per_epoch, drawers[0].epochs
         self._source, self._weights = drawers[0].source, weights[0]
         if len(drawers) > 1:
-            self._source = Source.end_to_end([d.source for d in drawers])
+            self._source = Source.concatenate([d.source for d in drawers])
             given = [w for w in weights if w is not None]
             self._weights = torch.cat(given) if given else None
         self._shrinks = not fixed_shape and drawers[0].sampler.kind != "balanced"
-        self._kept: list[int] = []
-        """Rows of each step that are no padding, which is last."""
+        self._real: list[int] = []
+        """Number of rows of each step before its padding."""
         self._drawn: tuple[int, Draw] | None = None
 
     def rows(self, epoch: int, at: int) -> StepTensors:
@@ -285,28 +286,28 @@ class Batches:
         number, within = divmod(epoch, self._epochs)
         if self._drawn is None or self._drawn[0] != number:
             draws = [drawer.draw_several(number) for drawer in self._drawers]
-            draw = draws[0] if len(draws) == 1 else Draw.side_by_side(draws)
+            draw = draws[0] if len(draws) == 1 else Draw.stack(draws)
             self._drawn = number, draw
-            self._kept = (draw.weight > 0).sum(dim=1).tolist() if self._shrinks else []
+            self._real = (draw.weight > 0).sum(dim=1).tolist() if self._shrinks else []
         step = within * self._per_epoch + at
-        kept = self._kept[step] if self._shrinks else None
-        return self._source.gather(self._drawn[1], step, self._weights, kept)
+        rows = self._real[step] if self._shrinks else None
+        return self._source.gather(self._drawn[1], step, self._weights, rows)
 
 
 def _by_class(labels: Int64[Tensor, " n"]) -> tuple[Int64[Tensor, "c m"], Int64[Tensor, " c"]]:
     """Return the rows of every class, padded, and their number.
 
-    Classes come in the order of their first rows, so that numbering them anew draws the same.
+    Classes come in the order of their first rows, so that draws do not depend on their numbers.
     """
     _, owner, counts = torch.unique(labels, return_inverse=True, return_counts=True)
     by_owner = owner.argsort(stable=True)
     starts = counts.cumsum(0) - counts
-    order = by_owner[starts].argsort()  # of the classes, by first row
+    order = by_owner[starts].argsort()  # classes by first row
     counts, starts = counts[order], starts[order]
     within = torch.arange(int(counts.max()))
     return by_owner[starts[:, None] + within % counts[:, None]], counts
 
 
 def _orders(rng: Generator, count: int, n: int) -> Int64[Tensor, "count n"]:
-    """Draw orders of n things; in float64, where no two keys are equal."""
+    """Draw permutations of n; keys are float64, so that ties do not occur."""
     return torch.rand(count, n, generator=rng, dtype=torch.float64).argsort(dim=1)

@@ -1,7 +1,7 @@
-"""Runs side by side: a function of one run becomes a function of all runs [s, g].
+"""Stacked runs: a function of one run becomes a function of all runs [s, g] by vmap.
 
-Tasks s own their data; grid points g of a task share it, so what differs between tasks alone
-enters the inner vmap unbatched. An axis of length one does not exist: one run is plain torch.
+Tasks s have their own data; grid points g of a task share it, so tensors that differ only between
+tasks enter the inner vmap unbatched. Axes of length one are left out: one run is plain torch.
 """
 
 from collections.abc import Callable
@@ -32,7 +32,7 @@ class Stack:
         return {name: torch.stack([e[name] for e in each]) for name in each[0]}
 
     def spread(self, tensors: Tensors) -> Tensors:
-        """Repeat over g what so far differed between tasks alone."""
+        """Expand tensors that differ only between tasks over the grid points."""
         if self.g == 1:
             return tensors
         at = 1 if self.s > 1 else 0
@@ -64,7 +64,7 @@ class Stack:
     def one(
         self, tensors: Tensors, s: int, g: int, over_g: dict[str, bool] | None = None
     ) -> Tensors:
-        """Take one run's tensors; those that `over_g` denies differ between tasks alone."""
+        """Return the tensors of one run; those with `over_g` False have no axis of grid points."""
         taken = {}
         for name, t in tensors.items():
             here = t[s] if self.s > 1 else t

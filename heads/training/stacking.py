@@ -1,9 +1,9 @@
-"""Which runs are trained side by side: what `prepare` built for them, and how many fit.
+"""Which runs are stacked: groups that share what `prepare` built, and how many runs fit.
 
 `prepare` is called once for all grid points that agree on the hyper-parameters it reads; those
-points then share their data. How many runs are stacked follows from bytes and, on a CPU, from the
-work of a step: there stacking only saves the overhead of calls, so runs with real work go one by
-one. The rule reads sizes only, never a clock: the same task gives the same bits again.
+points then share their data. The number of stacked runs follows from memory and, on a CPU, from the
+work of a step: there stacking saves only call overhead, so runs with much work are trained one by
+one. The rule depends on sizes and never on timing, so a task always gives the same bits.
 """
 
 import math
@@ -17,14 +17,14 @@ from heads.contract import AnyMethod, Rows, Stage, TaskView, Tensors
 from heads.training.samplers import Drawer
 
 CPU_WORK = 8e6
-"""Multiply-adds of a forward step below which a CPU is bound by the overhead of calls."""
+"""Multiply-adds of a forward step below which call overhead dominates on a CPU."""
 UPDATE_ROWS = 64
 """Rows whose multiply-adds take as long as an optimiser's passes over the parameters: at d = 512 a
 map of 25 rows was 1.4 times slower stacked, at d = 256 it took 0.7 of the time."""
 CPU_BYTES = 512 * 2**20
 TRAINED_BYTES = 4 * 2**20
-"""Stacked parameters on a CPU at most: they and their gradients stay near its cache. 256 maps of
-128 x 128 took 1.3 times as long a run as 64."""
+"""Largest stacked parameters on a CPU, so that they and their gradients fit its cache: with 256
+maps of 128 x 128 a run took 1.3 times as long as with 64."""
 CUDA_SHARE = 0.25
 """Share of the device memory that a stacked group may fill."""
 MAX_WIDTH = 256
@@ -66,7 +66,7 @@ def prepare(
 ) -> Iterator[Group]:
     """Call `prepare` once for all points that agree on the hyper-parameters it reads.
 
-    `numbers` are what the points are called; else 0, 1, 2, ...
+    `numbers` are the grid indices of the points; else 0, 1, 2, ...
     """
     numbers = numbers or range(len(points))
     left = list(range(len(points)))
@@ -94,37 +94,37 @@ def rows_of(stage: Stage, view: TaskView) -> Rows:
     return view.pool
 
 
-def width_of(cell: Group, stages: Sequence[Stage], config: Any) -> int:
-    """Tell how many runs like these are stacked."""
-    work, held, moved = 0, 1, 1
+def width_of(group: Group, stages: Sequence[Stage], config: Any) -> int:
+    """Return the largest number of runs like these to stack."""
+    work, memory, moved = 0, 1, 1
     for k, stage in enumerate(stages):
-        drawer = Drawer(stage.batches, rows_of(stage, cell.view), cell.view.seed, k, cell.fixed)
-        trained = sum(cell.params[n].numel() for n in stage.trains)
-        widest = max(max(p.shape, default=1) for p in cell.params.values())
-        size = cell.view.support.x.element_size()
+        drawer = Drawer(stage.batches, rows_of(stage, group.view), group.view.seed, k, group.fixed)
+        trained = sum(group.params[n].numel() for n in stage.trains)
+        widest = max(max(p.shape, default=1) for p in group.params.values())
+        size = group.view.support.x.element_size()
         # gradient, two moments, old and new value; activations of a batch against each parameter
-        rows = drawer.batch * _rows_each(cell)
-        held = max(held, size * (6 * trained + 8 * rows * widest))
+        rows = drawer.batch * _rows_each(group)
+        memory = max(memory, size * (6 * trained + 8 * rows * widest))
         work = max(work, (rows + UPDATE_ROWS) * trained)
         moved = max(moved, size * trained)
-    device = cell.view.support.x.device
+    device = group.view.support.x.device
     if device.type != "cuda":
         if work > CPU_WORK:
             return 1
-        return max(1, min(MAX_WIDTH, CPU_BYTES // held, TRAINED_BYTES // moved))
-    memory = torch.cuda.get_device_properties(device).total_memory
-    return max(1, min(MAX_WIDTH, int(CUDA_SHARE * memory) // held))
+        return max(1, min(MAX_WIDTH, CPU_BYTES // memory, TRAINED_BYTES // moved))
+    available = torch.cuda.get_device_properties(device).total_memory
+    return max(1, min(MAX_WIDTH, int(CUDA_SHARE * available) // memory))
 
 
-def _rows_each(cell: Group) -> int:
-    """Tell how many rows a step computes with for each row it draws: `prepare` may keep many."""
-    n = len(cell.view.support.x)
-    kept = [t for t in cell.fixed.values() if t.dim() > 2 and t.shape[0] == n]
+def _rows_each(group: Group) -> int:
+    """Return the rows a step computes with for each drawn row; `prepare` may keep several."""
+    n = len(group.view.support.x)
+    kept = [t for t in group.fixed.values() if t.dim() > 2 and t.shape[0] == n]
     return max([1, *(math.prod(t.shape[1:-1]) for t in kept)])
 
 
 def stackable(waiting: list[Group], new: Group, room: int) -> bool:
-    """Tell whether a group can join: another task, equal shapes and points, room left."""
+    """Tell whether a group can be stacked with others: equal shapes and points, and room left."""
     first = waiting[0]
     if (len(waiting) + 1) * len(new.points) > room or first.points != new.points:
         return False
@@ -132,7 +132,7 @@ def stackable(waiting: list[Group], new: Group, room: int) -> bool:
 
 
 def _signature(group: Group) -> list[tuple[object, ...]]:
-    """Return everything on which the shapes of a run depend."""
+    """Return the shapes of a run, which must agree in a stack."""
     shapes: list[tuple[object, ...]] = [
         (part, name, tuple(tensor.shape))
         for part, tensors in (("params", group.params), ("fixed", group.fixed))

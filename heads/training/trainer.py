@@ -27,13 +27,13 @@ from heads.training.samplers import Batches, Drawer
 from heads.training.stack import Stack
 from heads.training.stacking import Group, prepare, rows_of, stackable, width_of
 
-PATIENCE = 64
-"""Steps between two looks at whether any run of a group can still be used."""
+CHECK_EVERY = 64
+"""Steps between two checks whether every stacked run has failed."""
 
 
 @runtime_checkable
 class Judge(Protocol):
-    """What validation answers while a run is trained; the trainer itself sees no label of it."""
+    """Validation during training; the trainer itself sees no validation labels."""
 
     def accuracy(self, task: int, head: Fitted) -> float | None:
         """Return the validation accuracy for `keep="best-val"`; None keeps the last epoch."""
@@ -52,9 +52,9 @@ class Outcome:
     point: int
     head: Fitted
     failed: str | None = None
-    """Why the run cannot be used: a loss or parameters that are not finite."""
+    """Why the run cannot be used (non-finite loss or parameters); None if it can."""
     watch: dict[str, list[float]] = field(default_factory=dict)
-    """What a stage asked to record (`Stage.watch`), at the end of every epoch, by name."""
+    """State that a stage recorded (`Stage.watch`), by name: one number an epoch."""
 
 
 def train(
@@ -72,21 +72,22 @@ def train(
     Args:
         method: The method.
         config: Its Config.
-        tasks: What `prepare` may see of each task.
+        tasks: View of each task, as `prepare` gets it.
         points: Hypers, all floats.
-        judge: Answers from validation; None where there is none.
-        numbers: What the points are called in outcomes and to the judge; else 0, 1, 2, ...
-        width: Runs stacked at most; None is the rule above. 1 is a plain loop.
+        judge: Validation; None where there is none.
+        numbers: Grid index of each point, in outcomes and for the judge; else 0, 1, 2, ...
+        width: Largest number of stacked runs; None follows from sizes (`stacking.width_of`). 1 is a
+            plain loop.
     """
     stages = method.stages(config)
     waiting: list[Group] = []
     for s, task in enumerate(tasks):
-        for cell in prepare(method, config, s, task, points, numbers):
+        for group in prepare(method, config, s, task, points, numbers):
             if not stages:
-                yield from _untrained(method, config, cell)
+                yield from _untrained(method, config, group)
                 continue
-            room = width or width_of(cell, stages, config)
-            for part in cell.split(room):
+            room = width or width_of(group, stages, config)
+            for part in group.split(room):
                 if waiting and not stackable(waiting, part, room):
                     yield from _fit(method, config, stages, waiting, judge)
                     waiting = []
@@ -117,7 +118,7 @@ def _fit(
 
 
 class _Fit:
-    """The moving parts of one stacked group."""
+    """One stacked group during training."""
 
     def __init__(
         self, method: AnyMethod, config: Any, groups: list[Group], judge: Judge | None
@@ -130,7 +131,7 @@ class _Fit:
         self.params = self.stack.spread(self.stack.gather([g.params for g in groups]))
         self.fixed = self.stack.gather([g.fixed for g in groups])
         self.over_g = dict.fromkeys(self.fixed, False)
-        """Which fixed tensors differ between grid points: those that a stage left behind."""
+        """Whether a fixed tensor differs between grid points: `Stage.leave` wrote those that do."""
         self.failed: dict[tuple[int, int], str] = {}
         self.watch: dict[tuple[int, int], dict[str, list[float]]] = {}
 
@@ -159,7 +160,7 @@ class _Fit:
             )
 
     def run(self, k: int, stage: Stage, *, searched: bool) -> None:
-        """Train one stage, leave it, and search after it where it says so."""
+        """Train one stage, call its `leave`, and search the post grid after it if it says so."""
         drawers = [
             Drawer(stage.batches, rows_of(stage, g.view), g.view.seed, k, g.fixed)
             for g in self.groups
@@ -177,10 +178,10 @@ class _Fit:
             if at + 1 == per_epoch or last:
                 self._record(stage.watch, loop.state)
             if best and self.judge and (last or (step + 1) % (stage.look or per_epoch) == 0):
-                self._look(best, loop.trained)
+                self._validate(best, loop.trained)
                 if all(best.has_ended(s, g) for s, g in self.runs()):
                     break
-            if step % PATIENCE == PATIENCE - 1 and loop.hopeless():
+            if step % CHECK_EVERY == CHECK_EVERY - 1 and loop.all_failed():
                 break
         self.params = self.params | (best.params if best and best.params else loop.trained)
         self._mark_failures(k, loop, steps)
@@ -204,8 +205,8 @@ class _Fit:
             shots=int(counts.max()),
         )
 
-    def _look(self, best: "_Best", trained: Tensors) -> None:
-        """Ask validation about every run that has not ended."""
+    def _validate(self, best: "_Best", trained: Tensors) -> None:
+        """Offer the validation accuracy of every run that has not ended."""
         assert self.judge is not None
         for s, g in self.runs():
             if not best.has_ended(s, g):
@@ -213,7 +214,7 @@ class _Fit:
                 best.offer(s, g, self.judge.accuracy(self.groups[s].task, head), trained)
 
     def _record(self, names: Sequence[str], state: Tensors) -> None:
-        """Remember what a stage asked to record."""
+        """Record the state named by `Stage.watch`."""
         watched = {name: state[name] for name in names}
         for s, g in self.runs() if watched else ():
             recorded = self.watch.setdefault((s, g), {})
@@ -251,17 +252,17 @@ class _Fit:
 
 
 class _Best:
-    """The look with the best validation accuracy, run by run; of equals the latest."""
+    """The parameters with the best validation accuracy of each run; the latest wins ties."""
 
     def __init__(self, stack: Stack, patience: int) -> None:
         self.stack, self.patience = stack, patience
         self.params: Tensors = {}
         self.accuracy: dict[tuple[int, int], float] = {}
         self.since: dict[tuple[int, int], int] = {}
-        """Looks since the accuracy last rose."""
+        """Validations since the accuracy last rose."""
 
     def has_ended(self, s: int, g: int) -> bool:
-        """Tell whether a run has used up its patience; what it trains from then on is unused."""
+        """Tell whether a run has used up its patience; later parameters of it are not used."""
         return 0 < self.patience <= self.since.get((s, g), 0)
 
     def offer(self, s: int, g: int, accuracy: float | None, trained: Tensors) -> None:

@@ -15,6 +15,7 @@ from featcache import limits
 from featcache.errors import FeatcacheError, SourceError, UnknownNameError, UsageError
 from featcache.paths import open_descriptor, open_regular, read_regular
 from featcache.pipeline.timeline import check_place
+from featcache.places import FilePlace
 from featcache.sources.base import Sample
 from featcache.sources.coop import read_split_file
 from featcache.sources.hashing import hash_files
@@ -143,14 +144,14 @@ def test_a_file_that_says_it_is_empty_is_not_read_past_the_limit() -> None:
 def test_remembered_hashes_may_be_anything(tmp_path: Path, make: Callable[[Path], None]) -> None:
     (tmp_path / "a.jpg").write_bytes(b"x")
     make(tmp_path / "hashes.tsv")
-    sample = Sample("a.jpg", tmp_path / "a.jpg", 0, "train")
+    sample = Sample("a.jpg", FilePlace(tmp_path / "a.jpg"), 0, "train")
     hashes, unreadable = hash_files([sample], tmp_path, tmp_path / "hashes.tsv", None, 1)
     assert (len(hashes[0]), unreadable) == (64, [])
 
 
 def test_an_image_file_of_a_terabyte_is_not_hashed(tmp_path: Path) -> None:
     _huge(tmp_path / "a.jpg")
-    sample = Sample("a.jpg", tmp_path / "a.jpg", 0, "train")
+    sample = Sample("a.jpg", FilePlace(tmp_path / "a.jpg"), 0, "train")
     assert hash_files([sample], tmp_path, None, None, 1) == ([""], [0])
 
 

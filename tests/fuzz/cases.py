@@ -5,11 +5,13 @@ import json
 import os
 import re
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from random import Random
 from typing import Any
 
 from featcache.store.format.files import canonical
+from featcache.text.templates import is_plain
 from tests.fuzz.bending import bend_file, nodes_of, seal_again, to_text
 
 Case = dict[str, bytes]
@@ -171,3 +173,10 @@ def _renamed_digests(case: Case, bent: set[str]) -> dict[bytes, bytes]:
         if re.fullmatch(r"[0-9a-f]{12}", old):
             found[old.encode()] = new.encode()
     return found
+
+
+def writable(texts: Iterable[str]) -> None:
+    """What was accepted can be stored and shown: no half characters, nothing a terminal obeys."""
+    for text in texts:
+        text.encode()
+        assert is_plain(text), f"a text that does not print was accepted: {text!a}"

@@ -5,7 +5,7 @@ import json
 import os
 import unicodedata
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -15,6 +15,7 @@ from PIL import Image
 
 from featcache.errors import FeatcacheError
 from featcache.keys import parse_component
+from featcache.places import FilePlace
 from featcache.sources.base import Sample
 from featcache.sources.coop import read_split_file
 from featcache.sources.folder import open_folder
@@ -23,9 +24,10 @@ from featcache.sources.listing import build_listing
 from featcache.text.descriptions import match_descriptions, read_descriptions
 from featcache.text.encode import texts_of, with_texts
 from featcache.text.templates import is_plain, read_templates
-from tests.fuzz.cases import FIFO, LINK, Case
+from tests.fuzz.cases import FIFO, LINK, Case, writable
 from tests.fuzz.guard import Target
 from tests.fuzz.kept_heads import HEAD_TARGETS
+from tests.fuzz.run_targets import RUN_TARGETS
 from tests.fuzz.weights import WEIGHTS_TARGETS
 
 CLASSES = ("ant", "bee tree", "Äpfel")
@@ -35,34 +37,27 @@ def _one(name: str, *contents: bytes) -> Callable[[Path], list[Case]]:
     return lambda _: [{name: content} for content in contents]
 
 
-def _writable(texts: Iterable[str]) -> None:
-    """What was accepted can be stored and shown: no half characters, nothing a terminal obeys."""
-    for text in texts:
-        text.encode()
-        assert is_plain(text), f"a text that does not print was accepted: {text!a}"
-
-
 def _templates(folder: Path) -> None:
     templates = read_templates(folder / "templates.txt")
     assert all(t.count("{}") == 1 for t in templates)
-    _writable(templates)
+    writable(templates)
 
 
 def _descriptions(folder: Path) -> None:
     from featcache.backbones.tiny.tokenizer import TinyTokenizer
 
     found = read_descriptions(folder / "words.json")
-    _writable(found)
+    writable(found)
     matched, notes = match_descriptions(found, CLASSES)
     texts = [text for each in matched.values() for text in each]
-    _writable([*texts, *notes])
+    writable([*texts, *notes])
     tokens = TinyTokenizer(context_length=32, vocab_size=512)(texts)
     assert tokens.shape == (len(texts), 32)
 
 
 def _coop(folder: Path) -> None:
     split = read_split_file(folder / "split_zhou_toy.json")
-    _writable(split.classes)
+    writable(split.classes)
     for entries in split.splits.values():
         for image, label in entries:
             (folder / image).resolve().relative_to(folder.resolve())
@@ -133,8 +128,8 @@ def _folder_seeds(_: Path) -> list[Case]:
 
 def _folder(folder: Path) -> None:
     dataset = open_folder(folder)
-    _writable([*dataset.classes, *dataset.notes, *(s.id for s in dataset.samples)])
-    _writable(dataset.splits())
+    writable([*dataset.classes, *dataset.notes, *(s.id for s in dataset.samples)])
+    writable(dataset.splits())
     listing = build_listing(dataset, workers=1)
     again = build_listing(dataset, listing, workers=1)
     assert list(again.ids) == list(listing.ids)
@@ -142,11 +137,12 @@ def _folder(folder: Path) -> None:
 
 
 def _known(folder: Path) -> None:
-    samples = [Sample(f"{i}.jpg", folder / f"{i}.jpg", 0, "train") for i in range(3)]
-    for sample in samples:
-        sample.path.write_bytes(b"x")
+    places = [FilePlace(folder / f"{i}.jpg") for i in range(3)]
+    samples = [Sample(p.path.name, p, 0, "train") for p in places]
+    for place in places:
+        place.path.write_bytes(b"x")
     hashes, _ = hash_files(samples, Path("photos"), folder / "hashes.tsv", None, 1)
-    _writable(hashes)
+    writable(hashes)
 
 
 def _known_seeds(_: Path) -> list[Case]:
@@ -161,7 +157,7 @@ def _npz(folder: Path) -> None:
     from featcache.importers.table import read_table
 
     table = read_table(folder / "features.npz")
-    _writable([*table.classes, *table.ids, *table.splits])
+    writable([*table.classes, *table.ids, *table.splits])
     assert table.rows.dtype in (np.float16, np.float32)
     assert -1 <= table.labels.min() <= table.labels.max() < len(table.classes)
 
@@ -198,100 +194,6 @@ def _npz_seeds(_: Path) -> list[Case]:
         save(buffer, **content)
         cases.append({"features.npz": buffer.getvalue()})
     return cases
-
-
-def _record(folder: Path) -> None:
-    from heads.results.record import Result
-
-    result = Result.from_json((folder / "result.json").read_text("utf-8", "replace"))
-    assert Result.from_json(result.to_json()).to_json() == result.to_json()
-    result.to_json().encode()
-
-
-def _runs(folder: Path) -> None:
-    from heads.results import answers, store
-    from heads.results.compare import compare as comparison
-    from heads.results.render import tables
-    from heads.results.verify import verify_runs
-
-    found = comparison.compare(folder)
-    json.dumps(verify_runs(folder).to_json(), allow_nan=False)
-    tables.to_csv(found.groups).encode()
-    tables.to_markdown(found.groups).encode()
-    json.dumps(tables.as_dicts(found.groups), allow_nan=False)
-    for group in found.groups:
-        cells = [cell for row in tables.cells(group) for cell in row]
-        _writable([group.title, *tables.notes(group), *cells])
-    for path in store.load_all(folder).folders.values():
-        try:
-            result = store.load(path)
-            result.to_json().encode()
-            if result.predictions is not None:  # no figure is taken that the answers do not give
-                right = result.predictions.predicted == result.predictions.labels
-                assert abs(result.metrics["top1"].mean - right.mean()) < 1e-9
-                assert len(answers.by_name(result).ids) == result.repetitions
-        except FeatcacheError:
-            continue
-
-
-def toy_run(method: str, run: str) -> Any:
-    from heads.results.metrics import evaluate
-    from heads.results.record import Predictions, Result, Support
-
-    labels = np.arange(8, dtype=np.int32).reshape(2, 4) % 2
-    kept = Predictions(
-        predicted=np.array([[0, 1, 1, 1], [0, 1, 0, 1]], dtype=np.int32),
-        labels=labels,
-        zero_shot=np.zeros_like(labels),
-        images=np.tile(np.arange(4, dtype=np.int32), (2, 1)),
-        ids=("test/ä.jpg", "b.jpg", "c.jpg", "\udcff.jpg"),
-        classes=("ant", "bee"),
-    )
-    return Result(
-        method=method,
-        dataset="toys",
-        backbone="ViT-B/32",
-        split="test",
-        shots=0 if method == "zero-shot" else 16,
-        seeds=(1, 2),
-        protocol="few_shot",
-        selection="none",
-        config={"text": None, "steps": 200, "triplet": True, "lr": 0.1},
-        chosen=({"lr": 0.1},) * 2,
-        metrics=evaluate(kept, 2),
-        zero_shot_top1=0.5,
-        seconds={"fit": 1.25, "evaluate": 0.1},
-        run=run,
-        key="0123456789ab",
-        versions={"torch": "2"},
-        classes=2,
-        queries=4,
-        ids="feedfacefeedface",
-        created="2026-01-01T00:00:00+00:00",
-        notes=("Größe",),
-        support=Support(smallest=2, largest=16, whole=False),
-        unreadable=1,
-        predictions=kept,
-        beside={"episodes.json": b'{"format": 1}\n'},
-    )
-
-
-def _record_seeds(_: Path) -> list[Case]:
-    texts = [toy_run(method, "one").to_json() for method in ("cmm", "zero-shot")]
-    return [{"result.json": text.encode()} for text in texts]
-
-
-def _run_seeds(folder: Path) -> list[Case]:
-    from heads.results.store import RECORD, save
-    from tests.fuzz.cases import read_case
-
-    for method, run in (("cmm", "one"), ("zero-shot", "two"), ("cmm", "three")):
-        path = save(toy_run(method, run), folder / "runs") / RECORD
-    sealed = read_case(folder / "runs")
-    raw = json.loads(path.read_bytes())  # of the time before seals
-    kept = {k: v for k, v in raw.items() if k not in ("crc", "files", "support", "unreadable")}
-    path.write_text(json.dumps(kept | {"format": 1}))
-    return [sealed, read_case(folder / "runs")]
 
 
 def _component(folder: Path) -> None:
@@ -411,8 +313,7 @@ TARGETS = (
     Target(name="known-hashes", run=_known, seeds=_known_seeds),
     Target(name="npz", run=_npz, seeds=_npz_seeds),
     Target(name="npz-import", run=_imported, seeds=_npz_seeds),
-    Target(name="record", run=_record, seeds=_record_seeds),
-    Target(name="runs", run=_runs, seeds=_run_seeds, is_folder=True),
+    *RUN_TARGETS,
     Target(name="component", run=_component, seeds=_one("name", *(c.encode() for c in COMPONENTS))),
     Target(name="typed", run=_typed, seeds=_typed_seeds),
     Target(

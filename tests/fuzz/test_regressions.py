@@ -21,6 +21,7 @@ from featcache.errors import (
     UsageError,
 )
 from featcache.importers.table import read_table
+from featcache.places import FilePlace
 from featcache.sources.base import Sample
 from featcache.sources.coop import read_split_file
 from featcache.sources.hashing import hash_files
@@ -28,10 +29,11 @@ from featcache.text.descriptions import read_descriptions
 from featcache.text.templates import read_templates
 from heads.registry import get
 from heads.results import store
-from heads.results.record import Result
+from heads.results.reading import from_json
 from heads.results.sealing import sealed
 from heads.selection.settings import configure
-from tests.fuzz.targets import arrays, toy_run
+from tests.fuzz.run_targets import toy_run
+from tests.fuzz.targets import arrays
 
 HEADERS = {
     "TokenError": "{'descr': '<i4', 'fortran_order': False, 'shape': (2, 4",
@@ -133,8 +135,8 @@ def test_a_setting_of_hundreds_of_digits() -> None:
 def test_a_record_with_half_characters(field: str) -> None:
     raw = json.loads(toy_run("cmm", "one").to_json())
     raw[field] = [{"\udcff": 1.0}] if field == "chosen" else {"\udcff": 1.0}
-    with pytest.raises(ImportedFileError, match="whole characters"):
-        Result.from_json(json.dumps(raw))
+    with pytest.raises(ImportedFileError, match="lone surrogates"):
+        from_json(json.dumps(raw))
 
 
 def test_a_run_that_leads_elsewhere(tmp_path: Path) -> None:
@@ -154,7 +156,7 @@ def test_a_remembered_size_of_thousands_of_digits(tmp_path: Path) -> None:
     known = tmp_path / "hashes.tsv"
     lines = [f"root\t{str(tmp_path)!a}", f"{'0' * 64}\t{'9' * 5000}\t1\t1\t1\ta.jpg"]
     known.write_bytes(b"".join(b"%08x\t%s\n" % (zlib.crc32(s.encode()), s.encode()) for s in lines))
-    sample = Sample("a.jpg", tmp_path / "a.jpg", 0, "train")
+    sample = Sample("a.jpg", FilePlace(tmp_path / "a.jpg"), 0, "train")
     hashes, unreadable = hash_files([sample], tmp_path, known, None, 1)
     assert (len(hashes[0]), unreadable) == (64, [])
 

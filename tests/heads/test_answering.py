@@ -169,6 +169,34 @@ def test_the_weights_of_training_are_taken(
         other.predict(paths(cache, "val"))
 
 
+def test_images_are_encoded_as_those_of_training(
+    cache: FeatureSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Micro-batch and compute type decide the last bits, so a kept head records both."""
+    head = fit("ridge", cache, shots=2, selection="none", device="cpu")
+    files = paths(cache, "val")
+    stored = head.logits(cache, split="val")
+    compute = cache.encoding["compute"]
+    assert head.about["encoding"] == {"micro_batch": str(BATCH), "compute": compute}
+
+    def usual(*_: object) -> int:
+        raise AssertionError("the micro-batch of a new pass was taken")
+
+    monkeypatch.setattr(embedding, "micro_batch_for", usual)
+    again = Head.load(head.save(tmp_path / "kept.head"))
+    assert torch.equal(again.logits(files), stored)
+    for encoding in ({"micro_batch": "-4", "compute": compute}, {"micro_batch": "4"}, "4", [4]):
+        with pytest.raises(HeadError, match="with which micro-batch and compute type"):
+            replace(head, about={**head.about, "encoding": encoding}).logits(files)
+
+
+def test_heads_that_do_not_record_it_encode_as_a_new_pass(cache: FeatureSet) -> None:
+    head = fit("ridge", cache, shots=2, selection="none", device="cpu")
+    older = {name: value for name, value in head.about.items() if name != "encoding"}
+    logits = replace(head, about=older).logits(paths(cache, "val"))
+    assert torch.allclose(logits, head.logits(cache, split="val"), atol=1e-3)
+
+
 def test_what_lacks_something_is_refused(cache: FeatureSet) -> None:
     lazsl = fit("lazsl", cache, shots=2, selection="none", device="cpu")
     assert lazsl.reads == ("crops.lazsl-4",)

@@ -161,7 +161,7 @@ def test_texts_by_label_or_in_the_order_of_the_labels() -> None:
         Estimator("zero-shot").fit(x, y, texts={"ant": anchors[0], "cat": anchors[2]})
     with pytest.raises(InputError, match=r"texts should be \[3 16\].*got \[2, 16\]"):
         Estimator("zero-shot").fit(x, y, texts=anchors[:2])
-    with pytest.raises(MissingComponentError, match="of no kind, and 'template'"):
+    with pytest.raises(MissingComponentError, match="without kinds, and 'template'"):
         Estimator("zero-shot", text="template").fit(x, y, texts=anchors)
 
 

@@ -33,6 +33,13 @@ Run = Callable[[Put], tuple[list[Fitted], list[Tensor]]]
 FEATURES = rich_world()
 
 
+GRADIENTS = loop._gradients
+
+
+def trained(method: AnyMethod) -> bool:
+    return bool(method.stages(method.config()))
+
+
 @pytest.fixture(autouse=True)
 def on_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out what fake tensors on CUDA cannot do, and rounds that only repeat others."""
@@ -76,6 +83,32 @@ def check(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         for name, tensor in (head.params | head.fixed).items():
             assert tensor.device.type == "cuda", name
     assert {t.device.type for t in answers} == {"cuda"}
+
+
+@pytest.mark.parametrize("width", [1, 2], ids=["alone", "stacked"])
+@pytest.mark.parametrize("name", [n for n in registry.names() if trained(registry.get(n))])
+def test_a_whole_step_stays_on_the_device(
+    name: str, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One step of every stage with its backward pass and update, on the device `meta`.
+
+    Without a driver autograd refuses CUDA. To fake tensors `meta` is a device like any other: one
+    left on the CPU meets others there as it would on CUDA.
+    """
+    monkeypatch.setattr(loop, "_gradients", GRADIENTS)
+    build = torch.tensor
+
+    def tensor(data: Any, *, device: Any = None, **kind: Any) -> Tensor:
+        return build(data, **kind).to(device or "cpu")  # torch makes none that is fake on `meta`
+
+    def new_tensor(like: Tensor, data: Any) -> Tensor:
+        return tensor(data, dtype=like.dtype, device=like.device)
+
+    monkeypatch.setattr(torch, "tensor", tensor)
+    monkeypatch.setattr(Tensor, "new_tensor", new_tensor)
+    heads, answers = run_faked(brief(registry.get(name), width=width), "meta", monkeypatch)
+    tensors = [t for head in heads for t in (head.params | head.fixed).values()]
+    assert {t.device.type for t in [*tensors, *answers]} == {"meta"}
 
 
 def other_choices(method: AnyMethod) -> Iterator[tuple[Any, str]]:

@@ -59,7 +59,7 @@ def test_fit_predict_score(task: Episode) -> None:
     assert torch.equal(
         estimator.predict_proba(task.query), torch.softmax(estimator.head_.logits(task.query), -1)
     )
-    with pytest.raises(UsageError, match="brings its labels"):
+    with pytest.raises(UsageError, match="has its own labels"):
         estimator.fit(task, [1, 2])
 
 

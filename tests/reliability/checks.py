@@ -86,10 +86,10 @@ def check_instant(root: Path, undisturbed: Snapshot | None) -> int:
     cache, report = Cache.open(path), verify(path, full=True)
     listed = cache.listing() is not None
     # While a writer is gone or at work, two things may be said that are no damage.
-    said = [p.what for p in report.problems if "interrupted writer left" not in p.what]
+    said = [str(p) for p in report.problems if "interrupted writer left" not in str(p)]
     problems = [what for what in said if listed or "listing" not in what]
     if undisturbed is None:
-        problems = [p.what for p in report.problems]
+        problems = [str(p) for p in report.problems]
     if problems or (undisturbed is None and not listed):
         raise FaultError(f"verify found: {' '.join(problems) or 'no listing'}")
     if listed:

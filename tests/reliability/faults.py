@@ -339,7 +339,7 @@ def _do(world: World, root: Path, what: str) -> str:
         if what == "repair":
             store_verify.repair(cache_in(root))
         problems = verify(cache_in(root)).problems
-        return " ".join(p.what for p in problems) or "sound"
+        return " ".join(map(str, problems)) or "sound"
     except FeatcacheError as error:
         return f"{type(error).__name__}: {said_by(error)}"
 

@@ -34,7 +34,7 @@ class Flip:
 
 def of_cache(path: Path) -> tuple[str, ...]:
     """Return what is wrong with a cache."""
-    return tuple(problem.what for problem in verify(path, workers=1).problems)
+    return tuple(str(problem) for problem in verify(path, workers=1).problems)
 
 
 def of_runs(path: Path) -> tuple[str, ...]:

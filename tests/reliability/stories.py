@@ -310,7 +310,7 @@ def expect_advice(home: Path) -> None:
     for path in home.glob("*/[!.]*"):
         if not is_cache(path):
             continue
-        said = [p.what for p in verify(path, full=True).problems]
+        said = [str(p) for p in verify(path, full=True).problems]
         try:
             Cache.open(path).feature_set()
         except FeatcacheError as error:

@@ -75,7 +75,7 @@ def text(path: Path) -> Path:
 
 def lost_in(path: Path) -> list[str]:
     """Return how each thing begins that is wrong; rows that wait to be encoded again are all."""
-    said = [problem.what for problem in verify(path, full=True).problems]
+    said = [str(problem) for problem in verify(path, full=True).problems]
     assert all("lost to damage and not encoded again. Run `featcache repair`" in s for s in said)
     return [what.partition(" /")[0] for what in said]
 
@@ -216,7 +216,7 @@ def test_a_manifest_cut_anywhere(world: World, root: Path) -> None:
         (path / MANIFEST).write_bytes(data[:place])
         opened = Cache.open(path)  # the lines in front of the cut stay
         assert sum(map(len, opened.shards.values())) >= data[:place].count(b'"kind":"shard"') - 1
-        said = [p.what for p in verify(path, workers=1).problems]
+        said = [str(p) for p in verify(path, workers=1).problems]
         assert [MANIFEST in what for what in said] == [True] * (place not in starts)
         if place % 4 == 0 or place in starts:
             with opened.lock():

@@ -17,6 +17,7 @@ from featcache.imaging.loader import FileSource, file_sources
 from featcache.keys import ComponentKey
 from featcache.pipeline.passes import Options, Pass
 from featcache.pipeline.plan import make_plan
+from featcache.places import FilePlace
 from featcache.store.cache import Cache
 from featcache.store.library import find_cache
 from featcache.store.repair.verify import repair, verify
@@ -72,8 +73,8 @@ class Passes:
         listing = cache.listing()
         assert listing is not None
         self.listing = listing
-        paths = {name: world.photos / name for name in listing.ids}
-        self.sources: dict[int, FileSource] = file_sources(listing.ids, listing.hashes, paths)
+        places = {name: FilePlace(world.photos / name) for name in listing.ids}
+        self.sources: dict[int, FileSource] = file_sources(listing.ids, listing.hashes, places)
         self.specs: tuple[ComponentSpec, ...] = component_specs(world.backbone, **ALL)[0]
         self.backbone = world.backbone
 

@@ -158,7 +158,7 @@ def measure_world(encoder: Encoder, data: Dataset) -> dict[str, Any]:
     for split in data.splits():
         samples = [s for s in data.samples if s.split == split]
         labels = torch.tensor([s.label for s in samples])
-        rows[split] = (encoder.images([s.path for s in samples]), labels)
+        rows[split] = (encoder.images([s.place.container for s in samples]), labels)
     anchors = {
         "name": encoder.anchors([[name] for name in data.classes]),
         "template": encoder.anchors([[t.format(n) for t in data.templates] for n in data.classes]),

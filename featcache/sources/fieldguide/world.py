@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from featcache.errors import SourceError
+from featcache.places import FilePlace
 from featcache.sources.base import Dataset, Report, Sample
 from featcache.sources.fieldguide.draw import Drawing, draw, sample_scene
 from featcache.sources.fieldguide.scene import Scene
@@ -123,7 +124,8 @@ def open_world(
                 for i in range(count):
                     file = f"{i:04d}.jpg"
                     path = folder / file
-                    samples.append(Sample(f"{split}/{folder.name}/{file}", path, label, split))
+                    image_id = f"{split}/{folder.name}/{file}"
+                    samples.append(Sample(image_id, FilePlace(path), label, split))
                     if file not in there:
                         missing.append((split, label, i, path))
         with ThreadPoolExecutor(_WRITERS) as pool:  # so that drawing does not wait for the disk

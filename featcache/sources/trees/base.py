@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from featcache.limits import Limit
 from featcache.places import Place
@@ -31,6 +31,7 @@ class FoundImages:
     """Folders with no image in or below them."""
 
 
+@runtime_checkable
 class Tree(Protocol):
     """Files below one root; a layout asks it for images and for lists, never the disk."""
 

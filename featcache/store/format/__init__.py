@@ -1,1 +1,1 @@
-"""What the bytes on disk mean: shards, records, checksums, seals; no cache is opened here."""
+"""File formats: shards, manifest records, checksums, seals. Nothing here opens a cache."""

@@ -1,9 +1,9 @@
 """Checksums of single rows, or of blocks of narrow rows, in a file beside each shard.
 
-    <rows>.sums    one sealed line that names the shard, then a crc32 for each block of rows
+    <rows>.sums    one sealed line that identifies the shard, then a crc32 for each block of rows
 
-They are derived: what holds of a shard is its manifest line. A shard that has none, or one that
-does not fit it, is read whole before its rows are believed.
+They are derived data; the manifest record of the shard is authoritative. If the file is missing or
+does not fit the shard, the whole shard is read and verified before its rows are used.
 """
 
 from array import array
@@ -22,9 +22,9 @@ from featcache.store.format.shard import ShardFacts
 
 SUFFIX = ".sums"
 BLOCK = 1 << 12
-"""Bytes up to which narrow rows share a checksum: a page, which a disk reads as a whole anyway."""
+"""Bytes of rows that share a checksum: one page, the smallest unit of a disk read."""
 HEADER = 1024
-"""Bytes that the line may have; it takes fewer than 300."""
+"""Most bytes of the sealed line; it takes fewer than 300."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,22 +32,22 @@ class RowSums:
     """crc32 of each block of rows of one shard."""
 
     each: int
-    """Rows of a block; the last block may have fewer."""
+    """Rows per block; the last block may have fewer."""
     values: UInt32[np.ndarray, " b"]
 
 
 class Summing:
-    """Takes the bytes of rows in pieces of any size."""
+    """Computes checksums of rows from pieces of any size."""
 
     def __init__(self, facts: ShardFacts) -> None:
-        """Choose the blocks by the width of a row."""
+        """Choose the block size by the width of a row."""
         self._each = rows_per_sum(facts)
         self._size = self._each * facts.row_bytes
         self._sums = array("I")
         self._crc = self._begun = 0
 
     def update(self, part: memoryview) -> None:
-        """Take the next bytes."""
+        """Add the next bytes."""
         first = 0
         if self._begun:
             first = min(self._size - self._begun, len(part))
@@ -70,12 +70,12 @@ class Summing:
 
 
 def sums_path(shard: Path) -> Path:
-    """Name the file beside a shard."""
+    """Return the path of the checksum file of a shard."""
     return shard.with_suffix(SUFFIX)
 
 
 def sums_of(values: Shaped[np.ndarray, "r ..."], facts: ShardFacts) -> RowSums:
-    """Compute the checksums of rows in memory, as they stand in a shard."""
+    """Compute the checksums of rows in memory as they are stored in a shard."""
     summing = Summing(facts)
     rows = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<"))
     summing.update(rows.reshape(-1).view(np.uint8).data)
@@ -83,21 +83,21 @@ def sums_of(values: Shaped[np.ndarray, "r ..."], facts: ShardFacts) -> RowSums:
 
 
 def write_sums(shard: Path, facts: ShardFacts, sums: RowSums) -> None:
-    """Put checksums beside a shard, whose bytes and numbers are known to be good.
+    """Write the checksum file of a shard that has been verified.
 
     Raises:
-        CacheError: If the disk refuses.
+        CacheError: If writing fails.
     """
     clear_folder(sums_path(shard))
     write_atomically(sums_path(shard), _to_bytes(sums, facts))
 
 
 def read_sums(shard: Path, facts: ShardFacts) -> RowSums | None:
-    """Read the checksums beside a shard; None if there are none that are whole and of this shard.
+    """Read the checksum file of a shard; None if it is missing, damaged or of another shard.
 
     Args:
-        shard: The shard.
-        facts: What the manifest says of it.
+        shard: File of the shard.
+        facts: Layout and checksums from the manifest.
     """
     each = rows_per_sum(facts)
     count = -(-facts.shape[0] // each)
@@ -105,20 +105,20 @@ def read_sums(shard: Path, facts: ShardFacts) -> RowSums | None:
         data = read_limited(sums_path(shard), min(HEADER + 4 * count, METADATA.value()))
         values = np.frombuffer(data, dtype="<u4", offset=data.index(b"\n", 0, HEADER) + 1)
     except (CacheError, OSError, ValueError):
-        return None  # then the shard itself is read
+        return None  # the caller reads the whole shard
     sums = RowSums(each, values)
     return sums if len(values) == count and _to_bytes(sums, facts) == data else None
 
 
 def beside(shard: Path, facts: ShardFacts, sums: RowSums) -> str | None:
-    """Compare what stands beside a shard with the checksums that belong there.
+    """Compare the checksum file of a shard with the right checksums.
 
     Returns:
-        What is wrong, in two sentences; empty if nothing is, None if nothing stands there.
+        The fault with advice; empty if there is none, None if the file is missing.
     """
-    path, wanted = sums_path(shard), _to_bytes(sums, facts)
+    path, expected = sums_path(shard), _to_bytes(sums, facts)
     try:
-        if read_limited(path, HEADER + len(wanted)) == wanted:
+        if read_limited(path, HEADER + len(expected)) == expected:
             return ""
     except FileNotFoundError:
         return None
@@ -135,7 +135,7 @@ def rows_per_sum(facts: ShardFacts) -> int:
 
 
 def _to_bytes(sums: RowSums, facts: ShardFacts) -> bytes:
-    """Return the whole file for a shard; equal shards have equal files."""
+    """Return the content of the checksum file; equal shards have equal files."""
     data = sums.values.astype("<u4").tobytes()
     line, _ = seal(
         {

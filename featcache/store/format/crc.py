@@ -1,11 +1,11 @@
-"""crc32 at the speed of memory: by ISA-L's instructions where its package has any, else by zlib.
+"""crc32 by ISA-L, at the speed of memory, or by zlib if ISA-L is not installed.
 
-Both compute the same polynomial, so what one wrote the other reads.
+Both compute the same checksum.
 """
 
 try:
     from isal.isal_zlib import crc32
-except ImportError:  # no wheel for this kind of machine: the same numbers, five times slower
+except ImportError:  # no wheel for this platform; zlib is five times slower
     from zlib import crc32
 
 __all__ = ["crc32"]

@@ -1,4 +1,4 @@
-"""Writing files so that a reader sees the old bytes or the new ones, never a mixture."""
+"""Atomic, durable file writes, and safe reads of files in a cache."""
 
 import errno
 import json
@@ -18,16 +18,17 @@ from featcache.errors import (
 from featcache.limits import METADATA
 from featcache.paths import open_descriptor
 from featcache.scarcity import lacking
+from featcache.wording import Argument, Part
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
-"""What says that something else than our file is in its place; other errors say nothing of it."""
+"""Errors that mean that the file is missing; after other errors it may exist and be sound."""
 
 
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Turn what the operating system says about a write into a sentence.
+    """Convert errors of writing into messages for the user.
 
     Raises:
         CacheError: For every OSError of the block.
@@ -43,7 +44,9 @@ def explained(path: Path) -> Iterator[None]:
         if error.errno in REFUSED:
             raise CacheError(
                 f"{path} cannot be written ({error.strerror}). "
-                f"Make it writable, or choose another folder with --cache."
+                "Make it writable, or choose another folder with ",
+                Argument("root"),
+                ".",
             ) from error
         if lack := lacking(error):
             raise CacheError(f"{path} could not be written. {lack}") from error
@@ -59,11 +62,11 @@ def is_full(error: CacheError) -> bool:
 
 
 def write_atomically(path: Path, *parts: bytes) -> None:
-    """Put a file in place in one step that survives a power cut.
+    """Write a file atomically and durably.
 
     Args:
-        path: The file; a symbolic link there is replaced, not followed.
-        parts: What it shall hold, one after the other.
+        path: File to write; a symbolic link is replaced, not followed.
+        parts: Content, to be concatenated.
 
     Raises:
         CacheError: If the disk is full or the folder cannot be written.
@@ -89,11 +92,11 @@ def write_atomically(path: Path, *parts: bytes) -> None:
 def open_plain(path: Path) -> int:
     """Open a plain file for reading and return its descriptor.
 
-    A cache may come from a stranger: a link could lead out of its folder, a pipe would block.
+    A cache may be untrusted: a link could lead out of its folder, a pipe would block.
 
     Raises:
-        CorruptCacheError: If it is a symbolic link, or no plain file.
-        UnreadableCacheError: If this process lacks files or memory, which is no fault of the file.
+        CorruptCacheError: If it is a symbolic link, or not a plain file.
+        UnreadableCacheError: If this process lacks file descriptors or memory.
         OSError: If it is missing or may not be read.
     """
     refuse_link(path)
@@ -110,16 +113,16 @@ def open_plain(path: Path) -> int:
 
 
 def read_limited(path: Path, limit: int | None = None) -> bytes:
-    """Read a plain file whole, unless it is suspiciously large.
+    """Read a whole plain file of bounded size.
 
     Args:
-        path: The file.
-        limit: Bytes it may have; None is 4 GiB, or what FEATCACHE_MAX_METADATA says.
+        path: File to read.
+        limit: Most bytes; None for FEATCACHE_MAX_METADATA, 4 GiB by default.
 
     Raises:
-        CorruptCacheError: If it is a symbolic link, or no plain file.
+        CorruptCacheError: If it is a symbolic link, or not a plain file.
         CacheError: If it is larger than the limit.
-        UsageError: If the variable is no number.
+        UsageError: If the environment variable is not a number.
         OSError: If it is missing or may not be read.
     """
     most = METADATA.value() if limit is None else limit
@@ -148,20 +151,20 @@ def refuse_link(path: Path) -> None:
 
 
 def cure_for(error: OSError, otherwise: str) -> str:
-    """Say what helps when a file cannot be read: what is only forbidden is not lost."""
+    """Return advice for an unreadable file: a lack of permission is not damage."""
     return "Make it readable and try again." if error.errno in REFUSED else otherwise
 
 
-def unreadable(path: Path, error: OSError, cure: str) -> CacheError:
-    """Compose the error for a file that the system does not hand out.
+def unreadable(path: Path, error: OSError, cure: Part) -> CacheError:
+    """Compose the error for a file that could not be read.
 
     Args:
         path: The file.
-        error: What the system said.
-        cure: What helps where the file is gone.
+        error: Error of the operating system.
+        cure: Advice if the file is missing.
     """
     if error.errno in GONE:
-        return CorruptCacheError(f"{path} cannot be read ({error.strerror}). {cure}")
+        return CorruptCacheError(f"{path} cannot be read ({error.strerror}). ", cure)
     if lack := lacking(error):
         return UnreadableCacheError(f"{path} could not be read. {lack}")
     return UnreadableCacheError(
@@ -171,19 +174,19 @@ def unreadable(path: Path, error: OSError, cure: str) -> CacheError:
 
 
 def write_all(handle: int, data: bytes) -> None:
-    """Write every byte, however many calls the kernel needs."""
+    """Write all bytes, in as many system calls as needed."""
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(handle, rest) :]
 
 
 def sync_folder(path: Path) -> None:
-    """Make a rename in this folder survive a power cut, where the file system can do that."""
+    """Make renames in a folder durable, if the file system supports it."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     except OSError as error:
-        # Network file systems may have no fsync for folders; the rename itself is still atomic.
+        # Some network file systems cannot sync folders; the rename is atomic anyway.
         if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
             raise
     finally:
@@ -191,7 +194,7 @@ def sync_folder(path: Path) -> None:
 
 
 def sync_file(path: Path) -> None:
-    """Make what somebody else wrote to a file survive a power cut."""
+    """Make the content of a file durable that another process wrote."""
     handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     try:
         os.fsync(handle)
@@ -200,19 +203,19 @@ def sync_file(path: Path) -> None:
 
 
 def sync_names(path: Path) -> None:
-    """Make a folder and those it lies in survive a power cut, whoever made them."""
+    """Make the names of a folder and of its parents durable, whoever created them."""
     for parent in path.absolute().parents:
-        with suppress(PermissionError):  # a folder that one may write to and not list
+        with suppress(PermissionError):  # writable but not readable
             sync_folder(parent)
         if parent.is_mount():
             return
 
 
 def clear_folder(path: Path) -> None:
-    """Remove a folder that stands where a file belongs; files and links get replaced anyway.
+    """Remove a folder in the place of a file; files and links are replaced on writing.
 
     Raises:
-        CacheError: If the disk refuses.
+        CacheError: If removing fails.
     """
     if path.is_dir() and not path.is_symlink():
         with explained(path):
@@ -220,14 +223,14 @@ def clear_folder(path: Path) -> None:
 
 
 def delete_folder(path: Path) -> None:
-    """Delete a folder and everything in it, though another process may be at the same."""
+    """Delete a folder with its content, even if another process does the same."""
     while path.exists():
         with suppress(FileNotFoundError):
             shutil.rmtree(path)
 
 
 def make_folder(path: Path) -> None:
-    """Create a folder and its parents; what was made survives a power cut.
+    """Create a folder and its parents durably.
 
     Raises:
         CacheError: If that is not allowed, or a file is in the way.
@@ -237,18 +240,20 @@ def make_folder(path: Path) -> None:
         try:
             path.mkdir(parents=True, exist_ok=True)
             for made in reversed(missing):
-                with suppress(PermissionError):  # a folder that one may write to and not list
+                with suppress(PermissionError):  # writable but not readable
                     sync_folder(made.parent)
         except (FileExistsError, NotADirectoryError) as error:
             file = next((p for p in (path, *path.parents) if p.is_file()), path)
             raise CacheError(
                 f"{path} cannot be made: {file} is a file, not a folder. "
-                f"Choose another folder with --cache."
+                "Choose another folder with ",
+                Argument("root"),
+                ".",
             ) from error
 
 
 def canonical(value: object) -> bytes:
-    """Return the one JSON text of a value: sorted keys, no spaces, ASCII, finite numbers."""
+    """Return the canonical JSON of a value: sorted keys, no spaces, ASCII, finite numbers."""
     text = json.dumps(
         value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
     )
@@ -256,5 +261,5 @@ def canonical(value: object) -> bytes:
 
 
 def is_temporary(path: Path) -> bool:
-    """Tell whether a file is what an interrupted writer of ours left behind."""
+    """Tell from its name whether a file or folder is a temporary one of this program."""
     return path.name.startswith(".") and ".tmp-" in path.name

@@ -1,8 +1,8 @@
-"""Rows that hold a NaN or an infinity, found at the speed at which they are read.
+"""Find rows with a NaN or an infinity, at the speed of reading them.
 
-A float is finite unless all bits of its exponent are set. Read as whole numbers, floats are in
-order: positive ones that are not finite are the largest signed numbers, negative ones the largest
-unsigned numbers. So two maxima, which processors take of many numbers at once, find any of them.
+A float is finite unless all bits of its exponent are set. Viewed as integers, positive values that
+are not finite are the largest signed integers, and negative ones the largest unsigned integers. So
+two vectorised maxima detect them.
 """
 
 import numpy as np
@@ -15,19 +15,19 @@ def not_finite(values: Shaped[np.ndarray, "r ..."]) -> Int64[np.ndarray, " k"]:
     """Return the positions of rows [r ...] with a value that is not finite, ascending.
 
     Args:
-        values: float16 or float32; int8 tokens with their scale behind each; int32, always finite.
+        values: float16 or float32; int8 tokens, each followed by its scale; int32, always finite.
     """
     if values.dtype.kind == "f":
         return _where(values) if _has_any(values) else np.empty(0, dtype=np.int64)
     if values.dtype != np.int8 or values.shape[-1] <= SCALE:
         return np.empty(0, dtype=np.int64)
     scales = np.ascontiguousarray(values[..., -SCALE:]).view("<f4")[..., 0]
-    # A token reaches 127 times its scale at most; float16 reaches 65504.
+    # A value is at most 127 times its scale; the largest float16 is 65504.
     with np.errstate(invalid="ignore"):
         is_small = (np.abs(scales) <= 65504 / 127).all(axis=tuple(range(1, scales.ndim)))
     suspects = np.flatnonzero(~is_small)  # [k]
-    found: Int64[np.ndarray, " k"] = suspects[_where(unpack(values[suspects]))]
-    return found
+    rows: Int64[np.ndarray, " k"] = suspects[_where(unpack(values[suspects]))]
+    return rows
 
 
 def _has_any(values: Shaped[np.ndarray, "r ..."]) -> bool:

@@ -1,9 +1,9 @@
-"""What a shard says of itself: a block of text in front of the HDF5 data.
+"""The header of a shard: text in front of the HDF5 data that describes the shard.
 
-    block = one sealed JSON object, spaces, a line feed;  512 * 2^k bytes            (1)
+    header = one sealed JSON object, spaces, a line feed;  512 * 2^k bytes           (1)
 
-HDF5 allows any bytes there. So a manifest line can be written again from the file alone, without
-parsing HDF5, and a shard whose line is lost is not lost.
+HDF5 allows any bytes there. So a lost manifest record can be rebuilt from the shard alone, without
+parsing HDF5.
 """
 
 import os
@@ -15,16 +15,16 @@ from featcache.store.format.seal import seal, unseal
 
 SMALLEST = 512
 LARGEST = 1 << 28
-"""Bytes of a block that is read; one with a reason for each of 65,536 rows is smaller."""
+"""Most bytes of a header; one with a reason for each of 65,536 rows is smaller."""
 
 
 def compose(about: Mapping[str, object], *, offset: int, behind: int) -> bytes:
-    """Return the block (1) for a file, with `offset` and `bytes` as they are with the block.
+    """Return the header (1) of a file; its `offset` and `bytes` include the header itself.
 
     Args:
-        about: What the block says besides.
-        offset: Of the rows in what follows the block.
-        behind: Bytes that follow the block.
+        about: Further entries.
+        offset: Offset of the rows in the HDF5 data.
+        behind: Bytes of the HDF5 data.
     """
     size = SMALLEST
     while True:
@@ -34,19 +34,19 @@ def compose(about: Mapping[str, object], *, offset: int, behind: int) -> bytes:
         size *= 2
 
 
-def read_block(path: Path) -> tuple[dict[str, object], bytes]:
-    """Read the block of a shard; return what it says, and its bytes.
+def read_header(path: Path) -> tuple[dict[str, object], bytes]:
+    """Read the header of a shard; return its entries and its bytes.
 
     Raises:
-        ValueError: With a predicate ("does not begin with a block") if it is not what was written.
+        ValueError: If it is damaged; the message is a predicate ("does not begin with a header").
         OSError: If the file is missing or may not be read.
-        CorruptCacheError: If it is a symbolic link, or no plain file.
+        CorruptCacheError: If it is a symbolic link, or not a plain file.
     """
     with os.fdopen(open_plain(path), "rb") as file:
-        # Bounded by the file itself: a flipped line feed makes the line end somewhere behind.
-        block = file.readline(LARGEST)
-    blocks, rest = divmod(len(block), SMALLEST)
-    if rest or blocks.bit_count() != 1 or not block.endswith(b"\n"):
-        raise ValueError("does not begin with a block that describes it")
-    about, _ = unseal(block[:-1].rstrip(b" "))
-    return about, block
+        # If the line feed is damaged, the line ends somewhere behind it or with the file.
+        header = file.readline(LARGEST)
+    units, rest = divmod(len(header), SMALLEST)
+    if rest or units.bit_count() != 1 or not header.endswith(b"\n"):
+        raise ValueError("does not begin with a header that describes it")
+    about, _ = unseal(header[:-1].rstrip(b" "))
+    return about, header

@@ -1,7 +1,7 @@
-"""Which data set, which backbone and which key a cache belongs to: one line, kept twice.
+"""Identity of a cache: data set, backbone and feature key, stored twice.
 
-The first line of the manifest and key.json are byte for byte the same sealed JSON, so that either
-restores the other. The folder's name repeats the key's digest.
+The first line of the manifest and key.json are the same sealed JSON, so that each can restore the
+other. The name of the folder contains the digest of the key.
 """
 
 import json
@@ -24,28 +24,28 @@ MANIFEST = "manifest.jsonl"
 LISTING = "listing"
 """Folder of the listing."""
 KNOWN_HASHES = "hashes.tsv"
-"""Beside the caches of a data set: hashes of its images, remembered for all backbones."""
+"""File beside the caches of a data set: hashes of its images, shared by all backbones."""
 TRACE = ".trace.json"
-"""Behind a cache's name: the timeline of its last profiled pass, beside the cache."""
+"""Suffix of the file beside a cache with the timeline of its last profiled pass."""
 CURE = "Run `featcache repair`."
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What a cache is the cache of."""
+    """Data set, backbone and feature key of a cache."""
 
     dataset: str
     backbone: str
-    """As the user calls it: ViT-B/16, tiny."""
+    """Name as the user typed it: ViT-B/16, tiny."""
     key: FeatureKey
 
     def folder(self, root: Path) -> Path:
-        """Name the cache's folder: <dataset>/<backbone>-<digest of the key>."""
+        """Return the folder of the cache: <dataset>/<backbone>-<digest of the key>."""
         folder = from_text(f"{slug(self.backbone)}-{self.key.digest()}")
         return root / from_text(slug(self.dataset)) / folder
 
     def line(self) -> bytes:
-        """Return the line that says this, line feed included."""
+        """Return the identity as one line, with its line feed."""
         value = {
             "kind": "header",
             "format": FORMAT,
@@ -57,18 +57,18 @@ class Identity:
 
 
 def slug(name: str) -> str:
-    """Turn a name into one that is a single plain folder everywhere: ViT-B/16 -> ViT-B-16."""
+    """Convert a name to a portable folder name: ViT-B/16 -> ViT-B-16."""
     plain = re.sub(r"[^\w.+@=-]+", "-", name).strip(".-")
     return plain[:80] or "unnamed"
 
 
 def is_cache(folder: Path) -> bool:
-    """Tell whether a folder is a cache, damaged or not: it has a key or a manifest."""
+    """Tell whether a folder is a cache, sound or damaged: it has a key or a manifest."""
     return any((folder / name).is_file() for name in (KEY_FILE, MANIFEST))
 
 
 def write_identity(folder: Path, identity: Identity) -> None:
-    """Put key.json in place."""
+    """Write key.json."""
     write_atomically(folder / KEY_FILE, identity.line())
 
 
@@ -76,8 +76,8 @@ def read_identity(folder: Path) -> Identity:
     """Read key.json.
 
     Raises:
-        CacheNotFoundError: If the folder is no cache.
-        CorruptCacheError: If the file is not what was written.
+        CacheNotFoundError: If the folder is not a cache.
+        CorruptCacheError: If the file is damaged.
         NewerFormatError: If a later version wrote it.
         CacheError: If an earlier version wrote it.
     """
@@ -91,7 +91,7 @@ def read_identity(folder: Path) -> Identity:
                 f"{CURE}"
             ) from error
         raise CacheNotFoundError(
-            f"{folder} is no cache: it has no {KEY_FILE}. `featcache ls` shows the caches."
+            f"{folder} is not a cache: it has no {KEY_FILE}. `featcache ls` shows the caches."
         ) from error
     except OSError as error:
         raise CorruptCacheError(
@@ -104,10 +104,10 @@ def read_identity(folder: Path) -> Identity:
 
 
 def parse_header(line: bytes) -> Identity:
-    """Read the line of an identity, line feed included.
+    """Parse the line of an identity, with its line feed.
 
     Raises:
-        ValueError: With a predicate ("is not what was written") that says what is wrong.
+        ValueError: If it is damaged; the message is a predicate ("is not what was written").
         NewerFormatError: If a later version wrote it.
         CacheError: If an earlier version wrote it.
     """
@@ -135,7 +135,7 @@ def parse_header(line: bytes) -> Identity:
 
 
 def _unsealed(line: bytes) -> Mapping[str, object]:
-    """Read what another format may have written; nothing where a seal says it was this one."""
+    """Parse the line of another format; empty if a seal shows that it is of this format."""
     with suppress(ValueError):
         split_seal(line)
         return {}

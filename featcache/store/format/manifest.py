@@ -1,9 +1,9 @@
-"""The manifest: one sealed JSON object a line, each covering the line before it.
+"""The manifest: one record per line, sealed JSON whose checksum covers the previous record.
 
-A line is written by one system call after everything it speaks of is on disk. So a killed writer
-leaves at most a torn last line, which means that the thing it speaks of did not happen; so does a
-power cut, which may leave zeros in it, whole sectors of them. Any other disagreement with a seal is
-damage, and `featcache repair` keeps every line that is whole.
+A record is written by one system call after the files it describes are on disk. So a killed writer
+leaves at most a torn last record, which means that what it describes did not happen. The same holds
+for a power cut, which may also leave zeros in it. Any other wrong seal is damage;
+`featcache repair` keeps every valid record.
 """
 
 import os
@@ -37,35 +37,35 @@ CURE = "`featcache repair` keeps every line that is whole, and finds the shards 
 
 @dataclass(slots=True)
 class Manifest:
-    """What a manifest file says, and where the next line goes."""
+    """The records of a manifest file, and where to append the next one."""
 
     path: Path
     lines: list[Line] = field(default_factory=list)
-    """Without the header."""
+    """Records without the header."""
     size: int = 0
-    """Bytes of whole lines."""
+    """Bytes of complete records."""
     crc: int = 0
-    """Checksum of the last whole line."""
+    """Checksum of the last complete record."""
     torn: int = 0
-    """Bytes of an unfinished last line."""
+    """Bytes of an unfinished last record."""
 
     def append(self, line: Line) -> None:
-        """Write one line and wait until it is on disk; the caller holds the cache's lock.
+        """Append one record durably; the caller holds the lock of the cache.
 
         Raises:
-            CacheError: If the disk is full, or somebody else wrote in between.
-            UsageError: If no reader would take the line.
+            CacheError: If writing fails, or another process wrote in between.
+            UsageError: If readers would refuse the record.
         """
         body, crc = _sealed(line, self.crc)
         with explained(self.path):
             handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW)
             try:
-                found = os.fstat(handle).st_size
-                if self.torn and found == self.size + self.torn:
+                size = os.fstat(handle).st_size
+                if self.torn and size == self.size + self.torn:
                     os.ftruncate(handle, self.size)
-                elif found != self.size:
+                elif size != self.size:
                     raise CacheError(
-                        f"{self.path} has {found} bytes where {self.size} were expected: another "
+                        f"{self.path} has {size} bytes where {self.size} were expected: another "
                         f"process writes to this cache. Run the same command again."
                     )
                 self.torn = 0
@@ -81,7 +81,7 @@ class Manifest:
         self.size, self.crc = self.size + len(body), crc
 
     def truncate(self) -> None:
-        """Cut an unfinished last line; the caller holds the cache's lock."""
+        """Remove an unfinished last record; the caller holds the lock of the cache."""
         with explained(self.path):
             handle = os.open(self.path, os.O_WRONLY | os.O_NOFOLLOW)
             try:
@@ -93,28 +93,28 @@ class Manifest:
 
 
 class Contents:
-    """What a cache holds once its lines are taken together, line by line."""
+    """Contents of a cache according to its records."""
 
     def __init__(self, lines: Iterable[Line] = ()) -> None:
-        """Take the lines, oldest first."""
+        """Apply records, oldest first."""
         self.shards: dict[str, list[ShardLine]] = {}
         """Component -> its shards, oldest first."""
         self.texts: dict[str, TextLine] = {}
         """Component -> texts, the newest last."""
         self.text: TextLine | None = None
-        """The current texts; older ones do not take the place of those that were dropped."""
+        """The current texts; None after they were dropped, even if older ones exist."""
         self.passes: list[PassLine] = []
         self.files: set[tuple[str, str]] = set()
-        """(component, file) of every shard that counts."""
+        """(component, file) of every shard in effect."""
         self.dropped: set[tuple[str, str]] = set()
-        """(component, file) of what was last mentioned because it no longer counts."""
+        """(component, file) of files whose latest record is a drop."""
         self.drops: list[DropLine] = []
-        """Every loss, oldest first; what was encoded again since counts all the same."""
+        """Every drop, oldest first, also of rows that were encoded again since."""
         for line in lines:
             self.take(line)
 
     def take(self, line: Line) -> None:
-        """Take one more line; later texts replace earlier ones, dropped files are gone."""
+        """Apply one more record; later texts replace earlier ones, drops remove files."""
         match line:
             case ShardLine():
                 self.shards.setdefault(line.component, []).append(line)
@@ -133,13 +133,13 @@ class Contents:
                     self.text = None
                 self.files.discard((line.component, line.file))
                 self.dropped.add((line.component, line.file))
-                kept = [s for s in self.shards.pop(line.component, []) if s.file != line.file]
-                if kept:
-                    self.shards[line.component] = kept
+                others = [s for s in self.shards.pop(line.component, []) if s.file != line.file]
+                if others:
+                    self.shards[line.component] = others
 
 
 def write_manifest(path: Path, identity: Identity, lines: Iterable[Line] = ()) -> None:
-    """Put a manifest in place, in one step."""
+    """Write a whole manifest atomically."""
     header = identity.line()
     _, crc = split_seal(header[:-1])
     parts = [header]
@@ -150,14 +150,14 @@ def write_manifest(path: Path, identity: Identity, lines: Iterable[Line] = ()) -
 
 
 def read_manifest(path: Path, identity: Identity) -> Manifest:
-    """Read and check every line.
+    """Read and check every record.
 
     Args:
-        path: The file.
-        identity: What key.json says, and the first line must repeat.
+        path: The manifest.
+        identity: Identity from key.json, which the first line must repeat.
 
     Raises:
-        CorruptCacheError: If a line is not what was written.
+        CorruptCacheError: If a record is damaged.
         NewerFormatError: If a later version wrote it.
     """
     try:
@@ -169,7 +169,7 @@ def read_manifest(path: Path, identity: Identity) -> Manifest:
     *whole, rest = data.split(b"\n")
     header = identity.line()
     if not whole or whole[0] != header[:-1]:
-        raise CorruptCacheError(f"Line 1 of {path} {_why(whole, identity)}. {CURE}")
+        raise CorruptCacheError(f"Line 1 of {path} {_header_fault(whole, identity)}. {CURE}")
     _, crc = split_seal(whole[0])
     manifest = Manifest(path, size=len(header), crc=crc, torn=len(rest))
     for number, line in enumerate(whole[1:], start=2):
@@ -183,8 +183,7 @@ def read_manifest(path: Path, identity: Identity) -> Manifest:
             raise CorruptCacheError(f"Line {number} of {path} {error}. {CURE}") from error
         manifest.size, manifest.crc = manifest.size + len(line) + 1, crc
     with suppress(ValueError):
-        # A line that is whole but for its line feed was not torn: a tear puts no other byte there
-        # than zero.
+        # A complete record with a wrong line feed was not torn: tearing leaves only zeros there.
         unseal(rest.rstrip(b"\0")[:-1], manifest.crc)
         raise CorruptCacheError(
             f"Line {len(whole) + 1} of {path} does not end in a line feed. {CURE}"
@@ -193,21 +192,21 @@ def read_manifest(path: Path, identity: Identity) -> Manifest:
 
 
 def _sealed(line: Line, previous: int) -> tuple[bytes, int]:
-    """Seal a line, and read it as any reader will."""
+    """Seal a record, and check that readers will accept it."""
     try:
         body, crc = seal(to_json(line), previous)
-        found = from_json(unseal(body[:-1], previous)[0])
+        parsed = from_json(unseal(body[:-1], previous)[0])
     except ValueError as error:
         raise UsageError(
             f"A line of kind {type(line).__name__} for a manifest {error}, so that no reader would "
             f"take it. Nothing was written."
         ) from error
-    if found != line:
-        raise UsageError(f"{line!r} would read as {found!r}. Nothing was written.")
+    if parsed != line:
+        raise UsageError(f"{line!r} would read as {parsed!r}. Nothing was written.")
     return body, crc
 
 
-def _why(lines: list[bytes], identity: Identity) -> str:
+def _header_fault(lines: list[bytes], identity: Identity) -> str:
     if not lines:
         return "is missing or unfinished"
     try:

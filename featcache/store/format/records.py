@@ -1,7 +1,7 @@
-"""The kinds of manifest line, and the checks that let nothing strange through.
+"""Manifest records and their validation.
 
-shard    rows of a component and where they are   text   embedded texts, the newest is current
-drop     a shard that no longer counts            pass   a finished run over the data set
+shard    rows of a component and their file       text   embedded texts; the newest are current
+drop     a damaged shard that was removed         pass   a completed pass over the data set
 
 The first line of a manifest, the header, is in identity.py.
 """
@@ -18,15 +18,15 @@ from featcache.keys import ComponentKey, parse_component
 from featcache.store.format.shard import DTYPES, ShardFacts
 
 FORMAT = 2
-"""Format of manifest, key file and listing; raised when an older program would misread them."""
+"""Version of manifest, key file and listing; increased when older programs would misread them."""
 REASON = 300
-"""Characters of the reason why an image could not be read."""
+"""Most characters of the reason why an image could not be read."""
 PROVENANCE, PROVENANCE_TEXT = 64, 200
-"""Entries of a provenance, and characters that each must stay below."""
+"""Most entries of a provenance, and exclusive limit of the characters of each."""
 ROWS = 1 << 40
 SIZE = 1 << 50
 SHARD_NAME = re.compile(r"[0-9]{8,13}-[0-9]{8,13}(?:\.[0-9]{1,6})?\.h5")
-"""first row, row after the last, and a number where the same rows were written before."""
+"""First row, row after the last, and a number if the same rows were written before."""
 TEXT_ROWS = "rows.h5"
 TEXT_STRINGS = "strings.json"
 
@@ -37,24 +37,24 @@ _TEXT_FILE = re.compile(re.escape(TEXT_ROWS))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardLine:
-    """Rows of one component, on disk."""
+    """Record of a shard: rows of one component."""
 
     component: str
     file: str
-    """Name below the component's folder."""
+    """File name in the folder of the component."""
     rows: tuple[tuple[int, int], ...]
     """Ascending ranges [start, stop) of listing rows, in the order of the shard."""
     bad: tuple[tuple[int, str], ...]
-    """Ascending positions in the shard whose image could not be read, and why; zeros stand
-    there."""
+    """Ascending positions in the shard of unreadable images, with the reason; their features are
+    zeros."""
     images_crc32: int
-    """`images_crc32` of the images that the rows were made of."""
+    """`rows.images_crc32` of the images of the rows."""
     facts: ShardFacts
     provenance: Mapping[str, str]
-    """What computed the numbers: versions, device, threads, whatever the writer knew."""
+    """Versions, device, threads and settings that produced the features."""
 
     def row_at(self, position: int) -> int:
-        """Return the listing row at a position of the shard, which lies inside."""
+        """Return the listing row at a valid position of the shard."""
         for first, last in self.rows:
             if position < last - first:
                 return first + position
@@ -62,21 +62,21 @@ class ShardLine:
         raise AssertionError("a position outside the shard")
 
     def bad_rows(self) -> dict[int, str]:
-        """Return listing rows whose image could not be read, with the reason."""
-        found: dict[int, str] = {}
+        """Return the listing rows of unreadable images, with the reason."""
+        bad: dict[int, str] = {}
         ranges = iter(self.rows)
-        first = last = begin = 0  # rows [first, last) stand at positions from `begin` on
+        first = last = begin = 0  # rows [first, last) are at positions from `begin`
         for position, reason in self.bad:
             while position >= begin + last - first:
                 begin += last - first
                 first, last = next(ranges)
-            found[first + position - begin] = reason
-        return found
+            bad[first + position - begin] = reason
+        return bad
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextLine:
-    """Embedded texts, on disk."""
+    """Record of embedded texts."""
 
     component: str
     strings_bytes: int
@@ -87,25 +87,25 @@ class TextLine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PassLine:
-    """A run that ended as it was meant to."""
+    """Record of a pass that ended normally."""
 
     time: float
-    """Seconds since 1970, at the end."""
+    """End of the pass in seconds since 1970."""
     components: tuple[str, ...]
     images: int
     seconds: float
     complete: bool
-    """False where only part of the images was asked for."""
+    """False if only part of the images was requested."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DropLine:
-    """A shard, or texts, found damaged; from here on they count as missing."""
+    """Record of a damaged shard, or of texts, that count as missing from here on."""
 
     component: str
     file: str
     rows: tuple[tuple[int, int], ...]
-    """Ranges [start, stop) of listing rows that it held; none for texts."""
+    """Ranges [start, stop) of the listing rows of the shard; empty for texts."""
 
 
 Line = ShardLine | TextLine | PassLine | DropLine
@@ -118,16 +118,16 @@ KINDS: dict[str, type[Line]] = {
 
 
 def to_json(line: Line) -> dict[str, object]:
-    """Return what is written of a line."""
+    """Return a record as a JSON object."""
     kind = next(name for name, cls in KINDS.items() if isinstance(line, cls))
     return {"kind": kind, **asdict(line)}
 
 
 def from_json(value: Mapping[str, object]) -> Line:
-    """Read a line back, checking type, range and name of every field.
+    """Parse a record and check name, type and range of every field.
 
     Raises:
-        ValueError: With a predicate ("has no field 'x'") about the first thing that is wrong.
+        ValueError: If a field is wrong; the message is a predicate ("has no field 'x'").
     """
     fields = _Fields(value)
     line: Line
@@ -161,10 +161,10 @@ def from_json(value: Mapping[str, object]) -> Line:
 
 
 def check_provenance(value: object) -> dict[str, str]:
-    """Return a provenance as it is written.
+    """Return a provenance as it is stored.
 
     Raises:
-        ValueError: If it has more than 64 entries, or one that is no text or too long.
+        ValueError: If it has more than 64 entries, or an entry is not a text or too long.
     """
     if not isinstance(value, Mapping) or len(value) > PROVENANCE:
         raise ValueError("has a wrong 'provenance'")
@@ -196,7 +196,7 @@ def _shard(fields: "_Fields") -> ShardLine:
 
 
 def _bad(entries: Sequence[object], rows: int) -> tuple[tuple[int, str], ...]:
-    found = []
+    bad = []
     least = 0
     for entry in entries:
         if not isinstance(entry, list) or len(entry) != 2:
@@ -204,9 +204,9 @@ def _bad(entries: Sequence[object], rows: int) -> tuple[tuple[int, str], ...]:
         position = _integer(entry[0], least, rows - 1, "bad")
         if not isinstance(entry[1], str) or len(entry[1]) > REASON:
             raise ValueError("has a wrong reason in 'bad'")
-        found.append((position, entry[1]))
+        bad.append((position, entry[1]))
         least = position + 1
-    return tuple(found)
+    return tuple(bad)
 
 
 def _drop(fields: "_Fields") -> DropLine:
@@ -220,7 +220,7 @@ def _drop(fields: "_Fields") -> DropLine:
 
 
 class _Fields:
-    """Fields of one object, each taken once."""
+    """The fields of one JSON object; each is read once."""
 
     def __init__(self, value: object) -> None:
         if not isinstance(value, dict):
@@ -327,7 +327,7 @@ def _component(name: object) -> str:
 
 @lru_cache(maxsize=1024)
 def kind_of(name: str) -> str:
-    """Return the kind of the component that a folder's name stands for; empty for no component."""
+    """Return the kind of the component with this folder name; empty if it is not a component."""
     try:
         component: ComponentKey = parse_component(name)
     except UsageError:

@@ -1,6 +1,6 @@
-"""A whole file read once, by plain calls: its checksums, and what is wrong with its rows.
+"""Read a whole file once by system calls: compute its checksums and find rows that are not finite.
 
-A failing disk is an error there, but a signal in a map.
+A failing disk raises an error here; with a memory map it would kill the process.
 """
 
 import hashlib
@@ -18,9 +18,10 @@ from featcache.store.format.crc import crc32
 from featcache.store.format.files import open_plain, unreadable
 from featcache.store.format.finite import not_finite
 from featcache.store.format.shard import CURE, ShardFacts, check_facts, check_size
+from featcache.wording import Part
 
 CHUNK = 1 << 20
-"""Bytes in work at once: few enough to stay in the processor while they are looked at."""
+"""Bytes processed at once; few enough to stay in the processor cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +31,14 @@ class Checksums:
     bytes: int
     crc32: int
     sha256: str
-    """Empty where it was not asked for."""
+    """Empty if not requested."""
     rest_crc32: int
-    """crc32 of what stands behind the bytes that were skipped."""
+    """crc32 of the bytes after the skipped ones."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """What one reading of a sound shard found in its rows."""
+    """Result of reading a sound shard."""
 
     sums: RowSums
     not_finite: Int64[np.ndarray, " k"]
@@ -49,11 +50,11 @@ def checksums(path: Path, *, sha256: bool, skip: int = 0) -> Checksums:
 
     Args:
         path: A plain file.
-        sha256: Whether to compute it too.
-        skip: Bytes in front that `rest_crc32` leaves out.
+        sha256: Whether to compute sha256 too.
+        skip: Leading bytes that `rest_crc32` excludes.
 
     Raises:
-        CorruptCacheError: If it is a symbolic link, or no plain file.
+        CorruptCacheError: If it is a symbolic link, or not a plain file.
         OSError: If it cannot be read.
     """
     crc = rest = size = 0
@@ -70,29 +71,29 @@ def checksums(path: Path, *, sha256: bool, skip: int = 0) -> Checksums:
 def check_bytes(
     path: Path,
     facts: ShardFacts,
-    cure: str = "",
+    cure: Part = "",
     *,
     full: bool = False,
     into: Shaped[np.ndarray, "r ..."] | None = None,
 ) -> Rows:
-    """Read a whole shard and compare it with what was recorded: crc32, or sha256 too if `full`.
+    """Read a whole shard and verify its crc32, and its sha256 if `full`.
 
     Args:
-        path: The shard.
-        facts: What the manifest says of it.
-        cure: What helps where it is damaged, if encoding again does not.
+        path: File of the shard.
+        facts: Layout and checksums from the manifest.
+        cure: Advice for a damaged shard; empty for the usual advice to repair.
         full: Whether to compare sha256.
-        into: Where its rows are put, of its shape and type.
+        into: Array to copy the rows into, of their shape and type.
 
     Raises:
-        CorruptCacheError: If it is not what was written.
+        CorruptCacheError: If it is damaged.
         UnreadableCacheError: If it could not be read.
     """
     check_size(path, facts, cure)
     check_facts(path, facts)
     summing, numbers = Summing(facts), _Numbers(facts)
     out = None if into is None else into.reshape(-1).view(np.uint8)
-    sha, crc, at = hashlib.sha256(), 0, -facts.offset  # at: bytes behind the first of the rows
+    sha, crc, at = hashlib.sha256(), 0, -facts.offset  # at: offset in the rows
     try:
         for part in pieces(path, facts.offset):
             crc = crc32(part, crc)
@@ -109,51 +110,53 @@ def check_bytes(
     wrong = "crc32" if crc != facts.crc32 else "sha256"
     if crc != facts.crc32 or (full and sha.hexdigest() != facts.sha256):
         raise CorruptCacheError(
-            f"{path} is not what was written (its {wrong} differs). {cure or CURE}"
+            f"{path} is not what was written (its {wrong} differs). ", cure or CURE
         )
     return Rows(summing.end(), numbers.end())
 
 
-def read_rows(path: Path, facts: ShardFacts, cure: str = "") -> Shaped[np.ndarray, "r ..."]:
-    """Read all rows of a shard into memory of their own, checked like `check_bytes`.
+def read_rows(path: Path, facts: ShardFacts, cure: Part = "") -> Shaped[np.ndarray, "r ..."]:
+    """Read all rows of a shard into a new array and verify them like `check_bytes`.
 
     Raises:
-        CorruptCacheError: If the shard is not what was written, or a value is not finite.
+        CorruptCacheError: If the shard is damaged, or a value is not finite.
         UnreadableCacheError: If it could not be read.
     """
     check_size(path, facts, cure)
     check_facts(path, facts)
     values = np.empty(facts.shape, dtype=np.dtype(facts.dtype).newbyteorder("<"))
-    found = check_bytes(path, facts, cure, into=values)
-    if len(found.not_finite):
-        raise CorruptCacheError(say_not_finite(path, found, f"row {found.not_finite[0]}", cure))
+    rows = check_bytes(path, facts, cure, into=values)
+    if len(rows.not_finite):
+        first = f"row {rows.not_finite[0]}"
+        raise CorruptCacheError(not_finite_message(path, rows, first, cure))
     return values
 
 
-def say_not_finite(path: Path, found: Rows, first: str, cure: str = "") -> str:
-    """Say that rows hold what is no number.
+def not_finite_message(path: Path, rows: Rows, first: str, cure: Part = "") -> Part:
+    """Compose the message for rows with values that are not finite.
 
     Args:
-        path: The shard.
-        found: In it.
-        first: Names the first of the rows.
-        cure: As for `check_bytes`.
+        path: File of the shard.
+        rows: Result of reading it.
+        first: Name of the first such row.
+        cure: Advice, as for `check_bytes`.
     """
     return (
-        f"{path} is as it was written, but {len(found.not_finite)} of its rows have values that "
-        f"are not finite (first: {first}). {cure or CURE}"
+        f"{path} is as it was written, but {len(rows.not_finite)} of its rows have values that "
+        f"are not finite (first: {first}). ",
+        cure or CURE,
     )
 
 
 def pieces(path: Path, cut: int = 0) -> Iterator[memoryview]:
-    """Yield a plain file from its first byte to its last; each piece overwrites the one before.
+    """Yield a plain file in pieces; each piece overwrites the one before.
 
     Args:
-        path: The file.
-        cut: Where a piece begins; those from there on have the same size, but for the last.
+        path: File to read.
+        cut: Offset at which a piece begins; from there on all pieces but the last have one size.
 
     Raises:
-        CorruptCacheError: If it is a symbolic link, or no plain file.
+        CorruptCacheError: If it is a symbolic link, or not a plain file.
         OSError: If it cannot be read.
     """
     with os.fdopen(open_plain(path), "rb", buffering=0) as file:
@@ -173,38 +176,39 @@ def pieces(path: Path, cut: int = 0) -> Iterator[memoryview]:
 
 
 class _Numbers:
-    """Looks for rows that are not finite, in pieces that begin anywhere."""
+    """Finds rows that are not finite in pieces that begin anywhere."""
 
     def __init__(self, facts: ShardFacts) -> None:
         self._facts = facts
         self._dtype = np.dtype(facts.dtype).newbyteorder("<")
-        self._found: list[Int64[np.ndarray, " _"]] = []
+        self._rows: list[Int64[np.ndarray, " _"]] = []
         self._rest = b""
 
     def update(self, part: memoryview, at: int) -> None:
-        """Take the bytes from `at` on, behind the first of the rows."""
+        """Add the bytes at offset `at` of the rows."""
         if self._facts.dtype == "int32":
             return
         if self._facts.dtype == "int8":
             self._take_tokens(part, at)
             return
         values = np.frombuffer(part, self._dtype, count=len(part) // self._dtype.itemsize)
-        found = not_finite(values)
-        if len(found):
+        positions = not_finite(values)
+        if len(positions):
             of_row = self._facts.row_bytes // self._dtype.itemsize
-            self._found.append((at // self._dtype.itemsize + found) // of_row)
+            self._rows.append((at // self._dtype.itemsize + positions) // of_row)
 
     def _take_tokens(self, part: memoryview, at: int) -> None:
-        """Tokens in eight bits mean something only whole."""
+        """Add int8 tokens; an incomplete token is kept for the next piece."""
         token = self._facts.shape[-1]
         data = self._rest + part if self._rest else part
         begin, whole = at - len(self._rest), len(data) // token * token
-        found = not_finite(np.frombuffer(data[:whole], np.int8).reshape(-1, token))
-        if len(found):
-            self._found.append((begin // token + found) // (self._facts.row_bytes // token))
+        tokens = np.frombuffer(data[:whole], np.int8).reshape(-1, token)
+        positions = not_finite(tokens)
+        if len(positions):
+            self._rows.append((begin // token + positions) // (self._facts.row_bytes // token))
         self._rest = bytes(data[whole:])
 
     def end(self) -> Int64[np.ndarray, " k"]:
-        """Return the rows."""
-        every = np.concatenate([np.empty(0, dtype=np.int64), *self._found])
+        """Return the rows that are not finite, ascending."""
+        every = np.concatenate([np.empty(0, dtype=np.int64), *self._rows])
         return every[np.diff(every, prepend=-1) > 0]

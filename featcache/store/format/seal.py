@@ -1,9 +1,9 @@
-"""Sealed JSON: an object on one line whose last entry is a checksum of all that stands before it.
+"""Sealed JSON: an object on one line whose last entry is a checksum of everything before it.
 
     crc(line) = crc32(hex crc of the line before + bytes of this line without its crc)        (1)
 
-A file of one line takes `00000000` for the line before. Since the JSON is canonical (sorted keys,
-no spaces, ASCII), every changed byte shows.
+The first line uses `00000000` for the line before. The JSON is canonical (sorted keys, no spaces,
+ASCII), so that every changed byte is detected.
 """
 
 import json
@@ -14,17 +14,17 @@ from collections.abc import Mapping
 from featcache.store.format.files import canonical
 
 SEAL = rb',"crc":"[0-9a-f]{8}"\}'
-"""Pattern of what closes a sealed line."""
+"""Pattern of the end of a sealed line."""
 SEAL_LENGTH = 18
-"""Its bytes."""
+"""Bytes of the seal."""
 
 
 def seal(value: Mapping[str, object], previous: int = 0) -> tuple[bytes, int]:
-    """Return the line of an object, line feed included, and its checksum.
+    """Return the sealed line of an object, with its line feed, and its checksum.
 
     Args:
         value: Plain JSON values, at least one entry.
-        previous: Checksum of the line before; 0 where there is none.
+        previous: Checksum of the line before; 0 for the first line.
     """
     body = canonical(dict(value))
     crc = checksum(body, previous)
@@ -35,7 +35,7 @@ def unseal(line: bytes, previous: int = 0) -> tuple[dict[str, object], int]:
     """Check a line, without its line feed, and return its object and its checksum.
 
     Raises:
-        ValueError: With a predicate ("does not end with its checksum") that says what is wrong.
+        ValueError: If it is damaged; the message is a predicate ("does not end with its checksum").
     """
     body, crc = split_seal(line)
     if checksum(body, previous) != crc:
@@ -50,7 +50,7 @@ def unseal(line: bytes, previous: int = 0) -> tuple[dict[str, object], int]:
 
 
 def split_seal(line: bytes) -> tuple[bytes, int]:
-    """Return the bytes that a seal covers and the checksum it states, unchecked.
+    """Return the bytes that a seal covers and the stated checksum, without checking it.
 
     Raises:
         ValueError: If the line does not end with a seal.
@@ -61,10 +61,10 @@ def split_seal(line: bytes) -> tuple[bytes, int]:
 
 
 def cut_seal(line: bytes) -> bytes:
-    """Return the bytes that a seal covers, whatever stands in its place."""
+    """Return the bytes that a seal covers, whether the seal is valid or not."""
     return line[:-SEAL_LENGTH] + b"}"
 
 
 def checksum(body: bytes, previous: int) -> int:
-    """Return crc (1) of a line's bytes without its seal."""
+    """Return the checksum (1) of a line without its seal."""
     return zlib.crc32(body, zlib.crc32(b"%08x" % previous))

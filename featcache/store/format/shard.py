@@ -1,8 +1,8 @@
-"""A shard: a block that describes it, then HDF5 with one contiguous data set; read by mapping.
+"""A shard: a header, then HDF5 with one contiguous data set. Readers map the file.
 
-h5py runs on our own values only. The file is composed in memory and written by plain system
-calls, so a full disk is an ordinary error and not a fault inside HDF5. Readers never parse HDF5:
-they take offset, shape and dtype from the manifest, check them against the file and map it.
+h5py only writes. The file is composed in memory and written by system calls, so that a full disk is
+an ordinary error and not a fault inside HDF5. Readers never parse HDF5: they take offset, shape and
+dtype from the manifest, check them against the file and map it.
 """
 
 import hashlib
@@ -25,24 +25,25 @@ from featcache.store.format.crc import crc32
 from featcache.store.format.files import GONE, open_plain, refuse_link, unreadable, write_atomically
 from featcache.store.format.finite import not_finite
 from featcache.store.format.header import compose
+from featcache.wording import Part
 
 DATA_SET = "features"
 DTYPES = ("float16", "float32", "int8", "int32")
-"""What a shard may hold, little-endian."""
+"""Types of stored values, little-endian."""
 CURE = "Run `featcache repair`, which encodes just these rows again."
 GAP = 1 << 16
-"""Bytes between two rows that are fetched along with them: one request costs more than these."""
+"""Largest gap in bytes between two rows that are prefetched together: cheaper than two requests."""
 
 SAMPLE = 16
-"""Rows of a shard that are looked for in memory, about."""
+"""Approximate number of rows checked to see whether a shard is in memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardFacts:
-    """What a reader must know of a shard, and what a check compares."""
+    """Layout, size and checksums of a shard."""
 
     offset: int
-    """Byte at which the rows begin."""
+    """Offset of the rows in bytes."""
     shape: tuple[int, ...]
     dtype: str
     bytes: int
@@ -70,16 +71,16 @@ def write_shard(
     attributes: Mapping[str, str | int] | None = None,
     name_of: Callable[[int], str] = "row {}".format,
 ) -> ShardFacts:
-    """Write rows as one shard; the file appears whole or not at all.
+    """Write rows as one shard atomically.
 
-    Equal rows, descriptions and attributes give equal bytes.
+    Equal rows, entries and attributes give equal bytes.
 
     Args:
-        path: Where the shard goes; its folder exists.
-        values: Rows [r ...] as they shall be stored.
-        about: Plain JSON values that stand in front, for programs that lost the manifest.
-        attributes: Small facts for people who open the file with another tool.
-        name_of: Says which image a row is, for the error message.
+        path: File to write; its folder exists.
+        values: Rows [r ...] as stored.
+        about: JSON values for the header, from which a lost record can be rebuilt.
+        attributes: HDF5 attributes for people who open the file with another tool.
+        name_of: Maps a row to the name of its image, for error messages.
 
     Raises:
         CacheError: If a value is not finite, or the file cannot be written.
@@ -102,89 +103,89 @@ def write_shard(
         file.flush()
         offset = int(data.id.get_offset())
         image: bytes = file.id.get_file_image()
-    said = {"shape": list(rows.shape), "dtype": rows.dtype.name, "rest_crc32": crc32(image)}
-    block = compose({**(about or {}), **said}, offset=offset, behind=len(image))
-    write_atomically(path, block, image)
-    sha = hashlib.sha256(block)
+    layout = {"shape": list(rows.shape), "dtype": rows.dtype.name, "rest_crc32": crc32(image)}
+    header = compose({**(about or {}), **layout}, offset=offset, behind=len(image))
+    write_atomically(path, header, image)
+    sha = hashlib.sha256(header)
     sha.update(image)
     return ShardFacts(
-        offset=len(block) + offset,
+        offset=len(header) + offset,
         shape=tuple(rows.shape),
         dtype=rows.dtype.name,
-        bytes=len(block) + len(image),
-        crc32=crc32(image, crc32(block)),
+        bytes=len(header) + len(image),
+        crc32=crc32(image, crc32(header)),
         sha256=sha.hexdigest(),
     )
 
 
 class MappedShard(NamedTuple):
-    """The rows of a shard, mapped, and which state of which file they are."""
+    """The mapped rows of a shard, and a stamp of the state of the file."""
 
     values: Shaped[np.ndarray, "r ..."]
     stamp: tuple[int, ...]
-    """Device, inode, size, and times of change: equal stamps are the same bytes."""
+    """Device, inode, size and times of change; equal stamps mean equal bytes."""
 
 
-def map_shard(path: Path, facts: ShardFacts, cure: str = "") -> MappedShard:
-    """Map the rows of a shard; copy-on-write, so nobody can change the file through them.
+def map_shard(path: Path, facts: ShardFacts, cure: Part = "") -> MappedShard:
+    """Map the rows of a shard copy-on-write, so that writing to them does not change the file.
 
-    Nothing but the size is compared: what is taken from a map must be checked (checked.py).
+    Only the size is checked; checked.py verifies the rows.
 
     Args:
-        path: The shard.
-        facts: What the manifest says of it.
-        cure: What helps where it is damaged, if encoding again does not; as for all checks here.
+        path: File of the shard.
+        facts: Layout and checksums from the manifest.
+        cure: Advice for a damaged shard; empty for the usual advice to repair.
 
     Raises:
-        CorruptCacheError: If the file is missing or is not of the recorded size.
-        UnreadableCacheError: If the system does not hand it out.
+        CorruptCacheError: If the file is missing or has a wrong size.
+        UnreadableCacheError: If it could not be read.
     """
     check_size(path, facts, cure)
     check_facts(path, facts)
     dtype = np.dtype(facts.dtype).newbyteorder("<")
     try:
         with os.fdopen(open_plain(path), "rb") as file:
-            found = os.fstat(file.fileno())
+            state = os.fstat(file.fileno())
             values = np.memmap(file, dtype=dtype, mode="c", offset=facts.offset, shape=facts.shape)
     except OSError as error:
         raise unreadable(path, error, cure or CURE) from error
-    times = (found.st_mtime_ns, found.st_ctime_ns)
-    return MappedShard(values, (found.st_dev, found.st_ino, found.st_size, *times))
+    times = (state.st_mtime_ns, state.st_ctime_ns)
+    return MappedShard(values, (state.st_dev, state.st_ino, state.st_size, *times))
 
 
 def is_whole(values: Shaped[np.ndarray, "..."], facts: ShardFacts) -> bool:
-    """Tell whether the file behind a mapping still has its size; touching lost bytes is fatal.
+    """Tell whether a mapped file still has its size; reading beyond its end kills the process.
 
     Args:
-        values: What `map_shard` gave.
-        facts: What it was given.
+        values: Rows from `map_shard`.
+        facts: Layout of the shard.
     """
     try:
         return isinstance(values.base, mmap.mmap) and values.base.size() == facts.bytes
-    except OSError:  # of a network file system that lost the file
+    except OSError:  # a network file system lost the file
         return False
 
 
 def fetch(
     path: Path, facts: ShardFacts, position: Int64[np.ndarray, " k"], *, each: int = 1
 ) -> None:
-    """Have the system read rows of a shard into its cache, all at once and little beside them.
+    """Prefetch rows of a shard into the page cache.
 
-    Left to page faults, a cold disk reads one row after the other and each with the read-ahead of
-    the device around it: whole shards for a few rows. A system that does not fetch reads so still.
-    Where some of the rows are found in memory, nothing is asked for.
+    By page faults a disk would read the rows one by one, each with the read-ahead of the device:
+    whole shards for a few rows. Systems without posix_fadvise still do. Nothing is prefetched if a
+    sample of the rows is in memory.
 
     Args:
-        path: The shard.
-        facts: What the manifest says of it.
-        position: Rows [k] that are about to be read, in any order; at least one.
-        each: Rows of a block: whole blocks are read.
+        path: File of the shard.
+        facts: Layout of the shard.
+        position: Rows [k] to be read, in any order; at least one.
+        each: Rows per block; whole blocks are prefetched.
     """
     if not hasattr(os, "posix_fadvise"):
         return
     width = facts.row_bytes * each
     some = position[:: max(1, len(position) // SAMPLE)] // each * width + facts.offset
-    with suppress(OSError, CorruptCacheError):  # removed meanwhile, which leaves the mapping whole
+    with suppress(OSError, CorruptCacheError):  # the file was removed; the mapping stays valid
         handle = open_plain(path)
         try:
             if _are_in_memory(handle, some.tolist()):
@@ -200,28 +201,28 @@ def fetch(
 
 
 def _are_in_memory(handle: int, places: Sequence[int]) -> bool:
-    """Tell whether bytes of a file can be read without a disk; False where the system is silent."""
+    """Tell whether bytes of a file are in memory; False if the system cannot tell."""
     at_once = getattr(os, "RWF_NOWAIT", None)
     if at_once is None:
         return False
     byte = bytearray(1)
     try:
         return all(os.preadv(handle, [byte], place, at_once) for place in places)
-    except OSError:  # they would have to be waited for, or the file system cannot tell
+    except OSError:  # not in memory, or not supported by the file system
         return False
 
 
 def disk_reads() -> int:
-    """Count the blocks that this thread had a disk read; 0 where the system does not count them."""
+    """Return the blocks that this thread has read from disk; 0 if the system does not count."""
     thread = getattr(resource, "RUSAGE_THREAD", None)
     return 0 if thread is None else resource.getrusage(thread).ru_inblock
 
 
 def check_facts(path: Path, facts: ShardFacts) -> None:
-    """Refuse facts that no shard of ours has.
+    """Refuse an invalid layout.
 
     Raises:
-        CorruptCacheError: If the type is unknown, or the rows lie outside the file.
+        CorruptCacheError: If the type is unknown, or the rows are outside the file.
     """
     if facts.dtype not in DTYPES or not facts.fits():
         raise CorruptCacheError(
@@ -230,19 +231,19 @@ def check_facts(path: Path, facts: ShardFacts) -> None:
         )
 
 
-def check_size(path: Path, facts: ShardFacts, cure: str = "") -> None:
-    """Compare a file's size with what was recorded.
+def check_size(path: Path, facts: ShardFacts, cure: Part = "") -> None:
+    """Check the size of a shard.
 
     Raises:
-        CorruptCacheError: If the file is missing, is no plain file or has another size, or if it
-            or its folder is a symbolic link.
-        UnreadableCacheError: If the system does not tell.
+        CorruptCacheError: If the file is missing, is not a plain file or has a wrong size, or if
+            it or its folder is a symbolic link.
+        UnreadableCacheError: If its size could not be read.
     """
     try:
         refuse_link(path.parent)
         refuse_link(path)
-        found = path.stat()
-        size = found.st_size if stat.S_ISREG(found.st_mode) else None
+        state = path.stat()
+        size = state.st_size if stat.S_ISREG(state.st_mode) else None
     except OSError as error:
         if error.errno not in GONE:
             raise unreadable(path, error, cure or CURE) from error
@@ -250,18 +251,18 @@ def check_size(path: Path, facts: ShardFacts, cure: str = "") -> None:
     if size != facts.bytes:
         got = "it is missing" if size is None else f"it has {size}"
         raise CorruptCacheError(
-            f"{path} should have {facts.bytes} bytes, but {got}. {cure or CURE}"
+            f"{path} should have {facts.bytes} bytes, but {got}. ", cure or CURE
         )
 
 
 def _refuse_non_finite(
     path: Path, values: Shaped[np.ndarray, "..."], name_of: Callable[[int], str]
 ) -> None:
-    found = not_finite(values)
-    if not len(found):
+    rows = not_finite(values)
+    if not len(rows):
         return
     raise CacheError(
-        f"Component '{path.parent.name}' has {len(found)} rows with values that are not "
-        f"finite in {values.dtype} (first: {name_of(int(found[0]))}); nothing of this shard was "
+        f"Component '{path.parent.name}' has {len(rows)} rows with values that are not "
+        f"finite in {values.dtype} (first: {name_of(int(rows[0]))}); nothing of this shard was "
         f"written. Look at that image and at the weights."
     )

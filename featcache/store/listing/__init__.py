@@ -1,1 +1,1 @@
-"""Which images a cache has, their labels and splits, on disk; features are elsewhere."""
+"""The listing of a cache on disk: images, labels, splits and texts. Not features."""

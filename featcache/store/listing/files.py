@@ -1,10 +1,10 @@
-"""The files of a listing: a set, its copy, and a small file that says which set counts.
+"""The files of a listing: a set, its copy, and a pointer to the current set.
 
 current.json    current.copy.json     name of the set, images, size and crc32 of its files
 set-<12 hex>/   set-<12 hex>.copy/    the same files in both
 
-No shard can bring a listing back, so every byte of it stands twice. Readers use the first of the
-two; `repair` restores either from the other.
+A listing cannot be rebuilt from shards, so it is stored twice. Readers use the first one; `repair`
+restores each from the other.
 """
 
 import hashlib
@@ -40,24 +40,25 @@ from featcache.store.listing.pointer import (
     read_pointer,
     to_line,
 )
+from featcache.wording import Part, replaced
 
 COPY = ".copy"
 LOST = "Restore it from a backup, or remove this cache with `featcache rm` and extract again."
 UNLESS_REPAIRED = "Run `featcache repair`. If no copy is left: "
-"""In front of LOST, as long as nobody looked for a copy."""
+"""Precedes LOST unless a copy has been searched for."""
 
 
 class MappedFile:
-    """One file of a set, mapped; the checksum is compared when its bytes are first asked for.
+    """One mapped file of a set; its checksum is verified on first access.
 
-    The map outlives the file's removal, and writing to it changes no file.
+    The map stays valid after the file is removed, and writing to it does not change the file.
     """
 
     def __init__(self, path: Path, facts: FileFacts) -> None:
-        """Map a file after its size was compared.
+        """Check the size of a file and map it.
 
         Raises:
-            CorruptCacheError: If it is missing, is no plain file or has another size.
+            CorruptCacheError: If it is missing, is not a plain file or has a wrong size.
         """
         self.path, self.bytes = path, facts.bytes
         self._crc32: int | None = facts.crc32
@@ -72,28 +73,28 @@ class MappedFile:
             os.close(handle)
 
     def data(self) -> mmap.mmap | bytes:
-        """Return the bytes, checked once.
+        """Return the bytes; the first call verifies them.
 
         Raises:
-            CorruptCacheError: If they are not what was written.
+            CorruptCacheError: If they are damaged.
         """
         if self._crc32 is not None:
             if crc32(self._map) != self._crc32:
-                raise CorruptCacheError(_changed(self.path))
+                raise _changed(self.path)
             self._crc32 = None
         return self._map
 
 
 def write_set(folder: Path, images: int, files: Mapping[str, bytes]) -> None:
-    """Put a set in place, twice; readers see the old one or this one.
+    """Write a set and its copy, and switch to it atomically.
 
     Args:
-        folder: Of the listing.
-        images: Rows of the listing.
+        folder: Folder of the listing.
+        images: Number of rows of the listing.
         files: Content of each of `FILES`.
 
     Raises:
-        CacheError: If the disk refuses.
+        CacheError: If writing fails.
     """
     digest = hashlib.sha256()
     for file in FILES:
@@ -115,17 +116,25 @@ def write_set(folder: Path, images: int, files: Mapping[str, bytes]) -> None:
 
 
 def open_set(folder: Path, pointer: Pointer) -> dict[str, MappedFile]:
-    """Map every file of a set; only sizes are compared here.
+    """Map every file of a set; only sizes are checked.
 
     Raises:
-        CorruptCacheError: If one is missing, is no plain file or has another size.
+        CorruptCacheError: If one is missing, is not a plain file or has a wrong size.
     """
     return {f: MappedFile(folder / pointer.set / f, facts) for f, facts in pointer.files.items()}
 
 
-def check_set(folder: Path) -> list[str]:
-    """Read every byte of a set, its copy and both pointers; say what is wrong, a sentence each."""
-    pointer, problems = _either_pointer(folder)
+def check_set(folder: Path, *, cure: Part = LOST) -> list[Part]:
+    """Check every byte of a set, its copy and both pointers.
+
+    Args:
+        folder: Folder of the listing.
+        cure: Advice for files of which no sound copy is left.
+
+    Returns:
+        One message per problem.
+    """
+    pointer, problems = _either_pointer(folder, cure)
     if pointer is None:
         return problems
     for file, sound in zip(pointer.files, _sound_copies(folder, pointer), strict=True):
@@ -133,13 +142,14 @@ def check_set(folder: Path) -> list[str]:
             continue
         for part, good in zip(_parts(folder, pointer), sound, strict=True):
             if not good:
-                cure = CURE if any(sound) else LOST
-                problems.append(f"{part / file} is missing or is not what was written. {cure}")
+                advice = CURE if any(sound) else cure
+                what = f"{part / file} is missing or is not what was written. "
+                problems.append((what, advice))
     return problems
 
 
 def unfinished_switch(folder: Path) -> bool:
-    """Tell whether a writer was stopped between the two pointers: each names a whole set."""
+    """Tell whether a writer was stopped between the two pointers: each points to a complete set."""
     try:
         first, second = (read_pointer(folder, file) for file in (CURRENT, CURRENT_COPY))
     except (CorruptCacheError, NewerFormatError):
@@ -153,18 +163,18 @@ def unfinished_switch(folder: Path) -> bool:
 
 
 def repair_set(folder: Path) -> bool:
-    """Restore what is damaged or missing from what is not; tell whether anything was changed.
+    """Restore damaged or missing files from their copies; return whether anything was changed.
 
-    What both copies have lost stays lost; `check_set` names it.
+    Files of which both copies are damaged stay so; `check_set` reports them.
 
     Raises:
-        CacheError: If the disk refuses.
+        CacheError: If writing fails.
         NewerFormatError: If a later version wrote the pointers.
     """
-    pointer, _ = _either_pointer(folder)
+    pointer, _ = _either_pointer(folder, LOST)
     if pointer is None:
         for file in (CURRENT, CURRENT_COPY):
-            with suppress(CorruptCacheError):  # but a later version's pointer is left alone
+            with suppress(CorruptCacheError):  # raises for a pointer of a later version
                 read_pointer(folder, file)
         pointer = _whole_set(folder)
     if pointer is None:
@@ -192,38 +202,39 @@ def repair_set(folder: Path) -> bool:
     return changed
 
 
-def _either_pointer(folder: Path) -> tuple[Pointer | None, list[str]]:
-    """Return the pointer, or else its copy, and what is wrong with them."""
-    found: list[Pointer | None] = []
-    problems = []
+def _either_pointer(folder: Path, cure: Part) -> tuple[Pointer | None, list[Part]]:
+    """Return the pointer, or else its copy, and their faults."""
+    pointers: list[Pointer | None] = []
+    problems: list[Part] = []
     for file in (CURRENT, CURRENT_COPY):
         try:
-            found.append(read_pointer(folder, file))
+            pointers.append(read_pointer(folder, file))
         except (CorruptCacheError, NewerFormatError) as error:
-            found.append(None)
-            problems.append(str(error))
-    pointer = found[0] or found[1]
+            pointers.append(None)
+            problems.append(error.parts)
+    pointer = pointers[0] or pointers[1]
     if pointer is None:
-        cure = CURE if problems and _whole_set(folder) else LOST
-        return None, [p.replace(CURE, cure) for p in problems]
-    if not problems and found[0] != found[1] and not unfinished_switch(folder):
-        what = "is missing" if None in found else "says something else than its copy"
-        file = CURRENT if found[0] is None else CURRENT_COPY
-        problems.append(f"{folder / file} {what}. {CURE}")
+        if not (problems and _whole_set(folder)):
+            problems = [replaced(problem, CURE, cure) for problem in problems]
+        return None, problems
+    if not problems and pointers[0] != pointers[1] and not unfinished_switch(folder):
+        what = "is missing" if None in pointers else "differs from its copy"
+        file = CURRENT if pointers[0] is None else CURRENT_COPY
+        problems.append((f"{folder / file} {what}. ", CURE))
     return pointer, problems
 
 
 def _whole_set(folder: Path) -> Pointer | None:
-    """Point to a set whose files are those that named it; of several to that of most images."""
-    found = []
+    """Return a pointer to the complete set with the most images; None if there is none."""
+    pointers = []
     for part in [] if folder.is_symlink() else sorted(folder.glob("set-*")):
         with suppress(CacheError, OSError, ValueError):
-            found.append(_pointer_to(part))
-    return max(found, key=lambda p: p.images, default=None)
+            pointers.append(_pointer_to(part))
+    return max(pointers, key=lambda p: p.images, default=None)
 
 
 def _pointer_to(part: Path) -> Pointer:
-    """Make the pointer to a set, or to a copy of one, from its files alone."""
+    """Compose the pointer to a set, or to its copy, from its files."""
     digest, facts = hashlib.sha256(), {}
     for file in FILES:
         _refuse_links(part / file)
@@ -242,14 +253,14 @@ def _pointer_to(part: Path) -> Pointer:
 
 
 def _sound_copies(folder: Path, pointer: Pointer) -> Iterator[tuple[bool, bool]]:
-    """Tell for each file whether it is sound in the set and in the copy."""
+    """Yield for each file whether it is sound in the set and in the copy."""
     first, second = _parts(folder, pointer)
     for file, facts in pointer.files.items():
         yield _is_sound(first / file, facts), _is_sound(second / file, facts)
 
 
 def _is_sound(path: Path, facts: FileFacts) -> bool:
-    """Read a whole file by plain calls: a failing disk is an error there, but a signal in a map."""
+    """Verify a file by system calls; with a memory map a failing disk would kill the process."""
     try:
         _refuse_links(path)
         if path.lstat().st_size != facts.bytes:
@@ -277,7 +288,7 @@ def _open(path: Path, facts: FileFacts) -> int:
         ) from error
     if os.fstat(handle).st_size != facts.bytes:
         os.close(handle)
-        raise CorruptCacheError(_changed(path))
+        raise _changed(path)
     return handle
 
 
@@ -286,7 +297,7 @@ def _parts(folder: Path, pointer: Pointer) -> tuple[Path, Path]:
 
 
 def _plain_folder(path: Path) -> None:
-    """Make a folder, in place of a link or a file of its name."""
+    """Create a folder; a link or a file in its place is removed."""
     if path.is_symlink() or (path.exists() and not path.is_dir()):
         with explained(path):
             path.unlink()
@@ -301,10 +312,10 @@ def _remove_others(folder: Path, name: str) -> None:
 
 
 def _refuse_links(path: Path) -> None:
-    """Refuse a file of a set whose folder, or the listing's, is a symbolic link."""
+    """Refuse symbolic links in place of the folders of a file."""
     refuse_link(path.parent.parent)
     refuse_link(path.parent)
 
 
-def _changed(path: Path) -> str:
-    return f"{path} is not what was written. {CURE}"
+def _changed(path: Path) -> CorruptCacheError:
+    return CorruptCacheError(f"{path} is not what was written. ", CURE)

@@ -1,7 +1,7 @@
-"""Texts of a listing, one a row: on disk they are one block of bytes, in memory a lazy sequence.
+"""Lazy columns: sequences of texts, one per row of a listing, read from disk on access.
 
-ids      UTF-8, one behind the other, and n + 1 offsets       (any text a file name can be)
-hashes   32 bytes each; none at all where the hash of row i is `import:<i>`
+ids      UTF-8, concatenated, and n + 1 offsets; lone surrogates of file names are allowed
+hashes   32 bytes each; not stored if the hash of row i is `import:<i>`
 """
 
 import io
@@ -23,14 +23,14 @@ BLOCK = 1 << 14
 DIGEST = 32
 """Bytes of a sha256."""
 HEADER_LIMIT = 4096
-"""Bytes in front of an array's values; numpy writes 128."""
+"""Most bytes of an .npy header; numpy writes 128."""
 
 
 class Column(Sequence[str]):
-    """Texts on disk that behave like a tuple; nothing is read before the first is asked for."""
+    """Texts on disk that behave like a tuple and are read on access."""
 
     def __init__(self, n: int) -> None:
-        """Say how many there are."""
+        """Set the number of rows."""
         self._n = n
 
     def __len__(self) -> int:
@@ -72,10 +72,14 @@ class Column(Sequence[str]):
         return f"{type(self).__name__}({self._n} rows)"
 
     def index(self, value: object, start: int = 0, stop: int | None = None) -> int:
-        """Return the first row of a text; a ValueError says that there is none."""
+        """Return the first row with a text.
+
+        Raises:
+            ValueError: If there is none.
+        """
         first, last, _ = slice(start, stop).indices(self._n)
         row = self._find(value) if isinstance(value, str) else -1
-        if 0 <= row < first and value in (later := self[first:last]):  # a second one, behind
+        if 0 <= row < first and value in (later := self[first:last]):  # a later one is in the range
             return first + later.index(value)
         if not first <= row < last:
             raise ValueError(f"{value!r} is not among rows {first}..{last - 1}")
@@ -83,7 +87,7 @@ class Column(Sequence[str]):
 
     @abstractmethod
     def _read(self, first: int, last: int) -> list[str]:
-        """Return the texts of rows [first, last), which lie inside."""
+        """Return the texts of rows [first, last), within bounds."""
 
     @abstractmethod
     def _find(self, value: str) -> int:
@@ -94,7 +98,7 @@ class Ids(Column):
     """Ids of images."""
 
     def __init__(self, n: int, text: MappedFile, offsets: MappedFile) -> None:
-        """Take the files; they are checked when first needed."""
+        """Store the files; they are verified on first access."""
         super().__init__(n)
         self._text, self._offsets = text, offsets
         self._starts: Int64[np.ndarray, " m"] | None = None
@@ -143,10 +147,10 @@ class Hashes(Column):
     """Content hashes of images: 64 hex digits each."""
 
     def __init__(self, n: int, digests: MappedFile) -> None:
-        """Take the file; it is checked when first needed.
+        """Store the file; it is verified on first access.
 
         Raises:
-            CorruptCacheError: If it does not hold one hash for each row.
+            CorruptCacheError: If its size does not fit the number of rows.
         """
         super().__init__(n)
         self._digests = digests
@@ -154,7 +158,7 @@ class Hashes(Column):
             raise CorruptCacheError(f"{digests.path} does not hold {n} hashes. {CURE}")
 
     def hex(self, first: int, last: int) -> str:
-        """Return the hashes of rows [first, last), which lie inside, without anything between."""
+        """Return the concatenated hashes of rows [first, last), within bounds."""
         return self._digests.data()[DIGEST * first : DIGEST * last].hex()
 
     def _read(self, first: int, last: int) -> list[str]:
@@ -173,7 +177,7 @@ class Hashes(Column):
 
 
 class ImportHashes(Column):
-    """What stands for the hashes of imported features: `import:<row>`."""
+    """Placeholders for hashes of imported features: `import:<row>`."""
 
     def _read(self, first: int, last: int) -> list[str]:
         return [f"import:{row}" for row in range(first, last)]
@@ -185,7 +189,7 @@ class ImportHashes(Column):
 
 
 def pack_ids(ids: Sequence[str]) -> tuple[bytes, bytes]:
-    """Return the text of all ids and the array of their offsets, as they stand on disk."""
+    """Return the concatenated ids and the array of their offsets, as stored on disk."""
     parts = [text.encode("utf-8", "surrogatepass") for text in ids]
     offsets = np.zeros(len(parts) + 1, dtype=np.int64)
     np.cumsum([len(part) for part in parts], out=offsets[1:])
@@ -193,7 +197,7 @@ def pack_ids(ids: Sequence[str]) -> tuple[bytes, bytes]:
 
 
 def pack_hashes(hashes: Sequence[str]) -> bytes | None:
-    """Return hashes as they stand on disk; None if each is `import:<row>`.
+    """Return hashes as stored on disk; None if each is `import:<row>`.
 
     Raises:
         CacheError: If one is neither that nor a sha256 in hex.
@@ -220,10 +224,10 @@ def to_npy(values: Int64[np.ndarray, " r"]) -> bytes:
 
 
 def read_array(file: MappedFile, length: int) -> Int64[np.ndarray, " length"]:
-    """Map the int64 values of an .npy file; nothing is allocated by what it says of itself.
+    """Map the int64 values of an .npy file; nothing is allocated by what its header states.
 
     Raises:
-        CorruptCacheError: If it is no array of that length, or not what was written.
+        CorruptCacheError: If it is not an array of that length, or is damaged.
     """
     data = file.data()
     stream = io.BytesIO(data[:HEADER_LIMIT])

@@ -1,10 +1,10 @@
-"""The listing on disk: its meaning. How its files are kept twice stands in `listing_files`.
+"""The content of a listing on disk; files.py stores its files twice.
 
 listing.json  classes, names and lengths of splits, texts, notes     labels.npy   [n]
-ids.utf8      image ids, one behind the other                        splits.npy   rows, in turn
-offsets.npy   [n+1] where each id begins                             hashes.bin   [n 32] or nothing
+ids.utf8      image ids, concatenated                                splits.npy   rows of all splits
+offsets.npy   [n+1] offsets of the ids                               hashes.bin   [n 32] or empty
 
-Opening reads listing.json alone. Every other file is mapped, and checked when first needed.
+Opening reads listing.json only. The other files are mapped, and verified on first access.
 """
 
 import json
@@ -19,6 +19,7 @@ from featcache.errors import CacheError, CorruptCacheError
 from featcache.keys import SENTENCE_SETS, Listing
 from featcache.limits import METADATA
 from featcache.store.listing.files import (
+    LOST,
     MappedFile,
     check_set,
     open_set,
@@ -37,6 +38,7 @@ from featcache.store.listing.lazy_columns import (
     to_npy,
 )
 from featcache.store.listing.pointer import CURE, CURRENT, Pointer, read_pointer
+from featcache.wording import Part
 
 __all__ = [
     "CURRENT",
@@ -52,23 +54,23 @@ __all__ = [
 
 
 def write_listing(folder: Path, listing: Listing) -> None:
-    """Put a listing in place; readers see the old one or this one.
+    """Write a listing atomically.
 
     Raises:
-        CacheError: If its parts disagree, or the disk refuses.
+        CacheError: If its parts are inconsistent, or writing fails.
     """
     _check(listing)
     write_set(folder, len(listing), _to_files(listing))
 
 
 def read_listing(folder: Path) -> Listing | None:
-    """Open the current listing; None where none was ever written.
+    """Open the current listing; None if none was ever written.
 
-    A writer may replace it meanwhile: what was opened stays as it was.
+    An open listing stays unchanged if a writer replaces it.
 
     Raises:
-        CorruptCacheError: If a file is missing or is not what was written; ids, hashes, labels and
-            splits say so when they are first asked for.
+        CorruptCacheError: If a file is missing or damaged; for ids, hashes, labels and splits on
+            their first access.
         NewerFormatError: If a later version wrote it.
     """
     for attempt in (1, 2, 3):
@@ -84,25 +86,33 @@ def read_listing(folder: Path) -> Listing | None:
     raise AssertionError("the third attempt returns or raises")
 
 
-def check_listing(folder: Path) -> list[str]:
-    """Read every byte of the listing and of its copy; say what is wrong, a sentence each."""
-    problems = check_set(folder)
+def check_listing(folder: Path, *, cure: Part = LOST) -> list[Part]:
+    """Check every byte of the listing and of its copy.
+
+    Args:
+        folder: Folder of the listing.
+        cure: Advice for files of which no sound copy is left.
+
+    Returns:
+        One message per problem.
+    """
+    problems = check_set(folder, cure=cure)
     if problems:
         return problems
     try:
         listing = read_listing(folder)
         if listing is not None:
-            for name in ("labels", "splits"):  # checked when first needed, as a reader would
+            for name in ("labels", "splits"):  # access verifies them
                 getattr(listing, name)
             for column in (listing.ids, listing.hashes):
                 column[:1]
     except CorruptCacheError as error:
-        return [str(error)]
+        return [error.parts]
     return []
 
 
 def listing_notes(folder: Path) -> list[str]:
-    """Say what is worth knowing of the listing and no damage."""
+    """Return messages about the listing that are no damage."""
     if not unfinished_switch(folder):
         return []
     return [
@@ -112,28 +122,28 @@ def listing_notes(folder: Path) -> list[str]:
 
 
 def repair_listing(folder: Path) -> bool:
-    """Restore every file of the listing from its copy or the other way; tell if any was changed.
+    """Restore damaged files of the listing from their copies; return whether any was changed.
 
     Raises:
-        CacheError: If the disk refuses.
+        CacheError: If writing fails.
     """
     return repair_set(folder)
 
 
 def count_images(folder: Path) -> int:
-    """Return the number of listed images without reading the listing; 0 where there is none."""
+    """Return the number of images without reading the listing; 0 if there is none."""
     pointer = read_pointer(folder)
     return 0 if pointer is None else pointer.images
 
 
 def current_set(folder: Path) -> str:
-    """Name the current listing, so that a reader can tell whether it changed; empty for none."""
+    """Return the name of the current set, which changes with the listing; empty if none."""
     pointer = read_pointer(folder)
     return "" if pointer is None else pointer.set
 
 
 def read_origin(folder: Path) -> tuple[str, str]:
-    """Return data set and root without reading the rest; empty texts where nothing tells."""
+    """Return the names of data set and root without reading the rest; empty if unreadable."""
     try:
         pointer = read_pointer(folder)
         if pointer is None:
@@ -146,7 +156,7 @@ def read_origin(folder: Path) -> tuple[str, str]:
 
 
 class _Stored(Listing):
-    """A listing whose labels and splits are mapped and checked when first asked for."""
+    """A listing whose labels and splits are mapped and verified on first access."""
 
     __slots__ = ("_files", "_lengths")
 
@@ -155,9 +165,9 @@ class _Stored(Listing):
 
     @classmethod
     def open(cls, folder: Path, pointer: Pointer) -> "_Stored":
-        """Map the files of a set and read what it is about."""
+        """Map the files of a set and read its listing.json."""
         files, n = open_set(folder, pointer), pointer.images
-        # What a pointer says allocates nothing unless files of that size are really there.
+        # Check file sizes before allocating memory by what a pointer states.
         for name, length in (("labels.npy", n), ("offsets.npy", n + 1)):
             if not 0 < files[name].bytes - 8 * length <= HEADER_LIMIT:
                 raise CorruptCacheError(
@@ -179,7 +189,7 @@ class _Stored(Listing):
         return stored
 
     def __getattr__(self, name: str) -> Any:
-        """Fill a slot that is still empty."""
+        """Read labels or splits on first access."""
         if name == "labels":
             value: object = self._read_labels()
         elif name == "splits":
@@ -224,8 +234,6 @@ def _check(listing: Listing) -> None:
             f"Labels of a listing must lie in -1..{len(listing.classes) - 1}; got "
             f"{int(listing.labels.min())}..{int(listing.labels.max())}."
         )
-    if len(set(listing.classes)) != len(listing.classes):
-        raise CacheError("Class names of a listing must be unique; some occur twice.")
     for name, rows in listing.splits.items():
         inside = not len(rows) or (int(rows.min()) >= 0 and int(rows.max()) < n)
         if not inside or len(np.unique(rows)) != len(rows):
@@ -261,7 +269,7 @@ def _to_files(listing: Listing) -> dict[str, bytes]:
 
 
 def _further_texts(listing: Listing) -> dict[str, Any]:
-    """Return what only some listings have, so that the others keep their bytes."""
+    """Return optional entries; without them, older listings keep their bytes."""
     sets = {
         kind: {name: list(texts) for name, texts in given.items()}
         for kind, given in listing.sets.items()
@@ -271,7 +279,7 @@ def _further_texts(listing: Listing) -> dict[str, Any]:
 
 
 def _about(file: MappedFile) -> dict[str, Any]:
-    """Read listing.json: fields of a listing, kind of its hashes, and lengths of its splits."""
+    """Parse listing.json: fields of a listing, kind of its hashes, and lengths of its splits."""
     if file.bytes > METADATA.value():
         raise CorruptCacheError(f"{file.path} is larger than any listing should be. {CURE}")
     try:
@@ -287,18 +295,18 @@ def _about(file: MappedFile) -> dict[str, Any]:
             "splits": {_text(name): _length(length) for name, length in value["splits"]},
         }
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise CorruptCacheError(f"{file.path} cannot be understood ({error}). {CURE}") from error
+        raise CorruptCacheError(f"{file.path} cannot be parsed ({error}). {CURE}") from error
 
 
 def _text(value: object) -> str:
     if not isinstance(value, str):
-        raise TypeError("a text is no text")
+        raise TypeError("a text is expected")
     return value
 
 
 def _texts(values: object) -> tuple[str, ...]:
     if not isinstance(values, list) or not all(isinstance(v, str) for v in values):
-        raise TypeError("a list of texts is none")
+        raise TypeError("a list of texts is expected")
     return tuple(values)
 
 

@@ -1,4 +1,4 @@
-"""The small file that says which set of a listing counts; it stands twice, sealed."""
+"""The pointer to the current set of a listing: a small sealed file, stored twice."""
 
 import re
 from collections.abc import Mapping
@@ -13,13 +13,13 @@ from featcache.store.format.seal import seal, unseal
 CURRENT, CURRENT_COPY = "current.json", "current.copy.json"
 FILES = ("listing.json", "ids.utf8", "offsets.npy", "hashes.bin", "labels.npy", "splits.npy")
 POINTER_LIMIT = 1 << 20
-"""Bytes; a pointer has about 600."""
+"""Most bytes of a pointer; it has about 600."""
 CURE = "Run `featcache repair`, which restores a listing from its copy."
 
 
 @dataclass(frozen=True, slots=True)
 class FileFacts:
-    """What the pointer says of one file."""
+    """Size and checksum of one file."""
 
     bytes: int
     crc32: int
@@ -27,7 +27,7 @@ class FileFacts:
 
 @dataclass(frozen=True, slots=True)
 class Pointer:
-    """Which set counts, and what its files are."""
+    """Name, number of images and files of the current set."""
 
     set: str
     images: int
@@ -35,10 +35,10 @@ class Pointer:
 
 
 def read_pointer(folder: Path, file: str = CURRENT) -> Pointer | None:
-    """Read which set counts; None where no listing was ever written.
+    """Read a pointer; None if no listing was ever written.
 
     Raises:
-        CorruptCacheError: If the file is not what was written.
+        CorruptCacheError: If the file is damaged.
         NewerFormatError: If a later version wrote it.
     """
     path = folder / file
@@ -50,7 +50,7 @@ def read_pointer(folder: Path, file: str = CURRENT) -> Pointer | None:
             raise ValueError("does not end with a line feed")
         value, _ = unseal(data[:-1])
     except ValueError as error:
-        raise CorruptCacheError(f"{path} {error}. {CURE}") from error
+        raise CorruptCacheError(f"{path} {error}. ", CURE) from error
     version = value.get("format")
     if isinstance(version, int) and version > FORMAT:
         raise NewerFormatError(
@@ -59,7 +59,7 @@ def read_pointer(folder: Path, file: str = CURRENT) -> Pointer | None:
         )
     pointer = _pointer(value)
     if pointer is None:
-        raise CorruptCacheError(f"{path} has fields that are missing or wrong. {CURE}")
+        raise CorruptCacheError(f"{path} has fields that are missing or wrong. ", CURE)
     return pointer
 
 
@@ -72,10 +72,10 @@ def _read_pointer(path: Path) -> bytes | None:
     except (CorruptCacheError, UnreadableCacheError):
         raise
     except CacheError as error:
-        raise CorruptCacheError(f"{path} is no pointer of ours: it is too large. {CURE}") from error
+        raise CorruptCacheError(f"{path} is too large for a pointer. ", CURE) from error
     except OSError as error:
         raise CorruptCacheError(
-            f"{path} cannot be read ({error.strerror}). {cure_for(error, CURE)}"
+            f"{path} cannot be read ({error.strerror}). ", cure_for(error, CURE)
         ) from error
 
 
@@ -100,12 +100,12 @@ def _pointer(value: Mapping[str, object]) -> Pointer | None:
 
 
 def to_line(pointer: Pointer) -> bytes:
-    """Return the content of the file."""
+    """Return the content of the pointer file."""
     return seal({"kind": "listing", "format": FORMAT, **asdict(pointer)})[0]
 
 
 def holds(path: Path, line: bytes) -> bool:
-    """Tell whether a file is the one of this line."""
+    """Tell whether a pointer file has this content."""
     try:
         return _read_pointer(path) == line
     except CorruptCacheError:

@@ -1,1 +1,1 @@
-"""Finding damage and taking it out; encoding again what was lost is the pipeline's business."""
+"""Find and remove damage; the pipeline encodes lost rows again."""

@@ -1,4 +1,4 @@
-"""What may be wrong with a cache besides the bytes of its files: parts that do not fit together."""
+"""Consistency checks between the parts of a cache: listing, shards, texts, files."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -10,33 +10,34 @@ from featcache.store.format.identity import KEY_FILE, LISTING, MANIFEST
 from featcache.store.lock import OWNER, is_locked
 from featcache.store.rows import ShardRows, check_images
 from featcache.store.settle import LOCK
+from featcache.wording import Part
 
-OWN = frozenset({KEY_FILE, MANIFEST, LOCK, OWNER})
-"""Files directly in a cache's folder."""
+CACHE_FILES = frozenset({KEY_FILE, MANIFEST, LOCK, OWNER})
+"""Files directly in the folder of a cache."""
 NOTED = 20
-"""Files that belong to nothing and are named; of further ones only the number is told."""
+"""Most files without a record that are named; further ones are counted."""
 
 
-def check_parts(cache: Cache, *, listed: bool) -> list[str]:
-    """Compare listing, shards and texts with each other; say what is wrong, a sentence each.
+def check_consistency(cache: Cache, *, report_listing: bool) -> list[Part]:
+    """Check that listing, shards and texts are consistent.
 
     Args:
-        cache: Opened.
-        listed: Whether what is wrong with the listing is news.
+        cache: Open cache.
+        report_listing: Whether to report errors of the listing; False if already reported.
+
+    Returns:
+        One message per problem.
     """
-    problems = []
+    problems: list[Part] = []
     listing = None
     try:
         listing = cache.listing()
-        if listing is None and listed:
-            what = (
-                f"{cache.path} has no listing yet. "
-                f"{cache.cure or 'Run the same `featcache extract` command again.'}"
-            )
-            problems.append(what)
+        if listing is None and report_listing:
+            again = cache.cure or "Run the same `featcache extract` command again."
+            problems.append((f"{cache.path} has no listing yet. ", again))
     except FeatcacheError as error:
-        if listed:
-            problems.append(str(error))
+        if report_listing:
+            problems.append(error.parts)
     if cache.torn and not is_locked(cache.path):
         what = (
             f"{cache.path / MANIFEST} ends in a line that an interrupted writer left unfinished. "
@@ -50,7 +51,7 @@ def check_parts(cache: Cache, *, listed: bool) -> list[str]:
             ShardRows(cache.path / name, lines, len(listing))
             check_images(cache.path / name, lines, listing)
         except CorruptCacheError as error:
-            problems.append(str(error))
+            problems.append(error.parts)
     widths = {lines[0].facts.shape[-1] for name, lines in cache.shards.items() if _is_joint(name)}
     widths |= {line.facts.shape[-1] for line in cache.texts[-1:]}
     if len(widths) > 1:
@@ -64,40 +65,46 @@ def check_parts(cache: Cache, *, listed: bool) -> list[str]:
 
 
 def _is_joint(component: str) -> bool:
-    """Tell whether the last axis of a component is the joint space itself."""
+    """Tell whether the last axis of a component is the joint space."""
     key = parse_component(component)
     return key.kind != "boxes" and key.dtype != "int8"
 
 
-def say_lost(path: Path) -> list[str]:
-    """Say what earlier repairs took out and nobody encoded again."""
+def lost_rows_messages(path: Path) -> list[Part]:
+    """Report rows that earlier repairs dropped and that were not encoded again."""
     try:
         cache = Cache.open(path)
         lost = cache.lost()
     except FeatcacheError:
-        return []  # which is a problem of its own
-    said = []
-    for component, parts in lost.items():
-        said.append(
-            f"{sum(map(len, parts))} rows of {path / component} were lost to damage and not "
-            f"{'put back' if cache.cure else 'encoded again'}. "
-            f"{cache.cure or 'Run `featcache repair`.'}"
+        return []  # reported elsewhere
+    again = "put back" if cache.cure else "encoded again"
+    return [
+        (
+            f"{sum(map(len, losses))} rows of {path / component} were lost to damage "
+            f"and not {again}. ",
+            cache.cure or "Run `featcache repair`.",
         )
-    return said
+        for component, losses in lost.items()
+    ]
 
 
-def strangers(path: Path, known: Collection[tuple[str, str]]) -> tuple[str, ...]:
-    """Name what lies in the cache and belongs to nothing."""
-    found = []
+def files_without_record(path: Path, known: Collection[tuple[str, str]]) -> tuple[str, ...]:
+    """Report files in the cache that no record mentions.
+
+    Args:
+        path: Folder of the cache.
+        known: (component, file) of all files with a record.
+    """
+    unknown = []
     for entry in sorted(path.iterdir()):
         if entry.is_symlink() or not entry.is_dir():
-            found += [] if entry.name in OWN else [entry]
+            unknown += [] if entry.name in CACHE_FILES else [entry]
         elif entry.name != LISTING:
-            found += [p for p in sorted(entry.iterdir()) if (entry.name, p.name) not in known]
+            unknown += [p for p in sorted(entry.iterdir()) if (entry.name, p.name) not in known]
     notes = [
         f"{entry} is in no line of the manifest; `featcache repair` takes it up if it belongs here."
-        for entry in found[:NOTED]
+        for entry in unknown[:NOTED]
     ]
-    if len(found) > NOTED:
-        notes.append(f"{len(found) - NOTED} more files are in no line of the manifest.")
+    if len(unknown) > NOTED:
+        notes.append(f"{len(unknown) - NOTED} more files are in no line of the manifest.")
     return tuple(notes)

@@ -1,4 +1,4 @@
-"""Reading every shard and every text of a cache: what is wrong with each, and what it lacks."""
+"""Read every shard and every text of a cache and report damage and missing checksums."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -12,54 +12,55 @@ from featcache.errors import CacheError, CorruptCacheError, FeatcacheError, Link
 from featcache.store.cache import Cache
 from featcache.store.format.checksums import RowSums, beside, sums_path, write_sums
 from featcache.store.format.records import TEXT_ROWS, ShardLine, TextLine
-from featcache.store.format.scan import Rows, check_bytes, say_not_finite
+from featcache.store.format.scan import Rows, check_bytes, not_finite_message
 from featcache.store.text import read_strings
+from featcache.wording import Part, in_python
 
 MOST_WORKERS = 8
-"""Threads that read at the same time unless the caller says otherwise."""
+"""Default limit of threads that read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Examined:
-    """One file that was read."""
+    """Result for one file."""
 
     line: ShardLine | TextLine
-    wrong: str = ""
-    """What is wrong with it, a sentence or two with the cure; empty where nothing is."""
+    wrong: Part = ""
+    """The fault with advice, in one or two sentences; empty for a sound file."""
     is_damaged: bool = False
-    """Whether that can be cured only by taking it out; False where it could not be read."""
+    """Whether it must be dropped; False if it only could not be read."""
     sums: RowSums | None = None
-    """Checksums that belong beside it; None for texts, and where something is wrong."""
+    """Checksums of its rows; None for texts and for faulty files."""
     sums_wrong: str = ""
-    """What is wrong with those that are there."""
+    """The fault of the stored checksums; empty if they are right or missing."""
     lacks_sums: bool = False
 
     @property
     def component(self) -> str:
-        """Folder of the file."""
+        """Component of the file."""
         return self.line.component
 
     @property
     def name(self) -> str:
-        """Name in that folder."""
+        """File name."""
         return _name(self.line)
 
 
 @dataclass(slots=True)
 class Added:
-    """What came of adding checksums."""
+    """Result of adding checksums."""
 
     shards: int = 0
     bytes: int = 0
-    """Size of these shards, which were read whole."""
+    """Bytes of these shards, which were read completely."""
     refused: list[str] = field(default_factory=list)
-    """Why others got none, a sentence or two each."""
+    """Why other shards got none, one message each."""
     damaged: list[str] = field(default_factory=list)
-    """What is wrong with those that are damaged, with the cure."""
+    """Faults of the damaged shards with advice, one message each."""
 
 
 def lines_of(cache: Cache) -> list[ShardLine | TextLine]:
-    """Return what the manifest says of every shard, then of all texts."""
+    """Return the records of all shards, then of all texts."""
     return [*(line for lines in cache.shards.values() for line in lines), *cache.texts]
 
 
@@ -75,56 +76,57 @@ def examine(
     workers: int | None = None,
     told: Callable[[int, int], None] = lambda done, total: None,
 ) -> Iterator[Examined]:
-    """Read every shard and every text, byte by byte.
+    """Read every byte of every shard and every text.
 
     Args:
-        cache: Opened.
-        full: Compare sha256 besides size and crc32.
-        workers: Threads that read; None for one a core, eight at most.
-        told: Called as (files done so far, of how many).
+        cache: Open cache.
+        full: Whether to compare sha256 besides size and crc32.
+        workers: Threads that read; None for one per core, eight at most.
+        told: Called as (files done so far, number of files).
     """
     lines = lines_of(cache)
     count = workers or min(MOST_WORKERS, os.cpu_count() or 1)
     with ExitStack() as stack:
         each = partial(_examine, cache, full=full)
-        found: Iterator[Examined] = map(each, lines)
-        if count > 1:  # on a busy machine a thread alone would be waited for after every file
-            found = stack.enter_context(ThreadPoolExecutor(count)).map(each, lines)
-        for done, one in enumerate(found, start=1):
+        results: Iterator[Examined] = map(each, lines)
+        if count > 1:  # with one thread, handing over every file costs more than it saves
+            results = stack.enter_context(ThreadPoolExecutor(count)).map(each, lines)
+        for done, result in enumerate(results, start=1):
             told(done, len(lines))
-            yield one
+            yield result
 
 
 def lacking_sums(cache: Cache) -> list[ShardLine]:
-    """Return the shards beside which no checksums of rows stand."""
-    there = {name: _names_in(cache.path / name) for name in cache.shards}
+    """Return the shards without checksums of rows."""
+    names = {name: _names_in(cache.path / name) for name in cache.shards}
     return [
         line
         for name, lines in cache.shards.items()
         for line in lines
-        if sums_path(Path(line.file)).name not in there[name]
+        if sums_path(Path(line.file)).name not in names[name]
     ]
 
 
 def add_sums(
     cache: Cache, report: Callable[[str, int, int], None] = lambda what, done, total: None
 ) -> Added:
-    """Put checksums beside the shards that have none, each read whole and found sound before.
+    """Add checksums of rows to the shards without them, after verifying each shard.
 
     Args:
-        cache: Locked by the caller.
-        report: Called as (what is being done, shards done so far, of how many).
+        cache: Cache that the caller has locked.
+        report: Called as (activity, shards done so far, number of shards).
     """
     added, lacking = Added(), lacking_sums(cache)
     for done, line in enumerate(lacking, start=1):
-        found = _examine(cache, line, full=False)
+        result = _examine(cache, line, full=False)
         try:
-            if found.sums is not None:
-                write_sums(cache.path / line.component / line.file, line.facts, found.sums)
+            if result.sums is not None:
+                write_sums(cache.path / line.component / line.file, line.facts, result.sums)
                 added.shards, added.bytes = added.shards + 1, added.bytes + line.facts.bytes
             else:
-                (added.damaged if found.is_damaged else added.refused).append(found.wrong)
-        except CacheError as error:  # they only save time: nothing fails for want of room
+                messages = added.damaged if result.is_damaged else added.refused
+                messages.append(in_python([result.wrong]))
+        except CacheError as error:  # checksums are optional, so a full disk is no failure
             added.refused.append(str(error))
             break
         report("checking", done, len(lacking))
@@ -139,22 +141,22 @@ def _examine(cache: Cache, line: ShardLine | TextLine, *, full: bool) -> Examine
             read_strings(path.parent, line, cache.cure)
     except CorruptCacheError as error:
         is_link = isinstance(error, LinkInCacheError)
-        return Examined(line=line, wrong=str(error), is_damaged=not is_link)
+        return Examined(line=line, wrong=error.parts, is_damaged=not is_link)
     except FeatcacheError as error:
-        return Examined(line=line, wrong=str(error))
+        return Examined(line=line, wrong=error.parts)
     if len(rows.not_finite):
-        return Examined(line=line, wrong=_say(cache, line, path, rows), is_damaged=True)
+        return Examined(line=line, wrong=_not_finite(cache, line, path, rows), is_damaged=True)
     if isinstance(line, TextLine):
         return Examined(line=line)
     state = beside(path, line.facts, rows.sums)
     return Examined(line=line, sums=rows.sums, sums_wrong=state or "", lacks_sums=state is None)
 
 
-def _say(cache: Cache, line: ShardLine | TextLine, path: Path, rows: Rows) -> str:
-    """Name the first row that is not finite, and its image where the listing can be read."""
+def _not_finite(cache: Cache, line: ShardLine | TextLine, path: Path, rows: Rows) -> Part:
+    """Compose the message, with the image of the first row if the listing can be read."""
     position = int(rows.not_finite[0])
     if isinstance(line, TextLine):
-        return say_not_finite(path, rows, f"text {position}", cache.cure)
+        return not_finite_message(path, rows, f"text {position}", cache.cure)
     row = line.row_at(position)
     first = f"row {row}"
     try:
@@ -162,8 +164,8 @@ def _say(cache: Cache, line: ShardLine | TextLine, path: Path, rows: Rows) -> st
         if listing is not None:
             first += f", image {listing.ids[row]}"
     except (FeatcacheError, IndexError):
-        pass  # which is a problem of its own
-    return say_not_finite(path, rows, first, cache.cure)
+        pass  # reported elsewhere
+    return not_finite_message(path, rows, first, cache.cure)
 
 
 def _name(line: ShardLine | TextLine) -> str:

@@ -1,4 +1,4 @@
-"""What shows of a damaged cache without reading its bytes: records, listing, sizes of files."""
+"""A quick check of a cache: records, listing and file sizes, without reading the shards."""
 
 from pathlib import Path
 
@@ -8,30 +8,29 @@ from featcache.store.format.identity import LISTING
 from featcache.store.format.shard import check_size
 from featcache.store.listing.files import LOST
 from featcache.store.listing.listing import check_listing
-from featcache.store.repair.consistency import check_parts, say_lost
+from featcache.store.repair.consistency import check_consistency, lost_rows_messages
 from featcache.store.repair.examine import lines_of, path_of
+from featcache.wording import Part
 
 
-def glance(path: Path) -> list[str]:
-    """Check a cache as far as its records and the sizes of its files tell; `verify` reads it all.
+def glance(path: Path) -> list[Part]:
+    """Check records, listing and file sizes of a cache; `verify` reads every byte.
 
     Args:
-        path: The cache.
+        path: Folder of the cache.
 
     Returns:
-        One sentence a problem, with the cure; none for a cache that looks sound.
+        One message per problem, with advice; empty for a cache that looks sound.
     """
-    problems = list(check_listing(path / LISTING))
     try:
         cache = Cache.open(path)
     except FeatcacheError as error:
-        return [str(error), *problems]
-    if cache.cure:
-        problems = [problem.replace(LOST, cache.cure) for problem in problems]
-    problems += check_parts(cache, listed=not problems)
+        return [error.parts, *check_listing(path / LISTING)]
+    problems = check_listing(path / LISTING, cure=cache.cure or LOST)
+    problems += check_consistency(cache, report_listing=not problems)
     for line in lines_of(cache):
         try:
             check_size(path_of(cache, line), line.facts, cache.cure)
         except FeatcacheError as error:
-            problems.append(str(error))
-    return [*problems, *say_lost(path)]
+            problems.append(error.parts)
+    return [*problems, *lost_rows_messages(path)]

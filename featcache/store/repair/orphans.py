@@ -1,8 +1,8 @@
-"""Shards and texts of which no manifest line speaks: what they are, and where their lines belong.
+"""Orphans: shards and texts without a record in the manifest.
 
-A shard says itself what it is (block.py). One that is sound, of this cache and of the images that
-are listed is adopted; one that is of this cache and useless may go; all others are strangers, which
-are left where they are.
+The header of a shard describes it (header.py). A sound orphan of this cache and of listed images is
+adopted: it gets a record again. A useless orphan of this cache may be deleted. Foreign files are
+kept.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,7 +14,7 @@ from featcache.errors import CacheError, CorruptCacheError
 from featcache.keys import Listing
 from featcache.store.bad import bad_rows
 from featcache.store.format.checksums import SUFFIX
-from featcache.store.format.header import read_block
+from featcache.store.format.header import read_header
 from featcache.store.format.identity import LISTING
 from featcache.store.format.manifest import Contents
 from featcache.store.format.records import (
@@ -34,34 +34,34 @@ from featcache.store.text import read_strings
 
 
 class UselessError(ValueError):
-    """A shard of this very cache that nobody can use: damaged, or taken out before."""
+    """A shard of this cache that is damaged or was dropped before."""
 
 
 @dataclass(frozen=True, slots=True)
-class Strays:
-    """What was found."""
+class Orphans:
+    """The orphans of a cache."""
 
     sound: list[ShardLine | TextLine]
-    """Lines for those that fit, in order."""
+    """Records of the orphans to adopt, in order."""
     useless: dict[Path, str]
-    """Those that are of this cache and of no use, and why; they may be deleted."""
-    strange: dict[Path, str]
-    """All others, and why they do not fit."""
+    """Orphans of this cache that may be deleted -> reason."""
+    foreign: dict[Path, str]
+    """All other files -> why they do not fit."""
 
 
-def find_strays(folder: Path, digest: str, contents: Contents, *, keep: bool = False) -> Strays:
-    """Look at every shard and text of which no line speaks; nothing is changed.
+def find_orphans(folder: Path, digest: str, contents: Contents, *, keep: bool = False) -> Orphans:
+    """Classify every shard and text without a record; nothing is changed.
 
     Args:
-        folder: The cache.
-        digest: Of its key.
-        contents: What the lines say.
-        keep: Whether files that were dropped count too, because a later line may be lost.
+        folder: Folder of the cache.
+        digest: Digest of its key.
+        contents: Contents according to the manifest.
+        keep: Whether dropped files count as orphans, because a later record may be lost.
     """
     shards: list[ShardLine] = []
-    texts: list[tuple[int, TextLine]] = []  # with the time they were written
-    found = Strays([], {}, {})
-    paths = _strays(folder, contents)
+    texts: list[tuple[int, TextLine]] = []  # with their modification time
+    orphans = Orphans([], {}, {})
+    paths = _without_record(folder, contents)
     listing = _listing(folder) if paths else None
     for path in paths:
         is_text = path.name == TEXT_ROWS
@@ -76,23 +76,23 @@ def find_strays(folder: Path, digest: str, contents: Contents, *, keep: bool = F
                 shards.append(line)
         except UselessError as error:
             if not is_text:
-                found.useless[path] = f"it {error}."
+                orphans.useless[path] = f"it {error}."
         except (ValueError, CorruptCacheError) as error:
             if not is_text:
-                found.strange[path] = (
+                orphans.foreign[path] = (
                     f"it {error}." if isinstance(error, ValueError) else f"{error}"
                 )
         except (OSError, CacheError):
-            continue  # what cannot be read today may be sound
+            continue  # a file that cannot be read now may be sound
     texts.sort(key=lambda t: (t[0], t[1].component))
     shards.sort(key=lambda s: (s.component, s.rows[0][0], len(s.file), s.file))
-    found.sound[:] = [*shards, *(line for _, line in texts)]
-    return found
+    orphans.sound[:] = [*shards, *(line for _, line in texts)]
+    return orphans
 
 
 def lone_sums(folder: Path, contents: Contents) -> list[Path]:
-    """List checksums of rows beside which no shard stands, nor should."""
-    found = []
+    """List checksum files of rows whose shard neither exists nor is in the manifest."""
+    lone = []
     for component in sorted({name for name, _ in contents.files | contents.dropped}):
         place = folder / component
         if place.is_symlink() or not place.is_dir():
@@ -101,28 +101,28 @@ def lone_sums(folder: Path, contents: Contents) -> list[Path]:
             shard = path.with_suffix(".h5")
             is_ours = SHARD_NAME.fullmatch(shard.name) is not None
             if is_ours and not shard.exists() and (component, shard.name) not in contents.files:
-                found.append(path)
-    return found
+                lone.append(path)
+    return lone
 
 
 def describe(path: Path, digest: str) -> ShardLine | TextLine:
-    """Write the line of a shard, or of texts, from the file alone; every byte is checked.
+    """Compose the record of a shard, or of texts, from the file alone; every byte is checked.
 
     Raises:
-        UselessError: With a predicate if it is of this cache and not what was written.
-        ValueError: With a predicate if nothing shows that it is of this cache.
-        CorruptCacheError: If it is a symbolic link, or no plain file.
+        UselessError: If it is of this cache and damaged; the message is a predicate.
+        ValueError: If it is not known to be of this cache; the message is a predicate.
+        CorruptCacheError: If it is a symbolic link, or not a plain file.
         UnreadableCacheError: If the strings of texts could not be read.
         OSError: If it cannot be read.
     """
-    about, block = read_block(path)
+    about, header = read_header(path)
     if about.pop("key", None) != digest or about.get("component") != path.parent.name:
         raise ValueError("belongs to another cache or component")
-    found = checksums(path, sha256=True, skip=len(block))
-    if found.rest_crc32 != about.pop("rest_crc32", None) or found.bytes != about.get("bytes"):
+    actual = checksums(path, sha256=True, skip=len(header))
+    if actual.rest_crc32 != about.pop("rest_crc32", None) or actual.bytes != about.get("bytes"):
         raise UselessError("is not what was written")
     facts = {name: about.pop(name, None) for name in ("offset", "shape", "dtype", "bytes")}
-    value = {**about, "facts": {**facts, "crc32": found.crc32, "sha256": found.sha256}}
+    value = {**about, "facts": {**facts, "crc32": actual.crc32, "sha256": actual.sha256}}
     is_text = path.name == TEXT_ROWS
     line = from_json(value if is_text else {**value, "file": path.name})
     if isinstance(line, ShardLine) and not is_text:
@@ -134,18 +134,18 @@ def describe(path: Path, digest: str) -> ShardLine | TextLine:
 
 
 def merged(
-    lines: Sequence[Line], found: Iterable[ShardLine | TextLine], *, texts_are_newest: bool
+    lines: Sequence[Line], adopted: Iterable[ShardLine | TextLine], *, texts_are_newest: bool
 ) -> list[Line]:
-    """Put adopted lines between others, so that what counts last counts last.
+    """Insert adopted records so that later records keep their precedence.
 
     Args:
-        lines: Those of the manifest.
-        found: Those that are adopted.
+        lines: Records of the manifest.
+        adopted: Records of the orphans.
         texts_are_newest: Whether adopted texts become the current ones.
     """
     known = Contents(lines)
     out = list(lines)
-    for line in found:
+    for line in adopted:
         before = len(out)
         if isinstance(line, TextLine):
             if not texts_are_newest:
@@ -155,37 +155,38 @@ def merged(
             first = known.shards[line.component][0]
             before = next(i for i, other in enumerate(out) if other is first)
         else:
-            before = _before_mended(out, line)
+            before = _before_better(out, line)
         out.insert(before, line)
     return out
 
 
 def _adds_nothing(line: ShardLine, others: Sequence[ShardLine]) -> bool:
-    """Tell whether others hold all rows of a shard, and hold them as well as it does."""
+    """Tell whether other shards contain all rows of a shard, with as many readable images."""
     if not covers((pair for other in others for pair in other.rows), line.rows):
         return False
     bad = sorted(bad_rows(others))
-    return not (bad and _mends(line, line.component, bad))
+    return not (bad and _improves(line, line.component, bad))
 
 
-def _before_mended(lines: Sequence[Line], line: ShardLine) -> int:
-    """Find the place before a shard that mends unreadable images of this one; else the end."""
+def _before_better(lines: Sequence[Line], line: ShardLine) -> int:
+    """Return the place before a shard in which unreadable images of this one are readable."""
     rows = sorted(line.bad_rows())
-    places = (i for i, other in enumerate(lines) if rows and _mends(other, line.component, rows))
+    places = (i for i, other in enumerate(lines) if rows and _improves(other, line.component, rows))
     return next(places, len(lines))
 
 
-def _mends(other: Line, component: str, rows: Sequence[int]) -> bool:
+def _improves(other: Line, component: str, rows: Sequence[int]) -> bool:
+    """Tell whether a shard has one of these unreadable rows with a readable image."""
     if not isinstance(other, ShardLine) or other.component != component:
         return False
     if other.rows[-1][1] <= rows[0] or rows[-1] < other.rows[0][0]:
         return False
-    still = other.bad_rows()
-    return any(r not in still and any(a <= r < b for a, b in other.rows) for r in rows)
+    bad = other.bad_rows()
+    return any(r not in bad and any(a <= r < b for a, b in other.rows) for r in rows)
 
 
-def _strays(folder: Path, contents: Contents) -> list[Path]:
-    """List shards and text rows that no line speaks of; links to folders are not followed."""
+def _without_record(folder: Path, contents: Contents) -> list[Path]:
+    """List shards and rows of texts without a record; links to folders are not followed."""
     out = []
     for component in sorted(folder.iterdir()):
         name = component.name
@@ -208,7 +209,7 @@ def _strays(folder: Path, contents: Contents) -> list[Path]:
 
 
 def _listing(folder: Path) -> Listing | None:
-    with suppress(CacheError):  # a damaged listing says nothing against a shard
+    with suppress(CacheError):  # a damaged listing is no evidence against a shard
         return read_listing(folder / LISTING)
     return None
 

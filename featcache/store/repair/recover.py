@@ -1,8 +1,8 @@
-"""What a damaged manifest still proves, and what the files prove without it.
+"""Recover the records of a damaged manifest, and rebuild lost ones from the files.
 
-A line is good if its seal agrees with the checksum of a line shortly before it, be that checksum
-stated there or computed from the bytes there; so one damaged line takes no other with it. What a
-lost line said of a shard stands in the shard's own block: such a shard is adopted (strays.py).
+A record is valid if its seal agrees with the checksum of a record shortly before it, either as
+stated there or as computed from its bytes. So a damaged record does not invalidate others. The
+header of a shard repeats its record: a shard whose record is lost is adopted (orphans.py).
 """
 
 import re
@@ -25,41 +25,41 @@ from featcache.store.format.manifest import Contents, read_manifest, write_manif
 from featcache.store.format.records import TEXT_ROWS, DropLine, Line, ShardLine, TextLine, from_json
 from featcache.store.format.seal import SEAL, SEAL_LENGTH, checksum, cut_seal, split_seal, unseal
 from featcache.store.lost import still_lost
-from featcache.store.repair.orphans import find_strays, merged
+from featcache.store.repair.orphans import find_orphans, merged
 
 WINDOW = 8
-"""Checksums before a line that may be those of the line before it."""
+"""Earlier checksums to try as the checksum of the previous record."""
 LOST = "Remove this cache with `featcache rm` and extract again."
 
 _JOINT = re.compile(SEAL + rb'(.)(?=\{"|\Z)', re.DOTALL)
-"""A seal and the byte in the place of the line feed that should follow it."""
+"""A seal, followed by one byte in place of the line feed."""
 
 
 @dataclass(frozen=True, slots=True)
-class Remains:
-    """What could be read of a damaged manifest."""
+class Recovered:
+    """Valid records of a damaged manifest."""
 
     lines: list[Line]
-    """Those that still count, in order, and what they say was dropped."""
+    """Records still in effect, in order, and all drops."""
     lost: int
-    """Pieces that proved nothing."""
+    """Number of invalid pieces."""
     lost_after_text: bool
-    """Whether the newest texts may be among what was lost."""
+    """Whether the record of the newest texts may be lost."""
 
 
 def restore(folder: Path) -> list[str]:
-    """Put key.json and manifest right where they are not; the caller holds the lock.
+    """Repair key.json and the manifest; the caller holds the lock.
 
     Returns:
-        Sentences that say what was done.
+        Messages that say what was done.
 
     Raises:
-        CorruptCacheError: If both are damaged beyond this, or belong to different caches.
+        CorruptCacheError: If neither identifies the cache, or they belong to different caches.
         NewerFormatError: If a later version wrote them.
-        CacheError: If an earlier version wrote them, or the disk refuses.
+        CacheError: If an earlier version wrote them, or writing fails.
     """
-    mine, data = _read(folder / KEY_FILE), _read(folder / MANIFEST)
-    key, header = _identity(mine), _identity(data[: data.find(b"\n") + 1])
+    key_data, data = _read(folder / KEY_FILE), _read(folder / MANIFEST)
+    key, header = _identity(key_data), _identity(data[: data.find(b"\n") + 1])
     identity = _choose(folder, key, header)
     notes = []
     if key != identity:
@@ -68,37 +68,37 @@ def restore(folder: Path) -> list[str]:
     try:
         read_manifest(folder / MANIFEST, identity)
     except CorruptCacheError:
-        # Sound lines behind the sound header of another cache speak of that cache.
+        # Records after the valid header of another cache belong to that cache.
         foreign = header is not None and header != identity
-        remains = recover(b"" if foreign else data, identity)
-        kept = Contents(remains.lines)
-        found = find_strays(folder, identity.key.digest(), kept, keep=True).sound
-        lines = merged(remains.lines, found, texts_are_newest=remains.lost_after_text)
+        recovered = recover(b"" if foreign else data, identity)
+        contents = Contents(recovered.lines)
+        orphans = find_orphans(folder, identity.key.digest(), contents, keep=True).sound
+        lines = merged(recovered.lines, orphans, texts_are_newest=recovered.lost_after_text)
         write_manifest(folder / MANIFEST, identity, _needed(lines))
         notes.append(
-            f"Wrote {folder / MANIFEST} again: {len(remains.lines)} of its lines were whole and "
-            f"still count, {len(found)} came from the shards themselves."
+            f"Wrote {folder / MANIFEST} again: {len(recovered.lines)} of its lines were whole and "
+            f"still count, {len(orphans)} came from the shards themselves."
         )
     return notes
 
 
-def recover(data: bytes, identity: Identity) -> Remains:
-    """Take every line out of a damaged manifest that its neighbours prove."""
+def recover(data: bytes, identity: Identity) -> Recovered:
+    """Return the valid records of a damaged manifest."""
     header = identity.line()[:-1]
     before = deque([split_seal(header)[1]], maxlen=WINDOW)
-    good: dict[bytes, Line] = {}
+    valid: dict[bytes, Line] = {}
     lost, lost_after_text = 0, not data
     for piece in _pieces(data):
-        if piece == header or piece in good:
+        if piece == header or piece in valid:
             continue
-        line, after = _proven(piece, before)
+        line, after = _verified(piece, before)
         if line is None:
             lost, lost_after_text = lost + 1, True
         else:
-            good[piece] = line
+            valid[piece] = line
             lost_after_text &= not isinstance(line, TextLine)
         before.extendleft(c for c in after if c not in before)
-    return Remains(_living(good.values()), lost, lost_after_text)
+    return Recovered(_in_effect(valid.values()), lost, lost_after_text)
 
 
 def _read(path: Path) -> bytes:
@@ -117,25 +117,25 @@ def _identity(line: bytes) -> Identity | None:
 
 
 def _choose(folder: Path, key: Identity | None, header: Identity | None) -> Identity:
-    """Take the identity that is sound; of two sound ones that to which the folder belongs."""
-    found = {i for i in (key, header) if i is not None}
-    if not found:
+    """Choose the valid identity; of two, the one that fits the name of the folder."""
+    valid = {i for i in (key, header) if i is not None}
+    if not valid:
         raise CorruptCacheError(
             f"{folder} is lost: both {KEY_FILE} and the first line of {MANIFEST} are damaged, and "
             f"nothing else says what its numbers are. {LOST}"
         )
-    if len(found) > 1:
-        found = {i for i in found if i.folder(Path()).parts == folder.parts[-2:]}
-    if len(found) != 1:
+    if len(valid) > 1:
+        valid = {i for i in valid if i.folder(Path()).parts == folder.parts[-2:]}
+    if len(valid) != 1:
         raise CorruptCacheError(
             f"{folder / KEY_FILE} and {folder / MANIFEST} belong to different caches. "
             f"Restore the right one of them, or remove this cache with `featcache rm`."
         )
-    return found.pop()
+    return valid.pop()
 
 
 def _pieces(data: bytes) -> Iterator[bytes]:
-    """Split at line feeds, and where a damaged line feed joins two lines."""
+    """Split at line feeds, also where a damaged line feed joins two lines."""
     for line in data.split(b"\n"):
         start = 0
         for joint in _JOINT.finditer(line):
@@ -145,12 +145,12 @@ def _pieces(data: bytes) -> Iterator[bytes]:
             yield line[start:]
 
 
-def _proven(piece: bytes, before: Iterable[int]) -> tuple[Line | None, list[int]]:
-    """Return the line if one of the checksums proves it, and what the next one may build on."""
+def _verified(piece: bytes, before: Iterable[int]) -> tuple[Line | None, list[int]]:
+    """Return the record if a checksum fits, and the checksums to try for the next one."""
     for crc in before:
         with suppress(ValueError):
-            value, own = unseal(piece, crc)
-            return from_json(value), [own]
+            value, stated = unseal(piece, crc)
+            return from_json(value), [stated]
     after = []
     if len(piece) > SEAL_LENGTH:
         after = [checksum(cut_seal(piece), crc) for crc in before][:2]
@@ -159,8 +159,8 @@ def _proven(piece: bytes, before: Iterable[int]) -> tuple[Line | None, list[int]
     return None, after
 
 
-def _living(lines: Iterable[Line]) -> list[Line]:
-    """Leave out what was dropped."""
+def _in_effect(lines: Iterable[Line]) -> list[Line]:
+    """Remove records of dropped files."""
     out: dict[tuple[str, ...], Line] = {}
     for number, line in enumerate(lines):
         match line:
@@ -178,7 +178,7 @@ def _living(lines: Iterable[Line]) -> list[Line]:
 
 
 def _needed(lines: list[Line]) -> list[Line]:
-    """Leave out losses that were made good; the others come first, so that they undo nothing."""
+    """Remove drops whose rows exist again; put the others first, so that they drop nothing else."""
     shards: dict[str, list[ShardLine]] = {}
     for line in lines:
         if isinstance(line, ShardLine):

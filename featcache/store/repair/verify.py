@@ -1,14 +1,15 @@
-"""Looking for damage: every byte on disk against what was written; and taking damage out."""
+"""Verify every byte of a cache, and repair or drop what is damaged."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from featcache.counts import counted
 from featcache.errors import CorruptCacheError, FeatcacheError
-from featcache.store.again import extract_command
+from featcache.progress import Report
+from featcache.store.again import extract_call
 from featcache.store.cache import Cache
 from featcache.store.format.checksums import sums_path, write_sums
 from featcache.store.format.identity import LISTING, MANIFEST
@@ -17,65 +18,83 @@ from featcache.store.listing.files import LOST, UNLESS_REPAIRED
 from featcache.store.listing.listing import check_listing, listing_notes, repair_listing
 from featcache.store.lock import writer_lock
 from featcache.store.lost import in_splits
-from featcache.store.provenance import weights_flag
+from featcache.store.provenance import weights_argument
 from featcache.store.removal import clear_aside
-from featcache.store.repair.consistency import check_parts, say_lost, strangers
+from featcache.store.repair.consistency import (
+    check_consistency,
+    files_without_record,
+    lost_rows_messages,
+)
 from featcache.store.repair.examine import Examined, examine, lines_of
 from featcache.store.repair.recover import restore
-
-Report = Callable[[str, int, int], None]
-"""Called as (what is being done, files done so far, of how many)."""
+from featcache.wording import Part, in_python, replaced
 
 Ranges = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """One thing that is wrong, in one or two sentences with the cure."""
+    """One problem, in one or two sentences with advice."""
 
-    what: str
+    what: Part
     component: str = ""
-    """Folder of the shard that is damaged; empty where it is not one shard."""
+    """Component of the damaged shard; empty if the problem is not one shard."""
     file: str = ""
+
+    def __str__(self) -> str:
+        return in_python([self.what])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dropped:
-    """A shard, or texts, that `repair` took out."""
+    """A shard, or texts, that `repair` dropped."""
 
     component: str
     file: str
     rows: Ranges
-    """Ranges [start, stop) of listing rows that are missing now; none for texts."""
+    """Ranges [start, stop) of listing rows that are now missing; empty for texts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifyReport:
-    """What a check found."""
+    """Result of a check."""
 
     path: Path
     problems: tuple[Problem, ...]
     shards: int
-    """How many were read, texts included."""
+    """Number of shards and texts that were read."""
     bytes: int
-    """How many bytes of them were sound."""
+    """Bytes of the sound ones."""
     full: bool
-    """Whether sha256 was compared, besides size and crc32."""
-    notes: tuple[str, ...] = ()
-    """What is worth knowing and no problem: files that belong to nothing, what was repaired."""
+    """Whether sha256 was compared besides size and crc32."""
+    notes: tuple[Part, ...] = ()
+    """Messages that are no problems: files without a record, and what was repaired."""
     dropped: tuple[Dropped, ...] = ()
-    """What `repair` took out."""
+    """What `repair` dropped."""
     finished: bool = True
-    """Whether a pass over it has ended; True where that cannot be read."""
+    """Whether a pass has ended; True if that cannot be read."""
 
     @property
     def is_sound(self) -> bool:
-        """Tell whether nothing was found."""
+        """Tell whether there is no problem."""
         return not self.problems
 
-    def to_json(self) -> dict[str, Any]:
-        """Return one plain object."""
-        return {**asdict(self), "path": str(self.path), "sound": self.is_sound}
+    def to_json(self, phrase: Callable[[Sequence[Part]], str] = in_python) -> dict[str, Any]:
+        """Return one plain object.
+
+        Args:
+            phrase: Writes a message as text.
+        """
+        return {
+            **asdict(self),
+            "path": str(self.path),
+            "problems": [
+                {"what": phrase([p.what]), "component": p.component, "file": p.file}
+                for p in self.problems
+            ],
+            "notes": [phrase([note]) for note in self.notes],
+            "sound": self.is_sound,
+        }
 
 
 def verify(
@@ -84,35 +103,36 @@ def verify(
     """Check a cache: key, manifest, listing, texts, and every byte of every shard.
 
     Args:
-        path: The cache.
-        full: Compare sha256 besides size and crc32.
-        report: Told of each file that was read.
-        workers: Threads that read; None for one a core, eight at most.
+        path: Folder of the cache.
+        full: Whether to compare sha256 besides size and crc32.
+        report: Called for each file that was read.
+        workers: Threads that read; None for one per core, eight at most.
     """
-    found = _look(path, full=full, report=report, workers=workers)
-    if found.is_sound and not found.finished:
+    result = _check(path, full=full, report=report, workers=workers)
+    if result.is_sound and not result.finished:
         cache = Cache.open(path)
-        weights = weights_flag(cache.key, cache.shards)
-        command = extract_command(path, cache.dataset, cache.backbone, weights)
-        on = cache.cure or f"Go on with: {command}, and whatever else it was begun with."
-        found = replace(found, notes=(*found.notes, f"No pass over {path} has ended yet. {on}"))
-    if not found.problems or found.shards:
-        lost = tuple(Problem(what=what) for what in say_lost(path))
-        found = replace(found, problems=(*found.problems, *lost))
-    return found
+        weights = weights_argument(cache.key, cache.shards)
+        call = extract_call(path, cache.dataset, cache.backbone, weights)
+        go_on = cache.cure or ("Go on with: ", call, ", and whatever else it was begun with.")
+        note = (f"No pass over {path} has ended yet. ", go_on)
+        result = replace(result, notes=(*result.notes, note))
+    if not result.problems or result.shards:
+        lost = tuple(Problem(what=what) for what in lost_rows_messages(path))
+        result = replace(result, problems=(*result.problems, *lost))
+    return result
 
 
-def _look(path: Path, *, full: bool, report: Report | None, workers: int | None) -> VerifyReport:
-    """Check a cache, but for rows that `repair` took out."""
-    problems = [Problem(what=what) for what in check_listing(path / LISTING)]
+def _check(path: Path, *, full: bool, report: Report | None, workers: int | None) -> VerifyReport:
+    """Check a cache, except for rows that `repair` dropped."""
     try:
         cache = Cache.open(path)
     except FeatcacheError as error:
-        problems.insert(0, Problem(what=str(error)))
+        problems = [Problem(what=what) for what in (error.parts, *check_listing(path / LISTING))]
         return VerifyReport(path=path, problems=tuple(problems), shards=0, bytes=0, full=full)
-    if cache.cure:
-        problems = [replace(p, what=p.what.replace(LOST, cache.cure)) for p in problems]
-    problems += [Problem(what=what) for what in check_parts(cache, listed=not problems)]
+    listing = check_listing(path / LISTING, cure=cache.cure or LOST)
+    problems = [Problem(what=what) for what in listing]
+    inconsistent = check_consistency(cache, report_listing=not problems)
+    problems += [Problem(what=what) for what in inconsistent]
     read = lacking = 0
     known: set[tuple[str, str]] = set()
     for file in examine(cache, full=full, workers=workers, told=_told(report, "verify")):
@@ -122,7 +142,7 @@ def _look(path: Path, *, full: bool, report: Report | None, workers: int | None)
         is_text = isinstance(file.line, TextLine)
         other = TEXT_STRINGS if is_text else sums_path(Path(file.name)).name
         known |= {(file.component, file.name), (file.component, other)}
-    notes = [*listing_notes(path / LISTING), *strangers(path, known)]
+    notes: list[Part] = [*listing_notes(path / LISTING), *files_without_record(path, known)]
     if lacking:
         notes.append(
             f"{lacking} of the shards of {path} have no checksums of their rows beside them: each "
@@ -141,31 +161,31 @@ def _look(path: Path, *, full: bool, report: Report | None, workers: int | None)
 
 
 def _problems(file: Examined) -> list[Problem]:
-    found = []
+    problems = []
     if file.wrong:
-        found.append(Problem(what=file.wrong, component=file.component, file=file.name))
+        problems.append(Problem(what=file.wrong, component=file.component, file=file.name))
     if file.sums_wrong:
         name = sums_path(Path(file.name)).name
-        found.append(Problem(what=file.sums_wrong, component=file.component, file=name))
-    return found
+        problems.append(Problem(what=file.sums_wrong, component=file.component, file=name))
+    return problems
 
 
 def repair(path: Path, *, report: Report | None = None, workers: int | None = None) -> VerifyReport:
-    """Put right what a copy or a neighbour restores, and take out damaged shards and texts.
+    """Restore files from their copies, and drop damaged shards and texts.
 
-    What is a symbolic link, or could not be read, is a problem; it is not taken out.
+    Symbolic links and files that could not be read are reported as problems and not dropped.
 
     Args:
-        path: The cache.
-        report: Told of each file that was read.
-        workers: Threads that read; None for one a core, eight at most.
+        path: Folder of the cache.
+        report: Called for each file that was read.
+        workers: Threads that read; None for one per core, eight at most.
 
     Returns:
-        What is still wrong afterwards, and what was taken out. `Cache.lost` names the rows to
-        encode again, those of earlier repairs included; they are no problem here.
+        Remaining problems and dropped files. `Cache.lost` returns the rows to encode again,
+        including those of earlier repairs; they are not reported as problems.
 
     Raises:
-        CacheError: If nothing says any more what the cache is, or it cannot be written.
+        CacheError: If the cache can no longer be identified, or cannot be written.
     """
     notes = [*clear_aside(path.parent)]
     with writer_lock(path, notes.append):
@@ -173,7 +193,7 @@ def repair(path: Path, *, report: Report | None = None, workers: int | None = No
             notes.append(f"Restored files of {path / LISTING} from their copies.")
         notes += restore(path)
     cache = Cache.open(path)
-    dropped, kept = [], []
+    dropped, unreadable = [], []
     with cache.lock():
         told, sums = _told(report, "repair"), 0
         for file in list(examine(cache, full=True, workers=workers, told=told)):
@@ -185,37 +205,35 @@ def repair(path: Path, *, report: Report | None = None, workers: int | None = No
                 write_sums(path / file.component / file.name, file.line.facts, file.sums)
                 sums += 1
             elif file.wrong:
-                kept.append(Problem(what=file.wrong, component=file.component, file=file.name))
+                unreadable += _problems(file)
         if sums:
             notes.append(f"Wrote the checksums of rows beside {counted(sums, 'shard')} of {path}.")
         if finish_whole(cache):
             notes.append(f"Noted in {path / MANIFEST} that the features are complete.")
-    found = _look(path, full=False, report=None, workers=workers)
-    found = replace(
-        found, problems=tuple(replace(p, what=after_repair(p.what)) for p in found.problems)
-    )
-    named = {(p.component, p.file) for p in found.problems}
-    kept = [p for p in kept if (p.component, p.file) not in named]
+    result = _check(path, full=False, report=None, workers=workers)
+    problems = [replace(p, what=after_repair(p.what)) for p in result.problems]
+    named = {(p.component, p.file) for p in problems}
+    problems += [p for p in unreadable if (p.component, p.file) not in named]
     return replace(
-        found,
-        problems=(*found.problems, *kept),
-        notes=(*notes, *cache.notes, *found.notes),
+        result,
+        problems=tuple(problems),
+        notes=(*notes, *cache.notes, *result.notes),
         dropped=tuple(dropped),
     )
 
 
-def after_repair(what: str) -> str:
-    """Leave the advice to run `repair` out of a sentence that `repair` itself says."""
-    return what.replace(UNLESS_REPAIRED, "No copy is left. ")
+def after_repair(what: Part) -> Part:
+    """Remove the advice to run `repair` from a message of `repair` itself."""
+    return replaced(what, UNLESS_REPAIRED, "No copy is left. ")
 
 
 def finish_whole(cache: Cache) -> bool:
-    """Enter a pass where none is left although `global` covers every row of a split.
+    """Record a pass if none is left and `global` covers every row of every split.
 
-    Its time is that of the newest shard.
+    Its time is the modification time of the newest shard.
 
     Returns:
-        Whether one was entered.
+        Whether a pass was recorded.
     """
     try:
         listing = cache.listing()

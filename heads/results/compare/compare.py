@@ -1,12 +1,11 @@
-"""Which runs stand in one table, and what each of them gains over the reference.
+"""Grouping runs into tables, and the gain of each over the reference.
 
 Runs are compared within a group: same data set, backbone, features, split, queries with their
-labels, and shots really used; for episodes the same list of them. Nothing replaces anything
-silently: runs that differ in seeds, in the images drawn, in what they read or in a mark of honesty
-are rows of their own, told apart by their names; of runs that are equal in all of this the newest
-stands and the others are counted. Methods that answer all queries together (transductive) stand
-below those that answer one by one, and runs whose hyper-parameters were chosen on the queries
-(`oracle`) stand last.
+labels, and shots used; for episodes the same list of them. Runs that differ in seeds, images drawn,
+features read or marks are rows of their own with different names. Of runs that are equal in all of
+this the newest is shown and the others are counted. Transductive methods, which answer all queries
+together, stand below the others; runs whose hyper-parameters were chosen on the queries (`oracle`)
+stand last.
 """
 
 from collections import Counter
@@ -68,7 +67,7 @@ class Group:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """What `compare` found."""
+    """The groups of comparable runs, and the runs that could not be read."""
 
     groups: tuple[Group, ...]
     problems: tuple[str, ...]
@@ -92,32 +91,32 @@ def compare(
         backbone: Likewise.
         split: Likewise.
         shots: Only groups of these shots (None in it is "all"); zero-shot always joins in.
-        against: What the differences are to: a method, with its variant behind a space.
+        against: The reference of the differences: a method, followed by its variant after a space.
 
     Raises:
         UnknownNameError: If no run is of that data set, backbone, split or any of the shots, or
             none that is left is that reference.
     """
     shelf = store.load_all(root)
-    found = list(shelf.results)
+    results = list(shelf.results)
     for what, name in (("dataset", dataset), ("backbone", backbone), ("split", split)):
-        found = _named(found, what, name)
+        results = _named(results, what, name)
     if shots is not None:
-        shots = _used(found, shots)
-        found = [r for r in found if r.shots_used in (*shots, 0)]
-    kept, problems = _with_answers(shelf, found)
-    if kept and against not in (labels := {ZERO_SHOT, *map(label, kept)}):
+        shots = _used(results, shots)
+        results = [r for r in results if r.shots_used in (*shots, 0)]
+    shown, problems = _with_answers(shelf, results)
+    if shown and against not in (labels := {ZERO_SHOT, *map(label, shown)}):
         raise UnknownNameError("run to compare with", against, labels)
-    groups = group(kept, against=against)
-    if shots is not None:  # zero-shot alone is no answer to a question about shots
+    groups = group(shown, against=against)
+    if shots is not None:  # leave out groups of zero-shot alone
         groups = [g for g in groups if g.shots in shots]
     return Comparison(groups=tuple(groups), problems=(*shelf.problems, *problems))
 
 
 def _with_answers(shelf: store.Shelf, results: list[Result]) -> tuple[list[Result], list[str]]:
-    """Read the answers of the runs that stand; a damaged one leaves its place to an older one.
+    """Read the answers of the runs that are shown; an older equal run replaces a damaged one.
 
-    Older records say nothing of their labels: which runs these are equal to, their answers tell.
+    Older records have no digest of their labels, which is then computed from their answers.
     """
     whole: dict[str, Result] = {}
     problems: dict[str, str] = {}
@@ -147,7 +146,7 @@ def _named(results: list[Result], what: str, names: str | Sequence[str] | None) 
 
 
 def _used(results: Sequence[Result], shots: Sequence[int | None]) -> tuple[int | None, ...]:
-    """Return the shots that were really used by runs that were asked for these, or used them."""
+    """Return the shots used by the runs that requested, or used, one of these."""
     used = {r.shots_used for r in results if {r.shots, r.shots_used} & set(shots)}
     if results and not used:
         asked = ["all" if k is None else str(k) for k in shots]
@@ -163,7 +162,7 @@ def _used(results: Sequence[Result], shots: Sequence[int | None]) -> tuple[int |
 
 
 def newest(results: Iterable[Result]) -> dict[str, tuple[Result, int]]:
-    """Keep the newest of equal runs, and count the others; by run."""
+    """Return the newest of equal runs, by run, with the number of the others."""
     equal: dict[tuple[object, ...], list[Result]] = {}
     for result in sorted(results, key=lambda r: (r.created, r.run)):
         drawn = result.draws or result.shots  # of older records, only what was asked for is known
@@ -217,7 +216,7 @@ def group(results: Iterable[Result], *, against: str = ZERO_SHOT) -> list[Group]
 
 
 def _newest_with_support(results: Sequence[Result]) -> Result:
-    """Choose who says how many images there were: older records only know what was asked for."""
+    """Choose the record for the number of images; older ones state only the requested shots."""
     return max(results, key=lambda r: (r.shots != 0, r.support is not None, r.created))
 
 

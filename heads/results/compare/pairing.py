@@ -1,7 +1,8 @@
 """The paired difference of two runs: the same queries, the same draws of the shots.
 
-Runs are paired over the seeds that both have; where no shots were drawn (zero-shot), or where every
-seed gives the same shots, the answers stand for every seed. Why two runs cannot be paired is said.
+Runs are paired over the seeds that both have. Where no shots were drawn (zero-shot), or where every
+seed gives the same shots, the answers are used for every seed. If two runs cannot be paired, the
+error says why.
 """
 
 from collections.abc import Sequence
@@ -34,7 +35,7 @@ class Difference:
 
 
 def words(differences: Sequence[Difference | None]) -> list[Word | None]:
-    """Say of each difference of a table what Holm's correction over all of them allows to say."""
+    """Classify each difference of a table after Holm's correction over all of them."""
     there = [d for d in differences if d is not None]
     corrected = iter(statistics.holm([d.p for d in there]))
     return [None if d is None else _word(d, next(corrected)) for d in differences]
@@ -71,14 +72,14 @@ def paired_difference(ours: Result, other: Result) -> Difference:
             f"data set and split."
         )
     rows, others, seeds = _common(ours, other)
-    hits, against = (a.predicted == a.labels)[rows], (b.predicted == b.labels)[others]
-    return _difference(hits, against, ours.protocol == EPISODIC, seeds)
+    correct, reference = (a.predicted == a.labels)[rows], (b.predicted == b.labels)[others]
+    return _difference(correct, reference, ours.protocol == EPISODIC, seeds)
 
 
 def check_not_repeated(ours: Result, other: Result) -> None:
-    """Refuse to compare a method with itself: where seeds are shared, so are the answers.
+    """Refuse to compare a method with itself, as equal seeds give equal answers.
 
-    Answers of different methods may be equal too; that is a difference of 0, and a finding.
+    Equal answers of different methods are a difference of 0.
 
     Raises:
         UsageError: If both are runs of one method and its settings, and their answers are equal; or
@@ -99,11 +100,13 @@ def difference_to_zero_shot(result: Result) -> Difference:
     Raises:
         UsageError: If there are none.
     """
-    kept = _answers(result)
-    if kept.zero_shot is None:
+    answers = _answers(result)
+    if answers.zero_shot is None:
         raise UsageError(f"No zero-shot answers: '{result.dataset}' has no class texts.")
-    hits, against = kept.predicted == kept.labels, kept.zero_shot == kept.labels
-    return _difference(hits, against, result.protocol == EPISODIC, None)
+    correct = answers.predicted == answers.labels
+    return _difference(
+        correct, answers.zero_shot == answers.labels, result.protocol == EPISODIC, None
+    )
 
 
 def _answers(result: Result) -> Predictions:
@@ -125,19 +128,19 @@ def _common(ours: Result, other: Result) -> tuple[list[int], list[int], tuple[in
         return list(range(r)), [0] * r, None
     if _one_draw(ours) and _one_draw(other):
         return [0], [0], None
-    mine, theirs = ours.seeds[:r], other.seeds[:s]
-    common = [seed for seed in mine if seed in theirs]
+    our_seeds, their_seeds = ours.seeds[:r], other.seeds[:s]
+    common = [seed for seed in our_seeds if seed in their_seeds]
     if not common:
         raise UsageError(
-            f"No seed in common: {ours.method} has {seeds_text(mine)}, {other.method} "
-            f"{seeds_text(theirs)}; train both with the same ",
+            f"No seed in common: {ours.method} has {seeds_text(our_seeds)}, {other.method} "
+            f"{seeds_text(their_seeds)}; train both with the same ",
             Argument("seeds"),
             ".",
         )
     all_of_both = len(common) == r == s
     return (
-        [mine.index(seed) for seed in common],
-        [theirs.index(seed) for seed in common],
+        [our_seeds.index(seed) for seed in common],
+        [their_seeds.index(seed) for seed in common],
         None if all_of_both else tuple(common),
     )
 
@@ -154,23 +157,23 @@ def _one_draw(result: Result) -> bool:
 
 
 def _difference(
-    hits: np.ndarray, against: np.ndarray, episodes: bool, seeds: tuple[int, ...] | None
+    correct: np.ndarray, reference: np.ndarray, episodes: bool, seeds: tuple[int, ...] | None
 ) -> Difference:
-    gain = hits.astype(float) - against.astype(float)  # [r n], each in {-1, 0, 1}
+    gain = correct.astype(float) - reference.astype(float)  # [r n], each in {-1, 0, 1}
     r, n = gain.shape
     outcomes = statistics.DIFFERENCES
     over: IntervalOf
     if episodes and r > 1:
         over = "episodes"
-        found = statistics.of_draws(gain.mean(axis=1), outcomes=outcomes, size=float(r * n))
+        estimate = statistics.of_draws(gain.mean(axis=1), outcomes=outcomes, size=float(r * n))
     elif n > 1:
         over = "queries" if r == 1 else "repetitions and queries"
-        found = statistics.of_queries(gain, outcomes=outcomes)
+        estimate = statistics.of_queries(gain, outcomes=outcomes)
     else:
-        raise UsageError("With one query nothing can be said about others; add images.")
-    mean, half = float(found.mean), float(found.half)
+        raise UsageError("A difference needs two queries or more; add images.")
+    mean, half = float(estimate.mean), float(estimate.half)
     low, high = max(mean - half, -1.0), min(mean + half, 1.0)
-    return Difference(mean=mean, low=low, high=high, p=float(found.p), over=over, seeds=seeds)
+    return Difference(mean=mean, low=low, high=high, p=float(estimate.p), over=over, seeds=seeds)
 
 
 def seeds_text(seeds: Sequence[int]) -> str:

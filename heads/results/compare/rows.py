@@ -1,6 +1,6 @@
-"""One run as a row of a table: its name with every mark of honesty, its figures, its difference.
+"""One run as a row of a table: its name with marks, its figures, its difference to the reference.
 
-A name says what its reader must not miss, and no two rows of a table are called the same.
+Marks are warnings such as `oracle`. No two rows of a table have the same name.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -33,20 +33,20 @@ class Row:
     method: str
     variant: str
     marks: tuple[str, ...]
-    """What a reader must not miss: oracle, transductive, stored draw, unsealed, older texts."""
+    """Warnings: oracle, transductive, stored draw, unsealed, older texts."""
     apart: tuple[str, ...] = ()
-    """What tells it from the rows that are called the same."""
+    """What distinguishes it from rows of the same name."""
     top1: float
     ci95: float | None
     """Half-width of the 95 % interval."""
     interval: str
-    """What it is over, as in the record."""
+    """What the interval is over, as in the record."""
     macro_f1: float | None
     gain: Difference | None
     """Top-1 over the reference on the same queries; None where that is not known."""
     word: Word | None
-    """What Holm's correction over the group's differences allows to say; None of an oracle run,
-    which is not ranked and not counted."""
+    """Result of Holm's correction over the group's differences; None for an oracle run, which is
+    not ranked and not counted."""
     why: str
     """Why there is no difference."""
     seconds: float
@@ -66,18 +66,18 @@ class Row:
     validated: int | None
     """Validation images a class that were asked for; None where none or all were."""
     drawn: bool
-    """Whether shots were drawn, so that one repetition speaks of one draw only."""
+    """Whether shots were drawn, so that one repetition is one draw."""
     seeds: tuple[int, ...]
     draws: str
     """As in the record."""
     repetitions: int
     equals: int
-    """Older runs that are equal in all that makes a row."""
+    """Number of older equal runs."""
     run: str
 
     @property
     def name(self) -> str:
-        """Name it with its marks and with what tells it apart."""
+        """Return the name with its marks and what distinguishes it."""
         name = f"{self.method} [{self.variant}]" if self.variant else self.method
         said = ", ".join((*self.marks, *self.apart))
         return f"{name} ({said})" if said else name
@@ -101,16 +101,18 @@ def rows_of(
     reference = min(named, key=_fairness, default=None)
     gains = [_gain(r, against, reference) for r in here]
     tested = zip(here, gains, strict=True)
-    said = words([g if isinstance(g, Difference) and not r.oracle else None for r, g in tested])
+    classified = words(
+        [g if isinstance(g, Difference) and not r.oracle else None for r, g in tested]
+    )
     rows = []
-    for result, gain, word in zip(here, gains, said, strict=True):
+    for result, gain, word in zip(here, gains, classified, strict=True):
         kind, own = own_texts(result)
         rows.append(_row(result, gain, word, equals[result.run], stale=own != latest[kind]))
     return tuple(sorted(_told_apart(rows), key=_rank))
 
 
 def _fairness(result: Result) -> tuple[object, ...]:
-    """Order the runs that one name fits: honest ones first, then those of greater effort."""
+    """Order the runs of one name: without oracle and with seal first, then by repetitions."""
     return result.oracle, not result.sealed, result.selection != "few-shot-val", -result.repetitions
 
 
@@ -135,7 +137,7 @@ def _gain(result: Result, against: str, reference: Result | None) -> Difference 
 
 
 def _told_apart(rows: Sequence[Row]) -> list[Row]:
-    """Add to the names of rows that are called the same what they differ in."""
+    """Add to equal names what their rows differ in."""
     same: dict[str, list[Row]] = {}
     for row in rows:
         same.setdefault(row.name, []).append(row)

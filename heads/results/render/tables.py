@@ -1,9 +1,8 @@
 """The tables of `heads compare`: as JSON, CSV, Markdown, and as cells with notes below them.
 
-Figures carry intervals that are not adjusted for how many rows a table has; the word beside a
-difference is corrected for it (Holm). What a cell cannot say in its width stands in a note. Names
-may be those of strangers: in Markdown and CSV they keep to their line, and nothing is left that a
-terminal obeys.
+Intervals are not adjusted for the number of rows; the word beside a difference is (Holm). Details
+that do not fit a cell are in notes. Names may be untrusted: in Markdown and CSV control characters
+and line breaks are escaped.
 """
 
 import csv
@@ -37,9 +36,9 @@ COLUMNS = (
 )
 """Columns of the table that people read."""
 SPARE = ("source", "protocol", "macro F1 %", "also reads", "seconds", "selection")
-"""Columns that a narrow window does without, the first to go first."""
+"""Columns that a narrow window leaves out, in this order."""
 THESE_HEADS = "(these heads)"
-"""Behind a word that holds of one draw of the shots, not of the method."""
+"""Suffix of a word that holds for one draw of the shots, not for the method."""
 NOT_SHOWN = "not shown"
 """Short for a difference that is not shown."""
 OVER = {
@@ -113,7 +112,7 @@ def cells(group: Group) -> list[tuple[str, ...]]:
 
 
 def notes(group: Group) -> list[str]:
-    """Say what the intervals and words mean, and why a cell holds what it holds."""
+    """Explain the intervals, words and letters of the table."""
     rows = [row for row in group.rows if row.ci95 is not None]
     over = dict.fromkeys(OVER.get(row.interval, row.interval) for row in rows)
     told = [f"Intervals: 95 %, unadjusted; {', '.join(over)}."] if over else []
@@ -146,13 +145,13 @@ def to_markdown(groups: Iterable[Group]) -> str:
 
 
 def scope(interval: str, *, of_one_draw: bool) -> str:
-    """Say what an interval is over, and of what it speaks."""
+    """Say what an interval is over, and whether it covers only these heads."""
     text = OVER.get(interval, interval)
     return f"{text}, of these heads" if interval == "queries" and of_one_draw else text
 
 
 def _of_these_heads(row: Row) -> bool:
-    """Tell whether shots were drawn once, so that nothing is known of other draws."""
+    """Tell whether shots were drawn once, so that the interval does not cover other draws."""
     return row.interval == "queries" and row.drawn
 
 
@@ -164,7 +163,7 @@ def _differences_of_one_draw(group: Group) -> set[str]:
 
 
 def _lettered(group: Group) -> list[tuple[str, str]]:
-    """Return what the cells of the differences refer to, each once, with its letter."""
+    """Return the remarks that cells refer to by a letter, each once."""
     said = dict.fromkeys(filter(None, map(_remark, group.rows)))
     return [(_letter(i), text) for i, text in enumerate(said)]
 
@@ -174,7 +173,7 @@ def _letter(i: int) -> str:
 
 
 def _remark(row: Row) -> str:
-    """Say what the cell of the difference cannot."""
+    """Return a remark on the difference that does not fit its cell."""
     if row.gain is None:
         return "" if row.why == REFERENCE else row.why
     return f"Paired over {seeds_text(row.gain.seeds)} alone." if row.gain.seeds else ""

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from featcache.sources import files
+from featcache.sources.trees import folder
+from featcache.sources.trees.names import escaped
 from featcache.store.cache import Cache
 
 Run = Callable[..., Any]
@@ -33,8 +34,7 @@ def test_repair_finds_images_whose_names_are_escaped(
     command = ("extract", *TINY, "--dataset", f"folder:{tmp_path / 'nl'}", "--quiet", "--json")
     with pytest.MonkeyPatch.context() as patch:
         if earlier:
-            plain = lambda path, root: files._escaped(str(path.relative_to(root)))  # noqa: E731
-            patch.setattr(files, "as_id", plain)
+            patch.setattr(folder, "id_of", escaped)
         path = Path(json.loads(featcache(*command).out)["path"])
     ids = Cache.open(path).listing().ids  # type: ignore[union-attr]
     assert any(i.startswith(r"new\named/") for i in ids) == earlier

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from heads.results import store
-from heads.results.record import Result
+from heads.results.reading import from_json
 
 Run = Callable[..., Any]
 TRAIN = ("train", "zero-shot", "--quiet")
@@ -20,7 +20,7 @@ def test_verify_checks_runs(heads: Run, featcache: Run, home: Path, tmp_path: Pa
     assert (nothing.code, "There are no runs" in nothing.err) == (1, True)
     told = heads(*TRAIN, "--json", *where)
     assert featcache("verify", *where).out.startswith("sound: 1 run:")
-    folder = store.find(tmp_path, Result.from_json(told.out).run)
+    folder = store.find(tmp_path, from_json(told.out).run)
     (folder / store.ANSWERS).write_bytes(b"")
     answer = featcache("verify", "--json", *where)
     assert answer.code == 1

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from heads.results.record import Result
+from heads.results.reading import from_json
 
 Run = Callable[..., Any]
 
@@ -20,7 +20,7 @@ Run = Callable[..., Any]
 def test_train_prints_one_record(heads: Run, home: Path, method: str) -> None:
     answer = heads("train", method, "--shots", "2", "--seeds", "1", "--json")
     assert answer.code == 0, answer.err
-    result = Result.from_json(answer.out)
+    result = from_json(answer.out)
     assert result.method == method
     assert result.shots == (0 if method == "zero-shot" else 2)
     assert 0 <= result.metrics["top1"].mean <= 1
@@ -144,7 +144,7 @@ def test_seeds_that_are_none_are_refused(heads: Run, home: Path, text: str) -> N
 def test_options_of_episodes_say_what_to_add(heads: Run, home: Path) -> None:
     told = heads("train", "ridge", "--ways", "3")
     assert told.code == 2
-    assert "--ways is of episodes: add --protocol episodic" in told.err
+    assert "--ways is for episodes: add --protocol episodic" in told.err
     assert "--seeds" in heads("train", "ridge", "--seed", "3").err
 
 
@@ -152,7 +152,7 @@ def test_a_solver_that_stops_early_is_said_and_recorded(heads: Run, home: Path) 
     answer = heads("train", "linear-probe", "--shots", "2", "--set", "max_iter=1", "--json")
     assert "raise max_iter" in answer.err
     assert ".py" not in answer.err
-    assert any("raise max_iter" in note for note in Result.from_json(answer.out).notes)
+    assert any("raise max_iter" in note for note in from_json(answer.out).notes)
 
 
 def test_settings_are_recorded_as_numbers(heads: Run, home: Path) -> None:

@@ -26,10 +26,10 @@ Run = Callable[..., Any]
         (["train", "tip-adapter", "--set", "text=dclip"], 1, "--dclip FILE.json"),
         (["train", "cmm", "--set", "text=waffle"], 1, "--waffle SEED"),
         (["train", "zero-shot", "--set", "text=wafle"], 2, "did you mean 'waffle'"),
-        (["train", "cmm", "--device", "tpu"], 1, "--device cpu"),
+        (["train", "cmm", "--device", "tpu"], 2, "--device cpu"),
         (
             ["train", "tip-adapter", "--device", "meta", "--again"],
-            1,
+            2,
             "Device 'meta' cannot be used",
         ),
         (["train", "cmm", "--class-weights", "even"], 2, "balanced"),

@@ -57,7 +57,7 @@ def test_an_interrupted_training_claims_nothing(
     answer = heads(*TRAIN, "--runs", str(tmp_path))
     assert answer.code == 130
     assert answer.err.strip() == (
-        "Interrupted. Nothing of this run was stored; the same command starts it anew."
+        "Interrupted. Nothing of this run was stored; the same command starts it again."
     )
 
 

@@ -12,8 +12,8 @@ from featcache.backbones.devices import pick_device
 from featcache.bank import TextBank
 from featcache.errors import FeatcacheError, UsageError
 from featcache.paths import check_folder
+from featcache.store.again import command
 from featcache.wording import Argument, Call, Part, Placeholder, Setting
-from heads.protocols.suggest import command
 from heads.registry import get
 from heads.results.store import runs_root
 from heads.selection.settings import configure
@@ -43,6 +43,17 @@ from heads.selection.settings import configure
             ),
             "heads train METHOD --shots all",
         ),
+        (
+            Call(
+                "featcache.importers.npz.import_npz",
+                {"path": Placeholder("FILE"), "name": "my bugs", "root": "/c"},
+            ),
+            "featcache import npz FILE --name 'my bugs' --cache /c",
+        ),
+        (
+            Call("featcache.store.removal.remove", {"root": "/c", "path": "/c/bugs/ViT-B-32-0a1b"}),
+            "featcache rm bugs --key 0a1b --cache /c",
+        ),
     ],
 )
 def test_what_is_said_to_who_types_commands(part: Part, said: str) -> None:
@@ -70,9 +81,9 @@ def test_a_command_that_is_named_has_those_flags(program: str) -> None:
     import typer
 
     group = typer.main.get_command(import_module(f"cli.{program}.app").app)
-    for function, (name, sub) in COMMANDS.items():
-        if name == program:
-            known = {option for param in group.commands[sub].params for option in param.opts}  # type: ignore[attr-defined]
+    for function, (name, *sub) in COMMANDS.items():
+        if name == program and len(sub) == 1:
+            known = {option for param in group.commands[sub[0]].params for option in param.opts}  # type: ignore[attr-defined]
             given = ["dataset", "backbone", "weights", "root", "views", "crops", "patches"]
             given = [*given, "view_patches"] if program == "featcache" else ["shots", "selection"]
             for argument in given:
@@ -86,6 +97,11 @@ def test_sentences_of_the_library(tmp_path: Path) -> None:
         (
             lambda: runs_root(tmp_path / "file"),
             f"{tmp_path}/file is a file, not a folder. Choose another with --runs.",
+            f"{tmp_path}/file is a file, not a folder. Choose another with root.",
+        ),
+        (
+            lambda: check_folder(tmp_path / "file" / "below", Argument("root")),
+            f"{tmp_path}/file is a file, not a folder. Choose another with --cache.",
             f"{tmp_path}/file is a file, not a folder. Choose another with root.",
         ),
         (
@@ -116,5 +132,5 @@ def test_sentences_of_the_library(tmp_path: Path) -> None:
             act()
         assert text_of(caught.value).startswith(typed)
         assert str(caught.value).startswith(called)
-    assert text_of(caught.value).endswith("Use --device auto, cpu, cuda or cuda:N.")
-    assert str(caught.value).endswith("Use device auto, cpu, cuda or cuda:N.")
+    assert text_of(caught.value).endswith("Use --device cpu, or --device auto.")
+    assert str(caught.value).endswith("Use device='cpu', or device='auto'.")

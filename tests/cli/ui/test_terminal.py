@@ -25,7 +25,7 @@ from featcache.store.format.identity import Identity
 from featcache.types import TextBank
 from heads.results.store import save
 from tests.cli.conftest import Answer, Run, call
-from tests.fuzz.targets import toy_run
+from tests.fuzz.run_targets import toy_run
 
 EVIL = "ev\x1b[2J\x1b]0;title\x07il\u202e\u2066\u2028\u2029\u200b\ufeff\x9b31m\x85[red]:smile:"
 SPLIT = "a\nb\tc\r" + EVIL

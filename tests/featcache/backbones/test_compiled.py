@@ -90,7 +90,7 @@ def test_what_cannot_be_compiled_is_tried_once(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(torch, "compile", counted)
     for _ in range(2):
-        with pytest.raises(BackboneError, match=r"tower of Toy/8 could not be .* Leave --compile"):
+        with pytest.raises(BackboneError, match=r"Toy/8 could not be .* Leave compiled out"):
             made(torch.ones(2, 3, 8, 8), ())
     assert tried == [1]
 
@@ -123,7 +123,7 @@ def test_a_switched_off_compiler_is_no_compiler(monkeypatch: pytest.MonkeyPatch)
 
 def test_an_accelerator_needs_kernels_that_nobody_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiled, "_options", frozenset)
-    with pytest.raises(BackboneError, match=r"for cuda without timing .*, or leave --compile out"):
+    with pytest.raises(BackboneError, match=r"for cuda without timing .*, or leave compiled out"):
         check_compiler(torch.device("cuda"))
 
 
@@ -138,6 +138,6 @@ def test_without_a_compiler_one_sentence_says_so(monkeypatch: pytest.MonkeyPatch
         check_compiler(CPU)
     assert re.fullmatch(
         r"torch\.compile cannot build code for cpu here \(.*/nowhere/g\+\+.*\)\. "
-        r"Install a C\+\+ compiler \(CXX, else g\+\+\), or leave --compile out\.",
+        r"Install a C\+\+ compiler \(CXX, else g\+\+\), or leave compiled out\.",
         str(found.value),
     )

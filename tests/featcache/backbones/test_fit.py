@@ -65,7 +65,7 @@ def test_foreign_weights_are_named(
         load(change(saved, edit))
     assert message in str(caught.value)
     assert "are not those of Toy-B-8" in str(caught.value)
-    assert "Give the --backbone that they were trained for" in str(caught.value)
+    assert "Give the backbone that they were trained for" in str(caught.value)
 
 
 def test_other_image_size_names_the_cure(toy_names: None, saved: tuple[Any, Path]) -> None:

@@ -189,7 +189,7 @@ def test_real_architectures_keep_the_promises(name: str) -> None:
         cosine = torch.cosine_similarity(bf16_patches[variant], patches[variant], dim=-1)
         assert cosine.min() >= 0.999
     if name == "RN50":
-        with pytest.raises(BackboneError, match="Use --patches maskclip, or --patches none"):
+        with pytest.raises(BackboneError, match="Use patches='maskclip', or patches='none'"):
             exact.encode_images(pixels, ["clearclip"])
     published = {"ViT-B/32": 8.82, "RN50": 12.22}
     assert exact.gflops == pytest.approx(published[name], rel=0.04)

@@ -95,7 +95,7 @@ def test_what_is_no_weights_file_is_called_so(tmp_path: Path, content: bytes) ->
 def test_bare_pickle_is_refused_and_not_run(tmp_path: Path) -> None:
     path, mark = tmp_path / "trap.pkl", tmp_path / "mark"
     path.write_bytes(pickle.dumps(Trap(mark)))
-    with pytest.raises(BackboneError, match=r"Give --weights a file|nothing in it was run"):
+    with pytest.raises(BackboneError, match=r"Give weights a file|nothing in it was run"):
         read_weights(path)
     assert not mark.exists()
 
@@ -120,7 +120,7 @@ def test_published_program_gives_its_weights(
     pixels = torch.randn(2, 3, 32, 32)
     assert torch.allclose(backbone.encode_images(pixels)[0], model.encode_image(pixels), atol=1e-5)
     assert backbone.key.activation == "quick_gelu"
-    with pytest.raises(BackboneError, match="Use --backbone Toy-B-8-quickgelu"):
+    with pytest.raises(BackboneError, match="Use backbone='Toy-B-8-quickgelu'"):
         load_backbone("Toy-B-8", weights=str(path))
     with pytest.raises(BackboneError, match="They are OpenAI's Toy-B-8; name that one"):
         load_backbone("tiny", weights=str(path))

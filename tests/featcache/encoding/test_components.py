@@ -18,6 +18,7 @@ from featcache.imaging.randomness import view_stream
 from featcache.imaging.views import draw_view
 from featcache.pipeline import run
 from featcache.pipeline.run import Summary
+from featcache.places import FilePlace, Place
 from featcache.store.cache import Cache
 from featcache.store.repair.verify import verify
 
@@ -36,7 +37,7 @@ def drawn(backbone: Any, cache: Cache, recipe: str, row: int, count: int) -> tup
     listing = cache.listing()
     assert listing is not None
     sha = listing.hashes[row]
-    image = read_image(Path(listing.root) / listing.ids[row], sha)
+    image = read_image(FilePlace(Path(listing.root) / listing.ids[row]), sha)
     views = [
         draw_view(image, preprocessing(backbone), recipe, v, view_stream(0, recipe, sha, v))
         for v in range(count)
@@ -124,10 +125,11 @@ def test_an_image_that_could_not_be_read_once_is_mended_everywhere(
     ask()
     real = decode.read_image
 
-    def refuse(path: Path, *arguments: Any, **more: Any) -> Any:
+    def refuse(place: Place, *arguments: Any, **more: Any) -> Any:
+        path = place.container
         if path.name == "1.jpg" and path.parent.name == "bee" and path.parts[-3] == "train":
             raise UnreadableImageError("cannot be read: Input/output error")
-        return real(path, *arguments, **more)
+        return real(place, *arguments, **more)
 
     monkeypatch.setattr(loader, "read_image", refuse)
     path = ask(views=["2"], crops=["2@train"]).path
@@ -280,5 +282,5 @@ def test_wrong_wishes_are_told_before_a_model_is_loaded(
     ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run, "load_backbone", lambda *_, **__: pytest.fail("loaded"))
-    with pytest.raises(UsageError, match="--views ten"):
+    with pytest.raises(UsageError, match="views='ten'"):
         ask(views=["ten"])

@@ -21,6 +21,7 @@ from featcache.imaging.resample import resample
 from featcache.imaging.views import CENTRAL, ViewSpec
 from featcache.imaging.windows import Preprocess
 from featcache.pipeline import run
+from featcache.places import FilePlace
 
 EVERYTHING: dict[str, Any] = {
     "patches": ["clearclip", "vanilla:int8@train"],
@@ -70,7 +71,7 @@ def drawn(root: Path, seed: int, *kinds: ViewSpec, room: Any = None, preprocess:
     path = root / f"{seed}.png"
     size = (40 + 7 * seed, 60 - 5 * seed, 3)
     Image.fromarray(rng.integers(0, 256, size, dtype=np.uint8)).save(path)
-    source = FileSource(path.name, path, hashlib.sha256(path.read_bytes()).hexdigest())
+    source = FileSource(path.name, FilePlace(path), hashlib.sha256(path.read_bytes()).hexdigest())
     drawer = ImageLoader(preprocess=preprocess or Preprocess(32), max_pixels=10**6, room=room)
     return drawer(Job(source, kinds))
 
@@ -127,7 +128,7 @@ def test_want_of_memory_for_a_canvas_names_the_flag(
     encoder = Encoder(backbone, 8)
     cutter = Cutter(encoder, Preprocess(32))
     list(cutter.add(0, drawn(tmp_path, 0, CENTRAL, room=encoder.image_room)))
-    with pytest.raises(BackboneError, match="--micro-batch 4"):
+    with pytest.raises(BackboneError, match="micro_batch=4"):
         list(cutter.flush())
 
 

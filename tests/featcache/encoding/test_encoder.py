@@ -98,7 +98,7 @@ def test_a_batch_too_large_for_the_device_names_the_flag(
 ) -> None:
     monkeypatch.setattr(backbone, "encode_images", ask_for)
     picture = np.zeros((32, 32, 3), dtype=np.uint8)
-    with pytest.raises(BackboneError, match="--micro-batch 32"):
+    with pytest.raises(BackboneError, match="micro_batch=32"):
         Encoder(backbone, 64).start([picture], ())
 
 

@@ -1,4 +1,5 @@
 import hashlib
+import io
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from featcache.imaging.decode import (
     pixel_limit,
     read_image,
 )
+from featcache.places import FilePlace
 from featcache.threads import in_order
 
 Make = Callable[..., Image.Image]
@@ -148,11 +150,11 @@ def test_a_file_that_changed_or_is_gone_is_unreadable(
     path = tmp_path / "a.png"
     data = encode_picture(make_picture(6), "PNG")
     path.write_bytes(data)
-    assert read_image(path, hashlib.sha256(data).hexdigest()).shape == (44, 60, 3)
+    assert read_image(FilePlace(path), hashlib.sha256(data).hexdigest()).shape == (44, 60, 3)
     with pytest.raises(UnreadableImageError, match="changed on disk"):
-        read_image(path, "0" * 64)
+        read_image(FilePlace(path), "0" * 64)
     with pytest.raises(UnreadableImageError, match="No such file"):
-        read_image(tmp_path / "b.png", "0" * 64)
+        read_image(FilePlace(tmp_path / "b.png"), "0" * 64)
 
 
 @pytest.mark.parametrize("format_", ["JPEG", "PNG"])
@@ -209,3 +211,43 @@ def test_leaving_early_stops_the_threads() -> None:
 
 def test_parsers_are_limited_to_photographs() -> None:
     assert "EPS" not in module.FORMATS
+
+
+@pytest.mark.parametrize("levels", [np.uint8, np.uint16, bool])
+def test_binary_ppm_pgm_and_pbm_are_read(levels: type) -> None:
+    rgb = np.random.default_rng(0).integers(0, 256, (5, 8, 3), dtype=np.uint8)
+    grey = rgb[..., 0] > 127 if levels is bool else rgb[..., 0].astype(levels)
+    stored = grey * np.uint16(257) if levels is np.uint16 else grey
+    data = io.BytesIO()
+    Image.fromarray(stored).save(data, format="PPM")
+    found = decode(data.getvalue())
+    expected = grey * np.uint8(255) if levels is bool else grey
+    assert (found == expected[..., None]).all()
+    colour = io.BytesIO()
+    Image.fromarray(rgb).save(colour, format="PPM")
+    assert (decode(colour.getvalue()) == rgb).all()
+    commented = colour.getvalue().replace(b"P6\n", b"P6 # of a camera\n")
+    assert (decode(commented) == rgb).all()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"P3 1 1 255 1 2 3",  # as text: read token by token in Python
+        b"P6 1 1 254\nabc",  # of another range: read pixel by pixel in Python
+        b"P6 1 1 65535\nabcdef",
+        b"P6 #" + b"x" * 5000 + b"\n1 1 255\nabc",
+        b"Pf 1 1 -1.0\n0000",
+        b"P6 9999999999 1 255\n",
+    ],
+)
+def test_other_pnm_files_are_refused_before_they_are_parsed(data: bytes) -> None:
+    with pytest.raises(UnreadableImageError, match="PBM, PGM or PPM file, and not a binary one"):
+        decode(data)
+
+
+def test_a_ppm_file_that_is_cut_off_or_too_large() -> None:
+    with pytest.raises(UnreadableImageError, match="cannot be decoded"):
+        decode(b"P6 2 2 255\nabc")
+    with pytest.raises(UnreadableImageError, match="above the limit"):
+        decode(b"P6 99999 99999 255\nabc")

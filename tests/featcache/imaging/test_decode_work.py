@@ -29,6 +29,7 @@ from featcache.imaging.views import CENTRAL
 from featcache.imaging.windows import Preprocess
 from featcache.pipeline import retry
 from featcache.pipeline.retry import readable_now
+from featcache.places import FilePlace
 
 Encode = Callable[..., bytes]
 LARGE = (4000, 3000)
@@ -72,7 +73,7 @@ def test_a_picture_of_many_scans_is_refused_by_their_number(
     with pytest.raises(
         UnreadableImageError,
         match=r"in 300 scans or more, 2,304,000 pixels, above the limit of 2,303,994 \(6 times "
-        r"--max-pixels\); raise it with --max-pixels or FEATCACHE_MAX_PIXELS",
+        r"max_pixels\); raise it with max_pixels or FEATCACHE_MAX_PIXELS",
     ):
         decode(data, max_pixels=pixels // SCANS - 1)
 
@@ -210,7 +211,7 @@ def test_large_pictures_wait_for_each_other_and_small_ones_do_not() -> None:
 def test_a_drawer_claims_what_it_decodes(tmp_path: Path, encode_picture: Encode) -> None:
     data = encode_picture(Image.new("RGB", LARGE), "PNG")
     (tmp_path / "a.png").write_bytes(data)
-    source = FileSource("a.png", tmp_path / "a.png", hashlib.sha256(data).hexdigest())
+    source = FileSource("a.png", FilePlace(tmp_path / "a.png"), hashlib.sha256(data).hexdigest())
     drawer = ImageLoader(preprocess=Preprocess(32), max_pixels=MAX_PIXELS)
     job = Job(source, (CENTRAL,))
     assert not drawer(job).reasons
@@ -261,7 +262,7 @@ def test_images_tried_again_share_their_memory(
     monkeypatch.setattr(retry, "Memory", Counted)
     data = encode_picture(Image.new("RGB", (40, 30)), "PNG")
     (tmp_path / "a.png").write_bytes(data)
-    source = FileSource("a.png", tmp_path / "a.png", hashlib.sha256(data).hexdigest())
+    source = FileSource("a.png", FilePlace(tmp_path / "a.png"), hashlib.sha256(data).hexdigest())
     found = readable_now(
         [0, 1],
         {0: source, 1: source},

@@ -132,5 +132,5 @@ def test_another_folder_of_that_name_is_still_a_move(
 ) -> None:
     ask(patches=["none"])
     shutil.copytree(folder, other := tmp_path / "images" / "zoo")
-    with pytest.raises(SourceError, match="--moved"):
+    with pytest.raises(SourceError, match="Add moved"):
         ask(patches=["none"], dataset=f"folder:{other}")

@@ -12,6 +12,7 @@ from featcache.imaging import loader
 from featcache.imaging.decode import UnreadableImageError, read_image
 from featcache.pipeline import compatibility
 from featcache.pipeline import repair as mend
+from featcache.places import Place
 from featcache.store.cache import Cache
 from featcache.store.repair.verify import repair
 
@@ -50,14 +51,14 @@ def test_an_image_that_went_away_is_no_reason_against_other_versions(
     monkeypatch.setattr(compatibility, "environment", lambda _: {"torch": "99.0"})
     real = read_image
 
-    asked: list[Path] = []
+    asked: list[Place] = []
     calls = itertools.count()
 
-    def refuse_first(path: Path, *arguments: Any, **more: Any) -> Any:
-        asked.append(path)
+    def refuse_first(place: Place, *arguments: Any, **more: Any) -> Any:
+        asked.append(place)
         if next(calls) == 0:  # several threads read
             raise UnreadableImageError("cannot be read: Permission denied")
-        return real(path, *arguments, **more)
+        return real(place, *arguments, **more)
 
     monkeypatch.setattr(loader, "read_image", refuse_first)
     assert ask().complete

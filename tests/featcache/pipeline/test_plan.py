@@ -7,14 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featcache.encoding.components import component_specs, settle
+from featcache.encoding.components import component_specs, merge_counts
 from featcache.errors import TaskError, UnknownNameError
 from featcache.keys import ComponentKey, Listing
 from featcache.pipeline.blocks import encoded_rows
-from featcache.pipeline.forecast import human_duration
 from featcache.pipeline.plan import (
     Plan,
-    human_size,
     make_plan,
     scope_rows,
     stratified,
@@ -149,7 +147,7 @@ def test_asks_stand_side_by_side_and_join_their_rows(backbone: Any) -> None:
 def test_more_views_stand_for_fewer(backbone: Any) -> None:
     def settled(views: list[str], held: list[str]) -> dict[str, list[str]]:
         specs, _ = component_specs(backbone, patches=["none"], views=views)
-        found, notes = settle(specs, backbone, held)
+        found, notes = merge_counts(specs, backbone, held)
         assert len(notes) == len(specs) - len({a.name for a in specs} & {a.name for a in found})
         return {a.name: [str(s) for s in a.scopes] for a in found if a.key.count}
 
@@ -165,7 +163,7 @@ def test_more_views_stand_for_fewer(backbone: Any) -> None:
 def test_crops_and_their_boxes_are_settled_together(backbone: Any, held: list[str]) -> None:
     def settled(crops: list[str], held: list[str]) -> set[str]:
         specs, _ = component_specs(backbone, patches=["none"], crops=crops)
-        return {a.name for a in settle(specs, backbone, held)[0]} - {"global"}
+        return {a.name for a in merge_counts(specs, backbone, held)[0]} - {"global"}
 
     # A pass was killed between the two lines, or all shards of one of the two were lost.
     assert settled(["4"], held) == {"crops.lazsl-9", "boxes.lazsl-9"}
@@ -179,10 +177,3 @@ def test_without_patches_there_is_a_note(backbone: Any) -> None:
     assert [a.key for a in specs] == [ComponentKey(kind="global")]
     assert "no patch features" in notes[0]
     assert component_specs(backbone, patches=["none"])[1] == ()
-
-
-def test_words_for_sizes_and_durations() -> None:
-    assert [human_size(n) for n in (704, 70_400, 3 * 10**9)] == ["704 B", "70 kB", "3.0 GB"]
-    assert [human_duration(s) for s in (0.2, 80.0, 600.0, 9000.0)] == [
-        "1 s", "80 s", "10 min", "2.5 h",
-    ]  # fmt: skip

@@ -20,6 +20,7 @@ from featcache.imaging.decode import read_image
 from featcache.imaging.views import central_view
 from featcache.pipeline import passes, plan, run, texts
 from featcache.pipeline.run import Progress
+from featcache.places import Place
 from featcache.store.cache import Cache
 from featcache.text.encode import encode_texts
 
@@ -298,9 +299,9 @@ def test_each_file_is_decoded_once_for_all_components(
     names: list[str] = []
     real = read_image
 
-    def counted(path: Path, *arguments: Any, **more: Any) -> Any:
-        names.append(str(path))
-        return real(path, *arguments, **more)
+    def counted(place: Place, *arguments: Any, **more: Any) -> Any:
+        names.append(str(place))
+        return real(place, *arguments, **more)
 
     monkeypatch.setattr(loader, "read_image", counted)
     ask(views=["2"], patches=["clearclip,vanilla"])
@@ -420,7 +421,7 @@ def test_another_root_is_refused_for_every_backbone_of_a_name(
     other = tmp_path / "elsewhere" / "zoo"
     shutil.copytree(folder, other)
     backbone.key = replace(backbone.key, weights="random-1")
-    with pytest.raises(SourceError, match=r"--moved.*--name"):
+    with pytest.raises(SourceError, match=r"Add moved.*with name"):
         ask(dataset=f"folder:{other}")
     assert len(list((tmp_path / "cache" / "zoo").glob("fake-*"))) == 1
     assert ask(dataset=f"folder:{other}", moved=True).complete

@@ -66,7 +66,7 @@ def test_a_new_class_is_in_the_waffle_and_missed_in_the_rest(
     assert listing is not None
     assert listing.waffle == before.waffle
     assert bank_of(summary).available() == ("name", "template", "waffle")
-    assert "No CuPL sentences for 'dog'; give some with --cupl." in said
+    assert "No CuPL sentences for 'dog'; extract with some." in said
 
 
 def test_lost_texts_are_mended_with_their_sets(

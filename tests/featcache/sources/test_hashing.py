@@ -3,16 +3,19 @@
 import hashlib
 import os
 import time
+import zipfile
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from featcache.places import FilePlace
 from featcache.sources import hashing
 from featcache.sources.base import Sample
 from featcache.sources.hashing import hash_files
+from featcache.sources.trees.archive import open_archive
+from featcache.sources.trees.zip_index import ZipMember
 
 Hash = Callable[..., tuple[list[str], int]]
 LONG_AGO = 1_000_000_000
@@ -60,7 +63,10 @@ def hashed(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Has
 
     def run(**options: Any) -> tuple[list[str], int]:
         read.clear()
-        samples = [Sample(f"{n}/0.jpg", folder / n / "0.jpg", 0, "train") for n in ("cat", "dog")]
+        samples = [
+            Sample(f"{n}/0.jpg", FilePlace(folder / n / "0.jpg"), 0, "train")
+            for n in ("cat", "dog")
+        ]
         hashes, unreadable = hash_files(
             samples, folder, tmp_path / "hashes.tsv", None, 1, **options
         )
@@ -158,12 +164,12 @@ def test_inodes_that_change_by_themselves_can_be_left_out(
     hashed: Hash, folder: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, _ = hashed()
-    state_of = hashing._State.of
+    state_of = hashing._state_of
 
-    def remounted(found: os.stat_result) -> Any:
-        return replace(state_of(found), inode=found.st_ino + 1)
+    def remounted(found: os.stat_result) -> str:
+        return f"{state_of(found)}1"
 
-    monkeypatch.setattr(hashing._State, "of", staticmethod(remounted))
+    monkeypatch.setattr(hashing, "_state_of", remounted)
     assert hashed(ignore_inode=True) == (first, 0)
     assert hashed() == (first, 2)
     replace_unseen(folder / "cat" / "0.jpg", b"CAT 0")
@@ -204,6 +210,63 @@ def test_a_damaged_file_costs_time_only(hashed: Hash, tmp_path: Path, damage: by
 
 
 def test_a_place_that_cannot_be_written_is_no_error(folder: Path) -> None:
-    samples = [Sample("cat/0.jpg", folder / "cat/0.jpg", 0, "train")]
+    samples = [Sample("cat/0.jpg", FilePlace(folder / "cat/0.jpg"), 0, "train")]
     hashes, _ = hash_files(samples, folder, Path("/proc/nowhere/stat"), None, 1)
     assert hashes == [sha256(b"cat 0")]
+
+
+def _archive(tmp_path: Path, clock: Clock, **files: str) -> tuple[Path, list[Sample]]:
+    path = tmp_path / "photos.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, text in files.items():
+            archive.writestr(f"a/{name}.jpg", text)
+    clock.settle()
+    found = open_archive(path).images().images
+    return path, [Sample(i.id, i.place, 0, "train") for i in found]
+
+
+def test_an_archive_is_looked_at_once_and_its_images_are_remembered(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, samples = _archive(tmp_path, clock, one="1", two="2")
+    known = tmp_path / "hashes.tsv"
+    first, unreadable = hash_files(samples, path, known, None, 1)
+    assert (first, unreadable) == ([sha256(b"1"), sha256(b"2")], [])
+    looked: list[Path] = []
+    stat = Path.stat
+
+    def noted(path: Path, **more: bool) -> Any:
+        looked.append(path)
+        return stat(path, **more)
+
+    monkeypatch.setattr(Path, "stat", noted)
+    monkeypatch.setattr(ZipMember, "read", None)  # nothing is read again
+    assert hash_files(samples, path, known, None, 1) == (first, [])
+    assert looked.count(path) == 1
+
+
+def test_a_replaced_archive_is_read_again(tmp_path: Path, clock: Clock) -> None:
+    known = tmp_path / "hashes.tsv"
+    path, samples = _archive(tmp_path, clock, one="1", two="2")
+    hash_files(samples, path, known, None, 1)
+    path, samples = _archive(tmp_path, clock, one="3", two="2")
+    assert hash_files(samples, path, known, None, 1) == ([sha256(b"3"), sha256(b"2")], [])
+
+
+def test_images_of_an_archive_replaced_meanwhile_are_not_remembered(
+    tmp_path: Path, clock: Clock
+) -> None:
+    known = tmp_path / "hashes.tsv"
+    _, old = _archive(tmp_path, clock, one="1", two="2")
+    path, _ = _archive(tmp_path, clock, one="1", two="2")  # another inode or time, the same bytes
+    hash_files(old, path, known, None, 1)
+    assert len(known.read_bytes().splitlines()) <= 1
+
+
+def test_another_part_of_the_same_file_is_read(tmp_path: Path, clock: Clock) -> None:
+    """A list that gives an id to another image of an unchanged archive."""
+    known = tmp_path / "hashes.tsv"
+    path, (one, two) = _archive(tmp_path, clock, one="1", two="2")
+    hash_files([one], path, known, None, 1)
+    other = Sample(one.id, two.place, 0, "train")
+    assert hash_files([other], path, known, None, 1) == ([sha256(b"2")], [])

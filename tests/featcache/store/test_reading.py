@@ -162,12 +162,12 @@ def test_checksums_of_no_use_are_as_good_as_none(whole: Cache, name: str, state:
     report = verify(whole.path)
     if state == "gone":
         assert report.is_sound
-        assert "1 of the shards" in report.notes[0]
-        assert "have no checksums of their rows" in report.notes[0]
+        assert "1 of the shards" in str(report.notes[0])
+        assert "have no checksums of their rows" in str(report.notes[0])
     else:
         [problem] = report.problems
-        assert str(beside) in problem.what
-        assert "featcache repair" in problem.what
+        assert str(beside) in str(problem)
+        assert "featcache repair" in str(problem)
     report = repair(whole.path)
     assert (report.problems, report.dropped) == ((), ())
     assert beside.read_bytes() == data
@@ -281,7 +281,7 @@ def test_rows_that_are_no_numbers_are_named(whole: Cache, name: str, value: floa
     path = written_elsewhere(whole, name, set_value(value))
     [problem] = verify(whole.path).problems
     said = "1 of its rows have values that are not finite (first: row 9, image train/ä 9"
-    assert said in problem.what
+    assert said in str(problem)
     assert (problem.component, problem.file) == (path.parent.name, path.name)
     assert len(read(whole.path, name, [0, 7, 8, 10])) == 4
     with pytest.raises(CorruptCacheError, match=r"not finite \(first: row 9 \(train/ä 9"):
@@ -302,7 +302,7 @@ def test_texts_that_are_no_numbers_are_named(cache: Cache, bank: TextBank) -> No
     with mock.patch("featcache.store.format.shard.not_finite", return_value=np.empty(0)):
         cache.put_text(replace(bank, description_rows=rows), HERE)
     [problem] = verify(cache.path).problems
-    assert "(first: text 7)" in problem.what
+    assert "(first: text 7)" in str(problem)
     with pytest.raises(CorruptCacheError, match="not finite"):
         Cache.open(cache.path).text()
 

@@ -78,10 +78,10 @@ def test_the_published_files(name: str, classes: int) -> None:
     assert len(notes) == (len(described) < classes)
 
 
-@pytest.mark.parametrize("flag", ["descriptions", "cupl", "dclip"])
+@pytest.mark.parametrize("argument", ["descriptions", "cupl", "dclip"])
 @pytest.mark.parametrize("content", ["[", "[]", '{"ant": "legs"}', '{"ant": ["a\\u0007b"]}'])
-def test_a_bad_file_is_named_with_its_flag(tmp_path: Path, content: str, flag: str) -> None:
+def test_a_bad_file_is_named_with_its_argument(tmp_path: Path, content: str, argument: str) -> None:
     path = write(tmp_path, content)
     with pytest.raises(UsageError) as caught:
-        read_descriptions(path, flag)
-    assert str(caught.value).startswith(f"--{flag} {path}")
+        read_descriptions(path, argument)
+    assert str(caught.value).startswith(f"{argument}='{path}'")

@@ -92,8 +92,8 @@ def test_the_users_own_words_replace_those_of_the_data_set(tmp_path: Path) -> No
     assert data.notes == (
         "No descriptions for 'red fox', 'newt'.",
         "Descriptions of no class here: 'dodo'.",
-        "2 of 3 classes have no descriptions: lazsl, fair and --set text=description will not run "
-        "until all have some.",
+        "2 of 3 classes have no descriptions: lazsl, fair and methods with text=description will "
+        "not run until all have some.",
     )
     assert with_texts(DATA) == DATA
 
@@ -117,9 +117,11 @@ def test_further_sets_stand_beside_the_descriptions(tmp_path: Path) -> None:
     assert data.own_texts == ("cupl", "dclip", "waffle")
     assert data.notes == (
         "No CuPL sentences for 'red fox'.",
-        "1 of 3 classes have no CuPL sentences: --set text=cupl will not run until all have some.",
+        "1 of 3 classes have no CuPL sentences: methods with text=cupl will not run until all "
+        "have some.",
         "No DCLIP phrases for 'red fox'.",
-        "1 of 3 classes have no DCLIP phrases: --set text=dclip will not run until all have some.",
+        "1 of 3 classes have no DCLIP phrases: methods with text=dclip will not run until all "
+        "have some.",
     )
     tower = Letters()
     bank = encode_texts(data, tower)
@@ -163,7 +165,7 @@ def test_a_source_may_bring_sets_of_its_own_and_the_users_stay() -> None:
     assert kept.waffle == ("A {}.",)
     assert kept.own_texts == ("cupl", "waffle")
     assert kept.notes == tuple(
-        f"No CuPL sentences for '{name}'; give some with --cupl." for name in ("red fox", "newt")
+        f"No CuPL sentences for '{name}'; extract with some." for name in ("red fox", "newt")
     )
     again = keep_own_texts(replace(data, own_texts=("cupl",)), previous)
     assert again.sets == data.sets

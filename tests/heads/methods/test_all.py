@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from docs import generate
 from heads import registry
 
 ROOT = Path(__file__).parents[3]
@@ -35,3 +36,15 @@ def test_a_method_has_its_docs_page(name: str) -> None:
     for setting in [*registry.get(name).hyper.__dataclass_fields__]:
         assert f"`{setting}`" in page
     assert f"({name}.md)" in (ROOT / "docs" / "methods" / "index.md").read_text()
+
+
+@pytest.mark.parametrize("path", generate.contents(), ids=lambda path: path.name)
+def test_what_a_page_takes_from_the_code_is_up_to_date(path: Path) -> None:
+    page = path.read_text()
+    parts = generate.contents()[path]
+    assert generate.filled(page, parts) == page, f"run: {generate.COMMAND}"
+
+
+def test_a_page_without_its_comments_is_told() -> None:
+    with pytest.raises(ValueError, match="one pair of <!-- settings -->"):
+        generate.filled("# knn\n", {"settings": ""})

@@ -43,7 +43,7 @@ def test_logits_and_loss_equal_naive_loops(toy: Any, whole_batch: Any) -> None:
     got = ape_t.combine(terms, fixed, CONFIG, HYPER)
     np.testing.assert_allclose(got.numpy(), naive(x, params, fixed), atol=1e-9)
     batch = whole_batch(task)
-    value, state = ape_t.loss(params, fixed, {}, batch, CONFIG, HYPER)
+    value, state = ape_t.METHOD.stages(CONFIG)[0].loss(params, fixed, {}, batch, CONFIG, HYPER)
     rows = naive(batch.x, params, fixed)
     losses = [
         math.log(sum(map(math.exp, row))) - row[label]
@@ -80,7 +80,7 @@ def test_channels_without_a_residual_stay(toy: Any) -> None:
 
 
 def test_released_recipe() -> None:
-    (stage,) = ape_t.stages(ape_t.Config())
+    (stage,) = ape_t.METHOD.stages(ape_t.Config())
     sizes = Sizes(support=1600, pool=0, classes=100, shots=16, batch=256, per_epoch=7)
     assert stage.steps(sizes, ape_t.Config()) == 30 * 7
     assert stage.keep == "best-val"

@@ -175,7 +175,7 @@ def test_what_the_method_says_of_its_logits_holds(method: AnyMethod, task: Episo
     hits = scoring._correct_by_curves(head, task.query, few)
     assert hits is not None
     assert (
-        hits - scoring._correct_by_walk(head, task.query, few.grid)
+        hits - scoring._correct_by_points(head, task.query, few.grid)
     ).abs().max() <= 1  # near-ties
 
 

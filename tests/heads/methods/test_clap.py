@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from heads import cosine_probe
 from heads.contract import Kind, Rows
 from heads.methods import clap, zs_lp
 from heads.training.trainer import train
 
-CONFIG, HYPER = clap.Config(), clap.Hyper()
+CONFIG, HYPER = cosine_probe.Config(), cosine_probe.Hyper()
 
 
 @pytest.mark.parametrize("views", [0, 3])
@@ -41,8 +42,10 @@ def test_loss_equals_naive_loops(toy: Any, whole_batch: Any) -> None:
     rng = torch.Generator().manual_seed(1)
     weight = params["weight"] + torch.randn(params["weight"].shape, generator=rng).double()
     batch = whole_batch(task)
-    got, _ = clap.loss({"weight": weight}, fixed, {}, batch, CONFIG, HYPER)
-    plain, _ = zs_lp.loss({"weight": weight}, fixed, {}, batch, zs_lp.Config(), zs_lp.Hyper())
+    got, _ = clap.LOSS({"weight": weight}, fixed, {}, batch, CONFIG, HYPER)
+    plain, _ = zs_lp.LOSS(
+        {"weight": weight}, fixed, {}, batch, cosine_probe.Config(), cosine_probe.Hyper()
+    )
     held = 0.0
     for c in range(task.c):
         gap = sum(float(v) ** 2 for v in weight[c] - task.text.raw_anchors()[c])
@@ -52,27 +55,27 @@ def test_loss_equals_naive_loops(toy: Any, whole_batch: Any) -> None:
 
 def test_without_trust_it_is_zs_lp(toy: Any, whole_batch: Any) -> None:
     task, x = toy(views=2)
-    config, other = clap.Config(epochs=5), zs_lp.Config(epochs=5)
+    config, other = cosine_probe.Config(epochs=5), cosine_probe.Config(epochs=5)
     (held,) = train(clap.METHOD, config, [task], [HYPER])
-    (free,) = train(zs_lp.METHOD, other, [task], [zs_lp.Hyper()])
+    (free,) = train(zs_lp.METHOD, other, [task], [cosine_probe.Hyper()])
     start = held.head.fixed["base"]
     moved = [(run.head.params["weight"] - start).norm() for run in (held, free)]
     assert float(moved[0]) < float(moved[1])
     both = Rows.of(x)
     same = held.head.params
-    one = clap.terms(same, held.head.fixed, both, config, HYPER)["logits"]
+    one = cosine_probe.terms(same, held.head.fixed, both, config, HYPER)["logits"]
     assert torch.equal(
-        one, zs_lp.terms(same, free.head.fixed, both, other, zs_lp.Hyper())["logits"]
+        one, cosine_probe.terms(same, free.head.fixed, both, other, cosine_probe.Hyper())["logits"]
     )
     batch, fixed = whole_batch(task), held.head.fixed | {"l2": torch.zeros(task.c).double()}
-    value, _ = clap.loss(same, fixed, {}, batch, config, HYPER)
-    plain, _ = zs_lp.loss(same, fixed, {}, batch, other, zs_lp.Hyper())
+    value, _ = clap.LOSS(same, fixed, {}, batch, config, HYPER)
+    plain, _ = zs_lp.LOSS(same, fixed, {}, batch, other, cosine_probe.Hyper())
     assert float(value) == float(plain)
 
 
 def test_training_equals_torchs_sgd(toy: Any) -> None:
     task, _ = toy(counts=(2, 3, 1))
-    config = clap.Config(epochs=40)
+    config = cosine_probe.Config(epochs=40)
     (run,) = train(clap.METHOD, config, [task], [HYPER])
     x, y, base = task.support.x, task.support.labels, task.text.raw_anchors().double()
     chance = (20 * x @ F.normalize(base, dim=-1).T).softmax(-1)
@@ -91,7 +94,7 @@ def test_training_equals_torchs_sgd(toy: Any) -> None:
 
 
 def test_recipe_is_that_of_zs_lp() -> None:
-    (mine,), (theirs,) = clap.stages(CONFIG), zs_lp.stages(zs_lp.Config())
+    (mine,), (theirs,) = clap.METHOD.stages(CONFIG), zs_lp.METHOD.stages(cosine_probe.Config())
     assert (mine.batches, mine.update, mine.keep) == (theirs.batches, theirs.update, theirs.keep)
     assert CONFIG.epochs == 300
     assert len(clap.METHOD.train_grid) == len(clap.METHOD.post_grid) == 1
@@ -106,6 +109,6 @@ def test_accuracy_of_the_released_code(
 ) -> None:
     # jusiro/CLAP@2b18ea4 on these rows
     task, x, y = features("caltech50", "train4")
-    (run,) = train(clap.METHOD, CONFIG, [task], [clap.Hyper(text_length=length)])
+    (run,) = train(clap.METHOD, CONFIG, [task], [cosine_probe.Hyper(text_length=length)])
     query = Rows(x=x, norms=torch.ones(len(x)), labels=y)
     assert 100 * run.head.accuracy(query) == pytest.approx(released, abs=within)

@@ -32,7 +32,7 @@ def test_logits_and_loss_equal_naive_loops(toy: Any, whole_batch: Any) -> None:
     np.testing.assert_allclose(got.numpy(), [row(f) for f in x.numpy()], atol=1e-10)
     assert params["down"].shape == (2, 8)
     batch = whole_batch(task)
-    value, _ = clip_adapter.loss(params, fixed, {}, batch, CONFIG, HYPER)
+    value, _ = clip_adapter.METHOD.stages(CONFIG)[0].loss(params, fixed, {}, batch, CONFIG, HYPER)
     losses = [
         float(np.log(np.exp(row(f)).sum()) - row(f)[label])
         for f, label in zip(batch.x.numpy()[:-1], batch.y.tolist()[:-1], strict=True)
@@ -102,14 +102,14 @@ def test_training_equals_torchs_own_loop(toy: Any) -> None:
 
 @pytest.mark.parametrize(("shots", "epochs"), [(1, 50), (2, 100), (4, 100), (8, 200), (16, 200)])
 def test_coops_epochs(shots: int, epochs: int) -> None:
-    (stage,) = clip_adapter.stages(CONFIG)
+    (stage,) = clip_adapter.METHOD.stages(CONFIG)
     sizes = Sizes(support=100 * shots, pool=0, classes=100, shots=shots, batch=32, per_epoch=7)
     assert stage.steps(sizes, CONFIG) == epochs * 7
 
 
 @pytest.mark.parametrize(("per_epoch", "epochs"), [(15, 200), (16, 187), (98, 30), (5000, 1)])
 def test_large_supports_take_fewer_epochs_unless_told(per_epoch: int, epochs: int) -> None:
-    (stage,) = clip_adapter.stages(CONFIG)
+    (stage,) = clip_adapter.METHOD.stages(CONFIG)
     sizes = Sizes(
         support=32 * per_epoch, pool=0, classes=9, shots=16, batch=32, per_epoch=per_epoch
     )

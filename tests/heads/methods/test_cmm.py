@@ -125,12 +125,6 @@ def test_length_of_the_texts_and_rotation_of_the_space_change_nothing(
     assert torch.allclose(logits(task, x @ turn, turned, config, HYPER), base, atol=1e-9)
 
 
-def test_triplet_takes_the_closest_wrong_text() -> None:
-    cosine = torch.tensor([[0.5, 0.45, -0.9], [0.1, 0.3, 0.9]])
-    y = torch.tensor([0, 2])
-    assert cmm.triplet(cosine, y, 0.2).tolist() == pytest.approx([0.15, 0.0])
-
-
 @pytest.mark.parametrize(
     ("train_map", "train_text", "trains"),
     [
@@ -145,34 +139,6 @@ def test_switches_choose_what_is_trained(
 ) -> None:
     stages = cmm.stages(cmm.Config(train_map=train_map, train_text=train_text))
     assert [set(s.trains) for s in stages] == ([] if trains is None else [trains])
-
-
-def test_ridge_solves_its_normal_equations(toy: Any) -> None:
-    task, _ = toy()
-    x, target = task.support.x, task.text.anchors().double()[task.support.labels]
-    w = cmm.ridge_map(x, target, 0.7)
-    slope = torch.zeros(6, 6, dtype=torch.float64)
-    for row, wanted in zip(x, target, strict=True):
-        slope += torch.outer(row, row + row @ w - wanted)
-    slope += 0.7 * w
-    assert float(slope.abs().max()) < 1e-10
-    assert float(cmm.ridge_map(x, target, 1e9).abs().max()) < 1e-6
-
-
-def test_procrustes_is_the_best_rotation(toy: Any) -> None:
-    task, _ = toy(counts=(9, 9, 9))
-    x, _ = task.support.x, None
-    hidden = torch.linalg.qr(torch.randn(6, 6, generator=torch.Generator().manual_seed(0)).double())
-    turn = cmm.procrustes_map(x, x @ hidden.Q) + torch.eye(6)
-    assert torch.allclose(turn @ turn.T, torch.eye(6).double(), atol=1e-10)
-    assert torch.allclose(turn, hidden.Q, atol=1e-2)
-
-
-def test_procrustes_leaves_unseen_directions() -> None:
-    x = torch.eye(6).double()[:2]
-    w = cmm.procrustes_map(x, x.flip(0))
-    assert torch.allclose(w[2:], torch.zeros(4, 6).double(), atol=1e-9)
-    assert torch.allclose(x + x @ w, x.flip(0), atol=1e-2)
 
 
 @pytest.mark.parametrize("init", ["ridge", "procrustes"])

@@ -100,7 +100,7 @@ def test_random_start_follows_the_names_of_the_classes(toy: Any) -> None:
 
 
 def test_half_of_a_batch_is_texts() -> None:
-    (stage,) = cross.stages(cross.Config(batch=8))
+    (stage,) = cross.METHOD.stages(cross.Config(batch=8))
     assert (stage.batches.size, stage.batches.beside) == (4, (("texts", 4),))
     assert (stage.keep, stage.look) == ("best-val", 100)
     sizes = Sizes(support=160, pool=0, classes=10, shots=16, batch=4, per_epoch=40)

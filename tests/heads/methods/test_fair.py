@@ -13,6 +13,7 @@ from featcache.types import TextBank
 from heads.contract import Batch, Kind, LazyRows, Rows, TaskView, Tensors
 from heads.methods import fair
 from heads.ops.algebra import cosine_logits
+from heads.ops.attention import pool_closest
 from heads.training.trainer import train
 
 C, D, SCALE, BIAS = 4, 6, 20.0, -3.0
@@ -205,8 +206,11 @@ def test_gradient_stops_at_the_pseudo_label_and_the_past(weighting: Any, epoch: 
     value, _ = fair.loss({"learned": leaf}, fixed, state, batch, config, hyper)
     (got,) = torch.autograd.grad(value, leaf)
 
-    v = fair.aligned(
-        features(batch, "crops", "fair"), features(batch, "views", "weak")[:, 0], config, hyper
+    v = pool_closest(
+        features(batch, "crops", "fair"),
+        features(batch, "views", "weak")[:, 0],
+        config.keep,
+        hyper.tau,
     )
     las = SCALE * cosine_logits(v, params["learned"])
     guess, trust = fair.pseudo_labels(
@@ -259,7 +263,7 @@ def test_start_is_zero_shot_by_description() -> None:
 def test_all_regions_alike_give_the_mean_of_the_crops() -> None:
     batch = draw()
     crops, g = features(batch, "crops", "fair"), batch.x
-    got = fair.aligned(crops, g, fair.Config(keep=1.0), fair.Hyper(tau=1e9))
+    got = pool_closest(crops, g, 1.0, 1e9)
     assert torch.allclose(got, F.normalize(crops.mean(1), dim=-1), atol=1e-7)
 
 
@@ -267,11 +271,8 @@ def test_a_cold_temperature_gives_the_most_relevant_crop() -> None:
     batch = draw()
     crops, g = features(batch, "crops", "fair"), batch.x
     best = (crops @ g[..., None])[..., 0].argmax(1)
-    for config, hyper in (
-        (fair.Config(keep=1.0), fair.Hyper(tau=1e-6)),
-        (fair.Config(keep=0.01), fair.Hyper(tau=1.0)),
-    ):
-        got = fair.aligned(crops, g, config, hyper)
+    for share, tau in ((1.0, 1e-6), (0.01, 1.0)):
+        got = pool_closest(crops, g, share, tau)
         assert torch.allclose(got, crops[torch.arange(5), best], atol=1e-9)
 
 

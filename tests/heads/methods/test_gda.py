@@ -14,6 +14,7 @@ from torch import Tensor
 
 from heads.contract import Kind, Rows, TaskView, WithText
 from heads.methods import gda
+from heads.ops import discriminant as ops
 
 CONFIG = WithText()
 
@@ -67,7 +68,7 @@ def test_chunks_of_rows_do_not_matter(
 ) -> None:
     task, x = toy(views=3)
     whole = logits(task, x)
-    monkeypatch.setattr(gda, "CHUNK", chunk)
+    monkeypatch.setattr(ops, "CHUNK", chunk)
     torch.testing.assert_close(logits(task, x), whole, rtol=1e-12, atol=1e-12)
 
 
@@ -78,7 +79,7 @@ def test_answers_are_scikit_learns_where_its_shrinkage_is_the_same() -> None:
     n = each * classes
     y = np.arange(n) % classes
     rows = rng.normal(size=(classes, d))[y] + rng.normal(size=(n, d)) * rng.uniform(0.3, 2, size=d)
-    weight, offset = gda.discriminant(torch.from_numpy(rows), torch.from_numpy(y), classes)
+    weight, offset = ops.discriminant(torch.from_numpy(rows), torch.from_numpy(y), classes)
     fitted = LinearDiscriminantAnalysis(
         solver="lsqr", shrinkage=d / (d + n - 1), priors=np.full(classes, 1 / classes)
     )
@@ -103,7 +104,7 @@ def test_a_class_without_shots_takes_the_mean_of_all_rows(toy: Any) -> None:
     task, _ = toy()
     task = replace(task, classes=(*task.classes, "no shots"))
     rows, labels = task.support.x, task.support.labels
-    weight, offset = gda.discriminant(rows, labels, 5)
+    weight, offset = ops.discriminant(rows, labels, 5)
     assert bool(torch.isfinite(offset).all())
     share = torch.bincount(labels).double() / len(labels)  # the weights are linear in the means
     torch.testing.assert_close(weight[4], share @ weight[:4], rtol=1e-10, atol=1e-10)

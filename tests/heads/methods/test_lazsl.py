@@ -16,6 +16,8 @@ from featcache.errors import MissingComponentError
 from featcache.types import FeatureSet, TextBank
 from heads.contract import Kind, Rows, TaskView
 from heads.methods import lazsl
+from heads.ops import ragged_transport
+from heads.ops.ragged_transport import Buckets
 from heads.protocols import training
 
 COUNTS = (3, 1, 5, 2, 4)
@@ -166,7 +168,7 @@ def test_many_crops_are_solved_in_groups(monkeypatch: pytest.MonkeyPatch) -> Non
     assert int(kept.max()) < 11
     expected = loops(naive_lazsl, task, x, crops)
     for fill in (0.01, 0.8, 1.0):
-        monkeypatch.setattr(lazsl, "CROP_FILL", fill)
+        monkeypatch.setattr(ragged_transport, "REGION_FILL", fill)
         torch.testing.assert_close(scores(task, x, crops), expected, rtol=0, atol=1e-7)
 
 
@@ -283,10 +285,10 @@ def test_padding_of_descriptions_changes_nothing(
     """One bucket for all classes, some, and one for every number of descriptions."""
     task, x, crops = make()
     expected = scores(task, x, crops, score=score)
-    monkeypatch.setattr(lazsl, "TEXT_FILL", fill)
-    monkeypatch.setattr(lazsl, "TEXT_LACK", 0)
-    buckets = lazsl.masses(lazsl.prepare(task, lazsl.Config(score="awt"), lazsl.Hyper())[1])
-    assert len(buckets) == {0.01: 1, 0.5: 2, 1.0: 5}[fill]
+    monkeypatch.setattr(ragged_transport, "TEXT_FILL", fill)
+    monkeypatch.setattr(ragged_transport, "TEXT_LACK", 0)
+    _, fixed = lazsl.prepare(task, lazsl.Config(score="awt"), lazsl.Hyper())
+    assert len(Buckets.read(fixed).masses) == {0.01: 1, 0.5: 2, 1.0: 5}[fill]
     got = scores(task, x, crops, score=score)
     torch.testing.assert_close(got, expected, rtol=0, atol=1e-9)
 
@@ -297,7 +299,7 @@ def test_a_batch_equals_single_images(score: str, monkeypatch: pytest.MonkeyPatc
     whole = scores(task, x, crops, score=score)
     alone = [scores(task, x[i : i + 1], crops[i : i + 1], score=score) for i in range(5)]
     torch.testing.assert_close(torch.cat(alone), whole, rtol=0, atol=1e-12)
-    monkeypatch.setattr(lazsl, "SIMILARITY_BYTES", {"cpu": 1})
+    monkeypatch.setattr(ragged_transport, "SIMILARITY_BYTES", {"cpu": 1})
     torch.testing.assert_close(scores(task, x, crops, score=score), whole, rtol=0, atol=1e-12)
 
 

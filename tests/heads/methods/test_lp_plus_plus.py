@@ -101,13 +101,6 @@ def test_start_and_rates(toy: Any) -> None:
     assert float(fixed["rate"]) == pytest.approx(4 * 5 / longest)
 
 
-@pytest.mark.parametrize("n", [3, 9])
-def test_largest_eigenvalue_from_either_product(n: int) -> None:
-    x = torch.randn(n, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(n))
-    expected = float(torch.linalg.svdvals(x)[0]) ** 2
-    assert float(lp_plus_plus.largest_eigenvalue(x)) == pytest.approx(expected, rel=1e-10)
-
-
 def test_a_class_without_shots_starts_at_nothing(toy: Any) -> None:
     task, x = toy(counts=(2, 0, 3))
     params, fixed = lp_plus_plus.prepare(task, lp_plus_plus.Config(), HYPER)
@@ -120,13 +113,13 @@ def test_loss_is_the_mean_over_rows_with_weight(toy: Any, whole_batch: Any) -> N
     task, _ = toy()
     config, batch = lp_plus_plus.Config(), whole_batch(task)
     params, fixed = lp_plus_plus.prepare(task, config, HYPER)
-    got, _ = lp_plus_plus.loss(params, fixed, {}, batch, config, HYPER)
+    got, _ = lp_plus_plus.METHOD.stages(config)[0].loss(params, fixed, {}, batch, config, HYPER)
     logits = lp_plus_plus.terms(params, fixed, Rows.of(batch.x), config, HYPER)["logits"]
     assert float(got) == pytest.approx(float(F.cross_entropy(logits[:-1], batch.y[:-1])))
 
 
 def test_released_recipe() -> None:
-    (stage,) = lp_plus_plus.stages(lp_plus_plus.Config())
+    (stage,) = lp_plus_plus.METHOD.stages(lp_plus_plus.Config())
     sizes = Sizes(support=160, pool=0, classes=10, shots=16, batch=160, per_epoch=1)
     assert stage.steps(sizes, lp_plus_plus.Config()) == 300
     assert (stage.keep, stage.look, stage.patience) == ("best-val", 1, 0)

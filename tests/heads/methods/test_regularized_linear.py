@@ -60,7 +60,7 @@ def test_loss_equals_naive_loops(toy: Any, whole_batch: Any) -> None:
         fit += math.log(sum(math.exp(v) for v in row)) - row[label]
     moved = sum((float(w[i, j]) - (i == j)) ** 2 for i in range(6) for j in range(6))
     hyper = Hyper(lam=0.7)
-    got, _ = rl.loss({"map": w}, fixed, {}, batch, Config(), hyper)
+    got, _ = rl.METHOD.stages(Config())[0].loss({"map": w}, fixed, {}, batch, Config(), hyper)
     assert float(got) == pytest.approx(fit / len(rows) + 0.7 * moved, rel=1e-10)
 
 

@@ -95,7 +95,7 @@ def test_longer_texts_turn_more_slowly(toy: Any) -> None:
 
 
 def test_released_recipe() -> None:
-    (stage,) = taskres.stages(CONFIG)
+    (stage,) = taskres.METHOD.stages(CONFIG)
     for shots, epochs in [(1, 100), (4, 100), (8, 200), (16, 200)]:
         sizes = Sizes(support=100 * shots, pool=0, classes=100, shots=shots, batch=100, per_epoch=3)
         assert stage.steps(sizes, CONFIG) == 3 * epochs

@@ -51,7 +51,7 @@ def test_gradient_pulls_keys_of_the_class_towards_its_row(toy: Any, whole_batch:
 
 
 def test_released_recipe() -> None:
-    (stage,) = tip_adapter_f.stages(CONFIG)
+    (stage,) = tip_adapter_f.METHOD.stages(CONFIG)
     sizes = Sizes(support=1600, pool=0, classes=100, shots=16, batch=256, per_epoch=7)
     assert stage.steps(sizes, CONFIG) == 20 * 7
     assert stage.keep == "last"

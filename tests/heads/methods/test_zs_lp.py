@@ -6,12 +6,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from heads import cosine_probe
 from heads.contract import Rows, Sizes
 from heads.methods import zs_lp
 from heads.training.samplers import Drawer
 from heads.training.trainer import train
 
-CONFIG, HYPER = zs_lp.Config(), zs_lp.Hyper()
+CONFIG, HYPER = cosine_probe.Config(), cosine_probe.Hyper()
 
 
 def test_logits_equal_naive_loops(toy: Any) -> None:
@@ -19,7 +20,7 @@ def test_logits_equal_naive_loops(toy: Any) -> None:
     _, fixed = zs_lp.prepare(task, CONFIG, HYPER)
     rng = torch.Generator().manual_seed(1)
     weight = torch.randn(task.c, x.shape[1], generator=rng, dtype=torch.float64)
-    terms = zs_lp.terms({"weight": weight}, fixed, Rows.of(x), CONFIG, HYPER)
+    terms = cosine_probe.terms({"weight": weight}, fixed, Rows.of(x), CONFIG, HYPER)
     got = zs_lp.METHOD.combine(terms, fixed, CONFIG, HYPER)
     for i, q in enumerate(x):
         for c, w in enumerate(weight):
@@ -39,8 +40,8 @@ def test_starts_at_the_raw_texts(toy: Any) -> None:
 def test_training_equals_torchs_sgd(toy: Any, views: int) -> None:
     """Batches as drawn; 10 images in fours make two full batches an epoch, of images or views."""
     task, _ = toy(views=views)
-    config = zs_lp.Config(epochs=12, batch=4)
-    (stage,) = zs_lp.stages(config)
+    config = cosine_probe.Config(epochs=12, batch=4)
+    (stage,) = zs_lp.METHOD.stages(config)
     (run,) = train(zs_lp.METHOD, config, [task], [HYPER])
     weight = task.text.raw_anchors().double().requires_grad_()
     sgd = torch.optim.SGD([weight], lr=0.1, momentum=0.9)
@@ -63,14 +64,14 @@ def test_loss_is_the_mean_over_rows_with_weight(toy: Any, whole_batch: Any) -> N
     task, _ = toy(bias=-3.0)
     params, fixed = zs_lp.prepare(task, CONFIG, HYPER)
     batch = whole_batch(task)
-    got, state = zs_lp.loss(params, fixed, {}, batch, CONFIG, HYPER)
-    logits = zs_lp.terms(params, fixed, Rows.of(batch.x), CONFIG, HYPER)["logits"]
+    got, state = zs_lp.LOSS(params, fixed, {}, batch, CONFIG, HYPER)
+    logits = cosine_probe.terms(params, fixed, Rows.of(batch.x), CONFIG, HYPER)["logits"]
     assert float(got) == pytest.approx(float(F.cross_entropy(logits[:-1], batch.y[:-1])))
     assert state == {}
 
 
 def test_released_recipe() -> None:
-    (stage,) = zs_lp.stages(CONFIG)
+    (stage,) = zs_lp.METHOD.stages(CONFIG)
     sizes = Sizes(support=800, pool=0, classes=50, shots=16, batch=256, per_epoch=3)
     assert stage.steps(sizes, CONFIG) == 900
     assert (stage.keep, stage.batches.kind, stage.batches.size) == ("last", "view_pool", 256)
@@ -88,6 +89,6 @@ def test_accuracy_of_the_released_code(
 ) -> None:
     # jusiro/CLAP@2b18ea4 on these rows: with unit texts the classifier is torn from its start
     task, x, y = features("caltech50", "train4")
-    (run,) = train(zs_lp.METHOD, CONFIG, [task], [zs_lp.Hyper(text_length=length)])
+    (run,) = train(zs_lp.METHOD, CONFIG, [task], [cosine_probe.Hyper(text_length=length)])
     query = Rows(x=x, norms=torch.ones(len(x)), labels=y)
     assert 100 * run.head.accuracy(query) == pytest.approx(released, abs=within)

@@ -64,3 +64,21 @@ def test_cosine_logits_do_not_depend_on_lengths() -> None:
     x, anchors = torch.randn(4, 5), torch.randn(3, 5)
     expected = F.cosine_similarity(x[:, None], anchors[None], dim=-1)
     assert torch.allclose(algebra.cosine_logits(3 * x, anchors), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("n", [3, 9])
+def test_largest_eigenvalue_from_either_product(n: int) -> None:
+    x = torch.randn(n, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(n))
+    expected = float(torch.linalg.svdvals(x)[0]) ** 2
+    assert float(algebra.largest_eigenvalue(x)) == pytest.approx(expected, rel=1e-10)
+
+
+def test_mean_cosine_of_two_different_rows() -> None:
+    rows = F.normalize(torch.randn(3, 4, 6, generator=torch.Generator().manual_seed(0)), dim=-1)
+    kept = torch.ones(3, 4)
+    kept[0, 2] = 0
+    alone = [rows[b, u] for b in range(3) for u in range(4) if kept[b, u]]
+    pairs = [float(a @ b) for i, a in enumerate(alone) for b in alone[:i]]
+    got, same = algebra.mean_cosine(rows, kept), rows[:1, :1].expand(3, 4, 6)
+    assert float(got) == pytest.approx(sum(pairs) / len(pairs), abs=1e-6)
+    assert float(algebra.mean_cosine(same, kept)) == pytest.approx(1.0, abs=1e-5)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from featcache.errors import UsageError
 from heads.ops import sinkhorn as transport
-from heads.ops.sinkhorn import match, pot_plan, scalings, sinkhorn
+from heads.ops.sinkhorn import match, pot_match, pot_plan, scalings
 
 Problem = tuple[Tensor, Tensor, Tensor]
 
@@ -32,6 +32,17 @@ def turned(t: Tensor) -> Tensor:
 
 def with_axes(cost: Tensor, a: Tensor, b: Tensor) -> Problem:
     return cost, a[..., None], b[..., None, :]
+
+
+def sinkhorn(cost: Tensor, a: Tensor, b: Tensor, reg: float | Tensor, **more: Any) -> Tensor:
+    """The plans of `scalings`, problems in front."""
+    lead, (k, m) = cost.shape[:-2], cost.shape[-2:]
+    p, q = a.expand(*lead, k), b.expand(*lead, m)
+    each = (cost.reshape(-1, 1, k, m), p.reshape(-1, 1, k), q.reshape(-1, 1, m))
+    costs, rows, columns = (turned(t) for t in with_axes(*each))
+    kernel = torch.exp(costs / -reg)
+    u, v = scalings(kernel, rows, columns, **more)
+    return (u * kernel * v).permute(1, 3, 0, 2).reshape(cost.shape)
 
 
 def matched(similarity: Tensor, a: Tensor, b: Tensor, reg: float, **more: Any) -> Tensor:
@@ -157,27 +168,35 @@ def test_a_heavy_entropy_gives_the_product_of_the_marginals() -> None:
     torch.testing.assert_close(plan, a[:, None] * b, rtol=1e-5, atol=1e-8)
 
 
-def test_blocks_and_axes_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     cost, a, b = problem(6, 4, 5)
-    whole, scores = sinkhorn(cost, a, b, 0.1), matched(1 - cost, a, b, 0.1)
+    scores = matched(1 - cost, a, b, 0.1)
     monkeypatch.setattr(transport, "LINE", 2)
     for size in (1, 500, 3000):  # two classes of one image, three, some images
         monkeypatch.setattr(transport, "BLOCK_BYTES", size)
-        torch.testing.assert_close(sinkhorn(cost, a, b, 0.1), whole)
         torch.testing.assert_close(matched(1 - cost, a, b, 0.1), scores)
+
+
+def test_rows_and_columns_are_alike_at_the_end() -> None:
+    cost, a, b = problem(6, 4, 5)
     end, turned = (
         sinkhorn(m, p, q, 0.1, max_iter=5000, tol=1e-13)
         for m, p, q in ((cost, a, b), (cost.mT, b, a))
     )
     torch.testing.assert_close(turned.mT, end)
-    torch.testing.assert_close(
-        sinkhorn(cost, a[:1, :1], b[:, :1], 0.1)[0, 0], whole[0, 0]
-    )  # marginals broadcast
+
+
+def test_marginals_broadcast() -> None:
+    cost, a, b = problem(6, 4, 5)
+    similarity, p, q = (turned(t) for t in with_axes(1 - cost, a[:1, :1], b[:, :1]))
+    whole = matched(1 - cost, a[:1, :1].expand_as(a), b[:, :1].expand_as(b), 0.1)
+    torch.testing.assert_close(match(similarity, p, q, 0.1), whole)
 
 
 def test_no_problem_at_all() -> None:
     cost, a, b = problem(7, 0)
     assert sinkhorn(cost, a, b, 0.1).shape == (0, 7, 4)
+    assert matched(*problem(7, 0, 2), 0.1).shape == (0, 2)
 
 
 def test_under_vmap_equals_outside() -> None:
@@ -213,6 +232,14 @@ def test_plan_equals_pot(reg: float) -> None:
     a, b = a / a.sum(-1, keepdim=True), b / b.sum(-1, keepdim=True)
     ours = sinkhorn(cost, a, b, reg, max_iter=20_000, tol=1e-14)
     torch.testing.assert_close(ours, pot_plan(cost, a, b, reg), rtol=1e-6, atol=1e-9)
+
+
+def test_scores_of_pot_are_those_of_its_plans() -> None:
+    pytest.importorskip("ot")
+    cost, a, b = problem(14, 2, 3)
+    expected = (pot_plan(cost, a, b, 0.1) * (1 - cost)).sum((-2, -1))
+    similarity, p, q = (turned(t) for t in with_axes(1 - cost, a, b))
+    torch.testing.assert_close(pot_match(similarity, p, q, 0.1), expected)
 
 
 def test_plan_equals_pots_batched_solver() -> None:

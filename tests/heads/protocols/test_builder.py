@@ -10,12 +10,13 @@ import pytest
 import torch
 
 from featcache.errors import CacheError, MissingComponentError, TaskError
+from featcache.store.again import command
 from featcache.types import FeatureSet
 from featcache.wording import Call
 from heads.contract import Kind, Need
 from heads.episode import Episode
 from heads.protocols.builder import EpisodeBuilder
-from heads.protocols.suggest import command, support_scope
+from heads.protocols.suggest import support_scope
 from heads.reading import MappedRows
 
 World = Callable[..., FeatureSet]
@@ -64,7 +65,9 @@ def test_overlapping_roles_are_refused(world: World) -> None:
     made = builder(features)
     with pytest.raises(TaskError, match=r"in both support and query; evaluate another split\.$"):
         build(made, support=features.usable("test"))
-    with pytest.raises(TaskError, match=r"in both query and validation.*selection='cv' or none"):
+    with pytest.raises(
+        TaskError, match=r"in both query and validation.*selection='cv' or selection='none'"
+    ):
         build(made, val=features.usable("test")[:3])
     assert build(made, oracle=True).val is made.queries["test"].rows
 

@@ -25,6 +25,7 @@ from heads.protocols import episodic
 from heads.results import statistics, store
 from heads.results.compare import compare as comparison
 from heads.results.compare.pairing import difference_to_zero_shot, paired_difference
+from heads.results.reading import from_json
 from heads.results.record import Result
 from heads.results.render import tables
 from heads.selection.select import select
@@ -115,7 +116,7 @@ def test_the_record(world: World) -> None:
     assert top1.ci95 == pytest.approx(float(over_episodes.half))
     assert any("defaults" in note for note in result.notes)
     assert len(result.chosen) == 1
-    assert Result.from_json(result.to_json()) == result
+    assert from_json(result.to_json()) == result
     kept, drawn = result.predictions, draw(features)
     assert kept is not None
     assert np.array_equal(
@@ -195,7 +196,7 @@ def test_the_list_comes_back_from_json(world: World, tmp_path: Path) -> None:
     assert np.array_equal(again.predictions.predicted, result.predictions.predicted)
     assert (again.ids, again.seeds, again.ways) == (result.ids, (7,), 3)
     assert again.beside == result.beside
-    with pytest.raises(UsageError, match="so ways has nothing to say"):
+    with pytest.raises(UsageError, match="so ways has no effect"):
         episodic.run("tip-adapter", features=features, episode_list=path, ways=3)
     turned = replace(features.listing, labels=np.roll(features.listing.labels, 10))
     with pytest.raises(ImportedFileError, match="labels"):

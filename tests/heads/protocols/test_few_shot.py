@@ -11,6 +11,7 @@ from featcache.errors import MissingComponentError, TaskError, UnknownNameError,
 from featcache.types import FeatureSet
 from heads.protocols import few_shot, training
 from heads.protocols.recording import ONE_DRAW
+from heads.results.reading import from_json
 from heads.results.record import Result
 
 World = Callable[..., FeatureSet]
@@ -44,7 +45,7 @@ def test_the_record(world: World) -> None:
     assert result.metrics["top1"].mean > result.zero_shot_top1
     assert result.predictions is not None
     assert result.predictions.predicted.shape == (3, 50)
-    assert Result.from_json(result.to_json()) == result
+    assert from_json(result.to_json()) == result
 
 
 def test_same_seed_same_answers(world: World) -> None:

@@ -13,6 +13,7 @@ from featcache.types import FeatureSet
 from heads.protocols import episodic, training
 from heads.results import answers, store
 from heads.results.compare import compare as comparison
+from heads.results.reading import from_json
 from heads.results.record import Result, Support
 
 World = Callable[..., FeatureSet]
@@ -41,7 +42,7 @@ def test_shots_that_are_not_there_are_not_claimed(world: World, shots: int | Non
     assert uneven.support == Support(smallest=2, largest=4, whole=True)
     assert uneven.shots_text == "all shots (2-4 a class)"
     assert run(world(counts=UNEVEN), shots=3).shots_text == "3 shots (2-3 a class)"
-    assert Result.from_json(uneven.to_json()) == uneven
+    assert from_json(uneven.to_json()) == uneven
 
 
 def test_equal_runs_are_one_however_they_were_asked_for(world: World, tmp_path: Path) -> None:
@@ -80,7 +81,7 @@ def test_draws_are_those_of_images_and_labels(world: World) -> None:
     first, other = run(world(), seeds=(1,)), run(world(), seeds=(2,))
     assert len({first.draws, other.draws, run(world(), seeds=(1, 2)).draws}) == 3
     assert run(world(), "gda", seeds=(1,)).draws == first.draws
-    assert Result.from_json(first.to_json()).draws == first.draws
+    assert from_json(first.to_json()).draws == first.draws
 
 
 def test_defaults_follow_the_shots_that_are_there(world: World) -> None:

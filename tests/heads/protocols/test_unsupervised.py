@@ -12,6 +12,7 @@ from featcache.errors import MissingComponentError, TaskError, UnknownNameError,
 from featcache.types import FeatureSet
 from heads.protocols import training
 from heads.results.compare.pairing import paired_difference
+from heads.results.reading import from_json
 from heads.results.record import Result
 
 World = Callable[..., FeatureSet]
@@ -34,7 +35,7 @@ def test_the_record(world: World) -> None:
     assert (result.seeds, result.repetitions) == ((1,), 1)
     assert result.metrics["top1"].interval == "queries"
     assert result.notes == ("Trained on 60 images of train, without a look at their labels.",)
-    assert Result.from_json(result.to_json()) == result
+    assert from_json(result.to_json()) == result
     start = training.run("zero-shot", features=features, settings={"text": "description"})
     assert paired_difference(result, start).over == "queries"
 

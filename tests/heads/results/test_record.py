@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featcache.errors import FeatcacheError, ImportedFileError, NewerFormatError
-from heads.results.record import FORMAT, Metric, Result, digest_ids, new_run_id
+from heads.results.reading import from_json
+from heads.results.record import FORMAT, Metric, digest_ids, new_run_id
 
 DOCUMENTED = [
     "method", "variant", "dataset", "backbone", "shots", "seeds", "protocol", "selection",
@@ -25,7 +26,7 @@ def test_round_trip_is_exact(record: Any) -> None:
     for fields in cases:
         result = record(**fields)
         text = result.to_json()
-        again = Result.from_json(text)
+        again = from_json(text)
         assert again == result
         assert again.to_json() == text
         assert "\n" not in text
@@ -45,7 +46,7 @@ READABLE = st.text(st.characters(exclude_categories=["Cc", "Cs"]))
 def test_round_trip_keeps_every_bit(record: Any, mean: float, text: str, config: Any) -> None:
     metric = Metric(mean=mean, ci95=None, values=(mean,))
     result = record(metrics={"top1": metric}, dataset=text, config=config, notes=(text,))
-    assert Result.from_json(result.to_json()) == result
+    assert from_json(result.to_json()) == result
 
 
 def test_record_has_the_documented_fields(record: Any) -> None:
@@ -60,7 +61,7 @@ def test_record_has_the_documented_fields(record: Any) -> None:
 def test_later_format_is_refused(record: Any) -> None:
     raw = record().as_dict() | {"format": FORMAT + 1}
     with pytest.raises(NewerFormatError, match="Upgrade featcache"):
-        Result.from_json(json.dumps(raw))
+        from_json(json.dumps(raw))
 
 
 @pytest.mark.parametrize("field", [*DOCUMENTED, "format", "classes", "ids", "notes", "chosen"])
@@ -68,10 +69,10 @@ def test_later_format_is_refused(record: Any) -> None:
 def test_foreign_values_are_refused_or_kept(record: Any, field: str, value: object) -> None:
     raw = record().as_dict() | {field: value}
     try:
-        result = Result.from_json(json.dumps(raw))
+        result = from_json(json.dumps(raw))
     except FeatcacheError:
         return
-    assert Result.from_json(result.to_json()) == result
+    assert from_json(result.to_json()) == result
 
 
 @pytest.mark.parametrize("field", DOCUMENTED)
@@ -79,10 +80,10 @@ def test_missing_fields_are_named(record: Any, field: str) -> None:
     raw = record().as_dict()
     del raw[field]
     if field == "zero_shot_top1":  # unknown and absent are the same
-        assert Result.from_json(json.dumps(raw)).zero_shot_top1 is None
+        assert from_json(json.dumps(raw)).zero_shot_top1 is None
         return
     with pytest.raises(ImportedFileError, match=f"'{field}'"):
-        Result.from_json(json.dumps(raw))
+        from_json(json.dumps(raw))
 
 
 @pytest.mark.parametrize(
@@ -90,14 +91,14 @@ def test_missing_fields_are_named(record: Any, field: str) -> None:
 )
 def test_text_that_is_no_record_is_refused(text: str) -> None:
     with pytest.raises(FeatcacheError):
-        Result.from_json(text)
+        from_json(text)
 
 
 @pytest.mark.parametrize("name", ["../up", "a/b", "", ".hidden", "a" * 500, "a\n"])
 def test_names_that_would_leave_the_folder_are_refused(record: Any, name: str) -> None:
     for field in ("run", "method"):
         with pytest.raises(ImportedFileError, match=field):
-            Result.from_json(json.dumps(record().as_dict() | {field: name}))
+            from_json(json.dumps(record().as_dict() | {field: name}))
 
 
 def test_digest_of_ids_sees_order_and_borders() -> None:
@@ -123,12 +124,12 @@ def test_oracle_and_repetitions(record: Any) -> None:
 def test_text_that_no_file_can_hold_is_refused(record: Any) -> None:
     for field in ("dataset", "backbone", "variant", "split", "selection"):
         with pytest.raises(ImportedFileError, match=field):
-            Result.from_json(json.dumps(record().as_dict() | {field: "\ud800"}))
+            from_json(json.dumps(record().as_dict() | {field: "\ud800"}))
     with pytest.raises(ImportedFileError, match="notes"):
-        Result.from_json(json.dumps(record().as_dict() | {"notes": ["\ud800"]}))
+        from_json(json.dumps(record().as_dict() | {"notes": ["\ud800"]}))
 
 
 def test_a_record_holds_any_name_that_a_data_set_can_have(record: Any) -> None:
     """What a terminal would obey is escaped where it is printed, not refused after a training."""
     odd = record(dataset="a\nb\x1b[2J", notes=("\x9b31m",))
-    assert Result.from_json(odd.to_json()) == odd
+    assert from_json(odd.to_json()) == odd

@@ -20,6 +20,7 @@ import pytest
 from featcache.errors import ImportedFileError
 from heads.results import leftovers, sealing, store
 from heads.results.compare import compare as comparison
+from heads.results.reading import from_dict
 from heads.results.record import Result
 from heads.results.render import tables
 from heads.results.verify import verify_runs
@@ -169,7 +170,7 @@ def test_what_was_sealed_cannot_pass_as_older(record: Any, tmp_path: Path) -> No
 )
 def test_numbers_have_ranges(record: Any, field: str, value: object) -> None:
     with pytest.raises(ImportedFileError, match=f"{field}|smallest|whole"):
-        Result.from_dict(record().as_dict() | {field: value})
+        from_dict(record().as_dict() | {field: value})
 
 
 @pytest.mark.parametrize(("field", "value"), [("mean", 7.0), ("values", [-0.1]), ("ci95", -1.0)])
@@ -177,7 +178,7 @@ def test_figures_are_fractions(record: Any, field: str, value: object) -> None:
     raw = record().as_dict()
     raw["metrics"]["macro_f1"][field] = value
     with pytest.raises(ImportedFileError, match=f"macro_f1.*{field}"):
-        Result.from_dict(raw)
+        from_dict(raw)
 
 
 def test_a_damaged_run_leaves_its_place_to_an_older_one(record: Any, tmp_path: Path) -> None:

@@ -42,14 +42,16 @@ def test_seeds_and_queries_are_crossed_as_the_loops_say(r: int, n: int, spread: 
     chance = 0.6 + spread * rng.normal(size=(r, 1)) + 0.2 * rng.normal(size=n)
     hits = (rng.random((r, n)) < chance).astype(float)
     other = (rng.random((r, n)) < chance).astype(float)
-    for values, outcomes in ((hits, statistics.HITS), (hits - other, statistics.DIFFERENCES)):
+    for values, outcomes in ((hits, statistics.CORRECT), (hits - other, statistics.DIFFERENCES)):
         found = statistics.of_queries(values, outcomes=outcomes)
         expected = two_way_by_loops(values, outcomes, n)
         assert (float(found.mean), float(found.half), float(found.p)) == pytest.approx(expected)
     at_once = statistics.of_queries(np.stack([hits, other]))
     assert at_once.half[1] == statistics.of_queries(other).half
     smaller = statistics.of_queries(hits, size=n / 2)
-    assert float(smaller.half) == pytest.approx(two_way_by_loops(hits, statistics.HITS, n / 2)[1])
+    assert float(smaller.half) == pytest.approx(
+        two_way_by_loops(hits, statistics.CORRECT, n / 2)[1]
+    )
 
 
 def test_independent_draws_have_students_interval() -> None:
@@ -77,7 +79,7 @@ def test_heads_that_contradict_each_other_have_an_interval(r: int) -> None:
 def test_no_answers_give_no_interval(r: int, n: int, data: st.DataObject) -> None:
     few = st.lists(st.sampled_from([-1.0, 0.0, 1.0]), min_size=n, max_size=n)
     values = np.array(data.draw(st.lists(few, min_size=r, max_size=r)))
-    for outcomes in (statistics.HITS, statistics.DIFFERENCES):
+    for outcomes in (statistics.CORRECT, statistics.DIFFERENCES):
         found = statistics.of_queries(values, outcomes=outcomes)
         assert np.isfinite([found.mean, found.half, found.p]).all()
         assert found.half > 0

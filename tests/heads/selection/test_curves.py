@@ -82,7 +82,7 @@ def test_hits_are_those_of_the_walk(
 ) -> None:
     monkeypatch.setattr("heads.fitted.CHUNK_BYTES", {"cpu": 2**17})
     grid = Grid(axes)
-    expected = scoring._correct_by_walk(head, rows, grid)
+    expected = scoring._correct_by_points(head, rows, grid)
     few = Curves.of(Hyper, grid)
     assert few is not None
     got = scoring._correct_by_curves(head, rows, few)
@@ -98,8 +98,8 @@ def test_classes_with_equal_texts_tie_at_zero_as_in_a_walk(head: Fitted, rows: R
     twins = replace(head, fixed={**head.fixed, "anchors": equal})
     grid = Grid({"beta": BETAS, "alpha": [0.0, 0.5, 3.0]})
     assert Curves.of(Hyper, grid) is None
-    hits = scoring.correct_on_grid(twins, rows, grid)
-    assert torch.equal(hits, scoring._correct_by_walk(twins, rows, grid))
+    correct = scoring.correct_on_grid(twins, rows, grid)
+    assert torch.equal(correct, scoring._correct_by_points(twins, rows, grid))
 
 
 def test_logits_are_computed_at_the_nodes_only(head: Fitted, rows: Rows, make_toy: Any) -> None:
@@ -124,7 +124,7 @@ def test_a_claim_that_does_not_hold_is_not_used(head: Fitted, rows: Rows, make_t
         method = make_toy("toy", hyper=Hyper, terms=terms, combine=wrong)
         other = Fitted(method=method, config=None, hyper=Hyper(), params={}, fixed=head.fixed)
         assert scoring._correct_by_curves(other, rows, few) is None
-        expected = scoring._correct_by_walk(other, rows, grid)
+        expected = scoring._correct_by_points(other, rows, grid)
         assert torch.equal(scoring.correct_on_grid(other, rows, grid), expected)
 
 

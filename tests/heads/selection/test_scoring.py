@@ -51,9 +51,9 @@ def test_the_grid_is_walked_in_its_order(
     monkeypatch.setattr("heads.fitted.CHUNK_BYTES", {"cpu": 2000})
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        hits = scoring.correct_on_grid(head, rows, grid)
+        correct = scoring.correct_on_grid(head, rows, grid)
     expected = [round(head.at(p).accuracy(rows) * 37) for p in grid.points()]
-    assert hits.tolist() == expected
+    assert correct.tolist() == expected
     assert len(set(expected)) > 1 or len(grid) == 1
 
 
@@ -109,8 +109,10 @@ def test_validation_rows_reach_a_transductive_method_beside_the_queries(
     val = make_view(n=5, seed=6, dtype=torch.float32).support
     asked = replace(val, among=replace(rows, labels=None))
     together = replace(head, method=method)
-    hits = scoring.correct_on_grid(together, asked, Grid({"alpha": [0.0, 2.0]}))
-    assert hits.tolist() == scoring.correct_on_grid(head, val, Grid({"alpha": [0.0, 2.0]})).tolist()
+    correct = scoring.correct_on_grid(together, asked, Grid({"alpha": [0.0, 2.0]}))
+    assert (
+        correct.tolist() == scoring.correct_on_grid(head, val, Grid({"alpha": [0.0, 2.0]})).tolist()
+    )
     assert together.predict(rows).shape == (37,)
     (first, second) = seen
     assert first.among is not None
@@ -135,9 +137,9 @@ def test_answers_that_are_not_finite_are_never_right(make_toy: Any, rows: Rows, 
     head = Fitted(
         method=method, config=method.config(), hyper=method.hyper(), params=params, fixed=fixed
     )
-    hits = scoring.correct_on_grid(head, rows, Grid({"alpha": [0.5, 2.0]}))
-    assert hits[0] > 0
-    assert hits[1] == 0
+    correct = scoring.correct_on_grid(head, rows, Grid({"alpha": [0.5, 2.0]}))
+    assert correct[0] > 0
+    assert correct[1] == 0
     assert head.at({"alpha": 2.0}).accuracy(rows) == 0
     with pytest.raises(TrainingError, match="not finite"):
         head.at({"alpha": 2.0}).predict(rows)

@@ -10,14 +10,17 @@ import torch
 from torch import Tensor
 
 from featcache.errors import TaskError, TrainingError, UsageError
+from heads import registry
 from heads.contract import AnyMethod, Grid, Rows, TaskView
 from heads.episode import Episode
 from heads.selection import select as selection
+from heads.selection.chosen import Chosen
 from heads.selection.folds import folds
-from heads.selection.grid import Walk, distances
-from heads.selection.select import Chosen, has_choice, select
+from heads.selection.grid import GridSearch, distances
+from heads.selection.select import has_choice, select
 from heads.selection.settings import configure
 from heads.training.trainer import Outcome, train
+from tests.heads.toy_tasks import make_task, rich_world
 
 
 @pytest.fixture
@@ -59,14 +62,14 @@ def test_the_chosen_point_is_the_best_on_validation(toy: AnyMethod, task: Episod
 
 
 def test_equal_points_fall_to_the_default_then_the_nearest(toy: AnyMethod, task: Episode) -> None:
-    walk = Walk(configure(toy))
+    search = GridSearch(configure(toy))
     ties = np.ones((3, 4))
-    assert walk.best(ties, range(3)) == (1, 2)  # lr 0.05, alpha 1: the defaults
+    assert search.best(ties, range(3)) == (1, 2)  # lr 0.05, alpha 1: the defaults
     ties[1, 2] = 0
-    assert walk.best(ties, range(3)) in {(1, 1), (1, 3), (0, 2), (2, 2)}
+    assert search.best(ties, range(3)) in {(1, 1), (1, 3), (0, 2), (2, 2)}
     worse = ties.copy()
     worse[0, 3] = 5
-    assert walk.best(worse, range(3)) == (0, 3)
+    assert search.best(worse, range(3)) == (0, 3)
 
 
 def test_distance_to_a_default_between_grid_values_is_logarithmic() -> None:
@@ -117,15 +120,15 @@ def test_cv_pools_the_folds(toy: AnyMethod, task: Episode) -> None:
         assert not {tuple(r) for r in view.support.x.tolist()} & {tuple(r) for r in rows.x.tolist()}
     chosen = one(toy, task, "cv")
     settings = configure(toy)
-    hits = np.zeros((3, 4))
+    correct = np.zeros((3, 4))
     for view, rows in zip(views, held_out, strict=True):
         for i, lr in enumerate(settings.train_grid.axes["lr"]):
             fold = replace(task, view=view, val=rows)
             for j, alpha in enumerate(settings.post_grid.axes["alpha"]):
                 head = one(toy, fold, "none", lr=lr).head.at({"alpha": alpha})
-                hits[i, j] += round(head.accuracy(rows) * 4)
-    assert chosen.accuracy == hits.max() / 16
-    i, j = Walk(settings).best(hits, range(3))
+                correct[i, j] += round(head.accuracy(rows) * 4)
+    assert chosen.accuracy == correct.max() / 16
+    i, j = GridSearch(settings).best(correct, range(3))
     assert chosen.values["lr"] == settings.train_grid.axes["lr"][i]
     assert chosen.values["alpha"] == settings.post_grid.axes["alpha"][j]
     same_as_alone(toy, task, chosen)
@@ -269,15 +272,15 @@ def test_progress_counts_every_run(toy: AnyMethod, task: Episode) -> None:
 
 def test_selection_does_not_hold_every_head(make_toy: Any, task: Episode) -> None:
     """Heads of a grid can be large: only the best one stays."""
-    board = selection._Board(Walk(configure(make_toy("toy"))))
+    best = selection._Best(GridSearch(configure(make_toy("toy"))))
     for point in range(3):
         head = cast(Any, SimpleNamespace())
         outcome = Outcome.__new__(Outcome)
         for name, value in {"task": 0, "point": point, "head": head, "failed": None}.items():
             object.__setattr__(outcome, name, value)
-        board.offer(outcome, torch.tensor([0, point, 0, 0]))
-    assert board._best is not None
-    assert board._best[1].point == 2
+        best.offer(outcome, torch.tensor([0, point, 0, 0]))
+    assert best._best is not None
+    assert best._best[1].point == 2
 
 
 @pytest.mark.parametrize("mode", ["few-shot-val", "cv", "oracle"])
@@ -303,3 +306,13 @@ def test_a_transductive_method_is_chosen_with_the_queries_but_not_their_labels(
     expected = one(plain, given, mode, lr=0.05)
     assert chosen.accuracy == expected.accuracy
     assert chosen.values == expected.values
+
+
+def test_folds_of_images_without_what_the_method_reads_are_refused() -> None:
+    """lazsl reads crops of its queries alone; validation rows have them, the support has not."""
+    method = registry.get("lazsl")
+    task = make_task(rich_world(), method)
+    with pytest.raises(TaskError, match=r"lazsl reads crops .* Use selection='few-shot-val'"):
+        one(method, task, "cv", theta=[0.0, 0.8])
+    assert one(method, task, "cv", score="dclip", theta=[0.0, 0.8]).accuracy is not None
+    assert one(method, task, "few-shot-val", theta=[0.0, 0.8]).accuracy is not None

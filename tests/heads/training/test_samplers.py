@@ -156,7 +156,7 @@ def test_rows_of_a_fixed_tensor_are_dealt_out_beside() -> None:
         assert len(set(dealt[first : first + 2].flatten().tolist())) == 6
     batch = as_batch(drawer.gather(drawer.draw(0), 4, None), torch.tensor(4), torch.tensor(0))
     assert torch.equal(batch.beside["texts"], dealt[4])
-    left, _, beside = drawer.source.gather(drawer.draw(0), 4, None, kept=1)
+    left, _, beside = drawer.source.gather(drawer.draw(0), 4, None, rows=1)
     assert (len(left["x"]), len(beside["texts"])) == (1, 3)
     few = Drawer(shuffled(2, beside=(("texts", 30),)), rows(9), 0, 0, fixed)
     assert few.draw(1).beside["texts"].sort(-1).values.tolist() == [list(range(7))] * 5

@@ -35,7 +35,7 @@ def test_listing(drawn: Path) -> None:
     ids = [s.id for s in data.samples]
     assert len(set(ids)) == len(ids)
     for sample in data.samples:
-        assert sample.path == data.root / sample.id
+        assert sample.place.container == data.root / sample.id
         assert sample.id.startswith(f"{sample.split}/{world.slug(data.classes[sample.label])}/")
 
 

@@ -55,8 +55,8 @@ def test_one_flipped_byte_of_a_shard_is_found_and_repaired(
     flip(path, position)
     [problem] = verify(cache.path, full=full).problems
     assert (problem.component, problem.file) == ("global", path.name)
-    assert "crc32 differs" in problem.what
-    assert "featcache repair" in problem.what
+    assert "crc32 differs" in str(problem)
+    assert "featcache repair" in str(problem)
     report = repair(cache.path)
     assert report.is_sound
     assert report.dropped == (Dropped(component="global", file=path.name, rows=((5, 10),)),)
@@ -77,7 +77,7 @@ def test_truncated_and_deleted_shards_are_found(cache: Cache, damage: str) -> No
     if damage == "cut":
         path.write_bytes(data[:-1])
     [problem] = verify(cache.path).problems
-    assert "should have" in problem.what
+    assert "should have" in str(problem)
     assert repair(cache.path).is_sound
     assert Cache.open(cache.path).covered("global").sum() == 5
 
@@ -119,10 +119,10 @@ def test_any_changed_byte_of_any_file_is_found(cache: Cache, bank: TextBank) -> 
 
 def test_a_damaged_listing_is_found_and_restored(cache: Cache) -> None:
     flip(next(cache.path.glob("listing/set-*/labels.npy")), -1)
-    assert "labels.npy" in verify(cache.path).problems[0].what
+    assert "labels.npy" in str(verify(cache.path).problems[0])
     report = repair(cache.path)
     assert report.is_sound
-    assert any("from their copies" in note for note in report.notes)
+    assert any("from their copies" in str(note) for note in report.notes)
 
 
 def test_an_unfinished_last_line_is_a_problem_unless_somebody_writes(cache: Cache) -> None:
@@ -130,7 +130,7 @@ def test_an_unfinished_last_line_is_a_problem_unless_somebody_writes(cache: Cach
         file.write(b'{"kind":"sha')
     assert Cache.open(cache.path).covered("global").sum() == 10
     [problem] = verify(cache.path).problems
-    assert "unfinished" in problem.what
+    assert "unfinished" in str(problem)
     with writer_lock(cache.path, lambda _: None):
         assert verify(cache.path).is_sound
     assert repair(cache.path).is_sound
@@ -143,7 +143,7 @@ def test_files_that_belong_to_nothing_are_noted(cache: Cache) -> None:
     (cache.path / "somewhere" / "a").touch()
     report = verify(cache.path)
     assert report.is_sound
-    assert [Path(note.split()[0]).name for note in report.notes] == ["notes.txt", "a"]
+    assert [Path(str(note).split()[0]).name for note in report.notes] == ["notes.txt", "a"]
     for i in range(30):
         (cache.path / "somewhere" / f"b{i}").touch()
     assert verify(cache.path).notes[-1] == "12 more files are in no line of the manifest."
@@ -186,7 +186,7 @@ def test_two_widths_are_found(cache: Cache, values: Make) -> None:
         ComponentKey(kind="patches", variant="vanilla"), rows, values(rows, width=4), {}, HERE
     )
     [problem] = verify(cache.path).problems
-    assert "different widths: 4, 8" in problem.what
+    assert "different widths: 4, 8" in str(problem)
 
 
 def test_two_widths_under_one_name_are_found(
@@ -194,7 +194,7 @@ def test_two_widths_under_one_name_are_found(
 ) -> None:
     monkeypatch.setattr("featcache.store.cache.check_width", lambda *_: None)
     cache.append(plain, np.arange(10, 12), values([10, 11], width=4), {}, HERE)
-    assert any("earlier shards [8]" in p.what for p in verify(cache.path).problems)
+    assert any("earlier shards [8]" in str(p) for p in verify(cache.path).problems)
 
 
 def test_a_listing_of_other_images_shows(cache: Cache) -> None:
@@ -204,7 +204,7 @@ def test_a_listing_of_other_images_shows(cache: Cache) -> None:
     write_listing(cache.path / "listing", replace(listing, hashes=swapped))
     report = verify(cache.path)
     assert not report.is_sound
-    assert all("made of other images than the listing names" in p.what for p in report.problems)
+    assert all("made of other images than the listing names" in str(p) for p in report.problems)
 
 
 @pytest.mark.parametrize(
@@ -240,9 +240,9 @@ def test_what_could_not_be_read_is_kept(
         for look in (verify, repair):
             [problem] = look(cache.path).problems
             assert problem.file in (name, "rows.h5")
-            assert "could not be read" in problem.what
-            assert why in problem.what
-            assert cure in problem.what
+            assert "could not be read" in str(problem)
+            assert why in str(problem)
+            assert cure in str(problem)
     assert {p: p.read_bytes() for p in before} == before
     assert verify(cache.path).is_sound
 
@@ -272,7 +272,7 @@ def test_a_link_is_reported_and_not_dropped(cache: Cache, tmp_path: Path, what: 
     for look in (verify, repair):
         report = look(cache.path)
         assert len(report.problems) == (1 if "/" in what else 2)
-        assert all("is a symbolic link" in p.what for p in report.problems)
+        assert all("is a symbolic link" in str(p) for p in report.problems)
         assert report.dropped == ()
     path.unlink()
     (tmp_path / "aside").rename(path)
@@ -286,8 +286,8 @@ def test_what_was_lost_is_known_until_it_is_encoded(
     for _ in range(2):
         assert repair(cache.path).is_sound
         [problem] = verify(cache.path).problems
-        assert problem.what.startswith(f"5 rows of {cache.path / 'global'} were lost to damage")
-        assert "featcache repair" in problem.what
+        assert str(problem).startswith(f"5 rows of {cache.path / 'global'} were lost to damage")
+        assert "featcache repair" in str(problem)
     opened = Cache.open(cache.path)
     assert {k: [r.tolist() for r in v] for k, v in opened.lost().items()} == {
         "global": [[5, 6, 7, 8, 9]]
@@ -335,7 +335,7 @@ def test_a_kill_between_the_pointers_of_a_listing_is_no_damage(
             cache.put_listing(listing(30))
     report = verify(cache.path)
     assert report.is_sound
-    assert any("stopped while it replaced the listing" in note for note in report.notes)
+    assert any("stopped while it replaced the listing" in str(note) for note in report.notes)
     flip(sorted(cache.path.glob("listing/set-*/labels.npy"))[0], -1)
     assert not verify(cache.path).is_sound
     assert repair(cache.path).is_sound

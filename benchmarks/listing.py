@@ -1,0 +1,110 @@
+"""How long listing takes: a tree of many files, listed twice with every file looked at, and a zip.
+
+    python benchmarks/listing.py --files 130000
+
+Files are hard links to a few small ones, in folders of 1,300 each. What is measured: the first
+listing without hashing (`list`), what follows when everything is remembered (`again`: list, look at
+every file's state, match with the previous listing), and opening a zip of many members (`zip`).
+Hashing itself reads every byte and depends on the disk; it is left out by writing the remembered
+hashes as a first pass would have.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import resource
+import tempfile
+import time
+import zipfile
+from pathlib import Path
+
+from featcache.sources import hashing
+from featcache.sources.base import Dataset
+from featcache.sources.folder import open_folder
+from featcache.sources.listing import build_listing
+from featcache.sources.registry import open_dataset
+
+IN_A_FOLDER = 1300
+
+
+def main() -> None:
+    """Make the tree, list it, and print one JSON object."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--files", type=int, default=130_000)
+    parser.add_argument("--zip", type=int, default=100_000, help="members of the zip; 0 for none")
+    parser.add_argument("--folder", type=Path, help="where the tree is made; a temporary one else")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+        row = of_folder(Path(folder), arguments.files)
+        if arguments.zip:
+            row |= of_zip(Path(folder), arguments.zip)
+    row["peak_MiB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    print(json.dumps(row))
+
+
+def of_folder(base: Path, count: int) -> dict[str, float]:
+    """Measure a tree of class folders."""
+    root, known = base / "photos", base / "hashes.tsv"
+    make_tree(root, count)
+    start = time.perf_counter()
+    dataset = open_folder(root)
+    listed = time.perf_counter()
+    remember(dataset, known)
+    first = build_listing(dataset, known=known)
+    start_again = time.perf_counter()
+    again_listed = open_folder(root)
+    middle = time.perf_counter()
+    build_listing(again_listed, first, known=known)
+    end = time.perf_counter()
+    return {
+        "files": count,
+        "list_s": round(listed - start, 2),
+        "list_per_s": round(count / (listed - start)),
+        "again_s": round(end - start_again, 2),
+        "again_list_s": round(middle - start_again, 2),
+        "again_per_s": round(count / (end - start_again)),
+    }
+
+
+def make_tree(root: Path, count: int) -> None:
+    """Link files into class folders; a file system bounds the links of one file."""
+    source = root.parent / "source"
+    source.mkdir()
+    for i in range(count):
+        folder = root / f"n{i // IN_A_FOLDER:08d}"
+        if i % IN_A_FOLDER == 0:
+            folder.mkdir(parents=True)
+        original = source / str(i // 20_000)
+        if i % 20_000 == 0:
+            original.write_bytes(b"x")
+            os.utime(original, (1e9, 1e9))
+        (folder / f"{folder.name}_{i:07d}.JPEG").hardlink_to(original)
+
+
+def remember(dataset: Dataset, known: Path) -> None:
+    """Write the hashes that a first pass would have left; every image gets one of its own."""
+    settled = {
+        s.id: hashing._Known(
+            hashing._state_of(s.place.stat()), "", hashlib.sha256(s.id.encode()).hexdigest()
+        )
+        for s in dataset.samples
+    }
+    hashing._write_known(known, dataset.root, settled)
+
+
+def of_zip(base: Path, count: int) -> dict[str, float]:
+    """Measure opening an archive."""
+    file = base / "photos.zip"
+    with zipfile.ZipFile(file, "w") as archive:
+        for i in range(count):
+            archive.writestr(f"n{i // IN_A_FOLDER:04d}/{i:07d}.jpg", b"x")
+    start = time.perf_counter()
+    dataset = open_dataset(f"zip:{file}", root=base)
+    end = time.perf_counter()
+    assert len(dataset.samples) == count
+    return {"members": count, "zip_list_s": round(end - start, 2)}
+
+
+if __name__ == "__main__":
+    main()

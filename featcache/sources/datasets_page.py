@@ -1,0 +1,122 @@
+"""The page about named data sets in the documentation, written from their descriptions.
+
+python -m featcache.sources.datasets_page > docs/datasets.md
+"""
+
+import sys
+from collections.abc import Iterator, Mapping
+
+from featcache.sources.named import LookAlike, NamedDataset, datasets
+
+_HEAD = """\
+# Data sets by name
+
+<!-- Written by `python -m featcache.sources.datasets_page`; change the descriptions in
+featcache/sources/datasets, not this page. -->
+
+`featcache extract --dataset NAME` lists the images of a data set by name: its classes, labels and
+splits as the literature has them. Files that are there already are used as they lie, in CoOp's
+folders, in torchvision's, or as the archive unpacks; `--dataset-root DIR` names another folder.
+`featcache datasets NAME` tells what of a data set is on this machine and how to get the rest.
+
+`--splits` takes other published splits than the default, where there are some; never compare
+figures across. `--words openai` takes OpenAI's class names and templates in place of CoOp's. The
+metric that CoOp and its successors report is top-1 accuracy, for all data sets.
+
+A class is its label: ImageNet has two names twice, "missile" (657, 744) and "sunglasses"
+(836, 837). All 1000 labels stay apart.
+"""
+
+_TERMS = {
+    "auto": "fetched",
+    "click": "by hand",
+    "account": "by hand, account",
+}
+
+_FURTHER = """\
+## Read through a generic source
+
+These are read with another `--dataset` prefix, or from folders of your own:
+
+| data set | how |
+|---|---|
+| stl10, mnist, svhn, pcam, rendered_sst2, fer2013, voc2007, clevr_count_all, \
+kitti_closest_vehicle_distance, dmlab, dsprites, smallnorb, diabetic_retinopathy | webdataset \
+copies of CLIP_benchmark; their splits and label orders are VTAB's, so class names come with them |
+| medmnist | npz files of Zenodo record 10519652 |
+| birdsnap | class folders of your own; see below |
+| rendered_sst2, as OpenAI publishes it | \
+`folder:rendered-sst2`, with train, valid and test folders |
+| optimal31, patternnet, rsc11, rsicb128, rsicb256, mlrsnet, ucmerced | class folders |
+
+## Left out
+
+| data set | why |
+|---|---|
+| birdsnap | it is published as addresses of photographs, many of which are gone, so that no two \
+copies are the same |
+| rsicd | captions, no classes |
+| hateful memes | the classes are about the text in the image |
+| kinetics700 | videos |
+| imagenet-o | has no labels of its own |
+"""
+
+
+def page() -> str:
+    """Return the page."""
+    listed = [data for data in datasets() if data.kind == "listed"]
+    return "\n".join((_HEAD, *_summary(listed), *map(_section, listed), _FURTHER))
+
+
+def _summary(listed: list[NamedDataset]) -> Iterator[str]:
+    yield f"## The {len(listed)} data sets\n"
+    yield "| name | also called | classes | images by split | how to get it |"
+    yield "|---|---|--:|---|---|"
+    for data in listed:
+        also = ", ".join(data.aliases)
+        size = f", {data.size}" if data.size else ""
+        counts = _counts(data.scheme().counts)
+        yield (
+            f"| [{data.name}](#{data.name}) | {also} | {data.classes:,} | {counts} | "
+            f"{_TERMS[data.terms]}{size} |"
+        )
+    yield ""
+
+
+def _section(data: NamedDataset) -> str:
+    lines = [f"## {data.name}\n", f"{data.title}. {data.citation}. Licence: {data.licence}.\n"]
+    for i, (name, scheme) in enumerate(data.splits.items()):
+        default = ", the default" if i == 0 and len(data.splits) > 1 else ""
+        cut = " A pool, which is cut here into 50 % train, 20 % val and 30 % test."
+        lines.append(
+            f"- Splits `{name}`{default}: {_counts(scheme.counts)}."
+            f"{cut if scheme.cut else ''} {scheme.note}".rstrip()
+        )
+    if data.parent:
+        lines.append(f"- Its classes are classes of {data.parent}.")
+    lines.append(f"- Files: {data.hint.replace('<', '&lt;')}")
+    folders = [
+        "/".join(filter(None, (place, folder)))
+        for place in data.places
+        for folder in data.image_folders
+    ]
+    lines.append(f"- Images are looked for in {', '.join(f'`{f}`' for f in folders[:6])}.")
+    lines += [f"- Address: <{url}>" for archive in data.archive for url in archive.urls]
+    lines += [f"- Not to be confused: {other.say}" for other in _distinct(data)]
+    return "\n".join((*lines, ""))
+
+
+def _distinct(data: NamedDataset) -> Iterator[LookAlike]:
+    said: set[str] = set()
+    for other in data.looks_like:
+        if other.say not in said:
+            said.add(other.say)
+            yield other
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{split} {count:,}" for split, count in counts.items())
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page())

@@ -1,0 +1,192 @@
+"""Images whose class is the folder they lie in.
+
+Two layouts, told apart by whether there is a `train` folder with class folders in it:
+
+    <class>/*.jpg            one level of class folders; splits are made here
+    <split>/<class>/*.jpg    splits as they come; a missing val or test is split off train
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from featcache.counts import counted
+from featcache.errors import SourceError
+from featcache.paths import as_text
+from featcache.sources.base import Dataset
+from featcache.sources.layouts.splits import Grouped, make_splits, samples
+from featcache.sources.trees.base import Entry, FoundImages, Tree
+from featcache.text.templates import DEFAULT_TEMPLATES, clean_name
+
+SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+"""Folder name, in lower case -> the split it holds."""
+
+LAYOUT = "expected PATH/<class>/*.jpg, or PATH/train/<class>/*.jpg with val and test beside it"
+
+
+def list_class_folders(tree: Tree, name: str, *, prefix: str, seed: int = 0) -> Dataset:
+    """List the images of a tree, with classes, labels and splits.
+
+    Args:
+        tree: Whose root holds the folders of classes or splits.
+        name: What the data set is called.
+        prefix: How the user names this kind of tree: `folder` as in `folder:PATH`.
+        seed: Another one makes other splits, where they are made here.
+
+    Raises:
+        SourceError: If the tree is in neither layout, or two class folders read the same.
+    """
+    found = tree.images()
+    files, notes = _Layout(tree.root, prefix).group(found)
+    notes += make_splits(files, seed)
+    names = _class_names(tree.root, files)
+    folders = sorted(names, key=lambda folder: names[folder])
+    return Dataset(
+        name=name,
+        root=tree.root,
+        classes=tuple(names[folder] for folder in folders),
+        samples=tuple(samples(files, folders)),
+        templates=DEFAULT_TEMPLATES,
+        notes=(*notes, *_empty_notes(found, files), *_class_notes(files, names), *found.notes),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """Which of the two layouts a tree has."""
+
+    root: Path
+    prefix: str
+
+    def group(self, found: FoundImages) -> tuple[Grouped, list[str]]:
+        """Sort the images into splits and classes; return what was left out, too."""
+        root = self.root
+        folders = {image.folders[0] for image in found.images if image.folders}
+        deep = {image.folders[0] for image in found.images if len(image.folders) > 1}
+        if _has_splits(found):
+            return _by_split(found.images, _splits(root, folders))
+        named = sorted(folder for folder in folders if folder.lower() in SPLIT_NAMES)
+        if not folders:
+            what = "images directly in it but no class folders" if found.images else "no images"
+            left_out = f" {found.notes[0]}" if found.notes else ""
+            raise SourceError(f"{root} has {what}; {LAYOUT}.{left_out}")
+        if deep.intersection(named) or len(named) == len(folders):
+            have = ", ".join(f"{folder}/" for folder in named)
+            raise SourceError(
+                f"{root} has {have} but no train folder with class folders; {LAYOUT}."
+            )
+        inner = [i.folders for i in found.images if len(i.folders) > 2]
+        above = sorted({f[0] for f in inner if SPLIT_NAMES.get(f[1].lower()) == "train"})
+        if above:
+            raise SourceError(
+                f"{root} holds data sets of their own: {', '.join(above[:4])} with a train folder "
+                f"inside. Name one of them: {self.prefix}:{root / above[0]}."
+            )
+        return _by_class(found.images, root)
+
+
+def _splits(root: Path, folders: Iterable[str]) -> dict[str, str]:
+    """Return folder -> split: train, val, test, or a further one by the folder's own name.
+
+    Raises:
+        SourceError: If two of them mean the same split.
+    """
+    splits: dict[str, str] = {}
+    owner: dict[str, str] = {}
+    for folder in sorted(folders):
+        own = re.sub(r"[^\w.-]+", "-", clean_name(folder)).strip("-.") or "further"
+        split = SPLIT_NAMES.get(folder.lower(), own)
+        if owner.setdefault(split, folder) != folder:
+            raise SourceError(
+                f"{root} has both '{owner[split]}' and '{folder}', which both mean the split "
+                f"'{split}'; keep or rename one of them."
+            )
+        splits[folder] = split
+    return splits
+
+
+def _by_class(images: Iterable[Entry], root: Path) -> tuple[Grouped, list[str]]:
+    classes: dict[str, list[Entry]] = {}
+    loose = 0
+    for image in images:
+        if image.folders:
+            classes.setdefault(image.folders[0], []).append(image)
+        else:
+            loose += 1
+    return {"train": classes}, [_left_out(loose, as_text(root.name))] if loose else []
+
+
+def _by_split(images: Iterable[Entry], splits: Mapping[str, str]) -> tuple[Grouped, list[str]]:
+    files: Grouped = {}
+    loose: dict[str, int] = {}
+    for image in images:
+        if len(image.folders) < 2:
+            folder = image.folders[0] if image.folders else "PATH"
+            loose[folder] = loose.get(folder, 0) + 1
+            continue
+        folder, class_folder = image.folders[:2]
+        files.setdefault(splits[folder], {}).setdefault(class_folder, []).append(image)
+    return files, [_left_out(count, folder) for folder, count in loose.items()]
+
+
+def _left_out(count: int, folder: str) -> str:
+    images = counted(count, "image")
+    return f"{images} directly in {folder}/ without a class folder: left out."
+
+
+def _class_names(root: Path, files: Grouped) -> dict[str, str]:
+    """Return class folder -> readable name, over all splits.
+
+    Raises:
+        SourceError: If two folders read the same, or differ only by case.
+    """
+    names: dict[str, str] = {}
+    seen: dict[str, str] = {}
+    for folder in [folder for split in files.values() for folder in split]:
+        name = clean_name(folder)
+        if not name or not name.isprintable():
+            raise SourceError(f"Class folder {folder!r} in {root} has no readable name; rename it.")
+        other = seen.setdefault(name.casefold(), folder)
+        if other != folder:
+            raise SourceError(
+                f"Class folders '{other}' and '{folder}' in {root} would both be the class "
+                f"'{name}'; rename or join them."
+            )
+        names[folder] = name
+    return names
+
+
+def _empty_notes(found: FoundImages, files: Grouped) -> list[str]:
+    """Name the class folders that hold no image in any split, and so are no classes."""
+    known = {folder for split in files.values() for folder in split}
+    depth = 2 if _has_splits(found) else 1
+    empty = sorted({f[depth - 1] for f in found.empty if len(f) == depth} - known)
+    if not empty:
+        return []
+    more = f" and {len(empty) - 5} more" if len(empty) > 5 else ""
+    return [f"Class folders without any image, which are no classes: {', '.join(empty[:5])}{more}."]
+
+
+def _has_splits(found: FoundImages) -> bool:
+    """Tell whether the first level of folders are splits."""
+    deep = {image.folders[0] for image in found.images if len(image.folders) > 1}
+    return any(SPLIT_NAMES.get(folder.lower()) == "train" for folder in deep)
+
+
+def _class_notes(files: Grouped, names: Mapping[str, str]) -> list[str]:
+    notes = ["There is one class only; a head needs two."] if len(names) == 1 else []
+    for split, what in (("train", "training"), ("test", "test")):
+        without = sorted(names[folder] for folder in names if not files[split].get(folder))
+        if without:
+            more = f" and {len(without) - 5} more" if len(without) > 5 else ""
+            notes.append(f"No {what} images for: {', '.join(without[:5])}{more}.")
+    return notes

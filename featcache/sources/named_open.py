@@ -1,0 +1,199 @@
+"""From a named data set to its images: find the place, fetch what is missing, read the lists."""
+
+from pathlib import Path
+
+from featcache.errors import DownloadNeededError, SourceError
+from featcache.sources.base import Dataset, Report, Sample
+from featcache.sources.layouts.base import ListedImage, Location
+from featcache.sources.layouts.records import Records
+from featcache.sources.layouts.splits import make_splits
+from featcache.sources.layouts.splits import samples as by_split
+from featcache.sources.lists import ClassTable
+from featcache.sources.named import DEFAULT_WORDS, NamedDataset, Scheme
+from featcache.sources.named_notes import notes_of
+from featcache.sources.named_place import FoundListing, files_here, find_listing
+from featcache.sources.trees.base import Entry
+from featcache.sources.trees.folder import FolderTree
+from featcache.text.templates import clean_name
+from featcache.wording import Argument, Part
+
+
+def open_named(
+    spec: NamedDataset,
+    images_root: Path,
+    dataset_root: Path | None = None,
+    download: bool = True,
+    report: Report | None = None,
+    *,
+    splits: str | None = None,
+    words: str = DEFAULT_WORDS,
+) -> Dataset:
+    """List the images of a named data set.
+
+    Args:
+        spec: From `datasets()`.
+        images_root: Where named data sets are kept; missing files are fetched into it.
+        dataset_root: Where the files of this one are, a folder or an archive that is read in place;
+            nothing is fetched into it.
+        download: Whether missing files may be fetched.
+        report: Told of downloads.
+        splits: Name of a scheme of `spec.splits`; None is the default.
+        words: Whose class names and templates, a key of `spec.templates`: coop or openai.
+
+    Raises:
+        DownloadNeededError: If the files are not there and cannot be fetched.
+        SourceError: If a list is damaged or missing, or the images are those of another data set.
+    """
+    scheme, data_root = spec.scheme(splits), dataset_root or images_root
+    texts = spec.texts(words)  # a wrong name is told before anything is fetched
+    fetched: tuple[str, ...] = ()
+    found = find_listing(spec, scheme, data_root)
+    if found is None:
+        _refuse_without_lists(spec, scheme, data_root)
+        if download and dataset_root is None and spec.can_be_fetched:
+            fetched = _fetch(spec, images_root, report)
+            found = find_listing(spec, scheme, data_root)
+    if found is None:
+        _refuse_without_lists(spec, scheme, data_root)
+        raise _not_there(spec, data_root, named=dataset_root is not None, download=download)
+    listed = _Listing(spec, scheme)
+    listed.read(found, images_root, report)
+    classes = listed.classes
+    names = classes.openai if words.startswith("openai") else classes.names
+    readable = tuple(map(clean_name, names))
+    return Dataset(
+        name=spec.name,
+        root=listed.location.images.root,
+        classes=readable,
+        samples=tuple(listed.with_splits()),
+        templates=texts,
+        descriptions={c: spec.descriptions[c] for c in readable if c in spec.descriptions},
+        default_text=spec.default_text,
+        notes=(*fetched, *listed.notes),
+    )
+
+
+class _Listing:
+    """The images of a data set, list after list."""
+
+    location: Location
+
+    def __init__(self, spec: NamedDataset, scheme: Scheme) -> None:
+        self._spec, self._scheme = spec, scheme
+        self.classes: ClassTable = spec.table()
+        self._images: list[ListedImage] = []
+        self._missing: list[str] = []
+        self.notes: list[str] = []
+
+    def read(self, found: FoundListing, images_root: Path, report: Report | None) -> None:
+        """Read every list that is there; an image counts where it is listed first.
+
+        Raises:
+            SourceError: If a list is damaged, or none of its images is there.
+        """
+        self.location = found.location
+        seen: set[str] = set()
+        for layout in found.layouts:
+            if isinstance(layout, Records):
+                if seen:
+                    continue  # the images are there already
+                folder = layout.write(found.location, self.classes, images_root, report)
+                self.location = Location(FolderTree(folder.resolve()), ())
+            listed = layout.read(self.location, self.classes)
+            self._images += [i for i in listed.samples if i.entry.id not in seen]
+            seen.update(image.entry.id for image in listed.samples)
+            self._missing += listed.missing
+            self.notes += listed.notes
+        self._check()
+        self.notes += notes_of(
+            self._spec, self._scheme, self.classes, self.location, self._images, self._missing
+        )
+
+    def with_splits(self) -> list[Sample]:
+        """Return the samples; a pool is cut into splits here, class by class, groups kept whole."""
+        groups = {image.entry.id: image.group for image in self._images}
+        if not self._scheme.cut:
+            return [
+                Sample(i.entry.id, i.entry.place, i.label, i.split, i.group) for i in self._images
+            ]
+        by_label: dict[str, list[Entry]] = {str(label): [] for label in range(len(self.classes))}
+        for image in self._images:
+            by_label[str(image.label)].append(image.entry)
+        files = {"train": by_label}
+        self.notes += make_splits(files, 0, groups)
+        return list(by_split(files, list(by_label), groups))
+
+    def _check(self) -> None:
+        root = self.location.images.root
+        for other in self._spec.looks_like:
+            if other.images == len(self._images) > 0:
+                raise SourceError(
+                    f"{root} has {other.images} images, so it is not {self._spec.name}: {other.say}"
+                )
+        if not self._images:
+            example = f", e.g. {self._missing[0]}" if self._missing else ""
+            raise SourceError(
+                f"None of the images that {self._spec.title} lists is in {root}{example}. "
+                f"{self._spec.hint}"
+            )
+
+
+def _fetch(spec: NamedDataset, images_root: Path, report: Report | None) -> tuple[str, ...]:
+    """Fetch the archives into a folder of the data set's name; return what is to be said of it.
+
+    Raises:
+        DownloadNeededError: If that fails; it says what else could be done.
+    """
+    from featcache.sources.fetch.fetch import fetch
+
+    into = images_root / spec.name
+    try:
+        return fetch(spec.archive, into, title=spec.title, report=report).notes
+    except DownloadNeededError as error:
+        raise DownloadNeededError(*error.parts, " ", *_other_ways(spec, images_root)) from error
+
+
+def _refuse_without_lists(spec: NamedDataset, scheme: Scheme, data_root: Path) -> None:
+    """Say that the images are there, and the lists of the splits that were asked for are not.
+
+    Raises:
+        SourceError: If that is so.
+    """
+    here = files_here(spec, data_root)
+    if not here:
+        return
+    other, folder = next(iter(here.items()))
+    files = ", ".join(dict.fromkeys(file for layout in scheme.list_ for file in layout.files))
+    asked = next(name for name, its in spec.splits.items() if its is scheme)
+    raise SourceError(
+        f"The images of {spec.name} are in {folder}, but its splits '{asked}' need {files} beside "
+        f"them. {spec.hint} Or take the other splits with ",
+        Argument("splits", other),
+        ".",
+    )
+
+
+def _not_there(
+    spec: NamedDataset, data_root: Path, *, named: bool, download: bool
+) -> DownloadNeededError:
+    """Say what is missing, where it may lie, and how to get it."""
+    parts: list[Part] = [f"{spec.title} is not in {data_root}"]
+    if named and spec.can_be_fetched:
+        parts += ["; without ", Argument("dataset_root"), f" it would be fetched ({spec.size})"]
+    elif not download and spec.can_be_fetched:
+        parts.append(f", and downloading is off here ({spec.size})")
+    elif not spec.can_be_fetched:
+        parts.append(", and it cannot be fetched without you")
+    return DownloadNeededError(*parts, ". ", *_other_ways(spec, data_root))
+
+
+def _other_ways(spec: NamedDataset, data_root: Path) -> list[Part]:
+    """Say where the files may be put."""
+    first = "/".join(filter(None, (spec.places[0], spec.image_folders[0])))
+    return [
+        f"{spec.hint} Put the images at {data_root / first}, or name their folder with ",
+        Argument("dataset_root"),
+        ", or use images of your own with ",
+        Argument("dataset", "folder:PATH"),
+        ".",
+    ]

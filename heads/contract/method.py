@@ -1,0 +1,154 @@
+"""A method as one value: what it reads, what it can be set to, and its equations."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Generic, Literal, TypeAlias, TypeVar, cast
+
+from torch import Tensor
+
+from heads.contract.rows import Kind, Rows, TaskView, Tensors
+from heads.contract.settings import Grid, Nothing
+from heads.contract.stages import Stage, last_logits
+from heads.text_view import TextView
+
+Role = Literal["support", "query", "pool"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Need:
+    """Features that a method reads for the rows of one role."""
+
+    role: Role
+    kind: str = "global"
+    """global, views, crops, patches or view_patches."""
+    recipe: str | None = None
+    """Augmentation or patch variant; None takes any."""
+    at_least: int = 0
+    """Views or crops of each image."""
+    optional: bool = False
+    """Used where it is there, done without where it is not."""
+
+    @property
+    def key(self) -> Kind:
+        """Return the name of these features among the `kinds` of rows."""
+        return Kind(self.kind, self.recipe or "")
+
+
+SUPPORT_AND_QUERY: frozenset[Need] = frozenset({Need(role="query"), Need(role="support")})
+"""Global features of the shots and of the queries."""
+
+SHOTS_WITH_VIEWS: frozenset[Need] = SUPPORT_AND_QUERY | {
+    Need(role="support", kind="views", recipe="rrc50", optional=True)
+}
+"""The same and, where there are any, the augmented views of the shots."""
+
+
+def support_and_query(config: Any) -> frozenset[Need]:
+    """Read global features of the shots and of the queries."""
+    return SUPPORT_AND_QUERY
+
+
+def shots_with_views(config: Any) -> frozenset[Need]:
+    """Read the shots, their augmented views where there are any, and the queries."""
+    return SHOTS_WITH_VIEWS
+
+
+Scout: TypeAlias = Callable[[Sequence[Any], Tensor], Iterator[Tensor]]
+"""(Hypers, rows [n d]) -> the logits [n c] at each of the Hypers, in their order."""
+
+Watched: TypeAlias = Mapping[str, Sequence[float]]
+"""State that a stage asked to record, by name: one number at the end of every epoch."""
+
+
+C = TypeVar("C")
+"""A method's Config: a frozen dataclass of what changes a shape or a branch; static, hashable."""
+H = TypeVar("H")
+"""A method's Hyper: a frozen dataclass of floats, which are traced."""
+
+
+_NOTHING: type[Any] = Nothing
+_NO_GRID = Grid()
+
+
+def no_stages(config: Any) -> tuple[Stage, ...]:
+    """Train nothing: `prepare` holds the whole method."""
+    return ()
+
+
+def no_notes(watched: Sequence[Watched]) -> list[str]:
+    """Say nothing."""
+    return []
+
+
+def no_defaults(shots: int | None) -> Mapping[str, float]:
+    """Change no default."""
+    return {}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Method(Generic[C, H]):
+    """A method: its names, its settings, and its equations as pure functions."""
+
+    name: str
+    """On the command line; follows from the name of the file (`heads.registry.name_of`)."""
+    summary: str
+    """One line for `heads list`."""
+    source: str
+    """paper, released code or reconstruction, with the reference."""
+    prepare: Callable[[TaskView, C, H], tuple[Tensors, Tensors]]
+    """Build (params, fixed) for ONE task in plain torch; not vmapped."""
+    terms: Callable[[Tensors, Tensors, Rows, C, H], Tensors]
+    """(params, fixed, rows, config, hyper) -> the heavy, grid-free part for a chunk of rows.
+
+    A transductive method gets all rows at once; where they are no queries (validation rows),
+    `rows.among` holds the queries that they are answered together with.
+    """
+    version: int = 1
+    """Raised when the method's answers change; records of an older version are not ranked."""
+    transductive: bool = False
+    """Answers all queries together."""
+    config: type[C] = _NOTHING
+    hyper: type[H] = _NOTHING
+    needs: Callable[[C], frozenset[Need]] = support_and_query
+    """Name the features read."""
+    stages: Callable[[C], tuple[Stage, ...]] = no_stages
+    """List the rounds of training; () is training-free."""
+    combine: Callable[[Tensors, Tensors, C, H], Tensor] = last_logits
+    """(terms, fixed, config, hyper) -> logits [n c]; cheap, the post grid walks over it."""
+    train_grid: Grid = _NO_GRID
+    """Values that need another training."""
+    post_grid: Grid = _NO_GRID
+    """Values that only combine the terms anew."""
+    weighted: bool = False
+    """Reads `Rows.weights` of the support in `prepare`; what is trained by batches always does."""
+    notes: Callable[[Sequence[Watched]], list[str]] = no_notes
+    """What a reader must know of how training went, from what every repetition recorded."""
+    defaults: Callable[[int | None], Mapping[str, float]] = no_defaults
+    """Values of Hyper that depend on the shots a class (None is all)."""
+    scout: Callable[[TaskView, C], Scout] | None = None
+    """What a search needs to know, for less than `prepare` at every point of the train grid, and
+    nearly the same; it is asked several times and may remember. The head at the chosen point is
+    prepared as always. For a method without stages."""
+
+    rebind: Callable[[Tensors, Tensors, TextView, C], tuple[Tensors, Tensors]] | None = None
+    """(params, fixed, text, config) -> (params, fixed) for other classes; None where what was
+    learned belongs to the classes of training."""
+    training_only: tuple[str, ...] = ()
+    """Fixed tensors that no answer reads: a kept head leaves them out."""
+    holds: tuple[str, ...] = ()
+    """Tensors of a head that are features of the training images, or can be turned into them."""
+
+    def reads_weights(self, config: C) -> bool:
+        """Tell whether class weights change anything."""
+        return self.weighted or bool(self.stages(config))
+
+    @property
+    def prepare_fields(self) -> tuple[str, ...]:
+        """Name the hyper-parameters that `prepare` reads: grid points that agree on them share it.
+
+        Declared by `number(..., prepare=True)`.
+        """
+        return tuple(f.name for f in fields(cast("Any", self.hyper)) if f.metadata.get("prepare"))
+
+
+AnyMethod: TypeAlias = Method[Any, Any]

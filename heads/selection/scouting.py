@@ -1,0 +1,79 @@
+"""Selection by a scout: a method's faster way to the logits of every point of its train grid.
+
+A scout (`Method.scout`) computes logits for many points without training a head for each, as one
+factorisation serves all ridge penalties. The chosen point alone is trained.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Int64
+
+from heads.contract import AnyMethod, Rows, TaskView
+from heads.episode import Episode
+from heads.selection import scoring
+from heads.selection.chosen import Chosen, all_failed
+from heads.selection.grid import GridSearch, bisect
+from heads.selection.validation import RunCounter
+from heads.training.trainer import train
+
+
+def has_scout(method: AnyMethod, grid: GridSearch) -> bool:
+    """Tell whether a scout can score the grid: it takes one Config, and no post grid."""
+    return method.scout is not None and not grid.static and len(grid.settings.post_grid) == 1
+
+
+def select_by_scout(
+    method: AnyMethod,
+    grid: GridSearch,
+    task: Episode,
+    views: Sequence[TaskView],
+    rows: Sequence[Rows],
+    counter: RunCounter,
+) -> Chosen:
+    """Choose by the correct answers of scouts, summed over the views, and train the chosen point.
+
+    Args:
+        method: A method with a scout.
+        grid: Its points.
+        task: The task; the chosen point is trained on its whole support.
+        views: What the scouts learn from: the task itself, or its folds.
+        rows: Labelled validation rows of each view.
+        counter: Counts every point of every view.
+    """
+    assert method.scout is not None
+    scouts = [method.scout(view, grid.settings.config) for view in views]
+
+    def count(points: Sequence[Mapping[str, float]]) -> Int64[np.ndarray, " g"]:
+        hypers = [grid.at(point)[1] for point in points]
+        counter.expect(len(hypers) * len(views))
+        correct = np.zeros(len(hypers), dtype=np.int64)
+        for scout, val in zip(scouts, rows, strict=True):
+            correct += scoring.correct_by_scout(scout, hypers, val, counter.finish)
+        return correct
+
+    correct = count(grid.points)
+    i, _ = grid.best(correct[:, None], range(len(grid.points)))
+    point, most = grid.points[i], float(correct[i])
+    if grid.settings.train_grid.refine:
+        (name,) = point
+        tried: dict[float, float] = {}
+
+        def at(value: float) -> float:
+            tried[value] = float(count([{name: value}])[0])
+            return tried[value]
+
+        value = bisect(point[name], grid.settings.train_grid.refine, at)
+        point, most = {name: value}, tried[value]
+    counter.expect(1)
+    config, hyper = grid.at(point)
+    (outcome,) = train(method, config, [task.view], [hyper])
+    counter.finish()
+    if outcome.failed is not None:
+        raise all_failed(method, [outcome.failed])
+    is_whole = len(views) == 1 and views[0] is task.view
+    accuracy = most / sum(len(val) for val in rows)
+    return Chosen(
+        head=outcome.head,
+        accuracy=outcome.head.accuracy(rows[0]) if is_whole else accuracy,
+    )

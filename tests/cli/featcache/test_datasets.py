@@ -1,0 +1,90 @@
+"""`featcache datasets` and what it tells of one of them; extracting with other splits and words."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from featcache.sources.named import find
+from tests.featcache.sources.miniatures import MINIATURES
+
+Run = Callable[..., Any]
+
+
+def test_the_list_has_all_of_them(featcache: Run) -> None:
+    items = [json.loads(line) for line in featcache("datasets", "--json").out.splitlines()]
+    assert len(items) == 30
+    assert all(item["images"] and item["classes"] and item["licence"] for item in items)
+    by_name = {item["name"]: item for item in items}
+    assert by_name["fieldguide"]["terms"] == "drawn"
+    assert by_name["objectnet"]["terms"] == "account"
+    assert by_name["eurosat"]["splits"]["coop"] == {"train": 13500, "val": 5400, "test": 8100}
+    table = featcache("datasets").out
+    assert len(table.splitlines()) == 31
+    assert "by hand, needs an account" in table
+
+
+def test_one_is_explained_by_name_or_alias(featcache: Run, tmp_path: Path) -> None:
+    told = featcache("datasets", "textures", "--cache", str(tmp_path)).out
+    for part in (
+        "Describable Textures",
+        "splits coop (default)",
+        "train 2,820, val 1,128, test 1,692",
+        "splits official",
+        "Cimpoi",
+        "research",
+        "dtd-r1.0.1.tar.gz",
+        f"nothing in {tmp_path / 'images'}",
+    ):
+        assert part in told, part
+
+
+def test_what_is_here_is_said(featcache: Run, tmp_path: Path) -> None:
+    (first,) = [m for m in MINIATURES if m.dataset == "dtd" and m.splits == "official"]
+    first.write(tmp_path / "images")
+    told = json.loads(featcache("datasets", "dtd", "--json", "--cache", str(tmp_path)).out)
+    where = str(tmp_path / "images/dtd/dtd/images")
+    assert told["here"] == {"coop": where, "official": where}
+    other = tmp_path / "images" / "oxford_pets" / "images" / "n02086646-Blenheim_spaniel"
+    other.mkdir(parents=True)
+    told = json.loads(featcache("datasets", "pets", "--json", "--cache", str(tmp_path)).out)
+    assert told["here"] == {}
+    assert "Stanford Dogs" in told["problem"]
+
+
+def test_an_unknown_one_lists_near_names(featcache: Run) -> None:
+    failed = featcache("datasets", "eurosatt")
+    assert "did you mean 'eurosat'" in failed.err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["oxford_pets", "gtsrb", "cifar10"])
+def test_files_are_decoded_whatever_their_suffix_says(
+    featcache: Run, tmp_path: Path, name: str
+) -> None:
+    mini = next(m for m in MINIATURES if m.dataset == name)
+    mini.write(tmp_path / "images")
+    place = ("--cache", str(tmp_path))
+    alias = find(name).aliases[0] if find(name).aliases else name
+    done = featcache("extract", "--dataset", alias, "--backbone", "tiny", "--patches", "none",
+                     *place)  # fmt: skip
+    assert done.code == 0, done.err
+    told = json.loads(featcache("info", alias, "--json", *place).out)
+    assert told["unreadable"] == {}
+    assert sum(told["splits"].values()) == len(mini.samples)
+
+
+@pytest.mark.slow
+def test_a_named_set_is_extracted_with_other_splits_and_words(
+    featcache: Run, tmp_path: Path
+) -> None:
+    (mini,) = [m for m in MINIATURES if m.dataset == "dtd" and m.splits == "official"]
+    mini.write(tmp_path / "images")
+    place = ("--cache", str(tmp_path))
+    featcache("extract", "--dataset", "textures", "--backbone", "tiny", *place, "--splits",
+              "official", "--words", "openai", "--patches", "none")  # fmt: skip
+    told = json.loads(featcache("info", "dtd", "--json", *place).out)
+    assert told["splits"] == {"train": 1, "val": 1, "test": 1}
+    assert told["texts"]["template"] == 47 * 8

@@ -1,0 +1,215 @@
+"""Every option and argument of every command, given what it cannot mean.
+
+Each is refused by exit code 1 or 2 and one message that names the option or the value, without a
+traceback and without a result on stdout. An option that the table below lacks fails the test.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import typer
+
+from cli.featcache.app import app as featcache_app
+from cli.heads.app import app as heads_app
+
+Run = Callable[..., Any]
+
+MISSING, FILE, FOLDER = "{place}/missing", "{place}/file.bin", "{place}/folder"
+WHOLE = ("x", "-1", "1.5", "", "99999999999999999999")
+POSITIVE = (*WHOLE, "0")
+COUNT = ("x", "-1", "0", "1.5", "")
+CACHE = (FILE, f"{FILE}/below", "")
+NAME = ("nobody", "")
+WORDS = (MISSING, FOLDER, FILE, "")
+OLD_CACHE = {"--backbone": NAME, "--key": ("zz", "ffffffffffff", ""), "--cache": CACHE}
+ANY_CACHE = {"DATASET": NAME, "--dataset": NAME, **OLD_CACHE}
+
+WRONG: dict[str, dict[str, tuple[str, ...]]] = {
+    "featcache extract": {
+        "--backbone": NAME,
+        "--dataset": ("nobody", "folder:", f"folder:{MISSING}", f"folder:{FILE}", "nobody:x", ""),
+        "--weights": (MISSING, FOLDER, FILE, "nobody", ""),
+        "--patches": ("nobody", "clearclip:int9", "clearclip@nobody", ""),
+        "--views": ("x", "-1", "0", "2:nobody", "2@nobody", "2:rrc50@few-shot(0,seeds=1)", ""),
+        "--crops": ("x", "-1", "0", "2:nobody", "2@nobody", ""),
+        "--view-patches": ("x", "-1", "0", "2:nobody", "2@nobody", ""),
+        "--seed": WHOLE,
+        "--name": ("../escape", "a/b", ".", ""),
+        "--dataset-root": (MISSING, FILE, ""),
+        "--templates": WORDS,
+        "--descriptions": WORDS,
+        "--cupl": WORDS,
+        "--dclip": WORDS,
+        "--waffle": ("x", "-1", "1.5", ""),
+        "--limit": COUNT,
+        "--device": ("nobody", "meta", "cuda:x", ""),
+        "--compute": ("fp8", ""),
+        "--micro-batch": POSITIVE,
+        "--cache": CACHE,
+        "--max-pixels": COUNT,
+        "--profile-to": (FOLDER, f"{MISSING}/trace.json", ""),
+    },
+    "featcache ls": {"--cache": CACHE},
+    "featcache info": ANY_CACHE,
+    "featcache verify": {**ANY_CACHE, "--runs": (MISSING, FILE, "")},
+    "featcache repair": {**ANY_CACHE, "--weights": ("",), "--device": ("",)},
+    "featcache rm": {"DATASET": NAME, **OLD_CACHE},
+    "featcache datasets": {},
+    "featcache backbones": {"PATTERN": ("nobody",)},
+    "featcache doctor": {"--cache": CACHE},
+    "featcache import npz": {
+        "FILE": (MISSING, FOLDER, FILE, ""),
+        "--name": ("../escape", "a/b", ".", ""),
+        "--backbone": ("",),
+        "--cache": CACHE,
+    },
+    "heads train": {
+        "METHOD": NAME,
+        "--shots": ("x", "-1", "0", "1.5", "9999999999", ""),
+        "--dataset": NAME,
+        "--backbone": NAME,
+        "--key": ("zz", ""),
+        "--seeds": ("x", "-1", "0", "3-1", "1,1", "1.5", "1-9999", ""),
+        "--split": ("nobody", "test,nobody", ",", ""),
+        "--selection": NAME,
+        "--protocol": NAME,
+        "--ways": ("x", "-1", "0", "1", "1.5", "99", "99999999999999999999", ""),
+        "--queries": ("x", "-1", "0", "1.5", "9999", ""),
+        "--episodes": ("x", "-1", "0", "1.5", "999999999", ""),
+        "--seed": ("x", "1.5", "9" * 25, ""),
+        "--episode-list": (MISSING, FOLDER, FILE, ""),
+        "--set": ("nobody=1", "lam", "=1", "lam=", "lam=x", "lam=-1", "lam=nan", ""),
+        "--class-weights": ("nobody", "1,2", ""),
+        "--device": ("nobody", "meta", ""),
+        "--cache": CACHE,
+        "--runs": (FILE, f"{FILE}/below", ""),
+    },
+    "heads list": {},
+    "heads compare": {
+        "--dataset": NAME,
+        "--backbone": NAME,
+        "--split": NAME,
+        "--shots": ("x", "-1", "0", "1.5", "7", ""),
+        "--against": NAME,
+        "--cache": ("",),
+        "--runs": (MISSING, FILE, ""),
+    },
+}
+"""Command -> option or argument -> values that it cannot mean."""
+
+RIGHT: dict[str, list[str]] = {
+    "featcache extract": [
+        "--backbone", "tiny", "--weights", "random", "--dataset", "folder:{photos}", "--quiet",
+        "--dry-run",
+    ],
+    "featcache import npz": ["{place}/good.npz", "--name", "other", "--backbone", "B"],
+    "featcache rm": ["blobs"],
+    "heads train": ["ridge", "--shots", "2", "--dataset", "blobs", "--quiet"],
+}  # fmt: skip
+"""Command -> arguments that it understands, to which the wrong one is added."""
+
+EPISODIC = ["--protocol", "episodic"]
+SMALL = ["--ways", "2", "--shots", "1", "--queries", "1"]
+BESIDE = {
+    ("featcache extract", "--dataset-root"): ["--dataset", "eurosat"],
+    ("heads train", "--episode-list"): EPISODIC,
+    **{
+        ("heads train", option): [*EPISODIC, *SMALL]
+        for option in ("--ways", "--queries", "--episodes", "--seed")
+    },
+}
+"""Command and option -> what has to stand beside it."""
+
+CASES = [
+    (command, option, value)
+    for command, options in WRONG.items()
+    for option, values in options.items()
+    for value in values
+]
+
+
+def params(group: Any, prefix: str) -> Iterator[tuple[str, set[str]]]:
+    """List the commands of an application with their options that take a value, and arguments."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from params(command, f"{prefix} {name}")
+            continue
+        named = set()
+        for param in command.params:
+            if param.param_type_name == "argument":
+                named.add(param.metavar or param.name.upper())
+            elif not param.is_flag and param.name != "help":
+                named.add(param.opts[0])
+        yield f"{prefix} {name}", named
+
+
+def test_the_table_has_every_option() -> None:
+    for program, app in (("featcache", featcache_app), ("heads", heads_app)):
+        for command, named in params(typer.main.get_command(app), program):
+            assert named == set(WRONG[command]), command
+
+
+def line_of(command: str, option: str, value: str) -> list[str]:
+    """Return a command line that is right but for one value."""
+    right = list(RIGHT.get(command, []))
+    beside = list(BESIDE.get((command, option), []))
+    for words in (right, beside):
+        while option in words:
+            at = words.index(option)
+            del words[at : at + 2]
+    for flag in beside[::2]:
+        if flag in right:
+            at = right.index(flag)
+            del right[at : at + 2]
+    if option.startswith("--"):
+        return [*right, *beside, f"{option}={value}"]
+    return [*beside, value, *right[1:]]
+
+
+@pytest.fixture
+def place(tmp_path: Path, photos: Path) -> dict[str, str]:
+    (tmp_path / "file.bin").write_bytes(b"\x80\x00nothing that anything reads\n")
+    (tmp_path / "folder").mkdir()
+    x = np.eye(4, dtype=np.float32)
+    labels = np.array([0, 0, 1, 1])
+    np.savez(
+        tmp_path / "good.npz",
+        train_features=x, train_labels=labels, test_features=x, test_labels=labels,
+    )  # fmt: skip
+    return {"place": str(tmp_path), "photos": str(photos)}
+
+
+@pytest.fixture
+def trained(heads: Run, home: Path) -> Path:
+    """Return the home of a cache and of at least one run."""
+    if not list((home / "runs").glob("*/*/*/result.json")):
+        answer = heads("train", "zero-shot", "--dataset", "blobs", "--quiet")
+        assert answer.code == 0, answer
+    return home
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("command", "option", "value"), CASES)
+def test_a_wrong_value_is_one_sentence(
+    featcache: Run, heads: Run, trained: Path, place: dict[str, str], command: str, option: str,
+    value: str,
+) -> None:  # fmt: skip
+    program, *sub = command.split(" ")
+    value = value.replace("{place}", place["place"])
+    words = [
+        word.replace("{place}", place["place"]).replace("{photos}", place["photos"])
+        for word in line_of(command, option, value)
+    ]
+    answer = (featcache if program == "featcache" else heads)(*sub, *words)
+    assert answer.code in (1, 2), answer
+    assert answer.out == "" or command == "featcache doctor", answer
+    assert "Traceback" not in answer.err
+    if command != "featcache doctor":
+        errors = [line for line in answer.err.splitlines() if line.lower().startswith("error: ")]
+        assert len(errors) == 1, answer
+        parts = [part for part in re.split("[:@,=]|few", value) if len(part) > 2]
+        assert any(name in errors[0] for name in (option, *filter(None, [value]), *parts)), answer
