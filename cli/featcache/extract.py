@@ -26,6 +26,10 @@ def extract(
     weights: Annotated[
         str | None, typer.Option(help="open_clip tag, weights file, or `random` for benchmarks.")
     ] = None,
+    tokenizer: Annotated[
+        Path | None,
+        typer.Option(help="Tokenizer of a SigLIP or multilingual model: a file, or its folder."),
+    ] = None,
     patches: Annotated[
         list[str] | None,
         typer.Option(
@@ -151,6 +155,7 @@ def extract(
         dataset=dataset,
         backbone=backbone,
         weights=weights,
+        tokenizer=tokenizer,
         patches=patches,
         views=views or (),
         crops=crops or (),

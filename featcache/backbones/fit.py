@@ -56,6 +56,8 @@ def _modern(model: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     if "positional_embedding" in tensors and not hasattr(model, "positional_embedding"):
         tensors = convert_to_custom_text_state_dict(tensors)
     tensors = convert_state_dict(model, tensors)
+    if not (hasattr(model, "text") or hasattr(model, "token_embedding")):  # its image side alone
+        tensors = {k: v for k, v in tensors.items() if not k.startswith("text.")}
     for name in ("logit_scale", "logit_bias"):  # shape () in some checkpoints, (1,) in others
         scalar = getattr(model, name, None)
         if scalar is not None and name in tensors and tensors[name].numel() == scalar.numel():

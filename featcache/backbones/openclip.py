@@ -15,7 +15,8 @@ from featcache.backbones.compiled import CompiledTower
 from featcache.backbones.models import PreprocessConfig, vit_gflops
 from featcache.backbones.patches import Features, tower_of
 from featcache.backbones.patches.vit import is_plain_vit
-from featcache.errors import BackboneError, UnknownNameError
+from featcache.backbones.tokens.files import FileTokenizer
+from featcache.errors import BackboneError, TextsMissingError, UnknownNameError
 from featcache.recipes import VARIANTS
 from featcache.types import FeatureKey
 from featcache.wording import Argument
@@ -30,7 +31,7 @@ class OpenClipBackbone:
     def __init__(
         self,
         model: Any,
-        tokenizer: Any,
+        tokenizer: Any | TextsMissingError,
         *,
         name: str,
         architecture: str,
@@ -45,7 +46,7 @@ class OpenClipBackbone:
 
         Args:
             model: CLIP, CustomTextCLIP or CoCa with weights loaded.
-            tokenizer: Maps sentences to rows of token ids.
+            tokenizer: Maps sentences to rows of token ids, or why there is none.
             name: Name of the backbone as the user typed it.
             architecture: open_clip's name of the model.
             activation: quick_gelu or gelu.
@@ -73,6 +74,8 @@ class OpenClipBackbone:
         )
         self._tower = tower_of(model.visual)
         self.variants = () if self._tower is None else self._tower.variants
+        self.lacks_texts = tokenizer if isinstance(tokenizer, BackboneError) else None
+        self.tokenizer = tokenizer.digest if isinstance(tokenizer, FileTokenizer) else ""
         self._tokenizer = tokenizer
         self._model = model.eval().requires_grad_(False)
         self.logit_scale = float(model.logit_scale.exp())
@@ -129,7 +132,13 @@ class OpenClipBackbone:
 
     @torch.no_grad()
     def encode_texts(self, texts: Sequence[str]) -> Float[Tensor, "m d"]:
-        """Encode sentences in order: float32, not normalised; long ones are truncated."""
+        """Encode sentences in order: float32, not normalised; long ones are truncated.
+
+        Raises:
+            BackboneError: `lacks_texts`, if there is one.
+        """
+        if self.lacks_texts is not None:
+            raise self.lacks_texts
         rows = [torch.zeros(0, self.dim, device=self.device)]
         for start in range(0, len(texts), TEXT_BATCH):
             tokens = self._tokenizer(list(texts[start : start + TEXT_BATCH]))
@@ -137,8 +146,14 @@ class OpenClipBackbone:
         return torch.cat(rows)
 
     def truncated(self, texts: Sequence[str]) -> int:
-        """Count the sentences that exceed the context length of the text tower."""
-        return sum(_token_count(self._tokenizer, t) > self._tokenizer.context_length for t in texts)
+        """Count the sentences that exceed the context length of the text tower.
+
+        Raises:
+            BackboneError: `lacks_texts`, if there is one.
+        """
+        if self.lacks_texts is not None:
+            raise self.lacks_texts
+        return sum(_cuts(self._tokenizer, text) for text in texts)
 
     def check_variants(self, variants: Sequence[str]) -> None:
         """Refuse patch variants that this tower does not have.
@@ -193,10 +208,14 @@ class OpenClipBackbone:
         return int(features.shape[1]), p, counter.get_total_flops() / 1e9
 
 
-def _token_count(tokenizer: Any, text: str) -> int:
-    """Count a sentence's tokens, start and end included."""
+def _cuts(tokenizer: Any, text: str) -> bool:
+    """Tell whether a sentence, its start and end included, is longer than the context."""
+    if isinstance(tokenizer, FileTokenizer):
+        return tokenizer.cuts(text)
     if isinstance(tokenizer, open_clip.SimpleTokenizer):
-        return len(tokenizer.encode(text)) + 2
-    if hasattr(tokenizer, "encode"):
-        return len(tokenizer.encode(text))
-    return len(tokenizer.tokenizer(text).input_ids)
+        count = len(tokenizer.encode(text)) + 2
+    elif hasattr(tokenizer, "encode"):
+        count = len(tokenizer.encode(text))
+    else:
+        count = len(tokenizer.tokenizer(tokenizer.clean_fn(text)).input_ids)
+    return count > tokenizer.context_length

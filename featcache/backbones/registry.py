@@ -24,6 +24,8 @@ from featcache.backbones.names import (
     preprocess_of,
     tags_of,
 )
+from featcache.errors import TextsMissingError
+from featcache.paths import expand
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +53,7 @@ def load_backbone(
     device: str = "auto",
     compute: str = "auto",
     compiled: bool = False,
+    tokenizer: Path | None = None,
 ) -> Backbone:
     """Load a frozen backbone with its weights.
 
@@ -63,6 +66,9 @@ def load_backbone(
             it. Features of bf16 and fp32 differ by less than 0.001 in cosine.
         compiled: Whether to compile the image tower with torch.compile, which takes some seconds
             per batch size.
+        tokenizer: File or folder of the tokenizer, for a text tower that does not use CLIP's; None
+            takes the one its config names, from this machine or the hub. Where that cannot be had,
+            the backbone encodes images only and `lacks_texts` says why.
 
     Raises:
         UnknownNameError: If the backbone or the weights are unknown.
@@ -73,7 +79,7 @@ def load_backbone(
     # Importing open_clip takes seconds; looking up names must not pay for it.
     from featcache.backbones.devices import pick_device, pick_dtype
     from featcache.backbones.fit import fit_weights
-    from featcache.backbones.models import PreprocessConfig, build_model
+    from featcache.backbones.models import PreprocessConfig, build_model, without_texts
     from featcache.backbones.openclip import OpenClipBackbone
     from featcache.backbones.weights import read_weights
 
@@ -84,12 +90,16 @@ def load_backbone(
     if choice.seed is None:
         content = read_weights(choice.file or _fetch(choice))
         check_activation(choice, is_quick=None if content.openai is None else True)
-    model = build_model(choice.config, seed=choice.seed)
+    texts = _tokenizer(choice, tokenizer)
+    try:
+        model = build_model(choice.config, seed=choice.seed)
+    except TextsMissingError as error:
+        texts, model = error, build_model(without_texts(choice.config), seed=choice.seed)
     if content is not None:
         fit_weights(model, content, name=name)
     return OpenClipBackbone(
         model,
-        _tokenizer(choice),
+        texts,
         name=name,
         architecture=choice.architecture,
         activation="quick_gelu" if choice.is_quick else "gelu",
@@ -118,15 +128,19 @@ def _fetch(choice: Choice) -> Path:
     )
 
 
-def _tokenizer(choice: Choice) -> Any:
-    if choice.architecture == TINY:
+def _tokenizer(choice: Choice, own: Path | None) -> Any:
+    """Return the tokenizer of a model, or why there is none on this machine."""
+    if choice.architecture == TINY and own is None:
         from featcache.backbones.tiny.tokenizer import TinyTokenizer
 
         text = choice.config["text_cfg"]
         return TinyTokenizer(context_length=text["context_length"], vocab_size=text["vocab_size"])
-    from featcache.backbones.models import build_tokenizer
+    from featcache.backbones.tokens.choice import build_tokenizer
 
-    return build_tokenizer(choice.architecture, choice.config)
+    try:
+        return build_tokenizer(choice.config, None if own is None else expand(own))
+    except TextsMissingError as error:
+        return error
 
 
 def _info(name: str) -> BackboneInfo:

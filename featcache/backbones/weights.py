@@ -5,12 +5,7 @@ OpenAI's are loaded, and only if their sha256 is the published one.
 """
 
 import hashlib
-import http.client
-import os
 import pickle
-import threading
-import urllib.error
-import urllib.request
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -22,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from featcache.backbones.hub import address_of, hub_file, unreachable
 from featcache.errors import BackboneError, WeightsMissingError
 from featcache.limits import WEIGHTS
 from featcache.paths import open_regular
@@ -33,9 +29,6 @@ OPENAI_MARKS = ("input_resolution", "context_length", "vocab_size")
 
 RATIO = 4
 """Largest ratio of unpacked size to file size; torch does not compress, so more is a zip bomb."""
-
-PROBE_SECONDS = 6.0
-"""Timeout for the first answer of the hub."""
 
 _PREFIXES = ("module.", "_orig_mod.")  # left by DistributedDataParallel and torch.compile
 
@@ -114,15 +107,11 @@ def fetch(config: Mapping[str, Any], *, what: str, size: str = "") -> Path:
     local = find_cached(config)
     if local is not None:
         return local
-    from huggingface_hub import constants
     from open_clip import pretrained
 
     repository = config.get("hf_hub", "").rstrip("/")
-    source = f"{constants.ENDPOINT}/{repository}" if repository else config.get("url", "")
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
-        reason: str | None = "HF_HUB_OFFLINE is set"
-    else:
-        reason = _unreachable(source)
+    source = address_of(repository) if repository else config.get("url", "")
+    reason = unreachable(source)
     if reason is None:
         try:
             return Path(pretrained.download_pretrained(dict(config)))
@@ -146,7 +135,6 @@ def find_cached(config: Mapping[str, Any]) -> Path | None:
     Returns:
         The file; None if it would have to be downloaded.
     """
-    from huggingface_hub import try_to_load_from_cache
     from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 
     repository, _, name = config.get("hf_hub", "").rpartition("/")
@@ -154,36 +142,12 @@ def find_cached(config: Mapping[str, Any]) -> Path | None:
     if name.endswith((".bin", ".pth")):
         names.insert(0, name[:-4] + ".safetensors")
     for name in names if repository else ():
-        cached = try_to_load_from_cache(repository, name)
-        if isinstance(cached, str):
-            return Path(cached)
+        if (cached := hub_file(repository, name)) is not None:
+            return cached
     url = config.get("url", "")
     archive = Path.home() / ".cache" / "clip" / url.rpartition("/")[2]
     is_archive = "openaipublic" in url and archive.is_file()
     return archive if is_archive and _sha256(archive) == url.split("/")[-2] else None
-
-
-def _unreachable(url: str) -> str | None:
-    """Return why a host cannot be reached; None if it answers within seconds.
-
-    A name server that never answers ignores the timeout, hence the thread.
-    """
-    reasons: list[str | None] = []
-
-    def probe() -> None:
-        try:
-            request = urllib.request.Request(url, method="HEAD")
-            urllib.request.urlopen(request, timeout=PROBE_SECONDS - 1).close()
-            reasons.append(None)
-        except urllib.error.HTTPError:
-            reasons.append(None)  # the host is up; the download checks the file
-        except (OSError, ValueError, http.client.HTTPException) as error:
-            reasons.append(f"no network ({getattr(error, 'reason', error)})")
-
-    thread = threading.Thread(target=probe, daemon=True)
-    thread.start()
-    thread.join(PROBE_SECONDS)
-    return reasons[0] if reasons else "no network (no answer within seconds)"
 
 
 def _sha256(path: Path) -> str:

@@ -16,6 +16,8 @@ class Request:
     backbone: str | None = None
     """None is that of the data set's cache, else tiny."""
     weights: str | None = None
+    tokenizer: Path | None = None
+    """File or folder of the tokenizer, for a text tower that does not use CLIP's own."""
     patches: Sequence[str] | None = None
     """Variants, e.g. clearclip or vanilla:int8@train, or none; None is the backbone's default."""
     views: Sequence[str] = ()
