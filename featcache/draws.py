@@ -105,10 +105,10 @@ def few_shot_rows(
     Draws of 1, 2, 4, ... images are not subsets of the largest draw, so their union is returned:
     views computed for 16 shots also serve every smaller power of two.
     """
-    ladder = [shots]
+    counts = [shots]
     if shots is not None:
-        ladder += [1 << i for i in range(shots.bit_length()) if 1 << i < shots]
-    draws = [few_shot(listing, k, seed, usable=usable) for seed in seeds for k in ladder]
+        counts += [1 << i for i in range(shots.bit_length()) if 1 << i < shots]
+    draws = [few_shot(listing, k, seed, usable=usable) for seed in seeds for k in counts]
     rows = [d.train_rows for d in draws]
     union: Int64[np.ndarray, " r"] = np.unique(np.concatenate(rows)) if rows else _rows([])
     return union

@@ -17,6 +17,12 @@ def import_advice(key: FeatureKey, path: Path, dataset: str, backbone: str) -> P
     """
     if not key.is_imported:
         return ""
+    form = key.preprocessing.split(":")[2:]  # imported:<digest>, or imported:<digest>:<format>
+    if form:
+        return (
+            f"Import the same files again in the same way (as {form[0]}), which puts back what is "
+            f"damaged or lost."
+        )
     arguments = {"path": Placeholder("FILE"), "name": dataset, "backbone": backbone}
     arguments["root"] = str(path.parent.parent)
     return (

@@ -70,7 +70,7 @@ class ComponentKey:
     kind: str
     """global, views, crops, boxes (of crops), patches, view_patches or text."""
     recipe: str = ""
-    """The augmentation or the text digest: rrc50, cdfsl, ...; empty for global and patches."""
+    """Recipe of views and crops (rrc50, cdfsl, ...), or digest of texts; else empty."""
     count: int = 0
     """Views or crops per image; 0 if the kind has no such axis."""
     variant: str = ""
@@ -128,6 +128,8 @@ class Listing:
     own_texts: tuple[str, ...] = ()
     """Which of templates, descriptions, cupl, dclip and waffle the user provided; they are kept
     until replaced."""
+    spec: str = ""
+    """Source that opens the images again, if the root alone does not tell how they are listed."""
     notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:

@@ -65,7 +65,7 @@ TEXTS = Limit(
     variable="FEATCACHE_MAX_TEXTS",
 )
 ARRAYS = Limit(
-    what="the arrays of an .npz file, unpacked",
+    what="the arrays of imported files, unpacked",
     most=16 << 30,
     unit="bytes",
     variable="FEATCACHE_MAX_ARRAYS",
@@ -87,6 +87,18 @@ IMAGE_FILE = Limit(
     most=2 << 30,
     unit="bytes",
     variable="FEATCACHE_MAX_IMAGE_FILE",
+)
+ROWS = Limit(
+    what="images that a listing names (csv, JSON, parquet, tar shards)",
+    most=20_000_000,
+    unit="images",
+    variable="FEATCACHE_MAX_ROWS",
+)
+SAMPLE_TEXT = Limit(
+    what="the label or the JSON of one sample of a tar shard",
+    most=1 << 20,
+    unit="bytes",
+    variable="FEATCACHE_MAX_SAMPLE_TEXT",
 )
 PIXELS = Limit(
     what="the pixels of one image (also `max_pixels`)",
@@ -119,17 +131,6 @@ MEMBERS = Limit(
     variable="FEATCACHE_MAX_MEMBERS",
 )
 ALL = (
-    METADATA,
-    WORDS,
-    TEXT,
-    TEXTS,
-    ARRAYS,
-    WEIGHTS,
-    HEAD,
-    IMAGE_FILE,
-    PIXELS,
-    DOWNLOAD,
-    UNPACKED,
-    UNPACK_RATIO,
-    MEMBERS,
+    *(METADATA, WORDS, TEXT, TEXTS, ARRAYS, WEIGHTS, HEAD),
+    *(IMAGE_FILE, ROWS, SAMPLE_TEXT, PIXELS, DOWNLOAD, UNPACKED, UNPACK_RATIO, MEMBERS),
 )

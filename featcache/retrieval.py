@@ -59,7 +59,8 @@ def _largest(
 ) -> tuple[Float[Tensor, "n k"], Int64[Tensor, "n k"]]:
     """Return the k largest values of each row and their positions.
 
-    They are in the k groups with the largest maxima, so that top-k is needed for few values only.
+    Only values in the k groups with the largest maxima can be among them, so that top-k runs on few
+    values.
     """
     n, m = products.shape
     groups = m // GROUP

@@ -1,7 +1,7 @@
 """Sizes and durations as text for people."""
 
 
-def human_bytes(count: float) -> str:
+def human_bytes(count: float | int) -> str:
     """Format a number of bytes in decimal units.
 
     Example:

@@ -7,6 +7,7 @@ import typer
 
 from cli.ui import errors, live, output
 from cli.ui.options import CacheDir, Device, Json, Quiet
+from featcache.sources.registry import KINDS
 
 if TYPE_CHECKING:
     from featcache.pipeline.plan import Plan
@@ -21,7 +22,11 @@ def extract(
         ),
     ] = None,
     dataset: Annotated[
-        str, typer.Option(help="Data set: a name (`featcache datasets`) or folder:PATH.")
+        str,
+        typer.Option(
+            help=f"Data set: a name (`featcache datasets`) or one of {', '.join(KINDS)} with "
+            "a path, as folder:PATH."
+        ),
     ] = "fieldguide",
     weights: Annotated[
         str | None, typer.Option(help="open_clip tag, weights file, or `random` for benchmarks.")

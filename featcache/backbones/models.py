@@ -34,7 +34,7 @@ class PreprocessConfig:
     interpolation: str = "bicubic"
 
     def __str__(self) -> str:
-        """Return the line that the key of a cache records."""
+        """Return `FeatureKey.preprocessing` of this preprocessing."""
         mean, std = (",".join(repr(float(x)) for x in c) for c in (self.mean, self.std))
         head = f"{self.resize_mode} {self.interpolation} {self.image_size}"
         return f"{head} antialias; mean {mean}; std {std}"

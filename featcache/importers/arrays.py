@@ -91,7 +91,7 @@ def _read(
     path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo
 ) -> Shaped[np.ndarray, "..."]:
     with archive.open(member) as file:
-        shape, fortran, dtype = _header(cast("io.BufferedIOBase", file))
+        shape, fortran, dtype = read_header(cast("io.BufferedIOBase", file))
         if dtype.hasobject:
             raise ImportedFileError(
                 f"'{member.filename}' in {path} holds Python objects, which could run code when "
@@ -106,7 +106,12 @@ def _read(
     return np.frombuffer(data, dtype=dtype).reshape(shape, order="F" if fortran else "C")
 
 
-def _header(file: io.BufferedIOBase) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+def read_header(file: io.BufferedIOBase) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Read what stands before the numbers of an .npy file: shape, Fortran order, type.
+
+    Raises:
+        ValueError: If it is none that numpy writes.
+    """
     version = np.lib.format.read_magic(file)
     if version not in ((1, 0), (2, 0)):
         raise ValueError(f"array format {version} is unknown")

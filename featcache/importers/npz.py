@@ -16,9 +16,9 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float32
 
 from featcache.errors import CacheError, ImportedFileError, UsageError
 from featcache.importers.table import Table, read_table
@@ -34,6 +34,9 @@ from featcache.store.repair.examine import add_sums, lacking_sums
 from featcache.store.repair.verify import repair, verify
 from featcache.store.settle import settle
 from featcache.wording import Argument, Call, Part
+
+if TYPE_CHECKING:
+    import featcache.bank
 
 GLOBAL = ComponentKey(kind="global")
 ROUNDED, KEPT = 1, 2
@@ -64,6 +67,21 @@ def import_npz(
         CacheError: If the cache cannot be written, or a file in it is a link or cannot be read.
     """
     path, root = expand(path), expand(root)
+    check_names(root, name, backbone)
+    return store_table(read_table(path), path, root, name, backbone, report, say)
+
+
+def check_names(root: Path, name: str, backbone: str) -> None:
+    """Refuse names that cannot be shown or stored.
+
+    Args:
+        root: Folder of all caches.
+        name: Name of the data set.
+        backbone: Name of the backbone.
+
+    Raises:
+        UsageError: If one of them cannot be used.
+    """
     for argument, value in (("name", name), ("backbone", backbone)):
         if not value.strip() or not value.isprintable():
             raise UsageError(
@@ -72,13 +90,42 @@ def import_npz(
                 f" of printable characters, got {value!r}.",
             )
     check_name(root, name)
-    table = read_table(path)
+
+
+def store_table(
+    table: Table,
+    path: Path,
+    root: Path,
+    name: str,
+    backbone: str,
+    report: Report | None = None,
+    say: Callable[[Part], None] = lambda _: None,
+    *,
+    bank: "featcache.bank.TextBank | None" = None,
+) -> Cache:
+    """Write checked features as a cache; doing it again restores damaged or lost parts.
+
+    Args:
+        table: Checked features.
+        path: File or folder of the features.
+        root: Folder of all caches.
+        name: Name for the data set.
+        backbone: Name of the backbone of the features, e.g. ViT-B/32.
+        report: Called with the number of stored rows.
+        say: Called with messages about other caches and repairs.
+        bank: Encoded texts of the classes; None stores the class vectors of the table, if any.
+
+    Raises:
+        ImportedFileError: If rows of another width are there under the same names.
+        CacheError: If the cache cannot be written, or a file in it is a link or cannot be read.
+    """
+    bank = bank or _bank_of(table)
     key = FeatureKey(
         architecture=backbone,
         weights="unknown",
         activation="unknown",
         image_size=0,
-        preprocessing=f"imported:{table.sha256[:12]}",
+        preprocessing=":".join(["imported", table.sha256[:12], *filter(None, [table.format])]),
         norms=table.norms,
         numerics=ROUNDED if table.is_half else KEPT,
     )
@@ -92,7 +139,7 @@ def import_npz(
         _drop_damaged(folder, report)
     cache = Cache.create(root, name, backbone, key)
     was_whole, had_text = bool(cache.passes), cache.text_line is not None
-    if was_whole and is_sound and (had_text or table.text is None):
+    if was_whole and is_sound and (had_text or bank is None):
         with explained(folder):
             settle(folder)
         if lacking_sums(cache) and os.access(folder, os.W_OK):
@@ -105,8 +152,8 @@ def import_npz(
         for note in cache.notes:
             say(note)
         cache.put_listing(table.listing(name))
-        if table.text is not None:
-            _put_text(cache, table, table.text)
+        if bank is not None:
+            cache.put_text(bank, versions_of("featcache", "numpy"))
         component = replace(GLOBAL, dtype=table.rows.dtype.name)
         missing = np.flatnonzero(~cache.covered(component.folder))
         for first in range(0, len(missing), SHARD_ROWS):
@@ -124,7 +171,7 @@ def import_npz(
         add_sums(cache)
     if was_whole:
         restored = [f"{len(missing)} rows"] if len(missing) else []
-        restored += [] if had_text or table.text is None else ["the class texts"]
+        restored += [] if had_text or bank is None else ["the class texts"]
         if restored:
             say(f"The stored features were damaged; restored {' and '.join(restored)}.")
         else:
@@ -212,19 +259,19 @@ def _removal(root: Path, path: Path) -> Call:
     return Call("featcache.store.removal.remove", {"root": str(root), "path": str(path)})
 
 
-def _put_text(cache: Cache, table: Table, text: Float32[np.ndarray, "c d"]) -> None:
+def _bank_of(table: Table) -> "featcache.bank.TextBank | None":
+    """Return the class vectors of the file as a text bank, or None."""
+    if table.text is None:
+        return None
     import torch
 
-    from featcache.types import TextBank
+    from featcache.bank import TextBank
 
-    cache.put_text(
-        TextBank(
-            classes=table.classes,
-            names=None,
-            templates=(IMPORTED_TEMPLATE,),
-            template_rows=torch.from_numpy(text)[:, None],
-            logit_scale=100.0,
-            norms=table.norms,
-        ),
-        versions_of("featcache", "numpy"),
+    return TextBank(
+        classes=table.classes,
+        names=None,
+        templates=(IMPORTED_TEMPLATE,),
+        template_rows=torch.from_numpy(table.text)[:, None],
+        logit_scale=100.0,
+        norms=table.norms,
     )

@@ -13,11 +13,10 @@ from jaxtyping import Float, Float16, Float32, Float64, Int64, Shaped
 
 from featcache.errors import ImportedFileError
 from featcache.importers.arrays import read_arrays
+from featcache.importers.contents import Arrays, Contents
 from featcache.keys import IMPORTED_TEMPLATE, Listing
 from featcache.paths import open_regular
 from featcache.text.templates import is_plain
-
-Arrays = Mapping[str, Shaped[np.ndarray, "..."]]
 
 UNIT_TOLERANCE = 0.01
 """Rows whose norm differs from 1 by at most this count as normalised; float16 needs 0.001."""
@@ -49,6 +48,12 @@ class Table:
     is_half: bool
     """Whether all arrays, including texts, are float16."""
     notes: tuple[str, ...]
+    format: str = ""
+    """As in `Contents`."""
+    draws: str = "stored"
+    """As in a listing."""
+    templates: tuple[str, ...] = ()
+    """Templates of the data set, from which texts are encoded if the file has none."""
 
     def listing(self, name: str) -> Listing:
         """Return the listing of a data set of this name."""
@@ -60,41 +65,55 @@ class Table:
             hashes=tuple(f"import:{row}" for row in range(len(self.ids))),
             labels=self.labels,
             splits=self.splits,
-            templates=(IMPORTED_TEMPLATE,) if self.text is not None else (),
+            templates=(IMPORTED_TEMPLATE,) if self.text is not None else self.templates,
             default_text="template",
-            draws="stored",
+            draws=self.draws,
             notes=self.notes,
         )
 
 
 def read_table(path: Path) -> Table:
-    """Read and check a file.
+    """Read and check an .npz file.
 
     Raises:
         ImportedFileError: If it is invalid.
     """
     arrays = read_arrays(path)
+    return check_contents(Contents(path=path, arrays=arrays, sha256=_sha256(path)))
+
+
+def check_contents(contents: Contents) -> Table:
+    """Check the arrays of one file or folder against each other.
+
+    Args:
+        contents: Arrays from a reader.
+
+    Raises:
+        ImportedFileError: If they are invalid; the message names the array and its file.
+    """
+    path, arrays, file_of = contents.path, contents.arrays, contents.file_of
     keys = _feature_keys(path, arrays)
     _check_widths(path, arrays, keys)
-    notes: list[str] = []
-    classes = _classes(path, arrays, keys, notes)
+    notes: list[str] = list(contents.notes)
+    classes = _classes(file_of("classnames"), arrays, keys, notes)
     names = [f"{prefix}_features" for prefix in keys.values()]
     stored = _stored([arrays[name] for name in names])
     rows, labels, ids, splits, start = [], [], [], {}, 0
     for split, prefix in keys.items():
-        part = _features(path, f"{prefix}_features", arrays, stored)
+        part = _features(file_of(f"{prefix}_features"), f"{prefix}_features", arrays, stored)
         rows.append(part)
-        labels.append(_labels(path, prefix, arrays, len(part), len(classes), notes))
-        ids += _ids(path, split, prefix, arrays, len(part))
+        file = file_of(f"{prefix}_labels")
+        labels.append(_labels(file, prefix, arrays, len(part), len(classes), notes))
+        ids += _ids(file_of(f"{prefix}_paths"), split, prefix, arrays, len(part))
         splits[split] = np.arange(start, start + len(part), dtype=np.int64)
         start += len(part)
-    text = _text(path, arrays, len(classes), rows[0].shape[1])
+    text = _text(file_of("text_features"), arrays, len(classes), rows[0].shape[1])
     if not any(s in splits for s in ("val", "test")):
         raise ImportedFileError(
             f"{path} has neither val_features nor test_features, so nothing could be measured. "
             f"Add one of them."
         )
-    if text is None:
+    if text is None and not contents.templates:
         notes.append(
             "The file has no class texts (text_features): only methods that read no text "
             "(linear-probe, ridge, knn, nearest-mean) will run."
@@ -105,7 +124,7 @@ def read_table(path: Path) -> Table:
     names += [] if text is None else ["text_features"]
     notes += _rounded(names, arrays)
     return Table(
-        sha256=_sha256(path),
+        sha256=contents.sha256,
         rows=everything,
         labels=np.concatenate(labels),
         ids=_unique(ids, "{}#{}"),
@@ -115,6 +134,9 @@ def read_table(path: Path) -> Table:
         norms=_norms(everything, text),
         is_half=all(arrays[name].dtype.name == "float16" for name in names),
         notes=tuple(notes),
+        format=contents.format,
+        draws=contents.draws,
+        templates=contents.templates,
     )
 
 

@@ -35,6 +35,7 @@ from featcache.store.library import (
     caches,
     check_name,
     image_roots,
+    image_sources,
     made_with,
 )
 from featcache.text.descriptions import read_descriptions
@@ -127,10 +128,13 @@ def _spec(request: Request, root: Path) -> tuple[str, str | None]:
         return spec, name
     drawn = (as_text(root / IMAGES), as_text(image_folder(root, request.data_root)))
     _refuse_imported(request, root)
-    places = {
-        p for p in image_roots(root, spec) if not any(Path(p).is_relative_to(d) for d in drawn)
+    sources = {
+        s for s in image_sources(root, spec) if not any(Path(s[0]).is_relative_to(d) for d in drawn)
     }
-    return (spec_of(places.pop()), name or spec) if len(places) == 1 else (spec, name)
+    if len(sources) != 1:
+        return spec, name
+    place, own = sources.pop()
+    return own or spec_of(place), name or spec
 
 
 def _refuse_imported(request: Request, root: Path) -> None:

@@ -26,8 +26,10 @@ from featcache.pipeline.compatibility import PassSettings, as_before, micro_batc
 from featcache.pipeline.passes import Filler, Progress
 from featcache.pipeline.plan import plans_for
 from featcache.pipeline.texts import put_texts
+from featcache.places import Place
 from featcache.sources.base import Dataset, Sample
 from featcache.sources.hashing import hash_files
+from featcache.sources.registry import open_dataset
 from featcache.sources.trees.names import path_text
 from featcache.sources.trees.opening import tree_at
 from featcache.store.cache import Cache
@@ -81,7 +83,7 @@ def mend(
         if listing is None or not cache.needs_mending():
             return Mended()
         if cache.key.is_imported:
-            raise CacheError(f"{path} has lost imported features. {cache.cure}")
+            raise CacheError(f"{path} has lost imported features. ", cache.cure)
         settings = PassSettings.of(cache)
         weights = weights or weights_of(cache.shards)
         load = weights or weights_argument(cache.key, cache.shards)
@@ -166,7 +168,7 @@ def _sources(
             ),
             " on their new place.",
         )
-    tree = tree_at(root)
+    find = _finder(listing, root, home)
     say(f"Reading images in {root}.")
 
     def report(what: str, done: int, total: int) -> None:
@@ -181,7 +183,7 @@ def _sources(
         name = listing.ids[row]
         # Earlier versions gave names with a backslash ids that read like escapes.
         for path in dict.fromkeys((path_text(name), name)):
-            if (place := tree.find(path)) is not None:
+            if (place := find(path)) is not None:
                 samples.append(Sample(name, place, -1, ""))
                 rows_of.append(row)
     hashes, _ = hash_files(samples, root, None, report, cpu_cores())
@@ -190,6 +192,14 @@ def _sources(
         for row, sample, sha256 in zip(rows_of, samples, hashes, strict=True)
         if sha256 and sha256 == listing.hashes[row]
     }
+
+
+def _finder(listing: Listing, root: Path, home: Path) -> Callable[[str], Place | None]:
+    """Return what looks an image up by its path below the root, or by its id in a list."""
+    if not listing.spec:
+        return tree_at(root).find
+    dataset = open_dataset(listing.spec, root=home, name=listing.dataset)
+    return {sample.id: sample.place for sample in dataset.samples}.get
 
 
 def _there(

@@ -50,6 +50,9 @@ class Dataset:
     own_texts: tuple[str, ...] = ()
     """Which of templates, descriptions, cupl, dclip and waffle the user asked for; the others are
     the source's words."""
+    spec: str = ""
+    """What opens it again, with absolute paths, where the root alone does not tell how it is
+    listed: csv:/photos/list.csv?label=species."""
     notes: tuple[str, ...] = ()
     """What the user should know of how this listing came about, a sentence each."""
 

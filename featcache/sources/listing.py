@@ -167,6 +167,7 @@ def _listing(
         waffle=dataset.waffle,
         default_text=dataset.default_text,
         own_texts=dataset.own_texts,
+        spec=dataset.spec,
         notes=(*dataset.notes, *notes),
     )
 

@@ -18,6 +18,13 @@ KINDS: Mapping[str, str] = {
     "folder": "featcache.sources.folder:FOLDER",
     "zip": "featcache.sources.archives:ZIP",
     "tar": "featcache.sources.archives:TAR",
+    "csv": "featcache.sources.own:CSV",
+    "wds": "featcache.sources.own:WDS",
+    "hf": "featcache.sources.own:HF",
+    "coco": "featcache.sources.own:COCO",
+    "labelstudio": "featcache.sources.own:LABELSTUDIO",
+    "fiftyone": "featcache.sources.own:FIFTYONE",
+    "npz": "featcache.sources.own:NPZ",
 }
 """Prefix -> module and name of its `Kind`, which is imported when it is first used."""
 

@@ -1,4 +1,4 @@
-"""Unreadable images, computed from manifest records without a table of all images."""
+"""Unreadable images of a component; the memory does not depend on the number of images."""
 
 from collections.abc import Sequence
 

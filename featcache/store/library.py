@@ -302,14 +302,29 @@ def find_summaries(
 
 
 def image_roots(root: Path, dataset: str) -> list[str]:
-    """Return the image folder of each cache of a data set, except for imported features."""
+    """Return the root of the images of each cache of a data set, except for imported features."""
+    return [where for where, _ in image_sources(root, dataset)]
+
+
+def image_sources(root: Path, dataset: str) -> list[tuple[str, str]]:
+    """Return where the images of each cache of a data set are, and the spec that opens them.
+
+    Args:
+        root: Folder of all caches.
+        dataset: Name of the data set.
+
+    Returns:
+        Pairs of the root of the images and a spec, which is empty where the root tells enough.
+    """
     folders = sorted((root / from_text(slug(dataset))).glob(f"*/{LISTING}"))
     origins = [
         read_origin(folder)
         for folder in folders
         if is_cache(folder.parent) and not is_temporary(folder.parent)
     ]
-    return [with_root(root, where) for name, where in origins if name == dataset and where]
+    return [
+        (with_root(root, where), spec) for name, where, spec in origins if name == dataset and where
+    ]
 
 
 def with_root(root: Path, where: str) -> str:

@@ -168,7 +168,7 @@ def count_bytes(path: Path) -> int:
 
 
 def _put_aside(path: Path, is_due: Callable[[Path], bool]) -> None:
-    """Rename a cache to a temporary name, durably, if `is_due` still holds under the lock."""
+    """Lock a cache, check `is_due` again, and rename it durably to a temporary name."""
     aside = path.with_name(f".{path.name}{_ASIDE}{os.getpid()}-{secrets.token_hex(4)}")
     with explained(path), writer_lock(path, lambda _: None):
         if is_due(path):  # another process may have begun a new cache there

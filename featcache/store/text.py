@@ -35,7 +35,7 @@ CURE = "Run `featcache repair`, which encodes the texts again."
 
 
 def text_component(bank: "featcache.types.TextBank") -> str:
-    """Return the folder name of texts: a digest of all strings and settings, not of features."""
+    """Return the folder name of texts: text. and a digest of all strings and settings."""
     return "text." + hashlib.sha256(canonical(_strings(bank))).hexdigest()[:12]
 
 

@@ -115,7 +115,9 @@ def test_imported_texts_are_one_vector_a_class(kind: str) -> None:
         templates=(IMPORTED_TEMPLATE,),
         template_rows=ROWS[:1, None],
     )
-    with pytest.raises(MissingComponentError, match=r"one vector a class.*has: template") as caught:
+    with pytest.raises(
+        MissingComponentError, match=r"one vector per class.*has: template"
+    ) as caught:
         bank.anchors(kind)
     assert "extract" not in str(caught.value)
     assert "Train with text='template', or" in str(caught.value)

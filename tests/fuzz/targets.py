@@ -26,6 +26,7 @@ from featcache.text.encode import texts_of, with_texts
 from featcache.text.templates import is_plain, read_templates
 from tests.fuzz.cases import FIFO, LINK, Case, writable
 from tests.fuzz.guard import Target
+from tests.fuzz.imports import IMPORT_TARGETS
 from tests.fuzz.kept_heads import HEAD_TARGETS
 from tests.fuzz.run_targets import RUN_TARGETS
 from tests.fuzz.weights import WEIGHTS_TARGETS
@@ -293,6 +294,7 @@ def _typed_seeds(_: Path) -> list[Case]:
 
 TARGETS = (
     *HEAD_TARGETS,
+    *IMPORT_TARGETS,
     *WEIGHTS_TARGETS,
     Target(
         name="templates",

@@ -139,7 +139,7 @@ def test_other_classes_by_their_texts(features: FeatureSet) -> None:
         assert bound.logits(rows).shape == (len(rows), 2)
         assert torch.allclose(bound.logits(rows), head.logits(rows)[:, some], atol=1e-4), name
     (head,) = trained(features, "taskres")
-    with pytest.raises(HeadError, match="belongs to its 5 classes"):
+    with pytest.raises(HeadError, match="specific to its 5 classes"):
         head.rebind(text, classes)
 
 

@@ -30,7 +30,7 @@ def lower_weights(visual: Any, dtype: torch.dtype) -> None:
 
 
 def _fold_quick_gelu(mlp: Any) -> None:
-    """Compute x sigmoid(s x) as silu(s x) / s, with s folded into the weights: faster."""
+    """Compute x sigmoid(s x) as silu(s x) / s, with s folded into the weights: one kernel."""
     first, activation, *between, last = mlp
     if isinstance(activation, QuickGELU) and all(isinstance(m, torch.nn.Identity) for m in between):
         for parameter in first.parameters():

@@ -45,7 +45,7 @@ def resnet_features(
 
 
 def fold_norms(visual: ModifiedResNet) -> None:
-    """Fold the batch norms of a frozen ResNet into its convolutions, which saves a pass.
+    """Fold the batch norms of a frozen ResNet into its convolutions, which saves memory traffic.
 
     In evaluation a norm is a scale and a shift per channel. Folding changes float32 rounding.
     Norms that are folded already are skipped.

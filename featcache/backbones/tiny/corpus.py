@@ -106,9 +106,9 @@ def _truth(
     """Compare every caption with every image; caption i was written for image i."""
     same = moths[:, None] == moths[None]  # [m n t]
     seen, hidden = (shares >= _SEEN)[None], (shares < _HIDDEN)[None]  # [1 n t]
-    spoken = stated[:, None]  # [m 1 t]
-    true = (~spoken | (same & seen)).all(-1)
-    false = (spoken & (hidden | (seen & ~same))).any(-1)
+    states = stated[:, None]  # [m 1 t]
+    true = (~states | (same & seen)).all(-1)
+    false = (states & (hidden | (seen & ~same))).any(-1)
     # A name alone is true of its own drawing, which has two adjacent rows, and of no other.
     has_traits = stated.any(-1, keepdims=True)  # [m 1]
     drawing = np.arange(len(moths)) // 2

@@ -1,1 +1,1 @@
-"""How the files of a tree become images with labels and splits; knows trees, never the disk."""
+"""How images get labels and splits: by the folders of a tree, or by a list that names them."""

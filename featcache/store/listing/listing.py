@@ -112,7 +112,7 @@ def check_listing(folder: Path, *, cure: Part = LOST) -> list[Part]:
 
 
 def listing_notes(folder: Path) -> list[str]:
-    """Return messages about the listing that are no damage."""
+    """Return a message if a writer was stopped while it replaced the listing; else nothing."""
     if not unfinished_switch(folder):
         return []
     return [
@@ -142,17 +142,17 @@ def current_set(folder: Path) -> str:
     return "" if pointer is None else pointer.set
 
 
-def read_origin(folder: Path) -> tuple[str, str]:
-    """Return the names of data set and root without reading the rest; empty if unreadable."""
+def read_origin(folder: Path) -> tuple[str, str, str]:
+    """Return data set, root and spec without reading the rest; empty if unreadable."""
     try:
         pointer = read_pointer(folder)
         if pointer is None:
-            return "", ""
+            return "", "", ""
         file = MappedFile(folder / pointer.set / "listing.json", pointer.files["listing.json"])
         about = _about(file)
-        return about["dataset"], about["root"]
+        return about["dataset"], about["root"], about["spec"]
     except CacheError:
-        return "", ""
+        return "", "", ""
 
 
 class _Stored(Listing):
@@ -275,7 +275,8 @@ def _further_texts(listing: Listing) -> dict[str, Any]:
         for kind, given in listing.sets.items()
     }
     waffle = {"waffle": list(listing.waffle)} if listing.waffle else {}
-    return ({"sets": sets} if sets else {}) | waffle
+    spec = {"spec": listing.spec} if listing.spec else {}
+    return ({"sets": sets} if sets else {}) | waffle | spec
 
 
 def _about(file: MappedFile) -> dict[str, Any]:
@@ -292,6 +293,7 @@ def _about(file: MappedFile) -> dict[str, Any]:
             "descriptions": _by_class(value["descriptions"]),
             "sets": {_kind(k): _by_class(v) for k, v in value.get("sets", {}).items()},
             "waffle": _texts(value.get("waffle", [])),
+            "spec": _text(value.get("spec", "")),
             "splits": {_text(name): _length(length) for name, length in value["splits"]},
         }
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

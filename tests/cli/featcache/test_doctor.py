@@ -78,7 +78,7 @@ def test_a_changed_byte_is_left_to_verify(featcache: Run, own: Path) -> None:
 
 
 def test_little_room(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for free, state in ((1e12, "ok"), (1e9, "note"), (1e6, "broken")):
+    for free, state in ((10**12, "ok"), (10**9, "note"), (10**6, "broken")):
         usage = SimpleNamespace(free=free)
         monkeypatch.setattr(shutil, "disk_usage", lambda _, usage=usage: usage)
         (finding,) = checks.check_disk(tmp_path / "not" / "yet")

@@ -218,12 +218,12 @@ def test_binary_ppm_pgm_and_pbm_are_read(levels: type) -> None:
     rgb = np.random.default_rng(0).integers(0, 256, (5, 8, 3), dtype=np.uint8)
     grey = rgb[..., 0] > 127 if levels is bool else rgb[..., 0].astype(levels)
     stored = grey * np.uint16(257) if levels is np.uint16 else grey
-    data = io.BytesIO()
+    data = BytesIO()
     Image.fromarray(stored).save(data, format="PPM")
     found = decode(data.getvalue())
     expected = grey * np.uint8(255) if levels is bool else grey
     assert (found == expected[..., None]).all()
-    colour = io.BytesIO()
+    colour = BytesIO()
     Image.fromarray(rgb).save(colour, format="PPM")
     assert (decode(colour.getvalue()) == rgb).all()
     commented = colour.getvalue().replace(b"P6\n", b"P6 # of a camera\n")

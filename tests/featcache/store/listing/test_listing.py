@@ -39,7 +39,7 @@ def test_round_trip(tmp_path: Path, listing: Make) -> None:
         assert same(found, made)
         assert count_images(tmp_path / "listing") == len(made)
         assert len(list((tmp_path / "listing").glob("set-*"))) == 2
-        assert read_origin(tmp_path / "listing") == ("toys", "photos")
+        assert read_origin(tmp_path / "listing") == ("toys", "photos", "")
 
 
 def test_nothing_but_the_description_is_read_at_opening(

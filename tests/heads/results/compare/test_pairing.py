@@ -119,7 +119,7 @@ def test_runs_that_cannot_be_paired_are_refused(record: Any) -> None:
         paired_difference(ours, run_of(record, a, seeds=(7, 8)))
     with pytest.raises(UsageError, match="no stored predictions"):
         paired_difference(ours, replace(ours, predictions=None))
-    with pytest.raises(UsageError, match="one query"):
+    with pytest.raises(UsageError, match="two queries or more"):
         paired_difference(run_of(record, a[:, :1]), run_of(record, a[:, :1]))
 
 

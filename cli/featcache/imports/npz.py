@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from cli.ui import errors, live, output
+from cli.featcache.imports.shared import KEPT, show, show_notes
+from cli.ui import errors, live
 from cli.ui.flags import in_flags
 from cli.ui.options import CacheDir, Json, Quiet
 
@@ -23,11 +24,10 @@ def npz(
     Example: featcache import npz clip_features.npz --name pets --backbone ViT-B/32
     """
     from featcache.importers.npz import import_npz
-    from featcache.store.library import cache_root, summarise
+    from featcache.store.library import cache_root
 
     said: list[str] = []
-    kept = "What was imported is kept; the same command goes on from there."
-    with errors.noting(kept), live.live(quiet) as line:
+    with errors.noting(KEPT), live.live(quiet) as line:
         made = import_npz(
             file,
             cache_root(cache),
@@ -36,16 +36,5 @@ def npz(
             report=line.counter(),
             say=lambda message: said.append(in_flags([message])),
         )
-        listing = made.listing()
-        for note in () if listing is None else listing.notes:
-            line.say(note)
-    found = summarise(made)
-    if json_:
-        output.emit_json({**found.to_json(), "said": said})
-        return
-    splits = {} if listing is None else listing.splits
-    counts = ", ".join(f"{split} {len(rows)}" for split, rows in splits.items())
-    output.emit(f"Imported {found.images} rows as {found.dataset}, {found.backbone}: {counts}.")
-    for text in said:
-        output.emit(text)
-    output.emit(str(found.path))
+        show_notes(made, line.say)
+    show(made, said, json_=json_)

@@ -1,0 +1,1 @@
+"""`featcache import`: other people's features, one file a format."""

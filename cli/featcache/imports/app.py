@@ -1,0 +1,27 @@
+"""`featcache import`: the list of its formats."""
+
+from cli.featcache.imports.clip_benchmark import clip_benchmark
+from cli.featcache.imports.clip_retrieval import clip_retrieval
+from cli.featcache.imports.cross_modal import cross_modal
+from cli.featcache.imports.lpclip import lpclip
+from cli.featcache.imports.npy import npy
+from cli.featcache.imports.npz import npz
+from cli.featcache.imports.parquet import parquet
+from cli.featcache.imports.tip_adapter import tip_adapter, transclip
+from cli.ui import commands
+
+app = commands.App(
+    help="Turn other people's features into a cache.\n\n"
+    "Example: featcache import npz clip_features.npz --name pets --backbone ViT-B/32",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.command()(npz)
+app.command()(npy)
+app.command()(parquet)
+app.command("tip-adapter")(tip_adapter)
+app.command()(transclip)
+app.command("cross-modal")(cross_modal)
+app.command()(lpclip)
+app.command("clip-benchmark")(clip_benchmark)
+app.command("clip-retrieval")(clip_retrieval)
