@@ -149,9 +149,9 @@ def _read_json(file: Path, text: Mapping[str, Any]) -> FileTokenizer:
     pad = tokenizer.token_to_id(tokens["pad_token"]) if "pad_token" in tokens else None
     pad = given.get("pad_id") if pad is None else pad
     if pad is None:
-        raise ValueError(
-            f"its padding token is not known; put {SPECIAL[0]} of the model beside it, which has "
-            f"pad_token"
+        raise BackboneError(
+            f"{file} does not say which token pads a sentence. Put {SPECIAL[0]} of the model, "
+            f"which has pad_token, beside it."
         )
     strip = bool((text.get("tokenizer_kwargs") or {}).get("strip_sep_token"))
     separator = tokenizer.token_to_id(tokens.get("sep_token", "[SEP]")) if strip else None
@@ -176,9 +176,9 @@ def _read_sentencepiece(file: Path, text: Mapping[str, Any]) -> FileTokenizer:
 
     name = str(text["hf_tokenizer_name"])
     if "siglip" not in name.lower():
-        raise ValueError(
+        raise BackboneError(
             f"sentencepiece models are read for SigLIP and SigLIP2 only, and this backbone has the "
-            f"tokenizer {name}; give its {TOKENIZER}"
+            f"tokenizer {name}. Give its {TOKENIZER} instead of {file}."
         )
     data = read_regular(file, WORDS)
     pieces = SentencePieceProcessor()
@@ -217,13 +217,13 @@ def _check_size(file: Path, size: int, text: Mapping[str, Any]) -> None:
     """Refuse the tokenizer of another model: its ids would mean other words.
 
     Raises:
-        ValueError: If its vocabulary has another size.
+        BackboneError: If its vocabulary has another size.
     """
     expected = text.get("vocab_size")
     if expected is not None and abs(size - int(expected)) > SPARE:
-        raise ValueError(
-            f"it has {size} tokens and this backbone's text tower {expected}, so it belongs to "
-            f"another model; the right one is {text['hf_tokenizer_name']}"
+        raise BackboneError(
+            f"{file} has {size} tokens and this backbone's text tower {expected}, so it belongs to "
+            f"another model. Give the files of {text['hf_tokenizer_name']}."
         )
 
 
