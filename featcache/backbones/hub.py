@@ -7,6 +7,11 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+from featcache.errors import WeightsMissingError
+from featcache.wording import Argument, Placeholder
+
+NAME = r"[A-Za-z0-9_](?:[\w.-]{0,94}[A-Za-z0-9_])?"
+"""Pattern of an organisation's or repository's name: no path leads out of it."""
 PROBE_SECONDS = 6.0
 """Timeout for the first answer of the hub."""
 
@@ -17,6 +22,32 @@ def hub_file(repository: str, name: str) -> Path | None:
 
     cached = try_to_load_from_cache(repository, name)
     return Path(cached) if isinstance(cached, str) else None
+
+
+def fetch_file(repository: str, name: str) -> Path:
+    """Return a file of a repository, downloaded if it is not on this machine.
+
+    Raises:
+        WeightsMissingError: If it cannot be had.
+    """
+    local = hub_file(repository, name)
+    if local is not None:
+        return local
+    reason = offline_reason(repository)
+    if reason is None:
+        from huggingface_hub import hf_hub_download
+
+        try:
+            return Path(hf_hub_download(repository, name))
+        except Exception as error:  # the client fails in many ways
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+    raise WeightsMissingError(
+        f"{name} of {repository} is not on this machine and could not be fetched from "
+        f"{address_of(repository)}: {reason}. Run the command once with network, or copy the "
+        f"repository and give its folder with ",
+        Argument("backbone", Placeholder("local-dir:PATH")),
+        ".",
+    )
 
 
 def address_of(repository: str) -> str:

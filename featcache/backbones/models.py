@@ -15,10 +15,13 @@ from torch.overrides import TorchFunctionMode
 from featcache.backbones.hub import hub_file, offline_reason
 from featcache.backbones.tokens.choice import lacking_texts
 from featcache.errors import BackboneError
+from featcache.limits import WEIGHTS
 from featcache.wording import Argument
 
 _NO_TEXT = {"context_length": 1, "vocab_size": 1, "width": 8, "heads": 1, "layers": 1}
 """Text tower that is built and dropped where only images are encoded."""
+RATIO, SMALL = 8, 64 << 20
+"""Most bytes of a float32 model for each byte of its weights file, and beside that."""
 _INITIALISERS = ("normal_", "uniform_", "trunc_normal_", "kaiming_uniform_", "xavier_uniform_")
 
 
@@ -128,15 +131,47 @@ def has_patches(config: Mapping[str, Any]) -> bool:
     return config["vision_cfg"].get("timm_pool") not in ("abs_attn", "rot_attn")
 
 
-def weights_size(config: Mapping[str, Any]) -> str:
-    """Estimate the size of a model's weights file in float32; empty if it cannot be known."""
+def parameters(config: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Count the parameters of the image tower and of the whole model, without building its tensors.
+
+    None if a tower cannot be built on this machine, or not on torch's meta device.
+    """
     try:
         with torch.device("meta"):
             model = build_model(config, seed=None)
     except (BackboneError, NotImplementedError, RuntimeError):
+        return None
+    image, whole = (sum(p.numel() for p in m.parameters()) for m in (model.visual, model))
+    return image, whole
+
+
+def weights_size(config: Mapping[str, Any]) -> str:
+    """Estimate the size of a model's weights file in float32; empty if it cannot be known."""
+    counts = parameters(config)
+    if counts is None:
         return ""
-    megabytes = sum(p.numel() for p in model.parameters()) * 4 / 1e6
+    megabytes = counts[1] * 4 / 1e6
     return f"{megabytes / 1000:.1f} GB" if megabytes >= 1000 else f"{megabytes:.0f} MB"
+
+
+def check_fits(config: Mapping[str, Any], file: int | None, *, what: str) -> None:
+    """Refuse a config whose model is far larger than the weights beside it.
+
+    Args:
+        config: open_clip's config, from a stranger.
+        file: Bytes of the weights; None for random ones.
+        what: Name of the model in the error.
+
+    Raises:
+        BackboneError: If it is, so that building it could exhaust the memory.
+    """
+    limit = WEIGHTS.value() if file is None else RATIO * file + SMALL
+    counts = parameters(config) or parameters(without_texts(config))
+    if counts is not None and counts[1] * 4 > limit:
+        raise BackboneError(
+            f"The config of {what} describes a model of {counts[1] * 4} bytes and its weights "
+            f"allow {limit}. One of the two files is wrong; copy both again."
+        )
 
 
 class _NoInitialisation(TorchFunctionMode):

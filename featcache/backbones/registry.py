@@ -3,6 +3,8 @@
 tiny                      the embedded model; its weights are part of the package
 ViT-B/16, RN50, ...       OpenAI's names: OpenAI's weights with QuickGELU by default
 ViT-B-16, ViT-H/14, ...   every model of open_clip, with slash or hyphen
+local-dir:PATH            a folder with open_clip_config.json and weights
+hf-hub:org/repo           the same in a repository of the hub
 
 `weights` is a tag of open_clip, a file, or `random` (`random-7` sets the seed).
 """
@@ -58,7 +60,7 @@ def load_backbone(
     """Load a frozen backbone with its weights.
 
     Args:
-        name: tiny, OpenAI's name or open_clip's name.
+        name: tiny, OpenAI's name, open_clip's name, local-dir:PATH or hf-hub:org/repo.
         weights: open_clip's tag, a safetensors file or torch state dict, or `random`; None takes
             the embedded weights, OpenAI's, or the only published ones.
         device: auto, cpu, cuda, cuda:N.
@@ -79,7 +81,7 @@ def load_backbone(
     # Importing open_clip takes seconds; looking up names must not pay for it.
     from featcache.backbones.devices import pick_device, pick_dtype
     from featcache.backbones.fit import fit_weights
-    from featcache.backbones.models import PreprocessConfig, build_model, without_texts
+    from featcache.backbones.models import PreprocessConfig, build_model, check_fits, without_texts
     from featcache.backbones.openclip import OpenClipBackbone
     from featcache.backbones.weights import read_weights
 
@@ -90,17 +92,20 @@ def load_backbone(
     if choice.seed is None:
         content = read_weights(choice.file or _fetch(choice))
         check_activation(choice, is_quick=None if content.openai is None else True)
+    if choice.is_foreign:
+        size = None if content is None else content.path.stat().st_size
+        check_fits(choice.config, size, what=choice.name)
     texts = _tokenizer(choice, tokenizer)
     try:
         model = build_model(choice.config, seed=choice.seed)
     except TextsMissingError as error:
         texts, model = error, build_model(without_texts(choice.config), seed=choice.seed)
     if content is not None:
-        fit_weights(model, content, name=name)
+        fit_weights(model, content, name=choice.name)
     return OpenClipBackbone(
         model,
         texts,
-        name=name,
+        name=choice.name,
         architecture=choice.architecture,
         activation="quick_gelu" if choice.is_quick else "gelu",
         weights=f"random-{choice.seed}" if content is None else content.sha256,
@@ -130,6 +135,8 @@ def _fetch(choice: Choice) -> Path:
 
 def _tokenizer(choice: Choice, own: Path | None) -> Any:
     """Return the tokenizer of a model, or why there is none on this machine."""
+    if own is None and _has_own(choice):
+        own = choice.tokenizer
     if choice.architecture == TINY and own is None:
         from featcache.backbones.tiny.tokenizer import TinyTokenizer
 
@@ -141,6 +148,14 @@ def _tokenizer(choice: Choice, own: Path | None) -> Any:
         return build_tokenizer(choice.config, None if own is None else expand(own))
     except TextsMissingError as error:
         return error
+
+
+def _has_own(choice: Choice) -> bool:
+    """Tell whether a folder holds the tokenizer that its config names."""
+    from featcache.backbones.tokens.files import has_tokenizer
+
+    named = choice.config["text_cfg"].get("hf_tokenizer_name")
+    return bool(named) and choice.tokenizer is not None and has_tokenizer(choice.tokenizer)
 
 
 def _info(name: str) -> BackboneInfo:
