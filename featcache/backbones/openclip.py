@@ -9,12 +9,11 @@ from jaxtyping import Float
 from open_clip.coca_model import CoCa
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
 
 from featcache.backbones.compiled import CompiledTower
-from featcache.backbones.models import PreprocessConfig, vit_gflops
+from featcache.backbones.measure import measure
+from featcache.backbones.models import PreprocessConfig
 from featcache.backbones.patches import Features, tower_of
-from featcache.backbones.patches.vit import is_plain_vit
 from featcache.backbones.tokens.files import FileTokenizer
 from featcache.errors import BackboneError, TextsMissingError, UnknownNameError
 from featcache.recipes import VARIANTS
@@ -85,7 +84,7 @@ class OpenClipBackbone:
         if self._tower is not None:
             self._tower.prepare(model.visual)
         self._model = self._model.to(device)
-        self.dim, self.patches, self.gflops = self._measure()
+        self.dim, self.patches, self.gflops = measure(self._model, self.image_size, device)
         if compute_dtype is not torch.float32 and self._tower is not None:
             self._tower.lower(self._model.visual, compute_dtype)
         self.compiled = compiled
@@ -181,31 +180,6 @@ class OpenClipBackbone:
                     Argument("patches", "none"),
                     ".",
                 )
-
-    @torch.inference_mode()
-    def _measure(self) -> tuple[int, int, float]:
-        """Return width, number of patches and GFLOPs of one image."""
-        visual, side = self._model.visual, self.image_size
-        if is_plain_vit(visual):
-            p = visual.grid_size[0] * visual.grid_size[1]
-            block = visual.transformer.resblocks[0]
-            flops = vit_gflops(
-                width=visual.conv1.out_channels,
-                layers=len(visual.transformer.resblocks),
-                mlp_ratio=block.mlp.c_fc.out_features / block.mlp.c_fc.in_features,
-                patches=p,
-                patch_size=side // visual.grid_size[0],
-                dim=visual.proj.shape[1],
-            )
-            return int(visual.proj.shape[1]), p, flops
-        pixels = torch.zeros(1, 3, side, side, device=self.device)
-        with FlopCounterMode(display=False) as counter:
-            features = self._model.encode_image(pixels)
-        p = 0
-        if self._tower is not None:
-            _, rows = self._tower.read(visual, pixels, self.variants[:1], torch.float32)
-            p = rows[self.variants[0]].shape[1]
-        return int(features.shape[1]), p, counter.get_total_flops() / 1e9
 
 
 def _cuts(tokenizer: Any, text: str) -> bool:
