@@ -35,6 +35,10 @@ def extract(
         Path | None,
         typer.Option(help="Tokenizer of a SigLIP or multilingual model: a file, or its folder."),
     ] = None,
+    image_size: Annotated[
+        int | None,
+        typer.Option(min=1, help="Pixels of the encoder's input, for plain ViTs: interpolated."),
+    ] = None,
     patches: Annotated[
         list[str] | None,
         typer.Option(
@@ -161,6 +165,7 @@ def extract(
         backbone=backbone,
         weights=weights,
         tokenizer=tokenizer,
+        image_size=image_size,
         patches=patches,
         views=views or (),
         crops=crops or (),

@@ -62,8 +62,7 @@ class BackboneDetails:
         return {
             **asdict(self),
             "weights": [
-                {**asdict(w), "file": None if w.file is None else str(w.file)}
-                for w in self.weights
+                {**asdict(w), "file": None if w.file is None else str(w.file)} for w in self.weights
             ],
         }
 

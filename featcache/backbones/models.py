@@ -89,7 +89,8 @@ def build_model(config: Mapping[str, Any], *, seed: int | None) -> Any:
 def without_texts(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the config of the image side alone; the model has no `text`."""
     kept = {k: v for k, v in config.items() if k not in ("text_cfg", "multimodal_cfg")}
-    return {**kept, "text_cfg": _NO_TEXT, "custom_text": True}
+    vision = {k: v for k, v in config["vision_cfg"].items() if k != "output_tokens"}  # for CoCa
+    return {**kept, "vision_cfg": vision, "text_cfg": _NO_TEXT, "custom_text": True}
 
 
 def _missing(text_model: str) -> str | None:

@@ -56,6 +56,7 @@ def load_backbone(
     compute: str = "auto",
     compiled: bool = False,
     tokenizer: Path | None = None,
+    image_size: int | None = None,
 ) -> Backbone:
     """Load a frozen backbone with its weights.
 
@@ -71,6 +72,8 @@ def load_backbone(
         tokenizer: File or folder of the tokenizer, for a text tower that does not use CLIP's; None
             takes the one its config names, from this machine or the hub. Where that cannot be had,
             the backbone encodes images only and `lacks_texts` says why.
+        image_size: Pixels of its square input, for plain ViTs: position embeddings are interpolated
+            to it. None is the size that the model was trained on.
 
     Raises:
         UnknownNameError: If the backbone or the weights are unknown.
@@ -83,25 +86,28 @@ def load_backbone(
     from featcache.backbones.fit import fit_weights
     from featcache.backbones.models import PreprocessConfig, build_model, check_fits, without_texts
     from featcache.backbones.openclip import OpenClipBackbone
+    from featcache.backbones.sizes import resized
     from featcache.backbones.weights import read_weights
 
     target = pick_device(device)
     dtype = pick_dtype(compute, target)
     choice = choose(name, weights)
+    side = image_size_of(choice.config) if image_size is None else image_size
+    config = resized(choice.config, side, name=name)
     content = None
     if choice.seed is None:
         content = read_weights(choice.file or _fetch(choice))
         check_activation(choice, is_quick=None if content.openai is None else True)
     if choice.is_foreign:
         size = None if content is None else content.path.stat().st_size
-        check_fits(choice.config, size, what=choice.name)
+        check_fits(config, size, what=choice.name)
     texts = _tokenizer(choice, tokenizer)
     try:
-        model = build_model(choice.config, seed=choice.seed)
+        model = build_model(config, seed=choice.seed)
     except TextsMissingError as error:
-        texts, model = error, build_model(without_texts(choice.config), seed=choice.seed)
+        texts, model = error, build_model(without_texts(config), seed=choice.seed)
     if content is not None:
-        fit_weights(model, content, name=choice.name)
+        fit_weights(model, content, name=choice.name, resize=image_size is not None)
     return OpenClipBackbone(
         model,
         texts,
@@ -109,9 +115,7 @@ def load_backbone(
         architecture=choice.architecture,
         activation="quick_gelu" if choice.is_quick else "gelu",
         weights=f"random-{choice.seed}" if content is None else content.sha256,
-        preprocess=PreprocessConfig(
-            image_size=image_size_of(choice.config), **preprocess_of(choice.entry)
-        ),
+        preprocess=PreprocessConfig(image_size=side, **preprocess_of(choice.entry)),
         device=target,
         compute_dtype=dtype,
         compiled=compiled,

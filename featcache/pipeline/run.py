@@ -428,6 +428,7 @@ class _Extraction:
             compute=compute,
             compiled=request.compiled,
             tokenizer=request.tokenizer,
+            image_size=request.image_size,
         )
 
     def _plan(
