@@ -136,11 +136,12 @@ class OpenClipBackbone:
         Raises:
             BackboneError: `lacks_texts`, if there is one.
         """
-        if self.lacks_texts is not None:
-            raise self.lacks_texts
+        tokenizer = self._tokenizer
+        if isinstance(tokenizer, BackboneError):
+            raise tokenizer
         rows = [torch.zeros(0, self.dim, device=self.device)]
         for start in range(0, len(texts), TEXT_BATCH):
-            tokens = self._tokenizer(list(texts[start : start + TEXT_BATCH]))
+            tokens = tokenizer(list(texts[start : start + TEXT_BATCH]))
             rows.append(self._model.encode_text(tokens.to(self.device)).float())
         return torch.cat(rows)
 
@@ -192,4 +193,4 @@ def _cuts(tokenizer: Any, text: str) -> bool:
         count = len(tokenizer.encode(text))
     else:
         count = len(tokenizer.tokenizer(tokenizer.clean_fn(text)).input_ids)
-    return count > tokenizer.context_length
+    return count > int(tokenizer.context_length)

@@ -10,7 +10,6 @@ import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,20 @@ OPENAI_MARKS = ("input_resolution", "context_length", "vocab_size")
 RATIO = 4
 """Largest ratio of unpacked size to file size; torch does not compress, so more is a zip bomb."""
 
+OPENAI_FILES = {
+    "afeb0e10f9e5a86da6080e35cf09123aca3b358a0c3e3b6c78a7b63bc04b6762": "RN50-quickgelu",
+    "8fa8567bab74a42d41c5915025a8e4538c3bdbe8804a470a72f30b0d94fab599": "RN101-quickgelu",
+    "7e526bd135e493cef0776de27d5f42653e6b4c8bf9e0f653bb11773263205fdd": "RN50x4-quickgelu",
+    "52378b407f34354e150460fe41077663dd5b39c54cd0bfd2b27167a4a06ec9aa": "RN50x16-quickgelu",
+    "be1cfb55d75a9666199fb2206c106743da0f6468c9d327f3e0d0a543a9919d9c": "RN50x64-quickgelu",
+    "40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af": "ViT-B-32-quickgelu",
+    "5806e77cd80f8b59890b7e101eabd078d9fb84e6937f9e85e4ecb61988df416f": "ViT-B-16-quickgelu",
+    "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836": "ViT-L-14-quickgelu",
+    "3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02": "ViT-L-14-336-quickgelu",
+}
+"""sha256 of each archive that OpenAI published -> open_clip's name of the model. Kept here because
+open_clip 4 does not list the archives any more."""
+
 _PREFIXES = ("module.", "_orig_mod.")  # left by DistributedDataParallel and torch.compile
 
 
@@ -43,19 +56,6 @@ class Weights:
     tensors: Mapping[str, Tensor]
     openai: str | None
     """open_clip's name of the OpenAI model, `""` for an unknown one; None for other weights."""
-
-
-@cache
-def published() -> dict[str, str]:
-    """Map the sha256 of each OpenAI archive to open_clip's name of the model."""
-    from open_clip import pretrained
-
-    table: dict[str, str] = {}
-    for model in pretrained.list_pretrained_models_by_tag("openai"):
-        url = pretrained.get_pretrained_url(model, "openai")
-        if model.endswith("-quickgelu"):  # the folder in the URL is the checksum
-            table[url.split("/")[-2]] = model
-    return table
 
 
 def read_weights(path: Path) -> Weights:
@@ -89,7 +89,7 @@ def read_weights(path: Path) -> Weights:
         )
     tensors = _plain(path, raw)
     marked = all(tensors.pop(name, None) is not None for name in OPENAI_MARKS)
-    openai = published().get(sha256, "" if marked else None)
+    openai = OPENAI_FILES.get(sha256, "" if marked else None)
     return Weights(path=path, sha256=sha256, tensors=tensors, openai=openai)
 
 
@@ -177,7 +177,7 @@ def _is_program(path: Path) -> bool:
 
 
 def _read_program(path: Path, sha256: str) -> Any:
-    if sha256 not in published():
+    if sha256 not in OPENAI_FILES:
         raise BackboneError(
             f"{path} is a TorchScript program (sha256 {sha256[:12]}) and none that OpenAI "
             f"published; a stranger's program is never run. Save its weights alone, with "

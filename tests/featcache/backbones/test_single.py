@@ -12,7 +12,7 @@ import torch
 from open_clip.timm_model import TimmModel
 from torch import Tensor
 
-from featcache.backbones.models import build_model
+from featcache.backbones.models import build_model, without_texts
 from featcache.backbones.patches import tower_of
 
 VIT = {"embed_dim": 32, "depth": 2, "num_heads": 2}
@@ -190,11 +190,7 @@ def test_a_pool_with_places_for_the_whole_map_has_none() -> None:
 )
 def test_the_smallest_of_each_family(name: str, variant: str, count: int) -> None:
     """The global feature is open_clip's, and the tokens are as many as the map has places."""
-    config = open_clip.get_model_config(name)
-    config["text_cfg"] = {
-        "context_length": 8, "vocab_size": 64, "width": 64, "heads": 1, "layers": 1
-    }  # fmt: skip
-    config.pop("multimodal_cfg", None)  # the image tower is the same without CoCa's decoder
+    config = without_texts(open_clip.get_model_config(name))
     model = build_model(config, seed=0).eval()
     reading = tower_of(model.visual)
     assert reading is not None

@@ -60,12 +60,12 @@ def make_json(tmp_path: Path) -> Callable[..., Path]:
     def make(folder: str = "hf", config: dict[str, Any] | None = None) -> Path:
         from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 
-        tokenizer = Tokenizer(models.BPE(unk_token="[UNK]"))  # type: ignore[call-arg]
-        tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()  # type: ignore[assignment]
+        tokenizer = Tokenizer(models.BPE(unk_token="[UNK]"))
+        tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
         special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
         trainer = trainers.BpeTrainer(vocab_size=120, special_tokens=special)
         tokenizer.train_from_iterator(WORDS * 5, trainer)
-        tokenizer.post_processor = processors.TemplateProcessing(  # type: ignore[assignment]
+        tokenizer.post_processor = processors.TemplateProcessing(
             single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
         )
         place = tmp_path / folder
