@@ -137,7 +137,7 @@ def test_openais_state_dict_is_known_by_its_marks(
 
 
 def test_all_of_openais_archives_are_known() -> None:
-    """The table is that of open_clip as long as it has one: digests are folders of its addresses."""
+    """The table is that of open_clip while it has one: its addresses have the digests."""
     listed = {
         pretrained.get_pretrained_url(model, "openai").split("/")[-2]: model
         for model in pretrained.list_pretrained_models_by_tag("openai")

@@ -155,7 +155,9 @@ def test_other_classes_templates_and_defaults_are_new_texts(
     )
     assert missing_texts(cache, data, backbone) is None
     assert missing_texts(cache, replace(data, default_text="name"), backbone) == {}
-    assert missing_texts(cache, replace(data, templates=("a {}", "the {}")), backbone) == {"template": 6}
+    assert missing_texts(cache, replace(data, templates=("a {}", "the {}")), backbone) == {
+        "template": 6
+    }
     other = replace(data, classes=("ant", "bee", "dog"), waffle=("{}, xyz",))
     counts = {"name": 3, "template": 3, "waffle": 3}
     assert missing_texts(cache, other, backbone) == counts
