@@ -58,6 +58,8 @@ class TextBank:
     norms: str = "raw"
     """raw, or unit for imported vectors that were normalised before."""
     default: str = "template"
+    tokenizer: str = ""
+    """sha256 of the tokenizer's files, if the user gave some; empty for the model's own."""
 
     def available(self) -> tuple[str, ...]:
         """Return the kinds of texts that exist for every class."""

@@ -7,6 +7,7 @@
     |   +-- DownloadNeededError       a named data set that is not on this machine
     +-- BackboneError                 weights or architecture that cannot be used
     |   +-- WeightsMissingError       weights that are not on this machine
+    |   +-- TextsMissingError         a text side whose packages or files are not on this machine
     +-- CacheError                    a cache that cannot be read or written
     |   +-- CacheNotFoundError        no cache has that name
     |   +-- CorruptCacheError         bytes on disk differ from what was written
@@ -109,6 +110,10 @@ class BackboneError(FeatcacheError):
 
 class WeightsMissingError(BackboneError):
     """Weights that are not on this machine and could not be downloaded."""
+
+
+class TextsMissingError(BackboneError):
+    """A text side whose packages or files are not on this machine; images can be encoded."""
 
 
 class CacheError(FeatcacheError):

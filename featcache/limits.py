@@ -70,6 +70,12 @@ ARRAYS = Limit(
     unit="bytes",
     variable="FEATCACHE_MAX_ARRAYS",
 )
+CONFIG = Limit(
+    what="the config of a model",
+    most=1 << 20,
+    unit="bytes",
+    variable="FEATCACHE_MAX_CONFIG",
+)
 WEIGHTS = Limit(
     what="a weights file",
     most=64 << 30,

@@ -119,7 +119,7 @@ RECIPES: Mapping[str, Recipe] = {
 """Name -> recipe; docs/cache-format.md specifies them exactly."""
 
 VARIANTS = ("clearclip", "vanilla", "maskclip")
-"""Patch variants, the default first; see backbones/patches.py."""
+"""Patch variants that a tower can have, the default first; see backbones/patches."""
 
 USUAL = {"views": "rrc50", "crops": "lazsl", "view_patches": "cdfsl"}
 """Kind -> default recipe."""

@@ -31,6 +31,14 @@ def extract(
     weights: Annotated[
         str | None, typer.Option(help="open_clip tag, weights file, or `random` for benchmarks.")
     ] = None,
+    tokenizer: Annotated[
+        Path | None,
+        typer.Option(help="Tokenizer of a SigLIP or multilingual model: a file, or its folder."),
+    ] = None,
+    image_size: Annotated[
+        int | None,
+        typer.Option(min=1, help="Pixels of the encoder's input, for plain ViTs: interpolated."),
+    ] = None,
     patches: Annotated[
         list[str] | None,
         typer.Option(
@@ -156,6 +164,8 @@ def extract(
         dataset=dataset,
         backbone=backbone,
         weights=weights,
+        tokenizer=tokenizer,
+        image_size=image_size,
         patches=patches,
         views=views or (),
         crops=crops or (),

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from featcache.errors import BackboneError
 from featcache.types import FeatureKey
 
 
@@ -37,6 +38,10 @@ class Backbone(Protocol):
     logit_bias: float
     gflops: float
     """GFLOPs of one forward pass of the image tower for one image, 2 per multiply-add."""
+    tokenizer: str
+    """sha256 of the tokenizer's files, if the user gave some; empty for the model's own."""
+    lacks_texts: BackboneError | None
+    """Why texts cannot be encoded on this machine; None if they can."""
     device: torch.device
     compute_dtype: torch.dtype
     """Type of the image tower: bfloat16 or float32."""
@@ -62,9 +67,17 @@ class Backbone(Protocol):
         ...
 
     def encode_texts(self, texts: Sequence[str]) -> Float[Tensor, "m d"]:
-        """Encode sentences in order: float32, not normalised; long ones are truncated."""
+        """Encode sentences in order: float32, not normalised; long ones are truncated.
+
+        Raises:
+            BackboneError: `lacks_texts`, if there is one.
+        """
         ...
 
     def truncated(self, texts: Sequence[str]) -> int:
-        """Count the sentences that exceed the context length of the text tower."""
+        """Count the sentences that exceed the context length of the text tower.
+
+        Raises:
+            BackboneError: `lacks_texts`, if there is one.
+        """
         ...

@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from open_clip.convert import convert_state_dict
-from open_clip.model import convert_to_custom_text_state_dict
+from open_clip.model import convert_to_custom_text_state_dict, resize_pos_embed
 from torch import Tensor
 
 from featcache.backbones.weights import Weights
@@ -15,18 +15,21 @@ _POSITIONS = ("positional_embedding", "pos_embed")
 _IGNORED = ("num_batches_tracked", "embeddings.position_ids")  # do not affect features
 
 
-def fit_weights(model: Any, weights: Weights, *, name: str) -> None:
+def fit_weights(model: Any, weights: Weights, *, name: str, resize: bool = False) -> None:
     """Load all tensors of a file into a model.
 
     Args:
         model: An open_clip model.
         weights: Content of the file.
         name: Name of the backbone as the user typed it, for error messages.
+        resize: Whether to interpolate the position embeddings of the image tower to its size.
 
     Raises:
         BackboneError: If names or shapes of the file and the model differ.
     """
     tensors = _modern(model, dict(weights.tensors))
+    if resize:
+        resize_pos_embed(tensors, model)
     state = model.state_dict()
     shapes = [k for k in state if k in tensors and tensors[k].shape != state[k].shape]
     missing = [k for k in state if k not in tensors and not k.endswith(_IGNORED)]
@@ -56,6 +59,8 @@ def _modern(model: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     if "positional_embedding" in tensors and not hasattr(model, "positional_embedding"):
         tensors = convert_to_custom_text_state_dict(tensors)
     tensors = convert_state_dict(model, tensors)
+    if not (hasattr(model, "text") or hasattr(model, "token_embedding")):  # its image side alone
+        tensors = {k: v for k, v in tensors.items() if not k.startswith("text.")}
     for name in ("logit_scale", "logit_bias"):  # shape () in some checkpoints, (1,) in others
         scalar = getattr(model, name, None)
         if scalar is not None and name in tensors and tensors[name].numel() == scalar.numel():

@@ -4,16 +4,24 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
-import open_clip
 import torch
 from open_clip.coca_model import CoCa
 from open_clip.model import CLIP, CustomTextCLIP
 from torch.overrides import TorchFunctionMode
 
+from featcache.backbones.hub import hub_file, offline_reason
+from featcache.backbones.tokens.choice import lacking_texts
 from featcache.errors import BackboneError
+from featcache.limits import WEIGHTS
+from featcache.wording import Argument
 
+_NO_TEXT = {"context_length": 1, "vocab_size": 1, "width": 8, "heads": 1, "layers": 1}
+"""Text tower that is built and dropped where only images are encoded."""
+RATIO, SMALL = 8, 64 << 20
+"""Most bytes of a float32 model for each byte of its weights file, and beside that."""
 _INITIALISERS = ("normal_", "uniform_", "trunc_normal_", "kaiming_uniform_", "xavier_uniform_")
 
 
@@ -36,7 +44,7 @@ class PreprocessConfig:
 
 
 def build_model(config: Mapping[str, Any], *, seed: int | None) -> Any:
-    """Build a model from an open_clip config without downloading anything.
+    """Build a model from an open_clip config without downloading weights.
 
     Args:
         config: Config from `open_clip.get_model_config`.
@@ -44,9 +52,14 @@ def build_model(config: Mapping[str, Any], *, seed: int | None) -> Any:
             (initialising a ViT-L/14 takes 9 s).
 
     Raises:
-        BackboneError: If a part of it needs a package or a file that is missing.
+        TextsMissingError: If its text tower is one of the package transformers, and the package or
+            the tower's config is missing; `without_texts` has a config without that tower.
+        BackboneError: If it cannot be built.
     """
     arguments = deepcopy(dict(config))
+    text_model = arguments["text_cfg"].get("hf_model_name")
+    if text_model and (reason := _missing(text_model)):
+        raise lacking_texts(f"the text model {text_model}", reason)
     custom = arguments.pop("custom_text", False) or "hf_model_name" in arguments["text_cfg"]
     if "timm_model_name" in arguments["vision_cfg"]:
         arguments["vision_cfg"]["timm_model_pretrained"] = False
@@ -58,21 +71,33 @@ def build_model(config: Mapping[str, Any], *, seed: int | None) -> Any:
     with torch.random.fork_rng(devices=[]), _NoInitialisation() if seed is None else nullcontext():
         torch.manual_seed(seed or 0)
         try:
-            return kind(**arguments)
+            model = kind(**arguments)
         except (RuntimeError, OSError, ImportError, ValueError) as error:
-            raise _text_error(config, error) from error
+            if text_model:
+                raise lacking_texts(f"the text model {text_model}", error) from error
+            raise BackboneError(
+                f"open_clip cannot build this model ({type(error).__name__}: "
+                f"{' '.join(str(error).split())[:160]}). Check its config, or choose another with ",
+                Argument("backbone"),
+                ".",
+            ) from error
+    if arguments["text_cfg"] == _NO_TEXT:
+        del model.text
+    return model
 
 
-def build_tokenizer(architecture: str, config: Mapping[str, Any]) -> Any:
-    """Return the open_clip tokenizer of an architecture.
+def without_texts(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the config of the image side alone; the model has no `text`."""
+    kept = {k: v for k, v in config.items() if k not in ("text_cfg", "multimodal_cfg")}
+    vision = {k: v for k, v in config["vision_cfg"].items() if k != "output_tokens"}  # for CoCa
+    return {**kept, "vision_cfg": vision, "text_cfg": _NO_TEXT, "custom_text": True}
 
-    Raises:
-        BackboneError: If it needs a package or a file that is missing.
-    """
-    try:
-        return open_clip.get_tokenizer(architecture)
-    except Exception as error:  # transformers and the hub's client fail in many ways
-        raise _text_error(config, error) from error
+
+def _missing(text_model: str) -> str | None:
+    """Return why a text model of transformers cannot be built here; None if it may be."""
+    if find_spec("transformers") is None:
+        return "no package transformers"
+    return None if hub_file(text_model, "config.json") else offline_reason(text_model)
 
 
 def config_gflops(config: Mapping[str, Any]) -> float | None:
@@ -104,20 +129,50 @@ def vit_gflops(
 
 def has_patches(config: Mapping[str, Any]) -> bool:
     """Tell from a config whether the built tower will have patch variants."""
-    vision = config["vision_cfg"]
-    pooled = vision.get("attentional_pool") or vision.get("final_ln_after_pool")
-    return "timm_model_name" not in vision and not pooled
+    return config["vision_cfg"].get("timm_pool") not in ("abs_attn", "rot_attn")
 
 
-def weights_size(config: Mapping[str, Any]) -> str:
-    """Estimate the size of a model's weights file in float32; empty if it cannot be known."""
+def parameters(config: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Count the parameters of the image tower and of the whole model, without building its tensors.
+
+    None if a tower cannot be built on this machine, or not on torch's meta device.
+    """
     try:
         with torch.device("meta"):
             model = build_model(config, seed=None)
     except (BackboneError, NotImplementedError, RuntimeError):
+        return None
+    image, whole = (sum(p.numel() for p in m.parameters()) for m in (model.visual, model))
+    return image, whole
+
+
+def weights_size(config: Mapping[str, Any]) -> str:
+    """Estimate the size of a model's weights file in float32; empty if it cannot be known."""
+    counts = parameters(config)
+    if counts is None:
         return ""
-    megabytes = sum(p.numel() for p in model.parameters()) * 4 / 1e6
+    megabytes = counts[1] * 4 / 1e6
     return f"{megabytes / 1000:.1f} GB" if megabytes >= 1000 else f"{megabytes:.0f} MB"
+
+
+def check_fits(config: Mapping[str, Any], file: int | None, *, what: str) -> None:
+    """Refuse a config whose model is far larger than the weights beside it.
+
+    Args:
+        config: open_clip's config, from a stranger.
+        file: Bytes of the weights; None for random ones.
+        what: Name of the model in the error.
+
+    Raises:
+        BackboneError: If it is, so that building it could exhaust the memory.
+    """
+    limit = WEIGHTS.value() if file is None else RATIO * file + SMALL
+    counts = parameters(config) or parameters(without_texts(config))
+    if counts is not None and counts[1] * 4 > limit:
+        raise BackboneError(
+            f"The config of {what} describes a model of {counts[1] * 4} bytes and its weights "
+            f"allow {limit}. One of the two files is wrong; copy both again."
+        )
 
 
 class _NoInitialisation(TorchFunctionMode):
@@ -131,14 +186,3 @@ class _NoInitialisation(TorchFunctionMode):
         if getattr(func, "__name__", "") in _INITIALISERS:
             return args[0] if args else kwargs["tensor"]
         return func(*args, **(kwargs or {}))
-
-
-def _text_error(config: Mapping[str, Any], error: Exception) -> BackboneError:
-    text = config["text_cfg"]
-    source = text.get("hf_model_name") or text.get("hf_tokenizer_name") or "the model hub"
-    reason = " ".join(str(error).split())[:160]
-    return BackboneError(
-        f"This backbone's text side needs the package transformers and files of {source}, and they "
-        f"could not be had ({type(error).__name__}: {reason}). Run `pip install transformers` and "
-        f"try once with network, or choose a backbone without them such as ViT-B/16."
-    )

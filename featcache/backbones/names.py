@@ -9,6 +9,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from featcache.backbones.locations import (
+    WEIGHTS_FILES,
+    check_location,
+    is_location,
+    locate,
+    settled,
+)
 from featcache.errors import BackboneError, UnknownNameError, UsageError, WeightsMissingError
 from featcache.paths import expand
 from featcache.wording import Argument, Part, Placeholder
@@ -52,6 +59,13 @@ class Choice:
     """Seed of random weights; None if they are not random."""
     entry: Mapping[str, Any]
     """open_clip's entry of the tag, or the preprocessing that all tags of the model share."""
+    tokenizer: Path | None = None
+    """Folder with the files of the tokenizer, beside the weights of a folder."""
+
+    @property
+    def is_foreign(self) -> bool:
+        """Tell whether the config came from a file, not from open_clip."""
+        return is_location(self.name)
 
     @property
     def is_quick(self) -> bool:
@@ -72,6 +86,8 @@ def choose(name: str, weights: str | None) -> Choice:
     seed = int(match[1] or 0) if match else None
     if name == TINY:
         return _choose_tiny(weights, seed)
+    if is_location(name):
+        return _choose_location(name, weights, seed)
     base = OPENAI.get(name) or name.replace("/", "-")
     configs = _models()
     if base not in configs:
@@ -118,6 +134,9 @@ def check_known(name: str, weights: str | None) -> None:
     if name == TINY:
         choose(name, weights)
         return
+    if is_location(name):
+        check_location(name)
+        return
     known = [TINY, *OPENAI, *_model_names()]
     if name not in known and name.replace("/", "-") not in known:
         raise UnknownNameError("backbone", name, known, hint=_HINT)
@@ -148,6 +167,30 @@ def _choose_tiny(weights: str | None, seed: int | None) -> Choice:
         file=file,
         seed=seed,
         entry=stored["preprocess_cfg"],
+    )
+
+
+def _choose_location(name: str, weights: str | None, seed: int | None) -> Choice:
+    place = locate(name)
+    file = place.file
+    if weights is not None:
+        file = None if seed is not None else _local_file(name, weights, {})
+    elif place.folder is not None and file is None:
+        raise WeightsMissingError(
+            f"{place.folder} has a config and no weights; expected one of "
+            f"{', '.join(WEIGHTS_FILES)}. Give a file with ",
+            Argument("weights", Placeholder("FILE")),
+            ".",
+        )
+    return Choice(
+        name=settled(name),
+        architecture=place.architecture,
+        config=place.config,
+        label=weights or "",
+        file=file,
+        seed=seed,
+        entry=place.entry,
+        tokenizer=place.folder,
     )
 
 
@@ -280,4 +323,5 @@ def preprocess_of(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 def image_size_of(config: Mapping[str, Any]) -> int:
     """Return the side of a model's square input in pixels."""
-    return int(config["vision_cfg"].get("image_size", 224))
+    size = config["vision_cfg"].get("image_size", 224)
+    return int(size[0] if isinstance(size, list | tuple) else size)

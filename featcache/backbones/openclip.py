@@ -6,13 +6,16 @@ from typing import Any, final
 import open_clip
 import torch
 from jaxtyping import Float
+from open_clip.coca_model import CoCa
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
+from torch.nn import functional as F
 
-from featcache.backbones import patches
 from featcache.backbones.compiled import CompiledTower
-from featcache.backbones.models import PreprocessConfig, vit_gflops
-from featcache.errors import BackboneError, UnknownNameError
+from featcache.backbones.measure import measure
+from featcache.backbones.models import PreprocessConfig
+from featcache.backbones.patches import Features, tower_of
+from featcache.backbones.tokens.files import FileTokenizer
+from featcache.errors import BackboneError, TextsMissingError, UnknownNameError
 from featcache.recipes import VARIANTS
 from featcache.types import FeatureKey
 from featcache.wording import Argument
@@ -27,7 +30,7 @@ class OpenClipBackbone:
     def __init__(
         self,
         model: Any,
-        tokenizer: Any,
+        tokenizer: Any | TextsMissingError,
         *,
         name: str,
         architecture: str,
@@ -42,7 +45,7 @@ class OpenClipBackbone:
 
         Args:
             model: CLIP, CustomTextCLIP or CoCa with weights loaded.
-            tokenizer: Maps sentences to rows of token ids.
+            tokenizer: Maps sentences to rows of token ids, or why there is none.
             name: Name of the backbone as the user typed it.
             architecture: open_clip's name of the model.
             activation: quick_gelu or gelu.
@@ -68,25 +71,25 @@ class OpenClipBackbone:
             image_size=preprocess.image_size,
             preprocessing=str(preprocess),
         )
-        self.variants = patches.variants_of(model.visual)
-        self._read = patches.reader_of(model.visual)
+        self._tower = tower_of(model.visual)
+        self.variants = () if self._tower is None else self._tower.variants
+        self.lacks_texts = tokenizer if isinstance(tokenizer, BackboneError) else None
+        self.tokenizer = tokenizer.digest if isinstance(tokenizer, FileTokenizer) else ""
         self._tokenizer = tokenizer
         self._model = model.eval().requires_grad_(False)
         self.logit_scale = float(model.logit_scale.exp())
         bias = getattr(model, "logit_bias", None)
         self.logit_bias = 0.0 if bias is None else float(bias)
-        if self._read is patches.resnet_features:
-            patches.fold_norms(model.visual)
-            self._model = self._model.to(memory_format=torch.channels_last)
-        elif self._read is patches.vit_features:
-            model.visual.conv1.to(memory_format=torch.channels_last)
+        self._is_unit = isinstance(model, CoCa)  # its encode_image normalises
+        if self._tower is not None:
+            self._tower.prepare(model.visual)
         self._model = self._model.to(device)
-        self.dim, self.patches, self.gflops = self._measure()
-        if compute_dtype is not torch.float32 and self._read is not None:
-            patches.lower_weights(self._model.visual, compute_dtype)
+        self.dim, self.patches, self.gflops = measure(self._model, self.image_size, device)
+        if compute_dtype is not torch.float32 and self._tower is not None:
+            self._tower.lower(self._model.visual, compute_dtype)
         self.compiled = compiled
-        self._compiled = CompiledTower(self._tower, name, device) if compiled else None
-        self._run = self._compiled or self._tower
+        self._compiled = CompiledTower(self._features, name, device) if compiled else None
+        self._run = self._compiled or self._features
 
     def __repr__(self) -> str:
         dtype = str(self.compute_dtype).removeprefix("torch.")
@@ -117,25 +120,40 @@ class OpenClipBackbone:
             )
         return self._run(pixels.to(self.device), variants)
 
-    def _tower(self, pixels: Float[Tensor, "b 3 s s"], variants: Sequence[str]) -> patches.Features:
-        if self._read is not None:
-            return self._read(self._model.visual, pixels, variants, self.compute_dtype)
+    def _features(self, pixels: Float[Tensor, "b 3 s s"], variants: Sequence[str]) -> Features:
+        if self._tower is not None:
+            visual = self._model.visual
+            pooled, patches = self._tower.read(visual, pixels, variants, self.compute_dtype)
+            return F.normalize(pooled, dim=-1) if self._is_unit else pooled, patches
         bf16 = self.compute_dtype is not torch.float32
         with torch.autocast(self.device.type, self.compute_dtype if bf16 else None, enabled=bf16):
             return self._model.encode_image(pixels).float(), {}
 
     @torch.no_grad()
     def encode_texts(self, texts: Sequence[str]) -> Float[Tensor, "m d"]:
-        """Encode sentences in order: float32, not normalised; long ones are truncated."""
+        """Encode sentences in order: float32, not normalised; long ones are truncated.
+
+        Raises:
+            BackboneError: `lacks_texts`, if there is one.
+        """
+        tokenizer = self._tokenizer
+        if isinstance(tokenizer, BackboneError):
+            raise tokenizer
         rows = [torch.zeros(0, self.dim, device=self.device)]
         for start in range(0, len(texts), TEXT_BATCH):
-            tokens = self._tokenizer(list(texts[start : start + TEXT_BATCH]))
+            tokens = tokenizer(list(texts[start : start + TEXT_BATCH]))
             rows.append(self._model.encode_text(tokens.to(self.device)).float())
         return torch.cat(rows)
 
     def truncated(self, texts: Sequence[str]) -> int:
-        """Count the sentences that exceed the context length of the text tower."""
-        return sum(_token_count(self._tokenizer, t) > self._tokenizer.context_length for t in texts)
+        """Count the sentences that exceed the context length of the text tower.
+
+        Raises:
+            BackboneError: `lacks_texts`, if there is one.
+        """
+        if self.lacks_texts is not None:
+            raise self.lacks_texts
+        return sum(_cuts(self._tokenizer, text) for text in texts)
 
     def check_variants(self, variants: Sequence[str]) -> None:
         """Refuse patch variants that this tower does not have.
@@ -149,7 +167,7 @@ class OpenClipBackbone:
                 raise UnknownNameError("patch variant", variant, (*VARIANTS, "none"))
             if variant not in self.variants and self.variants:
                 raise BackboneError(
-                    f"{self.name} is a ResNet, whose patch tokens are text-aligned as "
+                    f"The image tower of {self.name} has patch tokens in the joint space as "
                     f"'{self.variants[0]}' only, not as '{variant}'. Use ",
                     Argument("patches", self.variants[0]),
                     ", or ",
@@ -164,33 +182,15 @@ class OpenClipBackbone:
                     ".",
                 )
 
-    @torch.inference_mode()
-    def _measure(self) -> tuple[int, int, float]:
-        """Return width, number of patches and GFLOPs of one image."""
-        visual, side = self._model.visual, self.image_size
-        if self._read is patches.vit_features:
-            p = visual.grid_size[0] * visual.grid_size[1]
-            block = visual.transformer.resblocks[0]
-            flops = vit_gflops(
-                width=visual.conv1.out_channels,
-                layers=len(visual.transformer.resblocks),
-                mlp_ratio=block.mlp.c_fc.out_features / block.mlp.c_fc.in_features,
-                patches=p,
-                patch_size=side // visual.grid_size[0],
-                dim=visual.proj.shape[1],
-            )
-            return int(visual.proj.shape[1]), p, flops
-        pixels = torch.zeros(1, 3, side, side, device=self.device)
-        with FlopCounterMode(display=False) as counter:
-            features = self._model.encode_image(pixels)
-        p = (side // 32) ** 2 if self.variants else 0
-        return int(features.shape[1]), p, counter.get_total_flops() / 1e9
 
-
-def _token_count(tokenizer: Any, text: str) -> int:
-    """Count a sentence's tokens, start and end included."""
+def _cuts(tokenizer: Any, text: str) -> bool:
+    """Tell whether a sentence, its start and end included, is longer than the context."""
+    if isinstance(tokenizer, FileTokenizer):
+        return tokenizer.cuts(text)
     if isinstance(tokenizer, open_clip.SimpleTokenizer):
-        return len(tokenizer.encode(text)) + 2
-    if hasattr(tokenizer, "encode"):
-        return len(tokenizer.encode(text))
-    return len(tokenizer.tokenizer(text).input_ids)
+        count = len(tokenizer.encode(text)) + 2
+    elif hasattr(tokenizer, "encode"):
+        count = len(tokenizer.encode(text))
+    else:
+        count = len(tokenizer.tokenizer(tokenizer.clean_fn(text)).input_ids)
+    return count > int(tokenizer.context_length)

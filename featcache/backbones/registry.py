@@ -3,6 +3,8 @@
 tiny                      the embedded model; its weights are part of the package
 ViT-B/16, RN50, ...       OpenAI's names: OpenAI's weights with QuickGELU by default
 ViT-B-16, ViT-H/14, ...   every model of open_clip, with slash or hyphen
+local-dir:PATH            a folder with open_clip_config.json and weights
+hf-hub:org/repo           the same in a repository of the hub
 
 `weights` is a tag of open_clip, a file, or `random` (`random-7` sets the seed).
 """
@@ -24,6 +26,8 @@ from featcache.backbones.names import (
     preprocess_of,
     tags_of,
 )
+from featcache.errors import TextsMissingError
+from featcache.paths import expand
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,11 +55,13 @@ def load_backbone(
     device: str = "auto",
     compute: str = "auto",
     compiled: bool = False,
+    tokenizer: Path | None = None,
+    image_size: int | None = None,
 ) -> Backbone:
     """Load a frozen backbone with its weights.
 
     Args:
-        name: tiny, OpenAI's name or open_clip's name.
+        name: tiny, OpenAI's name, open_clip's name, local-dir:PATH or hf-hub:org/repo.
         weights: open_clip's tag, a safetensors file or torch state dict, or `random`; None takes
             the embedded weights, OpenAI's, or the only published ones.
         device: auto, cpu, cuda, cuda:N.
@@ -63,6 +69,11 @@ def load_backbone(
             it. Features of bf16 and fp32 differ by less than 0.001 in cosine.
         compiled: Whether to compile the image tower with torch.compile, which takes some seconds
             per batch size.
+        tokenizer: File or folder of the tokenizer, for a text tower that does not use CLIP's; None
+            takes the one its config names, from this machine or the hub. Where that cannot be had,
+            the backbone encodes images only and `lacks_texts` says why.
+        image_size: Pixels of its square input, for plain ViTs: position embeddings are interpolated
+            to it. None is the size that the model was trained on.
 
     Raises:
         UnknownNameError: If the backbone or the weights are unknown.
@@ -73,30 +84,38 @@ def load_backbone(
     # Importing open_clip takes seconds; looking up names must not pay for it.
     from featcache.backbones.devices import pick_device, pick_dtype
     from featcache.backbones.fit import fit_weights
-    from featcache.backbones.models import PreprocessConfig, build_model
+    from featcache.backbones.models import PreprocessConfig, build_model, check_fits, without_texts
     from featcache.backbones.openclip import OpenClipBackbone
+    from featcache.backbones.sizes import resized
     from featcache.backbones.weights import read_weights
 
     target = pick_device(device)
     dtype = pick_dtype(compute, target)
     choice = choose(name, weights)
+    side = image_size_of(choice.config) if image_size is None else image_size
+    config = resized(choice.config, side, name=name)
     content = None
     if choice.seed is None:
         content = read_weights(choice.file or _fetch(choice))
         check_activation(choice, is_quick=None if content.openai is None else True)
-    model = build_model(choice.config, seed=choice.seed)
+    if choice.is_foreign:
+        size = None if content is None else content.path.stat().st_size
+        check_fits(config, size, what=choice.name)
+    texts = _tokenizer(choice, tokenizer)
+    try:
+        model = build_model(config, seed=choice.seed)
+    except TextsMissingError as error:
+        texts, model = error, build_model(without_texts(config), seed=choice.seed)
     if content is not None:
-        fit_weights(model, content, name=name)
+        fit_weights(model, content, name=choice.name, resize=image_size is not None)
     return OpenClipBackbone(
         model,
-        _tokenizer(choice),
-        name=name,
+        texts,
+        name=choice.name,
         architecture=choice.architecture,
         activation="quick_gelu" if choice.is_quick else "gelu",
         weights=f"random-{choice.seed}" if content is None else content.sha256,
-        preprocess=PreprocessConfig(
-            image_size=image_size_of(choice.config), **preprocess_of(choice.entry)
-        ),
+        preprocess=PreprocessConfig(image_size=side, **preprocess_of(choice.entry)),
         device=target,
         compute_dtype=dtype,
         compiled=compiled,
@@ -118,15 +137,29 @@ def _fetch(choice: Choice) -> Path:
     )
 
 
-def _tokenizer(choice: Choice) -> Any:
-    if choice.architecture == TINY:
+def _tokenizer(choice: Choice, own: Path | None) -> Any:
+    """Return the tokenizer of a model, or why there is none on this machine."""
+    if own is None and _has_own(choice):
+        own = choice.tokenizer
+    if choice.architecture == TINY and own is None:
         from featcache.backbones.tiny.tokenizer import TinyTokenizer
 
         text = choice.config["text_cfg"]
         return TinyTokenizer(context_length=text["context_length"], vocab_size=text["vocab_size"])
-    from featcache.backbones.models import build_tokenizer
+    from featcache.backbones.tokens.choice import build_tokenizer
 
-    return build_tokenizer(choice.architecture, choice.config)
+    try:
+        return build_tokenizer(choice.config, None if own is None else expand(own))
+    except TextsMissingError as error:
+        return error
+
+
+def _has_own(choice: Choice) -> bool:
+    """Tell whether a folder holds the tokenizer that its config names."""
+    from featcache.backbones.tokens.files import has_tokenizer
+
+    named = choice.config["text_cfg"].get("hf_tokenizer_name")
+    return bool(named) and choice.tokenizer is not None and has_tokenizer(choice.tokenizer)
 
 
 def _info(name: str) -> BackboneInfo:

@@ -5,23 +5,18 @@ OpenAI's are loaded, and only if their sha256 is the published one.
 """
 
 import hashlib
-import http.client
-import os
 import pickle
-import threading
-import urllib.error
-import urllib.request
 import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from featcache.backbones.hub import address_of, hub_file, unreachable
 from featcache.errors import BackboneError, WeightsMissingError
 from featcache.limits import WEIGHTS
 from featcache.paths import open_regular
@@ -34,8 +29,19 @@ OPENAI_MARKS = ("input_resolution", "context_length", "vocab_size")
 RATIO = 4
 """Largest ratio of unpacked size to file size; torch does not compress, so more is a zip bomb."""
 
-PROBE_SECONDS = 6.0
-"""Timeout for the first answer of the hub."""
+OPENAI_FILES = {
+    "afeb0e10f9e5a86da6080e35cf09123aca3b358a0c3e3b6c78a7b63bc04b6762": "RN50-quickgelu",
+    "8fa8567bab74a42d41c5915025a8e4538c3bdbe8804a470a72f30b0d94fab599": "RN101-quickgelu",
+    "7e526bd135e493cef0776de27d5f42653e6b4c8bf9e0f653bb11773263205fdd": "RN50x4-quickgelu",
+    "52378b407f34354e150460fe41077663dd5b39c54cd0bfd2b27167a4a06ec9aa": "RN50x16-quickgelu",
+    "be1cfb55d75a9666199fb2206c106743da0f6468c9d327f3e0d0a543a9919d9c": "RN50x64-quickgelu",
+    "40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af": "ViT-B-32-quickgelu",
+    "5806e77cd80f8b59890b7e101eabd078d9fb84e6937f9e85e4ecb61988df416f": "ViT-B-16-quickgelu",
+    "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836": "ViT-L-14-quickgelu",
+    "3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02": "ViT-L-14-336-quickgelu",
+}
+"""sha256 of each archive that OpenAI published -> open_clip's name of the model. Kept here because
+open_clip 4 does not list the archives any more."""
 
 _PREFIXES = ("module.", "_orig_mod.")  # left by DistributedDataParallel and torch.compile
 
@@ -50,19 +56,6 @@ class Weights:
     tensors: Mapping[str, Tensor]
     openai: str | None
     """open_clip's name of the OpenAI model, `""` for an unknown one; None for other weights."""
-
-
-@cache
-def published() -> dict[str, str]:
-    """Map the sha256 of each OpenAI archive to open_clip's name of the model."""
-    from open_clip import pretrained
-
-    table: dict[str, str] = {}
-    for model in pretrained.list_pretrained_models_by_tag("openai"):
-        url = pretrained.get_pretrained_url(model, "openai")
-        if model.endswith("-quickgelu"):  # the folder in the URL is the checksum
-            table[url.split("/")[-2]] = model
-    return table
 
 
 def read_weights(path: Path) -> Weights:
@@ -96,7 +89,7 @@ def read_weights(path: Path) -> Weights:
         )
     tensors = _plain(path, raw)
     marked = all(tensors.pop(name, None) is not None for name in OPENAI_MARKS)
-    openai = published().get(sha256, "" if marked else None)
+    openai = OPENAI_FILES.get(sha256, "" if marked else None)
     return Weights(path=path, sha256=sha256, tensors=tensors, openai=openai)
 
 
@@ -114,15 +107,11 @@ def fetch(config: Mapping[str, Any], *, what: str, size: str = "") -> Path:
     local = find_cached(config)
     if local is not None:
         return local
-    from huggingface_hub import constants
     from open_clip import pretrained
 
     repository = config.get("hf_hub", "").rstrip("/")
-    source = f"{constants.ENDPOINT}/{repository}" if repository else config.get("url", "")
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
-        reason: str | None = "HF_HUB_OFFLINE is set"
-    else:
-        reason = _unreachable(source)
+    source = address_of(repository) if repository else config.get("url", "")
+    reason = unreachable(source)
     if reason is None:
         try:
             return Path(pretrained.download_pretrained(dict(config)))
@@ -146,7 +135,6 @@ def find_cached(config: Mapping[str, Any]) -> Path | None:
     Returns:
         The file; None if it would have to be downloaded.
     """
-    from huggingface_hub import try_to_load_from_cache
     from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 
     repository, _, name = config.get("hf_hub", "").rpartition("/")
@@ -154,36 +142,12 @@ def find_cached(config: Mapping[str, Any]) -> Path | None:
     if name.endswith((".bin", ".pth")):
         names.insert(0, name[:-4] + ".safetensors")
     for name in names if repository else ():
-        cached = try_to_load_from_cache(repository, name)
-        if isinstance(cached, str):
-            return Path(cached)
+        if (cached := hub_file(repository, name)) is not None:
+            return cached
     url = config.get("url", "")
     archive = Path.home() / ".cache" / "clip" / url.rpartition("/")[2]
     is_archive = "openaipublic" in url and archive.is_file()
     return archive if is_archive and _sha256(archive) == url.split("/")[-2] else None
-
-
-def _unreachable(url: str) -> str | None:
-    """Return why a host cannot be reached; None if it answers within seconds.
-
-    A name server that never answers ignores the timeout, hence the thread.
-    """
-    reasons: list[str | None] = []
-
-    def probe() -> None:
-        try:
-            request = urllib.request.Request(url, method="HEAD")
-            urllib.request.urlopen(request, timeout=PROBE_SECONDS - 1).close()
-            reasons.append(None)
-        except urllib.error.HTTPError:
-            reasons.append(None)  # the host is up; the download checks the file
-        except (OSError, ValueError, http.client.HTTPException) as error:
-            reasons.append(f"no network ({getattr(error, 'reason', error)})")
-
-    thread = threading.Thread(target=probe, daemon=True)
-    thread.start()
-    thread.join(PROBE_SECONDS)
-    return reasons[0] if reasons else "no network (no answer within seconds)"
 
 
 def _sha256(path: Path) -> str:
@@ -213,7 +177,7 @@ def _is_program(path: Path) -> bool:
 
 
 def _read_program(path: Path, sha256: str) -> Any:
-    if sha256 not in published():
+    if sha256 not in OPENAI_FILES:
         raise BackboneError(
             f"{path} is a TorchScript program (sha256 {sha256[:12]}) and none that OpenAI "
             f"published; a stranger's program is never run. Save its weights alone, with "

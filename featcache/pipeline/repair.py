@@ -125,7 +125,13 @@ def _backbone(
     say: Callable[[str], None],
 ) -> Backbone:
     compute = "auto" if settings is None else COMPUTE_FLAGS[settings.compute]
-    load_any = partial(load_backbone, cache.backbone, weights=weights, device=device)
+    load_any = partial(
+        load_backbone,
+        cache.backbone,
+        weights=weights,
+        device=device,
+        image_size=cache.key.image_size,
+    )
 
     def load(compute: str) -> Backbone:
         if settings is not None and settings.compiled:

@@ -16,6 +16,10 @@ class Request:
     backbone: str | None = None
     """None is that of the data set's cache, else tiny."""
     weights: str | None = None
+    tokenizer: Path | None = None
+    """File or folder of the tokenizer, for a text tower that does not use CLIP's own."""
+    image_size: int | None = None
+    """Pixels of the encoder's square input; None is the size its model was trained on."""
     patches: Sequence[str] | None = None
     """Variants, e.g. clearclip or vanilla:int8@train, or none; None is the backbone's default."""
     views: Sequence[str] = ()

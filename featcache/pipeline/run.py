@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -170,7 +169,7 @@ class _Extraction:
             self._say(note)
         if writable:
             admit(plan, path, yes=True, confirm=None)
-        texts = missing_texts(cache, dataset)
+        texts = self._missing_texts(cache, dataset, backbone)
         self._seconds["forecast"] = plan.seconds
         return Summary(
             dataset=dataset.name,
@@ -253,7 +252,7 @@ class _Extraction:
         # Images known to be unreadable are drawn at first, as in a pass that does not know it yet:
         # a pass that was killed and taken up again then leaves the same bytes as one that was not.
         plan = first = self._plan(cache, listing, backbone, specs, micro_batch, around_bad=False)
-        texts = missing_texts(cache, dataset)
+        texts = self._missing_texts(cache, dataset, backbone)
         self._say(to_encode(plan, texts))
         admit(plan, cache.path, yes=self._request.yes, confirm=self._confirm)
         if texts is not None:
@@ -412,10 +411,25 @@ class _Extraction:
                 f"be read. Without --strict they are skipped."
             )
 
+    def _missing_texts(
+        self, cache: Cache | None, dataset: Dataset, backbone: Backbone
+    ) -> dict[str, int] | None:
+        """Count the texts that a cache lacks, and say so where they cannot be encoded here."""
+        if backbone.lacks_texts is not None and (cache is None or cache.text_line is None):
+            self._say(str(backbone.lacks_texts))
+        return missing_texts(cache, dataset, backbone)
+
     def _load(self, compute: str) -> Backbone:
         request = self._request
-        load = partial(load_backbone, self._opened.backbone, weights=request.weights)
-        return load(device=request.device, compute=compute, compiled=request.compiled)
+        return load_backbone(
+            self._opened.backbone,
+            weights=request.weights,
+            device=request.device,
+            compute=compute,
+            compiled=request.compiled,
+            tokenizer=request.tokenizer,
+            image_size=request.image_size,
+        )
 
     def _plan(
         self,

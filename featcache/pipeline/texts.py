@@ -9,14 +9,19 @@ from featcache.store.cache import Cache
 from featcache.text.encode import Owned, Texts, encode_texts, texts_of
 
 
-def missing_texts(cache: Cache | None, dataset: Dataset) -> dict[str, int] | None:
+def missing_texts(
+    cache: Cache | None, dataset: Dataset, backbone: Backbone
+) -> dict[str, int] | None:
     """Count the texts that a cache lacks, by kind; None where it holds exactly those asked for.
 
-    The answer is empty where it holds others besides, or takes another kind by default.
+    The answer is empty where it holds others besides, or takes another kind by default. Texts of
+    another tokenizer are all missing; none are where the backbone cannot encode texts.
     """
+    if backbone.lacks_texts is not None:
+        return None
     texts, bank = texts_of(dataset), None if cache is None else cache.text()
     count = {kind: len(each) for kind, each in _by_kind(texts).items()}
-    if bank is None:
+    if bank is None or bank.tokenizer != backbone.tokenizer:
         return count
     held = {kind: Owned(s.texts, tuple(s.owner.tolist())) for kind, s in bank.owned().items()}
     same = {
@@ -39,7 +44,9 @@ def put_texts(
     say: Callable[[str], None] = lambda _: None,
 ) -> bool:
     """Encode the texts of a data set unless the cache holds exactly these; tell whether it did."""
-    if missing_texts(cache, dataset) is None:
+    if backbone.lacks_texts is not None:
+        say(str(backbone.lacks_texts))
+    if missing_texts(cache, dataset, backbone) is None:
         return False
     write_texts(cache, dataset, backbone, report=report, say=say)
     return True

@@ -124,6 +124,7 @@ def read_text(folder: Path, line: TextLine, cure: Part = "") -> "featcache.types
         logit_scale=float(data["logit_scale"]),
         logit_bias=float(data["logit_bias"]),
         norms=data["norms"],
+        tokenizer=data.get("tokenizer", ""),
         default=data["default"],
     )
 
@@ -168,6 +169,7 @@ def _strings(bank: "featcache.types.TextBank") -> dict[str, Any]:
         "logit_scale": bank.logit_scale,
         "logit_bias": bank.logit_bias,
         "norms": bank.norms,
+        **({"tokenizer": bank.tokenizer} if bank.tokenizer else {}),
         "default": bank.default,
     }
 
@@ -194,6 +196,8 @@ def _check(value: dict[str, Any], line: TextLine) -> None:
     for name in ("norms", "default"):
         if not isinstance(value[name], str):
             raise TypeError(f"{name} is no text")
+    if not isinstance(value.get("tokenizer", ""), str):
+        raise TypeError("tokenizer is no text")
     for name in ("logit_scale", "logit_bias"):
         if not math.isfinite(value[name]):
             raise ValueError(f"{name} is not finite")

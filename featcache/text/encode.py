@@ -70,6 +70,7 @@ class TextTower(Protocol):
 
     logit_scale: float
     logit_bias: float
+    tokenizer: str
 
     def encode_texts(self, texts: Sequence[str]) -> Float[Tensor, "m d"]:
         """Encode sentences in order, not normalised."""
@@ -256,5 +257,6 @@ def encode_texts(words: HasTexts, tower: TextTower, report: Report | None = None
         sets=sets,
         logit_scale=tower.logit_scale,
         logit_bias=tower.logit_bias,
+        tokenizer=tower.tokenizer,
         default=words.default_text,
     )

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from featcache.errors import BackboneError
 from featcache.pipeline import opening, run
 from featcache.pipeline.run import Progress, Request, Summary, extract
 from featcache.types import FeatureKey
@@ -33,6 +34,8 @@ class FakeBackbone:
     interpolation = "bicubic"
     logit_scale = 100.0
     logit_bias = 0.0
+    tokenizer = ""
+    lacks_texts: BackboneError | None = None
     gflops = 0.5
     compiled = False
     compile_s = 0.0

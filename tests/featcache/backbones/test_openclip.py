@@ -100,34 +100,41 @@ def test_wrong_image_size_is_refused(make_clip: Callable[..., Any]) -> None:
         wrap(make_clip()).encode_images(torch.zeros(1, 3, 40, 40))
 
 
-def test_towers_that_pool_otherwise_say_patches_none(make_clip: Callable[..., Any]) -> None:
-    model = make_clip(final_ln_after_pool=True, pool_type="avg")
-    pixels = torch.randn(2, 3, 32, 32)
+def test_a_pool_with_places_for_the_whole_map_says_patches_none() -> None:
+    vision = {"timm_model_name": "resnet10t", "timm_pool": "abs_attn", "timm_proj": ""}
+    model = build_model({**TIMM, "vision_cfg": {**vision, "image_size": 176}}, seed=0).eval()
+    side = 32 * model.visual.head.pool.feat_size[0]
+    pixels = torch.randn(2, 3, side, side)
     expected = model.encode_image(pixels)
-    backbone = wrap(model)
+    backbone = wrap(model, side)
     assert (backbone.patches, backbone.variants) == (0, ())
     rows, patches = backbone.encode_images(pixels)
-    assert torch.equal(rows, expected)
+    assert torch.allclose(rows, expected, atol=1e-5)
     assert patches == {}
     with pytest.raises(BackboneError, match="Use patches='none'"):
         backbone.encode_images(pixels, ["clearclip"])
 
 
-def test_attentional_pool_gives_global_features_only(make_clip: Callable[..., Any]) -> None:
+def test_attentional_pool_gives_the_value_path(make_clip: Callable[..., Any]) -> None:
     model = make_clip(attentional_pool=True, attn_pooler_heads=2, attn_pooler_queries=4)
     pixels = torch.randn(2, 3, 32, 32)
     expected = model.encode_image(pixels)
-    rows, _ = wrap(model).encode_images(pixels)
-    assert torch.equal(rows, expected)
+    backbone = wrap(model)
+    assert (backbone.patches, backbone.variants) == (16, ("maskclip",))
+    rows, patches = backbone.encode_images(pixels, ["maskclip"])
+    assert torch.allclose(rows, expected, atol=1e-6)
+    assert patches["maskclip"].shape == (2, 16, backbone.dim)
+    with pytest.raises(BackboneError, match="as 'maskclip' only, not as 'clearclip'"):
+        backbone.encode_images(pixels, ["clearclip"])
 
 
-def test_timm_tower_gives_global_features_only() -> None:
+def test_timm_tower_gives_global_features_and_its_map() -> None:
     model = build_model(TIMM, seed=0).eval()
     pixels = torch.randn(1, 3, 224, 224)
     with torch.no_grad():
         expected = model.encode_image(pixels)
     backbone = wrap(model, 224)
-    assert backbone.patches == 0
+    assert (backbone.patches, backbone.variants) == (196, ("vanilla",))
     assert 2.1 < backbone.gflops < 2.6  # DeiT-tiny: 1.26 G multiply-adds with attention's
     assert torch.allclose(backbone.encode_images(pixels)[0], expected, atol=1e-5)
     lowered = wrap(model, 224, torch.bfloat16).encode_images(pixels)[0]

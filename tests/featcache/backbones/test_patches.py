@@ -8,13 +8,16 @@ import torch
 from open_clip.transformer import QuickGELU
 from torch import Tensor
 
-from featcache.backbones import patches
+from featcache.backbones.patches.lowering import lower_weights
+from featcache.backbones.patches.resnet import fold_norms, resnet_features
+from featcache.backbones.patches.vit import vit_features
 from featcache.recipes import VARIANTS
 
 TOWERS: dict[str, dict[str, Any]] = {
     "plain": {},
     "layer scale": {"ls_init_value": 0.3},
     "average pool": {"pool_type": "avg"},
+    "average pool before ln_post": {"pool_type": "avg", "final_ln_after_pool": True},
     "no ln_pre": {"no_ln_pre": True},
     "normed queries": {"qk_norm": True},
     "normformer": {
@@ -50,7 +53,9 @@ def naive(visual: Any, h: Tensor, variant: str) -> Tensor:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("tower", ["plain", "layer scale", "average pool"])
+@pytest.mark.parametrize(
+    "tower", ["plain", "layer scale", "average pool", "average pool before ln_post"]
+)
 def test_patches_equal_naive_loops(make_clip: Callable[..., Any], tower: str, variant: str) -> None:
     visual = make_clip(**TOWERS[tower]).double().visual
     pixels = torch.randn(2, 3, 32, 32, dtype=torch.float64)
@@ -59,7 +64,7 @@ def test_patches_equal_naive_loops(make_clip: Callable[..., Any], tower: str, va
     )
     h = torch.cat([output["image_intermediates_prefix"][0], output["image_intermediates"][0]], 1)
     visual, pixels = visual.float(), pixels.float()
-    _, found = patches.vit_features(visual, pixels, [variant], torch.float32)
+    _, found = vit_features(visual, pixels, [variant], torch.float32)
     visual = visual.double()
     expected = torch.stack([naive(visual, row, variant) for row in h])
     torch.testing.assert_close(found[variant].double(), expected, atol=2e-5, rtol=1e-4)
@@ -69,10 +74,11 @@ def test_patches_equal_naive_loops(make_clip: Callable[..., Any], tower: str, va
 def test_global_and_vanilla_equal_open_clip(make_clip: Callable[..., Any], tower: str) -> None:
     model = make_clip(**TOWERS[tower])
     pixels = torch.randn(3, 3, 32, 32)
-    found, rows = patches.vit_features(model.visual, pixels, VARIANTS, torch.float32)
+    found, rows = vit_features(model.visual, pixels, VARIANTS, torch.float32)
     assert torch.allclose(found, model.encode_image(pixels), atol=1e-5)
-    model.visual.output_tokens = True
-    _, tokens = model.visual(pixels)
+    tokens = model.visual.forward_intermediates(
+        pixels, indices=1, normalize_intermediates=True, output_fmt="NLC"
+    )["image_intermediates"][0]
     assert torch.allclose(rows["vanilla"], tokens @ model.visual.proj, atol=1e-5)
 
 
@@ -82,9 +88,9 @@ def test_global_has_the_same_bits_whatever_is_asked_beside_it(
 ) -> None:
     visual = make_clip(pool_type=pool_type).visual
     pixels = torch.randn(4, 3, 32, 32)
-    alone, nothing = patches.vit_features(visual, pixels, [], torch.float32)
+    alone, nothing = vit_features(visual, pixels, [], torch.float32)
     for variants in (["maskclip"], ["clearclip"], list(VARIANTS)):
-        beside, rows = patches.vit_features(visual, pixels, variants, torch.float32)
+        beside, rows = vit_features(visual, pixels, variants, torch.float32)
         assert torch.equal(alone, beside)
         assert list(rows) == variants
     assert nothing == {}
@@ -97,7 +103,7 @@ def test_value_path_is_attention_with_the_identity(make_clip: Callable[..., Any]
     width = attn.in_proj_weight.shape[1]
     attn.in_proj_weight.data[:width] *= 1e3
     pixels = torch.randn(2, 3, 32, 32)
-    _, rows = patches.vit_features(visual, pixels, ["clearclip", "maskclip"], torch.float32)
+    _, rows = vit_features(visual, pixels, ["clearclip", "maskclip"], torch.float32)
     close = torch.cosine_similarity(rows["clearclip"], rows["maskclip"], dim=-1) > 0.9999
     assert close.float().mean() > 0.5  # a longer query nearby may still win over its own
 
@@ -123,10 +129,10 @@ def resnet() -> Any:
 
 def test_norms_in_the_convolutions_change_no_feature(resnet: Any) -> None:
     pixels = torch.randn(2, 3, 64, 64)
-    exact, rows = patches.resnet_features(resnet.visual, pixels, ["maskclip"], torch.float32)
-    patches.fold_norms(resnet.visual)
+    exact, rows = resnet_features(resnet.visual, pixels, ["maskclip"], torch.float32)
+    fold_norms(resnet.visual)
     assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in resnet.modules())
-    found, folded = patches.resnet_features(resnet.visual, pixels, ["maskclip"], torch.float32)
+    found, folded = resnet_features(resnet.visual, pixels, ["maskclip"], torch.float32)
     assert torch.allclose(found, exact, rtol=1e-4, atol=1e-5)
     assert torch.allclose(folded["maskclip"], rows["maskclip"], rtol=1e-4, atol=1e-5)
 
@@ -134,7 +140,7 @@ def test_norms_in_the_convolutions_change_no_feature(resnet: Any) -> None:
 def test_resnet_gives_encode_image_and_values(resnet: Any) -> None:
     model = resnet
     pixels = torch.randn(2, 3, 64, 64)
-    found, rows = patches.resnet_features(model.visual, pixels, ["maskclip"], torch.float32)
+    found, rows = resnet_features(model.visual, pixels, ["maskclip"], torch.float32)
     assert torch.allclose(found, model.encode_image(pixels), atol=1e-5)
     f = model.visual.forward_intermediates(pixels, indices=[4])["image_intermediates"][0]
     pool = model.visual.attnpool
@@ -143,7 +149,7 @@ def test_resnet_gives_encode_image_and_values(resnet: Any) -> None:
     ]
     expected = torch.stack([torch.stack(row) for row in values])
     assert torch.allclose(rows["maskclip"], expected, atol=1e-5)
-    alone, _ = patches.resnet_features(model.visual, pixels, [], torch.float32)
+    alone, _ = resnet_features(model.visual, pixels, [], torch.float32)
     assert torch.equal(alone, found)
 
 
@@ -151,9 +157,9 @@ def test_resnet_gives_encode_image_and_values(resnet: Any) -> None:
 def test_bf16_keeps_the_direction(make_clip: Callable[..., Any], tower: str) -> None:
     visual = make_clip(**TOWERS[tower]).visual
     pixels = torch.randn(16, 3, 32, 32)
-    exact, rows = patches.vit_features(visual, pixels, VARIANTS, torch.float32)
-    patches.lower_weights(visual, torch.bfloat16)
-    found, lowered = patches.vit_features(visual, pixels, VARIANTS, torch.bfloat16)
+    exact, rows = vit_features(visual, pixels, VARIANTS, torch.float32)
+    lower_weights(visual, torch.bfloat16)
+    found, lowered = vit_features(visual, pixels, VARIANTS, torch.bfloat16)
     assert found.dtype is torch.float32
     assert not torch.equal(found, exact)
     assert torch.cosine_similarity(found, exact).min() > 0.999
@@ -167,11 +173,11 @@ def test_bf16_keeps_the_direction(make_clip: Callable[..., Any], tower: str) -> 
 def test_folded_quick_gelu_is_the_same_function(make_clip: Callable[..., Any], tower: str) -> None:
     visual = make_clip(quick_gelu=True, **TOWERS[tower]).visual
     pixels = torch.randn(3, 3, 32, 32)
-    exact, rows = patches.vit_features(visual, pixels, VARIANTS, torch.float32)
-    patches.lower_weights(visual, torch.float32)  # folds, and lowers nothing
+    exact, rows = vit_features(visual, pixels, VARIANTS, torch.float32)
+    lower_weights(visual, torch.float32)  # folds, and lowers nothing
     kinds = {type(block.mlp.gelu) for block in visual.transformer.resblocks}
     assert kinds == {QuickGELU if tower == "normformer" else torch.nn.SiLU}
-    found, folded = patches.vit_features(visual, pixels, VARIANTS, torch.float32)
+    found, folded = vit_features(visual, pixels, VARIANTS, torch.float32)
     torch.testing.assert_close(found, exact, atol=1e-5, rtol=1e-5)
     for variant in VARIANTS:
         torch.testing.assert_close(folded[variant], rows[variant], atol=1e-5, rtol=1e-5)
@@ -183,17 +189,5 @@ def test_pixels_in_either_layout_and_beyond_the_grid_are_convolved(
 ) -> None:
     visual = make_clip(image_size=36).visual  # patches of 8 leave four columns over
     pixels = torch.randn(2, 3, 36, 36).contiguous(memory_format=layout)
-    found, _ = patches.vit_features(visual, pixels, (), torch.float32)
+    found, _ = vit_features(visual, pixels, (), torch.float32)
     assert torch.allclose(found, visual(pixels), atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    "vision",
-    [{"attentional_pool": True, "attn_pooler_heads": 2}, {"final_ln_after_pool": True}],
-)
-def test_towers_that_pool_otherwise_have_none(
-    make_clip: Callable[..., Any], vision: dict[str, Any]
-) -> None:
-    visual = make_clip(**vision).visual
-    assert patches.variants_of(visual) == ()
-    assert patches.reader_of(visual) is None

@@ -15,9 +15,9 @@ from open_clip import pretrained
 from safetensors.torch import save_file
 from torch import nn
 
-from featcache.backbones import weights
+from featcache.backbones import hub, weights
 from featcache.backbones.registry import load_backbone
-from featcache.backbones.weights import fetch, published, read_weights
+from featcache.backbones.weights import OPENAI_FILES, fetch, read_weights
 from featcache.errors import BackboneError, WeightsMissingError
 
 
@@ -114,8 +114,7 @@ def test_published_program_gives_its_weights(
     path = scripted(dict(model.state_dict()), tmp_path / "ViT-B-16.pt")
     with pytest.raises(BackboneError, match="stranger's program"):
         load_backbone("Toy-B-8-quickgelu", weights=str(path))
-    table = {weights._sha256(path): "Toy-B-8-quickgelu"}
-    monkeypatch.setattr(weights, "published", lambda: table)
+    monkeypatch.setitem(OPENAI_FILES, weights._sha256(path), "Toy-B-8-quickgelu")
     backbone = load_backbone("Toy-B-8-quickgelu", weights=str(path), device="cpu", compute="fp32")
     pixels = torch.randn(2, 3, 32, 32)
     assert torch.allclose(backbone.encode_images(pixels)[0], model.encode_image(pixels), atol=1e-5)
@@ -138,10 +137,14 @@ def test_openais_state_dict_is_known_by_its_marks(
 
 
 def test_all_of_openais_archives_are_known() -> None:
-    assert len(published()) == 9
-    assert all(len(sha) == 64 and int(sha, 16) for sha in published())
-    b16 = "5806e77cd80f8b59890b7e101eabd078d9fb84e6937f9e85e4ecb61988df416f"
-    assert published()[b16] == "ViT-B-16-quickgelu"
+    """The table is that of open_clip while it has one: its addresses have the digests."""
+    listed = {
+        pretrained.get_pretrained_url(model, "openai").split("/")[-2]: model
+        for model in pretrained.list_pretrained_models_by_tag("openai")
+        if model.endswith("-quickgelu")
+    }
+    assert listed == OPENAI_FILES
+    assert len(OPENAI_FILES) == 9
 
 
 @pytest.mark.parametrize(
@@ -204,7 +207,7 @@ def hub_calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         calls.append(url)
         return "no network (said the test)"
 
-    monkeypatch.setattr(weights, "_unreachable", unreachable)
+    monkeypatch.setattr(hub, "_unanswered", unreachable)
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: None)
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     return calls
@@ -216,7 +219,7 @@ def test_missing_weights_say_what_from_where_how_much_and_the_cure(hub_calls: li
     assert str(caught.value) == (
         "The weights 'own' of Toy are not on this machine and could not be fetched from "
         "https://huggingface.co/nobody/toy (about 9 MB): no network (said the test). Run the "
-        "command once with network, or give a local copy with --weights FILE (safetensors or a "
+        "command once with network, or give a local copy with weights=FILE (safetensors or a "
         "torch state dict)."
     )
     assert hub_calls == ["https://huggingface.co/nobody/toy"]
@@ -235,7 +238,7 @@ def test_failed_download_is_missing_weights(
     def broken(config: dict[str, Any]) -> str:
         raise FileNotFoundError("404\n at the hub")
 
-    monkeypatch.setattr(weights, "_unreachable", lambda url: None)
+    monkeypatch.setattr(hub, "_unanswered", lambda url: None)
     monkeypatch.setattr(pretrained, "download_pretrained", broken)
     with pytest.raises(WeightsMissingError, match="FileNotFoundError: 404 at the hub"):
         fetch(ENTRY, what="They")
@@ -272,7 +275,7 @@ def test_tag_loads_what_was_fetched(
     monkeypatch: pytest.MonkeyPatch,
     saved: tuple[Any, Path],
 ) -> None:
-    monkeypatch.setattr(weights, "_unreachable", lambda url: None)
+    monkeypatch.setattr(hub, "_unanswered", lambda url: None)
     monkeypatch.setattr(pretrained, "download_pretrained", lambda config: str(saved[1]))
     backbone = load_backbone("Toy-B-8", weights="plain", device="cpu", compute="fp32")
     pixels = torch.randn(2, 3, 32, 32)
@@ -300,14 +303,14 @@ def server() -> Iterator[str]:
 
 
 def test_host_that_answers_is_reachable(server: str) -> None:
-    assert weights._unreachable(server) is None
+    assert hub._unanswered(server) is None
 
 
 def test_closed_port_is_no_network() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    assert "no network" in str(weights._unreachable(f"http://127.0.0.1:{port}"))
+    assert "no network" in str(hub._unanswered(f"http://127.0.0.1:{port}"))
 
 
 def test_silent_host_is_given_up_soon(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -317,7 +320,7 @@ def test_silent_host_is_given_up_soon(monkeypatch: pytest.MonkeyPatch) -> None:
         done.wait(5)
         raise OSError
 
-    monkeypatch.setattr(weights, "PROBE_SECONDS", 0.2)
+    monkeypatch.setattr(hub, "PROBE_SECONDS", 0.2)
     monkeypatch.setattr("urllib.request.urlopen", silent)
-    assert weights._unreachable("http://127.0.0.1:1") == "no network (no answer within seconds)"
+    assert hub._unanswered("http://127.0.0.1:1") == "no network (no answer within seconds)"
     done.set()

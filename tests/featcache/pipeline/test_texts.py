@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from torch import Tensor
 
-from featcache.errors import CacheError
+from featcache.errors import CacheError, TextsMissingError
 from featcache.pipeline.texts import missing_texts
 from featcache.pipeline.timeline import UNTIMED
 from featcache.sources.base import Dataset
@@ -138,7 +138,9 @@ def test_texts_are_named_beside_images(ask: Any, words: Path) -> None:
     assert any(s.endswith(" Texts too (name 3, template 3, cupl 4).") for s in said)
 
 
-def test_other_classes_templates_and_defaults_are_new_texts(ask: Any, tmp_path: Path) -> None:
+def test_other_classes_templates_and_defaults_are_new_texts(
+    ask: Any, tmp_path: Path, backbone: Any
+) -> None:
     cache = Cache.open(ask().path)
     bank, listing = cache.text(), cache.listing()
     assert bank is not None
@@ -151,13 +153,45 @@ def test_other_classes_templates_and_defaults_are_new_texts(ask: Any, tmp_path: 
         templates=bank.templates,
         default_text=bank.default,
     )
-    assert missing_texts(cache, data) is None
-    assert missing_texts(cache, replace(data, default_text="name")) == {}
-    assert missing_texts(cache, replace(data, templates=("a {}", "the {}"))) == {"template": 6}
+    assert missing_texts(cache, data, backbone) is None
+    assert missing_texts(cache, replace(data, default_text="name"), backbone) == {}
+    assert missing_texts(cache, replace(data, templates=("a {}", "the {}")), backbone) == {
+        "template": 6
+    }
     other = replace(data, classes=("ant", "bee", "dog"), waffle=("{}, xyz",))
     counts = {"name": 3, "template": 3, "waffle": 3}
-    assert missing_texts(cache, other) == counts
-    assert missing_texts(None, other) == counts
+    assert missing_texts(cache, other, backbone) == counts
+    assert missing_texts(None, other, backbone) == counts
+
+
+def test_texts_of_another_tokenizer_are_all_missing(ask: Any, backbone: Any) -> None:
+    ask()
+    backbone.tokenizer = "ab" * 32
+    assert ask(dry_run=True).texts == {"name": 3, "template": 3}
+    bank = Cache.open(ask().path).text()
+    assert bank is not None
+    assert bank.tokenizer == backbone.tokenizer
+    assert ask(dry_run=True).texts is None
+    backbone.tokenizer = ""
+    assert ask(dry_run=True).texts == {"name": 3, "template": 3}
+
+
+def test_images_are_encoded_without_texts_which_are_added_later(ask: Any, backbone: Any) -> None:
+    said: list[str] = []
+    backbone.lacks_texts = TextsMissingError("Texts cannot be encoded: no transformers.")
+    first = ask(say=said.append)
+    assert said.count("Texts cannot be encoded: no transformers.") == 1
+    assert first.encoded["global"] == 22
+    assert Cache.open(first.path).text() is None
+    backbone.lacks_texts = None
+    second = ask()
+    assert second.encoded.get("global", 0) == 0
+    assert second.texts == {"name": 3, "template": 3}
+    backbone.lacks_texts = TextsMissingError("Texts cannot be encoded: no transformers.")
+    said.clear()
+    assert ask(say=said.append).texts is None  # those that are there stay
+    assert not any("transformers" in text for text in said)
+    assert Cache.open(first.path).text() is not None
 
 
 def test_a_cache_that_cannot_be_written_must_hold_the_texts(

@@ -24,6 +24,7 @@ class Letters:
 
     logit_scale: float = 50.0
     logit_bias: float = -2.0
+    tokenizer: str = ""
     seen: list[str] = field(default_factory=list)
 
     def encode_texts(self, texts: Sequence[str]) -> Tensor:

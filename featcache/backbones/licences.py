@@ -1,0 +1,46 @@
+"""Licences of published weights, as far as they are the same for a whole family.
+
+From the model cards and repositories of their authors. Where one was not known for sure there is
+no entry; the model card says it. Code of open_clip has a licence of its own (MIT).
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+UNKNOWN = "see the model card"
+_OWNERS = {
+    "apple": "Apple's machine learning research model licence: research only",
+    "facebook": UNKNOWN,
+    "laion": "MIT (LAION)",
+}
+"""Organisation on the hub -> licence, where all its models of open_clip have one."""
+_TAGS = {
+    "openai": "MIT (OpenAI)",
+    "webli": "Apache-2.0 (Google)",
+    "metaclip": "CC-BY-NC-4.0 (Meta): no commercial use",
+    "laion": "MIT (LAION)",
+    "dfn": "Apple's machine learning research model licence: research only",
+    "datacompdr": "Apple's machine learning research model licence: research only",
+}
+"""Beginning of a tag -> licence."""
+
+
+def licence_of(architecture: str, tag: str, entry: Mapping[str, Any]) -> str:
+    """Return the licence of published weights.
+
+    Args:
+        architecture: open_clip's name of the model.
+        tag: Name of the weights.
+        entry: open_clip's entry of the tag.
+
+    Example:
+        >>> licence_of("ViT-B-16-SigLIP2", "webli", {})
+        'Apache-2.0 (Google)'
+    """
+    if architecture.startswith("PE-Core"):
+        return "Apache-2.0 (Meta)"
+    for beginning, licence in _TAGS.items():
+        if tag.startswith(beginning):
+            return licence
+    owner = str(entry.get("hf_hub", "")).partition("/")[0]
+    return _OWNERS.get(owner, UNKNOWN)
