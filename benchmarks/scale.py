@@ -27,7 +27,7 @@ from featcache.encoding.components import component_specs
 from featcache.encoding.encoder import Encoder
 from featcache.imaging.loader import FileSource
 from featcache.keys import FeatureKey, Listing
-from featcache.pipeline.passes import Filler
+from featcache.pipeline.filler import Filler
 from featcache.pipeline.plan import make_plan
 from featcache.places import FilePlace
 from featcache.store.cache import Cache

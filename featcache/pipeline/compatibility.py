@@ -25,6 +25,7 @@ from featcache.pipeline.write import Recorder
 from featcache.store.cache import Cache
 from featcache.store.format.records import PROVENANCE_TEXT
 from featcache.store.provenance import COMPUTE, MICRO_BATCH, WEIGHTS, distinct
+from featcache.wording import Argument, Part, Placeholder
 
 PACKAGES = ("featcache", "torch", "open_clip_torch", "pillow", "simplejpeg", "numpy")
 """Whose versions can change a number."""
@@ -124,7 +125,9 @@ def check_same_numbers(
             f"{len(stored)} images of this cache, encoded again with the versions and device at "
             f"hand, agree with their stored rows to a cosine of {cosine.min():.6f} only; "
             f"{floor} is needed to add to it. Use the environment that wrote it, or extract into "
-            f"another folder with --cache DIR."
+            "another folder with ",
+            Argument("root", Placeholder("DIR")),
+            ".",
         )
 
 
@@ -150,8 +153,11 @@ def as_before(
     before = COMPUTE_FLAGS[settings.compute]
     if asked not in ("auto", before):
         raise UsageError(
-            f"This cache was begun in {before}, and rows in {asked} would differ from it. Leave "
-            f"the compute type out, or choose another --cache."
+            f"This cache was begun in {before}, and rows in {asked} would differ from it. Leave ",
+            Argument("compute"),
+            " out, or choose another ",
+            Argument("root"),
+            ".",
         )
     return load(before)
 
@@ -163,13 +169,19 @@ def micro_batch_of(backbone: Backbone, settings: PassSettings | None, asked: int
         UsageError: If it is out of range, or not the one that the cache was begun with.
     """
     if asked is not None and not 1 <= asked <= LARGEST_BATCH:
-        raise UsageError(f"micro-batch must be 1 to {LARGEST_BATCH} images, got {asked}.")
+        raise UsageError(
+            Argument("micro_batch"), f" must be 1 to {LARGEST_BATCH} images, got {asked}."
+        )
     if settings is None:
         return asked or micro_batch_for(backbone.gflops, backbone.device.type)
     if asked is not None and asked != settings.micro_batch:
         raise UsageError(
             f"This cache was begun with micro-batch {settings.micro_batch}, and {asked} would "
-            f"change the last bits. Leave --micro-batch out, or choose another --cache."
+            "change the last bits. Leave ",
+            Argument("micro_batch"),
+            " out, or choose another ",
+            Argument("root"),
+            ".",
         )
     return settings.micro_batch
 
@@ -182,7 +194,7 @@ def admit_environment(
     *,
     max_pixels: int,
     weights: str = "",
-    say: Callable[[str], None] = lambda _: None,
+    say: Callable[[Part], None] = lambda _: None,
 ) -> Recorder:
     """Make sure that this environment gives the numbers that are stored; return the way to add.
 
@@ -192,7 +204,7 @@ def admit_environment(
         encoder: What adds.
         sources: Row -> its image.
         max_pixels: Largest image to decode.
-        weights: As --weights had them, for commands that go on with this cache.
+        weights: The weights that the user named, recorded for calls that continue this cache.
         say: Told if there was nothing to compare.
 
     Raises:

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from shlex import quote
 
 from featcache.backbones.names import COMPUTE, TINY, check_known, choose
 from featcache.errors import FeatcacheError, UnknownNameError, UsageError
@@ -40,6 +39,7 @@ from featcache.store.library import (
 )
 from featcache.text.descriptions import read_descriptions
 from featcache.text.templates import read_templates
+from featcache.wording import Argument, Call, Part, Placeholder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,7 @@ def open_request(
     request: Request,
     *,
     report: Report | None = None,
-    say: Callable[[str], None] = lambda _: None,
+    say: Callable[[Part], None] = lambda _: None,
 ) -> Opened:
     """Check a request, settle what it leaves open and list its images.
 
@@ -106,19 +106,19 @@ def open_request(
 def _check_words(request: Request) -> None:
     """Refuse what no data set or backbone could make right."""
     if request.limit is not None and request.limit < 1:
-        raise UsageError(f"limit must be at least 1 image, got {request.limit}.")
+        raise UsageError(Argument("limit"), f" must be at least 1 image, got {request.limit}.")
     if isinstance(request.profile, Path):
         check_place(expand(request.profile))
     parse_requests(request.patches, request.views, request.crops, request.view_patches)
     if not 0 <= request.seed < LARGEST_SEED:
-        raise UsageError(f"seed must be 0 to {LARGEST_SEED - 1}, got {request.seed}.")
+        raise UsageError(Argument("seed"), f" must be 0 to {LARGEST_SEED - 1}, got {request.seed}.")
     if request.compute not in COMPUTE:
         raise UnknownNameError("compute dtype", request.compute, COMPUTE)
     if request.templates is not None:
         read_templates(request.templates)
-    for flag in ("descriptions", "cupl", "dclip"):
-        if (path := getattr(request, flag)) is not None:
-            read_descriptions(path, flag)
+    for argument in ("descriptions", "cupl", "dclip"):
+        if (path := getattr(request, argument)) is not None:
+            read_descriptions(path, argument)
 
 
 def _spec(request: Request, root: Path) -> tuple[str, str | None]:
@@ -143,8 +143,17 @@ def _refuse_imported(request: Request, root: Path) -> None:
     if named and not image_roots(root, request.dataset) and all(_is_imported(c) for c in named):
         raise UsageError(
             f"'{request.dataset}' was imported ({named[0].weights}): there are no images to "
-            f"extract from. Train on it with: heads train METHOD --dataset "
-            f"{quote(request.dataset)}. For images write --dataset folder:PATH."
+            "extract from. Train on it with: ",
+            Call(
+                "heads.evaluate",
+                {
+                    "method": Placeholder("METHOD"),
+                    "cache": Call("featcache.open", {"dataset": request.dataset}),
+                },
+            ),
+            ". For images write ",
+            Argument("dataset", Placeholder("folder:PATH")),
+            ".",
         )
 
 
@@ -156,7 +165,7 @@ def _is_imported(cache: CacheSummary) -> bool:
 
 
 def _usual(
-    request: Request, root: Path, spec: str, name: str, say: Callable[[str], None]
+    request: Request, root: Path, spec: str, name: str, say: Callable[[Part], None]
 ) -> tuple[str, str | None]:
     """Return the backbone and the weights that are meant where no backbone is named.
 
@@ -171,12 +180,15 @@ def _usual(
     if not made:
         return TINY, request.weights
     if len(made) > 1:
-        flags = [f"--backbone {b}" + (f" --weights {w}" if w else "") for b, w in made]
+        choices: list[Part] = []
+        for backbone, weights in made:
+            choices += ["; "] if choices else []
+            choices += [Argument("backbone", backbone)]
+            choices += [" ", Argument("weights", weights)] if weights else []
         raise UsageError(
-            f"'{name}' has caches of {len(made)} backbones; say which one is meant: "
-            f"{'; '.join(flags)}."
+            f"'{name}' has caches of {len(made)} backbones; say which one is meant: ", choices, "."
         )
     ((backbone, weights),) = made
     of = f" with {weights}" if weights else ""
-    say(f"No --backbone was named: {backbone}{of}, as in the cache of {name}.")
+    say(("No ", Argument("backbone"), f" was named: {backbone}{of}, as in the cache of {name}."))
     return backbone, request.weights or weights or None

@@ -20,36 +20,17 @@ from featcache.imaging.decode import quiet_pillow
 from featcache.imaging.loader import FileSource, ImageLoader, Job, LoadedImage
 from featcache.imaging.views import ViewSpec
 from featcache.pipeline.blocks import Block, encoded_rows
-from featcache.pipeline.compatibility import PassSettings, admit_environment
 from featcache.pipeline.plan import Plan
-from featcache.pipeline.write import Recorder, Sink, Writer
-from featcache.store.cache import Cache
-from featcache.threads import cpu_cores, in_order
+from featcache.pipeline.progress import Progress
+from featcache.pipeline.write import Sink, Writer
+from featcache.threads import in_order
+from featcache.wording import Argument
 
 EVERY = 0.2
 """Seconds between two reports of progress."""
 
 BAD_SHARE, BAD_COUNT = 0.01, 10
 """A pass stops when more images than the larger cannot be read; those of earlier passes count."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
-    """How things stand, several times a second."""
-
-    stage: str
-    """What is being done: encode, or a word for what comes before."""
-    done: int
-    total: int
-    rate: float = 0.0
-    """Images a second since the pass began."""
-    eta_s: float | None = None
-    bytes: int = 0
-    """Written so far."""
-    binding: str = ""
-    """The stage the others wait for: decode, encode or write."""
-    bad: int = 0
-    """Images that could not be read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,7 +186,9 @@ class Pass:
         bad[row] = reason
         name = self._sources[row].id
         if self._options.strict:
-            raise SourceError(f"{name} {reason}. Without --strict it would be skipped.")
+            raise SourceError(
+                f"{name} {reason}. Without ", Argument("strict"), " it would be skipped."
+            )
         known, images = self._options.known_bad, self._plan.images
         total = len(known | bad.keys())
         if self._options.allow_bad or row in known:
@@ -214,7 +197,9 @@ class Pass:
             first = "; ".join(f"{self._sources[r].id} {why}" for r, why in list(bad.items())[:3])
             raise SourceError(
                 f"{total} of {images} images cannot be read so far ({first}; ...). "
-                f"Repair or remove them, or go on with --allow-bad."
+                "Repair or remove them, or go on with ",
+                Argument("allow_bad", True),
+                ".",
             )
 
     @contextmanager
@@ -243,65 +228,3 @@ class Pass:
                 bad=len(self.outcome.bad),
             )
         )
-
-
-@dataclass(kw_only=True)
-class Filler:
-    """A cache that is locked for writing, and everything that rows are made of."""
-
-    cache: Cache
-    encoder: Encoder
-    sources: Mapping[int, FileSource]
-    """Row -> its image; rows whose image is gone have none."""
-    settings: PassSettings | None
-    """Settings of the cache as it was found; None before its first shard."""
-    max_pixels: int
-    weights: str = ""
-    """As --weights had them."""
-    strict: bool = False
-    allow_bad: bool = False
-    progress: Callable[[Progress], None] | None = None
-    say: Callable[[str], None] = lambda _: None
-    watch: Watch = unwatched
-    """Told what each stage does and when."""
-    outcomes: list[Outcome] = field(default_factory=list)
-    """What came of each plan so far."""
-    encoded: dict[str, int] = field(default_factory=dict)
-    """Component -> rows so far."""
-    _recorder: Recorder | None = None
-
-    def encode(self, plan: Plan, *, mended: frozenset[int] = frozenset()) -> None:
-        """Encode what a plan holds; finished shards stay, whatever happens.
-
-        Args:
-            plan: Its rows have an image each.
-            mended: Rows that could not be read before, and can be now.
-
-        Raises:
-            CacheError: If this environment gives other numbers than those that are stored.
-            SourceError: If an image is unreadable under `strict`, or too many are.
-        """
-        if not len(plan.rows):
-            return
-        if self._recorder is None:
-            self._recorder = admit_environment(
-                self.cache,
-                self.settings,
-                self.encoder,
-                self.sources,
-                max_pixels=self.max_pixels,
-                weights=self.weights,
-                say=self.say,
-            )
-        options = Options(
-            threads=cpu_cores(),
-            max_pixels=self.max_pixels,
-            strict=self.strict,
-            allow_bad=self.allow_bad,
-            known_bad=frozenset(self.cache.bad_rows()) & self.sources.keys() - mended,
-            progress=self.progress,
-            watch=self.watch,
-        )
-        self.outcomes.append(Pass(plan, self.sources, self.encoder, options).run(self._recorder))
-        for todo in plan.todos:
-            self.encoded[todo.spec.name] = self.encoded.get(todo.spec.name, 0) + len(todo.rows)

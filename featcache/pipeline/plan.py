@@ -20,6 +20,7 @@ from featcache.pipeline.write import shard_rows_for
 from featcache.recipes import KEYWORDS, Scope
 from featcache.threads import cpu_cores
 from featcache.units import human_bytes
+from featcache.wording import Argument, Placeholder
 
 ASK_ABOVE = 20 * 10**9
 """Bytes beyond which the user has to agree."""
@@ -174,13 +175,20 @@ def admit(plan: Plan, folder: Path, *, yes: bool, confirm: Callable[[Plan], bool
     if plan.bytes + RESERVE > free:
         raise CacheError(
             f"This pass needs about {human_bytes(plan.bytes)} and {human_bytes(RESERVE)} to spare, "
-            f"but {folder} has {human_bytes(free)} free. Choose another disk with --cache DIR or "
-            f"try --patches none, which needs far less."
+            f"but {folder} has {human_bytes(free)} free. Choose another disk with ",
+            Argument("root", Placeholder("DIR")),
+            " or try ",
+            Argument("patches", "none"),
+            ", which needs far less.",
         )
     if plan.bytes > ASK_ABOVE and not yes and not (confirm is not None and confirm(plan)):
         raise CacheError(
             f"This pass would write about {human_bytes(plan.bytes)} in "
-            f"{human_range(plan.seconds)}. Go on with --yes, or leave out most: --patches none."
+            f"{human_range(plan.seconds)}. Go on with ",
+            Argument("yes", True),
+            ", or leave out most: ",
+            Argument("patches", "none"),
+            ".",
         )
 
 
@@ -200,7 +208,7 @@ def scope_rows(
             try:
                 return few_shot_rows(listing, scope.shots, range(first, last + 1), usable=usable)
             except TaskError as error:
-                raise TaskError(f"{error} Or name other rows, e.g. @all.") from error
+                raise TaskError(*error.parts, " Or name other rows, e.g. @all.") from error
         case "train" | "pool":
             return union([listing.splits[n] for n in training])
         case "query":

@@ -23,8 +23,9 @@ from featcache.imaging.loader import FileSource
 from featcache.keys import Listing
 from featcache.paths import file_in, from_text
 from featcache.pipeline.compatibility import PassSettings, as_before, micro_batch_of
-from featcache.pipeline.passes import Filler, Progress
+from featcache.pipeline.filler import Filler
 from featcache.pipeline.plan import plans_for
+from featcache.pipeline.progress import Progress, reporter
 from featcache.pipeline.texts import put_texts
 from featcache.places import Place
 from featcache.sources.base import Dataset, Sample
@@ -37,7 +38,7 @@ from featcache.store.library import with_root
 from featcache.store.provenance import weights_argument, weights_of
 from featcache.store.repair.verify import finish_whole
 from featcache.threads import cpu_cores
-from featcache.wording import Call, Placeholder
+from featcache.wording import Argument, Call, Part, Placeholder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +63,7 @@ def mend(
     weights: str | None = None,
     device: str = "auto",
     progress: Callable[[Progress], None] | None = None,
-    say: Callable[[str], None] = lambda _: None,
+    say: Callable[[Part], None] = lambda _: None,
 ) -> Mended:
     """Encode the rows of shards that were taken out, and the texts if they were.
 
@@ -122,7 +123,7 @@ def _backbone(
     settings: PassSettings | None,
     weights: str | None,
     device: str,
-    say: Callable[[str], None],
+    say: Callable[[Part], None],
 ) -> Backbone:
     compute = "auto" if settings is None else COMPUTE_FLAGS[settings.compute]
     load_any = partial(load_backbone, cache.backbone, weights=weights, device=device)
@@ -132,14 +133,16 @@ def _backbone(
             try:
                 return load_any(compute=compute, compiled=True)
             except BackboneError as error:
-                say(f"The lost rows came from a compiled tower; these do not: {error}")
+                say(("The lost rows came from a compiled tower; these do not: ", error.parts))
         return load_any(compute=compute)
 
     backbone = as_before(load(compute), settings, "auto", load)
     if backbone.key != cache.key:
         raise CacheError(
             f"{cache.path} was made with other weights than {backbone.name} has here (key "
-            f"{cache.key.digest()}, not {backbone.key.digest()}). Name them with --weights."
+            f"{cache.key.digest()}, not {backbone.key.digest()}). Name them with ",
+            Argument("weights"),
+            ".",
         )
     return backbone
 
@@ -150,7 +153,7 @@ def _sources(
     backbone: str,
     lost: Mapping[str, Sequence[Int64[np.ndarray, " _"]]],
     progress: Callable[[Progress], None] | None,
-    say: Callable[[str], None],
+    say: Callable[[Part], None],
 ) -> dict[int, FileSource]:
     """Find the images whose bytes are still those that were listed."""
     root = from_text(with_root(home, listing.root))
@@ -171,10 +174,6 @@ def _sources(
     find = _finder(listing, root, home)
     say(f"Reading images in {root}.")
 
-    def report(what: str, done: int, total: int) -> None:
-        if progress is not None:
-            progress(Progress(stage=what, done=done, total=total))
-
     rows = np.unique(np.concatenate([r for shards in lost.values() for r in shards]))
     # Some rows of the whole cache, for the check of this environment, beside those that are lost.
     rows = np.union1d(rows, np.linspace(0, len(listing) - 1, 64).astype(np.int64))
@@ -186,7 +185,7 @@ def _sources(
             if (place := find(path)) is not None:
                 samples.append(Sample(name, place, -1, ""))
                 rows_of.append(row)
-    hashes, _ = hash_files(samples, root, None, report, cpu_cores())
+    hashes, _ = hash_files(samples, root, None, reporter(progress), cpu_cores())
     return {
         row: FileSource(sample.id, sample.place, sha256)
         for row, sample, sha256 in zip(rows_of, samples, hashes, strict=True)

@@ -9,7 +9,7 @@ from featcache.paths import expand
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What the user requests; one field a flag of `featcache extract`."""
+    """What the user requests: the arguments of `featcache.extract`."""
 
     dataset: str
     """A prefix and a path, as folder:PATH or zip:PATH, or a name."""
@@ -71,7 +71,7 @@ class Request:
     """Write a stage timeline: True beside the cache, a path there."""
 
     def weights_anywhere(self) -> str:
-        """Return --weights as it holds from any folder."""
+        """Return the weights, a file as an absolute path; empty if none were named."""
         if self.weights is None or not expand(self.weights).is_file():
             return self.weights or ""
         return str(expand(self.weights).absolute())

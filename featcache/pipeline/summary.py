@@ -1,6 +1,6 @@
 """What an extraction will do and what it did, for people and as JSON."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from featcache.keys import Listing
 from featcache.pipeline.forecast import human_range
 from featcache.pipeline.plan import Plan
 from featcache.units import human_bytes, rough_seconds
+from featcache.wording import Argument, Part, in_python
 
 SHOWN = 10
 """Unreadable images that are listed by name."""
@@ -49,7 +50,7 @@ class Summary:
     encoded, or in a forecast would be."""
     profile: Path | None = None
     """The stage timeline, if one was asked for."""
-    verdict: str = ""
+    verdict: Part = ""
     """Which stage binds, and what would make this pass faster, or why there is no timeline; only
     if one was asked for."""
     notes: tuple[str, ...] = ()
@@ -59,13 +60,17 @@ class Summary:
         """Whether texts were encoded; in a forecast, whether they would be."""
         return self.texts is not None
 
-    def to_json(self) -> dict[str, Any]:
-        """Return plain values."""
+    def to_json(self, phrase: Callable[[Sequence[Part]], str] = in_python) -> dict[str, Any]:
+        """Return plain values.
+
+        Args:
+            phrase: Writes a message as text.
+        """
         bad = [{"id": name, "reason": reason} for name, reason in self.bad]
         seconds = {k: round(v, 3) for k, v in self.seconds.items()}
         profile = None if self.profile is None else str(self.profile)
         plain = {"path": str(self.path), "profile": profile, "bad": bad, "seconds": seconds}
-        return {**asdict(self), "text": self.text, **plain}
+        return {**asdict(self), "text": self.text, **plain, "verdict": phrase([self.verdict])}
 
     def missing(self) -> str:
         """List the rows and texts that a forecast names; empty where there are none."""
@@ -73,8 +78,12 @@ class Summary:
         texts = [f"{kind} {count} texts" for kind, count in (self.texts or {}).items()]
         return ", ".join(rows + texts)
 
-    def sentences(self) -> list[str]:
-        """Say it line by line."""
+    def sentences(self, phrase: Callable[[Sequence[Part]], str] = in_python) -> list[str]:
+        """Describe the extraction line by line.
+
+        Args:
+            phrase: Writes a message as text.
+        """
         counts = _counted(self.encoded)
         have = _counted({name: rows for name, rows in self.held.items() if rows})
         lines = []
@@ -113,10 +122,18 @@ class Summary:
             if len(self.bad) > SHOWN:
                 lines.append(f"  and {len(self.bad) - SHOWN} more; `featcache info` lists them")
         if not self.complete and not self.dry_run:
-            lines.append("The cache is incomplete; the same command without --limit adds the rest.")
+            lines.append(
+                phrase(
+                    [
+                        "The cache is incomplete; the same request without ",
+                        Argument("limit"),
+                        " adds the rest.",
+                    ]
+                )
+            )
         if self.verdict:
             where = "" if self.profile is None else f" Timeline: {self.profile}"
-            lines.append(f"{self.verdict}{where}")
+            lines.append(f"{phrase([self.verdict])}{where}")
         lines.append(str(self.path))
         return lines
 

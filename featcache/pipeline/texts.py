@@ -7,6 +7,7 @@ from featcache.pipeline.compatibility import environment
 from featcache.sources.base import Dataset, Report
 from featcache.store.cache import Cache
 from featcache.text.encode import Owned, Texts, encode_texts, texts_of
+from featcache.wording import Part
 
 
 def missing_texts(cache: Cache | None, dataset: Dataset) -> dict[str, int] | None:
@@ -36,7 +37,7 @@ def put_texts(
     backbone: Backbone,
     *,
     report: Report | None = None,
-    say: Callable[[str], None] = lambda _: None,
+    say: Callable[[Part], None] = lambda _: None,
 ) -> bool:
     """Encode the texts of a data set unless the cache holds exactly these; tell whether it did."""
     if missing_texts(cache, dataset) is None:
@@ -51,7 +52,7 @@ def write_texts(
     backbone: Backbone,
     *,
     report: Report | None = None,
-    say: Callable[[str], None] = lambda _: None,
+    say: Callable[[Part], None] = lambda _: None,
 ) -> None:
     """Encode all texts of a data set and make them the current ones."""
     texts = texts_of(dataset)

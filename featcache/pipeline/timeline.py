@@ -12,6 +12,7 @@ from pathlib import Path
 
 from featcache.errors import UsageError
 from featcache.store.format.files import write_atomically
+from featcache.wording import Argument, Part
 
 EVENTS = 200_000
 """Pieces of work that are drawn; of those behind them only the sums are kept."""
@@ -46,8 +47,9 @@ def check_place(path: Path) -> None:
         why = error.strerror or str(error)
     if why:
         raise UsageError(
-            f"The timeline {path} cannot be written ({why}). Give --profile-to a file in a folder "
-            f"that is there and writable."
+            f"The timeline {path} cannot be written ({why}). Give ",
+            Argument("profile"),
+            " a file in an existing folder that can be written to.",
         )
 
 
@@ -114,7 +116,7 @@ def verdict(
     has_bf16: bool,
     batches: int,
     compile_s: float,
-) -> str:
+) -> Part:
     """Say in one line which stage binds and what would make the pass faster here.
 
     Args:
@@ -141,12 +143,17 @@ def verdict(
     if binds == "write":
         return (
             f"The disk binds ({waited['write']:.1f} of {seconds:.1f} s were spent waiting for it): "
-            f"a faster disk for --cache, or fewer patch features (--patches none, or :int8)."
+            "a faster disk for ",
+            Argument("root"),
+            ", or fewer patch features (",
+            Argument("patches", "none"),
+            ", or :int8).",
         )
     if compile_s > COMPILE_SHARE * seconds:
         return (
-            f"Compiling binds ({compile_s:.1f} of {seconds:.1f} s): leave --compile out of passes "
-            f"as short as this."
+            f"Compiling binds ({compile_s:.1f} of {seconds:.1f} s): leave ",
+            Argument("compiled"),
+            " out of passes as short as this.",
         )
     if device == "cpu":
         told = ", ".join(f"{stage} {100 * share:.0f} %" for stage, share in shares.items())
@@ -154,7 +161,9 @@ def verdict(
         if used < 1 - UNUSED_SHARE and batches < FEW_BATCHES * cores:
             return (
                 f"The pass is too short to keep the cores busy ({batches} batches, {head}): a "
-                f"smaller --micro-batch, if there are not more images."
+                "smaller ",
+                Argument("micro_batch"),
+                ", if there are not more images.",
             )
         if used < 1 - UNUSED_SHARE:
             what = "Reading the images" if binds == "decode" else "Something beside this pass"
@@ -167,11 +176,15 @@ def verdict(
                 f"Decoding binds ({head}): images scaled down beforehand to twice the encoder's "
                 f"input, or more cores."
             )
-        cure = "a GPU, more cores or a smaller backbone"
+        cure: list[Part] = ["a GPU, more cores or a smaller backbone"]
         if compute == "float32" and has_bf16:
-            cure = "--compute bf16, for which this CPU has units; then " + cure
+            cure = [Argument("compute", "bf16"), ", for which this CPU has units; then ", *cure]
         free = rate / max(1e-9, 1 - shares["decode"])
-        return f"Encoding binds ({head}): {cure}; free decoding would give {free:.0f} images/s."
+        return (
+            f"Encoding binds ({head}): ",
+            *cure,
+            f"; free decoding would give {free:.0f} images/s.",
+        )
     if binds == "decode":
         need = 100 * shares["decode"]
         return (
@@ -179,7 +192,7 @@ def verdict(
             f"{waited['decode']:.1f} of {seconds:.1f} s): more cores, images scaled down "
             f"beforehand, or fewer views."
         )
-    cure = "a larger --micro-batch, or a smaller backbone"
+    cure = ["a larger ", Argument("micro_batch"), ", or a smaller backbone"]
     if compute == "float32" and has_bf16:
-        cure = "--compute bf16, for which this device has units"
-    return f"The device binds ({rate:.0f} images/s): {cure}."
+        cure = [Argument("compute", "bf16"), ", for which this device has units"]
+    return (f"The device binds ({rate:.0f} images/s): ", *cure, ".")

@@ -14,9 +14,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from featcache.pipeline import opening, run
+from featcache.pipeline import extraction, opening
 from featcache.pipeline.run import Progress, Request, Summary, extract
 from featcache.types import FeatureKey
+from featcache.wording import Part
 
 
 class FakeBackbone:
@@ -136,13 +137,13 @@ def ask(
         )
         return backbone
 
-    monkeypatch.setattr(run, "load_backbone", load)
+    monkeypatch.setattr(extraction, "load_backbone", load)
     for checked in ("check_known", "choose"):
         monkeypatch.setattr(opening, checked, lambda name, weights: None)
 
     def call(
         progress: Callable[[Progress], None] | None = None,
-        say: Callable[[str], None] | None = None,
+        say: Callable[[Part], None] | None = None,
         **changes: Any,
     ) -> Summary:
         request = Request(
