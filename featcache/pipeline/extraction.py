@@ -96,7 +96,7 @@ def prepare(
         dclip=request.dclip,
         waffle=request.waffle,
     )
-    roots = image_roots(root, dataset.name)
+    roots = image_roots(root, dataset.name, request.data_root)
     if roots and as_text(dataset.root) not in roots:
         check_root(dataset, roots[0], moved=request.moved)
     start = time.perf_counter()

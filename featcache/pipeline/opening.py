@@ -19,6 +19,7 @@ from featcache.recipes import LARGEST_SEED, parse_requests
 from featcache.sources.base import Dataset, Report
 from featcache.sources.named import datasets
 from featcache.sources.registry import (
+    IMAGES,
     image_folder,
     is_drawn,
     is_path,
@@ -28,7 +29,6 @@ from featcache.sources.registry import (
 )
 from featcache.store.format.identity import read_identity
 from featcache.store.library import (
-    IMAGES,
     CacheSummary,
     cache_root,
     caches,
@@ -122,14 +122,16 @@ def _check_words(request: Request) -> None:
 
 
 def _spec(request: Request, root: Path) -> tuple[str, str | None]:
-    """Let the name of cached images stand for where they are, as messages and habit have it."""
+    """Return the spec and the name of a data set; the name of a cached one means its images."""
     spec, name = request.dataset, request.name
     if ":" in spec or any(spec == d.name for d in datasets()):
         return spec, name
     drawn = (as_text(root / IMAGES), as_text(image_folder(root, request.data_root)))
     _refuse_imported(request, root)
     sources = {
-        s for s in image_sources(root, spec) if not any(Path(s[0]).is_relative_to(d) for d in drawn)
+        s
+        for s in image_sources(root, spec, request.data_root)
+        if not any(Path(s[0]).is_relative_to(d) for d in drawn)
     }
     if len(sources) != 1:
         return spec, name

@@ -34,7 +34,7 @@ from featcache.sources.registry import open_dataset
 from featcache.sources.trees.names import path_text
 from featcache.sources.trees.opening import tree_at
 from featcache.store.cache import Cache
-from featcache.store.library import with_root
+from featcache.store.moved import current_root
 from featcache.store.provenance import weights_argument, weights_of
 from featcache.store.repair.verify import finish_whole
 from featcache.threads import cpu_cores
@@ -156,7 +156,7 @@ def _sources(
     say: Callable[[Part], None],
 ) -> dict[int, FileSource]:
     """Find the images whose bytes are still those that were listed."""
-    root = from_text(with_root(home, listing.root))
+    root = from_text(current_root(listing.root, listing.dataset, home))
     if not root.is_dir() and file_in(root) is None:
         raise SourceError(
             f"The images were in {root}, which is gone. Put them back, or run ",

@@ -18,7 +18,7 @@ from featcache.sources.base import Dataset
 from featcache.sources.listing import build_listing
 from featcache.store.cache import Cache
 from featcache.store.format.identity import KNOWN_HASHES
-from featcache.store.library import with_root
+from featcache.store.moved import current_root
 from featcache.text.encode import keep_own_texts
 
 
@@ -95,7 +95,9 @@ def set_up(extraction: Extraction, cache: Cache | None, *, keep_known: bool) -> 
     with extraction.stage("list"):
         previous = None if cache is None else cache.listing()
         dataset = keep_own_texts(extraction.dataset, previous)
-        before = "" if previous is None else with_root(extraction.root, previous.root)
+        before = ""
+        if previous is not None:
+            before = current_root(previous.root, dataset.name, extraction.root, request.data_root)
         listing = build_listing(
             dataset,
             previous,

@@ -28,6 +28,9 @@ KINDS: Mapping[str, str] = {
 }
 """Prefix -> module and name of its `Kind`, which is imported when it is first used."""
 
+IMAGES = "images"
+"""Folder of named data sets below the folder of all caches, unless another one is named."""
+
 _OWN = ("For images of your own use ", Argument("dataset", Placeholder("folder:PATH")), ".")
 
 
@@ -78,21 +81,21 @@ def open_dataset(
 
 
 def image_folder(root: Path, data_root: Path | None = None) -> Path:
-    """Return where named data sets keep their images; caches of several roots may share it.
+    """Return the folder of all named data sets; caches in several folders may share it.
 
     Args:
-        root: Of the caches.
-        data_root: What the user names; else $FEATCACHE_DATA, else `root/images`.
+        root: Folder of all caches.
+        data_root: The folder; None for $FEATCACHE_DATA, else `images` in `root`.
 
     Raises:
-        CacheError: If what the user names is no folder.
-        UsageError: If it begins with the home folder of nobody.
+        CacheError: If the path is not a folder.
+        UsageError: If it begins with the home folder of an unknown user.
     """
     if data_root is not None:
         return check_folder(expand(data_root).absolute(), Argument("data_root"))
     if place := os.environ.get("FEATCACHE_DATA"):
         return check_folder(expand(place).absolute(), "$FEATCACHE_DATA or ", Argument("data_root"))
-    return root / "images"
+    return root / IMAGES
 
 
 def name_of(spec: str, name: str | None = None) -> str:

@@ -17,7 +17,7 @@ from torch import Tensor
 from featcache.pipeline import extraction, opening
 from featcache.pipeline.run import Progress, Request, Summary, extract
 from featcache.types import FeatureKey
-from featcache.wording import Part
+from featcache.wording import in_python
 
 
 class FakeBackbone:
@@ -143,13 +143,14 @@ def ask(
 
     def call(
         progress: Callable[[Progress], None] | None = None,
-        say: Callable[[Part], None] | None = None,
+        say: Callable[[str], None] | None = None,
         **changes: Any,
     ) -> Summary:
         request = Request(
             dataset=f"folder:{folder}", backbone="fake", root=tmp_path / "cache", micro_batch=4
         )
-        return extract(replace(request, **changes), progress=progress, say=say)
+        told = None if say is None else lambda part: say(in_python([part]))
+        return extract(replace(request, **changes), progress=progress, say=told)
 
     return call
 

@@ -30,7 +30,7 @@ from featcache.pipeline.summary import Summary
 from featcache.store.format.identity import KEY_FILE, MANIFEST
 from featcache.store.repair import verify as store_verify
 from featcache.store.repair.verify import verify
-from featcache.wording import Part
+from featcache.wording import in_python
 from tests.cli.conftest import Answer, call
 from tests.featcache.conftest import FakeBackbone
 from tests.reliability.checks import Snapshot, check_instant, snapshot
@@ -87,12 +87,13 @@ class World:
                 stack.enter_context(mock.patch.object(module, name, function))
             yield self
 
-    def extract(self, root: Path, say: Callable[[Part], None] | None = None, **ask: Any) -> Summary:
+    def extract(self, root: Path, say: Callable[[str], None] | None = None, **ask: Any) -> Summary:
         """Ask for everything, or for what is named."""
         request = Request(
             dataset=f"folder:{self.photos}", backbone="fake", root=root, micro_batch=ROWS
         )
-        return run.extract(replace(request, **(ask or EVERY_KIND)), say=say)
+        told = None if say is None else lambda part: say(in_python([part]))
+        return run.extract(replace(request, **(ask or EVERY_KIND)), say=told)
 
     def whole(self, **ask: Any) -> Snapshot:
         """Return what an undisturbed extraction leaves."""

@@ -331,7 +331,7 @@ def test_a_backbone_without_patches(ask: Any, backbone: Any) -> None:
     said: list[str] = []
     assert ask(say=said.append).encoded == {"global": 22}
     assert any("no patch features" in s for s in said)
-    with pytest.raises(UsageError, match="--patches none"):
+    with pytest.raises(UsageError, match="use patches='none'"):
         ask(patches=["clearclip"])
 
 
