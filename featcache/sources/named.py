@@ -12,11 +12,11 @@ from typing import Literal, TypeAlias
 
 from featcache.errors import SourceError
 from featcache.sources.fetch.archive import Archive
-from featcache.sources.layouts.folders import Folders
-from featcache.sources.layouts.lines import Lines
-from featcache.sources.layouts.records import Records
-from featcache.sources.layouts.split_json import SplitJson
-from featcache.sources.layouts.table import Table
+from featcache.sources.layouts.named.folders import Folders
+from featcache.sources.layouts.named.lines import Lines
+from featcache.sources.layouts.named.records import Records
+from featcache.sources.layouts.named.split_json import SplitJson
+from featcache.sources.layouts.named.table import Table
 from featcache.sources.lists import ClassTable, class_table
 from featcache.sources.toml_fields import decode
 

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from featcache.counts import counted
-from featcache.sources.layouts.base import ListedImage, Location
+from featcache.sources.layouts.named.base import ListedImage, Location
 from featcache.sources.lists import ClassTable
 from featcache.sources.named import NamedDataset, Scheme
 from featcache.text.templates import clean_name

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from featcache.errors import DownloadNeededError, SourceError
 from featcache.sources.base import Dataset, Report, Sample
-from featcache.sources.layouts.base import ListedImage, Location
-from featcache.sources.layouts.records import Records
+from featcache.sources.layouts.named.base import ListedImage, Location
+from featcache.sources.layouts.named.records import Records
 from featcache.sources.layouts.splits import make_splits
 from featcache.sources.layouts.splits import samples as by_split
 from featcache.sources.lists import ClassTable

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from featcache.errors import SourceError
-from featcache.sources.layouts.base import Layout, Location
+from featcache.sources.layouts.named.base import Layout, Location
 from featcache.sources.named import LookAlike, NamedDataset, Scheme
 from featcache.sources.trees.base import Tree
 from featcache.sources.trees.opening import tree_at

@@ -10,21 +10,21 @@ from typing import cast
 from featcache.errors import UnknownNameError, UsageError
 from featcache.paths import as_text, check_folder, expand, file_in, from_text
 from featcache.sources.base import Dataset, Report
-from featcache.sources.kind import Kind
 from featcache.sources.named import DEFAULT_WORDS, NamedDataset, datasets, resolve
+from featcache.sources.prefixes.kind import Kind
 from featcache.wording import Argument, Placeholder
 
 KINDS: Mapping[str, str] = {
-    "folder": "featcache.sources.folder:FOLDER",
-    "zip": "featcache.sources.archives:ZIP",
-    "tar": "featcache.sources.archives:TAR",
-    "csv": "featcache.sources.own:CSV",
-    "wds": "featcache.sources.own:WDS",
-    "hf": "featcache.sources.own:HF",
-    "coco": "featcache.sources.own:COCO",
-    "labelstudio": "featcache.sources.own:LABELSTUDIO",
-    "fiftyone": "featcache.sources.own:FIFTYONE",
-    "npz": "featcache.sources.own:NPZ",
+    "folder": "featcache.sources.prefixes.folder:FOLDER",
+    "zip": "featcache.sources.prefixes.archives:ZIP",
+    "tar": "featcache.sources.prefixes.archives:TAR",
+    "csv": "featcache.sources.prefixes.own:CSV",
+    "wds": "featcache.sources.prefixes.own:WDS",
+    "hf": "featcache.sources.prefixes.own:HF",
+    "coco": "featcache.sources.prefixes.own:COCO",
+    "labelstudio": "featcache.sources.prefixes.own:LABELSTUDIO",
+    "fiftyone": "featcache.sources.prefixes.own:FIFTYONE",
+    "npz": "featcache.sources.prefixes.own:NPZ",
 }
 """Prefix -> module and name of its `Kind`, which is imported when it is first used."""
 

@@ -7,11 +7,11 @@ from functools import partial
 from featcache.errors import SourceError
 from featcache.paths import as_text, expand
 from featcache.sources.base import Dataset
-from featcache.sources.kind import Kind
-from featcache.sources.layouts import coco, csv_file, fiftyone, huggingface, labelstudio, npz
-from featcache.sources.layouts import webdataset as wds
-from featcache.sources.layouts.options import join_options, split_options
-from featcache.sources.layouts.shards import expand_braces
+from featcache.sources.layouts.own import coco, csv_file, fiftyone, huggingface, labelstudio, npz
+from featcache.sources.layouts.own import webdataset as wds
+from featcache.sources.layouts.own.options import join_options, split_options
+from featcache.sources.layouts.own.shards import expand_braces
+from featcache.sources.prefixes.kind import Kind
 
 Opener = Callable[[str, Mapping[str, str], str | None], Dataset]
 """Called with the path, the options behind it, and a name or None."""

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from featcache.sources.layouts.base import Listed, ListedImage, Location, numbered
+from featcache.sources.layouts.named.base import Listed, ListedImage, Location, numbered
 from featcache.sources.lists import ClassTable
 from featcache.sources.trees.base import Entry
 

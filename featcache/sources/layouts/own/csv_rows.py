@@ -7,8 +7,8 @@ from itertools import islice
 from pathlib import Path
 
 from featcache.errors import SourceError
-from featcache.sources.layouts.csv_columns import choice
-from featcache.sources.layouts.text_file import read_lines
+from featcache.sources.layouts.own.csv_columns import choice
+from featcache.sources.layouts.own.text_file import read_lines
 
 DELIMITERS = {"comma": ",", "tab": "\t", "semicolon": ";"}
 """Name of a delimiter, as the option has it -> the character."""
@@ -18,7 +18,7 @@ SAMPLE = 50
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class CsvTable:
     """A table whose first row is read."""
 
     path: Path
@@ -45,7 +45,7 @@ class Table:
             yield line, row
 
 
-def open_table(path: Path, delimiter: str, spec: str) -> Table:
+def open_table(path: Path, delimiter: str, spec: str) -> CsvTable:
     """Find the delimiter of a table and read its first row.
 
     The delimiter is the one that divides the first row; where several do, the one that divides
@@ -70,7 +70,7 @@ def open_table(path: Path, delimiter: str, spec: str) -> Table:
     first = next(_rows(path, DELIMITERS[delimiter]), None)
     if first is None:
         raise SourceError(f"{path} is empty; expected a table with one image a row.")
-    return Table(path, tuple(first[1]), DELIMITERS[delimiter])
+    return CsvTable(path, tuple(first[1]), DELIMITERS[delimiter])
 
 
 def _sniffed(path: Path, spec: str) -> str:

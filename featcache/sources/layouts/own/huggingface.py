@@ -16,18 +16,18 @@ from typing import Any
 from featcache.errors import SourceError
 from featcache.paths import as_text, expand, open_regular
 from featcache.sources.base import Dataset
-from featcache.sources.layouts.below import Finder, path_below
 from featcache.sources.layouts.class_folders import list_class_folders
-from featcache.sources.layouts.class_names import read_names
-from featcache.sources.layouts.csv_columns import USUAL, find_columns
-from featcache.sources.layouts.csv_file import add_table
-from featcache.sources.layouts.json_file import label_text, parse_line
-from featcache.sources.layouts.labelled import LabelledImages
-from featcache.sources.layouts.parquet_file import open_parquet, read_columns
-from featcache.sources.layouts.parquet_shards import list_parquet
-from featcache.sources.layouts.shards import named_shards, shards_below
+from featcache.sources.layouts.own.below import Finder, path_below
+from featcache.sources.layouts.own.class_names import read_names
+from featcache.sources.layouts.own.csv_columns import USUAL, find_columns
+from featcache.sources.layouts.own.csv_file import add_table
+from featcache.sources.layouts.own.json_file import label_text, parse_line
+from featcache.sources.layouts.own.labelled import LabelledImages
+from featcache.sources.layouts.own.parquet_file import open_parquet, read_columns
+from featcache.sources.layouts.own.parquet_shards import list_parquet
+from featcache.sources.layouts.own.shards import named_shards, shards_below
+from featcache.sources.layouts.own.text_file import read_lines
 from featcache.sources.layouts.split_names import USUAL as USUAL_SPLITS
-from featcache.sources.layouts.text_file import read_lines
 from featcache.sources.trees.folder import FolderTree
 
 OPTIONS = ("image", "label", "names")

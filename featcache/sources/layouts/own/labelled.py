@@ -1,7 +1,6 @@
 """Images with labels as a list gives them, one at a time, collected into a data set."""
 
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +10,8 @@ from featcache.errors import SourceError
 from featcache.limits import ROWS
 from featcache.places import Place
 from featcache.sources.base import Dataset, Sample
-from featcache.sources.layouts.class_names import class_order
+from featcache.sources.layouts.class_notes import class_notes
+from featcache.sources.layouts.own.class_names import class_order
 from featcache.sources.layouts.split_names import split_of
 from featcache.sources.layouts.splits import Grouped, make_splits
 from featcache.sources.trees.base import Entry
@@ -23,7 +23,7 @@ SEED = 0
 
 
 @dataclass(frozen=True, slots=True)
-class _Listed:
+class _Row:
     place: Place
     label: str | None
     split: str
@@ -47,7 +47,7 @@ class LabelledImages:
     numbers: bool = True
     """Whether labels of digits count as numbers."""
     notes: list[str] = field(default_factory=list)
-    _rows: dict[str, _Listed] = field(default_factory=dict)
+    _rows: dict[str, _Row] = field(default_factory=dict)
     _first: dict[str, str] = field(default_factory=dict)
     _again: int = 0
     _most: int = field(default_factory=ROWS.value)
@@ -72,7 +72,7 @@ class LabelledImages:
         """
         if label is not None:
             label = sys.intern(label.strip()) or None
-        row = _Listed(place, label, sys.intern(split.strip()), line)
+        row = _Row(place, label, sys.intern(split.strip()), line)
         image_id = id_of(path)
         known = self._rows.get(image_id)
         if known is not None:
@@ -134,7 +134,7 @@ class LabelledImages:
             notes=(*self.notes, *notes, *said, *self._own_notes(classes, labels, splits)),
         )
 
-    def _check_same(self, image_id: str, known: _Listed, row: _Listed) -> None:
+    def _check_same(self, image_id: str, known: _Row, row: _Row) -> None:
         for what, before, now in (
             ("class", known.label, row.label),
             ("split", known.split, row.split),
@@ -193,15 +193,10 @@ class LabelledImages:
             notes.append(f"{counted(unlabelled, 'image')} of {self.what} without a label.")
         if self.names is None and self.numbers and all(c.isdecimal() for c in classes):
             notes.append("Labels are numbers, and the classes are called by them.")
-        if len(classes) == 1:
-            notes.append("There is one class only; a head needs two.")
-        present = Counter(zip(splits, labels, strict=True))
-        for split, what in (("train", "training"), ("test", "test")):
-            if split in set(splits):
-                without = [c for i, c in enumerate(classes) if not present[split, i]]
-                if without:
-                    more = f" and {len(without) - 5} more" if len(without) > 5 else ""
-                    notes.append(f"No {what} images for: {', '.join(without[:5])}{more}.")
+        present: dict[str, set[int]] = {split: set() for split in splits}
+        for split, label in zip(splits, labels, strict=True):
+            present[split].add(label)
+        notes += class_notes(classes, present)
         return notes
 
     def _at(self, line: int) -> str:

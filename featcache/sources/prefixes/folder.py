@@ -5,8 +5,8 @@ from pathlib import Path
 from featcache.errors import SourceError
 from featcache.paths import as_text, expand
 from featcache.sources.base import Dataset
-from featcache.sources.kind import Kind
 from featcache.sources.layouts.class_folders import LAYOUT, list_class_folders
+from featcache.sources.prefixes.kind import Kind
 from featcache.sources.trees.folder import FolderTree
 
 

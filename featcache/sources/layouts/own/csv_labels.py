@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from featcache.errors import SourceError
-from featcache.sources.layouts.csv_columns import USUAL, find_columns, has_header
-from featcache.sources.layouts.csv_rows import Table
+from featcache.sources.layouts.own.csv_columns import USUAL, find_columns, has_header
+from featcache.sources.layouts.own.csv_rows import CsvTable
 
 ONE_HOT = "_classes.csv"
 """Name of Roboflow's one-hot tables."""
@@ -27,7 +27,7 @@ class CsvRow:
 class LabelledTable:
     """A table whose columns are known."""
 
-    table: Table
+    table: CsvTable
     header: tuple[str, ...]
     """Names of the columns; their numbers, from 1, where the first row is one of images."""
     columns: Mapping[str, int]
@@ -81,7 +81,7 @@ class LabelledTable:
         return marked[0] if marked else None
 
 
-def label_columns(table: Table, options: Mapping[str, str], spec: str) -> LabelledTable:
+def label_columns(table: CsvTable, options: Mapping[str, str], spec: str) -> LabelledTable:
     """Find the columns of a table.
 
     Args:

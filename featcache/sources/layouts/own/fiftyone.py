@@ -12,9 +12,9 @@ from typing import Any
 from featcache.errors import SourceError
 from featcache.paths import as_text, expand
 from featcache.sources.base import Dataset
-from featcache.sources.layouts.class_names import given_names
-from featcache.sources.layouts.json_file import label_text, read_json
-from featcache.sources.layouts.labelled import LabelledImages
+from featcache.sources.layouts.own.class_names import given_names
+from featcache.sources.layouts.own.json_file import label_text, read_json
+from featcache.sources.layouts.own.labelled import LabelledImages
 from featcache.sources.trees.base import Entry
 from featcache.sources.trees.folder import FolderTree
 

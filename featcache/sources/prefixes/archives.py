@@ -5,8 +5,9 @@ from pathlib import Path
 
 from featcache.paths import as_text, expand
 from featcache.sources.base import Dataset
-from featcache.sources.kind import Kind
-from featcache.sources.layouts.class_folders import SPLIT_NAMES, list_class_folders
+from featcache.sources.layouts.class_folders import list_class_folders
+from featcache.sources.layouts.split_names import SPLIT_NAMES
+from featcache.sources.prefixes.kind import Kind
 from featcache.sources.trees.archive import open_archive, split_archive
 from featcache.sources.trees.base import FoundImages, Tree
 

@@ -19,10 +19,10 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from featcache.errors import SourceError
 from featcache.paths import as_text
 from featcache.sources.base import Dataset
-from featcache.sources.layouts.csv_columns import choice
-from featcache.sources.layouts.files import existing_file, image_root
-from featcache.sources.layouts.json_file import label_text, read_json
-from featcache.sources.layouts.labelled import LabelledImages
+from featcache.sources.layouts.own.csv_columns import choice
+from featcache.sources.layouts.own.files import existing_file, image_root
+from featcache.sources.layouts.own.json_file import label_text, read_json
+from featcache.sources.layouts.own.labelled import LabelledImages
 from featcache.sources.trees.base import Entry
 from featcache.sources.trees.folder import FolderTree
 from featcache.sources.trees.names import is_image

@@ -13,8 +13,8 @@ from typing import Literal
 from featcache.errors import SourceError
 from featcache.sources.base import Report
 from featcache.sources.fetch.aside import aside, clear_aside
-from featcache.sources.layouts.base import Listed, Location
-from featcache.sources.layouts.folders import Folders
+from featcache.sources.layouts.named.base import Listed, Location
+from featcache.sources.layouts.named.folders import Folders
 from featcache.sources.lists import ClassTable
 
 _REPORT_EVERY = 500

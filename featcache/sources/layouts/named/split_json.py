@@ -7,8 +7,8 @@ from functools import lru_cache
 from typing import Literal
 
 from featcache.errors import SourceError
-from featcache.sources.coop import CoopSplit, parse_split
-from featcache.sources.layouts.base import Listed, ListedImage, Location
+from featcache.sources.layouts.named.base import Listed, ListedImage, Location
+from featcache.sources.layouts.named.coop import CoopSplit, parse_split
 from featcache.sources.lists import ClassTable, packaged_split
 from featcache.sources.trees.base import Entry
 from featcache.text.templates import clean_name

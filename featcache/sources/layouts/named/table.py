@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from featcache.errors import SourceError
-from featcache.sources.layouts.base import (
+from featcache.sources.layouts.named.base import (
     Listed,
     ListedImage,
     Location,

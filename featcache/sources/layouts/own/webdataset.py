@@ -18,11 +18,11 @@ from featcache.limits import SAMPLE_TEXT, WORDS
 from featcache.paths import as_text, expand
 from featcache.places import Place
 from featcache.sources.base import Dataset
-from featcache.sources.layouts.class_names import given_names, read_names
-from featcache.sources.layouts.csv_columns import choice
-from featcache.sources.layouts.json_file import label_text, parse_line
-from featcache.sources.layouts.labelled import LabelledImages
-from featcache.sources.layouts.shards import Shard, check_count, named_shards, shards_below
+from featcache.sources.layouts.own.class_names import given_names, read_names
+from featcache.sources.layouts.own.csv_columns import choice
+from featcache.sources.layouts.own.json_file import label_text, parse_line
+from featcache.sources.layouts.own.labelled import LabelledImages
+from featcache.sources.layouts.own.shards import Shard, check_count, named_shards, shards_below
 from featcache.sources.trees.archive import ArchiveTree, open_archive
 from featcache.sources.trees.folder import FolderTree
 from featcache.sources.trees.names import is_image, path_text

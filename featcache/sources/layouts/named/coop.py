@@ -5,11 +5,8 @@ The order of a split is kept as it stands in the file, since few-shot draws depe
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 
 from featcache.errors import SourceError
-from featcache.limits import WORDS
-from featcache.paths import read_regular
 from featcache.text.templates import clean_name, is_plain
 
 SPLITS = ("train", "val", "test")
@@ -25,25 +22,6 @@ class CoopSplit:
     classes: tuple[str, ...]
     """Readable names, in label order."""
     splits: dict[str, tuple[Entry, ...]]
-
-
-def read_split_file(path: Path) -> CoopSplit:
-    """Read and check a split file.
-
-    Args:
-        path: The file.
-
-    Raises:
-        SourceError: If it cannot be read, or as `parse_split`.
-    """
-    try:
-        data = read_regular(path, WORDS)
-    except OSError as error:
-        raise SourceError(
-            f"Split file {path} could not be read ({error.strerror}). Get a whole copy, or remove "
-            f"it to have splits made."
-        ) from error
-    return parse_split(data, str(path))
 
 
 def parse_split(data: bytes, path: str) -> CoopSplit:

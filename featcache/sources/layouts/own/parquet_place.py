@@ -16,7 +16,7 @@ from typing import Any
 from featcache.errors import SourceError
 from featcache.limits import Limit
 from featcache.paths import as_text, check_bytes
-from featcache.sources.layouts.parquet_file import open_parquet, reading
+from featcache.sources.layouts.own.parquet_file import open_parquet, reading
 
 KEPT = 256 << 20
 """Bytes of decoded images that are kept, over all files of a data set."""

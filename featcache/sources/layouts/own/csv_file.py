@@ -14,13 +14,13 @@ from pathlib import Path
 from featcache.errors import SourceError
 from featcache.paths import as_text, expand
 from featcache.sources.base import Dataset
-from featcache.sources.layouts.below import Finder, path_below
-from featcache.sources.layouts.class_names import read_names
-from featcache.sources.layouts.csv_columns import choice
-from featcache.sources.layouts.csv_labels import ONE_HOT, label_columns
-from featcache.sources.layouts.csv_rows import open_table
-from featcache.sources.layouts.files import existing_file, image_root
-from featcache.sources.layouts.labelled import LabelledImages
+from featcache.sources.layouts.own.below import Finder, path_below
+from featcache.sources.layouts.own.class_names import read_names
+from featcache.sources.layouts.own.csv_columns import choice
+from featcache.sources.layouts.own.csv_labels import ONE_HOT, label_columns
+from featcache.sources.layouts.own.csv_rows import open_table
+from featcache.sources.layouts.own.files import existing_file, image_root
+from featcache.sources.layouts.own.labelled import LabelledImages
 from featcache.sources.layouts.split_names import split_folders
 from featcache.sources.trees.folder import FolderTree
 from featcache.wording import Part
@@ -60,7 +60,7 @@ def open_csv(path: str, options: Mapping[str, str], name: str | None = None) -> 
     images = LabelledImages(as_text(file.name), names=names)
     finder = Finder(FolderTree(image_root(file, options)), as_text(file.name))
     add_table(images, finder, file, options, spec)
-    notes = finder.notes(*_cure(spec, options))
+    notes = finder.notes(*_advice(spec, options))
     return images.dataset(name or as_text(file.stem), finder.tree.root, notes=notes)
 
 
@@ -90,16 +90,16 @@ def add_table(
     table = label_columns(open_table(file, options.get("delimiter", ""), spec), options, spec)
     if table.note not in images.notes:
         images.notes.append(table.note)
-    root, cure = finder.tree.root / folder, _cure(spec, options)
+    root, advice = finder.tree.root / folder, _advice(spec, options)
     for row in table.rows():
-        below = path_below(row.path, root, f"Line {row.line} of {file}", *cure)
+        below = path_below(row.path, root, f"Line {row.line} of {file}", *advice)
         below = f"{folder}/{below}" if folder else below
         place = finder.find(below)
         if place is not None:
             images.add(below, place, row.label, row.split or split, line=row.line)
 
 
-def _cure(spec: str, options: Mapping[str, str]) -> tuple[Part, ...]:
+def _advice(spec: str, options: Mapping[str, str]) -> tuple[Part, ...]:
     if "root" in options:
         return (" Name as root the folder that the paths are relative to.",)
     return (" If the images lie in another folder, write ", choice(spec, "root", "FOLDER"), ".")

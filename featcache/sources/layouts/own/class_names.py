@@ -7,7 +7,7 @@ from pathlib import Path
 from featcache.errors import SourceError
 from featcache.limits import TEXT
 from featcache.paths import expand
-from featcache.sources.layouts.text_file import read_lines
+from featcache.sources.layouts.own.text_file import read_lines
 from featcache.text.templates import clean_name, is_plain
 
 _NUMBER = re.compile(r"[+-]?[0-9]{1,15}(\.0{1,6})?")

@@ -16,11 +16,11 @@ from typing import Any
 from featcache.errors import SourceError
 from featcache.paths import as_text, expand
 from featcache.sources.base import Dataset
-from featcache.sources.layouts.below import Finder, path_below
-from featcache.sources.layouts.csv_columns import choice
-from featcache.sources.layouts.files import existing_file, image_root
-from featcache.sources.layouts.json_file import read_json
-from featcache.sources.layouts.labelled import LabelledImages
+from featcache.sources.layouts.own.below import Finder, path_below
+from featcache.sources.layouts.own.csv_columns import choice
+from featcache.sources.layouts.own.files import existing_file, image_root
+from featcache.sources.layouts.own.json_file import read_json
+from featcache.sources.layouts.own.labelled import LabelledImages
 from featcache.sources.layouts.split_names import split_folders
 from featcache.sources.trees.folder import FolderTree
 
@@ -66,18 +66,18 @@ def open_coco(path: str, options: Mapping[str, str], name: str | None = None) ->
     first = next(iter(files))
     images = LabelledImages(as_text(first.name), unit="image", numbers=False)
     finder = Finder(FolderTree(root), as_text(first.name))
-    cure = (" If the images lie elsewhere, write ", choice(f"coco:{path}", "root", "FOLDER"), ".")
+    advice = (" If the images lie elsewhere, write ", choice(f"coco:{path}", "root", "FOLDER"), ".")
     for file, split in files.items():
         folder = as_text(file.parent.name) if split else ""
         for image in _read(file):
             where = f"images[{image.place}] of {file}"
-            below = path_below(image.path, root / folder, where, *cure)
+            below = path_below(image.path, root / folder, where, *advice)
             below = f"{folder}/{below}" if folder else below
             place = finder.find(below)
             if place is not None:
                 images.add(below, place, image.label, split, line=image.place)
     own_name = as_text(root.name) if len(files) > 1 or files[first] else as_text(first.stem)
-    return images.dataset(name or own_name, root, notes=finder.notes(*cure))
+    return images.dataset(name or own_name, root, notes=finder.notes(*advice))
 
 
 def _read(path: Path) -> list[_Image]:

@@ -17,10 +17,10 @@ from featcache.imaging.png import png_bytes, png_size
 from featcache.limits import PIXELS, ROWS, Limit
 from featcache.paths import as_text, check_bytes
 from featcache.sources.base import Dataset
-from featcache.sources.layouts.class_names import read_names
-from featcache.sources.layouts.files import existing_file
-from featcache.sources.layouts.labelled import LabelledImages
-from featcache.sources.layouts.npz_member import Member, RowReader, read_members, read_whole
+from featcache.sources.layouts.own.class_names import read_names
+from featcache.sources.layouts.own.files import existing_file
+from featcache.sources.layouts.own.labelled import LabelledImages
+from featcache.sources.layouts.own.npz_member import Member, RowReader, read_members, read_whole
 
 OPTIONS = ("names",)
 

@@ -13,14 +13,14 @@ from featcache.errors import SourceError
 from featcache.paths import as_text
 from featcache.places import Place
 from featcache.sources.base import Dataset
-from featcache.sources.layouts.below import path_below
-from featcache.sources.layouts.class_names import given_names, read_names
-from featcache.sources.layouts.csv_columns import USUAL, choice, find_columns
-from featcache.sources.layouts.json_file import label_text
-from featcache.sources.layouts.labelled import LabelledImages
-from featcache.sources.layouts.parquet_file import features_of, open_parquet, read_columns
-from featcache.sources.layouts.parquet_place import ParquetPlace, ParquetReader
-from featcache.sources.layouts.shards import Shard
+from featcache.sources.layouts.own.below import path_below
+from featcache.sources.layouts.own.class_names import given_names, read_names
+from featcache.sources.layouts.own.csv_columns import USUAL, choice, find_columns
+from featcache.sources.layouts.own.json_file import label_text
+from featcache.sources.layouts.own.labelled import LabelledImages
+from featcache.sources.layouts.own.parquet_file import features_of, open_parquet, read_columns
+from featcache.sources.layouts.own.parquet_place import ParquetPlace, ParquetReader
+from featcache.sources.layouts.own.shards import Shard
 from featcache.sources.layouts.split_names import USUAL as USUAL_SPLITS
 from featcache.sources.trees.folder import FolderTree
 

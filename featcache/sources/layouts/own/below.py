@@ -14,7 +14,7 @@ _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 
 
-def path_below(text: str, root: Path, where: str, *cure: Part) -> str:
+def path_below(text: str, root: Path, where: str, *advice: Part) -> str:
     r"""Return a written path relative to a root, with `/`.
 
     Args:
@@ -22,7 +22,7 @@ def path_below(text: str, root: Path, where: str, *cure: Part) -> str:
             separators where there is no other.
         root: What it is relative to.
         where: Place of the text, to be named in the error: "line 3 of photos.csv".
-        cure: What the reader can do if it leads out of the root.
+        advice: What the reader can do if it leads out of the root.
 
     Raises:
         SourceError: If it leads out of the root, is an address, or is empty.
@@ -43,9 +43,9 @@ def path_below(text: str, root: Path, where: str, *cure: Part) -> str:
     if path.is_absolute() and path.is_relative_to(above):
         path = path.relative_to(above)
     if path.is_absolute() or _DRIVE.match(plain) or ".." in path.parts:
-        raise SourceError(f"{where} names {text[:200]}, which is outside {root}.", *cure)
+        raise SourceError(f"{where} names {text[:200]}, which is outside {root}.", *advice)
     if not path.parts or "\0" in text:
-        raise SourceError(f"{where} names no file; expected a path below {root}.", *cure)
+        raise SourceError(f"{where} names no file; expected a path below {root}.", *advice)
     return str(path)
 
 
@@ -73,11 +73,11 @@ class Finder:
             self.missing.append(path)
         return None
 
-    def notes(self, *cure: Part) -> list[str]:
+    def notes(self, *advice: Part) -> list[str]:
         """Say what is missing.
 
         Args:
-            cure: End of the error: what the reader can do if nothing is there.
+            advice: End of the error: what the reader can do if nothing is there.
 
         Raises:
             SourceError: If nothing is there at all.
@@ -86,7 +86,7 @@ class Finder:
             raise SourceError(
                 f"None of the {self.count} images that {self.where} lists is in {self.tree.root}; "
                 f"expected e.g. {self.missing[0]}.",
-                *cure,
+                *advice,
             )
         if not self.count:
             return []
