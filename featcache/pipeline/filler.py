@@ -17,14 +17,14 @@ from featcache.wording import Part
 
 @dataclass(kw_only=True)
 class Filler:
-    """A cache that is locked for writing, and everything that rows are made of."""
+    """Runs passes over a locked cache; the first one checks the environment."""
 
     cache: Cache
     encoder: Encoder
     sources: Mapping[int, FileSource]
     """Row -> its image; rows whose image is gone have none."""
     settings: PassSettings | None
-    """Settings of the cache as it was found; None before its first shard."""
+    """Settings of the cache; None before its first shard."""
     max_pixels: int
     weights: str = ""
     """The weights that the user named; empty if none were."""
@@ -33,22 +33,22 @@ class Filler:
     progress: Callable[[Progress], None] | None = None
     say: Callable[[Part], None] = lambda _: None
     watch: Watch = unwatched
-    """Told what each stage does and when."""
+    """Called after each piece of work of a stage."""
     outcomes: list[Outcome] = field(default_factory=list)
-    """What came of each plan so far."""
+    """Results of the passes so far."""
     encoded: dict[str, int] = field(default_factory=dict)
-    """Component -> rows so far."""
+    """Component -> rows encoded so far."""
     _recorder: Recorder | None = None
 
     def encode(self, plan: Plan, *, mended: frozenset[int] = frozenset()) -> None:
-        """Encode what a plan holds; finished shards stay, whatever happens.
+        """Encode the rows of a plan; finished shards stay after an error.
 
         Args:
-            plan: Its rows have an image each.
-            mended: Rows that could not be read before, and can be now.
+            plan: Rows to encode; each has an image.
+            mended: Rows whose image could not be read before and can be now.
 
         Raises:
-            CacheError: If this environment gives other numbers than those that are stored.
+            CacheError: If this environment gives other features than those that are stored.
             SourceError: If an image is unreadable under `strict`, or too many are.
         """
         if not len(plan.rows):

@@ -1,8 +1,7 @@
-"""What a request means, and all that is wrong with it that can be seen before torch is loaded.
+"""Checks and defaults of a request that need no torch.
 
-Loading torch takes seconds, so that a wrong name, a missing file or a folder of another layout is
-told first. Which backbone is meant where nobody says is settled here too: for images of the user's
-own that of their cache, for a world that this program draws `tiny`.
+Loading torch takes seconds, so wrong names, missing files and unknown layouts are reported first.
+The default backbone is chosen here: that of the cache of the images, or `tiny` for drawn worlds.
 """
 
 import time
@@ -44,14 +43,14 @@ from featcache.wording import Argument, Call, Part, Placeholder
 
 @dataclass(frozen=True, kw_only=True)
 class Opened:
-    """A request that may be carried out, as far as can be told by now."""
+    """A checked request with its images."""
 
     request: Request
-    """Every choice made."""
+    """The request with its defaults filled in."""
     backbone: str
     dataset: Dataset
     seconds: float
-    """Spent on listing the images."""
+    """Seconds spent on listing the images."""
 
 
 def open_request(
@@ -60,17 +59,17 @@ def open_request(
     report: Report | None = None,
     say: Callable[[Part], None] = lambda _: None,
 ) -> Opened:
-    """Check a request, settle what it leaves open and list its images.
+    """Check a request, fill in its defaults and list its images.
 
     Args:
-        request: What the user asks for.
-        report: Told of drawing and downloading.
-        say: Called with what was settled.
+        request: What the user requests.
+        report: Called with progress of drawing and downloading.
+        say: Called with the backbone that was chosen by default.
 
     Raises:
-        UsageError: If a part of it cannot be meant, or the backbone is the user's choice.
+        UsageError: If a value is invalid, or the user has to choose the backbone.
         SourceError: If the images cannot be listed.
-        BackboneError: If a weights file is named and not there.
+        BackboneError: If the weights file does not exist.
     """
     _check_words(request)
     root = cache_root(request.root)
@@ -104,7 +103,7 @@ def open_request(
 
 
 def _check_words(request: Request) -> None:
-    """Refuse what no data set or backbone could make right."""
+    """Check the values that do not depend on data set or backbone."""
     if request.limit is not None and request.limit < 1:
         raise UsageError(Argument("limit"), f" must be at least 1 image, got {request.limit}.")
     if isinstance(request.profile, Path):
@@ -140,7 +139,7 @@ def _spec(request: Request, root: Path) -> tuple[str, str | None]:
 
 
 def _refuse_imported(request: Request, root: Path) -> None:
-    """Say of a name that only imported features have that there are no images behind it."""
+    """Raise if only imported features have this name: they have no images."""
     named = [c for c in caches(root) if c.dataset == request.dataset]
     if named and not image_roots(root, request.dataset) and all(_is_imported(c) for c in named):
         raise UsageError(
@@ -169,10 +168,10 @@ def _is_imported(cache: CacheSummary) -> bool:
 def _usual(
     request: Request, root: Path, spec: str, name: str, say: Callable[[Part], None]
 ) -> tuple[str, str | None]:
-    """Return the backbone and the weights that are meant where no backbone is named.
+    """Return the default backbone and its weights.
 
     Raises:
-        UsageError: If the data set has caches of several, and the user has to choose.
+        UsageError: If the data set has caches of several backbones.
     """
     if is_drawn(spec):
         return TINY, request.weights

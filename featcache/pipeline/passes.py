@@ -1,10 +1,9 @@
-"""One pass over the images: decode on threads, encode here, write behind.
+"""One pass over the images: decode on threads, encode on this one, write on another.
 
-Rows are walked in order and cut into shards at fixed row numbers. Each image is decoded once for
-all components that lack it, and no batch spans two shards; so a pass that was interrupted and
-taken up again leaves the same bytes as one that was not. A shard's last batches may still be
-computed while the next one is filled: no stage waits at the end of a shard. A `Filler` runs the
-passes of one command, in an environment that is checked once, before the first row.
+Rows are processed in order and cut into shards at fixed row numbers. Each image is decoded once for
+all components that lack it, and no batch spans two shards, so an interrupted pass that is continued
+leaves the same bytes as an undisturbed one. The last batches of a shard may still be computed while
+the next one is filled: no stage waits at the end of a shard.
 """
 
 import time
@@ -30,47 +29,48 @@ EVERY = 0.2
 """Seconds between two reports of progress."""
 
 BAD_SHARE, BAD_COUNT = 0.01, 10
-"""A pass stops when more images than the larger cannot be read; those of earlier passes count."""
+"""A pass stops when more images than the larger of the two (share of the images, number) are
+unreadable; those of earlier passes count."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """How a pass behaves; none of it changes a number."""
+    """Settings of a pass that do not change the features."""
 
     threads: int
     max_pixels: int
     strict: bool = False
     allow_bad: bool = False
     known_bad: frozenset[int] = frozenset()
-    """Rows that an earlier pass could not read: they count, and stop nothing themselves."""
+    """Rows that an earlier pass could not read; they count, but stop no pass themselves."""
     progress: Callable[[Progress], None] | None = None
     watch: Watch = unwatched
-    """Told on the thread that did it of every image decoded and every shard written."""
+    """Called on the working thread after every decoded image and every written shard."""
 
 
 @dataclass(kw_only=True)
 class Outcome:
-    """What came of a pass."""
+    """Result of a pass."""
 
     images: int = 0
     bad: dict[int, str] = field(default_factory=dict)
     """Row -> why its image could not be read."""
     bytes: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
-    """Times of the encoding thread: waiting for decode, encode, waiting for write; total; and
-    `cpu`, of all threads of this process."""
+    """Stage -> seconds of the encoding thread: decode and write (waiting), encode; total; and cpu of
+    all threads of this process."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Filled:
-    """A block all of whose views are with the encoder."""
+    """A block whose views were all given to the encoder."""
 
     block: Block
     group: RowGroup
 
 
 class Pass:
-    """The loop that joins the four stages."""
+    """Connects decoding, encoding and writing."""
 
     def __init__(
         self,
@@ -143,7 +143,7 @@ class Pass:
         return loaded
 
     def _fill(self, block: Block, loaded: Iterator[LoadedImage], writer: Writer) -> _Filled:
-        """Give the encoder one shard's views; shards before it are handed over when ready."""
+        """Give the views of one shard to the encoder; write earlier shards that are ready."""
         group = RowGroup(self._encoder, block.shown())
         for row in block.rows.tolist():
             with self._clock("decode"):
@@ -161,7 +161,7 @@ class Pass:
         return _Filled(block, group)
 
     def _finish(self, writer: Writer, *, beside: int) -> None:
-        """Hand over the oldest shards, as long as `beside` batches of later ones keep it busy."""
+        """Write the oldest shards while at least `beside` batches of later ones are in flight."""
         while self._waiting and sum(later.group.flying() for later in self._later()) >= beside:
             self._hand_over(self._waiting.popleft(), writer)
 
@@ -169,7 +169,7 @@ class Pass:
         return list(self._waiting)[1:]
 
     def _hand_over(self, filled: _Filled, writer: Writer) -> None:
-        """Wait for the last batch of a shard and give its rows of every component to the writer."""
+        """Wait for the last batch of a shard and pass its rows of every component to the writer."""
         with self._clock("encode"):
             filled.group.wait()
         for todo in filled.block.todos:

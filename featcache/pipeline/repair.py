@@ -1,7 +1,7 @@
-"""Encoding again what damage has cost a cache: exactly those rows, in the shards they stood in.
+"""Encoding the rows of damaged shards again, in shards of the same rows.
 
-The images are found where the listing saw them, and only those whose bytes are still the same are
-used; labels, splits and class names are not looked at.
+Images are read from where they were listed, and only if their bytes are unchanged. Labels, splits
+and class names are kept.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -48,7 +48,7 @@ class Mended:
     encoded: Mapping[str, int] = field(default_factory=dict)
     """Component -> rows."""
     missing: int = 0
-    """Rows whose image is gone or has changed since; `extract` deals with those."""
+    """Rows whose image is gone or has changed; `extract` replaces those."""
     text: bool = False
     """Whether texts were encoded again."""
 
@@ -65,18 +65,18 @@ def mend(
     progress: Callable[[Progress], None] | None = None,
     say: Callable[[Part], None] = lambda _: None,
 ) -> Mended:
-    """Encode the rows of shards that were taken out, and the texts if they were.
+    """Encode the rows, and the texts, that a repair removed.
 
     Args:
-        path: The cache, repaired.
-        weights: None takes them as `extract` was given them.
+        path: Folder of the cache, after `store.repair.verify.repair`.
+        weights: Weights of the backbone; None takes those that `extract` was given.
         device: auto, cpu, cuda, ...
         progress: Called several times a second.
         say: Called with sentences that the user should read.
 
     Raises:
         SourceError: If the folder of the images is gone.
-        CacheError: If the backbone at hand is not the one that wrote the cache.
+        CacheError: If the backbone is not the one that wrote the cache.
     """
     cache = Cache.open(path)
     with cache.lock():
@@ -155,7 +155,7 @@ def _sources(
     progress: Callable[[Progress], None] | None,
     say: Callable[[Part], None],
 ) -> dict[int, FileSource]:
-    """Find the images whose bytes are still those that were listed."""
+    """Return row -> image, for images whose bytes are unchanged since they were listed."""
     root = from_text(current_root(listing.root, listing.dataset, home))
     if not root.is_dir() and file_in(root) is None:
         raise SourceError(
@@ -194,7 +194,7 @@ def _sources(
 
 
 def _finder(listing: Listing, root: Path, home: Path) -> Callable[[str], Place | None]:
-    """Return what looks an image up by its path below the root, or by its id in a list."""
+    """Return a function from an image's path below the root, or its id in a list, to its place."""
     if not listing.spec:
         return tree_at(root).find
     dataset = open_dataset(listing.spec, root=home, name=listing.dataset)
@@ -204,12 +204,12 @@ def _finder(listing: Listing, root: Path, home: Path) -> Callable[[str], Place |
 def _there(
     rows: Int64[np.ndarray, " r"], sources: Mapping[int, FileSource]
 ) -> Int64[np.ndarray, " _"]:
-    """Leave out the rows whose image is gone."""
+    """Return the rows whose image is there."""
     return np.array([row for row in rows.tolist() if row in sources], dtype=np.int64)
 
 
 def _words(listing: Listing) -> Dataset:
-    """Return what the listing knows of the texts, as a data set without images."""
+    """Return the classes and texts of a listing as a data set without images."""
     return Dataset(
         name=listing.dataset,
         root=from_text(listing.root),

@@ -1,4 +1,4 @@
-"""What an extraction will do and what it did, for people and as JSON."""
+"""Summary of an extraction, forecast or finished, as text and as JSON."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -25,34 +25,33 @@ class Summary:
     """Digest of the feature key."""
     path: Path
     images: int
-    """In the data set now."""
+    """Number of images in the data set."""
     encoded: Mapping[str, int]
     """Component -> rows encoded; in a forecast, rows that would be."""
     held: Mapping[str, int]
-    """Component -> rows asked for that were there already."""
+    """Component -> requested rows that were stored already."""
     passed: int = 0
-    """Images that were decoded."""
+    """Number of images that were decoded."""
     bad: tuple[tuple[str, str], ...] = ()
-    """Image and reason, for those that could not be read, in this pass or before."""
+    """(image, reason) for images that could not be read, in this pass or before."""
     seconds: Mapping[str, float] = field(default_factory=dict)
-    """list, load, text, pass; and of the pass: decode, encode, write, as waited for,
-    total, and cpu of all threads."""
+    """Stage -> seconds: list, load, text, pass; within the pass the seconds spent waiting for decode,
+    encode and write, its total, and cpu of all threads."""
     images_per_s: float | None = None
     bytes: int = 0
     """Bytes of the rows written; in a forecast, predicted."""
     component_bytes: Mapping[str, int] = field(default_factory=dict)
     """In a forecast: component -> bytes that would be written."""
     complete: bool = False
-    """Whether every row asked for is there, with no limit."""
+    """Whether every requested row is stored, without a limit."""
     dry_run: bool = False
     texts: Mapping[str, int] | None = None
-    """Kind -> texts that the cache lacked, as `missing_texts` counts them; None if no text was
-    encoded, or in a forecast would be."""
+    """Kind -> texts that the cache lacked, from `missing_texts`; None if it lacked none."""
     profile: Path | None = None
-    """The stage timeline, if one was asked for."""
+    """Path of the timeline, if one was requested."""
     verdict: Part = ""
-    """Which stage binds, and what would make this pass faster, or why there is no timeline; only
-    if one was asked for."""
+    """Advice on the stage that limits the speed, or why there is no timeline; empty if none was
+    requested."""
     notes: tuple[str, ...] = ()
 
     @property
@@ -139,18 +138,18 @@ class Summary:
 
 
 def listed(listing: Listing) -> str:
-    """Say what was found, so that a wrong folder is noticed before the pass."""
+    """Describe the listed images, so that a wrong folder is noticed before the pass."""
     few = ", ".join(listing.classes[:5]) + (", ..." if len(listing.classes) > 5 else "")
     splits = _counted({name: len(rows) for name, rows in listing.splits.items()})
     return f"{listing.dataset}: {splits}; classes ({len(listing.classes)}): {few}."
 
 
 def to_encode(plan: Plan, texts: Mapping[str, int] | None) -> str:
-    """Say what a pass is going to encode.
+    """Describe what a pass will encode.
 
     Args:
-        plan: The images.
-        texts: As `missing_texts` counts them.
+        plan: Plan of the pass.
+        texts: Kind -> missing texts, from `missing_texts`.
     """
     if texts is None:
         return plan.sentence()

@@ -1,4 +1,4 @@
-"""Bringing the texts of a cache up to date."""
+"""Encoding the texts of a data set that a cache lacks."""
 
 from collections.abc import Callable
 
@@ -11,9 +11,9 @@ from featcache.wording import Part
 
 
 def missing_texts(cache: Cache | None, dataset: Dataset) -> dict[str, int] | None:
-    """Count the texts that a cache lacks, by kind; None where it holds exactly those asked for.
+    """Count the texts that a cache lacks, by kind; None if it holds exactly those of the data set.
 
-    The answer is empty where it holds others besides, or takes another kind by default.
+    The result is empty if the cache lacks none but holds others, or has another default kind.
     """
     texts, bank = texts_of(dataset), None if cache is None else cache.text()
     count = {kind: len(each) for kind, each in _by_kind(texts).items()}
@@ -67,7 +67,7 @@ def write_texts(
 
 
 def _by_kind(texts: Texts) -> dict[str, list[str]]:
-    """List the sentences of every kind that there is."""
+    """Return kind -> its sentences, without empty kinds."""
     filled = [text for row in texts.filled for text in row]
     owned = {kind: list(held.texts) for kind, held in texts.owned.items()}
     every = {"name": list(texts.names), "template": filled, **owned}

@@ -62,7 +62,7 @@ class _Known(NamedTuple):
     """An image as it was when it was hashed."""
 
     state: str
-    """Of the file that holds it."""
+    """State of the file that holds it."""
     within: str
     sha256: str
 
@@ -99,7 +99,7 @@ def hash_files(
         workers: Threads that read.
         keep_known: Whether to bring that file up to date, if it can be written.
         rehash: Read every image, whatever is remembered.
-        ignore_inode: For file systems that give out inodes anew: size and times decide alone.
+        ignore_inode: Whether size and times alone decide, for file systems that renumber inodes.
         say: Called with what the user should know of it.
 
     Returns:

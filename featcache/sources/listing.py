@@ -1,4 +1,4 @@
-"""From a data set to row numbers: which row an image has, found again by its content.
+"""Row numbers of the images of a data set; known images are recognised by their content.
 
 Rows are matched by sha256 of the file's bytes, so that renaming, relabelling or another split
 re-encodes nothing. Rows are append-only: new or changed images get new rows, and an image that is
@@ -90,7 +90,7 @@ def check_root(dataset: Dataset, before: str, *, moved: bool) -> None:
         moved: Whether the user says that they are the same images.
 
     Raises:
-        SourceError: If it is another place and nobody says so.
+        SourceError: If it is another place and `moved` is false.
     """
     if moved or before == as_text(dataset.root):
         return

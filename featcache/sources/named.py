@@ -68,14 +68,14 @@ class NamedDataset:
     kind: Literal["listed", "drawn"] = "listed"
     """drawn: rendered by this package; listed: photographs that are fetched or already there."""
     aliases: tuple[str, ...] = ()
-    """Other names that people type."""
+    """Other accepted names."""
     terms: Literal["auto", "click", "account"] = "auto"
     """auto: fetched when asked for; click: a browser has to fetch it; account: needs a login or
     terms that a person accepts."""
     hint: str = ""
     """How to get the files by hand: file names and sizes."""
     size: str = ""
-    """Size of what is fetched or drawn, for people."""
+    """Readable size of what is fetched or drawn."""
     metric: Literal["top1", "mean-per-class"] = "top1"
     class_list: str = ""
     """Name of the packaged list of classes; empty for that of the data set's own name."""

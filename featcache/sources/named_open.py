@@ -31,21 +31,21 @@ def open_named(
     """List the images of a named data set.
 
     Args:
-        spec: From `datasets()`.
+        spec: Data set from `datasets()`.
         images_root: Where named data sets are kept; missing files are fetched into it.
         dataset_root: Where the files of this one are, a folder or an archive that is read in place;
             nothing is fetched into it.
         download: Whether missing files may be fetched.
         report: Told of downloads.
         splits: Name of a scheme of `spec.splits`; None is the default.
-        words: Whose class names and templates, a key of `spec.templates`: coop or openai.
+        words: Source of class names and templates, a key of `spec.templates`: coop or openai.
 
     Raises:
         DownloadNeededError: If the files are not there and cannot be fetched.
         SourceError: If a list is damaged or missing, or the images are those of another data set.
     """
     scheme, data_root = spec.scheme(splits), dataset_root or images_root
-    texts = spec.texts(words)  # a wrong name is told before anything is fetched
+    texts = spec.texts(words)  # a wrong name is refused before anything is fetched
     fetched: tuple[str, ...] = ()
     found = find_listing(spec, scheme, data_root)
     if found is None:

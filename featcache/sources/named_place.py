@@ -23,7 +23,7 @@ def find_listing(spec: NamedDataset, scheme: Scheme, data_root: Path) -> FoundLi
     """Find a data set below a folder, in the folder itself, or in an archive.
 
     Args:
-        spec: From `datasets()`.
+        spec: Data set from `datasets()`.
         scheme: One of its ways to split.
         data_root: Where data sets are kept, the folder of this one, or a zip or tar of it.
 
@@ -63,7 +63,7 @@ def files_here(spec: NamedDataset, data_root: Path) -> dict[str, str]:
     """Tell which ways to split a data set can be read below a folder.
 
     Args:
-        spec: From `datasets()`.
+        spec: Data set from `datasets()`.
         data_root: Where data sets are kept, or the folder of this one.
 
     Returns:

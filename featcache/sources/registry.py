@@ -56,8 +56,8 @@ def open_dataset(
         data_root: Where named data sets keep their images, as `image_folder` takes it.
         download: Whether missing files may be fetched.
         splits: Which of its splits, where a named data set has several; None is the default.
-        words: Whose class names and templates a named data set gets, coop or openai.
-        report: Told of drawing and downloading.
+        words: Source of class names and templates of a named data set: coop or openai.
+        report: Called with progress of drawing and downloading.
 
     Raises:
         UnknownNameError: If no data set or kind of source has that name.

@@ -20,7 +20,7 @@ def decode(cls: type[T], table: Mapping[str, Any], where: str, **more: Any) -> T
     Args:
         cls: The dataclass; its fields are str, int, bool, Literal, tuple, Mapping, dataclasses
             or unions of those.
-        table: From `tomllib`.
+        table: Table from `tomllib`.
         where: Names the file, for errors.
         more: Fields that are not in the file.
 

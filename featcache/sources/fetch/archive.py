@@ -35,9 +35,9 @@ class Archive:
     urls: tuple[str, ...]
     """The published address, then mirrors, in the order in which they are tried."""
     bytes: int | None = None
-    """Its size; None where nobody says."""
+    """Size of the archive; None if unknown."""
     sha256: str = ""
-    """64 hex digits; empty where nobody published them."""
+    """64 hex digits; empty if none were published."""
     md5: str = ""
     """32 hex digits, for where only these were published."""
     into: str = ""
@@ -45,13 +45,13 @@ class Archive:
     nested: bool = False
     """Whether tar files in it are unpacked too, each into a folder of its own name."""
     unpacked: int | None = None
-    """Bytes of its files, for the check of free space; None where nobody says."""
+    """Bytes of its files, for the check of free space; None if unknown."""
 
     def __post_init__(self) -> None:
-        """Refuse a description that nobody can go by.
+        """Check the digests, the size and the names.
 
         Raises:
-            SourceError: If a digest, the size or a name is none.
+            SourceError: If one of them is invalid.
         """
         for name, digits in _HEX.items():
             value = getattr(self, name)
@@ -85,7 +85,7 @@ def kind_of(name: str) -> str:
     """Tell the kind of an archive by its suffix.
 
     Args:
-        name: Of a file.
+        name: Name of a file.
 
     Returns:
         A value of `KINDS`; empty where the file is no archive.

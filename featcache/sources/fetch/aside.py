@@ -18,7 +18,7 @@ def aside(name: str, parent: Path) -> Iterator[Path]:
     """Make such a folder and delete it in the end.
 
     Args:
-        name: Of the data set.
+        name: Name of the data set.
         parent: Where it shall be; it exists.
     """
     folder, handle = _locked(name, parent)

@@ -4,7 +4,7 @@ from featcache.errors import SourceError
 from featcache.limits import MEMBERS, UNPACK_RATIO, UNPACKED
 
 FLOOR = 256 << 20
-"""Bytes that any archive may unpack to: lists of names compress well and harm nobody."""
+"""Bytes that any archive may unpack to: small lists compress better than the ratio."""
 
 
 class Budget:
@@ -15,7 +15,7 @@ class Budget:
 
         Args:
             archive: Its name, for errors.
-            size: Of its file in bytes.
+            size: Bytes of its file.
         """
         self.archive = archive
         self.members = 0

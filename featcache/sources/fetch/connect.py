@@ -38,7 +38,7 @@ class BrokenTransferError(TransferError):
         """Keep the reason.
 
         Args:
-            reason: For people.
+            reason: Readable reason.
             wait: Seconds that the server asks for; 0 where it says nothing.
         """
         super().__init__(reason)
@@ -65,7 +65,7 @@ def request(url: str, headers: Mapping[str, str]) -> Iterator[Answer]:
 
     Args:
         url: http or https.
-        headers: Of the request.
+        headers: Headers of the request.
 
     Raises:
         BrokenTransferError: If the connection breaks, or the server is busy.

@@ -60,7 +60,7 @@ def download(
     Args:
         archive: What to fetch.
         folder: Where it goes; it exists, and no other process writes to it.
-        title: Of the data set, for messages.
+        title: Title of the data set, for messages.
         report: Told how far it is, in bytes.
 
     Raises:

@@ -49,7 +49,7 @@ class Record:
     """What is kept of an archive that was unpacked."""
 
     digest: str
-    """Of the archive: sha256:... or md5:..."""
+    """Digest of the archive: sha256:... or md5:..."""
     bytes: int
     url: str
     """Where it came from; empty where it lay there."""
@@ -71,9 +71,9 @@ def fetch(
     published checksum, is not downloaded.
 
     Args:
-        archives: In the order in which they are fetched.
+        archives: Archives in the order in which they are fetched.
         into: The folder of the data set. Files in it that are not of the archives stay.
-        title: Of the data set, for messages.
+        title: Title of the data set, for messages.
         report: Told how far it is.
         keep: Whether archives are kept, in `.NAME.archives` beside the target, after they were
             unpacked.
@@ -243,7 +243,7 @@ class _Job:
     def _needed(self, left: Sequence[Archive]) -> int:
         """Return the bytes that will be written.
 
-        Where nobody says what an archive unpacks to, its own size is taken: images pack no smaller.
+        If the unpacked size is unknown, the archive's own size is taken: images do not compress.
         """
         unpacked = sum(a.unpacked or a.bytes or 0 for a in left)
         sizes = [a.bytes or 0 for a in left] or [0]

@@ -39,7 +39,7 @@ def staging(into: Path, title: str, report: Report | None) -> Iterator[tuple[Pat
 
     Args:
         into: Where the data set will be.
-        title: Of the data set, for messages.
+        title: Title of the data set, for messages.
         report: Told that another process is waited for.
 
     Yields:

@@ -1,6 +1,6 @@
 """Images whose class is the folder they lie in.
 
-Two layouts, told apart by whether there is a `train` folder with class folders in it:
+Two layouts, distinguished by whether there is a `train` folder with class folders in it:
 
     <class>/*.jpg            one level of class folders; splits are made here
     <split>/<class>/*.jpg    splits as they come; a missing val or test is split off train
@@ -27,7 +27,7 @@ def list_class_folders(tree: Tree, name: str, *, prefix: str, seed: int = 0) -> 
     """List the images of a tree, with classes, labels and splits.
 
     Args:
-        tree: Whose root holds the folders of classes or splits.
+        tree: Tree with folders of classes or splits at its root.
         name: What the data set is called.
         prefix: How the user names this kind of tree: `folder` as in `folder:PATH`.
         seed: Another one makes other splits, where they are made here.

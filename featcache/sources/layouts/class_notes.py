@@ -1,4 +1,4 @@
-"""What a user should know of the classes of a data set: one only, or without images to learn from."""
+"""Notes on the classes of a data set: one class only, or classes without images."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 

@@ -41,7 +41,9 @@ def _name_of(path: str, *, prefix: str, options: Sequence[str]) -> str:
     shards = expand_braces(path)
     if len(shards) > 1:
         return as_text(expand(shards[0]).absolute().parent.name) or "images"
-    if not found.is_file() and prefix != "hf":  # a name of the hub is told how to download it
+    if (
+        not found.is_file() and prefix != "hf"
+    ):  # for a name on the hub `open` explains how to download it
         raise SourceError(f"There is no file or folder {found} for {prefix}:{path}")
     return as_text(found.stem)
 

@@ -43,9 +43,9 @@ class Archive:
         finally:
             os.close(handle)
 
-    def refused(self, why: str, cure: str = _UNPACK) -> SourceError:
+    def refused(self, why: str, advice: str = _UNPACK) -> SourceError:
         """Return the error that refuses the whole archive."""
-        return SourceError(f"Archive {self.path} {why}. {cure}")
+        return SourceError(f"Archive {self.path} {why}. {advice}")
 
 
 class Member:

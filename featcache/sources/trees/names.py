@@ -16,7 +16,7 @@ SUFFIXES = (
 """Suffixes of images, in any case; files of other names are ignored."""
 
 _EXPECTED_BESIDE = ("", ".txt", ".md", ".json", ".csv", ".tsv", ".db", ".ini", ".xml", ".html")
-"""Suffixes of files that lie beside images so often that nobody wants to hear of them."""
+"""Suffixes of files that are often beside images and are left out without a note."""
 
 _ESCAPE = re.compile(r"\\\\|\\[nrt]|\\x[0-9a-f]{2}|\\u[0-9a-f]{4}|\\U[0-9a-f]{8}")
 """What a backslash may begin in an id; any other stands for itself."""

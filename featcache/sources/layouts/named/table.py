@@ -155,18 +155,18 @@ class Table:
         if self.one_hot:
             readers = [columns.reader(column) for column in self.one_hot]
 
-            def hot(row: Row, where: str) -> int:
+            def one_hot(row: Row, where: str) -> int:
                 ones = [i for i, read in enumerate(readers) if _is_one(read(row))]
                 if len(ones) != 1:
                     raise SourceError(f"{where}: expected one class, got {len(ones)}.")
                 return ones[0]
 
-            return hot
+            return one_hot
         if self.label != "":
             number = columns.reader(self.label)
-            told = columns.told(self.label)
+            origin = columns.origin(self.label)
             return lambda row, where: checked_label(
-                number(row), self.label_base, len(classes), where + told
+                number(row), self.label_base, len(classes), where + origin
             )
         label_of = numbered(classes.names) | numbered(classes.folders)
         cell = columns.reader(self.class_)
@@ -189,8 +189,8 @@ class Table:
 
         def read(row: Row, where: str) -> str:
             if cell(row) not in self.split_values:
-                told = columns.told(self.split_column)
-                raise SourceError(f"{where}{told}: expected a split, got '{cell(row)[:40]}'.")
+                origin = columns.origin(self.split_column)
+                raise SourceError(f"{where}{origin}: expected a split, got '{cell(row)[:40]}'.")
             return self.split_values[cell(row)]
 
         return read
@@ -213,7 +213,7 @@ class _Columns:
         self._joined[name] = file
         self._width += 1
 
-    def told(self, column: Column) -> str:
+    def origin(self, column: Column) -> str:
         """Name the file that a joined column is from, to go behind the name of a row."""
         file = self._joined.get(str(column))
         return f", joined with {file}" if file else ""

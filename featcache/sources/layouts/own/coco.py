@@ -46,7 +46,7 @@ def open_coco(path: str, options: Mapping[str, str], name: str | None = None) ->
     Args:
         path: The file, or a folder whose split folders hold Roboflow's `_annotations.coco.json`.
         options: `root`, the folder that the file names are relative to; the file's own otherwise.
-        name: Of the data set; the file's name without its suffix otherwise.
+        name: Name of the data set; the file's name without its suffix otherwise.
 
     Raises:
         SourceError: If the file cannot be used, or an image has several categories.

@@ -35,7 +35,7 @@ def open_csv(path: str, options: Mapping[str, str], name: str | None = None) -> 
         path: The file, or a folder whose split folders hold Roboflow's `_classes.csv`.
         options: Any of `OPTIONS`: names of columns; `root`, the folder of the images; `names`, a
             file of class names in label order; `delimiter`, comma, tab or semicolon.
-        name: Of the data set; the file's name without its suffix otherwise.
+        name: Name of the data set; the file's name without its suffix otherwise.
 
     Raises:
         SourceError: If the file or a row of it cannot be used; the message names the line.
@@ -76,7 +76,7 @@ def add_table(
     """Take the images of one table.
 
     Args:
-        images: Takes them.
+        images: Collects the images.
         finder: Finds their files.
         file: The table.
         options: As `open_csv` has them.

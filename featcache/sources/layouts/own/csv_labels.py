@@ -85,7 +85,7 @@ def label_columns(table: CsvTable, options: Mapping[str, str], spec: str) -> Lab
     """Find the columns of a table.
 
     Args:
-        table: From `open_table`.
+        table: Table from `open_table`.
         options: Names of columns that the reader chose, as path, label and split.
         spec: How the reader calls the source, for messages: csv:photos.csv.
 

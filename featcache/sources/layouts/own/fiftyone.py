@@ -29,7 +29,7 @@ def open_fiftyone(path: str, options: Mapping[str, str], name: str | None = None
     Args:
         path: The folder.
         options: None are known.
-        name: Of the data set; the folder's name otherwise.
+        name: Name of the data set; the folder's name otherwise.
 
     Raises:
         SourceError: If the folder is not of that form, or an image has several labels.

@@ -45,7 +45,7 @@ def open_huggingface(path: str, options: Mapping[str, str], name: str | None = N
     Args:
         path: The folder, or one parquet file.
         options: Any of `OPTIONS`: names of columns, and `names`, a file of class names.
-        name: Of the data set; the folder's name otherwise.
+        name: Name of the data set; the folder's name otherwise.
 
     Raises:
         SourceError: If there is no such folder, it has a loading script, or cannot be used.

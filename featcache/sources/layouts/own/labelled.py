@@ -19,7 +19,7 @@ from featcache.sources.trees.names import id_of
 from featcache.text.templates import DEFAULT_TEMPLATES
 
 SEED = 0
-"""Of the splits that are made here."""
+"""Seed of the splits that are made here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ class LabelledImages:
         """Make classes, splits and samples of what was taken.
 
         Args:
-            name: Of the data set.
+            name: Name of the data set.
             root: What the ids are relative to.
             templates: Sentences with one `{}`.
             notes: What else the user should know.

@@ -53,7 +53,7 @@ def open_labelstudio(path: str, options: Mapping[str, str], name: str | None = N
         path: The file.
         options: `root`, the folder of the images, the file's own otherwise; `label` and `image`,
             the names that the labelling configuration gives them.
-        name: Of the data set; the file's name without its suffix otherwise.
+        name: Name of the data set; the file's name without its suffix otherwise.
 
     Raises:
         SourceError: If the file cannot be used, an image has several choices, or annotators differ.

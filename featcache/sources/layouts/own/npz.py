@@ -38,7 +38,7 @@ class PixelPlace:
         Args:
             member: The array, [n h w] or [n h w 3].
             reader: Reads it; shared by its images.
-            index: Of the image.
+            index: Index of the image in the array.
         """
         self._member, self._reader, self._index = member, reader, index
 
@@ -77,7 +77,7 @@ def open_npz(path: str, options: Mapping[str, str], name: str | None = None) -> 
     Args:
         path: The file.
         options: `names`, a text file of class names in label order.
-        name: Of the data set; the file's name without its suffix otherwise.
+        name: Name of the data set; the file's name without its suffix otherwise.
 
     Raises:
         SourceError: If the file is not of that form, or an image has several labels.

@@ -90,8 +90,8 @@ def read_columns(path: Path, file: Any, columns: Sequence[str]) -> Iterator[tupl
     """Yield the row group and the values of small columns, row by row, a batch at a time.
 
     Args:
-        path: Of the file, for messages.
-        file: From `open_parquet`.
+        path: Path of the file, for messages.
+        file: File from `open_parquet`.
         columns: Names; a field of a struct as `image.path`.
 
     Raises:

@@ -52,7 +52,7 @@ class ParquetReader:
         Args:
             path: The file.
             group: The row group.
-            row: In that group.
+            row: Row in that group.
 
         Raises:
             OSError: If the file is gone or damaged, or the row holds no bytes.
@@ -137,7 +137,7 @@ class ParquetPlace:
             reader: Shared by the images of a data set.
             path: The file.
             group: The row group.
-            row: In that group.
+            row: Row in that group.
             within: Row in the file.
         """
         self._reader, self._path, self._within = reader, path, within

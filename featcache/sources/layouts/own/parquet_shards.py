@@ -50,7 +50,7 @@ def list_parquet(
         root: The folder that the names of the shards are below.
         shards: At least one.
         options: `image` and `label`, names of columns; `names`, a file of class names.
-        name: Of the data set.
+        name: Name of the data set.
         spec: How the reader calls the source, for messages.
 
     Raises:

@@ -49,7 +49,7 @@ def open_webdataset(path: str, options: Mapping[str, str], name: str | None = No
         path: A folder, a shard, or a pattern of shards.
         options: `label`, the field of each sample's JSON that is its label; `image`, the extension
             of the image where samples have several; `names`, a file of class names in label order.
-        name: Of the data set; the folder's name, or that of a single shard, otherwise.
+        name: Name of the data set; the folder's name, or that of a single shard, otherwise.
 
     Raises:
         SourceError: If a shard is missing, damaged or of another form, or labels are not clear.
