@@ -57,8 +57,8 @@ class Outcome:
     """Row -> why its image could not be read."""
     bytes: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
-    """Stage -> seconds of the encoding thread: decode and write (waiting), encode; total; and cpu of
-    all threads of this process."""
+    """Stage -> seconds of the encoding thread: decode and write (waiting), encode, total; and cpu
+    of all threads of this process."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,8 +35,8 @@ class Summary:
     bad: tuple[tuple[str, str], ...] = ()
     """(image, reason) for images that could not be read, in this pass or before."""
     seconds: Mapping[str, float] = field(default_factory=dict)
-    """Stage -> seconds: list, load, text, pass; within the pass the seconds spent waiting for decode,
-    encode and write, its total, and cpu of all threads."""
+    """Stage -> seconds: list, load, text, pass; within the pass decode and write (waiting), encode,
+    total, and cpu of all threads."""
     images_per_s: float | None = None
     bytes: int = 0
     """Bytes of the rows written; in a forecast, predicted."""
