@@ -1,4 +1,4 @@
-"""Named data sets are data: one TOML file each in `datasets/`, read into one type.
+"""Descriptions of named data sets, one TOML file each in `datasets/`.
 
 CONTRIBUTING.md tells how to add one.
 """
@@ -28,7 +28,7 @@ DEFAULT_WORDS = "coop"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scheme:
-    """One way to list a data set: which images are train, val and test."""
+    """Published splits of a data set, and the lists that define them."""
 
     counts: Mapping[str, int]
     """Split -> images of a whole copy."""
@@ -44,7 +44,7 @@ class Scheme:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LookAlike:
-    """Another data set that is easily taken for this one."""
+    """Another data set that is easily confused with this one."""
 
     say: str
     """What it is and what to get in its place."""
@@ -56,7 +56,7 @@ class LookAlike:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NamedDataset:
-    """What is known of a named data set before its files are there."""
+    """Description of a named data set."""
 
     name: str
     title: str
@@ -94,12 +94,12 @@ class NamedDataset:
 
     @property
     def images(self) -> int:
-        """How many images a whole copy lists by default."""
+        """Number of images of a complete copy with the default splits."""
         return sum(self.scheme().counts.values())
 
     @property
     def can_be_fetched(self) -> bool:
-        """Whether it is fetched without a person."""
+        """Whether it can be downloaded without user action."""
         return self.terms == "auto" and bool(self.archive)
 
     def scheme(self, name: str | None = None) -> Scheme:
@@ -182,7 +182,7 @@ def find(name: str) -> NamedDataset:
 
 
 def resolve(name: str) -> str:
-    """Return the name that an alias stands for, and any other text as it is."""
+    """Return the name of the data set with this alias; any other text unchanged."""
     wanted = name.lower()
     return next((d.name for d in datasets() if wanted in (d.name, *d.aliases)), name)
 

@@ -1,4 +1,4 @@
-"""From a named data set to its images: find the place, fetch what is missing, read the lists."""
+"""Opening a named data set: locate or download its files, then read its lists."""
 
 from pathlib import Path
 
@@ -74,7 +74,7 @@ def open_named(
 
 
 class _Listing:
-    """The images of a data set, list after list."""
+    """Images of a data set, collected list by list."""
 
     location: Location
 
@@ -86,7 +86,7 @@ class _Listing:
         self.notes: list[str] = []
 
     def read(self, found: FoundListing, images_root: Path, report: Report | None) -> None:
-        """Read every list that is there; an image counts where it is listed first.
+        """Read every list that is there; of an image in several lists the first entry counts.
 
         Raises:
             SourceError: If a list is damaged, or none of its images is there.
@@ -110,7 +110,7 @@ class _Listing:
         )
 
     def with_splits(self) -> list[Sample]:
-        """Return the samples; a pool is cut into splits here, class by class, groups kept whole."""
+        """Return the samples; a pool is split by class, and groups stay together."""
         groups = {image.entry.id: image.group for image in self._images}
         if not self._scheme.cut:
             return [
@@ -139,7 +139,7 @@ class _Listing:
 
 
 def _fetch(spec: NamedDataset, images_root: Path, report: Report | None) -> tuple[str, ...]:
-    """Fetch the archives into a folder of the data set's name; return what is to be said of it.
+    """Download the archives into a folder of the data set's name; return notes for the user.
 
     Raises:
         DownloadNeededError: If that fails; it says what else could be done.
@@ -154,7 +154,7 @@ def _fetch(spec: NamedDataset, images_root: Path, report: Report | None) -> tupl
 
 
 def _refuse_without_lists(spec: NamedDataset, scheme: Scheme, data_root: Path) -> None:
-    """Say that the images are there, and the lists of the splits that were asked for are not.
+    """Raise if the images are there and the lists of the requested splits are not.
 
     Raises:
         SourceError: If that is so.
@@ -176,7 +176,7 @@ def _refuse_without_lists(spec: NamedDataset, scheme: Scheme, data_root: Path) -
 def _not_there(
     spec: NamedDataset, data_root: Path, *, named: bool, download: bool
 ) -> DownloadNeededError:
-    """Say what is missing, where it may lie, and how to get it."""
+    """Compose the error for missing files: what, where to put them, and how to get them."""
     parts: list[Part] = [f"{spec.title} is not in {data_root}"]
     if named and spec.can_be_fetched:
         parts += ["; without ", Argument("dataset_root"), f" it would be fetched ({spec.size})"]
@@ -188,7 +188,7 @@ def _not_there(
 
 
 def _other_ways(spec: NamedDataset, data_root: Path) -> list[Part]:
-    """Say where the files may be put."""
+    """Describe where the files can be put."""
     first = "/".join(filter(None, (spec.places[0], spec.image_folders[0])))
     return [
         f"{spec.hint} Put the images at {data_root / first}, or name their folder with ",

@@ -1,4 +1,4 @@
-"""From what the user calls a data set to its images: `folder:PATH` and its like, or a name."""
+"""Opening a data set by `folder:PATH` and other prefixes, or by name."""
 
 import os
 from collections.abc import Mapping
@@ -99,7 +99,7 @@ def image_folder(root: Path, data_root: Path | None = None) -> Path:
 
 
 def name_of(spec: str, name: str | None = None) -> str:
-    """Return what a data set will be called, before its images are listed.
+    """Return the name of a data set without listing its images.
 
     Raises:
         UnknownNameError: If no data set or kind of source has that name.
@@ -115,12 +115,12 @@ def name_of(spec: str, name: str | None = None) -> str:
 
 
 def is_path(spec: str) -> bool:
-    """Tell whether it names files of the user's own, with a prefix, and not a named data set."""
+    """Tell whether a spec is a prefix with a path, not the name of a data set."""
     return spec.partition(":")[0] in KINDS and ":" in spec
 
 
 def spec_of(root: str) -> str:
-    """Return what opens again the images that a listing found below a root.
+    """Return the prefix and path that open the images of a listing again.
 
     Args:
         root: A folder, an archive or a folder in one.
@@ -132,7 +132,7 @@ def spec_of(root: str) -> str:
 
 
 def is_drawn(spec: str) -> bool:
-    """Tell whether it is a world that this program draws."""
+    """Tell whether a spec is the name of a drawn world."""
     return any(d.name == spec and d.kind == "drawn" for d in datasets())
 
 

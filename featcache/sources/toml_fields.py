@@ -1,4 +1,4 @@
-"""From a TOML table to a dataclass, field by field: unknown keys and wrong types are errors."""
+"""Decoding TOML tables to dataclasses; unknown keys and wrong types are errors."""
 
 import dataclasses
 import types
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 def decode(cls: type[T], table: Mapping[str, Any], where: str, **more: Any) -> T:
-    """Make a dataclass of a table.
+    """Decode a table to a dataclass.
 
     A key stands for the field of its name; `class` for `class_`. Arrays become tuples. Where a
     field may be one of several dataclasses, the table's `kind` tells which.

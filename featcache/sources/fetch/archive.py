@@ -1,4 +1,4 @@
-"""The description of one published file: where it is, how large, and what vouches for it."""
+"""Description of one published file: addresses, size and digests."""
 
 import re
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ _HEX = {"sha256": re.compile("[0-9a-f]{64}"), "md5": re.compile("[0-9a-f]{32}")}
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """One file to fetch; what it is follows from its suffix, and no archive is a file as it is.
+    """One file to fetch: an archive if its suffix says so, else a plain file.
 
     Example:
         >>> Archive("EuroSAT.zip", ("https://example.org/EuroSAT.zip",), 94280567).kind
@@ -75,14 +75,14 @@ class Archive:
 
     @property
     def published(self) -> str:
-        """The digest that vouches for it, e.g. `sha256:8ebe...`; empty where there is none."""
+        """Published digest, e.g. `sha256:8ebe...`; empty where there is none."""
         if self.sha256:
             return f"sha256:{self.sha256}"
         return f"md5:{self.md5}" if self.md5 else ""
 
 
 def kind_of(name: str) -> str:
-    """Tell the kind of an archive by its suffix.
+    """Return the kind of an archive by its suffix.
 
     Args:
         name: Name of a file.

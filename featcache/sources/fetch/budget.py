@@ -1,4 +1,4 @@
-"""How much an archive may unpack to, counted while it is read."""
+"""Limits on what an archive may unpack to, counted while it is read."""
 
 from featcache.errors import SourceError
 from featcache.limits import MEMBERS, UNPACK_RATIO, UNPACKED
@@ -8,10 +8,10 @@ FLOOR = 256 << 20
 
 
 class Budget:
-    """What one archive and the archives in it have left."""
+    """Bytes and members that one archive and the archives in it may still unpack to."""
 
     def __init__(self, archive: str, size: int) -> None:
-        """Start with nothing spent.
+        """Start with the full limits.
 
         Args:
             archive: Its name, for errors.

@@ -34,7 +34,7 @@ TOPS = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fetched:
-    """What a call of `fetch` came to."""
+    """Result of `fetch`."""
 
     path: Path
     """The folder."""
@@ -46,7 +46,7 @@ class Fetched:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """What is kept of an archive that was unpacked."""
+    """Record of an unpacked archive."""
 
     digest: str
     """Digest of the archive: sha256:... or md5:..."""
@@ -137,7 +137,7 @@ def is_fetched(archives: Sequence[Archive], into: Path) -> bool:
 
 
 class _Job:
-    """One data set on its way."""
+    """Fetching of one data set."""
 
     def __init__(
         self,
@@ -172,7 +172,7 @@ class _Job:
         self._place()
 
     def _take(self, archive: Archive) -> None:
-        """Bring one archive into the whole."""
+        """Download and unpack one archive."""
         merging: dict[str, Any] = self.state["merging"]
         if archive.file not in merging:
             got = self._get(archive)
@@ -195,7 +195,7 @@ class _Job:
         return got
 
     def _unpack(self, archive: Archive, got: Downloaded) -> list[str]:
-        """Unpack it aside, on the disk for good, and name what it brought."""
+        """Unpack an archive durably into a temporary folder; return the names of its top level."""
         remove(self.unpacking)
         with explained(self.unpacking):
             self.unpacking.mkdir()
@@ -221,7 +221,7 @@ class _Job:
                 path.unlink()
 
     def _place(self) -> None:
-        """Put the whole in place, and the record of it."""
+        """Move the complete folder into place and write its record."""
         before = read_note(self.into / MARKER).get("archives")
         archives = {**(before if isinstance(before, dict) else {}), **self.state["done"]}
         marker = {"title": self.title, "archives": archives}

@@ -63,7 +63,7 @@ class _Layout:
     prefix: str
 
     def group(self, found: FoundImages) -> tuple[Grouped, list[str]]:
-        """Sort the images into splits and classes; return what was left out, too."""
+        """Group the images by split and class; return notes on files that were left out, too."""
         root = self.root
         folders = {image.folders[0] for image in found.images if image.folders}
         deep = {image.folders[0] for image in found.images if len(image.folders) > 1}
@@ -160,7 +160,7 @@ def _class_names(root: Path, files: Grouped) -> dict[str, str]:
 
 
 def _empty_notes(found: FoundImages, files: Grouped) -> list[str]:
-    """Name the class folders that hold no image in any split, and so are no classes."""
+    """Report class folders without images in any split; they are no classes."""
     known = {folder for split in files.values() for folder in split}
     depth = 2 if _has_splits(found) else 1
     empty = sorted({f[depth - 1] for f in found.empty if len(f) == depth} - known)

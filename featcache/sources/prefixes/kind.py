@@ -1,4 +1,4 @@
-"""What a kind of source is: how `PREFIX:PATH` becomes a data set."""
+"""Interface of a kind of source: how `PREFIX:PATH` becomes a data set."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from featcache.sources.base import Dataset
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
-    """One kind of source, as the table of prefixes names it.
+    """One kind of source.
 
     Every function takes what stands behind the colon as the user wrote it, and raises a
     `SourceError` where there is nothing of that kind.

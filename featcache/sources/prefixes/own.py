@@ -1,4 +1,4 @@
-"""Kinds of source that list images by a table, by shards, or as another tool exported them."""
+"""Prefixes of tables, shards and exports of other tools."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -18,7 +18,7 @@ Opener = Callable[[str, Mapping[str, str], str | None], Dataset]
 
 
 def _open(path: str, name: str, *, prefix: str, opener: Opener, options: Sequence[str]) -> Dataset:
-    """List the images, and keep how they are listed: the root alone would not say."""
+    """List the images, and store the prefix and options that list them again."""
     path, given = split_options(path, options)
     data = opener(path, given, name)
     absolute = as_text(expand(path).absolute())

@@ -36,7 +36,7 @@ class Archive:
 
     @contextmanager
     def opened(self) -> Iterator[int]:
-        """Open it for one reading: nothing is held between readings, whose threads do not meet."""
+        """Open the archive for one reading; threads share no file handle."""
         handle = open_descriptor(self.path)
         try:
             yield handle
@@ -114,7 +114,7 @@ class Names:
     """The names in an archive while it is opened: each is checked, and none comes twice."""
 
     def __init__(self, archive: Archive) -> None:
-        """Begin with none."""
+        """Start without names."""
         self.files: dict[str, Member] = {}
         self.folders: set[str] = set()
         """Those that have an entry of their own."""
@@ -159,7 +159,7 @@ class Names:
         self.files[path] = member
 
     def check_folders(self) -> None:
-        """Refuse a file that other files lie in.
+        """Refuse a file whose path is also a folder.
 
         Raises:
             SourceError: If there is one.

@@ -342,9 +342,9 @@ def test_a_backbone_without_patches(ask: Any, backbone: Any) -> None:
         ({"patches": ["clearcliq"]}, "did you mean 'clearclip'"),
         ({"views": ["2:rrc"]}, "did you mean 'rrc50'"),
         ({"views": ["2@some"]}, "few-shot"),
-        ({"views": ["-1"]}, "--views -1 should begin with a number"),
-        ({"micro_batch": 0}, "micro-batch must be"),
-        ({"micro_batch": 1 << 17}, "micro-batch must be .* 65536"),
+        ({"views": ["-1"]}, "views='-1' should begin with a number"),
+        ({"micro_batch": 0}, "micro_batch must be"),
+        ({"micro_batch": 1 << 17}, "micro_batch must be .* 65536"),
         ({"patches": ["none,vanilla"]}, "none"),
     ],
 )

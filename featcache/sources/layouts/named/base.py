@@ -1,4 +1,4 @@
-"""What a listing kind is given and what it returns."""
+"""Interface of the kinds of lists of named data sets."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class ListedImage:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """What one list says, as far as its images are there."""
+    """Images of one list that were found, and the missing ones."""
 
     samples: tuple[ListedImage, ...]
     """In the order of the list; of class folders by split, label and id."""
@@ -34,10 +34,10 @@ class Listed:
 
 
 class Location:
-    """Where a data set may lie: a tree of images, and the trees where its lists are looked for."""
+    """Possible location of a data set: a tree of images, and trees that may hold its lists."""
 
     def __init__(self, images: Tree, lists: Sequence[Tree]) -> None:
-        """Name the trees; nothing is read yet.
+        """Store the trees; nothing is read yet.
 
         Args:
             images: Ids are relative to its root.
@@ -110,7 +110,7 @@ class Layout(Protocol):
     """One `[[splits.NAME.list]]` of a data set's file: a kind of list and its parameters."""
 
     def is_here(self, location: Location, classes: ClassTable) -> bool:
-        """Tell, without reading all of it, whether the data set lies here in this layout."""
+        """Tell, without reading all of it, whether the data set is here in this layout."""
         ...
 
     def read(self, location: Location, classes: ClassTable) -> Listed:
@@ -123,7 +123,7 @@ class Layout(Protocol):
 
     @property
     def files(self) -> tuple[str, ...]:
-        """Lists that must lie beside the images."""
+        """Paths of lists that must be beside the images."""
         ...
 
 
@@ -133,13 +133,13 @@ def numbered(names: Iterable[str]) -> dict[str, int]:
 
 
 def checked_label(text: str, base: int, classes: int, where: str) -> int:
-    """Return the label that a list writes as a number.
+    """Parse and check a label that is a number.
 
     Args:
-        text: As it stands in the list.
+        text: Number as written in the list.
         base: Number of the first class.
-        classes: How many there are.
-        where: Names the list and the line.
+        classes: Number of classes.
+        where: List and line, for messages.
 
     Raises:
         SourceError: If it is no number, or that of no class.

@@ -25,7 +25,7 @@ class Folders:
 
     @property
     def files(self) -> tuple[str, ...]:
-        """None: the folders say it all."""
+        """Empty: no list is needed."""
         return ()
 
     def is_here(self, location: Location, classes: ClassTable) -> bool:

@@ -66,7 +66,7 @@ class SplitJson:
         return _parsed(location.read_list(self.file), self.file).splits
 
     def _names_notes(self, location: Location, classes: ClassTable) -> Iterator[str]:
-        """Refuse a file whose classes are others."""
+        """Check that the classes of the file are those of the data set."""
         if self.packaged:
             return
         names = _parsed(location.read_list(self.file), self.file).classes
@@ -81,7 +81,7 @@ class SplitJson:
         yield f"Splits are those of {self.file}."
 
     def _other_file(self, location: Location) -> Iterator[str]:
-        """Say that a file of CoOp's name beside the images is not CoOp's."""
+        """Report a file with CoOp's name and other splits beside the images."""
         if not self.packaged or not location.has_list(self.file):
             return
         data = location.read_list(self.file)

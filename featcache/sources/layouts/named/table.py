@@ -197,7 +197,7 @@ class Table:
 
 
 class _Columns:
-    """Where the columns of a table are."""
+    """Positions of the columns of a table."""
 
     def __init__(self, file: str, header: Sequence[str], width: int) -> None:
         self._file = file
@@ -214,12 +214,12 @@ class _Columns:
         self._width += 1
 
     def origin(self, column: Column) -> str:
-        """Name the file that a joined column is from, to go behind the name of a row."""
+        """Return the file of a joined column, for messages; empty for the table's own."""
         file = self._joined.get(str(column))
         return f", joined with {file}" if file else ""
 
     def reader(self, column: Column) -> Callable[[Row], str]:
-        """Return what reads a column of a row.
+        """Return a function that reads a column of a row.
 
         Raises:
             SourceError: If there is no such column.
@@ -234,7 +234,7 @@ class _Columns:
         return lambda row: row[i].strip()
 
     def optional_reader(self, column: Column) -> Callable[[Row], str]:
-        """Return what reads a column, or an empty text where none is named."""
+        """Return a function that reads a column; an empty text if no column is named."""
         return (lambda row: "") if column == "" else self.reader(column)
 
 

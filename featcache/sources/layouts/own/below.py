@@ -1,4 +1,4 @@
-"""From a path that a list writes to the file it means, which lies below the root or is refused."""
+"""Files that a list names by path; paths that lead out of the root are refused."""
 
 import re
 from dataclasses import dataclass, field
@@ -63,7 +63,7 @@ class Finder:
     found: int = 0
 
     def find(self, path: str) -> Place | None:
-        """Return the file at a path below the root; None, and remembered, where there is none."""
+        """Return the file at a path below the root; None, and counted, if it is missing."""
         place = self.tree.find(path)
         if place is not None:
             self.found += 1
@@ -74,7 +74,7 @@ class Finder:
         return None
 
     def notes(self, *advice: Part) -> list[str]:
-        """Say what is missing.
+        """Return notes on missing images.
 
         Args:
             advice: End of the error: what the reader can do if nothing is there.

@@ -1,4 +1,4 @@
-"""From the labels that a list writes, numbers or names, to classes in label order."""
+"""Classes in label order from the labels of a list, which are numbers or names."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,7 +15,7 @@ _NUMBER = re.compile(r"[+-]?[0-9]{1,15}(\.0{1,6})?")
 
 
 def number_in(label: str) -> int | None:
-    """Return the whole number that a label writes; None where it is none.
+    """Return a label as a whole number; None if it is not one.
 
     Example:
         >>> number_in("3.0"), number_in("3 spot")
@@ -88,7 +88,7 @@ def given_names(names: Iterable[str], what: str) -> tuple[str, ...]:
 def _among(
     names: Sequence[str], first: Mapping[str, str], counted: Mapping[str, int], what: str
 ) -> dict[str, int]:
-    """Return label as written -> its place in the given names."""
+    """Return label as written -> its index in the given names."""
     place = {clean_name(name).casefold(): i for i, name in enumerate(names)}
     repeated = len(place) < len(names)
     index: dict[str, int] = {}

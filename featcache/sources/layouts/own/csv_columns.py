@@ -1,4 +1,4 @@
-"""Which column of a table holds what: by the usual names, or as the reader chose."""
+"""Columns of a table by their usual names, or as the user chose them."""
 
 from collections.abc import Mapping, Sequence
 
@@ -29,7 +29,7 @@ def find_columns(
     usual: Mapping[str, Sequence[str]] = USUAL,
     needed: Sequence[str] = ("path", "label"),
 ) -> dict[str, int]:
-    """Return the place of each column that was chosen or has a usual name.
+    """Return the position of each column that was chosen or has a usual name.
 
     Args:
         header: Names of the columns.
@@ -70,7 +70,7 @@ def find_columns(
 
 
 def choice(spec: str, option: str, value: str) -> Part:
-    """Return the argument that makes a choice.
+    """Return the `dataset` argument with one more option.
 
     Args:
         spec: How the reader calls the source.

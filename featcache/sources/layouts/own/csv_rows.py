@@ -1,4 +1,4 @@
-"""Rows of a csv or tsv file, read as they are needed; the delimiter is found strictly."""
+"""Rows of a csv or tsv file, read one at a time; ambiguous delimiters are refused."""
 
 import csv
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The file that a source names, and the folder that its images lie in."""
+"""File of a list, and folder of its images."""
 
 from collections.abc import Mapping
 from pathlib import Path

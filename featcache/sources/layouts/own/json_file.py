@@ -1,4 +1,4 @@
-"""JSON files of strangers: bounded in size and depth, and of the kind that is expected."""
+"""Reading untrusted JSON files, bounded in size and depth."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Images with labels as a list gives them, one at a time, collected into a data set."""
+"""Collecting the labelled images of a list into a data set."""
 
 import sys
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Options behind a source's path: `photos.csv?label=species&split=fold`.
+"""Options after the path of a source: `photos.csv?label=species&split=fold`.
 
 A file whose own name holds the question mark is taken as it is.
 """
@@ -11,7 +11,7 @@ from featcache.paths import expand
 
 
 def split_options(text: str, known: Collection[str]) -> tuple[str, dict[str, str]]:
-    """Divide what stands behind a prefix into the path and its options.
+    """Split the text after a prefix into a path and its options.
 
     Args:
         text: `PATH` or `PATH?name=value&name=value`; values may be percent-encoded.

@@ -1,4 +1,4 @@
-"""Parquet files of strangers: opened with pyarrow, an extra, and read a few rows at a time."""
+"""Reading untrusted parquet files with the optional pyarrow, a few rows at a time."""
 
 import json
 import os

@@ -29,7 +29,7 @@ _LABELS = {"label": (*USUAL["label"], "fine_label")}
 
 @dataclass(frozen=True, slots=True)
 class _Columns:
-    """What a shard's schema says."""
+    """Columns of a shard, from its schema."""
 
     leaf: str
     """The column of bytes: image.bytes, or image where it is no struct."""

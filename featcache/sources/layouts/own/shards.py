@@ -1,4 +1,4 @@
-"""Which files a source of several shards means: a folder, one file, or a pattern with braces."""
+"""Shards of a data set: the files of a folder, one file, or a pattern with braces."""
 
 import re
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ MOST_SHARDS = 100_000
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """One file of a data set that lies in several."""
+    """One of the files of a data set."""
 
     path: Path
     name: str
@@ -82,7 +82,7 @@ def named_shards(pattern: str) -> tuple[Path, list[Shard]]:
 
 
 def shards_below(root: Path, suffix: str, *, deep: bool = True) -> list[Shard]:
-    """Find the shards in a folder, and in its folders, by number rather than by name.
+    """Find the shards in a folder and its sub-folders, in the order of their numbers.
 
     Args:
         root: The folder, resolved.

@@ -1,4 +1,4 @@
-"""Text files of strangers, line by line: UTF-8, no control characters, no endless line."""
+"""Reading untrusted text files line by line: UTF-8, no NUL bytes, lines of bounded length."""
 
 from collections.abc import Iterator
 from pathlib import Path
