@@ -113,7 +113,7 @@ def _stand_ins(ids: Sequence[str], previous: Listing | None) -> list[str]:
 
 
 def _match(samples: Sequence[Sample], hashes: Sequence[str], previous: Listing | None) -> list[int]:
-    """Return the row of each sample: a known one of equal content, equal ids first, or a new one."""
+    """Return the row of each sample: a known one of equal content, equal ids first, or a new."""
     ids = [] if previous is None else list(previous.ids)
     old = [] if previous is None else list(previous.hashes)
     free: defaultdict[str, list[int]] = defaultdict(list)
