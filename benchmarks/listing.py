@@ -21,8 +21,8 @@ from pathlib import Path
 
 from featcache.sources import hashing
 from featcache.sources.base import Dataset
-from featcache.sources.folder import open_folder
 from featcache.sources.listing import build_listing
+from featcache.sources.prefixes.folder import open_folder
 from featcache.sources.registry import open_dataset
 
 IN_A_FOLDER = 1300

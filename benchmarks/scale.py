@@ -25,9 +25,10 @@ from torch import Tensor
 
 from featcache.encoding.components import component_specs
 from featcache.encoding.encoder import Encoder
+from featcache.errors import BackboneError
 from featcache.imaging.loader import FileSource
 from featcache.keys import FeatureKey, Listing
-from featcache.pipeline.passes import Filler
+from featcache.pipeline.filler import Filler
 from featcache.pipeline.plan import make_plan
 from featcache.places import FilePlace
 from featcache.store.cache import Cache
@@ -46,6 +47,8 @@ class Matrix:
     logit_scale, logit_bias, gflops = 100.0, 0.0, 1.0
     device, compute_dtype = torch.device("cpu"), torch.float32
     compiled, compile_s = False, 0.0
+    tokenizer: str = ""
+    lacks_texts: BackboneError | None = None
 
     def __init__(self) -> None:
         self.key = FeatureKey(

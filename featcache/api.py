@@ -11,6 +11,7 @@ from featcache.pipeline.run import extract as run_extraction
 from featcache.store.cache import Cache
 from featcache.store.library import cache_root, find_cache
 from featcache.types import FeatureSet
+from featcache.wording import in_python
 
 __all__ = ["embed", "extract", "open"]
 
@@ -76,5 +77,6 @@ def extract(
         if isinstance(wanted.get(name), str):
             wanted[name] = Path(wanted[name])
     request = Request(dataset=dataset, backbone=backbone, **wanted)
-    summary = run_extraction(request, say=say)
+    told = None if say is None else lambda message: say(in_python([message]))
+    summary = run_extraction(request, say=told)
     return Cache.open(summary.path).feature_set()

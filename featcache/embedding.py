@@ -47,7 +47,7 @@ CHUNK_BYTES, CHUNK_ROWS = 64 * 2**20, 4096
 """Bytes and rows of the features in a chunk, at most; a chunk has one micro-batch at least."""
 
 Progress = Callable[[int, int | None], None]
-"""Told how many images are decoded, and of how many, where that is known."""
+"""Called as (decoded images, their number or None if unknown)."""
 
 
 def embed(
@@ -74,7 +74,7 @@ def embed(
     more images than fit into memory.
 
     Raises:
-        UsageError: If an argument cannot be meant, or something is no image.
+        UsageError: If an argument is invalid, or something is no image.
         BackboneError: If the backbone cannot be loaded or does not fit into memory.
         UnreadableImageError: If an image is unreadable under `strict`.
 
@@ -105,7 +105,7 @@ def embed(
 
 
 class Embedder:
-    """A loaded backbone and what is wanted of each image; may be called from several threads."""
+    """A loaded backbone and the components to compute; may be called from several threads."""
 
     def __init__(
         self,
@@ -124,26 +124,26 @@ class Embedder:
         max_pixels: int | None = None,
         strict: bool = False,
     ) -> None:
-        """Load the backbone and settle the components; global features are always among them.
+        """Load the backbone and choose the components; global features are always among them.
 
         Args:
-            backbone: Its name, or one that is loaded: then the next three do not count.
-            weights: As for `load_backbone`; None takes the usual ones.
+            backbone: Name of a backbone, or a loaded one; then the next three are ignored.
+            weights: Weights as `load_backbone` takes them; None for the default.
             device: auto, cpu, cuda, cuda:N.
             compute: auto, bf16 or fp32, of the image tower.
-            views: Requests as `extract` has them, without rows: 10, 8:strong.
-            crops: Likewise; each brings its boxes.
-            patches: Likewise: clearclip, vanilla:int8.
-            view_patches: Likewise: 4:cdfsl.
-            seed: Of views and crops.
-            components: Further ones by the name that they have in a cache: views.rrc50-10@3.
+            views: Requested views as in `extract`, without rows: 10, 8:strong.
+            crops: Requested crops with their boxes: 60, 16:fair.
+            patches: Requested patch variants: clearclip, vanilla:int8.
+            view_patches: Requested patch features of views: 4:cdfsl.
+            seed: Seed of views and crops.
+            components: Further components by their name in a cache: views.rrc50-10@3.
             micro_batch: Views in a batch; None takes what a pass would. The last bits of the
                 features depend on it, and a single image costs as much as a whole batch.
             max_pixels: Largest image to decode; None is the environment's or Pillow's limit.
             strict: Whether an unreadable image is an error.
 
         Raises:
-            UsageError: If an argument cannot be meant.
+            UsageError: If an argument is invalid.
             UnknownNameError: If a backbone, recipe, variant or component is not known.
             BackboneError: If the backbone cannot be loaded.
         """
@@ -190,12 +190,12 @@ class Embedder:
 
     @property
     def key(self) -> FeatureKey:
-        """What fixes the numbers."""
+        """Everything that determines the features."""
         return self.backbone.key
 
     @property
     def components(self) -> tuple[str, ...]:
-        """Name what is computed of each image."""
+        """Names of the components computed for each image."""
         return tuple(self._specs)
 
     def embed(
@@ -231,7 +231,7 @@ class Embedder:
         chunk: int | None = None,
         progress: Progress | None = None,
     ) -> Generator[Embedded, None, None]:
-        """Encode images without end: chunks in order, while later ones are decoded and encoded.
+        """Yield features in chunks, in order, while later images are decoded and encoded.
 
         Pillow images and arrays are copied when they are taken from the iterable, on this thread;
         files are read on others. Threads run until the generator is exhausted or closed.

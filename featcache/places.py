@@ -1,4 +1,4 @@
-"""Bytes from somewhere: where an encoded image lies, and how to read it and nothing else."""
+"""Location of the bytes of an encoded image, and how to read them."""
 
 import os
 from pathlib import Path
@@ -10,34 +10,34 @@ from featcache.paths import as_text, read_regular
 
 @runtime_checkable
 class Place(Protocol):
-    """Where the bytes of one file lie: a file of its own, or a part of a larger one.
+    """Location of the bytes of one image: a whole file, or a part of an archive or table.
 
-    `str(place)` is what messages call it.
+    Messages name it by `str(place)`.
     """
 
     @property
     def container(self) -> Path:
-        """The file on disk that holds the bytes; its size and times vouch for them."""
+        """The file on disk that holds the bytes; unchanged as long as its size and times are."""
         ...
 
     @property
     def within(self) -> str:
-        """Which part of the container it is; empty where it is the whole file."""
+        """Name of the part of the container; empty for the whole file."""
         ...
 
     def stat(self) -> os.stat_result:
-        """Return the state of the container: now, or when the part was found in it.
+        """Return size and times of the container: now, or when the part was found in it.
 
         Raises:
-            OSError: If the container is gone or may not be looked at.
+            OSError: If the container is gone or cannot be accessed.
         """
         ...
 
     def size(self) -> int:
-        """Return how many bytes reading takes, without reading them.
+        """Return the memory in bytes that reading takes, without reading.
 
         Raises:
-            OSError: If that cannot be told.
+            OSError: If the container is gone or damaged.
         """
         ...
 
@@ -51,9 +51,10 @@ class Place(Protocol):
 
 
 class FilePlace:
-    """A file of its own.
+    """A whole file.
 
-    It keeps text only: a data set has millions of these, and a `Path` takes half a kilobyte.
+    Only the text of its path is kept: a data set has millions of these, and a `Path` takes half a
+    kilobyte.
 
     Example:
         >>> place = FilePlace("photos/1.jpg")

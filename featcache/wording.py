@@ -53,7 +53,7 @@ class Call:
 
     function: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
-    """In the order in which they are written."""
+    """In the order in which they are written; a value may be a call itself."""
 
 
 Named: TypeAlias = Argument | Setting | Call
@@ -119,6 +119,8 @@ def _phrase(item: Named) -> str:
 
 
 def _value(value: Any) -> str:
+    if isinstance(value, Call):
+        return _phrase(value)
     return str(value) if isinstance(value, Placeholder) else repr(value)
 
 

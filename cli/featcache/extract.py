@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.ui import errors, live, output
+from cli.ui.flags import in_flags
 from cli.ui.options import CacheDir, Device, Json, Quiet
 from featcache.sources.registry import KINDS
 
@@ -209,9 +210,9 @@ def extract(
             confirm=(lambda plan: _confirm(plan, line)) if output.can_ask() else None,
         )
     if json_:
-        output.emit_json(summary.to_json())
+        output.emit_json(summary.to_json(in_flags))
     else:
-        for text in summary.sentences():
+        for text in summary.sentences(in_flags):
             output.emit(text)
 
 

@@ -26,8 +26,8 @@ POSITIONAL = frozenset(
 """Arguments that a command takes without a flag."""
 NONE = {"shots": "all"}
 """Argument -> its value on the command line for None."""
-WITHOUT = frozenset({("heads.evaluate", "cache")})
-"""Arguments that a command does not have."""
+OPENED = frozenset({("heads.evaluate", "cache")})
+"""Arguments that a command opens itself: the flags of `featcache.open` say which cache."""
 
 
 def in_flags(parts: Sequence[Part]) -> str:
@@ -60,8 +60,14 @@ def _words(call: Call) -> Iterator[str]:
         yield from _removal(Path(call.arguments["root"]), Path(call.arguments["path"]))
         return
     yield from COMMANDS[call.function]
+    yield from _options(call)
+
+
+def _options(call: Call) -> Iterator[str]:
     for name, value in call.arguments.items():
-        if (call.function, name) in WITHOUT:
+        if (call.function, name) in OPENED:
+            if isinstance(value, Call):
+                yield from _options(value)
             continue
         for each in value if isinstance(value, list | tuple) else (value,):
             if (call.function, name) not in POSITIONAL:

@@ -6,11 +6,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from cli.ui import terminal
+from cli.ui.flags import in_flags
 from cli.ui.units import human_bytes, human_seconds
 from featcache.sources.fetch.progress import Bytes
+from featcache.wording import Part
 
 if TYPE_CHECKING:
-    from featcache.pipeline.passes import Progress
+    from featcache.pipeline.progress import Progress
 
 
 PLAIN_EVERY = 10.0
@@ -57,10 +59,10 @@ class Live:
 
         return report
 
-    def say(self, text: str) -> None:
-        """Print a line that stays, above the live one."""
+    def say(self, text: Part) -> None:
+        """Print a line that stays, above the live one; arguments are written as flags."""
         if self._console is not None:
-            self._console.print(terminal.styled(text), soft_wrap=True)
+            self._console.print(terminal.styled(in_flags([text])), soft_wrap=True)
 
     def close(self) -> None:
         """Remove the live line."""

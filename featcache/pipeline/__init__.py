@@ -1,1 +1,1 @@
-"""Plan, pass and run: from a request to shards in a cache. Pixels are the business of `imaging`."""
+"""Extraction: from a request to shards in a cache. Pixels are handled by `imaging`."""

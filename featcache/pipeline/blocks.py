@@ -1,4 +1,4 @@
-"""What a stretch of rows, as long as a shard, lacks of every component."""
+"""Missing rows of a pass, cut into blocks: the rows of one shard, for all components."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from featcache.imaging.views import ViewSpec
 
 @dataclass(frozen=True, kw_only=True)
 class Todo:
-    """Rows of one component that the cache does not hold yet."""
+    """Missing rows of one component."""
 
     spec: ComponentSpec
     rows: Int64[np.ndarray, " r"]
@@ -22,35 +22,36 @@ class Todo:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """What one shard's stretch of rows lacks, component by component; a line each will say it.
+    """Missing rows of one shard, by component.
 
-    A component lacks what no line of it holds, whatever the lines of others say: of one image the
-    crops may be there and their boxes not.
+    Components are independent: the crops of an image may be stored and their boxes missing.
     """
 
     rows: Int64[np.ndarray, " r"]
-    """Those that any component lacks, ascending."""
+    """Rows that any component lacks, ascending."""
     todos: tuple[Todo, ...]
-    """Those of the plan that lack rows here, with these rows alone."""
+    """Components that lack rows of this block, with these rows only."""
 
     def shown(self) -> list[Shown]:
-        """Return what the encoder is to be shown, with all rows of each kind of views."""
+        """Return what the encoder reads: each kind of views with its rows."""
         return [Shown(v, rows, self._variants(v)) for v, rows in encoded_rows(self.todos)]
 
     def boxed(self) -> list[tuple[ViewSpec, Int64[np.ndarray, " _"]]]:
-        """Return of which views the boxes are missing, with the rows of each."""
+        """Return the views whose boxes are missing, with the rows of each."""
         return [(todo.spec.views, todo.rows) for todo in self.todos if not todo.spec.encodes]
 
     def _variants(self, views: ViewSpec) -> tuple[str, ...]:
-        """Name the patch features that are missing of some views."""
+        """Return the missing patch variants of a kind of views."""
         keys = [todo.spec.key for todo in self.todos if todo.spec.views == views]
         return tuple(dict.fromkeys(key.variant for key in keys if key.variant))
 
 
 def share(block: Int64[np.ndarray, " r"], todos: Sequence[Todo]) -> Block:
-    """Cut a block out of what a plan lacks, in time that does not grow with the plan's rows.
+    """Return the missing rows of one block, in time that does not grow with the rows of the plan.
 
-    Rows ascend, and a block leaves out none that any component lacks.
+    Args:
+        block: All rows between its first and its last that any component lacks, ascending.
+        todos: Missing rows of the whole plan.
     """
     here = []
     for todo in todos:
@@ -61,7 +62,7 @@ def share(block: Int64[np.ndarray, " r"], todos: Sequence[Todo]) -> Block:
 
 
 def encoded_rows(todos: Sequence[Todo]) -> list[tuple[ViewSpec, Int64[np.ndarray, " r"]]]:
-    """Return what goes through the encoder: each kind of views once, with all its rows."""
+    """Return each kind of views that is encoded, once, with all its rows."""
     wanted = [t for t in todos if t.spec.encodes]
     kinds = dict.fromkeys(t.spec.views for t in wanted)
     return [(v, union([t.rows for t in wanted if t.spec.views == v])) for v in kinds]

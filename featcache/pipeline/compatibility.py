@@ -1,8 +1,8 @@
-"""What a later pass has to keep of a cache's first, so that all its rows are of one kind.
+"""Settings that later passes over a cache keep, so that all its rows are comparable.
 
-Micro-batch and compute type decide the last bits of every row; they are fixed by the first pass,
-and every shard says what it was made with. Versions, device and threads cannot be fixed, so eight
-stored rows are encoded again and compared.
+Micro-batch and compute type change the last bits of a row. The first pass fixes them, and every
+shard records them. Versions, device and threads cannot be fixed: where they differ, eight stored
+rows are encoded again and compared.
 """
 
 import contextlib
@@ -25,46 +25,47 @@ from featcache.pipeline.write import Recorder
 from featcache.store.cache import Cache
 from featcache.store.format.records import PROVENANCE_TEXT
 from featcache.store.provenance import COMPUTE, MICRO_BATCH, WEIGHTS, distinct
+from featcache.wording import Argument, Part, Placeholder
 
 PACKAGES = ("featcache", "torch", "open_clip_torch", "pillow", "simplejpeg", "numpy")
-"""Whose versions can change a number."""
+"""Packages whose versions can change features."""
 
 FLOORS = {"float32": 0.99999, "bfloat16": 0.999}
-"""Least cosine between a stored row and the same image encoded now."""
+"""Minimum cosine between a stored row and the same image encoded again, by compute type."""
 
 COMPILED = "compiled"
-"""Entry of a provenance whose image tower went through torch.compile; the others have none."""
+"""Provenance entry of rows from an image tower compiled by torch.compile."""
 
 SAMPLE = 8
-"""Rows that are compared."""
+"""Number of rows that are compared."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PassSettings:
-    """Kept by every later pass over a cache."""
+    """Settings of the first pass over a cache, which every later pass keeps."""
 
     micro_batch: int
     compute: str
     """float32 or bfloat16."""
     environments: tuple[Mapping[str, str], ...]
-    """Versions and devices that have written here and gave the same numbers."""
+    """Versions and devices that wrote shards of this cache."""
 
     @property
     def compiled(self) -> bool:
-        """Tell whether the newest shards came from a compiled tower."""
+        """Whether the newest shards came from a compiled image tower."""
         return COMPILED in self.environments[-1]
 
     @property
     def micro_batch_and_compute(self) -> dict[str, str]:
-        """Return what every shard says of it."""
+        """Provenance entries of micro-batch and compute type."""
         return {MICRO_BATCH: str(self.micro_batch), COMPUTE: self.compute}
 
     @classmethod
     def of(cls, cache: Cache) -> "PassSettings | None":
-        """Gather them from what the shards say of themselves; None before the first shard.
+        """Read the settings from the provenance of the shards; None before the first shard.
 
         Raises:
-            CorruptCacheError: If a shard names no settings that a pass could have had.
+            CorruptCacheError: If shards have different settings, or settings that no pass can have.
         """
         said = distinct(cache.shards)
         if not said:
@@ -75,7 +76,7 @@ class PassSettings:
         if len(fixed) > 1 or not known or not 1 <= int(micro_batch) <= LARGEST_BATCH:
             raise CorruptCacheError(
                 f"The shards of {cache.path} were made with micro-batch and compute type "
-                f"{', '.join(sorted(map(' '.join, fixed)))}, which no pass of ours mixes or knows. "
+                f"{', '.join(sorted(map(' '.join, fixed)))}, which are mixed or unknown. "
                 f"Remove the cache with `featcache rm` and extract again."
             )
         environments = tuple(
@@ -85,7 +86,7 @@ class PassSettings:
 
 
 def environment(device: torch.device) -> dict[str, str]:
-    """Describe what can change the last bits here: versions, device, threads."""
+    """Return versions, device and threads, which can change the last bits of features."""
     found = {}
     for package in PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
@@ -99,7 +100,7 @@ def environment(device: torch.device) -> dict[str, str]:
 
 
 def sample_rows(rows: Sequence[int]) -> list[int]:
-    """Choose up to eight rows, evenly spread."""
+    """Return at most eight of the rows, evenly spaced."""
     if len(rows) <= SAMPLE:
         return list(rows)
     return [rows[i] for i in np.linspace(0, len(rows) - 1, SAMPLE).round().astype(int)]
@@ -110,10 +111,13 @@ def check_same_numbers(
 ) -> None:
     """Compare rows of the cache with the same images encoded in this environment.
 
-    Patch features are compared as one long vector an image.
+    Args:
+        stored: Rows of the cache; the patch features of an image count as one vector.
+        now: Features of the same images.
+        compute: Compute type of the cache: float32 or bfloat16.
 
     Raises:
-        CacheError: If the least cosine is below the floor of the compute type.
+        CacheError: If the minimum cosine is below `FLOORS[compute]`.
     """
     count = len(stored)
     a, b = (rows.reshape(count, -1).astype(np.float64) for rows in (stored, now))
@@ -121,10 +125,12 @@ def check_same_numbers(
     floor = FLOORS[compute]
     if not cosine.min() >= floor:
         raise CacheError(
-            f"{len(stored)} images of this cache, encoded again with the versions and device at "
-            f"hand, agree with their stored rows to a cosine of {cosine.min():.6f} only; "
+            f"{len(stored)} images of this cache, encoded again with the present versions and "
+            f"device, agree with their stored rows to a cosine of {cosine.min():.6f} only; "
             f"{floor} is needed to add to it. Use the environment that wrote it, or extract into "
-            f"another folder with --cache DIR."
+            "another folder with ",
+            Argument("root", Placeholder("DIR")),
+            ".",
         )
 
 
@@ -134,42 +140,51 @@ def as_before(
     asked: str,
     load: Callable[[str], Backbone],
 ) -> Backbone:
-    """Return the backbone in the compute type that the cache was begun with.
+    """Return the backbone in the compute type of the cache.
 
     Args:
-        backbone: As loaded for the type asked for.
-        settings: Of the cache; None before its first shard.
-        asked: auto, fp32 or bf16.
-        load: Loads it for another type.
+        backbone: Backbone in the requested compute type.
+        settings: Settings of the cache; None before its first shard.
+        asked: Requested compute type: auto, fp32 or bf16.
+        load: Loads the backbone in another compute type.
 
     Raises:
-        UsageError: If another type was asked for.
+        UsageError: If another compute type was requested.
     """
     if settings is None or _compute(backbone) == settings.compute:
         return backbone
     before = COMPUTE_FLAGS[settings.compute]
     if asked not in ("auto", before):
         raise UsageError(
-            f"This cache was begun in {before}, and rows in {asked} would differ from it. Leave "
-            f"the compute type out, or choose another --cache."
+            f"This cache was begun in {before}, and rows in {asked} would differ from it. Leave ",
+            Argument("compute"),
+            " out, or choose another ",
+            Argument("root"),
+            ".",
         )
     return load(before)
 
 
 def micro_batch_of(backbone: Backbone, settings: PassSettings | None, asked: int | None) -> int:
-    """Settle the micro-batch: the cache's, else what was asked for, else the rule's.
+    """Return the micro-batch of the cache, else the requested one, else the usual one.
 
     Raises:
-        UsageError: If it is out of range, or not the one that the cache was begun with.
+        UsageError: If the requested one is out of range or is not that of the cache.
     """
     if asked is not None and not 1 <= asked <= LARGEST_BATCH:
-        raise UsageError(f"micro-batch must be 1 to {LARGEST_BATCH} images, got {asked}.")
+        raise UsageError(
+            Argument("micro_batch"), f" must be 1 to {LARGEST_BATCH} images, got {asked}."
+        )
     if settings is None:
         return asked or micro_batch_for(backbone.gflops, backbone.device.type)
     if asked is not None and asked != settings.micro_batch:
         raise UsageError(
             f"This cache was begun with micro-batch {settings.micro_batch}, and {asked} would "
-            f"change the last bits. Leave --micro-batch out, or choose another --cache."
+            "change the last bits. Leave ",
+            Argument("micro_batch"),
+            " out, or choose another ",
+            Argument("root"),
+            ".",
         )
     return settings.micro_batch
 
@@ -182,21 +197,21 @@ def admit_environment(
     *,
     max_pixels: int,
     weights: str = "",
-    say: Callable[[str], None] = lambda _: None,
+    say: Callable[[Part], None] = lambda _: None,
 ) -> Recorder:
-    """Make sure that this environment gives the numbers that are stored; return the way to add.
+    """Check that this environment gives the features that are stored; return what adds shards.
 
     Args:
-        cache: What is added to.
-        settings: Of its first pass; None before its first shard.
-        encoder: What adds.
+        cache: Cache that shards are added to.
+        settings: Settings of the cache; None before its first shard.
+        encoder: Encoder of the new shards.
         sources: Row -> its image.
         max_pixels: Largest image to decode.
-        weights: As --weights had them, for commands that go on with this cache.
-        say: Told if there was nothing to compare.
+        weights: The weights that the user named, recorded for calls that continue this cache.
+        say: Called with a message if nothing could be compared.
 
     Raises:
-        CacheError: If eight stored rows, encoded again, are others.
+        CacheError: If stored rows, encoded again, differ.
     """
     backbone = encoder.backbone
     here = environment(backbone.device)
@@ -241,10 +256,10 @@ def encode_again(
     """Encode stored images a second time.
 
     Args:
-        rows: Each has a source.
-        sources: Row -> its file.
-        encoder: What encodes them.
-        component: Of whole images, in float16.
+        rows: Rows to encode; each has a source.
+        sources: Row -> its image.
+        encoder: Encoder with the micro-batch of the cache.
+        component: Component of whole images in float16.
         max_pixels: Largest image to decode.
 
     Returns:
@@ -262,7 +277,7 @@ def encode_again(
 
 
 def _comparable(cache: Cache) -> list[str]:
-    """Name the components of whole images in float16, the global features first."""
+    """Return the components of whole images in float16, global features first."""
     keys = [parse_component(name) for name in cache.shards]
     whole = [k for k in keys if k.kind in ("global", "patches") and k.dtype == "float16"]
     return [k.folder for k in sorted(whole, key=lambda k: (k.kind, k.variant))]

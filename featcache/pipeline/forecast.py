@@ -1,4 +1,4 @@
-"""How long a pass will take, from counts and rates that are good to a factor of two.
+"""Predicted duration of a pass, from counts and rates, within a factor of two.
 
     seconds = (images D + views (W + F + G / R) + distorted views E) / cores           (1)
 
@@ -19,11 +19,11 @@ from featcache.imaging.views import ViewSpec, distorts
 from featcache.units import rough_seconds
 
 DECODE, WINDOW, DISTORT, FORWARD = 0.005, 0.0004, 0.001, 0.002
-"""Seconds of a core: an image; a view cut, distorted besides, passed through the encoder."""
+"""Seconds of one core: decode an image; cut a view; distort it; overhead of its forward pass."""
 GFLOPS_A_CORE = {"float32": 90.0, "bfloat16": 250.0}
 GFLOPS_OF_A_DEVICE = {"cuda": 60_000.0, "mps": 2_000.0}
 FACTOR = 2
-"""By which a forecast may be off either way."""
+"""Factor by which a forecast may be too low or too high."""
 
 
 def predict_seconds(
@@ -36,16 +36,16 @@ def predict_seconds(
     dtype: str,
     cores: int,
 ) -> float:
-    """Return (1).
+    """Return the predicted seconds by equation (1).
 
     Args:
         encoded: What goes through the encoder: each kind of views with its rows, ascending.
         blocks: All rows that are decoded, shard by shard.
-        gflops: Of one forward of one view.
+        gflops: GFLOP of the forward pass of one view.
         micro_batch: Views in a batch.
         device: cpu, cuda, mps.
         dtype: float32 or bfloat16.
-        cores: Of the processor.
+        cores: Cores of the processor.
     """
     images = sum(map(len, blocks))
     drawn = {p: len(rows) * p.count for p, rows in encoded}
@@ -61,7 +61,7 @@ def predict_seconds(
 
 
 def human_range(seconds: float) -> str:
-    """Say a forecast with what it may be off: 5 s to 20 s."""
+    """Write a forecast as a range: 5 s to 20 s."""
     low, high = (rough_seconds(s) for s in (seconds / FACTOR, seconds * FACTOR))
     return low if low == high else f"{low} to {high}"
 
@@ -69,7 +69,7 @@ def human_range(seconds: float) -> str:
 def _each(
     rows: Int64[np.ndarray, " _"], blocks: Iterable[Int64[np.ndarray, " _"]]
 ) -> Iterable[int]:
-    """Count those of the rows that each block has."""
+    """Yield the number of rows in each block."""
     for block in blocks:
         first, last = np.searchsorted(rows, [block[0], block[-1] + 1])
         yield int(last - first)

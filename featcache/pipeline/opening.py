@@ -1,15 +1,13 @@
-"""What a request means, and all that is wrong with it that can be seen before torch is loaded.
+"""Checks and defaults of a request that need no torch.
 
-Loading torch takes seconds, so that a wrong name, a missing file or a folder of another layout is
-told first. Which backbone is meant where nobody says is settled here too: for images of the user's
-own that of their cache, for a world that this program draws `tiny`.
+Loading torch takes seconds, so wrong names, missing files and unknown layouts are reported first.
+The default backbone is chosen here: that of the cache of the images, or `tiny` for drawn worlds.
 """
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from shlex import quote
 
 from featcache.backbones.names import COMPUTE, TINY, check_known, choose
 from featcache.errors import FeatcacheError, UnknownNameError, UsageError
@@ -20,6 +18,7 @@ from featcache.recipes import LARGEST_SEED, parse_requests
 from featcache.sources.base import Dataset, Report
 from featcache.sources.named import datasets
 from featcache.sources.registry import (
+    IMAGES,
     image_folder,
     is_drawn,
     is_path,
@@ -29,7 +28,6 @@ from featcache.sources.registry import (
 )
 from featcache.store.format.identity import read_identity
 from featcache.store.library import (
-    IMAGES,
     CacheSummary,
     cache_root,
     caches,
@@ -40,37 +38,38 @@ from featcache.store.library import (
 )
 from featcache.text.descriptions import read_descriptions
 from featcache.text.templates import read_templates
+from featcache.wording import Argument, Call, Part, Placeholder
 
 
 @dataclass(frozen=True, kw_only=True)
 class Opened:
-    """A request that may be carried out, as far as can be told by now."""
+    """A checked request with its images."""
 
     request: Request
-    """Every choice made."""
+    """The request with its defaults filled in."""
     backbone: str
     dataset: Dataset
     seconds: float
-    """Spent on listing the images."""
+    """Seconds spent on listing the images."""
 
 
 def open_request(
     request: Request,
     *,
     report: Report | None = None,
-    say: Callable[[str], None] = lambda _: None,
+    say: Callable[[Part], None] = lambda _: None,
 ) -> Opened:
-    """Check a request, settle what it leaves open and list its images.
+    """Check a request, fill in its defaults and list its images.
 
     Args:
-        request: What the user asks for.
-        report: Told of drawing and downloading.
-        say: Called with what was settled.
+        request: What the user requests.
+        report: Called with progress of drawing and downloading.
+        say: Called with the backbone that was chosen by default.
 
     Raises:
-        UsageError: If a part of it cannot be meant, or the backbone is the user's choice.
+        UsageError: If a value is invalid, or the user has to choose the backbone.
         SourceError: If the images cannot be listed.
-        BackboneError: If a weights file is named and not there.
+        BackboneError: If the weights file does not exist.
     """
     _check_words(request)
     root = cache_root(request.root)
@@ -104,32 +103,34 @@ def open_request(
 
 
 def _check_words(request: Request) -> None:
-    """Refuse what no data set or backbone could make right."""
+    """Check the values that do not depend on data set or backbone."""
     if request.limit is not None and request.limit < 1:
-        raise UsageError(f"limit must be at least 1 image, got {request.limit}.")
+        raise UsageError(Argument("limit"), f" must be at least 1 image, got {request.limit}.")
     if isinstance(request.profile, Path):
         check_place(expand(request.profile))
     parse_requests(request.patches, request.views, request.crops, request.view_patches)
     if not 0 <= request.seed < LARGEST_SEED:
-        raise UsageError(f"seed must be 0 to {LARGEST_SEED - 1}, got {request.seed}.")
+        raise UsageError(Argument("seed"), f" must be 0 to {LARGEST_SEED - 1}, got {request.seed}.")
     if request.compute not in COMPUTE:
         raise UnknownNameError("compute dtype", request.compute, COMPUTE)
     if request.templates is not None:
         read_templates(request.templates)
-    for flag in ("descriptions", "cupl", "dclip"):
-        if (path := getattr(request, flag)) is not None:
-            read_descriptions(path, flag)
+    for argument in ("descriptions", "cupl", "dclip"):
+        if (path := getattr(request, argument)) is not None:
+            read_descriptions(path, argument)
 
 
 def _spec(request: Request, root: Path) -> tuple[str, str | None]:
-    """Let the name of cached images stand for where they are, as messages and habit have it."""
+    """Return the spec and the name of a data set; the name of a cached one means its images."""
     spec, name = request.dataset, request.name
     if ":" in spec or any(spec == d.name for d in datasets()):
         return spec, name
     drawn = (as_text(root / IMAGES), as_text(image_folder(root, request.data_root)))
     _refuse_imported(request, root)
     sources = {
-        s for s in image_sources(root, spec) if not any(Path(s[0]).is_relative_to(d) for d in drawn)
+        s
+        for s in image_sources(root, spec, request.data_root)
+        if not any(Path(s[0]).is_relative_to(d) for d in drawn)
     }
     if len(sources) != 1:
         return spec, name
@@ -138,13 +139,22 @@ def _spec(request: Request, root: Path) -> tuple[str, str | None]:
 
 
 def _refuse_imported(request: Request, root: Path) -> None:
-    """Say of a name that only imported features have that there are no images behind it."""
+    """Raise if only imported features have this name: they have no images."""
     named = [c for c in caches(root) if c.dataset == request.dataset]
     if named and not image_roots(root, request.dataset) and all(_is_imported(c) for c in named):
         raise UsageError(
             f"'{request.dataset}' was imported ({named[0].weights}): there are no images to "
-            f"extract from. Train on it with: heads train METHOD --dataset "
-            f"{quote(request.dataset)}. For images write --dataset folder:PATH."
+            "extract from. Train on it with: ",
+            Call(
+                "heads.evaluate",
+                {
+                    "method": Placeholder("METHOD"),
+                    "cache": Call("featcache.open", {"dataset": request.dataset}),
+                },
+            ),
+            ". For images write ",
+            Argument("dataset", Placeholder("folder:PATH")),
+            ".",
         )
 
 
@@ -156,12 +166,12 @@ def _is_imported(cache: CacheSummary) -> bool:
 
 
 def _usual(
-    request: Request, root: Path, spec: str, name: str, say: Callable[[str], None]
+    request: Request, root: Path, spec: str, name: str, say: Callable[[Part], None]
 ) -> tuple[str, str | None]:
-    """Return the backbone and the weights that are meant where no backbone is named.
+    """Return the default backbone and its weights.
 
     Raises:
-        UsageError: If the data set has caches of several, and the user has to choose.
+        UsageError: If the data set has caches of several backbones.
     """
     if is_drawn(spec):
         return TINY, request.weights
@@ -171,12 +181,15 @@ def _usual(
     if not made:
         return TINY, request.weights
     if len(made) > 1:
-        flags = [f"--backbone {b}" + (f" --weights {w}" if w else "") for b, w in made]
+        choices: list[Part] = []
+        for backbone, weights in made:
+            choices += ["; "] if choices else []
+            choices += [Argument("backbone", backbone)]
+            choices += [" ", Argument("weights", weights)] if weights else []
         raise UsageError(
-            f"'{name}' has caches of {len(made)} backbones; say which one is meant: "
-            f"{'; '.join(flags)}."
+            f"'{name}' has caches of {len(made)} backbones; say which one is meant: ", choices, "."
         )
     ((backbone, weights),) = made
     of = f" with {weights}" if weights else ""
-    say(f"No --backbone was named: {backbone}{of}, as in the cache of {name}.")
+    say(("No ", Argument("backbone"), f" was named: {backbone}{of}, as in the cache of {name}."))
     return backbone, request.weights or weights or None

@@ -1,10 +1,9 @@
-"""One pass over the images: decode on threads, encode here, write behind.
+"""One pass over the images: decode on threads, encode on this one, write on another.
 
-Rows are walked in order and cut into shards at fixed row numbers. Each image is decoded once for
-all components that lack it, and no batch spans two shards; so a pass that was interrupted and
-taken up again leaves the same bytes as one that was not. A shard's last batches may still be
-computed while the next one is filled: no stage waits at the end of a shard. A `Filler` runs the
-passes of one command, in an environment that is checked once, before the first row.
+Rows are processed in order and cut into shards at fixed row numbers. Each image is decoded once for
+all components that lack it, and no batch spans two shards, so an interrupted pass that is continued
+leaves the same bytes as an undisturbed one. The last batches of a shard may still be computed while
+the next one is filled: no stage waits at the end of a shard.
 """
 
 import time
@@ -20,76 +19,58 @@ from featcache.imaging.decode import quiet_pillow
 from featcache.imaging.loader import FileSource, ImageLoader, Job, LoadedImage
 from featcache.imaging.views import ViewSpec
 from featcache.pipeline.blocks import Block, encoded_rows
-from featcache.pipeline.compatibility import PassSettings, admit_environment
 from featcache.pipeline.plan import Plan
-from featcache.pipeline.write import Recorder, Sink, Writer
-from featcache.store.cache import Cache
-from featcache.threads import cpu_cores, in_order
+from featcache.pipeline.progress import Progress
+from featcache.pipeline.write import Sink, Writer
+from featcache.threads import in_order
+from featcache.wording import Argument
 
 EVERY = 0.2
 """Seconds between two reports of progress."""
 
 BAD_SHARE, BAD_COUNT = 0.01, 10
-"""A pass stops when more images than the larger cannot be read; those of earlier passes count."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
-    """How things stand, several times a second."""
-
-    stage: str
-    """What is being done: encode, or a word for what comes before."""
-    done: int
-    total: int
-    rate: float = 0.0
-    """Images a second since the pass began."""
-    eta_s: float | None = None
-    bytes: int = 0
-    """Written so far."""
-    binding: str = ""
-    """The stage the others wait for: decode, encode or write."""
-    bad: int = 0
-    """Images that could not be read."""
+"""A pass stops when more images than the larger of the two (share of the images, number) are
+unreadable; those of earlier passes count."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """How a pass behaves; none of it changes a number."""
+    """Settings of a pass that do not change the features."""
 
     threads: int
     max_pixels: int
     strict: bool = False
     allow_bad: bool = False
     known_bad: frozenset[int] = frozenset()
-    """Rows that an earlier pass could not read: they count, and stop nothing themselves."""
+    """Rows that an earlier pass could not read; they count, but stop no pass themselves."""
     progress: Callable[[Progress], None] | None = None
     watch: Watch = unwatched
-    """Told on the thread that did it of every image decoded and every shard written."""
+    """Called on the working thread after every decoded image and every written shard."""
 
 
 @dataclass(kw_only=True)
 class Outcome:
-    """What came of a pass."""
+    """Result of a pass."""
 
     images: int = 0
     bad: dict[int, str] = field(default_factory=dict)
     """Row -> why its image could not be read."""
     bytes: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
-    """Times of the encoding thread: waiting for decode, encode, waiting for write; total; and
-    `cpu`, of all threads of this process."""
+    """Stage -> seconds of the encoding thread: decode and write (waiting), encode, total; and cpu
+    of all threads of this process."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Filled:
-    """A block all of whose views are with the encoder."""
+    """A block whose views were all given to the encoder."""
 
     block: Block
     group: RowGroup
 
 
 class Pass:
-    """The loop that joins the four stages."""
+    """Connects decoding, encoding and writing."""
 
     def __init__(
         self,
@@ -162,7 +143,7 @@ class Pass:
         return loaded
 
     def _fill(self, block: Block, loaded: Iterator[LoadedImage], writer: Writer) -> _Filled:
-        """Give the encoder one shard's views; shards before it are handed over when ready."""
+        """Give the views of one shard to the encoder; write earlier shards that are ready."""
         group = RowGroup(self._encoder, block.shown())
         for row in block.rows.tolist():
             with self._clock("decode"):
@@ -180,7 +161,7 @@ class Pass:
         return _Filled(block, group)
 
     def _finish(self, writer: Writer, *, beside: int) -> None:
-        """Hand over the oldest shards, as long as `beside` batches of later ones keep it busy."""
+        """Write the oldest shards while at least `beside` batches of later ones are in flight."""
         while self._waiting and sum(later.group.flying() for later in self._later()) >= beside:
             self._hand_over(self._waiting.popleft(), writer)
 
@@ -188,7 +169,7 @@ class Pass:
         return list(self._waiting)[1:]
 
     def _hand_over(self, filled: _Filled, writer: Writer) -> None:
-        """Wait for the last batch of a shard and give its rows of every component to the writer."""
+        """Wait for the last batch of a shard and pass its rows of every component to the writer."""
         with self._clock("encode"):
             filled.group.wait()
         for todo in filled.block.todos:
@@ -205,7 +186,9 @@ class Pass:
         bad[row] = reason
         name = self._sources[row].id
         if self._options.strict:
-            raise SourceError(f"{name} {reason}. Without --strict it would be skipped.")
+            raise SourceError(
+                f"{name} {reason}. Without ", Argument("strict"), " it would be skipped."
+            )
         known, images = self._options.known_bad, self._plan.images
         total = len(known | bad.keys())
         if self._options.allow_bad or row in known:
@@ -214,7 +197,9 @@ class Pass:
             first = "; ".join(f"{self._sources[r].id} {why}" for r, why in list(bad.items())[:3])
             raise SourceError(
                 f"{total} of {images} images cannot be read so far ({first}; ...). "
-                f"Repair or remove them, or go on with --allow-bad."
+                "Repair or remove them, or go on with ",
+                Argument("allow_bad", True),
+                ".",
             )
 
     @contextmanager
@@ -243,65 +228,3 @@ class Pass:
                 bad=len(self.outcome.bad),
             )
         )
-
-
-@dataclass(kw_only=True)
-class Filler:
-    """A cache that is locked for writing, and everything that rows are made of."""
-
-    cache: Cache
-    encoder: Encoder
-    sources: Mapping[int, FileSource]
-    """Row -> its image; rows whose image is gone have none."""
-    settings: PassSettings | None
-    """Settings of the cache as it was found; None before its first shard."""
-    max_pixels: int
-    weights: str = ""
-    """As --weights had them."""
-    strict: bool = False
-    allow_bad: bool = False
-    progress: Callable[[Progress], None] | None = None
-    say: Callable[[str], None] = lambda _: None
-    watch: Watch = unwatched
-    """Told what each stage does and when."""
-    outcomes: list[Outcome] = field(default_factory=list)
-    """What came of each plan so far."""
-    encoded: dict[str, int] = field(default_factory=dict)
-    """Component -> rows so far."""
-    _recorder: Recorder | None = None
-
-    def encode(self, plan: Plan, *, mended: frozenset[int] = frozenset()) -> None:
-        """Encode what a plan holds; finished shards stay, whatever happens.
-
-        Args:
-            plan: Its rows have an image each.
-            mended: Rows that could not be read before, and can be now.
-
-        Raises:
-            CacheError: If this environment gives other numbers than those that are stored.
-            SourceError: If an image is unreadable under `strict`, or too many are.
-        """
-        if not len(plan.rows):
-            return
-        if self._recorder is None:
-            self._recorder = admit_environment(
-                self.cache,
-                self.settings,
-                self.encoder,
-                self.sources,
-                max_pixels=self.max_pixels,
-                weights=self.weights,
-                say=self.say,
-            )
-        options = Options(
-            threads=cpu_cores(),
-            max_pixels=self.max_pixels,
-            strict=self.strict,
-            allow_bad=self.allow_bad,
-            known_bad=frozenset(self.cache.bad_rows()) & self.sources.keys() - mended,
-            progress=self.progress,
-            watch=self.watch,
-        )
-        self.outcomes.append(Pass(plan, self.sources, self.encoder, options).run(self._recorder))
-        for todo in plan.todos:
-            self.encoded[todo.spec.name] = self.encoded.get(todo.spec.name, 0) + len(todo.rows)

@@ -1,4 +1,4 @@
-"""What a pass would do, before any pixel is read: rows, bytes, seconds, and whether it may."""
+"""Planning a pass before any image is decoded: rows, bytes, seconds, and whether it may run."""
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -20,34 +20,35 @@ from featcache.pipeline.write import shard_rows_for
 from featcache.recipes import KEYWORDS, Scope
 from featcache.threads import cpu_cores
 from featcache.units import human_bytes
+from featcache.wording import Argument, Placeholder
 
 ASK_ABOVE = 20 * 10**9
-"""Bytes beyond which the user has to agree."""
+"""Bytes above which the user has to agree."""
 
 RESERVE = 64 * 2**20
-"""Bytes of the disk that a pass leaves alone."""
+"""Bytes of the disk that a pass leaves free."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A pass before it starts."""
+    """Rows that a pass will encode."""
 
     todos: tuple[Todo, ...]
     held: Mapping[str, int]
-    """Component -> rows asked for that are there already."""
+    """Component -> requested rows that the cache holds already."""
     blocks: tuple[Int64[np.ndarray, " _"], ...]
-    """Rows that are missing in any component, ascending, cut where shards end."""
+    """Rows that any component lacks, ascending, one array a shard."""
     seconds: float
-    """Predicted duration, good to a factor of two."""
+    """Predicted duration, within a factor of two."""
 
     @cached_property
     def rows(self) -> Int64[np.ndarray, " r"]:
-        """Union of the rows of all components: each is decoded once."""
+        """Rows that any component lacks; each image is decoded once."""
         return union(self.blocks)
 
     @cached_property
     def shares(self) -> tuple[Block, ...]:
-        """The same for every block by itself."""
+        """Missing rows of every block, by component."""
         return tuple(share(block, self.todos) for block in self.blocks)
 
     @property
@@ -57,17 +58,17 @@ class Plan:
 
     @property
     def component_bytes(self) -> dict[str, int]:
-        """Component -> predicted size of what would be added."""
+        """Component -> predicted bytes."""
         return {t.spec.name: len(t.rows) * t.spec.row_bytes for t in self.todos}
 
     @property
     def images(self) -> int:
-        """Images asked for, those with rows already included."""
+        """Number of requested images, stored ones included."""
         missing = {t.spec.name: len(t.rows) for t in self.todos}
         return max((n + missing.get(name, 0) for name, n in self.held.items()), default=0)
 
     def sentence(self) -> str:
-        """Say what would be done."""
+        """Describe the pass in one sentence."""
         if not len(self.rows):
             return "Everything asked for is in the cache already; nothing to encode."
         size = self.component_bytes
@@ -91,16 +92,16 @@ def make_plan(
     usable: Bool[np.ndarray, " n"] | None = None,
     limit: int | None = None,
 ) -> Plan:
-    """Find the rows that are missing and predict what they cost.
+    """Find the missing rows and predict the size and the duration of the pass.
 
     Args:
         listing: Rows, labels and splits.
-        backbone: Says what a forward costs.
-        specs: The components, all of them.
-        covered: Component folder -> rows that the cache holds.
-        usable: Rows whose image could be read, as far as known; draws step around the others.
+        backbone: Backbone that encodes.
+        specs: Requested components.
+        covered: Returns, for a component, which rows the cache holds.
+        usable: Which images can be read, as far as known; draws avoid the others.
         micro_batch: Views in a batch.
-        limit: Images at most, spread over classes and splits.
+        limit: Maximum number of images, spread over classes and splits.
     """
     kind = backbone.device.type
     among = stratified(listing, limit)
@@ -113,7 +114,7 @@ def make_plan(
         if len(missing):
             todos.append(Todo(spec=spec, rows=missing))
     rows = union([t.rows for t in todos])
-    # From what was asked, not from what is missing: a resumed pass must cut the same shards.
+    # By the requested components, not the missing ones: a resumed pass must cut the same shards.
     views = {spec.views for spec in specs}
     shard_rows = shard_rows_for(
         max(spec.row_bytes for spec in specs),
@@ -138,11 +139,11 @@ def make_plan(
 def plans_for(
     rows: Mapping[str, Sequence[Int64[np.ndarray, " _"]]], backbone: Backbone
 ) -> list[Plan]:
-    """Plan to encode given rows of given components, every array as one shard of its own.
+    """Plan to encode given rows of given components, one shard for each array.
 
     Args:
-        rows: Component folder -> arrays of rows, each ascending.
-        backbone: What encodes them.
+        rows: Component -> arrays of rows, each ascending.
+        backbone: Backbone that encodes.
     """
     groups: dict[tuple[int, ...], list[str]] = {}
     for name, parts in rows.items():
@@ -159,12 +160,10 @@ def plans_for(
 
 
 def admit(plan: Plan, folder: Path, *, yes: bool, confirm: Callable[[Plan], bool] | None) -> None:
-    """Refuse a pass that the disk cannot hold, or that is large and nobody agreed to.
-
-    One that has nothing to encode needs no room.
+    """Raise if the disk is too small for a pass, or the user has not agreed to a large one.
 
     Raises:
-        CacheError: If the disk is too small, or the user has to say yes first.
+        CacheError: If that is so.
     """
     if not plan.bytes:
         return
@@ -174,20 +173,27 @@ def admit(plan: Plan, folder: Path, *, yes: bool, confirm: Callable[[Plan], bool
     if plan.bytes + RESERVE > free:
         raise CacheError(
             f"This pass needs about {human_bytes(plan.bytes)} and {human_bytes(RESERVE)} to spare, "
-            f"but {folder} has {human_bytes(free)} free. Choose another disk with --cache DIR or "
-            f"try --patches none, which needs far less."
+            f"but {folder} has {human_bytes(free)} free. Choose another disk with ",
+            Argument("root", Placeholder("DIR")),
+            " or try ",
+            Argument("patches", "none"),
+            ", which needs far less.",
         )
     if plan.bytes > ASK_ABOVE and not yes and not (confirm is not None and confirm(plan)):
         raise CacheError(
             f"This pass would write about {human_bytes(plan.bytes)} in "
-            f"{human_range(plan.seconds)}. Go on with --yes, or leave out most: --patches none."
+            f"{human_range(plan.seconds)}. Go on with ",
+            Argument("yes", True),
+            ", or leave out most: ",
+            Argument("patches", "none"),
+            ".",
         )
 
 
 def scope_rows(
     listing: Listing, scope: Scope, usable: Bool[np.ndarray, " n"] | None = None
 ) -> Int64[np.ndarray, " r"]:
-    """Return the rows that a scope means, ascending.
+    """Return the rows of a scope, ascending.
 
     Raises:
         UnknownNameError: If it is no keyword and the data set has no such split.
@@ -200,7 +206,7 @@ def scope_rows(
             try:
                 return few_shot_rows(listing, scope.shots, range(first, last + 1), usable=usable)
             except TaskError as error:
-                raise TaskError(f"{error} Or name other rows, e.g. @all.") from error
+                raise TaskError(*error.parts, " Or name other rows, e.g. @all.") from error
         case "train" | "pool":
             return union([listing.splits[n] for n in training])
         case "query":
@@ -213,7 +219,7 @@ def scope_rows(
 
 
 def stratified(listing: Listing, limit: int | None) -> Int64[np.ndarray, " r"]:
-    """Choose `limit` images evenly over splits and classes, first rows first; None takes all."""
+    """Return the rows of `limit` images, spread over splits and classes; None takes all."""
     if limit is None:
         return scope_rows(listing, Scope("all"))
     ranked: list[tuple[int, int, int]] = []

@@ -1,7 +1,7 @@
-"""Encoding again what damage has cost a cache: exactly those rows, in the shards they stood in.
+"""Encoding the rows of damaged shards again, in shards of the same rows.
 
-The images are found where the listing saw them, and only those whose bytes are still the same are
-used; labels, splits and class names are not looked at.
+Images are read from where they were listed, and only if their bytes are unchanged. Labels, splits
+and class names are kept.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,8 +23,9 @@ from featcache.imaging.loader import FileSource
 from featcache.keys import Listing
 from featcache.paths import file_in, from_text
 from featcache.pipeline.compatibility import PassSettings, as_before, micro_batch_of
-from featcache.pipeline.passes import Filler, Progress
+from featcache.pipeline.filler import Filler
 from featcache.pipeline.plan import plans_for
+from featcache.pipeline.progress import Progress, reporter
 from featcache.pipeline.texts import put_texts
 from featcache.places import Place
 from featcache.sources.base import Dataset, Sample
@@ -33,11 +34,11 @@ from featcache.sources.registry import open_dataset
 from featcache.sources.trees.names import path_text
 from featcache.sources.trees.opening import tree_at
 from featcache.store.cache import Cache
-from featcache.store.library import with_root
+from featcache.store.moved import current_root
 from featcache.store.provenance import weights_argument, weights_of
 from featcache.store.repair.verify import finish_whole
 from featcache.threads import cpu_cores
-from featcache.wording import Call, Placeholder
+from featcache.wording import Argument, Call, Part, Placeholder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +48,7 @@ class Mended:
     encoded: Mapping[str, int] = field(default_factory=dict)
     """Component -> rows."""
     missing: int = 0
-    """Rows whose image is gone or has changed since; `extract` deals with those."""
+    """Rows whose image is gone or has changed; `extract` replaces those."""
     text: bool = False
     """Whether texts were encoded again."""
 
@@ -62,20 +63,20 @@ def mend(
     weights: str | None = None,
     device: str = "auto",
     progress: Callable[[Progress], None] | None = None,
-    say: Callable[[str], None] = lambda _: None,
+    say: Callable[[Part], None] = lambda _: None,
 ) -> Mended:
-    """Encode the rows of shards that were taken out, and the texts if they were.
+    """Encode the rows, and the texts, that a repair removed.
 
     Args:
-        path: The cache, repaired.
-        weights: None takes them as `extract` was given them.
+        path: Folder of the cache, after `store.repair.verify.repair`.
+        weights: Weights of the backbone; None takes those that `extract` was given.
         device: auto, cpu, cuda, ...
         progress: Called several times a second.
         say: Called with sentences that the user should read.
 
     Raises:
         SourceError: If the folder of the images is gone.
-        CacheError: If the backbone at hand is not the one that wrote the cache.
+        CacheError: If the backbone is not the one that wrote the cache.
     """
     cache = Cache.open(path)
     with cache.lock():
@@ -122,7 +123,7 @@ def _backbone(
     settings: PassSettings | None,
     weights: str | None,
     device: str,
-    say: Callable[[str], None],
+    say: Callable[[Part], None],
 ) -> Backbone:
     compute = "auto" if settings is None else COMPUTE_FLAGS[settings.compute]
     load_any = partial(
@@ -138,14 +139,16 @@ def _backbone(
             try:
                 return load_any(compute=compute, compiled=True)
             except BackboneError as error:
-                say(f"The lost rows came from a compiled tower; these do not: {error}")
+                say(("The lost rows came from a compiled tower; these do not: ", error.parts))
         return load_any(compute=compute)
 
     backbone = as_before(load(compute), settings, "auto", load)
     if backbone.key != cache.key:
         raise CacheError(
             f"{cache.path} was made with other weights than {backbone.name} has here (key "
-            f"{cache.key.digest()}, not {backbone.key.digest()}). Name them with --weights."
+            f"{cache.key.digest()}, not {backbone.key.digest()}). Name them with ",
+            Argument("weights"),
+            ".",
         )
     return backbone
 
@@ -156,10 +159,10 @@ def _sources(
     backbone: str,
     lost: Mapping[str, Sequence[Int64[np.ndarray, " _"]]],
     progress: Callable[[Progress], None] | None,
-    say: Callable[[str], None],
+    say: Callable[[Part], None],
 ) -> dict[int, FileSource]:
-    """Find the images whose bytes are still those that were listed."""
-    root = from_text(with_root(home, listing.root))
+    """Return row -> image, for images whose bytes are unchanged since they were listed."""
+    root = from_text(current_root(listing.root, listing.dataset, home))
     if not root.is_dir() and file_in(root) is None:
         raise SourceError(
             f"The images were in {root}, which is gone. Put them back, or run ",
@@ -177,10 +180,6 @@ def _sources(
     find = _finder(listing, root, home)
     say(f"Reading images in {root}.")
 
-    def report(what: str, done: int, total: int) -> None:
-        if progress is not None:
-            progress(Progress(stage=what, done=done, total=total))
-
     rows = np.unique(np.concatenate([r for shards in lost.values() for r in shards]))
     # Some rows of the whole cache, for the check of this environment, beside those that are lost.
     rows = np.union1d(rows, np.linspace(0, len(listing) - 1, 64).astype(np.int64))
@@ -192,7 +191,7 @@ def _sources(
             if (place := find(path)) is not None:
                 samples.append(Sample(name, place, -1, ""))
                 rows_of.append(row)
-    hashes, _ = hash_files(samples, root, None, report, cpu_cores())
+    hashes, _ = hash_files(samples, root, None, reporter(progress), cpu_cores())
     return {
         row: FileSource(sample.id, sample.place, sha256)
         for row, sample, sha256 in zip(rows_of, samples, hashes, strict=True)
@@ -201,7 +200,7 @@ def _sources(
 
 
 def _finder(listing: Listing, root: Path, home: Path) -> Callable[[str], Place | None]:
-    """Return what looks an image up by its path below the root, or by its id in a list."""
+    """Return a function from an image's path below the root, or its id in a list, to its place."""
     if not listing.spec:
         return tree_at(root).find
     dataset = open_dataset(listing.spec, root=home, name=listing.dataset)
@@ -211,12 +210,12 @@ def _finder(listing: Listing, root: Path, home: Path) -> Callable[[str], Place |
 def _there(
     rows: Int64[np.ndarray, " r"], sources: Mapping[int, FileSource]
 ) -> Int64[np.ndarray, " _"]:
-    """Leave out the rows whose image is gone."""
+    """Return the rows whose image is there."""
     return np.array([row for row in rows.tolist() if row in sources], dtype=np.int64)
 
 
 def _words(listing: Listing) -> Dataset:
-    """Return what the listing knows of the texts, as a data set without images."""
+    """Return the classes and texts of a listing as a data set without images."""
     return Dataset(
         name=listing.dataset,
         root=from_text(listing.root),

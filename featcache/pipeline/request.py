@@ -1,4 +1,4 @@
-"""What a user may request of an extraction."""
+"""Request of an extraction."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ from featcache.paths import expand
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What the user requests; one field a flag of `featcache extract`."""
+    """What the user requests: the arguments of `featcache.extract`."""
 
     dataset: str
     """A prefix and a path, as folder:PATH or zip:PATH, or a name."""
     backbone: str | None = None
-    """None is that of the data set's cache, else tiny."""
+    """Name of a backbone; None for that of the data set's cache, else tiny."""
     weights: str | None = None
     tokenizer: Path | None = None
     """File or folder of the tokenizer, for a text tower that does not use CLIP's own."""
@@ -29,16 +29,16 @@ class Request:
     view_patches: Sequence[str] = ()
     """Patch tokens of augmented views, e.g. 4 or 4:cdfsl:vanilla."""
     seed: int = 0
-    """Seed of views and crops; components of another seed stand beside each other."""
+    """Seed of views and crops; components of several seeds can be in one cache."""
     name: str | None = None
     dataset_root: Path | None = None
     """Where the files of a named data set already are."""
     data_root: Path | None = None
     """Where named data sets keep their images; None is $FEATCACHE_DATA, else beside the caches."""
     splits: str | None = None
-    """Which splits of a named data set that has several; None is its default."""
+    """Name of published splits of a named data set; None for its default."""
     words: str | None = None
-    """Whose class names and templates a named data set gets: coop (the default) or openai."""
+    """Class names and templates of a named data set: coop (the default) or openai."""
     templates: Path | None = None
     descriptions: Path | None = None
     cupl: Path | None = None
@@ -46,36 +46,36 @@ class Request:
     waffle: int | None = None
     """Seed of the random words."""
     limit: int | None = None
-    """Images at most, evenly over classes and splits."""
+    """Maximum number of images, spread over classes and splits."""
     device: str = "auto"
     compute: str = "auto"
     """auto, fp32 or bf16."""
     compiled: bool = False
-    """Put the image tower through torch.compile."""
+    """Whether to compile the image tower with torch.compile."""
     micro_batch: int | None = None
-    """Images in one forward pass; None goes by the backbone's work and the kind of device."""
+    """Images in one forward pass; None chooses by backbone and device."""
     root: Path | None = None
-    """Folder of the caches; None is the user's."""
+    """Folder of all caches; None for the default."""
     moved: bool = False
-    """The folder was moved: accept its new place."""
+    """Whether to accept that the images are at another place than before."""
     rehash: bool = False
-    """Read every image again, whatever is remembered of it."""
+    """Whether to hash every image again, changed or not."""
     ignore_inode: bool = False
-    """Take a file with another inode for unchanged if size and times are the same."""
+    """Whether a file with another inode counts as unchanged if size and times are the same."""
     strict: bool = False
-    """Stop at the first unreadable image."""
+    """Whether to stop at the first unreadable image."""
     allow_bad: bool = False
-    """Go on however many images are unreadable."""
+    """Whether to continue with any number of unreadable images."""
     yes: bool = False
-    """Write more than 20 GB unasked."""
+    """Whether to write more than 20 GB without asking."""
     dry_run: bool = False
     max_pixels: int | None = None
     """Largest image to decode; None is the environment's or Pillow's limit."""
     profile: bool | Path = False
-    """Write a stage timeline: True beside the cache, a path there."""
+    """Whether to write a timeline beside the cache, or the path of the timeline."""
 
     def weights_anywhere(self) -> str:
-        """Return --weights as it holds from any folder."""
+        """Return the weights, a file as an absolute path; empty if none were named."""
         if self.weights is None or not expand(self.weights).is_file():
             return self.weights or ""
         return str(expand(self.weights).absolute())

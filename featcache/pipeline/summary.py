@@ -1,6 +1,6 @@
-"""What an extraction will do and what it did, for people and as JSON."""
+"""Summary of an extraction, forecast or finished, as text and as JSON."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from featcache.keys import Listing
 from featcache.pipeline.forecast import human_range
 from featcache.pipeline.plan import Plan
 from featcache.units import human_bytes, rough_seconds
+from featcache.wording import Argument, Part, in_python
 
 SHOWN = 10
 """Unreadable images that are listed by name."""
@@ -24,17 +25,17 @@ class Summary:
     """Digest of the feature key."""
     path: Path
     images: int
-    """In the data set now."""
+    """Number of images in the data set."""
     encoded: Mapping[str, int]
     """Component -> rows encoded; in a forecast, rows that would be."""
     held: Mapping[str, int]
-    """Component -> rows asked for that were there already."""
+    """Component -> requested rows that were stored already."""
     passed: int = 0
-    """Images that were decoded."""
+    """Number of images that were decoded."""
     bad: tuple[tuple[str, str], ...] = ()
-    """Image and reason, for those that could not be read, in this pass or before."""
+    """(image, reason) for images that could not be read, in this pass or before."""
     seconds: Mapping[str, float] = field(default_factory=dict)
-    """list, load, text, pass; and of the pass: decode, encode, write, as waited for,
+    """Stage -> seconds: list, load, text, pass; within the pass decode and write (waiting), encode,
     total, and cpu of all threads."""
     images_per_s: float | None = None
     bytes: int = 0
@@ -42,16 +43,15 @@ class Summary:
     component_bytes: Mapping[str, int] = field(default_factory=dict)
     """In a forecast: component -> bytes that would be written."""
     complete: bool = False
-    """Whether every row asked for is there, with no limit."""
+    """Whether every requested row is stored, without a limit."""
     dry_run: bool = False
     texts: Mapping[str, int] | None = None
-    """Kind -> texts that the cache lacked, as `missing_texts` counts them; None if no text was
-    encoded, or in a forecast would be."""
+    """Kind -> texts that the cache lacked, from `missing_texts`; None if it lacked none."""
     profile: Path | None = None
-    """The stage timeline, if one was asked for."""
-    verdict: str = ""
-    """Which stage binds, and what would make this pass faster, or why there is no timeline; only
-    if one was asked for."""
+    """Path of the timeline, if one was requested."""
+    verdict: Part = ""
+    """Advice on the stage that limits the speed, or why there is no timeline; empty if none was
+    requested."""
     notes: tuple[str, ...] = ()
 
     @property
@@ -59,13 +59,17 @@ class Summary:
         """Whether texts were encoded; in a forecast, whether they would be."""
         return self.texts is not None
 
-    def to_json(self) -> dict[str, Any]:
-        """Return plain values."""
+    def to_json(self, phrase: Callable[[Sequence[Part]], str] = in_python) -> dict[str, Any]:
+        """Return plain values.
+
+        Args:
+            phrase: Writes a message as text.
+        """
         bad = [{"id": name, "reason": reason} for name, reason in self.bad]
         seconds = {k: round(v, 3) for k, v in self.seconds.items()}
         profile = None if self.profile is None else str(self.profile)
         plain = {"path": str(self.path), "profile": profile, "bad": bad, "seconds": seconds}
-        return {**asdict(self), "text": self.text, **plain}
+        return {**asdict(self), "text": self.text, **plain, "verdict": phrase([self.verdict])}
 
     def missing(self) -> str:
         """List the rows and texts that a forecast names; empty where there are none."""
@@ -73,8 +77,12 @@ class Summary:
         texts = [f"{kind} {count} texts" for kind, count in (self.texts or {}).items()]
         return ", ".join(rows + texts)
 
-    def sentences(self) -> list[str]:
-        """Say it line by line."""
+    def sentences(self, phrase: Callable[[Sequence[Part]], str] = in_python) -> list[str]:
+        """Describe the extraction line by line.
+
+        Args:
+            phrase: Writes a message as text.
+        """
         counts = _counted(self.encoded)
         have = _counted({name: rows for name, rows in self.held.items() if rows})
         lines = []
@@ -113,27 +121,35 @@ class Summary:
             if len(self.bad) > SHOWN:
                 lines.append(f"  and {len(self.bad) - SHOWN} more; `featcache info` lists them")
         if not self.complete and not self.dry_run:
-            lines.append("The cache is incomplete; the same command without --limit adds the rest.")
+            lines.append(
+                phrase(
+                    [
+                        "The cache is incomplete; the same request without ",
+                        Argument("limit"),
+                        " adds the rest.",
+                    ]
+                )
+            )
         if self.verdict:
             where = "" if self.profile is None else f" Timeline: {self.profile}"
-            lines.append(f"{self.verdict}{where}")
+            lines.append(f"{phrase([self.verdict])}{where}")
         lines.append(str(self.path))
         return lines
 
 
 def listed(listing: Listing) -> str:
-    """Say what was found, so that a wrong folder is noticed before the pass."""
+    """Describe the listed images, so that a wrong folder is noticed before the pass."""
     few = ", ".join(listing.classes[:5]) + (", ..." if len(listing.classes) > 5 else "")
     splits = _counted({name: len(rows) for name, rows in listing.splits.items()})
     return f"{listing.dataset}: {splits}; classes ({len(listing.classes)}): {few}."
 
 
 def to_encode(plan: Plan, texts: Mapping[str, int] | None) -> str:
-    """Say what a pass is going to encode.
+    """Describe what a pass will encode.
 
     Args:
-        plan: The images.
-        texts: As `missing_texts` counts them.
+        plan: Plan of the pass.
+        texts: Kind -> missing texts, from `missing_texts`.
     """
     if texts is None:
         return plan.sentence()

@@ -1,4 +1,4 @@
-"""Bringing the texts of a cache up to date."""
+"""Encoding the texts of a data set that a cache lacks."""
 
 from collections.abc import Callable
 
@@ -7,15 +7,22 @@ from featcache.pipeline.compatibility import environment
 from featcache.sources.base import Dataset, Report
 from featcache.store.cache import Cache
 from featcache.text.encode import Owned, Texts, encode_texts, texts_of
+from featcache.wording import Part
+
+
+def say_lacking(cache: Cache | None, backbone: Backbone, say: Callable[[Part], None]) -> None:
+    """Say why the texts of a cache without any cannot be encoded here, if that is so."""
+    if backbone.lacks_texts is not None and (cache is None or cache.text_line is None):
+        say(backbone.lacks_texts.parts)
 
 
 def missing_texts(
     cache: Cache | None, dataset: Dataset, backbone: Backbone
 ) -> dict[str, int] | None:
-    """Count the texts that a cache lacks, by kind; None where it holds exactly those asked for.
+    """Count the texts that a cache lacks, by kind; None if it holds exactly those of the data set.
 
-    The answer is empty where it holds others besides, or takes another kind by default. Texts of
-    another tokenizer are all missing; none are where the backbone cannot encode texts.
+    The result is empty if the cache lacks none but holds others, or has another default kind. Texts
+    of another tokenizer are all missing; none are if the backbone cannot encode texts.
     """
     if backbone.lacks_texts is not None:
         return None
@@ -41,11 +48,11 @@ def put_texts(
     backbone: Backbone,
     *,
     report: Report | None = None,
-    say: Callable[[str], None] = lambda _: None,
+    say: Callable[[Part], None] = lambda _: None,
 ) -> bool:
     """Encode the texts of a data set unless the cache holds exactly these; tell whether it did."""
     if backbone.lacks_texts is not None:
-        say(str(backbone.lacks_texts))
+        say(backbone.lacks_texts.parts)
     if missing_texts(cache, dataset, backbone) is None:
         return False
     write_texts(cache, dataset, backbone, report=report, say=say)
@@ -58,7 +65,7 @@ def write_texts(
     backbone: Backbone,
     *,
     report: Report | None = None,
-    say: Callable[[str], None] = lambda _: None,
+    say: Callable[[Part], None] = lambda _: None,
 ) -> None:
     """Encode all texts of a data set and make them the current ones."""
     texts = texts_of(dataset)
@@ -73,7 +80,7 @@ def write_texts(
 
 
 def _by_kind(texts: Texts) -> dict[str, list[str]]:
-    """List the sentences of every kind that there is."""
+    """Return kind -> its sentences, without empty kinds."""
     filled = [text for row in texts.filled for text in row]
     owned = {kind: list(held.texts) for kind, held in texts.owned.items()}
     every = {"name": list(texts.names), "template": filled, **owned}

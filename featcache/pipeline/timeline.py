@@ -1,7 +1,7 @@
-"""When each stage of a pass worked, as a Chrome trace, and what that says about the machine.
+"""Timeline of a pass as a Chrome trace, and advice on the stage that limits its speed.
 
-The file opens in chrome://tracing and in Perfetto. Its times are the clock's: a decoder that had to
-wait for a core counts as busy.
+The file opens in chrome://tracing and in Perfetto. Times are wall-clock times: a decoder that waits
+for a core counts as busy.
 """
 
 import json
@@ -12,23 +12,24 @@ from pathlib import Path
 
 from featcache.errors import UsageError
 from featcache.store.format.files import write_atomically
+from featcache.wording import Argument, Part
 
 EVENTS = 200_000
-"""Pieces of work that are drawn; of those behind them only the sums are kept."""
+"""Maximum number of events in the trace; later ones count in the sums only."""
 
 STAGES = ("decode", "encode", "write")
 
 UNTIMED = "No image was encoded, so no timeline was written."
-"""Said where a timeline was asked for and there is nothing to draw."""
+"""Message for a requested timeline without any event."""
 
 UNUSED_SHARE = 0.3
-"""Unused share of the cores above which the pass waits for something else than computing."""
+"""Unused share of the cores above which the pass is not limited by computing."""
 
 COMPILE_SHARE = 0.3
-"""Share of a pass from which on the verdict speaks of compiling."""
+"""Share of a pass above which the advice is about compiling."""
 
 FEW_BATCHES = 4
-"""A core; with fewer, cores wait for the last batches."""
+"""Minimum batches per core for full utilisation."""
 
 
 def check_place(path: Path) -> None:
@@ -46,8 +47,9 @@ def check_place(path: Path) -> None:
         why = error.strerror or str(error)
     if why:
         raise UsageError(
-            f"The timeline {path} cannot be written ({why}). Give --profile-to a file in a folder "
-            f"that is there and writable."
+            f"The timeline {path} cannot be written ({why}). Give ",
+            Argument("profile"),
+            " a file in an existing folder that can be written to.",
         )
 
 
@@ -114,20 +116,20 @@ def verdict(
     has_bf16: bool,
     batches: int,
     compile_s: float,
-) -> str:
+) -> Part:
     """Say in one line which stage binds and what would make the pass faster here.
 
     Args:
         busy: Stage -> seconds of all its threads.
         waited: Stage -> seconds that the pass waited for it: decode, encode, write.
-        seconds: That the pass took.
-        cpu: Seconds of the cores that it used.
-        images: That went through it.
-        cores: Of this machine.
+        seconds: Duration of the pass.
+        cpu: CPU seconds of all threads.
+        images: Number of images that were decoded.
+        cores: Cores of this machine.
         device: Kind: cpu, cuda, mps.
         compute: float32 or bfloat16.
         has_bf16: Whether the device has units for bfloat16.
-        batches: That were encoded.
+        batches: Number of encoded batches.
         compile_s: Seconds of the pass in which the encoder was compiled.
     """
     if not images or seconds <= 0:
@@ -141,20 +143,27 @@ def verdict(
     if binds == "write":
         return (
             f"The disk binds ({waited['write']:.1f} of {seconds:.1f} s were spent waiting for it): "
-            f"a faster disk for --cache, or fewer patch features (--patches none, or :int8)."
+            "a faster disk for ",
+            Argument("root"),
+            ", or fewer patch features (",
+            Argument("patches", "none"),
+            ", or :int8).",
         )
     if compile_s > COMPILE_SHARE * seconds:
         return (
-            f"Compiling binds ({compile_s:.1f} of {seconds:.1f} s): leave --compile out of passes "
-            f"as short as this."
+            f"Compiling binds ({compile_s:.1f} of {seconds:.1f} s): leave ",
+            Argument("compiled"),
+            " out of passes as short as this.",
         )
     if device == "cpu":
-        told = ", ".join(f"{stage} {100 * share:.0f} %" for stage, share in shares.items())
-        head = f"of {cores} cores' time: {told}, unused {100 * (1 - used):.0f} %"
+        parts = ", ".join(f"{stage} {100 * share:.0f} %" for stage, share in shares.items())
+        head = f"of {cores} cores' time: {parts}, unused {100 * (1 - used):.0f} %"
         if used < 1 - UNUSED_SHARE and batches < FEW_BATCHES * cores:
             return (
                 f"The pass is too short to keep the cores busy ({batches} batches, {head}): a "
-                f"smaller --micro-batch, if there are not more images."
+                "smaller ",
+                Argument("micro_batch"),
+                ", if there are not more images.",
             )
         if used < 1 - UNUSED_SHARE:
             what = "Reading the images" if binds == "decode" else "Something beside this pass"
@@ -167,11 +176,15 @@ def verdict(
                 f"Decoding binds ({head}): images scaled down beforehand to twice the encoder's "
                 f"input, or more cores."
             )
-        cure = "a GPU, more cores or a smaller backbone"
+        advice: list[Part] = ["a GPU, more cores or a smaller backbone"]
         if compute == "float32" and has_bf16:
-            cure = "--compute bf16, for which this CPU has units; then " + cure
+            advice = [Argument("compute", "bf16"), ", for which this CPU has units; then ", *advice]
         free = rate / max(1e-9, 1 - shares["decode"])
-        return f"Encoding binds ({head}): {cure}; free decoding would give {free:.0f} images/s."
+        return (
+            f"Encoding binds ({head}): ",
+            *advice,
+            f"; free decoding would give {free:.0f} images/s.",
+        )
     if binds == "decode":
         need = 100 * shares["decode"]
         return (
@@ -179,7 +192,7 @@ def verdict(
             f"{waited['decode']:.1f} of {seconds:.1f} s): more cores, images scaled down "
             f"beforehand, or fewer views."
         )
-    cure = "a larger --micro-batch, or a smaller backbone"
+    advice = ["a larger ", Argument("micro_batch"), ", or a smaller backbone"]
     if compute == "float32" and has_bf16:
-        cure = "--compute bf16, for which this device has units"
-    return f"The device binds ({rate:.0f} images/s): {cure}."
+        advice = [Argument("compute", "bf16"), ", for which this device has units"]
+    return (f"The device binds ({rate:.0f} images/s): ", *advice, ".")

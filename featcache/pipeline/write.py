@@ -1,4 +1,4 @@
-"""Finished shards -> disk on a thread of their own, so that the encoder never waits for fsync."""
+"""Writing finished shards on a separate thread, so that the encoder does not wait for fsync."""
 
 import queue
 import threading
@@ -17,7 +17,7 @@ from featcache.quantise import pack
 from featcache.store.cache import Cache
 
 TARGET_BYTES = 128 * 2**20
-"""Size of a shard that is worth a file of its own."""
+"""Maximum bytes of a shard."""
 
 TARGET_GFLOPS = {"cpu": 1_500.0, "cuda": 600_000.0, "mps": 20_000.0}
 """Work in a shard by kind of device, some ten seconds. An interruption costs the shards that were
@@ -29,7 +29,7 @@ AHEAD = 2
 
 @runtime_checkable
 class Sink(Protocol):
-    """Where shards go: a cache that notes what they were made with."""
+    """Receiver of finished shards."""
 
     def append(
         self,
@@ -44,7 +44,7 @@ class Sink(Protocol):
 
 @dataclass(frozen=True)
 class Recorder:
-    """A cache that notes of every shard what it was made with."""
+    """Adds shards to a cache with their provenance."""
 
     cache: Cache
     provenance: Mapping[str, str]
@@ -64,10 +64,10 @@ def shard_rows_for(row_bytes: int, gflops: float, micro_batch: int, kind: str) -
     """Choose the rows of a shard: a multiple of the micro-batch, bounded by bytes and by work.
 
     Args:
-        row_bytes: Of the widest component asked for.
-        gflops: To encode one row for all components asked for.
+        row_bytes: Bytes of a row of the widest requested component.
+        gflops: GFLOP of one image for all requested components.
         micro_batch: Views in a batch.
-        kind: Of device: cpu, cuda, mps.
+        kind: Type of device: cpu, cuda, mps.
     """
     work = TARGET_GFLOPS.get(kind, TARGET_GFLOPS["cpu"])
     rows = min(TARGET_BYTES // max(row_bytes, 1), int(work / max(gflops, 1e-3)))
@@ -83,7 +83,7 @@ class _Shard:
 
 
 class Writer:
-    """Context that writes behind; leaving it normally waits for the disk, an error does not."""
+    """Context that writes shards on a thread; leaving it waits for the disk, unless by an error."""
 
     def __init__(self, sink: Sink, watch: Watch = lambda stage, begin, end: None) -> None:
         self._sink = sink
@@ -102,10 +102,10 @@ class Writer:
         values: Shaped[np.ndarray, "r ..."],
         bad: Mapping[int, str],
     ) -> None:
-        """Hand over one shard, tokens yet to be packed; waits while too many are unwritten.
+        """Queue one shard; wait while `AHEAD` shards are unwritten.
 
         Raises:
-            FeatcacheError: What an earlier shard met on its way to the disk.
+            FeatcacheError: If an earlier shard could not be written.
         """
         self._check()
         self._queue.put(_Shard(component, rows, values, bad))

@@ -1,4 +1,4 @@
-"""What every source of images answers with: a plain table, before any pixel is read."""
+"""Data set of a source: images, labels, splits and texts, before any image is decoded."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,54 +10,53 @@ from featcache.progress import Report as Report
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One image and what is known of it."""
+    """One image of a data set with its label and split."""
 
     id: str
-    """Unique within the data set and stable: the path below the root, with `/`."""
+    """Unique name in the data set that does not change: the path below the root, with `/`."""
     place: Place
-    """Where its bytes are now."""
+    """Location of its bytes."""
     label: int
-    """Index into the class list, or -1 where no label is known."""
+    """Index into `Dataset.classes`; -1 if unknown."""
     split: str
-    """The one split it belongs to: train, val, test, or a further test split such as sketch."""
+    """Its split: train, val, test, or a further test split such as sketch."""
     group: str = ""
-    """Images of one patient, lesion or track share it, and splits made here keep them together;
-    empty where an image stands alone."""
+    """Patient, lesion or track; splits that are made here keep a group together. Empty if the image
+    has none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dataset:
-    """Images, labels, splits and the words that go with the classes."""
+    """Images of a data set with labels, splits, class names and texts."""
 
     name: str
     root: Path
     """The folder, the archive, or the folder in it that the ids are relative to."""
     classes: tuple[str, ...]
-    """One list for all splits, in label order, as read by a person. Labels are what
-    counts: two classes of a named data set may read alike."""
+    """Readable class names in label order, for all splits; two classes may have one name."""
     samples: tuple[Sample, ...]
-    """Ordered by split, label and id, or as the split file has them: never as the disk does."""
+    """In the order of split, label and id, or of the split file; never in that of the disk."""
     templates: tuple[str, ...]
     """Sentences with one `{}` for the class name."""
     descriptions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Class name -> sentences about how it looks; empty where none were written."""
+    """Class name -> sentences that describe it; may be empty."""
     sets: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
-    """cupl and dclip, as far as they were given: class name -> sentences."""
+    """cupl, dclip -> class name -> sentences; those that were given."""
     waffle: tuple[str, ...] = ()
-    """Templates of random words, the same for every class; empty where nobody asked for them."""
+    """Templates of random words, the same for every class; empty if not requested."""
     default_text: str = "template"
-    """What a method reads when nobody says: name, template or description."""
+    """Kind of texts that methods read by default: name, template or description."""
     own_texts: tuple[str, ...] = ()
-    """Which of templates, descriptions, cupl, dclip and waffle the user asked for; the others are
-    the source's words."""
+    """Those of templates, descriptions, cupl, dclip and waffle that the user gave; the others are
+    from the source."""
     spec: str = ""
-    """What opens it again, with absolute paths, where the root alone does not tell how it is
-    listed: csv:/photos/list.csv?label=species."""
+    """Prefix, absolute path and options that list the images again, e.g.
+    csv:/photos/list.csv?label=species; empty if the root suffices."""
     notes: tuple[str, ...] = ()
-    """What the user should know of how this listing came about, a sentence each."""
+    """Sentences for the user about how the images were listed."""
 
     def splits(self) -> tuple[str, ...]:
-        """Name the splits that have images, train, val and test first."""
+        """Return the splits that have images; train, val and test first."""
         present = {s.split for s in self.samples}
         first = [s for s in ("train", "val", "test") if s in present]
         return (*first, *sorted(present - set(first)))

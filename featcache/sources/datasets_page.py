@@ -15,19 +15,23 @@ _HEAD = """\
 featcache/sources/datasets and featcache/sources/descriptions, not this page. -->
 
 `featcache extract --dataset NAME` lists the images of a data set by name: its classes, labels and
-splits as the literature has them. Files that are there already are used as they lie, in CoOp's
-folders, in torchvision's, or as the archive unpacks; `--dataset-root DIR` names another folder.
-`featcache datasets NAME` tells what of a data set is on this machine and how to get the rest.
+splits as the literature has them. Files that are on this machine are used in place, in the
+folders of CoOp, of torchvision, or as the archive unpacks; `--dataset-root DIR` names another
+folder. `featcache datasets NAME` shows what of a data set is here and how to get the rest.
 
-`--splits` takes other published splits than the default, where there are some; never compare
-figures across. `--words openai` takes OpenAI's class names and templates in place of CoOp's. The
-metric that CoOp and its successors report is top-1 accuracy, for all data sets.
+All named data sets are below one folder: `--data-root DIR`, else `$FEATCACHE_DATA`, else `images`
+beside the caches. If that folder moves, extraction and repair find the images again. If a data set
+is in the old folder and in the new one, or is itself the data root, add `--moved` once.
 
 Some have descriptions: sentences about how each class looks, which `lazsl`, `fair` and any method
 with `text=description` read. `--descriptions FILE.json` gives others.
 
-A class is its label: ImageNet has two names twice, "missile" (657, 744) and "sunglasses"
-(836, 837). All 1000 labels stay apart.
+`--splits` takes other published splits than the default, where there are some; results on different
+splits are not comparable. `--words openai` takes OpenAI's class names and templates in place of
+CoOp's. The metric that CoOp and its successors report is top-1 accuracy, for all data sets.
+
+Classes are identified by label, not by name: in ImageNet two classes are called "missile"
+(657, 744) and two "sunglasses" (836, 837). They stay different classes.
 """
 
 _TERMS = {
@@ -56,9 +60,9 @@ copies of CLIP_benchmark; their splits and label orders are VTAB's, so class nam
 
 | data set | why |
 |---|---|
-| birdsnap | it is published as addresses of photographs, many of which are gone, so that no two \
-copies are the same |
-| rsicd | captions, no classes |
+| birdsnap | it is published as a list of addresses, many of which no longer work, so copies \
+differ |
+| rsicd | it has captions and no classes |
 | hateful memes | the classes are about the text in the image |
 | kinetics700 | videos |
 | imagenet-o | has no labels of its own |

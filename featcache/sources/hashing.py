@@ -24,6 +24,7 @@ from featcache.limits import IMAGE_FILE
 from featcache.paths import open_descriptor, open_regular
 from featcache.places import Place
 from featcache.sources.base import Report, Sample
+from featcache.wording import Argument, Part
 
 RACY_SECONDS = 2.0
 """A file changed this recently may change again within one tick of its clock: never remembered."""
@@ -42,7 +43,7 @@ _LINE = re.compile(
 
 
 def _state_of(found: os.stat_result) -> str:
-    """Return what tells whether a file has changed, as it stands in a line.
+    """Return the state of a file that changes with its content, as written to the hash file.
 
     Size, mtime, ctime and inode; times in nanoseconds.
     """
@@ -59,10 +60,10 @@ def _is_recent(found: os.stat_result, now: float) -> bool:
 
 
 class _Known(NamedTuple):
-    """An image as it was when it was hashed."""
+    """State and hash of an image when it was hashed."""
 
     state: str
-    """Of the file that holds it."""
+    """State of the file that holds it."""
     within: str
     sha256: str
 
@@ -87,7 +88,7 @@ def hash_files(
     keep_known: bool = True,
     rehash: bool = False,
     ignore_inode: bool = False,
-    say: Callable[[str], None] | None = None,
+    say: Callable[[Part], None] | None = None,
 ) -> tuple[list[str], list[int]]:
     """Hash every image that is not remembered, or has changed since.
 
@@ -99,8 +100,8 @@ def hash_files(
         workers: Threads that read.
         keep_known: Whether to bring that file up to date, if it can be written.
         rehash: Read every image, whatever is remembered.
-        ignore_inode: For file systems that give out inodes anew: size and times decide alone.
-        say: Called with what the user should know of it.
+        ignore_inode: Whether size and times alone decide, for file systems that renumber inodes.
+        say: Called with messages for the user.
 
     Returns:
         sha256 of each image in hex, empty for those that cannot be read, and the places of those.
@@ -142,9 +143,12 @@ def hash_files(
             _write_known(known, root, settled)
     if moved and say:
         say(
-            f"{moved} images had another inode than last time and were read again; they are the "
-            f"same. If this file system gives out inodes anew each time, the option to ignore "
-            f"inodes (ignore_inode) leaves them out."
+            (
+                f"{moved} images had another inode than last time and were read again; they are "
+                "the same. If this file system renumbers inodes, ",
+                Argument("ignore_inode", True),
+                " ignores them.",
+            )
         )
     return hashes, unreadable
 
@@ -183,7 +187,7 @@ def _hash(place: Place, before: _Known | None, *, ignore_inode: bool) -> _Found 
 def _of_changed_containers(
     samples: Sequence[Sample], settled: Mapping[str, _Known]
 ) -> Iterator[str]:
-    """Yield the images in archives that are not any more what they were when they were opened."""
+    """Yield the images in archives that changed since they were opened."""
     now: dict[Path, str | None] = {}
     for sample in samples:
         if not sample.place.within or sample.id not in settled:
@@ -198,7 +202,7 @@ def _of_changed_containers(
 
 
 def _read_known(path: Path, root: Path, most: int) -> dict[str, _Known]:
-    """Read what is remembered; a line that is not whole is forgotten, and its file hashed again."""
+    """Read the remembered hashes; damaged lines are ignored."""
     try:
         with os.fdopen(open_descriptor(path, links=False), "rb") as file:
             # A stranger's may be of any size: of one that is larger than our own would be, the
@@ -230,7 +234,7 @@ def _line(text: str) -> bytes:
 
 
 def _write_known(path: Path, root: Path, settled: Mapping[str, _Known]) -> None:
-    """Remember hashes; losing them costs time only, so nothing is raised where it fails."""
+    """Write the hashes; errors are ignored, because they only cost time."""
     lines = [_line(f"root\t{str(root)!a}")]
     for image_id, (state, within, sha256) in settled.items():
         names = (image_id, within) if within else (image_id,)

@@ -1,4 +1,4 @@
-"""From a data set to row numbers: which row an image has, found again by its content.
+"""Row numbers of the images of a data set; known images are recognised by their content.
 
 Rows are matched by sha256 of the file's bytes, so that renaming, relabelling or another split
 re-encodes nothing. Rows are append-only: new or changed images get new rows, and an image that is
@@ -18,7 +18,7 @@ from featcache.keys import Listing
 from featcache.paths import as_text
 from featcache.sources.base import Dataset, Report, Sample
 from featcache.sources.hashing import hash_files
-from featcache.wording import Argument
+from featcache.wording import Argument, Part
 
 
 def build_listing(
@@ -31,7 +31,7 @@ def build_listing(
     rehash: bool = False,
     ignore_inode: bool = False,
     report: Report | None = None,
-    say: Callable[[str], None] | None = None,
+    say: Callable[[Part], None] | None = None,
     workers: int = 8,
 ) -> Listing:
     """Give every image of a data set its row.
@@ -45,7 +45,7 @@ def build_listing(
         rehash: Read every image, whatever is remembered.
         ignore_inode: Whether an image in a file with another inode may count as unchanged.
         report: Told how many images are hashed.
-        say: Called with what the user should know of that.
+        say: Called with messages for the user.
         workers: Threads that read.
 
     Raises:
@@ -82,7 +82,7 @@ def build_listing(
 
 
 def check_root(dataset: Dataset, before: str, *, moved: bool) -> None:
-    """Refuse another place under the name of a cached data set.
+    """Raise if a cached data set of the same name has its images at another place.
 
     Args:
         dataset: What the source found now.
@@ -90,7 +90,7 @@ def check_root(dataset: Dataset, before: str, *, moved: bool) -> None:
         moved: Whether the user says that they are the same images.
 
     Raises:
-        SourceError: If it is another place and nobody says so.
+        SourceError: If it is another place and `moved` is false.
     """
     if moved or before == as_text(dataset.root):
         return
@@ -105,7 +105,7 @@ def check_root(dataset: Dataset, before: str, *, moved: bool) -> None:
 
 
 def _stand_ins(ids: Sequence[str], previous: Listing | None) -> list[str]:
-    """Return a hash for each file that cannot be read: its last known one, else one of its own."""
+    """Return a hash for each unreadable file: its last known one, else one made of its id."""
     last: dict[str, str] = {}
     if ids and previous is not None:
         last = dict(zip(previous.ids, previous.hashes, strict=True))
@@ -113,7 +113,7 @@ def _stand_ins(ids: Sequence[str], previous: Listing | None) -> list[str]:
 
 
 def _match(samples: Sequence[Sample], hashes: Sequence[str], previous: Listing | None) -> list[int]:
-    """Return the row of each sample: an old one of equal content, of equal id first, or a new."""
+    """Return the row of each sample: a known one of equal content, equal ids first, or a new."""
     ids = [] if previous is None else list(previous.ids)
     old = [] if previous is None else list(previous.hashes)
     free: defaultdict[str, list[int]] = defaultdict(list)
@@ -173,7 +173,7 @@ def _listing(
 
 
 def _keep_gone(previous: Listing, ids: list[str], contents: list[str]) -> None:
-    """Fill the rows whose image is gone, under an id that nothing else has."""
+    """Keep the rows whose image is gone, under unique ids."""
     present = set(ids)
     for row, (image_id, content) in enumerate(zip(previous.ids, previous.hashes, strict=True)):
         if contents[row]:
@@ -196,7 +196,7 @@ def _unreadable_notes(dataset: Dataset, unreadable: Sequence[int]) -> list[str]:
 
 
 def _copy_notes(samples: Sequence[Sample], hashes: Sequence[str]) -> list[str]:
-    """Name images with the same bytes, worst first: they tell a test what training saw."""
+    """Report images with equal bytes; copies in another split leak training images into a test."""
     first: dict[str, Sample] = {}
     pairs = [
         (first[content], sample)

@@ -1,4 +1,4 @@
-"""Named data sets are data: one TOML file each in `datasets/`, read into one type.
+"""Descriptions of named data sets, one TOML file each in `datasets/`.
 
 CONTRIBUTING.md tells how to add one.
 """
@@ -13,11 +13,11 @@ from typing import Literal, TypeAlias
 from featcache.errors import SourceError
 from featcache.sources.descriptions import ClassDescriptions, class_descriptions
 from featcache.sources.fetch.archive import Archive
-from featcache.sources.layouts.folders import Folders
-from featcache.sources.layouts.lines import Lines
-from featcache.sources.layouts.records import Records
-from featcache.sources.layouts.split_json import SplitJson
-from featcache.sources.layouts.table import Table
+from featcache.sources.layouts.named.folders import Folders
+from featcache.sources.layouts.named.lines import Lines
+from featcache.sources.layouts.named.records import Records
+from featcache.sources.layouts.named.split_json import SplitJson
+from featcache.sources.layouts.named.table import Table
 from featcache.sources.lists import ClassTable, class_table
 from featcache.sources.toml_fields import decode
 
@@ -29,7 +29,7 @@ DEFAULT_WORDS = "coop"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scheme:
-    """One way to list a data set: which images are train, val and test."""
+    """Published splits of a data set, and the lists that define them."""
 
     counts: Mapping[str, int]
     """Split -> images of a whole copy."""
@@ -45,7 +45,7 @@ class Scheme:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LookAlike:
-    """Another data set that is easily taken for this one."""
+    """Another data set that is easily confused with this one."""
 
     say: str
     """What it is and what to get in its place."""
@@ -57,7 +57,7 @@ class LookAlike:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NamedDataset:
-    """What is known of a named data set before its files are there."""
+    """Description of a named data set."""
 
     name: str
     title: str
@@ -69,14 +69,14 @@ class NamedDataset:
     kind: Literal["listed", "drawn"] = "listed"
     """drawn: rendered by this package; listed: photographs that are fetched or already there."""
     aliases: tuple[str, ...] = ()
-    """Other names that people type."""
+    """Other accepted names."""
     terms: Literal["auto", "click", "account"] = "auto"
     """auto: fetched when asked for; click: a browser has to fetch it; account: needs a login or
     terms that a person accepts."""
     hint: str = ""
     """How to get the files by hand: file names and sizes."""
     size: str = ""
-    """Size of what is fetched or drawn, for people."""
+    """Readable size of what is fetched or drawn."""
     metric: Literal["top1", "mean-per-class"] = "top1"
     class_list: str = ""
     """Name of the packaged list of classes; empty for that of the data set's own name."""
@@ -94,12 +94,12 @@ class NamedDataset:
 
     @property
     def images(self) -> int:
-        """How many images a whole copy lists by default."""
+        """Number of images of a complete copy with the default splits."""
         return sum(self.scheme().counts.values())
 
     @property
     def can_be_fetched(self) -> bool:
-        """Whether it is fetched without a person."""
+        """Whether it can be downloaded without user action."""
         return self.terms == "auto" and bool(self.archive)
 
     @property
@@ -208,7 +208,7 @@ def find(name: str) -> NamedDataset:
 
 
 def resolve(name: str) -> str:
-    """Return the name that an alias stands for, and any other text as it is."""
+    """Return the name of the data set with this alias; any other text unchanged."""
     wanted = name.lower()
     return next((d.name for d in datasets() if wanted in (d.name, *d.aliases)), name)
 

@@ -1,10 +1,10 @@
-"""What a user should know of a named data set that was read: what differs from a whole copy."""
+"""Notes on differences between a named data set and its complete copy."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from featcache.counts import counted
-from featcache.sources.layouts.base import ListedImage, Location
+from featcache.sources.layouts.named.base import ListedImage, Location
 from featcache.sources.lists import ClassTable
 from featcache.sources.named import NamedDataset, Scheme
 from featcache.text.templates import clean_name
@@ -50,7 +50,7 @@ def notes_of(
 
 
 def _per_class(scheme: Scheme, classes: ClassTable, images: Sequence[ListedImage]) -> Iterator[str]:
-    """Name classes that have another number of images than all classes must have."""
+    """Report classes whose number of images differs from the published one."""
     counts = Counter((image.split, image.label) for image in images)
     there = sorted({image.label for image in images})
     for split, wanted in scheme.per_class.items():

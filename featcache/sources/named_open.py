@@ -1,11 +1,11 @@
-"""From a named data set to its images: find the place, fetch what is missing, read the lists."""
+"""Opening a named data set: locate or download its files, then read its lists."""
 
 from pathlib import Path
 
 from featcache.errors import DownloadNeededError, SourceError
 from featcache.sources.base import Dataset, Report, Sample
-from featcache.sources.layouts.base import ListedImage, Location
-from featcache.sources.layouts.records import Records
+from featcache.sources.layouts.named.base import ListedImage, Location
+from featcache.sources.layouts.named.records import Records
 from featcache.sources.layouts.splits import make_splits
 from featcache.sources.layouts.splits import samples as by_split
 from featcache.sources.lists import ClassTable
@@ -31,21 +31,21 @@ def open_named(
     """List the images of a named data set.
 
     Args:
-        spec: From `datasets()`.
+        spec: Data set from `datasets()`.
         images_root: Where named data sets are kept; missing files are fetched into it.
         dataset_root: Where the files of this one are, a folder or an archive that is read in place;
             nothing is fetched into it.
         download: Whether missing files may be fetched.
         report: Told of downloads.
         splits: Name of a scheme of `spec.splits`; None is the default.
-        words: Whose class names and templates, a key of `spec.templates`: coop or openai.
+        words: Source of class names and templates, a key of `spec.templates`: coop or openai.
 
     Raises:
         DownloadNeededError: If the files are not there and cannot be fetched.
         SourceError: If a list is damaged or missing, or the images are those of another data set.
     """
     scheme, data_root = spec.scheme(splits), dataset_root or images_root
-    texts = spec.texts(words)  # a wrong name is told before anything is fetched
+    texts = spec.texts(words)  # a wrong name is refused before anything is fetched
     fetched: tuple[str, ...] = ()
     found = find_listing(spec, scheme, data_root)
     if found is None:
@@ -83,7 +83,7 @@ def _descriptions(
 
 
 class _Listing:
-    """The images of a data set, list after list."""
+    """Images of a data set, collected list by list."""
 
     location: Location
 
@@ -95,7 +95,7 @@ class _Listing:
         self.notes: list[str] = []
 
     def read(self, found: FoundListing, images_root: Path, report: Report | None) -> None:
-        """Read every list that is there; an image counts where it is listed first.
+        """Read every list that is there; of an image in several lists the first entry counts.
 
         Raises:
             SourceError: If a list is damaged, or none of its images is there.
@@ -119,7 +119,7 @@ class _Listing:
         )
 
     def with_splits(self) -> list[Sample]:
-        """Return the samples; a pool is cut into splits here, class by class, groups kept whole."""
+        """Return the samples; a pool is split by class, and groups stay together."""
         groups = {image.entry.id: image.group for image in self._images}
         if not self._scheme.cut:
             return [
@@ -148,7 +148,7 @@ class _Listing:
 
 
 def _fetch(spec: NamedDataset, images_root: Path, report: Report | None) -> tuple[str, ...]:
-    """Fetch the archives into a folder of the data set's name; return what is to be said of it.
+    """Download the archives into a folder of the data set's name; return notes for the user.
 
     Raises:
         DownloadNeededError: If that fails; it says what else could be done.
@@ -163,7 +163,7 @@ def _fetch(spec: NamedDataset, images_root: Path, report: Report | None) -> tupl
 
 
 def _refuse_without_lists(spec: NamedDataset, scheme: Scheme, data_root: Path) -> None:
-    """Say that the images are there, and the lists of the splits that were asked for are not.
+    """Raise if the images are there and the lists of the requested splits are not.
 
     Raises:
         SourceError: If that is so.
@@ -185,7 +185,7 @@ def _refuse_without_lists(spec: NamedDataset, scheme: Scheme, data_root: Path) -
 def _not_there(
     spec: NamedDataset, data_root: Path, *, named: bool, download: bool
 ) -> DownloadNeededError:
-    """Say what is missing, where it may lie, and how to get it."""
+    """Compose the error for missing files: what, where to put them, and how to get them."""
     parts: list[Part] = [f"{spec.title} is not in {data_root}"]
     if named and spec.can_be_fetched:
         parts += ["; without ", Argument("dataset_root"), f" it would be fetched ({spec.size})"]
@@ -197,7 +197,7 @@ def _not_there(
 
 
 def _other_ways(spec: NamedDataset, data_root: Path) -> list[Part]:
-    """Say where the files may be put."""
+    """Describe where the files can be put."""
     first = "/".join(filter(None, (spec.places[0], spec.image_folders[0])))
     return [
         f"{spec.hint} Put the images at {data_root / first}, or name their folder with ",

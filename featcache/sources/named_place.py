@@ -1,11 +1,11 @@
-"""Where a named data set lies below a folder: its usual places, or the folder itself."""
+"""Locating a named data set below a folder: in its usual places, or in the folder itself."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from featcache.errors import SourceError
-from featcache.sources.layouts.base import Layout, Location
+from featcache.sources.layouts.named.base import Layout, Location
 from featcache.sources.named import LookAlike, NamedDataset, Scheme
 from featcache.sources.trees.base import Tree
 from featcache.sources.trees.opening import tree_at
@@ -13,7 +13,7 @@ from featcache.sources.trees.opening import tree_at
 
 @dataclass(frozen=True, slots=True)
 class FoundListing:
-    """A data set that is there: where, and the lists that can be read."""
+    """Location of a data set, and the lists that can be read there."""
 
     location: Location
     layouts: tuple[Layout, ...]
@@ -23,7 +23,7 @@ def find_listing(spec: NamedDataset, scheme: Scheme, data_root: Path) -> FoundLi
     """Find a data set below a folder, in the folder itself, or in an archive.
 
     Args:
-        spec: From `datasets()`.
+        spec: Data set from `datasets()`.
         scheme: One of its ways to split.
         data_root: Where data sets are kept, the folder of this one, or a zip or tar of it.
 
@@ -48,7 +48,7 @@ def find_listing(spec: NamedDataset, scheme: Scheme, data_root: Path) -> FoundLi
 
 
 def locations(spec: NamedDataset, root: Tree) -> Iterator[Location]:
-    """Yield where a data set may lie, its usual places first and the root itself last."""
+    """Yield the possible locations of a data set: its usual places, then the root itself."""
     for place in (*spec.places, ""):
         if place and not root.has_folder(place):
             continue
@@ -60,10 +60,10 @@ def locations(spec: NamedDataset, root: Tree) -> Iterator[Location]:
 
 
 def files_here(spec: NamedDataset, data_root: Path) -> dict[str, str]:
-    """Tell which ways to split a data set can be read below a folder.
+    """Return which published splits of a data set can be read below a folder.
 
     Args:
-        spec: From `datasets()`.
+        spec: Data set from `datasets()`.
         data_root: Where data sets are kept, or the folder of this one.
 
     Returns:

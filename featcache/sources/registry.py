@@ -1,4 +1,4 @@
-"""From what the user calls a data set to its images: `folder:PATH` and its like, or a name."""
+"""Opening a data set by `folder:PATH` and other prefixes, or by name."""
 
 import os
 from collections.abc import Mapping
@@ -10,23 +10,26 @@ from typing import cast
 from featcache.errors import UnknownNameError, UsageError
 from featcache.paths import as_text, check_folder, expand, file_in, from_text
 from featcache.sources.base import Dataset, Report
-from featcache.sources.kind import Kind
 from featcache.sources.named import DEFAULT_WORDS, NamedDataset, datasets, resolve
+from featcache.sources.prefixes.kind import Kind
 from featcache.wording import Argument, Placeholder
 
 KINDS: Mapping[str, str] = {
-    "folder": "featcache.sources.folder:FOLDER",
-    "zip": "featcache.sources.archives:ZIP",
-    "tar": "featcache.sources.archives:TAR",
-    "csv": "featcache.sources.own:CSV",
-    "wds": "featcache.sources.own:WDS",
-    "hf": "featcache.sources.own:HF",
-    "coco": "featcache.sources.own:COCO",
-    "labelstudio": "featcache.sources.own:LABELSTUDIO",
-    "fiftyone": "featcache.sources.own:FIFTYONE",
-    "npz": "featcache.sources.own:NPZ",
+    "folder": "featcache.sources.prefixes.folder:FOLDER",
+    "zip": "featcache.sources.prefixes.archives:ZIP",
+    "tar": "featcache.sources.prefixes.archives:TAR",
+    "csv": "featcache.sources.prefixes.own:CSV",
+    "wds": "featcache.sources.prefixes.own:WDS",
+    "hf": "featcache.sources.prefixes.own:HF",
+    "coco": "featcache.sources.prefixes.own:COCO",
+    "labelstudio": "featcache.sources.prefixes.own:LABELSTUDIO",
+    "fiftyone": "featcache.sources.prefixes.own:FIFTYONE",
+    "npz": "featcache.sources.prefixes.own:NPZ",
 }
 """Prefix -> module and name of its `Kind`, which is imported when it is first used."""
+
+IMAGES = "images"
+"""Folder of named data sets below the folder of all caches, unless another one is named."""
 
 _OWN = ("For images of your own use ", Argument("dataset", Placeholder("folder:PATH")), ".")
 
@@ -53,8 +56,8 @@ def open_dataset(
         data_root: Where named data sets keep their images, as `image_folder` takes it.
         download: Whether missing files may be fetched.
         splits: Which of its splits, where a named data set has several; None is the default.
-        words: Whose class names and templates a named data set gets, coop or openai.
-        report: Told of drawing and downloading.
+        words: Source of class names and templates of a named data set: coop or openai.
+        report: Called with progress of drawing and downloading.
 
     Raises:
         UnknownNameError: If no data set or kind of source has that name.
@@ -78,25 +81,25 @@ def open_dataset(
 
 
 def image_folder(root: Path, data_root: Path | None = None) -> Path:
-    """Return where named data sets keep their images; caches of several roots may share it.
+    """Return the folder of all named data sets; caches in several folders may share it.
 
     Args:
-        root: Of the caches.
-        data_root: What the user names; else $FEATCACHE_DATA, else `root/images`.
+        root: Folder of all caches.
+        data_root: The folder; None for $FEATCACHE_DATA, else `images` in `root`.
 
     Raises:
-        CacheError: If what the user names is no folder.
-        UsageError: If it begins with the home folder of nobody.
+        CacheError: If the path is not a folder.
+        UsageError: If it begins with the home folder of an unknown user.
     """
     if data_root is not None:
         return check_folder(expand(data_root).absolute(), Argument("data_root"))
     if place := os.environ.get("FEATCACHE_DATA"):
         return check_folder(expand(place).absolute(), "$FEATCACHE_DATA or ", Argument("data_root"))
-    return root / "images"
+    return root / IMAGES
 
 
 def name_of(spec: str, name: str | None = None) -> str:
-    """Return what a data set will be called, before its images are listed.
+    """Return the name of a data set without listing its images.
 
     Raises:
         UnknownNameError: If no data set or kind of source has that name.
@@ -112,12 +115,12 @@ def name_of(spec: str, name: str | None = None) -> str:
 
 
 def is_path(spec: str) -> bool:
-    """Tell whether it names files of the user's own, with a prefix, and not a named data set."""
+    """Tell whether a spec is a prefix with a path, not the name of a data set."""
     return spec.partition(":")[0] in KINDS and ":" in spec
 
 
 def spec_of(root: str) -> str:
-    """Return what opens again the images that a listing found below a root.
+    """Return the prefix and path that open the images of a listing again.
 
     Args:
         root: A folder, an archive or a folder in one.
@@ -129,7 +132,7 @@ def spec_of(root: str) -> str:
 
 
 def is_drawn(spec: str) -> bool:
-    """Tell whether it is a world that this program draws."""
+    """Tell whether a spec is the name of a drawn world."""
     return any(d.name == spec and d.kind == "drawn" for d in datasets())
 
 

@@ -1,4 +1,4 @@
-"""From a table of TOML or JSON to a dataclass: unknown keys and wrong types are errors."""
+"""Decoding tables of TOML or JSON to dataclasses; unknown keys and wrong types are errors."""
 
 import dataclasses
 import types
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 def decode(cls: type[T], table: Mapping[str, Any], where: str, **more: Any) -> T:
-    """Make a dataclass of a table.
+    """Decode a table to a dataclass.
 
     A key stands for the field of its name; `class` for `class_`. Arrays become tuples. Where a
     field may be one of several dataclasses, the table's `kind` tells which.
@@ -20,7 +20,7 @@ def decode(cls: type[T], table: Mapping[str, Any], where: str, **more: Any) -> T
     Args:
         cls: The dataclass; its fields are str, int, bool, Literal, tuple, Mapping, dataclasses
             or unions of those.
-        table: From `tomllib` or `json`.
+        table: Table from `tomllib` or `json`.
         where: Names the file, for errors.
         more: Fields that are not in the file.
 

@@ -4,7 +4,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from featcache.store.library import cache_root
+from featcache.store.root import cache_root
 from featcache.wording import Call
 
 

@@ -1,13 +1,11 @@
-"""All caches below one root: find the root, list the caches, choose one."""
+"""All caches below one root: list them, choose one."""
 
-import os
 import re
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from featcache.errors import (
@@ -18,8 +16,9 @@ from featcache.errors import (
     UsageError,
 )
 from featcache.keys import FeatureKey
-from featcache.paths import as_text, check_folder, expand, file_in, from_text
+from featcache.paths import from_text
 from featcache.sources.named import resolve
+from featcache.store.again import extract_call
 from featcache.store.cache import Cache, is_ahead
 from featcache.store.format.files import is_temporary
 from featcache.store.format.identity import (
@@ -33,12 +32,11 @@ from featcache.store.format.identity import (
 )
 from featcache.store.format.records import PassLine, ShardLine
 from featcache.store.listing.listing import count_images, read_origin
+from featcache.store.moved import current_root
 from featcache.store.provenance import origin_of, weights_of
+from featcache.store.root import cache_root as cache_root
 from featcache.store.rows import count_rows
 from featcache.wording import Argument, Call, Part, in_python
-
-IMAGES = "images"
-"""Folder in the root for images that are drawn or downloaded."""
 
 PLAIN_NAME = re.compile(r"\w(?:[\w.+@= -]*[\w.+@=-])?")
 """Valid names of new data sets."""
@@ -143,24 +141,6 @@ def check_name(root: Path, name: str) -> None:
     )
 
 
-def cache_root(option: Path | None) -> Path:
-    """Return the folder of all caches: the option, else $FEATCACHE_HOME, else the user's cache.
-
-    Raises:
-        CacheError: If the path is not a folder.
-        UsageError: If it begins with the home folder of an unknown user.
-    """
-    if option is not None:
-        return check_folder(expand(option).absolute(), Argument("root"))
-    if home := os.environ.get("FEATCACHE_HOME"):
-        return check_folder(expand(home).absolute(), "$FEATCACHE_HOME or ", Argument("root"))
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "featcache"
-    xdg = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    # The XDG specification says to ignore relative paths.
-    return (xdg if xdg.is_absolute() else Path.home() / ".cache") / "featcache"
-
-
 def caches(root: Path) -> list[CacheSummary]:
     """Summarise all caches below a root: the newest first, then unfinished, then damaged ones.
 
@@ -224,9 +204,8 @@ def find_cache(
     if best.finished is not None:
         _refuse_rivals(best, opened, others)
         return opened
-    arguments = {"dataset": best.dataset, "backbone": best.backbone}
-    arguments |= {"weights": weights} if (weights := weights_of(opened.shards)) else {}
-    extract = Call("featcache.extract", arguments)
+    weights = weights_of(opened.shards)
+    extract = extract_call(best.path, best.dataset, best.backbone, weights)
     raise CacheNotFoundError(
         f"The cache of {best.dataset} with {best.backbone} was interrupted before it was "
         "finished. ",
@@ -301,17 +280,24 @@ def find_summaries(
     return keyed
 
 
-def image_roots(root: Path, dataset: str) -> list[str]:
-    """Return the root of the images of each cache of a data set, except for imported features."""
-    return [where for where, _ in image_sources(root, dataset)]
+def image_roots(root: Path, dataset: str, data_root: Path | None = None) -> list[str]:
+    """Return the root of the images of each cache of a data set, except for imported features.
+
+    Args:
+        root: Folder of all caches.
+        dataset: Name of the data set.
+        data_root: Folder of named data sets, as `image_folder` takes it.
+    """
+    return [where for where, _ in image_sources(root, dataset, data_root)]
 
 
-def image_sources(root: Path, dataset: str) -> list[tuple[str, str]]:
+def image_sources(root: Path, dataset: str, data_root: Path | None = None) -> list[tuple[str, str]]:
     """Return where the images of each cache of a data set are, and the spec that opens them.
 
     Args:
         root: Folder of all caches.
         dataset: Name of the data set.
+        data_root: Folder of named data sets, as `image_folder` takes it.
 
     Returns:
         Pairs of the root of the images and a spec, which is empty where the root tells enough.
@@ -323,39 +309,10 @@ def image_sources(root: Path, dataset: str) -> list[tuple[str, str]]:
         if is_cache(folder.parent) and not is_temporary(folder.parent)
     ]
     return [
-        (with_root(root, where), spec) for name, where, spec in origins if name == dataset and where
+        (current_root(where, dataset, root, data_root), spec)
+        for name, where, spec in origins
+        if name == dataset and where
     ]
-
-
-def with_root(root: Path, where: str) -> str:
-    """Return the current folder of images that may have moved together with their root.
-
-    If images exist at both places, the new one is used only if caches exist beside the old images:
-    then the whole root was copied. A folder of the user may also be called `images`.
-
-    Args:
-        root: Folder of all caches; drawn and downloaded images are in `images` there.
-        where: Folder of the images according to a listing.
-    """
-    before = PurePath(where)
-    if IMAGES not in before.parts:
-        return where
-    inside = len(before.parts) - before.parts[::-1].index(IMAGES)
-    now = root.joinpath(IMAGES, *map(from_text, before.parts[inside:]))
-    if not before.parts[inside:] or not _is_there(now):
-        return where
-    old = from_text(where)
-    try:
-        is_there = _is_there(old)
-    except OSError:  # a parent folder is not accessible
-        is_there = True
-    home = old.parents[len(before.parts) - inside]
-    return where if is_there and not any(home.glob(f"*/*/{KEY_FILE}")) else as_text(now)
-
-
-def _is_there(root: Path) -> bool:
-    """Tell whether a folder, an archive or the archive around a folder is there."""
-    return root.is_dir() or file_in(root) is not None
 
 
 def made_with(root: Path, dataset: str) -> list[tuple[str, str]]:

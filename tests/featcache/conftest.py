@@ -15,9 +15,10 @@ from PIL import Image
 from torch import Tensor
 
 from featcache.errors import BackboneError
-from featcache.pipeline import opening, run
+from featcache.pipeline import extraction, opening
 from featcache.pipeline.run import Progress, Request, Summary, extract
 from featcache.types import FeatureKey
+from featcache.wording import in_python
 
 
 class FakeBackbone:
@@ -139,7 +140,7 @@ def ask(
         )
         return backbone
 
-    monkeypatch.setattr(run, "load_backbone", load)
+    monkeypatch.setattr(extraction, "load_backbone", load)
     for checked in ("check_known", "choose"):
         monkeypatch.setattr(opening, checked, lambda name, weights: None)
 
@@ -151,7 +152,8 @@ def ask(
         request = Request(
             dataset=f"folder:{folder}", backbone="fake", root=tmp_path / "cache", micro_batch=4
         )
-        return extract(replace(request, **changes), progress=progress, say=say)
+        told = None if say is None else lambda part: say(in_python([part]))
+        return extract(replace(request, **changes), progress=progress, say=told)
 
     return call
 

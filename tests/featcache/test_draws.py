@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from featcache.draws import draw, few_shot, few_shot_rows
 from featcache.errors import TaskError, UsageError
 from featcache.keys import Listing
-from featcache.sources.coop import read_split_file
+from featcache.sources.layouts.named.coop import parse_split
 
 SPLITS = Path(__file__).parents[3] / "shared" / "data" / "splits"
 
@@ -46,7 +46,7 @@ def test_draws_are_coops_item_for_item(dataset: str) -> None:
     file = SPLITS / f"split_zhou_{CASES[dataset]}.json"
     if not file.exists():
         pytest.skip(f"{file} is not there")
-    split = read_split_file(file)
+    split = parse_split(file.read_bytes(), str(file))
     entries = [(name, *e) for name, listed in split.splits.items() for e in listed]
     table = listing(
         [label for _, _, label in entries],

@@ -17,8 +17,9 @@ from featcache.paths import open_descriptor, open_regular, read_regular
 from featcache.pipeline.timeline import check_place
 from featcache.places import FilePlace
 from featcache.sources.base import Sample
-from featcache.sources.coop import read_split_file
 from featcache.sources.hashing import hash_files
+from featcache.sources.layouts.named.coop import parse_split
+from featcache.sources.trees.folder import FolderTree
 from featcache.store.format.files import read_limited
 from featcache.store.lock import is_locked, writer_lock
 from featcache.text.descriptions import match_descriptions, read_descriptions
@@ -72,7 +73,7 @@ def _run(path: Path) -> None:
 READERS: dict[str, Callable[[Path], Any]] = {
     "templates": read_templates,
     "descriptions": read_descriptions,
-    "split file": read_split_file,
+    "split file": lambda path: FolderTree(path.parent).read(path.name, limits.WORDS),
     "weights": _weights,
     "npz": _npz,
     "episodes": _episodes,
@@ -195,7 +196,7 @@ def test_many_words_cost_time_that_grows_with_their_number(tmp_path: Path) -> No
     rows = [[f"{i}.jpg", i, f"c{min(i, 39_998)}"] for i in range(40_000)]
     path.write_text(json.dumps({"train": rows}))
     with pytest.raises(SourceError, match="two labels are called 'c39998'"):
-        read_split_file(path)
+        parse_split(path.read_bytes(), str(path))
     alike = ["name 12" * 300 + str(i) for i in range(40_000)]
     assert "Unknown class" in str(UnknownNameError("class", "name 12" * 300, alike))
 

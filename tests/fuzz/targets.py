@@ -17,10 +17,10 @@ from featcache.errors import FeatcacheError
 from featcache.keys import parse_component
 from featcache.places import FilePlace
 from featcache.sources.base import Sample
-from featcache.sources.coop import read_split_file
-from featcache.sources.folder import open_folder
 from featcache.sources.hashing import hash_files
+from featcache.sources.layouts.named.coop import parse_split
 from featcache.sources.listing import build_listing
+from featcache.sources.prefixes.folder import open_folder
 from featcache.text.descriptions import match_descriptions, read_descriptions
 from featcache.text.encode import texts_of, with_texts
 from featcache.text.templates import is_plain, read_templates
@@ -57,7 +57,7 @@ def _descriptions(folder: Path) -> None:
 
 
 def _coop(folder: Path) -> None:
-    split = read_split_file(folder / "split_zhou_toy.json")
+    split = parse_split((folder / "split_zhou_toy.json").read_bytes(), "split_zhou_toy.json")
     writable(split.classes)
     for entries in split.splits.values():
         for image, label in entries:

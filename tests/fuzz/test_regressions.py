@@ -23,8 +23,8 @@ from featcache.errors import (
 from featcache.importers.table import read_table
 from featcache.places import FilePlace
 from featcache.sources.base import Sample
-from featcache.sources.coop import read_split_file
 from featcache.sources.hashing import hash_files
+from featcache.sources.layouts.named.coop import parse_split
 from featcache.text.descriptions import read_descriptions
 from featcache.text.templates import read_templates
 from heads.registry import get
@@ -115,7 +115,7 @@ def test_words_that_no_file_or_terminal_can_take(tmp_path: Path, strange: str) -
             read_descriptions(path)
     path.write_text(json.dumps({"train": [["a.jpg", 0, strange]]}))
     with pytest.raises(SourceError, match="control characters"):
-        read_split_file(path)
+        parse_split(path.read_bytes(), str(path))
     path.write_text(f"a {{}} {strange}", errors="surrogatepass")
     with pytest.raises(UsageError, match=r"control characters|could not be read"):
         read_templates(path)

@@ -80,9 +80,6 @@ def _model() -> Any:
 
 
 def _fit_seeds(_: Path) -> list[Case]:
-    from featcache.backbones.weights import published
-
-    published()
     from safetensors.torch import save
 
     model = _model()

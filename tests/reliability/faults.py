@@ -23,13 +23,14 @@ import torch
 from PIL import Image
 
 from featcache.errors import FeatcacheError
-from featcache.pipeline import compatibility, opening, plan, run, texts
+from featcache.pipeline import compatibility, extraction, opening, plan, run, texts, update
 from featcache.pipeline import repair as mend
 from featcache.pipeline.request import Request
 from featcache.pipeline.summary import Summary
 from featcache.store.format.identity import KEY_FILE, MANIFEST
 from featcache.store.repair import verify as store_verify
 from featcache.store.repair.verify import verify
+from featcache.wording import in_python
 from tests.cli.conftest import Answer, call
 from tests.featcache.conftest import FakeBackbone
 from tests.reliability.checks import Snapshot, check_instant, snapshot
@@ -71,14 +72,14 @@ class World:
     def stand_in(self) -> Iterator["World"]:
         """Let the program find this world's model, in shards of four rows."""
         seams: list[tuple[object, str, Call]] = [
-            (run, "load_backbone", self._load),
+            (extraction, "load_backbone", self._load),
             (mend, "load_backbone", self._load),
             (opening, "choose", lambda *_: None),
             (opening, "check_known", lambda *_: None),
             (plan, "shard_rows_for", lambda *_: self._rows),
             (compatibility, "environment", lambda _: self.environment),
             (texts, "environment", lambda _: self.environment),
-            (run, "cpu_cores", lambda: 1),
+            (update, "cpu_cores", lambda: 1),
             (mend, "cpu_cores", lambda: 1),
         ]
         with ExitStack() as stack:
@@ -91,7 +92,8 @@ class World:
         request = Request(
             dataset=f"folder:{self.photos}", backbone="fake", root=root, micro_batch=ROWS
         )
-        return run.extract(replace(request, **(ask or EVERY_KIND)), say=say)
+        told = None if say is None else lambda part: say(in_python([part]))
+        return run.extract(replace(request, **(ask or EVERY_KIND)), say=told)
 
     def whole(self, **ask: Any) -> Snapshot:
         """Return what an undisturbed extraction leaves."""

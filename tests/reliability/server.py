@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from featcache.backbones.registry import load_backbone
-from featcache.pipeline import run, write
+from featcache.pipeline import extraction, run, write
 from featcache.pipeline.request import Request
 from featcache.store.cache import Cache
 from featcache.store.removal import remove
@@ -37,7 +37,7 @@ def main() -> None:
     os.dup2(2, 1)
     torch.set_num_threads(1)  # a fork has none of its parent's threads
     backbone = load_backbone("tiny", weights=None, device="cpu", compute="auto")
-    setattr(run, "load_backbone", lambda *_, **__: backbone)  # noqa: B010
+    setattr(extraction, "load_backbone", lambda *_, **__: backbone)  # noqa: B010
     write.TARGET_GFLOPS = {"cpu": 0.0}
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
     for line in sys.stdin:

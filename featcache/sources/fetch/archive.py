@@ -1,4 +1,4 @@
-"""The description of one published file: where it is, how large, and what vouches for it."""
+"""Description of one published file: addresses, size and digests."""
 
 import re
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ _HEX = {"sha256": re.compile("[0-9a-f]{64}"), "md5": re.compile("[0-9a-f]{32}")}
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """One file to fetch; what it is follows from its suffix, and no archive is a file as it is.
+    """One file to fetch: an archive if its suffix says so, else a plain file.
 
     Example:
         >>> Archive("EuroSAT.zip", ("https://example.org/EuroSAT.zip",), 94280567).kind
@@ -35,9 +35,9 @@ class Archive:
     urls: tuple[str, ...]
     """The published address, then mirrors, in the order in which they are tried."""
     bytes: int | None = None
-    """Its size; None where nobody says."""
+    """Size of the archive; None if unknown."""
     sha256: str = ""
-    """64 hex digits; empty where nobody published them."""
+    """64 hex digits; empty if none were published."""
     md5: str = ""
     """32 hex digits, for where only these were published."""
     into: str = ""
@@ -45,13 +45,13 @@ class Archive:
     nested: bool = False
     """Whether tar files in it are unpacked too, each into a folder of its own name."""
     unpacked: int | None = None
-    """Bytes of its files, for the check of free space; None where nobody says."""
+    """Bytes of its files, for the check of free space; None if unknown."""
 
     def __post_init__(self) -> None:
-        """Refuse a description that nobody can go by.
+        """Check the digests, the size and the names.
 
         Raises:
-            SourceError: If a digest, the size or a name is none.
+            SourceError: If one of them is invalid.
         """
         for name, digits in _HEX.items():
             value = getattr(self, name)
@@ -75,17 +75,17 @@ class Archive:
 
     @property
     def published(self) -> str:
-        """The digest that vouches for it, e.g. `sha256:8ebe...`; empty where there is none."""
+        """Published digest, e.g. `sha256:8ebe...`; empty where there is none."""
         if self.sha256:
             return f"sha256:{self.sha256}"
         return f"md5:{self.md5}" if self.md5 else ""
 
 
 def kind_of(name: str) -> str:
-    """Tell the kind of an archive by its suffix.
+    """Return the kind of an archive by its suffix.
 
     Args:
-        name: Of a file.
+        name: Name of a file.
 
     Returns:
         A value of `KINDS`; empty where the file is no archive.

@@ -15,10 +15,10 @@ from pathlib import Path
 
 @contextmanager
 def aside(name: str, parent: Path) -> Iterator[Path]:
-    """Make such a folder and delete it in the end.
+    """Create a temporary folder of this process; delete it at the end of the block.
 
     Args:
-        name: Of the data set.
+        name: Name of the data set.
         parent: Where it shall be; it exists.
     """
     folder, handle = _locked(name, parent)
@@ -30,7 +30,7 @@ def aside(name: str, parent: Path) -> Iterator[Path]:
 
 
 def clear_aside(name: str, parent: Path) -> None:
-    """Delete the folders of processes that were killed, as far as one may."""
+    """Delete the temporary folders of killed processes, where permissions allow."""
     for folder in parent.glob(f"{_prefix(name)}*"):
         with suppress(OSError):
             handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)

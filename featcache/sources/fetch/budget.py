@@ -1,21 +1,21 @@
-"""How much an archive may unpack to, counted while it is read."""
+"""Limits on what an archive may unpack to, counted while it is read."""
 
 from featcache.errors import SourceError
 from featcache.limits import MEMBERS, UNPACK_RATIO, UNPACKED
 
 FLOOR = 256 << 20
-"""Bytes that any archive may unpack to: lists of names compress well and harm nobody."""
+"""Bytes that any archive may unpack to: small lists compress better than the ratio."""
 
 
 class Budget:
-    """What one archive and the archives in it have left."""
+    """Bytes and members that one archive and the archives in it may still unpack to."""
 
     def __init__(self, archive: str, size: int) -> None:
-        """Start with nothing spent.
+        """Start with the full limits.
 
         Args:
             archive: Its name, for errors.
-            size: Of its file in bytes.
+            size: Bytes of its file.
         """
         self.archive = archive
         self.members = 0

@@ -1,4 +1,4 @@
-"""Whether a file is the one that was published, found while it is written."""
+"""Checksum of a file against its published digest, computed while the file is written."""
 
 import hashlib
 from pathlib import Path
@@ -46,7 +46,7 @@ class Checksum:
         return f"{self._name}:{self._digest.hexdigest()}"
 
     def fault(self) -> str:
-        """Say how the bytes differ from those that were published; empty where they do not."""
+        """Describe the difference to the published digest; empty if there is none."""
         archive = self._archive
         if archive.bytes is not None and self.count != archive.bytes:
             return f"it has {self.count} bytes, {archive.bytes} were published"
@@ -56,7 +56,7 @@ class Checksum:
 
 
 def vouched(archive: Archive) -> str:
-    """Say what is missing to vouch for a file; empty where its digest is published."""
+    """Describe the missing digest of a file; empty if one is published."""
     if archive.published:
         return ""
     if archive.bytes is not None:

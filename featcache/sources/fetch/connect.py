@@ -38,7 +38,7 @@ class BrokenTransferError(TransferError):
         """Keep the reason.
 
         Args:
-            reason: For people.
+            reason: Readable reason.
             wait: Seconds that the server asks for; 0 where it says nothing.
         """
         super().__init__(reason)
@@ -65,7 +65,7 @@ def request(url: str, headers: Mapping[str, str]) -> Iterator[Answer]:
 
     Args:
         url: http or https.
-        headers: Of the request.
+        headers: Headers of the request.
 
     Raises:
         BrokenTransferError: If the connection breaks, or the server is busy.
@@ -112,7 +112,7 @@ def number(text: str) -> int | None:
 
 
 def check_address(url: str, before: str = "") -> None:
-    """Refuse what is neither http nor https, and a step from the latter to the former.
+    """Refuse addresses that are neither http nor https, and redirects from https to http.
 
     Args:
         url: Where the next request goes.
@@ -135,7 +135,7 @@ def check_address(url: str, before: str = "") -> None:
 
 
 def _opener() -> urllib.request.OpenerDirector:
-    """Know http, https and the proxies of the environment, and neither files nor redirects."""
+    """Return an opener for http, https and the proxies of the environment, without redirects."""
     opener = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler(),
@@ -203,7 +203,7 @@ def _within(
 
 @contextmanager
 def _told() -> Iterator[None]:
-    """Sort what the network can answer with: what may pass, and what will not."""
+    """Turn network errors into `TransferError`, temporary ones into `BrokenTransferError`."""
     try:
         yield
     except (OSError, http.client.HTTPException, ValueError) as error:

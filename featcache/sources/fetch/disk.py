@@ -22,7 +22,7 @@ NOTE_BYTES = 16 << 20
 
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Turn what the operating system says about a write into a sentence.
+    """Turn errors of the operating system about a write into messages.
 
     Raises:
         SourceError: For every OSError of the block.

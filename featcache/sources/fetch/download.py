@@ -1,4 +1,4 @@
-"""One file from the first of its addresses that gives it whole, resumed where it was cut.
+"""Downloading one file from the first address that works, resumed after interruptions.
 
 What is downloaded counts only after its size and checksum were found to be the published ones. An
 address that fails, or gives something else, is followed by the next.
@@ -42,7 +42,7 @@ _RANGE = re.compile(r"bytes (?:([0-9]{1,18})-[0-9]{1,18}|\*)/([0-9]{1,18}|\*)")
 
 @dataclass(frozen=True, slots=True)
 class Downloaded:
-    """A file that was found to be the published one."""
+    """A downloaded file that has the published digest."""
 
     path: Path
     digest: str
@@ -60,7 +60,7 @@ def download(
     Args:
         archive: What to fetch.
         folder: Where it goes; it exists, and no other process writes to it.
-        title: Of the data set, for messages.
+        title: Title of the data set, for messages.
         report: Told how far it is, in bytes.
 
     Raises:
@@ -99,7 +99,7 @@ def present(archive: Archive, path: Path) -> Downloaded | None:
 
 
 class _Job:
-    """One file, whatever the addresses."""
+    """Download of one file from any of its addresses."""
 
     def __init__(self, archive: Archive, folder: Path, report: Report | None) -> None:
         self.archive, self.folder, self.report = archive, folder, report
@@ -107,7 +107,7 @@ class _Job:
         self.checksum = Checksum(archive)
 
     def fetch(self, url: str) -> Downloaded:
-        """Fetch from one address, as often as it takes.
+        """Fetch from one address; retry after temporary errors.
 
         Raises:
             TransferError: If it does not give the file.
@@ -149,7 +149,7 @@ class _Job:
         return part.count
 
     def _transfer(self, url: str, start: int) -> None:
-        """Make one request and write what it answers behind the first `start` bytes."""
+        """Make one request and append its body after the first `start` bytes."""
         part = self.part
         headers = {"Range": f"bytes={start}-"} if start else {}
         if start and part.url == url and part.validator:
@@ -183,7 +183,7 @@ class _Job:
                 self.report(what, Bytes(self.part.count), total)
 
     def _check(self, answer: Answer, url: str, start: int) -> int | None:
-        """Check what a server says of the file before a byte of it is taken.
+        """Check the headers of an answer before its body is read.
 
         Returns:
             The bytes of the whole file; None where the server does not say.
@@ -221,7 +221,7 @@ class _Job:
 
 
 def _validator(answer: Answer) -> str:
-    """Return what tells this version from others: a strong ETag, else a date; empty without."""
+    """Return the version of a file on its server: a strong ETag, else a date; empty if unknown."""
     etag = answer.headers.get("etag", "").strip()
     strong = etag.startswith('"') and etag.isascii() and etag.isprintable()
     text = etag if strong else answer.headers.get("last-modified", "").strip()

@@ -34,7 +34,7 @@ TOPS = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fetched:
-    """What a call of `fetch` came to."""
+    """Result of `fetch`."""
 
     path: Path
     """The folder."""
@@ -46,10 +46,10 @@ class Fetched:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """What is kept of an archive that was unpacked."""
+    """Record of an unpacked archive."""
 
     digest: str
-    """Of the archive: sha256:... or md5:..."""
+    """Digest of the archive: sha256:... or md5:..."""
     bytes: int
     url: str
     """Where it came from; empty where it lay there."""
@@ -71,9 +71,9 @@ def fetch(
     published checksum, is not downloaded.
 
     Args:
-        archives: In the order in which they are fetched.
+        archives: Archives in the order in which they are fetched.
         into: The folder of the data set. Files in it that are not of the archives stay.
-        title: Of the data set, for messages.
+        title: Title of the data set, for messages.
         report: Told how far it is.
         keep: Whether archives are kept, in `.NAME.archives` beside the target, after they were
             unpacked.
@@ -137,7 +137,7 @@ def is_fetched(archives: Sequence[Archive], into: Path) -> bool:
 
 
 class _Job:
-    """One data set on its way."""
+    """Fetching of one data set."""
 
     def __init__(
         self,
@@ -172,7 +172,7 @@ class _Job:
         self._place()
 
     def _take(self, archive: Archive) -> None:
-        """Bring one archive into the whole."""
+        """Download and unpack one archive."""
         merging: dict[str, Any] = self.state["merging"]
         if archive.file not in merging:
             got = self._get(archive)
@@ -195,7 +195,7 @@ class _Job:
         return got
 
     def _unpack(self, archive: Archive, got: Downloaded) -> list[str]:
-        """Unpack it aside, on the disk for good, and name what it brought."""
+        """Unpack an archive durably into a temporary folder; return the names of its top level."""
         remove(self.unpacking)
         with explained(self.unpacking):
             self.unpacking.mkdir()
@@ -221,7 +221,7 @@ class _Job:
                 path.unlink()
 
     def _place(self) -> None:
-        """Put the whole in place, and the record of it."""
+        """Move the complete folder into place and write its record."""
         before = read_note(self.into / MARKER).get("archives")
         archives = {**(before if isinstance(before, dict) else {}), **self.state["done"]}
         marker = {"title": self.title, "archives": archives}
@@ -243,7 +243,7 @@ class _Job:
     def _needed(self, left: Sequence[Archive]) -> int:
         """Return the bytes that will be written.
 
-        Where nobody says what an archive unpacks to, its own size is taken: images pack no smaller.
+        If the unpacked size is unknown, the archive's own size is taken: images do not compress.
         """
         unpacked = sum(a.unpacked or a.bytes or 0 for a in left)
         sizes = [a.bytes or 0 for a in left] or [0]

@@ -1,4 +1,4 @@
-"""A download on its way: the bytes so far, and beside them what they are a part of."""
+"""Partial download: its bytes so far, and a note of the file that they belong to."""
 
 import os
 from pathlib import Path
@@ -15,7 +15,7 @@ class Partial:
     """`NAME.part` and `NAME.part.json`, of one process at a time."""
 
     def __init__(self, target: Path, *, has_digest: bool) -> None:
-        """Look at what an earlier process left.
+        """Read what an earlier process left.
 
         Args:
             target: The file when it is whole.
@@ -46,7 +46,7 @@ class Partial:
 
     @property
     def validator(self) -> str:
-        """What tells this version of the file from others: an ETag or a date; empty without."""
+        """Version of the file on its server: an ETag or a date; empty if unknown."""
         return str(self._note.get("validator", ""))
 
     @property
@@ -56,7 +56,7 @@ class Partial:
         return size if isinstance(size, int) else None
 
     def begin(self, url: str, validator: str, size: int | None, count: int) -> None:
-        """Open the file behind its first `count` bytes and note what it is a part of.
+        """Open the file after its first `count` bytes and note which file they belong to.
 
         Raises:
             SourceError: If the disk refuses.
@@ -104,7 +104,7 @@ class Partial:
                 self._handle = -1
 
     def discard(self) -> None:
-        """Forget the bytes.
+        """Delete the bytes.
 
         Raises:
             SourceError: If the disk refuses.

@@ -1,4 +1,4 @@
-"""Moving what was unpacked to where it belongs: files that are there already are never replaced."""
+"""Moving unpacked files into place; existing files are never replaced."""
 
 import filecmp
 import os

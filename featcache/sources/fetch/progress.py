@@ -1,5 +1,5 @@
-"""How far a transfer is, in numbers that say of themselves that they are bytes."""
+"""Progress of a transfer in bytes."""
 
 
 class Bytes(int):
-    """A number of bytes, so that who reports it writes 1.2 GB; 0 of a total is unknown."""
+    """A number that progress reports show as bytes, e.g. 1.2 GB; a total of 0 is unknown."""

@@ -1,4 +1,4 @@
-"""The two ways in which an archive is refused: it is damaged, or it may be sound and is unsafe."""
+"""Errors for archives that are damaged, and for those that are unsafe to unpack."""
 
 from featcache.errors import SourceError
 from featcache.wording import Argument, Part, Placeholder

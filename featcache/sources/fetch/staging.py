@@ -1,4 +1,4 @@
-"""The folder beside a data set in which it is fetched, of one process at a time.
+"""Temporary folder beside a data set in which one process at a time fetches it.
 
 What a killed process left there is continued. A second process waits for the first. Where the file
 system has no locks, nobody can tell a process that lives from one that was killed: there each has a
@@ -29,17 +29,17 @@ BEAT = 10.0
 
 
 def staging_folder(into: Path) -> Path:
-    """Return where a data set is fetched."""
+    """Return the temporary folder of a data set."""
     return into.parent / f".{into.name}.fetch"
 
 
 @contextmanager
 def staging(into: Path, title: str, report: Report | None) -> Iterator[tuple[Path, Report]]:
-    """Hold the folder of a data set while the block runs.
+    """Lock the temporary folder of a data set while the block runs.
 
     Args:
         into: Where the data set will be.
-        title: Of the data set, for messages.
+        title: Title of the data set, for messages.
         report: Told that another process is waited for.
 
     Yields:

@@ -1,4 +1,4 @@
-"""Archives into a folder: files and folders only, never outside of it, never more than allowed.
+"""Unpacking archives: only files and folders, only below the target, within the limits.
 
 Modes, owners and times of members are ignored: everything is a plain file of the user's own.
 """
@@ -76,7 +76,7 @@ def _unpack_zip(job: "_Job", path: Path) -> None:
 
 
 class _Job:
-    """One archive on its way into a folder."""
+    """Unpacking of one archive."""
 
     def __init__(
         self, archive: str, target: Path, nested: bool, report: Report | None, budget: Budget
@@ -204,7 +204,7 @@ def _inflated(stream: Any, kind: str, archive: str) -> Iterator[Stream]:
 
 @contextmanager
 def _named(archive: str) -> Iterator[None]:
-    """Say of what a decompressor trips over which archive it was."""
+    """Turn errors of a decompressor into errors that name the archive."""
     try:
         yield
     except (FeatcacheError, MemoryError):

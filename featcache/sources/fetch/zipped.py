@@ -1,4 +1,4 @@
-"""Members of a zip file, after all that its directory says was checked."""
+"""Members of a zip file whose directory was checked first."""
 
 import os
 import stat
@@ -58,7 +58,7 @@ def zip_members(path: Path, archive: str, budget: Budget) -> Iterator[tuple[Memb
 
 
 class _Data:
-    """The bytes of one member; what zipfile trips over is said as of the archive."""
+    """Bytes of one member; errors of zipfile name the archive."""
 
     def __init__(self, data: Stream, archive: str) -> None:
         self._data, self._archive = data, archive

@@ -1,1 +1,1 @@
-"""How images get labels and splits: by the folders of a tree, or by a list that names them."""
+"""How the images of a data set are listed, and splits that are made here; no bytes are fetched."""

@@ -1,12 +1,11 @@
 """Images whose class is the folder they lie in.
 
-Two layouts, told apart by whether there is a `train` folder with class folders in it:
+Two layouts, distinguished by whether there is a `train` folder with class folders in it:
 
     <class>/*.jpg            one level of class folders; splits are made here
     <split>/<class>/*.jpg    splits as they come; a missing val or test is split off train
 """
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,20 +14,11 @@ from featcache.counts import counted
 from featcache.errors import SourceError
 from featcache.paths import as_text
 from featcache.sources.base import Dataset
+from featcache.sources.layouts.class_notes import class_notes
+from featcache.sources.layouts.split_names import SPLIT_NAMES, split_of
 from featcache.sources.layouts.splits import Grouped, make_splits, samples
 from featcache.sources.trees.base import Entry, FoundImages, Tree
 from featcache.text.templates import DEFAULT_TEMPLATES, clean_name
-
-SPLIT_NAMES = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
-}
-"""Folder name, in lower case -> the split it holds."""
 
 LAYOUT = "expected PATH/<class>/*.jpg, or PATH/train/<class>/*.jpg with val and test beside it"
 
@@ -37,7 +27,7 @@ def list_class_folders(tree: Tree, name: str, *, prefix: str, seed: int = 0) -> 
     """List the images of a tree, with classes, labels and splits.
 
     Args:
-        tree: Whose root holds the folders of classes or splits.
+        tree: Tree with folders of classes or splits at its root.
         name: What the data set is called.
         prefix: How the user names this kind of tree: `folder` as in `folder:PATH`.
         seed: Another one makes other splits, where they are made here.
@@ -50,13 +40,18 @@ def list_class_folders(tree: Tree, name: str, *, prefix: str, seed: int = 0) -> 
     notes += make_splits(files, seed)
     names = _class_names(tree.root, files)
     folders = sorted(names, key=lambda folder: names[folder])
+    classes = tuple(names[folder] for folder in folders)
+    present = {
+        split: {label for label, folder in enumerate(folders) if files[split].get(folder)}
+        for split in files
+    }
     return Dataset(
         name=name,
         root=tree.root,
-        classes=tuple(names[folder] for folder in folders),
+        classes=classes,
         samples=tuple(samples(files, folders)),
         templates=DEFAULT_TEMPLATES,
-        notes=(*notes, *_empty_notes(found, files), *_class_notes(files, names), *found.notes),
+        notes=(*notes, *_empty_notes(found, files), *class_notes(classes, present), *found.notes),
     )
 
 
@@ -68,7 +63,7 @@ class _Layout:
     prefix: str
 
     def group(self, found: FoundImages) -> tuple[Grouped, list[str]]:
-        """Sort the images into splits and classes; return what was left out, too."""
+        """Group the images by split and class; return notes on files that were left out, too."""
         root = self.root
         folders = {image.folders[0] for image in found.images if image.folders}
         deep = {image.folders[0] for image in found.images if len(image.folders) > 1}
@@ -103,8 +98,7 @@ def _splits(root: Path, folders: Iterable[str]) -> dict[str, str]:
     splits: dict[str, str] = {}
     owner: dict[str, str] = {}
     for folder in sorted(folders):
-        own = re.sub(r"[^\w.-]+", "-", clean_name(folder)).strip("-.") or "further"
-        split = SPLIT_NAMES.get(folder.lower(), own)
+        split = split_of(folder, SPLIT_NAMES)
         if owner.setdefault(split, folder) != folder:
             raise SourceError(
                 f"{root} has both '{owner[split]}' and '{folder}', which both mean the split "
@@ -166,7 +160,7 @@ def _class_names(root: Path, files: Grouped) -> dict[str, str]:
 
 
 def _empty_notes(found: FoundImages, files: Grouped) -> list[str]:
-    """Name the class folders that hold no image in any split, and so are no classes."""
+    """Report class folders without images in any split; they are no classes."""
     known = {folder for split in files.values() for folder in split}
     depth = 2 if _has_splits(found) else 1
     empty = sorted({f[depth - 1] for f in found.empty if len(f) == depth} - known)
@@ -180,13 +174,3 @@ def _has_splits(found: FoundImages) -> bool:
     """Tell whether the first level of folders are splits."""
     deep = {image.folders[0] for image in found.images if len(image.folders) > 1}
     return any(SPLIT_NAMES.get(folder.lower()) == "train" for folder in deep)
-
-
-def _class_notes(files: Grouped, names: Mapping[str, str]) -> list[str]:
-    notes = ["There is one class only; a head needs two."] if len(names) == 1 else []
-    for split, what in (("train", "training"), ("test", "test")):
-        without = sorted(names[folder] for folder in names if not files[split].get(folder))
-        if without:
-            more = f" and {len(without) - 5} more" if len(without) > 5 else ""
-            notes.append(f"No {what} images for: {', '.join(without[:5])}{more}.")
-    return notes

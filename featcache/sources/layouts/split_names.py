@@ -1,24 +1,39 @@
 """What a split is called: the usual names in files, folders and columns."""
 
 import re
+from collections.abc import Mapping
 
-from featcache.sources.layouts.class_folders import SPLIT_NAMES
 from featcache.sources.trees.base import Tree
 from featcache.text.templates import clean_name
 
+SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+"""Name of a split in lower case, as a folder of class folders may have it -> train, val or test."""
+
 USUAL = {**SPLIT_NAMES, "dev": "val", "development": "val", "eval": "test", "evaluation": "test"}
-"""Name of a split in lower case -> train, val or test."""
+"""The same for lists, columns and shards, where no name can be that of a class."""
 
 
-def split_of(name: str) -> str:
-    """Return the split that a name stands for: train, val, test, or a further one by that name.
+def split_of(name: str, usual: Mapping[str, str] = USUAL) -> str:
+    """Return the split that a name means: train, val, test, or a further one by that name.
+
+    Args:
+        name: Name of a folder, or a value of a column.
+        usual: Name in lower case -> train, val or test.
 
     Example:
         >>> split_of("Validation"), split_of("sketch set")
         ('val', 'sketch-set')
     """
     own = re.sub(r"[^\w.-]+", "-", clean_name(name)).strip("-.") or "further"
-    return USUAL.get(name.strip().lower(), own)
+    return usual.get(name.strip().lower(), own)
 
 
 def split_in(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Splits made here: whichever of val and test is missing is cut off train, class by class.
+"""Making missing splits: val and test are taken from train, class by class.
 
 The images of each class are ordered by sha256(seed, id) and cut at fixed shares. The place of an
 image in that order depends on nothing but itself, so one more photograph moves at most one old
@@ -27,15 +27,15 @@ Grouped = dict[str, dict[str, list[Entry]]]
 
 
 def make_splits(files: Grouped, seed: int, groups: Mapping[str, str] | None = None) -> list[str]:
-    """Cut whichever of val and test is missing off train, in place.
+    """Move images from train to whichever of val and test is missing, in place.
 
     Args:
-        files: Has train.
-        seed: Another one gives other splits.
+        files: Images by split, with train.
+        seed: Seed of the order of the images.
         groups: Image id -> group, which no cut divides; images without one stand alone.
 
     Returns:
-        What was done, for the user.
+        A note for the user, or none.
     """
     missing = [s for s in ("val", "test") if s not in files]
     if not missing:
@@ -69,13 +69,13 @@ def samples(
 
 
 _Unit = list[tuple[str, Entry]]
-"""Images that stay together, each with its class folder."""
+"""Images of one group, each with its class folder."""
 
 
 def _units(
     train: Mapping[str, Sequence[Entry]], groups: Mapping[str, str]
 ) -> dict[str, list[tuple[str, _Unit]]]:
-    """Return class folder -> (name in the order, images) of what must not be divided."""
+    """Return class folder -> units, (sort name, images): groups and single images."""
     units: dict[str, list[tuple[str, _Unit]]] = {folder: [] for folder in train}
     together: dict[str, _Unit] = {}
     for folder, images in train.items():
@@ -106,7 +106,7 @@ def _ends(count: int, missing: Sequence[str]) -> list[int]:
 
 
 def _cut(files: Grouped, missing: Sequence[str], folder: str, images: list[Entry]) -> None:
-    """Deal the images of a class to train and the missing splits, in this order."""
+    """Assign the images of a class to train and the missing splits, in this order."""
     start = 0
     for split, end in zip(("train", *missing), _ends(len(images), missing), strict=True):
         files[split][folder] = images[start:end]
@@ -114,7 +114,7 @@ def _cut(files: Grouped, missing: Sequence[str], folder: str, images: list[Entry
 
 
 def _cut_units(files: Grouped, missing: Sequence[str], units: Sequence[_Unit]) -> None:
-    """Deal units instead; each goes where its middle lies."""
+    """Assign units (groups) to splits by the position of their middle."""
     splits, ends = ("train", *missing), _ends(sum(map(len, units)), missing)
     at = place = 0
     for unit in units:

@@ -8,7 +8,7 @@
     parent   the labels of the class in the parent data set, separated by commas
 
 `splits/NAME.txt.gz` is CoOp's split file: for every split a line `train 13500`, then as many lines
-`label path`. Where the lists are from and under which licence is told in NOTICE.
+`label path`. NOTICE names the sources of the lists and their licences.
 """
 
 import gzip
@@ -44,7 +44,7 @@ def class_table(name: str) -> ClassTable:
     """Read the classes of one data set.
 
     Args:
-        name: Of the list, such as eurosat.
+        name: Name of the list, such as eurosat.
 
     Raises:
         SourceError: If there is no such list, or its lines do not fit its header.
@@ -75,7 +75,7 @@ def packaged_split(name: str) -> Mapping[str, tuple[tuple[str, int], ...]]:
     """Read a split file of CoOp's that is part of the package.
 
     Args:
-        name: Of the data set.
+        name: Name of the data set.
 
     Returns:
         Split -> (path below the image folder, label), in the order of the file.

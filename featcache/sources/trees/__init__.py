@@ -1,1 +1,1 @@
-"""Named files below one root, wherever their bytes lie: a folder, a zip, a tar, a parquet file."""
+"""Files below a root, in a folder, a zip or a tar."""

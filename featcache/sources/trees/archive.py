@@ -38,7 +38,7 @@ class ArchiveTree:
 
     @property
     def root(self) -> Path:
-        """The archive, and behind it the folder in it."""
+        """Path of the archive, followed by the folder in it."""
         return self.archive.path / from_text(self._inside)
 
     def images(self) -> FoundImages:
@@ -81,7 +81,7 @@ class ArchiveTree:
         return next(self._range(self._folder(path)), None) is not None
 
     def names(self, path: str = "") -> Iterator[str]:
-        """Name what lies directly in a folder, hidden names left out, in order.
+        """Yield the names in a folder in order, without hidden ones.
 
         Raises:
             SourceError: If there is no such folder.
@@ -165,7 +165,7 @@ def kind_of(path: Path) -> str:
 
 
 def split_archive(path: Path) -> tuple[Path, str]:
-    """Return the archive in a path, resolved, and the folder in it that stands behind.
+    """Split a path into the archive, resolved, and the folder in it.
 
     Raises:
         SourceError: If no part of the path is a file.
@@ -219,5 +219,5 @@ def _kind(archive: Archive, start: bytes) -> str:
 
 
 def _key(path: str) -> str:
-    """Return what sorts paths as a walk through folders does: a folder before `folder-2`."""
+    """Return the sort key of a path that puts all files of `folder` before `folder-2`."""
     return path.replace("/", "\0")

@@ -1,4 +1,4 @@
-"""What a layout sees of the files it lists: names below a root, and the bytes behind them."""
+"""Files below a root, in a folder or an archive, as layouts see them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ class Entry:
     """One file of a tree."""
 
     id: str
-    """Path below the root with `/`, on one line, and of no other file."""
+    """Path below the root with `/`, on one line; unique in the tree."""
     place: Place
     folders: tuple[str, ...]
-    """The folders between the root and the file."""
+    """Folders between the root and the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,18 +26,21 @@ class FoundImages:
 
     images: tuple[Entry, ...]
     notes: tuple[str, ...]
-    """What was left out, a sentence each."""
+    """Sentences about files that were left out."""
     empty: tuple[tuple[str, ...], ...] = ()
     """Folders with no image in or below them."""
 
 
 @runtime_checkable
 class Tree(Protocol):
-    """Files below one root; a layout asks it for images and for lists, never the disk."""
+    """Files below one root: a folder, or an archive that is read in place.
+
+    Layouts read images and lists through it and do not access the disk themselves.
+    """
 
     @property
     def root(self) -> Path:
-        """The folder, or the archive, that ids are relative to."""
+        """Folder or archive that ids are relative to."""
         ...
 
     def images(self) -> FoundImages:
@@ -57,7 +60,7 @@ class Tree(Protocol):
         ...
 
     def names(self, path: str = "") -> Iterator[str]:
-        """Name what lies directly in a folder, hidden names left out, in order."""
+        """Yield the names in a folder in order, without hidden ones."""
         ...
 
     def read(self, path: str, limit: Limit) -> bytes:
@@ -69,5 +72,5 @@ class Tree(Protocol):
         ...
 
     def below(self, path: str) -> "Tree":
-        """Return the tree whose root is a folder of this one; its ids begin there."""
+        """Return the tree of a folder of this one; ids are relative to that folder."""
         ...

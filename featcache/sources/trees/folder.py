@@ -55,7 +55,7 @@ class FolderTree:
         return full is not None and os.path.isdir(full) and self._is_inside(full)  # noqa: PTH112
 
     def names(self, path: str = "") -> Iterator[str]:
-        """Name what lies directly in a folder, hidden names left out, in order.
+        """Yield the names in a folder in order, without hidden ones.
 
         Raises:
             SourceError: If there is no such folder, or it cannot be read.

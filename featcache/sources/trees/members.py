@@ -36,16 +36,16 @@ class Archive:
 
     @contextmanager
     def opened(self) -> Iterator[int]:
-        """Open it for one reading: nothing is held between readings, whose threads do not meet."""
+        """Open the archive for one reading; threads share no file handle."""
         handle = open_descriptor(self.path)
         try:
             yield handle
         finally:
             os.close(handle)
 
-    def refused(self, why: str, cure: str = _UNPACK) -> SourceError:
+    def refused(self, why: str, advice: str = _UNPACK) -> SourceError:
         """Return the error that refuses the whole archive."""
-        return SourceError(f"Archive {self.path} {why}. {cure}")
+        return SourceError(f"Archive {self.path} {why}. {advice}")
 
 
 class Member:
@@ -114,7 +114,7 @@ class Names:
     """The names in an archive while it is opened: each is checked, and none comes twice."""
 
     def __init__(self, archive: Archive) -> None:
-        """Begin with none."""
+        """Start without names."""
         self.files: dict[str, Member] = {}
         self.folders: set[str] = set()
         """Those that have an entry of their own."""
@@ -159,7 +159,7 @@ class Names:
         self.files[path] = member
 
     def check_folders(self) -> None:
-        """Refuse a file that other files lie in.
+        """Refuse a file whose path is also a folder.
 
         Raises:
             SourceError: If there is one.

@@ -16,7 +16,7 @@ SUFFIXES = (
 """Suffixes of images, in any case; files of other names are ignored."""
 
 _EXPECTED_BESIDE = ("", ".txt", ".md", ".json", ".csv", ".tsv", ".db", ".ini", ".xml", ".html")
-"""Suffixes of files that lie beside images so often that nobody wants to hear of them."""
+"""Suffixes of files that are often beside images and are left out without a note."""
 
 _ESCAPE = re.compile(r"\\\\|\\[nrt]|\\x[0-9a-f]{2}|\\u[0-9a-f]{4}|\\U[0-9a-f]{8}")
 """What a backslash may begin in an id; any other stands for itself."""
@@ -34,7 +34,7 @@ def is_hidden(name: str) -> bool:
 
 
 def is_below(path: str) -> bool:
-    """Tell whether a path, which a stranger may have written, names something below its root."""
+    """Tell whether an untrusted path stays below its root."""
     return bool(path) and path[0] != "/" and ".." not in path.split("/") and "\0" not in path
 
 
@@ -61,7 +61,7 @@ def id_of(text: str) -> str:
 
 
 def path_text(image_id: str) -> str:
-    """Return the path below the root that an id stands for, as text."""
+    """Return the path below the root of an id, as text."""
     return _ESCAPE.sub(_unescaped, image_id) if "\\" in image_id else image_id
 
 
@@ -87,7 +87,7 @@ def _unescaped(found: re.Match[str]) -> str:
 
 @dataclass(slots=True)
 class LeftOut:
-    """What a tree holds beside its images, for the user to hear of."""
+    """Counts of files beside the images that are left out."""
 
     links: list[str] = field(default_factory=list)
     """Ids of links that were not followed."""
@@ -102,7 +102,7 @@ class LeftOut:
         self.ignored[f".{suffix.lower()}" if dot and stem.strip(".") and suffix else ""] += 1
 
     def notes(self, root: str) -> Iterator[str]:
-        """Say it, a sentence each.
+        """Return one sentence for each kind of file.
 
         Args:
             root: Name of the folder.

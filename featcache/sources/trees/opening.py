@@ -1,4 +1,4 @@
-"""From where a listing says that its images were to the tree that they are in."""
+"""Opening the tree of the images of a listing."""
 
 from pathlib import Path
 

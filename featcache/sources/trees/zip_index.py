@@ -69,7 +69,7 @@ class ZipMember(Member):
         return data
 
     def _start(self, handle: int) -> int:
-        """Return where the bytes begin, after checking what stands before them."""
+        """Return the offset of the packed bytes, after checking the local header."""
         head = self._pread(handle, self._offset, _LOCAL.size + len(self._name))
         signature, _, flags, method, _, _, *numbers, name, extra = _LOCAL.unpack_from(head)
         agrees = (
@@ -214,7 +214,7 @@ def _entries(archive: Archive, directory: bytes) -> Iterator[_Entry]:
 
 
 def _widen(archive: Archive, entry: _Entry, extra: bytes, disk: int) -> None:
-    """Put numbers of 64 bits in the place of those that did not fit."""
+    """Replace numbers that did not fit into 32 bits by those of the zip64 extra field."""
     at = 0
     while at + 4 <= len(extra):
         kind, length = struct.unpack_from("<HH", extra, at)

@@ -14,7 +14,7 @@ from featcache.store.format.checksums import RowSums, beside, sums_path, write_s
 from featcache.store.format.records import TEXT_ROWS, ShardLine, TextLine
 from featcache.store.format.scan import Rows, check_bytes, not_finite_message
 from featcache.store.text import read_strings
-from featcache.wording import Part, in_python
+from featcache.wording import Part
 
 MOST_WORKERS = 8
 """Default limit of threads that read."""
@@ -53,9 +53,9 @@ class Added:
     shards: int = 0
     bytes: int = 0
     """Bytes of these shards, which were read completely."""
-    refused: list[str] = field(default_factory=list)
+    refused: list[Part] = field(default_factory=list)
     """Why other shards got none, one message each."""
-    damaged: list[str] = field(default_factory=list)
+    damaged: list[Part] = field(default_factory=list)
     """Faults of the damaged shards with advice, one message each."""
 
 
@@ -125,9 +125,9 @@ def add_sums(
                 added.shards, added.bytes = added.shards + 1, added.bytes + line.facts.bytes
             else:
                 messages = added.damaged if result.is_damaged else added.refused
-                messages.append(in_python([result.wrong]))
+                messages.append(result.wrong)
         except CacheError as error:  # checksums are optional, so a full disk is no failure
-            added.refused.append(str(error))
+            added.refused.append(error.parts)
             break
         report("checking", done, len(lacking))
     return added

@@ -45,6 +45,16 @@ from heads.selection.settings import configure
         ),
         (
             Call(
+                "heads.evaluate",
+                {
+                    "method": Placeholder("METHOD"),
+                    "cache": Call("featcache.open", {"dataset": "my bugs"}),
+                },
+            ),
+            "heads train METHOD --dataset 'my bugs'",
+        ),
+        (
+            Call(
                 "featcache.importers.npz.import_npz",
                 {"path": Placeholder("FILE"), "name": "my bugs", "root": "/c"},
             ),

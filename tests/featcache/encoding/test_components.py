@@ -16,7 +16,7 @@ from featcache.imaging import decode, loader
 from featcache.imaging.decode import UnreadableImageError, read_image
 from featcache.imaging.randomness import view_stream
 from featcache.imaging.views import draw_view
-from featcache.pipeline import run
+from featcache.pipeline import extraction
 from featcache.pipeline.run import Summary
 from featcache.places import FilePlace, Place
 from featcache.store.cache import Cache
@@ -274,13 +274,13 @@ def test_weights_are_remembered_for_the_commands_that_go_on(ask: Ask, tmp_path: 
 def test_strict_minds_what_was_recorded_before(ask: Ask, folder: Path) -> None:
     (folder / "train" / "ant" / "broken.jpg").write_bytes(b"no picture")
     ask()
-    with pytest.raises(SourceError, match=r"train/ant/broken.jpg .* Without --strict"):
+    with pytest.raises(SourceError, match=r"train/ant/broken.jpg .* Without strict"):
         ask(strict=True)
 
 
 def test_wrong_wishes_are_told_before_a_model_is_loaded(
     ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run, "load_backbone", lambda *_, **__: pytest.fail("loaded"))
+    monkeypatch.setattr(extraction, "load_backbone", lambda *_, **__: pytest.fail("loaded"))
     with pytest.raises(UsageError, match="views='ten'"):
         ask(views=["ten"])

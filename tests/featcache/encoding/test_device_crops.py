@@ -20,7 +20,7 @@ from featcache.imaging.loader import FileSource, ImageLoader, Job
 from featcache.imaging.resample import resample
 from featcache.imaging.views import CENTRAL, ViewSpec
 from featcache.imaging.windows import Preprocess
-from featcache.pipeline import run
+from featcache.pipeline import update
 from featcache.places import FilePlace
 
 EVERYTHING: dict[str, Any] = {
@@ -56,7 +56,7 @@ def test_no_byte_depends_on_where_windows_are_cut(
     (folder / "train" / "ant" / "torn.jpg").write_bytes(b"\xff\xd8\xff\xe0 no more")
     Image.new("RGB", (9, 700), (1, 2, 3)).save(folder / "train" / "bee" / "stripe.png")
     by_threads = ask(**EVERYTHING, allow_bad=True)
-    monkeypatch.setattr(run, "Encoder", cutting)
+    monkeypatch.setattr(update, "Encoder", cutting)
     monkeypatch.setattr(module, "CANVAS_BYTES", room)
     monkeypatch.setattr(loader, "WHOLE_BYTES", largest)  # larger ones are cut by threads after all
     summary = ask(**EVERYTHING, allow_bad=True, root=tmp_path / "there")

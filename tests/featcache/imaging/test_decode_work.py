@@ -27,8 +27,8 @@ from featcache.imaging.decode_work import (
 from featcache.imaging.loader import FileSource, ImageLoader, Job
 from featcache.imaging.views import CENTRAL
 from featcache.imaging.windows import Preprocess
-from featcache.pipeline import retry
-from featcache.pipeline.retry import readable_now
+from featcache.pipeline import unreadable
+from featcache.pipeline.unreadable import readable_now
 from featcache.places import FilePlace
 
 Encode = Callable[..., bytes]
@@ -259,7 +259,7 @@ def test_images_tried_again_share_their_memory(
             with super().share():
                 yield claims.append
 
-    monkeypatch.setattr(retry, "Memory", Counted)
+    monkeypatch.setattr(unreadable, "Memory", Counted)
     data = encode_picture(Image.new("RGB", (40, 30)), "PNG")
     (tmp_path / "a.png").write_bytes(data)
     source = FileSource("a.png", FilePlace(tmp_path / "a.png"), hashlib.sha256(data).hexdigest())

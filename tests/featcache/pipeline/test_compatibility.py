@@ -15,6 +15,7 @@ from featcache.pipeline import repair as mend
 from featcache.places import Place
 from featcache.store.cache import Cache
 from featcache.store.repair.verify import repair
+from featcache.wording import Part, in_python
 
 
 def test_settings_of_the_first_pass_are_kept(ask: Any, backbone: Any) -> None:
@@ -126,10 +127,10 @@ def test_repair_compiles_again_what_was_compiled(
         return backbone
 
     monkeypatch.setattr(mend, "load_backbone", load)
-    said: list[str] = []
+    said: list[Part] = []
     mend.mend(path, say=said.append)
     assert asked == ([True] if can_compile else [True, False])
-    assert any("these do not" in sentence for sentence in said) == (not can_compile)
+    assert any("these do not" in in_python([part]) for part in said) == (not can_compile)
     newest = Cache.open(path).shards["views.rrc50-2"][-1].provenance
     assert ("compiled" in newest) == can_compile
     if can_compile:

@@ -16,7 +16,7 @@ from jaxtyping import config
 
 from featcache.backbones.registry import load_backbone
 from featcache.encoding.encoder import Encoder
-from featcache.pipeline import plan, run
+from featcache.pipeline import extraction, plan
 from featcache.store.cache import Cache
 
 pytestmark = pytest.mark.slow
@@ -115,7 +115,7 @@ def test_an_interrupted_compiled_pass_goes_on_and_leaves_the_same_bytes(
         asked.append(compiled)
         return tiny
 
-    monkeypatch.setattr(run, "load_backbone", loaded)
+    monkeypatch.setattr(extraction, "load_backbone", loaded)
     monkeypatch.setattr(plan, "shard_rows_for", lambda *_: 4)
     request = {"backbone": "tiny", "patches": ["none"], "views": ["3"], "compiled": True}
     said: list[str] = []

@@ -14,7 +14,7 @@ from PIL import Image
 
 from featcache.backbones.registry import load_backbone
 from featcache.encoding.encoder import Encoder
-from featcache.pipeline import plan, run
+from featcache.pipeline import extraction, plan, update
 from featcache.store.cache import Cache
 
 FLOORS = {"fp32": 0.99999, "bf16": 0.999}
@@ -32,10 +32,10 @@ def tiny(request: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The embedded model; its windows cut by threads, or where an accelerator would do it."""
     compute, cuts = request.param
     backbone = load_backbone("tiny", device="cpu", compute=compute)
-    monkeypatch.setattr(run, "load_backbone", lambda *_, **__: backbone)
+    monkeypatch.setattr(extraction, "load_backbone", lambda *_, **__: backbone)
     monkeypatch.setattr(plan, "shard_rows_for", lambda *_: 8)
     if cuts:
-        monkeypatch.setattr(run, "Encoder", cutting)
+        monkeypatch.setattr(update, "Encoder", cutting)
     return backbone
 
 

@@ -244,7 +244,7 @@ def test_a_cache_that_cannot_be_written_tells_what_is_unreadable(
     assert again.bad == bad
     assert len(bad) == 3
     assert again.complete
-    with pytest.raises(SourceError, match=r"train/cat/cut.png.*--strict"):
+    with pytest.raises(SourceError, match=r"train/cat/cut.png.*Without strict"):
         ask(strict=True)
 
 
@@ -261,7 +261,7 @@ def test_a_cache_that_cannot_be_written_without_a_readable_image_fails(
 
 @pytest.mark.usefixtures("bad_folder")
 def test_strict_stops_at_the_first(ask: Any) -> None:
-    with pytest.raises(SourceError, match=r"train/cat/cut.png.*--strict"):
+    with pytest.raises(SourceError, match=r"train/cat/cut.png.*Without strict"):
         ask(strict=True)
 
 
@@ -270,7 +270,7 @@ def test_too_many_unreadable_images_stop_unless_allowed(
     ask: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(passes, "BAD_COUNT", 2)
-    with pytest.raises(SourceError, match=r"3 of 25 images .*--allow-bad"):
+    with pytest.raises(SourceError, match=r"3 of 25 images .*allow_bad=True"):
         ask(patches=["none"])
     (path,) = (tmp_path / "cache" / "zoo").glob("fake-*")
     assert shards(path)
@@ -318,11 +318,11 @@ def test_disk_and_size_are_checked_before_the_pass(
     ask: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(plan, "ASK_ABOVE", 1000)
-    with pytest.raises(CacheError, match="--yes"):
+    with pytest.raises(CacheError, match="yes=True"):
         ask()
     assert ask(yes=True).complete
     monkeypatch.setattr(plan, "RESERVE", 10**18)
-    with pytest.raises(CacheError, match="--cache DIR"):
+    with pytest.raises(CacheError, match="root=DIR"):
         ask(root=tmp_path / "other", yes=True)
 
 
@@ -331,7 +331,7 @@ def test_a_backbone_without_patches(ask: Any, backbone: Any) -> None:
     said: list[str] = []
     assert ask(say=said.append).encoded == {"global": 22}
     assert any("no patch features" in s for s in said)
-    with pytest.raises(UsageError, match="--patches none"):
+    with pytest.raises(UsageError, match="use patches='none'"):
         ask(patches=["clearclip"])
 
 
@@ -342,9 +342,9 @@ def test_a_backbone_without_patches(ask: Any, backbone: Any) -> None:
         ({"patches": ["clearcliq"]}, "did you mean 'clearclip'"),
         ({"views": ["2:rrc"]}, "did you mean 'rrc50'"),
         ({"views": ["2@some"]}, "few-shot"),
-        ({"views": ["-1"]}, "--views -1 should begin with a number"),
-        ({"micro_batch": 0}, "micro-batch must be"),
-        ({"micro_batch": 1 << 17}, "micro-batch must be .* 65536"),
+        ({"views": ["-1"]}, "views='-1' should begin with a number"),
+        ({"micro_batch": 0}, "micro_batch must be"),
+        ({"micro_batch": 1 << 17}, "micro_batch must be .* 65536"),
         ({"patches": ["none,vanilla"]}, "none"),
     ],
 )
@@ -397,7 +397,7 @@ def test_unreadable_images_of_earlier_passes_count(
     monkeypatch.setattr(plan, "shard_rows_for", lambda *_: 1)
     monkeypatch.setattr(passes, "BAD_COUNT", 2)
     for _ in range(3):
-        with pytest.raises(SourceError, match="--allow-bad"):
+        with pytest.raises(SourceError, match="allow_bad=True"):
             ask(patches=["none"])
     ask(patches=["none"], allow_bad=True)
     assert ask(patches=["vanilla"]).complete  # they were agreed to

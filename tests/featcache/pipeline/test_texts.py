@@ -204,7 +204,7 @@ def test_a_cache_that_cannot_be_written_must_hold_the_texts(
     assert not held.text
     assert held.profile is None
     assert held.verdict == UNTIMED
-    says = rf"{path} lacks cupl 4 texts, waffle 90 texts and cannot be written\. .* --cache\."
+    says = rf"{path} lacks cupl 4 texts, waffle 90 texts and cannot be written\. .* root\."
     with pytest.raises(CacheError, match=says):
         ask(cupl=words, waffle=0)
     with pytest.raises(CacheError, match=r"lacks views\.rrc50-2 \d+ rows, cupl 4 texts and"):

@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
+from cli.ui.flags import in_flags
 from featcache.errors import UsageError
 from featcache.pipeline import timeline
 from featcache.pipeline.timeline import UNTIMED, Timeline, check_place, verdict
+from featcache.wording import in_python
 
 
 def say(**changes: Any) -> str:
@@ -28,7 +30,7 @@ def say(**changes: Any) -> str:
         "batches": 60,
         "compile_s": 0.0,
     }
-    return verdict(**{**facts, **changes})
+    return in_flags([verdict(**{**facts, **changes})])
 
 
 def test_a_trace_holds_every_piece_of_work_by_thread(tmp_path: Path) -> None:
@@ -94,7 +96,9 @@ def test_a_profiled_extraction_leaves_a_trace_beside_the_cache(
     count = {s: sum(e["name"] == s for e in events) for s in ("decode", "encode", "write")}
     shards = len(list(summary.path.glob("*/*.h5"))) - len(list(summary.path.glob("text*/*.h5")))
     assert count == {"decode": 22, "encode": len(backbone.batches), "write": shards}
-    assert summary.verdict in summary.sentences()[-2]
+    assert in_python([summary.verdict]) in summary.sentences()[-2]
+    assert in_flags([summary.verdict]) in summary.sentences(in_flags)[-2]
+    assert summary.to_json()["verdict"] == in_python([summary.verdict])
     assert summary.to_json()["profile"] == str(summary.profile)
     told = ask(profile=tmp_path / "own.json", root=tmp_path / "second")
     assert told.profile == tmp_path / "own.json"
@@ -134,7 +138,7 @@ def test_what_can_be_no_timeline_is_refused_and_a_check_leaves_nothing(tmp_path:
         (".", "Is a directory"),
         ("x" * 300, "File name too long"),
     ):
-        with pytest.raises(UsageError, match=rf"\({why}\)\. Give --profile-to a file"):
+        with pytest.raises(UsageError, match=rf"\({why}\)\. Give profile a file"):
             check_place(tmp_path / name)
     check_place(tmp_path / "new.json")
     check_place(tmp_path / "file")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from featcache.errors import SourceError
-from featcache.sources.layouts.coco import open_coco
+from featcache.sources.layouts.own.coco import open_coco
 
 
 def touch(root: Path, *files: str) -> None:

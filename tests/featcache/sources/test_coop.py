@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from featcache.errors import SourceError
-from featcache.sources.coop import read_split_file
+from featcache.sources.layouts.named.coop import CoopSplit, parse_split
 
 SPLITS = Path(__file__).parents[4] / "shared" / "data" / "splits"
 
@@ -17,22 +17,28 @@ GOOD = {
 }
 
 
-def write(tmp_path: Path, content: object) -> Path:
-    path = tmp_path / "split_zhou_Toy.json"
-    path.write_text(content if isinstance(content, str) else json.dumps(content))
-    return path
+def read(content: object) -> CoopSplit:
+    text = content if isinstance(content, str) else json.dumps(content)
+    return parse_split(text.encode(), "split_zhou_Toy.json")
 
 
-def test_order_and_names(tmp_path: Path) -> None:
-    split = read_split_file(write(tmp_path, GOOD))
+def published(name: str) -> CoopSplit:
+    return parse_split((SPLITS / name).read_bytes(), name)
+
+
+def test_order_and_names() -> None:
+    split = read(GOOD)
     assert split.classes == ("ant", "big cat")
     assert split.splits["train"] == (("b/2.jpg", 1), ("a/1.jpg", 0))
     assert split.splits["val"] == ()
 
 
-def test_two_labels_may_have_one_name(tmp_path: Path) -> None:
+def test_two_labels_may_have_one_name() -> None:
     content = {"train": [["a.jpg", 0, "missile"], ["b.jpg", 1, "missile"]]}
-    assert read_split_file(write(tmp_path, content)).classes == ("missile", "missile")
+    assert read(content).classes == (
+        "missile",
+        "missile",
+    )
 
 
 @pytest.mark.parametrize(
@@ -53,28 +59,28 @@ def test_two_labels_may_have_one_name(tmp_path: Path) -> None:
         ("all of it", "'train' is no list"),
     ],
 )
-def test_what_is_not_of_the_form_is_refused(tmp_path: Path, train: object, message: str) -> None:
+def test_what_is_not_of_the_form_is_refused(train: object, message: str) -> None:
     with pytest.raises(SourceError, match=message):
-        read_split_file(write(tmp_path, {"train": train}))
+        read({"train": train})
 
 
 @pytest.mark.parametrize(
     "text", ["", json.dumps(GOOD)[:-30], "[" * 100_000, "[]", "{}", "\x00\xff"]
 )
-def test_truncated_and_foreign_files_are_refused(tmp_path: Path, text: str) -> None:
+def test_truncated_and_foreign_files_are_refused(text: str) -> None:
     with pytest.raises(SourceError, match=r"split_zhou_Toy\.json"):
-        read_split_file(write(tmp_path, text))
+        read(text)
 
 
-def test_an_image_in_two_splits_is_refused(tmp_path: Path) -> None:
+def test_an_image_in_two_splits_is_refused() -> None:
     with pytest.raises(SourceError, match="listed twice"):
-        read_split_file(write(tmp_path, {**GOOD, "val": GOOD["test"]}))
+        read({**GOOD, "val": GOOD["test"]})
 
 
 def test_the_published_files_are_read_whole() -> None:
     if not SPLITS.is_dir():
         pytest.skip(f"{SPLITS} is not there")
-    split = read_split_file(SPLITS / "split_zhou_EuroSAT.json")
+    split = published("split_zhou_EuroSAT.json")
     assert [len(split.splits[s]) for s in ("train", "val", "test")] == [13500, 5400, 8100]
     assert split.classes[0] == "Annual Crop Land"
-    assert "american bulldog" in read_split_file(SPLITS / "split_zhou_OxfordPets.json").classes
+    assert "american bulldog" in published("split_zhou_OxfordPets.json").classes

@@ -7,8 +7,8 @@ import pytest
 from featcache.errors import SourceError, UnknownNameError
 from featcache.limits import ROWS
 from featcache.sources.base import Dataset
-from featcache.sources.layouts.csv_file import OPTIONS, open_csv
-from featcache.sources.layouts.options import split_options
+from featcache.sources.layouts.own.csv_file import OPTIONS, open_csv
+from featcache.sources.layouts.own.options import split_options
 
 
 def touch(root: Path, *files: str) -> Path:

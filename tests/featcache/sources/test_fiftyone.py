@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from featcache.errors import SourceError
-from featcache.sources.layouts.fiftyone import open_fiftyone
+from featcache.sources.layouts.own.fiftyone import open_fiftyone
 
 
 def make(root: Path, labels: object, files: tuple[str, ...] = ("a.jpg", "b.png", "c.jpg")) -> str:

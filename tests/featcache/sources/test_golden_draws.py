@@ -17,7 +17,7 @@ from featcache.draws import few_shot
 from featcache.keys import Listing
 from featcache.limits import Limit
 from featcache.places import FilePlace
-from featcache.sources.layouts.base import Listed, Location
+from featcache.sources.layouts.named.base import Listed, Location
 from featcache.sources.lists import packaged_split
 from featcache.sources.named import find
 from featcache.sources.trees.base import Entry, FoundImages

@@ -14,8 +14,8 @@ import pytest
 from featcache.errors import SourceError
 from featcache.limits import IMAGE_FILE
 from featcache.sources.base import Dataset
-from featcache.sources.layouts import parquet_place
-from featcache.sources.layouts.huggingface import open_huggingface
+from featcache.sources.layouts.own import parquet_place
+from featcache.sources.layouts.own.huggingface import open_huggingface
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")

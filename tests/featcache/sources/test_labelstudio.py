@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from featcache.errors import SourceError
-from featcache.sources.layouts.labelstudio import open_labelstudio
+from featcache.sources.layouts.own.labelstudio import open_labelstudio
 
 
 def touch(root: Path, *files: str) -> None:

@@ -11,8 +11,8 @@ import pytest
 from featcache.errors import SourceError
 from featcache.keys import Listing
 from featcache.sources import hashing
-from featcache.sources.folder import open_folder
 from featcache.sources.listing import build_listing
+from featcache.sources.prefixes.folder import open_folder
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from featcache.sources.layouts.split_json import SplitJson
+from featcache.sources.layouts.named.split_json import SplitJson
 from featcache.sources.lists import class_table, packaged_split
 from featcache.sources.named import datasets, find
 

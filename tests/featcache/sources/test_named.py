@@ -6,11 +6,11 @@ import pytest
 
 from featcache.errors import SourceError, UsageError
 from featcache.sources.fieldguide.species import WORLDS
-from featcache.sources.layouts.folders import Folders
-from featcache.sources.layouts.lines import Lines
-from featcache.sources.layouts.records import Records
-from featcache.sources.layouts.split_json import SplitJson
-from featcache.sources.layouts.table import Table
+from featcache.sources.layouts.named.folders import Folders
+from featcache.sources.layouts.named.lines import Lines
+from featcache.sources.layouts.named.records import Records
+from featcache.sources.layouts.named.split_json import SplitJson
+from featcache.sources.layouts.named.table import Table
 from featcache.sources.named import NamedDataset, datasets, find, read_toml, resolve
 from featcache.text.templates import check_template
 

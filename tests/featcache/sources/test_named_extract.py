@@ -26,8 +26,8 @@ def encode(miniature: Miniature, root: Path) -> None:
     assert all(listing.labels[rows[image_id]] == labels[image_id] for image_id in labels)
     readable = np.flatnonzero(cache.ok)
     assert len(readable)
-    features = cache.components["global"].gather(readable)
-    assert (np.linalg.norm(features.astype(np.float32), axis=1) > 0).all()
+    features = cache.components["global"].take(readable).float()
+    assert (features.norm(dim=1) > 0).all()
 
 
 def test_a_data_set_with_wrong_suffixes_and_unlisted_files(tmp_path: Path) -> None:

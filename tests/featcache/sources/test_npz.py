@@ -14,8 +14,8 @@ from PIL import Image
 from featcache.errors import SourceError
 from featcache.imaging.png import png_bytes, png_size
 from featcache.limits import IMAGE_FILE
-from featcache.sources.layouts import npz_member
-from featcache.sources.layouts.npz import open_npz
+from featcache.sources.layouts.own import npz_member
+from featcache.sources.layouts.own.npz import open_npz
 
 
 def arrays(shape: tuple[int, ...] = (5, 4), n: int = 6) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from featcache.errors import (
 )
 from featcache.sources.fieldguide.species import WORLDS, species
 from featcache.sources.fieldguide.world import COUNTS
-from featcache.sources.kind import Kind
+from featcache.sources.prefixes.kind import Kind
 from featcache.sources.registry import KINDS, find, image_folder, open_dataset
 
 

@@ -11,8 +11,8 @@ import pytest
 from featcache.errors import SourceError
 from featcache.limits import IMAGE_FILE
 from featcache.sources.base import Dataset
-from featcache.sources.layouts.shards import expand_braces
-from featcache.sources.layouts.webdataset import open_webdataset
+from featcache.sources.layouts.own.shards import expand_braces
+from featcache.sources.layouts.own.webdataset import open_webdataset
 
 
 def shard(path: Path, *members: tuple[str, bytes | str]) -> Path:

@@ -23,7 +23,6 @@ from featcache.store.library import (
     check_name,
     find_cache,
     find_summaries,
-    with_root,
 )
 from featcache.store.removal import remove
 from featcache.types import FeatureKey, TextBank
@@ -250,21 +249,3 @@ def test_a_damaged_pointer_is_damage_and_no_interruption(
     (made.path / "listing" / "current.json").write_bytes(b"{}\n")
     with pytest.raises(CorruptCacheError, match=r"current\.json .*featcache repair"):
         find_cache(tmp_path)
-
-
-@pytest.mark.parametrize("cached", [False, True])
-@pytest.mark.parametrize("there", [False, True])
-def test_images_follow_a_root_that_was_moved_or_copied(
-    tmp_path: Path, key: FeatureKey, cached: bool, there: bool
-) -> None:
-    """A folder of the user's that is still there, below no root of caches, stays meant."""
-    old, new = tmp_path / "old", tmp_path / "new"
-    before, now = (root / "images" / "zoo" for root in (old, new))
-    now.mkdir(parents=True)
-    if there:
-        before.mkdir(parents=True)
-    if cached:
-        Cache.create(old, "zoo", "toy", key)
-    expected = before if there and not cached else now
-    assert with_root(new, str(before)) == str(expected)
-    assert with_root(new, str(old / "images" / "other")) == str(old / "images" / "other")

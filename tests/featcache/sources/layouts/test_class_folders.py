@@ -14,8 +14,8 @@ from featcache.errors import SourceError, UsageError
 from featcache.paths import as_text
 from featcache.places import FilePlace
 from featcache.sources.base import Dataset
-from featcache.sources.folder import open_folder
 from featcache.sources.layouts.splits import make_splits
+from featcache.sources.prefixes.folder import open_folder
 from featcache.sources.trees.base import Entry
 from featcache.sources.trees.names import as_id, path_text
 
@@ -372,7 +372,7 @@ LISTED = """
 import sys
 from pathlib import Path
 from featcache.paths import as_text, from_text
-from featcache.sources.folder import open_folder
+from featcache.sources.prefixes.folder import open_folder
 from featcache.sources.listing import build_listing
 from featcache.store.format.identity import slug
 root = Path(sys.argv[1])

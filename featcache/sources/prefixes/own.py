@@ -1,0 +1,66 @@
+"""Prefixes of tables, shards and exports of other tools."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+
+from featcache.errors import SourceError
+from featcache.paths import as_text, expand
+from featcache.sources.base import Dataset
+from featcache.sources.layouts.own import coco, csv_file, fiftyone, huggingface, labelstudio, npz
+from featcache.sources.layouts.own import webdataset as wds
+from featcache.sources.layouts.own.options import join_options, split_options
+from featcache.sources.layouts.own.shards import expand_braces
+from featcache.sources.prefixes.kind import Kind
+
+Opener = Callable[[str, Mapping[str, str], str | None], Dataset]
+"""Called with the path, the options behind it, and a name or None."""
+
+
+def _open(path: str, name: str, *, prefix: str, opener: Opener, options: Sequence[str]) -> Dataset:
+    """List the images, and store the prefix and options that list them again."""
+    path, given = split_options(path, options)
+    data = opener(path, given, name)
+    absolute = as_text(expand(path).absolute())
+    for option in ("root", "names"):  # files, as the path is
+        if option in given:
+            given[option] = as_text(expand(given[option]).absolute())
+    return replace(data, spec=f"{prefix}:{join_options(absolute, given)}")
+
+
+def _name_of(path: str, *, prefix: str, options: Sequence[str]) -> str:
+    """Name a data set by its folder, or by its file without the suffix.
+
+    Raises:
+        SourceError: If there is neither.
+    """
+    path, _ = split_options(path, options)
+    found = expand(path)
+    if found.is_dir():
+        return as_text(found.resolve().name) or "images"
+    shards = expand_braces(path)
+    if len(shards) > 1:
+        return as_text(expand(shards[0]).absolute().parent.name) or "images"
+    if (
+        not found.is_file() and prefix != "hf"
+    ):  # for a name on the hub `open` explains how to download it
+        raise SourceError(f"There is no file or folder {found} for {prefix}:{path}")
+    return as_text(found.stem)
+
+
+def _kind(prefix: str, example: str, opener: Opener, options: Sequence[str]) -> Kind:
+    return Kind(
+        prefix=prefix,
+        example=f"{prefix}:{example}",
+        name_of=partial(_name_of, prefix=prefix, options=options),
+        open=partial(_open, prefix=prefix, opener=opener, options=options),
+    )
+
+
+CSV = _kind("csv", "photos.csv", csv_file.open_csv, csv_file.OPTIONS)
+WDS = _kind("wds", "shards/", wds.open_webdataset, wds.OPTIONS)
+HF = _kind("hf", "resisc45/", huggingface.open_huggingface, huggingface.OPTIONS)
+COCO = _kind("coco", "annotations.json", coco.open_coco, coco.OPTIONS)
+LABELSTUDIO = _kind("labelstudio", "export.json", labelstudio.open_labelstudio, labelstudio.OPTIONS)
+FIFTYONE = _kind("fiftyone", "export/", fiftyone.open_fiftyone, fiftyone.OPTIONS)
+NPZ = _kind("npz", "dermamnist.npz", npz.open_npz, npz.OPTIONS)
