@@ -13,10 +13,12 @@ shuffled together.
 from dataclasses import dataclass
 
 from heads.class_texts import raw_text_tensors, start_text_factor
-from heads.contract import Loss, Rows, Stage, TaskView, Tensors, WithText, number, one_stage
+from heads.contract.rows import Rows, TaskView, Tensors
+from heads.contract.settings import WithText, number
+from heads.contract.stages import Loss, Stage, one_stage
 from heads.ops.algebra import cosine_logits
 from heads.training.optim import dassl, sgd
-from heads.training.samplers import by_epochs, view_pool
+from heads.training.samplers import view_pool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,10 +56,8 @@ def at_texts(
 def train_weight(config: Config, loss: Loss) -> tuple[Stage, ...]:
     """Train the weight in one round."""
     return one_stage(
-        trains=frozenset({"weight"}),
         loss=loss,
         batches=view_pool(config.batch, drop_last=True),
-        steps=by_epochs,
         update=sgd(momentum=0.9, schedule=dassl()),
         start=start_text_factor,
         watch=("text_factor",),

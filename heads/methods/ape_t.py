@@ -38,7 +38,7 @@ from heads.contract.stages import cross_entropy_of, one_stage
 from heads.ops.ape_criterion import best_channels, kept_channels, similarity
 from heads.ops.vote import with_votes
 from heads.training.optim import adamw
-from heads.training.samplers import by_epochs, shuffled
+from heads.training.samplers import shuffled
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,10 +109,8 @@ METHOD = Method(
     hyper=Hyper,
     needs=shots_with_views,
     stages=lambda config: one_stage(
-        trains=frozenset({"residual", "weight"}),
         loss=cross_entropy_of(terms, combine),
         batches=shuffled(config.batch),
-        steps=by_epochs,
         update=adamw(eps=1e-3, weight_decay=0.1, schedule="cosine"),
         keep="best-val",
     ),

@@ -57,7 +57,7 @@ from heads.contract.stages import one_stage
 from heads.ops.algebra import cross_entropy, mean_cosine, weighted_mean
 from heads.ops.attention import Pick, pick
 from heads.training.optim import adamw
-from heads.training.samplers import by_steps, shuffled
+from heads.training.samplers import shuffled
 
 UNREAD = ((Kind("patches"), 0), (Kind("view_patches", "cdfsl"), 0))
 """(2) is chosen beforehand: no step reads the whole patches again."""
@@ -306,7 +306,6 @@ METHOD = Method(
         trains=frozenset({"down", "up", "text"} if config.train_text else {"down", "up"}),
         loss=loss,
         batches=replace(shuffled(config.batch, augment=False), take=UNREAD),
-        steps=by_steps,
         update=adamw(weight_decay=0.0, schedule="cosine"),
         start=start,
         watch=("likeness_before", "likeness"),

@@ -40,7 +40,7 @@ from heads.ops.algebra import cosine_logits, cross_entropy, weighted_mean
 from heads.ops.alignment import procrustes_map, ridge_map
 from heads.ops.contrastive import triplet
 from heads.training.optim import adamw
-from heads.training.samplers import by_steps, shuffled
+from heads.training.samplers import shuffled
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +92,6 @@ def stages(config: Config) -> tuple[Stage, ...]:
         trains=frozenset(part for part, trained in trains.items() if trained),
         loss=loss,
         batches=shuffled(config.batch),
-        steps=by_steps,
         update=adamw(eps=1e-4, weight_decay=0.01, schedule="cosine"),
     )
 

@@ -38,7 +38,7 @@ from heads.contract.stages import one_stage, stateless
 from heads.ops.algebra import cross_entropy
 from heads.ops.randomness import uniform_by_class
 from heads.training.optim import adamw, dassl
-from heads.training.samplers import by_steps, shuffled
+from heads.training.samplers import shuffled
 
 WARM = dassl(50, low=1e-5, shape="linear", by="step")
 """Of the learning rate."""
@@ -114,14 +114,12 @@ METHOD = Method(
     hyper=Hyper,
     needs=shots_with_views,
     stages=lambda config: one_stage(
-        trains=frozenset({"weight"}),
         loss=loss,
         batches=shuffled(
             config.batch - config.batch // 2,
             drop_last=True,
             beside=(("texts", config.batch // 2),),
         ),
-        steps=by_steps,
         update=adamw(weight_decay="weight_decay", schedule=WARM),
         keep="best-val",
         look=100,

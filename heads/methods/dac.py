@@ -110,7 +110,6 @@ def stages(config: Config) -> tuple[Stage, ...]:
         trains=frozenset({"map"}),
         loss=contrastive_loss,
         batches=balanced(config.classes, config.each, views=2),
-        steps=lambda sizes, config: config.steps,
         update=adamw("lr", eps=1e-4, weight_decay=0.0, schedule="cosine"),
         leave=freeze_keys,
         search=True,

@@ -55,7 +55,7 @@ from heads.contract.stages import Stage, one_stage
 from heads.ops.algebra import cosine_logits, is_class, weighted_mean
 from heads.ops.attention import pool_closest
 from heads.training.optim import adamw
-from heads.training.samplers import by_epochs, pool
+from heads.training.samplers import pool
 
 REGIONS = {"crops": Kind("crops", "fair"), "patches": Kind("patches")}
 FEW, NARROWED = 0.25, 0.8
@@ -123,10 +123,8 @@ def stages(config: Config) -> tuple[Stage, ...]:
     if config.regions == "crops":
         drawn.append((REGIONS["crops"], config.crops))
     return one_stage(
-        trains=frozenset({"learned"}),
         loss=loss,
         batches=pool(config.batch, take=tuple(drawn)),
-        steps=by_epochs,
         update=adamw(weight_decay=0.1, schedule="cosine"),
         start=start,
         watch=("balance", "moved", "trust"),

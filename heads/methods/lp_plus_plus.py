@@ -34,7 +34,7 @@ from heads.contract.settings import WithText, number
 from heads.contract.stages import cross_entropy_of, one_stage
 from heads.ops.algebra import largest_eigenvalue
 from heads.ops.randomness import uniform_by_class
-from heads.training.samplers import by_steps, full
+from heads.training.samplers import full
 
 MOMENTUM = 0.9
 
@@ -130,10 +130,8 @@ METHOD = Method(
     config=Config,
     hyper=Hyper,
     stages=lambda config: one_stage(
-        trains=frozenset({"weight", "bias", "alpha"}),
         loss=cross_entropy_of(terms),
         batches=full(augment=False),
-        steps=by_steps,
         update=LipschitzSteps(),
         keep="best-val",
         look=1,

@@ -31,7 +31,7 @@ from heads.contract.rows import Rows, TaskView, Tensors
 from heads.contract.settings import WithText, number
 from heads.contract.stages import cross_entropy_of, one_stage
 from heads.training.optim import adamw
-from heads.training.samplers import by_steps, full
+from heads.training.samplers import full
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,10 +83,8 @@ METHOD = Method(
     hyper=Hyper,
     needs=shots_with_views,
     stages=lambda config: one_stage(
-        trains=frozenset({"map"}),
         loss=cross_entropy_of(terms, penalty=held),
         batches=full(),
-        steps=by_steps,
         update=adamw(eps=1e-4, weight_decay=0.0, schedule="cosine"),
     ),
     prepare=prepare,

@@ -80,7 +80,6 @@ METHOD = Method(
     hyper=Hyper,
     needs=shots_with_views,
     stages=lambda config: one_stage(
-        trains=frozenset({"residual"}),
         loss=cross_entropy_of(terms),
         batches=shuffled(config.batch, drop_last=True),
         steps=steps,

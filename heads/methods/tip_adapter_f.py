@@ -34,7 +34,7 @@ from heads.contract.stages import one_stage, stateless
 from heads.ops.algebra import affinities, cross_entropy
 from heads.ops.vote import with_cache
 from heads.training.optim import adamw
-from heads.training.samplers import by_epochs, shuffled
+from heads.training.samplers import shuffled
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,10 +96,8 @@ METHOD = Method(
     hyper=Hyper,
     needs=shots_with_views,
     stages=lambda config: one_stage(
-        trains=frozenset({"keys"}),
         loss=loss,
         batches=shuffled(config.batch),
-        steps=by_epochs,
         update=adamw(eps=1e-4, weight_decay=0.01, schedule="cosine"),
     ),
     prepare=prepare,

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from heads import registry
-from heads.contract import AnyMethod, Kind, LazyRows, Rows, find_kind, gather
+from heads.contract.method import AnyMethod
+from heads.contract.rows import Kind, LazyRows, Rows, find_kind, gather
 from heads.episode import Episode
 from heads.reading import MappedRows
 from heads.selection.select import select

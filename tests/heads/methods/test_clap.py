@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from heads import cosine_probe
-from heads.contract import Kind, Rows
+from heads.contract.rows import Kind, Rows
 from heads.methods import clap, zs_lp
 from heads.training.trainer import train
 

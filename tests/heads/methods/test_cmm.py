@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from heads.contract import Rows, TaskView
+from heads.contract.rows import Rows, TaskView
 from heads.methods import cmm
 
 HYPER = cmm.Hyper()

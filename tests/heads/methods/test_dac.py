@@ -9,7 +9,7 @@ from torch import Tensor
 
 from featcache.errors import ConvergenceWarning, MissingComponentError
 from featcache.types import FeatureSet
-from heads.contract import Batch, Kind, Rows, TaskView
+from heads.contract.rows import Batch, Kind, Rows, TaskView
 from heads.methods import dac, tip_adapter
 from heads.protocols import training
 from heads.training.trainer import train

@@ -7,7 +7,8 @@ import torch
 from torch.nn import functional as F
 
 from heads import cosine_probe
-from heads.contract import Rows, Sizes
+from heads.contract.rows import Rows
+from heads.contract.stages import Sizes
 from heads.methods import zs_lp
 from heads.training.samplers import Drawer
 from heads.training.trainer import train

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from heads import registry
-from heads.contract import Tensors, Update
+from heads.contract.rows import Tensors
+from heads.contract.stages import Update
 from heads.ops import algebra, torch_private
 from heads.ops.sinkhorn import match, may_branch
 from heads.training.optim import adam, adamw, sgd
