@@ -98,8 +98,6 @@ METHOD = Method(
     summary="Logistic regression on the features; reads no text.",
     source="paper and released code: Radford et al. 2021, arXiv:2103.00020",
     weighted=True,
-    config=Config,
-    hyper=Hyper,
     prepare=prepare,
     terms=terms,
     train_grid=Grid({"C": [1e-6, 1e-4, 1e-2, 1.0, 1e2, 1e4, 1e6]}, refine=8),

@@ -127,8 +127,6 @@ METHOD = Method(
     name="lp++",
     summary="Linear probe beside weighted class texts; its step sizes follow from the shots.",
     source="released code: Huang et al. 2024, arXiv:2404.02285",
-    config=Config,
-    hyper=Hyper,
     stages=lambda config: one_stage(
         loss=cross_entropy_of(terms),
         batches=full(augment=False),

@@ -57,7 +57,6 @@ METHOD = Method(
     name="nearest-mean",
     summary="The class whose mean feature is closest; reads no text.",
     source="paper: Snell et al. 2017, arXiv:1703.05175",
-    config=Config,
     prepare=prepare,
     terms=terms,
 )

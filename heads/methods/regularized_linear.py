@@ -79,8 +79,6 @@ METHOD = Method(
     name="regularized-linear",
     summary="Square map of the image features, held near the identity by 1 / shots.",
     source="released code: Fahes et al. 2024, arXiv:2410.05270",
-    config=Config,
-    hyper=Hyper,
     needs=shots_with_views,
     stages=lambda config: one_stage(
         loss=cross_entropy_of(terms, penalty=held),

@@ -79,7 +79,6 @@ METHOD = Method(
     summary="Least squares onto the labels, in closed form; reads no text.",
     source="paper: Hoerl & Kennard 1970, Technometrics 12(1)",
     weighted=True,
-    hyper=Hyper,
     prepare=prepare,
     terms=terms,
     combine=combine,
