@@ -44,8 +44,6 @@ SMALL = 1e-6
 
 @dataclass(frozen=True, kw_only=True)
 class Config(WithText):
-    """What changes a shape or a branch."""
-
     channels: int = number(0, low=0)
     """Channels kept; 0 keeps 25 of 32, as the released 800 of 1024."""
     variant: Literal["code", "paper"] = "code"
@@ -54,8 +52,6 @@ class Config(WithText):
 
 @dataclass(frozen=True, kw_only=True)
 class Hyper:
-    """Floats of equations (1) and (2)."""
-
     alpha: float = number(1.0, low=0.0, logits="affine")
     """Weight of the cache term; 0 gives zero-shot."""
     beta: float = number(1.0, low=0.0, logits="smooth")

@@ -43,8 +43,6 @@ from heads.training.samplers import shuffled
 
 @dataclass(frozen=True, kw_only=True)
 class Config(WithText):
-    """What changes a shape, a branch or the number of steps."""
-
     channels: int = number(0, low=0)
     """Channels with a residual; 0 takes 25 of 32, as the released 800 of 1024."""
     variant: Literal["code", "paper"] = "code"
@@ -57,8 +55,6 @@ class Config(WithText):
 
 @dataclass(frozen=True, kw_only=True)
 class Hyper:
-    """Floats of equations (2) and (3)."""
-
     lr: float = number(1e-3, above=0.0)
     """AdamW's step size at the start; falls to 0 as a cosine. 1e-4 was released for ImageNet."""
     alpha: float = number(1.0, low=0.0, logits="affine")

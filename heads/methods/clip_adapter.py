@@ -43,8 +43,6 @@ REDUCTION = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Config(WithText):
-    """What changes a shape, a branch or the number of steps."""
-
     epochs: int | None = field(default=None, metadata={"low": 0})
     """Passes over the support; None takes CoOp's number for the shots, up to STEPS steps."""
     batch: int = number(32, low=1)
@@ -53,8 +51,6 @@ class Config(WithText):
 
 @dataclass(frozen=True, kw_only=True)
 class Hyper:
-    """Floats of equation (1) and of the training."""
-
     lr: float = number(2e-3, above=0.0)
     """SGD's step size after the warm-up; falls as a cosine."""
     ratio: float = number(0.2, low=0.0, high=1.0)

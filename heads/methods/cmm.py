@@ -45,8 +45,6 @@ from heads.training.samplers import shuffled
 
 @dataclass(frozen=True, kw_only=True)
 class Config(WithText):
-    """What changes a branch or the number of steps."""
-
     init: Literal["identity", "ridge", "procrustes"] = "identity"
     """Where x + x W starts: at x, or at the closed-form map of the shots onto their texts."""
     train_map: bool = True
@@ -65,8 +63,6 @@ class Config(WithText):
 
 @dataclass(frozen=True, kw_only=True)
 class Hyper:
-    """Floats of equations (1) to (4)."""
-
     lr: float = number(3e-3, above=0.0)
     """AdamW's step size at the start; falls to 0 as a cosine."""
     lam: float = number(10.0, low=0.0)

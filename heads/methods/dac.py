@@ -40,7 +40,7 @@ from torch.nn import functional as F
 
 from featcache.errors import ConvergenceWarning
 from heads.class_texts import text_tensors
-from heads.contract.method import SHOTS_WITH_VIEWS, Method, Need
+from heads.contract.method import SHOTS_WITH_VIEWS, SUPPORT_AND_QUERY, Method, Need
 from heads.contract.rows import Batch, Rows, TaskView, Tensors
 from heads.contract.settings import Grid, WithText, number
 from heads.contract.stages import Stage, stateless
@@ -56,8 +56,6 @@ RESIDUAL = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class Config(WithText):
-    """What changes a shape, a branch or the number of steps."""
-
     stage: Literal["v", "vt"] = "vt"
     """v trains the adapter alone, vt the class texts after it."""
     modulation: Literal["map", "direct", "residual"] = "map"
@@ -78,8 +76,6 @@ class Config(WithText):
 
 @dataclass(frozen=True, kw_only=True)
 class Hyper:
-    """Floats of equations (2), (4) and (5)."""
-
     lr: float = number(1e-3, above=0.0)
     """AdamW's step size for W at the start; falls to 0 as a cosine."""
     tau: float = number(0.1, above=0.0)
@@ -99,8 +95,7 @@ class Hyper:
 def needs(config: Config) -> frozenset[Need]:
     """Support rows and their augmented views, which `affinity=view-disjoint` cannot do without."""
     if config.stage == "vt" and config.affinity == "view-disjoint":
-        views = Need(role="support", kind="views", recipe="rrc50", at_least=2)
-        return frozenset({Need(role="query"), Need(role="support"), views})
+        return SUPPORT_AND_QUERY | {Need(role="support", kind="views", recipe="rrc50", at_least=2)}
     return SHOTS_WITH_VIEWS
 
 

@@ -32,8 +32,6 @@ from heads.ops.discriminant import discriminant
 
 @dataclass(frozen=True, kw_only=True)
 class Hyper:
-    """The float of equation (1)."""
-
     alpha: float = number(1.0, low=0.0)
     """Weight of the discriminant; 0 gives zero-shot."""
 

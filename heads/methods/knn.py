@@ -34,16 +34,12 @@ MOST = 200
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """What changes a branch."""
-
     index: Literal["exact", "faiss"] = "exact"
     """What finds them: torch, or faiss (extra `cpu` or `gpu`); the answers are the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hyper:
-    """Floats of equation (1)."""
-
     k: float = number(20.0, low=1.0, high=MOST, whole=True)
     """How many vote; all rows do where there are fewer."""
     T: float = number(0.07, above=0.0)

@@ -24,7 +24,6 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -37,16 +36,12 @@ from heads.ops.logistic import RoughPath, logistic_regression
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """What stops the solver."""
-
     max_iter: int = number(1000, low=1)
     """Steps of the solver at most, in each precision and decade of C."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hyper:
-    """The float of equation (1)."""
-
     C: float = number(100.0, above=0.0, prepare=True)
     """Inverse strength of the penalty; larger fits the shots more closely."""
 
@@ -57,11 +52,9 @@ ENOUGH = 1e-6
 
 def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tensors]:
     """Solve (1)."""
-    x, labels = task.support.x, task.support.y
-    weights = task.support.weights
-    row_weights = torch.ones_like(x[:, 0]) if weights is None else weights
+    x, weights = task.support.x, task.support.row_weights
     weight, bias, left = logistic_regression(
-        x.double(), labels, row_weights.double(), task.c, hyper.C, max_iter=config.max_iter
+        x.double(), task.support.y, weights.double(), task.c, hyper.C, max_iter=config.max_iter
     )
     if left > ENOUGH:
         warnings.warn(
@@ -75,10 +68,8 @@ def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tens
 
 def scout(task: TaskView, config: Config) -> Scout:
     """Solve (1) roughly at the points of a search."""
-    x, labels = task.support.x, task.support.y
-    weights = task.support.weights
-    row_weights = torch.ones_like(x[:, 0]) if weights is None else weights
-    path = RoughPath(x.double(), labels, row_weights.double(), task.c, max_iter=config.max_iter)
+    x, weights = task.support.x.double(), task.support.row_weights.double()
+    path = RoughPath(x, task.support.y, weights, task.c, max_iter=config.max_iter)
 
     def answer(points: Sequence[Hyper], rows: Float[Tensor, "n d"]) -> Iterator[Tensor]:
         for hyper in points:

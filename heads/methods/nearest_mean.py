@@ -28,8 +28,6 @@ from heads.ops.algebra import is_class
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """What changes a branch."""
-
     distance: Literal["cosine", "euclidean"] = "cosine"
     """Equation (1) or (2)."""
 

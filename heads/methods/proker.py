@@ -48,8 +48,6 @@ MOST = 16_384
 
 @dataclass(frozen=True, kw_only=True)
 class Config(WithText):
-    """What changes a shape or a branch."""
-
     variant: Literal["code", "paper"] = "code"
     """Equation (2) or (3)."""
     points: int = number(1024, low=1)
@@ -58,8 +56,6 @@ class Config(WithText):
 
 @dataclass(frozen=True, kw_only=True)
 class Hyper:
-    """Floats of equations (1) to (3)."""
-
     beta: float = number(1.7, low=0.0, prepare=True)
     """Sharpness of the kernel; larger trusts only near points."""
     lam: float = number(0.1, above=0.0, prepare=True)

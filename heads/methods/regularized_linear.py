@@ -36,16 +36,12 @@ from heads.training.samplers import full
 
 @dataclass(frozen=True, kw_only=True)
 class Config(WithText):
-    """What changes a branch or the number of steps."""
-
     steps: int = number(300, low=0)
     """Steps of training, each on all shots."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hyper:
-    """Floats of equation (3)."""
-
     lr: float = number(1e-3, above=0.0)
     """Adam's step size at the start; falls to 0 as a cosine."""
     lam: float = number(1 / 16, low=0.0)

@@ -30,16 +30,12 @@ from heads.ops.vote import with_cache
 
 @dataclass(frozen=True, kw_only=True)
 class Config(WithText):
-    """What changes a branch."""
-
     variant: Literal["code", "paper"] = "code"
     """How cached views make a key: `code` averages raw features, `paper` unit ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hyper:
-    """Floats of equation (1)."""
-
     alpha: float = number(1.0, low=0.0, logits="affine")
     """Weight of the cache term; 0 gives zero-shot."""
     beta: float = number(5.5, low=0.0, logits="smooth")

@@ -39,8 +39,6 @@ from heads.training.samplers import shuffled
 
 @dataclass(frozen=True, kw_only=True)
 class Config(WithText):
-    """What changes a branch or the number of steps."""
-
     variant: Literal["code", "paper"] = "code"
     """How cached views make a key: `code` averages raw features, `paper` unit ones."""
     epochs: int = number(20, low=0)
@@ -51,8 +49,6 @@ class Config(WithText):
 
 @dataclass(frozen=True, kw_only=True)
 class Hyper:
-    """Floats of equations (1) and (2)."""
-
     lr: float = number(1e-3, above=0.0)
     """AdamW's step size at the start; falls to 0 as a cosine."""
     train_alpha: float = number(1.17, above=0.0)

@@ -25,10 +25,11 @@ itself; and each gamma continues from the result of the smaller ones. sigma is k
 """
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -48,8 +49,6 @@ SMALLEST = 1e-10
 
 @dataclass(frozen=True, kw_only=True)
 class Config(WithText):
-    """What changes a branch."""
-
     mode: Literal["few-shot", "zero-shot"] = "few-shot"
     """zero-shot reads no labelled image."""
     variant: Literal["clean", "code"] = "clean"
@@ -60,8 +59,6 @@ class Config(WithText):
 
 @dataclass(frozen=True, kw_only=True)
 class Hyper:
-    """The float of equation (3)."""
-
     gamma: float = number(0.002, low=0.0)
     """Weight of the shots, r gamma times that of all queries; unused without shots. The default is
     what the released search keeps among equals."""
@@ -197,14 +194,10 @@ def combine(terms: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Flo
         gamma = torch.as_tensor(hyper.gamma)
         for below, value in zip((-1.0, *GAMMAS[:-1]), (*GAMMAS[:-1], torch.inf), strict=True):
             after = rounds(mixture, terms, fixed, lam, gamma.clamp(max=value))
-            mixture = _where(gamma > below, after, mixture)
+            mixture = Mixture(*map(partial(torch.where, gamma > below), after, mixture))
     else:
         mixture = rounds(mixture, terms, fixed, lam, hyper.gamma)
     return mixture.log_z[terms["nearest"]] if "nearest" in terms else mixture.log_z
-
-
-def _where(condition: Bool[Tensor, ""], one: Mixture, other: Mixture) -> Mixture:
-    return Mixture(*(torch.where(condition, a, b) for a, b in zip(one, other, strict=True)))
 
 
 METHOD = Method(
