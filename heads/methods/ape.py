@@ -34,9 +34,8 @@ from heads.class_texts import text_tensors, zero_shot_logits
 from heads.contract.method import Method, shots_with_views
 from heads.contract.rows import Rows, TaskView, Tensors
 from heads.contract.settings import Grid, WithText, evenly, number
-from heads.ops.algebra import affinities
+from heads.ops.algebra import affinities, with_votes
 from heads.ops.ape_criterion import best_channels, kept_channels, similarity
-from heads.ops.vote import with_votes
 
 SMALL = 1e-6
 """e of (3)."""

@@ -35,8 +35,8 @@ from heads.contract.method import Method, shots_with_views
 from heads.contract.rows import Rows, TaskView, Tensors
 from heads.contract.settings import Grid, WithText, evenly, number
 from heads.contract.stages import cross_entropy_of, one_stage
+from heads.ops.algebra import with_votes
 from heads.ops.ape_criterion import best_channels, kept_channels, similarity
-from heads.ops.vote import with_votes
 from heads.training.optim import adamw
 from heads.training.samplers import shuffled
 

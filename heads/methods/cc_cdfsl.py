@@ -134,10 +134,8 @@ def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tens
     n, v, p, d = pool.shape  # images, views, patches, d
     kept = torch.ones(n, v, p, dtype=torch.bool, device=pool.device)
     if config.shrink:
-        closeness = (rows.x @ fixed["anchors"].mT).scatter(
-            1, labels[:, None], 2.0
-        )  # own class first
-        classes = closeness.topk(min(config.rivals + 1, task.c), dim=1).indices  # [n j]
+        cosine = (rows.x @ fixed["anchors"].mT).scatter(1, labels[:, None], 2.0)  # own class first
+        classes = cosine.topk(min(config.rivals + 1, task.c), dim=1).indices  # [n j]
         index, kept = closest(pool, fixed["anchors"][classes], math.ceil(config.k / v))
         pool = pool.gather(2, index[..., None].expand(-1, -1, -1, d))
     fixed["pool"] = pool.reshape(n, -1, d)  # [n u d]
@@ -235,10 +233,10 @@ def image_cycle(
     if config.retrieval == "all-images":
         told, places = told.flatten(0, 1)[None], patches.flatten(0, 1)[None]
         there = kept.flatten()[None]
-    at = view
-    if config.retrieval != "cross-view":
-        at = torch.arange(there.shape[1], device=view.device)
-    allowed = (at[:, None] != at)[None] & (there > 0)[:, None]
+    if config.retrieval != "cross-view":  # every patch but itself
+        view = torch.arange(there.shape[1], device=view.device)
+    elsewhere = view[:, None] != view
+    allowed = elsewhere[None] & (there > 0)[:, None]
     found = pick(told @ places.mT / hyper.tau, config.cycle, allowed) @ places
     found = F.normalize(found, dim=-1).reshape(patches.shape)
     if config.cycle == "soft":

@@ -37,8 +37,6 @@ from heads.training.samplers import shuffled
 
 STEPS = 3_000
 """Steps of the usual schedule at most, in whole epochs."""
-REDUCTION = 4
-"""How many times narrower than the features the bottleneck is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +66,7 @@ def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tens
     """Draw the bottleneck's start from the task's seed."""
     x = task.support.x
     d = x.shape[1]
-    hidden = max(1, d // REDUCTION)
+    hidden = max(1, d // 4)
     rng = torch.Generator().manual_seed(task.seed)
     params = {
         "down": linear_start(rng, hidden, d).to(x),  # [h d]

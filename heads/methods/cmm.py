@@ -126,10 +126,8 @@ def loss(params: Tensors, fixed: Tensors, batch: Batch, config: Config, hyper: H
 def terms(params: Tensors, fixed: Tensors, rows: Rows, config: Config, hyper: Hyper) -> Tensors:
     """Equation (1) and the two products of (2)."""
     x = rows.x
-    return {
-        "zero_shot": zero_shot_logits(fixed, x),  # [n c]
-        "mapped": fixed["scale"] * cosine_logits(x + x @ params["map"], params["text"]),  # [n c]
-    }
+    mapped = fixed["scale"] * cosine_logits(x + x @ params["map"], params["text"])
+    return {"zero_shot": zero_shot_logits(fixed, x), "mapped": mapped}  # [n c]
 
 
 def combine(terms: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Float[Tensor, "n c"]:

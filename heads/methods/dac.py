@@ -34,7 +34,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -44,9 +44,8 @@ from heads.contract.method import SHOTS_WITH_VIEWS, SUPPORT_AND_QUERY, Method, N
 from heads.contract.rows import Batch, Rows, TaskView, Tensors
 from heads.contract.settings import Grid, WithText, number
 from heads.contract.stages import Stage, stateless
-from heads.ops.algebra import affinities, cosine_logits, cross_entropy, weighted_mean
+from heads.ops.algebra import affinities, cosine_logits, cross_entropy, weighted_mean, with_votes
 from heads.ops.contrastive import contrast
-from heads.ops.vote import with_votes
 from heads.training.optim import adamw
 from heads.training.samplers import balanced, shuffled
 
@@ -155,16 +154,12 @@ def contrastive_loss(
     params: Tensors, fixed: Tensors, batch: Batch, config: Config, hyper: Hyper
 ) -> Tensor:
     """Equation (2)."""
-    each = contrast(adapt(params, batch.x), pairs(batch), batch.y, hyper.tau)
+    same_image = batch.index[:, None] == batch.index
+    same_view = batch.view[:, None] == batch.view
+    others = ~(same_image & same_view) & (batch.weights > 0)  # not itself, nor padding
+    each = contrast(adapt(params, batch.x), others, batch.y, hyper.tau)
     held = params["map"].square().sum() * hyper.l2 / fixed["shots"]
     return weighted_mean(each, batch.weights) + held
-
-
-def pairs(batch: Batch) -> Bool[Tensor, "b b"]:
-    """Mark who is compared with whom: not a row with itself or its repetition, not padding."""
-    same_image = batch.index[:, None] == batch.index[None]
-    same_view = batch.view[:, None] == batch.view[None]
-    return ~(same_image & same_view) & (batch.weights > 0)[None]
 
 
 def freeze_keys(params: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Tensors:
@@ -204,12 +199,9 @@ def class_texts(params: Tensors, fixed: Tensors, config: Config) -> Float[Tensor
 
 def terms(params: Tensors, fixed: Tensors, rows: Rows, config: Config, hyper: Hyper) -> Tensors:
     """Compute the two products of (4), once for the whole alpha-beta grid."""
-    x = rows.x
     texts = class_texts(params, fixed, config)
-    return {
-        "text": fixed["scale"] * cosine_logits(x, texts) + fixed["bias"],  # [n c]
-        "affinity": affinities(adapt(params, x), fixed["keys"]),  # [n m]
-    }
+    text = fixed["scale"] * cosine_logits(rows.x, texts) + fixed["bias"]  # [n c]
+    return {"text": text, "affinity": affinities(adapt(params, rows.x), fixed["keys"])}  # [n m]
 
 
 def combine(terms: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Float[Tensor, "n c"]:

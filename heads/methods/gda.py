@@ -49,11 +49,8 @@ def prepare(task: TaskView, config: WithText, hyper: Hyper) -> tuple[Tensors, Te
 
 def terms(params: Tensors, fixed: Tensors, rows: Rows, config: WithText, hyper: Hyper) -> Tensors:
     """Compute the two classifiers of (1), once for all alpha."""
-    x = rows.x
-    return {
-        "zero_shot": zero_shot_logits(fixed, x),  # [n c]
-        "discriminant": x @ fixed["weight"].mT + fixed["offset"],  # [n c]
-    }
+    gaussian = rows.x @ fixed["weight"].mT + fixed["offset"]
+    return {"zero_shot": zero_shot_logits(fixed, rows.x), "discriminant": gaussian}  # [n c]
 
 
 def combine(terms: Tensors, fixed: Tensors, config: WithText, hyper: Hyper) -> Float[Tensor, "n c"]:

@@ -48,9 +48,8 @@ class Hyper:
 
 def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tensors]:
     """Remember the shots."""
-    labels = task.support.y
-    none = task.support.x.new_zeros(task.c)
-    return {}, {"keys": task.support.x, "labels": labels, "none": none}
+    x = task.support.x
+    return {}, {"keys": x, "labels": task.support.y, "none": x.new_zeros(task.c)}
 
 
 def terms(params: Tensors, fixed: Tensors, rows: Rows, config: Config, hyper: Hyper) -> Tensors:

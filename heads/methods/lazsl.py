@@ -80,10 +80,8 @@ class Hyper:
 
 def needs(config: Config) -> frozenset[Need]:
     """Query rows, and their crops for all scores but dclip."""
-    rows = Need(role="query")
-    if config.score == "dclip":
-        return frozenset({rows})
-    return frozenset({rows, Need(role="query", kind="crops", recipe="lazsl")})
+    rows, crops = Need(role="query"), Need(role="query", kind="crops", recipe="lazsl")
+    return frozenset({rows} if config.score == "dclip" else {rows, crops})
 
 
 def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tensors]:

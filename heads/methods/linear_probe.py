@@ -33,6 +33,9 @@ from heads.contract.rows import Rows, TaskView, Tensors
 from heads.contract.settings import Grid, number
 from heads.ops.logistic import RoughPath, logistic_regression
 
+ENOUGH = 1e-6
+"""Decrease left of (1), as a share of its value, above which a head is not converged."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
@@ -44,10 +47,6 @@ class Config:
 class Hyper:
     C: float = number(100.0, above=0.0, prepare=True)
     """Inverse strength of the penalty; larger fits the shots more closely."""
-
-
-ENOUGH = 1e-6
-"""Decrease left of (1), as a share of its value, above which a head is not converged."""
 
 
 def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tensors]:

@@ -24,8 +24,7 @@ from heads.class_texts import text_tensors, zero_shot_logits
 from heads.contract.method import Method, shots_with_views
 from heads.contract.rows import Rows, TaskView, Tensors
 from heads.contract.settings import Grid, WithText, evenly, number
-from heads.ops.algebra import affinities
-from heads.ops.vote import with_cache
+from heads.ops.algebra import affinities, with_cache
 
 
 @dataclass(frozen=True, kw_only=True)

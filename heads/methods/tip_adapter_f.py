@@ -31,8 +31,7 @@ from heads.contract.method import Method, shots_with_views
 from heads.contract.rows import Batch, Rows, TaskView, Tensors
 from heads.contract.settings import Grid, WithText, evenly, number
 from heads.contract.stages import one_stage, stateless
-from heads.ops.algebra import affinities, cross_entropy
-from heads.ops.vote import with_cache
+from heads.ops.algebra import affinities, cross_entropy, with_cache
 from heads.training.optim import adamw
 from heads.training.samplers import shuffled
 

@@ -25,7 +25,6 @@ itself; and each gamma continues from the result of the smaller ones. sigma is k
 """
 
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Literal, NamedTuple
 
 import torch
@@ -194,7 +193,8 @@ def combine(terms: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Flo
         gamma = torch.as_tensor(hyper.gamma)
         for below, value in zip((-1.0, *GAMMAS[:-1]), (*GAMMAS[:-1], torch.inf), strict=True):
             after = rounds(mixture, terms, fixed, lam, gamma.clamp(max=value))
-            mixture = Mixture(*map(partial(torch.where, gamma > below), after, mixture))
+            pairs = zip(after, mixture, strict=True)
+            mixture = Mixture(*(torch.where(gamma > below, new, old) for new, old in pairs))
     else:
         mixture = rounds(mixture, terms, fixed, lam, hyper.gamma)
     return mixture.log_z[terms["nearest"]] if "nearest" in terms else mixture.log_z
