@@ -37,7 +37,7 @@ def with_votes(
     labels: Int64[Tensor, " m"],
     alpha: Tensor | float,
 ) -> Float[Tensor, "n c"]:
-    """Add the votes of labelled keys to the logits of the texts: text + alpha votes V.
+    """Add the votes of labelled keys to the logits of the texts: text + alpha votes V, V one-hot.
 
     Example:
         >>> with_votes(torch.zeros(1, 2), torch.ones(1, 3), torch.tensor([0, 1, 1]), 0.5)
