@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from featcache.types import TextBank
 from heads import registry
-from heads.contract import Rows, TaskView
+from heads.contract.rows import Rows, TaskView
 from heads.episode import Episode
 from heads.selection import scoring
 from heads.selection.select import select

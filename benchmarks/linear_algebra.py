@@ -25,7 +25,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from featcache.types import TextBank
-from heads.contract import AnyMethod, Kind, LazyRows, Rows, TaskView
+from heads.contract.method import AnyMethod
+from heads.contract.rows import Kind, LazyRows, Rows, TaskView
 from heads.fitted import Fitted
 from heads.methods import gda, proker
 from heads.selection import scoring

@@ -27,7 +27,7 @@ from featcache.errors import MissingComponentError
 from featcache.importers.npz import import_npz
 from featcache.types import TextBank
 from heads import registry
-from heads.contract import Rows, TaskView
+from heads.contract.rows import Rows, TaskView
 from heads.episode import Episode
 from heads.protocols import training
 from heads.protocols.evaluation import chosen_values

@@ -24,7 +24,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from featcache.retrieval import nearest
-from heads.contract import Nothing, Rows, TaskView
+from heads.contract.rows import Rows, TaskView
+from heads.contract.settings import Nothing
 from heads.methods import ridge
 from heads.ops.logistic import logistic_regression
 

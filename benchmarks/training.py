@@ -27,7 +27,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from featcache.types import TextBank
-from heads.contract import AnyMethod, Rows, Stage, TaskView, Tensors, with_values
+from heads.contract.method import AnyMethod
+from heads.contract.rows import Rows, TaskView, Tensors
+from heads.contract.settings import with_values
+from heads.contract.stages import Stage
 from heads.episode import Episode
 from heads.methods import cmm, dac, tip_adapter_f
 from heads.selection.select import select

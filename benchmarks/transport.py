@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from featcache.types import TextBank
-from heads.contract import Kind, Rows, TaskView, Tensors
+from heads.contract.rows import Kind, Rows, TaskView, Tensors
 from heads.methods import lazsl
 from heads.ops.sinkhorn import scalings
 

@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from heads import registry
-from heads.contract import AnyMethod, Grid
+from heads.contract.method import AnyMethod
+from heads.contract.settings import Grid
 
 PAGES = Path(__file__).parent / "methods"
 COMMAND = "python docs/generate.py"

@@ -20,7 +20,9 @@ from featcache.errors import HeadError, SourceError, UsageError
 from featcache.keys import parse_component
 from featcache.store.provenance import COMPUTE, MICRO_BATCH
 from featcache.types import FeatureSet
-from heads.contract import Kind, LazyRows, Need, Real, Rows
+from heads.contract.method import Need
+from heads.contract.rows import Kind, LazyRows, Rows
+from heads.contract.settings import Real
 from heads.reading import MappedRows, read_rows
 
 if TYPE_CHECKING:  # what encodes images is loaded for images only

@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from featcache.errors import MissingComponentError, UsageError
-from heads.contract import AnyMethod, Rows
+from heads.contract.method import AnyMethod
+from heads.contract.rows import Rows
 from heads.text_view import TextView
 
 FIRST = 5

@@ -12,7 +12,9 @@ from torch import Tensor
 
 from featcache.errors import MissingComponentError
 from featcache.wording import Argument, Placeholder
-from heads.contract import TaskView, Tensors, Watched, WithText
+from heads.contract.method import Watched
+from heads.contract.rows import TaskView, Tensors
+from heads.contract.settings import WithText
 from heads.text_view import TextView
 
 

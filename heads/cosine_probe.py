@@ -10,13 +10,18 @@ Training is that of the released code of Silva-Rodriguez et al., CVPR 2024, arXi
 shuffled together.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from heads.class_texts import raw_text_tensors, start_text_factor
-from heads.contract import Loss, Rows, Stage, TaskView, Tensors, WithText, number, one_stage
+from heads.contract.rows import Rows, TaskView, Tensors
+from heads.contract.settings import WithText, number
+from heads.contract.stages import Stage, cross_entropy_of, one_stage
 from heads.ops.algebra import cosine_logits
 from heads.training.optim import dassl, sgd
-from heads.training.samplers import by_epochs, view_pool
+from heads.training.samplers import view_pool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,13 +56,11 @@ def at_texts(
     return {"weight": fixed["base"].clone()}, fixed
 
 
-def train_weight(config: Config, loss: Loss) -> tuple[Stage, ...]:
-    """Train the weight in one round."""
+def train_weight(config: Config, penalty: Callable[..., Tensor] | None = None) -> tuple[Stage, ...]:
+    """Train the weight in one round by cross-entropy; `penalty` as in `cross_entropy_of`."""
     return one_stage(
-        trains=frozenset({"weight"}),
-        loss=loss,
+        loss=cross_entropy_of(terms, penalty=penalty),
         batches=view_pool(config.batch, drop_last=True),
-        steps=by_epochs,
         update=sgd(momentum=0.9, schedule=dassl()),
         start=start_text_factor,
         watch=("text_factor",),

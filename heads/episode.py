@@ -7,7 +7,7 @@ from typing import TypeAlias
 import numpy as np
 from jaxtyping import Int64
 
-from heads.contract import Rows, TaskView
+from heads.contract.rows import Rows, TaskView
 
 RowIndex: TypeAlias = Int64[np.ndarray, " _"]
 

@@ -16,7 +16,7 @@ from heads.arrays import (
     text_view,
     unit_rows,
 )
-from heads.contract import Rows, TaskView
+from heads.contract.rows import Rows, TaskView
 from heads.episode import Episode
 from heads.head import Head, fitted_head
 from heads.selection.select import has_choice, select

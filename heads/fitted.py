@@ -13,7 +13,9 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from featcache.errors import TrainingError
-from heads.contract import AnyMethod, Rows, Tensors, hyper_values, with_values
+from heads.contract.method import AnyMethod
+from heads.contract.rows import Rows, Tensors
+from heads.contract.settings import hyper_values, with_values
 
 CHUNK_BYTES = {"cpu": 8 * 2**20, "cuda": 512 * 2**20}
 """Terms, logits and the crops or views read for one chunk; temporaries of `combine` come on top,

@@ -19,7 +19,8 @@ from torch.nn import functional as F
 from featcache.errors import HeadError, UsageError
 from featcache.keys import FeatureKey
 from heads.answering import Answerable, given
-from heads.contract import AnyMethod, Rows
+from heads.contract.method import AnyMethod
+from heads.contract.rows import Rows
 from heads.fitted import Fitted
 from heads.text_view import TextView
 
@@ -30,7 +31,7 @@ class Head:
 
     Example:
         >>> import torch
-        >>> from heads.contract import Rows, TaskView
+        >>> from heads.contract.rows import Rows, TaskView
         >>> from heads.methods.nearest_mean import METHOD
         >>> shots = Rows.of(torch.eye(2), labels=torch.tensor([0, 1]))
         >>> task = TaskView(support=shots, pool=None, text=None, classes=("cat", "dog"), seed=1)

@@ -34,7 +34,8 @@ from featcache.paths import expand, read_regular
 from featcache.store.format.files import canonical, write_atomically
 from featcache.store.format.seal import seal, unseal
 from heads import registry
-from heads.contract import Tensors, hyper_values
+from heads.contract.rows import Tensors
+from heads.contract.settings import hyper_values
 from heads.fitted import Fitted
 from heads.head import Head
 from heads.selection.settings import configure

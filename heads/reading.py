@@ -10,7 +10,8 @@ from torch import Tensor
 
 from featcache.errors import MissingComponentError
 from featcache.types import FeatureSet
-from heads.contract import Kind, LazyRows, Need, Role, Rows
+from heads.contract.method import Need, Role
+from heads.contract.rows import Kind, LazyRows, Rows
 from heads.episode import RowIndex
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from featcache.errors import UnknownNameError
 
 if TYPE_CHECKING:
-    from heads.contract import AnyMethod
+    from heads.contract.method import AnyMethod
 else:  # names are wanted before torch is loaded
     AnyMethod = Any
 

@@ -7,7 +7,7 @@ from featcache.pipeline.extraction import Extraction
 from featcache.pipeline.plan import Plan, admit
 from featcache.pipeline.setup import Setup, set_up
 from featcache.pipeline.summary import Summary
-from featcache.pipeline.texts import missing_texts
+from featcache.pipeline.texts import missing_texts, say_lacking
 from featcache.pipeline.timeline import UNTIMED
 from featcache.pipeline.unreadable import refuse_all, refuse_any, unreadable_images
 from featcache.store.cache import Cache

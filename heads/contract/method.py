@@ -1,7 +1,8 @@
 """A method as one value: what it reads, what it can be set to, and its equations."""
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Generic, Literal, TypeAlias, TypeVar, cast
 
 from torch import Tensor
@@ -66,7 +67,7 @@ H = TypeVar("H")
 """A method's Hyper: a frozen dataclass of floats, which are traced."""
 
 
-_NOTHING: type[Any] = Nothing
+_FROM_PREPARE: type[Any] = Nothing
 _NO_GRID = Grid()
 
 
@@ -107,8 +108,9 @@ class Method(Generic[C, H]):
     """Raised when the method's answers change; records of an older version are not ranked."""
     transductive: bool = False
     """Answers all queries together."""
-    config: type[C] = _NOTHING
-    hyper: type[H] = _NOTHING
+    config: type[C] = _FROM_PREPARE
+    hyper: type[H] = _FROM_PREPARE
+    """Both are those in the signature of `prepare`."""
     needs: Callable[[C], frozenset[Need]] = support_and_query
     """Name the features read."""
     stages: Callable[[C], tuple[Stage, ...]] = no_stages
@@ -137,6 +139,13 @@ class Method(Generic[C, H]):
     """Fixed tensors that no answer reads: a kept head leaves them out."""
     holds: tuple[str, ...] = ()
     """Tensors of a head that are features of the training images, or can be turned into them."""
+
+    def __post_init__(self) -> None:
+        """Read Config and Hyper off the signature of `prepare`."""
+        _, *settings = inspect.signature(self.prepare).parameters.values()
+        for name, parameter in zip(("config", "hyper"), settings, strict=False):
+            if getattr(self, name) is _FROM_PREPARE and is_dataclass(parameter.annotation):
+                object.__setattr__(self, name, parameter.annotation)
 
     def reads_weights(self, config: C) -> bool:
         """Tell whether class weights change anything."""

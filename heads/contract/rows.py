@@ -99,6 +99,11 @@ class Rows:
         assert self.labels is not None, "these rows have no labels"
         return self.labels
 
+    @property
+    def row_weights(self) -> Float[Tensor, " n"]:
+        """Weight of each row, 1 without class weights."""
+        return torch.ones_like(self.x[:, 0]) if self.weights is None else self.weights
+
     def get(self, kind: str, recipe: str = "") -> Tensor | None:
         """Return the rows of a kind, or None where the optional need was not met.
 

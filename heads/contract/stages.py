@@ -94,15 +94,20 @@ class Sampler:
     regard to the batch's own; a step takes fewer where the tensor has fewer."""
 
 
+def steps_of(sizes: Sizes, config: Any) -> int:
+    """Take `config.steps` steps, or those of `config.epochs` passes over the rows."""
+    return int(config.steps if hasattr(config, "steps") else config.epochs * sizes.per_epoch)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Stage:
     """One round of training: what moves, by which loss, on which batches, for how long."""
 
-    trains: frozenset[str]
-    """Names of the parameters that move; the others stay."""
+    trains: frozenset[str] | None = None
+    """Names of the parameters that move; None is all."""
     loss: Loss
     batches: Sampler
-    steps: Callable[[Sizes, Any], int]
+    steps: Callable[[Sizes, Any], int] = steps_of
     update: Update
     keep: Literal["last", "best-val"] = "last"
     """best-val: the look with the best validation accuracy, of equals the latest."""
@@ -118,6 +123,10 @@ class Stage:
     """(params, fixed, config, hyper) -> fixed, after the stage."""
     search: bool = False
     """Choose on `post_grid` after this stage; the next stage's hyper carries the choice."""
+
+    def trained(self, params: Tensors) -> Tensors:
+        """Return the parameters that move, sorted by name."""
+        return {n: params[n] for n in sorted(params if self.trains is None else self.trains)}
 
 
 P = ParamSpec("P")

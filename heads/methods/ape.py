@@ -34,9 +34,8 @@ from heads.class_texts import text_tensors, zero_shot_logits
 from heads.contract.method import Method, shots_with_views
 from heads.contract.rows import Rows, TaskView, Tensors
 from heads.contract.settings import Grid, WithText, evenly, number
-from heads.ops.algebra import affinities
+from heads.ops.algebra import affinities, with_votes
 from heads.ops.ape_criterion import best_channels, kept_channels, similarity
-from heads.ops.vote import with_votes
 
 SMALL = 1e-6
 """e of (3)."""
@@ -44,8 +43,6 @@ SMALL = 1e-6
 
 @dataclass(frozen=True, kw_only=True)
 class Config(WithText):
-    """What changes a shape or a branch."""
-
     channels: int = number(0, low=0)
     """Channels kept; 0 keeps 25 of 32, as the released 800 of 1024."""
     variant: Literal["code", "paper"] = "code"
@@ -54,8 +51,6 @@ class Config(WithText):
 
 @dataclass(frozen=True, kw_only=True)
 class Hyper:
-    """Floats of equations (1) and (2)."""
-
     alpha: float = number(1.0, low=0.0, logits="affine")
     """Weight of the cache term; 0 gives zero-shot."""
     beta: float = number(1.0, low=0.0, logits="smooth")
@@ -96,8 +91,6 @@ METHOD = Method(
     name="ape",
     summary="Tip-Adapter on chosen channels, with weighted shots; training-free.",
     source="released code: Zhu et al. 2023, arXiv:2304.01195",
-    config=Config,
-    hyper=Hyper,
     needs=shots_with_views,
     prepare=prepare,
     terms=terms,

@@ -35,16 +35,14 @@ from heads.contract.method import Method, shots_with_views
 from heads.contract.rows import Rows, TaskView, Tensors
 from heads.contract.settings import Grid, WithText, evenly, number
 from heads.contract.stages import cross_entropy_of, one_stage
+from heads.ops.algebra import with_votes
 from heads.ops.ape_criterion import best_channels, kept_channels, similarity
-from heads.ops.vote import with_votes
 from heads.training.optim import adamw
-from heads.training.samplers import by_epochs, shuffled
+from heads.training.samplers import shuffled
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config(WithText):
-    """What changes a shape, a branch or the number of steps."""
-
     channels: int = number(0, low=0)
     """Channels with a residual; 0 takes 25 of 32, as the released 800 of 1024."""
     variant: Literal["code", "paper"] = "code"
@@ -57,8 +55,6 @@ class Config(WithText):
 
 @dataclass(frozen=True, kw_only=True)
 class Hyper:
-    """Floats of equations (2) and (3)."""
-
     lr: float = number(1e-3, above=0.0)
     """AdamW's step size at the start; falls to 0 as a cosine. 1e-4 was released for ImageNet."""
     alpha: float = number(1.0, low=0.0, logits="affine")
@@ -105,14 +101,10 @@ METHOD = Method(
     name="ape-t",
     summary="A trained residual a class for its text and its keys, on chosen channels.",
     source="released code: Zhu et al. 2023, arXiv:2304.01195",
-    config=Config,
-    hyper=Hyper,
     needs=shots_with_views,
     stages=lambda config: one_stage(
-        trains=frozenset({"residual", "weight"}),
         loss=cross_entropy_of(terms, combine),
         batches=shuffled(config.batch),
-        steps=by_epochs,
         update=adamw(eps=1e-3, weight_decay=0.1, schedule="cosine"),
         keep="best-val",
     ),

@@ -50,14 +50,14 @@ from torch.nn import functional as F
 from featcache.errors import UsageError
 from featcache.wording import Setting
 from heads.class_texts import text_tensors
-from heads.contract.method import Method, Need, Watched
+from heads.contract.method import SUPPORT_AND_QUERY, Method, Need, Watched
 from heads.contract.rows import Batch, Kind, Rows, TaskView, Tensors
 from heads.contract.settings import WithText, number
 from heads.contract.stages import one_stage
 from heads.ops.algebra import cross_entropy, mean_cosine, weighted_mean
 from heads.ops.attention import Pick, pick
 from heads.training.optim import adamw
-from heads.training.samplers import by_steps, shuffled
+from heads.training.samplers import shuffled
 
 UNREAD = ((Kind("patches"), 0), (Kind("view_patches", "cdfsl"), 0))
 """(2) is chosen beforehand: no step reads the whole patches again."""
@@ -67,8 +67,6 @@ RISE, TOP = 0.2, 0.95
 
 @dataclass(frozen=True, kw_only=True)
 class Config(WithText):
-    """What changes a shape or a branch."""
-
     control: Literal["none", "augment-only"] = "none"
     """augment-only leaves out both cycles and keeps everything else."""
     cycle: Pick = "soft"
@@ -95,8 +93,6 @@ class Config(WithText):
 
 @dataclass(frozen=True, kw_only=True)
 class Hyper:
-    """Floats of equations (1) to (9)."""
-
     lr: float = number(1e-3, above=0.0)
     """AdamW's step size at the start; falls to 0 as a cosine."""
     lam_text: float = number(0.2, low=0.0)
@@ -115,13 +111,9 @@ class Hyper:
 
 def needs(config: Config) -> frozenset[Need]:
     """Patches of the support images, and their augmented views whole and in patches."""
-    read = {Need(role="query"), Need(role="support"), Need(role="support", kind="patches")}
-    if config.augment:
-        read |= {
-            Need(role="support", kind="views", recipe="cdfsl"),
-            Need(role="support", kind="view_patches", recipe="cdfsl"),
-        }
-    return frozenset(read)
+    read = SUPPORT_AND_QUERY | {Need(role="support", kind="patches")}
+    kinds = ("views", "view_patches") if config.augment else ()
+    return read | {Need(role="support", kind=kind, recipe="cdfsl") for kind in kinds}
 
 
 def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tensors]:
@@ -142,8 +134,9 @@ def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tens
     n, v, p, d = pool.shape  # images, views, patches, d
     kept = torch.ones(n, v, p, dtype=torch.bool, device=pool.device)
     if config.shrink:
-        classes = own_and_rivals(rows.x, labels, fixed["anchors"], config.rivals)
-        index, kept = anchors_of(pool, fixed["anchors"], classes, math.ceil(config.k / v))
+        cosine = (rows.x @ fixed["anchors"].mT).scatter(1, labels[:, None], 2.0)  # own class first
+        classes = cosine.topk(min(config.rivals + 1, task.c), dim=1).indices  # [n j]
+        index, kept = closest(pool, fixed["anchors"][classes], math.ceil(config.k / v))
         pool = pool.gather(2, index[..., None].expand(-1, -1, -1, d))
     fixed["pool"] = pool.reshape(n, -1, d)  # [n u d]
     fixed["kept"] = kept.reshape(n, -1).to(pool)  # [n u]
@@ -154,23 +147,12 @@ def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tens
     return params | {"text": fixed["anchors"].clone()}, fixed
 
 
-def own_and_rivals(
-    x: Float[Tensor, "n d"], labels: Int64[Tensor, " n"], anchors: Float[Tensor, "c d"], rivals: int
-) -> Int64[Tensor, "n j"]:
-    """Return each image's class, then the other classes closest to it."""
-    cosine = (x @ anchors.mT).scatter(1, labels[:, None], 2.0)
-    return cosine.topk(min(rivals + 1, len(anchors)), dim=1).indices
-
-
-def anchors_of(
-    pool: Float[Tensor, "n v p d"],
-    anchors: Float[Tensor, "c d"],
-    classes: Int64[Tensor, "n j"],
-    each: int,
+def closest(
+    pool: Float[Tensor, "n v p d"], texts: Float[Tensor, "n j d"], each: int
 ) -> tuple[Int64[Tensor, "n v u"], Bool[Tensor, "n v u"]]:
-    """Choose the patches of every view closest to some classes; a repeated one is kept once."""
+    """Choose the patches of every view closest to each text; a repeated one is kept once."""
     n, v, p, _ = pool.shape
-    cosine = torch.einsum("nvpd,njd->nvjp", pool, anchors[classes])
+    cosine = torch.einsum("nvpd,njd->nvjp", pool, texts)
     index = cosine.topk(min(each, p), dim=-1).indices.reshape(n, v, -1).sort(dim=-1).values
     first = torch.ones_like(index, dtype=torch.bool)
     first[..., 1:] = index[..., 1:] != index[..., :-1]
@@ -198,15 +180,15 @@ def loss(
     if views is not None:
         rows = torch.cat([rows, views], dim=1)  # [b v d]
     v = rows.shape[1]
-    weight = batch.weights
+    weight = batch.weights.repeat_interleave(v)
     seen = rows.flatten(0, 1)
     moved = head(params, seen, hyper.step)
     logits = fixed["scale"] * moved @ texts.mT + fixed["bias"]
-    value = cross_entropy(logits, batch.y.repeat_interleave(v), weight.repeat_interleave(v))
+    value = cross_entropy(logits, batch.y.repeat_interleave(v), weight)
     pool = fixed["pool"][batch.index]  # [b u d]
     patches = head(params, pool, hyper.step)
-    kept = fixed["kept"][batch.index] * (weight > 0)[:, None]  # [b u]
-    drift = weighted_mean(1 - (moved * seen).sum(-1), weight.repeat_interleave(v))
+    kept = fixed["kept"][batch.index] * (batch.weights > 0)[:, None]  # [b u]
+    drift = weighted_mean(1 - (moved * seen).sum(-1), weight)
     drift = drift + weighted_mean((1 - (patches * pool).sum(-1)).flatten(), kept.flatten())
     drift = drift + (1 - (texts * fixed["anchors"]).sum(-1)).mean()
     value = value + hyper.identity * drift
@@ -214,8 +196,7 @@ def loss(
         value = value + hyper.lam_text * text_cycle(texts, patches, kept, config, hyper)
         cycle = image_cycle(texts, patches, kept, fixed["view"], config, hyper)
         value = value + hyper.lam_image * cycle
-    alike = mean_cosine(patches.detach(), kept)
-    return value, {**state, "likeness": alike}
+    return value, state | {"likeness": mean_cosine(patches.detach(), kept)}
 
 
 def text_cycle(
@@ -231,9 +212,8 @@ def text_cycle(
     seen = F.normalize(found @ flat, dim=-1)  # [c d]
     back = seen @ texts.mT  # [c c]
     if config.cycle == "soft":
-        return (
-            torch.logsumexp(back / hyper.tau_back, -1) - back.diagonal() / hyper.tau_back
-        ).mean()
+        own = back.diagonal() / hyper.tau_back
+        return (torch.logsumexp(back / hyper.tau_back, -1) - own).mean()
     again = pick(back / hyper.tau_back, config.cycle) @ texts
     return 1 - F.cosine_similarity(texts, again, dim=-1).mean()
 
@@ -249,18 +229,14 @@ def image_cycle(
     """Equations (5) to (7): from each patch to its text and on to another patch."""
     cosine = patches @ texts.mT  # [b u c]
     told = F.normalize(pick(cosine / hyper.tau_back, config.cycle) @ texts, dim=-1)  # [b u d]
-    u = len(view)
+    places, there = patches, kept
     if config.retrieval == "all-images":
         told, places = told.flatten(0, 1)[None], patches.flatten(0, 1)[None]
-        there, self_only = kept.flatten()[None], kept.numel()
-    else:
-        places, there, self_only = patches, kept, u
-    if config.retrieval == "cross-view":
-        elsewhere = view[:, None] != view[None, :]
-    else:
-        at = torch.arange(self_only, device=view.device)
-        elsewhere = at[:, None] != at[None, :]
-    allowed = elsewhere[None] & (there > 0)[:, None, :]
+        there = kept.flatten()[None]
+    if config.retrieval != "cross-view":  # every patch but itself
+        view = torch.arange(there.shape[1], device=view.device)
+    elsewhere = view[:, None] != view
+    allowed = elsewhere[None] & (there > 0)[:, None]
     found = pick(told @ places.mT / hyper.tau, config.cycle, allowed) @ places
     found = F.normalize(found, dim=-1).reshape(patches.shape)
     if config.cycle == "soft":
@@ -299,14 +275,11 @@ METHOD = Method(
     name="cc-cdfsl",
     summary="A residual head trained with two cycles between class texts and patches of views.",
     source="reconstruction at head level, no code released: Zhao et al. 2026, arXiv:2603.17655",
-    config=Config,
-    hyper=Hyper,
     needs=needs,
     stages=lambda config: one_stage(
         trains=frozenset({"down", "up", "text"} if config.train_text else {"down", "up"}),
         loss=loss,
         batches=replace(shuffled(config.batch, augment=False), take=UNREAD),
-        steps=by_steps,
         update=adamw(weight_decay=0.0, schedule="cosine"),
         start=start,
         watch=("likeness_before", "likeness"),

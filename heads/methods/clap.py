@@ -19,26 +19,19 @@ training, are not built. Views and texts whose length is lost as in zs-lp.
 """
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from heads import cosine_probe
 from heads.class_texts import note_text_factor
 from heads.contract.method import Method, shots_with_views
 from heads.contract.rows import TaskView, Tensors
-from heads.contract.stages import cross_entropy_of
 from heads.cosine_probe import Config, Hyper, terms
 from heads.ops.algebra import cosine_logits
 
 
 def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tensors]:
-    """Start at the texts, and see how far each is right about its shots."""
+    """Start at the texts, and see by (3) how far each is right about its shots."""
     params, fixed = cosine_probe.at_texts(task, config, hyper, method=METHOD.name)
-    return params, fixed | {"l2": trust(task, fixed)}
-
-
-def trust(task: TaskView, fixed: Tensors) -> Float[Tensor, " c"]:
-    """Equation (3)."""
     labels = task.support.y
     views = task.support.get("views")
     rows = task.support.x[:, None] if views is None else views  # [n v d]
@@ -48,7 +41,8 @@ def trust(task: TaskView, fixed: Tensors) -> Float[Tensor, " c"]:
         own = logits.softmax(-1).gather(1, labels[:, None])[:, 0]
         total = total.index_add(0, labels, own / rows.shape[1])
     each = total / count.clamp(min=1)
-    return torch.where(count > 0, each, each.sum() / (count > 0).sum())
+    l2 = torch.where(count > 0, each, each.sum() / (count > 0).sum())  # [c]
+    return params, fixed | {"l2": l2}
 
 
 def held(params: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Tensor:
@@ -57,17 +51,12 @@ def held(params: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Tenso
     return (fixed["l2"] * moved).mean()
 
 
-LOSS = cross_entropy_of(terms, penalty=held)
-"""Equation (2)."""
-
 METHOD = Method(
     name="clap",
     summary="Cosine linear probe held at the class texts; chooses nothing on validation.",
     source="released code: Silva-Rodriguez et al. 2024, arXiv:2312.12730",
-    config=Config,
-    hyper=Hyper,
     needs=shots_with_views,
-    stages=lambda config: cosine_probe.train_weight(config, LOSS),
+    stages=lambda config: cosine_probe.train_weight(config, held),
     prepare=prepare,
     terms=terms,
     notes=note_text_factor,

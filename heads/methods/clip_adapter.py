@@ -37,14 +37,10 @@ from heads.training.samplers import shuffled
 
 STEPS = 3_000
 """Steps of the usual schedule at most, in whole epochs."""
-REDUCTION = 4
-"""How many times narrower than the features the bottleneck is."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config(WithText):
-    """What changes a shape, a branch or the number of steps."""
-
     epochs: int | None = field(default=None, metadata={"low": 0})
     """Passes over the support; None takes CoOp's number for the shots, up to STEPS steps."""
     batch: int = number(32, low=1)
@@ -53,8 +49,6 @@ class Config(WithText):
 
 @dataclass(frozen=True, kw_only=True)
 class Hyper:
-    """Floats of equation (1) and of the training."""
-
     lr: float = number(2e-3, above=0.0)
     """SGD's step size after the warm-up; falls as a cosine."""
     ratio: float = number(0.2, low=0.0, high=1.0)
@@ -72,7 +66,7 @@ def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tens
     """Draw the bottleneck's start from the task's seed."""
     x = task.support.x
     d = x.shape[1]
-    hidden = max(1, d // REDUCTION)
+    hidden = max(1, d // 4)
     rng = torch.Generator().manual_seed(task.seed)
     params = {
         "down": linear_start(rng, hidden, d).to(x),  # [h d]
@@ -93,11 +87,8 @@ METHOD = Method(
     name="clip-adapter",
     summary="A trained bottleneck beside the image feature.",
     source="paper and released code: Gao et al. 2021, arXiv:2110.04544",
-    config=Config,
-    hyper=Hyper,
     needs=shots_with_views,
     stages=lambda config: one_stage(
-        trains=frozenset({"down", "up"}),
         loss=cross_entropy_of(terms),
         batches=shuffled(config.batch, drop_last=True),
         steps=steps,

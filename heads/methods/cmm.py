@@ -40,13 +40,11 @@ from heads.ops.algebra import cosine_logits, cross_entropy, weighted_mean
 from heads.ops.alignment import procrustes_map, ridge_map
 from heads.ops.contrastive import triplet
 from heads.training.optim import adamw
-from heads.training.samplers import by_steps, shuffled
+from heads.training.samplers import shuffled
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config(WithText):
-    """What changes a branch or the number of steps."""
-
     init: Literal["identity", "ridge", "procrustes"] = "identity"
     """Where x + x W starts: at x, or at the closed-form map of the shots onto their texts."""
     train_map: bool = True
@@ -65,8 +63,6 @@ class Config(WithText):
 
 @dataclass(frozen=True, kw_only=True)
 class Hyper:
-    """Floats of equations (1) to (4)."""
-
     lr: float = number(3e-3, above=0.0)
     """AdamW's step size at the start; falls to 0 as a cosine."""
     lam: float = number(10.0, low=0.0)
@@ -92,7 +88,6 @@ def stages(config: Config) -> tuple[Stage, ...]:
         trains=frozenset(part for part, trained in trains.items() if trained),
         loss=loss,
         batches=shuffled(config.batch),
-        steps=by_steps,
         update=adamw(eps=1e-4, weight_decay=0.01, schedule="cosine"),
     )
 
@@ -131,10 +126,8 @@ def loss(params: Tensors, fixed: Tensors, batch: Batch, config: Config, hyper: H
 def terms(params: Tensors, fixed: Tensors, rows: Rows, config: Config, hyper: Hyper) -> Tensors:
     """Equation (1) and the two products of (2)."""
     x = rows.x
-    return {
-        "zero_shot": zero_shot_logits(fixed, x),  # [n c]
-        "mapped": fixed["scale"] * cosine_logits(x + x @ params["map"], params["text"]),  # [n c]
-    }
+    mapped = fixed["scale"] * cosine_logits(x + x @ params["map"], params["text"])
+    return {"zero_shot": zero_shot_logits(fixed, x), "mapped": mapped}  # [n c]
 
 
 def combine(terms: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Float[Tensor, "n c"]:
@@ -147,8 +140,6 @@ METHOD = Method(
     name="cmm",
     summary="Linear map and trained texts beside the zero-shot classifier, with a triplet loss.",
     source="reconstruction, hyper-parameters ours: Yang et al. 2024, arXiv:2412.20110",
-    config=Config,
-    hyper=Hyper,
     needs=shots_with_views,
     stages=stages,
     prepare=prepare,

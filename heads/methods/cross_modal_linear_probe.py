@@ -38,16 +38,11 @@ from heads.contract.stages import one_stage, stateless
 from heads.ops.algebra import cross_entropy
 from heads.ops.randomness import uniform_by_class
 from heads.training.optim import adamw, dassl
-from heads.training.samplers import by_steps, shuffled
-
-WARM = dassl(50, low=1e-5, shape="linear", by="step")
-"""Of the learning rate."""
+from heads.training.samplers import shuffled
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config(WithText):
-    """What changes a branch or the number of steps."""
-
     init: Literal["zero-shot", "random"] = "zero-shot"
     """Where W starts."""
     batch: int = number(32, low=2)
@@ -60,8 +55,6 @@ class Config(WithText):
 
 @dataclass(frozen=True, kw_only=True)
 class Hyper:
-    """Floats of equations (1) to (3) and of training."""
-
     lr: float = number(1e-3, above=0.0)
     """AdamW's step size after the warm-up; falls as a cosine."""
     weight_decay: float = number(0.01, low=0.0)
@@ -110,19 +103,18 @@ METHOD = Method(
     name="cross-modal-linear-probe",
     summary="Linear classifier that learns from images and class texts alike.",
     source="released code: Lin et al. 2023, arXiv:2301.06267",
-    config=Config,
-    hyper=Hyper,
     needs=shots_with_views,
     stages=lambda config: one_stage(
-        trains=frozenset({"weight"}),
         loss=loss,
         batches=shuffled(
             config.batch - config.batch // 2,
             drop_last=True,
             beside=(("texts", config.batch // 2),),
         ),
-        steps=by_steps,
-        update=adamw(weight_decay="weight_decay", schedule=WARM),
+        update=adamw(
+            weight_decay="weight_decay",
+            schedule=dassl(50, low=1e-5, shape="linear", by="step"),
+        ),
         keep="best-val",
         look=100,
         patience=config.patience,

@@ -34,19 +34,18 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
 from featcache.errors import ConvergenceWarning
 from heads.class_texts import text_tensors
-from heads.contract.method import SHOTS_WITH_VIEWS, Method, Need
+from heads.contract.method import SHOTS_WITH_VIEWS, SUPPORT_AND_QUERY, Method, Need
 from heads.contract.rows import Batch, Rows, TaskView, Tensors
 from heads.contract.settings import Grid, WithText, number
 from heads.contract.stages import Stage, stateless
-from heads.ops.algebra import affinities, cosine_logits, cross_entropy, weighted_mean
+from heads.ops.algebra import affinities, cosine_logits, cross_entropy, weighted_mean, with_votes
 from heads.ops.contrastive import contrast
-from heads.ops.vote import with_votes
 from heads.training.optim import adamw
 from heads.training.samplers import balanced, shuffled
 
@@ -56,8 +55,6 @@ RESIDUAL = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class Config(WithText):
-    """What changes a shape, a branch or the number of steps."""
-
     stage: Literal["v", "vt"] = "vt"
     """v trains the adapter alone, vt the class texts after it."""
     modulation: Literal["map", "direct", "residual"] = "map"
@@ -78,8 +75,6 @@ class Config(WithText):
 
 @dataclass(frozen=True, kw_only=True)
 class Hyper:
-    """Floats of equations (2), (4) and (5)."""
-
     lr: float = number(1e-3, above=0.0)
     """AdamW's step size for W at the start; falls to 0 as a cosine."""
     tau: float = number(0.1, above=0.0)
@@ -99,8 +94,7 @@ class Hyper:
 def needs(config: Config) -> frozenset[Need]:
     """Support rows and their augmented views, which `affinity=view-disjoint` cannot do without."""
     if config.stage == "vt" and config.affinity == "view-disjoint":
-        views = Need(role="support", kind="views", recipe="rrc50", at_least=2)
-        return frozenset({Need(role="query"), Need(role="support"), views})
+        return SUPPORT_AND_QUERY | {Need(role="support", kind="views", recipe="rrc50", at_least=2)}
     return SHOTS_WITH_VIEWS
 
 
@@ -110,7 +104,6 @@ def stages(config: Config) -> tuple[Stage, ...]:
         trains=frozenset({"map"}),
         loss=contrastive_loss,
         batches=balanced(config.classes, config.each, views=2),
-        steps=lambda sizes, config: config.steps,
         update=adamw("lr", eps=1e-4, weight_decay=0.0, schedule="cosine"),
         leave=freeze_keys,
         search=True,
@@ -161,16 +154,12 @@ def contrastive_loss(
     params: Tensors, fixed: Tensors, batch: Batch, config: Config, hyper: Hyper
 ) -> Tensor:
     """Equation (2)."""
-    each = contrast(adapt(params, batch.x), pairs(batch), batch.y, hyper.tau)
+    same_image = batch.index[:, None] == batch.index
+    same_view = batch.view[:, None] == batch.view
+    others = ~(same_image & same_view) & (batch.weights > 0)  # not itself, nor padding
+    each = contrast(adapt(params, batch.x), others, batch.y, hyper.tau)
     held = params["map"].square().sum() * hyper.l2 / fixed["shots"]
     return weighted_mean(each, batch.weights) + held
-
-
-def pairs(batch: Batch) -> Bool[Tensor, "b b"]:
-    """Mark who is compared with whom: not a row with itself or its repetition, not padding."""
-    same_image = batch.index[:, None] == batch.index[None]
-    same_view = batch.view[:, None] == batch.view[None]
-    return ~(same_image & same_view) & (batch.weights > 0)[None]
 
 
 def freeze_keys(params: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Tensors:
@@ -210,12 +199,9 @@ def class_texts(params: Tensors, fixed: Tensors, config: Config) -> Float[Tensor
 
 def terms(params: Tensors, fixed: Tensors, rows: Rows, config: Config, hyper: Hyper) -> Tensors:
     """Compute the two products of (4), once for the whole alpha-beta grid."""
-    x = rows.x
     texts = class_texts(params, fixed, config)
-    return {
-        "text": fixed["scale"] * cosine_logits(x, texts) + fixed["bias"],  # [n c]
-        "affinity": affinities(adapt(params, x), fixed["keys"]),  # [n m]
-    }
+    text = fixed["scale"] * cosine_logits(rows.x, texts) + fixed["bias"]  # [n c]
+    return {"text": text, "affinity": affinities(adapt(params, rows.x), fixed["keys"])}  # [n m]
 
 
 def combine(terms: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Float[Tensor, "n c"]:
@@ -228,8 +214,6 @@ METHOD = Method(
     name="dac",
     summary="A cache of the shots behind a contrastive adapter, then class texts tuned beside it.",
     source="reconstruction, equations and values ours: Gondal et al. 2024, arXiv:2311.09191",
-    config=Config,
-    hyper=Hyper,
     needs=needs,
     stages=stages,
     prepare=prepare,

@@ -55,7 +55,7 @@ from heads.contract.stages import Stage, one_stage
 from heads.ops.algebra import cosine_logits, is_class, weighted_mean
 from heads.ops.attention import pool_closest
 from heads.training.optim import adamw
-from heads.training.samplers import by_epochs, pool
+from heads.training.samplers import pool
 
 REGIONS = {"crops": Kind("crops", "fair"), "patches": Kind("patches")}
 FEW, NARROWED = 0.25, 0.8
@@ -64,8 +64,6 @@ FEW, NARROWED = 0.25, 0.8
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """What changes a branch, a shape or the number of steps."""
-
     text: TextKind = "description"
     """What the anchors start from."""
     template: Literal["name", "template"] = "template"
@@ -88,8 +86,6 @@ class Config:
 
 @dataclass(frozen=True, kw_only=True)
 class Hyper:
-    """Floats of equations (1) to (7)."""
-
     lr: float = number(3e-3, above=0.0)
     """AdamW's step size at the start; falls to 0 as a cosine."""
     lam: float = number(1.0, low=0.0)
@@ -123,10 +119,8 @@ def stages(config: Config) -> tuple[Stage, ...]:
     if config.regions == "crops":
         drawn.append((REGIONS["crops"], config.crops))
     return one_stage(
-        trains=frozenset({"learned"}),
         loss=loss,
         batches=pool(config.batch, take=tuple(drawn)),
-        steps=by_epochs,
         update=adamw(weight_decay=0.1, schedule="cosine"),
         start=start,
         watch=("balance", "moved", "trust"),
@@ -134,12 +128,15 @@ def stages(config: Config) -> tuple[Stage, ...]:
 
 
 def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tensors]:
-    """Start from the mean of each class's descriptions; fix (3) beside it."""
+    """Start from the mean of each class's descriptions; fix Z of (3) beside it."""
     fixed = text_tensors(task, config.text, method=METHOD.name)
     assert task.text is not None
     texts, owner = (t.to(task.support.x.device) for t in task.text.texts(config.text))
     texts = texts.to(task.support.x)
-    fixed["fixed"] = fixed_anchors(texts, owner, task.text.anchors(config.template).to(texts))
+    templates = task.text.anchors(config.template).to(texts)
+    weighed = (texts * templates[owner]).sum(-1, keepdim=True) * texts
+    total = torch.zeros_like(templates).index_add(0, owner, weighed)
+    fixed["fixed"] = F.normalize(total, dim=-1)
     return {"learned": fixed["anchors"].clone()}, fixed
 
 
@@ -148,15 +145,6 @@ def regions_of(rows: Rows, config: Config) -> Float[Tensor, "n k d"]:
     regions = rows.get(*REGIONS[config.regions])
     assert regions is not None
     return regions
-
-
-def fixed_anchors(
-    texts: Float[Tensor, "m d"], owner: Int64[Tensor, " m"], templates: Float[Tensor, "c d"]
-) -> Float[Tensor, "c d"]:
-    """Equation (3)'s Z."""
-    weight = (texts * templates[owner]).sum(-1, keepdim=True)
-    total = torch.zeros_like(templates).index_add(0, owner, weight * texts)
-    return F.normalize(total, dim=-1)
 
 
 def pseudo_labels(
@@ -185,16 +173,8 @@ def start(params: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Tens
     """Begin with an empty running mean, and nothing counted of the epoch."""
     counts = fixed["anchors"].new_zeros(len(fixed["anchors"]))
     zero = counts.new_zeros(())
-    return {
-        "epoch": zero - 1,
-        "log_mean": counts,
-        "guessed": counts,
-        "moved_rows": zero,
-        "trust_sum": zero,
-        "balance": zero + 1,
-        "moved": zero,
-        "trust": zero,
-    }
+    begun = {"epoch": zero - 1, "log_mean": counts, "guessed": counts, "balance": zero + 1}
+    return begun | dict.fromkeys(("moved_rows", "trust_sum", "moved", "trust"), zero)
 
 
 def loss(
@@ -285,8 +265,6 @@ METHOD = Method(
     name="fair",
     summary="Description anchors that train themselves on unlabelled images; no shots.",
     source="reconstruction, hyper-parameters ours: Ali et al. 2026, arXiv:2507.09615",
-    config=Config,
-    hyper=Hyper,
     needs=needs,
     stages=stages,
     prepare=prepare,

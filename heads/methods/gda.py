@@ -32,8 +32,6 @@ from heads.ops.discriminant import discriminant
 
 @dataclass(frozen=True, kw_only=True)
 class Hyper:
-    """The float of equation (1)."""
-
     alpha: float = number(1.0, low=0.0)
     """Weight of the discriminant; 0 gives zero-shot."""
 
@@ -51,11 +49,8 @@ def prepare(task: TaskView, config: WithText, hyper: Hyper) -> tuple[Tensors, Te
 
 def terms(params: Tensors, fixed: Tensors, rows: Rows, config: WithText, hyper: Hyper) -> Tensors:
     """Compute the two classifiers of (1), once for all alpha."""
-    x = rows.x
-    return {
-        "zero_shot": zero_shot_logits(fixed, x),  # [n c]
-        "discriminant": x @ fixed["weight"].mT + fixed["offset"],  # [n c]
-    }
+    gaussian = rows.x @ fixed["weight"].mT + fixed["offset"]
+    return {"zero_shot": zero_shot_logits(fixed, rows.x), "discriminant": gaussian}  # [n c]
 
 
 def combine(terms: Tensors, fixed: Tensors, config: WithText, hyper: Hyper) -> Float[Tensor, "n c"]:
@@ -67,8 +62,6 @@ METHOD = Method(
     name="gda",
     summary="Gaussian discriminant analysis of the shots beside the zero-shot classifier.",
     source="released code: Wang et al. 2024, arXiv:2402.04087",
-    config=WithText,
-    hyper=Hyper,
     needs=shots_with_views,
     prepare=prepare,
     terms=terms,

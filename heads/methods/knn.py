@@ -34,16 +34,12 @@ MOST = 200
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """What changes a branch."""
-
     index: Literal["exact", "faiss"] = "exact"
     """What finds them: torch, or faiss (extra `cpu` or `gpu`); the answers are the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hyper:
-    """Floats of equation (1)."""
-
     k: float = number(20.0, low=1.0, high=MOST, whole=True)
     """How many vote; all rows do where there are fewer."""
     T: float = number(0.07, above=0.0)
@@ -52,9 +48,8 @@ class Hyper:
 
 def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tensors]:
     """Remember the shots."""
-    labels = task.support.y
-    none = task.support.x.new_zeros(task.c)
-    return {}, {"keys": task.support.x, "labels": labels, "none": none}
+    x = task.support.x
+    return {}, {"keys": x, "labels": task.support.y, "none": x.new_zeros(task.c)}
 
 
 def terms(params: Tensors, fixed: Tensors, rows: Rows, config: Config, hyper: Hyper) -> Tensors:
@@ -77,8 +72,6 @@ METHOD = Method(
     name="knn",
     summary="Weighted vote of the nearest shots; reads no text.",
     source="paper and released code: Wu et al. 2018, arXiv:1805.01978",
-    config=Config,
-    hyper=Hyper,
     prepare=prepare,
     terms=terms,
     combine=combine,

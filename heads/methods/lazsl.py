@@ -56,8 +56,6 @@ TEMPERATURE = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """What changes a branch."""
-
     score: Literal["lazsl", "dclip", "wca", "awt"] = "lazsl"
     """Whose score."""
     text: TextKind = "description"
@@ -72,8 +70,6 @@ class Config:
 
 @dataclass(frozen=True, kw_only=True)
 class Hyper:
-    """Floats of equations (2) and (3), as released."""
-
     theta: float = number(0.8, low=0.0, high=1.0)
     """Weight of the crop beside the whole image; 0 gives dclip."""
     reg: float = number(0.1, low=0.025)
@@ -84,10 +80,8 @@ class Hyper:
 
 def needs(config: Config) -> frozenset[Need]:
     """Query rows, and their crops for all scores but dclip."""
-    rows = Need(role="query")
-    if config.score == "dclip":
-        return frozenset({rows})
-    return frozenset({rows, Need(role="query", kind="crops", recipe="lazsl")})
+    rows, crops = Need(role="query"), Need(role="query", kind="crops", recipe="lazsl")
+    return frozenset({rows} if config.score == "dclip" else {rows, crops})
 
 
 def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tensors]:
@@ -133,9 +127,8 @@ def terms(params: Tensors, fixed: Tensors, rows: Rows, config: Config, hyper: Hy
             fixed["scale"],
         )
         a = clear_regions(scale * regions @ fixed["means"].mT, TEMPERATURE)  # [n k]
-        b = clear_texts(x, fixed["means"], buckets, fixed["scale"], TEMPERATURE)
-        matched = buckets.match(regions.transpose(0, 1), a.mT, solver(config, hyper), b)
-        return {"score": matched}
+        b = clear_texts(x, fixed["means"], buckets, scale, TEMPERATURE)
+        return {"score": buckets.match(regions.transpose(0, 1), a.mT, solver(config, hyper), b)}
     return {"score": aligned(fixed, x, crops, config, hyper)}
 
 
@@ -186,8 +179,6 @@ METHOD = Method(
     name="lazsl",
     summary="Crops matched with each class's descriptions by optimal transport; no shots.",
     source="released code: Chen et al. 2025, arXiv:2506.23822",
-    config=Config,
-    hyper=Hyper,
     needs=needs,
     prepare=prepare,
     terms=terms,

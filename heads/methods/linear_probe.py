@@ -24,7 +24,6 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -34,34 +33,27 @@ from heads.contract.rows import Rows, TaskView, Tensors
 from heads.contract.settings import Grid, number
 from heads.ops.logistic import RoughPath, logistic_regression
 
+ENOUGH = 1e-6
+"""Decrease left of (1), as a share of its value, above which a head is not converged."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """What stops the solver."""
-
     max_iter: int = number(1000, low=1)
     """Steps of the solver at most, in each precision and decade of C."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hyper:
-    """The float of equation (1)."""
-
     C: float = number(100.0, above=0.0, prepare=True)
     """Inverse strength of the penalty; larger fits the shots more closely."""
 
 
-ENOUGH = 1e-6
-"""Decrease left of (1), as a share of its value, above which a head is not converged."""
-
-
 def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tensors]:
     """Solve (1)."""
-    x, labels = task.support.x, task.support.y
-    weights = task.support.weights
-    row_weights = torch.ones_like(x[:, 0]) if weights is None else weights
+    x, weights = task.support.x, task.support.row_weights
     weight, bias, left = logistic_regression(
-        x.double(), labels, row_weights.double(), task.c, hyper.C, max_iter=config.max_iter
+        x.double(), task.support.y, weights.double(), task.c, hyper.C, max_iter=config.max_iter
     )
     if left > ENOUGH:
         warnings.warn(
@@ -75,10 +67,8 @@ def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tens
 
 def scout(task: TaskView, config: Config) -> Scout:
     """Solve (1) roughly at the points of a search."""
-    x, labels = task.support.x, task.support.y
-    weights = task.support.weights
-    row_weights = torch.ones_like(x[:, 0]) if weights is None else weights
-    path = RoughPath(x.double(), labels, row_weights.double(), task.c, max_iter=config.max_iter)
+    x, weights = task.support.x.double(), task.support.row_weights.double()
+    path = RoughPath(x, task.support.y, weights, task.c, max_iter=config.max_iter)
 
     def answer(points: Sequence[Hyper], rows: Float[Tensor, "n d"]) -> Iterator[Tensor]:
         for hyper in points:
@@ -98,8 +88,6 @@ METHOD = Method(
     summary="Logistic regression on the features; reads no text.",
     source="paper and released code: Radford et al. 2021, arXiv:2103.00020",
     weighted=True,
-    config=Config,
-    hyper=Hyper,
     prepare=prepare,
     terms=terms,
     train_grid=Grid({"C": [1e-6, 1e-4, 1e-2, 1.0, 1e2, 1e4, 1e6]}, refine=8),

@@ -34,15 +34,13 @@ from heads.contract.settings import WithText, number
 from heads.contract.stages import cross_entropy_of, one_stage
 from heads.ops.algebra import largest_eigenvalue
 from heads.ops.randomness import uniform_by_class
-from heads.training.samplers import by_steps, full
+from heads.training.samplers import full
 
 MOMENTUM = 0.9
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config(WithText):
-    """What changes a branch or the number of steps."""
-
     variant: Literal["code", "clean"] = "code"
     """Which gradient moves a."""
     steps: int = number(300, low=0)
@@ -53,8 +51,6 @@ class Config(WithText):
 
 @dataclass(frozen=True, kw_only=True)
 class Hyper:
-    """The float of a's start."""
-
     boost: float = number(250.0, low=0.0, prepare=True)
     """Start of a over the mean cosine of shots and their own text."""
 
@@ -109,10 +105,9 @@ class LipschitzSteps:
         moved = {n: params[n] - fixed["rate"] * kept[n] for n in kept}
         kept["alpha"] = state["alpha"] + grads["alpha"]
         slope = kept["alpha"] if config.variant == "code" else grads["alpha"]
-        is_due = (step + 1) % config.every == 0
-        moved["alpha"] = (
-            params["alpha"] - fixed["alpha_rate"] * slope if is_due else params["alpha"]
-        )
+        moved["alpha"] = params["alpha"]
+        if (step + 1) % config.every == 0:
+            moved["alpha"] = params["alpha"] - fixed["alpha_rate"] * slope
         return moved, kept
 
 
@@ -127,13 +122,9 @@ METHOD = Method(
     name="lp++",
     summary="Linear probe beside weighted class texts; its step sizes follow from the shots.",
     source="released code: Huang et al. 2024, arXiv:2404.02285",
-    config=Config,
-    hyper=Hyper,
     stages=lambda config: one_stage(
-        trains=frozenset({"weight", "bias", "alpha"}),
         loss=cross_entropy_of(terms),
         batches=full(augment=False),
-        steps=by_steps,
         update=LipschitzSteps(),
         keep="best-val",
         look=1,

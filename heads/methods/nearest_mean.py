@@ -28,8 +28,6 @@ from heads.ops.algebra import is_class
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """What changes a branch."""
-
     distance: Literal["cosine", "euclidean"] = "cosine"
     """Equation (1) or (2)."""
 
@@ -57,7 +55,6 @@ METHOD = Method(
     name="nearest-mean",
     summary="The class whose mean feature is closest; reads no text.",
     source="paper: Snell et al. 2017, arXiv:1703.05175",
-    config=Config,
     prepare=prepare,
     terms=terms,
 )

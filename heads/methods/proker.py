@@ -26,7 +26,7 @@ One search grid for all data sets, that released for Caltech101 and Food101 toge
 fixed from ImageNet. No random Fourier features: more shots than a system has room for are refused.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -44,12 +44,12 @@ from heads.ops.kernel_ridge import RoughPath, affinity, solve
 
 MOST = 16_384
 """Support rows: their system takes 2 GiB, and its factor as much again."""
+FROM_IMAGENET = {1: (3.0, 0.05), 2: (2.6, 0.05), 4: (1.5, 0.05), 8: (1.66, 0.07), 16: (1.7, 0.1)}
+"""Shots -> (beta, lam) as released for data sets without validation."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config(WithText):
-    """What changes a shape or a branch."""
-
     variant: Literal["code", "paper"] = "code"
     """Equation (2) or (3)."""
     points: int = number(1024, low=1)
@@ -58,22 +58,10 @@ class Config(WithText):
 
 @dataclass(frozen=True, kw_only=True)
 class Hyper:
-    """Floats of equations (1) to (3)."""
-
     beta: float = number(1.7, low=0.0, prepare=True)
     """Sharpness of the kernel; larger trusts only near points."""
     lam: float = number(0.1, above=0.0, prepare=True)
     """Pull towards zero-shot; the paper's lambda."""
-
-
-FROM_IMAGENET: Mapping[int, tuple[float, float]] = {
-    1: (3.0, 0.05),
-    2: (2.6, 0.05),
-    4: (1.5, 0.05),
-    8: (1.66, 0.07),
-    16: (1.7, 0.1),
-}
-"""Shots -> (beta, lam) as released for data sets without validation."""
 
 
 def defaults(shots: int | None) -> dict[str, float]:
@@ -134,11 +122,8 @@ def scout(task: TaskView, config: Config) -> Scout:
 
 def terms(params: Tensors, fixed: Tensors, rows: Rows, config: Config, hyper: Hyper) -> Tensors:
     """Compute the two products of (1) that X and T give."""
-    x = rows.x
-    return {
-        "zero_shot": x @ fixed["anchors"].mT,  # [n c]
-        "kernel": affinity(x, fixed["points"], hyper.beta),  # [n m]
-    }
+    kernel = affinity(rows.x, fixed["points"], hyper.beta)
+    return {"zero_shot": rows.x @ fixed["anchors"].mT, "kernel": kernel}  # [n c], [n m]
 
 
 def combine(terms: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Float[Tensor, "n c"]:
@@ -150,8 +135,6 @@ METHOD = Method(
     name="proker",
     summary="Kernel ridge regression of the shots, pulled towards the zero-shot classifier.",
     source="released code: Bendou et al. 2025, arXiv:2501.11175",
-    config=Config,
-    hyper=Hyper,
     needs=shots_with_views,
     prepare=prepare,
     terms=terms,

@@ -31,21 +31,17 @@ from heads.contract.rows import Rows, TaskView, Tensors
 from heads.contract.settings import WithText, number
 from heads.contract.stages import cross_entropy_of, one_stage
 from heads.training.optim import adamw
-from heads.training.samplers import by_steps, full
+from heads.training.samplers import full
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config(WithText):
-    """What changes a branch or the number of steps."""
-
     steps: int = number(300, low=0)
     """Steps of training, each on all shots."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hyper:
-    """Floats of equation (3)."""
-
     lr: float = number(1e-3, above=0.0)
     """Adam's step size at the start; falls to 0 as a cosine."""
     lam: float = number(1 / 16, low=0.0)
@@ -79,14 +75,10 @@ METHOD = Method(
     name="regularized-linear",
     summary="Square map of the image features, held near the identity by 1 / shots.",
     source="released code: Fahes et al. 2024, arXiv:2410.05270",
-    config=Config,
-    hyper=Hyper,
     needs=shots_with_views,
     stages=lambda config: one_stage(
-        trains=frozenset({"map"}),
         loss=cross_entropy_of(terms, penalty=held),
         batches=full(),
-        steps=by_steps,
         update=adamw(eps=1e-4, weight_decay=0.0, schedule="cosine"),
     ),
     prepare=prepare,

@@ -23,7 +23,6 @@ validation rows.
 
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -35,8 +34,6 @@ from heads.ops.logistic import principal
 
 @dataclass(frozen=True, kw_only=True)
 class Hyper:
-    """The float of equation (1)."""
-
     lam: float = number(1.0, above=0.0)
     """Strength of the penalty."""
 
@@ -44,10 +41,7 @@ class Hyper:
 def prepare(task: TaskView, config: Nothing, hyper: Hyper) -> tuple[Tensors, Tensors]:
     """Decompose the centred rows in float64."""
     labels = task.support.y
-    x = task.support.x.double()
-    weight = (
-        torch.ones_like(x[:, 0]) if task.support.weights is None else task.support.weights.double()
-    )
+    x, weight = task.support.x.double(), task.support.row_weights.double()
     share = weight / weight.sum()
     centre, mean = share @ x, x.new_zeros(task.c).index_add(0, labels, share)
     root = weight.sqrt()[:, None]
@@ -79,7 +73,6 @@ METHOD = Method(
     summary="Least squares onto the labels, in closed form; reads no text.",
     source="paper: Hoerl & Kennard 1970, Technometrics 12(1)",
     weighted=True,
-    hyper=Hyper,
     prepare=prepare,
     terms=terms,
     combine=combine,

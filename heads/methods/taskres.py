@@ -29,13 +29,9 @@ from heads.ops.algebra import cosine_logits
 from heads.training.optim import adam, dassl
 from heads.training.samplers import shuffled
 
-FEW, EPOCHS_OF_FEW, EPOCHS = 4, 100, 200
-
 
 @dataclass(frozen=True, kw_only=True)
 class Config(WithText):
-    """What changes a branch or the number of steps."""
-
     epochs: int | None = field(default=None, metadata={"low": 0})
     """Passes over the support; None is 100 up to 4 shots, 200 above."""
     batch: int = number(256, low=1)
@@ -44,8 +40,6 @@ class Config(WithText):
 
 @dataclass(frozen=True, kw_only=True)
 class Hyper:
-    """Floats of equation (1) and of training."""
-
     lr: float = number(2e-3, above=0.0)
     """Adam's step size after the first epoch; falls as a cosine."""
     alpha: float = number(0.5, low=0.0)
@@ -56,7 +50,7 @@ class Hyper:
 
 def steps(sizes: Sizes, config: Config) -> int:
     """Count the batches of all epochs."""
-    usual = EPOCHS_OF_FEW if sizes.shots <= FEW else EPOCHS
+    usual = 100 if sizes.shots <= 4 else 200
     return sizes.per_epoch * (usual if config.epochs is None else config.epochs)
 
 
@@ -76,11 +70,8 @@ METHOD = Method(
     name="taskres",
     summary="A trained residual beside each class text.",
     source="released code: Yu et al. 2023, arXiv:2211.10277",
-    config=Config,
-    hyper=Hyper,
     needs=shots_with_views,
     stages=lambda config: one_stage(
-        trains=frozenset({"residual"}),
         loss=cross_entropy_of(terms),
         batches=shuffled(config.batch, drop_last=True),
         steps=steps,

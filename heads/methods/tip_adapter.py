@@ -24,22 +24,17 @@ from heads.class_texts import text_tensors, zero_shot_logits
 from heads.contract.method import Method, shots_with_views
 from heads.contract.rows import Rows, TaskView, Tensors
 from heads.contract.settings import Grid, WithText, evenly, number
-from heads.ops.algebra import affinities
-from heads.ops.vote import with_cache
+from heads.ops.algebra import affinities, with_cache
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config(WithText):
-    """What changes a branch."""
-
     variant: Literal["code", "paper"] = "code"
     """How cached views make a key: `code` averages raw features, `paper` unit ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hyper:
-    """Floats of equation (1)."""
-
     alpha: float = number(1.0, low=0.0, logits="affine")
     """Weight of the cache term; 0 gives zero-shot."""
     beta: float = number(5.5, low=0.0, logits="smooth")
@@ -68,8 +63,6 @@ METHOD = Method(
     name="tip-adapter",
     summary="Training-free cache of the shots beside the zero-shot classifier.",
     source="paper and released code: Zhang et al. 2022, arXiv:2207.09519",
-    config=Config,
-    hyper=Hyper,
     needs=shots_with_views,
     prepare=prepare,
     terms=terms,

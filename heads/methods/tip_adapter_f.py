@@ -31,16 +31,13 @@ from heads.contract.method import Method, shots_with_views
 from heads.contract.rows import Batch, Rows, TaskView, Tensors
 from heads.contract.settings import Grid, WithText, evenly, number
 from heads.contract.stages import one_stage, stateless
-from heads.ops.algebra import affinities, cross_entropy
-from heads.ops.vote import with_cache
+from heads.ops.algebra import affinities, cross_entropy, with_cache
 from heads.training.optim import adamw
-from heads.training.samplers import by_epochs, shuffled
+from heads.training.samplers import shuffled
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config(WithText):
-    """What changes a branch or the number of steps."""
-
     variant: Literal["code", "paper"] = "code"
     """How cached views make a key: `code` averages raw features, `paper` unit ones."""
     epochs: int = number(20, low=0)
@@ -51,8 +48,6 @@ class Config(WithText):
 
 @dataclass(frozen=True, kw_only=True)
 class Hyper:
-    """Floats of equations (1) and (2)."""
-
     lr: float = number(1e-3, above=0.0)
     """AdamW's step size at the start; falls to 0 as a cosine."""
     train_alpha: float = number(1.17, above=0.0)
@@ -92,14 +87,10 @@ METHOD = Method(
     name="tip-adapter-f",
     summary="Tip-Adapter with trained keys.",
     source="paper and released code: Zhang et al. 2022, arXiv:2207.09519",
-    config=Config,
-    hyper=Hyper,
     needs=shots_with_views,
     stages=lambda config: one_stage(
-        trains=frozenset({"keys"}),
         loss=loss,
         batches=shuffled(config.batch),
-        steps=by_epochs,
         update=adamw(eps=1e-4, weight_decay=0.01, schedule="cosine"),
     ),
     prepare=prepare,

@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -48,8 +48,6 @@ SMALLEST = 1e-10
 
 @dataclass(frozen=True, kw_only=True)
 class Config(WithText):
-    """What changes a branch."""
-
     mode: Literal["few-shot", "zero-shot"] = "few-shot"
     """zero-shot reads no labelled image."""
     variant: Literal["clean", "code"] = "clean"
@@ -60,8 +58,6 @@ class Config(WithText):
 
 @dataclass(frozen=True, kw_only=True)
 class Hyper:
-    """The float of equation (3)."""
-
     gamma: float = number(0.002, low=0.0)
     """Weight of the shots, r gamma times that of all queries; unused without shots. The default is
     what the released search keeps among equals."""
@@ -197,14 +193,11 @@ def combine(terms: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Flo
         gamma = torch.as_tensor(hyper.gamma)
         for below, value in zip((-1.0, *GAMMAS[:-1]), (*GAMMAS[:-1], torch.inf), strict=True):
             after = rounds(mixture, terms, fixed, lam, gamma.clamp(max=value))
-            mixture = _where(gamma > below, after, mixture)
+            pairs = zip(after, mixture, strict=True)
+            mixture = Mixture(*(torch.where(gamma > below, new, old) for new, old in pairs))
     else:
         mixture = rounds(mixture, terms, fixed, lam, hyper.gamma)
     return mixture.log_z[terms["nearest"]] if "nearest" in terms else mixture.log_z
-
-
-def _where(condition: Bool[Tensor, ""], one: Mixture, other: Mixture) -> Mixture:
-    return Mixture(*(torch.where(condition, a, b) for a, b in zip(one, other, strict=True)))
 
 
 METHOD = Method(
@@ -212,8 +205,6 @@ METHOD = Method(
     summary="A mixture over all queries together, from the texts, with or without shots.",
     source="released code: Zanella et al. 2024, arXiv:2406.01837",
     transductive=True,
-    config=Config,
-    hyper=Hyper,
     needs=needs,
     prepare=prepare,
     terms=terms,

@@ -41,7 +41,6 @@ METHOD = Method(
     name="zero-shot",
     summary="Class texts as the classifier; no shots.",
     source="paper and released code: Radford et al. 2021, arXiv:2103.00020",
-    config=WithText,
     needs=lambda config: frozenset({Need(role="query")}),
     prepare=prepare,
     terms=terms,

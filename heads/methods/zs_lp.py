@@ -23,11 +23,7 @@ from heads import cosine_probe
 from heads.class_texts import note_text_factor
 from heads.contract.method import Method, shots_with_views
 from heads.contract.rows import TaskView, Tensors
-from heads.contract.stages import cross_entropy_of
 from heads.cosine_probe import Config, Hyper, terms
-
-LOSS = cross_entropy_of(terms)
-"""Equation (2)."""
 
 
 def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tensors]:
@@ -39,10 +35,8 @@ METHOD = Method(
     name="zs-lp",
     summary="Cosine linear probe that starts at the class texts; chooses nothing on validation.",
     source="released code: Silva-Rodriguez et al. 2024, arXiv:2312.12730",
-    config=Config,
-    hyper=Hyper,
     needs=shots_with_views,
-    stages=lambda config: cosine_probe.train_weight(config, LOSS),
+    stages=cosine_probe.train_weight,
     prepare=prepare,
     terms=terms,
     notes=note_text_factor,

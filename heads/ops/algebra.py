@@ -31,6 +31,32 @@ def sum_by_label(
     return empty.index_add(0, labels, values.mT).mT
 
 
+def with_votes(
+    text: Float[Tensor, "n c"],
+    votes: Float[Tensor, "n m"],
+    labels: Int64[Tensor, " m"],
+    alpha: Tensor | float,
+) -> Float[Tensor, "n c"]:
+    """Add the votes of labelled keys to the logits of the texts: text + alpha votes V, V one-hot.
+
+    Example:
+        >>> with_votes(torch.zeros(1, 2), torch.ones(1, 3), torch.tensor([0, 1, 1]), 0.5)
+        tensor([[0.5000, 1.0000]])
+    """
+    return text + alpha * sum_by_label(votes, labels, classes=text.shape[-1])
+
+
+def with_cache(
+    text: Float[Tensor, "n c"],
+    distance: Float[Tensor, "n m"],
+    labels: Int64[Tensor, " m"],
+    alpha: Tensor | float,
+    beta: Tensor | float,
+) -> Float[Tensor, "n c"]:
+    """Add the votes exp(-beta distance) of Tip-Adapter, arXiv:2207.09519."""
+    return with_votes(text, torch.exp(-beta * distance), labels, alpha)
+
+
 def affinities(x: Float[Tensor, "n d"], keys: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
     """Return x K^T, its columns each in one piece of memory."""
     return (keys @ x.mT).mT

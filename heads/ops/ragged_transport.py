@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from heads.ops.sinkhorn import may_branch
+from heads.ops.torch_private import may_be_inside
 
 TEXT_FILL = 0.7
 """Least share of a class's padded texts that are its own,"""
@@ -167,7 +167,7 @@ def match_kept(
     n, k, d = regions.shape
     counts = kept.sum(-1)
     a = (kept / counts[:, None]).to(regions)
-    if n == 0 or not may_branch():
+    if n == 0 or may_be_inside():
         return score(x, regions.transpose(0, 1), a.mT, 0)
     counts, order = counts.sort(descending=True, stable=True)
     scores, start = [], 0

@@ -104,7 +104,7 @@ def scalings(
             rows, columns = torch.where(ended, u, rows), torch.where(ended, v, columns)
             still = still | ended
         u, v, ended = rows, columns, still
-        if may_branch():
+        if not may_be_inside():  # a value may be looked at
             count = int(ended.sum())
             if count == ended.numel():
                 break
@@ -118,11 +118,6 @@ def _size(batch: Tensor, entries: int) -> int:
     if batch.device.type != "cpu":
         return max(1, batch.numel())
     return max(1, BLOCK_BYTES // max(1, entries * batch.element_size()))
-
-
-def may_branch() -> bool:
-    """Tell whether a value may be looked at: not inside `torch.func.vmap` and its like."""
-    return not may_be_inside()
 
 
 def pot_match(

@@ -19,7 +19,8 @@ from featcache.recipes import USUAL, Scope
 from featcache.store.again import command
 from featcache.types import FeatureSet
 from featcache.wording import Argument, Call, Part
-from heads.contract import Need, Role, Rows, TaskView
+from heads.contract.method import Need, Role
+from heads.contract.rows import Rows, TaskView
 from heads.episode import Episode, QuerySet, RowIndex
 from heads.protocols.suggest import extraction
 from heads.reading import read_rows

@@ -23,7 +23,7 @@ from featcache.recipes import Scope
 from featcache.types import FeatureSet, Listing, TextBank
 from featcache.wording import Argument
 from heads import registry
-from heads.contract import Rows, TaskView
+from heads.contract.rows import Rows, TaskView
 from heads.episode import Episode, QuerySet
 from heads.protocols import episodes as lists
 from heads.protocols.builder import EpisodeBuilder

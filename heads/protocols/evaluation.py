@@ -15,7 +15,8 @@ from featcache.backbones.devices import pick_device
 from featcache.errors import ConvergenceWarning, UsageError
 from featcache.progress import Report
 from featcache.types import FeatureSet
-from heads.contract import AnyMethod, hyper_values
+from heads.contract.method import AnyMethod
+from heads.contract.settings import hyper_values
 from heads.episode import Episode, QuerySet
 from heads.head import Head, fitted_head
 from heads.protocols.builder import EpisodeBuilder

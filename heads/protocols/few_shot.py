@@ -12,7 +12,7 @@ from featcache.draws import VAL_SHOTS, Draw, few_shot, labelled
 from featcache.errors import TaskError, UsageError
 from featcache.types import FeatureSet
 from featcache.wording import Argument
-from heads.contract import AnyMethod
+from heads.contract.method import AnyMethod
 from heads.episode import RowIndex
 from heads.protocols.builder import check_shots, query_rows
 from heads.protocols.plan import Plan, Request, Run

@@ -13,7 +13,7 @@ from featcache.errors import UnknownNameError
 from featcache.recipes import Scope
 from featcache.types import FeatureSet
 from heads import registry
-from heads.contract import AnyMethod
+from heads.contract.method import AnyMethod
 from heads.episode import Episode, RowIndex
 from heads.protocols.builder import EpisodeBuilder, query_rows
 from heads.results.record import Support, digest_ids, digest_labels

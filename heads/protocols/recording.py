@@ -11,7 +11,8 @@ from jaxtyping import Int32
 from featcache.caution import caution
 from featcache.store.provenance import versions_of
 from featcache.types import FeatureSet, TextBank
-from heads.contract import AnyMethod, Rows, TaskView
+from heads.contract.method import AnyMethod
+from heads.contract.rows import Rows, TaskView
 from heads.protocols.plan import Run
 from heads.results.metrics import evaluate
 from heads.results.record import (

@@ -7,7 +7,7 @@ from featcache.recipes import FEW_SHOT, RECIPES, USUAL, ComponentRequest, Scope
 from featcache.store.again import extract_call
 from featcache.types import FeatureSet
 from featcache.wording import Call
-from heads.contract import Need
+from heads.contract.method import Need
 
 ROLES: Mapping[str, Scope] = {"support": FEW_SHOT, "query": Scope("query"), "pool": Scope("pool")}
 """Role -> its rows, unless the protocol states others."""

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 
 from featcache.errors import TrainingError
 from featcache.wording import Setting
-from heads.contract import AnyMethod, hyper_values
+from heads.contract.method import AnyMethod
+from heads.contract.settings import hyper_values
 from heads.fitted import Fitted
 
 

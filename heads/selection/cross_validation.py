@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from heads.contract import AnyMethod, TaskView
+from heads.contract.method import AnyMethod
+from heads.contract.rows import TaskView
 from heads.episode import Episode
 from heads.fitted import Fitted
 from heads.selection.chosen import Chosen, all_failed

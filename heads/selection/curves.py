@@ -26,7 +26,7 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
-from heads.contract import Grid
+from heads.contract.settings import Grid
 
 NODES = 20
 """Nodes of a smooth axis; an axis with no more values than that is not interpolated."""

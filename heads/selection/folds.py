@@ -8,7 +8,8 @@ import torch
 
 from featcache.errors import TaskError
 from featcache.wording import Argument
-from heads.contract import AnyMethod, Rows, TaskView, find_kind
+from heads.contract.method import AnyMethod
+from heads.contract.rows import Rows, TaskView, find_kind
 
 FOLDS = 4
 """Folds at most; no more than the shots of the largest class."""

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64, Num
 
-from heads.contract import AnyMethod, Grid, TaskView, hyper_values, with_static, with_values
+from heads.contract.method import AnyMethod
+from heads.contract.rows import TaskView
+from heads.contract.settings import Grid, hyper_values, with_static, with_values
 from heads.selection.settings import Settings
 from heads.training.trainer import Judge, Outcome, train
 

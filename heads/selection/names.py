@@ -34,14 +34,10 @@ def check_settings(method: str, given: Iterable[str]) -> None:
 def setting_names(method: str) -> tuple[str, ...]:
     """Read the fields of a method's Config and Hyper off its source, which is not run for that."""
     module = modules()[method]
-    made = next(node for node in _tree(module).body if _makes_method(node))
-    given = {k.arg: k.value for k in ast.walk(made) if isinstance(k, ast.keyword)}
-    types = [given[kind] for kind in ("config", "hyper") if kind in given]
-    return tuple(name for kind in types for name in _fields(module, ast.unparse(kind)))
-
-
-def _makes_method(node: ast.stmt) -> bool:
-    return isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "METHOD"
+    functions = (node for node in _tree(module).body if isinstance(node, ast.FunctionDef))
+    _, *settings = next(f.args.args for f in functions if f.name == "prepare")
+    kinds = [ast.unparse(setting.annotation) for setting in settings if setting.annotation]
+    return tuple(name for kind in kinds for name in _fields(module, kind))
 
 
 def _fields(module: str, name: str) -> Iterator[str]:

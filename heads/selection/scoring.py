@@ -11,7 +11,9 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from heads.contract import Grid, Rows, Scout, Tensors, with_values
+from heads.contract.method import Scout
+from heads.contract.rows import Rows, Tensors
+from heads.contract.settings import Grid, with_values
 from heads.fitted import Fitted, answers, terms_by_chunk, traced
 from heads.selection.curves import Curves
 

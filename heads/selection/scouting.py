@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Int64
 
-from heads.contract import AnyMethod, Rows, TaskView
+from heads.contract.method import AnyMethod
+from heads.contract.rows import Rows, TaskView
 from heads.episode import Episode
 from heads.selection import scoring
 from heads.selection.chosen import Chosen, all_failed

@@ -24,7 +24,7 @@ from torch import Tensor
 from featcache.errors import UnknownNameError, UsageError
 from featcache.progress import Report
 from featcache.wording import Argument
-from heads.contract import AnyMethod
+from heads.contract.method import AnyMethod
 from heads.episode import Episode
 from heads.selection.chosen import Chosen, all_failed
 from heads.selection.cross_validation import cross_validate

@@ -12,7 +12,8 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from featcache.errors import UnknownNameError, UsageError
 from featcache.wording import Setting
-from heads.contract import AnyMethod, Grid, Real, hyper_values
+from heads.contract.method import AnyMethod
+from heads.contract.settings import Grid, Real, hyper_values
 
 _YES, _NO = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 

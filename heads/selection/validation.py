@@ -11,7 +11,9 @@ from torch import Tensor
 from featcache.errors import TaskError
 from featcache.progress import Report
 from featcache.wording import Argument
-from heads.contract import AnyMethod, Grid, Rows
+from heads.contract.method import AnyMethod
+from heads.contract.rows import Rows
+from heads.contract.settings import Grid
 from heads.episode import Episode
 from heads.fitted import Fitted
 from heads.selection import scoring

@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from heads.contract import Batch, Kind, LazyRows, Rows, Sampler, Tensors, find_kind, gather
+from heads.contract.rows import Batch, Kind, LazyRows, Rows, Tensors, find_kind, gather
+from heads.contract.stages import Sampler
 
 JOIN_BYTES = 128 * 2**20
 """Largest features of one kind that are concatenated; larger ones are gathered task by task."""

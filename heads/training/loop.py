@@ -7,7 +7,8 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from heads.contract import Stage, Tensors
+from heads.contract.rows import Tensors
+from heads.contract.stages import Stage
 from heads.training.batches import StepTensors, as_batch
 from heads.training.stack import Stack
 
@@ -45,10 +46,10 @@ class Loop:
         stack, at = fit.stack, fit.fixed_dims()
         # copied, because the update may overwrite parameters
         self.trained = {
-            n: fit.params[n].clone(memory_format=torch.contiguous_format)
-            for n in sorted(stage.trains)
+            n: p.clone(memory_format=torch.contiguous_format)
+            for n, p in stage.trained(fit.params).items()
         }
-        self.others = {n: p for n, p in fit.params.items() if n not in stage.trains}
+        self.others = {n: p for n, p in fit.params.items() if n not in self.trained}
         self.elementwise = stage.update.elementwise
         init = stage.update.init
         self.opt = init(self.trained) if self.elementwise else stack.lift(init, (0,))(self.trained)

@@ -16,7 +16,9 @@ from typing import Any, ClassVar, Literal, Protocol, TypeAlias, runtime_checkabl
 import torch
 from torch import Tensor
 
-from heads.contract import Real, Tensors, Update
+from heads.contract.rows import Tensors
+from heads.contract.settings import Real
+from heads.contract.stages import Update
 from heads.ops.torch_private import fused
 
 Rate: TypeAlias = Real | str

@@ -7,13 +7,13 @@ call; their number follows from the sizes.
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from jaxtyping import Int64
 from torch import Generator, Tensor
 
-from heads.contract import Kind, LazyRows, Rows, Sampler, Sizes, Tensors, find_kind
+from heads.contract.rows import Kind, LazyRows, Rows, Tensors, find_kind
+from heads.contract.stages import Sampler, Sizes
 from heads.ops.randomness import generator
 from heads.training.batches import Draw, Source, StepTensors
 
@@ -75,16 +75,6 @@ def view_pool(size: int, *, drop_last: bool = False) -> Sampler:
         drop_last: Leave out the incomplete last batch of images; an epoch has one step at least.
     """
     return Sampler(kind="view_pool", size=size, drop_last=drop_last)
-
-
-def by_steps(sizes: Sizes, config: Any) -> int:
-    """Take as many steps as `config.steps` says, whatever the number of shots."""
-    return int(config.steps)
-
-
-def by_epochs(sizes: Sizes, config: Any) -> int:
-    """Take the steps of `config.epochs` passes over the rows."""
-    return int(config.epochs) * sizes.per_epoch
 
 
 class Drawer:

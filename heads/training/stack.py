@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from heads.contract import Tensors, hyper_values
+from heads.contract.rows import Tensors
+from heads.contract.settings import hyper_values
 
 
 class Stack:

@@ -13,7 +13,9 @@ from typing import Any
 
 import torch
 
-from heads.contract import AnyMethod, Rows, Stage, TaskView, Tensors
+from heads.contract.method import AnyMethod
+from heads.contract.rows import Rows, TaskView, Tensors
+from heads.contract.stages import Stage
 from heads.training.samplers import Drawer
 
 CPU_WORK = 8e6
@@ -99,7 +101,7 @@ def width_of(group: Group, stages: Sequence[Stage], config: Any) -> int:
     work, memory, moved = 0, 1, 1
     for k, stage in enumerate(stages):
         drawer = Drawer(stage.batches, rows_of(stage, group.view), group.view.seed, k, group.fixed)
-        trained = sum(group.params[n].numel() for n in stage.trains)
+        trained = sum(p.numel() for p in stage.trained(group.params).values())
         widest = max(max(p.shape, default=1) for p in group.params.values())
         size = group.view.support.x.element_size()
         # gradient, two moments, old and new value; activations of a batch against each parameter

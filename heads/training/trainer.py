@@ -13,14 +13,10 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
-from heads.contract import (
-    AnyMethod,
-    Stage,
-    TaskView,
-    Tensors,
-    hyper_values,
-    with_values,
-)
+from heads.contract.method import AnyMethod
+from heads.contract.rows import TaskView, Tensors
+from heads.contract.settings import hyper_values, with_values
+from heads.contract.stages import Stage
 from heads.fitted import Fitted
 from heads.training.loop import Loop
 from heads.training.samplers import Batches, Drawer

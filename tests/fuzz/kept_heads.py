@@ -11,7 +11,7 @@ from tests.fuzz.guard import Target
 
 def toy_head() -> bytes:
     """Return the file of a small head."""
-    from heads.contract import Rows, TaskView
+    from heads.contract.rows import Rows, TaskView
     from heads.fitted import Fitted
     from heads.head import fitted_head
     from heads.head_file import pack

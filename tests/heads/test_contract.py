@@ -8,11 +8,13 @@ import torch
 from torch import Tensor
 
 from heads import registry
-from heads.contract import AnyMethod, Kind, LazyRows, Rows, find_kind, gather
+from heads.contract.method import AnyMethod, Method
+from heads.contract.rows import Kind, LazyRows, Rows, find_kind, gather
 from heads.episode import Episode
 from heads.reading import MappedRows
 from heads.selection.select import select
 from heads.training.trainer import train
+from tests.heads import toys
 from tests.heads.toy_tasks import make_task, rich_world, settings
 
 CPU = torch.device("cpu")
@@ -123,6 +125,23 @@ def test_a_kind_without_its_recipe_is_found_where_it_is_the_only_one() -> None:
         assert found is not None
         assert torch.equal(found, whole)
     assert rows.get("views", "weak") is None
+
+
+def test_settings_are_those_in_the_signature_of_prepare() -> None:
+    method = Method(
+        name="toy", summary="A toy.", source="ours", prepare=toys.prepare, terms=toys.terms
+    )
+    assert (method.config, method.hyper) == (toys.Config, toys.Hyper)
+    wrapped = replace(method, prepare=lambda *given: ({}, {}))
+    assert (wrapped.config, wrapped.hyper) == (toys.Config, toys.Hyper)
+
+
+def test_a_stage_moves_every_parameter_unless_it_names_some() -> None:
+    params = {"weight": torch.zeros(1), "bias": torch.zeros(1)}
+    (stage,) = toys.one_stage(toys.Config())
+    assert list(stage.trained(params)) == ["bias", "weight"]
+    assert list(replace(stage, trains=None).trained(params)) == ["bias", "weight"]
+    assert list(replace(stage, trains=frozenset({"bias"})).trained(params)) == ["bias"]
 
 
 def test_fields_that_prepare_reads_are_those_declared(make_toy: Any) -> None:

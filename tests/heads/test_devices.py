@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from heads import registry
-from heads.contract import AnyMethod, Tensors, hyper_values, with_values
+from heads.contract.method import AnyMethod
+from heads.contract.rows import Tensors
+from heads.contract.settings import hyper_values, with_values
 from heads.fitted import Fitted
 from heads.methods import transclip
 from heads.ops import torch_private

@@ -15,7 +15,7 @@ import torch
 from featcache.errors import FeatcacheError, HeadError, UsageError
 from featcache.types import FeatureSet
 from heads import kept, registry
-from heads.contract import Rows
+from heads.contract.rows import Rows
 from heads.head import Head
 from heads.head_file import pack, unpack
 from heads.protocols import obtain, training
@@ -27,7 +27,7 @@ from tests.heads.toy_tasks import ALSO, short
 ANSWER = """
 import sys, torch
 from heads.head import Head
-from heads.contract import Kind, Rows
+from heads.contract.rows import Kind, Rows
 for name in sys.argv[2:]:
     x, norms, kinds = torch.load(f"{sys.argv[1]}/{name}.rows", weights_only=True)
     rows = Rows(x=x, norms=norms, kinds={Kind(*k.split(".")): v for k, v in kinds.items()})

@@ -7,7 +7,7 @@ import pytest
 
 from featcache.errors import UnknownNameError
 from heads import registry
-from heads.contract import Method
+from heads.contract.method import Method
 
 
 @pytest.mark.parametrize(("name", "module"), registry.modules().items())

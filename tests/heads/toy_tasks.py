@@ -7,7 +7,9 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import torch
 
 from featcache.types import FeatureSet, TextBank
-from heads.contract import AnyMethod, Grid, TaskView
+from heads.contract.method import AnyMethod
+from heads.contract.rows import TaskView
+from heads.contract.settings import Grid
 from heads.episode import Episode
 from heads.fitted import Fitted
 from heads.protocols.builder import EpisodeBuilder

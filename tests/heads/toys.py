@@ -9,19 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from heads.contract import (
-    AnyMethod,
-    Batch,
-    Grid,
-    Method,
-    Need,
-    Rows,
-    Sizes,
-    Stage,
-    TaskView,
-    Tensors,
-    number,
-)
+from heads.contract.method import AnyMethod, Method, Need
+from heads.contract.rows import Batch, Rows, TaskView, Tensors
+from heads.contract.settings import Grid, number
+from heads.contract.stages import Sizes, Stage
 from heads.training.optim import adamw, sgd
 from heads.training.samplers import full, shuffled
 

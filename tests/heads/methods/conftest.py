@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from featcache.types import TextBank
-from heads.contract import Batch, Grid, Kind, Rows, TaskView
+from heads.contract.rows import Batch, Kind, Rows, TaskView
+from heads.contract.settings import Grid
 from heads.fitted import Fitted
 from heads.selection import scoring
 

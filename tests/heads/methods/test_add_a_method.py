@@ -14,7 +14,7 @@ import pytest
 from docs import generate
 from featcache.types import FeatureSet
 from heads import methods, registry
-from heads.contract import AnyMethod
+from heads.contract.method import AnyMethod
 from tests.heads.methods import test_battery as battery
 from tests.heads.toy_tasks import make_task, rich_world
 

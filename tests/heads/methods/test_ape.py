@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from heads.contract import Grid, Kind, Rows, TaskView
+from heads.contract.rows import Kind, Rows, TaskView
+from heads.contract.settings import Grid
 from heads.methods import ape
 
 CONFIG = ape.Config(channels=4)

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from heads.contract import Rows, Sizes
+from heads.contract.rows import Rows
+from heads.contract.stages import Sizes
 from heads.methods import ape_t
 
 CONFIG = ape_t.Config(channels=3)
@@ -84,7 +85,7 @@ def test_released_recipe() -> None:
     sizes = Sizes(support=1600, pool=0, classes=100, shots=16, batch=256, per_epoch=7)
     assert stage.steps(sizes, ape_t.Config()) == 30 * 7
     assert stage.keep == "best-val"
-    assert stage.trains == {"residual", "weight"}
+    assert stage.trains is None
     assert (ape_t.Hyper().lr, ape_t.Hyper().omega) == (1e-3, 0.2)
     update: Any = stage.update
-    assert (update.eps, update.weight_decay) == (1e-3, 0.1)
+    assert (update.rule.eps, update.weight_decay) == (1e-3, 0.1)

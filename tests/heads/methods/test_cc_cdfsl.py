@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from featcache.errors import UsageError
-from heads.contract import Batch, Kind, Rows, TaskView, Tensors
+from heads.contract.rows import Batch, Kind, Rows, TaskView, Tensors
 from heads.fitted import Fitted
 from heads.methods import cc_cdfsl as cc
 from heads.training.trainer import train

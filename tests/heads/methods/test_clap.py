@@ -7,7 +7,9 @@ import torch
 from torch.nn import functional as F
 
 from heads import cosine_probe
-from heads.contract import Kind, Rows
+from heads.contract.method import AnyMethod
+from heads.contract.rows import Kind, Rows
+from heads.contract.stages import Loss
 from heads.methods import clap, zs_lp
 from heads.training.trainer import train
 
@@ -29,6 +31,11 @@ def test_trust_equals_naive_loops(toy: Any, views: int) -> None:
     assert fixed["l2"].tolist() == pytest.approx(expected, abs=1e-6)
 
 
+def loss_of(method: AnyMethod) -> Loss:
+    (stage,) = method.stages(method.config())
+    return stage.loss
+
+
 def test_a_class_without_shots_is_trusted_as_the_others_are(toy: Any) -> None:
     task, _ = toy(counts=(2, 0, 3))
     _, fixed = clap.prepare(task, CONFIG, HYPER)
@@ -42,8 +49,8 @@ def test_loss_equals_naive_loops(toy: Any, whole_batch: Any) -> None:
     rng = torch.Generator().manual_seed(1)
     weight = params["weight"] + torch.randn(params["weight"].shape, generator=rng).double()
     batch = whole_batch(task)
-    got, _ = clap.LOSS({"weight": weight}, fixed, {}, batch, CONFIG, HYPER)
-    plain, _ = zs_lp.LOSS(
+    got, _ = loss_of(clap.METHOD)({"weight": weight}, fixed, {}, batch, CONFIG, HYPER)
+    plain, _ = loss_of(zs_lp.METHOD)(
         {"weight": weight}, fixed, {}, batch, cosine_probe.Config(), cosine_probe.Hyper()
     )
     held = 0.0
@@ -68,8 +75,8 @@ def test_without_trust_it_is_zs_lp(toy: Any, whole_batch: Any) -> None:
         one, cosine_probe.terms(same, free.head.fixed, both, other, cosine_probe.Hyper())["logits"]
     )
     batch, fixed = whole_batch(task), held.head.fixed | {"l2": torch.zeros(task.c).double()}
-    value, _ = clap.LOSS(same, fixed, {}, batch, config, HYPER)
-    plain, _ = zs_lp.LOSS(same, fixed, {}, batch, other, cosine_probe.Hyper())
+    value, _ = loss_of(clap.METHOD)(same, fixed, {}, batch, config, HYPER)
+    plain, _ = loss_of(zs_lp.METHOD)(same, fixed, {}, batch, other, cosine_probe.Hyper())
     assert float(value) == float(plain)
 
 

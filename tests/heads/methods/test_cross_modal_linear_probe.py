@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from heads.contract import Batch, Rows, Sizes
+from heads.contract.rows import Batch, Rows
+from heads.contract.stages import Sizes
 from heads.methods import cross_modal_linear_probe as cross
 from heads.training.trainer import train
 

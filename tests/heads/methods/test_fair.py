@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from featcache.types import TextBank
-from heads.contract import Batch, Kind, LazyRows, Rows, TaskView, Tensors
+from heads.contract.rows import Batch, Kind, LazyRows, Rows, TaskView, Tensors
 from heads.methods import fair
 from heads.ops.algebra import cosine_logits
 from heads.ops.attention import pool_closest

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from torch import Tensor
 
-from heads.contract import Kind, Rows, TaskView, WithText
+from heads.contract.rows import Kind, Rows, TaskView
+from heads.contract.settings import WithText
 from heads.methods import gda
 from heads.ops import discriminant as ops
 

@@ -9,7 +9,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor
 
 from featcache.errors import UsageError
-from heads.contract import Rows, TaskView
+from heads.contract.rows import Rows, TaskView
 from heads.methods import knn
 from heads.methods.knn import Config, Hyper
 from heads.selection.settings import configure

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from featcache.errors import MissingComponentError
 from featcache.types import FeatureSet, TextBank
-from heads.contract import Kind, Rows, TaskView
+from heads.contract.rows import Kind, Rows, TaskView
 from heads.methods import lazsl
 from heads.ops import ragged_transport
 from heads.ops.ragged_transport import Buckets

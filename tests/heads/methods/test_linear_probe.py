@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 from torch.nn import functional as F
 
-from heads.contract import Kind, Rows, TaskView
+from heads.contract.rows import Kind, Rows, TaskView
 from heads.methods import linear_probe
 
 CONFIG = linear_probe.Config()

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from heads.contract import Rows, Sizes, TaskView
+from heads.contract.rows import Rows, TaskView
+from heads.contract.stages import Sizes
 from heads.methods import lp_plus_plus
 from heads.training.trainer import train
 

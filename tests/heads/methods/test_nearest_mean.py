@@ -6,7 +6,8 @@ import torch
 from sklearn.neighbors import NearestCentroid
 from torch import Tensor
 
-from heads.contract import Nothing, Rows, TaskView
+from heads.contract.rows import Rows, TaskView
+from heads.contract.settings import Nothing
 from heads.methods import nearest_mean
 from heads.methods.nearest_mean import Config
 

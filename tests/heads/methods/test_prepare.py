@@ -7,7 +7,7 @@ import pytest
 from featcache.errors import UsageError
 from featcache.types import FeatureSet
 from heads import registry
-from heads.contract import AnyMethod
+from heads.contract.method import AnyMethod
 from tests.heads.toy_tasks import make_task, rich_world, variants
 
 

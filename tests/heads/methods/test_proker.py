@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn.kernel_ridge import KernelRidge
 from torch import Tensor
 
-from heads.contract import Kind, Rows, TaskView
+from heads.contract.rows import Kind, Rows, TaskView
 from heads.methods import proker
 
 Variant = Literal["code", "paper"]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from featcache.errors import MissingComponentError
-from heads.contract import Rows, TaskView
+from heads.contract.rows import Rows, TaskView
 from heads.methods import regularized_linear as rl
 from heads.methods.regularized_linear import Config, Hyper
 from heads.selection.settings import configure

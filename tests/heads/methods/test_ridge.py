@@ -8,7 +8,8 @@ from sklearn.linear_model import Ridge, RidgeClassifier
 from torch import Tensor
 from torch.nn import functional as F
 
-from heads.contract import Nothing, Rows, TaskView
+from heads.contract.rows import Rows, TaskView
+from heads.contract.settings import Nothing
 from heads.methods import ridge
 
 CONFIG = Nothing()

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from heads.contract import Rows, Sizes
+from heads.contract.rows import Rows
+from heads.contract.stages import Sizes
 from heads.methods import taskres
 from heads.training.trainer import train
 

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from heads.contract import Grid, Kind, Rows, TaskView
+from heads.contract.rows import Kind, Rows, TaskView
+from heads.contract.settings import Grid
 from heads.methods import tip_adapter
 
 CONFIG = tip_adapter.Config()

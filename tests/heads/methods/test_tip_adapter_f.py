@@ -4,7 +4,8 @@ from typing import Any
 import pytest
 import torch
 
-from heads.contract import Rows, Sizes
+from heads.contract.rows import Rows
+from heads.contract.stages import Sizes
 from heads.methods import tip_adapter, tip_adapter_f
 
 CONFIG = tip_adapter_f.Config()
@@ -55,7 +56,7 @@ def test_released_recipe() -> None:
     sizes = Sizes(support=1600, pool=0, classes=100, shots=16, batch=256, per_epoch=7)
     assert stage.steps(sizes, CONFIG) == 20 * 7
     assert stage.keep == "last"
-    assert stage.trains == {"keys"}
+    assert stage.trains is None
     assert HYPER.lr == 1e-3
     assert tip_adapter_f.METHOD.post_grid == tip_adapter.METHOD.post_grid
     # init_alpha in the configurations of gaopengcuhk/Tip-Adapter@d0e2d6f

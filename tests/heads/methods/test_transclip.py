@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from heads.contract import Rows, TaskView
+from heads.contract.rows import Rows, TaskView
 from heads.methods import transclip
 from heads.methods.transclip import Config
 

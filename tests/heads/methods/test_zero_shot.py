@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from featcache.errors import MissingComponentError
+from featcache.keys import TextKind
 from featcache.types import TextSet
-from heads.contract import Nothing, Rows, TaskView, TextKind, WithText
+from heads.contract.rows import Rows, TaskView
+from heads.contract.settings import Nothing, WithText
 from heads.methods import zero_shot
 
 

@@ -7,12 +7,19 @@ import torch
 from torch.nn import functional as F
 
 from heads import cosine_probe
-from heads.contract import Rows, Sizes
+from heads.contract.method import AnyMethod
+from heads.contract.rows import Rows
+from heads.contract.stages import Loss, Sizes
 from heads.methods import zs_lp
 from heads.training.samplers import Drawer
 from heads.training.trainer import train
 
 CONFIG, HYPER = cosine_probe.Config(), cosine_probe.Hyper()
+
+
+def loss_of(method: AnyMethod) -> Loss:
+    (stage,) = method.stages(method.config())
+    return stage.loss
 
 
 def test_logits_equal_naive_loops(toy: Any) -> None:
@@ -64,7 +71,7 @@ def test_loss_is_the_mean_over_rows_with_weight(toy: Any, whole_batch: Any) -> N
     task, _ = toy(bias=-3.0)
     params, fixed = zs_lp.prepare(task, CONFIG, HYPER)
     batch = whole_batch(task)
-    got, state = zs_lp.LOSS(params, fixed, {}, batch, CONFIG, HYPER)
+    got, state = loss_of(zs_lp.METHOD)(params, fixed, {}, batch, CONFIG, HYPER)
     logits = cosine_probe.terms(params, fixed, Rows.of(batch.x), CONFIG, HYPER)["logits"]
     assert float(got) == pytest.approx(float(F.cross_entropy(logits[:-1], batch.y[:-1])))
     assert state == {}

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from heads.contract import Kind, Rows
+from heads.contract.rows import Kind, Rows
 from heads.ops import algebra
 
 

@@ -13,7 +13,8 @@ from featcache.errors import CacheError, MissingComponentError, TaskError
 from featcache.store.again import command
 from featcache.types import FeatureSet
 from featcache.wording import Call
-from heads.contract import Kind, Need
+from heads.contract.method import Need
+from heads.contract.rows import Kind
 from heads.episode import Episode
 from heads.protocols.builder import EpisodeBuilder
 from heads.protocols.suggest import support_scope

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from heads.contract import Grid, Rows, Tensors, number
+from heads.contract.rows import Rows, Tensors
+from heads.contract.settings import Grid, number
 from heads.fitted import Fitted
 from heads.selection import curves, scoring
 from heads.selection.curves import Curves

@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from featcache.errors import TrainingError
-from heads.contract import AnyMethod, Grid, Rows
+from heads.contract.method import AnyMethod
+from heads.contract.rows import Rows
+from heads.contract.settings import Grid
 from heads.fitted import Fitted
 from heads.selection import scoring
 

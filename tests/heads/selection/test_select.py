@@ -11,7 +11,9 @@ from torch import Tensor
 
 from featcache.errors import TaskError, TrainingError, UsageError
 from heads import registry
-from heads.contract import AnyMethod, Grid, Rows, TaskView
+from heads.contract.method import AnyMethod
+from heads.contract.rows import Rows, TaskView
+from heads.contract.settings import Grid
 from heads.episode import Episode
 from heads.selection import select as selection
 from heads.selection.chosen import Chosen

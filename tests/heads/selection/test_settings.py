@@ -7,7 +7,7 @@ import pytest
 
 from featcache.errors import UnknownNameError, UsageError
 from heads import registry
-from heads.contract import AnyMethod
+from heads.contract.method import AnyMethod
 from heads.selection.settings import configure
 
 

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 import torch
 
-from heads.contract import Kind, Rows, Sampler
+from heads.contract.rows import Kind, Rows
+from heads.contract.stages import Sampler
 from heads.training import batches
 from heads.training.samplers import Batches, Drawer, balanced, pool, shuffled
 

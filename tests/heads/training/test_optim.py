@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, SequentialLR
 
-from heads.contract import Tensors, Update
+from heads.contract.rows import Tensors
+from heads.contract.stages import Update
 from heads.training.optim import adam, adamw, dassl, sgd
 
 STEPS = 20

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from heads.contract import Kind, LazyRows, Rows, Sampler
+from heads.contract.rows import Kind, LazyRows, Rows
+from heads.contract.stages import Sampler
 from heads.training.batches import as_batch
 from heads.training.samplers import Drawer, balanced, full, pool, shuffled, view_pool
 

@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from heads.contract import AnyMethod, Kind, Rows, TaskView, with_values
+from heads.contract.method import AnyMethod
+from heads.contract.rows import Kind, Rows, TaskView
+from heads.contract.settings import with_values
 from heads.fitted import Fitted
 from heads.training.stacking import prepare, width_of
 from heads.training.trainer import train
