@@ -127,6 +127,10 @@ def _numbered(folder: Path, name: str, pattern: str) -> dict[int, Path]:
         match = re.fullmatch(pattern, file.name)
         path = inside(folder, f"{name}/{file.name}") if match else None
         if match and path is not None:
+            if int(match[1]) in found:
+                raise ImportedFileError(
+                    f"{found[int(match[1])]} and {path} have one number. Keep the files of one run."
+                )
             found[int(match[1])] = path
     return found
 
