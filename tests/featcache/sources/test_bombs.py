@@ -15,8 +15,8 @@ from featcache.errors import FeatcacheError
 from featcache.limits import IMAGE_FILE
 from featcache.sources.registry import open_dataset
 
-MEMORY = 256 << 20
-"""Bytes of address space beyond what is in use."""
+MEMORY, ADDRESSES = 256 << 20, 3 << 30
+"""Bytes that a reader may add to what is in use, and that it can."""
 SECONDS = 60
 
 
@@ -32,19 +32,20 @@ def outcome(run: Callable[[], object]) -> str:
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
-        said = b"read"
+        said, before = b"read", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         try:
             pages = int(Path("/proc/self/statm").read_text().split()[0])
-            size = pages * resource.getpagesize() + MEMORY
+            size = pages * resource.getpagesize() + ADDRESSES
             resource.setrlimit(resource.RLIMIT_AS, (size, size))
             signal.alarm(SECONDS)
             run()
-        except (FeatcacheError, OSError) as error:
-            lacks = "memory" in str(error) or "malloc" in str(error)
-            said = b"took all memory" if lacks else b"refused"
+        except (FeatcacheError, OSError):
+            said = b"refused"
         except BaseException as error:
             said = f"{type(error).__name__}".encode()
         finally:
+            if (more := resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) << 10 > MEMORY:
+                said += b", with %d MiB" % (more >> 10)
             os.write(writer, said)
             os._exit(0)
     os.close(writer)
@@ -58,6 +59,7 @@ def first(spec: str) -> Callable[[], object]:
     return lambda: open_dataset(spec, root=Path("/")).samples[0].place.read(IMAGE_FILE)
 
 
+@pytest.mark.long
 @pytest.mark.xfail(
     strict=True,
     reason="npz_member takes members packed by bzip2 and lzma, whose pieces unpack at once: take "
@@ -99,8 +101,8 @@ def test_an_npz_with_negative_sizes_is_refused(tmp_path: Path, shape: tuple[int,
 def test_a_parquet_file_that_repeats_one_long_value_is_refused(tmp_path: Path, column: str) -> None:
     pa = pytest.importorskip("pyarrow")
     pq = pytest.importorskip("pyarrow.parquet")
-    rows = 1000 if column == "label" else 4
-    size = {"label": 4 << 20, "image": 400 << 20}
+    rows = 100 if column == "label" else 4
+    size = {"label": 4 << 20, "image": 100 << 20}
     long = pa.array([bytes(size[column])]) if column == "image" else pa.array(["a" * size[column]])
     repeated = pa.DictionaryArray.from_arrays(pa.array([0] * rows, pa.int32()), long)
     table = {
@@ -110,3 +112,23 @@ def test_a_parquet_file_that_repeats_one_long_value_is_refused(tmp_path: Path, c
     pq.write_table(pa.table(table), tmp_path / "p.parquet", compression="zstd", store_schema=False)
     assert (tmp_path / "p.parquet").stat().st_size < 100_000
     assert outcome(first(f"hf:{tmp_path}/p.parquet")) == "refused"
+
+
+HEADERS = (
+    "{'descr': '|u1', 'fortran_order': False, 'shape': (",
+    "{'descr': (), 'fortran_order': False, 'shape': (1,)}",
+)
+
+
+@pytest.mark.parametrize("text", HEADERS)
+@pytest.mark.xfail(
+    strict=True,
+    reason="npz_member catches some of what numpy's parser raises, and TokenError and IndexError "
+    "are others: catch Exception there, as read_header of importers/arrays.py does",
+)
+def test_an_npz_whose_header_cannot_be_parsed_is_refused(tmp_path: Path, text: str) -> None:
+    head = text.encode().ljust(117) + b"\n"
+    with zipfile.ZipFile(tmp_path / "p.npz", "w") as archive:
+        start = b"\x93NUMPY\x01\x00" + len(head).to_bytes(2, "little")
+        archive.writestr("train_images.npy", start + head)
+    assert outcome(first(f"npz:{tmp_path}/p.npz")) == "refused"
