@@ -92,6 +92,13 @@ def read_clip_retrieval(sources: Mapping[str, Path], *, label_column: str = "") 
         files |= {f"{split}_features": parts[0][0]}
         files |= {f"{split}_{kind}": parts[0][1] for kind in ("labels", "paths")}
     top = next(iter(sources.values()))
+    if len(set(notes)) > 1:
+        raise ImportedFileError(
+            f"The parts of {top} and of the other splits do not name classes alike: "
+            f"{' '.join(dict.fromkeys(notes))} Choose what all of them have with ",
+            Argument("label_column", Placeholder("COLUMN")),
+            ".",
+        )
     arrays |= index_labels(top, labels)
     return Contents(
         format="clip-retrieval",

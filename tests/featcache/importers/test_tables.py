@@ -258,3 +258,18 @@ def test_two_parts_of_one_number_are_refused(tmp_path: Path, copied: str) -> Non
     )
     with pytest.raises(ImportedFileError, match="have one number"):
         read_clip_retrieval({"train": tmp_path / "train"})
+
+
+def test_parts_that_name_classes_otherwise_are_not_mixed(tmp_path: Path) -> None:
+    clip_retrieval(tmp_path)
+    part = tmp_path / "train" / "metadata" / "metadata_3.parquet"
+    found = pq.read_table(part)
+    pq.write_table(found.append_column("label", pa.array(["ant"] * len(found))), part)
+    with pytest.raises(ImportedFileError, match=r"do not name classes alike.*label_column"):
+        read_clip_retrieval({"train": tmp_path / "train"})
+
+
+def test_a_class_name_that_ends_in_a_nul_is_refused(tmp_path: Path) -> None:
+    path = table(tmp_path / "t.parquet", label=["ant", "ant\0", "bee"] * 2)
+    with pytest.raises(ImportedFileError, match="end in a NUL"):
+        read_parquet([str(path)])
