@@ -129,7 +129,7 @@ def _parts(folder: Path) -> list[tuple[Path, Path]]:
 
 def _numbered(folder: Path, name: str, pattern: str) -> dict[int, Path]:
     place = inside(folder, name)
-    found = {}
+    found: dict[int, Path] = {}
     for file in sorted(place.iterdir()) if place is not None and place.is_dir() else ():
         match = re.fullmatch(pattern, file.name)
         path = inside(folder, f"{name}/{file.name}") if match else None

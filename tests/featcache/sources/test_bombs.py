@@ -23,7 +23,7 @@ SECONDS = 60
 def header(shape: tuple[int, ...]) -> bytes:
     out = io.BytesIO()
     value = {"shape": shape, "fortran_order": False, "descr": "|u1"}
-    np.lib.format.write_array_header_1_0(out, value)  # type: ignore[arg-type]
+    np.lib.format.write_array_header_1_0(out, value)
     return out.getvalue()
 
 
