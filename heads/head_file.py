@@ -146,7 +146,7 @@ def unpack(data: bytes, where: str) -> Head:
             )
     try:
         return _head(sections, tensors, where)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise HeadError(f"{where} is no head of this program ({error!r:.200}).") from error
 
 
@@ -210,6 +210,8 @@ def _head(sections: dict[str, Any], tensors: Tensors, where: str) -> Head:
     temperature, reads = float(sections[TEMPERATURE]["value"]), tuple(map(str, section["reads"]))
     if not 1 <= len(classes) <= CLASSES or not 0 < temperature < math.inf:
         raise ValueError("its classes or its temperature are out of range")
+    if not all(name.isprintable() for name in classes):
+        raise ValueError("a class has a name that does not print")
     head = Head(
         fitted=Fitted(
             method=method, config=settings.config, hyper=settings.hyper, params=params, fixed=fixed

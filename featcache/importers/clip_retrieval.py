@@ -92,6 +92,13 @@ def read_clip_retrieval(sources: Mapping[str, Path], *, label_column: str = "") 
         files |= {f"{split}_features": parts[0][0]}
         files |= {f"{split}_{kind}": parts[0][1] for kind in ("labels", "paths")}
     top = next(iter(sources.values()))
+    if len(set(notes)) > 1:
+        raise ImportedFileError(
+            f"The parts of {top} and of the other splits do not name classes alike: "
+            f"{' '.join(dict.fromkeys(notes))} Choose what all of them have with ",
+            Argument("label_column", Placeholder("COLUMN")),
+            ".",
+        )
     arrays |= index_labels(top, labels)
     return Contents(
         format="clip-retrieval",
@@ -122,11 +129,15 @@ def _parts(folder: Path) -> list[tuple[Path, Path]]:
 
 def _numbered(folder: Path, name: str, pattern: str) -> dict[int, Path]:
     place = inside(folder, name)
-    found = {}
+    found: dict[int, Path] = {}
     for file in sorted(place.iterdir()) if place is not None and place.is_dir() else ():
         match = re.fullmatch(pattern, file.name)
         path = inside(folder, f"{name}/{file.name}") if match else None
         if match and path is not None:
+            if int(match[1]) in found:
+                raise ImportedFileError(
+                    f"{found[int(match[1])]} and {path} have one number. Keep the files of one run."
+                )
             found[int(match[1])] = path
     return found
 

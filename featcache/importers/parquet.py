@@ -112,7 +112,13 @@ def read_parquet(sources: Sequence[str], columns: Columns | None = None) -> Cont
         for path in group:
             with ParquetFile(path) as table:
                 chosen = choose(path, table.columns(), chosen, needs_split=not split)
-                names = names or (table.class_names(chosen.label) if chosen.label else ())
+                told_names = table.class_names(chosen.label) if chosen.label else ()
+                if names and told_names and names != told_names:
+                    raise ImportedFileError(
+                        f"{path} has other class names than {every[0]}, or another order of them, "
+                        f"so that its labels mean other classes. Import files of one data set."
+                    )
+                names = names or told_names
                 part = table.features(chosen.features)
                 said = table.values(chosen.split) if not split else [split] * len(part)
                 told = {n: table.values(n) for n in (chosen.label, chosen.path) if n}
@@ -216,6 +222,10 @@ def _groups(path: Path, said: Sequence[Any]) -> dict[str, list[int]]:
     found: dict[str, list[int]] = {}
     known: dict[Any, str] = {}
     for row, text in enumerate(said):
+        if text is None:
+            raise ImportedFileError(
+                f"Row {row} of {path} names no split. Leave it out, or write its split."
+            )
         if text not in known:
             known[text] = check_split(path, str(text))
         found.setdefault(known[text], []).append(row)

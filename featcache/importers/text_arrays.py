@@ -32,6 +32,8 @@ def as_texts(path: Path, values: Sequence[object], what: str) -> Shaped[np.ndarr
                 f"{path} should hold texts of up to {LONGEST} characters as {what}, got {shown} in "
                 f"row {row}. Save them as str."
             )
+        if value.endswith("\0"):  # which NumPy would leave out
+            raise ImportedFileError(f"{path} has {what} that end in a NUL character (row {row}).")
     return np.array(list(values), dtype=np.str_)
 
 

@@ -14,7 +14,7 @@ import pickletools
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -165,6 +165,30 @@ def _check_operations(path: Path, index: bytes) -> None:
             raise _objects(path, f"operation {operation.name}")
         if operation.name == "LONG_BINPUT" and int(argument or 0) > MEMO:
             raise ValueError(f"its index asks for {argument} places")
+    if not set(_kinds_of_keys(index)) <= {pickletools.pyunicode, pickletools.pyint}:
+        raise ValueError("its index has a key that is neither a text nor a number")
+
+
+def _kinds_of_keys(index: bytes) -> Iterator[pickletools.StackObject]:
+    """Yield the kind of each key of a dict: hashing tuples of tuples may take 2^n steps."""
+    stack: list[pickletools.StackObject] = []
+    memo: dict[int, pickletools.StackObject] = {}
+    for operation, argument, _ in pickletools.genops(index):
+        if operation.name.endswith(("BINPUT", "MEMOIZE")):
+            memo[len(memo) if argument is None else int(argument)] = stack[-1]
+            continue
+        if operation.name.endswith("BINGET"):
+            stack.append(memo[int(argument or 0)])
+            continue
+        fixed, values = list(operation.stack_before), []
+        if pickletools.stackslice in fixed:  # what was pushed since the last mark
+            fixed = fixed[:-2]
+            while (top := stack.pop()) is not pickletools.markobject:
+                values.append(top)
+        taken = [stack.pop() for _ in fixed]
+        if operation.name in ("SETITEM", "SETITEMS"):
+            yield from values[1::2] if values else taken[1:2]
+        stack += operation.stack_after
 
 
 def _objects(path: Path, what: str) -> ImportedFileError:

@@ -29,6 +29,7 @@ from tests.fuzz.guard import Target
 from tests.fuzz.imports import IMPORT_TARGETS
 from tests.fuzz.kept_heads import HEAD_TARGETS
 from tests.fuzz.run_targets import RUN_TARGETS
+from tests.fuzz.sources import SOURCE_TARGETS
 from tests.fuzz.weights import WEIGHTS_TARGETS
 
 CLASSES = ("ant", "bee tree", "Äpfel")
@@ -295,6 +296,7 @@ def _typed_seeds(_: Path) -> list[Case]:
 TARGETS = (
     *HEAD_TARGETS,
     *IMPORT_TARGETS,
+    *SOURCE_TARGETS,
     *WEIGHTS_TARGETS,
     Target(
         name="templates",

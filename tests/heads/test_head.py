@@ -187,14 +187,23 @@ def test_a_description_that_lies_is_refused(packed: bytes, change: dict[str, Any
         unpack(rewritten(packed, lambda d: d["sections"]["classifier"].update(change)), "it")
 
 
-@pytest.mark.parametrize("value", [0.0, -1.0, "warm", None, 1e400])
+@pytest.mark.parametrize("value", [0.0, -1.0, "warm", None, 1e400, 10**400])
 def test_a_temperature_out_of_range_is_refused(packed: bytes, value: object) -> None:
     def change(description: dict[str, Any]) -> None:
         description["sections"]["temperature"]["value"] = value
 
-    if value == 1e400:
+    if value == float("inf"):
         return  # no JSON of ours holds it
     with pytest.raises(HeadError):
+        unpack(rewritten(packed, change), "it")
+
+
+@pytest.mark.parametrize("name", ["\x1b[2J", "\ud800", "two\nlines"])
+def test_a_class_whose_name_does_not_print_is_refused(packed: bytes, name: str) -> None:
+    def change(description: dict[str, Any]) -> None:
+        description["sections"]["classifier"]["classes"][0] = name
+
+    with pytest.raises(HeadError, match="does not print"):
         unpack(rewritten(packed, change), "it")
 
 

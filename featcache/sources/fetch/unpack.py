@@ -112,7 +112,7 @@ class _Job:
         elif parts == below:
             raise damaged(archive, "has a file without a name")
         elif nested and kind_of(parts[-1]).startswith("tar"):
-            inner = (*parts[:-1], stem_of(parts[-1]))
+            inner = _folder_of(parts, archive)
             self._folder(inner, archive)
             data = io.BufferedReader(_Raw(member.data))
             with _inflated(data, kind_of(parts[-1]), parts[-1]) as stream:
@@ -212,6 +212,16 @@ def _named(archive: str) -> Iterator[None]:
     except Exception as error:
         said = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
         raise damaged(archive, f"cannot be decompressed ({said})") from error
+
+
+def _folder_of(parts: tuple[str, ...], archive: str) -> tuple[str, ...]:
+    """Return the folder for the files of a nested archive; `...tar` would name the one above."""
+    stem = stem_of(parts[-1])
+    if not stem.strip("."):
+        raise unsafe(
+            archive, f"holds {quoted(parts[-1])}, whose name gives no folder for its files"
+        )
+    return checked_name("/".join((*parts[:-1], stem)), archive)
 
 
 def _twice(archive: str, parts: tuple[str, ...]) -> SourceError:

@@ -95,13 +95,13 @@ def read_tar(archive: Archive) -> Names:
                 names.add_folder(path)
                 size = 0 if kind == b"5" else size
             elif kind in _FILES:
-                if at + BLOCK + size > length:
-                    raise archive.refused("is cut off", _CUT)
                 member = TarMember(archive, path, size, at, zlib.crc32(header))
                 names.add_file(path, member)
             elif kind != b"V":  # the label of a volume
                 what = _REFUSED.get(kind, f"an entry of unknown kind {kind!a}")
                 raise archive.refused(f"holds {what} ({path[:200]!a})")
+            if at + BLOCK + size > length:
+                raise archive.refused("is cut off", _CUT)
             at += BLOCK + _padded(size)
             extended, long_name = {}, ""
     names.check_folders()

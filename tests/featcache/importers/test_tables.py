@@ -223,3 +223,53 @@ def test_control_characters_in_paths_are_refused(tmp_path: Path) -> None:
     path = table(tmp_path / "t.parquet", image_path=["a\x1b[2J"] * 6)
     with pytest.raises(ImportedFileError, match="control characters"):
         import_features(lambda: read_parquet([str(path)]), tmp_path / "r", "toys", "my model")
+
+
+def named(path: Path, *names: str) -> Path:
+    told = {"info": {"features": {"label": {"names": names, "_type": "ClassLabel"}}}}
+    found = pq.read_table(table(path, split=None))
+    pq.write_table(found.replace_schema_metadata({"huggingface": json.dumps(told)}), path)
+    return path
+
+
+def test_files_whose_labels_mean_other_classes_are_not_mixed(tmp_path: Path) -> None:
+    train = named(tmp_path / "a.parquet", "ant", "bee", "wasp")
+    test = named(tmp_path / "b.parquet", "bee", "ant", "wasp")
+    with pytest.raises(ImportedFileError, match=r"b\.parquet has other class names than .*a\.par"):
+        read_parquet([f"train={train}", f"test={test}"])
+    test = named(tmp_path / "b.parquet", "ant", "bee", "wasp")
+    found = read_parquet([f"train={train}", f"test={test}"])
+    assert found.arrays["classnames"].tolist() == ["ant", "bee", "wasp"]
+
+
+def test_a_row_without_a_split_is_in_none(tmp_path: Path) -> None:
+    path = table(tmp_path / "t.parquet", split=["train", "test", None] * 2)
+    with pytest.raises(ImportedFileError, match=r"Row 2 of .* names no split"):
+        read_parquet([str(path)])
+
+
+@pytest.mark.parametrize("copied", ["img_emb/img_emb_{}.npy", "metadata/metadata_{}.parquet"])
+def test_two_parts_of_one_number_are_refused(tmp_path: Path, copied: str) -> None:
+    clip_retrieval(tmp_path)
+    part = next((tmp_path / "train").glob(copied.format("*")))
+    number = part.stem.rpartition("_")[2]
+    part.with_name(part.name.replace(f"_{number}.", f"_0000{number}.")).write_bytes(
+        part.read_bytes()
+    )
+    with pytest.raises(ImportedFileError, match="have one number"):
+        read_clip_retrieval({"train": tmp_path / "train"})
+
+
+def test_parts_that_name_classes_otherwise_are_not_mixed(tmp_path: Path) -> None:
+    clip_retrieval(tmp_path)
+    part = tmp_path / "train" / "metadata" / "metadata_3.parquet"
+    found = pq.read_table(part)
+    pq.write_table(found.append_column("label", pa.array(["ant"] * len(found))), part)
+    with pytest.raises(ImportedFileError, match=r"do not name classes alike.*label_column"):
+        read_clip_retrieval({"train": tmp_path / "train"})
+
+
+def test_a_class_name_that_ends_in_a_nul_is_refused(tmp_path: Path) -> None:
+    path = table(tmp_path / "t.parquet", label=["ant", "ant\0", "bee"] * 2)
+    with pytest.raises(ImportedFileError, match="end in a NUL"):
+        read_parquet([str(path)])

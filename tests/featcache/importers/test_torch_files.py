@@ -203,3 +203,14 @@ def test_real_caches_equal_torchs_reading() -> None:
         found = read_torch(path)
         assert found.dtype == wanted.dtype
         np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("way", ["one", "several", "memoized"])
+def test_a_key_that_takes_forever_to_hash_is_refused(tmp_path: Path, way: str) -> None:
+    code = b"\x80\x04)q\x00"
+    for i in range(60):  # each tuple holds the one before twice: 2^60 steps for its hash
+        code += b"h%ch%c\x86q%c" % (i, i, i + 1)
+    code += {"one": b"}h\x3cNs.", "several": b"}(N\x88h\x3cNu.", "memoized": b"\x94}h\x3dNs."}[way]
+    torch.save(torch.ones(1), tmp_path / "x.pt")
+    with pytest.raises(ImportedFileError, match="neither a text nor a number"):
+        read_torch(bent(tmp_path / "x.pt", lambda _: code))

@@ -122,3 +122,31 @@ def test_the_images_lie_elsewhere(tmp_path: Path) -> None:
     data = open_labelstudio(path, {"root": str(tmp_path / "images")})
     assert [s.id for s in data.samples] == ["a.jpg"]
     assert any("the first is gone.jpg" in note for note in data.notes)
+
+
+@pytest.mark.parametrize("annotations", [5, True, [{"result": 5}], [{"result": True}]], ids=str)
+@pytest.mark.xfail(
+    strict=True,
+    reason="_chosen goes through annotations and results without asking whether they are lists",
+)
+def test_annotations_that_are_no_list_are_refused(tmp_path: Path, annotations: object) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"a")
+    value = [{"data": {"image": "a.jpg"}, "annotations": annotations}]
+    (tmp_path / "list.json").write_text(json.dumps(value))
+    with pytest.raises(SourceError):
+        open_labelstudio(str(tmp_path / "list.json"), {})
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="two uploads of one base name are found in one file: refuse a file that two tasks of "
+    "other addresses lead to",
+)
+def test_two_uploads_are_never_one_file(tmp_path: Path) -> None:
+    (tmp_path / "cat.jpg").write_bytes(b"a")
+    (tmp_path / "dog.jpg").write_bytes(b"b")
+    images = ("upload/1/3f2a9c1e-cat.jpg", "upload/2/aaaaaaaa-cat.jpg", "upload/1/bbbbbbbb-dog.jpg")
+    value = [{"image": f"/data/{image}", "choice": "xxy"[i]} for i, image in enumerate(images)]
+    (tmp_path / "list.json").write_text(json.dumps(value))
+    with pytest.raises(SourceError):
+        open_labelstudio(str(tmp_path / "list.json"), {})

@@ -226,3 +226,13 @@ def test_too_little_room_is_said_before_a_file_is_written(
     with pytest.raises(SourceError, match=f"Unpacking {file} needs about"):
         unpack(path, target)
     assert content(target) == {}
+
+
+@pytest.mark.parametrize("name", ["...tar", "a/...tar", "..tar", ".tar", "...TGZ", "a/.tar.gz"])
+def test_an_archive_in_an_archive_never_names_the_folder_above(tmp_path: Path, name: str) -> None:
+    inner = tar(("evil.txt", b"x"))
+    inner = inner if name.endswith("tar") else gzip.compress(inner)
+    path, target = written(tmp_path, "a.tar", tar(("b.txt", b"b"), (name, inner)))
+    with pytest.raises(SourceError, match="gives no folder for its files"):
+        unpack(path, target, nested=True)
+    assert not list(tmp_path.rglob("evil.txt"))

@@ -170,3 +170,20 @@ def test_headers_of_any_bytes_end_in_a_sentence(tmp_path: Path) -> None:
         except SourceError:
             continue
         assert all(".." not in image.id.split("/") for image in found)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("label", b"V"), ("cat/", b"0"), ("cat/", b"7")])
+@pytest.mark.parametrize("size", [1 << 20, 1 << 50, 1 << 80])
+def test_nothing_is_skipped_by_a_size_beyond_the_end(
+    tmp_path: Path, name: str, kind: bytes, size: int
+) -> None:
+    path = packed(tmp_path / "p.tar", {"x.jpg": b"", "y.jpg": b"y"}, tarfile.GNU_FORMAT)
+    data = bytearray(path.read_bytes())
+    data[:100] = name.encode().ljust(100, b"\0")
+    data[124:136] = b"\x80" + size.to_bytes(11, "big")
+    data[156:157] = kind
+    data[148:156] = b" " * 8
+    data[148:156] = b"%06o\0 " % sum(data[:512])
+    path.write_bytes(data)
+    with pytest.raises(SourceError, match="is cut off"):
+        open_archive(path)
