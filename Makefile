@@ -4,7 +4,7 @@ SHELL := bash
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install install-dev demo test test-all lint bench soak fuzz clean
+.PHONY: help install install-dev demo test test-all newest lint bench soak fuzz clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ test: install-dev  ## Run the tests, but for the long ones
 
 test-all: install-dev  ## Run all tests
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
+
+newest:  ## Run the backbone tests against the newest release of open_clip
+	@VENV=$(VENV) .ci/newest
 
 lint: install-dev  ## ruff, mypy strict, import layers, spelling
 	@$(BIN)/ruff check .

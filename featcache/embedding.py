@@ -120,6 +120,7 @@ class Embedder:
         view_patches: Sequence[str] = (),
         seed: int = 0,
         components: Iterable[str] = (),
+        image_size: int | None = None,
         micro_batch: int | None = None,
         max_pixels: int | None = None,
         strict: bool = False,
@@ -137,6 +138,8 @@ class Embedder:
             view_patches: Requested patch features of views: 4:cdfsl.
             seed: Seed of views and crops.
             components: Further components by their name in a cache: views.rrc50-10@3.
+            image_size: Pixels of the encoder's square input; None is the model's own. Ignored with
+                a loaded backbone.
             micro_batch: Views in a batch; None takes what a pass would. The last bits of the
                 features depend on it, and a single image costs as much as a whole batch.
             max_pixels: Largest image to decode; None is the environment's or Pillow's limit.
@@ -165,7 +168,9 @@ class Embedder:
         if max_pixels is not None and max_pixels < 1:
             raise UsageError(f"max_pixels must be a positive number of pixels, got {max_pixels}.")
         if isinstance(backbone, str):
-            backbone = load_backbone(backbone, weights=weights, device=device, compute=compute)
+            backbone = load_backbone(
+                backbone, weights=weights, device=device, compute=compute, image_size=image_size
+            )
         self.backbone = backbone
         self.strict = strict
         self.max_pixels = pixel_limit(max_pixels)

@@ -122,6 +122,7 @@ def _encoded(head: "Head", images: Any) -> "Embedded":
         weights=head.about.get("weights") or None,
         compute=compute,
         components=[name for name in head.reads if name != "global"],
+        image_size=head.key.image_size,
         micro_batch=micro_batch,
     )
     head.check_key(embedder.key, f"backbone {head.backbone} as it is here")

@@ -169,6 +169,25 @@ def test_the_weights_of_training_are_taken(
         other.predict(paths(cache, "val"))
 
 
+def test_images_are_encoded_at_the_size_of_training(cache: FeatureSet, tmp_path: Path) -> None:
+    request = Request(
+        dataset=f"folder:{cache.listing.root}",
+        backbone="tiny",
+        image_size=60,
+        patches=("none",),
+        root=tmp_path,
+        micro_batch=BATCH,
+        allow_bad=True,
+    )
+    large = Cache.open(extract(request).path).feature_set()
+    head = fit("ridge", large, shots=2, selection="none", device="cpu")
+    assert head.key is not None
+    assert head.key.image_size == 60 != cache.key.image_size
+    files = paths(large, "val")
+    wanted = head.logits(large.rows("global", large.listing.rows("val")))
+    assert torch.equal(head.logits(files), wanted)
+
+
 def test_images_are_encoded_as_those_of_training(
     cache: FeatureSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
