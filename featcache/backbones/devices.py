@@ -8,7 +8,7 @@ from featcache.wording import Argument
 
 
 def pick_device(device: str = "auto") -> torch.device:
-    """Return the device of a name; `auto` is CUDA if available, else the CPU.
+    """Return the device that a name stands for; `auto` is CUDA if available, else the CPU.
 
     Raises:
         UsageError: If torch does not know the name, or this machine has no such device.
@@ -34,7 +34,7 @@ def pick_dtype(compute: str, device: torch.device) -> torch.dtype:
     """Return the dtype of the image tower; `auto` is bf16 if the device has units for it.
 
     Raises:
-        UnknownNameError: If it is none of auto, bf16, fp32.
+        UnknownNameError: If `compute` is none of auto, bf16, fp32.
     """
     if compute not in COMPUTE:
         raise UnknownNameError("compute dtype", compute, COMPUTE)

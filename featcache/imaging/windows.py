@@ -33,7 +33,8 @@ class Preprocess:
     mode: str = "shortest"
     interpolation: str = "bicubic"
     fill: Colour = (0, 0, 0)
-    """Colour of pixels from outside the image in strong distortions: the mean colour."""
+    """Colour of pixels that strong distortions take from outside the image: the mean colour that
+    the backbone normalises by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +46,13 @@ class Window:
     """Width of the resized box."""
     height: int
     left: int = 0
-    """Column of the resized box at which the square begins; outside the box it is black."""
+    """Column of the resized box at which the square begins; negative for a black margin."""
     top: int = 0
     mirrored: bool = False
 
 
 def central_window(width: int, height: int, preprocess: Preprocess) -> Window:
-    """Return the window of the evaluation preprocessing of the backbone.
+    """Return the window that the evaluation preprocessing of a backbone shows.
 
     Raises:
         UnreadableImageError: If the image is so elongated that resizing it needs gigabytes.
@@ -60,10 +61,10 @@ def central_window(width: int, height: int, preprocess: Preprocess) -> Window:
     if preprocess.mode == "squash":
         return Window(whole, side, side)
     if preprocess.mode == "longest":
-        ratio = max(width, height) / side
-        w, h = round(width / ratio) or 1, round(height / ratio) or 1
+        shrink = max(width, height) / side
+        w, h = round(width / shrink) or 1, round(height / shrink) or 1
         return Window(whole, w, h, -((side - w) // 2), -((side - h) // 2))
-    # As torchvision: the longer side is truncated, the margin rounded half to even.
+    # As torchvision: the longer side is rounded down, the margin to the nearest, halves to even.
     long = int(side * max(width, height) / min(width, height))
     if side * long > MAX_PIXELS:
         raise UnreadableImageError(f"is too elongated to be resized: {width} x {height} pixels")

@@ -36,7 +36,7 @@ KNOWN_SPLITS = frozenset({"train", "val", "test", *SPLITS})
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
-    """Which column holds what; empty: find it by name and type."""
+    """Which column holds what; one that is empty is found by name and type."""
 
     features: str = ""
     label: str = ""
@@ -45,10 +45,10 @@ class Columns:
 
 
 def files_by_split(sources: Sequence[str]) -> dict[str, list[Path]]:
-    """Sort the tables that a user names by split.
+    """Assign the tables of a user to splits.
 
     Args:
-        sources: `train=FILE`, a folder, or one FILE. In a folder, or its folder `data`, the word
+        sources: `train=FILE`, a folder, or one FILE. In a folder, or its subfolder `data`, the word
             before the first dash or dot of a file's name is its split: train-00000-of-00002.
 
     Returns:
@@ -92,11 +92,10 @@ def read_parquet(sources: Sequence[str], columns: Columns | None = None) -> Cont
 
     Args:
         sources: As for `files_by_split`.
-        columns: Which column holds what, as far as the user says it.
+        columns: Which column holds what, as far as the user says.
 
     Raises:
-        ImportedFileError: If a file is refused, or a column is missing or not the only one of its
-            kind.
+        ImportedFileError: If a file is refused, or a column is missing or ambiguous.
     """
     files = files_by_split(sources)
     every = [path for paths in files.values() for path in paths]
@@ -108,33 +107,33 @@ def read_parquet(sources: Sequence[str], columns: Columns | None = None) -> Cont
     first: dict[str, Path] = {}
     chosen = columns or Columns()
     names: tuple[str, ...] = ()
-    for split, group in files.items():
+    for given, group in files.items():
         for path in group:
             with ParquetFile(path) as table:
-                chosen = choose(path, table.columns(), chosen, needs_split=not split)
-                told_names = table.class_names(chosen.label) if chosen.label else ()
-                if names and told_names and names != told_names:
+                chosen = choose(path, table.columns(), chosen, needs_split=not given)
+                own_names = table.class_names(chosen.label) if chosen.label else ()
+                if names and own_names and names != own_names:
                     raise ImportedFileError(
                         f"{path} has other class names than {every[0]}, or another order of them, "
                         f"so that its labels mean other classes. Import files of one data set."
                     )
-                names = names or told_names
+                names = names or own_names
                 part = table.features(chosen.features)
-                said = table.values(chosen.split) if not split else [split] * len(part)
-                told = {n: table.values(n) for n in (chosen.label, chosen.path) if n}
-            for word, index in _groups(path, said).items():
-                rows.setdefault(word, []).append(part[index])
-                first.setdefault(word, path)
+                splits = table.values(chosen.split) if not given else [given] * len(part)
+                values = {n: table.values(n) for n in (chosen.label, chosen.path) if n}
+            for split, index in _groups(path, splits).items():
+                rows.setdefault(split, []).append(part[index])
+                first.setdefault(split, path)
                 if chosen.label:
-                    labels.setdefault(word, []).extend(told[chosen.label][i] for i in index)
+                    labels.setdefault(split, []).extend(values[chosen.label][i] for i in index)
                 if chosen.path:
-                    paths.setdefault(word, []).extend(told[chosen.path][i] for i in index)
+                    paths.setdefault(split, []).extend(values[chosen.path][i] for i in index)
     arrays: dict[str, Array] = {}
     where: dict[str, Path] = {}
-    for word, parts in rows.items():
-        _check_parts(first[word], parts)
-        arrays[f"{word}_features"] = np.concatenate(parts)
-        where |= {f"{word}_{kind}": first[word] for kind in ("features", "labels", "paths")}
+    for split, parts in rows.items():
+        _check_parts(first[split], parts)
+        arrays[f"{split}_features"] = np.concatenate(parts)
+        where |= {f"{split}_{kind}": first[split] for kind in ("features", "labels", "paths")}
     arrays |= index_labels(top, labels, names)
     arrays |= {f"{w}_paths": as_texts(first[w], p, f"paths of {w}") for w, p in paths.items()}
     return Contents(format="parquet", path=top, arrays=arrays, files=where, draws="sampled")
@@ -146,11 +145,11 @@ def choose(path: Path, columns: Sequence[Column], wanted: Columns, *, needs_spli
     Args:
         path: The file, for messages.
         columns: Its columns.
-        wanted: What the user said, or an earlier file of the same data set gave.
-        needs_split: Whether a column has to tell the splits.
+        wanted: What the user chose, or `choose` settled for an earlier file of the data set.
+        needs_split: Whether a column has to hold the split of each row.
 
     Raises:
-        ImportedFileError: If one is missing, or several could be meant.
+        ImportedFileError: If a column is missing, or several could be meant.
     """
     kinds = {column.name: column.kind for column in columns}
     for name in (wanted.features, wanted.label, wanted.path, wanted.split):
@@ -217,11 +216,11 @@ def _listed(kinds: Mapping[str, str]) -> str:
     return ", ".join(f"{name} ({kind})" for name, kind in list(kinds.items())[:20])
 
 
-def _groups(path: Path, said: Sequence[Any]) -> dict[str, list[int]]:
-    """Sort row numbers by the split that is said of each."""
+def _groups(path: Path, splits: Sequence[Any]) -> dict[str, list[int]]:
+    """Group row numbers by the split of each."""
     found: dict[str, list[int]] = {}
     known: dict[Any, str] = {}
-    for row, text in enumerate(said):
+    for row, text in enumerate(splits):
         if text is None:
             raise ImportedFileError(
                 f"Row {row} of {path} names no split. Leave it out, or write its split."

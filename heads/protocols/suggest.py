@@ -14,23 +14,24 @@ ROLES: Mapping[str, Scope] = {"support": FEW_SHOT, "query": Scope("query"), "poo
 
 
 def support_scope(shots: int | None, seeds: Iterable[int]) -> Scope:
-    """Name the rows that draws of so many shots with these seeds use."""
+    """Return the scope of all rows that few-shot draws with these shots and seeds can use."""
     if shots is None:
         return Scope("train")
     low, high = min(seeds), max(seeds)
     first, last = FEW_SHOT.seeds
-    # The usual rows serve every power of two up to 16 shots, so one pass will do for all of them.
-    usual = shots <= FEW_SHOT.shots and shots & (shots - 1) == 0 and first <= low <= high <= last
-    return FEW_SHOT if usual else Scope("few-shot", shots, (low, high))
+    # The rows of FEW_SHOT include the draws of every power of two up to 16 shots, so that one pass
+    # serves all of these.
+    covered = shots <= FEW_SHOT.shots and shots & (shots - 1) == 0 and first <= low <= high <= last
+    return FEW_SHOT if covered else Scope("few-shot", shots, (low, high))
 
 
 def extraction(features: FeatureSet, needs: Iterable[Need], scopes: Mapping[str, Scope]) -> Call:
-    """Compose the call of `featcache.extract` that meets some needs.
+    """Compose the call of `featcache.extract` that adds what a cache lacks.
 
     Args:
-        features: The cache that does not meet them.
-        needs: One or more, none of kind global.
-        scopes: Role -> its rows, where they are not the usual ones.
+        features: The cache.
+        needs: What it lacks, at least one; never of kind global, which every cache has.
+        scopes: Role -> its rows, where they differ from `ROLES`.
     """
     call = extract_call(
         features.path, features.listing.dataset, features.backbone, features.weights

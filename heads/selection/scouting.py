@@ -1,7 +1,7 @@
 """Selection by a scout: a method's faster way to the logits of every point of its train grid.
 
-A scout (`Method.scout`) computes logits for many points without training a head for each, as one
-factorisation serves all ridge penalties. The chosen point alone is trained.
+A scout (`Method.scout`) computes logits for many points without training a head for each: one
+factorisation, for example, serves all ridge penalties. Only the chosen point is trained.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ from heads.training.trainer import train
 
 
 def has_scout(method: AnyMethod, grid: GridSearch) -> bool:
-    """Tell whether a scout can score the grid: it takes one Config, and no post grid."""
+    """Tell whether a scout can score the grid: one Config for all points, one post point."""
     return method.scout is not None and not grid.static and len(grid.settings.post_grid) == 1
 
 
@@ -32,15 +32,15 @@ def select_by_scout(
     rows: Sequence[Rows],
     counter: RunCounter,
 ) -> Chosen:
-    """Choose by the correct answers of scouts, summed over the views, and train the chosen point.
+    """Choose by the correct answers of one scout per view, summed, and train the chosen point.
 
     Args:
         method: A method with a scout.
-        grid: Its points.
+        grid: Its train grid.
         task: The task; the chosen point is trained on its whole support.
         views: What the scouts learn from: the task itself, or its folds.
         rows: Labelled validation rows of each view.
-        counter: Counts every point of every view.
+        counter: Counts every point of every view, and the training at the end.
     """
     assert method.scout is not None
     scouts = [method.scout(view, grid.settings.config) for view in views]
@@ -60,11 +60,11 @@ def select_by_scout(
         (name,) = point
         tried: dict[float, float] = {}
 
-        def at(value: float) -> float:
+        def correct_at(value: float) -> float:
             tried[value] = float(count([{name: value}])[0])
             return tried[value]
 
-        value = bisect(point[name], grid.settings.train_grid.refine, at)
+        value = bisect(point[name], grid.settings.train_grid.refine, correct_at)
         point, most = {name: value}, tried[value]
     counter.expect(1)
     config, hyper = grid.at(point)
@@ -72,9 +72,9 @@ def select_by_scout(
     counter.finish()
     if outcome.failed is not None:
         raise all_failed(method, [outcome.failed])
-    is_whole = len(views) == 1 and views[0] is task.view
+    no_folds = len(views) == 1 and views[0] is task.view
     accuracy = most / sum(len(val) for val in rows)
     return Chosen(
         head=outcome.head,
-        accuracy=outcome.head.accuracy(rows[0]) if is_whole else accuracy,
+        accuracy=outcome.head.accuracy(rows[0]) if no_folds else accuracy,
     )

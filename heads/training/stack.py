@@ -27,7 +27,7 @@ class Stack:
         return torch.func.vmap(function) if self.s > 1 else function
 
     def gather(self, each: list[Tensors]) -> Tensors:
-        """Stack one dict of tensors a task."""
+        """Stack the tensors of the tasks, given as one dict per task, along a first axis."""
         if self.s == 1:
             return each[0]
         return {name: torch.stack([e[name] for e in each]) for name in each[0]}
@@ -43,14 +43,14 @@ class Stack:
         }
 
     def values(self, hypers: list[list[Any]], like: Tensor) -> Tensors:
-        """Turn [s][g] Hypers into one tensor a field."""
+        """Turn Hypers, indexed [s][g], into one tensor per field."""
         rows = [[hyper_values(h) for h in row] for row in hypers]
         names = rows[0][0]
         table = {n: like.new_tensor([[r[n] for r in row] for row in rows]) for n in names}
         return {n: t.reshape(self.shape) for n, t in table.items()}
 
     def shared(self, hypers: list[list[Any]], values: Tensors) -> dict[str, Any]:
-        """Return one number a field where all runs agree, else the tensor of `values`."""
+        """Return for each field the number on which all runs agree, else its tensor in `values`."""
         rows = [hyper_values(h) for row in hypers for h in row]
         return {
             name: tensor if any(r[name] != rows[0][name] for r in rows) else rows[0][name]
@@ -65,7 +65,14 @@ class Stack:
     def one(
         self, tensors: Tensors, s: int, g: int, over_g: dict[str, bool] | None = None
     ) -> Tensors:
-        """Return the tensors of one run; those with `over_g` False have no axis of grid points."""
+        """Return the tensors of run (s, g).
+
+        Args:
+            tensors: Name -> stacked tensor.
+            s: Index of the task.
+            g: Index of the grid point.
+            over_g: Name -> whether the tensor has an axis of grid points; None: all have.
+        """
         taken = {}
         for name, t in tensors.items():
             here = t[s] if self.s > 1 else t

@@ -1,4 +1,4 @@
-"""Training data: drawings of moths that are in no world, as whole views and as crops.
+"""Training data: drawings of moths that no fieldguide world contains, as whole views and as crops.
 
 A batch depends on the step number and the seed only, so that a resumed run sees the same batches as
 an uninterrupted one. Every drawing gives one whole view and one crop around a part. Labels that say
@@ -24,8 +24,10 @@ from featcache.sources.fieldguide.traits import PART_OF, TRAITS, Moth, is_drawab
 SIZE = 96
 """Side of a training image in pixels."""
 _DRAWN = 128
+"""Side of a drawing in pixels."""
 _SEEN, _HIDDEN = 0.5, 0.12
-"""Share of a part's box from which it counts as visible, and below which it counts as hidden."""
+"""Shares of a part's box that lie in a view: at the first or more the part counts as visible, below
+the second as hidden."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,7 @@ def visibility(moth: Moth, boxes: dict[str, Box], view: Box) -> dict[str, float]
     """Return for every trait the share of its part's box inside a view, in [0, 1]."""
     shares = {}
     for trait, part in PART_OF.items():
-        # That a moth has no tails shows at the hindwings, where they would begin.
+        # The absence of tails is seen at the hindwings, where they would begin.
         part = "hindwings" if trait == "tails" and moth.tails == "none" else part
         shares[trait] = _overlap(boxes[part], view) if part in boxes else 0.0
     return shares
@@ -79,7 +81,7 @@ class Corpus(Dataset[Batch]):
         rng = random.Random(f"tiny/{self.seed}/{step}")
         views: list[np.ndarray] = []
         texts: list[str] = []
-        moths = np.zeros((self.batch, len(TRAITS)), np.int8)
+        traits = np.zeros((self.batch, len(TRAITS)), np.int8)
         shares = np.zeros((self.batch, len(TRAITS)), np.float32)
         stated = np.zeros((self.batch, len(TRAITS)), bool)
         for i in range(0, self.batch, 2):
@@ -92,26 +94,36 @@ class Corpus(Dataset[Batch]):
                 words = caption(moth, visible, rng)
                 texts.append(words.text)
                 views.append(_render(image, view, rng))
-                moths[j] = [values.index(getattr(moth, t)) for t, values in TRAITS.items()]
+                traits[j] = [values.index(getattr(moth, t)) for t, values in TRAITS.items()]
                 shares[j] = [share[t] for t in TRAITS]
                 stated[j] = [t in words.traits for t in TRAITS]
-        true, false = _truth(moths, shares, stated)
+        true, false = _truth(traits, shares, stated)
         pixels = torch.from_numpy(np.stack(views)).permute(0, 3, 1, 2).contiguous()
         return Batch(pixels, self.tokenizer(texts), torch.from_numpy(true), torch.from_numpy(false))
 
 
 def _truth(
-    moths: Int[np.ndarray, "n t"], shares: np.ndarray, stated: Bool[np.ndarray, "m t"]
+    traits: Int[np.ndarray, "n t"], shares: np.ndarray, stated: Bool[np.ndarray, "m t"]
 ) -> tuple[Bool[np.ndarray, "m n"], Bool[np.ndarray, "m n"]]:
-    """Compare every caption with every image; caption i was written for image i."""
-    same = moths[:, None] == moths[None]  # [m n t]
+    """Compare caption m with image n for all pairs; caption i was written for image i.
+
+    Args:
+        traits: Index of the value of every trait of the moth in an image.
+        shares: `visibility` of every trait in an image.
+        stated: Whether a caption states the trait.
+
+    Returns:
+        `Batch.true` and `Batch.false`.
+    """
+    same = traits[:, None] == traits[None]  # [m n t]
     seen, hidden = (shares >= _SEEN)[None], (shares < _HIDDEN)[None]  # [1 n t]
     states = stated[:, None]  # [m 1 t]
     true = (~states | (same & seen)).all(-1)
     false = (states & (hidden | (seen & ~same))).any(-1)
-    # A name alone is true of its own drawing, which has two adjacent rows, and of no other.
+    # A caption that states no trait but a name is true of its own drawing, which has two adjacent
+    # rows, and false of every other.
     has_traits = stated.any(-1, keepdims=True)  # [m 1]
-    drawing = np.arange(len(moths)) // 2
+    drawing = np.arange(len(traits)) // 2
     is_own = np.equal.outer(drawing, drawing)
     return np.where(has_traits, true, is_own), np.where(has_traits, false, ~is_own)
 
@@ -143,7 +155,7 @@ def _crop(boxes: dict[str, Box], rng: random.Random) -> Box:
 
 
 def _render(image: Image.Image, view: Box, rng: random.Random) -> UInt8[np.ndarray, "96 96 3"]:
-    """Crop, resize, and jitter brightness and colour; some views become greyish or dark."""
+    """Crop, resize, mirror half of the views and jitter most; some become greyish or dark."""
     cut = image.resize((SIZE, SIZE), Image.Resampling.BICUBIC, box=view)
     if rng.random() < 0.5:
         cut = cut.transpose(Image.Transpose.FLIP_LEFT_RIGHT)

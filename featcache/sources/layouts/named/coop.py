@@ -12,7 +12,7 @@ from featcache.text.templates import clean_name, is_plain
 SPLITS = ("train", "val", "test")
 
 Entry = tuple[str, int]
-"""Image path below the image folder, label."""
+"""(path of the image below the image folder, label)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +29,11 @@ def parse_split(data: bytes, path: str) -> CoopSplit:
 
     Args:
         data: The file's bytes.
-        path: Named in errors.
+        path: The file, for messages.
 
     Raises:
-        SourceError: If it is no JSON, not of that form, names images outside the folder or twice,
-            or gives a label two names. Two labels may have one name.
+        SourceError: If it is no JSON, has another form, lists an image twice or outside the folder,
+            or gives a label two names. Two labels may share a name.
     """
     try:
         content = json.loads(data)
@@ -60,6 +60,7 @@ def parse_split(data: bytes, path: str) -> CoopSplit:
 
 
 def _entry(path: str, split: str, i: int, entry: object, names: dict[int, str]) -> Entry:
+    """Check one entry, and note the name of its class in `names`."""
     match entry:
         case [str(image), int(label), str(name)] if not isinstance(label, bool):
             pass

@@ -1,4 +1,4 @@
-"""`labelstudio:FILE`: an export of Label Studio, JSON or JSON_MIN, with one choice an image.
+"""`labelstudio:FILE`: an export of Label Studio, JSON or JSON_MIN, with one choice per image.
 
     JSON       [{"data": {"image": ...}, "annotations": [{"result": [{"type": "choices",
                "value": {"choices": ["cat"]}}], "was_cancelled": false}]}]
@@ -30,12 +30,12 @@ from featcache.sources.trees.names import is_image
 OPTIONS = ("root", "label", "image")
 
 _EXPECTED = "an export of Label Studio, JSON or JSON_MIN"
-_PREFIX = re.compile(r"[0-9a-f]{8}-(.+)", re.DOTALL)
-_ABOUT = (
+_HEX_PREFIX = re.compile(r"[0-9a-f]{8}-(.+)", re.DOTALL)
+_TASK_KEYS = (
     *("id", "annotator", "annotation_id", "created_at", "updated_at", "lead_time", "agreement"),
     *("predictions", "inner_id", "completed_by", "file_upload", "total_annotations", "project"),
 )
-"""Keys of JSON_MIN that say something of the task, not of the image."""
+"""Keys of JSON_MIN that describe the task, so that they hold neither the image nor the label."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +51,9 @@ def open_labelstudio(path: str, options: Mapping[str, str], name: str | None = N
 
     Args:
         path: The file.
-        options: `root`, the folder of the images, the file's own otherwise; `label` and `image`,
-            the names that the labelling configuration gives them.
-        name: Name of the data set; the file's name without its suffix otherwise.
+        options: `root`, the folder of the images, by default that of the file; `label` and `image`,
+            the names of the two in the labelling configuration.
+        name: Name of the data set; by default the name of the file without its suffix.
 
     Raises:
         SourceError: If the file cannot be used, an image has several choices, or annotators differ.
@@ -98,12 +98,12 @@ class _Files:
             self._by_name.setdefault(entry.id.rpartition("/")[2], []).append(entry)
 
     def find(self, image: str, file: Path, task: int) -> Entry | None:
-        """Return the file that an export means; None where there is none."""
+        """Return the file that an image path of the export means; None if there is none."""
         if image in self._by_path:
             return self._by_path[image]
         base = _base_name(image)
-        without = _PREFIX.fullmatch(base)
-        for name in (base, *(without.groups() if without else ())):
+        unprefixed = _HEX_PREFIX.fullmatch(base)
+        for name in (base, *(unprefixed.groups() if unprefixed else ())):
             fitting = self._by_name.get(name, [])
             if len(fitting) > 1:
                 raise SourceError(
@@ -123,13 +123,13 @@ def _tasks(file: Path, options: Mapping[str, str], spec: str) -> Iterator[_Task]
     for number, task in enumerate(content, 1):
         if not isinstance(task, dict):
             raise SourceError(f"Task {number} of {file} is no JSON object; expected {_EXPECTED}.")
-        whole = isinstance(task.get("data"), dict)
-        data: dict[str, Any] = task["data"] if whole else task
+        is_full = isinstance(task.get("data"), dict)
+        data: dict[str, Any] = task["data"] if is_full else task
         image_key = _image_key(data, options, file, number, spec)
-        if whole:
-            label = _chosen(task, options, file, number, spec)
+        if is_full:
+            label = _full_label(task, options, file, number, spec)
         else:
-            label = _minimal(task, image_key, options, file, number, spec)
+            label = _min_label(task, image_key, options, file, number, spec)
         yield _Task(number, str(data[image_key]), label)
 
 
@@ -143,18 +143,18 @@ def _image_key(
         fitting = [key for key, value in texts.items() if is_image(_base_name(value))]
     if len(fitting) == 1:
         return fitting[0]
-    several = f"several images ({', '.join(fitting[:4])})" if fitting else "no image"
+    found = f"several images ({', '.join(fitting[:4])})" if fitting else "no image"
     raise SourceError(
-        f"Task {number} of {file} has {several}; expected one. Choose its name with ",
+        f"Task {number} of {file} has {found}; expected one. Choose its name with ",
         choice(spec, "image", "NAME"),
         ".",
     )
 
 
-def _chosen(
+def _full_label(
     task: Mapping[str, Any], options: Mapping[str, str], file: Path, number: int, spec: str
 ) -> str | None:
-    """Return the one choice on which the annotations of a task agree."""
+    """Return the choice on which the annotations of a task in JSON agree; None if there is none."""
     chosen: dict[str, set[str]] = {}
     for annotation in task.get("annotations") or ():
         if not isinstance(annotation, dict) or annotation.get("was_cancelled"):
@@ -177,7 +177,7 @@ def _chosen(
     return answers[0] if answers else None
 
 
-def _minimal(
+def _min_label(
     task: Mapping[str, Any],
     image_key: str,
     options: Mapping[str, str],
@@ -185,12 +185,13 @@ def _minimal(
     number: int,
     spec: str,
 ) -> str | None:
+    """Return the choice of a task in JSON_MIN."""
     if "label" in options:
         keys = [options["label"]]
     elif "choice" in task:
         keys = ["choice"]
     else:
-        keys = [key for key in task if key not in _ABOUT and key != image_key]
+        keys = [key for key in task if key not in _TASK_KEYS and key != image_key]
     if len(keys) > 1:
         raise _ask(keys, file, number, spec)
     value = task.get(keys[0]) if keys else None

@@ -7,14 +7,14 @@ from featcache.errors import SourceError
 from featcache.paths import open_regular
 
 LONGEST_LINE = 1 << 20
-"""Bytes of one line; a listing has a few hundred."""
+"""Most bytes of one line; in a listing a line has a few hundred."""
 
-_WIDE = (b"\xff\xfe", b"\xfe\xff")
-"""How a file in UTF-16 begins."""
+_UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+"""First bytes of a file in UTF-16."""
 
 
 def read_lines(path: Path) -> Iterator[str]:
-    """Yield the lines of a text file with their ends, reading as it goes.
+    """Yield the lines of a text file, newlines included, without reading it whole.
 
     Raises:
         SourceError: If the file cannot be read, is not UTF-8, holds a NUL byte, or has a line
@@ -26,7 +26,7 @@ def read_lines(path: Path) -> Iterator[str]:
             while line := file.readline(LONGEST_LINE + 1):
                 number += 1
                 if number == 1:
-                    _check_wide(path, line)
+                    _refuse_utf16(path, line)
                     line = line.removeprefix(b"\xef\xbb\xbf")
                 if len(line) > LONGEST_LINE:
                     raise SourceError(
@@ -40,8 +40,8 @@ def read_lines(path: Path) -> Iterator[str]:
         ) from error
 
 
-def _check_wide(path: Path, line: bytes) -> None:
-    if line.startswith(_WIDE):
+def _refuse_utf16(path: Path, line: bytes) -> None:
+    if line.startswith(_UTF16_MARKS):
         raise SourceError(f"{path} is text in UTF-16; save it as UTF-8.")
 
 
