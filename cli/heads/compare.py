@@ -41,7 +41,10 @@ def compare(
     from featcache.errors import CacheNotFoundError, UsageError
     from featcache.store.library import cache_root
     from heads.results.compare import compare as comparison
-    from heads.results.render import tables
+    from heads.results.render import cells
+    from heads.results.render.csv import to_csv
+    from heads.results.render.json import as_dicts
+    from heads.results.render.markdown import to_markdown
     from heads.results.store import runs_root
 
     if markdown + csv + json_ > 1:
@@ -64,22 +67,22 @@ def compare(
             f"There are no runs in {root}. Train one with: heads train cmm --shots 16"
         )
     if json_:
-        for row in tables.as_dicts(found.groups):
+        for row in as_dicts(found.groups):
             output.emit_json(row)
     elif csv:
-        output.emit_lines(tables.to_csv(found.groups).rstrip("\n"))
+        output.emit_lines(to_csv(found.groups).rstrip("\n"))
     elif markdown:
-        output.emit_lines(tables.to_markdown(found.groups).rstrip("\n"))
+        output.emit_lines(to_markdown(found.groups).rstrip("\n"))
     else:
         for group in found.groups:
             output.emit(group.title)
             emit_table(
-                tables.columns(group),
-                tables.cells(group),
+                cells.columns(group),
+                cells.cells(group),
                 right=("seconds",),
-                spare=tables.SPARE,
+                spare=cells.SPARE,
             )
-            for note in tables.notes(group):
+            for note in cells.notes(group):
                 output.emit(note)
     if any(group.ambiguous for group in found.groups):
         output.say("Tables of one name and several keys: `featcache ls` shows the weights of each.")

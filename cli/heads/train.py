@@ -264,7 +264,7 @@ def _no_others(protocol: str, **options: object) -> None:
 
 
 def _sentence(result: "Result") -> str:
-    from heads.results.render.tables import scope
+    from heads.results.render.cells import scope
 
     top1, f1 = result.metrics["top1"], result.metrics["macro_f1"]
     shots = result.shots_text

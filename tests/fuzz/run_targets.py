@@ -22,17 +22,20 @@ def check_record(folder: Path) -> None:
 def check_runs(folder: Path) -> None:
     from heads.results import answers, store
     from heads.results.compare import compare as comparison
-    from heads.results.render import tables
+    from heads.results.render import cells
+    from heads.results.render.csv import to_csv
+    from heads.results.render.json import as_dicts
+    from heads.results.render.markdown import to_markdown
     from heads.results.verify import verify_runs
 
     found = comparison.compare(folder)
     json.dumps(verify_runs(folder).to_json(), allow_nan=False)
-    tables.to_csv(found.groups).encode()
-    tables.to_markdown(found.groups).encode()
-    json.dumps(tables.as_dicts(found.groups), allow_nan=False)
+    to_csv(found.groups).encode()
+    to_markdown(found.groups).encode()
+    json.dumps(as_dicts(found.groups), allow_nan=False)
     for group in found.groups:
-        cells = [cell for row in tables.cells(group) for cell in row]
-        writable([group.title, *tables.notes(group), *cells])
+        texts = [cell for row in cells.cells(group) for cell in row]
+        writable([group.title, *cells.notes(group), *texts])
     for path in store.load_all(folder).folders.values():
         try:
             result = store.load(path)

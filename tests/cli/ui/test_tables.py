@@ -11,7 +11,7 @@ import pytest
 
 from cli.featcache.ls import list_caches
 from cli.ui.tables import emit_table, fitting
-from heads.results.render import tables
+from heads.results.render import cells
 
 COLUMNS = ("method", "top-1 %", "seconds", "source")
 ROWS = [("tip-adapter", "82.0 ± 1.8", "0.1", "paper, released code")]  # 14, 13, 10 and 23 wide
@@ -62,7 +62,7 @@ def test_a_mark_of_honesty_stands_in_every_window(
     monkeypatch.setenv("COLUMNS", str(width))
     monkeypatch.setattr(sys, "stdout", window)
     rows = [(name, *row) for name in MARKED]
-    emit_table(tables.COLUMNS, rows, right=("seconds",), spare=tables.SPARE)
+    emit_table(cells.COLUMNS, rows, right=("seconds",), spare=cells.SPARE)
     monkeypatch.undo()
     lines = re.sub(r"\x1b\[[0-9;]*m", "", window.getvalue()).splitlines()
     assert max(map(len, lines)) <= width

@@ -27,7 +27,7 @@ from heads.results.compare import compare as comparison
 from heads.results.compare.pairing import difference_to_zero_shot, paired_difference
 from heads.results.reading import from_json
 from heads.results.record import Result
-from heads.results.render import tables
+from heads.results.render.markdown import to_markdown
 from heads.selection.select import select
 
 World = Callable[..., FeatureSet]
@@ -301,7 +301,7 @@ def test_runs_are_paired_episode_by_episode(world: World, tmp_path: Path) -> Non
     gains = {r.method: r.gain for r in group.rows}
     assert gains["tip-adapter"] == d
     assert gains["linear-probe"] is None
-    assert "over linear-probe" in tables.to_markdown([group])
+    assert "over linear-probe" in to_markdown([group])
     with pytest.raises(UnknownNameError, match="run to compare with 'linear-prob'"):
         comparison.compare(tmp_path, against="linear-prob")
 

@@ -22,13 +22,14 @@ from heads.results import leftovers, sealing, store
 from heads.results.compare import compare as comparison
 from heads.results.reading import from_dict
 from heads.results.record import Result
-from heads.results.render import tables
+from heads.results.render.csv import to_csv
+from heads.results.render.markdown import to_markdown
 from heads.results.verify import verify_runs
 
 
 def shown(root: Path) -> tuple[str, tuple[str, ...]]:
     found = comparison.compare(root)
-    return tables.to_csv(found.groups) + tables.to_markdown(found.groups), found.problems
+    return to_csv(found.groups) + to_markdown(found.groups), found.problems
 
 
 def small(record: Any, answers: Any, **more: Any) -> Result:

@@ -1,18 +1,11 @@
-"""The tables of `heads compare`: as JSON, CSV, Markdown, and as cells with notes below them.
+"""The cells of a table of results as people read them, and the notes below it.
 
 Intervals are not adjusted for the number of rows; the word beside a difference is (Holm). Details
-that do not fit a cell are in notes. Names may be untrusted: in Markdown and CSV control characters
-and line breaks are escaped.
+that do not fit a cell are in notes.
 """
 
-import csv
-import io
-from collections.abc import Iterable
-from dataclasses import asdict
 from string import ascii_lowercase
-from typing import Any
 
-from featcache.escapes import shown
 from heads.results.compare.compare import Group
 from heads.results.compare.pairing import seeds_text
 from heads.results.compare.rows import REFERENCE, ZERO_SHOT, Row
@@ -50,52 +43,6 @@ OVER = {
 """What an interval is over, in words."""
 
 
-def as_dicts(groups: Iterable[Group]) -> list[dict[str, Any]]:
-    """Flatten groups into one JSON-ready object a row."""
-    flat = []
-    for g in groups:
-        where = {
-            "dataset": g.dataset,
-            "backbone": g.backbone,
-            "key": g.key,
-            "split": g.split,
-            "shots": "all" if g.shots is None else g.shots,
-            "ways": g.ways,
-            "queries": g.queries,
-            "against": g.against,
-        }
-        for row in g.rows:
-            values = asdict(row)
-            gain, word = values.pop("gain"), values.pop("word")
-            if gain is not None:
-                gain = {**gain, "seeds": _list(gain["seeds"]), "word": word}
-            for name in ("reads", "marks", "apart", "seeds"):
-                values[name] = list(values[name])
-            flat.append({**where, "name": row.name, **values, "gain": gain})
-    return flat
-
-
-def _list(values: tuple[int, ...] | None) -> list[int] | None:
-    return None if values is None else list(values)
-
-
-def to_csv(groups: Iterable[Group]) -> str:
-    """Write one line a row, fractions with every digit."""
-    rows = as_dicts(groups)
-    for row in rows:
-        gain = row.pop("gain") or {}
-        for name in ("reads", "marks", "apart", "seeds"):
-            row[name] = ", ".join(map(str, row[name]))
-        for name in ("mean", "low", "high", "p", "over", "word"):
-            row[f"gain_{name}"] = gain.get(name)
-        row.update({name: shown(v) for name, v in row.items() if isinstance(v, str)})
-    file = io.StringIO()
-    writer = csv.DictWriter(file, list(rows[0]) if rows else ["dataset"], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return file.getvalue()
-
-
 def columns(group: Group) -> tuple[str, ...]:
     """Return COLUMNS with the reference's name in them, and what the repetitions are."""
     named = {f"over {ZERO_SHOT}": f"over {group.against}"}
@@ -131,17 +78,6 @@ def notes(group: Group) -> list[str]:
         if row.equals
     ]
     return told
-
-
-def to_markdown(groups: Iterable[Group]) -> str:
-    """Write one table a group, its notes below."""
-    parts = []
-    for g in groups:
-        lines = [_line(columns(g)), _line(["---"] * len(COLUMNS))]
-        lines += [_line(row) for row in cells(g)]
-        below = "\n".join(f"- {shown(note)}" for note in notes(g))
-        parts.append(f"### {shown(g.title)}\n\n" + "\n".join(lines) + f"\n\n{below}\n")
-    return "\n".join(parts)
 
 
 def scope(interval: str, *, of_one_draw: bool) -> str:
@@ -206,7 +142,3 @@ def _gain(row: Row, letters: dict[str, str], of_one_draw: bool) -> str:
             text += f" {NOT_SHOWN if row.word == 'no difference shown' else row.word}"
         text += f" {THESE_HEADS}" if of_one_draw and row.word in ("better", "worse") else ""
     return f"{text} ({letters[remark]})" if remark else text
-
-
-def _line(values: Iterable[str]) -> str:
-    return "| " + " | ".join(shown(v).replace("|", "\\|") for v in values) + " |"
