@@ -125,10 +125,6 @@ def test_the_images_lie_elsewhere(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("annotations", [5, True, [{"result": 5}], [{"result": True}]], ids=str)
-@pytest.mark.xfail(
-    strict=True,
-    reason="_chosen goes through annotations and results without asking whether they are lists",
-)
 def test_annotations_that_are_no_list_are_refused(tmp_path: Path, annotations: object) -> None:
     (tmp_path / "a.jpg").write_bytes(b"a")
     value = [{"data": {"image": "a.jpg"}, "annotations": annotations}]
@@ -137,11 +133,6 @@ def test_annotations_that_are_no_list_are_refused(tmp_path: Path, annotations: o
         open_labelstudio(str(tmp_path / "list.json"), {})
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="two uploads of one base name are found in one file: refuse a file that two tasks of "
-    "other addresses lead to",
-)
 def test_two_uploads_are_never_one_file(tmp_path: Path) -> None:
     (tmp_path / "cat.jpg").write_bytes(b"a")
     (tmp_path / "dog.jpg").write_bytes(b"b")
