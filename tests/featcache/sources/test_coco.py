@@ -118,11 +118,6 @@ def test_no_file(tmp_path: Path) -> None:
         open_coco(str(tmp_path), {})
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="labels are names, so categories of one name become one class: give LabelledImages the "
-    "names in the order of the file and the place of each category, or refuse equal names",
-)
 def test_two_categories_of_one_name_are_two_classes(tmp_path: Path) -> None:
     value = content()
     value["categories"] = [{"id": 18, "name": "crane"}, {"id": 4, "name": "crane"}]
