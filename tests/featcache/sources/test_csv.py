@@ -287,11 +287,6 @@ def test_names_that_repeat_need_numbers(tmp_path: Path) -> None:
     assert "write the labels as numbers" in refusal(path, names=names)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="class_order reads 01 and 1 as one number: refuse two spellings of one number unless "
-    "they differ by a fraction of zeros only, as 3 and 3.0",
-)
 def test_labels_that_differ_by_leading_zeros_are_not_one_class(tmp_path: Path) -> None:
     touch(tmp_path, "a.jpg", "b.jpg", "c.jpg")
     path = table(tmp_path, "path,label\na.jpg,01\nb.jpg,1\nc.jpg,2\n")
