@@ -92,3 +92,16 @@ def test_no_hash_is_remembered_for_an_image_that_was_put_in_its_place(
     by_id = {s.id: hashlib.sha256(s.place.read(IMAGE_FILE)).hexdigest() for s in now.samples}
     assert dict(zip(listing.ids, listing.hashes, strict=True)) == by_id
     assert not wrong(listing, label_of)
+
+
+@pytest.mark.parametrize("spec", KINDS)
+def test_a_file_that_was_put_in_its_place_is_refused(tmp_path: Path, spec: str) -> None:
+    put(spec, tmp_path, ORDER)
+    dataset = open_dataset(spec.format(tmp_path), root=tmp_path)
+    time.sleep(0.05)
+    put(spec, tmp_path, OTHER)
+    for sample in dataset.samples[:2]:
+        with pytest.raises(SourceError, match="has changed since its labels were read"):
+            sample.place.read(IMAGE_FILE)
+    with pytest.raises(SourceError, match="has changed since its labels were read"):
+        build_listing(dataset, workers=1)

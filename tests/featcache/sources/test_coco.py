@@ -128,3 +128,13 @@ def test_two_categories_of_one_name_are_two_classes(tmp_path: Path) -> None:
     except SourceError:
         return
     assert len(classes) == 2
+
+
+def test_a_second_category_of_a_name_may_have_no_image(tmp_path: Path) -> None:
+    value = content()
+    touch(tmp_path, "b.jpg", "sub/a.jpg", "c.jpg")
+    (tmp_path / "list.json").write_text(json.dumps(value))
+    classes = open_coco(str(tmp_path / "list.json"), {}).classes
+    value["categories"].append({"id": 99, "name": value["categories"][0]["name"]})
+    (tmp_path / "list.json").write_text(json.dumps(value))
+    assert open_coco(str(tmp_path / "list.json"), {}).classes == classes

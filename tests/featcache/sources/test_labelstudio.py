@@ -141,3 +141,18 @@ def test_two_uploads_are_never_one_file(tmp_path: Path) -> None:
     (tmp_path / "list.json").write_text(json.dumps(value))
     with pytest.raises(SourceError):
         open_labelstudio(str(tmp_path / "list.json"), {})
+
+
+def test_a_file_of_another_name_than_asked_for_may_be_asked_for_twice(tmp_path: Path) -> None:
+    touch(tmp_path, "cat.jpg", "dog.jpg")
+    images = ["/data/upload/1/3f2a9c1e-cat.jpg", "/data/upload/1/bbbbbbbb-dog.jpg"]
+    value = [{"image": image, "choice": "xyx"[i]} for i, image in enumerate([*images, images[0]])]
+    data = open_labelstudio(write(tmp_path, value), {})
+    assert [s.id for s in data.samples] == ["cat.jpg", "dog.jpg"]
+
+
+def test_notes_are_escaped(tmp_path: Path) -> None:
+    touch(tmp_path, "a.jpg")
+    path = write(tmp_path, [task("a.jpg", "cat"), task("gone\x1b[2J\n.jpg", "cat")])
+    (note,) = (n for n in open_labelstudio(path, {}).notes if "are not there" in n)
+    assert r"the first is gone\x1b[2J\n.jpg" in note
