@@ -6,6 +6,7 @@ points that are private or unassigned. All other characters stay as they are.
 """
 
 import unicodedata
+from collections.abc import Iterable
 
 _ESCAPED = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 """Unicode categories of the escaped characters."""
@@ -25,6 +26,19 @@ def shown(text: str, keep: str = "") -> str:
     if text.isprintable():
         return text
     return "".join(c if c in keep or is_harmless(c) else ascii(c)[1:-1] for c in text)
+
+
+def shown_notes(notes: Iterable[str]) -> tuple[str, ...]:
+    r"""Return notes, one line each, without characters that control a terminal.
+
+    Args:
+        notes: Sentences, which may quote names from strangers.
+
+    Example:
+        >>> shown_notes(["The first is a\x1b[2J\n.jpg."])
+        ('The first is a\\x1b[2J\\n.jpg.',)
+    """
+    return tuple(map(shown, notes))
 
 
 def is_harmless(character: str) -> bool:

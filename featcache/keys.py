@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from featcache.errors import UnknownNameError, UsageError
+from featcache.escapes import shown_notes
 
 NUMERICS = 3
 """Version of the numerics; increased when our code changes the features."""
@@ -131,6 +132,11 @@ class Listing:
     spec: str = ""
     """Source that opens the images again, if the root alone does not tell how they are listed."""
     notes: tuple[str, ...] = ()
+    """Sentences for the user about the images; escaped, as errors are."""
+
+    def __post_init__(self) -> None:
+        """Escape the notes, which quote names of files."""
+        object.__setattr__(self, "notes", shown_notes(self.notes))
 
     def __len__(self) -> int:
         return len(self.ids)

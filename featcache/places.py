@@ -46,6 +46,7 @@ class Place(Protocol):
 
         Raises:
             OSError: If they are gone, damaged, or more than the limit.
+            SourceError: If the container has changed since labels were read from it.
         """
         ...
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from featcache.escapes import shown_notes
 from featcache.places import Place
 from featcache.progress import Report as Report
 
@@ -53,7 +54,11 @@ class Dataset:
     """Prefix, absolute path and options that list the images again, e.g.
     csv:/photos/list.csv?label=species; empty if the root suffices."""
     notes: tuple[str, ...] = ()
-    """Sentences for the user about how the images were listed."""
+    """Sentences for the user about how the images were listed; escaped, as errors are."""
+
+    def __post_init__(self) -> None:
+        """Escape the notes, which quote names of files."""
+        object.__setattr__(self, "notes", shown_notes(self.notes))
 
     def splits(self) -> tuple[str, ...]:
         """Return the splits that have images; train, val and test first."""

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from featcache.errors import CacheError, CorruptCacheError
+from featcache.escapes import shown_notes
 from featcache.keys import SENTENCE_SETS, Listing
 from featcache.limits import METADATA
 from featcache.store.listing.files import (
@@ -289,7 +290,8 @@ def _about(file: MappedFile) -> dict[str, Any]:
             raise ValueError("its hashes are of an unknown kind")
         return {
             **{k: _text(value[k]) for k in ("dataset", "root", "default_text", "draws", "hashes")},
-            **{k: _texts(value[k]) for k in ("classes", "templates", "own_texts", "notes")},
+            **{k: _texts(value[k]) for k in ("classes", "templates", "own_texts")},
+            "notes": shown_notes(_texts(value["notes"])),
             "descriptions": _by_class(value["descriptions"]),
             "sets": {_kind(k): _by_class(v) for k, v in value.get("sets", {}).items()},
             "waffle": _texts(value.get("waffle", [])),

@@ -60,11 +60,6 @@ def first(spec: str) -> Callable[[], object]:
 
 
 @pytest.mark.long
-@pytest.mark.xfail(
-    strict=True,
-    reason="npz_member takes members packed by bzip2 and lzma, whose pieces unpack at once: take "
-    "stored and deflated ones only, as importers/arrays.py does",
-)
 def test_an_npz_packed_by_bzip2_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "p.npz", "w", zipfile.ZIP_BZIP2) as archive:
         with archive.open("train_images.npy", "w", force_zip64=True) as file:
@@ -77,11 +72,6 @@ def test_an_npz_packed_by_bzip2_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shape", [(-1, 4, 4), (2, -4, -4)])
-@pytest.mark.xfail(
-    strict=True,
-    reason="npz_member takes negative sizes of a header: a length of -1 reads to the end whatever "
-    "the limit, negative sides reach reshape; refuse min(shape) < 0 in _member",
-)
 def test_an_npz_with_negative_sizes_is_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
     with zipfile.ZipFile(tmp_path / "p.npz", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("train_images.npy", header(shape) + bytes(32))
@@ -93,11 +83,6 @@ def test_an_npz_with_negative_sizes_is_refused(tmp_path: Path, shape: tuple[int,
 
 
 @pytest.mark.parametrize("column", ["label", "image"])
-@pytest.mark.xfail(
-    strict=True,
-    reason="rows of one long value that is stored once unpack to gigabytes: read small columns in "
-    "batches whose bytes are bounded, images one at a time, within importers' `bounded`",
-)
 def test_a_parquet_file_that_repeats_one_long_value_is_refused(tmp_path: Path, column: str) -> None:
     pa = pytest.importorskip("pyarrow")
     pq = pytest.importorskip("pyarrow.parquet")
@@ -121,11 +106,6 @@ HEADERS = (
 
 
 @pytest.mark.parametrize("text", HEADERS)
-@pytest.mark.xfail(
-    strict=True,
-    reason="npz_member catches some of what numpy's parser raises, and TokenError and IndexError "
-    "are others: catch Exception there, as read_header of importers/arrays.py does",
-)
 def test_an_npz_whose_header_cannot_be_parsed_is_refused(tmp_path: Path, text: str) -> None:
     head = text.encode().ljust(117) + b"\n"
     with zipfile.ZipFile(tmp_path / "p.npz", "w") as archive:

@@ -21,11 +21,6 @@ from featcache.sources.registry import open_dataset
 ORDER = range(20)
 OTHER = [(7 * i + 1) % 20 for i in range(20)]
 
-_NOT_KEPT = (
-    "ParquetPlace.stat and PixelPlace.stat look at the file now: keep its state as it was when the "
-    "labels were read, as Archive does, and refuse to read from a file of another state"
-)
-
 
 def parquet(path: Path, order: Sequence[int]) -> None:
     pa = pytest.importorskip("pyarrow")
@@ -67,7 +62,6 @@ def labels(spec: str, folder: Path) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("spec", KINDS)
-@pytest.mark.xfail(strict=True, reason=_NOT_KEPT)
 def test_no_label_comes_to_an_image_that_was_put_in_its_place(tmp_path: Path, spec: str) -> None:
     label_of = labels(spec, tmp_path)
     dataset = open_dataset(spec.format(tmp_path), root=tmp_path)
@@ -80,7 +74,6 @@ def test_no_label_comes_to_an_image_that_was_put_in_its_place(tmp_path: Path, sp
 
 
 @pytest.mark.parametrize("spec", KINDS)
-@pytest.mark.xfail(strict=True, reason=_NOT_KEPT)
 def test_no_hash_is_remembered_for_an_image_that_was_put_in_its_place(
     tmp_path: Path, spec: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -99,3 +92,16 @@ def test_no_hash_is_remembered_for_an_image_that_was_put_in_its_place(
     by_id = {s.id: hashlib.sha256(s.place.read(IMAGE_FILE)).hexdigest() for s in now.samples}
     assert dict(zip(listing.ids, listing.hashes, strict=True)) == by_id
     assert not wrong(listing, label_of)
+
+
+@pytest.mark.parametrize("spec", KINDS)
+def test_a_file_that_was_put_in_its_place_is_refused(tmp_path: Path, spec: str) -> None:
+    put(spec, tmp_path, ORDER)
+    dataset = open_dataset(spec.format(tmp_path), root=tmp_path)
+    time.sleep(0.05)
+    put(spec, tmp_path, OTHER)
+    for sample in dataset.samples[:2]:
+        with pytest.raises(SourceError, match="has changed since its labels were read"):
+            sample.place.read(IMAGE_FILE)
+    with pytest.raises(SourceError, match="has changed since its labels were read"):
+        build_listing(dataset, workers=1)

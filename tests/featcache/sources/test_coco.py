@@ -118,11 +118,6 @@ def test_no_file(tmp_path: Path) -> None:
         open_coco(str(tmp_path), {})
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="labels are names, so categories of one name become one class: give LabelledImages the "
-    "names in the order of the file and the place of each category, or refuse equal names",
-)
 def test_two_categories_of_one_name_are_two_classes(tmp_path: Path) -> None:
     value = content()
     value["categories"] = [{"id": 18, "name": "crane"}, {"id": 4, "name": "crane"}]
@@ -133,3 +128,13 @@ def test_two_categories_of_one_name_are_two_classes(tmp_path: Path) -> None:
     except SourceError:
         return
     assert len(classes) == 2
+
+
+def test_a_second_category_of_a_name_may_have_no_image(tmp_path: Path) -> None:
+    value = content()
+    touch(tmp_path, "b.jpg", "sub/a.jpg", "c.jpg")
+    (tmp_path / "list.json").write_text(json.dumps(value))
+    classes = open_coco(str(tmp_path / "list.json"), {}).classes
+    value["categories"].append({"id": 99, "name": value["categories"][0]["name"]})
+    (tmp_path / "list.json").write_text(json.dumps(value))
+    assert open_coco(str(tmp_path / "list.json"), {}).classes == classes

@@ -287,11 +287,6 @@ def test_names_that_repeat_need_numbers(tmp_path: Path) -> None:
     assert "write the labels as numbers" in refusal(path, names=names)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="class_order reads 01 and 1 as one number: refuse two spellings of one number unless "
-    "they differ by a fraction of zeros only, as 3 and 3.0",
-)
 def test_labels_that_differ_by_leading_zeros_are_not_one_class(tmp_path: Path) -> None:
     touch(tmp_path, "a.jpg", "b.jpg", "c.jpg")
     path = table(tmp_path, "path,label\na.jpg,01\nb.jpg,1\nc.jpg,2\n")
@@ -300,3 +295,12 @@ def test_labels_that_differ_by_leading_zeros_are_not_one_class(tmp_path: Path) -
     except SourceError:
         return
     assert len(classes) == 3
+
+
+def test_a_number_with_and_without_a_fraction_is_one_class(tmp_path: Path) -> None:
+    touch(tmp_path, "a.jpg", "b.jpg", "c.jpg")
+    path = table(tmp_path, "path,label\na.jpg,3\nb.jpg,3.0\nc.jpg,10\n")
+    assert open_csv(path, {}).classes == ("3", "10")
+    path = table(tmp_path, "path,label\na.jpg,03\nb.jpg,3\nc.jpg,10\n")
+    with pytest.raises(SourceError, match=r"'03' \(line 2\) and '3' \(line 3\)"):
+        open_csv(path, {})

@@ -314,3 +314,22 @@ def test_an_old_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     path = shard(tmp_path, "train.parquet", ["a", "b"], [0, 1])
     monkeypatch.setattr(pa, "__version__", "14.0.0")
     assert "from 14.0.1 on, and 14.0.0 is installed" in refusal(path)
+
+
+def test_a_link_to_a_script_is_not_opened(tmp_path: Path) -> None:
+    script = tmp_path / "elsewhere.py"
+    script.write_text("class Mine(GeneratorBasedBuilder): pass")
+    root = touch(tmp_path / "set", "train/ant/1.jpg", "train/bee/1.jpg")
+    (root / "load.py").symlink_to(script)
+    assert open_huggingface(str(root), {}).classes == ("ant", "bee")
+    (root / "set.py").symlink_to(script)
+    assert "loading script set.py" in refusal(root)
+
+
+def test_a_label_longer_than_any_name(tmp_path: Path) -> None:
+    columns = {"image": images(["a", "b"]), "label": pa.array(["x", "y" * (1 << 21)])}
+    path = parquet(tmp_path / "x.parquet", columns)
+    assert "'label'" in (said := refusal(path))
+    assert "a value of 2097152 bytes" in said
+    columns["label"] = columns["label"].dictionary_encode()
+    assert "a value of 2097152 bytes" in refusal(parquet(tmp_path / "y.parquet", columns))

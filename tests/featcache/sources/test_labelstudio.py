@@ -125,10 +125,6 @@ def test_the_images_lie_elsewhere(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("annotations", [5, True, [{"result": 5}], [{"result": True}]], ids=str)
-@pytest.mark.xfail(
-    strict=True,
-    reason="_chosen goes through annotations and results without asking whether they are lists",
-)
 def test_annotations_that_are_no_list_are_refused(tmp_path: Path, annotations: object) -> None:
     (tmp_path / "a.jpg").write_bytes(b"a")
     value = [{"data": {"image": "a.jpg"}, "annotations": annotations}]
@@ -137,11 +133,6 @@ def test_annotations_that_are_no_list_are_refused(tmp_path: Path, annotations: o
         open_labelstudio(str(tmp_path / "list.json"), {})
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="two uploads of one base name are found in one file: refuse a file that two tasks of "
-    "other addresses lead to",
-)
 def test_two_uploads_are_never_one_file(tmp_path: Path) -> None:
     (tmp_path / "cat.jpg").write_bytes(b"a")
     (tmp_path / "dog.jpg").write_bytes(b"b")
@@ -150,3 +141,18 @@ def test_two_uploads_are_never_one_file(tmp_path: Path) -> None:
     (tmp_path / "list.json").write_text(json.dumps(value))
     with pytest.raises(SourceError):
         open_labelstudio(str(tmp_path / "list.json"), {})
+
+
+def test_a_file_of_another_name_than_asked_for_may_be_asked_for_twice(tmp_path: Path) -> None:
+    touch(tmp_path, "cat.jpg", "dog.jpg")
+    images = ["/data/upload/1/3f2a9c1e-cat.jpg", "/data/upload/1/bbbbbbbb-dog.jpg"]
+    value = [{"image": image, "choice": "xyx"[i]} for i, image in enumerate([*images, images[0]])]
+    data = open_labelstudio(write(tmp_path, value), {})
+    assert [s.id for s in data.samples] == ["cat.jpg", "dog.jpg"]
+
+
+def test_notes_are_escaped(tmp_path: Path) -> None:
+    touch(tmp_path, "a.jpg")
+    path = write(tmp_path, [task("a.jpg", "cat"), task("gone\x1b[2J\n.jpg", "cat")])
+    (note,) = (n for n in open_labelstudio(path, {}).notes if "are not there" in n)
+    assert r"the first is gone\x1b[2J\n.jpg" in note

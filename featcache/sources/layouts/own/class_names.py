@@ -40,11 +40,13 @@ def class_order(
         The classes in label order, and label as written -> its index.
 
     Raises:
-        SourceError: If labels are numbers and names mixed, have no name, or read the same.
+        SourceError: If labels are numbers and names mixed, have no name, or read the same as
+            another.
     """
     values = {label: number_in(label) if numbers else None for label in first}
     named = [label for label, value in values.items() if value is None]
     counted = {label: value for label, value in values.items() if value is not None}
+    _check_spellings(counted, first, what)
     if named and counted:
         a, b = next(iter(counted)), named[0]
         raise SourceError(
@@ -59,6 +61,22 @@ def class_order(
         index = {value: i for i, value in enumerate(order)}
         return tuple(map(str, order)), {label: index[value] for label, value in counted.items()}
     return _by_name(first, what)
+
+
+def _check_spellings(counted: Mapping[str, int], first: Mapping[str, str], what: str) -> None:
+    """Refuse numbers that are written in two ways, as codes are, but for a fraction of zeros.
+
+    Raises:
+        SourceError: If there are, e.g. 01 and 1.
+    """
+    written: dict[int, str] = {}
+    for label, value in counted.items():
+        other = written.setdefault(value, label)
+        if other.strip().partition(".")[0] != label.strip().partition(".")[0]:
+            raise SourceError(
+                f"{what} has the labels '{other}' ({first[other]}) and '{label}' ({first[label]}), "
+                f"which are one number; write them alike, or as names if they are two classes."
+            )
 
 
 def read_names(path: str | Path) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from featcache.sources.layouts.own.json_file import read_json
 from featcache.sources.layouts.own.labelled import LabelledImages
 from featcache.sources.layouts.split_names import split_folders
 from featcache.sources.trees.folder import FolderTree
+from featcache.text.templates import clean_name
 
 OPTIONS = ("root",)
 
@@ -106,6 +107,7 @@ def _read(path: Path) -> list[_Image]:
                 f"{path} gives image {image} the categories '{a}' and '{b}'; expected one an "
                 f"image. Multi-label and detection data are not supported."
             )
+    _check_names(path, categories, set(label.values()))
     found: dict[int | str, _Image] = {}
     for i, entry in enumerate(_list(path, content, "images")):
         match entry:
@@ -118,6 +120,22 @@ def _read(path: Path) -> list[_Image]:
     if stray is not None:
         raise _refused(path, f"an annotation names image {stray}, which is not in images")
     return list(found.values())
+
+
+def _check_names(path: Path, categories: Mapping[int, str], used: set[int]) -> None:
+    """Refuse two categories of one name: labels are names here, and would make them one class.
+
+    Raises:
+        SourceError: If images have both.
+    """
+    first: dict[str, int] = {}
+    for number in sorted(used):
+        other = first.setdefault(clean_name(categories[number]), number)
+        if other != number:
+            raise SourceError(
+                f"{path} has images of the categories {other} and {number}, which are both called "
+                f"'{categories[number]}'; give them names that differ."
+            )
 
 
 def _list(path: Path, content: Mapping[str, Any], key: str) -> list[Any]:

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from featcache.errors import SourceError
+from featcache.limits import WORDS
 from featcache.paths import as_text, expand
 from featcache.sources.base import Dataset
 from featcache.sources.layouts.own.class_names import given_names
-from featcache.sources.layouts.own.json_file import label_text, read_json
+from featcache.sources.layouts.own.json_file import label_text, parse_json
 from featcache.sources.layouts.own.labelled import LabelledImages
 from featcache.sources.trees.base import Entry
 from featcache.sources.trees.folder import FolderTree
@@ -35,11 +36,14 @@ def open_fiftyone(path: str, options: Mapping[str, str], name: str | None = None
         SourceError: If the folder is not of that form, or an image has several labels.
     """
     root = expand(path)
-    if not (root / "labels.json").is_file() or not (root / "data").is_dir():
-        raise SourceError(f"{root} is no data set of FiftyOne; expected a folder with {_EXPECTED}.")
-    root = root.resolve()
-    file = root / "labels.json"
-    content = read_json(file, _EXPECTED)
+    tree = FolderTree(root.resolve())
+    if tree.find("labels.json") is None or not tree.has_folder("data"):
+        raise SourceError(
+            f"{root} is no data set of FiftyOne; expected a folder with {_EXPECTED}, and no links "
+            f"out of it."
+        )
+    root, file = tree.root, tree.root / "labels.json"
+    content = parse_json(tree.read("labels.json", WORDS), file, _EXPECTED)
     match content:
         case {"labels": dict(labels)}:
             pass
@@ -47,7 +51,7 @@ def open_fiftyone(path: str, options: Mapping[str, str], name: str | None = None
             raise SourceError(f"{file} has no 'labels'; expected {_EXPECTED}.")
     names = _names(file, content.get("classes"))
     images = LabelledImages("labels.json", unit="entry", names=names, numbers=names is not None)
-    found = FolderTree(root / "data").images()
+    found = tree.below("data").images()
     by_stem = _by_stem(found.images, file)
     missing = [stem for stem in labels if stem not in by_stem]
     if missing and len(missing) == len(labels):

@@ -8,13 +8,14 @@ A data set of the hub is downloaded first; the message for `hf:owner/name` says 
 loading script of its own is refused: reading it would run code.
 """
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from featcache.errors import SourceError
-from featcache.paths import as_text, expand, open_regular
+from featcache.paths import as_text, expand, open_descriptor
 from featcache.sources.base import Dataset
 from featcache.sources.layouts.class_folders import list_class_folders
 from featcache.sources.layouts.own.below import Finder, path_below
@@ -101,10 +102,11 @@ def _refuse_script(tree: FolderTree) -> None:
         if not file.endswith(".py"):
             continue
         try:
-            with open_regular(tree.root / file) as opened:
+            # A link may lead out of the folder; its name alone counts.
+            with os.fdopen(open_descriptor(tree.root / file, links=False), "rb") as opened:
                 is_script = _SCRIPT.search(opened.read(1 << 20)) is not None
         except OSError:
-            continue
+            is_script = False
         if is_script or file == f"{as_text(tree.root.name)}.py":
             raise SourceError(
                 f"{tree.root} has the loading script {file}, which is not run. Download the copy "

@@ -7,6 +7,7 @@ from typing import Any
 from featcache.errors import SourceError
 from featcache.limits import WORDS
 from featcache.paths import read_regular
+from featcache.scarcity import lacking
 
 
 def read_json(path: Path, expected: str) -> Any:
@@ -20,13 +21,34 @@ def read_json(path: Path, expected: str) -> Any:
         SourceError: If it cannot be read, is no JSON, or is nested too deeply.
     """
     try:
-        return json.loads(read_regular(path, WORDS))
+        data = read_regular(path, WORDS)
+    except (OSError, ValueError) as error:
+        raise SourceError(
+            f"{path} could not be read ({getattr(error, 'strerror', None) or error}); expected "
+            f"{expected}."
+        ) from error
+    return parse_json(data, path, expected)
+
+
+def parse_json(data: bytes, path: Path, expected: str) -> Any:
+    """Parse the content of a JSON file.
+
+    Args:
+        data: What was read.
+        path: The file, for messages.
+        expected: What it should hold, for messages: "a COCO file".
+
+    Raises:
+        SourceError: If it is no JSON, or is nested too deeply.
+    """
+    try:
+        return json.loads(data)
     except RecursionError as error:
         raise SourceError(
             f"{path} is JSON nested too deeply to be read; expected {expected}."
         ) from error
-    except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or error
+    except (MemoryError, ValueError) as error:
+        why = lacking(error) or error
         raise SourceError(
             f"{path} could not be read as JSON ({why}); expected {expected}. Get a whole copy."
         ) from error

@@ -92,13 +92,31 @@ class _Files:
     def __init__(self, root: Path) -> None:
         found = FolderTree(root).images()
         self.notes = found.notes
+        self._asked: dict[str, tuple[str, int]] = {}
+        """Id of a file -> the address and the task that led to it."""
         self._by_path = {entry.id: entry for entry in found.images}
         self._by_name: dict[str, list[Entry]] = {}
         for entry in found.images:
             self._by_name.setdefault(entry.id.rpartition("/")[2], []).append(entry)
 
     def find(self, image: str, file: Path, task: int) -> Entry | None:
-        """Return the file that an image path of the export means; None if there is none."""
+        """Return the file that an export means; None where there is none.
+
+        Raises:
+            SourceError: If several files fit, or tasks of other addresses lead to the same.
+        """
+        entry = self._fitting(image, file, task)
+        if entry is None:
+            return None
+        other, first = self._asked.setdefault(entry.id, (image, task))
+        if other != image:
+            raise SourceError(
+                f"Tasks {first} and {task} of {file} name {other} and {image}, and for both only "
+                f"{entry.id} is there. Keep the images under the names that the export has."
+            )
+        return entry
+
+    def _fitting(self, image: str, file: Path, task: int) -> Entry | None:
         if image in self._by_path:
             return self._by_path[image]
         base = _base_name(image)
@@ -156,10 +174,10 @@ def _full_label(
 ) -> str | None:
     """Return the choice on which the annotations of a task in JSON agree; None if there is none."""
     chosen: dict[str, set[str]] = {}
-    for annotation in task.get("annotations") or ():
+    for annotation in _list(task, "annotations", file, number):
         if not isinstance(annotation, dict) or annotation.get("was_cancelled"):
             continue
-        for result in annotation.get("result") or ():
+        for result in _list(annotation, "result", file, number):
             match result:
                 case {"type": "choices", "value": {"choices": list(choices)}}:
                     key = str(result.get("from_name", "choice"))
@@ -175,6 +193,18 @@ def _full_label(
             f"Decide in Label Studio which annotation holds and export again."
         )
     return answers[0] if answers else None
+
+
+def _list(entry: Mapping[str, Any], key: str, file: Path, number: int) -> list[Any]:
+    value = entry.get(key)
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise SourceError(
+            f"Task {number} of {file} has under '{key}' {type(value).__name__}, not a list; "
+            f"expected {_EXPECTED}."
+        )
+    return value
 
 
 def _min_label(

@@ -53,8 +53,8 @@ class PixelPlace:
         return f"{self._member.name}[{self._index}]"
 
     def stat(self) -> os.stat_result:
-        """Look at the .npz file now; errors as the protocol has them."""
-        return self._member.path.stat()
+        """Return the state of the .npz file when its labels were read."""
+        return self._member.container.state
 
     def size(self) -> int:
         """Return the bytes of the PNG file."""

@@ -2,6 +2,7 @@
 
 import io
 import math
+import struct
 import zipfile
 import zlib
 from collections import OrderedDict
@@ -15,6 +16,8 @@ from jaxtyping import UInt8
 
 from featcache.errors import SourceError
 from featcache.paths import open_regular
+from featcache.scarcity import lacking
+from featcache.sources.layouts.own.container import Container
 
 BLOCK = 8 << 20
 """Bytes that are unpacked at once; a compressed array can only be read from its beginning on."""
@@ -23,17 +26,32 @@ _KEPT = 4
 """Blocks of each array that stay unpacked, for threads that are not at the same image."""
 
 
+_BROKEN = (
+    *(OSError, EOFError, RuntimeError, ValueError, KeyError, MemoryError),
+    *(zipfile.BadZipFile, zlib.error, struct.error),
+)
+"""What zipfile raises for damaged, encrypted or unsupported files."""
+
+_PLAIN = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""How numpy packs arrays; bzip2 and lzma unpack gigabytes at once."""
+
+
 @dataclass(frozen=True, slots=True)
 class Member:
     """One array of an .npz file, of which the header is read."""
 
-    path: Path
+    container: Container
     name: str
     """Without `.npy`."""
     shape: tuple[int, ...]
     dtype: np.dtype[np.generic]
     start: int
     """Bytes of the header."""
+
+    @property
+    def path(self) -> Path:
+        """The .npz file."""
+        return self.container.path
 
     @property
     def row_bytes(self) -> int:
@@ -47,15 +65,16 @@ def read_members(path: Path) -> dict[str, Member]:
     Raises:
         SourceError: If it is no such file, or holds objects, which only running code can read.
     """
+    container = Container(path)
     try:
         with open_regular(path) as file, zipfile.ZipFile(file) as archive:
             names = [n for n in archive.namelist() if n.endswith(".npy")]
             if len(set(names)) != len(names):
                 raise SourceError(f"{path} holds two arrays of one name; get a whole copy of it.")
-            return {n.removesuffix(".npy"): _member(path, archive, n) for n in names}
-    except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, zlib.error) as error:
+            return {n.removesuffix(".npy"): _member(container, archive, n) for n in names}
+    except _BROKEN as error:
         raise SourceError(
-            f"{path} could not be read as .npz ({error}); get a whole copy of it."
+            f"{path} could not be read as .npz ({lacking(error) or error}); get a whole copy of it."
         ) from error
 
 
@@ -84,6 +103,7 @@ class RowReader:
 
         Raises:
             OSError: If the file is gone, damaged or shorter than its header says.
+            SourceError: If the file has changed since its labels were read.
         """
         number, within = divmod(index, self._rows)
         size = self._member.row_bytes
@@ -100,9 +120,12 @@ class RowReader:
             return self._blocks[number]
         try:
             block = self._read(number)
-        except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError) as error:
+        except _BROKEN as error:
             self._close()
-            raise OSError(f"{self._member.path} is damaged ({error})") from error
+            self._member.container.check_same()
+            why = lacking(error) or error
+            raise OSError(f"{self._member.path} could not be read ({why})") from error
+        self._member.container.check_same()
         self._blocks[number] = block
         while len(self._blocks) > _KEPT:
             self._blocks.popitem(last=False)
@@ -123,7 +146,13 @@ class RowReader:
             self._file = None
 
 
-def _member(path: Path, archive: zipfile.ZipFile, name: str) -> Member:
+def _member(container: Container, archive: zipfile.ZipFile, name: str) -> Member:
+    path = container.path
+    if archive.getinfo(name).compress_type not in _PLAIN:
+        raise SourceError(
+            f"Array '{name}' of {path} is not packed as numpy packs it; write the file again with "
+            f"numpy.savez_compressed."
+        )
     with archive.open(name) as stream:
         start = io.BytesIO(stream.read(1 << 16))
     try:
@@ -133,10 +162,16 @@ def _member(path: Path, archive: zipfile.ZipFile, name: str) -> Member:
             (2, 0): np.lib.format.read_array_header_2_0,
         }[version]
         shape, fortran, dtype = read(start)
-    except (ValueError, KeyError, TypeError, EOFError, RecursionError, MemoryError) as error:
+    # numpy parses it as Python: SyntaxError, TokenError, IndexError, RecursionError, MemoryError
+    except Exception as error:
         raise SourceError(
             f"Array '{name}' of {path} has no header that can be read; get a whole copy."
         ) from error
+    if min(shape, default=0) < 0:
+        raise SourceError(
+            f"Array '{name}' of {path} has the shape {list(shape)}; expected none below 0. Get "
+            f"a whole copy."
+        )
     if dtype.hasobject:
         raise SourceError(
             f"Array '{name}' of {path} holds Python objects, which only running code could read; "
@@ -146,7 +181,7 @@ def _member(path: Path, archive: zipfile.ZipFile, name: str) -> Member:
         raise SourceError(
             f"Array '{name}' of {path} is in Fortran's order; save numpy.ascontiguousarray of it."
         )
-    return Member(path, name.removesuffix(".npy"), shape, dtype, start.tell())
+    return Member(container, name.removesuffix(".npy"), shape, dtype, start.tell())
 
 
 def read_whole(member: Member, limit: int) -> UInt8[np.ndarray, " bytes"]:
@@ -175,8 +210,10 @@ def read_whole(member: Member, limit: int) -> UInt8[np.ndarray, " bytes"]:
         ):
             stream.read(member.start)
             data = stream.read(size)
-    except (OSError, zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise SourceError(f"{member.path} is damaged ({error}); get a whole copy of it.") from error
+    except _BROKEN as error:
+        raise SourceError(
+            f"{member.path} could not be read ({lacking(error) or error}); get a whole copy of it."
+        ) from error
     if len(data) != size:
         raise SourceError(f"{member.path} ends within '{member.name}'; get a whole copy of it.")
     return np.frombuffer(data, np.uint8)

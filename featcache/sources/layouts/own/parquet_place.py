@@ -16,16 +16,14 @@ from typing import Any
 from featcache.errors import SourceError
 from featcache.limits import Limit
 from featcache.paths import as_text, check_bytes
-from featcache.sources.layouts.own.parquet_file import open_parquet, reading
+from featcache.sources.layouts.own.container import Container
+from featcache.sources.layouts.own.parquet_file import check_ratio, open_parquet, reading
 
 KEPT = 256 << 20
 """Bytes of decoded images that are kept, over all files of a data set."""
 
 OPEN = 4
 """Files that are kept open at their position."""
-
-_ROWS = 4
-"""Images that are decoded at once: each may have as many bytes as a file of one image."""
 
 _Key = tuple[Path, int, int]
 """File, row group, row in it."""
@@ -46,17 +44,19 @@ class ParquetReader:
         self._bytes = 0
         self._positions: OrderedDict[Path, _Position] = OrderedDict()
 
-    def image(self, path: Path, group: int, row: int) -> bytes:
+    def image(self, container: Container, group: int, row: int) -> bytes:
         """Return the bytes of one image.
 
         Args:
-            path: The file.
+            container: The file.
             group: The row group.
             row: Row in that group.
 
         Raises:
             OSError: If the file is gone or damaged, or the row holds no bytes.
+            SourceError: If the file has changed since its labels were read.
         """
+        path = container.path
         with self._lock:
             key = (path, group, row)
             if key not in self._kept:
@@ -64,7 +64,13 @@ class ParquetReader:
                     self._decode(path, group, row)
                 except SourceError as error:
                     self._positions.pop(path, None)
+                    container.check_same()
                     raise OSError(errno.EIO, str(error), as_text(path)) from error
+                try:
+                    container.check_same()
+                except BaseException:
+                    self._forget(path)
+                    raise
             else:
                 self._kept.move_to_end(key)
             data = self._kept[key]
@@ -85,6 +91,12 @@ class ParquetReader:
         while position.next <= row:
             self._keep((path, group, position.next), position.take())
 
+    def _forget(self, path: Path) -> None:
+        """Drop what was decoded from a file."""
+        self._positions.pop(path, None)
+        for key in [key for key in self._kept if key[0] == path]:
+            self._bytes -= len(self._kept.pop(key) or b"")
+
     def _keep(self, key: _Key, data: bytes | None) -> None:
         if (before := self._kept.pop(key, None)) is not None:
             self._bytes -= len(before)
@@ -101,6 +113,8 @@ class _Position:
     def __init__(self, path: Path, group: int, leaf: str, file: Any) -> None:
         self.path, self.group, self.next = path, group, 0
         self.file = open_parquet(path) if file is None else file
+        with reading(path):
+            check_ratio(path, self.file, group, leaf)
         self._values = self._read(leaf)
 
     def take(self) -> bytes | None:
@@ -115,8 +129,9 @@ class _Position:
 
     def _read(self, leaf: str) -> Iterator[bytes | None]:
         column, _, field = leaf.rpartition(".")
+        # One at a time: each may have as many bytes as a file of one image.
         batches = self.file.iter_batches(
-            batch_size=_ROWS, row_groups=[self.group], columns=[leaf], use_threads=False
+            batch_size=1, row_groups=[self.group], columns=[leaf], use_threads=False
         )
         for batch in batches:
             values = batch.column(0).field(field) if column else batch.column(0)
@@ -126,27 +141,27 @@ class _Position:
 class ParquetPlace:
     """One image in a parquet file."""
 
-    __slots__ = ("_group", "_path", "_reader", "_row", "_within")
+    __slots__ = ("_container", "_group", "_reader", "_row", "_within")
 
     def __init__(
-        self, reader: ParquetReader, path: Path, group: int, row: int, within: int
+        self, reader: ParquetReader, container: Container, group: int, row: int, within: int
     ) -> None:
         """Take an image.
 
         Args:
             reader: Shared by the images of a data set.
-            path: The file.
+            container: The file, shared by its images.
             group: The row group.
             row: Row in that group.
             within: Row in the file.
         """
-        self._reader, self._path, self._within = reader, path, within
+        self._reader, self._container, self._within = reader, container, within
         self._group, self._row = group, row
 
     @property
     def container(self) -> Path:
         """The parquet file."""
-        return self._path
+        return self._container.path
 
     @property
     def within(self) -> str:
@@ -154,18 +169,18 @@ class ParquetPlace:
         return f"row {self._within}"
 
     def stat(self) -> os.stat_result:
-        """Look at the parquet file now; errors as the protocol has them."""
-        return self._path.stat()
+        """Return the state of the parquet file when its labels were read."""
+        return self._container.state
 
     def size(self) -> int:
         """Return the bytes of the image, which are decoded for that and kept to be read."""
-        return len(self._reader.image(self._path, self._group, self._row))
+        return len(self._reader.image(self._container, self._group, self._row))
 
     def read(self, limit: Limit) -> bytes:
         """Read the image; errors as the protocol has them."""
-        data = self._reader.image(self._path, self._group, self._row)
+        data = self._reader.image(self._container, self._group, self._row)
         check_bytes(self, len(data), limit)
         return data
 
     def __str__(self) -> str:
-        return f"{as_text(self._path)}, {self.within}"
+        return f"{as_text(self.container)}, {self.within}"

@@ -15,6 +15,7 @@ from featcache.places import Place
 from featcache.sources.base import Dataset
 from featcache.sources.layouts.own.below import path_below
 from featcache.sources.layouts.own.class_names import given_names, read_names
+from featcache.sources.layouts.own.container import Container
 from featcache.sources.layouts.own.csv_columns import USUAL, choice, find_columns
 from featcache.sources.layouts.own.json_file import label_text
 from featcache.sources.layouts.own.labelled import LabelledImages
@@ -61,6 +62,7 @@ def list_parquet(
     images: LabelledImages | None = None
     tree = FolderTree(root)
     for shard in shards:
+        container = Container(shard.path)
         file = open_parquet(shard.path)
         found = _columns(file.schema_arrow, shard, options, spec)
         if columns is None or images is None:
@@ -75,7 +77,7 @@ def list_parquet(
                 f"{shard.path} has other columns or class names than {shards[0].path}; expected "
                 f"the shards of one data set."
             )
-        _add(images, shard, file, columns, reader, tree)
+        _add(images, shard, container, file, columns, reader, tree)
     if images is None:
         raise SourceError(f"{root} has no parquet files; expected at least one.")
     return images.dataset(name, root)
@@ -84,6 +86,7 @@ def list_parquet(
 def _add(
     images: LabelledImages,
     shard: Shard,
+    container: Container,
     file: Any,
     columns: _Columns,
     reader: ParquetReader,
@@ -103,7 +106,7 @@ def _add(
             raise SourceError(f"The label of {where} is {error}; expected one label.") from error
         if label == "-1" and columns.names is not None:  # what the library writes for no label
             label = None
-        place: Place | None = ParquetPlace(reader, shard.path, group, row, within)
+        place: Place | None = ParquetPlace(reader, container, group, row, within)
         if group in without:
             place = _beside(values[1] if len(values) > 1 else None, shard, tree, where)
         if place is not None:

@@ -205,7 +205,6 @@ def test_parts_that_disagree_are_refused(tmp_path: Path, listing: Make) -> None:
         replace(good, ids=("same",) * 4),
         replace(good, labels=np.array([0, 1, 2, 0])),
         replace(good, labels=np.array([0, 1, -2, 0])),
-        replace(good, classes=("ant", "ant")),
         replace(good, splits={"train": np.array([0, 4])}),
         replace(good, splits={"train": np.array([1, 1])}),
         replace(good, hashes=("x", *good.hashes[1:])),
