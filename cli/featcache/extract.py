@@ -69,7 +69,10 @@ def extract(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of views and crops.")] = 0,
-    name: Annotated[str | None, typer.Option(help="Name for a folder: data set.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(help="Name of the data set, with any prefix.", show_default="that of the path"),
+    ] = None,
     dataset_root: Annotated[
         Path | None,
         typer.Option(help="Folder, zip or tar that holds a named data set's files."),
@@ -119,7 +122,9 @@ def extract(
         int | None, typer.Option(min=1, help="Images in one forward pass; fixed for this cache.")
     ] = None,
     cache: CacheDir = None,
-    moved: Annotated[bool, typer.Option("--moved", help="The folder moved; accept it.")] = False,
+    moved: Annotated[
+        bool, typer.Option("--moved", help="The images are the cached ones, at another place.")
+    ] = False,
     rehash: Annotated[
         bool, typer.Option("--rehash", help="Read every image again, changed or not.")
     ] = False,
