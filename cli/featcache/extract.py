@@ -71,7 +71,9 @@ def extract(
     seed: Annotated[int, typer.Option(min=0, help="Seed of views and crops.")] = 0,
     name: Annotated[
         str | None,
-        typer.Option(help="Name of the data set, with any prefix.", show_default="that of the path"),
+        typer.Option(
+            help="Name of the data set, with any prefix.", show_default="that of the path"
+        ),
     ] = None,
     dataset_root: Annotated[
         Path | None,
@@ -163,7 +165,7 @@ def extract(
 
     Example: featcache extract --dataset eurosat --views 10 --crops 60:lazsl@test
     """
-    from featcache.pipeline.opening import open_request
+    from featcache.pipeline.opening import NOTHING_STORED, open_request
     from featcache.pipeline.request import Request
 
     request = Request(
@@ -203,10 +205,10 @@ def extract(
         max_pixels=max_pixels,
         profile=profile_to or profile,
     )
-    kept = "" if dry_run else "Finished shards are kept; the same command goes on from there."
-    with errors.noting(kept), live.live(quiet) as line:
-        opened = open_request(request, report=line.counter(), say=line.say)
-        from featcache.pipeline.run import extract as run_extract  # loads torch
+    with live.live(quiet) as line:
+        with errors.noting("" if dry_run else NOTHING_STORED):
+            opened = open_request(request, report=line.counter(), say=line.say)
+            from featcache.pipeline.run import extract as run_extract  # loads torch
 
         summary = run_extract(
             opened,
