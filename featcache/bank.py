@@ -165,7 +165,7 @@ class TextBank:
                 f"This cache holds no texts of kind '{text}' for every class; it has: {have}. "
                 "Choose one with ",
                 Setting("text", Placeholder("...")),
-                ", or run the same `featcache extract` again",
+                ", or extract again",
                 () if source is None else (" with ", source),
                 ", which holds {class: [text, ...]} for every class" if is_json else "",
                 ".",

@@ -72,7 +72,15 @@ class UsageError(FeatcacheError):
 class UnknownNameError(UsageError):
     """An unknown name; the message lists similar names, or all of a short list."""
 
-    def __init__(self, kind: Part, name: str, known: Iterable[str], hint: Part = "") -> None:
+    def __init__(
+        self,
+        kind: Part,
+        name: str,
+        known: Iterable[str],
+        hint: Part = "",
+        *,
+        also: Iterable[str] = (),
+    ) -> None:
         """Compose the message.
 
         Args:
@@ -80,9 +88,12 @@ class UnknownNameError(UsageError):
             name: The unknown name.
             known: All accepted names.
             hint: How to list all names, e.g. "`heads list` shows all."
+            also: Further accepted names, such as aliases, which are suggested where they are
+                similar and never listed.
         """
         names = sorted(set(known), key=_by_number)
-        plain = {n[:COMPARED].lower(): n for n in names[:COMPARED_NAMES]}
+        compared = [*names, *sorted(also)][:COMPARED_NAMES]
+        plain = {n[:COMPARED].lower(): n for n in compared}
         close = difflib.get_close_matches(name[:COMPARED].lower(), plain, n=4, cutoff=0.5)
         near = [plain[n] for n in close] or [n for n in names if name.lower() in n.lower()][:4]
         if near:

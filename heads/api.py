@@ -14,6 +14,7 @@ from heads.results.compare.compare import Comparison
 from heads.results.compare.compare import compare as compare_runs
 from heads.results.record import Result
 from heads.results.store import runs_root
+from heads.whole import seeds_of, shots_of, whole
 
 __all__ = ["compare", "evaluate", "fit", "load", "sweep"]
 
@@ -40,6 +41,7 @@ def fit(
         settings: Fields of the method's Config and Hyper; several values make a grid.
 
     Raises:
+        UsageError: If shots or seed is no whole number.
         UnknownNameError: If the method, a setting or the selection is unknown.
         TaskError: If the data set allows no such task.
         MissingComponentError: If the cache lacks what the method needs.
@@ -55,8 +57,8 @@ def fit(
         Request(
             method=method,
             features=cache,
-            shots=shots,
-            seeds=(seed,),
+            shots=shots_of(shots),
+            seeds=(whole("seed", seed),),
             selection=selection,
             settings=settings,
         )
@@ -105,6 +107,7 @@ def evaluate(
         One record for a split, a list for a sequence of splits.
 
     Raises:
+        UsageError: If shots or a seed is no whole number.
         UnknownNameError: If the method, split, setting or selection is unknown.
         TaskError: If the data set allows no such task.
         MissingComponentError: If the cache lacks what the method needs.
@@ -120,8 +123,8 @@ def evaluate(
     request = Request(
         method=method,
         features=cache,
-        shots=shots,
-        seeds=range(1, seeds + 1) if isinstance(seeds, int) else seeds,
+        shots=shots_of(shots),
+        seeds=seeds_of(seeds),
         splits=(split,) if isinstance(split, str) else tuple(split),
         selection=selection,
         settings=settings,

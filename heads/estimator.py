@@ -21,6 +21,7 @@ from heads.episode import Episode
 from heads.head import Head, fitted_head
 from heads.selection.select import has_choice, select
 from heads.selection.settings import configure
+from heads.whole import whole
 
 ON_ARRAYS = ("cv", "none")
 """Selections that need no validation rows."""
@@ -104,6 +105,7 @@ class Estimator:
                 labels, label -> anchor, or a TextView.
 
         Raises:
+            UsageError: If the seed is no whole number.
             InputError: If the arrays are malformed, or the method reads more than they hold.
             UnknownNameError: If the method, a setting or the selection is unknown.
             MissingComponentError: If an Episode lacks texts, or the kind of text, to be read.
@@ -119,7 +121,7 @@ class Estimator:
             pool=None,
             text=text_view(texts, classes, x),
             classes=tuple(map(str, classes.tolist())),
-            seed=self.seed,
+            seed=whole("seed", self.seed),
         )
         return self._fit(Episode(view=view, val=None, queries={}), classes)
 

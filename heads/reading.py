@@ -121,6 +121,11 @@ def _component(features: FeatureSet, need: Need, rows: RowIndex) -> tuple[str | 
     if lacking:
         name = min(lacking, key=lacking.__getitem__)
         return None, f"'{name}' for {lacking[name]} of {len(rows)} {need.role} images"
+    return None, in_words(need)
+
+
+def in_words(need: Need) -> str:
+    """Name what a need asks for, as `crops of recipe lazsl with 60 or more`."""
     count = f" with {need.at_least} or more" if need.at_least else ""
     recipe = f" of recipe {need.recipe}" if need.recipe else ""
-    return None, f"{need.kind}{recipe}{count}"
+    return f"{need.kind}{recipe}{count}"

@@ -97,15 +97,18 @@ def _described(item: "NamedDataset") -> dict[str, Any] | None:
 def _explain(item: "NamedDataset", images: Path, *, as_json: bool) -> None:
     """Write all that is known of one data set, and what of it is on this machine."""
     from featcache.errors import SourceError
+    from featcache.sources.named_open import count_here
     from featcache.sources.named_place import files_here
 
-    problem, here = "", {}
+    problem, here, counted = "", {}, {}
     try:
         here = files_here(item, images)
+        counted = {name: count_here(item, images, splits=name) for name in here}
     except SourceError as error:
-        problem = str(error)
+        problem, here = str(error), {}
     if as_json:
-        output.emit_json({**_facts(item), "here": here, "problem": problem})
+        facts = {**_facts(item), "here": here, "images_here": counted, "problem": problem}
+        output.emit_json(facts)
         return
     rows = [("title", item.title), ("classes", str(item.classes))]
     if item.aliases:
@@ -121,7 +124,15 @@ def _explain(item: "NamedDataset", images: Path, *, as_json: bool) -> None:
         rows.append(("files", item.hint))
     rows.append(("descriptions", item.described.summary()))
     if item.kind == "listed":
-        rows += [(f"here, splits {name}", folder) for name, folder in here.items()]
+        for name, folder in here.items():
+            rows.append((f"here, splits {name}", _there(item, name, folder, counted[name])))
         if not here:
             rows.append(("here", problem or f"nothing in {images}"))
-    tables.emit_table(("of " + item.name, ""), rows)
+    tables.emit_table(("data set", item.name), rows)
+
+
+def _there(item: "NamedDataset", splits: str, folder: str, counted: int | None) -> str:
+    """Say where the images are, and how many of how many where they were counted."""
+    if counted is None:
+        return folder
+    return f"{counted:,} of {sum(item.scheme(splits).counts.values()):,} images in {folder}"

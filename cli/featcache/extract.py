@@ -69,7 +69,12 @@ def extract(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of views and crops.")] = 0,
-    name: Annotated[str | None, typer.Option(help="Name for a folder: data set.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            help="Name of the data set, with any prefix.", show_default="that of the path"
+        ),
+    ] = None,
     dataset_root: Annotated[
         Path | None,
         typer.Option(help="Folder, zip or tar that holds a named data set's files."),
@@ -119,7 +124,9 @@ def extract(
         int | None, typer.Option(min=1, help="Images in one forward pass; fixed for this cache.")
     ] = None,
     cache: CacheDir = None,
-    moved: Annotated[bool, typer.Option("--moved", help="The folder moved; accept it.")] = False,
+    moved: Annotated[
+        bool, typer.Option("--moved", help="The images are the cached ones, at another place.")
+    ] = False,
     rehash: Annotated[
         bool, typer.Option("--rehash", help="Read every image again, changed or not.")
     ] = False,
@@ -158,7 +165,7 @@ def extract(
 
     Example: featcache extract --dataset eurosat --views 10 --crops 60:lazsl@test
     """
-    from featcache.pipeline.opening import open_request
+    from featcache.pipeline.opening import NOTHING_STORED, open_request
     from featcache.pipeline.request import Request
 
     request = Request(
@@ -198,10 +205,10 @@ def extract(
         max_pixels=max_pixels,
         profile=profile_to or profile,
     )
-    kept = "" if dry_run else "Finished shards are kept; the same command goes on from there."
-    with errors.noting(kept), live.live(quiet) as line:
-        opened = open_request(request, report=line.counter(), say=line.say)
-        from featcache.pipeline.run import extract as run_extract  # loads torch
+    with live.live(quiet) as line:
+        with errors.noting("" if dry_run else NOTHING_STORED):
+            opened = open_request(request, report=line.counter(), say=line.say)
+            from featcache.pipeline.run import extract as run_extract  # loads torch
 
         summary = run_extract(
             opened,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from featcache.backbones.names import COMPUTE, TINY, check_known, choose
-from featcache.errors import FeatcacheError, UnknownNameError, UsageError
+from featcache.errors import FeatcacheError, SourceError, UnknownNameError, UsageError
 from featcache.paths import as_text, expand
 from featcache.pipeline.request import Request
 from featcache.pipeline.timeline import check_place
@@ -36,9 +36,13 @@ from featcache.store.library import (
     image_sources,
     made_with,
 )
+from featcache.store.moved import may_be_there
 from featcache.text.descriptions import read_descriptions
 from featcache.text.templates import read_templates
 from featcache.wording import Argument, Call, Part, Placeholder
+
+NOTHING_STORED = "No features were stored yet; the same command starts again."
+"""Said when an extraction is interrupted before it has stored anything."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +139,24 @@ def _spec(request: Request, root: Path) -> tuple[str, str | None]:
     if len(sources) != 1:
         return spec, name
     place, own = sources.pop()
+    if not may_be_there(place):
+        raise _gone(spec, place, own or spec_of(place))
     return own or spec_of(place), name or spec
+
+
+def _gone(name: str, place: str, spec: str) -> SourceError:
+    """Compose the error for images that are no longer where a cache read them."""
+    suffix = Path(place).suffix.lower().removeprefix(".")
+    prefix = suffix if suffix in ("zip", "tar") else spec.partition(":")[0]
+    return SourceError(
+        f"The images of '{name}' were in {place}, and nothing is there now. If they moved, write ",
+        Argument("dataset", Placeholder(f"{prefix}:NEW")),
+        ", ",
+        Argument("name", name),
+        " and ",
+        Argument("moved", True),
+        ", where NEW is their new place.",
+    )
 
 
 def _refuse_imported(request: Request, root: Path) -> None:

@@ -6,6 +6,8 @@ python -m featcache.sources.datasets_page > docs/datasets.md
 import sys
 from collections.abc import Iterator, Mapping
 
+from featcache.sources.generic import GENERIC, LEFT_OUT
+from featcache.sources.layouts.named.table import Table
 from featcache.sources.named import LookAlike, NamedDataset, datasets
 
 _HEAD = """\
@@ -22,6 +24,9 @@ folder. `featcache datasets NAME` shows what of a data set is here and how to ge
 All named data sets are below one folder: `--data-root DIR`, else `$FEATCACHE_DATA`, else `images`
 beside the caches. If that folder moves, extraction and repair find the images again. If a data set
 is in the old folder and in the new one, or is itself the data root, add `--moved` once.
+
+Files of labels, lists and records are named below at their usual place under the data root. They
+are also found under their name alone, and in the folder of the images or in the data root itself.
 
 Some have descriptions: sentences about how each class looks, which `lazsl`, `fair` and any method
 with `text=description` read. `--descriptions FILE.json` gives others.
@@ -40,39 +45,11 @@ _TERMS = {
     "account": "by hand, account",
 }
 
-_FURTHER = """\
-## Read through a generic source
-
-These are read with another `--dataset` prefix, or from folders of your own:
-
-| data set | how |
-|---|---|
-| stl10, mnist, svhn, pcam, rendered_sst2, fer2013, voc2007, clevr_count_all, \
-kitti_closest_vehicle_distance, dmlab, dsprites, smallnorb, diabetic_retinopathy | webdataset \
-copies of CLIP_benchmark; their splits and label orders are VTAB's, so class names come with them |
-| medmnist | npz files of Zenodo record 10519652 |
-| birdsnap | class folders of your own; see below |
-| rendered_sst2, as OpenAI publishes it | \
-`folder:rendered-sst2`, with train, valid and test folders |
-| optimal31, patternnet, rsc11, rsicb128, rsicb256, mlrsnet, ucmerced | class folders |
-
-## Left out
-
-| data set | why |
-|---|---|
-| birdsnap | it is published as a list of addresses, many of which no longer work, so copies \
-differ |
-| rsicd | it has captions and no classes |
-| hateful memes | the classes are about the text in the image |
-| kinetics700 | videos |
-| imagenet-o | has no labels of its own |
-"""
-
 
 def page() -> str:
     """Return the page."""
     listed = [data for data in datasets() if data.kind == "listed"]
-    return "\n".join((_HEAD, *_summary(listed), *map(_section, listed), _FURTHER))
+    return "\n".join((_HEAD, *_summary(listed), *map(_section, listed), *_further()))
 
 
 def _summary(listed: list[NamedDataset]) -> Iterator[str]:
@@ -110,9 +87,39 @@ def _section(data: NamedDataset) -> str:
         for folder in data.image_folders
     ]
     lines.append(f"- Images are looked for in {', '.join(f'`{f}`' for f in folders[:6])}.")
+    lines += _lists(data)
     lines += [f"- Address: <{url}>" for archive in data.archive for url in archive.urls]
     lines += [f"- Not to be confused: {other.say}" for other in _distinct(data)]
     return "\n".join((*lines, ""))
+
+
+def _lists(data: NamedDataset) -> Iterator[str]:
+    """Yield a line that names the files of labels, lists or records, at their usual place."""
+    layouts = [layout for scheme in data.splits.values() for layout in scheme.list_]
+    needed = [file for layout in layouts for file in layout.files]
+    joins = [join for layout in layouts if isinstance(layout, Table) for join in layout.joins]
+    optional = [join.file for join in joins if join.optional]
+    named = [
+        f"`{'/'.join(filter(None, (*data.places[:1], file)))}`"
+        + (" (optional)" if file in optional else "")
+        for file in dict.fromkeys((*needed, *optional))
+    ]
+    if named:
+        yield f"- Files beside the images: {', '.join(named)}."
+
+
+def _further() -> Iterator[str]:
+    yield "## Read through a generic source\n"
+    yield "These are read with another `--dataset` prefix, or from folders of your own:\n"
+    yield "| data set | how | written |"
+    yield "|---|---|---|"
+    for one in GENERIC:
+        yield f"| {one.of or ', '.join(one.names)} | {one.how} | `{one.spec}` |"
+    yield "\n## Left out\n"
+    yield "| data set | why |"
+    yield "|---|---|"
+    yield from (f"| {name} | {why} |" for name, why in LEFT_OUT.items())
+    yield ""
 
 
 def _distinct(data: NamedDataset) -> Iterator[LookAlike]:

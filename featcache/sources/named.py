@@ -156,7 +156,7 @@ class NamedDataset:
         of = self if self.templates or not self.parent else find(self.parent)
         if words not in of.templates:
             known = ", ".join(of.templates)
-            raise SourceError(f"'{self.name}' has no templates '{words}'; it has: {known}.")
+            raise SourceError(f"'{self.name}' has no words '{words}'; it has: {known}.")
         return of.templates[words]
 
     def table(self) -> ClassTable:

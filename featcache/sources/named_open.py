@@ -17,6 +17,9 @@ from featcache.sources.trees.folder import FolderTree
 from featcache.text.templates import clean_name
 from featcache.wording import Argument, Part
 
+MOST_COUNTED = 200_000
+"""Most images of a data set that are counted: above, looking at each file takes long."""
+
 
 def open_named(
     spec: NamedDataset,
@@ -71,6 +74,31 @@ def open_named(
         default_text=spec.default_text,
         notes=(*fetched, *listed.notes),
     )
+
+
+def count_here(spec: NamedDataset, images_root: Path, *, splits: str) -> int | None:
+    """Count the listed images that are below a folder, without drawing or downloading any.
+
+    Args:
+        spec: Data set from `datasets()`.
+        images_root: Where named data sets are kept.
+        splits: Name of a scheme of `spec.splits`.
+
+    Returns:
+        None where counting is not cheap: of very many images, or of records that hold them.
+
+    Raises:
+        SourceError: If a list is damaged, or the images are those of another data set.
+    """
+    scheme = spec.scheme(splits)
+    if sum(scheme.counts.values()) > MOST_COUNTED:
+        return None
+    found = find_listing(spec, scheme, images_root)
+    if found is None or any(isinstance(layout, Records) for layout in found.layouts):
+        return None
+    listed = _Listing(spec, scheme)
+    listed.read(found, images_root, None)
+    return len(listed.with_splits())
 
 
 def _descriptions(

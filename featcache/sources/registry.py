@@ -10,8 +10,9 @@ from typing import cast
 from featcache.errors import UnknownNameError, UsageError
 from featcache.paths import as_text, check_folder, expand, file_in, from_text
 from featcache.sources.base import Dataset, Report
+from featcache.sources.generic import refuse_generic
 from featcache.sources.named import DEFAULT_WORDS, NamedDataset, datasets, resolve
-from featcache.sources.prefixes.kind import Kind
+from featcache.sources.prefixes.kind import Kind, refuse_options
 from featcache.wording import Argument, Placeholder
 
 KINDS: Mapping[str, str] = {
@@ -140,6 +141,7 @@ def find(name: str) -> NamedDataset:
     """Look a named data set up.
 
     Raises:
+        UsageError: If it is a path, or a data set that a prefix reads.
         UnknownNameError: If there is none of that name.
     """
     known = {d.name: d for d in datasets()}
@@ -151,7 +153,9 @@ def find(name: str) -> NamedDataset:
     for prefix in ("zip", "tar"):
         if path.is_file() and as_text(path.name).lower().endswith(f".{prefix}"):
             raise _bare(name, "a file", prefix)
-    raise UnknownNameError("data set", name, known, _OWN)
+    refuse_generic(name)
+    aliases = {alias: data.name for data in known.values() for alias in data.aliases}
+    raise UnknownNameError("data set", name, known, _OWN, also=aliases)
 
 
 def _bare(path: str, what: str, prefix: str) -> UsageError:
@@ -165,7 +169,7 @@ def _kind_of(spec: str) -> tuple[Kind, str] | None:
 
     Raises:
         UnknownNameError: If there is no such kind.
-        UsageError: If the path is missing.
+        UsageError: If the path is missing, or has options that the kind does not take.
     """
     prefix, colon, path = spec.partition(":")
     if not colon or (prefix not in KINDS and expand(spec).is_dir()):
@@ -174,6 +178,8 @@ def _kind_of(spec: str) -> tuple[Kind, str] | None:
         raise UnknownNameError("kind of source", prefix, KINDS, _OWN)
     module, _, name = KINDS[prefix].partition(":")
     kind = cast(Kind, getattr(import_module(module), name))
+    if not kind.has_options:
+        refuse_options(prefix, path)
     if not path:
         raise UsageError(f"{prefix}: needs a path, e.g. ", Argument("dataset", kind.example), ".")
     return kind, path

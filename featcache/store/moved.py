@@ -39,7 +39,7 @@ def _with_caches(where: str, root: Path) -> str:
         if parts[inside:] and _is_there(now):
             home = from_text(where).parents[len(parts) - inside]
             was_copied = any(home.glob(f"*/*/{KEY_FILE}"))
-            return as_text(now) if was_copied or not _may_be_there(where) else ""
+            return as_text(now) if was_copied or not may_be_there(where) else ""
     return ""
 
 
@@ -48,7 +48,7 @@ def _with_data_sets(where: str, dataset: str, root: Path, data_root: Path | None
 
     If images are in both places, the user has to say that they are the same.
     """
-    if _may_be_there(where):
+    if may_be_there(where):
         return ""
     spec = next((d for d in datasets() if d.name == resolve(dataset)), None)
     if spec is None:
@@ -71,8 +71,8 @@ def _is_there(root: Path) -> bool:
     return root.is_dir() or file_in(root) is not None
 
 
-def _may_be_there(where: str) -> bool:
-    """Tell the same of a path whose parent folders may be closed to this user."""
+def may_be_there(where: str) -> bool:
+    """Tell whether images are at a path, whose parent folders may be closed to this user."""
     try:
         return _is_there(from_text(where))
     except OSError:

@@ -23,7 +23,7 @@ from heads.contract.method import Need, Role
 from heads.contract.rows import Rows, TaskView
 from heads.episode import Episode, QuerySet, RowIndex
 from heads.protocols.suggest import extraction
-from heads.reading import read_rows
+from heads.reading import in_words, read_rows
 
 
 @dataclass(kw_only=True)
@@ -104,6 +104,7 @@ class EpisodeBuilder:
         self._check_disjoint({"support": support, **others})
         for query in self.queries.values():
             self._check_disjoint({"support": support, "query": query.index, **others})
+        self._check_texts()
         notes = (
             []
             if shots == 0
@@ -143,7 +144,7 @@ class EpisodeBuilder:
         """Read the rows of a role with everything that the method needs of them."""
         return read_rows(self.features, rows, role, self.needs, self.device, suggest=self._missing)
 
-    def _missing(self, what: str, need: Need, rows: RowIndex) -> MissingComponentError:
+    def _missing(self, what: str, need: Need, rows: RowIndex | None) -> MissingComponentError:
         if self.features.key.image_size == 0:
             hint: Part = "These features were imported without images, so choose another method."
         else:
@@ -151,6 +152,18 @@ class EpisodeBuilder:
             if self._lacks_text():
                 what += f", and texts of kind '{self.text}' for every class"
         return MissingComponentError(f"This method needs {what}. ", hint)
+
+    def _check_texts(self) -> None:
+        """Raise if texts are missing and components too: one extraction should add both.
+
+        A head is trained without reading queries, so their components were not missed before.
+        Where only texts are missing, the bank of texts says so and names the kinds that are there.
+        """
+        if self._lacks_text() is None or self.features.key.image_size == 0:
+            return
+        absent = sorted(self._absent(), key=lambda n: (n.kind, n.recipe or ""))
+        if absent:
+            raise self._missing(in_words(absent[0]), absent[0], None)
 
     def _lacks_text(self) -> Argument | None:
         """Return the argument of an extraction that adds missing texts; None if none are."""
@@ -161,16 +174,20 @@ class EpisodeBuilder:
         self, need: Need, rows: RowIndex | None = None, text: Argument | None = None
     ) -> Call:
         """Suggest the extraction that adds this need and whatever else is missing."""
-        absent = {
-            other
-            for other in self.needs
-            if other.kind != "global"
-            and not other.optional
-            and not self._is_met(other, rows if other.role == need.role else None)
-        }
+        absent = self._absent(need.role, rows)
         call = extraction(self.features, {need, *absent}, self.scopes)
         more = {} if text is None else {text.name: text.value}
         return replace(call, arguments={**call.arguments, **more})
+
+    def _absent(self, role: str = "", rows: RowIndex | None = None) -> set[Need]:
+        """Return the needs that the cache does not meet, those of one role for these rows."""
+        return {
+            need
+            for need in self.needs
+            if need.kind != "global"
+            and not need.optional
+            and not self._is_met(need, rows if need.role == role else None)
+        }
 
     def _is_met(self, need: Need, rows: RowIndex | None) -> bool:
         """Tell whether a component has these rows; without rows, whether there is one."""
@@ -190,7 +207,7 @@ class EpisodeBuilder:
                 what = need.kind if usual else f"{need.kind} of recipe {need.recipe}"
                 yield (
                     f"Trained without {what}: they are not cached for every {role} image. "
-                    f"Add it with: {command(self._extraction(need))}"
+                    f"Add them with: {command(self._extraction(need))}"
                 )
 
     def _check_disjoint(self, roles: Mapping[str, RowIndex]) -> None:

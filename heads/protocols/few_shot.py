@@ -89,7 +89,7 @@ def plan(request: Request) -> Plan:
         ],
         splits=request.splits,
         learned_rows=tuple((draw.train_rows, None) for draw in draws.values()),
-        scopes={"support": support_scope(shots, seeds)},
+        scopes={"support": support_scope(_there(shots, support), seeds)},
         class_weights=weights,
         strict_shots=request.strict_shots,
     )
@@ -132,6 +132,14 @@ def _support(features: FeatureSet, shots: int | None, draws: Mapping[int, Draw])
         whole=all(len(d.train_rows) == len(everything) for d in draws.values()),
         stored=listing.draws == "stored",
     )
+
+
+def _there(shots: int | None, support: Support) -> int | None:
+    """Return as many shots as there are: no class has more images than were drawn of the largest.
+
+    Sets that came with the data are chosen by the number that was requested.
+    """
+    return shots if shots is None or support.stored else min(shots, support.largest)
 
 
 def _digest(features: FeatureSet, draws: Iterable[Draw]) -> str:

@@ -54,6 +54,7 @@ def _kind(prefix: str, example: str, opener: Opener, options: Sequence[str]) -> 
         example=f"{prefix}:{example}",
         name_of=partial(_name_of, prefix=prefix, options=options),
         open=partial(_open, prefix=prefix, opener=opener, options=options),
+        has_options=True,
     )
 
 

@@ -66,7 +66,7 @@ def notes(group: Group) -> list[str]:
     if any(_of_these_heads(row) for row in rows) or _differences_of_one_draw(group):
         told.append(
             "A row of one seed says what holds of these heads, not of the method: as a claim about "
-            "the method one draw is often wrong (docs/benchmarks.md#coverage)."
+            "the method one draw of few shots is often wrong (docs/benchmarks.md#coverage)."
         )
     if tested := sum(row.word is not None for row in group.rows):
         many = f"{tested} differences" if tested > 1 else "1 difference"

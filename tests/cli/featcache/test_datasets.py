@@ -47,6 +47,11 @@ def test_what_is_here_is_said(featcache: Run, tmp_path: Path) -> None:
     told = json.loads(featcache("datasets", "dtd", "--json", "--cache", str(tmp_path)).out)
     where = str(tmp_path / "images/dtd/dtd/images")
     assert told["here"] == {"coop": where, "official": where}
+    there = len(first.samples)
+    assert told["images_here"]["official"] == there
+    head, *rows = featcache("datasets", "dtd", "--cache", str(tmp_path)).out.splitlines()
+    assert head == "data set\tdtd"
+    assert f"here, splits official\t{there:,} of 5,640 images in {where}" in rows
     other = tmp_path / "images" / "oxford_pets" / "images" / "n02086646-Blenheim_spaniel"
     other.mkdir(parents=True)
     told = json.loads(featcache("datasets", "pets", "--json", "--cache", str(tmp_path)).out)

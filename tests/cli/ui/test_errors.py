@@ -11,6 +11,7 @@ import pytest
 from cli import start
 from cli.ui import output, tables
 from featcache.errors import FeatcacheError
+from featcache.pipeline import opening, run
 from heads.protocols import obtain
 from heads.results import store
 from heads.results.store import load_all
@@ -59,6 +60,22 @@ def test_an_interrupted_training_claims_nothing(
     assert answer.err.strip() == (
         "Interrupted. Nothing of this run was stored; the same command starts it again."
     )
+
+
+def test_an_interrupted_extraction_claims_only_what_is_kept(
+    featcache: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ("extract", "--quiet", "--cache", str(tmp_path))
+    nothing = "Interrupted. No features were stored yet; the same command starts again."
+    with monkeypatch.context() as patch:
+        patch.setattr(opening, "open_request", raising(KeyboardInterrupt()))
+        answer = featcache(*arguments)
+    assert (answer.code, answer.err.strip()) == (130, nothing)
+    monkeypatch.setattr(run, "prepare", raising(KeyboardInterrupt()))
+    answer = featcache(*arguments)
+    assert (answer.code, answer.err.strip()) == (130, nothing)
+    monkeypatch.setattr(run, "prepare", raising(KeyboardInterrupt()))  # the other has its note
+    assert featcache(*arguments, "--dry-run").err.strip() == "Interrupted."
 
 
 @pytest.mark.parametrize(

@@ -129,10 +129,10 @@ def test_sentences_of_the_library(tmp_path: Path) -> None:
         (
             lambda: bank.anchors("cupl"),
             "This cache holds no texts of kind 'cupl' for every class; it has: name. Choose one "
-            "with --set text=..., or run the same `featcache extract` again with --cupl FILE.json, "
+            "with --set text=..., or extract again with --cupl FILE.json, "
             "which holds {class: [text, ...]} for every class.",
             "This cache holds no texts of kind 'cupl' for every class; it has: name. Choose one "
-            "with text=..., or run the same `featcache extract` again with cupl=FILE.json, which "
+            "with text=..., or extract again with cupl=FILE.json, which "
             "holds {class: [text, ...]} for every class.",
         ),
         (lambda: pick_device("tpu"), "Device 'tpu' cannot be used", "Device 'tpu' cannot"),

@@ -19,7 +19,8 @@ from featcache.imaging import loader
 from featcache.imaging.decode import read_image
 from featcache.imaging.views import central_view
 from featcache.pipeline import passes, plan, run, texts
-from featcache.pipeline.run import Progress
+from featcache.pipeline.opening import NOTHING_STORED
+from featcache.pipeline.run import KEPT, Progress
 from featcache.places import Place
 from featcache.store.cache import Cache
 from featcache.text.encode import encode_texts
@@ -125,8 +126,10 @@ def test_an_interrupted_pass_goes_on_and_leaves_the_same_bytes(
     threads = threading.active_count()
     backbone.batches.clear()
     backbone.on_batch = interrupt_at(at)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt) as caught:
         ask(views=["3"])
+    kept = any((tmp_path / "cache").glob("*/*/[!t]*/*.h5"))
+    assert caught.value.__notes__ == [KEPT if kept else NOTHING_STORED]
     assert threading.active_count() == threads
     backbone.on_batch = lambda _: None
     resumed = ask(views=["3"])
@@ -405,13 +408,26 @@ def test_unreadable_images_of_earlier_passes_count(
 
 def test_a_pass_that_stored_nothing_fixes_nothing(ask: Any, backbone: Any) -> None:
     backbone.on_batch = interrupt_at(1)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt) as caught:
         ask(micro_batch=8)
+    assert caught.value.__notes__ == [NOTHING_STORED]
     backbone.on_batch = lambda _: None
     backbone.batches.clear()
     ask(micro_batch=2)
     assert set(backbone.batches) == {2}
     assert ask(micro_batch=2).complete
+
+
+def test_a_moved_folder_asked_for_by_name_is_told_how_to_be_written(ask: Any, folder: Path) -> None:
+    ask()
+    moved = folder.rename(folder.parent / "moved")
+    with pytest.raises(SourceError) as caught:
+        ask(dataset=folder.name)
+    assert str(folder) in str(caught.value)
+    told = f"write dataset=folder:NEW, name='{folder.name}' and moved=True"
+    assert told in str(caught.value)
+    assert ask(dataset=f"folder:{moved}", name=folder.name, moved=True).encoded == {}
+    assert ask(dataset=folder.name).encoded == {}
 
 
 def test_another_root_is_refused_for_every_backbone_of_a_name(

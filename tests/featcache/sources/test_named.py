@@ -135,7 +135,7 @@ def test_a_shift_set_has_the_templates_of_its_parent() -> None:
     assert find("imagenet_a").texts() == ("a photo of a {}.",)
     assert len(find("imagenet_r").texts("openai")) == 80
     assert len(find("imagenet_v2").texts("openai_7")) == 7
-    with pytest.raises(SourceError, match="no templates 'openai'; it has: coop"):
+    with pytest.raises(SourceError, match="no words 'openai'; it has: coop"):
         find("aid").texts("openai")
 
 

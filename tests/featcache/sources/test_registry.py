@@ -14,6 +14,7 @@ from featcache.errors import (
 )
 from featcache.sources.fieldguide.species import WORLDS, species
 from featcache.sources.fieldguide.world import COUNTS
+from featcache.sources.generic import GENERIC
 from featcache.sources.prefixes.kind import Kind
 from featcache.sources.registry import KINDS, find, image_folder, open_dataset
 
@@ -79,6 +80,37 @@ def test_an_alias_stands_for_the_name_and_a_cached_folder_is_not_hidden_by_it(
 def test_unknown_names_list_near_ones(tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="did you mean 'eurosat'"):
         open_dataset("euro-sat", root=tmp_path)
+
+
+def test_aliases_are_near_names_too(tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match="did you mean 'pets'"):
+        open_dataset("petz", root=tmp_path)
+
+
+def test_sets_of_a_generic_source_are_told_how_to_be_read(tmp_path: Path) -> None:
+    for one in GENERIC:
+        assert one.spec.partition(":")[0] in KINDS
+        for name in one.names:
+            with pytest.raises(UsageError, match=rf"read as dataset={one.spec} "):
+                open_dataset(name, root=tmp_path)
+    with pytest.raises(UsageError, match=r"dataset=npz:FILE\.npz"):
+        open_dataset("DermaMNIST", root=tmp_path)
+
+
+def test_words_of_another_name_are_words(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="'eurosat' has no words 'klingon'; it has: coop"):
+        open_dataset("eurosat", root=tmp_path, words="klingon")
+
+
+@pytest.mark.parametrize("prefix", ["zip", "tar", "folder"])
+def test_options_are_refused_where_there_are_none(tmp_path: Path, prefix: str) -> None:
+    path = tmp_path / f"photos.{prefix}"
+    with pytest.raises(UsageError, match=rf"^{prefix}: takes no options, got '\?foo=1'; write"):
+        open_dataset(f"{prefix}:{path}?foo=1", root=tmp_path)
+    strange = tmp_path / "a?b=c"
+    strange.mkdir()
+    with pytest.raises(SourceError):  # not as options, but for what is in it
+        open_dataset(f"folder:{strange}", root=tmp_path)
 
 
 def test_a_bare_path_is_told_how_to_be_written(photos: Path) -> None:

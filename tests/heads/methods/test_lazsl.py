@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
+import heads
 from featcache.errors import MissingComponentError
 from featcache.types import FeatureSet, TextBank
 from heads.contract.rows import Kind, Rows, TaskView
@@ -352,6 +353,21 @@ def test_missing_crops_are_named_with_the_command(world: Callable[..., FeatureSe
 def test_missing_descriptions_are_named(world: Callable[..., FeatureSet]) -> None:
     with pytest.raises(MissingComponentError, match="'description'"):
         training.run("lazsl", features=world(also=CROPPED), shots=1)
+
+
+def test_missing_crops_and_descriptions_come_in_one_message(
+    world: Callable[..., FeatureSet],
+) -> None:
+    both = (
+        r"needs crops of recipe lazsl.*, and texts of kind 'description' for every class\. Add it "
+        r"with: featcache\.extract\(.*crops=\['60'\], descriptions=FILE\.json\)$"
+    )
+    with pytest.raises(MissingComponentError, match=both):
+        training.run("lazsl", features=world(), shots=1)
+    with pytest.raises(MissingComponentError, match=both):
+        heads.fit("lazsl", world())
+    with pytest.raises(MissingComponentError, match=r"or extract again with descriptions=FILE"):
+        heads.fit("lazsl", world(also=CROPPED))
 
 
 def test_values_are_the_released_ones() -> None:

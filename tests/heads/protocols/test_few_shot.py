@@ -10,7 +10,7 @@ import pytest
 from featcache.errors import MissingComponentError, TaskError, UnknownNameError, UsageError
 from featcache.types import FeatureSet
 from heads.protocols import few_shot, training
-from heads.protocols.recording import ONE_DRAW
+from heads.protocols.recording import AT_ONE_SHOT, ONE_DRAW
 from heads.results.reading import from_json
 from heads.results.record import Result
 
@@ -64,9 +64,23 @@ def test_equal_draws_are_one_repetition(world: World) -> None:
     stored = run(world(draws="stored"), shots=4)
     assert stored.repetitions == 1
     assert ONE_DRAW in stored.notes
-    assert "74 % of comparisons at one shot" in ONE_DRAW
     assert ONE_DRAW in result.notes
     assert run(world(), seeds=[2, 2, 5]).seeds == (2, 5)
+
+
+def test_figures_simulated_at_one_shot_are_told_at_one_shot(world: World) -> None:
+    for shots, seeds, told in ((1, [1], True), (4, [1], False), (1, [1, 2], False)):
+        notes = run(world(), shots=shots, seeds=seeds).notes
+        assert (AT_ONE_SHOT in notes) == told
+        assert (ONE_DRAW in notes) == (len(seeds) == 1)
+
+
+def test_a_note_offers_no_more_shots_than_there_are(world: World) -> None:
+    notes = run(world(), shots=10_000_000, seeds=[1]).notes
+    (note,) = (n for n in notes if n.startswith("Trained without views: they are not cached"))
+    largest = run(world(), shots=None).support
+    assert largest is not None
+    assert f"@few-shot({largest.largest},seeds=1)" in note
 
 
 @pytest.mark.parametrize("mode", ["few-shot-val", "k-shot-val", "full-val", "cv", "none", "oracle"])
