@@ -51,6 +51,8 @@ WRONG: dict[str, dict[str, tuple[str, ...]]] = {
         "--name": ("../escape", "a/b", ".", ""),
         "--dataset-root": (MISSING, FILE, ""),
         "--data-root": (FILE, f"{FILE}/below", ""),
+        "--tokenizer": (MISSING, ""),
+        "--image-size": ("x", "-1", "0", "1.5", "7", "9999999999", ""),
         "--splits": ("nobody", ""),
         "--words": ("nobody", ""),
         "--templates": WORDS,

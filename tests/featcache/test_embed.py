@@ -212,7 +212,7 @@ def test_unreadable_images_are_rows_with_a_reason(backbone: Any, photo: np.ndarr
     assert error.value.image == str(gone)
     assert error.value.reason.startswith("cannot be read")
     assert embedded.unit("global", embedded.usable()).shape == (2, 16)
-    with pytest.raises(UnreadableImageError, match=r"^images\[1\] is no picture"):
+    with pytest.raises(UnreadableImageError, match=r"^images\[1\] is no image"):
         embed(images, backbone, strict=True)
     with pytest.raises(UnreadableImageError, match="above the limit of 100"):
         embed([photo], backbone, max_pixels=100, strict=True)

@@ -110,9 +110,9 @@ def test_truncated_is_an_error_not_half_a_picture(
     ("data", "reason"),
     [
         (b"", "is empty"),
-        (b"<html>not found</html>", "no picture of a known format"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "no picture"),
-        (b"\x89PNG\r\n\x1a\n" + b"\0" * 60, "cannot be decoded|no picture"),
+        (b"<html>not found</html>", "no image of a known format"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "no image"),
+        (b"\x89PNG\r\n\x1a\n" + b"\0" * 60, "cannot be decoded|no image"),
     ],
 )
 def test_what_is_no_picture_says_so(data: bytes, reason: str) -> None:

@@ -151,3 +151,14 @@ def test_one_component_never_mixes_types(tmp_path: Path) -> None:
     with pytest.raises(CacheError, match=r"float16.*float32"):
         cache.append(single, np.array([1]), unit(1).astype(np.float32), {}, {})
     assert cache.feature_set().rows("global", np.array([0])).shape == (1, 6)
+
+
+def test_features_of_another_width_than_the_backbone_has_are_said(tmp_path: Path) -> None:
+    path = save(tmp_path / "features.npz", arrays())
+    said: list[Part] = []
+    import_npz(path, tmp_path / "root", "insects", "ViT-B/32", say=said.append)
+    (text,) = [in_python([message]) for message in said]
+    assert "wide, but features of ViT-B/32 are 512 wide" in text
+    said.clear()
+    import_npz(path, tmp_path / "root", "beetles", "a backbone of ours", say=said.append)
+    assert said == []
