@@ -295,8 +295,8 @@ def test_progress_and_names(backbone: Any, photo: np.ndarray) -> None:
     ("arguments", "said"),
     [
         ({"views": ["10@train"]}, "views='10@train' names rows of a data set"),
-        ({"views": ["x"]}, "views= x should begin with a number"),
-        ({"crops": ["4:rrc50"]}, "Unknown recipe of crops= 'rrc50'"),
+        ({"views": ["x"]}, "views='x' should begin with a number"),
+        ({"crops": ["4:rrc50"]}, "Unknown recipe of crops 'rrc50'"),
         ({"patches": ["maskclip"]}, "Unknown patch variant of fake 'maskclip'"),
         ({"seed": -1}, "seed must be"),
         ({"micro_batch": 0}, "micro_batch must be 1 to 65536 images, got 0"),

@@ -211,7 +211,7 @@ def test_long_words_are_refused_before_they_are_tokenised(tmp_path: Path) -> Non
     path = tmp_path / "a.json"
     for words in ({"ant": ["x" * 2_001]}, {"x" * 2_001: ["red"]}):
         path.write_text(json.dumps(words))
-        with pytest.raises(UsageError, match=r"a\.json: A text .* got 2001, beginning 'xxx"):
+        with pytest.raises(UsageError, match=r"a\.json.*: A text .* got 2001, beginning 'xxx"):
             read_descriptions(path)
     path.write_text(json.dumps({"ant": ["x" * 1_900]}))
     matched, _ = match_descriptions(read_descriptions(path), ["ant"])
@@ -261,6 +261,10 @@ ALLOWED = {
     "evaluate.py": "files of this package",
     "store.py": "writes a run",
     "weights.py": "asks the network",
+    "hub.py": "asks the network",
+    "__init__.py": "files of this package",
+    "lines.py": "reads through its tree",
+    "table.py": "reads through its tree",
     "terminal.py": "nothing, in the place of a closed stream",
 }
 

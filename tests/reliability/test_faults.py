@@ -238,7 +238,7 @@ def test_media_that_cannot_be_written(world: World, root: Path) -> None:
                 Cache.open(path).finish(components=[], images=0, seconds=0.0, complete=True)
     said = said_by(caught.value)
     assert said.startswith(f"{path} lacks crops.lazsl-2 ")
-    assert said.endswith("or copy it to another folder and name that with --cache.")
+    assert said.endswith("or copy it to another folder and name that with root.")
     world.check_kept(root, before, **LITTLE)
 
 
@@ -270,7 +270,7 @@ def test_a_finished_cache_needs_no_room(
     assert verify(path, full=True).problems == ()
     with pytest.raises(CacheError) as caught:
         world.extract(root, **LITTLE | {"crops": ["2"]})
-    needs, lacks = "and 67 MB to spare, but ", "lacks crops.lazsl-2 "
+    needs, lacks = "and 67.1 MB to spare, but ", "lacks crops.lazsl-2 "
     assert (needs if mode == 0o755 else lacks) in said_by(caught.value)
 
 

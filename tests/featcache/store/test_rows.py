@@ -111,7 +111,7 @@ def test_two_widths_and_unknown_rows_are_refused(tmp_path: Path) -> None:
     wide = shard(tmp_path, "b.h5", np.arange(2, 4), np.ones((2, 3), np.float16))
     with pytest.raises(CorruptCacheError, match=r"rows \[3\] of float16, earlier shards \[2\]"):
         ShardRows(tmp_path, [narrow, wide], 4)
-    with pytest.raises(CorruptCacheError, match="speaks of row 1, but the listing has 1"):
+    with pytest.raises(CorruptCacheError, match="has row 1, but the listing has 1"):
         ShardRows(tmp_path, [narrow], 1)
 
 

@@ -84,7 +84,7 @@ def test_strings_that_do_not_fit_are_refused(tmp_path: Path, full: TextBank, ben
     path = tmp_path / "strings.json"
     value = json.loads(path.read_bytes())
     bend(value)
-    with pytest.raises(CorruptCacheError, match=r"strings\.json cannot be understood"):
+    with pytest.raises(CorruptCacheError, match=r"strings\.json cannot be parsed"):
         read_text(tmp_path, sealed(path, canonical(value), line))
 
 
