@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 CASES = 20
 
@@ -18,6 +20,7 @@ def _fuzz(out: Path, *options: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.long
 def test_no_reader_breaks_on_bent_files(tmp_path: Path) -> None:
     done = _fuzz(tmp_path, "--cases", str(CASES), "--seed", "2", "--minutes", "5")
     assert done.returncode == 0, done.stdout + done.stderr

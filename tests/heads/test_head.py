@@ -62,6 +62,7 @@ def rows_of(features: FeatureSet, head: Head, split: str = "test") -> Rows:
     return rows.take(slice(0, len(rows)))
 
 
+@pytest.mark.long
 def test_every_inductive_method_answers_the_same_in_another_process(
     features: FeatureSet, heads_: dict[str, Head], tmp_path: Path
 ) -> None:

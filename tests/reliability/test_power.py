@@ -30,6 +30,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         yield world
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", STORIES, ids=lambda kind: kind.name)
 def test_a_command_whose_power_goes(kind: type[Story], world: World, tmp_path: Path) -> None:
     rng = random.Random(0)
@@ -44,6 +45,7 @@ def test_a_command_whose_power_goes(kind: type[Story], world: World, tmp_path: P
     assert replay.figures.faults == []
 
 
+@pytest.mark.long
 def test_a_kill_and_then_a_power_cut(world: World, tmp_path: Path) -> None:
     """What a killed process did last is on no disk yet; its successor must not build on it."""
     story = Import(world, tmp_path.resolve())

@@ -86,6 +86,7 @@ def aside(world: World, root: Path, server: Server) -> Path:
     return path
 
 
+@pytest.mark.long
 def test_what_is_left_is_named_and_another_cache_is_not_touched(
     world: World, root: Path, server: Server
 ) -> None:
@@ -124,6 +125,7 @@ def test_what_is_left_goes_before_a_cache_that_is_whole(
     assert caches(root) == []
 
 
+@pytest.mark.long
 def test_repair_of_another_cache_clears_it_too(world: World, root: Path, server: Server) -> None:
     path = aside(world, root, server)
     assert not path.exists()

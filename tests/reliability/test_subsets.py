@@ -95,6 +95,7 @@ def passes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Passes]:
         yield Passes(world, folder / "caches")
 
 
+@pytest.mark.long
 def test_a_pass_writes_exactly_what_no_line_holds(passes: Passes) -> None:
     names, n = [spec.name for spec in passes.specs], len(passes.listing)
     whole = passes.run({name: np.zeros(n, dtype=bool) for name in names})
@@ -147,6 +148,7 @@ def lines_of(root: Path) -> list[tuple[str, str]]:
     return [(name, line.file) for name, lines in cache.shards.items() for line in lines]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("lost", ["boxes.lazsl-2", "crops.lazsl-2"])
 def test_repair_after_one_of_crops_and_boxes_is_lost(
     world: World, tmp_path: Path, lost: str

@@ -76,6 +76,7 @@ def test_an_unknown_one_lists_near_names(featcache: Run) -> None:
     assert "did you mean 'eurosat'" in failed.err
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["oxford_pets", "gtsrb", "cifar10"])
 def test_files_are_decoded_whatever_their_suffix_says(

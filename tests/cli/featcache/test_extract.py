@@ -61,6 +61,7 @@ def test_further_texts_are_added_without_an_image(
         assert json.loads(answer.out)["variant"] == f"text={kind}"
 
 
+@pytest.mark.long
 def test_a_profile_names_what_binds_and_goes_with_the_cache(
     featcache: Run, empty_home: Path, photos: Path, tmp_path: Path
 ) -> None:

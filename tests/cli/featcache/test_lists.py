@@ -17,6 +17,7 @@ def test_lists_have_names(featcache: Run) -> None:
     assert "tiny" in featcache("backbones").out
 
 
+@pytest.mark.long
 def test_one_backbone_is_described(featcache: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: None)

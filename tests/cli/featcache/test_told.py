@@ -18,6 +18,7 @@ Run = Callable[..., Any]
 TINY = ("--backbone", "tiny", "--weights", "random")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("earlier", [False, True])
 def test_repair_finds_images_whose_names_are_escaped(
     featcache: Run, empty_home: Path, photos: Path, tmp_path: Path, earlier: bool

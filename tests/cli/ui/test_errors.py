@@ -63,9 +63,10 @@ def test_an_interrupted_training_claims_nothing(
 
 
 def test_an_interrupted_extraction_claims_only_what_is_kept(
-    featcache: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    featcache: Run, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    arguments = ("extract", "--quiet", "--cache", str(tmp_path))
+    source = ("--backbone", "tiny", "--dataset", f"folder:{photos}")
+    arguments = ("extract", *source, "--quiet", "--cache", str(tmp_path / "caches"))
     nothing = "Interrupted. No features were stored yet; the same command starts again."
     with monkeypatch.context() as patch:
         patch.setattr(opening, "open_request", raising(KeyboardInterrupt()))

@@ -40,6 +40,7 @@ def cutting(*arguments: Any) -> Encoder:
     return encoder
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("room", "largest"),
     [(1, 1 << 23), (3 * 64 * 64 * 5, 1 << 23), (1 << 27, 1 << 23), (1 << 27, 3 * 45 * 50), (1, 0)],

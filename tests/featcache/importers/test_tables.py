@@ -108,6 +108,7 @@ def test_memory_is_bounded_while_a_table_is_read() -> None:
     assert resource.getrlimit(resource.RLIMIT_AS) == before
 
 
+@pytest.mark.long
 def test_damaged_sizes_in_the_metadata_do_not_end_the_process(tmp_path: Path) -> None:
     """pyarrow aborts where such sizes are asked for; found by fuzzing."""
     path = table(tmp_path / "t.parquet")

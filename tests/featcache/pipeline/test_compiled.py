@@ -84,6 +84,7 @@ def test_another_process_with_empty_caches_computes_the_same_bytes(
     np.testing.assert_array_equal(rows, elsewhere())
 
 
+@pytest.mark.long
 def test_only_the_image_tower_is_compiled_and_nothing_is_changed(tiny: Any) -> None:
     eager: Any = load()
     rows, near = (

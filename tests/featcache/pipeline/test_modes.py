@@ -56,6 +56,7 @@ def test_an_interrupted_pass_goes_on_and_leaves_the_same_bytes(
     assert shards(ask_twice(tiny, at, **REQUEST).path) == shards(whole.path)
 
 
+@pytest.mark.long
 def test_rows_are_near_to_open_clips_own(ask: Any, tiny: Any) -> None:
     features = Cache.open(ask(**REQUEST).path).feature_set()
     transform = image_transform(tiny.image_size, is_train=False, mean=tiny.mean, std=tiny.std)

@@ -147,6 +147,7 @@ def test_a_moved_data_set_is_not_encoded_again(extracted: tuple[Path, Path, Path
     assert sum(_extract(root, f"zip:{file}", moved=True).encoded.values()) == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
 def test_lost_rows_are_encoded_again_from_the_archive(
     extracted: tuple[Path, Path, Path], kind: str

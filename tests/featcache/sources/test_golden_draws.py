@@ -110,6 +110,7 @@ def thirds(count: int, start: int) -> list[int]:
     return [34 if i % 3 == start else 33 for i in range(count)]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(DIGESTS))
 def test_every_published_list_is_drawn_again(name: str) -> None:

@@ -133,6 +133,7 @@ def test_the_same_rows_bit_for_bit(
     }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["csv", "hf"])
 def test_the_name_stands_for_the_same_list(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
@@ -153,6 +154,7 @@ def test_the_name_stands_for_the_same_list(
     assert after.classes == before.classes
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["wds", "hf"])
 def test_lost_rows_are_encoded_again(tmp_path: Path, kind: str) -> None:
     path = encode(tmp_path / "caches", WAYS[kind](photos(), tmp_path), views=()).path

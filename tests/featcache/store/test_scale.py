@@ -41,6 +41,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.long
 def test_opening_reads_no_column_and_no_shard(large: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
     plain = MappedFile.data

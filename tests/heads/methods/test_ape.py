@@ -111,6 +111,7 @@ def test_released_grid() -> None:
     assert ape.Hyper() == ape.Hyper(alpha=1.0, beta=1.0, gamma=0.1, omega=0.7)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "support", "omega", "gammas", "top1"),
     [

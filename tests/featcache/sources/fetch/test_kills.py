@@ -114,6 +114,7 @@ def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(partial, "SYNC_EVERY", 1000)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("beside", [False, True], ids=["alone", "beside"])
 def test_killed_now_and_then(tmp_path: Path, archives: list[Archive], beside: bool) -> None:
     count = live(archives, tmp_path / "first" / "pets", None)
