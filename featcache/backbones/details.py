@@ -14,7 +14,7 @@ from featcache.backbones.patches import tower_of
 from featcache.backbones.weights import find_cached
 
 BYTES = 2
-"""Of a stored number: float16."""
+"""Bytes of a stored number: float16."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,11 +46,11 @@ class BackboneDetails:
     """GFLOPs of one image, 2 per multiply-add."""
     image_parameters: int
     parameters: int | None
-    """Of images and texts; None if the text model's config is not on this machine."""
+    """Parameters of both towers; None if the text model's config is not on this machine."""
     bytes_an_image: int
-    """Of the global feature, stored."""
+    """Stored bytes of the global feature."""
     patch_bytes_an_image: int
-    """Of the patches of one variant, stored."""
+    """Stored bytes of the patches of one variant."""
     tokenizer: str
     """Hugging Face tokenizer that its texts need; empty for those that are always there."""
     default: str

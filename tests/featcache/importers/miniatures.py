@@ -28,7 +28,7 @@ class Miniature:
     """What was written, and what a cache of it must hold."""
 
     arguments: tuple[str, ...]
-    """Of `featcache import`, without names."""
+    """Arguments of `featcache import`, without names."""
     rows: Mapping[str, Any]
     """Split -> its features."""
     labels: Mapping[str, Any]
