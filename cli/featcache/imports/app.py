@@ -1,13 +1,11 @@
 """`featcache import`: the list of its formats."""
 
-from cli.featcache.imports.clip_benchmark import clip_benchmark
 from cli.featcache.imports.clip_retrieval import clip_retrieval
 from cli.featcache.imports.cross_modal import cross_modal
-from cli.featcache.imports.lpclip import lpclip
+from cli.featcache.imports.folders import FOLDERS
 from cli.featcache.imports.npy import npy
 from cli.featcache.imports.npz import npz
 from cli.featcache.imports.parquet import parquet
-from cli.featcache.imports.tip_adapter import tip_adapter, transclip
 from cli.ui import commands
 
 app = commands.App(
@@ -19,9 +17,9 @@ app = commands.App(
 app.command()(npz)
 app.command()(npy)
 app.command()(parquet)
-app.command("tip-adapter")(tip_adapter)
-app.command()(transclip)
+for name in ("tip-adapter", "transclip"):
+    app.command(name)(FOLDERS[name])
 app.command("cross-modal")(cross_modal)
-app.command()(lpclip)
-app.command("clip-benchmark")(clip_benchmark)
+for name in ("lpclip", "clip-benchmark"):
+    app.command(name)(FOLDERS[name])
 app.command("clip-retrieval")(clip_retrieval)

@@ -7,6 +7,7 @@ outside the folder that it is unpacked into, or be taken for another file, is re
 import errno
 import os
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,7 +49,7 @@ class Archive:
         return SourceError(f"Archive {self.path} {why}. {advice}")
 
 
-class Member:
+class Member(ABC):
     """A file inside an archive; zip and tar add how it is read."""
 
     __slots__ = ("_size", "archive", "within")
@@ -82,9 +83,9 @@ class Member:
         with self.archive.opened() as handle:
             return self._read(handle)
 
+    @abstractmethod
     def _read(self, handle: int) -> bytes:
         """Read the file from the open archive."""
-        raise NotImplementedError
 
     def _damaged(self, why: str) -> OSError:
         return OSError(errno.EIO, f"is damaged: {why}", str(self))
