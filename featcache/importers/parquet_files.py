@@ -1,9 +1,8 @@
 """Read columns of an untrusted parquet file in batches of limited size.
 
-Needs pyarrow from 14.0.1 on: earlier ones run code that a file brings (CVE-2023-47248).
+`featcache.parquet` says which pyarrow this needs.
 """
 
-import json
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,10 +17,10 @@ from featcache.errors import ImportedFileError
 from featcache.importers.arrays import RATIO, RATIO_FROM
 from featcache.importers.contents import Array
 from featcache.limits import ARRAYS, WORDS
+from featcache.parquet import huggingface_features, load_pyarrow
 from featcache.paths import open_regular, read_regular
 from featcache.scarcity import lacking
 
-OLDEST = (14, 0, 1)
 BATCH = 4096
 """Rows decoded at once."""
 SLACK = 2 << 30
@@ -49,7 +48,7 @@ class ParquetFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        parquet = _pyarrow()
+        parquet = load_pyarrow(ImportedFileError)
         self._file: Any = None
         self._raw = None
         try:
@@ -86,15 +85,10 @@ class ParquetFile:
 
     def class_names(self, column: str) -> tuple[str, ...]:
         """Return the names that Hugging Face's `datasets` wrote for an integer column, or none."""
-        told = (self.schema.metadata or {}).get(b"huggingface", b"")
-        if not told or len(told) > WORDS.value():
-            return ()
-        try:
-            names = json.loads(told)["info"]["features"][column]["names"]
-        except (ValueError, LookupError, TypeError, RecursionError):
-            return ()
-        is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
-        return tuple(names) if is_list else ()
+        match huggingface_features(self.schema).get(column):
+            case {"names": list(names)} if all(isinstance(name, str) for name in names):
+                return tuple(names)
+        return ()
 
     def features(self, column: str) -> Float[np.ndarray, "n d"]:
         """Read a column of lists as rows."""
@@ -203,24 +197,6 @@ def bounded(most: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
-
-
-def _pyarrow() -> Any:
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError as error:
-        raise ImportedFileError(
-            "Parquet files are read by pyarrow, which is not installed here. Install it with: "
-            "pip install 'featcache[data]'"
-        ) from error
-    parts = tuple(int(p) if p.isdecimal() else 0 for p in pyarrow.__version__.split(".")[:3])
-    if parts < OLDEST:
-        raise ImportedFileError(
-            f"pyarrow {pyarrow.__version__} can run code that a parquet file brings. Install "
-            f"{'.'.join(map(str, OLDEST))} or later: pip install -U pyarrow"
-        )
-    return parquet
 
 
 def _kind(kind: Any) -> str:

@@ -1,6 +1,5 @@
 """Reading untrusted parquet files with the optional pyarrow, a few rows at a time."""
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,11 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from featcache.errors import SourceError
+from featcache.parquet import load_pyarrow
 from featcache.paths import open_descriptor
 from featcache.scarcity import lacking
-
-OLDEST = (14, 0, 1)
-"""Versions of pyarrow before this one run code that a file brings (CVE-2023-47248)."""
 
 BATCH = 8_192
 """Rows of small columns that are decoded at once."""
@@ -28,35 +25,13 @@ RATIO, RATIO_FROM = 200, 64 << 20
 """A column that unpacks to more than `RATIO_FROM` bytes and `RATIO` times its size is refused."""
 
 
-def load_pyarrow() -> Any:
-    """Import pyarrow's parquet module.
-
-    Raises:
-        SourceError: If pyarrow is not installed, or too old.
-    """
-    try:
-        pyarrow, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
-    except ImportError as error:
-        raise SourceError(
-            "Parquet files are read with pyarrow, which is not installed. Install it with: "
-            "pip install 'featcache[data]'"
-        ) from error
-    version = tuple(int(part) for part in pyarrow.__version__.split(".")[:3] if part.isdigit())
-    if version < OLDEST:
-        raise SourceError(
-            f"Parquet files are read with pyarrow from 14.0.1 on, and {pyarrow.__version__} is "
-            f"installed. Install it with: pip install 'featcache[data]'"
-        )
-    return parquet
-
-
 def open_parquet(path: Path) -> Any:
     """Open a parquet file; what it returns is pyarrow's `ParquetFile`.
 
     Raises:
         SourceError: If it is none, or pyarrow is missing.
     """
-    parquet = load_pyarrow()
+    parquet = load_pyarrow(SourceError)
     with reading(path):
         os.close(open_descriptor(path))  # a pipe or a device is refused
         file = import_module("pyarrow").OSFile(os.fspath(path))
@@ -78,22 +53,6 @@ def reading(path: Path) -> Iterator[None]:
         raise SourceError(
             f"{path} could not be read as parquet ({why}); get a whole copy of it."
         ) from error
-
-
-def features_of(schema: Any) -> dict[str, Any]:
-    """Return the features that Hugging Face's library wrote into a schema; empty where it did not.
-
-    Args:
-        schema: pyarrow's schema.
-    """
-    text = (schema.metadata or {}).get(b"huggingface", b"{}")
-    try:
-        match json.loads(text):
-            case {"info": {"features": dict(features)}}:
-                return features
-    except (ValueError, RecursionError):
-        pass
-    return {}
 
 
 def read_columns(path: Path, file: Any, columns: Sequence[str]) -> Iterator[tuple[int, list[Any]]]:

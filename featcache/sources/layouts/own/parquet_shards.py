@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from featcache.errors import SourceError
+from featcache.parquet import huggingface_features
 from featcache.paths import as_text
 from featcache.places import Place
 from featcache.sources.base import Dataset
@@ -19,7 +20,7 @@ from featcache.sources.layouts.own.container import Container
 from featcache.sources.layouts.own.csv_columns import USUAL, choice, find_columns
 from featcache.sources.layouts.own.json_file import label_text
 from featcache.sources.layouts.own.labelled import LabelledImages
-from featcache.sources.layouts.own.parquet_file import features_of, open_parquet, read_columns
+from featcache.sources.layouts.own.parquet_file import open_parquet, read_columns
 from featcache.sources.layouts.own.parquet_place import ParquetPlace, ParquetReader
 from featcache.sources.layouts.own.shards import Shard
 from featcache.sources.layouts.split_names import USUAL as USUAL_SPLITS
@@ -143,7 +144,7 @@ def _groups_without_bytes(file: Any, leaf: str) -> set[int]:
 
 
 def _columns(schema: Any, shard: Shard, options: Mapping[str, str], spec: str) -> _Columns:
-    features = features_of(schema)
+    features = huggingface_features(schema)
     leaf, path = _image_column(schema, features, shard, options, spec)
     image = leaf.partition(".")[0]
     classes = {
