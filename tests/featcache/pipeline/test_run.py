@@ -27,12 +27,6 @@ from tests.featcache.pipeline.passes import interrupt_at, shards
 Make = Callable[..., Image.Image]
 
 
-@pytest.fixture
-def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Four rows a shard, so that the few images make several."""
-    monkeypatch.setattr(plan, "shard_rows_for", lambda *_: 4)
-
-
 def test_a_whole_extraction(ask: Any, backbone: Any, folder: Path) -> None:
     said: list[str] = []
     seen: list[Progress] = []
