@@ -23,7 +23,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from torch import Tensor
 from torch.nn import functional as F
 
-from featcache.retrieval import nearest
+from featcache.neighbours import nearest
 from heads.contract.rows import Rows, TaskView
 from heads.contract.settings import Nothing
 from heads.methods import ridge

@@ -23,7 +23,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from featcache.retrieval import nearest
+from featcache.neighbours import nearest
 from heads.contract.method import Method
 from heads.contract.rows import Rows, TaskView, Tensors
 from heads.contract.settings import Grid, number

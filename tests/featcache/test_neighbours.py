@@ -5,9 +5,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from featcache import retrieval
+from featcache import neighbours
 from featcache.errors import UsageError
-from featcache.retrieval import nearest
+from featcache.neighbours import nearest
 
 
 def unit(seed: int, n: int, d: int = 8) -> Tensor:
@@ -15,7 +15,7 @@ def unit(seed: int, n: int, d: int = 8) -> Tensor:
 
 
 @pytest.mark.parametrize("index", ["exact", "faiss"])
-def test_finds_what_sorting_finds(index: retrieval.Index) -> None:
+def test_finds_what_sorting_finds(index: neighbours.Index) -> None:
     if index == "faiss":
         pytest.importorskip("faiss")
     queries, keys = unit(0, 5), unit(1, 40)
@@ -29,7 +29,7 @@ def test_finds_what_sorting_finds(index: retrieval.Index) -> None:
 def test_blocks_change_nothing(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     queries, keys = unit(0, 5), unit(1, 40)
     whole = nearest(queries, keys, 6)
-    monkeypatch.setattr(retrieval, "BLOCK", block)
+    monkeypatch.setattr(neighbours, "BLOCK", block)
     again = nearest(queries, keys, 6)
     assert torch.equal(again[1], whole[1])
     assert torch.allclose(again[0], whole[0])

@@ -1,0 +1,57 @@
+"""Vectors of caches: their order, where they come from, what has none."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from featcache.errors import CacheError, MissingComponentError, UnknownNameError, UsageError
+from featcache.retrieval.vectors import Vectors
+from featcache.store.cache import Cache
+
+
+@pytest.fixture
+def cache(ask: Any) -> Any:
+    return Cache.open(ask(views=["2"]).path).feature_set()
+
+
+@pytest.mark.parametrize(("kind", "parts"), [("global", 1), ("patches", 4), ("views", 2)])
+def test_blocks_are_the_rows_in_order(cache: Any, kind: Any, parts: int) -> None:
+    vectors = Vectors([cache, cache], kind)
+    whole = torch.cat(list(vectors.blocks()))
+    assert len(vectors) == len(whole)
+    assert {s.parts for s in vectors.sources} == {parts}
+    assert torch.equal(torch.cat(list(vectors.blocks(3))), whole)
+    order = torch.randperm(len(whole), generator=torch.Generator().manual_seed(0)).numpy()
+    assert torch.equal(vectors.take(order), whole[torch.from_numpy(order)])
+    places = vectors.places(order)
+    for i in range(0, len(order), 7):
+        source = vectors.sources[places.source[i]]
+        row = cache.unit(source.component, places.row[i : i + 1]).reshape(parts, -1)
+        assert torch.equal(whole[order[i]], row[places.part[i]])
+
+
+def test_splits_choose_rows(cache: Any) -> None:
+    vectors = Vectors([cache], splits=["val"])
+    assert vectors.sources[0].rows.tolist() == sorted(cache.listing.splits["val"].tolist())
+    with pytest.raises(UnknownNameError, match="tst"):
+        Vectors([cache], splits=["tst"])
+
+
+def test_what_cannot_be_searched_is_refused(cache: Any) -> None:
+    with pytest.raises(MissingComponentError, match="no crops"):
+        Vectors([cache], "crops")
+    with pytest.raises(UsageError, match="one cache or more"):
+        Vectors([])
+    with pytest.raises(UsageError, match="positions"):
+        Vectors([cache]).take(np.array([99999]))
+    with pytest.raises(UnknownNameError, match="patchs"):
+        Vectors([cache], "patchs")
+
+
+def test_other_keys_are_refused(cache: Any) -> None:
+    other = replace(cache, key=replace(cache.key, weights="random-1"))
+    with pytest.raises(CacheError, match="one key"):
+        Vectors([cache, other])
