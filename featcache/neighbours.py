@@ -1,12 +1,12 @@
-"""Exact nearest neighbours by inner product, in torch or with faiss.
+"""Exact nearest neighbours by inner product, in torch or with faiss, of keys at once or in blocks.
 
-No index is built. Only this file imports faiss, and only when it is requested.
+No index is built, and faiss is imported only when it is requested.
 """
 
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from featcache.errors import UsageError
@@ -44,14 +44,58 @@ def nearest(
         raise UsageError(f"k must be between 1 and the {len(keys)} rows to find, got {k}.")
     if index == "faiss":
         return _with_faiss(queries, keys, k)
+    running = TopK(queries, k)
     size = max(k, BLOCK // max(1, queries.shape[0]))
-    best, at = _largest(queries @ keys[:size].mT, k)
-    for start in range(size, len(keys), size):
-        block = keys[start : start + size]
-        more, where = _largest(queries @ block.mT, min(k, len(block)))
-        best, chosen = torch.topk(torch.cat([best, more], dim=-1), k, dim=-1)
-        at = torch.gather(torch.cat([at, where + start], dim=-1), -1, chosen)
-    return best, at
+    for start in range(0, len(keys), size):
+        running.add(keys[start : start + size])
+    return running.best, running.at
+
+
+class TopK:
+    """The k largest inner products of each query so far, while keys come in blocks.
+
+    Example:
+        >>> running = TopK(torch.eye(2), k=1)
+        >>> running.add(torch.tensor([[1.0, 0.0]]))
+        >>> running.add(torch.tensor([[0.0, 2.0]]))
+        >>> running.best.tolist(), running.at.tolist()
+        ([[1.0], [2.0]], [[0], [1]])
+    """
+
+    def __init__(self, queries: Float[Tensor, "n d"], k: int) -> None:
+        """Begin without a key.
+
+        Args:
+            queries: Query rows.
+            k: Keys to keep for every query; fewer as long as fewer came.
+        """
+        self.queries, self.k = queries, k
+        self.count = 0
+        """Keys seen."""
+        self.best = queries.new_empty(len(queries), 0)
+        """Products [n, min(k, count)], largest first."""
+        self.at = torch.empty(len(queries), 0, dtype=torch.int64, device=queries.device)
+        """Positions of the keys [n, min(k, count)], counted over all blocks."""
+
+    def add(self, keys: Float[Tensor, "m d"], allowed: Bool[Tensor, "n m"] | None = None) -> None:
+        """Take one more block.
+
+        Args:
+            keys: Keys.
+            allowed: Which keys each query may find; None for all. A key that is not allowed has
+                the product -inf and comes last.
+        """
+        if not len(keys):
+            return
+        products = self.queries @ keys.mT
+        if allowed is not None:
+            products = products.masked_fill(~allowed, -torch.inf)
+        more, where = _largest(products, min(self.k, len(keys)))
+        best = torch.cat([self.best, more], dim=-1)
+        at = torch.cat([self.at, where + self.count], dim=-1)
+        self.count += len(keys)
+        self.best, chosen = torch.topk(best, min(self.k, best.shape[1]), dim=-1)
+        self.at = torch.gather(at, -1, chosen)
 
 
 def _largest(
