@@ -19,6 +19,7 @@ def extract(featcache: Run, photos: Path, *more: str) -> Any:
     )
 
 
+@pytest.mark.long
 def test_photographs_take_the_backbone_and_weights_of_their_cache(
     featcache: Run, empty_home: Path, photos: Path
 ) -> None:

@@ -21,6 +21,7 @@ from featcache.store.repair.verify import repair, verify
 from tests.reliability.checks import shard_lines
 from tests.reliability.faults import LITTLE, Fault, World, failing, flip, said_by
 from tests.reliability.flips import flips, read_flips
+from tests.tiers import quick
 
 Damage = Callable[[Path], object]
 TRIALS = 200
@@ -137,7 +138,7 @@ BROKEN: dict[str, tuple[Damage, str, int]] = {
 """Damage -> what does it, what the message names, batches that repair encodes."""
 
 
-@pytest.mark.parametrize("name", BROKEN)
+@pytest.mark.parametrize("name", quick(BROKEN, 9))
 def test_damage_is_found_named_and_mended(world: World, root: Path, name: str) -> None:
     path = world.sound(root, **LITTLE)
     damage, named, batches = BROKEN[name]
@@ -158,9 +159,9 @@ def test_damage_is_found_named_and_mended(world: World, root: Path, name: str) -
 
 @pytest.mark.parametrize(
     "name",
-    ["shard deleted", "shard cut", "shard a folder", "component gone",
+    quick(["shard deleted", "shard cut", "shard a folder", "component gone",
      "text strings gone", "key flipped", "manifest flipped", "manifest gone", "listing's set gone",
-     "current.json gone", "current.json flipped", "hashes.bin of the set flipped"],
+     "current.json gone", "current.json flipped", "hashes.bin of the set flipped"], 4),
 )  # fmt: skip
 def test_an_extraction_says_so_and_touches_nothing(world: World, root: Path, name: str) -> None:
     path = world.sound(root, **LITTLE)
@@ -226,6 +227,7 @@ def test_a_manifest_cut_anywhere(world: World, root: Path) -> None:
     world.check_whole(root, **LITTLE)
 
 
+@pytest.mark.long
 def test_lines_dropped_swapped_doubled_and_joined(world: World, root: Path) -> None:
     path = world.sound(root, **LITTLE)
     data = (path / MANIFEST).read_bytes()
@@ -380,8 +382,8 @@ def test_other_versions_are_compared_first(
     assert encoded == {"patches.clearclip": 4}
 
 
-@pytest.mark.parametrize("call", ["open", "write", "fsync", "replace"])
-@pytest.mark.parametrize("at", [2, 6])
+@pytest.mark.parametrize("call", quick(["open", "write", "fsync", "replace"], 2))
+@pytest.mark.parametrize("at", quick([2, 6], 1))
 def test_a_repair_that_fails_can_be_tried_again(
     world: World, root: Path, call: str, at: int
 ) -> None:

@@ -34,6 +34,7 @@ from tests.reliability.faults import (
     flip,
     said_by,
 )
+from tests.tiers import quick
 
 KEPT = "the same command"
 CALLS = {"open": 49, "write": 59, "fsync": 83, "replace": 37, "mkdir": 19}
@@ -90,7 +91,9 @@ def fail_twice_then_complete(world: World, root: Path, *faults: Fault) -> list[s
 
 @pytest.mark.parametrize(
     ("room", "code"),
-    [(0, errno.ENOSPC), (3_000, errno.EDQUOT), (20_000, errno.EFBIG), (50_001, errno.ENOSPC)],
+    quick(
+        [(0, errno.ENOSPC), (3_000, errno.EDQUOT), (20_000, errno.EFBIG), (50_001, errno.ENOSPC)], 1
+    ),
 )
 def test_a_full_disk(world: World, root: Path, room: int, code: int) -> None:
     full = Fault(call="write", error=code, room=room)
@@ -99,8 +102,8 @@ def test_a_full_disk(world: World, root: Path, room: int, code: int) -> None:
     assert "Free some space and run the same command again." in said[0]
 
 
-@pytest.mark.parametrize("call", CALLS)
-@pytest.mark.parametrize("share", [0.25, 0.7])
+@pytest.mark.parametrize("call", quick(CALLS, 2))
+@pytest.mark.parametrize("share", quick([0.25, 0.7], 1))
 def test_any_call_may_fail(world: World, root: Path, call: str, share: float) -> None:
     at = 1 + int(share * CALLS[call])
     once = Fault(call=call, error=errno.EIO, at=at)
@@ -112,15 +115,18 @@ def test_any_call_may_fail(world: World, root: Path, call: str, share: float) ->
 
 @pytest.mark.parametrize(
     "where",
-    [
-        ".h5.tmp-",
-        ".sums.tmp-",
-        "global/",
-        "manifest.jsonl",
-        "current.json",
-        "listing/",
-        "strings.json",
-    ],
+    quick(
+        [
+            ".h5.tmp-",
+            ".sums.tmp-",
+            "global/",
+            "manifest.jsonl",
+            "current.json",
+            "listing/",
+            "strings.json",
+        ],
+        2,
+    ),
 )
 def test_a_failed_fsync_of_each_kind_of_file_and_folder(
     world: World, root: Path, where: str
@@ -143,6 +149,7 @@ def test_a_manifest_line_that_cannot_be_taken_back(world: World, root: Path) -> 
     world.check_whole(root, **LITTLE)
 
 
+@pytest.mark.long
 def test_a_file_size_limit_of_the_system(world: World, root: Path, child: Child) -> None:
     said = child.run(world, root, "extract", limit=3_000)
     assert said.startswith("CacheError: No space is left to write ")
@@ -242,6 +249,7 @@ def test_media_that_cannot_be_written(world: World, root: Path) -> None:
     world.check_kept(root, before, **LITTLE)
 
 
+@pytest.mark.long
 def test_a_mount_that_cannot_be_written(world: World, root: Path, child: Child) -> None:
     path = world.sound(root, **LITTLE)
     said = child.run(world, root, "extract", mount="read-only")

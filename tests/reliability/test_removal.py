@@ -17,6 +17,7 @@ from featcache.store.removal import all_left, digest_of
 from tests.reliability.checks import snapshot
 from tests.reliability.faults import LITTLE, World
 from tests.reliability.killing import Death, End, Server
+from tests.tiers import quick
 
 EXTRACTIONS = 6
 """Steps after which the data set is extracted again, evenly spread."""
@@ -106,6 +107,7 @@ def test_what_is_left_is_named_and_another_cache_is_not_touched(
     assert world.command(*command, "--yes").code == 2  # nothing is left of it
 
 
+@pytest.mark.long
 def test_what_is_left_goes_before_a_cache_that_is_whole(
     world: World, root: Path, server: Server
 ) -> None:
@@ -134,7 +136,9 @@ def test_repair_of_another_cache_clears_it_too(world: World, root: Path, server:
     assert all_left(root) == []
 
 
-@pytest.mark.parametrize("gone", ["", "listing", "global views.rrc50-2 listing/current.json"])
+@pytest.mark.parametrize(
+    "gone", quick(["global views.rrc50-2 listing/current.json", "", "listing"], 1)
+)
 def test_what_an_earlier_version_left(world: World, root: Path, gone: str) -> None:
     for command in ("extract", "rm"):
         path = prepare(world, root)

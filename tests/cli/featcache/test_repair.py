@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 Run = Callable[..., Any]
 TINY = ("--backbone", "tiny", "--weights", "random")
 
 
+@pytest.mark.long
 def test_verify_finds_one_changed_byte_and_repair_mends_it(
     featcache: Run, empty_home: Path, photos: Path
 ) -> None:

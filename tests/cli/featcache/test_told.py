@@ -68,6 +68,7 @@ def test_what_is_said_of_a_cache_without_key_and_listing(
     assert featcache("repair", *at).out.startswith("sound")
 
 
+@pytest.mark.long
 def test_a_repair_that_lacks_images_names_the_command(
     featcache: Run, empty_home: Path, photos: Path, tmp_path: Path
 ) -> None:

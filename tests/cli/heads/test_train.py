@@ -162,6 +162,7 @@ def test_settings_are_recorded_as_numbers(heads: Run, home: Path) -> None:
     assert (config["steps"], config["lr"], config["lam"]) == (2, 0.01, "1,2")
 
 
+@pytest.mark.long
 def test_a_terminal_without_the_characters_shows_others(home: Path) -> None:
     program = (
         "import sys; sys.argv = ['heads', 'train', 'zero-shot']; "

@@ -42,6 +42,7 @@ def graphs() -> int:
     return int(counters["stats"]["unique_graphs"])
 
 
+@pytest.mark.long
 def test_a_kind_of_batch_is_compiled_once_whatever_thread_asks() -> None:
     eager, level = Means(), logging.getLogger("torch.utils.cpp_extension").level
     tower = CompiledTower(eager.run, "means", CPU)

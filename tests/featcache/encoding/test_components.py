@@ -139,6 +139,7 @@ def test_an_image_that_could_not_be_read_once_is_mended_everywhere(
     assert Cache.open(path).feature_set().ok.all()
 
 
+@pytest.mark.long
 def test_a_stripe_has_crops_and_no_central_view_in_whatever_order(ask: Ask, folder: Path) -> None:
     Image.new("RGB", (2, 90_000_000 // 15)).save(folder / "train" / "ant" / "stripe.png")
     row = {"patches": ["none"], "crops": ["2@train"]}

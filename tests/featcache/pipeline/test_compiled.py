@@ -101,6 +101,7 @@ def test_only_the_image_tower_is_compiled_and_nothing_is_changed(tiny: Any) -> N
 
 
 @pytest.mark.parametrize("at", [1, 7])
+@pytest.mark.long
 def test_an_interrupted_compiled_pass_goes_on_and_leaves_the_same_bytes(
     ask: Any,
     ask_twice: Any,

@@ -17,6 +17,7 @@ from featcache.sources.listing import build_listing
 from featcache.sources.registry import name_of, open_dataset, spec_of
 from featcache.store.cache import Cache
 from featcache.store.repair.verify import repair as take_out
+from tests.tiers import quick
 
 KINDS = ("zip", "tar")
 
@@ -128,7 +129,7 @@ def extracted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Pat
     return _extract(base / "plain", f"folder:{photos}", views=["2"]).path, photos, base
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", quick(KINDS, 1))
 def test_the_same_rows_bit_for_bit(extracted: tuple[Path, Path, Path], kind: str) -> None:
     plain, photos, base = extracted
     file = _pack(photos, base / f"photos.{kind}", "top/")
@@ -165,6 +166,7 @@ def test_lost_rows_are_encoded_again_from_the_archive(
     assert {shard: shard.read_bytes() for shard in whole} == whole
 
 
+@pytest.mark.long
 def test_of_a_replaced_archive_only_the_changed_image_is_encoded(
     extracted: tuple[Path, Path, Path],
 ) -> None:

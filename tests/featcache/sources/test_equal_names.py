@@ -12,6 +12,7 @@ import heads
 from featcache.pipeline.opening import open_request
 from featcache.pipeline.run import Request, extract
 from featcache.store.cache import Cache
+from tests.tiers import quick
 
 NAMES = ("missile", "missile", "moth")
 
@@ -46,7 +47,7 @@ def test_texts_and_images_of_both_are_there(cache: Path) -> None:
         assert (anchors[0] == anchors[1]).all()  # the words are the same, the classes are not
 
 
-@pytest.mark.parametrize("method", ["cmm", "ridge"])
+@pytest.mark.parametrize("method", quick(["ridge", "cmm"], 1))
 def test_heads_tell_both_apart(cache: Path, method: str, tmp_path: Path) -> None:
     features = Cache.open(cache).feature_set()
     result = heads.evaluate(method, features, shots=2, seeds=1, root=tmp_path)

@@ -19,6 +19,7 @@ from featcache.pipeline.run import Request, Summary, extract
 from featcache.sources.registry import KINDS, name_of, open_dataset
 from featcache.store.cache import Cache
 from featcache.store.repair.verify import repair as take_out
+from tests.tiers import quick
 
 Photos = dict[tuple[str, str, str], bytes]
 """Split, class and file -> bytes."""
@@ -116,7 +117,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], byt
     return by_content(encode(root / "caches", folder(photos(), root)).path)
 
 
-@pytest.mark.parametrize("kind", WAYS)
+@pytest.mark.parametrize("kind", quick(WAYS, 1))
 def test_the_same_rows_bit_for_bit(
     tmp_path: Path, plain: dict[tuple[str, str], bytes], kind: str
 ) -> None:

@@ -111,6 +111,7 @@ def test_recipe_is_that_of_zs_lp() -> None:
     ("length", "released", "within"),
     [(10.0, 97.36, 0.8), (1.0, 97.22, 0.8)],
 )
+@pytest.mark.long
 def test_accuracy_of_the_released_code(
     length: float, released: float, within: float, features: Callable[..., Any]
 ) -> None:

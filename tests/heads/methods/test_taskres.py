@@ -111,6 +111,7 @@ def test_released_recipe() -> None:
         ("imagenet256", "train", {"lr": 2e-4}, 74.22, 1.0),
     ],
 )
+@pytest.mark.long
 def test_accuracy_of_the_released_code(
     name: str,
     support: str,

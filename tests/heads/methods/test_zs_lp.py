@@ -91,6 +91,7 @@ def test_released_recipe() -> None:
     ("length", "released", "within"),
     [(10.0, 97.22, 0.8), (1.0, 94.17, 0.8)],
 )
+@pytest.mark.long
 def test_accuracy_of_the_released_code(
     length: float, released: float, within: float, features: Callable[..., Any]
 ) -> None:

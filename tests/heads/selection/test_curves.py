@@ -117,6 +117,7 @@ def test_logits_are_computed_at_the_nodes_only(head: Fitted, rows: Rows, make_to
     assert len(calls) == 1 + curves.NODES + 3 + curves.NODES
 
 
+@pytest.mark.long
 def test_a_claim_that_does_not_hold_is_not_used(head: Fitted, rows: Rows, make_toy: Any) -> None:
     grid = Grid({"beta": BETAS, "alpha": ALPHAS})
     few = Curves.of(Hyper, grid)

@@ -70,6 +70,7 @@ def test_only_the_damaged_line_is_lost(whole: Cache) -> None:
         assert len(recover(b"".join(broken), identity).lines) == 6
 
 
+@pytest.mark.long
 def test_swapped_repeated_missing_and_merged_lines_lose_no_shard(whole: Cache) -> None:
     path, before = manifest(whole), state(whole)
     lines = path.read_bytes().splitlines(keepends=True)
