@@ -267,13 +267,12 @@ def loss(
     drift = drift + (1 - (texts * fixed["anchors"]).sum(-1)).mean()
     value = value + hyper.identity * drift
     if config.control == "none":
-        asked = None if own else at
+        asked, view, image = None, fixed["view"], None
+        if not own:
+            patches, kept = patches.flatten(0, 1)[None], kept.flatten()[None]
+            asked, view, image = at, view[at].flatten(), fixed["image"][at].flatten()
         value = value + hyper.lam_text * text_cycle(texts, patches, kept, config, hyper, asked)
-        if own:
-            cycle = image_cycle(texts, patches, kept, fixed["view"], config, hyper)
-        else:
-            places = [fixed[name][at].flatten() for name in ("view", "image")]
-            cycle = image_cycle(texts, patches, kept, places[0], config, hyper, places[1])
+        cycle = image_cycle(texts, patches, kept, view, config, hyper, image)
         value = value + hyper.lam_image * cycle
     return value, state | {"likeness": mean_cosine(patches.detach(), kept)}
 
@@ -307,23 +306,23 @@ def image_cycle(
     view: Int64[Tensor, " u"],
     config: Config,
     hyper: Hyper,
-    image: Int64[Tensor, " bu"] | None = None,
+    image: Int64[Tensor, " u"] | None = None,
 ) -> Float[Tensor, ""]:
     """Equations (5) to (7): from each patch to its text and on to another patch.
 
     Args:
         texts: Unit texts.
-        patches: Patches of b images, or with `image` of any.
+        patches: Patches of b images, or with `image` those of a corpus, b = 1.
         kept: 1 for patches that count, else 0.
-        view: View of the patches of each image; with `image` of all patches.
+        view: View of each patch.
         config: Where (6) looks.
         hyper: The temperatures.
-        image: Image of all patches; None where each row of `patches` is one.
+        image: Image of each patch of a corpus.
     """
     cosine = patches @ texts.mT  # [b u c]
     told = F.normalize(pick(cosine / hyper.tau_back, config.cycle) @ texts, dim=-1)  # [b u d]
     places, there = patches, kept
-    if image is not None or config.retrieval == "all-images":
+    if config.retrieval == "all-images":
         told, places = told.flatten(0, 1)[None], patches.flatten(0, 1)[None]
         there = kept.flatten()[None]
     if config.retrieval != "cross-view":  # every patch but itself
