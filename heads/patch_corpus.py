@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from featcache.errors import MissingComponentError
+from featcache.types import Releasable
 from heads.contract.rows import Kind, LazyRows, Rows, find_kind, gather
 
 READ_BYTES = 32 * 2**20
@@ -124,6 +125,8 @@ def _blocks(
             index = torch.arange(start, min(start + each, n), device=like.device)
             rows = gather(part, index).reshape(-1, d).to(like)
             place = (index[:, None, None] * views + shown[:, None]) * patches + within
+            if isinstance(part, Releasable):  # pages of mapped files count as memory
+                part.release()
             yield from zip(rows.split(COMPARED), place.flatten().split(COMPARED), strict=True)
         view += own
 

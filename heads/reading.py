@@ -9,7 +9,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from featcache.errors import MissingComponentError
-from featcache.types import FeatureSet
+from featcache.types import FeatureSet, Releasable
 from heads.contract.method import Need, Role
 from heads.contract.rows import Kind, LazyRows, Rows
 from heads.episode import RowIndex
@@ -58,6 +58,12 @@ class MappedRows:
         at = several.reshape(*several.shape, *(1,) * (values.dim() - several.dim()))
         picked = torch.take_along_dim(values, at, dim=index.dim())
         return picked if pick.dim() > index.dim() else picked.squeeze(index.dim())
+
+    def release(self) -> None:
+        """Unmap the files that were read; the next reading maps them again."""
+        rows = self._features.components[self._component]
+        if isinstance(rows, Releasable):
+            rows.release()
 
 
 def read_rows(

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
+from featcache.types import Releasable
 from heads.text_view import TextView
 
 Tensors: TypeAlias = dict[str, Tensor]
@@ -57,6 +58,11 @@ class ChosenRows:
     def gather(self, index: Int64[Tensor, "*b"], pick: Int64[Tensor, "*p"] | None = None) -> Tensor:
         """Read rows, or some views or crops of each, as `LazyRows` does."""
         return self._values.gather(self._rows.to(index.device)[index], pick)
+
+    def release(self) -> None:
+        """Unmap the files that were read, if there are any."""
+        if isinstance(self._values, Releasable):
+            self._values.release()
 
 
 def gather(
