@@ -96,21 +96,21 @@ def build(folder: Path, classes: int) -> Path:
         )
         glob = rng.standard_normal((n, DIM), dtype=np.float32)
         cache.append(parse_component("global"), np.arange(n), glob, {}, {})
-        # Noise is drawn once and used at another offset by each image: drawing takes far longer
+        # Noise is drawn once and each shard takes it from another offset: drawing takes far longer
         # than searching.
-        noise = rng.standard_normal(2**26, dtype=np.float32) / np.float32(np.sqrt(DIM))
+        noise = rng.standard_normal(2**27, dtype=np.float32) / np.float32(np.sqrt(DIM))
         for name, views in ((CLEAN, 1), (VIEWED, VIEWS)):
             each = SHARD_BYTES // (2 * views * PATCHES * DIM)
-            shape = (views, PATCHES, DIM) if views > 1 else (PATCHES, DIM)
             for first in range(0, n, each):
                 rows = np.arange(first, min(first + each, n))
-                values = np.empty((len(rows), *shape), dtype=np.float16)
-                for i, row in enumerate(rows):
-                    start = rng.integers(len(noise) - views * PATCHES * DIM)
-                    drawn = noise[start : start + views * PATCHES * DIM].reshape(-1, DIM)
-                    near = rng.uniform(0, 0.6, size=(views * PATCHES, 1)).astype(np.float32)
-                    values[i] = (drawn + near * texts[row % classes]).reshape(shape)
-                cache.append(parse_component(name), rows, values, {}, {})
+                size = len(rows) * views * PATCHES * DIM
+                start = rng.integers(len(noise) - size)
+                near = rng.uniform(0, 0.6, size=(len(rows), views * PATCHES, 1))
+                values = near.astype(np.float32) * texts[rows % classes][:, None]
+                values += noise[start : start + size].reshape(values.shape)
+                shape = (len(rows), *((views,) if views > 1 else ()), PATCHES, DIM)
+                halves = values.astype(np.float16).reshape(shape)
+                cache.append(parse_component(name), rows, halves, {}, {})
     return Path(cache.path)
 
 
