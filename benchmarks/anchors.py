@@ -1,10 +1,13 @@
 """Do the semantic anchors of 1000 classes fit in memory, and how long does the search take?
 
-A cache of drawn patches is written as an extraction writes it: 16 images of each class in 4 views
-of 196 patches of width 512, which are 12.5 million vectors, 12.8 GB of float16. A process of its
-own opens it and finds the 10 patches closest to each of 1000 class texts, as `heads train cc-cdfsl
---set anchors=corpus` does before training. Patches lie near the text of their class, so that the
-closest ones change until the last image, as they do in a real corpus.
+The support has 16 images of each class in 4 views of 196 patches of width 512, which are 12.5
+million vectors, 12.8 GB of float16. A process of its own finds the 10 patches closest to each of
+1000 class texts, as `heads train cc-cdfsl --set anchors=corpus` does before training.
+
+Rows are drawn. A cache of `--stored` images is written as an extraction writes it; the support walks
+over them again and again, and each time the numbers of a vector are rotated further, so that no
+vector comes twice. All rows are read from the shards, converted and normalised each time, but a
+shard is compared with its checksums once. `--stored 16000` puts all of them on the disk.
 
 The peak is VmHWM, which counts the pages of mapped files too. The clock is spoilt by a busy
 machine; CPU seconds stand beside it, and as a bound the time of the products alone: texts times a
@@ -25,13 +28,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from featcache.keys import FeatureKey, Listing, parse_component
 from featcache.store.cache import Cache
 from heads.contract.method import Need
 from heads.patch_corpus import COMPARED, closest_patches, parts_of
-from heads.reading import read_rows
+from heads.reading import MappedRows, read_rows
 
 SHOTS, VIEWS, PATCHES, DIM, K = 16, 3, 196, 512, 10
 """Views beside the clean image."""
@@ -45,6 +49,7 @@ def main() -> None:
     """Write the cache, search it in a process of its own, and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--classes", type=int, default=1000)
+    parser.add_argument("--stored", type=int, default=800, help="images on the disk")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--folder", type=Path, help="for the cache; else a temporary folder")
     parser.add_argument("--check", action="store_true", help="compare with brute force in float64")
@@ -52,14 +57,16 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     if arguments.child:
-        print(json.dumps(search(arguments.child, arguments.classes, check=arguments.check)))
+        figures = search(arguments.child, arguments.classes, arguments.stored, arguments.check)
+        print(json.dumps(figures))
         return
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         started = time.perf_counter()
-        path = build(Path(folder), arguments.classes)
+        path = build(Path(folder), arguments.stored)
         written = time.perf_counter() - started
         call = [sys.executable, __file__, "--child", str(path), "--classes", str(arguments.classes)]
-        call += ["--threads", str(arguments.threads), *(["--check"] if arguments.check else [])]
+        call += ["--threads", str(arguments.threads), "--stored", str(arguments.stored)]
+        call += ["--check"] if arguments.check else []
         done = subprocess.run(call, check=True, stdout=subprocess.PIPE, text=True)
         figures = {"written_s": round(written, 1), **json.loads(done.stdout)}
     for name, value in figures.items():
@@ -73,24 +80,47 @@ def class_texts(classes: int) -> np.ndarray:
     return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True))
 
 
-def build(folder: Path, classes: int) -> Path:
-    """Write the cache and return its path."""
+class Rotated:
+    """Rows of a cache, walked over again and again; each time their numbers are rotated further."""
+
+    def __init__(self, rows: MappedRows, count: int) -> None:
+        self._rows, self._count = rows, count
+
+    @property
+    def shape(self) -> torch.Size:
+        """Shape of all rows."""
+        return torch.Size((self._count, *self._rows.shape[1:]))
+
+    def gather(self, index: Tensor, pick: Tensor | None = None) -> Tensor:
+        """Read rows and rotate each by its number of walks."""
+        stored = self._rows.shape[0]
+        rows = self._rows.gather(index % stored, pick)
+        walks, counts = (index // stored).unique_consecutive(return_counts=True)
+        parts = zip(rows.split(counts.tolist()), walks.tolist(), strict=True)
+        rotated = [part.roll(13 * walk, -1) if walk else part for part, walk in parts]
+        return rotated[0] if len(rotated) == 1 else torch.cat(rotated)
+
+    def release(self) -> None:
+        """Unmap the files."""
+        self._rows.release()
+
+
+def build(folder: Path, n: int) -> Path:
+    """Write a cache of n images and return its path."""
     key = FeatureKey(
         architecture="toy", weights="0" * 64, activation="gelu", image_size=32, preprocessing="none"
     )
-    n = classes * SHOTS
     cache = Cache.create(folder, "drawn", "toy", key)
     rng = np.random.default_rng(0)
-    texts = class_texts(classes)
     with cache.lock():
         cache.put_listing(
             Listing(
                 dataset="drawn",
                 root="images",
-                classes=tuple(f"class {i}" for i in range(classes)),
+                classes=("one", "other"),
                 ids=tuple(f"{i:08d}.jpg" for i in range(n)),
                 hashes=tuple(f"{i:064x}" for i in range(n)),
-                labels=np.arange(n) % classes,
+                labels=np.arange(n) % 2,
                 splits={"train": np.arange(n)},
             )
         )
@@ -105,26 +135,26 @@ def build(folder: Path, classes: int) -> Path:
                 rows = np.arange(first, min(first + each, n))
                 size = len(rows) * views * PATCHES * DIM
                 start = rng.integers(len(noise) - size)
-                near = rng.uniform(0, 0.6, size=(len(rows), views * PATCHES, 1))
-                values = near.astype(np.float32) * texts[rows % classes][:, None]
-                values += noise[start : start + size].reshape(values.shape)
                 shape = (len(rows), *((views,) if views > 1 else ()), PATCHES, DIM)
-                halves = values.astype(np.float16).reshape(shape)
-                cache.append(parse_component(name), rows, halves, {}, {})
+                values = noise[start : start + size].astype(np.float16).reshape(shape)
+                cache.append(parse_component(name), rows, values, {}, {})
     return Path(cache.path)
 
 
-def search(path: Path, classes: int, *, check: bool) -> dict[str, Any]:
+def search(path: Path, classes: int, stored: int, check: bool) -> dict[str, Any]:
     """Find the anchors, as `prepare` of cc-cdfsl does, and measure."""
     features = Cache.open(path).feature_set()
-    rows = np.arange(classes * SHOTS)
     needs = [
         Need(role="support", kind="patches", lazy=True),
         Need(role="support", kind="view_patches", recipe="cdfsl", lazy=True),
     ]
-    support = read_rows(features, rows, "support", needs, torch.device("cpu"))
+    support = read_rows(features, np.arange(stored), "support", needs, torch.device("cpu"))
     texts = torch.from_numpy(class_texts(classes))
-    parts = parts_of(support, "cdfsl", views=True)
+    parts = [
+        Rotated(part, classes * SHOTS)
+        for part in parts_of(support, "cdfsl", views=True)
+        if isinstance(part, MappedRows)
+    ]
     before, cpu, clock = peak(), time.process_time(), time.perf_counter()
     found = closest_patches([parts], texts, K)
     figures = {
@@ -146,13 +176,13 @@ def search(path: Path, classes: int, *, check: bool) -> dict[str, Any]:
     return figures
 
 
-def brute(part: Any) -> torch.Tensor:
+def brute(part: Rotated) -> Tensor:
     """Read all patches [n v*p d] of a part."""
     values = part.gather(torch.arange(part.shape[0]))
     return F.normalize(values.reshape(len(values), -1, DIM), dim=-1)
 
 
-def products(texts: torch.Tensor, vectors: int) -> dict[str, float]:
+def products(texts: Tensor, vectors: int) -> dict[str, float]:
     """Time texts times a block of patches, scaled to all of them."""
     block, times = torch.randn(COMPARED, DIM), 50
     _ = texts @ block.mT

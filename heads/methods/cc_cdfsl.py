@@ -1,7 +1,8 @@
 """CC-CDFSL: two cycles between class texts and image patches, beside cross-entropy on the views.
 
     g(x)   = normalise(x + step relu(x D) U)                               (1)
-    P      = g(anchors), the k patches closest to each text, of an image's A + 1 views   (2)
+    P      = g(anchors), the k patches closest to each text, of an image's A + 1 views or of
+             all images' (`anchors`)                                                     (2)
     u_j    = normalise(sum_i a_ji P_i),      a_j = pick_i(t_j . P_i / tau)               (3)
     L_text = -mean_j log b_jj,               b_j = softmax_k(u_j . t_k / tau_back)       (4)
     r_n    = normalise(sum_j q_nj t_j),      q_n = pick_j(P_n . t_j / tau_back)          (5)
@@ -19,7 +20,7 @@
     keep    stops the gradient with `soft`; else it is the identity
 
 In (6) a patch looks among the other views of its own image (`retrieval=cross-view`), all of its
-image (`intra-image`) or all of the batch (`all-images`), never at itself. With pick = argmax (4) is
+image (`intra-image`) or all of the step (`all-images`), never at itself. With pick = argmax (4) is
 the paper's 1 - mean_j t_j . t_argmax(b_j). `control=augment-only` trains the same on the same views
 with lam_text = lam_image = 0: what the cycles gain is measured against that.
 
@@ -32,9 +33,12 @@ Differs from the paper: it fine-tunes an encoder by LoRA; here a small residual 
 image rows and patches, moves frozen features, so its published figures are not to be expected. The
 literal cycles give L_text no gradient to the image side, and L_img one that a constant head
 satisfies; hence the soft cycles, the contrastive (4), the identity term and the monitor of collapse
-(mean pairwise cosine of P) are ours. The patches of (2) are chosen once, on the frozen features,
-ceil(k / (A + 1)) of each view for the class of the image and the `rivals` closest others. The
-defaults were chosen on validation rows, never on test rows.
+(mean pairwise cosine of P) are ours. The patches of (2) are chosen once, on the frozen features.
+`anchors=image`: ceil(k / (A + 1)) of each view for the class of the image and the `rivals` closest
+others; a step reads those of its images. `corpus`: the k of each class among all patches of the
+support, whatever the labels; a step reads those of `classes` classes, (3) and (4) are about these,
+and a patch that finds no other of its image in P is left out of (7). `corpus-with-pool` searches
+unlabelled images as well. The defaults were chosen on validation rows, never on test rows.
 """
 
 import math
