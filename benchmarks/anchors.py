@@ -4,10 +4,10 @@ The support has 16 images of each class in 4 views of 196 patches of width 512, 
 million vectors, 12.8 GB of float16. A process of its own finds the 10 patches closest to each of
 1000 class texts, as `heads train cc-cdfsl --set anchors=corpus` does before training.
 
-Rows are drawn. A cache of `--stored` images is written as an extraction writes it; the support walks
-over them again and again, and each time the numbers of a vector are rotated further, so that no
-vector comes twice. All rows are read from the shards, converted and normalised each time, but a
-shard is compared with its checksums once. `--stored 16000` puts all of them on the disk.
+Rows are drawn. A cache of `--stored` images is written as an extraction writes it; the support
+walks over them again and again, and each time the numbers of a vector are rotated further, so that
+no vector comes twice. All rows are read from the shards, converted and normalised each time, but
+they are compared with their checksums once. `--stored 16000` puts all of them on the disk.
 
 The peak is VmHWM, which counts the pages of mapped files too. The clock is spoilt by a busy
 machine; CPU seconds stand beside it, and as a bound the time of the products alone: texts times a
