@@ -96,7 +96,7 @@ class Rotated:
         stored = self._rows.shape[0]
         rows = self._rows.gather(index % stored, pick)
         walks, counts = (index // stored).unique_consecutive(return_counts=True)
-        parts = zip(rows.split(counts.tolist()), walks.tolist(), strict=True)
+        parts = zip(torch.split(rows, counts.tolist()), walks.tolist(), strict=True)
         rotated = [part.roll(13 * walk, -1) if walk else part for part, walk in parts]
         return rotated[0] if len(rotated) == 1 else torch.cat(rotated)
 

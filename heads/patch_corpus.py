@@ -127,7 +127,8 @@ def _blocks(
             place = (index[:, None, None] * views + shown[:, None]) * patches + within
             if isinstance(part, Releasable):  # pages of mapped files count as memory
                 part.release()
-            yield from zip(rows.split(COMPARED), place.flatten().split(COMPARED), strict=True)
+            places = torch.split(place.flatten(), COMPARED)
+            yield from zip(torch.split(rows, COMPARED), places, strict=True)
         view += own
 
 
