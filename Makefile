@@ -52,6 +52,7 @@ bench: install-dev  ## Measure everything in docs/benchmarks.md anew (long)
 	@$(BIN)/python benchmarks/reading.py
 	@$(BIN)/python benchmarks/store.py
 	@$(BIN)/python benchmarks/transport.py
+	@$(BIN)/python benchmarks/anchors.py
 	@$(BIN)/python benchmarks/linear_algebra.py
 	@$(BIN)/python benchmarks/flips.py --trials 10000
 	@$(BIN)/python benchmarks/flips.py --trials 10000 --read

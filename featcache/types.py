@@ -68,6 +68,15 @@ class RowReader(Protocol):
         ...
 
 
+@runtime_checkable
+class Releasable(Protocol):
+    """Rows that keep files mapped between readings."""
+
+    def release(self) -> None:
+        """Unmap the files; the next reading maps them again."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class FeatureSet:
     """A cache open for reading. Rows are loaded on access."""

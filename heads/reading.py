@@ -9,7 +9,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from featcache.errors import MissingComponentError
-from featcache.types import FeatureSet
+from featcache.types import FeatureSet, Releasable
 from heads.contract.method import Need, Role
 from heads.contract.rows import Kind, LazyRows, Rows
 from heads.episode import RowIndex
@@ -47,6 +47,8 @@ class MappedRows:
 
     def gather(self, index: Int64[Tensor, "*b"], pick: Int64[Tensor, "*p"] | None = None) -> Tensor:
         """Read rows, or with `pick` [*b] or [*b k] some views or crops of each."""
+        if pick is not None and not pick.numel():
+            return torch.empty(*pick.shape, *self.shape[2:], device=self._device)
         listed = self._rows[index.flatten().cpu().numpy()]
         values = self._features.unit(self._component, listed).to(self._device)
         values = values.reshape(*index.shape, *values.shape[1:])
@@ -56,6 +58,12 @@ class MappedRows:
         at = several.reshape(*several.shape, *(1,) * (values.dim() - several.dim()))
         picked = torch.take_along_dim(values, at, dim=index.dim())
         return picked if pick.dim() > index.dim() else picked.squeeze(index.dim())
+
+    def release(self) -> None:
+        """Unmap the files that were read; the next reading maps them again."""
+        rows = self._features.components[self._component]
+        if isinstance(rows, Releasable):
+            rows.release()
 
 
 def read_rows(
@@ -69,7 +77,8 @@ def read_rows(
 ) -> Rows:
     """Read the rows of a role with everything that a method needs of them.
 
-    Components of the support are read now, those of other roles when they are gathered.
+    Components of the support are read now unless the need is lazy, those of other roles when they
+    are gathered.
 
     Args:
         features: The cache, opened.
@@ -94,7 +103,7 @@ def read_rows(
             raise make(missing, need, rows)
         if component is None:
             continue
-        if role == "support":
+        if role == "support" and not need.lazy:
             unit, length = features.unit_and_length(component, rows)
             kinds[need.key] = unit.to(device)
             if need.kind == "views":

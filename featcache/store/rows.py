@@ -113,6 +113,14 @@ class ShardRows:
         stored = self._gather(rows)
         return unpack(stored) if self.dtype == np.int8 else stored
 
+    def release(self) -> None:
+        """Unmap all shards; the next reading maps them again.
+
+        Pages of mapped files count as memory of the process as long as they are mapped.
+        """
+        while self._mapped:
+            self._shards[self._mapped.popitem()[0]].close()
+
     def _gather(self, rows: Int64[np.ndarray, " r"]) -> Shaped[np.ndarray, "r ..."]:
         owner, position = self._ranges.find(rows)
         if len(rows) and owner.min() < 0:

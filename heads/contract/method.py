@@ -28,6 +28,8 @@ class Need:
     """Views or crops of each image."""
     optional: bool = False
     """Used where it is there, done without where it is not."""
+    lazy: bool = False
+    """Of the support: read when it is gathered, and not beforehand as the support otherwise is."""
 
     @property
     def key(self) -> Kind:

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
+from featcache.types import Releasable
 from heads.text_view import TextView
 
 Tensors: TypeAlias = dict[str, Tensor]
@@ -41,6 +42,27 @@ class LazyRows(Protocol):
     def gather(self, index: Int64[Tensor, "*b"], pick: Int64[Tensor, "*p"] | None = None) -> Tensor:
         """Read rows, or with `pick` [*b] or [*b k] some views or crops of each."""
         ...
+
+
+class ChosenRows:
+    """Some rows of lazy rows, in an order of their own; lazy as well."""
+
+    def __init__(self, values: LazyRows, rows: Int64[Tensor, " k"]) -> None:
+        self._values, self._rows = values, rows
+
+    @property
+    def shape(self) -> torch.Size:
+        """Shape of the chosen rows."""
+        return torch.Size((len(self._rows), *self._values.shape[1:]))
+
+    def gather(self, index: Int64[Tensor, "*b"], pick: Int64[Tensor, "*p"] | None = None) -> Tensor:
+        """Read rows, or some views or crops of each, as `LazyRows` does."""
+        return self._values.gather(self._rows.to(index.device)[index], pick)
+
+    def release(self) -> None:
+        """Unmap the files that were read, if there are any."""
+        if isinstance(self._values, Releasable):
+            self._values.release()
 
 
 def gather(
@@ -128,8 +150,13 @@ class Rows:
         weighed = views if lengths is None else views * lengths[..., None]
         return F.normalize(weighed.mean(dim=1), dim=-1)
 
-    def take(self, index: slice | Int64[Tensor, " k"]) -> "Rows":
-        """Take some rows with everything that belongs to them; what is lazy is read."""
+    def take(self, index: slice | Int64[Tensor, " k"], *, read: bool = True) -> "Rows":
+        """Take some rows with everything that belongs to them.
+
+        Args:
+            index: Positions of the rows.
+            read: Read what is lazy now; else it stays lazy.
+        """
         if isinstance(index, slice):
             at = torch.arange(*index.indices(len(self)), device=self.x.device)
         else:
@@ -140,7 +167,9 @@ class Rows:
             labels=None if self.labels is None else self.labels[index],
             weights=None if self.weights is None else self.weights[index],
             kinds={
-                kind: values[index] if isinstance(values, Tensor) else values.gather(at)
+                kind: values[index]
+                if isinstance(values, Tensor)
+                else (values.gather(at) if read else ChosenRows(values, at))
                 for kind, values in self.kinds.items()
             },
             lengths={kind: values[index] for kind, values in self.lengths.items()},

@@ -1,7 +1,8 @@
 """CC-CDFSL: two cycles between class texts and image patches, beside cross-entropy on the views.
 
     g(x)   = normalise(x + step relu(x D) U)                               (1)
-    P      = g(anchors), the k patches closest to each text, of an image's A + 1 views   (2)
+    P      = g(anchors), the k patches closest to each text, of an image's A + 1 views or of
+             all images' (`anchors`)                                                     (2)
     u_j    = normalise(sum_i a_ji P_i),      a_j = pick_i(t_j . P_i / tau)               (3)
     L_text = -mean_j log b_jj,               b_j = softmax_k(u_j . t_k / tau_back)       (4)
     r_n    = normalise(sum_j q_nj t_j),      q_n = pick_j(P_n . t_j / tau_back)          (5)
@@ -19,7 +20,7 @@
     keep    stops the gradient with `soft`; else it is the identity
 
 In (6) a patch looks among the other views of its own image (`retrieval=cross-view`), all of its
-image (`intra-image`) or all of the batch (`all-images`), never at itself. With pick = argmax (4) is
+image (`intra-image`) or all of the step (`all-images`), never at itself. With pick = argmax (4) is
 the paper's 1 - mean_j t_j . t_argmax(b_j). `control=augment-only` trains the same on the same views
 with lam_text = lam_image = 0: what the cycles gain is measured against that.
 
@@ -32,9 +33,12 @@ Differs from the paper: it fine-tunes an encoder by LoRA; here a small residual 
 image rows and patches, moves frozen features, so its published figures are not to be expected. The
 literal cycles give L_text no gradient to the image side, and L_img one that a constant head
 satisfies; hence the soft cycles, the contrastive (4), the identity term and the monitor of collapse
-(mean pairwise cosine of P) are ours. The patches of (2) are chosen once, on the frozen features,
-ceil(k / (A + 1)) of each view for the class of the image and the `rivals` closest others. The
-defaults were chosen on validation rows, never on test rows.
+(mean pairwise cosine of P) are ours. The patches of (2) are chosen once, on the frozen features.
+`anchors=image`: ceil(k / (A + 1)) of each view for the class of the image and the `rivals` closest
+others; a step reads those of its images. `corpus`: the k of each class among all patches of the
+support, whatever the labels; a step reads those of `classes` classes, (3) and (4) are about these,
+and a patch that finds no other of its image in P is left out of (7). `corpus-with-pool` searches
+unlabelled images as well. The defaults were chosen on validation rows, never on test rows.
 """
 
 import math
@@ -53,9 +57,10 @@ from heads.class_texts import text_tensors
 from heads.contract.method import SUPPORT_AND_QUERY, Method, Need, Watched
 from heads.contract.rows import Batch, Kind, Rows, TaskView, Tensors
 from heads.contract.settings import WithText, number
-from heads.contract.stages import one_stage
+from heads.contract.stages import Stage, one_stage
 from heads.ops.algebra import cross_entropy, mean_cosine, weighted_mean
 from heads.ops.attention import Pick, pick
+from heads.patch_corpus import closest_patches, parts_of
 from heads.training.optim import adamw
 from heads.training.samplers import shuffled
 
@@ -73,14 +78,19 @@ class Config(WithText):
     """How a patch or a text is picked."""
     retrieval: Literal["cross-view", "intra-image", "all-images"] = "cross-view"
     """Where (6) looks."""
+    anchors: Literal["image", "corpus", "corpus-with-pool"] = "image"
+    """Where (2) looks: in each image by itself, for its class and rivals; in all images of the
+    support at once, for every class; or in those and in the unlabelled pool."""
     augment: bool = True
     """Use the cached views beside the clean image."""
     shrink: bool = True
     """Keep only the patches of (2); else all of them."""
     k: int = number(10, low=1)
-    """Patches an image and class that are kept."""
+    """Patches that are kept, an image and class; with a corpus, a class."""
     rivals: int = number(4, low=0)
-    """Classes beside its own that an image's patches are kept for."""
+    """Classes beside its own that an image's patches are kept for; `anchors=image`."""
+    classes: int = number(256, low=1)
+    """Classes whose patches a step reads, drawn anew each time; with a corpus."""
     rank: int = number(32, low=1)
     """Width r of the head."""
     train_text: bool = True
@@ -110,15 +120,40 @@ class Hyper:
 
 
 def needs(config: Config) -> frozenset[Need]:
-    """Patches of the support images, and their augmented views whole and in patches."""
-    read = SUPPORT_AND_QUERY | {Need(role="support", kind="patches")}
-    kinds = ("views", "view_patches") if config.augment else ()
-    return read | {Need(role="support", kind=kind, recipe="cdfsl") for kind in kinds}
+    """Patches of the support images, and their augmented views whole and in patches.
+
+    Of the pool, where it is read, patches of the images and, where there are any, of their views.
+    """
+    lazy = config.anchors != "image"
+    read = SUPPORT_AND_QUERY | {Need(role="support", kind="patches", lazy=lazy)}
+    if config.augment:
+        read |= {
+            Need(role="support", kind="views", recipe="cdfsl"),
+            Need(role="support", kind="view_patches", recipe="cdfsl", lazy=lazy),
+        }
+    if config.anchors == "corpus-with-pool":
+        read |= {Need(role="pool"), Need(role="pool", kind="patches")}
+        if config.augment:
+            read |= {Need(role="pool", kind="view_patches", recipe="cdfsl", optional=True)}
+    return read
+
+
+def stages(config: Config) -> tuple[Stage, ...]:
+    """Train the head and the texts on batches of images, and beside them anchors of a corpus."""
+    drawn = () if config.anchors == "image" else (("pool", config.classes),)
+    batches = shuffled(config.batch, augment=False, beside=drawn)
+    return one_stage(
+        trains=frozenset({"down", "up", "text"} if config.train_text else {"down", "up"}),
+        loss=loss,
+        batches=replace(batches, take=UNREAD),
+        update=adamw(weight_decay=0.0, schedule="cosine"),
+        start=start,
+        watch=("likeness_before", "likeness"),
+    )
 
 
 def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tensors]:
     """Start at zero-shot, and keep the patches that the cycles are about."""
-    labels, rows = task.support.y, task.support
     if config.retrieval == "cross-view" and not config.augment:
         raise UsageError(
             "cc-cdfsl's retrieval=cross-view looks at other views, and augment=false leaves none; "
@@ -127,6 +162,18 @@ def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tens
             ".",
         )
     fixed = text_tensors(task, config.text, method=METHOD.name)
+    own = config.anchors == "image"
+    fixed |= (anchors_of_images if own else anchors_of_corpus)(task, fixed["anchors"], config)
+    d, like = task.support.x.shape[1], task.support.x
+    rng = torch.Generator().manual_seed(task.seed)
+    down = torch.randn(d, config.rank, generator=rng) / math.sqrt(d)
+    params = {"down": down.to(like), "up": like.new_zeros(config.rank, d)}
+    return params | {"text": fixed["anchors"].clone()}, fixed
+
+
+def anchors_of_images(task: TaskView, texts: Float[Tensor, "c d"], config: Config) -> Tensors:
+    """Equation (2) image by image, for the class of each and its rivals."""
+    labels, rows = task.support.y, task.support
     clean = rows.get("patches")
     views = rows.get("view_patches", "cdfsl") if config.augment else None
     assert clean is not None
@@ -134,17 +181,45 @@ def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tens
     n, v, p, d = pool.shape  # images, views, patches, d
     kept = torch.ones(n, v, p, dtype=torch.bool, device=pool.device)
     if config.shrink:
-        cosine = (rows.x @ fixed["anchors"].mT).scatter(1, labels[:, None], 2.0)  # own class first
+        cosine = (rows.x @ texts.mT).scatter(1, labels[:, None], 2.0)  # own class first
         classes = cosine.topk(min(config.rivals + 1, task.c), dim=1).indices  # [n j]
-        index, kept = closest(pool, fixed["anchors"][classes], math.ceil(config.k / v))
+        index, kept = closest(pool, texts[classes], math.ceil(config.k / v))
         pool = pool.gather(2, index[..., None].expand(-1, -1, -1, d))
-    fixed["pool"] = pool.reshape(n, -1, d)  # [n u d]
-    fixed["kept"] = kept.reshape(n, -1).to(pool)  # [n u]
-    fixed["view"] = torch.arange(v, device=pool.device).repeat_interleave(pool.shape[2])  # [u]
-    rng = torch.Generator().manual_seed(task.seed)
-    down = torch.randn(d, config.rank, generator=rng) / math.sqrt(d)
-    params = {"down": down.to(pool), "up": pool.new_zeros(config.rank, d)}
-    return params | {"text": fixed["anchors"].clone()}, fixed
+    return {
+        "pool": pool.reshape(n, -1, d),  # [n u d]
+        "kept": kept.reshape(n, -1).to(pool),  # [n u]
+        "view": torch.arange(v, device=pool.device).repeat_interleave(pool.shape[2]),  # [u]
+    }
+
+
+def anchors_of_corpus(task: TaskView, texts: Float[Tensor, "c d"], config: Config) -> Tensors:
+    """Equation (2) over all patches at once, label free; one that several texts find counts once.
+
+    Raises:
+        UsageError: If all patches are to be kept.
+    """
+    if not config.shrink:
+        raise UsageError(
+            "cc-cdfsl's shrink=false keeps every patch, and a corpus is there to keep few; leave "
+            "out ",
+            Setting("shrink", "false"),
+            ", or set ",
+            Setting("anchors", "image"),
+            ".",
+        )
+    sets = [task.support]
+    if config.anchors == "corpus-with-pool":
+        assert task.pool is not None
+        sets.append(task.pool)
+    found = closest_patches(
+        [parts_of(rows, "cdfsl", views=config.augment) for rows in sets], texts, config.k
+    )
+    return {
+        "pool": found.rows,  # [c k d]
+        "kept": found.once().to(found.rows),  # [c k]
+        "view": found.view,  # [c k]
+        "image": found.image,  # [c k]
+    }
 
 
 def closest(
@@ -185,16 +260,23 @@ def loss(
     moved = head(params, seen, hyper.step)
     logits = fixed["scale"] * moved @ texts.mT + fixed["bias"]
     value = cross_entropy(logits, batch.y.repeat_interleave(v), weight)
-    pool = fixed["pool"][batch.index]  # [b u d]
+    own = config.anchors == "image"
+    at = batch.index if own else batch.beside["pool"]  # images, or classes
+    pool, kept = fixed["pool"][at], fixed["kept"][at]  # [b u d], [b u]
     patches = head(params, pool, hyper.step)
-    kept = fixed["kept"][batch.index] * (batch.weights > 0)[:, None]  # [b u]
+    if own:
+        kept = kept * (batch.weights > 0)[:, None]
     drift = weighted_mean(1 - (moved * seen).sum(-1), weight)
     drift = drift + weighted_mean((1 - (patches * pool).sum(-1)).flatten(), kept.flatten())
     drift = drift + (1 - (texts * fixed["anchors"]).sum(-1)).mean()
     value = value + hyper.identity * drift
     if config.control == "none":
-        value = value + hyper.lam_text * text_cycle(texts, patches, kept, config, hyper)
-        cycle = image_cycle(texts, patches, kept, fixed["view"], config, hyper)
+        asked, view, image = None, fixed["view"], None
+        if not own:
+            patches, kept = patches.flatten(0, 1)[None], kept.flatten()[None]
+            asked, view, image = at, view[at].flatten(), fixed["image"][at].flatten()
+        value = value + hyper.lam_text * text_cycle(texts, patches, kept, config, hyper, asked)
+        cycle = image_cycle(texts, patches, kept, view, config, hyper, image)
         value = value + hyper.lam_image * cycle
     return value, state | {"likeness": mean_cosine(patches.detach(), kept)}
 
@@ -205,17 +287,20 @@ def text_cycle(
     kept: Float[Tensor, "b u"],
     config: Config,
     hyper: Hyper,
+    at: Int64[Tensor, " m"] | None = None,
 ) -> Float[Tensor, ""]:
-    """Equations (3) and (4): from each text to its patches and back."""
+    """Equations (3) and (4): from each text, or from those at some places, to patches and back."""
     flat, allowed = patches.flatten(0, 1), kept.flatten() > 0
-    found = pick(texts @ flat.mT / hyper.tau, config.cycle, allowed[None])  # [c i]
-    seen = F.normalize(found @ flat, dim=-1)  # [c d]
-    back = seen @ texts.mT  # [c c]
+    asked = texts if at is None else texts[at]
+    found = pick(asked @ flat.mT / hyper.tau, config.cycle, allowed[None])  # [m i]
+    seen = F.normalize(found @ flat, dim=-1)  # [m d]
+    back = seen @ texts.mT  # [m c]
     if config.cycle == "soft":
-        own = back.diagonal() / hyper.tau_back
+        own = back.diagonal() if at is None else back.gather(1, at[:, None])[:, 0]
+        own = own / hyper.tau_back
         return (torch.logsumexp(back / hyper.tau_back, -1) - own).mean()
     again = pick(back / hyper.tau_back, config.cycle) @ texts
-    return 1 - F.cosine_similarity(texts, again, dim=-1).mean()
+    return 1 - F.cosine_similarity(asked, again, dim=-1).mean()
 
 
 def image_cycle(
@@ -225,8 +310,19 @@ def image_cycle(
     view: Int64[Tensor, " u"],
     config: Config,
     hyper: Hyper,
+    image: Int64[Tensor, " u"] | None = None,
 ) -> Float[Tensor, ""]:
-    """Equations (5) to (7): from each patch to its text and on to another patch."""
+    """Equations (5) to (7): from each patch to its text and on to another patch.
+
+    Args:
+        texts: Unit texts.
+        patches: Patches of b images, or with `image` those of a corpus, b = 1.
+        kept: 1 for patches that count, else 0.
+        view: View of each patch.
+        config: Where (6) looks.
+        hyper: The temperatures.
+        image: Image of each patch of a corpus.
+    """
     cosine = patches @ texts.mT  # [b u c]
     told = F.normalize(pick(cosine / hyper.tau_back, config.cycle) @ texts, dim=-1)  # [b u d]
     places, there = patches, kept
@@ -236,12 +332,16 @@ def image_cycle(
     if config.retrieval != "cross-view":  # every patch but itself
         view = torch.arange(there.shape[1], device=view.device)
     elsewhere = view[:, None] != view
+    if image is not None and config.retrieval != "all-images":
+        elsewhere = elsewhere & (image[:, None] == image)
     allowed = elsewhere[None] & (there > 0)[:, None]
     found = pick(told @ places.mT / hyper.tau, config.cycle, allowed) @ places
     found = F.normalize(found, dim=-1).reshape(patches.shape)
     if config.cycle == "soft":
         found = found.detach()
-    return 1 - weighted_mean((patches * found).sum(-1).flatten(), kept.flatten())
+    counted = kept.flatten() * allowed.any(-1).flatten()  # a corpus may hold no other view
+    total = (counted * (patches * found).sum(-1).flatten()).sum()
+    return 1 - total / counted.sum().clamp_min(1)
 
 
 def notes(watched: Sequence[Watched]) -> list[str]:
@@ -276,16 +376,9 @@ METHOD = Method(
     summary="A residual head trained with two cycles between class texts and patches of views.",
     source="reconstruction at head level, no code released: Zhao et al. 2026, arXiv:2603.17655",
     needs=needs,
-    stages=lambda config: one_stage(
-        trains=frozenset({"down", "up", "text"} if config.train_text else {"down", "up"}),
-        loss=loss,
-        batches=replace(shuffled(config.batch, augment=False), take=UNREAD),
-        update=adamw(weight_decay=0.0, schedule="cosine"),
-        start=start,
-        watch=("likeness_before", "likeness"),
-    ),
+    stages=stages,
     prepare=prepare,
     terms=terms,
     notes=notes,
-    training_only=("anchors", "pool", "kept", "view"),
+    training_only=("anchors", "pool", "kept", "view", "image"),
 )

@@ -1,7 +1,7 @@
 """FAIR-style self-training: class description anchors learn from unlabelled images, crop by crop.
 
     v      = normalise(sum_i a_i p_i),   a = softmax_i(p_i . g / tau) over the `keep` most
-             relevant regions                                                            (1)
+             relevant regions; with `teacher=neighbours` normalise((1 - lean) v + lean m)  (1)
     LAS    = s v A^T,   A's rows normalised                  the learned alignment score (2)
     FIX    = s v Z^T,   Z_c = normalise(sum_j (T_j . t_c) T_j) over the descriptions of c (3)
     guess  = argmax_c r_c,   r = (1 - gamma) LAS + gamma FIX            the pseudo-label (4)
@@ -17,6 +17,7 @@
     p [k d] crops of a pool image      g [d] its weak view      u [d] its strong view
     A [c d] class anchors, trained, from A0 = normalise(mean_j T_j)     T [m d] descriptions
     t_c [d] the class's template       x [d] a query row        s, b logit scale and bias
+    m [d] mean of the pool images closest to the image, itself left out
     second is the runner-up in r; (1) to (5) pass no gradient on. All rows are unit.
 
 No label is read: pool rows come without, and there is no support. The second part of (6), the
@@ -34,7 +35,8 @@ Differs from the paper: as far as is known. The encoder stays frozen, where the 
 trains its LayerNorms too: expect smaller gains. Crops and views are drawn from cached ones. The
 learning rate falls to 0, not to 2e-6; it, and tau, were chosen on validation rows of fieldguide,
 with the labels of its training rows in view. At the first step of an epoch q_before is the batch's
-own mean. `regions=patches` is a variant of ours.
+own mean. `regions=patches` and `teacher=neighbours` are variants of ours; in the second an image
+and its neighbours vote on the pseudo-label, as the scores of (2) and (3) are linear in v.
 """
 
 from collections.abc import Sequence
@@ -46,7 +48,9 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
+from featcache.errors import UsageError
 from featcache.keys import TextKind
+from featcache.wording import Setting
 from heads.class_texts import text_tensors
 from heads.contract.method import Method, Need, Watched
 from heads.contract.rows import Batch, Kind, Rows, TaskView, Tensors
@@ -54,6 +58,7 @@ from heads.contract.settings import number
 from heads.contract.stages import Stage, one_stage
 from heads.ops.algebra import cosine_logits, is_class, weighted_mean
 from heads.ops.attention import pool_closest
+from heads.ops.neighbours import neighbours
 from heads.training.optim import adamw
 from heads.training.samplers import pool
 
@@ -70,6 +75,10 @@ class Config:
     """What (3) weighs descriptions by."""
     regions: Literal["crops", "patches"] = "crops"
     """Cached crops, as in the paper, or patch tokens, which is a variant."""
+    teacher: Literal["image", "neighbours"] = "image"
+    """What (1) is made of: the regions of the image, or also the pool images closest to it."""
+    neighbours: int = number(5, low=1)
+    """Pool images closest to each, for `teacher=neighbours`."""
     weighting: Literal["agreement", "margin", "confusion", "none"] = "agreement"
     """Equation (5)."""
     infer: Literal["global", "las", "average"] = "global"
@@ -96,6 +105,8 @@ class Hyper:
     """Temperature of relevance; large weighs the kept regions alike. WCA has 1 / 54.6."""
     gamma: float = number(0.0, low=0.0, high=1.0)
     """Share of the fixed score in the pseudo-label; microCLIP has 0.5."""
+    lean: float = number(0.5, low=0.0, high=1.0)
+    """Share of the neighbours in (1), for `teacher=neighbours`."""
 
 
 def needs(config: Config) -> frozenset[Need]:
@@ -128,7 +139,7 @@ def stages(config: Config) -> tuple[Stage, ...]:
 
 
 def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tensors]:
-    """Start from the mean of each class's descriptions; fix Z of (3) beside it."""
+    """Start from the mean of each class's descriptions; fix Z of (3), and m of (1), beside it."""
     fixed = text_tensors(task, config.text, method=METHOD.name)
     assert task.text is not None
     texts, owner = (t.to(task.support.x.device) for t in task.text.texts(config.text))
@@ -137,7 +148,30 @@ def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tens
     weighed = (texts * templates[owner]).sum(-1, keepdim=True) * texts
     total = torch.zeros_like(templates).index_add(0, owner, weighed)
     fixed["fixed"] = F.normalize(total, dim=-1)
+    if config.teacher == "neighbours":
+        assert task.pool is not None
+        fixed["near"] = mean_of_neighbours(task.pool.x, config.neighbours)
     return {"learned": fixed["anchors"].clone()}, fixed
+
+
+def mean_of_neighbours(x: Float[Tensor, "n d"], count: int) -> Float[Tensor, "n d"]:
+    """Average the rows closest to each row, itself left out; fewer where there are not as many.
+
+    Raises:
+        UsageError: If there is one row.
+    """
+    if len(x) < 2:
+        raise UsageError(
+            "fair's teacher=neighbours reads other images of the pool, and it has one image; add "
+            "images, or use ",
+            Setting("teacher", "image"),
+            ".",
+        )
+    _, near = neighbours(x, x, min(count, len(x) - 1), left_out="self")
+    total = torch.zeros_like(x)
+    for k in range(near.shape[1]):  # not at once: [n k d] would be k times the pool
+        total += x[near[:, k]]
+    return total / near.shape[1]
 
 
 def regions_of(rows: Rows, config: Config) -> Float[Tensor, "n k d"]:
@@ -186,6 +220,8 @@ def loss(
     weak = batch.get("views", "weak")
     g = batch.x if weak is None else weak[:, 0]
     v = pool_closest(regions, g, config.keep, hyper.tau)
+    if config.teacher == "neighbours":
+        v = F.normalize((1 - hyper.lean) * v + hyper.lean * fixed["near"][batch.index], dim=-1)
     scale, anchors = fixed["scale"], params["learned"].detach()
     las = scale * cosine_logits(v, anchors)
     guess, trust = pseudo_labels(las, scale * v @ fixed["fixed"].mT, anchors, config, hyper)
@@ -271,5 +307,5 @@ METHOD = Method(
     terms=terms,
     combine=combine,
     notes=notes,
-    training_only=("anchors", "fixed"),
+    training_only=("anchors", "fixed", "near"),
 )

@@ -258,7 +258,7 @@ class _Reader:
         read = self.builder.read("support", rows)
         self.notes += self.builder.unmet("support", read)
         at = {e: np.searchsorted(rows, episodes.support(e)) for e in numbers}
-        return [self._episode(e, read.take(torch.from_numpy(at[e]))) for e in numbers]
+        return [self._episode(e, read.take(torch.from_numpy(at[e]), read=False)) for e in numbers]
 
     def _episode(self, e: int, support: Rows) -> Episode:
         episodes, features = self.episodes, self.features

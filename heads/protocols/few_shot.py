@@ -4,7 +4,7 @@ Seeds are repetitions where their draws differ; seeds with the same draw are one
 the interval then comes from the queries.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -39,6 +39,7 @@ def plan(request: Request) -> Plan:
         raise UsageError("seeds must name at least one seed, got none; the usual ones are 1 2 3.")
     configured = configure(method, request.settings, shots=shots)
     draws = _draws(features, shots, seeds, request.selection)
+    reads_pool = any(need.role == "pool" for need in method.needs(configured.config))
     for draw in draws.values() if request.strict_shots else ():
         check_shots(features, draw.train_rows, shots, strict=True)
     for split in request.splits:
@@ -54,6 +55,9 @@ def plan(request: Request) -> Plan:
     mode, notes = _mode(request.selection, method, configured, features, draws)
     if not mode.endswith("-val"):
         draws = {seed: _without_val(draw) for seed, draw in draws.items()}
+    pools = {seed: _pool(features, draw) if reads_pool else None for seed, draw in draws.items()}
+    if reads_pool:
+        notes.append(_read_without_labels(pools))
     if len(draws) < len(seeds):
         kept = seeds_text(tuple(draws))
         notes.append(
@@ -77,18 +81,23 @@ def plan(request: Request) -> Plan:
             seeds=tuple(draws),
             extra={} if weights is None else {"class_weights": _named(weights)},
             support=support,
-            draws=_digest(features, draws.values()),
+            draws=_digest(features, draws, pools),
             learns_from=("train", "val") if mode.endswith("-val") else ("train",),
             notes=tuple(notes),
         ),
         episodes=lambda builder: [
             builder.build(
-                draw.train_rows, draw.val_rows, seed=seed, shots=shots, oracle=mode == "oracle"
+                draw.train_rows,
+                draw.val_rows,
+                seed=seed,
+                shots=shots,
+                pool=pools[seed],
+                oracle=mode == "oracle",
             )
             for seed, draw in draws.items()
         ],
         splits=request.splits,
-        learned_rows=tuple((draw.train_rows, None) for draw in draws.values()),
+        learned_rows=tuple((draw.train_rows, pools[seed]) for seed, draw in draws.items()),
         scopes={"support": support_scope(_there(shots, support), seeds)},
         class_weights=weights,
         strict_shots=request.strict_shots,
@@ -142,14 +151,46 @@ def _there(shots: int | None, support: Support) -> int | None:
     return shots if shots is None or support.stored else min(shots, support.largest)
 
 
-def _digest(features: FeatureSet, draws: Iterable[Draw]) -> str:
-    """Digest the training and validation images of each repetition, in any order."""
+def _pool(features: FeatureSet, draw: Draw) -> RowIndex:
+    """Return the images of `train` that were not drawn: the method reads them without labels.
+
+    Raises:
+        TaskError: If every image was drawn.
+    """
+    rows = features.usable("train") if "train" in features.listing.splits else draw.val_rows[:0]
+    drawn = np.concatenate([draw.train_rows, draw.val_rows])
+    pool: RowIndex = rows[~np.isin(rows, drawn)]
+    if not len(pool):
+        raise TaskError(
+            f"Every image of split 'train' of data set '{features.listing.dataset}' is a shot, so "
+            f"there is no unlabelled pool. Lower ",
+            Argument("shots"),
+            ", or choose a setting that reads no pool.",
+        )
+    return pool
+
+
+def _read_without_labels(pools: Mapping[int, RowIndex | None]) -> str:
+    most = max(0 if pool is None else len(pool) for pool in pools.values())
+    return f"The {most} images of train that are no shots were read without a look at their labels."
+
+
+def _digest(
+    features: FeatureSet, draws: Mapping[int, Draw], pools: Mapping[int, RowIndex | None]
+) -> str:
+    """Digest the images of each repetition, in any order: training, validation and the pool."""
 
     def named(rows: RowIndex) -> str:
         ids, labels = features.listing.ids, features.labels
         return digest_ids(sorted(f"{labels[r]} {ids[r]}" for r in rows.tolist()))
 
-    return digest_ids(named(rows) for d in draws for rows in (d.train_rows, d.val_rows))
+    def parts(seed: int) -> Iterator[str]:
+        yield named(draws[seed].train_rows)
+        yield named(draws[seed].val_rows)
+        if (pool := pools[seed]) is not None:
+            yield digest_ids(sorted(features.listing.ids[int(r)] for r in pool))
+
+    return digest_ids(part for seed in draws for part in parts(seed))
 
 
 def _stored(features: FeatureSet, draw: Draw) -> str:

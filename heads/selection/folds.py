@@ -36,11 +36,11 @@ def folds(view: TaskView) -> tuple[list[TaskView], list[Rows]]:
     for k in range(count):
         inside = torch.from_numpy(np.flatnonzero(fold_of != k)).to(labels.device)
         outside = torch.from_numpy(np.flatnonzero(fold_of == k)).to(labels.device)
-        support = view.support.take(inside)
+        support = view.support.take(inside, read=False)
         if support.weights is not None:
             support = replace(support, weights=support.weights / support.weights.mean())
         views.append(replace(view, support=support))
-        held_out.append(view.support.take(outside))
+        held_out.append(view.support.take(outside, read=False))
     return views, held_out
 
 

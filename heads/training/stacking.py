@@ -105,7 +105,7 @@ def width_of(group: Group, stages: Sequence[Stage], config: Any) -> int:
         widest = max(max(p.shape, default=1) for p in group.params.values())
         size = group.view.support.x.element_size()
         # gradient, two moments, old and new value; activations of a batch against each parameter
-        rows = drawer.batch * _rows_each(group)
+        rows = drawer.batch * _rows_each(group) + _rows_beside(stage, group)
         memory = max(memory, size * (6 * trained + 8 * rows * widest))
         work = max(work, (rows + UPDATE_ROWS) * trained)
         moved = max(moved, size * trained)
@@ -123,6 +123,12 @@ def _rows_each(group: Group) -> int:
     n = len(group.view.support.x)
     kept = [t for t in group.fixed.values() if t.dim() > 2 and t.shape[0] == n]
     return max([1, *(math.prod(t.shape[1:-1]) for t in kept)])
+
+
+def _rows_beside(stage: Stage, group: Group) -> int:
+    """Return the rows that are drawn beside a batch from tensors with several rows at a place."""
+    drawn = [(group.fixed[name], count) for name, count in stage.batches.beside]
+    return sum(min(c, len(t)) * math.prod(t.shape[1:-1]) for t, c in drawn if t.dim() > 2)
 
 
 def stackable(waiting: list[Group], new: Group, room: int) -> bool:

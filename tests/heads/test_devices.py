@@ -63,7 +63,11 @@ def brief(method: AnyMethod, config: Any = None, width: int = 1) -> Run:
     config = replace(config or made.config, **short)
     task = make_task(FEATURES, method, config, class_weights="balanced")
     pool, everything = task.view.pool, slice(None)
-    view = replace(task.view, pool=None if pool is None else pool.take(everything))
+    view = replace(
+        task.view,
+        support=task.view.support.take(everything),
+        pool=None if pool is None else pool.take(everything),
+    )
     query = task.query.take(everything)
     other = {name: 1.25 * value for name, value in hyper_values(made.hyper).items()}
     points = [made.hyper, with_values(made.hyper, other)][:width]

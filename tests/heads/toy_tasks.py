@@ -47,7 +47,7 @@ def rich_world() -> FeatureSet:
 
 
 def make_task(features: FeatureSet, method: AnyMethod, config: Any = None, **given: Any) -> Episode:
-    """Give a method the training rows as its support, or as its pool where it takes no support."""
+    """Give a method the training rows as its support, as its pool, or half of them as each."""
     needs = method.needs(config or method.config())
     made = EpisodeBuilder(
         features=features,
@@ -57,7 +57,10 @@ def make_task(features: FeatureSet, method: AnyMethod, config: Any = None, **giv
         **given,
     )
     train, val = features.usable("train"), features.usable("val")
-    if any(need.role == "pool" for need in needs):
+    roles = {need.role for need in needs}
+    if {"pool", "support"} <= roles:
+        return made.build(train[::2], val, seed=3, shots=3, pool=train[1::2])
+    if "pool" in roles:
         return made.build(train[:0], val, seed=3, shots=0, pool=train)
     return made.build(train, val, seed=3, shots=6)
 

@@ -1,7 +1,8 @@
 """What every registered method must hold to: the contract, checked on a toy world."""
 
 import warnings
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,10 +25,30 @@ from heads.training.stacking import prepare, rows_of
 from heads.training.trainer import train
 from tests.heads.toy_tasks import fitted, make_task, rich_world, settings
 
+OTHERWISE: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("cc-cdfsl", {"anchors": "corpus"}),
+    ("cc-cdfsl", {"anchors": "corpus-with-pool"}),
+    ("fair", {"teacher": "neighbours"}),
+)
+"""Settings that change what a method reads or how it is trained, walked like methods."""
 
-@pytest.fixture(params=registry.names())
+
+def otherwise(method: AnyMethod, values: dict[str, Any]) -> AnyMethod:
+    """Return a method with other defaults."""
+    if not values:
+        return method
+    annotated = {"__annotations__": {name: type(value) for name, value in values.items()}}
+    made: Any = type("Config", (method.config,), {**annotated, **values})
+    return replace(method, config=dataclass(frozen=True, kw_only=True)(made))
+
+
+@pytest.fixture(
+    params=[(name, {}) for name in registry.names()] + list(OTHERWISE),
+    ids=lambda given: " ".join([given[0], *(f"{n}={v}" for n, v in given[1].items())]),
+)
 def method(request: pytest.FixtureRequest) -> AnyMethod:
-    return registry.get(request.param)
+    name, values = request.param
+    return otherwise(registry.get(name), values)
 
 
 @pytest.fixture
@@ -41,7 +62,7 @@ def task(method: AnyMethod, features: FeatureSet) -> Episode:
 
 
 def test_face(method: AnyMethod) -> None:
-    assert registry.get(method.name) is method
+    assert registry.get(method.name).prepare is method.prepare
     assert method.summary.endswith(".")
     assert any(w in method.source for w in ("paper", "released code", "reconstruction"))
     hyper, config = set(hyper_values(method.hyper())), set(hyper_values(method.config()))
@@ -113,12 +134,12 @@ def test_nothing_leaks(method: AnyMethod, task: Episode) -> None:
 def test_labels_of_the_pool_are_out_of_reach(method: AnyMethod, features: FeatureSet) -> None:
     if not any(need.role == "pool" for need in method.needs(method.config())):
         pytest.skip("reads no pool")
+    one = make_task(features, method)
+    pool = np.setdiff1d(features.usable("train"), one.support_index)
     labels = features.labels.copy()
-    labels[features.usable("train")] = np.random.default_rng(1).integers(
-        -1, len(features.classes), len(features.usable("train"))
-    )
+    labels[pool] = np.random.default_rng(1).integers(-1, len(features.classes), len(pool))
     poisoned = replace(features, listing=replace(features.listing, labels=labels))
-    one, other = (make_task(f, method) for f in (features, poisoned))
+    other = make_task(poisoned, method)
     assert other.view.pool is not None
     assert other.view.pool.labels is None
     assert _bits(fitted(method, one.view)) == _bits(fitted(method, other.view))

@@ -17,8 +17,8 @@ from heads.training.trainer import train
 VIEWS, PATCHES, D = 2, 5, 6
 
 
-@pytest.fixture
-def task(toy: Callable[..., tuple[TaskView, Tensor]]) -> TaskView:
+@pytest.fixture(name="task")
+def cdfsl_task(toy: Callable[..., tuple[TaskView, Tensor]]) -> TaskView:
     """Ten images of four classes in float64, with two views and five patches."""
     view, _ = toy(bias=-3.0)
     rng = torch.Generator().manual_seed(5)
