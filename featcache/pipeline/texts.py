@@ -38,25 +38,23 @@ def missing_texts(
     """
     if backbone.lacks_texts is not None:
         return None
-    texts, bank = texts_of(dataset), None if cache is None else cache.text()
+    texts = texts_of(dataset)
     by_kind = _by_kind(texts)
-    if cache is None or bank is None or bank.tokenizer != backbone.tokenizer:
+    if cache is None:
         return {kind: len(each) for kind, each in by_kind.items()}
-    held = {kind: Owned(s.texts, tuple(s.owner.tolist())) for kind, s in bank.owned().items()}
-    same = {
-        "name": bank.classes == dataset.classes,
-        "template": (bank.classes, bank.templates) == (dataset.classes, dataset.templates),
-        **{kind: held.get(kind) == owned for kind, owned in texts.owned.items()},
-    }
-    as_asked = (held.keys(), bank.default) == (texts.owned.keys(), dataset.default_text)
-    if as_asked and all(same.values()):
-        return None
+    bank = cache.text()
+    if bank is not None and bank.tokenizer == backbone.tokenizer:
+        held = {kind: Owned(s.texts, tuple(s.owner.tolist())) for kind, s in bank.owned().items()}
+        same = {
+            "name": bank.classes == dataset.classes,
+            "template": (bank.classes, bank.templates) == (dataset.classes, dataset.templates),
+            **{kind: held.get(kind) == owned for kind, owned in texts.owned.items()},
+        }
+        as_asked = (held.keys(), bank.default) == (texts.owned.keys(), dataset.default_text)
+        if as_asked and all(same.values()):
+            return None
     known = stored_rows(cache, backbone, set(texts.every()))
-    new = {
-        kind: sum(text not in known for text in each)
-        for kind, each in by_kind.items()
-        if not same[kind]
-    }
+    new = {kind: sum(text not in known for text in each) for kind, each in by_kind.items()}
     return {kind: number for kind, number in new.items() if number}
 
 
