@@ -93,6 +93,7 @@ def _open(
 ) -> "tuple[Cache | None, HasTexts, str]":
     """Return the cache of a data set, its texts and its name; without a cache, the named texts."""
     from featcache.errors import CacheNotFoundError, UnknownNameError
+    from featcache.sources.named import resolve
     from featcache.store.library import cache_root, caches, find_cache
     from featcache.text.named import named_texts
 
@@ -100,9 +101,9 @@ def _open(
     try:
         found = find_cache(place, dataset, backbone, key)
     except (CacheNotFoundError, UnknownNameError) as error:
-        kind = getattr(error, "kind", "cached data set")
-        if key is not None or kind not in ("cached data set", "cached backbone"):
-            raise
+        is_cached = any(c.dataset == resolve(dataset) for c in caches(place))
+        if key is not None or (is_cached and isinstance(error, CacheNotFoundError)):
+            raise  # an unfinished cache, or another one is meant
         try:
             words = named_texts(dataset)
         except UnknownNameError as unknown:
@@ -186,11 +187,9 @@ def _order(
     instructions: Path | None,
     where: tuple[str | None, str | None, Path | None],
 ) -> "Order":
-    from typing import cast
-
     from featcache.errors import UsageError
     from featcache.text.writer.endpoint import open_endpoint
-    from featcache.text.writer.write import Order, WrittenKind, read_instructions
+    from featcache.text.writer.write import Order, read_instructions
 
     if url is None or model is None:
         missing = "--url" if url is None else "--model"
@@ -202,7 +201,7 @@ def _order(
         dataset=name,
         classes=words.classes,
         endpoint=open_endpoint(url, model),
-        kind=cast("WrittenKind", kind),
+        kind=kind,
         per_class=per_class,
         instructions="" if instructions is None else read_instructions(instructions),
     )

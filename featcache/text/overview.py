@@ -50,7 +50,7 @@ def overview(words: HasTexts, cuts: CutCounter | None = None) -> list[KindOvervi
     Example:
         >>> from featcache.text.named import named_texts
         >>> [(kind.kind, kind.texts) for kind in overview(named_texts("eurosat"))]
-        [('name', 10), ('template', 10), ('description', 42)]
+        [('name', 10), ('template', 10), ('description', 41)]
     """
     found = []
     for kind, (texts, owner) in _by_kind(texts_of(words)).items():

@@ -2,13 +2,10 @@
 
 import json
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 from featcache.text.naming import given_away, names_class, words_of
 from featcache.text.templates import is_plain
-
-WrittenKind: TypeAlias = Literal["description", "cupl"]
-"""Kinds of texts that can be written."""
 
 FEWEST_WORDS = 5
 MOST_WORDS = {"description": 19, "cupl": 40}
@@ -59,14 +56,14 @@ def parse_answer(body: bytes) -> list[str]:
     return [" ".join(s.split()) if is_plain(s) else s for s in value]
 
 
-def why_refused(kind: WrittenKind, name: str, sentence: str) -> str:
+def why_refused(kind: str, name: str, sentence: str) -> str:
     """Return why a sentence about a class is refused; empty if it is taken.
 
     Descriptions do not name their class, since the sentence would say no more than the name; CuPL's
     sentences name it.
 
     Args:
-        kind: What is written.
+        kind: description or cupl.
         name: Name of the class.
         sentence: Sentence of the model.
 

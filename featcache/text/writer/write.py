@@ -24,7 +24,6 @@ from featcache.text.writer.answers import (
     MOST_WORDS,
     BadAnswerError,
     Refused,
-    WrittenKind,
     parse_answer,
     plain_form,
     why_refused,
@@ -66,7 +65,8 @@ class Order:
     classes: tuple[str, ...]
     """Class names; equal ones count once."""
     endpoint: Endpoint
-    kind: WrittenKind = "description"
+    kind: str = "description"
+    """description or cupl."""
     per_class: int = 5
     instructions: str = ""
     """What the model is told; the default of the kind if empty."""

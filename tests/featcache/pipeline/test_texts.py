@@ -155,7 +155,7 @@ def test_rows_of_other_versions_or_devices_are_not_used_again(
     monkeypatch.setattr(
         texts, "environment", lambda _: {"torch": "0.1", "device": "cpu of another machine"}
     )
-    assert ask(cupl=words).texts == {"cupl": 4}
+    assert ask(cupl=words).texts == {"name": 3, "template": 3, "cupl": 4}
     assert "ant" in seen
 
 

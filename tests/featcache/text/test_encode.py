@@ -93,6 +93,7 @@ def test_rows_of_a_bank_are_found_by_sentence() -> None:
     }
 
 
+@pytest.mark.long
 def test_a_row_of_the_tower_does_not_depend_on_the_other_sentences() -> None:
     tower = load_backbone("tiny")
     names = tuple(f"{a} {b}" for a in ("red", "blue", "pale") for b in "abcdefghijklmnopqrstuvwxyz")
