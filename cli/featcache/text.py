@@ -60,7 +60,7 @@ def text(
 
     Example: featcache text eurosat --export eurosat.json
 
-    Example: featcache text eurosat --generate --url http://localhost:8000/v1 --model M --export a.json
+    Example: featcache text pets --generate --url http://localhost:8000/v1 --model M --export a.json
     """
     from featcache.errors import UsageError
 
@@ -207,9 +207,7 @@ def _order(
     )
 
 
-def _generate(
-    order: "Order", export: Path | None, *, yes: bool, quiet: bool, json_: bool
-) -> None:
+def _generate(order: "Order", export: Path | None, *, yes: bool, quiet: bool, json_: bool) -> None:
     from featcache.errors import UsageError
     from featcache.text.writer.write import cost_of, write_texts
 
@@ -239,7 +237,9 @@ def _agree(cost: "Cost", order: "Order", *, yes: bool) -> None:
 
 def _emit_written(written: "Written", order: "Order", *, json_: bool) -> None:
     if json_:
-        refused = [{"class": r.class_, "sentence": r.sentence, "why": r.why} for r in written.refused]
+        refused = [
+            {"class": r.class_, "sentence": r.sentence, "why": r.why} for r in written.refused
+        ]
         facts: dict[str, Any] = {
             "path": str(written.path),
             "kind": order.kind,

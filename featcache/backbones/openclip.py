@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any, final
 
-import open_clip
 import torch
 from jaxtyping import Float
 from open_clip.coca_model import CoCa

@@ -133,7 +133,9 @@ def _describe(cache: Cache, line: TextLine) -> StoredSet:
     try:
         strings = read_strings(cache.path / line.component, line, cache.cure)
     except CacheError as error:
-        return StoredSet(digest=digest, current=is_current, texts={}, default="", problem=str(error))
+        return StoredSet(
+            digest=digest, current=is_current, texts={}, default="", problem=str(error)
+        )
     classes = len(strings["classes"])
     sets = strings.get("sets", {})
     texts = {

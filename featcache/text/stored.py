@@ -9,9 +9,7 @@ from featcache.bank import TextBank
 from featcache.text.templates import fill
 
 
-def rows_by_text(
-    bank: TextBank, wanted: Collection[str]
-) -> dict[str, Float32[Tensor, " d"]]:
+def rows_by_text(bank: TextBank, wanted: Collection[str]) -> dict[str, Float32[Tensor, " d"]]:
     """Return the rows of those sentences that a bank has.
 
     Args:

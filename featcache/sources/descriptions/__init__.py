@@ -107,7 +107,8 @@ def to_json(written: ClassDescriptions) -> bytes:
     """Write descriptions as `read_json` reads them, a sentence a line.
 
     Example:
-        >>> read_json("pets", to_json(class_descriptions("eurosat"))) == class_descriptions("eurosat")
+        >>> written = class_descriptions("eurosat")
+        >>> read_json("eurosat", to_json(written)) == written
         True
     """
     return json.dumps(asdict(written), ensure_ascii=False, indent=1).encode() + b"\n"

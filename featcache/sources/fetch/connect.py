@@ -115,9 +115,7 @@ def chunks(answer: Answer) -> Iterator[bytes]:
         yield data
 
 
-def post(
-    url: str, headers: Mapping[str, str], body: bytes, *, most: int, patience: float
-) -> Reply:
+def post(url: str, headers: Mapping[str, str], body: bytes, *, most: int, patience: float) -> Reply:
     """Send a body and read the whole answer, whatever its status.
 
     Redirects are not followed: they could take the headers, which may hold a key, elsewhere. Plain

@@ -30,7 +30,7 @@ class Refused:
 
 
 def parse_answer(body: bytes) -> list[str]:
-    """Return the sentences of an answer: a JSON array of strings in the model's message.
+    r"""Return the sentences of an answer: a JSON array of strings in the model's message.
 
     Args:
         body: Body of a chat completion.

@@ -83,11 +83,17 @@ class Endpoint:
                 why = str(error)
                 continue
             except TransferError as error:
-                raise SourceError(f"{self.host} cannot be asked: {self._safe(str(error))}.") from error
+                raise SourceError(
+                    f"{self.host} cannot be asked: {self._safe(str(error))}."
+                ) from error
             if reply.status == 200:
                 return reply.body
             why = f"the server answered {reply.status}{self._said(reply)}"
-            if reply.status == 400 and limit == "max_tokens" and b"max_completion_tokens" in reply.body:
+            if (
+                reply.status == 400
+                and limit == "max_tokens"
+                and b"max_completion_tokens" in reply.body
+            ):
                 limit = "max_completion_tokens"  # what newer models call it
             elif reply.status in _PASSING:
                 wait = retry_after(reply.headers.get("retry-after", ""))
@@ -134,7 +140,8 @@ def open_endpoint(url: str, model: str, environ: Mapping[str, str] = os.environ)
     address = checked_url(url)
     if not model.strip() or not model.isprintable():
         raise UsageError(
-            Argument("model"), " takes the name of a model as the server knows it, e.g. gpt-4o-mini."
+            Argument("model"),
+            " takes the name of a model as the server knows it, e.g. gpt-4o-mini.",
         )
     variable = key_variable(environ)
     key = environ.get(variable, "").strip()

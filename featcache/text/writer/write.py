@@ -128,11 +128,16 @@ class Cost:
 
     def sentence(self, order: Order) -> str:
         """Return the cost in one sentence."""
-        had = f" ({self.written} of {self.classes} classes are written already)" if self.written else ""
+        had = (
+            f" ({self.written} of {self.classes} classes are written already)"
+            if self.written
+            else ""
+        )
         return (
             f"{counted(self.requests, 'request')} to {order.endpoint.host} for {order.dataset}, "
             f"model {order.endpoint.model}: about {self.tokens_in:,} tokens in and "
-            f"{self.tokens_out:,} out{had}; up to {ROUNDS} times as many where sentences are refused."
+            f"{self.tokens_out:,} out{had}; up to {ROUNDS} times as many where sentences are "
+            "refused."
         )
 
 
@@ -272,9 +277,7 @@ def read_instructions(path: Path) -> str:
         why = getattr(error, "strerror", None) or error
         raise UsageError(given, f" could not be read ({why}); expected UTF-8 text.") from error
     if not text or len(text) > 4 * TEXT.value():
-        raise UsageError(
-            given, f" has {len(text)} characters, expected 1 to {4 * TEXT.value()}."
-        )
+        raise UsageError(given, f" has {len(text)} characters, expected 1 to {4 * TEXT.value()}.")
     return text
 
 

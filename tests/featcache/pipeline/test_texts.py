@@ -159,9 +159,7 @@ def test_rows_of_other_versions_or_devices_are_not_used_again(
     assert "ant" in seen
 
 
-def test_damaged_texts_of_before_are_encoded_again(
-    ask: Any, words: Path, seen: list[str]
-) -> None:
+def test_damaged_texts_of_before_are_encoded_again(ask: Any, words: Path, seen: list[str]) -> None:
     old = ask()
     damaged = Cache.open(old.path).texts[-1].component
     ask(cupl=words)

@@ -86,7 +86,9 @@ def test_wrong_exports(tmp_path: Path) -> None:
 
 
 def test_names_that_nearly_fit_are_suggested() -> None:
-    _, notes = match_descriptions({"red fxo": ["fur."], "owl": ["eyes."], "zzz": ["x."]}, DATA.classes)
+    _, notes = match_descriptions(
+        {"red fxo": ["fur."], "owl": ["eyes."], "zzz": ["x."]}, DATA.classes
+    )
     assert notes[-1] == (
         "Descriptions of no class here: 'red fxo', 'zzz'. Did you mean 'red fox' for 'red fxo'?"
     )

@@ -108,7 +108,7 @@ def test_sentences_that_break_the_rules_are_refused_and_asked_for_again(
     good = "a photo of a small animal with pointed ears."
     server.answers = [
         sentences(
-            "a photo of a fox in snow.", "too short.", "a photo \x1b[2J of a thing with ears.",
+            "a photo of a red fox in snow.", "too short.", "a photo \x1b[2J of a thing with ears.",
             "a photo of {} with pointed ears.", "a photo of an animal without a stop", good,
         ),
         sentences(good.upper().replace("EARS.", "ears."), "a photo of long orange fur in grass."),
@@ -119,7 +119,7 @@ def test_sentences_that_break_the_rules_are_refused_and_asked_for_again(
     assert taken == (good, "a photo of long orange fur in grass.")
     why = [(r.class_, r.why) for r in written.refused]
     assert why == [
-        ("red fox", "names its class ('fox')"),
+        ("red fox", "names its class ('red fox')"),
         ("red fox", "has 2 words, expected 5 to 19"),
         ("red fox", "has control characters"),
         ("red fox", "has braces or no full stop at its end"),
@@ -290,7 +290,7 @@ def test_the_key_is_not_in_what_python_shows() -> None:
 
 def test_wrong_orders_and_instructions(tmp_path: Path) -> None:
     endpoint = Endpoint(url="http://localhost", model="m")
-    with pytest.raises(UnknownNameError, match="known: cupl, description"):
+    with pytest.raises(UnknownNameError, match="kind of text to write 'dclip'"):
         Order(dataset="a", classes=("b",), endpoint=endpoint, kind="dclip")
     with pytest.raises(UsageError, match="per_class takes 1 to 50"):
         Order(dataset="a", classes=("b",), endpoint=endpoint, per_class=0)
