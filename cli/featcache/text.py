@@ -107,6 +107,8 @@ def _open(
         try:
             words = named_texts(dataset)
         except UnknownNameError as unknown:
+            if is_cached:
+                raise error from None  # with another backbone
             names = [c.dataset for c in caches(place)]
             raise UnknownNameError("data set", dataset, {*unknown.known, *names}) from unknown
         return None, words, words.dataset

@@ -8,6 +8,7 @@ from featcache.sources.descriptions import ClassDescriptions, to_json
 from featcache.sources.named import datasets, find
 from featcache.store.format.files import write_atomically
 from featcache.text.encode import HasTexts
+from featcache.text.templates import is_plain
 from featcache.wording import Argument
 
 EXPORTED = {
@@ -46,6 +47,12 @@ def export_texts(words: HasTexts, dataset: str, kind: str, path: Path) -> int:
     if kind == "template":
         write_atomically(path, "".join(f"{t}\n" for t in words.templates).encode())
         return len(words.templates)
+    odd = next((name for name in words.classes if not is_plain(name)), None)
+    if odd is not None:
+        raise UsageError(
+            f"The class {odd!a} has control characters, which no file of texts can have. Rename its "
+            "folder, or the class in its list, and extract again."
+        )
     by_class = words.descriptions if kind == "description" else words.sets.get(kind, {})
     whole = {name: by_class.get(name, ()) for name in dict.fromkeys(words.classes)}
     write_atomically(path, to_json(_described(dataset, kind, by_class, whole)))

@@ -83,6 +83,9 @@ def test_wrong_exports(tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="did you mean 'description'"):
         export_texts(DATA, "toy", "descriptions", tmp_path / "new.json")
     assert path.read_text() == "mine"
+    with pytest.raises(UsageError, match=r"The class 'a\\udcff' has control characters"):
+        odd = replace(DATA, classes=("a\udcff",))
+        export_texts(odd, "toy", "description", tmp_path / "new.json")
 
 
 def test_names_that_nearly_fit_are_suggested() -> None:
