@@ -50,8 +50,8 @@ def export_texts(words: HasTexts, dataset: str, kind: str, path: Path) -> int:
     odd = next((name for name in words.classes if not is_plain(name)), None)
     if odd is not None:
         raise UsageError(
-            f"The class {odd!a} has control characters, which no file of texts can have. Rename its "
-            "folder, or the class in its list, and extract again."
+            f"The class {odd!a} has control characters, which no file of texts can have. Rename "
+            "its folder, or the class in its list, and extract again."
         )
     by_class = words.descriptions if kind == "description" else words.sets.get(kind, {})
     whole = {name: by_class.get(name, ()) for name in dict.fromkeys(words.classes)}

@@ -83,8 +83,8 @@ def test_wrong_exports(tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="did you mean 'description'"):
         export_texts(DATA, "toy", "descriptions", tmp_path / "new.json")
     assert path.read_text() == "mine"
+    odd = replace(DATA, classes=("a\udcff",))
     with pytest.raises(UsageError, match=r"The class 'a\\udcff' has control characters"):
-        odd = replace(DATA, classes=("a\udcff",))
         export_texts(odd, "toy", "description", tmp_path / "new.json")
 
 
