@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any, final
 
-import open_clip
 import torch
 from jaxtyping import Float
 from open_clip.coca_model import CoCa
@@ -15,6 +14,7 @@ from featcache.backbones.measure import measure
 from featcache.backbones.models import PreprocessConfig
 from featcache.backbones.patches import Features, tower_of
 from featcache.backbones.tokens.files import FileTokenizer
+from featcache.backbones.tokens.lengths import is_cut
 from featcache.errors import BackboneError, TextsMissingError, UnknownNameError
 from featcache.recipes import VARIANTS
 from featcache.types import FeatureKey
@@ -153,7 +153,7 @@ class OpenClipBackbone:
         """
         if self.lacks_texts is not None:
             raise self.lacks_texts
-        return sum(_cuts(self._tokenizer, text) for text in texts)
+        return sum(is_cut(self._tokenizer, text) for text in texts)
 
     def check_variants(self, variants: Sequence[str]) -> None:
         """Refuse patch variants that this tower does not have.
@@ -181,16 +181,3 @@ class OpenClipBackbone:
                     Argument("patches", "none"),
                     ".",
                 )
-
-
-def _cuts(tokenizer: Any, text: str) -> bool:
-    """Tell whether a sentence, its start and end included, is longer than the context."""
-    if isinstance(tokenizer, FileTokenizer):
-        return tokenizer.cuts(text)
-    if isinstance(tokenizer, open_clip.SimpleTokenizer):
-        count = len(tokenizer.encode(text)) + 2
-    elif hasattr(tokenizer, "encode"):
-        count = len(tokenizer.encode(text))
-    else:
-        count = len(tokenizer.tokenizer(tokenizer.clean_fn(text)).input_ids)
-    return count > int(tokenizer.context_length)

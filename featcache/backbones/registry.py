@@ -9,6 +9,7 @@ hf-hub:org/repo           the same in a repository of the hub
 `weights` is a tag of open_clip, a file, or `random` (`random-7` sets the seed).
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from featcache.backbones.names import (
     preprocess_of,
     tags_of,
 )
-from featcache.errors import TextsMissingError
+from featcache.errors import FeatcacheError, TextsMissingError
 from featcache.paths import expand
 
 
@@ -125,6 +126,35 @@ def load_backbone(
 def backbones() -> list[BackboneInfo]:
     """List all backbones without building them: the embedded one, OpenAI's, then open_clip's."""
     return [_info(name) for name in names()]
+
+
+def text_cuts(name: str) -> Callable[[Sequence[str]], int] | None:
+    """Return what counts the sentences that a text tower cuts; its weights are not loaded.
+
+    Args:
+        name: Name of the backbone.
+
+    Returns:
+        None if the backbone is not known here, or its tokenizer is not on this machine. Nothing is
+        downloaded.
+
+    Example:
+        >>> count = text_cuts("tiny")
+        >>> count(["a moth", "a moth " * 40])
+        1
+    """
+    try:
+        choice = choose(name, "random")
+    except FeatcacheError:
+        return None
+    if choice.config["text_cfg"].get("hf_tokenizer_name") and not _has_own(choice):
+        return None
+    tokenizer = _tokenizer(choice, None)
+    if isinstance(tokenizer, FeatcacheError):
+        return None
+    from featcache.backbones.tokens.lengths import is_cut
+
+    return lambda texts: sum(is_cut(tokenizer, text) for text in texts)
 
 
 def _fetch(choice: Choice) -> Path:

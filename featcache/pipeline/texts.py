@@ -1,12 +1,23 @@
-"""Encoding the texts of a data set that a cache lacks."""
+"""Encoding the texts of a data set that a cache lacks.
 
-from collections.abc import Callable
+A sentence is encoded once for a cache: the rows of earlier texts are used again, if the same
+versions, device and tokenizer made them.
+"""
+
+from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
+
+from jaxtyping import Float32
+from torch import Tensor
 
 from featcache.backbones.base import Backbone
+from featcache.errors import CacheError
 from featcache.pipeline.compatibility import environment
 from featcache.sources.base import Dataset, Report
 from featcache.store.cache import Cache
+from featcache.store.format.records import TextLine
 from featcache.text.encode import Owned, Texts, encode_texts, texts_of
+from featcache.text.stored import rows_by_text
 from featcache.wording import Part
 
 
@@ -19,27 +30,60 @@ def say_lacking(cache: Cache | None, backbone: Backbone, say: Callable[[Part], N
 def missing_texts(
     cache: Cache | None, dataset: Dataset, backbone: Backbone
 ) -> dict[str, int] | None:
-    """Count the texts that a cache lacks, by kind; None if it holds exactly those of the data set.
+    """Count the sentences to encode, by kind; None if a cache holds exactly those of the data set.
 
-    The result is empty if the cache lacks none but holds others, or has another default kind. Texts
-    of another tokenizer are all missing; none are if the backbone cannot encode texts.
+    The result is empty if the cache has a row for each but other texts are current, or another
+    default kind. Texts of another tokenizer are all missing; none are if the backbone cannot encode
+    texts.
     """
     if backbone.lacks_texts is not None:
         return None
-    texts, bank = texts_of(dataset), None if cache is None else cache.text()
-    count = {kind: len(each) for kind, each in _by_kind(texts).items()}
-    if bank is None or bank.tokenizer != backbone.tokenizer:
-        return count
-    held = {kind: Owned(s.texts, tuple(s.owner.tolist())) for kind, s in bank.owned().items()}
-    same = {
-        "name": bank.classes == dataset.classes,
-        "template": (bank.classes, bank.templates) == (dataset.classes, dataset.templates),
-        **{kind: held.get(kind) == owned for kind, owned in texts.owned.items()},
-    }
-    as_asked = (held.keys(), bank.default) == (texts.owned.keys(), dataset.default_text)
-    if as_asked and all(same.values()):
-        return None
-    return {kind: number for kind, number in count.items() if not same[kind]}
+    texts = texts_of(dataset)
+    by_kind = _by_kind(texts)
+    if cache is None:
+        return {kind: len(each) for kind, each in by_kind.items()}
+    bank = cache.text()
+    if bank is not None and bank.tokenizer == backbone.tokenizer:
+        held = {kind: Owned(s.texts, tuple(s.owner.tolist())) for kind, s in bank.owned().items()}
+        same = {
+            "name": bank.classes == dataset.classes,
+            "template": (bank.classes, bank.templates) == (dataset.classes, dataset.templates),
+            **{kind: held.get(kind) == owned for kind, owned in texts.owned.items()},
+        }
+        as_asked = (held.keys(), bank.default) == (texts.owned.keys(), dataset.default_text)
+        if as_asked and all(same.values()):
+            return None
+    known = stored_rows(cache, backbone, set(texts.every()))
+    new = {kind: sum(text not in known for text in each) for kind, each in by_kind.items()}
+    return {kind: number for kind, number in new.items() if number}
+
+
+def stored_rows(
+    cache: Cache, backbone: Backbone, wanted: Collection[str]
+) -> dict[str, Float32[Tensor, " d"]]:
+    """Return the stored rows of sentences that need not be encoded again.
+
+    Args:
+        cache: Cache of the backbone.
+        backbone: Only rows of its tokenizer, device and versions are taken.
+        wanted: Distinct sentences.
+    """
+    known: dict[str, Float32[Tensor, " d"]] = {}
+    for line in _reusable(cache, backbone):
+        left = {text for text in wanted if text not in known}
+        if not left:
+            break
+        with suppress(CacheError):  # damaged texts are told when they are current, or by verify
+            bank = cache.text(line)
+            if bank is not None and bank.tokenizer == backbone.tokenizer and bank.norms == "raw":
+                known |= rows_by_text(bank, left)
+    return known
+
+
+def _reusable(cache: Cache, backbone: Backbone) -> Iterator[TextLine]:
+    """List texts that were made as they would be made now, the newest first."""
+    now = environment(backbone.device)
+    return (line for line in reversed(cache.texts) if dict(line.provenance) == now)
 
 
 def put_texts(
@@ -67,7 +111,7 @@ def write_texts(
     report: Report | None = None,
     say: Callable[[Part], None] = lambda _: None,
 ) -> None:
-    """Encode all texts of a data set and make them the current ones."""
+    """Encode the texts of a data set that the cache has no row of; make all the current ones."""
     texts = texts_of(dataset)
     cut = {kind: backbone.truncated(each) for kind, each in _by_kind(texts).items()}
     if total := sum(cut.values()):
@@ -76,7 +120,9 @@ def write_texts(
             f"{total} of {len(texts.every())} texts are longer than {backbone.name} reads and were "
             f"cut: {kinds}."
         )
-    cache.put_text(encode_texts(dataset, backbone, report), environment(backbone.device))
+    known = stored_rows(cache, backbone, set(texts.every()))
+    bank = encode_texts(dataset, backbone, report, known=known)
+    cache.put_text(bank, environment(backbone.device))
 
 
 def _by_kind(texts: Texts) -> dict[str, list[str]]:

@@ -62,8 +62,7 @@ def open_named(
     listed = _Listing(spec, scheme)
     listed.read(found, images_root, report)
     classes = listed.classes
-    names = classes.openai if words.startswith("openai") else classes.names
-    readable = tuple(map(clean_name, names))
+    readable = _readable(classes, words)
     return Dataset(
         name=spec.name,
         root=listed.location.images.root,
@@ -99,6 +98,25 @@ def count_here(spec: NamedDataset, images_root: Path, *, splits: str) -> int | N
     listed = _Listing(spec, scheme)
     listed.read(found, images_root, None)
     return len(listed.with_splits())
+
+
+def described_classes(
+    spec: NamedDataset, words: str = DEFAULT_WORDS
+) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]]]:
+    """Return the readable class names of a data set, and what describes them, without any image.
+
+    Args:
+        spec: Data set from `datasets()`.
+        words: coop or openai: whose class names.
+    """
+    classes = spec.table()
+    readable = _readable(classes, words)
+    return readable, _descriptions(spec, classes, readable)
+
+
+def _readable(classes: ClassTable, words: str) -> tuple[str, ...]:
+    names = classes.openai if words.startswith("openai") else classes.names
+    return tuple(map(clean_name, names))
 
 
 def _descriptions(

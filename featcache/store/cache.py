@@ -40,6 +40,7 @@ from featcache.store.format.records import (
     TEXT_STRINGS,
     DropLine,
     PassLine,
+    TextLine,
 )
 from featcache.store.listing.listing import write_listing
 from featcache.store.lock import writer_lock
@@ -241,6 +242,24 @@ class Cache(CacheReader):
                 self._journal.enter(write_text(self.path / name, bank, digest, origin))
             elif known != self.text_line:
                 self._journal.enter(known)
+
+    def choose_text(self, line: TextLine) -> None:
+        """Make stored texts the current ones.
+
+        Args:
+            line: One of `texts`.
+
+        Raises:
+            CacheError: If they are no longer stored, or writing fails.
+        """
+        with self._journal.writing():
+            if self._journal.contents.texts.get(line.component) != line:
+                raise CacheError(
+                    f"{self.path} no longer holds {line.component}. Choose other texts; "
+                    "`featcache text` lists them."
+                )
+            if line != self.text_line:
+                self._journal.enter(line)
 
     def lock(self) -> AbstractContextManager[None]:
         """Be the only writer while the block runs; reentrant, from any thread.

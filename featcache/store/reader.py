@@ -180,15 +180,18 @@ class CacheReader:
 
     # Texts and everything
 
-    def text(self) -> "featcache.types.TextBank | None":
-        """Return the current texts; None if there are none.
+    def text(self, line: TextLine | None = None) -> "featcache.types.TextBank | None":
+        """Return the current texts, or others that are stored; None if there are none.
+
+        Args:
+            line: One of `texts`; None for the current ones.
 
         Raises:
             CorruptCacheError: If their files are damaged.
         """
         from featcache.store.text import read_text
 
-        line = self.text_line
+        line = line or self.text_line
         if line is None:
             return None
         return read_text(self.path / line.component, line, self.cure)

@@ -1,1 +1,1 @@
-"""Templates and descriptions, and their encoding into a text bank."""
+"""Texts of classes: read, checked, encoded, exported, and written by a language model."""

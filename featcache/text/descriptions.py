@@ -1,11 +1,15 @@
 """Descriptions of classes from a file: `{class: [descriptor, ...]}`, as DCLIP and LaZSL share them.
 
+The same object under the key "descriptions", beside author, method and licence, is read too; this
+is what `featcache text --export` and `--generate` write.
+
 A descriptor that ends with a full stop is a complete sentence. Any other is a phrase that is
 appended to the class name: "goldfish, which has a long tail." The link word follows LaZSL's
 released code, but compares the whole first word; there, a phrase that begins with a, such as
 "antennae", is linked with "which is".
 """
 
+import difflib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -16,7 +20,13 @@ from featcache.paths import read_regular
 from featcache.text.templates import check_length, clean_name, is_plain
 from featcache.wording import Argument
 
+SUGGESTED, SUGGESTED_FROM, LONGEST_NAME = 5, 1_000, 60
+"""Most names that are compared with class names, most of these, and most characters of a name."""
+
 _VERBS = ("has", "have", "is", "are", "often", "typically", "usually", "may", "can")
+
+_OURS = frozenset({"author", "method", "licence", "descriptions"})
+"""Keys of a file that says where its descriptions come from."""
 
 Descriptions = dict[str, tuple[str, ...]]
 """Class name -> sentences."""
@@ -44,6 +54,8 @@ def read_descriptions(path: Path, argument: str = "descriptions") -> Description
         ) from error
     if not isinstance(content, dict) or not content:
         raise UsageError(given, ' is not of the form {"class": ["text", ...]}.')
+    if isinstance(content.get("descriptions"), dict) and content.keys() <= _OURS:
+        content = content["descriptions"]
     descriptions: Descriptions = {}
     left = TEXTS.value()
     for name, descriptors in content.items():
@@ -117,7 +129,9 @@ def match_descriptions(
     missing = [c for c in wanted.values() if c not in matched]
     extra = [name for key, name in by_key.items() if key not in wanted]
     notes = [f"No {what} for {_some(missing)}."] if missing else []
-    notes += [f"{what[0].upper()}{what[1:]} of no class here: {_some(extra)}."] if extra else []
+    if extra:
+        near = _near(extra[:SUGGESTED], missing)
+        notes.append(f"{what[0].upper()}{what[1:]} of no class here: {_some(extra)}.{near}")
     return matched, notes
 
 
@@ -138,6 +152,16 @@ def sentence(name: str, descriptor: str) -> str:
 
 def _key(name: str) -> str:
     return clean_name(name.replace("-", " ")).casefold()
+
+
+def _near(extra: list[str], missing: list[str]) -> str:
+    """Return a question for names of the file that are similar to a class without texts."""
+    plain = {_key(name): name for name in missing[:SUGGESTED_FROM]}
+    pairs = []
+    for name in extra:
+        if near := difflib.get_close_matches(_key(name)[:LONGEST_NAME], plain, n=1, cutoff=0.7):
+            pairs.append(f"'{plain[near[0]]}' for '{name[:LONGEST_NAME]}'")
+    return f" Did you mean {', '.join(pairs)}?" if pairs else ""
 
 
 def _some(names: Iterable[str]) -> str:

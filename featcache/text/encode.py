@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -17,7 +18,8 @@ from featcache.text.waffle import waffle_templates
 from featcache.types import Listing, TextBank, TextSet
 
 BATCH = 64
-"""Sentences encoded at once."""
+"""Sentences encoded at once. A shorter batch is filled up: the shape of a batch may change the last
+bits of its rows, its other sentences and the position do not."""
 
 _CALLED = {"descriptions": "descriptions", "cupl": "CuPL sentences", "dclip": "DCLIP phrases"}
 """Argument that names a file of texts per class -> what messages call these texts."""
@@ -216,26 +218,33 @@ def texts_of(words: HasTexts) -> Texts:
     )
 
 
-def encode_texts(words: HasTexts, tower: TextTower, report: Report | None = None) -> TextBank:
+def encode_texts(
+    words: HasTexts,
+    tower: TextTower,
+    report: Report | None = None,
+    *,
+    known: Mapping[str, Float32[Tensor, " d"]] = MappingProxyType({}),
+) -> TextBank:
     """Encode all sentences of a data set, not normalised; repeated ones once.
 
     Args:
         words: Data set or listing.
         tower: Text tower.
         report: Called with the number of encoded sentences.
+        known: Sentence -> its row from an earlier call with the same tower; these are not encoded.
     """
     texts = texts_of(words)
     distinct = texts.distinct()
-    parts = []
-    for start in range(0, len(distinct), BATCH):
-        parts.append(tower.encode_texts(distinct[start : start + BATCH]).float().cpu())
+    new = [text for text in distinct if text not in known]
+    table = {text: known[text] for text in distinct if text in known}
+    for start in range(0, len(new), BATCH):
+        batch = new[start : start + BATCH]
+        table.update(zip(batch, _encode_batch(batch, tower), strict=True))
         if report:
-            report("encoding texts", min(start + BATCH, len(distinct)), len(distinct))
-    table = torch.cat(parts)
-    place = {text: i for i, text in enumerate(distinct)}
+            report("encoding texts", start + len(batch), len(new))
 
     def rows(sentences: tuple[str, ...]) -> Float32[Tensor, "m d"]:
-        return table[torch.tensor([place[s] for s in sentences], dtype=torch.int64)]
+        return torch.stack([table[s] for s in sentences])
 
     sets = {
         kind: TextSet(
@@ -260,3 +269,9 @@ def encode_texts(words: HasTexts, tower: TextTower, report: Report | None = None
         tokenizer=tower.tokenizer,
         default=words.default_text,
     )
+
+
+def _encode_batch(batch: Sequence[str], tower: TextTower) -> Float32[Tensor, "b d"]:
+    """Encode at most `BATCH` sentences in a batch of exactly that size."""
+    filled = [*batch, *[batch[0]] * (BATCH - len(batch))]
+    return tower.encode_texts(filled)[: len(batch)].float().cpu()

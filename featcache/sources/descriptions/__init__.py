@@ -9,7 +9,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from importlib import resources
 
@@ -77,18 +77,19 @@ def class_descriptions(name: str) -> ClassDescriptions:
     return read_json(name, file.read_bytes()) if file.is_file() else NONE
 
 
-def read_json(name: str, content: bytes) -> ClassDescriptions:
+def read_json(name: str, content: bytes, *, where: str = "") -> ClassDescriptions:
     """Read the content of a file of descriptions.
 
     Args:
         name: The file's, without suffix.
         content: JSON in UTF-8.
+        where: Names the file in errors; empty for that of a named data set.
 
     Raises:
         SourceError: If it is no JSON, or a key is unknown, missing, repeated or of another type,
             or a class has no sentence; it names the file and the key.
     """
-    where = f"descriptions/{name}.json"
+    where = where or f"descriptions/{name}.json"
     try:
         table = json.loads(content.decode("utf-8"), object_pairs_hook=_no_repeats)
     except (ValueError, RecursionError) as error:
@@ -100,6 +101,17 @@ def read_json(name: str, content: bytes) -> ClassDescriptions:
         if not sentences or not all(map(str.strip, sentences)):
             raise SourceError(f"{where}: expected sentences for '{class_}', got {sentences!r}.")
     return read
+
+
+def to_json(written: ClassDescriptions) -> bytes:
+    """Write descriptions as `read_json` reads them, a sentence a line.
+
+    Example:
+        >>> written = class_descriptions("eurosat")
+        >>> read_json("eurosat", to_json(written)) == written
+        True
+    """
+    return json.dumps(asdict(written), ensure_ascii=False, indent=1).encode() + b"\n"
 
 
 def _no_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:

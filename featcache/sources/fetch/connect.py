@@ -59,6 +59,16 @@ class Answer:
         return number(self.headers.get(name, ""))
 
 
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A whole answer."""
+
+    status: int
+    headers: Mapping[str, str]
+    """Names are in lower case."""
+    body: bytes
+
+
 @contextmanager
 def request(url: str, headers: Mapping[str, str]) -> Iterator[Answer]:
     """Ask for a file, redirects followed; its connection is closed in the end.
@@ -105,6 +115,58 @@ def chunks(answer: Answer) -> Iterator[bytes]:
         yield data
 
 
+def post(url: str, headers: Mapping[str, str], body: bytes, *, most: int, patience: float) -> Reply:
+    """Send a body and read the whole answer, whatever its status.
+
+    Redirects are not followed: they could take the headers, which may hold a key, elsewhere. Plain
+    http goes through no proxy for the same reason.
+
+    Args:
+        url: http or https.
+        headers: Headers of the request.
+        body: What is sent.
+        most: Most bytes of an answer.
+        patience: Seconds until the answer has begun, and again until it is whole.
+
+    Raises:
+        BrokenTransferError: If the connection breaks or takes too long.
+        TransferError: If the server cannot be reached, or its answer is too large.
+    """
+    check_address(url)
+    asked = urllib.request.Request(
+        url,
+        data=body,
+        headers={"User-Agent": _AGENT, "Accept-Encoding": "identity", **headers},
+        method="POST",
+    )
+    opener = _opener(proxied=urlsplit(url).scheme == "https")
+
+    def send() -> http.client.HTTPResponse:
+        with _told(patience):
+            opened: http.client.HTTPResponse = opener.open(asked, timeout=patience)
+        return opened
+
+    response = _within(patience, send)
+    try:
+        end, data = time.monotonic() + patience, bytearray()
+        while True:
+            with _told(patience):
+                part = response.read1(CHUNK)
+            if not part:
+                break
+            data += part
+            if len(data) > most:
+                raise TransferError(f"the answer has more than {most} bytes")
+            if time.monotonic() > end:
+                raise BrokenTransferError(f"the answer was not whole after {patience:.0f} s")
+        if response.length:  # fewer bytes than the header promised
+            raise BrokenTransferError("the connection broke in the middle of the answer")
+        fields = {name.lower(): value for name, value in response.headers.items()}
+        return Reply(response.status, fields, bytes(data))
+    finally:
+        response.close()
+
+
 def number(text: str) -> int | None:
     """Read a number of a header; None where it is none."""
     text = text.strip()
@@ -134,11 +196,11 @@ def check_address(url: str, before: str = "") -> None:
         raise TransferError(f"it leads from https to http, to {url[:200]}")
 
 
-def _opener() -> urllib.request.OpenerDirector:
+def _opener(*, proxied: bool = True) -> urllib.request.OpenerDirector:
     """Return an opener for http, https and the proxies of the environment, without redirects."""
     opener = urllib.request.OpenerDirector()
     for handler in (
-        urllib.request.ProxyHandler(),
+        *([urllib.request.ProxyHandler()] if proxied else []),
         urllib.request.HTTPHandler(),
         urllib.request.HTTPSHandler(),
     ):
@@ -202,7 +264,7 @@ def _within(
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _told(silence: float = SILENCE) -> Iterator[None]:
     """Turn network errors into `TransferError`, temporary ones into `BrokenTransferError`."""
     try:
         yield
@@ -210,7 +272,7 @@ def _told() -> Iterator[None]:
         cause = error.reason if isinstance(error, urllib.error.URLError) else error
         text = " ".join(str(cause).split())[:200] or type(cause).__name__
         if isinstance(cause, TimeoutError):
-            raise BrokenTransferError(f"nothing came for {SILENCE:.0f} s") from error
+            raise BrokenTransferError(f"nothing came for {silence:.0f} s") from error
         if isinstance(
             cause, socket.gaierror | ssl.SSLCertVerificationError | ConnectionRefusedError
         ):

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from torch import Tensor
 
 from featcache.errors import CacheError, TextsMissingError
+from featcache.pipeline import texts
 from featcache.pipeline.texts import missing_texts
 from featcache.pipeline.timeline import UNTIMED
 from featcache.sources.base import Dataset
@@ -90,21 +92,82 @@ def test_lost_texts_are_mended_with_their_sets(
     }
 
 
-def test_each_sentence_is_encoded_once(
-    ask: Any, words: Path, backbone: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def seen(backbone: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Distinct sentences of every batch that goes through the text tower."""
     seen: list[str] = []
     real = backbone.encode_texts
 
     def count(texts: Sequence[str]) -> Tensor:
-        seen.extend(texts)
+        seen.extend(dict.fromkeys(texts))
         rows: Tensor = real(texts)
         return rows
 
     monkeypatch.setattr(backbone, "encode_texts", count)
+    return seen
+
+
+def test_each_sentence_is_encoded_once(ask: Any, words: Path, seen: list[str]) -> None:
     ask(descriptions=words, dclip=words, cupl=words, waffle=0)
     assert len(seen) == len(set(seen))
     assert sum("which has six legs." in text for text in seen) == 1
+
+
+def test_only_sentences_that_changed_are_encoded(ask: Any, words: Path, seen: list[str]) -> None:
+    first = bank_of(ask(cupl=words))
+    words.write_text('{"ant": ["six legs"], "bee": ["wings", "It stings."], "cat": ["a tail"]}')
+    seen.clear()
+    told: list[str] = []
+    changed = ask(cupl=words, say=told.append)
+    assert seen == ["It stings."]
+    assert changed.texts == {"cupl": 1}
+    assert "To encode: texts (cupl 1); all image features are there already." in told
+    second = bank_of(changed)
+    assert second.sets["cupl"].texts == ("six legs", "wings", "It stings.", "a tail")
+    kept = torch.tensor([0, 1, 3])
+    assert torch.equal(second.sets["cupl"].rows[kept], first.sets["cupl"].rows[kept])
+    assert first.names is not None
+    assert second.names is not None
+    assert torch.equal(second.names, first.names)
+
+
+def test_texts_of_before_come_back_without_the_tower(
+    ask: Any, words: Path, seen: list[str]
+) -> None:
+    before = words.read_text()
+    first = ask(cupl=words)
+    words.write_text('{"ant": ["antennae"], "bee": ["fur"], "cat": ["whiskers"]}')
+    ask(cupl=words)
+    words.write_text(before)
+    seen.clear()
+    again = ask(cupl=words)
+    assert not seen
+    assert again.texts == {}
+    assert bank_of(again).sets["cupl"].texts == ("six legs", "wings", "It hums.", "a tail")
+    assert len(Cache.open(first.path).texts) == 2
+
+
+def test_rows_of_other_versions_or_devices_are_not_used_again(
+    ask: Any, words: Path, seen: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask()
+    seen.clear()
+    monkeypatch.setattr(
+        texts, "environment", lambda _: {"torch": "0.1", "device": "cpu of another machine"}
+    )
+    assert ask(cupl=words).texts == {"name": 3, "template": 3, "cupl": 4}
+    assert "ant" in seen
+
+
+def test_damaged_texts_of_before_are_encoded_again(ask: Any, words: Path, seen: list[str]) -> None:
+    old = ask()
+    damaged = Cache.open(old.path).texts[-1].component
+    ask(cupl=words)
+    words.write_text('{"ant": ["six legs"], "bee": ["wings"], "cat": ["paws"]}')
+    (old.path / damaged / "rows.h5").write_bytes(b"not a shard")
+    seen.clear()
+    ask(cupl=words)
+    assert seen == ["paws"]
 
 
 def test_forecast_and_pass_say_that_only_texts_are_missing(ask: Any, words: Path) -> None:
@@ -159,9 +222,8 @@ def test_other_classes_templates_and_defaults_are_new_texts(
         "template": 6
     }
     other = replace(data, classes=("ant", "bee", "dog"), waffle=("{}, xyz",))
-    counts = {"name": 3, "template": 3, "waffle": 3}
-    assert missing_texts(cache, other, backbone) == counts
-    assert missing_texts(None, other, backbone) == counts
+    assert missing_texts(cache, other, backbone) == {"name": 1, "template": 1, "waffle": 3}
+    assert missing_texts(None, other, backbone) == {"name": 3, "template": 3, "waffle": 3}
 
 
 def test_texts_of_another_tokenizer_are_all_missing(ask: Any, backbone: Any) -> None:
@@ -173,7 +235,7 @@ def test_texts_of_another_tokenizer_are_all_missing(ask: Any, backbone: Any) -> 
     assert bank.tokenizer == backbone.tokenizer
     assert ask(dry_run=True).texts is None
     backbone.tokenizer = ""
-    assert ask(dry_run=True).texts == {"name": 3, "template": 3}
+    assert ask(dry_run=True).texts == {}  # the first ones are still stored
 
 
 def test_images_are_encoded_without_texts_which_are_added_later(ask: Any, backbone: Any) -> None:
@@ -204,10 +266,10 @@ def test_a_cache_that_cannot_be_written_must_hold_the_texts(
     assert not held.text
     assert held.profile is None
     assert held.verdict == UNTIMED
-    says = rf"{path} lacks cupl 4 texts, waffle 90 texts and cannot be written\. .* root\."
+    says = rf"{path} lacks cupl 3 texts, waffle 90 texts and cannot be written\. .* root\."
     with pytest.raises(CacheError, match=says):
         ask(cupl=words, waffle=0)
-    with pytest.raises(CacheError, match=r"lacks views\.rrc50-2 \d+ rows, cupl 4 texts and"):
+    with pytest.raises(CacheError, match=r"lacks views\.rrc50-2 \d+ rows, cupl 3 texts and"):
         ask(cupl=words, views=["2"])
 
 

@@ -102,9 +102,9 @@ def test_an_image_that_changes_during_the_pass_is_not_stored(
     victim = folder / "val" / "cat" / "0.jpg"
     real = encode_texts
 
-    def meddle(*arguments: Any) -> Any:
+    def meddle(*arguments: Any, **options: Any) -> Any:
         make_picture(777).save(victim)
-        return real(*arguments)
+        return real(*arguments, **options)
 
     monkeypatch.setattr(texts, "encode_texts", meddle)
     summary = ask()

@@ -1,7 +1,6 @@
 """Descriptions of named data sets: every file keeps the rules, and a malformed one is named."""
 
 import json
-import re
 from collections import Counter
 from importlib import resources
 from pathlib import Path
@@ -13,6 +12,7 @@ from featcache.errors import SourceError
 from featcache.sources.descriptions import NONE, class_descriptions, read_json
 from featcache.sources.named import find
 from featcache.sources.named_open import open_named
+from featcache.text.naming import given_away, words_of
 from featcache.text.templates import clean_name, is_plain
 from tests.featcache.sources.miniatures import MINIATURES
 
@@ -23,36 +23,12 @@ GENERIC: dict[str, set[str]] = {}
 """Data set -> words of its class names that its sentences cannot do without, and that point at no
 one class."""
 
-SMALL = {"with", "from", "into", "over"}
-"""Words with over 3 letters that say nothing of a class."""
-
 GOOD = {
     "author": "A. Writer",
     "method": "Written by hand.",
     "licence": "MIT",
     "descriptions": {"owl": ["a photo of a bird with round eyes."]},
 }
-
-
-def words(text: str) -> list[str]:
-    return re.findall(r"[a-z0-9']+", text.lower())
-
-
-def stem(word: str) -> str:
-    """Cut common endings, so that dots, dotted and dot are one."""
-    for ending in ("ing", "ed", "es", "ly", "s", "y", "e"):
-        if word.endswith(ending) and len(word) - len(ending) >= 3:
-            word = word.removesuffix(ending)
-            break
-    return word[:-1] if len(word) > 3 and word[-1] == word[-2] else word
-
-
-def given_away(name: str, sentence: str, generic: set[str]) -> set[str]:
-    """Return what a sentence has of its class's name: all of it, or words with over 3 letters."""
-    said, own = words(sentence), words(name)
-    found = {name} if f" {' '.join(own)} " in f" {' '.join(said)} " else set()
-    telling = {stem(word) for word in own if len(word) > 3 and word not in generic | SMALL}
-    return found | {word for word in said if stem(word) in telling}
 
 
 @pytest.mark.parametrize("name", WRITTEN)
@@ -74,7 +50,7 @@ def test_sentences_are_short_plain_and_their_own(name: str) -> None:
     written = class_descriptions(name).descriptions
     assert [c for c, sentences in written.items() if not 4 <= len(sentences) <= 8] == []
     every = [sentence for sentences in written.values() for sentence in sentences]
-    counts = Counter(" ".join(words(sentence)) for sentence in every)
+    counts = Counter(" ".join(words_of(sentence)) for sentence in every)
     assert [sentence for sentence, count in counts.items() if count > 1] == []
     assert [s for s in every if not 5 <= len(s.split()) < 20] == []
     assert [s for s in every if not is_plain(s) or s != " ".join(s.split())] == []
@@ -91,14 +67,6 @@ def test_no_sentence_gives_its_class_away(name: str) -> None:
         if (given := given_away(class_, sentence, generic))
     ]
     assert found == []
-
-
-def test_the_words_of_a_name_are_found() -> None:
-    assert given_away("red rose", "a photo of two roses.", set()) == {"roses"}
-    assert given_away("dotted", "a wall with dots.", set()) == {"dots"}
-    assert given_away("pug", "a photo of a Pug.", set()) == {"pug"}
-    assert given_away("leaf spot", "a leaf with a spot.", {"leaf"}) == {"spot"}
-    assert given_away("red rose", "a red flower with thorns.", set()) == set()
 
 
 def test_where_there_is_no_file_there_are_none() -> None:

@@ -10,10 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from featcache.backbones.registry import load_backbone
 from featcache.errors import UsageError
 from featcache.keys import Listing
 from featcache.sources.base import Dataset
-from featcache.text.encode import encode_texts, keep_own_texts, texts_of, with_texts
+from featcache.text.encode import BATCH, encode_texts, keep_own_texts, texts_of, with_texts
+from featcache.text.stored import rows_by_text
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz .,"
 
@@ -66,9 +68,41 @@ def test_every_row_is_the_sentence_it_says() -> None:
 def test_each_sentence_is_encoded_once_and_progress_told() -> None:
     backbone, told = Letters(), list[tuple[str, int, int]]()
     encode_texts(DATA, backbone, lambda *call: told.append(call))
-    assert len(backbone.seen) == len(set(backbone.seen))
-    assert texts_of(DATA).distinct() == backbone.seen
-    assert told == [("encoding texts", len(backbone.seen), len(backbone.seen))]
+    distinct = texts_of(DATA).distinct()
+    assert backbone.seen == distinct + [distinct[0]] * (BATCH - len(distinct))
+    assert told == [("encoding texts", len(distinct), len(distinct))]
+
+
+def test_known_sentences_are_not_encoded() -> None:
+    backbone, told = Letters(), list[tuple[str, int, int]]()
+    known = {text: torch.full((len(LETTERS),), 7.0) for text in ("owl", "a tail.", "unused")}
+    bank = encode_texts(DATA, backbone, lambda *call: told.append(call), known=known)
+    assert set(backbone.seen) == set(texts_of(DATA).distinct()) - set(known)
+    assert told[-1][1:] == (6, 6)
+    assert bank.names is not None
+    assert bank.names[1].tolist() == [7.0] * len(LETTERS)
+    assert bank.names[2].tolist() == counts("newt")
+
+
+def test_rows_of_a_bank_are_found_by_sentence() -> None:
+    bank = encode_texts(replace(DATA, sets={"cupl": {"owl": ("It hoots.",)}}), Letters())
+    wanted = {"newt", "a red fox.", "wet skin.", "It hoots.", "nothing"}
+    rows = rows_by_text(bank, wanted)
+    assert {text: row.tolist() for text, row in rows.items()} == {
+        text: counts(text) for text in wanted - {"nothing"}
+    }
+
+
+@pytest.mark.long
+def test_a_row_of_the_tower_does_not_depend_on_the_other_sentences() -> None:
+    tower = load_backbone("tiny")
+    names = tuple(f"{a} {b}" for a in ("red", "blue", "pale") for b in "abcdefghijklmnopqrstuvwxyz")
+    every = encode_texts(replace(DATA, classes=names, templates=()), tower).names
+    assert every is not None
+    for some in (slice(1, 2), slice(3, 6), slice(70, 78)):
+        alone = encode_texts(replace(DATA, classes=names[some], templates=()), tower).names
+        assert alone is not None
+        assert torch.equal(alone, every[some])
 
 
 def test_without_templates_or_descriptions_there_are_none() -> None:
@@ -126,7 +160,7 @@ def test_further_sets_stand_beside_the_descriptions(tmp_path: Path) -> None:
     )
     tower = Letters()
     bank = encode_texts(data, tower)
-    assert len(tower.seen) == len(set(tower.seen))  # "a tail." is in two sets and encoded once
+    assert tower.seen.count("a tail.") == 1  # it is in two sets
     assert bank.descriptions == ("a tail.", "wet skin.", "a tail.")
     assert list(bank.sets) == ["cupl", "dclip", "waffle"]
     assert bank.available() == ("name", "template", "waffle")

@@ -1,0 +1,152 @@
+"""The text sets of a cache: each extraction with other texts adds one; all stay readable."""
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from featcache.bank import TextBank
+from featcache.errors import CacheError, UnknownNameError, UsageError
+from featcache.keys import FURTHER_SETS, Listing
+from featcache.store.cache import Cache
+from featcache.store.format.records import TextLine
+from featcache.store.text import read_strings
+
+_PREFIX = "text."
+_WAFFLE = "A photo of a "
+"""What stands before the class name in every template of random words."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredSet:
+    """One text set of a cache."""
+
+    digest: str
+    """12 hex digits that name its folder."""
+    current: bool
+    """Whether heads read it."""
+    texts: dict[str, int]
+    """Kind -> number of texts."""
+    default: str
+    """Kind that methods read by default."""
+    problem: str = ""
+    """Why it cannot be read; empty if it can."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return asdict(self)
+
+
+def stored_sets(cache: Cache) -> list[StoredSet]:
+    """Describe every text set of a cache, the newest first. Features are not read.
+
+    Args:
+        cache: An open cache.
+    """
+    return [_describe(cache, line) for line in reversed(cache.texts)]
+
+
+def use_texts(cache: Cache, digest: str) -> StoredSet:
+    """Make a stored text set the current one; nothing is encoded.
+
+    The listing gets its texts too, as texts of the user, so that later passes keep them.
+
+    Args:
+        cache: An open cache.
+        digest: First digits of the digest.
+
+    Raises:
+        UnknownNameError: If no set begins like that.
+        UsageError: If several do, or the set is for other classes.
+        CorruptCacheError: If its files are damaged.
+        CacheError: If the cache cannot be written, or has no listing.
+    """
+    with cache.lock():
+        line = _find(cache, digest)
+        bank, listing = cache.text(line), cache.listing()
+        if bank is None or listing is None:
+            raise CacheError(f"{cache.path} has no listing yet. Extract again first.")
+        if bank.classes != listing.classes:
+            raise UsageError(
+                f"The texts {line.component.removeprefix(_PREFIX)} are for {len(bank.classes)} "
+                f"classes, and the data set now has {len(listing.classes)} classes or other names. "
+                "Choose texts that were made since."
+            )
+        cache.put_listing(with_texts_of(listing, bank))
+        cache.choose_text(line)
+        return _describe(cache, line)
+
+
+def with_texts_of(listing: Listing, bank: TextBank) -> Listing:
+    """Return a listing with the texts of a bank; those that differ count as texts of the user."""
+    owned = {kind: _by_class(listing, bank, kind) for kind in bank.owned()}
+    described = owned.pop("description", {})
+    waffle = _waffle(bank)
+    owned.pop("waffle", None)
+    changed = replace(
+        listing,
+        templates=listing.templates if bank.template_rows is None else bank.templates,
+        descriptions=described,
+        sets=owned,
+        waffle=waffle,
+        default_text=bank.default,
+    )
+    own = {name for name in listing.own_texts if name in ("templates", "descriptions")}
+    own |= {n for n in ("templates", "descriptions") if getattr(changed, n) != getattr(listing, n)}
+    own |= {*owned, *(["waffle"] if waffle else [])}
+    return replace(changed, own_texts=tuple(sorted(own)))
+
+
+def _by_class(listing: Listing, bank: TextBank, kind: str) -> dict[str, tuple[str, ...]]:
+    texts = bank.owned()[kind]
+    by_label: dict[int, list[str]] = {}
+    for text, label in zip(texts.texts, texts.owner.tolist(), strict=True):
+        by_label.setdefault(label, []).append(text)
+    return {listing.classes[label]: tuple(found) for label, found in sorted(by_label.items())}
+
+
+def _waffle(bank: TextBank) -> tuple[str, ...]:
+    """Return the templates of random words, which are stored with the class names filled in."""
+    if "waffle" not in bank.sets:
+        return ()
+    held = bank.sets["waffle"]
+    first = int(held.owner[0])
+    begin = len(_WAFFLE) + len(bank.classes[first])
+    return tuple(
+        f"{_WAFFLE}{{}}{text[begin:]}"
+        for text, label in zip(held.texts, held.owner.tolist(), strict=True)
+        if label == first
+    )
+
+
+def _find(cache: Cache, digest: str) -> TextLine:
+    by_digest = {line.component.removeprefix(_PREFIX): line for line in cache.texts}
+    fitting = [name for name in by_digest if name.startswith(digest.lower().removeprefix(_PREFIX))]
+    if not fitting:
+        raise UnknownNameError("text set", digest, by_digest, "`featcache text` lists them.")
+    if len(fitting) > 1:
+        raise UsageError(f"{len(fitting)} text sets begin with '{digest}': {', '.join(fitting)}.")
+    return by_digest[fitting[0]]
+
+
+def _describe(cache: Cache, line: TextLine) -> StoredSet:
+    digest = line.component.removeprefix(_PREFIX)
+    is_current = line == cache.text_line
+    try:
+        strings = read_strings(cache.path / line.component, line, cache.cure)
+    except CacheError as error:
+        return StoredSet(
+            digest=digest, current=is_current, texts={}, default="", problem=str(error)
+        )
+    classes = len(strings["classes"])
+    sets = strings.get("sets", {})
+    texts = {
+        "name": classes if strings["has_names"] else 0,
+        "template": classes * len(strings["templates"]) if strings["has_templates"] else 0,
+        "description": len(strings["descriptions"]),
+        **{kind: len(sets[kind]["texts"]) for kind in FURTHER_SETS if kind in sets},
+    }
+    return StoredSet(
+        digest=digest,
+        current=is_current,
+        texts={kind: number for kind, number in texts.items() if number},
+        default=strings["default"],
+    )
