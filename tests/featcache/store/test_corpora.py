@@ -1,7 +1,6 @@
 """The file of a corpus: what is read is what was written; damage and strangers' files are told."""
 
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -97,7 +96,7 @@ def test_the_same_content_is_not_written_twice(cache: Cache) -> None:
     assert not put_corpus(cache, later, arrays)[1]
     assert path.stat().st_ino == before
     other = replace(record, facts={"k": 4})
-    with pytest.raises(UsageError, match="other content.*again=True"):
+    with pytest.raises(UsageError, match=r"other content.*again=True"):
         put_corpus(cache, other, arrays)
     assert put_corpus(cache, other, arrays, replace=True)[1]
     assert read_record(cache.path, "wild").facts == {"k": 4}
@@ -124,11 +123,12 @@ def test_a_corpus_is_removed(cache: Cache) -> None:
         read_record(cache.path, "wild")
 
 
-def test_every_changed_byte_is_found_and_repaired(cache: Cache) -> None:
+def test_a_changed_byte_is_found_and_repaired(cache: Cache) -> None:
     put_corpus(cache, *make())
     path = corpus_path(cache.path, "wild")
     good = path.read_bytes()
-    for place in range(len(good)):
+    begin = 8 + int.from_bytes(good[:8], "little")
+    for place in (*range(12), *range(12, begin, 17), *range(begin - 3, len(good), 5)):
         path.write_bytes(good[:place] + bytes([good[place] ^ 1]) + good[place + 1 :])
         with pytest.raises(CorruptCacheError, match="corpus build"):
             read_corpus(cache.path, "wild")
@@ -245,6 +245,6 @@ def test_links_and_large_files_are_refused(
 
 def test_a_file_under_another_name_is_told(cache: Cache) -> None:
     put_corpus(cache, *make())
-    os.rename(corpus_path(cache.path, "wild"), corpus_path(cache.path, "tame"))
+    corpus_path(cache.path, "wild").rename(corpus_path(cache.path, "tame"))
     with pytest.raises(CorruptCacheError, match="'wild'"):
         read_corpus(cache.path, "tame")
