@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.ui import commands, live, output, tables, units
+from cli.ui.flags import in_flags
 from cli.ui.options import CacheDir, Json, Key, OfBackbone, Quiet
 from featcache.counts import counted
 
@@ -46,7 +47,7 @@ def build(
     recipe: Annotated[
         str | None, typer.Option(help="Recipe of views and crops, or variant of patches.")
     ] = None,
-    k: Annotated[int, typer.Option("-k", "--k", help="Most vectors of a class.")] = 64,
+    k: Annotated[int, typer.Option("--k", "-k", help="Most vectors of a class.")] = 64,
     min_cosine: Annotated[
         float | None, typer.Option(help="Leave out vectors with a smaller cosine.")
     ] = None,
@@ -95,7 +96,7 @@ def build(
 
     \b
     Example: featcache corpus build wild --for fieldguide --from fieldguide-2
-    Example: featcache corpus build unused --for fieldguide --from fieldguide:train --by image --shots 2
+    Example: featcache corpus build unused --for pets --from pets:train --by image --shots 2
     """
     from cli.ui.options import seeds as parse_seeds
     from cli.ui.options import shots as parse_shots
@@ -149,47 +150,30 @@ def list_corpora(
 
     Example: featcache corpus ls --for fieldguide
     """
-    from cli.ui.errors import text_of
-    from featcache.errors import FeatcacheError
-    from featcache.retrieval.corpora.find import find_corpora
-    from featcache.store.corpora import read_record
-    from featcache.store.library import cache_root
+    from featcache.store.corpora import describe_corpora
+    from featcache.store.library import cache_root, find_summaries
 
+    root = cache_root(cache)
+    found = find_summaries(root, target, backbone, key)
+    corpora = [(one.path, corpus) for one in found for corpus in describe_corpora(one.path)]
     rows = []
-    for path, name in find_corpora(cache_root(cache), None, target, backbone, key):
-        try:
-            record = read_record(path, name)
-        except FeatcacheError as error:
-            output.say(text_of(error))
-            if json_:
-                output.emit_json({"corpus": name, "path": str(path), "problem": text_of(error)})
-            continue
-        sources = [_source(s.dataset, s.splits) for s in record.sources]
+    for path, corpus in corpora:
+        record = corpus.record
         if json_:
-            output.emit_json(
-                {
-                    "corpus": name,
-                    "dataset": record.dataset,
-                    "digest": record.digest,
-                    "path": str(path),
-                    "rows": record.rows,
-                    "by": record.by,
-                    "of": record.of,
-                    "sources": sources,
-                    "leaks": record.leaks,
-                    "problem": "",
-                }
-            )
-        marks = "leaks" if record.leaks else ""
-        cells = (name, record.dataset, str(record.rows), record.by, record.of, ", ".join(sources))
-        rows.append((*cells, record.digest, marks))
+            output.emit_json({**corpus.to_json(in_flags), "path": str(path)})
+        elif record is None:
+            output.say(in_flags([corpus.problem]))
+        else:
+            sources = ", ".join(source.text for source in record.sources)
+            what = (corpus.name, record.dataset, str(record.rows), record.by, record.of, sources)
+            rows.append((*what, record.digest, "leaks" if record.leaks else ""))
     if json_:
         return
-    if not rows:
+    if not corpora:
         output.say("No corpora yet; `featcache corpus build` makes one.")
-        return
-    head = ("corpus", "for", "rows", "by", "of", "from", "digest", "mark")
-    tables.emit_table(head, rows, right=("rows",), spare=("digest", "of", "by"))
+    if rows:
+        head = ("corpus", "for", "rows", "by", "of", "from", "digest", "mark")
+        tables.emit_table(head, rows, right=("rows",), spare=("digest", "of", "by"))
 
 
 @app.command()
@@ -265,7 +249,7 @@ def _emit(report: "CorpusReport", json_: bool, *, quiet: bool) -> None:
 def _sentences(report: "CorpusReport") -> list[str]:
     """Say what a corpus is and what was left out of it."""
     record, facts = report.record, report.facts
-    sources = ", ".join(_source(s.dataset, s.splits) for s in record.sources)
+    sources = ", ".join(source.text for source in record.sources)
     said = [
         f"{counted(record.rows, 'vector')} of {facts.get('vectors')} {record.of} vectors of "
         f"{sources}, by {record.by}; digest {report.digest}.",
@@ -300,10 +284,6 @@ def _threshold(facts: dict[str, object]) -> str:
     found = facts.get("found")
     share = f"{found:.0%}" if isinstance(found, float) else "?"
     return f"{said}, which {share} of the augmented copies {facts.get('views')} have."
-
-
-def _source(dataset: str, splits: tuple[str, ...]) -> str:
-    return f"{dataset}:{'+'.join(splits)}" if splits else dataset
 
 
 def _cosine(value: float | None) -> str:

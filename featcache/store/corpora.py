@@ -5,10 +5,11 @@ that programs that do not know corpora leave it alone. docs/decisions/corpora-be
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from featcache.errors import (
     CorruptCacheError,
@@ -32,7 +33,7 @@ from featcache.store.format.files import (
     sync_folder,
     write_atomically,
 )
-from featcache.wording import Argument, Part
+from featcache.wording import Argument, Part, in_python
 
 FOLDER = "corpora"
 SUFFIX = ".safetensors"
@@ -50,6 +51,49 @@ class ExaminedCorpus:
     """The fault with advice; empty for a sound file."""
     is_damaged: bool = False
     """Whether it must be deleted; False if it only could not be read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusSummary:
+    """One corpus of a cache in a line."""
+
+    name: str
+    record: CorpusRecord | None
+    """None if its description cannot be read."""
+    problem: Part = ""
+    """Why it cannot be read; empty if it can."""
+
+    @property
+    def text(self) -> str:
+        """What it is, for people."""
+        if self.record is None:
+            return ""
+        record = self.record
+        sources = ", ".join(source.text for source in record.sources)
+        mark = "; leaks" if record.leaks else ""
+        return (
+            f"{record.rows} {record.of} vectors of {sources} by {record.by}, {record.digest}{mark}"
+        )
+
+    def to_json(self, phrase: Callable[[Sequence[Part]], str] = in_python) -> dict[str, Any]:
+        """Return one plain object.
+
+        Args:
+            phrase: Writes a message as text.
+        """
+        if self.record is None:
+            return {"corpus": self.name, "problem": phrase([self.problem])}
+        return {
+            "corpus": self.name,
+            "dataset": self.record.dataset,
+            "digest": self.record.digest,
+            "rows": self.record.rows,
+            "by": self.record.by,
+            "of": self.record.of,
+            "sources": [source.text for source in self.record.sources],
+            "leaks": self.record.leaks,
+            "problem": "",
+        }
 
 
 def check_name(name: str) -> None:
@@ -88,6 +132,21 @@ def corpus_names(path: Path) -> list[str]:
     refuse_link(folder)
     files = folder.glob(f"*{SUFFIX}") if folder.is_dir() else ()
     return sorted(file.stem for file in files if NAME.fullmatch(file.stem))
+
+
+def describe_corpora(path: Path) -> list[CorpusSummary]:
+    """Summarise the corpora of a cache, also damaged ones; their arrays are not read.
+
+    Args:
+        path: Folder of the cache.
+    """
+    summaries = []
+    for name in corpus_names(path):
+        try:
+            summaries.append(CorpusSummary(name=name, record=read_record(path, name)))
+        except FeatcacheError as error:
+            summaries.append(CorpusSummary(name=name, record=None, problem=error.parts))
+    return summaries
 
 
 def read_record(path: Path, name: str) -> CorpusRecord:

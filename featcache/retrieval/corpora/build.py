@@ -110,6 +110,8 @@ def build_corpus(
         ('more', False)
     """
     _check(name, of, k, min_cosine, margin)
+    if of == "global" and recipe is not None:
+        raise UsageError(Argument("recipe", recipe), " has no effect on global vectors.")
     tell: Progress = progress or (lambda what, done, total: None)
     origins = [s if isinstance(s, Origin) else Origin(features=s) for s in sources]
     _refuse_queries(target, origins, allow_leak=allow_leak)

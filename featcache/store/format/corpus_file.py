@@ -69,6 +69,11 @@ class SourceRecord:
     vectors: int
     """Vectors that were searched."""
 
+    @property
+    def text(self) -> str:
+        """Name with its splits: fieldguide-2, or fieldguide:train."""
+        return f"{self.dataset}:{'+'.join(self.splits)}" if self.splits else self.dataset
+
 
 @dataclass(frozen=True, kw_only=True)
 class CorpusRecord:

@@ -26,8 +26,8 @@ from featcache.store.repair.verify import verify
 from featcache.types import FeatureSet
 from tests.featcache.retrieval.corpora.worlds import (
     CLASSES,
-    D,
     KEY,
+    D,
     bank,
     hashed,
     make_cache,
@@ -239,6 +239,7 @@ def test_the_threshold_tells_copies_from_other_images(target: FeatureSet, tmp_pa
         ({"by": "clas"}, UnknownNameError, "class"),
         ({"of": "patchs"}, UnknownNameError, "patches"),
         ({"of": "crops"}, MissingComponentError, "no crops"),
+        ({"recipe": "rrc50"}, UsageError, "recipe"),
         ({"k": 0}, UsageError, "at least 1"),
         ({"k": 295}, UsageError, "more than the 294"),
         ({"min_cosine": float("nan")}, UsageError, "min_cosine"),
