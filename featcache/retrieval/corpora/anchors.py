@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int64
+from jaxtyping import Bool, Float32, Int64
 from torch import Tensor
 
 from featcache.bank import TextBank
@@ -22,7 +22,10 @@ BY = ("class", "anchor", "image")
 
 @dataclass(frozen=True, kw_only=True)
 class Anchors:
-    """Unit vectors with their classes."""
+    """Unit vectors with their classes.
+
+    Of texts, those that belong to several classes are left out, unless a class has no other ones.
+    """
 
     vectors: Float32[Tensor, "q d"]
     owner: Int64[Tensor, " q"]
@@ -87,8 +90,26 @@ def anchors_of(
         vectors, owner = bank.anchors(kind), torch.arange(len(bank.classes))
     else:
         vectors, owner = bank.texts(kind)
+        own = _of_one_class(vectors, owner)
+        facts |= {"shared_texts": int((~own).sum())}
+        vectors, owner = vectors[own], owner[own]
     facts |= {"text": kind, "text_digest": bank.digest(kind)}
     return Anchors(vectors=vectors, owner=owner, shots=drawn, facts=facts)
+
+
+def _of_one_class(
+    vectors: Float32[Tensor, "m d"], owner: Int64[Tensor, " m"]
+) -> Bool[Tensor, " m"]:
+    """Tell which texts belong to one class only; all texts of a class that has no other ones.
+
+    A text of two classes has the same cosine for both, so that what is near to it goes to none.
+    """
+    _, same = torch.unique(vectors, dim=0, return_inverse=True)
+    pairs = torch.unique(torch.stack([same, owner]), dim=1)
+    is_own = torch.bincount(pairs[0], minlength=len(vectors))[same] == 1
+    with_own = torch.zeros(int(owner.max()) + 1, dtype=torch.bool)
+    with_own[owner[is_own]] = True
+    return is_own | ~with_own[owner]
 
 
 def _draws(

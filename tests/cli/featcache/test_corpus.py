@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -121,8 +122,6 @@ def test_damage_and_changed_sources_are_told(featcache: Run, tmp_path: Path) -> 
     assert build(featcache, "--k", "5", *home).code == 0
     listing = Cache.open(wild.path).listing()
     assert listing is not None
-    from dataclasses import replace
-
     grown = replace(listing, splits={"train": listing.splits["train"][:-1]})
     Cache.open(wild.path).put_listing(grown)
     assert "wild has changed" in featcache("corpus", "info", "more", *home).err

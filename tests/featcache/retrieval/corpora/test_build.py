@@ -1,5 +1,6 @@
 """Corpora of random caches: equal to brute force, without duplicates, and wrong input refused."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from featcache.errors import (
     UsageError,
 )
 from featcache.retrieval import vectors as module
-from featcache.retrieval.corpora import build, threshold
+from featcache.retrieval.corpora import threshold
+from featcache.retrieval.corpora.anchors import _of_one_class
 from featcache.retrieval.corpora.build import build_corpus
 from featcache.retrieval.corpora.claims import LISTED
 from featcache.retrieval.corpora.origins import Origin
@@ -233,6 +235,13 @@ def test_the_threshold_tells_copies_from_other_images(target: FeatureSet, tmp_pa
     assert without.cosine == without.others == measured.others
 
 
+def test_texts_of_two_classes_choose_none() -> None:
+    rows = torch.nn.functional.normalize(torch.eye(D)[[0, 1, 1, 2, 1]])
+    owner = torch.tensor([0, 0, 1, 1, 2])
+    kept = _of_one_class(rows, owner)
+    assert kept.tolist() == [True, False, False, True, True]  # the last class has no other text
+
+
 @pytest.mark.parametrize(
     ("options", "error", "says"),
     [
@@ -279,8 +288,6 @@ def test_classes_without_texts_or_images_are_refused(tmp_path: Path, wild: Featu
 
 
 def test_another_feature_key_is_refused(tmp_path: Path, target: FeatureSet) -> None:
-    from dataclasses import replace
-
     other = wild_in(tmp_path, key=replace(KEY, weights="1" * 64))
     with pytest.raises(CacheError, match="one key"):
         build_corpus("x", target, [other], k=5)
@@ -292,8 +299,6 @@ def test_a_corpus_that_no_longer_fits_is_refused(tmp_path: Path, wild: FeatureSe
     cache = Cache.open(target.path)
     listing = cache.listing()
     assert listing is not None
-    from dataclasses import replace
-
     cache.put_listing(replace(listing, classes=("ant", "cat", "bee")))
     with pytest.raises(CacheError, match=r"classes of toys have changed.*again=True"):
         read_corpus(target.path, "old")
@@ -315,4 +320,3 @@ def test_progress_is_told(target: FeatureSet, wild: FeatureSet) -> None:
     steps: list[tuple[str, int, int]] = []
     build_corpus("told", target, [wild], k=5, progress=lambda *step: steps.append(step))
     assert steps[-1] == ("searching", steps[-1][2], steps[-1][2])
-    assert build.LISTED == LISTED

@@ -109,7 +109,7 @@ def target_in(root: Path, *, with_views: bool = True, n: int = 60) -> FeatureSet
         "test": range(2 * n // 3, n),
     }
     more = {"views.rrc50-2": views_of(values)} if with_views else {}
-    return make_cache(root, "toys", values, labels, splits, texts=bank(), more=more)  # type: ignore[arg-type]
+    return make_cache(root, "toys", values, labels, splits, texts=bank(), more=more)
 
 
 def wild_in(root: Path, n: int = 300, **options: Any) -> FeatureSet:
