@@ -10,6 +10,7 @@ import torch
 
 from featcache.errors import (
     CacheError,
+    CorruptCacheError,
     MissingComponentError,
     TaskError,
     UnknownNameError,
@@ -20,7 +21,7 @@ from featcache.retrieval.corpora import threshold
 from featcache.retrieval.corpora.anchors import _of_one_class
 from featcache.retrieval.corpora.build import build_corpus
 from featcache.retrieval.corpora.claims import LISTED
-from featcache.retrieval.corpora.origins import Origin
+from featcache.retrieval.corpora.origins import Origin, open_origins
 from featcache.retrieval.corpora.read import read_corpus
 from featcache.store.cache import Cache
 from featcache.store.corpora import corpus_names, read_record
@@ -291,6 +292,33 @@ def test_another_feature_key_is_refused(tmp_path: Path, target: FeatureSet) -> N
     other = wild_in(tmp_path, key=replace(KEY, weights="1" * 64))
     with pytest.raises(CacheError, match="one key"):
         build_corpus("x", target, [other], k=5)
+
+
+def test_a_damaged_source_is_told_and_nothing_is_stored(tmp_path: Path, target: FeatureSet) -> None:
+    path = next(wild_in(tmp_path).path.glob("global/*.h5"))
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    damaged = Cache.open(path.parents[1]).feature_set()
+    with pytest.raises(CorruptCacheError, match=path.name):
+        build_corpus("x", target, [damaged], k=5)
+    assert "x" not in corpus_names(target.path)
+
+
+def test_sources_are_named(root: Path, target: FeatureSet, wild: FeatureSet) -> None:
+    whole, part = open_origins(root, ["wild", "toys:train", "toys:val"], target)
+    assert (whole.features.path, whole.splits) == (wild.path, ())
+    assert part.splits == ("train", "val")
+    assert part.guarded(target) == ("val",)
+    with pytest.raises(UsageError, match="NAME:SPLIT"):
+        open_origins(root, [":train"], target)
+    with pytest.raises(UsageError, match="no data set"):
+        open_origins(root, [], target)
+    with pytest.raises(UnknownNameError, match="wild"):
+        open_origins(root, ["wlid"], target)
+    other = replace(target, key=replace(KEY, weights="1" * 64))
+    with pytest.raises(CacheError, match=r"one key.*featcache.extract\(dataset='wild'"):
+        open_origins(root, ["wild"], other)
 
 
 def test_a_corpus_that_no_longer_fits_is_refused(tmp_path: Path, wild: FeatureSet) -> None:
