@@ -15,8 +15,14 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from featcache.errors import CacheError, MissingComponentError, TaskError, UsageError
+from featcache.errors import TaskError, UsageError
 from featcache.retrieval.corpora.anchors import Anchors, anchors_of
+from featcache.retrieval.corpora.checks import (
+    check_arguments,
+    refuse_missing,
+    refuse_other,
+    refuse_queries,
+)
 from featcache.retrieval.corpora.claims import LISTED, Claims, Lists, assign, lists_of
 from featcache.retrieval.corpora.digests import classes_digest, queries_digest
 from featcache.retrieval.corpora.duplicates import Kept, NearDuplicates, keep_first
@@ -27,7 +33,7 @@ from featcache.retrieval.corpora.threshold import Threshold, calibrate
 from featcache.retrieval.exact import search_exactly
 from featcache.retrieval.vectors import Places, Vectors
 from featcache.store.cache import Cache
-from featcache.store.corpora import check_name, put_corpus
+from featcache.store.corpora import put_corpus
 from featcache.store.format.corpus_file import CorpusArrays, CorpusRecord, SourceRecord
 from featcache.store.provenance import versions_of
 from featcache.types import FeatureSet
@@ -103,21 +109,22 @@ def build_corpus(
     Example:
         >>> import featcache
         >>> from featcache.retrieval.corpora.origins import Origin
-        >>> cache = featcache.extract("fieldguide", "tiny", limit=48)
+        >>> cache = featcache.open("fieldguide", "tiny")
         >>> unlabelled = Origin(features=cache, splits=("train",))
         >>> report = build_corpus("more", cache, [unlabelled], k=2, again=True)
         >>> report.name, report.leaks
         ('more', False)
     """
-    _check(name, of, k, min_cosine, margin)
+    check_arguments(name, k, min_cosine, margin)
     if of == "global" and recipe is not None:
         raise UsageError(Argument("recipe", recipe), " has no effect on global vectors.")
     tell: Progress = progress or (lambda what, done, total: None)
     origins = [s if isinstance(s, Origin) else Origin(features=s) for s in sources]
-    _refuse_queries(target, origins, allow_leak=allow_leak)
+    if not allow_leak:
+        refuse_queries(target, origins)
     anchors = anchors_of(target, by, text=text, shots=shots, seeds=seeds)
     vectors = Vectors([origin.features for origin in origins], of, recipe=recipe)
-    _refuse_other(target, vectors, anchors)
+    refuse_other(target, vectors, anchors)
     vectors = vectors.within([origin.rows() for origin in origins])
     searched = vectors.sources
     with_guarded = allow_leak or not dedupe
@@ -145,6 +152,7 @@ def build_corpus(
         )
     threshold = None
     if not with_guarded and len(guarded):
+        refuse_missing(target)
         tell("calibrating", 0, 0)
         threshold = calibrate(target)
     scale = target.text.logit_scale if target.text is not None else 100.0
@@ -286,42 +294,3 @@ def _left_out(kept: Kept, found: _Found, *, with_guarded: bool) -> dict[str, Any
 def _rounded(facts: dict[str, Any]) -> dict[str, Any]:
     """Round to six digits, so that another number of threads gives the same facts."""
     return {n: round(v, 6) if isinstance(v, float) else v for n, v in facts.items()}
-
-
-def _check(name: str, of: str, k: int, min_cosine: float | None, margin: float | None) -> None:
-    check_name(name)
-    if k < 1:
-        raise UsageError(Argument("k"), f" must be at least 1, got {k}.")
-    if min_cosine is not None and not -1 <= min_cosine <= 1:
-        raise UsageError(Argument("min_cosine"), f" must be within -1..1, got {min_cosine}.")
-    if margin is not None and not 0 <= margin <= 2:
-        raise UsageError(Argument("margin"), f" must be within 0..2, got {margin}.")
-
-
-def _refuse_queries(target: FeatureSet, origins: Sequence[Origin], *, allow_leak: bool) -> None:
-    for origin in origins:
-        if (splits := origin.guarded(target)) and not allow_leak:
-            name = target.listing.dataset
-            raise UsageError(
-                f"Heads for {name} are selected and evaluated on its rows of {', '.join(splits)}, "
-                f"which a corpus for {name} must not contain. Name its training rows, {name}:train,"
-                " or say ",
-                Argument("allow_leak", True),
-                ", which marks the corpus.",
-            )
-
-
-def _refuse_other(target: FeatureSet, vectors: Vectors, anchors: Anchors) -> None:
-    first = vectors.sources[0].features
-    if first.key != target.key:
-        raise CacheError(
-            f"{first.listing.dataset} has features of {first.backbone}, key {first.key.digest()}, "
-            f"and {target.listing.dataset} of {target.backbone}, key {target.key.digest()}. Only "
-            "features of one key can be compared; extract both with the same backbone and weights."
-        )
-    if vectors.dim != anchors.vectors.shape[1]:
-        raise MissingComponentError(
-            f"{vectors.sources[0].component} of {first.listing.dataset} has vectors of width "
-            f"{vectors.dim}, and the classes of {target.listing.dataset} have "
-            f"{anchors.vectors.shape[1]}."
-        )

@@ -30,9 +30,15 @@ def image_keys(
 
 
 def guarded_splits(features: FeatureSet) -> tuple[str, ...]:
-    """Return the splits that heads are selected and evaluated on: all but train and train@K."""
-    names = features.listing.splits
-    return tuple(n for n in names if n != "train" and not n.startswith("train@"))
+    """Return the splits that heads are selected and evaluated on.
+
+    These are all but `train` and `train@K`, and those without a label.
+    """
+    return tuple(
+        name
+        for name, rows in features.listing.splits.items()
+        if name != "train" and not name.startswith("train@") and (features.labels[rows] >= 0).any()
+    )
 
 
 def guarded_rows(features: FeatureSet) -> Int64[np.ndarray, " r"]:

@@ -37,7 +37,7 @@ def read_corpus(cache: FeatureSet | CacheReader | Path, name: str) -> Corpus:
         >>> import featcache
         >>> from featcache.retrieval.corpora.build import build_corpus
         >>> from featcache.retrieval.corpora.origins import Origin
-        >>> cache = featcache.extract("fieldguide", "tiny", limit=48)
+        >>> cache = featcache.open("fieldguide", "tiny")
         >>> sources = [Origin(features=cache, splits=("train",))]
         >>> report = build_corpus("more", cache, sources, k=2, again=True)
         >>> read_corpus(cache, "more").digest == report.digest

@@ -95,9 +95,11 @@ def report_of(
         is_new: Whether it was stored just now.
         changes: What has happened to its sources.
     """
+    order = np.argsort(arrays.labels, kind="stable")
+    ends = np.searchsorted(arrays.labels[order], np.arange(1, len(classes)))
     rows = []
-    for label, name in enumerate(classes):
-        cosines = arrays.cosines[arrays.labels == label]
+    for label, chosen in enumerate(np.split(order, ends)):
+        name, cosines = classes[label], arrays.cosines[chosen]
         low = median = high = None
         if len(cosines):
             low, median, high = (round(float(f(cosines)), 6) for f in (np.min, np.median, np.max))

@@ -30,6 +30,8 @@ FORMAT = 1
 """Version of the file; increased when older programs would misread it."""
 HEADER = 1 << 20
 """Most bytes of the header."""
+CLASSES = 1_000_000
+"""Most classes."""
 CURE = "Build it again with `featcache corpus build --again`, or let `featcache repair` delete it."
 CHUNK = 1 << 24
 """Bytes that are checked at once."""
@@ -273,7 +275,7 @@ _RECORD: Mapping[str, Callable[[Any], bool]] = {
     "rows": lambda value: _is_count(value) and value > 0,
     "dim": lambda value: _is_count(value) and value > 0,
     "dtype": lambda value: isinstance(value, str) and value in ("float16", "float32"),
-    "classes": lambda value: _is_count(value) and value > 0,
+    "classes": lambda value: _is_count(value) and 0 < value <= CLASSES,
     "classes_digest": _is_digest,
     "queries_digest": _is_digest,
     "leaks": lambda value: isinstance(value, bool),

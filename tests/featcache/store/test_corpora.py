@@ -178,6 +178,7 @@ def _set(name: str, new: Any) -> Any:
         _set("dim", 0),
         _set("dtype", "object"),
         _set("classes", 1),  # labels are then out of range
+        _set("classes", 1 << 39),
         _set("sources", []),
         _set("sources", [{"dataset": "x"}]),
         _set("facts", []),

@@ -119,7 +119,7 @@ def taken_by(target: FeatureSet, name: str) -> list[tuple[int, int, int]]:
     return sorted(zip(corpus.labels.tolist(), rows, parts, strict=True))
 
 
-@pytest.mark.parametrize("block_bytes", [400, 2**26])
+@pytest.mark.parametrize("block_bytes", [4000, 2**26])
 @pytest.mark.parametrize("by", ["class", "anchor", "image"])
 def test_a_corpus_is_what_comparing_everything_gives(
     target: FeatureSet, wild: FeatureSet, by: str, block_bytes: int, monkeypatch: Any
@@ -295,14 +295,33 @@ def test_another_feature_key_is_refused(tmp_path: Path, target: FeatureSet) -> N
 
 
 def test_a_damaged_source_is_told_and_nothing_is_stored(tmp_path: Path, target: FeatureSet) -> None:
-    path = next(wild_in(tmp_path).path.glob("global/*.h5"))
+    cache = Cache.open(wild_in(tmp_path).path)
+    (line,) = cache.shards["global"]
+    path = cache.path / "global" / line.file
     data = bytearray(path.read_bytes())
-    data[-1] ^= 1
+    data[line.facts.offset + 100] ^= 1
     path.write_bytes(data)
-    damaged = Cache.open(path.parents[1]).feature_set()
+    damaged = Cache.open(cache.path).feature_set()
     with pytest.raises(CorruptCacheError, match=path.name):
         build_corpus("x", target, [damaged], k=5)
     assert "x" not in corpus_names(target.path)
+
+
+def test_an_unlabelled_split_holds_no_query_images(tmp_path: Path) -> None:
+    values, labels = near_centres(11, 60)
+    labels[40:] = -1
+    splits = {"train": range(20), "test": range(20, 40), "more": range(40, 60)}
+    target = make_cache(tmp_path, "toys", values, labels, splits, texts=bank())
+    report = build_corpus("x", target, [Origin(features=target, splits=("more",))], k=4)
+    assert not report.leaks
+    assert report.facts["equal_images"] == 0
+
+
+def test_query_images_without_features_are_told(tmp_path: Path, wild: FeatureSet) -> None:
+    splits = {"train": range(20), "test": range(20, 60)}
+    part = make_cache(tmp_path, "toys", *near_centres(11, 60), splits, texts=bank(), limit=50)
+    with pytest.raises(MissingComponentError, match=r"10 of 40 query.*featcache.extract"):
+        build_corpus("x", part, [wild], k=4)
 
 
 def test_sources_are_named(root: Path, target: FeatureSet, wild: FeatureSet) -> None:

@@ -62,9 +62,10 @@ def make_cache(
     texts: TextBank | None = None,
     more: Mapping[str, np.ndarray] | None = None,
     key: FeatureKey = KEY,
+    limit: int | None = None,
     **listing: Any,
 ) -> FeatureSet:
-    """Store a cache; `more` are further components, for all rows."""
+    """Store a cache; `more` are further components, and `limit` rows have global features."""
     cache = Cache.create(root, dataset, "toy", key)
     n = len(values)
     fields: dict[str, Any] = {
@@ -75,7 +76,8 @@ def make_cache(
     }  # fmt: skip
     cache.put_listing(Listing(**{**fields, **listing}))
     rows = np.arange(n, dtype=np.int64)
-    cache.append(ComponentKey(kind="global"), rows, values, {}, HERE)
+    encoded = rows[: len(rows) if limit is None else limit]
+    cache.append(ComponentKey(kind="global"), encoded, values[encoded], {}, HERE)
     for name, extra in (more or {}).items():
         kind, _, count = name.partition("-")
         kind, _, middle = kind.partition(".")
