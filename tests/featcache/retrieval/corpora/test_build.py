@@ -247,7 +247,7 @@ def test_texts_of_two_classes_choose_none() -> None:
     ("options", "error", "says"),
     [
         ({"by": "clas"}, UnknownNameError, "class"),
-        ({"of": "patchs"}, UnknownNameError, "patches"),
+        ({"of": "patch"}, UnknownNameError, "patches"),
         ({"of": "crops"}, MissingComponentError, "no crops"),
         ({"recipe": "rrc50"}, UsageError, "recipe"),
         ({"k": 0}, UsageError, "at least 1"),
