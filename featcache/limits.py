@@ -41,7 +41,7 @@ class Limit:
 
 
 METADATA = Limit(
-    what="a file of a cache that is read whole: manifest, listing, texts",
+    what="a file of a cache that is read whole: manifest, listing, texts, corpus",
     most=4 << 30,
     unit="bytes",
     variable="FEATCACHE_MAX_METADATA",

@@ -1,6 +1,7 @@
 """`featcache`: encode a data set once, look after the cache."""
 
 from cli.featcache.backbones import backbones
+from cli.featcache.corpus import app as corpus
 from cli.featcache.datasets import datasets
 from cli.featcache.doctor import doctor
 from cli.featcache.extract import extract
@@ -23,6 +24,7 @@ app.command(cls=RunsAlone)(verify)
 for command in (info, text, repair, rm, datasets, backbones, doctor):
     app.command()(command)
 app.add_typer(imports, name="import")
+app.add_typer(corpus, name="corpus")
 
 
 def main() -> None:

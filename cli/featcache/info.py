@@ -2,6 +2,7 @@
 
 from cli.featcache.reports import distinguishing
 from cli.ui import output, tables, units
+from cli.ui.flags import in_flags
 from cli.ui.options import CacheDir, Json, Key, OfBackbone, OfDataset, Positional, one_dataset
 from featcache.counts import counted
 
@@ -24,6 +25,7 @@ def info(
     from dataclasses import asdict
 
     from featcache.store.cache import Cache
+    from featcache.store.corpora import describe_corpora
     from featcache.store.library import cache_root, find_summaries
     from featcache.store.provenance import distinct
 
@@ -36,6 +38,7 @@ def info(
     names = () if listing is None else listing.classes
     texts = {} if listing is None else listing.count_texts()
     ids = {} if listing is None else {listing.ids[row]: reason for row, reason in bad.items()}
+    corpora = describe_corpora(opened.path)
     if json_:
         output.emit_json(
             {
@@ -47,6 +50,7 @@ def info(
                 "root": "" if listing is None else listing.root,
                 "made_with": made,
                 "unreadable": ids,
+                "corpora": [corpus.to_json(in_flags) for corpus in corpora],
             }
         )
         return
@@ -64,6 +68,7 @@ def info(
     for name, c in found.components.items():
         size = f"{units.human_bytes(c.bytes)}, {counted(c.shards, 'shard')}"
         rows.append((name, f"{c.rows} rows of {list(c.shape)}, {size}"))
+    rows += [(f"corpus {c.name}", in_flags([c.problem]) or c.text) for c in corpora]
     rows += [("made with", ", ".join(f"{k} {v}" for k, v in one.items())) for one in made]
     rows += [("unreadable", f"{name}: {reason}") for name, reason in list(ids.items())[:SHOWN]]
     tables.emit_table(("", f"{found.dataset}, {found.backbone}"), rows)

@@ -1,6 +1,5 @@
 """`heads train`: train a method on cached features and evaluate it."""
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
     from heads.results.record import Result
 
 
-MOST_SEEDS = 1000
 UNSAVED = "Nothing of this run was stored; the same command starts it again."
 
 
@@ -121,7 +119,7 @@ def train(
     elif protocol == "few-shot":
         _only_of_episodes(of_episodes)
         arguments["shots"] = options.shots("16" if shots is None else shots)
-        arguments["seeds"] = _seeds("3" if seeds is None else seeds)
+        arguments["seeds"] = options.seeds("3" if seeds is None else seeds)
         arguments |= {"strict_shots": strict_shots, "class_weights": class_weights}
     else:
         raise UnknownNameError("protocol", protocol, ("few-shot", "episodic"))
@@ -218,26 +216,6 @@ def _some_shots(text: str) -> int:
     if shots is None:
         raise UsageError("An episode needs a number of --shots, got 'all'; write e.g. --shots 5.")
     return shots
-
-
-def _seeds(text: str) -> tuple[int, ...]:
-    """Read --seeds: 3 is 1, 2, 3; 4-6 and 1,5,9 name them."""
-    from featcache.errors import UsageError
-
-    parts = [re.fullmatch(r"([0-9]{1,9})(?:-([0-9]{1,9}))?", p.strip()) for p in text.split(",")]
-    ends = [(int(p[1]), int(p[2] or p[1])) for p in parts if p is not None]
-    if len(parts) == 1 and ends and parts[0] is not None and parts[0][2] is None:
-        ends = [(1, ends[0][0])]
-    low, high = min((a for a, _ in ends), default=0), max((b for _, b in ends), default=0)
-    if len(ends) < len(parts) or low < 1 or high - low >= MOST_SEEDS or any(a > b for a, b in ends):
-        raise UsageError(
-            f"--seeds takes how many (3: seeds 1-3), a range (4-6) or a list (1,5,9), from 1 and "
-            f"less than {MOST_SEEDS} apart; got '{text[:80]}'."
-        )
-    seeds = [seed for a, b in ends for seed in range(a, b + 1)]
-    if len(set(seeds)) < len(seeds):
-        raise UsageError(f"--seeds names a seed twice: '{text[:80]}'; leave one.")
-    return tuple(sorted(seeds))
 
 
 def _only_of_episodes(options: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """Options and arguments shared by commands, and the parsing of their values."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -7,6 +8,9 @@ from typing import Annotated
 import typer
 
 from featcache.errors import UsageError
+
+MOST_SEEDS = 1000
+"""Exclusive limit of the difference between two seeds."""
 
 CacheDir = Annotated[
     Path | None,
@@ -67,3 +71,25 @@ def shots(text: str) -> int | None:
     if not text.isascii() or not text.isdecimal() or len(text) > 9 or int(text) < 1:
         raise UsageError(f"--shots takes a whole number from 1, or 'all'; got '{text[:80]}'.")
     return int(text)
+
+
+def seeds(text: str) -> tuple[int, ...]:
+    """Read seeds: 3 is 1, 2, 3; 4-6 and 1,5,9 name them.
+
+    Raises:
+        UsageError: If they are malformed, too far apart, or named twice.
+    """
+    parts = [re.fullmatch(r"([0-9]{1,9})(?:-([0-9]{1,9}))?", p.strip()) for p in text.split(",")]
+    ends = [(int(p[1]), int(p[2] or p[1])) for p in parts if p is not None]
+    if len(parts) == 1 and ends and parts[0] is not None and parts[0][2] is None:
+        ends = [(1, ends[0][0])]
+    low, high = min((a for a, _ in ends), default=0), max((b for _, b in ends), default=0)
+    if len(ends) < len(parts) or low < 1 or high - low >= MOST_SEEDS or any(a > b for a, b in ends):
+        raise UsageError(
+            f"--seeds takes how many (3: seeds 1-3), a range (4-6) or a list (1,5,9), from 1 and "
+            f"less than {MOST_SEEDS} apart; got '{text[:80]}'."
+        )
+    named = [seed for a, b in ends for seed in range(a, b + 1)]
+    if len(set(named)) < len(named):
+        raise UsageError(f"--seeds names a seed twice: '{text[:80]}'; leave one.")
+    return tuple(sorted(named))

@@ -7,7 +7,8 @@ from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 
 from featcache.errors import UsageError
-from featcache.neighbours import TopK
+from featcache.neighbours import BLOCK, TopK
+from featcache.retrieval import vectors as limits
 from featcache.retrieval.vectors import Vectors
 
 
@@ -47,7 +48,8 @@ def search_exactly(
     if queries.shape[1] != vectors.dim:
         raise UsageError(f"Queries have width {queries.shape[1]}, the vectors {vectors.dim}.")
     running = TopK(queries.float(), k)
-    for block in vectors.blocks():
+    most = min(BLOCK // max(1, len(queries)), limits.BLOCK_BYTES // (4 * vectors.dim))
+    for block in vectors.blocks(max(1, most)):  # neither the block nor the products are large
         positions = torch.arange(running.count, running.count + len(block))
         running.add(block.to(queries.device), None if allowed is None else allowed(positions))
         if progress is not None:

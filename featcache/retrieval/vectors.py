@@ -8,7 +8,8 @@ in order, so that memory does not grow with the number of vectors.
 """
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
@@ -99,7 +100,7 @@ class Vectors:
             _refuse_other_key(caches[0], cache)
         self.kind = kind
         self.sources = tuple(_source(cache, kind, recipe, splits) for cache in caches)
-        self._ends = np.cumsum([len(s.rows) * s.parts for s in self.sources])
+        self._count()
         widths = {s.dim for s in self.sources}
         if len(widths) > 1:
             raise CacheError(
@@ -108,6 +109,24 @@ class Vectors:
 
     def __len__(self) -> int:
         return int(self._ends[-1])
+
+    def _count(self) -> None:
+        self._ends = np.cumsum([len(s.rows) * s.parts for s in self.sources])
+
+    def within(self, rows: Sequence[Int64[np.ndarray, " _"]]) -> "Vectors":
+        """Return the vectors of some rows of each cache.
+
+        Args:
+            rows: Ascending rows of each cache, in the order of `sources`; rows that have no vectors
+                are left out.
+        """
+        fewer = copy(self)
+        fewer.sources = tuple(
+            replace(source, rows=np.intersect1d(source.rows, some))
+            for source, some in zip(self.sources, rows, strict=True)
+        )
+        fewer._count()
+        return fewer
 
     @property
     def dim(self) -> int:

@@ -73,6 +73,24 @@ WRONG: dict[str, dict[str, tuple[str, ...]]] = {
     "featcache verify": {**ANY_CACHE, "--runs": (MISSING, FILE, "")},
     "featcache repair": {**ANY_CACHE, "--weights": ("",), "--device": ("",)},
     "featcache rm": {"DATASET": NAME, **OLD_CACHE},
+    "featcache corpus build": {
+        "NAME": ("../x", "A b", ""),
+        "--for": NAME,
+        "--from": ("nobody", "blobs:nobody", "blobs:", "blobs", ",", ""),
+        "--by": NAME,
+        "--of": NAME,
+        "--recipe": NAME,
+        "--k": POSITIVE,
+        "--min-cosine": ("x", "2", "nan", ""),
+        "--margin": ("x", "-1", "nan", ""),
+        "--text": NAME,
+        "--shots": ("x", "-1", "0", "1.5", "all", ""),
+        "--seeds": ("x", "0", "3-1", ""),
+        **OLD_CACHE,
+    },
+    "featcache corpus ls": {"--for": NAME, **OLD_CACHE},
+    "featcache corpus info": {"NAME": NAME, "--for": NAME, **OLD_CACHE},
+    "featcache corpus rm": {"NAME": NAME, "--for": NAME, **OLD_CACHE},
     "featcache datasets": {
         "NAME": NAME,
         "--cache": CACHE,
@@ -146,6 +164,11 @@ RIGHT: dict[str, list[str]] = {
     ],
     "featcache import npz": ["{place}/good.npz", "--name", "other", "--backbone", "B"],
     "featcache rm": ["blobs"],
+    "featcache corpus build": [
+        "wild", "--for", "blobs", "--from", "blobs:train", "--k", "2", "--quiet",
+    ],
+    "featcache corpus info": ["wild"],
+    "featcache corpus rm": ["wild"],
     "heads train": ["ridge", "--shots", "2", "--dataset", "blobs", "--quiet"],
 }  # fmt: skip
 """Command -> arguments that it understands, to which the wrong one is added."""

@@ -12,6 +12,7 @@ from featcache.importers import npz
 from featcache.sources import hashing
 from featcache.sources.fieldguide import world as drawn
 from featcache.store.cache import Cache
+from featcache.store.corpora import corpus_path
 from featcache.store.format.identity import KEY_FILE, MANIFEST, is_cache
 from featcache.store.repair.verify import verify
 from heads.results import store
@@ -258,11 +259,62 @@ class Draw(Story):
                 raise FaultError(f"{name} is not what was drawn, and nobody notices")
 
 
+class BuildCorpus(Story):
+    """A corpus is built in a cache, and replaces one of other content."""
+
+    name = "corpus"
+    words: ClassVar[tuple[str, ...]] = ("corpus", "build", "some", "--for", "zoo", "--from",
+                                        "zoo:train", "--again", "--quiet")  # fmt: skip
+
+    def before(self, disk: Path) -> None:
+        self.world.sound(disk / "home", **EVERY_KIND)
+        self.build(disk, 1)
+        self.old = self.corpus(disk).read_bytes()
+
+    def build(self, disk: Path, k: int) -> None:
+        answer = self.world.command(*self.words, "--k", str(k), "--cache", disk / "home")
+        if answer.code:
+            raise FaultError(f"corpus build said: {answer.err}")
+
+    def corpus(self, disk: Path) -> Path:
+        return corpus_path(cache_in(disk / "home"), "some")
+
+    def act(self, disk: Path) -> None:
+        self.build(disk, 2)
+
+    def check(self, disk: Path, said: frozenset[str]) -> None:
+        expect_advice(disk / "home")
+        if not verify(cache_in(disk / "home"), full=True).is_sound:
+            raise FaultError("a cache was damaged by building a corpus in it")
+        if DONE in said and self.corpus(disk).read_bytes() == self.old:
+            raise FaultError("a corpus that was built is gone")
+
+
+class RemoveCorpus(BuildCorpus):
+    """A corpus is removed."""
+
+    name = "corpus-rm"
+
+    def act(self, disk: Path) -> None:
+        words = ("corpus", "rm", "some", "--yes", "--cache", disk / "home")
+        answer = self.world.command(*words)
+        if answer.code and "Unknown corpus" not in answer.err:
+            raise FaultError(f"corpus rm said: {answer.err}")
+
+    def check(self, disk: Path, said: frozenset[str]) -> None:
+        if not verify(cache_in(disk / "home"), full=True).is_sound:
+            raise FaultError("a cache was damaged by removing a corpus from it")
+        if DONE in said and self.corpus(disk).exists():
+            raise FaultError("a corpus that was removed is there again")
+
+
 STORIES: tuple[type[Story], ...] = (
     Save,
     SaveFirst,
     Remove,
     RemoveThenExtract,
+    BuildCorpus,
+    RemoveCorpus,
     Repair,
     Import,
     Extract,

@@ -15,7 +15,16 @@ from tests.reliability.disk import ROOT, Change, Disk, Entry, Said, Step, Sync, 
 from tests.reliability.faults import World
 from tests.reliability.powerloss import Replay, cases, record, record_killed
 from tests.reliability.recorder import KilledError, Recorder
-from tests.reliability.stories import DONE, STORIES, Draw, Import, Remove, Story
+from tests.reliability.stories import (
+    DONE,
+    STORIES,
+    BuildCorpus,
+    Draw,
+    Import,
+    Remove,
+    RemoveCorpus,
+    Story,
+)
 
 Write = Callable[[Path, bytes], object]
 
@@ -63,6 +72,19 @@ def test_a_kill_and_then_a_power_cut(world: World, tmp_path: Path) -> None:
             replay.check(case)
     assert replay.figures.checked >= 9
     assert replay.figures.faults == []
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", [BuildCorpus, RemoveCorpus], ids=lambda kind: kind.name)
+def test_a_corpus_killed_at_every_step(kind: type[Story], world: World, tmp_path: Path) -> None:
+    """The old corpus, the new one, or none is there; the same command then ends as ever."""
+    story = kind(world, tmp_path.resolve())
+    calls = record(story, story.folder / "disk").calls
+    assert calls
+    for at in range(len(calls)):
+        record_killed(story, disk := story.folder / f"killed-{at}", at)
+        story.check(disk, frozenset({DONE}))
+        story.compare(disk)
 
 
 def test_a_removal_killed_after_its_rename_and_then_a_power_cut(

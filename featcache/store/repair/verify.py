@@ -11,6 +11,8 @@ from featcache.errors import CorruptCacheError, FeatcacheError
 from featcache.progress import Report
 from featcache.store.again import extract_call
 from featcache.store.cache import Cache
+from featcache.store.corpora import FOLDER as CORPORA
+from featcache.store.corpora import examine_corpora, remove_corpus
 from featcache.store.format.checksums import sums_path, write_sums
 from featcache.store.format.identity import LISTING, MANIFEST
 from featcache.store.format.records import TEXT_STRINGS, ShardLine, TextLine
@@ -29,6 +31,7 @@ from featcache.store.repair.examine import Examined, examine, lines_of
 from featcache.store.repair.recover import restore
 from featcache.wording import Part, in_python, replaced
 
+REBUILD = "build it again with `featcache corpus build`."
 Ranges = tuple[tuple[int, int], ...]
 
 
@@ -52,7 +55,7 @@ class Dropped:
     component: str
     file: str
     rows: Ranges
-    """Ranges [start, stop) of listing rows that are now missing; empty for texts."""
+    """Ranges [start, stop) of listing rows that are now missing; empty for texts and corpora."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +65,7 @@ class VerifyReport:
     path: Path
     problems: tuple[Problem, ...]
     shards: int
-    """Number of shards and texts that were read."""
+    """Number of shards, texts and corpora that were read."""
     bytes: int
     """Bytes of the sound ones."""
     full: bool
@@ -100,7 +103,7 @@ class VerifyReport:
 def verify(
     path: Path, *, full: bool = False, report: Report | None = None, workers: int | None = None
 ) -> VerifyReport:
-    """Check a cache: key, manifest, listing, texts, and every byte of every shard.
+    """Check a cache: key, manifest, listing, texts, and every byte of every shard and corpus.
 
     Args:
         path: Folder of the cache.
@@ -142,6 +145,12 @@ def _check(path: Path, *, full: bool, report: Report | None, workers: int | None
         is_text = isinstance(file.line, TextLine)
         other = TEXT_STRINGS if is_text else sums_path(Path(file.name)).name
         known |= {(file.component, file.name), (file.component, other)}
+    corpora = list(examine_corpora(path))
+    for corpus in corpora:
+        read += 0 if corpus.wrong else corpus.bytes
+        known.add((CORPORA, corpus.file))
+        if corpus.wrong:
+            problems.append(Problem(what=corpus.wrong, component=CORPORA, file=corpus.file))
     notes: list[Part] = [*listing_notes(path / LISTING), *files_without_record(path, known)]
     if lacking:
         notes.append(
@@ -152,7 +161,7 @@ def _check(path: Path, *, full: bool, report: Report | None, workers: int | None
     return VerifyReport(
         path=path,
         problems=tuple(problems),
-        shards=len(lines_of(cache)),
+        shards=len(lines_of(cache)) + len(corpora),
         bytes=read,
         full=full,
         notes=tuple(notes),
@@ -171,7 +180,7 @@ def _problems(file: Examined) -> list[Problem]:
 
 
 def repair(path: Path, *, report: Report | None = None, workers: int | None = None) -> VerifyReport:
-    """Restore files from their copies, and drop damaged shards and texts.
+    """Restore files from their copies, and drop damaged shards, texts and corpora.
 
     Symbolic links and files that could not be read are reported as problems and not dropped.
 
@@ -206,6 +215,10 @@ def repair(path: Path, *, report: Report | None = None, workers: int | None = No
                 sums += 1
             elif file.wrong:
                 unreadable += _problems(file)
+        for corpus in [c for c in examine_corpora(path) if c.is_damaged]:
+            remove_corpus(cache, Path(corpus.file).stem)
+            dropped.append(Dropped(component=CORPORA, file=corpus.file, rows=()))
+            notes.append(f"Deleted the damaged corpus {path / CORPORA / corpus.file}: {REBUILD}")
         if sums:
             notes.append(f"Wrote the checksums of rows beside {counted(sums, 'shard')} of {path}.")
         if finish_whole(cache):

@@ -55,3 +55,15 @@ def test_other_keys_are_refused(cache: Any) -> None:
     other = replace(cache, key=replace(cache.key, weights="random-1"))
     with pytest.raises(CacheError, match="one key"):
         Vectors([cache, other])
+
+
+def test_some_rows_of_each_cache(cache: Any) -> None:
+    vectors = Vectors([cache, cache], "patches")
+    some = vectors.within([np.array([1, 3]), np.array([2, 10**6])])
+    assert len(some) == 3 * 4
+    assert torch.equal(
+        torch.cat(list(some.blocks())),
+        cache.unit("patches.clearclip", np.array([1, 3, 2])).flatten(0, 1),
+    )
+    assert some.places(np.array([11])).row.tolist() == [2]
+    assert len(vectors) > len(some)
