@@ -9,6 +9,7 @@ from cli.featcache.info import info
 from cli.featcache.ls import list_caches
 from cli.featcache.repair import repair
 from cli.featcache.rm import rm
+from cli.featcache.search import search
 from cli.featcache.verify import RunsAlone, verify
 from cli.ui import commands, terminal
 
@@ -19,7 +20,7 @@ app = commands.make_app(
 app.command()(extract)
 app.command("ls")(list_caches)
 app.command(cls=RunsAlone)(verify)
-for command in (info, repair, rm, datasets, backbones, doctor):
+for command in (info, search, repair, rm, datasets, backbones, doctor):
     app.command()(command)
 app.add_typer(imports, name="import")
 

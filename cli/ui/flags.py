@@ -18,6 +18,8 @@ FLAGS = {
     ("heads", "root"): "--runs",
     ("", "compiled"): "--compile",
     ("", "profile"): "--profile-to",
+    ("", "class_name"): "--class",
+    ("", "caches"): "--in",
 }
 """(package where it matters, argument) -> its flag, where that is not the argument's own name."""
 POSITIONAL = frozenset(
