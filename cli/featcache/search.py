@@ -67,7 +67,7 @@ def search(
     quiet: Quiet = False,
     json_: Json = False,
 ) -> None:
-    """Find the images, or patches, of caches that are nearest to a text, an image, a class or a row.
+    """Find the images or patches of caches nearest to a text, an image, a class or a row.
 
     Example: featcache search "a photo of a moth" --sheet moths.html
     """

@@ -3,6 +3,8 @@
 Text is in Pillow's own font, which has Latin letters only; the HTML has every script.
 """
 
+from bisect import bisect_right
+from functools import cache
 from io import BytesIO
 
 from PIL import Image, ImageDraw, ImageFont
@@ -13,13 +15,15 @@ from featcache.pages.sheet import Sheet, Tile
 COLUMNS = 5
 SIDE = 208
 """Side of a tile's image in pixels."""
-GAP, MARGIN, CAPTION = 20, 36, 62
+GAP, MARGIN, CAPTION = 20, 36, 68
 QUERY = 104
 """Side of the image that was searched for."""
 PAPER, WELL, INK, SOFT, LINE = "#faf9f6", "#efece5", "#23211d", "#6f6a60", "#e2ded4"
-ACCENT, MARK, HALO = "#a4492b", "#ff6a3d", "#1b1815"
+ACCENT, MARK, HALO = "#a4492b", "#ffffff", "#14110e"
 SMALL, PLAIN, LARGE = 11, 14, 26
 """Sizes of text in pixels."""
+LONGEST = 400
+"""Most characters of a text that are measured."""
 
 
 def to_png(sheet: Sheet) -> bytes:
@@ -53,7 +57,9 @@ def _draw_query(canvas: Image.Image, draw: ImageDraw.ImageDraw, sheet: Sheet) ->
         canvas.paste(image, (left, MARGIN + (QUERY - image.height) // 2))
         left += image.width + GAP
     room = canvas.width - MARGIN - left
-    draw.text((left, MARGIN + 12), sheet.kind.upper(), ACCENT, _font(SMALL))
+    draw.text(
+        (left, MARGIN + 12), _cut(draw, sheet.kind.upper(), SMALL, room), ACCENT, _font(SMALL)
+    )
     draw.text((left, MARGIN + 30), _cut(draw, sheet.title, LARGE, room), INK, _font(LARGE))
     facts = _cut(draw, "  ·  ".join(sheet.facts), PLAIN, room)
     draw.text((left, MARGIN + 70), facts, SOFT, _font(PLAIN))
@@ -79,8 +85,8 @@ def _draw_tile(
             edges = [round(edge * scale[i % 2]) for i, edge in enumerate(mark.box)]
             box = (left + edges[0], top + edges[1], left + edges[2] - 1, top + edges[3] - 1)
             box = (*box[:2], max(box[0], box[2]), max(box[1], box[3]))
-            draw.rectangle(_wider(box, 1), outline=HALO, width=4)
-            draw.rectangle(box, outline=MARK, width=2)
+            draw.rectangle(_within(box, 1, at), outline=HALO, width=4)
+            draw.rectangle(_within(box, 0, at), outline=MARK, width=2)
     y += SIDE + 8
     cosine = f"{tile.cosine:.3f}"
     room = SIDE - 10 - round(draw.textlength(cosine, _font(PLAIN)))
@@ -92,8 +98,10 @@ def _draw_tile(
     if share > 0:
         draw.rectangle((x, y, x + max(0, round(share * SIDE) - 1), y + 1), ACCENT)
     ranks = ", ".join(map(str, tile.ranks[:4])) + (", ..." if len(tile.ranks) > 4 else "")
-    where = _cut(draw, "  ".join((ranks, tile.id)), SMALL, SIDE)
-    draw.text((x, y + 8), where, SOFT, _font(SMALL))
+    draw.text((x, y + 8), ranks, INK, _font(SMALL))
+    tags = _cut(draw, "  ·  ".join(tile.tags), SMALL, SIDE - 80)
+    draw.text((x + SIDE, y + 8), tags, SOFT, _font(SMALL), anchor="ra")
+    draw.text((x, y + 24), _cut(draw, tile.id, SMALL, SIDE), SOFT, _font(SMALL))
 
 
 def _draw_problem(draw: ImageDraw.ImageDraw, text: str, at: tuple[int, int]) -> None:
@@ -127,22 +135,36 @@ def _rounded(size: tuple[int, int]) -> Image.Image:
     return mask
 
 
-def _wider(box: tuple[int, ...], by: int) -> tuple[int, int, int, int]:
+def _within(box: tuple[int, ...], wider: int, at: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Widen a box on every side, within the tile."""
     left, top, right, bottom = box
-    return left - by, top - by, right + by, bottom + by
+    x, y = at
+    last = SIDE - 1
+    return (
+        max(left - wider, x),
+        max(top - wider, y),
+        min(right + wider, x + last),
+        min(bottom + wider, y + last),
+    )
 
 
-def _cut(draw: ImageDraw.ImageDraw, text: str, size: int, room: float) -> str:
+def _cut(draw: ImageDraw.ImageDraw, text: str, size: int, room: int) -> str:
     """Shorten a text in the middle until it fits: the end of an id tells most."""
-    text = shown(text)[:400]
+    text = shown(text)
+    if len(text) > LONGEST:
+        text = text[: LONGEST // 2] + text[-LONGEST // 2 :]
     if draw.textlength(text, _font(size)) <= room:
         return text
-    for kept in range(len(text) - 1, 1, -1):
-        short = f"{text[: kept // 2]}...{text[len(text) - (kept - kept // 2) :]}"
-        if draw.textlength(short, _font(size)) <= room:
-            return short
-    return text[:1]
+
+    def short(kept: int) -> str:
+        return f"{text[: kept // 2]}...{text[len(text) - (kept - kept // 2) :]}"
+
+    fitting = bisect_right(
+        range(len(text)), room, key=lambda kept: draw.textlength(short(kept), _font(size))
+    )
+    return short(max(fitting - 1, 0))
 
 
+@cache
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
