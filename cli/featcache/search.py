@@ -82,7 +82,7 @@ def search(
         check_sheet_path(sheet)
     names = [] if caches is None else [name.strip() for name in caches.split(",")]
     opened = open_caches(names, cache_root(cache), key)
-    check_in_caches(wanted, opened)
+    check_in_caches(wanted, opened, split)
 
     from featcache.retrieval.search import search as search_caches
 

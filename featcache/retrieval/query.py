@@ -8,6 +8,7 @@ from typing import Any, Literal
 from featcache.errors import FeatcacheError, UnknownNameError, UsageError
 from featcache.keys import Listing
 from featcache.paths import expand
+from featcache.sources.trees.names import is_image
 from featcache.store.cache import Cache
 from featcache.store.library import find_cache
 from featcache.text.templates import check_length
@@ -49,7 +50,8 @@ def one_query(
         row: Id of an image of the cache.
 
     Raises:
-        UsageError: If there is not exactly one, or a text is empty or too long.
+        UsageError: If there is not exactly one, a text is empty or too long, or `query` has the
+            name of an image that does not exist.
 
     Example:
         >>> one_query("a photo of an owl").kind
@@ -74,6 +76,13 @@ def one_query(
     kind, value = there[0]
     if kind == "query":
         kind = "text" if isinstance(value, str) and not _is_file(value) else "image"
+        if kind == "text" and is_image(value):
+            raise UsageError(
+                f"'{value[:200]}' has the name of an image, and there is no such file. Check the "
+                "path, or search for the words with ",
+                Argument("text"),
+                ".",
+            )
     if kind == "text" and not check_length(str(value)).strip():
         raise UsageError("The text to search for is empty. Write what the images should show.")
     return Query(kind=kind, value=value)  # type: ignore[arg-type]
@@ -209,13 +218,17 @@ def row_of(wanted: str, listings: Sequence[Listing]) -> tuple[int, int]:
     raise UnknownNameError("id of an image", wanted, near or rest)
 
 
-def check_in_caches(query: Query, caches: Sequence[Cache]) -> None:
+def check_in_caches(query: Query, caches: Sequence[Cache], split: str | None = None) -> None:
     """Refuse a query that the caches cannot answer, as far as their listings tell.
 
     Raises:
-        FeatcacheError: If there is no such class or row, or a text or an image cannot be encoded.
+        FeatcacheError: If there is no such class, row or split, or a text or an image cannot be
+            encoded.
     """
     listings = [listing for cache in caches if (listing := cache.listing()) is not None]
+    for listing in listings:
+        if split is not None and split not in listing.splits:
+            raise UnknownNameError("split", split, listing.splits)
     if query.kind == "class":
         label_of(query.value, listings)
     if query.kind == "row":
