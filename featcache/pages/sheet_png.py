@@ -83,10 +83,7 @@ def _draw_tile(
         scale = image.width / tile.thumbnail.width, image.height / tile.thumbnail.height
         for mark in reversed(tile.marks):
             edges = [round(edge * scale[i % 2]) for i, edge in enumerate(mark.box)]
-            box = (left + edges[0], top + edges[1], left + edges[2] - 1, top + edges[3] - 1)
-            box = (*box[:2], max(box[0], box[2]), max(box[1], box[3]))
-            draw.rectangle(_within(box, 1, at), outline=HALO, width=4)
-            draw.rectangle(_within(box, 0, at), outline=MARK, width=2)
+            _draw_box(draw, (left + edges[0], top + edges[1], left + edges[2], top + edges[3]))
     y += SIDE + 8
     cosine = f"{tile.cosine:.3f}"
     room = SIDE - 10 - round(draw.textlength(cosine, _font(PLAIN)))
@@ -135,17 +132,15 @@ def _rounded(size: tuple[int, int]) -> Image.Image:
     return mask
 
 
-def _within(box: tuple[int, ...], wider: int, at: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Widen a box on every side, within the tile."""
+def _draw_box(draw: ImageDraw.ImageDraw, box: tuple[int, int, int, int]) -> None:
+    """Draw a light line between two dark ones, inside a box whose right and bottom are exclusive.
+
+    The lines are seen on any image.
+    """
     left, top, right, bottom = box
-    x, y = at
-    last = SIDE - 1
-    return (
-        max(left - wider, x),
-        max(top - wider, y),
-        min(right + wider, x + last),
-        min(bottom + wider, y + last),
-    )
+    for inset, width, colour in ((0, 4, HALO), (1, 2, MARK)):
+        corner = max(left + inset, right - 1 - inset), max(top + inset, bottom - 1 - inset)
+        draw.rectangle((left + inset, top + inset, *corner), outline=colour, width=width)
 
 
 def _cut(draw: ImageDraw.ImageDraw, text: str, size: int, room: int) -> str:
