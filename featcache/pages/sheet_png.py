@@ -155,7 +155,7 @@ def _cut(draw: ImageDraw.ImageDraw, text: str, size: int, room: int) -> str:
         return f"{text[: kept // 2]}...{text[len(text) - (kept - kept // 2) :]}"
 
     fitting = bisect_right(
-        range(len(text)), room, key=lambda kept: draw.textlength(short(kept), _font(size))
+        range(len(text)), room, key=lambda kept: int(draw.textlength(short(kept), _font(size)))
     )
     return short(max(fitting - 1, 0))
 

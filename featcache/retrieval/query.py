@@ -117,7 +117,8 @@ def open_caches(names: Sequence[str], root: Path, key: str | None = None) -> lis
         UsageError: If a cache is named twice, or several fit that hold other features.
     """
     opened: list[Cache] = []
-    for name in names or [None]:
+    several: Sequence[str | None] = names or [None]
+    for name in several:
         dataset, _, backbone = (name or "").partition("/")
         if name is not None and not dataset:
             raise UsageError(

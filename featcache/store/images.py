@@ -1,5 +1,6 @@
 """The images of a listing, wherever they are now: files, members of archives, rows of tables."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from featcache.errors import SourceError
@@ -46,7 +47,8 @@ class ListedImages:
             )
         if listing.spec:
             dataset = open_dataset(listing.spec, root=home, name=listing.dataset, download=download)
-            self._find = {sample.id: sample.place for sample in dataset.samples}.get
+            places = {sample.id: sample.place for sample in dataset.samples}
+            self._find: Callable[[str], Place | None] = lambda name: places.get(name)
         else:
             self._find = tree_at(self.root).find
 

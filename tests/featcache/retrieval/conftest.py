@@ -20,7 +20,7 @@ def zoo_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr(extraction, "load_backbone", lambda *_, **__: made)
         for checked in ("check_known", "choose"):
             patch.setattr(opening, checked, lambda name, weights: None)
-        for name, patches in (("zoo", None), ("other", ["vanilla"])):
+        for name, patches in (("zoo", "clearclip"), ("other", "vanilla")):
             extract(
                 Request(
                     dataset=f"folder:{images}",
@@ -28,7 +28,7 @@ def zoo_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
                     backbone="fake",
                     root=place / "cache",
                     micro_batch=4,
-                    **({} if patches is None else {"patches": patches}),
+                    patches=[patches],
                 )
             )
     return place / "cache"

@@ -56,7 +56,7 @@ def test_an_image_is_the_row_of_the_pass(cache: FeatureSet) -> None:
         image = QueryEncoder(cache).image(path)
         assert torch.equal(image, cache.unit("global", np.array([row]))[0])
         for given in ({"query": str(path)}, {"image": path}, {"image": path.read_bytes()}):
-            found = search(**given, caches=cache, k=2)  # type: ignore[arg-type]
+            found = search(**given, caches=cache, k=2)
             assert found.hits[0].row == row
             assert found.hits[0].cosine == pytest.approx(1)
 
