@@ -24,9 +24,10 @@ from featcache.types import FeatureSet
 
 
 @pytest.fixture
-def own(ask: Any) -> FeatureSet:
-    """A cache whose images this test may change."""
-    return Cache.open(ask(patches=["vanilla"]).path).feature_set()
+def own(zoo: FeatureSet, tmp_path: Path) -> FeatureSet:
+    """The cache beside a copy of its images, which this test may change."""
+    shutil.copytree(zoo.listing.root, tmp_path / "copy")
+    return replace(zoo, listing=replace(zoo.listing, root=str(tmp_path / "copy")))
 
 
 def test_tiles_are_what_was_found(zoo: FeatureSet) -> None:
@@ -75,6 +76,7 @@ def test_images_in_an_archive_are_shown(ask: Any, folder: Path, tmp_path: Path) 
     assert all(tile.thumbnail for tile in tiles)
 
 
+@pytest.mark.long
 def test_images_of_a_list_are_shown(ask: Any, folder: Path, tmp_path: Path) -> None:
     files = sorted(folder.rglob("*.jpg"))
     (tmp_path / "list.csv").write_text(
@@ -101,24 +103,23 @@ def test_other_bytes_are_never_shown(zoo: FeatureSet, tmp_path: Path) -> None:
         Originals([lying]).pixels(0, row)
 
 
-@pytest.mark.parametrize("patches", [False, True])
-def test_missing_images_leave_a_reason(own: FeatureSet, folder: Path, patches: bool) -> None:
-    everything = search(class_name=0, caches=own, k=200, patches=patches)
+def test_missing_images_leave_a_reason(own: FeatureSet) -> None:
+    everything = search(class_name=0, caches=own, k=200, patches=True)
     first, second = list(dict.fromkeys(hit.id for hit in everything.hits))[:2]
-    (folder / first).unlink()
-    (folder / second).write_bytes(b"changed")
-    found = search(class_name=0, caches=own, k=200, patches=patches)
+    (Path(own.listing.root) / first).unlink()
+    (Path(own.listing.root) / second).write_bytes(b"changed")
+    found = search(class_name=0, caches=own, k=200, patches=True)
     problems = {tile.id: tile.problem for tile in found.sheet().tiles if tile.problem}
     assert problems.keys() == {first, second}
     assert "is no longer in" in problems[first]
     assert "has changed" in problems[second]
-    if patches:
-        lost = [hit.patch for hit in found.hits if hit.id == first]
-        assert all(p is not None and p.box is None and "no longer" in p.problem for p in lost)
+    lost = [hit.patch for hit in found.hits if hit.id == first]
+    assert len(lost) == 4
+    assert all(p is not None and p.box is None and "no longer" in p.problem for p in lost)
 
 
-def test_a_root_that_is_gone_leaves_a_reason(own: FeatureSet, folder: Path) -> None:
-    shutil.move(folder, folder.parent / "elsewhere")
+def test_a_root_that_is_gone_leaves_a_reason(own: FeatureSet) -> None:
+    shutil.rmtree(own.listing.root)
     sheet = search(row=own.listing.ids[0], caches=own, k=2).sheet()
     assert sheet.thumbnail is None
     assert all("which is gone" in tile.problem for tile in sheet.tiles)
