@@ -213,9 +213,8 @@ def row_of(wanted: str, listings: Sequence[Listing]) -> tuple[int, int]:
     rest: list[str] = []
     for listing in listings:
         for name in listing.ids:
-            kept = near if stem and stem in name.lower() else rest
-            if len(kept) < COMPARED:
-                kept.append(name)
+            is_near = bool(stem) and stem in name.lower() and len(near) < COMPARED
+            (near if is_near else rest).append(name)
     raise UnknownNameError("id of an image", wanted, near or rest)
 
 
