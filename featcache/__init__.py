@@ -3,6 +3,7 @@
     cache = featcache.extract("folder:photos", "ViT-B/16", patches=["clearclip"])
     cache = featcache.open("photos", "ViT-B/16")
     found = featcache.embed(["photo.jpg"], "ViT-B/16")
+    featcache.search("a red bicycle", caches="photos").save_sheet("bicycles.html")
 
 Nothing is imported before it is asked for.
 """
@@ -13,8 +14,9 @@ if TYPE_CHECKING:
     from featcache.api import embed as embed
     from featcache.api import extract as extract
     from featcache.api import open as open
+    from featcache.api import search as search
 
-__all__ = ["embed", "extract", "open"]
+__all__ = ["embed", "extract", "open", "search"]
 
 
 def __getattr__(name: str) -> Any:

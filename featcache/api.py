@@ -1,4 +1,4 @@
-"""The front door: `featcache.open`, `featcache.extract`, `featcache.embed`."""
+"""The front door: `featcache.open`, `featcache.extract`, `featcache.embed`, `featcache.search`."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,12 +8,13 @@ from featcache.embedding import embed
 from featcache.errors import UsageError
 from featcache.pipeline.request import Request
 from featcache.pipeline.run import extract as run_extraction
+from featcache.retrieval.search import search
 from featcache.store.cache import Cache
 from featcache.store.library import cache_root, find_cache
 from featcache.types import FeatureSet
 from featcache.wording import in_python
 
-__all__ = ["embed", "extract", "open"]
+__all__ = ["embed", "extract", "open", "search"]
 
 
 def open(

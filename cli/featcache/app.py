@@ -10,6 +10,7 @@ from cli.featcache.info import info
 from cli.featcache.ls import list_caches
 from cli.featcache.repair import repair
 from cli.featcache.rm import rm
+from cli.featcache.search import search
 from cli.featcache.text import text
 from cli.featcache.verify import RunsAlone, verify
 from cli.ui import commands, terminal
@@ -21,7 +22,7 @@ app = commands.make_app(
 app.command()(extract)
 app.command("ls")(list_caches)
 app.command(cls=RunsAlone)(verify)
-for command in (info, text, repair, rm, datasets, backbones, doctor):
+for command in (info, search, text, repair, rm, datasets, backbones, doctor):
     app.command()(command)
 app.add_typer(imports, name="import")
 app.add_typer(corpus, name="corpus")

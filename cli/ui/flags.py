@@ -20,6 +20,8 @@ FLAGS = {
     ("", "profile"): "--profile-to",
     ("", "sources"): "--from",
     ("", "target"): "--for",
+    ("", "class_name"): "--class",
+    ("", "caches"): "--in",
 }
 """(package where it matters, argument) -> its flag, where that is not the argument's own name."""
 POSITIONAL = frozenset(

@@ -17,28 +17,24 @@ from featcache.backbones.base import Backbone
 from featcache.backbones.names import COMPUTE_FLAGS
 from featcache.backbones.registry import load_backbone
 from featcache.encoding.encoder import Encoder
-from featcache.errors import BackboneError, CacheError, SourceError
+from featcache.errors import BackboneError, CacheError
 from featcache.imaging.decode import pixel_limit
 from featcache.imaging.loader import FileSource
 from featcache.keys import Listing
-from featcache.paths import file_in, from_text
+from featcache.paths import from_text
 from featcache.pipeline.compatibility import PassSettings, as_before, micro_batch_of
 from featcache.pipeline.filler import Filler
 from featcache.pipeline.plan import plans_for
 from featcache.pipeline.progress import Progress, reporter
 from featcache.pipeline.texts import put_texts
-from featcache.places import Place
 from featcache.sources.base import Dataset, Sample
 from featcache.sources.hashing import hash_files
-from featcache.sources.registry import open_dataset
-from featcache.sources.trees.names import path_text
-from featcache.sources.trees.opening import tree_at
 from featcache.store.cache import Cache
-from featcache.store.moved import current_root
+from featcache.store.images import ListedImages
 from featcache.store.provenance import weights_argument, weights_of
 from featcache.store.repair.verify import finish_whole
 from featcache.threads import cpu_cores
-from featcache.wording import Argument, Call, Part, Placeholder
+from featcache.wording import Argument, Part
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,49 +158,23 @@ def _sources(
     say: Callable[[Part], None],
 ) -> dict[int, FileSource]:
     """Return row -> image, for images whose bytes are unchanged since they were listed."""
-    root = from_text(current_root(listing.root, listing.dataset, home))
-    if not root.is_dir() and file_in(root) is None:
-        raise SourceError(
-            f"The images were in {root}, which is gone. Put them back, or run ",
-            Call(
-                "featcache.extract",
-                {
-                    "dataset": Placeholder("folder:..."),
-                    "name": listing.dataset,
-                    "backbone": backbone,
-                    "moved": True,
-                },
-            ),
-            " on their new place.",
-        )
-    find = _finder(listing, root, home)
-    say(f"Reading images in {root}.")
+    images = ListedImages(listing, home, backbone, download=True)
+    say(f"Reading images in {images.root}.")
 
     rows = np.unique(np.concatenate([r for shards in lost.values() for r in shards]))
     # Some rows of the whole cache, for the check of this environment, beside those that are lost.
     rows = np.union1d(rows, np.linspace(0, len(listing) - 1, 64).astype(np.int64))
     samples, rows_of = [], []
     for row in rows.tolist():
-        name = listing.ids[row]
-        # Earlier versions gave names with a backslash ids that read like escapes.
-        for path in dict.fromkeys((path_text(name), name)):
-            if (place := find(path)) is not None:
-                samples.append(Sample(name, place, -1, ""))
-                rows_of.append(row)
-    hashes, _ = hash_files(samples, root, None, reporter(progress), cpu_cores())
+        for place in images.places(row):
+            samples.append(Sample(listing.ids[row], place, -1, ""))
+            rows_of.append(row)
+    hashes, _ = hash_files(samples, images.root, None, reporter(progress), cpu_cores())
     return {
         row: FileSource(sample.id, sample.place, sha256)
         for row, sample, sha256 in zip(rows_of, samples, hashes, strict=True)
         if sha256 and sha256 == listing.hashes[row]
     }
-
-
-def _finder(listing: Listing, root: Path, home: Path) -> Callable[[str], Place | None]:
-    """Return a function from an image's path below the root, or its id in a list, to its place."""
-    if not listing.spec:
-        return tree_at(root).find
-    dataset = open_dataset(listing.spec, root=home, name=listing.dataset)
-    return {sample.id: sample.place for sample in dataset.samples}.get
 
 
 def _there(

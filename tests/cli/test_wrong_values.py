@@ -70,6 +70,22 @@ WRONG: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "featcache ls": {"--cache": CACHE},
     "featcache info": ANY_CACHE,
+    "featcache search": {
+        "TEXT|IMAGE": ("", "missing.png"),
+        "--text": ("",),
+        "--image": (MISSING, FOLDER, FILE, ""),
+        "--class": (*NAME, "99"),
+        "--row": NAME,
+        "--in": ("nobody", "blobs,nobody", "blobs,blobs", ",", ""),
+        "--k": (*COUNT, "10001"),
+        "--split": NAME,
+        "--sheet": (f"{MISSING}/a.html", FOLDER, FILE, ""),
+        "--key": ("zz", ""),
+        "--weights": (MISSING, FILE, "nobody", ""),
+        "--tokenizer": (MISSING, ""),
+        "--device": ("nobody", "meta", ""),
+        "--cache": CACHE,
+    },
     "featcache verify": {**ANY_CACHE, "--runs": (MISSING, FILE, "")},
     "featcache repair": {**ANY_CACHE, "--weights": ("",), "--device": ("",)},
     "featcache rm": {"DATASET": NAME, **OLD_CACHE},
@@ -181,6 +197,13 @@ BESIDE = {
     ("featcache extract", "--splits"): ["--dataset", "eurosat"],
     ("featcache extract", "--words"): ["--dataset", "eurosat"],
     ("heads train", "--episode-list"): EPISODIC,
+    **{
+        ("featcache search", option): ["--text", "a dog"]
+        for option in (
+            *("--in", "--k", "--split", "--sheet", "--key"),
+            *("--weights", "--tokenizer", "--device", "--cache"),
+        )
+    },
     **{
         ("heads train", option): [*EPISODIC, *SMALL]
         for option in ("--ways", "--queries", "--episodes", "--seed")

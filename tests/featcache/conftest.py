@@ -110,10 +110,8 @@ def encode_picture() -> Callable[..., bytes]:
     return encoded
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Three classes, 22 images, in train, val and test."""
-    root = tmp_path / "zoo"
+def paint_zoo(root: Path) -> Path:
+    """Paint three classes, 22 images, in train, val and test."""
     seed = 0
     for split, each in (("train", 4), ("val", 1), ("test", 2)):
         for name in ("ant", "bee", "cat"):
@@ -125,6 +123,12 @@ def folder(tmp_path: Path) -> Path:
                 picture(seed, size).save(where / f"{i}.jpg", quality=95)
     picture(99).save(root / "train" / "ant" / "extra.png")
     return root
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three classes, 22 images, in train, val and test."""
+    return paint_zoo(tmp_path / "zoo")
 
 
 @pytest.fixture

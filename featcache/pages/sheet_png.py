@@ -1,0 +1,165 @@
+"""A contact sheet as a PNG, for documents and terminals that show no HTML.
+
+Text is in Pillow's own font, which has Latin letters only; the HTML has every script.
+"""
+
+from bisect import bisect_right
+from functools import cache
+from io import BytesIO
+
+from PIL import Image, ImageDraw, ImageFont
+
+from featcache.escapes import shown
+from featcache.pages.sheet import Sheet, Tile
+
+COLUMNS = 5
+SIDE = 208
+"""Side of a tile's image in pixels."""
+GAP, MARGIN, CAPTION = 20, 36, 68
+QUERY = 104
+"""Side of the image that was searched for."""
+PAPER, WELL, INK, SOFT, LINE = "#faf9f6", "#efece5", "#23211d", "#6f6a60", "#e2ded4"
+ACCENT, MARK, HALO = "#a4492b", "#ffffff", "#14110e"
+SMALL, PLAIN, LARGE = 11, 14, 26
+"""Sizes of text in pixels."""
+LONGEST = 400
+"""Most characters of a text that are measured."""
+
+
+def to_png(sheet: Sheet) -> bytes:
+    """Draw a sheet.
+
+    Example:
+        >>> sheet = Sheet(kind="Text", title="owl", facts=(), thumbnail=None, tiles=())
+        >>> to_png(sheet)[1:4]
+        b'PNG'
+    """
+    columns = max(3, min(COLUMNS, len(sheet.tiles)))
+    width = 2 * MARGIN + columns * SIDE + (columns - 1) * GAP
+    top = MARGIN + QUERY + 28
+    rows = -(-len(sheet.tiles) // columns)
+    canvas = Image.new("RGB", (width, top + rows * (SIDE + CAPTION + GAP) + MARGIN - GAP), PAPER)
+    draw = ImageDraw.Draw(canvas)
+    _draw_query(canvas, draw, sheet)
+    for number, tile in enumerate(sheet.tiles):
+        row, column = divmod(number, columns)
+        at = (MARGIN + column * (SIDE + GAP), top + row * (SIDE + CAPTION + GAP))
+        _draw_tile(canvas, draw, tile, at, sheet.share(tile.cosine))
+    buffer = BytesIO()
+    canvas.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def _draw_query(canvas: Image.Image, draw: ImageDraw.ImageDraw, sheet: Sheet) -> None:
+    left = MARGIN
+    if sheet.thumbnail is not None:
+        image = _fitted(sheet.thumbnail.jpeg, QUERY)
+        canvas.paste(image, (left, MARGIN + (QUERY - image.height) // 2))
+        left += image.width + GAP
+    room = canvas.width - MARGIN - left
+    draw.text(
+        (left, MARGIN + 12), _cut(draw, sheet.kind.upper(), SMALL, room), ACCENT, _font(SMALL)
+    )
+    draw.text((left, MARGIN + 30), _cut(draw, sheet.title, LARGE, room), INK, _font(LARGE))
+    facts = _cut(draw, "  ·  ".join(sheet.facts), PLAIN, room)
+    draw.text((left, MARGIN + 70), facts, SOFT, _font(PLAIN))
+
+
+def _draw_tile(
+    canvas: Image.Image,
+    draw: ImageDraw.ImageDraw,
+    tile: Tile,
+    at: tuple[int, int],
+    share: float,
+) -> None:
+    x, y = at
+    draw.rounded_rectangle((x, y, x + SIDE - 1, y + SIDE - 1), 5, WELL)
+    if tile.thumbnail is None:
+        _draw_problem(draw, f"It {tile.problem}.", at)
+    else:
+        image = _fitted(tile.thumbnail.jpeg, SIDE)
+        left, top = x + (SIDE - image.width) // 2, y + (SIDE - image.height) // 2
+        canvas.paste(image, (left, top), _rounded(image.size))
+        scale = image.width / tile.thumbnail.width, image.height / tile.thumbnail.height
+        for mark in reversed(tile.marks):
+            edges = [round(edge * scale[i % 2]) for i, edge in enumerate(mark.box)]
+            _draw_box(draw, (left + edges[0], top + edges[1], left + edges[2], top + edges[3]))
+    y += SIDE + 8
+    cosine = f"{tile.cosine:.3f}"
+    room = SIDE - 10 - round(draw.textlength(cosine, _font(PLAIN)))
+    title = _cut(draw, tile.title or "unlabelled", PLAIN, room)
+    draw.text((x, y), title, INK if tile.title else SOFT, _font(PLAIN))
+    draw.text((x + SIDE, y), cosine, SOFT, _font(PLAIN), anchor="ra")
+    y += 21
+    draw.rectangle((x, y, x + SIDE - 1, y + 1), LINE)
+    if share > 0:
+        draw.rectangle((x, y, x + max(0, round(share * SIDE) - 1), y + 1), ACCENT)
+    ranks = ", ".join(map(str, tile.ranks[:4])) + (", ..." if len(tile.ranks) > 4 else "")
+    draw.text((x, y + 8), ranks, INK, _font(SMALL))
+    tags = _cut(draw, "  ·  ".join(tile.tags), SMALL, SIDE - 80)
+    draw.text((x + SIDE, y + 8), tags, SOFT, _font(SMALL), anchor="ra")
+    draw.text((x, y + 24), _cut(draw, tile.id, SMALL, SIDE), SOFT, _font(SMALL))
+
+
+def _draw_problem(draw: ImageDraw.ImageDraw, text: str, at: tuple[int, int]) -> None:
+    x, y = at
+    lines, line = [], ""
+    for word in shown(text).split():
+        longer = f"{line} {word}".strip()
+        if line and draw.textlength(longer, _font(SMALL)) > SIDE - 32:
+            lines.append(line)
+            longer = word
+        line = longer
+    lines = [_cut(draw, each, SMALL, SIDE - 32) for each in [*lines, line][:8]]
+    top = y + (SIDE - 16 * (len(lines) + 1)) // 2
+    draw.text((x + SIDE // 2, top), "No image", INK, _font(SMALL), anchor="ma")
+    for number, each in enumerate(lines, start=1):
+        middle = (x + SIDE // 2, top + 16 * number)
+        draw.text(middle, each, SOFT, _font(SMALL), anchor="ma")
+
+
+def _fitted(jpeg: bytes, side: int) -> Image.Image:
+    """Decode a thumbnail, at most so large; it is one that `thumbnails` encoded."""
+    with Image.open(BytesIO(jpeg), formats=("JPEG",)) as image:
+        shrink = side / max(image.size)
+        width, height = (max(1, round(edge * shrink)) for edge in image.size)
+        return image.resize((width, height), Image.Resampling.LANCZOS)
+
+
+def _rounded(size: tuple[int, int]) -> Image.Image:
+    mask = Image.new("L", size, 0)
+    ImageDraw.Draw(mask).rounded_rectangle((0, 0, size[0] - 1, size[1] - 1), 5, 255)
+    return mask
+
+
+def _draw_box(draw: ImageDraw.ImageDraw, box: tuple[int, int, int, int]) -> None:
+    """Draw a light line between two dark ones, inside a box whose right and bottom are exclusive.
+
+    The lines are seen on any image.
+    """
+    left, top, right, bottom = box
+    for inset, width, colour in ((0, 4, HALO), (1, 2, MARK)):
+        corner = max(left + inset, right - 1 - inset), max(top + inset, bottom - 1 - inset)
+        draw.rectangle((left + inset, top + inset, *corner), outline=colour, width=width)
+
+
+def _cut(draw: ImageDraw.ImageDraw, text: str, size: int, room: int) -> str:
+    """Shorten a text in the middle until it fits: the end of an id tells most."""
+    text = shown(text)
+    if len(text) > LONGEST:
+        text = text[: LONGEST // 2] + text[-LONGEST // 2 :]
+    if draw.textlength(text, _font(size)) <= room:
+        return text
+
+    def short(kept: int) -> str:
+        return f"{text[: kept // 2]}...{text[len(text) - (kept - kept // 2) :]}"
+
+    fitting = bisect_right(
+        range(len(text)), room, key=lambda kept: int(draw.textlength(short(kept), _font(size)))
+    )
+    return short(max(fitting - 1, 0))
+
+
+@cache
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)
