@@ -37,7 +37,7 @@ def text_tensors(task: TaskView, text: str | None, *, method: str) -> Tensors:
             ", or ",
             Argument("dataset", Placeholder("NAME"), of="featcache"),
             "); a cache of images gets lost ones back by `featcache repair`. Or train a method "
-            "that reads no text: linear-probe, ridge, knn, nearest-mean.",
+            "that needs no text: gda, linear-probe, ridge, knn, nearest-mean.",
         )
     return _tensors(task.text, text, task.support.x)
 
