@@ -60,7 +60,7 @@ Scout: TypeAlias = Callable[[Sequence[Any], Tensor], Iterator[Tensor]]
 """(Hypers, rows [n d]) -> the logits [n c] at each of the Hypers, in their order."""
 
 Watched: TypeAlias = Mapping[str, Sequence[float]]
-"""Recorded numbers by name: those of a stage, one at the end of every epoch, or one of `prepare`."""
+"""Recorded numbers by name: of a stage one at the end of every epoch, of `prepare` one."""
 
 
 C = TypeVar("C")
@@ -126,7 +126,7 @@ class Method(Generic[C, H]):
     weighted: bool = False
     """Reads `Rows.weights` of the support in `prepare`; what is trained by batches always does."""
     watch: tuple[str, ...] = ()
-    """Numbers (0-d) among the fixed tensors of `prepare` that `notes` reads, where they are there."""
+    """Numbers (0-d) among the fixed tensors of `prepare` that `notes` reads, if they are there."""
     notes: Callable[[Sequence[Watched]], list[str]] = no_notes
     """What a reader must know of how training went, from what every repetition recorded."""
     defaults: Callable[[int | None], Mapping[str, float]] = no_defaults

@@ -11,8 +11,9 @@
 Every augmented view of a shot is a row of its own. (3) is solved, not inverted: the trace makes the
 matrix positive definite. Rows without scatter (one shot, no views) leave the zero-shot classifier.
 
-Where the data set has no texts, or with `fusion=false`, x W^T + b answers alone: linear discriminant
-analysis with (3) as its shrinkage. Rows without scatter then take P = I, the nearest class mean.
+Where the data set has no texts, or with `fusion=false`, x W^T + b answers alone: a linear
+discriminant with (3) as its shrinkage. Rows without scatter then take P = I: the nearest
+class mean.
 
 Reference: Wang et al., A Hard-to-Beat Baseline for Training-free CLIP-based Adaptation, ICLR 2024,
 arXiv:2402.04087.
@@ -38,7 +39,7 @@ from heads.ops.discriminant import discriminant, nearest_mean
 @dataclass(frozen=True, kw_only=True)
 class Config(WithText):
     fusion: bool = True
-    """Add the zero-shot logits where the data set has texts; without them alpha changes no answer."""
+    """Add the zero-shot logits where there are texts; without them alpha changes no answer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +89,7 @@ def notes(watched: Sequence[Watched]) -> list[str]:
 
 METHOD = Method(
     name="gda",
-    summary="Gaussian discriminant analysis of the shots, beside the zero-shot classifier or alone.",
+    summary="Gaussian discriminant analysis beside the zero-shot classifier, or without texts.",
     source="released code: Wang et al. 2024, arXiv:2402.04087",
     needs=shots_with_views,
     prepare=prepare,

@@ -159,7 +159,7 @@ def cross_validated(
     weights: Float[Tensor, " n"],
     seed: int,
 ) -> float:
-    """Return the first beta with the best accuracy in %, rounded to two places, on held-out rows."""
+    """Return the first beta with the best accuracy on held-out rows, in % to two places."""
     n = len(x)
     if n < 2:
         return USUAL

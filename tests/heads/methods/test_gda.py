@@ -20,9 +20,7 @@ from heads.ops import discriminant as ops
 CONFIG = gda.Config()
 
 
-def logits(
-    task: TaskView, x: Tensor, config: gda.Config = CONFIG, **values: float
-) -> Tensor:
+def logits(task: TaskView, x: Tensor, config: gda.Config = CONFIG, **values: float) -> Tensor:
     hyper = gda.Hyper(**values)
     params, fixed = gda.prepare(task, config, hyper)
     terms = gda.terms(params, fixed, Rows.of(x), config, hyper)
@@ -125,7 +123,7 @@ def test_without_texts_the_discriminant_stands_alone(toy: Any, alpha: float) -> 
 
 def test_a_kind_of_text_that_is_asked_for_is_not_left_out(toy: Any) -> None:
     task, x = toy(text=False)
-    with pytest.raises(MissingComponentError, match="gda.*needs class texts"):
+    with pytest.raises(MissingComponentError, match=r"gda.*needs class texts"):
         logits(task, x, gda.Config(text="name"))
 
 

@@ -44,9 +44,7 @@ def naive_rank(h: Tensor, texts: Tensor, y: list[int]) -> list[float]:
         hinge = [
             0.0
             if k == label
-            else max(
-                0.0, distance[label] - distance[k] + (1 - float(texts[k] @ texts[label])) / 4
-            )
+            else max(0.0, distance[label] - distance[k] + (1 - float(texts[k] @ texts[label])) / 4)
             for k in near
         ]
         out.append(sum(hinge) / len(hinge))
@@ -56,7 +54,9 @@ def naive_rank(h: Tensor, texts: Tensor, y: list[int]) -> list[float]:
 def naive_triplet(h: Tensor, texts: Tensor, y: list[int], margin: float) -> list[float]:
     out = []
     for row, label in zip(h, y, strict=True):
-        wrong = max((k for k in range(len(texts)) if k != label), key=lambda k: float(row @ texts[k]))
+        wrong = max(
+            (k for k in range(len(texts)) if k != label), key=lambda k: float(row @ texts[k])
+        )
         near, far = (float((row - texts[k] + 1e-6).norm()) for k in (label, wrong))
         out.append(max(0.0, near - far + margin))
     return out
@@ -65,13 +65,15 @@ def naive_triplet(h: Tensor, texts: Tensor, y: list[int], margin: float) -> list
 def test_losses_equal_naive_loops(toy: Any) -> None:
     task, x = toy(n=30)
     texts, y = anchors(task), torch.arange(30) % 4
-    h = 0.3 * x + texts[y]  # some rows rank well
+    h = x + 0.3 * texts[y]  # some rows rank well
     rank, far = naive_rank(h, texts, y.tolist()), naive_triplet(h, texts, y.tolist(), 0.1)
     assert 0 < sum(value == 0 for value in rank) < 30
     assert 0 < sum(value == 0 for value in far) < 30
-    torch.testing.assert_close(reranking(h, texts, y), torch.tensor(rank).double(), atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        reranking(h, texts, y), torch.tensor(rank, dtype=torch.float64), atol=1e-6, rtol=0
+    )
     got = hardest_triplet(h, texts, y, 0.1)
-    torch.testing.assert_close(got, torch.tensor(far).double(), atol=1e-6, rtol=0)
+    torch.testing.assert_close(got, torch.tensor(far, dtype=torch.float64), atol=1e-6, rtol=0)
 
 
 def naive_training(task: TaskView, start: Tensor, config: lfa.Config) -> tuple[Tensor, Tensor]:
@@ -212,9 +214,7 @@ def test_other_classes_are_answered_by_the_running_mean(toy: Any) -> None:
     assert not torch.allclose(head.params["mean"], head.params["map"])
 
 
-def golden(
-    shared: Callable[[str], Path], name: str, shots: int
-) -> dict[str, Tensor]:
+def golden(shared: Callable[[str], Path], name: str, shots: int) -> dict[str, Tensor]:
     with np.load(shared(f"golden/lfa_{name}_{shots}shot.npz"), allow_pickle=False) as file:
         return {key: torch.from_numpy(file[key]) for key in file.files if file[key].ndim > 0}
 
@@ -223,9 +223,7 @@ CASES = [("caltech50", 1), ("caltech50", 4), ("caltech50", 16), ("imagenet256", 
 
 
 @pytest.mark.parametrize(("name", "shots"), CASES)
-def test_golden_start(
-    name: str, shots: int, features: Any, shared: Callable[[str], Path]
-) -> None:
+def test_golden_start(name: str, shots: int, features: Any, shared: Callable[[str], Path]) -> None:
     # saic-fi/LFA@2ee3bba in float32, values stored as float16
     task, x, _ = features(name, "train" if name == "imagenet256" else f"train{shots}")
     wanted = golden(shared, name, shots)
@@ -233,8 +231,10 @@ def test_golden_start(
     got = answered(task, x, lfa.Config(beta=0.0, steps=0))
     assert float((got - wanted["logits_procrustes0"].float()).abs().max()) < 0.1
     # where beta > 0 the released complement is arbitrary: a positive factor a row
-    got = answered(task, x, lfa.Config(beta=0.9, steps=0))
-    assert torch.equal(got.argmax(1), wanted["logits_procrustes09"].float().argmax(1))
+    got, theirs = answered(task, x, lfa.Config(beta=0.9, steps=0)), wanted["logits_procrustes09"]
+    factor = (got * theirs).sum(1, keepdim=True) / got.square().sum(1, keepdim=True)
+    assert float((factor * got - theirs).abs().max()) < 0.1
+    assert float((factor - 1).abs().max()) < 0.05
 
 
 @pytest.mark.usefixtures("whole")
