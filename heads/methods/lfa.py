@@ -170,7 +170,7 @@ def cross_validated(
         fitted, rest = order[: max(1, int(0.8 * n))], order[max(1, int(0.8 * n)) :]
         turn = rotation(x[fitted], anchors[y[fitted]], weights[fitted]).to(x)
         held += len(rest)
-        for part in rest.split(CHUNK):
+        for part in torch.split(rest, CHUNK):
             plain, turned = x[part] @ anchors.mT, x[part] @ (turn @ anchors.mT)  # [r c]
             for i, beta in enumerate(BETAS):  # the length of x W0 does not change the order
                 answer = torch.lerp(turned, plain, beta).argmax(-1)

@@ -13,7 +13,9 @@ from torch.nn import functional as F
 from heads.contract.rows import Rows, TaskView
 from heads.methods import lfa
 from heads.ops.alignment import rotation
+from heads.ops.randomness import generator
 from heads.ops.reranking import hardest_triplet, reranking
+from heads.training.samplers import shuffled
 from heads.training.trainer import train
 
 STILL = lfa.Hyper(noise=0.0, drop=0.0)
@@ -111,8 +113,7 @@ def naive_training(task: TaskView, start: Tensor, config: lfa.Config) -> tuple[T
 @pytest.fixture
 def whole(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every step take the whole support, as the golden values do."""
-    made = lfa.shuffled
-    monkeypatch.setattr(lfa, "shuffled", lambda size, **more: made(size, drop_last=True))
+    monkeypatch.setattr(lfa, "shuffled", lambda size, **more: shuffled(size, drop_last=True))
 
 
 @pytest.mark.usefixtures("whole")
@@ -154,7 +155,7 @@ def test_beta_is_the_first_best_on_the_splits(toy: Any, monkeypatch: pytest.Monk
     task, _ = toy(counts=(6, 6, 6, 6), d=8)
     x, y, texts = task.support.x, labels(task), anchors(task)
     weights = torch.ones(len(x)).double()
-    rng = lfa.generator(task.seed, "lfa", "beta")
+    rng = generator(task.seed, "lfa", "beta")
     accuracy = torch.zeros(25)
     for _ in range(3):
         order = torch.randperm(24, generator=rng)

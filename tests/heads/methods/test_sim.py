@@ -35,7 +35,8 @@ def naive(x: Tensor, rows: Tensor, labels: Tensor, prompts: Tensor, lam: float) 
                 system[i, j] += cosine[i] * cosine[j]
     weight = torch.linalg.inv(system) @ target
     similar = torch.tensor([[float(q @ g) for g in prompts] for q in x], dtype=torch.float64)
-    return 100 * similar @ weight
+    answers: Tensor = 100 * similar @ weight
+    return answers
 
 
 @pytest.mark.parametrize("counts", [(3, 1, 4, 2), (1, 1, 1, 1)])  # more and fewer rows than d = 6
