@@ -120,7 +120,7 @@ def whole(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("loss", ["reranking", "triplet", "contrastive"])
 def test_training_equals_torch(toy: Any, loss: Any) -> None:
     task, x = toy(counts=(5, 3, 4, 6))
-    config = lfa.Config(loss=loss, steps=40, beta=0.5)
+    config = lfa.Config(loss=loss, steps=20, beta=0.5)
     params, _ = lfa.prepare(task, config, STILL)
     last, mean = naive_training(task, params["map"], config)
     (run,) = train(lfa.METHOD, config, [task], [STILL])
@@ -238,6 +238,7 @@ def test_golden_start(name: str, shots: int, features: Any, shared: Callable[[st
     assert float((factor - 1).abs().max()) < 0.05
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("whole")
 @pytest.mark.parametrize("loss", ["reranking", "triplet"])
 def test_golden_steps(
