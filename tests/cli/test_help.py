@@ -11,7 +11,8 @@ COMMANDS = {
     "featcache": ["", "extract", "ls", "info", "verify", "repair", "rm", "datasets", "backbones",
                   "doctor", "import", "import npz", "import npy", "import parquet",
                   "import tip-adapter", "import transclip", "import cross-modal",
-                  "import lpclip", "import clip-benchmark", "import clip-retrieval"],
+                  "import lpclip", "import clip-benchmark", "import clip-retrieval",
+                  "index", "index build", "index add", "index ls", "index rm", "index verify"],
     "heads": ["", "train", "list", "compare"],
 }  # fmt: skip
 

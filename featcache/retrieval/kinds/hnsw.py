@@ -1,14 +1,13 @@
 """hnsw: a graph of float16 vectors with few links each, walked from a fixed entry point.
 
-    neighbours[offsets[i] + first(l) : offsets[i] + first(l + 1)]   links of vector i on level l, -1
-                                                                    for none; first(l) as faiss has it
+    neighbours[offset(i) + first(l) : offset(i) + first(l + 1)]    links of vector i on level l
 
-Upper levels hold ever fewer vectors. Every link of a level must lead to a vector that is on that
-level too, or a walk would leave the array: this is checked, as faiss does not.
+-1 stands for no link. Upper levels hold ever fewer vectors. Every link of a level must lead to a
+vector that is on that level too, or a walk would leave the array; faiss does not check this.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float32, Int64, Shaped
@@ -67,17 +66,12 @@ class Hnsw(Structure):
         graph, layout = self._index.hnsw, self.layout(int(self._index.ntotal))
         read = self._faiss.vector_to_array
         storage = self._faiss.downcast_index(self._index.storage)
-        values = {
-            "codes": lambda: read(storage.codes),
-            "levels": lambda: read(graph.levels),
-            "neighbours": lambda: read(graph.neighbors),
-            "entry": lambda: np.array([graph.entry_point], dtype="<i8"),
-        }
-        for name, get in values.items():
-            array = get()
-            shape = (len(array),) if name == "neighbours" else layout[name].shape
-            sized = Layout(dtype=layout[name].dtype, shape=shape)
-            yield Pieces(name=name, layout=sized, parts=iter([array]))
+        links = Layout(dtype="<i4", shape=(graph.neighbors.size(),))
+        yield Pieces(name="codes", layout=layout["codes"], parts=iter([read(storage.codes)]))
+        yield Pieces(name="levels", layout=layout["levels"], parts=iter([read(graph.levels)]))
+        yield Pieces(name="neighbours", layout=links, parts=iter([read(graph.neighbors)]))
+        entry = np.array([graph.entry_point], dtype="<i8")
+        yield Pieces(name="entry", layout=layout["entry"], parts=iter([entry]))
 
     def restore(self, arrays: Mapping[str, Shaped[np.ndarray, "..."]], count: int) -> None:
         """Put a checked graph into faiss; errors as `Structure.restore`."""

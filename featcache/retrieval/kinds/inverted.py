@@ -1,6 +1,6 @@
 """Inverted files: vectors are kept in the list of their nearest centroid; few lists are searched.
 
-    codes[start of list i : start of list i + 1] belong to the vectors ids[same range]
+codes[start of list i : start of list i + 1] belong to the vectors ids[same range]
 """
 
 from abc import abstractmethod
@@ -21,6 +21,8 @@ from featcache.retrieval.kinds.structure import (
 
 PER_LIST = 64
 """Vectors of the training sample for each list."""
+REFINED = 10
+"""Neighbours whose candidates are compared again, at least: products of codes are rough."""
 FEWEST = 39
 """Fewest vectors a list is worth having for, as faiss recommends."""
 WITHOUT = "choose the kind flat, which searches exactly without it"
@@ -99,9 +101,7 @@ class Inverted(Structure):
         pointer, filled = self._faiss.rev_swig_ptr, [i for i in numbers if sizes[i]]
         ids = (pointer(lists.get_ids(i), int(sizes[i])).copy() for i in filled)
         yield Pieces(name="ids", layout=layout["ids"], parts=ids)
-        codes = (
-            pointer(lists.get_codes(i), int(sizes[i]) * self.code_size).copy() for i in filled
-        )
+        codes = (pointer(lists.get_codes(i), int(sizes[i]) * self.code_size).copy() for i in filled)
         yield Pieces(name="codes", layout=layout["codes"], parts=codes)
 
     def restore(self, arrays: Mapping[str, Shaped[np.ndarray, "..."]], count: int) -> None:
@@ -132,7 +132,8 @@ class Inverted(Structure):
     def candidates(self, queries: Float32[np.ndarray, "q d"], k: int) -> Int64[np.ndarray, "q c"]:
         """Search the lists of the nearest centroids."""
         self._index.nprobe = self.parameters["probes"]
-        count = min(k * self.parameters.get("refine", 1), int(self._index.ntotal))
+        count = self.parameters.get("refine", 1) * max(k, REFINED)
+        count = min(count if "refine" in self.parameters else k, int(self._index.ntotal))
         _, ids = self._index.search(np.ascontiguousarray(queries), count)
         found: Int64[np.ndarray, "q c"] = ids
         return found

@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
-from jaxtyping import Float32, Shaped
+from jaxtyping import Shaped
 
 from featcache.errors import UsageError
 from featcache.retrieval.kinds.inverted import Inverted, list_choices
 from featcache.retrieval.kinds.structure import Choice, Layout, refuse_outside
-from featcache.wording import Argument, Setting
+from featcache.wording import Argument
 
 WORDS = 256
 """Codewords of a piece: one byte."""
@@ -27,18 +27,6 @@ class IvfPq(Inverted):
 
     name: ClassVar[str] = "ivfpq"
     approximate_cosines: ClassVar[bool] = True
-
-    def __init__(self, dim: int, parameters: Mapping[str, int]) -> None:
-        """Begin without a vector.
-
-        Raises:
-            UsageError: If faiss is not installed, or the code does not divide the width.
-        """
-        if dim % parameters["bytes"]:
-            raise UsageError(
-                Setting("bytes"), f" of an index must divide the {dim} numbers of a vector."
-            )
-        super().__init__(dim, parameters)
 
     @classmethod
     def choices(cls, count: int, dim: int) -> dict[str, Choice]:
@@ -58,7 +46,7 @@ class IvfPq(Inverted):
         length = max(b for b in range(1, most + 1) if dim % b == 0)
         return {
             **list_choices(count, probed=64),
-            "bytes": Choice(value=length, most=dim),
+            "bytes": Choice(value=length, most=dim, divides=dim),
             "refine": Choice(value=4, most=1000),
         }
 
@@ -70,10 +58,6 @@ class IvfPq(Inverted):
     def sample_size(self, count: int) -> int:
         """Return the sample of the lists, and enough for the codewords."""
         return min(count, max(super().sample_size(count), WORDS * WORDS // 2))
-
-    def train(self, sample: Float32[np.ndarray, "s d"]) -> None:
-        """Find centroids and codewords."""
-        super().train(sample)
 
     def _empty(self, quantizer: Any) -> Any:
         faiss, bytes_ = self._faiss, self.parameters["bytes"]

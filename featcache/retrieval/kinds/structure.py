@@ -44,6 +44,8 @@ class Choice:
     """Value for the given number of vectors."""
     most: int
     """Largest value; the smallest is 1."""
+    divides: int = 0
+    """What the value must divide; 0 for nothing."""
 
 
 class Structure(ABC):
@@ -127,7 +129,9 @@ def chosen(
     values = {name: choice.value for name, choice in choices.items()}
     for name, value in given.items():
         if name not in choices:
-            raise UnknownNameError(("parameter of ", Argument("kind", structure.name)), name, choices)
+            raise UnknownNameError(
+                ("parameter of ", Argument("kind", structure.name)), name, choices
+            )
         most, text = choices[name].most, str(value)
         plain = text.isascii() and text.isdecimal() and len(text) <= 18
         if not plain or not 1 <= int(text) <= most:
@@ -135,6 +139,10 @@ def chosen(
                 Setting(name),
                 f" of an index takes a whole number from 1 to {most} for these vectors, "
                 f"got {text[:40]!r}.",
+            )
+        if choices[name].divides % int(text):
+            raise UsageError(
+                Setting(name), f" of an index must divide {choices[name].divides}, got {text}."
             )
         values[name] = int(text)
     return values
