@@ -143,13 +143,13 @@ class Inverted(Structure):
 
 
 def list_choices(count: int, probed: int) -> dict[str, Choice]:
-    """Return how many lists there are, and how many of them are searched.
+    """Return how many lists there are, about sqrt(count), and how many of them are searched.
 
     Args:
         count: Vectors.
         probed: Of so many lists one is searched, and eight at least.
     """
-    lists = 1 << max(0, round(float(np.log2(2 * np.sqrt(count)))))
+    lists = 1 << max(0, round(float(np.log2(np.sqrt(count)))))
     lists = max(1, min(lists, count // FEWEST))
     return {
         "lists": Choice(value=lists, most=count),

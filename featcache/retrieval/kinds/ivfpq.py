@@ -18,6 +18,8 @@ from featcache.wording import Argument
 
 WORDS = 256
 """Codewords of a piece: one byte."""
+SEEN, ROUNDS = 64, 10
+"""Vectors for each codeword that are learned from, and rounds of k-means."""
 LONGEST = 64
 """Bytes of a code by default, at most."""
 
@@ -57,13 +59,15 @@ class IvfPq(Inverted):
 
     def sample_size(self, count: int) -> int:
         """Return the sample of the lists, and enough for the codewords."""
-        return min(count, max(super().sample_size(count), WORDS * WORDS // 2))
+        return min(count, max(super().sample_size(count), WORDS * SEEN))
 
     def _empty(self, quantizer: Any) -> Any:
         faiss, bytes_ = self._faiss, self.parameters["bytes"]
         lists, metric = self.parameters["lists"], self._faiss.METRIC_INNER_PRODUCT
         index = faiss.IndexIVFPQ(quantizer, self.dim, lists, bytes_, 8, metric)
         index.pq.cp.min_points_per_centroid = 1  # as in `Inverted.train`
+        index.pq.cp.max_points_per_centroid = SEEN
+        index.pq.cp.niter = ROUNDS
         return index
 
     def _further_layout(self) -> dict[str, Layout]:
