@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from jaxtyping import Float, Float32, Int64
@@ -24,22 +23,12 @@ TRIES = 3
 """How often an index is read anew that another process replaces meanwhile."""
 
 
-class Search(Protocol):
-    """What searches vectors."""
-
-    def search(
-        self, queries: Float[Tensor, "q d"], k: int
-    ) -> tuple[Float32[Tensor, "q k"], Int64[Tensor, "q k"]]:
-        """Find k vectors for every query: cosines and positions, largest cosine first."""
-        ...
-
-
 @dataclass(frozen=True, kw_only=True)
 class OpenIndex:
     """Vectors that are ready to be searched."""
 
     vectors: Vectors
-    how: Search
+    how: Flat | Approximate
     index: Description | None
     """The index that is used; None where no index fits and the search is exact."""
     notes: tuple[Part, ...] = ()
@@ -153,7 +142,7 @@ def _opened_once(root: Path, index: Description, vectors: Vectors) -> OpenIndex:
         if not np.array_equal(order.rows_of(number), vectors.sources[source].rows):
             raise CacheError(changed(index, each))
     structure = read_structure(root, index)
-    how: Search = Flat(vectors)
+    how: Flat | Approximate = Flat(vectors)
     if structure is not None:
         how = Approximate(vectors, structure, order, sources)
     recall = f", recall at {index.recall.k} {index.recall.value:.3f}" if index.recall else ""
