@@ -54,7 +54,7 @@ class Approximate:
         queries = queries.detach().cpu().float().contiguous()
         cosines = torch.full((len(queries), k), -torch.inf)
         positions = torch.zeros(len(queries), k, dtype=torch.int64)
-        width = k * self._structure.parameters.get("refine", 1)
+        width = self._structure.candidate_count(k)
         step = max(1, BLOCK_BYTES // (4 * self._vectors.dim * width))
         for first in range(0, len(queries), step):
             part = slice(first, first + step)

@@ -175,7 +175,10 @@ def add_to_index(name: str, root: Path | None = None, report: Report | None = No
 
 
 def rebuild_index(name: str, root: Path | None = None, report: Report | None = None) -> Built:
-    """Build an index again over all rows that its caches have now; errors as `build_index`."""
+    """Build an index again over all rows that its caches have now, with the same parameters.
+
+    Errors as `build_index` and `add_to_index`.
+    """
     root = cache_root(root)
     old = read_description(root, name)
     vectors = vectors_of(root, old)
@@ -185,6 +188,7 @@ def rebuild_index(name: str, root: Path | None = None, report: Report | None = N
         kind=old.kind,
         name=name,
         recipe=component_recipe(old.covered[0].component) or None,
+        parameters=old.parameters,
         root=root,
         report=report,
     )

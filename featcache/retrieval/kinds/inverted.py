@@ -21,8 +21,6 @@ from featcache.retrieval.kinds.structure import (
 
 PER_LIST = 64
 """Vectors of the training sample for each list."""
-REFINED = 10
-"""Neighbours whose candidates are compared again, at least: products of codes are rough."""
 FEWEST = 39
 """Fewest vectors a list is worth having for, as faiss recommends."""
 WITHOUT = "choose the kind flat, which searches exactly without it"
@@ -132,8 +130,7 @@ class Inverted(Structure):
     def candidates(self, queries: Float32[np.ndarray, "q d"], k: int) -> Int64[np.ndarray, "q c"]:
         """Search the lists of the nearest centroids."""
         self._index.nprobe = self.parameters["probes"]
-        count = self.parameters.get("refine", 1) * max(k, REFINED)
-        count = min(count if "refine" in self.parameters else k, int(self._index.ntotal))
+        count = min(self.candidate_count(k), int(self._index.ntotal))
         _, ids = self._index.search(np.ascontiguousarray(queries), count)
         found: Int64[np.ndarray, "q c"] = ids
         return found

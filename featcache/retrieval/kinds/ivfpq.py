@@ -28,7 +28,6 @@ class IvfPq(Inverted):
     """Inverted lists of product codes; faiss's IndexIVFPQ by residual."""
 
     name: ClassVar[str] = "ivfpq"
-    approximate_cosines: ClassVar[bool] = True
 
     @classmethod
     def choices(cls, count: int, dim: int) -> dict[str, Choice]:

@@ -13,6 +13,8 @@ from featcache.wording import Argument, Setting
 
 LARGEST = 4.0
 """Largest value of a centroid: means of unit vectors, and differences of these, are smaller."""
+REFINED = 10
+"""Neighbours for which candidates are compared again, at least: products of codes are rough."""
 CODED_ONE = 0x3C0A
 """Bits of the float16 1.0098: no value of a unit vector is larger when rounded."""
 
@@ -52,8 +54,6 @@ class Structure(ABC):
     """An approximate index in memory; its ids count the vectors in the order they were added."""
 
     name: ClassVar[str]
-    approximate_cosines: ClassVar[bool] = False
-    """Whether candidates beyond k are worth comparing again."""
 
     def __init__(self, dim: int, parameters: Mapping[str, int]) -> None:
         """Begin without a vector.
@@ -104,6 +104,10 @@ class Structure(ABC):
         Raises:
             ValueError: If a value is out of range; the message is a predicate of the index.
         """
+
+    def candidate_count(self, k: int) -> int:
+        """Return how many candidates there are for k neighbours, if there are enough vectors."""
+        return k if "refine" not in self.parameters else self.parameters["refine"] * max(k, REFINED)
 
     @abstractmethod
     def candidates(self, queries: Float32[np.ndarray, "q d"], k: int) -> Int64[np.ndarray, "q c"]:
