@@ -17,7 +17,7 @@ from featcache.retrieval.kinds.structure import Structure
 from featcache.retrieval.vectors import Vectors
 
 K = 10
-QUERIES = 100
+QUERIES = 50
 
 
 class Recalling:
