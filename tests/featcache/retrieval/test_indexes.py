@@ -282,10 +282,10 @@ def steps(monkeypatch: pytest.MonkeyPatch, stop_at: int) -> Callable[[], int]:
 
 
 def test_a_build_that_stops_anywhere_leaves_the_old_index_or_the_new_one(make: Make) -> None:
-    cache = make(images=400, filled=300)
+    cache = make(images=60, filled=40)
     root = root_of(cache)
     build_index([cache.feature_set()], kind="ivf", name="it")
-    grow(cache, np.arange(300, 400))
+    grow(cache, np.arange(40, 60))
     stop_at, finished = 0, False
     while not finished:
         stop_at += 1
@@ -298,9 +298,9 @@ def test_a_build_that_stops_anywhere_leaves_the_old_index_or_the_new_one(make: M
             except Stop:
                 pass
         verify_index(root, "it")
-        assert read_description(root, "it").vectors in (300, 400)
+        assert read_description(root, "it").vectors in (40, 60)
     assert stop_at > 10
-    assert read_description(root, "it").vectors == 400
+    assert read_description(root, "it").vectors == 60
     assert len(list((root / INDEXES / "it").glob("arrays-*"))) > 2
     rebuild_index("it", root)
     build_index([cache.feature_set()], kind="ivf", name="it", parameters={"lists": 2})
