@@ -187,7 +187,9 @@ def verify(
         if json_:
             output.emit_json({"name": each, "sound": not problem, "problem": problem})
         else:
-            output.emit(f"DAMAGED: {each}\n  {problem}" if problem else f"sound: {each}")
+            output.emit(f"DAMAGED: {each}" if problem else f"sound: {each}")
+            if problem:
+                output.emit(f"  {problem}")
     if problems:
         raise typer.Exit(1)
 

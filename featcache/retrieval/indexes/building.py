@@ -14,7 +14,13 @@ from featcache.progress import Report
 from featcache.retrieval.indexes.arrays import CURE, write_array
 from featcache.retrieval.indexes.description import Description, check_index_name
 from featcache.retrieval.indexes.filling import fill, trained
-from featcache.retrieval.indexes.folder import index_names, put, read_description, replacing
+from featcache.retrieval.indexes.folder import (
+    index_names,
+    put,
+    read_description,
+    replacing,
+    verify_index,
+)
 from featcache.retrieval.indexes.opening import read_order, read_structure
 from featcache.retrieval.indexes.order import Order
 from featcache.retrieval.indexes.recall import Recalling
@@ -245,7 +251,10 @@ def _before(root: Path, name: str, vectors: Vectors) -> Description | None:
     components = {(s.features.listing.dataset, s.component) for s in vectors.sources}
     same = components == {(c.dataset, c.component) for c in old.covered}
     is_current = same and len(vectors) == old.vectors and freshness(root, old).state == "fresh"
-    return old if is_current else None
+    try:
+        return verify_index(root, name) if is_current else None
+    except CacheError:
+        return None
 
 
 def _refuse_twice(vectors: Vectors) -> None:
