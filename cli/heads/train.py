@@ -74,6 +74,13 @@ def train(
     class_weights: Annotated[
         str | None, typer.Option(help="balanced: weigh rows by the inverse of their class's count.")
     ] = None,
+    augment: Annotated[
+        str | None,
+        typer.Option(
+            metavar="corpus:NAME[:weight=W]",
+            help="Add rows of a corpus to the support; --shots 0 trains on them alone.",
+        ),
+    ] = None,
     strict_shots: Annotated[
         bool, typer.Option("--strict-shots", help="Stop where a class has fewer images.")
     ] = False,
@@ -94,8 +101,10 @@ def train(
     \b
     Example: heads train cmm --shots 16
     Example: heads train cmm --protocol episodic --ways 5 --shots 1 --split sketch
+    Example: heads train tip-adapter --shots 1 --augment corpus:wild:weight=0.3
     """
     from featcache.errors import FeatcacheError, UnknownNameError, UsageError
+    from heads.augmentation import parse as parse_augmentation
     from heads.registry import names
     from heads.selection import names as words
 
@@ -103,6 +112,8 @@ def train(
         raise UnknownNameError("method", method, names(), "`heads list` shows all.")
     if class_weights not in (None, "balanced"):
         raise UsageError(f"--class-weights takes 'balanced', got '{class_weights}'.")
+    if augment is not None:
+        parse_augmentation(augment)
     of_episodes = {
         "ways": ways,
         "queries": queries,
@@ -113,14 +124,16 @@ def train(
     splits = _splits(split)
     arguments: dict[str, Any] = {"selection": selection}
     if protocol == "episodic":
-        _no_others("--protocol episodic", seeds=seeds, class_weights=class_weights)
+        _no_others("--protocol episodic", seeds=seeds, class_weights=class_weights, augment=augment)
         if len(splits) > 1:
             raise UsageError("Episodes come from one split; name one with --split.")
         arguments |= of_episodes | {"split": split}
         arguments["shots"] = None if shots is None else _some_shots(shots)
     elif protocol == "few-shot":
         _only_of_episodes(of_episodes)
-        arguments["shots"] = options.shots("16" if shots is None else shots)
+        alone = shots == "0" and augment is not None
+        arguments["shots"] = 0 if alone else options.shots("16" if shots is None else shots)
+        arguments["augment"] = augment
         arguments["seeds"] = _seeds("3" if seeds is None else seeds)
         arguments |= {"strict_shots": strict_shots, "class_weights": class_weights}
     else:

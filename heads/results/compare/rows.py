@@ -107,10 +107,7 @@ def rows_of(
     gains = [_gain(r, against, reference) for r in here]
     tested = zip(here, gains, strict=True)
     classified = words(
-        [
-            g if isinstance(g, Difference) and not (r.oracle or r.leaks) else None
-            for r, g in tested
-        ]
+        [g if isinstance(g, Difference) and not (r.oracle or r.leaks) else None for r, g in tested]
     )
     rows = []
     for result, gain, word in zip(here, gains, classified, strict=True):
@@ -121,7 +118,13 @@ def rows_of(
 
 def _fairness(result: Result) -> tuple[object, ...]:
     """Order the runs of one name: without oracle and with seal first, then by repetitions."""
-    return result.oracle, result.leaks, not result.sealed, result.selection != "few-shot-val", -result.repetitions
+    return (
+        result.oracle,
+        result.leaks,
+        not result.sealed,
+        result.selection != "few-shot-val",
+        -result.repetitions,
+    )
 
 
 def _rank(row: Row) -> tuple[object, ...]:
