@@ -285,6 +285,9 @@ def _sentence(result: "Result") -> str:
     ci = "" if top1.ci95 is None else f" ± {100 * top1.ci95:.1f} (95 %, {over})"
     if result.ways is not None:
         shots = f"{result.repetitions} episodes of {result.ways} classes, {shots}"
+    if (corpus := result.corpus) is not None:
+        weight = "" if corpus.weight == 1 else f", weight {corpus.weight:g}"
+        shots = f"{shots} and corpus {corpus.name}{weight}"
     text = (
         f"{result.method} on {result.dataset} ({result.backbone}, {shots}, {result.split}): "
         f"top-1 {100 * top1.mean:.1f} %{ci}, macro F1 {100 * f1.mean:.1f} %"
@@ -294,5 +297,6 @@ def _sentence(result: "Result") -> str:
     if result.unreadable:
         text += f", {counted(result.unreadable, 'unreadable image')} not counted"
     took = result.seconds["fit"] + result.seconds["evaluate"]
-    chosen = " (chosen on the queries: not a fair figure)" if result.oracle else ""
-    return f"{text}; {units.human_seconds(took)}, selection {result.selection}{chosen}"
+    seen = " (chosen on the queries: not a fair figure)" if result.oracle else ""
+    seen += " (the corpus holds queries: not a fair figure)" if result.leaks else ""
+    return f"{text}; {units.human_seconds(took)}, selection {result.selection}{seen}"

@@ -159,7 +159,11 @@ def _check_corpus(corpus: Corpus, features: FeatureSet) -> None:
     n, d, classes = len(corpus.labels), features.components["global"].shape[-1], features.classes
     again = "Build it again for this cache."
     if not n:
-        raise TaskError(f"Corpus '{corpus.name}' has no rows. Build it with a lower min_cosine.")
+        raise TaskError(
+            f"Corpus '{corpus.name}' has no rows. Build it with a lower ",
+            Argument("min_cosine", of="featcache"),
+            ".",
+        )
     if corpus.rows.shape != (n, d):
         raise CacheError(
             f"Corpus '{corpus.name}' has rows of width {corpus.rows.shape[-1]}, the cache of "
