@@ -1,1 +1,1 @@
-"""Augmentation corpora: rows of unlabelled caches with the class that retrieval gave them."""
+"""Augmentation corpora: unlabelled rows that are nearest to the classes of a data set."""

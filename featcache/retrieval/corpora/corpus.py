@@ -1,33 +1,37 @@
-"""An augmentation corpus as it is read: unit rows, their pseudo-labels and where they came from."""
+"""A corpus in memory."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from jaxtyping import Float32, Int64
 from torch import Tensor
 
+from featcache.retrieval.vectors import Places
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Corpus:
-    """Rows that retrieval found for the classes of a data set."""
+    """Rows from other caches with the class of a data set that claimed each."""
 
     name: str
     digest: str
-    """12 hex digits."""
+    """12 hex digits of the rows and of how they were chosen."""
     rows: Float32[Tensor, "n d"]
-    """Unit features."""
+    """Unit vectors."""
     norms: Float32[Tensor, " n"]
-    """Length of the raw features."""
+    """Norms that the vectors had."""
     labels: Int64[Tensor, " n"]
-    """Class of the data set that the corpus is for."""
+    """Class of the data set that it is for: a pseudo-label."""
     weights: Float32[Tensor, " n"]
-    """1 by default."""
+    """1 for every row."""
     cosines: Float32[Tensor, " n"]
-    """Of each row and what it was found by."""
+    """Cosine with the nearest text or image of the class."""
     leaks: bool
-    """Whether it was built, on demand, with rows of the query split."""
+    """Whether it was built from query or validation images of the data set."""
     by: str
-    """What rows were found by: class, anchor or image."""
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    """Further facts of how it was built."""
+    """What rows are near to: class, anchor or image."""
+    facts: Mapping[str, Any]
+    """How it was built, and what was left out."""
+    places: Places | None = None
+    """Where the vectors come from: source among `facts["sources"]`, row and part."""
