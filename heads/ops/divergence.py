@@ -41,7 +41,7 @@ def pair_range(
     step = max(1, -(-count // most))
     low: list[Tensor] = []
     high: list[Tensor] = []
-    for some in torch.arange(0, count, step).split(BLOCK):
+    for some in torch.split(torch.arange(0, count, step), BLOCK):
         found = values(some)
         own = some.to(found.device)[:, None] == torch.arange(count, device=found.device)
         low.append(found.masked_fill(own, torch.inf).min())

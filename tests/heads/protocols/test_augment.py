@@ -40,8 +40,8 @@ def given(features: FeatureSet, monkeypatch: Patch) -> FeatureSet:
 
 
 def plan(features: FeatureSet, method: str = "tip-adapter", **wanted: Any) -> Plan:
-    wanted = {"shots": 2, "seeds": (1,), "augment": WILD} | wanted
-    return training.plan(Request(method=method, features=features, **wanted))
+    asked: dict[str, Any] = {"shots": 2, "seeds": (1,), "augment": WILD} | wanted
+    return training.plan(Request(method=method, features=features, **asked))
 
 
 def run(features: FeatureSet, method: str = "tip-adapter", **wanted: Any) -> Result:
