@@ -24,6 +24,8 @@ from tests.heads.corpora import corpus_of, give
 
 WILD = "corpus:wild"
 COUNTS = {"train": 6, "val": 4, "test": 8}
+STRONG: dict[str, dict[str, Any]] = {"tip-adapter": {"alpha": 20}, "proker": {"variant": "paper"}}
+"""Settings at which the support outweighs the texts."""
 Patch = pytest.MonkeyPatch
 
 
@@ -163,7 +165,7 @@ def _is_among(row: Tensor, rows: Tensor) -> bool:
 def test_little_weight_is_no_corpus(features: FeatureSet, monkeypatch: Patch) -> None:
     give(monkeypatch, corpus_of(features, wrong=1))  # every label is wrong
     for method in ("tip-adapter", "gda", "proker", "ridge", "nearest-mean"):
-        settings = {"alpha": 20} if method == "tip-adapter" else {}
+        settings = STRONG.get(method, {})
         plain, light, full = (
             run(features, method, augment=asked, selection="none", settings=settings).predictions
             for asked in (None, f"{WILD}:weight=1e-6", WILD)
