@@ -8,7 +8,8 @@
     M [c d] class means mu_c      S [d d] covariance of the rows about their class means
     P [d d] precision after Kubokawa and Srivastava                n rows
 
-Every augmented view of a shot is a row of its own. (3) is solved, not inverted: the trace makes the
+Every augmented view of a shot is a row of its own. Rows of a corpus have weights: means and S are
+weighted, and n is the sum of the weights. (3) is solved, not inverted: the trace makes the
 matrix positive definite. Rows without scatter (one shot, no views) leave the zero-shot classifier.
 
 Reference: Wang et al., A Hard-to-Beat Baseline for Training-free CLIP-based Adaptation, ICLR 2024,
@@ -16,6 +17,7 @@ arXiv:2402.04087.
 Source: released code @560fe21, main_few_shots.py; the paper's body was not read.
 Differs from the paper: solved in float64, where the released code takes a pseudo-inverse in
 float32; a class without shots takes the mean of all rows, where the released code gives NaN.
+Weights of corpus rows are ours.
 """
 
 from dataclasses import dataclass
@@ -42,7 +44,7 @@ def prepare(task: TaskView, config: WithText, hyper: Hyper) -> tuple[Tensors, Te
     rows, views = task.support.x, task.support.get("views")
     if views is not None:
         rows, labels = views.flatten(0, 1), labels.repeat_interleave(views.shape[1])
-    weight, offset = discriminant(rows, labels, task.c)
+    weight, offset = discriminant(rows, labels, task.c, task.support.weights)
     solved = {"weight": weight.to(rows), "offset": offset.to(rows)}
     return {}, solved | text_tensors(task, config.text, method=METHOD.name)
 
@@ -66,5 +68,6 @@ METHOD = Method(
     prepare=prepare,
     terms=terms,
     combine=combine,
+    weighs_corpus=True,
     post_grid=Grid({"alpha": [1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0]}),
 )

@@ -113,8 +113,9 @@ def _trained(
     run, started = plan.run, time.perf_counter()
     builder = EpisodeBuilder(
         features=run.features,
-        needs=run.method.needs(run.settings.config),
+        needs=run.needs,
         text=getattr(run.settings.config, "text", None),
+        retrieved=None if run.augmented is None else run.augmented.retrieved,
         device=device,
         splits=splits_of(run.features, splits),
         class_weights=plan.class_weights,
@@ -244,6 +245,7 @@ def heads_of(
                 "shots": "all" if run.shots is None else run.shots,
                 "seed": episode.view.seed,
                 "selection": run.selection,
+                **({} if run.augmented is None else {"augment": run.augmented.use.spec}),
                 "weights": features.weights,
                 "encoding": dict(features.encoding),
                 "static": list(one.static),

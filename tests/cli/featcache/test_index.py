@@ -20,7 +20,7 @@ def test_an_index_from_building_to_removal(featcache: Run, home: Path) -> None:
     assert "up to date" in featcache("index", "build", "--quiet").out
     lists = ("--of", "views", "--kind", "ivf", "--name", "lists", "--set", "lists=2")
     made = json.loads(featcache("index", "build", *lists, "--json", "--quiet").out)
-    assert (made["added"], made["vectors"], made["parameters"]["lists"]) == (60, 60, 2)
+    assert (made["added"], made["vectors"], made["parameters"]["lists"]) == (30, 30, 2)
     assert made["recall"]["value"] > 0.5
     listed = [json.loads(line) for line in featcache("index", "ls", "--json").out.splitlines()]
     assert [(i["name"], i["state"]) for i in listed] == [
