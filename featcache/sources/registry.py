@@ -54,7 +54,8 @@ def open_dataset(
         root: Folder of the caches.
         name: What to call it instead of its own name.
         dataset_root: Where the files of a named data set already are.
-        data_root: Where named data sets keep their images, as `image_folder` takes it.
+        data_root: Where named data sets, and those of the hub, keep their images, as
+            `image_folder` takes it.
         download: Whether missing files may be fetched.
         splits: Which of its splits, where a named data set has several; None is the default.
         words: Source of class names and templates of a named data set: coop or openai.
@@ -75,7 +76,12 @@ def open_dataset(
                 Argument(argument),
                 f" is for named data sets; {kind.prefix}:PATH has its own.",
             )
-        return kind.open(path, name or kind.name_of(path))
+        name = name or kind.name_of(path)
+        if kind.fetch is None:
+            return kind.open(path, name)
+        brought = kind.fetch(path, image_folder(root, data_root), download, report)
+        data = kind.open(brought.text, name)
+        return replace(data, notes=(*brought.notes, *data.notes))
     images = image_folder(root, data_root)
     dataset = _open_named(find(spec), images, dataset_root, download, report, splits, words)
     return dataset if name is None else replace(dataset, name=name)
