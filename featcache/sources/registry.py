@@ -1,7 +1,6 @@
 """Opening a data set by `folder:PATH` and other prefixes, or by name."""
 
 import os
-from collections.abc import Mapping
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -11,23 +10,10 @@ from featcache.errors import UnknownNameError, UsageError
 from featcache.paths import as_text, check_folder, expand, file_in, from_text
 from featcache.sources.base import Dataset, Report
 from featcache.sources.generic import refuse_generic
+from featcache.sources.kinds import KINDS
 from featcache.sources.named import DEFAULT_WORDS, NamedDataset, datasets, resolve
 from featcache.sources.prefixes.kind import Kind, refuse_options
 from featcache.wording import Argument, Placeholder
-
-KINDS: Mapping[str, str] = {
-    "folder": "featcache.sources.prefixes.folder:FOLDER",
-    "zip": "featcache.sources.prefixes.archives:ZIP",
-    "tar": "featcache.sources.prefixes.archives:TAR",
-    "csv": "featcache.sources.prefixes.own:CSV",
-    "wds": "featcache.sources.prefixes.own:WDS",
-    "hf": "featcache.sources.prefixes.own:HF",
-    "coco": "featcache.sources.prefixes.own:COCO",
-    "labelstudio": "featcache.sources.prefixes.own:LABELSTUDIO",
-    "fiftyone": "featcache.sources.prefixes.own:FIFTYONE",
-    "npz": "featcache.sources.prefixes.own:NPZ",
-}
-"""Prefix -> module and name of its `Kind`, which is imported when it is first used."""
 
 IMAGES = "images"
 """Folder of named data sets below the folder of all caches, unless another one is named."""
