@@ -2,7 +2,7 @@
 
 import csv
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import pytest
 from hypothesis import given, settings
@@ -68,7 +68,7 @@ def test_a_table_is_read_as_the_csv_module_reads_it(
     order: list[str],
 ) -> None:
     path = folder / "list.csv"
-    quoting = csv.QUOTE_ALL if is_quoted else csv.QUOTE_MINIMAL
+    quoting: Literal[0, 1] = csv.QUOTE_ALL if is_quoted else csv.QUOTE_MINIMAL
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, delimiter=delimiter[1], lineterminator=line, quoting=quoting)
         writer.writerow(order)
