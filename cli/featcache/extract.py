@@ -8,7 +8,7 @@ import typer
 from cli.ui import errors, live, output
 from cli.ui.flags import in_flags
 from cli.ui.options import CacheDir, Device, Json, Quiet
-from featcache.sources.registry import KINDS
+from featcache.sources.kinds import KINDS
 
 if TYPE_CHECKING:
     from featcache.pipeline.plan import Plan

@@ -134,7 +134,7 @@ def _spec(request: Request, root: Path) -> tuple[str, str | None]:
     sources = {
         s
         for s in image_sources(root, spec, request.data_root)
-        if not any(Path(s[0]).is_relative_to(d) for d in drawn)
+        if s[1] or not any(Path(s[0]).is_relative_to(d) for d in drawn)
     }
     if len(sources) != 1:
         return spec, name
