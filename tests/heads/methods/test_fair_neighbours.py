@@ -76,7 +76,11 @@ def test_loss_equals_naive_loops(
 def test_without_leaning_the_teacher_is_the_image() -> None:
     view, query = two_clusters(60)
     heads = [
-        next(iter(train(fair.METHOD, fair.Config(epochs=3, teacher=teacher), [view], [hyper]))).head
+        next(
+            iter(
+                train(fair.METHOD, replace(fair.Config(epochs=3), teacher=teacher), [view], [hyper])
+            )
+        ).head
         for teacher, hyper in (
             ("image", fair.Hyper()),
             ("neighbours", fair.Hyper(lean=0.0)),
