@@ -67,7 +67,7 @@ def check_consistency(cache: Cache, *, report_listing: bool) -> list[Part]:
 def _is_joint(component: str) -> bool:
     """Tell whether the last axis of a component is the joint space."""
     key = parse_component(component)
-    return key.kind != "boxes" and key.dtype != "int8"
+    return key.kind not in ("boxes", "tokens") and key.dtype != "int8"
 
 
 def lost_rows_messages(path: Path) -> list[Part]:
