@@ -210,6 +210,8 @@ def _scaled(p: Mapping[str, Tensor], name: str, x: Tensor) -> Tensor:
 def _check(block: LastBlock) -> None:
     if block.activation not in ACTIVATIONS or block.pool not in POOLS:
         raise ValueError(f"has an unknown activation or pool ({block.activation}, {block.pool})")
+    if type(block.heads) is not int or type(block.norm_after_pool) is not bool:
+        raise ValueError("has settings of another type")
     if not 0 < block.eps < 1:
         raise ValueError(f"has an epsilon of {block.eps}")
     tensors = block.tensors
