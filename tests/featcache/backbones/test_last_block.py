@@ -12,12 +12,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from featcache.backbones.last_block import last_block_of
-from featcache.backbones.models import PreprocessConfig
-from featcache.backbones.openclip import OpenClipBackbone
 from featcache.backbones.patches.vit import vit_features
-from featcache.errors import BackboneError, TextsMissingError, UsageError
+from featcache.encoding.components import component_specs, spec_named
+from featcache.errors import BackboneError, UnknownNameError, UsageError
 from featcache.last_block import LastBlock
 from featcache.recipes import LAST_BLOCK, VARIANTS
+from tests.featcache.backbones.wrapped import wrapped
 
 TOWERS: dict[str, dict[str, Any]] = {
     "gelu": {},
@@ -29,21 +29,6 @@ TOWERS: dict[str, dict[str, Any]] = {
     "one block": {"layers": 1},
     "another epsilon": {"norm_kwargs": {"eps": 1e-3}},
 }
-
-
-def wrapped(model: Any, dtype: torch.dtype = torch.float32) -> OpenClipBackbone:
-    preprocess = PreprocessConfig(image_size=32, mean=(0.5,) * 3, std=(0.2,) * 3)
-    return OpenClipBackbone(
-        model,
-        TextsMissingError("no texts"),
-        name="Toy",
-        architecture="Toy",
-        activation="gelu",
-        weights="random-0",
-        preprocess=preprocess,
-        device=torch.device("cpu"),
-        compute_dtype=dtype,
-    )
 
 
 def naive(block: LastBlock, h: Tensor, act: Callable[[Tensor], Tensor]) -> Tensor:
@@ -204,6 +189,11 @@ def test_a_backbone_without_tokens_refuses_to_encode_them(make_clip: Callable[..
     assert backbone.token_shape == (0, 0)
     with pytest.raises(BackboneError, match="ends in an attention pool"):
         backbone.encode_images(torch.zeros(1, 3, 32, 32), [LAST_BLOCK])
+    with pytest.raises(BackboneError, match="ends in an attention pool"):
+        component_specs(backbone, tokens=["last-block"])
+    with pytest.raises(UnknownNameError, match="place of tokens of Toy"):
+        spec_named("tokens.last-block", backbone)
+    assert component_specs(backbone)[0][0].name == "global"
 
 
 @pytest.mark.parametrize(
