@@ -105,7 +105,7 @@ def test_scopes() -> None:
         ("view_patches", "4:strng:vanila", "Unknown recipe of view_patches 'vanila'"),
         ("patches", "", "empty"),
         ("patches", "clearclip:int16", "only int8 is allowed"),
-        ("tokens", "last-block:last-block", "empty or a repeated"),
+        ("tokens", "last-block:int8:int8", "empty or a repeated"),
         ("tokens", "last-block:rrc50", "only int8 is allowed"),
         ("views", "10@few-shot(0)", "at least 1 shot"),
         ("views", "10@few-shot(4,seeds=3-1)", "low to high"),
