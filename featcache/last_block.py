@@ -52,12 +52,13 @@ class LastBlock:
     """Weights of the last block, its norm and its projection, with all that `forward` needs.
 
     Example:
-        >>> import featcache
-        >>> cache = featcache.extract("fieldguide", "tiny", limit=48, tokens=["last-block"])
-        >>> block, rows = cache.last_block(), cache.usable("test")[:2]
-        >>> tokens = cache.rows("tokens.last-block", rows).float()
-        >>> cosines = (block.forward(tokens) * cache.unit("global", rows)).sum(1)
-        >>> bool((cosines > 0.9999).all())
+        >>> import featcache, numpy
+        >>> from featcache.backbones.registry import load_backbone
+        >>> grey = numpy.full((64, 64, 3), 128, dtype=numpy.uint8)
+        >>> image = featcache.embed(grey, "tiny", tokens=["last-block"])
+        >>> block = load_backbone("tiny").last_block()  # of a cache: cache.last_block()
+        >>> unit = block.forward(image.rows("tokens.last-block").float())
+        >>> bool((unit * image.unit("global")).sum() > 0.9999)
         True
     """
 

@@ -201,6 +201,11 @@ class CacheReader:
         """Tell whether the cache holds tokens without the weights of the block that reads them."""
         return self._has_tokens() and not (self.path / LAST_BLOCK_FILE).exists()
 
+    def last_block_bytes(self) -> int:
+        """Return the size of the file of the last block; 0 if there is none."""
+        path = self.path / LAST_BLOCK_FILE
+        return path.lstat().st_size if path.exists() else 0
+
     def last_block(self) -> "featcache.last_block.LastBlock":
         """Return the weights of the last block, which reads the tokens of this cache.
 

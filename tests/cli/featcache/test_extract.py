@@ -118,7 +118,9 @@ def test_tokens_say_what_they_take_and_come_with_their_block(
     assert not empty_home.exists()
     made = json.loads(featcache(*command, "--quiet", "--json").out)
     assert 0 < made["encoded"]["tokens.last-block.int8"] < 30
-    assert "rows of [65, 132]" in featcache("info").out
+    told = featcache("info").out
+    assert "rows of [65, 132]" in told
+    assert "last block" in told
     assert featcache("verify", "--quiet").code == 0
     (block,) = empty_home.rglob("last_block.safetensors")
     whole = block.read_bytes()

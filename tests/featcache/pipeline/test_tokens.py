@@ -1,5 +1,6 @@
 """Tokens before the last block: stored, resumed, checked, repaired, read by their block."""
 
+import doctest
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from featcache.backbones.base import Backbone
 from featcache.backbones.registry import load_backbone
 from featcache.embedding import embed
 from featcache.errors import CorruptCacheError, UnknownNameError, UsageError
+from featcache.last_block import LastBlock
 from featcache.pipeline import extraction
 from featcache.pipeline import repair as mending
 from featcache.pipeline.run import Request, Summary, extract
@@ -133,6 +135,14 @@ def test_embedded_images_have_the_tokens_of_the_cache(
     named = [images / name for name in cache.listing.ids]
     found = embed(named, tiny, tokens=["last-block"], micro_batch=4)
     assert torch.equal(found.rows(TOKENS), cache.rows(TOKENS, np.arange(8)))
+
+
+def test_the_example_of_a_last_block() -> None:
+    (case,) = doctest.DocTestFinder(recurse=False).find(LastBlock, "LastBlock")
+    assert case.examples
+    said: list[str] = []
+    doctest.DocTestRunner().run(case, out=said.append)
+    assert said == []
 
 
 def test_a_dry_run_says_what_tokens_take_and_writes_nothing(ask: Ask, tmp_path: Path) -> None:
