@@ -176,7 +176,7 @@ class LastBlock:
         w = self.width
         q = F.linear(y[..., first, :], weight[:w], bias[:w])
         k, v = F.linear(y, weight[w:], bias[w:]).chunk(2, dim=-1)
-        q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(-2, -3) for x in (q, k, v))
+        q, k, v = (x.reshape(*x.shape[:-1], self.heads, -1).transpose(-2, -3) for x in (q, k, v))
         attended = F.scaled_dot_product_attention(q, k, v)  # [*b heads q e]
         return _linear(p, "attn.out_proj", attended.transpose(-2, -3).flatten(-2))
 

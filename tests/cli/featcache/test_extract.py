@@ -107,15 +107,21 @@ def test_a_data_set_without_one_readable_image_fails(
         assert "None of the 4 images could be read" in answer.err
 
 
-def test_tokens_say_what_they_take_and_come_with_their_block(
-    featcache: Run, empty_home: Path, photos: Path
-) -> None:
-    command = ("extract", *TINY, "--dataset", f"folder:{photos}", "--patches", "none")
-    command = (*command, "--tokens", "last-block:int8@test")
-    planned = featcache(*command, "--dry-run")
+ADDED = ("--patches", "none", "--tokens", "last-block:int8@test")
+
+
+def test_a_dry_run_says_what_tokens_take(featcache: Run, empty_home: Path, photos: Path) -> None:
+    planned = featcache("extract", *TINY, "--dataset", f"folder:{photos}", *ADDED, "--dry-run")
     assert planned.code == 0
     assert "tokens.last-block.int8 takes 8.6 kB an image (65 tokens of width 128)" in planned.err
     assert not empty_home.exists()
+
+
+@pytest.mark.long
+def test_tokens_come_with_a_block_that_is_verified_and_repaired(
+    featcache: Run, empty_home: Path, photos: Path
+) -> None:
+    command = ("extract", *TINY, "--dataset", f"folder:{photos}", *ADDED)
     made = json.loads(featcache(*command, "--quiet", "--json").out)
     assert 0 < made["encoded"]["tokens.last-block.int8"] < 30
     told = featcache("info").out
