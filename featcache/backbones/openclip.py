@@ -76,7 +76,7 @@ class OpenClipBackbone:
         )
         self._tower = tower_of(model.visual)
         self.variants = () if self._tower is None else self._tower.variants
-        self.tokens = () if why_not(model.visual) else TOKENS
+        self.tokens: tuple[str, ...] = () if why_not(model.visual) else TOKENS
         self.lacks_texts = tokenizer if isinstance(tokenizer, BackboneError) else None
         self.tokenizer = tokenizer.digest if isinstance(tokenizer, FileTokenizer) else ""
         self._tokenizer = tokenizer

@@ -40,7 +40,8 @@ def prepare(task: TaskView, config: Nothing, hyper: Nothing) -> tuple[Tensors, T
     """Average the class tokens of each class, a batch of images at a time."""
     tokens = task.support.kinds[Kind("tokens")]
     assert not isinstance(tokens, Tensor)
-    parts = [tokens.gather(index)[:, 0] for index in torch.arange(len(task.support)).split(BATCH)]
+    batches = torch.split(torch.arange(len(task.support)), BATCH)
+    parts = [tokens.gather(index)[:, 0] for index in batches]
     means = sum_by_label(torch.cat(parts).T, task.support.y, classes=task.c)
     return {}, {"means": F.normalize(means.T, dim=-1)}
 
