@@ -22,9 +22,9 @@ class Need:
 
     role: Role
     kind: str = "global"
-    """global, views, crops, patches or view_patches."""
+    """global, views, crops, patches, view_patches or tokens."""
     recipe: str | None = None
-    """Augmentation or patch variant; None takes any."""
+    """Augmentation, patch variant or place of tokens (last-block); None takes any."""
     at_least: int = 0
     """Views or crops of each image."""
     optional: bool = False

@@ -22,7 +22,7 @@ class Kind(NamedTuple):
     """Which features of an image: a kind beside the global ones, and its recipe or variant."""
 
     name: str
-    """views, crops, patches or view_patches."""
+    """views, crops, patches, view_patches or tokens."""
     recipe: str = ""
     """Empty where the need took any."""
 
@@ -32,11 +32,11 @@ class Kind(NamedTuple):
 
 @runtime_checkable
 class LazyRows(Protocol):
-    """Unit rows that are read when they are gathered; no tensor, and it does not pass for one."""
+    """Rows that are read when they are gathered; no tensor, and it does not pass for one."""
 
     @property
     def shape(self) -> torch.Size:
-        """Shape of all rows: [n v d], [n k d], [n p d], [n v p d]."""
+        """Shape of all rows: [n v d], [n k d], [n p d], [n v p d], [n p+1 w]."""
         ...
 
     def gather(self, index: Int64[Tensor, "*b"], pick: Int64[Tensor, "*p"] | None = None) -> Tensor:
@@ -97,7 +97,7 @@ class Rows:
     the weight of the corpus."""
     kinds: Mapping[Kind, Tensor | LazyRows] = field(default_factory=dict)
     """Unit rows of what the method needs besides: views [n v d], crops [n k d], patches [n p d],
-    view_patches [n v p d]."""
+    view_patches [n v p d]; and tokens [n p+1 w], lazy in every role and not normalised."""
     lengths: Mapping[Kind, Float[Tensor, "n v"]] = field(default_factory=dict)
     """Lengths of the raw features of the support's views."""
     among: "Rows | None" = None

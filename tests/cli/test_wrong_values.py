@@ -46,6 +46,7 @@ WRONG: dict[str, dict[str, tuple[str, ...]]] = {
         "--patches": ("nobody", "clearclip:int9", "clearclip@nobody", ""),
         "--views": ("x", "-1", "0", "2:nobody", "2@nobody", "2:rrc50@few-shot(0,seeds=1)", ""),
         "--crops": ("x", "-1", "0", "2:nobody", "2@nobody", ""),
+        "--tokens": ("x", "last-blok", "last-block:fp8", "last-block@nobody", ""),
         "--view-patches": ("x", "-1", "0", "2:nobody", "2@nobody", ""),
         "--seed": WHOLE,
         "--name": ("../escape", "a/b", ".", ""),
