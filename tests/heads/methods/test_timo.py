@@ -242,8 +242,8 @@ def test_the_released_order_of_search_gives_the_released_values(
 
     fixed = learn(task, WithText(), 1.0, method="timo-s")
     own = (fixed["texts"], fixed["owner"], fixed["match"])
-    alone = [correct(val @ guided_texts(*own, g, 50).mT) for g in timo_s.GAMMAS]
-    gamma = timo_s.GAMMAS[alone.index(max(alone))]
+    alone = [correct(val @ guided_texts(*own, float(g), 50).mT) for g in timo_s.GAMMAS]
+    gamma = float(timo_s.GAMMAS[alone.index(max(alone))])
     found = {
         (rho, alpha): correct(logits(task, val, timo_s.METHOD, rho=rho, alpha=alpha, gamma=gamma))
         for rho in timo_s.SHARES
