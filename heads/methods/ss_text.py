@@ -10,19 +10,19 @@
     l      length of the texts beside rows of length 1             N, n_c  shots in all, of class c
 
 Up to 1000 shots (2) makes (1) w_c = l t_c + s sum x_i: the class mean, and a text that counts l / s
-shots. By (3) a class without shots keeps its text.
+shots. By (3) and equal shots it counts c l / s. A class without shots keeps its text.
 
 Texts and images lie apart in CLIP's space: where classes mix the two differently, those with more
-text lose their queries to the others. (3) does that if shots are not balanced. (4) subtracts a vector
-of length 1, which turns a weight about that short around: it is refused.
+text lose their queries to the others. (3) does that if shots are not balanced. (4) subtracts a
+vector of length 1, which turns around a weight that is about as short: it is refused.
 
-Reference: Silva-Rodriguez et al., conformal sets with SS-Text, IPMI 2025, arXiv:2506.06076; SS-Text+,
-MICCAI 2025, arXiv:2506.17500.
+Reference: Silva-Rodriguez et al., IPMI 2025, arXiv:2506.06076 (SS-Text); MICCAI 2025,
+arXiv:2506.17500 (SS-Text+).
 Source: released code of both, jusiro/FCA @7ef90c5 and jusiro/SS-Text @4ff4897; the papers' bodies
 were not read.
-Differs from the paper: made for medical models, whose features enter with their own lengths; here rows
-and texts are unit, and l is a setting. A shot with views is the mean of them. lambda from the
-zero-shot probabilities, an option of the released code, is not built.
+Differs from the paper: made for medical models, whose features enter with their own lengths; here
+rows and texts are unit, and l is a setting whose defaults are ours. A shot with views is the mean
+of them. lambda from the zero-shot probabilities, an option of the released code, is not built.
 """
 
 import warnings
@@ -43,8 +43,11 @@ from heads.contract.settings import WithText, number
 
 LEAST = 1e-3
 """Smallest lambda, as released."""
-SHORT_TEXT = 3.0
-"""Length of texts below which they are warned of: measured below zero-shot at 1, not at 10."""
+LENGTHS = {"ss-text": 3000.0, "ss-text-plus": 10.0}
+"""l by variant: of ss-text the best of seven on validation rows of caltech50 and imagenet256, of
+ss-text-plus about the length of CLIP's texts."""
+SHORT_TEXTS = {"ss-text": 500.0, "ss-text-plus": 5.0}
+"""Lengths at a logit scale of 100 below which answers were worse than zero-shot on those rows."""
 SHORT_WEIGHT = 1.5
 """Length of a weight below which (4) is refused: at 1.25 no answer was right, from 1.8 on most."""
 
@@ -59,16 +62,17 @@ class Config(WithText):
 
 @dataclass(frozen=True, kw_only=True)
 class Hyper:
-    text_length: float = number(10.0, low=0.0, prepare=True)
-    """Length l of the texts beside unit rows; about that of CLIP's texts."""
+    text_length: float = number(0.0, low=0.0, prepare=True)
+    """Length l of the texts beside unit rows; 0 takes 3000 for ss-text and 10 for ss-text-plus."""
 
 
 def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tensors]:
     """Add texts and shots, and normalise the sums."""
     text = text_tensors(task, config.text, method=METHOD.name)
-    rows, labels, length = task.support.mean_of_views(), task.support.y, hyper.text_length
+    rows, labels = task.support.mean_of_views(), task.support.y
+    length = hyper.text_length or LENGTHS[config.variant]
     counts = torch.bincount(labels, minlength=task.c)
-    warn_of_lengths(length, counts, config)
+    warn_of_mixing(length, float(text["scale"]), counts, config.variant)
     anchors, scale = text["anchors"].double(), text["scale"].double()
     sums = scale * torch.zeros_like(anchors).index_add(0, labels, rows.double())
     weight = mixed(length * anchors, sums, counts, config.variant)
@@ -109,24 +113,33 @@ def check_lengths(weight: Float64[Tensor, "c d"]) -> None:
         raise UsageError(
             f"ss-text-plus subtracts a vector of length 1 from every class weight, and one is only "
             f"{shortest:.2g} long: its sign could turn. Give ",
-            Setting("text_length", "10"),
+            Setting("text_length", f"{LENGTHS['ss-text-plus']:g}"),
             ", or leave that step out with ",
             Setting("repel", "false"),
             ".",
         )
 
 
-def warn_of_lengths(length: float, counts: Int64[Tensor, " c"], config: Config) -> None:
-    """Warn where texts were measured to count too little, or too differently between classes."""
+def warn_of_mixing(length: float, scale: float, counts: Int64[Tensor, " c"], variant: str) -> None:
+    """Warn where texts were measured to count too little, or too differently between classes.
+
+    Args:
+        length: Of the texts.
+        scale: Logit scale; it lengthens the shots.
+        counts: Shots of each class.
+        variant: That of the Config.
+    """
     few, many = int(counts.min()), int(counts.max())
-    if length < SHORT_TEXT:
+    least = SHORT_TEXTS[variant] * scale / 100
+    if length < least:
         warnings.warn(
-            f"With text_length={length:g} texts hardly count beside the shots: ss-text was below "
-            f"zero-shot on all real data that it was measured on. Set text_length to about 10.",
+            f"With text_length={length:g} texts hardly count beside the shots of {variant}, which "
+            f"was then below zero-shot on real data. Leave text_length out, or set it to {least:g} "
+            f"or more.",
             FitWarning,
             stacklevel=3,
         )
-    if config.variant == "ss-text-plus" and 2 * few <= many:
+    if variant == "ss-text-plus" and 2 * few <= many:
         warnings.warn(
             f"ss-text-plus weighs a class's shots by their number, here {few} to {many}: classes "
             f"with few lose their queries. Set variant=ss-text, or train clap or proker.",

@@ -6,19 +6,20 @@
 
     x [n d] rows, unit            t [m d] texts, unit, each of one class c
     v [c d] class means of the shots, unit        m_c  the matches (1) of the class's texts
-    T~ [c d] guided texts         W [c d], b [c] the discriminant of `gda`, (2) and (3) there, of the
-                                  shots in all views and the first ceil(rho p) of the p rows m_p t_p
-                                  of each class, best match first, from the first again above p
+    T~ [c d] guided texts
+    W [c d], b [c]                the discriminant of `gda`, (2) and (3) there, of the shots in all
+                                  views and of the first ceil(rho p) of the p rows m_p t_p of each
+                                  class, best match first, above p from the first again
 
 Everything else is as in `timo`.
 
 Reference: Li et al., Text and Image Are Mutually Beneficial: Enhancing Training-Free Few-Shot
 Classification with CLIP, AAAI 2025, arXiv:2412.11375.
 Source: released code @75eca4c; the paper's body was not read.
-Differs from the paper: as timo does. The released code chooses gamma first, by the accuracy of x T~^T
-alone, and then alpha and the number of texts; here all three are chosen together. The number is a
-share of the class's texts, because classes may have different numbers, and the grid takes tenths of
-2p; the released one takes ten numbers from 1 to 2p, the same at p = 1 and 5.
+Differs from the paper: as timo does. The released code chooses gamma first, by the accuracy of
+x T~^T alone, and then alpha and the number of texts; here all three are chosen together. The number
+is a share of the class's texts, because classes may have different numbers, and the grid takes
+tenths of 2p; the released one takes ten numbers from 1 to 2p, the same at p = 1 and 5.
 """
 
 from dataclasses import dataclass

@@ -15,11 +15,11 @@ from heads.contract.rows import Kind, Rows, TaskView
 from heads.methods import ss_text
 from heads.methods.ss_text import Config, Hyper
 
-PLUS = Config(variant="ss-text-plus")
+PLAIN, PLUS = Config(), Config(variant="ss-text-plus")
 BALANCED = (2, 2, 2, 2)
 
 
-def logits(task: TaskView, x: Tensor, config: Config = Config(), length: float = 10.0) -> Tensor:
+def logits(task: TaskView, x: Tensor, config: Config = PLAIN, length: float = 0.0) -> Tensor:
     hyper = Hyper(text_length=length)
     params, fixed = ss_text.prepare(task, config, hyper)
     return ss_text.terms(params, fixed, Rows.of(x), config, hyper)["logits"]
@@ -52,8 +52,15 @@ def test_logits_equal_naive_loops(toy: Any, config: Config, views: int) -> None:
     rows = task.support.x
     if views:
         rows = F.normalize(task.support.kinds[Kind("views", "rrc50")].mean(1), dim=-1)
-    got = logits(task, x, config, 7.0)
-    torch.testing.assert_close(got, naive(task, x, config, 7.0, rows), rtol=1e-5, atol=1e-5)
+    length = 7.0 if config.variant == "ss-text-plus" else 170.0
+    got = logits(task, x, config, length)
+    torch.testing.assert_close(got, naive(task, x, config, length, rows), rtol=1e-5, atol=1e-5)
+
+
+def test_the_length_of_the_texts_follows_from_the_variant(toy: Any) -> None:
+    task, x = toy(counts=BALANCED)
+    assert torch.equal(logits(task, x), logits(task, x, length=3000.0))
+    assert torch.equal(logits(task, x, PLUS), logits(task, x, PLUS, 10.0))
 
 
 def test_the_penalty_has_a_floor(toy: Any) -> None:
@@ -77,10 +84,15 @@ def test_long_texts_are_zero_shot(toy: Any) -> None:
     torch.testing.assert_close(logits(task, x, length=1e9), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_short_texts_are_warned_of(toy: Any) -> None:
-    task, x = toy()
-    with pytest.warns(FitWarning, match="text_length=1 texts hardly count"):
-        logits(task, x, length=1.0)
+@pytest.mark.parametrize(("config", "length"), [(Config(), 90.0), (PLUS, 0.9)])
+def test_short_texts_are_warned_of(toy: Any, config: Config, length: float) -> None:
+    """At the toy's logit scale of 20, where 100 and 1 are what 500 and 5 are at 100."""
+    task, x = toy(counts=BALANCED)
+    with pytest.warns(FitWarning, match=f"text_length={length:g} texts hardly count"):
+        logits(task, x, replace(config, repel=False), length)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        logits(task, x, replace(config, repel=False), 1.2 * length)
 
 
 @pytest.mark.parametrize("counts", [(4, 2, 4, 4), (0, 1, 1, 1)])
@@ -96,10 +108,9 @@ def test_unbalanced_shots_are_warned_of_in_plus_alone(toy: Any, counts: tuple[in
 def test_a_step_that_could_turn_signs_is_refused(toy: Any) -> None:
     # 196 classes of one shot and unit texts: weights are 1.25 long and no answer is right
     task, x = toy(counts=(1,) * 200, d=8)
-    with pytest.warns(FitWarning), pytest.raises(UsageError, match="text_length=10"):
+    with pytest.raises(UsageError, match="text_length=10"):
         logits(task, x, PLUS, length=1.0)
-    with pytest.warns(FitWarning):
-        logits(task, x, replace(PLUS, repel=False), length=1.0)
+    logits(task, x, replace(PLUS, repel=False), length=1.0)
     logits(task, x, PLUS)
 
 
@@ -124,7 +135,7 @@ def check(got: Tensor, released: Any) -> None:
 def test_golden(
     name: str, support: str, golden: str, features: Any, shared: Callable[[str], Path]
 ) -> None:
-    task, x, y = features(name, support)
+    task, x, _ = features(name, support)
     file = np.load(shared(f"golden/ss_text_{golden}.npz"), allow_pickle=False)
     check(logits(task, x, length=1.0), file["logits"])
     file = np.load(shared(f"golden/ss_text_plus_x10_{golden}.npz"), allow_pickle=False)
