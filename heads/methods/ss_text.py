@@ -13,7 +13,7 @@ Up to 1000 shots (2) makes (1) w_c = l t_c + s sum x_i: the class mean, and a te
 shots. By (3) and equal shots it counts c l / s. A class without shots keeps its text.
 
 Texts and images lie apart in CLIP's space: where classes mix the two differently, those with more
-text lose their queries to the others. (3) does that if shots are not balanced. (4) subtracts a
+text lose their queries to the others. Both do that if shots are not balanced. (4) subtracts a
 vector of length 1, which turns around a weight that is about as short: it is refused.
 
 Reference: Silva-Rodriguez et al., IPMI 2025, arXiv:2506.06076 (SS-Text); MICCAI 2025,
@@ -139,10 +139,10 @@ def warn_of_mixing(length: float, scale: float, counts: Int64[Tensor, " c"], var
             FitWarning,
             stacklevel=3,
         )
-    if variant == "ss-text-plus" and 2 * few <= many:
+    if 2 * few <= many:
         warnings.warn(
-            f"ss-text-plus weighs a class's shots by their number, here {few} to {many}: classes "
-            f"with few lose their queries. Set variant=ss-text, or train clap or proker.",
+            f"ss-text weighs a class's shots against its text by their number, here {few} to "
+            f"{many}: classes with few shots lose their queries. Train clap or proker instead.",
             FitWarning,
             stacklevel=3,
         )

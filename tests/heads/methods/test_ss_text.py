@@ -72,6 +72,7 @@ def test_the_penalty_has_a_floor(toy: Any) -> None:
     torch.testing.assert_close(by_class, sums / 4)  # 1000 of 4000, 3000 not counted in full
 
 
+@pytest.mark.filterwarnings("ignore::featcache.errors.FitWarning")
 def test_a_class_without_shots_keeps_its_text(toy: Any) -> None:
     task, x = toy(counts=(3, 0, 2, 2))
     text = 20 * x @ task.text.anchors()[1].double()
@@ -79,7 +80,7 @@ def test_a_class_without_shots_keeps_its_text(toy: Any) -> None:
 
 
 def test_long_texts_are_zero_shot(toy: Any) -> None:
-    task, x = toy(bias=-3.0)
+    task, x = toy(counts=BALANCED, bias=-3.0)
     expected = 20.0 * x @ task.text.anchors().double().T - 3.0
     torch.testing.assert_close(logits(task, x, length=1e9), expected, rtol=1e-5, atol=1e-5)
 
@@ -95,14 +96,16 @@ def test_short_texts_are_warned_of(toy: Any, config: Config, length: float) -> N
         logits(task, x, replace(config, repel=False), 1.2 * length)
 
 
+@pytest.mark.parametrize("config", [PLAIN, PLUS])
 @pytest.mark.parametrize("counts", [(4, 2, 4, 4), (0, 1, 1, 1)])
-def test_unbalanced_shots_are_warned_of_in_plus_alone(toy: Any, counts: tuple[int, ...]) -> None:
+def test_unbalanced_shots_are_warned_of(toy: Any, config: Config, counts: tuple[int, ...]) -> None:
     task, x = toy(counts=counts)
     with pytest.warns(FitWarning, match=f"here {min(counts)} to {max(counts)}"):
-        logits(task, x, PLUS)
+        logits(task, x, config)
+    task, x = toy(counts=(2, 3, 3, 2))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        logits(task, x)
+        logits(task, x, config)
 
 
 def test_a_step_that_could_turn_signs_is_refused(toy: Any) -> None:
