@@ -138,6 +138,7 @@ def test_texts_of_a_class_without_shots_are_no_samples(toy: Any) -> None:
     task = ragged(task)
     got = logits(task, x, timo.METHOD, alpha=3.0)
     assert bool(torch.isfinite(got).all())
+    assert task.text is not None
     texts, owner = task.text.texts()
     other = torch.where((owner == 1)[:, None], -texts, texts)
     moved = logits(with_texts(task, other, owner), x, timo.METHOD, alpha=3.0)
