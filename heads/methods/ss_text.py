@@ -43,11 +43,11 @@ from heads.contract.settings import WithText, number
 
 LEAST = 1e-3
 """Smallest lambda, as released."""
-LENGTHS = {"ss-text": 3000.0, "ss-text-plus": 10.0}
-"""l by variant: of ss-text the best of seven on validation rows of caltech50 and imagenet256, of
-ss-text-plus about the length of CLIP's texts."""
-SHORT_TEXTS = {"ss-text": 500.0, "ss-text-plus": 5.0}
-"""Lengths at a logit scale of 100 below which answers were worse than zero-shot on those rows."""
+LENGTHS = {"ss-text": 30.0, "ss-text-plus": 0.1}
+"""l / s by variant: of ss-text the best of seven on validation rows of caltech50 and imagenet256,
+of ss-text-plus about the length of CLIP's texts beside its s of 100."""
+SHORT_TEXTS = {"ss-text": 5.0, "ss-text-plus": 0.05}
+"""l / s by variant below which answers were worse than zero-shot on those rows."""
 SHORT_WEIGHT = 1.5
 """Length of a weight below which (4) is refused: at 1.25 no answer was right, from 1.8 on most."""
 
@@ -63,17 +63,18 @@ class Config(WithText):
 @dataclass(frozen=True, kw_only=True)
 class Hyper:
     text_length: float = number(0.0, low=0.0, prepare=True)
-    """Length l of the texts beside unit rows; 0 takes 3000 for ss-text and 10 for ss-text-plus."""
+    """Length l of the texts beside unit rows; 0 takes 30 s for ss-text and 0.1 s for ss-text-plus,
+    which are 3000 and 10 at CLIP's logit scale s."""
 
 
 def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tensors]:
     """Add texts and shots, and normalise the sums."""
     text = text_tensors(task, config.text, method=METHOD.name)
     rows, labels = task.support.mean_of_views(), task.support.y
-    length = hyper.text_length or LENGTHS[config.variant]
     counts = torch.bincount(labels, minlength=task.c)
-    warn_of_mixing(length, float(text["scale"]), counts, config.variant)
-    anchors, scale = text["anchors"].double(), text["scale"].double()
+    anchors, scale = text["anchors"].double(), float(text["scale"])
+    length = hyper.text_length or scale * LENGTHS[config.variant]
+    warn_of_mixing(length, scale, counts, config.variant)
     sums = scale * torch.zeros_like(anchors).index_add(0, labels, rows.double())
     weight = mixed(length * anchors, sums, counts, config.variant)
     if config.variant == "ss-text-plus" and config.repel:
@@ -113,7 +114,7 @@ def check_lengths(weight: Float64[Tensor, "c d"]) -> None:
         raise UsageError(
             f"ss-text-plus subtracts a vector of length 1 from every class weight, and one is only "
             f"{shortest:.2g} long: its sign could turn. Give ",
-            Setting("text_length", f"{LENGTHS['ss-text-plus']:g}"),
+            Setting("text_length", "10"),
             ", or leave that step out with ",
             Setting("repel", "false"),
             ".",
@@ -130,7 +131,7 @@ def warn_of_mixing(length: float, scale: float, counts: Int64[Tensor, " c"], var
         variant: That of the Config.
     """
     few, many = int(counts.min()), int(counts.max())
-    least = SHORT_TEXTS[variant] * scale / 100
+    least = scale * SHORT_TEXTS[variant]
     if length < least:
         warnings.warn(
             f"With text_length={length:g} texts hardly count beside the shots of {variant}, which "

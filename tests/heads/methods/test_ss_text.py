@@ -57,10 +57,10 @@ def test_logits_equal_naive_loops(toy: Any, config: Config, views: int) -> None:
     torch.testing.assert_close(got, naive(task, x, config, length, rows), rtol=1e-5, atol=1e-5)
 
 
-def test_the_length_of_the_texts_follows_from_the_variant(toy: Any) -> None:
+def test_the_length_of_the_texts_follows_from_variant_and_scale(toy: Any) -> None:
     task, x = toy(counts=BALANCED)
-    assert torch.equal(logits(task, x), logits(task, x, length=3000.0))
-    assert torch.equal(logits(task, x, PLUS), logits(task, x, PLUS, 10.0))
+    assert torch.equal(logits(task, x), logits(task, x, length=600.0))
+    assert torch.equal(logits(task, x, PLUS), logits(task, x, PLUS, 2.0))
 
 
 def test_the_penalty_has_a_floor(toy: Any) -> None:
