@@ -63,8 +63,8 @@ class Config(WithText):
 @dataclass(frozen=True, kw_only=True)
 class Hyper:
     text_length: float = number(0.0, low=0.0, prepare=True)
-    """Length l of the texts beside unit rows; 0 takes 30 s for ss-text and 0.1 s for ss-text-plus,
-    which are 3000 and 10 at CLIP's logit scale s."""
+    """Length of the texts beside unit rows; 0 takes 30 times the logit scale for ss-text and 0.1
+    times for ss-text-plus, which are 3000 and 10 for CLIP."""
 
 
 def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tensors]:
