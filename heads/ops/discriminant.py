@@ -34,7 +34,7 @@ def discriminant(
         rows: The rows.
         labels: Class of each row.
         classes: Number of classes; one without rows takes the mean of all.
-        weights: Weight of each row, above 0; None is 1 everywhere.
+        weights: Weight of each row, at least 0; None is 1 everywhere.
 
     Returns:
         W and b, zeros where the rows have no scatter.

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Int32
 
 from featcache.backbones.devices import pick_device
-from featcache.errors import ConvergenceWarning, UsageError
+from featcache.errors import FitWarning, UsageError
 from featcache.progress import Report
 from featcache.types import FeatureSet
 from heads.contract.method import AnyMethod
@@ -257,13 +257,13 @@ def heads_of(
 
 @contextmanager
 def captured_warnings() -> Iterator[list[str]]:
-    """Collect ConvergenceWarnings for the record."""
+    """Collect FitWarnings for the record."""
     messages: list[str] = []
     with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", ConvergenceWarning)
+        warnings.simplefilter("always", FitWarning)
         yield messages
     for one in caught:
-        if issubclass(one.category, ConvergenceWarning):
+        if issubclass(one.category, FitWarning):
             messages.append(str(one.message))
         else:
             warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
