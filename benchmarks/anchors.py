@@ -95,7 +95,7 @@ class Rotated:
         """Read rows and rotate each by its number of walks."""
         stored = self._rows.shape[0]
         rows = self._rows.gather(index % stored, pick)
-        walks, counts = (index // stored).unique_consecutive(return_counts=True)
+        walks, counts = torch.unique_consecutive(index // stored, return_counts=True)
         parts = zip(torch.split(rows, counts.tolist()), walks.tolist(), strict=True)
         rotated = [part.roll(13 * walk, -1) if walk else part for part, walk in parts]
         return rotated[0] if len(rotated) == 1 else torch.cat(rotated)

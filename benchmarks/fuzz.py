@@ -18,10 +18,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tests.fuzz.guard import Outcome, Target, fuzz
+from tests.fuzz.indexes import INDEX_TARGETS
 from tests.fuzz.stores import STORE_TARGETS
 from tests.fuzz.targets import TARGETS
 
-ALL = (*TARGETS, *STORE_TARGETS)
+ALL = (*TARGETS, *STORE_TARGETS, *INDEX_TARGETS)
 
 
 def main() -> int:

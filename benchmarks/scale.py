@@ -28,6 +28,7 @@ from featcache.encoding.encoder import Encoder
 from featcache.errors import BackboneError
 from featcache.imaging.loader import FileSource
 from featcache.keys import FeatureKey, Listing
+from featcache.last_block import LastBlock
 from featcache.pipeline.filler import Filler
 from featcache.pipeline.plan import make_plan
 from featcache.places import FilePlace
@@ -42,6 +43,8 @@ class Matrix:
     name = "matrix"
     image_size, dim, patches = SIDE, 64, 0
     variants: tuple[str, ...] = ()
+    tokens: tuple[str, ...] = ()
+    token_shape = (0, 0)
     mean, std = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
     resize_mode, interpolation = "shortest", "bicubic"
     logit_scale, logit_bias, gflops = 100.0, 0.0, 1.0
@@ -73,6 +76,10 @@ class Matrix:
     def truncated(self, texts: Sequence[str]) -> int:
         """Count none."""
         return 0
+
+    def last_block(self) -> LastBlock:
+        """Refuse: there are no tokens."""
+        raise BackboneError("A matrix has no last block.")
 
 
 def main() -> None:

@@ -61,7 +61,7 @@ def extract(
         backbone: A backbone's name; None is that of the data set's cache.
         say: Called with sentences that the user should read.
         wanted: The other fields of `featcache.pipeline.request.Request`: views, crops, patches,
-            weights, limit, device, root, data_root, ...
+            tokens, weights, limit, device, root, data_root, ...
 
     Raises:
         FeatcacheError: If anything a user can cause stands in the way.
@@ -71,7 +71,7 @@ def extract(
         >>> featcache.extract("fieldguide", "tiny", limit=48).backbone
         'tiny'
     """
-    for name in ("views", "crops", "patches", "view_patches"):
+    for name in ("views", "crops", "patches", "view_patches", "tokens"):
         if isinstance(wanted.get(name), str):
             raise UsageError(f"{name} takes a list, e.g. {name}=['{wanted[name]}'].")
     for name in ("root", "data_root", "dataset_root"):

@@ -61,6 +61,7 @@ def embed(
     crops: Sequence[str] = (),
     patches: Sequence[str] = (),
     view_patches: Sequence[str] = (),
+    tokens: Sequence[str] = (),
     seed: int = 0,
     ids: Iterable[str] | None = None,
     micro_batch: int | None = None,
@@ -96,6 +97,7 @@ def embed(
         crops=crops,
         patches=patches,
         view_patches=view_patches,
+        tokens=tokens,
         seed=seed,
         micro_batch=micro_batch,
         max_pixels=max_pixels,
@@ -118,6 +120,7 @@ class Embedder:
         crops: Sequence[str] = (),
         patches: Sequence[str] = (),
         view_patches: Sequence[str] = (),
+        tokens: Sequence[str] = (),
         seed: int = 0,
         components: Iterable[str] = (),
         image_size: int | None = None,
@@ -136,6 +139,7 @@ class Embedder:
             crops: Requested crops with their boxes: 60, 16:fair.
             patches: Requested patch variants: clearclip, vanilla:int8.
             view_patches: Requested patch features of views: 4:cdfsl.
+            tokens: Requested tokens: last-block, last-block:int8.
             seed: Seed of views and crops.
             components: Further components by their name in a cache: views.rrc50-10@3.
             image_size: Pixels of the encoder's square input; None is the model's own. Ignored with
@@ -155,6 +159,7 @@ class Embedder:
             "crops": crops,
             "patches": patches,
             "view_patches": view_patches,
+            "tokens": tokens,
         }
         for kind, texts in requests.items():
             for text in split_requests([texts] if isinstance(texts, str) else texts):
@@ -181,6 +186,7 @@ class Embedder:
             views=_as_list(views),
             crops=_as_list(crops),
             view_patches=_as_list(view_patches),
+            tokens=_as_list(tokens),
             seed=seed,
         )
         named = [spec_named(name, backbone) for name in components]

@@ -32,6 +32,9 @@ SENTENCE_SETS = ("cupl", "dclip")
 FURTHER_SETS = (*SENTENCE_SETS, "waffle")
 """Kinds of texts that exist on request only."""
 
+VARIED = ("patches", "view_patches", "tokens")
+"""Kinds whose components have a variant: a patch variant, or a place in the tower."""
+
 _NATURAL = {"boxes": "int32"}
 """Kind -> default type of its values if it is not float16."""
 
@@ -69,13 +72,14 @@ class ComponentKey:
     """One kind of features in a cache."""
 
     kind: str
-    """global, views, crops, boxes (of crops), patches, view_patches or text."""
+    """global, views, crops, boxes (of crops), patches, view_patches, tokens or text."""
     recipe: str = ""
     """Recipe of views and crops (rrc50, cdfsl, ...), or digest of texts; else empty."""
     count: int = 0
     """Views or crops per image; 0 if the kind has no such axis."""
     variant: str = ""
-    """Patch variant: clearclip, vanilla, maskclip; empty elsewhere."""
+    """Patch variant (clearclip, vanilla, maskclip), or place of tokens in the tower (last-block);
+    empty elsewhere."""
     seed: int = 0
     """Seed of the augmentation; 0 is the default stream."""
     dtype: str = ""
@@ -167,7 +171,8 @@ def parse_component(folder: str) -> ComponentKey:
         UsageError: If it is not the name of a component.
     """
     pattern = (
-        r"(?P<kind>global|views|crops|boxes|patches|view_patches|text)(?P<mid>(?:\.[a-z0-9]+)*?)"
+        r"(?P<kind>global|views|crops|boxes|patches|view_patches|tokens|text)"
+        r"(?P<mid>(?:\.[a-z0-9]+(?:-[a-z]+)*)*?)"
         r"(?:-(?P<count>[1-9][0-9]{0,5}))?(?:@(?P<seed>[0-9]{1,18}))?(?:\.(?P<dtype>int8))?"
     )
     match = re.fullmatch(pattern, folder)
@@ -176,8 +181,7 @@ def parse_component(folder: str) -> ComponentKey:
             f"'{folder}' is not the name of a component; expected e.g. views.rrc50-10."
         )
     middle = [p for p in match["mid"].split(".") if p]
-    has_variant = match["kind"] in ("patches", "view_patches")
-    variant = middle.pop(0) if has_variant and middle else ""
+    variant = middle.pop(0) if match["kind"] in VARIED and middle else ""
     return ComponentKey(
         kind=match["kind"],
         recipe=".".join(middle),

@@ -3,13 +3,14 @@
 No index is built, and faiss is imported only when it is requested.
 """
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from featcache.errors import UsageError
+from featcache.faiss_library import load_faiss
 
 Index = Literal["exact", "faiss"]
 
@@ -123,18 +124,7 @@ def _largest(
 def _with_faiss(
     queries: Float[Tensor, "n d"], keys: Float[Tensor, "m d"], k: int
 ) -> tuple[Float[Tensor, "n k"], Int64[Tensor, "n k"]]:
-    faiss = _faiss()
+    faiss = load_faiss("use index=exact, which gives the same neighbours")
     rows, known = (t.detach().cpu().float().contiguous().numpy() for t in (queries, keys))
     products, positions = faiss.knn(rows, known, k, metric=faiss.METRIC_INNER_PRODUCT)
     return torch.from_numpy(products).to(queries), torch.from_numpy(positions).to(queries.device)
-
-
-def _faiss() -> Any:
-    try:
-        import faiss
-    except ImportError as error:
-        raise UsageError(
-            "faiss is not installed here. Install it with pip install 'featcache[cpu]' "
-            "([gpu] on NVIDIA), or use index=exact, which gives the same neighbours."
-        ) from error
-    return faiss

@@ -1,7 +1,8 @@
-"""Views, crops and patch tokens that a cache can hold, and the grammar of their requests.
+"""Views, crops, patches and tokens that a cache can hold, and the grammar of their requests.
 
     COUNT[:RECIPE][:VARIANT][:int8][@SCOPE]      10   4:cdfsl   60:lazsl@test   4:cdfsl:vanilla
     VARIANT[:int8][@SCOPE]                       clearclip   vanilla:int8@few-shot(4,seeds=1-5)
+    last-block[:int8][@SCOPE]                    last-block   last-block@few-shot
 
 A scope names the rows: few-shot(SHOTS,seeds=A-B), train, query, pool, all, or one split. This
 module does not import torch, so that suggesting a request is fast.
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from featcache.errors import UnknownNameError, UsageError
-from featcache.keys import ComponentKey
+from featcache.keys import VARIED, ComponentKey
 from featcache.wording import Argument
 
 MOST = 1000
@@ -121,6 +122,11 @@ RECIPES: Mapping[str, Recipe] = {
 VARIANTS = ("clearclip", "vanilla", "maskclip")
 """Patch variants that a tower can have, the default first; see backbones/patches."""
 
+LAST_BLOCK = "last-block"
+"""The tokens that go into the last block of an image tower, the class token first."""
+TOKENS = (LAST_BLOCK,)
+"""Places in a tower whose tokens can be stored."""
+
 USUAL = {"views": "rrc50", "crops": "lazsl", "view_patches": "cdfsl"}
 """Kind -> default recipe."""
 
@@ -131,11 +137,11 @@ class ComponentRequest:
 
     kind: str
     count: int = 0
-    """Views or crops per image; 0 for patches."""
+    """Views or crops per image; 0 for patches and tokens."""
     recipe: str = ""
-    """Empty for patches."""
+    """Empty for patches and tokens."""
     variant: str = ""
-    """Patch variant; empty for the backbone's default."""
+    """Patch variant, empty for the backbone's default; or the place of tokens."""
     int8: bool = False
     scope: Scope = Scope("all")
 
@@ -146,12 +152,11 @@ class ComponentRequest:
             variant: Patch variant if the request names none.
             seed: Seed of views and crops.
         """
-        has_patches = self.kind in ("patches", "view_patches")
         return ComponentKey(
             kind=self.kind,
             recipe=self.recipe,
             count=self.count,
-            variant=(self.variant or variant) if has_patches else "",
+            variant=(self.variant or variant) if self.kind in VARIED else "",
             seed=seed if self.recipe else 0,
             dtype="int8" if self.int8 else "",
         )
@@ -169,7 +174,7 @@ class ComponentRequest:
 
 
 def usual_scope(recipe: str) -> Scope:
-    """Return the default rows of a recipe; all rows for patches, whose recipe is empty."""
+    """Return the default rows of a recipe; all rows for patches and tokens, which have none."""
     return RECIPES[recipe].scope if recipe else Scope("all")
 
 
@@ -177,7 +182,7 @@ def parse_request(kind: str, text: str) -> ComponentRequest:
     """Parse one request.
 
     Args:
-        kind: views, crops, view_patches or patches; also the name of the argument.
+        kind: views, crops, view_patches, patches or tokens; also the name of the argument.
         text: A request in the grammar above.
 
     Raises:
@@ -195,7 +200,7 @@ def parse_request(kind: str, text: str) -> ComponentRequest:
     if not (first and all(rest)) or len(set(rest)) < len(rest):
         raise _wrong(kind, text, "has an empty or a repeated part")
     count, recipe, variant = 0, "", ""
-    if kind == "patches":
+    if kind in ("patches", "tokens"):
         variant = first
     else:
         if not first.isascii() or not first.isdigit() or not 1 <= int(first) <= MOST:
@@ -203,12 +208,12 @@ def parse_request(kind: str, text: str) -> ComponentRequest:
         count, recipe = int(first), USUAL[kind]
     int8 = "int8" in rest
     named = [word for word in rest if word != "int8"]
-    if int8 and kind not in ("patches", "view_patches"):
-        raise _wrong(kind, text, "asks for int8, which only patches have")
+    if int8 and kind not in VARIED:
+        raise _wrong(kind, text, "asks for int8, which only patches and tokens have")
     for word in named:
         if word in RECIPES and kind in RECIPES[word].kinds:
             recipe = word
-        elif kind == "patches":
+        elif kind in ("patches", "tokens"):
             raise _wrong(kind, text, f"has an unknown part '{word[:40]}'; only int8 is allowed")
         elif kind == "view_patches" and not variant and word not in RECIPES:
             variant = word
@@ -255,18 +260,22 @@ def parse_requests(
     views: Sequence[str],
     crops: Sequence[str],
     view_patches: Sequence[str],
+    tokens: Sequence[str] = (),
 ) -> list[ComponentRequest]:
     """Parse all requests of an extraction before a model is loaded.
 
     Raises:
         UsageError: If a request cannot be read.
-        UnknownNameError: If a patch variant is unknown.
+        UnknownNameError: If a patch variant or a place of tokens is unknown.
     """
     requests = [] if patches is None else _patch_requests(split_requests(patches))
-    for kind, texts in (("views", views), ("crops", crops), ("view_patches", view_patches)):
+    given = {"views": views, "crops": crops, "view_patches": view_patches, "tokens": tokens}
+    for kind, texts in given.items():
         requests += [parse_request(kind, text) for text in split_requests(texts)]
     for request in requests:
-        if request.variant and request.variant not in VARIANTS:
+        if request.kind == "tokens" and request.variant not in TOKENS:
+            raise UnknownNameError("place of tokens", request.variant, TOKENS)
+        if request.kind != "tokens" and request.variant and request.variant not in VARIANTS:
             none = ("none",) if request.kind == "patches" else ()
             raise UnknownNameError("patch variant", request.variant, (*VARIANTS, *none))
     return requests
@@ -286,6 +295,7 @@ def _wrong(kind: str, text: str, what: str) -> UsageError:
         "crops": "60, 60:lazsl or 16:fair@pool",
         "view_patches": "4, 4:cdfsl:vanilla or 4:cdfsl:int8@train",
         "patches": "clearclip, vanilla:int8 or clearclip@query",
+        "tokens": "last-block, last-block:int8 or last-block@train",
     }[kind]
     return UsageError(Argument(kind, text[:80]), f" {what}; expected for example {example}.")
 

@@ -4,7 +4,7 @@ Keys and listing are defined in `featcache.keys`, texts in `featcache.bank`; thi
 them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -26,6 +26,7 @@ from featcache.keys import (
     TextKind,
     parse_component,
 )
+from featcache.last_block import LastBlock
 from featcache.wording import Argument, Call, Part
 
 __all__ = [
@@ -96,6 +97,8 @@ class FeatureSet:
     encoding: Mapping[str, str] = field(default_factory=dict)
     """Micro-batch and compute type of the encoder, which decide the last bits of every row; empty
     for imported features."""
+    read_last_block: Callable[[], LastBlock] | None = None
+    """Reads the weights that `last_block` returns; None for rows that are in no cache."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -112,6 +115,17 @@ class FeatureSet:
         rows = self.listing.rows(split)
         usable: Int64[np.ndarray, " r"] = rows[self.ok[rows]]
         return usable
+
+    def last_block(self) -> LastBlock:
+        """Return the weights of the last block, which makes global features of the tokens.
+
+        Raises:
+            MissingComponentError: If there are no tokens.
+            CorruptCacheError: If the file of the weights is missing or damaged.
+        """
+        if self.read_last_block is None:
+            raise MissingComponentError(f"{self.path} is no cache with tokens of a last block.")
+        return self.read_last_block()
 
     def fitting(self, kind: str, recipe: str | None = None, at_least: int = 0) -> list[str]:
         """Return the components of a kind, and of a recipe or variant, whatever rows they have.

@@ -26,6 +26,7 @@ def fit(
     shots: int | None = 16,
     seed: int = 1,
     selection: str = "few-shot-val",
+    augment: str | None = None,
     device: str = "auto",
     **settings: Any,
 ) -> Head:
@@ -34,15 +35,17 @@ def fit(
     Args:
         method: A method's name.
         cache: From `featcache.open`.
-        shots: Images a class; None takes all of `train`.
+        shots: Images a class; None takes all of `train`, 0 none: a corpus alone.
         seed: Seed of the draw of the shots.
         selection: How hyper-parameters are chosen.
+        augment: `corpus:NAME` or `corpus:NAME:weight=W`: the rows of a corpus of the cache join the
+            support, or are read by methods that need a corpus.
         device: auto, cpu, cuda, cuda:1, ...
         settings: Fields of the method's Config and Hyper; several values make a grid.
 
     Raises:
-        UsageError: If shots or seed is no whole number.
-        UnknownNameError: If the method, a setting or the selection is unknown.
+        UsageError: If shots or seed is no whole number, or the method cannot learn from a corpus.
+        UnknownNameError: If the method, a setting, the selection or the corpus is unknown.
         TaskError: If the data set allows no such task.
         MissingComponentError: If the cache lacks what the method needs.
 
@@ -61,6 +64,7 @@ def fit(
             seeds=(whole("seed", seed),),
             selection=selection,
             settings=settings,
+            augment=augment,
         )
     )
     return evaluation.fit(plan, device=device)[0]
@@ -81,6 +85,7 @@ def evaluate(
     seeds: int | Sequence[int] = 3,
     selection: str = "few-shot-val",
     class_weights: str | Sequence[float] | None = None,
+    augment: str | None = None,
     device: str = "auto",
     root: Path | str | None = None,
     again: bool = False,
@@ -93,9 +98,11 @@ def evaluate(
         method: A method's name.
         cache: From `featcache.open`.
         split: Split of the queries, or several; the heads are trained once and evaluated on each.
-        shots: Images a class; None takes all of `train`.
+        shots: Images a class; None takes all of `train`, 0 none: a corpus alone.
         seeds: Draws of the shots: their number, or the seeds themselves.
         selection: How hyper-parameters are chosen.
+        augment: `corpus:NAME` or `corpus:NAME:weight=W`: the rows of a corpus of the cache join the
+            support, or are read by methods that need a corpus.
         class_weights: None, `balanced`, or one number a class.
         device: auto, cpu, cuda, cuda:1, ...
         root: Folder of all runs; the usual one if not given.
@@ -107,8 +114,8 @@ def evaluate(
         One record for a split, a list for a sequence of splits.
 
     Raises:
-        UsageError: If shots or a seed is no whole number.
-        UnknownNameError: If the method, split, setting or selection is unknown.
+        UsageError: If shots or a seed is no whole number, or the method cannot learn from a corpus.
+        UnknownNameError: If the method, split, setting, selection or corpus is unknown.
         TaskError: If the data set allows no such task.
         MissingComponentError: If the cache lacks what the method needs.
 
@@ -129,6 +136,7 @@ def evaluate(
         selection=selection,
         settings=settings,
         class_weights=class_weights,
+        augment=augment,
     )
     obtained = obtain.obtain(
         training.plan(request), runs, again=again, keep_heads=keep_heads, device=device

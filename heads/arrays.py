@@ -248,6 +248,8 @@ def check_method(method: AnyMethod, config: Any) -> None:
     reads = [f"{need.key} of every {need.role} image" for need in more]
     if any(need.role == "pool" for need in needs):
         reads.append("unlabelled images")
+    if any(need.role == "corpus" for need in needs):
+        reads.append("a corpus")
     if method.transductive:
         reads.append("all queries together")
     if reads:

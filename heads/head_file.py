@@ -1,38 +1,30 @@
 """The file of a trained head: safetensors, with a sealed description in its header.
 
-    8 bytes       length of the header, little-endian
-    header        JSON: "__metadata__": {"featcache_head": description}, and the table of tensors
-    data          the tensors, one after the other
-
-    description   {"format", "sections": {section: {...}}, "table": crc32, "data": crc32, "crc"}
+    description   {"format", "sections": {section: {...}}}, sealed with the tensors as
+                  `featcache.store.format.tensors` does
 
 A section is named, and its tensors are `section/...`: `classifier` holds the method, its settings,
 classes and the key of its features, with `classifier/params/NAME` and `classifier/fixed/NAME` in
 the order that it lists. Later versions may add sections. One that this program does not know is
 skipped, unless it says `"required": true`. `temperature` divides logits before softmax.
 
-The description is sealed like a line of a manifest and states the checksums of the table and of the
-data, so that every changed byte is detected. Nothing in the file can be executed.
+Every changed byte is detected. Nothing in the file can be executed.
 """
 
-import json
 import math
-import zlib
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from featcache.errors import FeatcacheError, HeadError
 from featcache.keys import FeatureKey
 from featcache.limits import HEAD
 from featcache.paths import expand, read_regular
-from featcache.store.format.files import canonical, write_atomically
-from featcache.store.format.seal import seal, unseal
+from featcache.store.format.files import write_atomically
+from featcache.store.format.tensors import compose, describe, load
 from heads import registry
 from heads.contract.rows import Tensors
 from heads.contract.settings import hyper_values
@@ -79,17 +71,8 @@ def pack(head: Head) -> bytes:
         "reads": list(head.reads),
         "about": dict(head.about),
     }
-    tensors = {n: t.detach().cpu().contiguous().clone() for n, t in named.items()}
-    plain = safetensors.torch.save(tensors)
-    table, data = _parts(plain)
-    description: dict[str, object] = {
-        "format": FORMAT,
-        "sections": {CLASSIFIER: section, TEMPERATURE: {"value": head.temperature}},
-        "table": zlib.crc32(canonical(table)),
-        "data": zlib.crc32(data),
-    }
-    sealed = seal(description)[0].decode().rstrip("\n")
-    return safetensors.torch.save(tensors, metadata={METADATA: sealed})
+    sections = {CLASSIFIER: section, TEMPERATURE: {"value": head.temperature}}
+    return compose(named, METADATA, {"format": FORMAT, "sections": sections})
 
 
 def write(head: Head, path: Path) -> Path:
@@ -134,8 +117,8 @@ def unpack(data: bytes, where: str) -> Head:
     """
     description = _described(data, where)
     try:
-        tensors = safetensors.torch.load(data)
-    except (SafetensorError, ValueError) as error:
+        tensors = load(data)
+    except ValueError as error:
         raise _damaged(where) from error
     sections = description["sections"]
     for name, section in sections.items():
@@ -153,40 +136,22 @@ def unpack(data: bytes, where: str) -> Head:
 def _described(data: bytes, where: str) -> dict[str, Any]:
     """Return the description after comparing every byte with its checksums."""
     try:
-        table, tensors = _parts(data)
-        sealed = table.pop("__metadata__")[METADATA]
-        description, _ = unseal(sealed.encode())
-        stated = (description["format"], description["table"], description["data"])
-        found = (zlib.crc32(canonical(table)), zlib.crc32(tensors))
-        sections = description["sections"]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        description, is_whole = describe(data, METADATA)
+        version, sections = description["format"], description["sections"]
+    except (ValueError, KeyError) as error:
         raise _damaged(where) from error
-    if not isinstance(stated[0], int) or stated[0] > FORMAT:
+    if not isinstance(version, int) or version > FORMAT:
         raise HeadError(
-            f"{where} was written by a later version (format {stated[0]}, this program reads up to "
+            f"{where} was written by a later version (format {version}, this program reads up to "
             f"{FORMAT}). Upgrade featcache to read it."
         )
-    if stated[1:] != found:
-        raise _damaged(where)
-    if not isinstance(sections, dict) or not all(isinstance(s, dict) for s in sections.values()):
+    if (
+        not is_whole
+        or not isinstance(sections, dict)
+        or not all(isinstance(s, dict) for s in sections.values())
+    ):
         raise _damaged(where)
     return {"sections": sections}
-
-
-def _parts(data: bytes) -> tuple[dict[str, Any], memoryview]:
-    """Split a safetensors file into its parsed header and its data.
-
-    Raises:
-        ValueError: If it has no such header.
-    """
-    start = 8 + int.from_bytes(data[:8], "little")
-    header = data[8:start].rstrip(b" ")
-    if start > len(data) or not header.startswith(b"{") or not header.endswith(b"}"):
-        raise ValueError("no header")
-    table = json.loads(header)
-    if not isinstance(table, dict):
-        raise ValueError("no table")
-    return table, memoryview(data)[start:]
 
 
 def _head(sections: dict[str, Any], tensors: Tensors, where: str) -> Head:

@@ -9,15 +9,18 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from featcache.errors import MissingComponentError
-from featcache.types import FeatureSet, Releasable
+from featcache.types import FeatureSet, Releasable, parse_component
 from heads.contract.method import Need, Role
 from heads.contract.rows import Kind, LazyRows, Rows
 from heads.episode import RowIndex
 
+TOKENS = "tokens"
+"""Kind of the tokens before the last block."""
+
 
 @runtime_checkable
-class UnitRows(Protocol):
-    """A source of unit rows by component: a cache, or embedded images."""
+class Source(Protocol):
+    """A source of rows by component: a cache, or embedded images."""
 
     @property
     def components(self) -> Mapping[str, Any]:
@@ -28,12 +31,19 @@ class UnitRows(Protocol):
         """Gather rows as float32 with unit norm."""
         ...
 
+    def rows(self, component: str, rows: Int64[np.ndarray, " r"]) -> Tensor:
+        """Gather raw rows."""
+        ...
+
 
 class MappedRows:
-    """Unit rows of one component that are read when they are gathered (`LazyRows`)."""
+    """Rows of one component that are read when they are gathered (`LazyRows`).
+
+    They are unit, but for tokens: those are not in the joint space, and their length counts.
+    """
 
     def __init__(
-        self, features: UnitRows, component: str, rows: RowIndex, device: torch.device
+        self, features: Source, component: str, rows: RowIndex, device: torch.device
     ) -> None:
         self._features, self._component = features, component
         self._rows, self._device = rows, device
@@ -50,7 +60,10 @@ class MappedRows:
         if pick is not None and not pick.numel():
             return torch.empty(*pick.shape, *self.shape[2:], device=self._device)
         listed = self._rows[index.flatten().cpu().numpy()]
-        values = self._features.unit(self._component, listed).to(self._device)
+        if parse_component(self._component).kind == TOKENS:
+            values = self._features.rows(self._component, listed).to(self._device).float()
+        else:
+            values = self._features.unit(self._component, listed).to(self._device)
         values = values.reshape(*index.shape, *values.shape[1:])
         if pick is None:
             return values
@@ -78,7 +91,8 @@ def read_rows(
     """Read the rows of a role with everything that a method needs of them.
 
     Components of the support are read now unless the need is lazy, those of other roles when they
-    are gathered.
+    are gathered. Tokens are always read when they are gathered: they are hundreds of times as large
+    as global features.
 
     Args:
         features: The cache, opened.
@@ -103,7 +117,7 @@ def read_rows(
             raise make(missing, need, rows)
         if component is None:
             continue
-        if role == "support" and not need.lazy:
+        if role == "support" and not need.lazy and need.kind != TOKENS:
             unit, length = features.unit_and_length(component, rows)
             kinds[need.key] = unit.to(device)
             if need.kind == "views":

@@ -45,6 +45,8 @@ class FitSpec:
     seeds: tuple[int, ...] = ()
     extra: Pairs = ()
     """Settings of the protocol that differ from its defaults."""
+    augment: str = ""
+    """The corpus that is learned from, too, with its weight and digest."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields that differ from their defaults, as plain JSON values."""

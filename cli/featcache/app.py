@@ -6,6 +6,7 @@ from cli.featcache.datasets import datasets
 from cli.featcache.doctor import doctor
 from cli.featcache.extract import extract
 from cli.featcache.imports.app import app as imports
+from cli.featcache.index import app as index
 from cli.featcache.info import info
 from cli.featcache.ls import list_caches
 from cli.featcache.repair import repair
@@ -26,6 +27,7 @@ for command in (info, search, text, repair, rm, datasets, backbones, doctor):
     app.command()(command)
 app.add_typer(imports, name="import")
 app.add_typer(corpus, name="corpus")
+app.add_typer(index, name="index")
 
 
 def main() -> None:

@@ -71,6 +71,9 @@ def _describe(name: str, *, as_json: bool) -> None:
         return
     size = units.human_bytes
     patches = f"{b.patches} an image, as {', '.join(b.variants)}" if b.patches else "none"
+    tokens = (
+        f"none: it {b.no_tokens}" if b.no_tokens else f"last-block {size(b.token_bytes_an_image)}"
+    )
     whole = "text model not on this machine" if b.parameters is None else f"{b.parameters:,}"
     tables.emit_table(
         (b.name, ""),
@@ -82,6 +85,7 @@ def _describe(name: str, *, as_json: bool) -> None:
             ("GFLOP an image", f"{b.gflops:.2f}"),
             ("parameters", f"{b.image_parameters:,} for images; {whole} in all"),
             ("bytes an image", f"{size(b.bytes_an_image)}, patches {size(b.patch_bytes_an_image)}"),
+            ("tokens an image", tokens),
             ("tokenizer", b.tokenizer or "part of this installation"),
             ("default weights", b.default or "none: name some"),
         ],

@@ -1,5 +1,6 @@
 """`featcache corpus`: rows of other caches that augment the training images of a data set."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -86,6 +87,10 @@ def build(
     again: Annotated[
         bool, typer.Option("--again", help="Replace a corpus of the same name.")
     ] = False,
+    sheet: Annotated[
+        Path | None,
+        typer.Option(help="Write a contact sheet of its images to FILE.html or FILE.png."),
+    ] = None,
     backbone: OfBackbone = None,
     key: Key = None,
     cache: CacheDir = None,
@@ -105,6 +110,7 @@ def build(
     from featcache.store.library import cache_root, find_cache
 
     check_name(name)
+    _check_sheet(sheet)
     if shots == "all" and by != "image":
         raise UsageError("--shots all would leave out every training image; give a number.")
     drawn, numbers = (None if shots is None else parse_shots(shots)), parse_seeds(seeds)
@@ -136,6 +142,7 @@ def build(
     if not (report.is_new or quiet):
         output.say(f"{target} has a corpus '{name}' with this content already; nothing changed.")
     _emit(report, json_, quiet=quiet)
+    _write_sheet(sheet, root, opened.path, name, quiet=quiet)
 
 
 @app.command("ls")
@@ -180,6 +187,10 @@ def list_corpora(
 def info(
     name: Name,
     target: For = None,
+    sheet: Annotated[
+        Path | None,
+        typer.Option(help="Write a contact sheet of its images to FILE.html or FILE.png."),
+    ] = None,
     backbone: OfBackbone = None,
     key: Key = None,
     cache: CacheDir = None,
@@ -192,9 +203,11 @@ def info(
     from featcache.retrieval.corpora.find import describe_corpus, one_corpus
     from featcache.store.library import cache_root
 
+    _check_sheet(sheet)
     root = cache_root(cache)
     path = one_corpus(root, name, target, backbone, key)
     _emit(describe_corpus(root, path, name), json_, quiet=False)
+    _write_sheet(sheet, root, path, name, quiet=False)
 
 
 @app.command()
@@ -226,6 +239,25 @@ def rm(
         output.emit_json({"removed": name, "path": str(path), "bytes": freed})
     else:
         output.emit(f"Removed the corpus '{name}' of {path}, {units.human_bytes(freed)}")
+
+
+def _check_sheet(sheet: Path | None) -> None:
+    """Refuse a file that cannot be written before anything is built."""
+    if sheet is not None:
+        from featcache.pages.files import check_sheet_path
+
+        check_sheet_path(sheet)
+
+
+def _write_sheet(sheet: Path | None, root: Path, path: Path, name: str, *, quiet: bool) -> None:
+    if sheet is None:
+        return
+    from featcache.pages.files import save_sheet
+    from featcache.retrieval.corpora.sheet import corpus_sheet
+
+    save_sheet(lambda: corpus_sheet(root, path, name), sheet)
+    if not quiet:
+        output.say(f"The sheet is in {sheet}.")
 
 
 def _emit(report: "CorpusReport", json_: bool, *, quiet: bool) -> None:

@@ -8,7 +8,7 @@ import typer
 from cli.ui import errors, live, output
 from cli.ui.flags import in_flags
 from cli.ui.options import CacheDir, Device, Json, Quiet
-from featcache.sources.registry import KINDS
+from featcache.sources.kinds import KINDS
 
 if TYPE_CHECKING:
     from featcache.pipeline.plan import Plan
@@ -66,6 +66,13 @@ def extract(
         typer.Option(
             metavar="N[:RECIPE][:VARIANT][:int8][@ROWS]",
             help="Patch features of augmented views: cdfsl of few-shot rows.",
+        ),
+    ] = None,
+    tokens: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="last-block[:int8][@ROWS]",
+            help="Tokens before the last block of a plain ViT, and its weights: for training it.",
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of views and crops.")] = 0,
@@ -157,7 +164,7 @@ def extract(
 ) -> None:
     """Encode a data set: decode, encode, store. Asking again encodes only what is missing.
 
-    --patches, --views, --crops and --view-patches may be given several times. ROWS is
+    --patches, --views, --crops, --view-patches and --tokens may be given several times. ROWS is
     few-shot(16,seeds=1-3), train, query (all but train), pool (train, labels unread), all, or the
     name of a split; each recipe has a sensible default.
 
@@ -178,6 +185,7 @@ def extract(
         views=views or (),
         crops=crops or (),
         view_patches=view_patches or (),
+        tokens=tokens or (),
         seed=seed,
         name=name,
         dataset_root=dataset_root,

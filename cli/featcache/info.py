@@ -48,6 +48,7 @@ def info(
                 "classes": list(names),
                 "texts": texts,
                 "root": "" if listing is None else listing.root,
+                "last_block_bytes": opened.last_block_bytes(),
                 "made_with": made,
                 "unreadable": ids,
                 "corpora": [corpus.to_json(in_flags) for corpus in corpora],
@@ -69,6 +70,8 @@ def info(
         size = f"{units.human_bytes(c.bytes)}, {counted(c.shards, 'shard')}"
         rows.append((name, f"{c.rows} rows of {list(c.shape)}, {size}"))
     rows += [(f"corpus {c.name}", in_flags([c.problem]) or c.text) for c in corpora]
+    if last_block := opened.last_block_bytes():
+        rows.append(("last block", f"its weights, {units.human_bytes(last_block)}"))
     rows += [("made with", ", ".join(f"{k} {v}" for k, v in one.items())) for one in made]
     rows += [("unreadable", f"{name}: {reason}") for name, reason in list(ids.items())[:SHOWN]]
     tables.emit_table(("", f"{found.dataset}, {found.backbone}"), rows)

@@ -27,7 +27,9 @@ def distinguishing(one: "CacheSummary", fitting: Sequence["CacheSummary"]) -> st
 
 def emit_mended(report: "VerifyReport", mended: "Mended | None", found: "CacheSummary") -> None:
     """Print what `repair` did to a cache."""
-    done = mended is not None and bool(mended.encoded or mended.text or mended.missing)
+    done = mended is not None and bool(
+        mended.encoded or mended.text or mended.missing or mended.last_block
+    )
     if not report.dropped and not done:
         emit_report(report, json_=False)
         return
@@ -44,6 +46,7 @@ def emit_mended(report: "VerifyReport", mended: "Mended | None", found: "CacheSu
         return
     counts = [f"{name} {rows} rows" for name, rows in mended.encoded.items()]
     counts += ["texts"] if mended.text else []
+    counts += ["weights of the last block"] if mended.last_block else []
     output.emit(f"  encoded again: {', '.join(counts) or 'nothing'}")
     if mended.missing:
         from featcache.store.again import extract_call

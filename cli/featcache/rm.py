@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from cli.ui import errors, output, units
+from cli.ui.flags import in_flags
 from cli.ui.options import CacheDir, Json, Key, OfBackbone
 
 
@@ -57,6 +58,7 @@ def rm(
     with errors.noting("The same command removes the rest."):
         freed = remove(root, found.path)
     _emit_removed(found.path, freed, what, json_)
+    _name_indexes(root, found.dataset, found.digest)
 
 
 def _agree(what: str, yes: bool) -> None:
@@ -67,6 +69,18 @@ def _agree(what: str, yes: bool) -> None:
         raise UsageError(f"Nobody is there to agree to removing {what}. Add --yes.")
     if not yes and not output.confirm(f"Remove {what}?"):
         raise typer.Exit(1)
+
+
+def _name_indexes(root: Path, dataset: str, key: str) -> None:
+    """Say which indexes covered a cache that was removed."""
+    from featcache.retrieval.indexes.folder import descriptions
+    from featcache.retrieval.indexes.state import freshness
+
+    for _, index in descriptions(root):
+        if not isinstance(index, Exception):
+            gone = any((c.dataset, c.key) == (dataset, key) for c in index.covered)
+            if gone:
+                output.say(in_flags([freshness(root, index).why]))
 
 
 def _emit_removed(path: Path, freed: int, what: str, json_: bool) -> None:

@@ -50,6 +50,9 @@ def search(
         bool, typer.Option("--patches", help="Search patches, not whole images.")
     ] = False,
     split: Annotated[str | None, typer.Option(help="Search this split only.")] = None,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Read every vector, even where there is an index.")
+    ] = False,
     sheet: Annotated[
         Path | None,
         typer.Option(help="Write a contact sheet of the images to FILE.html or FILE.png."),
@@ -94,6 +97,7 @@ def search(
             k=k,
             patches=patches,
             split=split,
+            exact=exact,
             weights=weights,
             tokenizer=tokenizer,
             device=device,

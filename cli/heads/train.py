@@ -72,6 +72,13 @@ def train(
     class_weights: Annotated[
         str | None, typer.Option(help="balanced: weigh rows by the inverse of their class's count.")
     ] = None,
+    augment: Annotated[
+        str | None,
+        typer.Option(
+            metavar="corpus:NAME[:weight=W]",
+            help="Add rows of a corpus to the support; --shots 0 trains on them alone.",
+        ),
+    ] = None,
     strict_shots: Annotated[
         bool, typer.Option("--strict-shots", help="Stop where a class has fewer images.")
     ] = False,
@@ -92,8 +99,10 @@ def train(
     \b
     Example: heads train cmm --shots 16
     Example: heads train cmm --protocol episodic --ways 5 --shots 1 --split sketch
+    Example: heads train tip-adapter --shots 1 --augment corpus:wild:weight=0.3
     """
     from featcache.errors import FeatcacheError, UnknownNameError, UsageError
+    from heads.augmentation import parse as parse_augmentation
     from heads.registry import names
     from heads.selection import names as words
 
@@ -101,6 +110,8 @@ def train(
         raise UnknownNameError("method", method, names(), "`heads list` shows all.")
     if class_weights not in (None, "balanced"):
         raise UsageError(f"--class-weights takes 'balanced', got '{class_weights}'.")
+    if augment is not None:
+        parse_augmentation(augment)
     of_episodes = {
         "ways": ways,
         "queries": queries,
@@ -111,14 +122,16 @@ def train(
     splits = _splits(split)
     arguments: dict[str, Any] = {"selection": selection}
     if protocol == "episodic":
-        _no_others("--protocol episodic", seeds=seeds, class_weights=class_weights)
+        _no_others("--protocol episodic", seeds=seeds, class_weights=class_weights, augment=augment)
         if len(splits) > 1:
             raise UsageError("Episodes come from one split; name one with --split.")
         arguments |= of_episodes | {"split": split}
         arguments["shots"] = None if shots is None else _some_shots(shots)
     elif protocol == "few-shot":
         _only_of_episodes(of_episodes)
-        arguments["shots"] = options.shots("16" if shots is None else shots)
+        alone = shots == "0" and augment is not None
+        arguments["shots"] = 0 if alone else options.shots("16" if shots is None else shots)
+        arguments["augment"] = augment
         arguments["seeds"] = options.seeds("3" if seeds is None else seeds)
         arguments |= {"strict_shots": strict_shots, "class_weights": class_weights}
     else:
@@ -250,6 +263,9 @@ def _sentence(result: "Result") -> str:
     ci = "" if top1.ci95 is None else f" ± {100 * top1.ci95:.1f} (95 %, {over})"
     if result.ways is not None:
         shots = f"{result.repetitions} episodes of {result.ways} classes, {shots}"
+    if (corpus := result.corpus) is not None:
+        weight = "" if corpus.weight == 1 else f", weight {corpus.weight:g}"
+        shots = f"{shots} and corpus {corpus.name}{weight}"
     text = (
         f"{result.method} on {result.dataset} ({result.backbone}, {shots}, {result.split}): "
         f"top-1 {100 * top1.mean:.1f} %{ci}, macro F1 {100 * f1.mean:.1f} %"
@@ -259,5 +275,6 @@ def _sentence(result: "Result") -> str:
     if result.unreadable:
         text += f", {counted(result.unreadable, 'unreadable image')} not counted"
     took = result.seconds["fit"] + result.seconds["evaluate"]
-    chosen = " (chosen on the queries: not a fair figure)" if result.oracle else ""
-    return f"{text}; {units.human_seconds(took)}, selection {result.selection}{chosen}"
+    seen = " (chosen on the queries: not a fair figure)" if result.oracle else ""
+    seen += " (the corpus holds queries: not a fair figure)" if result.leaks else ""
+    return f"{text}; {units.human_seconds(took)}, selection {result.selection}{seen}"

@@ -10,6 +10,10 @@ from featcache.wording import Argument, Call, Named, Part, Placeholder, Setting,
 COMMANDS = {
     "featcache.extract": ("featcache", "extract"),
     "featcache.importers.npz.import_npz": ("featcache", "import", "npz"),
+    "featcache.retrieval.indexes.building.add_to_index": ("featcache", "index", "add"),
+    "featcache.retrieval.indexes.building.build_index": ("featcache", "index", "build"),
+    "featcache.retrieval.indexes.building.rebuild_index": ("featcache", "index", "build"),
+    "featcache.retrieval.indexes.folder.remove_index": ("featcache", "index", "rm"),
     "heads.evaluate": ("heads", "train"),
 }
 """Function -> the command that calls it."""
@@ -25,7 +29,12 @@ FLAGS = {
 }
 """(package where it matters, argument) -> its flag, where that is not the argument's own name."""
 POSITIONAL = frozenset(
-    {("heads.evaluate", "method"), ("featcache.importers.npz.import_npz", "path")}
+    {
+        ("heads.evaluate", "method"),
+        ("featcache.importers.npz.import_npz", "path"),
+        ("featcache.retrieval.indexes.building.add_to_index", "name"),
+        ("featcache.retrieval.indexes.folder.remove_index", "name"),
+    }
 )
 """Arguments that a command takes without a flag."""
 NONE = {"shots": "all"}

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from featcache.errors import BackboneError
+from featcache.last_block import LastBlock
 from featcache.types import FeatureKey
 
 
@@ -25,7 +26,11 @@ class Backbone(Protocol):
     patches: int
     """Patch tokens p per image; 0 if the tower has none in the joint space."""
     variants: tuple[str, ...]
-    """Patch variants of this tower, the default first; empty for most towers."""
+    """Patch variants of this tower, the default first; empty for some towers."""
+    tokens: tuple[str, ...]
+    """Places in the tower whose tokens can be stored (last-block); empty for most families."""
+    token_shape: tuple[int, int]
+    """Tokens of an image, p and a class token, and their width w; zeros where there are none."""
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     """Channel statistics for inputs in [0, 1]."""
@@ -55,11 +60,11 @@ class Backbone(Protocol):
 
     def encode_images(
         self, pixels: Float[Tensor, "b 3 s s"], variants: Sequence[str] = ()
-    ) -> tuple[Float[Tensor, "b d"], dict[str, Float[Tensor, "b p d"]]]:
+    ) -> tuple[Float[Tensor, "b d"], dict[str, Float[Tensor, "b _ _"]]]:
         """Encode normalised pixels: global features and, for each variant, projected patches.
 
         All float32, not normalised. Global features always use standard attention and do not
-        depend on `variants`.
+        depend on `variants`, among which may be `tokens`: [b p+1 w], not projected.
 
         Raises:
             BackboneError: If the tower has no patch tokens of a requested variant.
@@ -79,5 +84,15 @@ class Backbone(Protocol):
 
         Raises:
             BackboneError: `lacks_texts`, if there is one.
+        """
+        ...
+
+    def last_block(self) -> LastBlock:
+        """Return the weights that make global features of the tokens `last-block`, float32.
+
+        They are those of the weights file, whatever type the tower computes in.
+
+        Raises:
+            BackboneError: If the tower has no such tokens.
         """
         ...

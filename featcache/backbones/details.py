@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from featcache.backbones.last_block import why_not
 from featcache.backbones.licences import licence_of
 from featcache.backbones.measure import measure
 from featcache.backbones.models import build_model, parameters, without_texts
@@ -51,6 +52,10 @@ class BackboneDetails:
     """Stored bytes of the global feature."""
     patch_bytes_an_image: int
     """Stored bytes of the patches of one variant."""
+    token_bytes_an_image: int
+    """Stored bytes of the tokens before the last block; 0 if they cannot be stored."""
+    no_tokens: str
+    """Why they cannot be, as a predicate ("ends in an attention pool"); empty if they can."""
     tokenizer: str
     """Hugging Face tokenizer that its texts need; empty for those that are always there."""
     default: str
@@ -88,7 +93,7 @@ def details(name: str) -> BackboneDetails:
         model = build_model(without_texts(choice.config), seed=None).eval().requires_grad_(False)
     dim, patches, gflops = measure(model, side, torch.device("meta"))
     tower = tower_of(model.visual)
-    whole = parameters(choice.config)
+    whole, no_tokens = parameters(choice.config), why_not(model.visual)
     base = OPENAI.get(name) or name.replace("/", "-")
     tags = {} if choice.is_foreign or name == TINY else tags_of(base)
     default = "embedded" if name == TINY else "" if choice.is_foreign else default_tag(name) or ""
@@ -105,6 +110,8 @@ def details(name: str) -> BackboneDetails:
         parameters=None if whole is None else whole[1],
         bytes_an_image=BYTES * dim,
         patch_bytes_an_image=BYTES * dim * patches,
+        token_bytes_an_image=0 if no_tokens else BYTES * (patches + 1) * model.visual.proj.shape[0],
+        no_tokens=no_tokens,
         tokenizer=choice.config["text_cfg"].get("hf_tokenizer_name") or "",
         default=default,
         weights=tuple(

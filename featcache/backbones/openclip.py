@@ -1,6 +1,7 @@
 """An open_clip model as a frozen backbone."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, final
 
 import torch
@@ -10,13 +11,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from featcache.backbones.compiled import CompiledTower
+from featcache.backbones.last_block import last_block_of, why_not
 from featcache.backbones.measure import measure
 from featcache.backbones.models import PreprocessConfig
 from featcache.backbones.patches import Features, tower_of
 from featcache.backbones.tokens.files import FileTokenizer
 from featcache.backbones.tokens.lengths import is_cut
 from featcache.errors import BackboneError, TextsMissingError, UnknownNameError
-from featcache.recipes import VARIANTS
+from featcache.last_block import LastBlock
+from featcache.recipes import TOKENS, VARIANTS
 from featcache.types import FeatureKey
 from featcache.wording import Argument
 
@@ -73,6 +76,7 @@ class OpenClipBackbone:
         )
         self._tower = tower_of(model.visual)
         self.variants = () if self._tower is None else self._tower.variants
+        self.tokens: tuple[str, ...] = () if why_not(model.visual) else TOKENS
         self.lacks_texts = tokenizer if isinstance(tokenizer, BackboneError) else None
         self.tokenizer = tokenizer.digest if isinstance(tokenizer, FileTokenizer) else ""
         self._tokenizer = tokenizer
@@ -85,7 +89,12 @@ class OpenClipBackbone:
             self._tower.prepare(model.visual)
         self._model = self._model.to(device)
         self.dim, self.patches, self.gflops = measure(self._model, self.image_size, device)
+        width = self._model.visual.proj.shape[0] if self.tokens else 0
+        self.token_shape = (self.patches + 1, width) if self.tokens else (0, 0)
+        self._last_block: LastBlock | None = None
         if compute_dtype is not torch.float32 and self._tower is not None:
+            if self.tokens:  # lowering changes the weights
+                self._last_block = _copied(last_block_of(self._model.visual, name))
             self._tower.lower(self._model.visual, compute_dtype)
         self.compiled = compiled
         self._compiled = CompiledTower(self._features, name, device) if compiled else None
@@ -103,11 +112,11 @@ class OpenClipBackbone:
     @torch.inference_mode()
     def encode_images(
         self, pixels: Float[Tensor, "b 3 s s"], variants: Sequence[str] = ()
-    ) -> tuple[Float[Tensor, "b d"], dict[str, Float[Tensor, "b p d"]]]:
+    ) -> Features:
         """Encode normalised pixels: global features and, for each variant, projected patches.
 
         All float32, not normalised. Global features equal open_clip's `encode_image` and do not
-        depend on `variants`.
+        depend on `variants`, among which may be `tokens`: [b p+1 w], not projected.
 
         Raises:
             BackboneError: If the tower has no patch tokens of a requested variant.
@@ -128,6 +137,18 @@ class OpenClipBackbone:
         bf16 = self.compute_dtype is not torch.float32
         with torch.autocast(self.device.type, self.compute_dtype if bf16 else None, enabled=bf16):
             return self._model.encode_image(pixels).float(), {}
+
+    def last_block(self) -> LastBlock:
+        """Return the weights that make global features of the tokens `last-block`, float32.
+
+        They are those of the weights file, whatever type the tower computes in.
+
+        Raises:
+            BackboneError: If the tower has no such tokens.
+        """
+        if self._last_block is not None:
+            return self._last_block
+        return last_block_of(self._model.visual, self.name)
 
     @torch.no_grad()
     def encode_texts(self, texts: Sequence[str]) -> Float[Tensor, "m d"]:
@@ -156,13 +177,17 @@ class OpenClipBackbone:
         return sum(is_cut(self._tokenizer, text) for text in texts)
 
     def check_variants(self, variants: Sequence[str]) -> None:
-        """Refuse patch variants that this tower does not have.
+        """Refuse patch variants, and tokens, that this tower does not have.
 
         Raises:
             UnknownNameError: If a variant is unknown.
             BackboneError: If this tower does not have it.
         """
         for variant in variants:
+            if variant in TOKENS and not self.tokens:
+                self.last_block()  # says why not
+            if variant in TOKENS:
+                continue
             if variant not in VARIANTS:
                 raise UnknownNameError("patch variant", variant, (*VARIANTS, "none"))
             if variant not in self.variants and self.variants:
@@ -181,3 +206,8 @@ class OpenClipBackbone:
                     Argument("patches", "none"),
                     ".",
                 )
+
+
+def _copied(block: LastBlock) -> LastBlock:
+    """Copy a last block to main memory, so that it does not change with its tower."""
+    return replace(block, tensors={n: t.cpu().clone() for n, t in block.tensors.items()})

@@ -12,15 +12,19 @@ from featcache.keys import ComponentKey, parse_component
 from featcache.quantise import SCALE as SCALE_BYTES
 from featcache.recipes import (
     LARGEST_SEED,
+    TOKENS,
     ComponentRequest,
     Scope,
     parse_requests,
     recipes_of,
 )
+from featcache.units import human_bytes
 from featcache.wording import Argument, Part
 
 BOX = 4
 """left, top, right, bottom."""
+PLAIN = ("global", "patches", "tokens")
+"""Kinds made from the central view, without recipe and count."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +66,7 @@ class ComponentSpec:
 
     @property
     def output(self) -> str:
-        """Output of the encoder to store: a patch variant, or global."""
+        """Output of the encoder to store: a patch variant, a place of tokens, or global."""
         return self.key.variant or "global"
 
 
@@ -73,6 +77,7 @@ def component_specs(
     views: Sequence[str] = (),
     crops: Sequence[str] = (),
     view_patches: Sequence[str] = (),
+    tokens: Sequence[str] = (),
     seed: int = 0,
 ) -> tuple[tuple[ComponentSpec, ...], tuple[str, ...]]:
     """Convert requests to components, with notes on what was left out.
@@ -83,15 +88,17 @@ def component_specs(
         views: Requests, e.g. 10 or 8:strong@pool; see `featcache.recipes`.
         crops: Requests, as for views; boxes are added.
         view_patches: Requests, as for views.
+        tokens: Requests, e.g. last-block or last-block:int8@train.
         seed: Seed of views and crops.
 
     Raises:
         UsageError: If a request is malformed, or the backbone does not have the patch variant.
+        BackboneError: If it does not have the tokens.
     """
     if not 0 <= seed < LARGEST_SEED:
         raise UsageError(f"seed must be 0 to {LARGEST_SEED - 1}, got {seed}.")
     notes: list[str] = []
-    requests = parse_requests(patches, views, crops, view_patches)
+    requests = parse_requests(patches, views, crops, view_patches, tokens)
     if patches is None:
         requests = [
             *(ComponentRequest(kind="patches", variant=v) for v in backbone.variants[:1]),
@@ -104,11 +111,23 @@ def component_specs(
     for request in requests:
         if request.kind in ("patches", "view_patches"):
             _check_variant(request, backbone)
+        if request.kind == "tokens" and not backbone.tokens:
+            backbone.last_block()  # says why not
         key = request.component(backbone.variants[0] if backbone.variants else "", seed)
         _add(specs, key, request.scope, backbone)
         if request.kind == "crops":
             _add(specs, boxes_of(key), request.scope, backbone)
+    notes += [_size_note(spec, backbone) for spec in specs.values() if spec.key.kind == "tokens"]
     return tuple(specs.values()), tuple(notes)
+
+
+def _size_note(spec: ComponentSpec, backbone: Backbone) -> str:
+    """Say what tokens cost: they are by far the widest component."""
+    shape, weights = backbone.token_shape, backbone.last_block().bytes
+    return (
+        f"{spec.name} takes {human_bytes(spec.row_bytes)} an image ({shape[0]} tokens of width "
+        f"{shape[1]}), and {human_bytes(weights)} once for the weights of the last block."
+    )
 
 
 def spec_of(component: ComponentKey, backbone: Backbone) -> ComponentSpec:
@@ -128,14 +147,16 @@ def spec_named(name: str, backbone: Backbone) -> ComponentSpec:
     if kind == "text":
         raise UsageError(f"Component '{name}' is made of texts, not of images.")
     made = recipes_of(kind)
-    if kind in ("global", "patches") and (key.recipe or key.count):
+    if kind in PLAIN and (key.recipe or key.count):
         raise UsageError(f"Component '{name}' has a recipe or a count, which {kind} have not.")
-    if kind not in ("global", "patches") and key.recipe not in made:
+    if kind not in PLAIN and key.recipe not in made:
         raise UnknownNameError(f"recipe of {kind}", key.recipe, made)
-    if kind not in ("global", "patches") and not key.count:
+    if kind not in PLAIN and not key.count:
         raise UsageError(f"Component '{name}' does not say how many; expected e.g. {name}-10.")
     if kind in ("patches", "view_patches") and key.variant not in backbone.variants:
         raise UnknownNameError(f"patch variant of {backbone.name}", key.variant, backbone.variants)
+    if kind == "tokens" and key.variant not in backbone.tokens:
+        raise UnknownNameError(f"place of tokens of {backbone.name}", key.variant, backbone.tokens)
     return spec_of(key, backbone)
 
 
@@ -205,9 +226,21 @@ def _add(
 def _row_shape(component: ComponentKey, backbone: Backbone) -> tuple[int, ...]:
     if component.kind == "boxes":
         return (component.count, BOX)
-    width = backbone.dim + (SCALE_BYTES if component.dtype == "int8" else 0)
-    row = (backbone.patches, width) if component.variant else (width,)
+    *axes, width = output_shape(backbone, component.variant)
+    row = (*axes, width + (SCALE_BYTES if component.dtype == "int8" else 0))
     return (component.count, *row) if component.count else row
+
+
+def output_shape(backbone: Backbone, output: str) -> tuple[int, ...]:
+    """Return the shape of one row of an output of the encoder.
+
+    Args:
+        backbone: Backbone that encodes.
+        output: A patch variant, a place of tokens, or empty for the global feature.
+    """
+    if output in TOKENS:
+        return backbone.token_shape
+    return (backbone.patches, backbone.dim) if output else (backbone.dim,)
 
 
 def _check_variant(request: ComponentRequest, backbone: Backbone) -> None:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from featcache.backbones.base import Backbone
 from featcache.backbones.devices import lacks_memory
+from featcache.encoding.components import output_shape
 from featcache.encoding.transfer import Landing, transfer_for
 from featcache.errors import BackboneError
 from featcache.imaging.windows import FILTERS, MODES, Preprocess
@@ -44,7 +45,7 @@ Squares = Sequence[UInt8[np.ndarray, "s s 3"] | UInt8[Tensor, "s s 3"]]
 """Views at the input size of the encoder."""
 
 Rows = dict[str, Float16[np.ndarray, "b ..."]]
-"""`global` and each patch variant of one batch."""
+"""`global`, and each patch variant or place of tokens, of one batch."""
 
 
 def unwatched(stage: str, begin: float, end: float) -> None:
@@ -298,7 +299,7 @@ class Lane:
         Args:
             encoder: Encoder of the views.
             rows: Rows of the listing, ascending.
-            variants: Patch variants to compute besides global features.
+            variants: Patch variants, or tokens, to compute besides global features.
             views: Views per row.
         """
         backbone = encoder.backbone
@@ -315,7 +316,7 @@ class Lane:
         count = len(rows) * views
         self._out = {"global": np.zeros((count, backbone.dim), dtype=np.float16)}
         for variant in self._variants:
-            shape = (count, backbone.patches, backbone.dim)
+            shape = (count, *output_shape(backbone, variant))
             self._out[variant] = np.zeros(shape, dtype=np.float16)
 
     def add(self, row: int, squares: Squares) -> None:

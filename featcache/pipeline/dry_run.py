@@ -45,6 +45,8 @@ def read_only(extraction: Extraction) -> Summary:
             ".",
         )
     cache = Cache.open(path)
+    if any(spec.key.kind == "tokens" for spec in setup.specs):
+        cache.last_block()  # refuses a missing one
     sources = setup.sources()
     if request.strict:
         refuse_any(cache, sources)

@@ -119,6 +119,7 @@ def prepare(
         views=request.views,
         crops=request.crops,
         view_patches=request.view_patches,
+        tokens=request.tokens,
         seed=request.seed,
     )
     for note in filter(None, (caution(backbone.key, as_text(dataset.root)), *notes)):

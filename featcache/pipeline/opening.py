@@ -112,7 +112,9 @@ def _check_words(request: Request) -> None:
         raise UsageError(Argument("limit"), f" must be at least 1 image, got {request.limit}.")
     if isinstance(request.profile, Path):
         check_place(expand(request.profile))
-    parse_requests(request.patches, request.views, request.crops, request.view_patches)
+    parse_requests(
+        request.patches, request.views, request.crops, request.view_patches, request.tokens
+    )
     if not 0 <= request.seed < LARGEST_SEED:
         raise UsageError(Argument("seed"), f" must be 0 to {LARGEST_SEED - 1}, got {request.seed}.")
     if request.compute not in COMPUTE:
@@ -134,7 +136,7 @@ def _spec(request: Request, root: Path) -> tuple[str, str | None]:
     sources = {
         s
         for s in image_sources(root, spec, request.data_root)
-        if not any(Path(s[0]).is_relative_to(d) for d in drawn)
+        if s[1] or not any(Path(s[0]).is_relative_to(d) for d in drawn)
     }
     if len(sources) != 1:
         return spec, name

@@ -24,6 +24,7 @@ from featcache.keys import Listing
 from featcache.paths import from_text
 from featcache.pipeline.compatibility import PassSettings, as_before, micro_batch_of
 from featcache.pipeline.filler import Filler
+from featcache.pipeline.last_block import put_last_block
 from featcache.pipeline.plan import plans_for
 from featcache.pipeline.progress import Progress, reporter
 from featcache.pipeline.texts import put_texts
@@ -47,6 +48,8 @@ class Mended:
     """Rows whose image is gone or has changed; `extract` replaces those."""
     text: bool = False
     """Whether texts were encoded again."""
+    last_block: bool = False
+    """Whether the weights of the last block were stored again."""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
@@ -61,7 +64,7 @@ def mend(
     progress: Callable[[Progress], None] | None = None,
     say: Callable[[Part], None] = lambda _: None,
 ) -> Mended:
-    """Encode the rows, and the texts, that a repair removed.
+    """Restore the rows, the texts and the last block that a repair removed.
 
     Args:
         path: Folder of the cache, after `store.repair.verify.repair`.
@@ -85,6 +88,7 @@ def mend(
         weights = weights or weights_of(cache.shards)
         load = weights or weights_argument(cache.key, cache.shards)
         backbone = _backbone(cache, settings, load or None, device, say)
+        last_block = put_last_block(cache, backbone, [*cache.shards, *lost])
         missing = 0
         encoded: Mapping[str, int] = {}
         if lost:
@@ -111,7 +115,7 @@ def mend(
             encoded = filler.encoded
         text = put_texts(cache, _words(listing), backbone, say=say)
         finish_whole(cache)
-    return Mended(encoded=encoded, missing=missing, text=text)
+    return Mended(encoded=encoded, missing=missing, text=text, last_block=last_block)
 
 
 def _backbone(

@@ -28,6 +28,8 @@ class Request:
     """Crops with their boxes, e.g. 60 or 16:fair."""
     view_patches: Sequence[str] = ()
     """Patch tokens of augmented views, e.g. 4 or 4:cdfsl:vanilla."""
+    tokens: Sequence[str] = ()
+    """Tokens before the last block, e.g. last-block or last-block:int8@train; [p+1 w] an image."""
     seed: int = 0
     """Seed of views and crops; components of several seeds can be in one cache."""
     name: str | None = None

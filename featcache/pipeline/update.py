@@ -15,6 +15,7 @@ from featcache.imaging.decode import pixel_limit
 from featcache.paths import expand
 from featcache.pipeline.extraction import Extraction
 from featcache.pipeline.filler import Filler
+from featcache.pipeline.last_block import put_last_block
 from featcache.pipeline.plan import Plan, admit, plans_for
 from featcache.pipeline.setup import Setup, set_up
 from featcache.pipeline.summary import Summary, to_encode
@@ -100,6 +101,8 @@ class _Update:
                     report=self._extraction.report,
                     say=self._extraction.say,
                 )
+        components = [*cache.shards, *(spec.name for spec in setup.specs)]
+        put_last_block(cache, setup.backbone, components)
         with self._extraction.stage("pass"):
             self._encode(first, readable)
         refuse_all(cache, self._sources)

@@ -2,7 +2,8 @@
 
     query -> unit vector -> k largest cosines -> rows with id, split, label, and boxes of patches
 
-Caches are searched exactly, block by block, so that memory does not grow with their size.
+The newest index that covers exactly these vectors is used. Without one they are searched exactly,
+block by block, so that memory does not grow with their number.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,14 +15,12 @@ from torch import Tensor
 
 from featcache.embedding import ImageLike
 from featcache.errors import UsageError
-from featcache.imaging.decode import UnreadableImageError
-from featcache.imaging.patch_boxes import grid_of, patch_box
-from featcache.imaging.windows import MODES, Preprocess
-from featcache.keys import FeatureKey, Listing
+from featcache.keys import Listing
 from featcache.retrieval.encode import QueryEncoder, class_vector, row_vector
 from featcache.retrieval.exact import search_exactly
-from featcache.retrieval.found import Found, Hit, Patch
-from featcache.retrieval.originals import Originals
+from featcache.retrieval.found import Found, Hit
+from featcache.retrieval.index import open_index
+from featcache.retrieval.patch_places import PatchPlaces
 from featcache.retrieval.query import Query, check_count, label_of, one_query, open_caches, row_of
 from featcache.retrieval.vectors import Vectors, component_recipe
 from featcache.store.library import cache_root
@@ -42,6 +41,7 @@ def search(
     k: int = 20,
     patches: bool = False,
     split: str | None = None,
+    exact: bool = False,
     key: str | None = None,
     weights: str | None = None,
     tokenizer: Path | str | None = None,
@@ -63,6 +63,7 @@ def search(
         k: Vectors to find, in [1, 10000]; all if there are fewer.
         patches: Whether to search the patches and not the whole images.
         split: Split whose rows are searched; None for all.
+        exact: Whether every vector is read, even where there is an index.
         key: First digits of the digest of the caches' key, where names are not enough.
         weights: Weights of the backbone, if `extract` was given a file that has moved.
         tokenizer: Tokenizer, if `extract` was given one.
@@ -102,7 +103,7 @@ def search(
     vectors = _vectors(opened, "patches" if patches else "global", split)
     vector, place, shown = _resolve(wanted, opened, encoder)
     without = place if wanted.kind == "row" else None
-    cosines, positions = _nearest(vectors, vector, k, without, progress)
+    cosines, positions, how = _nearest(vectors, vector, k, without, exact, progress, say)
     if len(positions) < k:
         many = f"{len(positions)} {'patches' if patches else 'rows'}"
         say(("Fewer than ", Argument("k", k), f" vectors can be found here: {many} in all."))
@@ -113,6 +114,7 @@ def search(
         hits=_hits(vectors, cosines, positions, split),
         searched=len(vectors),
         kind=vectors.kind,
+        how=how,
     )
 
 
@@ -168,21 +170,30 @@ def _nearest(
     query: Float32[Tensor, " d"],
     k: int,
     without: tuple[int, int] | None,
+    exact: bool,
     progress: Callable[[int, int], None] | None,
-) -> tuple[Float32[np.ndarray, " k"], Int64[np.ndarray, " k"]]:
-    """Return cosines and positions, nearest first, without the vectors of one row."""
+    say: Callable[[Part], None],
+) -> tuple[Float32[np.ndarray, " k"], Int64[np.ndarray, " k"], str]:
+    """Return cosines and positions, nearest first, without the vectors of one row, and how."""
     spare = 0 if without is None else vectors.sources[without[0]].parts
-    cosines, positions = (
-        found[0].cpu().numpy()
-        for found in search_exactly(
-            vectors, query[None], min(k + spare, len(vectors)), progress=progress
-        )
-    )
+    wanted = min(k + spare, len(vectors))
+    how = "exact"
+    opened = None if exact else open_index(vectors)
+    if opened is not None and (opened.index is None or not opened.is_exact):
+        for note in opened.notes:
+            say(note)
+    if opened is None or opened.is_exact:
+        found = search_exactly(vectors, query[None], wanted, progress=progress)
+    else:
+        assert opened.index is not None
+        how = opened.index.kind
+        found = opened.search(query[None], wanted)
+    cosines, positions = (each[0].cpu().numpy() for each in found)
     if without is not None:
         places = vectors.places(positions)
         other = (places.source != without[0]) | (places.row != without[1])
         cosines, positions = cosines[other], positions[other]
-    return cosines[:k], positions[:k]
+    return cosines[:k], positions[:k], how
 
 
 def _hits(
@@ -193,7 +204,7 @@ def _hits(
 ) -> tuple[Hit, ...]:
     places = vectors.places(positions)
     caches = [source.features for source in vectors.sources]
-    sizes = _Sizes(caches)
+    boxes = PatchPlaces(caches)
     hits = []
     for cosine, at, row, part in zip(
         cosines.tolist(),
@@ -206,7 +217,7 @@ def _hits(
         label = int(listing.labels[row])
         patch = None
         if vectors.kind == "patches":
-            patch = _patch(part, vectors.sources[at].parts, cache.key, sizes, (at, row))
+            patch = boxes.of(at, row, part, vectors.sources[at].parts)
         hits.append(
             Hit(
                 cosine=min(max(cosine, -1.0), 1.0),
@@ -228,38 +239,3 @@ def _split_of(listing: Listing, row: int) -> str:
     """Return the split of a row; stored few-shot sets, `train@4`, are part of another split."""
     names = sorted(listing.splits, key=lambda name: "@" in name)
     return next((name for name in names if (listing.splits[name] == row).any()), "")
-
-
-class _Sizes:
-    """Width and height of images, each decoded once."""
-
-    def __init__(self, caches: Sequence[FeatureSet]) -> None:
-        self._originals = Originals(caches)
-        self._known: dict[tuple[int, int], tuple[int, int] | str] = {}
-
-    def of(self, place: tuple[int, int]) -> tuple[int, int] | str:
-        """Return width and height, or why they are unknown."""
-        if place not in self._known:
-            try:
-                height, width, _ = self._originals.pixels(*place).shape
-                self._known[place] = (width, height)
-            except UnreadableImageError as error:
-                self._known[place] = error.reason
-        return self._known[place]
-
-
-def _patch(
-    number: int, count: int, key: FeatureKey, sizes: _Sizes, place: tuple[int, int]
-) -> Patch:
-    grid = grid_of(count)
-    mode = key.preprocessing.partition(" ")[0]
-    if grid is None or mode not in MODES:
-        return Patch(number=number, grid=grid, problem="its place in the image is not known")
-    size = sizes.of(place)
-    if isinstance(size, str):
-        return Patch(number=number, grid=grid, problem=size)
-    try:
-        box = patch_box(number, grid, *size, Preprocess(key.image_size, mode))
-    except UnreadableImageError as error:
-        return Patch(number=number, grid=grid, problem=error.reason)
-    return Patch(number=number, grid=grid, box=box, problem="" if box else "is in a black margin")

@@ -175,12 +175,34 @@ class Vectors:
         out = torch.empty(len(places.row), self.dim)
         for number, own in enumerate(self.sources):
             where = np.flatnonzero(places.source == number)
-            if len(where):
-                rows, back = np.unique(places.row[where], return_inverse=True)
-                values = own.features.unit(own.component, rows)
-                values = values.reshape(len(rows), own.parts, self.dim)
-                out[where] = values[back, places.part[where]]
+            rows, back = np.unique(places.row[where], return_inverse=True)
+            step = max(1, BLOCK_BYTES // (4 * self.dim * own.parts))  # whole rows are read
+            order = np.argsort(back, kind="stable")
+            bounds = np.searchsorted(back[order], np.arange(0, len(rows) + step, step))
+            for first, begin, end in zip(
+                range(0, len(rows), step), bounds[:-1], bounds[1:], strict=True
+            ):
+                values = own.features.unit(own.component, rows[first : first + step])
+                values = values.reshape(-1, own.parts, self.dim)
+                part = order[begin:end]
+                out[where[part]] = values[back[part] - first, places.part[where[part]]]
         return out
+
+    def positions(self, places: Places) -> Int64[np.ndarray, " n"]:
+        """Return the positions of vectors; the inverse of `places`.
+
+        Raises:
+            UsageError: If a row has no vectors here.
+        """
+        positions = np.zeros_like(places.row)
+        for number, own in enumerate(self.sources):
+            where = np.flatnonzero(places.source == number)
+            at = np.minimum(np.searchsorted(own.rows, places.row[where]), len(own.rows) - 1)
+            if len(where) and not (len(own.rows) and (own.rows[at] == places.row[where]).all()):
+                raise UsageError("Some of these rows have no vectors here.")
+            begin = int(self._ends[number]) - len(own.rows) * own.parts
+            positions[where] = begin + at * own.parts + places.part[where]
+        return positions
 
 
 def _source(

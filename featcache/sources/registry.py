@@ -1,7 +1,6 @@
 """Opening a data set by `folder:PATH` and other prefixes, or by name."""
 
 import os
-from collections.abc import Mapping
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -11,23 +10,10 @@ from featcache.errors import UnknownNameError, UsageError
 from featcache.paths import as_text, check_folder, expand, file_in, from_text
 from featcache.sources.base import Dataset, Report
 from featcache.sources.generic import refuse_generic
+from featcache.sources.kinds import KINDS
 from featcache.sources.named import DEFAULT_WORDS, NamedDataset, datasets, resolve
 from featcache.sources.prefixes.kind import Kind, refuse_options
 from featcache.wording import Argument, Placeholder
-
-KINDS: Mapping[str, str] = {
-    "folder": "featcache.sources.prefixes.folder:FOLDER",
-    "zip": "featcache.sources.prefixes.archives:ZIP",
-    "tar": "featcache.sources.prefixes.archives:TAR",
-    "csv": "featcache.sources.prefixes.own:CSV",
-    "wds": "featcache.sources.prefixes.own:WDS",
-    "hf": "featcache.sources.prefixes.own:HF",
-    "coco": "featcache.sources.prefixes.own:COCO",
-    "labelstudio": "featcache.sources.prefixes.own:LABELSTUDIO",
-    "fiftyone": "featcache.sources.prefixes.own:FIFTYONE",
-    "npz": "featcache.sources.prefixes.own:NPZ",
-}
-"""Prefix -> module and name of its `Kind`, which is imported when it is first used."""
 
 IMAGES = "images"
 """Folder of named data sets below the folder of all caches, unless another one is named."""
@@ -54,7 +40,8 @@ def open_dataset(
         root: Folder of the caches.
         name: What to call it instead of its own name.
         dataset_root: Where the files of a named data set already are.
-        data_root: Where named data sets keep their images, as `image_folder` takes it.
+        data_root: Where named data sets, and those of the hub, keep their images, as
+            `image_folder` takes it.
         download: Whether missing files may be fetched.
         splits: Which of its splits, where a named data set has several; None is the default.
         words: Source of class names and templates of a named data set: coop or openai.
@@ -75,7 +62,12 @@ def open_dataset(
                 Argument(argument),
                 f" is for named data sets; {kind.prefix}:PATH has its own.",
             )
-        return kind.open(path, name or kind.name_of(path))
+        name = name or kind.name_of(path)
+        if kind.fetch is None:
+            return kind.open(path, name)
+        brought = kind.fetch(path, image_folder(root, data_root), download, report)
+        data = kind.open(brought.text, name)
+        return replace(data, notes=(*brought.notes, *data.notes))
     images = image_folder(root, data_root)
     dataset = _open_named(find(spec), images, dataset_root, download, report, splits, words)
     return dataset if name is None else replace(dataset, name=name)

@@ -28,6 +28,7 @@ from featcache.store.format.files import (
 )
 from featcache.store.format.identity import (
     KEY_FILE,
+    LAST_BLOCK_FILE,
     LISTING,
     MANIFEST,
     Identity,
@@ -50,6 +51,7 @@ from featcache.store.rows import images_crc32
 from featcache.wording import Argument
 
 if TYPE_CHECKING:
+    import featcache.last_block
     import featcache.types
 
 
@@ -222,7 +224,7 @@ class Cache(CacheReader):
                 )
             )
 
-    # Texts and lock
+    # Texts, last block and lock
 
     def put_text(self, bank: "featcache.types.TextBank", provenance: Mapping[str, str]) -> None:
         """Store embedded texts and make them the current ones.
@@ -260,6 +262,31 @@ class Cache(CacheReader):
                 )
             if line != self.text_line:
                 self._journal.enter(line)
+
+    def put_last_block(self, block: "featcache.last_block.LastBlock") -> bool:
+        """Store the last block of the backbone unless it is there; tell whether it was not.
+
+        A damaged file is replaced.
+
+        Raises:
+            CacheError: If writing fails.
+        """
+        from featcache.store.last_block import read_last_block, write_last_block
+
+        with self._journal.writing():
+            try:
+                read_last_block(self.path, self.key.digest())
+            except CorruptCacheError:
+                write_last_block(self.path, block, self.key.digest())
+                return True
+        return False
+
+    def drop_last_block(self) -> None:
+        """Delete a damaged last block; `repair` takes it from the backbone again."""
+        path = self.path / LAST_BLOCK_FILE
+        with self._journal.writing(), explained(path):
+            clear_folder(path)
+            path.unlink(missing_ok=True)
 
     def lock(self) -> AbstractContextManager[None]:
         """Be the only writer while the block runs; reentrant, from any thread.

@@ -17,7 +17,6 @@ from featcache.errors import (
 )
 from featcache.keys import FeatureKey
 from featcache.paths import from_text
-from featcache.sources.named import resolve
 from featcache.store.again import extract_call
 from featcache.store.cache import Cache, is_ahead
 from featcache.store.format.files import is_temporary
@@ -268,6 +267,8 @@ def find_summaries(
             ),
         )
     if dataset is not None and all(s.dataset != dataset for s in everything):
+        from featcache.sources.named import resolve  # reads the tables of all named data sets
+
         dataset = resolve(dataset)
     fitting = _named(everything, "cached data set", "dataset", dataset)
     fitting = _named(fitting, "cached backbone", "backbone", backbone)

@@ -1,17 +1,20 @@
 """Read a cache: its manifest, listing, rows and texts."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Bool, Int64
 
-from featcache.errors import CacheError, CorruptCacheError
+from featcache.errors import CacheError, CorruptCacheError, MissingComponentError
 from featcache.imported import import_advice
-from featcache.keys import FeatureKey, Listing
+from featcache.keys import FeatureKey, Listing, parse_component
+from featcache.recipes import LAST_BLOCK
+from featcache.store.again import extract_call
 from featcache.store.bad import bad_rows
-from featcache.store.format.identity import LISTING, Identity
+from featcache.store.format.identity import LAST_BLOCK_FILE, LISTING, Identity
 from featcache.store.format.records import PassLine, ShardLine, TextLine
 from featcache.store.format.shard import check_size
 from featcache.store.journal import Journal
@@ -23,6 +26,7 @@ from featcache.store.rows import ShardRows, check_images
 from featcache.wording import Part
 
 if TYPE_CHECKING:
+    import featcache.last_block
     import featcache.types
 
 
@@ -149,7 +153,7 @@ class CacheReader:
         return bad
 
     def needs_mending(self) -> bool:
-        """Tell whether rows or texts were lost that only an encoder can restore.
+        """Tell whether rows, texts or weights were lost that only an encoder can restore.
 
         Imported features may come without texts; for them only dropped texts count.
         """
@@ -157,7 +161,7 @@ class CacheReader:
             dropped = any(c.startswith("text.") for c, _ in self._journal.contents.dropped)
             if dropped or not self.key.is_imported:
                 return True
-        return bool(self.lost())
+        return self.lacks_last_block() or bool(self.lost())
 
     def lost(self) -> dict[str, list[Int64[np.ndarray, " _"]]]:
         """Return lost rows: dropped as damaged and not encoded again.
@@ -196,6 +200,37 @@ class CacheReader:
             return None
         return read_text(self.path / line.component, line, self.cure)
 
+    def lacks_last_block(self) -> bool:
+        """Tell whether the cache holds tokens without the weights of the block that reads them."""
+        return self._has_tokens() and not (self.path / LAST_BLOCK_FILE).exists()
+
+    def last_block_bytes(self) -> int:
+        """Return the size of the file of the last block; 0 if there is none."""
+        path = self.path / LAST_BLOCK_FILE
+        return path.lstat().st_size if path.exists() else 0
+
+    def last_block(self) -> "featcache.last_block.LastBlock":
+        """Return the weights of the last block, which reads the tokens of this cache.
+
+        Raises:
+            MissingComponentError: If the cache holds no tokens.
+            CorruptCacheError: If the file of the weights is missing or damaged.
+        """
+        from featcache.store.last_block import read_last_block
+
+        if not self._has_tokens() and not (self.path / LAST_BLOCK_FILE).exists():
+            call = extract_call(self.path, self.dataset, self.backbone, weights_of(self.shards))
+            more = replace(call, arguments={**call.arguments, "tokens": [LAST_BLOCK]})
+            raise MissingComponentError(
+                f"{self.path} holds no tokens before a last block, and so not its weights. ",
+                self.cure and "These features were imported, so choose another method.",
+                () if self.cure else ("Add both with: ", more),
+            )
+        return read_last_block(self.path, self.key.digest())
+
+    def _has_tokens(self) -> bool:
+        return any(parse_component(name).kind == "tokens" for name in self.shards)
+
     def feature_set(self) -> "featcache.types.FeatureSet":
         """Open everything for reading; rows are loaded on access.
 
@@ -220,6 +255,7 @@ class CacheReader:
             text=self.text(),
             weights=weights_of(self.shards),
             encoding=encoding_of(self.shards),
+            read_last_block=self.last_block,
         )
 
     def _listed(self) -> Listing:

@@ -12,7 +12,8 @@ from heads.contract.settings import Grid, Nothing
 from heads.contract.stages import Stage, last_logits
 from heads.text_view import TextView
 
-Role = Literal["support", "query", "pool"]
+Role = Literal["support", "query", "pool", "corpus"]
+"""corpus: rows with pseudo-labels from a corpus of the data set, global features alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,9 +22,9 @@ class Need:
 
     role: Role
     kind: str = "global"
-    """global, views, crops, patches or view_patches."""
+    """global, views, crops, patches, view_patches or tokens."""
     recipe: str | None = None
-    """Augmentation or patch variant; None takes any."""
+    """Augmentation, patch variant or place of tokens (last-block); None takes any."""
     at_least: int = 0
     """Views or crops of each image."""
     optional: bool = False
@@ -125,6 +126,8 @@ class Method(Generic[C, H]):
     """Values that only combine the terms anew."""
     weighted: bool = False
     """Reads `Rows.weights` of the support in `prepare`; what is trained by batches always does."""
+    weighs_corpus: bool = False
+    """Reads in `prepare` the weights of rows from a corpus, but no class weights."""
     watch: tuple[str, ...] = ()
     """Numbers (0-d) among the fixed tensors of `prepare` that `notes` reads, if they are there."""
     notes: Callable[[Sequence[Watched]], list[str]] = no_notes
@@ -154,6 +157,10 @@ class Method(Generic[C, H]):
     def reads_weights(self, config: C) -> bool:
         """Tell whether class weights change anything."""
         return self.weighted or bool(self.stages(config))
+
+    def reads_row_weights(self, config: C) -> bool:
+        """Tell whether a row from a corpus may count less, or more, than a labelled image."""
+        return self.weighs_corpus or self.reads_weights(config)
 
     @property
     def prepare_fields(self) -> tuple[str, ...]:

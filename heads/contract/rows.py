@@ -22,7 +22,7 @@ class Kind(NamedTuple):
     """Which features of an image: a kind beside the global ones, and its recipe or variant."""
 
     name: str
-    """views, crops, patches or view_patches."""
+    """views, crops, patches, view_patches or tokens."""
     recipe: str = ""
     """Empty where the need took any."""
 
@@ -32,11 +32,11 @@ class Kind(NamedTuple):
 
 @runtime_checkable
 class LazyRows(Protocol):
-    """Unit rows that are read when they are gathered; no tensor, and it does not pass for one."""
+    """Rows that are read when they are gathered; no tensor, and it does not pass for one."""
 
     @property
     def shape(self) -> torch.Size:
-        """Shape of all rows: [n v d], [n k d], [n p d], [n v p d]."""
+        """Shape of all rows: [n v d], [n k d], [n p d], [n v p d], [n p+1 w]."""
         ...
 
     def gather(self, index: Int64[Tensor, "*b"], pick: Int64[Tensor, "*p"] | None = None) -> Tensor:
@@ -93,10 +93,11 @@ class Rows:
     labels: Int64[Tensor, " n"] | None = None
     """None for the pool, and for new images: their labels are out of reach."""
     weights: Float[Tensor, " n"] | None = None
-    """Class weight of each row, mean 1; None is 1 everywhere."""
+    """Weight of each row; None is 1 everywhere. Class weights have mean 1; a row from a corpus has
+    the weight of the corpus."""
     kinds: Mapping[Kind, Tensor | LazyRows] = field(default_factory=dict)
     """Unit rows of what the method needs besides: views [n v d], crops [n k d], patches [n p d],
-    view_patches [n v p d]."""
+    view_patches [n v p d]; and tokens [n p+1 w], lazy in every role and not normalised."""
     lengths: Mapping[Kind, Float[Tensor, "n v"]] = field(default_factory=dict)
     """Lengths of the raw features of the support's views."""
     among: "Rows | None" = None
@@ -123,7 +124,7 @@ class Rows:
 
     @property
     def row_weights(self) -> Float[Tensor, " n"]:
-        """Weight of each row, 1 without class weights."""
+        """Weight of each row, 1 where none are given."""
         return torch.ones_like(self.x[:, 0]) if self.weights is None else self.weights
 
     def get(self, kind: str, recipe: str = "") -> Tensor | None:
@@ -179,7 +180,7 @@ class Rows:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskView:
-    """What `prepare` gets of one task: support, pool and text; never val, never query."""
+    """What `prepare` gets of one task: support, pool, corpus, text; never val, never query."""
 
     support: Rows
     pool: Rows | None
@@ -187,6 +188,11 @@ class TaskView:
     """None where the data set has no texts: methods that need them say so."""
     classes: tuple[str, ...]
     seed: int
+    corpus: Rows | None = None
+    """Rows with pseudo-labels, for methods that read a corpus in a role of its own; for others they
+    are part of the support."""
+    retrieved: int = 0
+    """How many rows at the end of the support come from a corpus: never validation rows."""
 
     @property
     def c(self) -> int:

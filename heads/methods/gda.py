@@ -8,7 +8,8 @@
     M [c d] class means mu_c      S [d d] covariance of the rows about their class means
     P [d d] precision after Kubokawa and Srivastava                n rows
 
-Every augmented view of a shot is a row of its own. (3) is solved, not inverted: the trace makes the
+Every augmented view of a shot is a row of its own. Rows of a corpus have weights: means and S are
+weighted, and n is the sum of the weights. (3) is solved, not inverted: the trace makes the
 matrix positive definite. Rows without scatter (one shot, no views) leave the zero-shot classifier.
 
 Where the data set has no texts, or with `fusion=false`, x W^T + b answers alone: a linear
@@ -21,6 +22,7 @@ Source: released code @560fe21, main_few_shots.py; the paper's body was not read
 Differs from the paper: solved in float64, where the released code takes a pseudo-inverse in
 float32; a class without shots takes the mean of all rows, where the released code gives NaN. The
 discriminant without texts is ours; the paper always adds it to the zero-shot classifier.
+Weights of corpus rows are ours.
 """
 
 from collections.abc import Sequence
@@ -54,7 +56,7 @@ def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tens
     rows, views = task.support.x, task.support.get("views")
     if views is not None:
         rows, labels = views.flatten(0, 1), labels.repeat_interleave(views.shape[1])
-    weight, offset = discriminant(rows, labels, task.c)
+    weight, offset = discriminant(rows, labels, task.c, task.support.weights)
     missing = task.text is None and config.text is None
     alone = missing or not config.fusion
     if alone and not bool(weight.any()):
@@ -95,6 +97,7 @@ METHOD = Method(
     prepare=prepare,
     terms=terms,
     combine=combine,
+    weighs_corpus=True,
     watch=("without_texts",),
     notes=notes,
     training_only=("without_texts",),

@@ -1,6 +1,6 @@
 """Nearest mean: a query belongs to the class whose mean feature is closest.
 
-    m_c    = mean of the unit rows x_i of class c
+    m_c    = mean of the unit rows x_i of class c, weighted where rows come from a corpus
     logits = x normalise(m_c)^T                        distance=cosine     (1)
     logits = -|x - m_c|^2                              distance=euclidean  (2)
 
@@ -18,6 +18,7 @@ Differs from the paper: nothing is learned, and (1) is the default.
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch.nn import functional as F
 
 from heads.contract.method import Method
@@ -36,8 +37,10 @@ def prepare(task: TaskView, config: Config, hyper: Nothing) -> tuple[Tensors, Te
     """Average the rows of each class."""
     labels = task.support.y
     own = is_class(labels, task.c).to(task.support.x)  # [n c]
+    if task.support.weights is not None:
+        own = own * task.support.weights[:, None]
     counts = own.sum(0)
-    means = own.mT @ task.support.x / counts.clamp_min(1)[:, None]
+    means = own.mT @ task.support.x / torch.where(counts > 0, counts, 1)[:, None]
     return {}, {"means": means, "empty": (counts == 0).to(means)}
 
 
@@ -57,4 +60,5 @@ METHOD = Method(
     source="paper: Snell et al. 2017, arXiv:1703.05175",
     prepare=prepare,
     terms=terms,
+    weighs_corpus=True,
 )

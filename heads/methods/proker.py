@@ -14,6 +14,8 @@ logits in between are polynomials through those:
 
 The head at the chosen point is solved in float64.
 
+Points of a corpus have weights W (diagonal): A = (K + lam W^-1)^-1 (Y - X T^T), in (2) times lam.
+
 Every augmented view of a shot is a support point of its own, as long as there are no more than
 `points` of them; else each shot gives as many of its first views as fit, one at least.
 
@@ -24,6 +26,7 @@ body was not read, (3) is the closed form of the regression that it states.
 Differs from the paper: as released, (2) lacks the factor 1 / lam of (3); `variant=paper` has it.
 One search grid for all data sets, that released for Caltech101 and Food101 together with the values
 fixed from ImageNet. No random Fourier features: more shots than a system has room for are refused.
+Weights of corpus rows are ours.
 """
 
 from collections.abc import Iterator, Sequence
@@ -89,7 +92,13 @@ def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tens
     """
     x, anchors, residual = _problem(task, config)
     system = affinity(x.double(), x.double(), hyper.beta)
-    coefficients = solve(system, residual, hyper.lam, scaled=config.variant == "code").to(x)
+    coefficients = solve(
+        system,
+        residual,
+        hyper.lam,
+        scaled=config.variant == "code",
+        weights=task.support.weights,
+    ).to(x)
     return {}, {"points": x, "anchors": anchors, "coefficients": coefficients}
 
 
@@ -110,7 +119,7 @@ def _problem(task: TaskView, config: Config) -> tuple[Tensor, Tensor, Float64[Te
 def scout(task: TaskView, config: Config) -> Scout:
     """Answer a search by (4)."""
     x, anchors, residual = _problem(task, config)
-    path = RoughPath(x, residual, scaled=config.variant == "code")
+    path = RoughPath(x, residual, scaled=config.variant == "code", weights=task.support.weights)
 
     def answer(points: Sequence[Hyper], rows: Float[Tensor, "n d"]) -> Iterator[Tensor]:
         zero_shot = rows @ anchors.mT
@@ -142,5 +151,6 @@ METHOD = Method(
     train_grid=Grid({"beta": [*evenly(0.5, 3, 19), 3.0], "lam": [*evenly(0.001, 1, 9), 1.0]}),
     defaults=defaults,
     scout=scout,
+    weighs_corpus=True,
     holds=("points",),
 )

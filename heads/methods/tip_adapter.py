@@ -3,7 +3,7 @@
     logits = s x T^T + alpha exp(-beta (1 - x K^T)) V                      (1)
 
     x [n d] query rows, unit      T [c d] class anchors, unit      s logit scale
-    K [m d] support rows (keys)   V [m c] one-hot labels (values)
+    K [m d] support rows (keys)   V [m c] one-hot labels (values), of a corpus row times its weight
 
 Reference: Zhang et al., Tip-Adapter, ECCV 2022, arXiv:2207.09519, eq. 5-6.
 Source: paper and released code @d0e2d6f.
@@ -11,7 +11,7 @@ Differs from the paper: where a support image has cached views, its key is norma
 raw features), as in the released code; `variant=paper` averages unit features, so that a longer one
 counts no more. One search grid for all data sets (the released Caltech101 scale, beta below 12 and
 alpha below 5); the released code sets its upper ends, and alpha and beta without a search, per data
-set.
+set. Weights of corpus rows are ours.
 """
 
 from dataclasses import dataclass
@@ -45,6 +45,8 @@ def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tens
     """Memorise the shots: no parameters, fixed keys and labels."""
     keys = task.support.mean_of_views(raw=config.variant == "code")
     memory = {"keys": keys, "labels": task.support.y}
+    if task.support.weights is not None:
+        memory["weights"] = task.support.weights
     return {}, memory | text_tensors(task, config.text, method=METHOD.name)
 
 
@@ -56,7 +58,13 @@ def terms(params: Tensors, fixed: Tensors, rows: Rows, config: Config, hyper: Hy
 
 def combine(terms: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Float[Tensor, "n c"]:
     """Equation (1)."""
-    return with_cache(**terms, labels=fixed["labels"], alpha=hyper.alpha, beta=hyper.beta)
+    return with_cache(
+        **terms,
+        labels=fixed["labels"],
+        alpha=hyper.alpha,
+        beta=hyper.beta,
+        weights=fixed.get("weights"),
+    )
 
 
 METHOD = Method(
@@ -68,5 +76,6 @@ METHOD = Method(
     terms=terms,
     combine=combine,
     post_grid=Grid({"beta": evenly(0.1, 12, 200), "alpha": evenly(0.1, 5, 20)}),
+    weighs_corpus=True,
     holds=("keys",),
 )

@@ -52,9 +52,11 @@ def with_cache(
     labels: Int64[Tensor, " m"],
     alpha: Tensor | float,
     beta: Tensor | float,
+    weights: Float[Tensor, " m"] | None = None,
 ) -> Float[Tensor, "n c"]:
-    """Add the votes exp(-beta distance) of Tip-Adapter, arXiv:2207.09519."""
-    return with_votes(text, torch.exp(-beta * distance), labels, alpha)
+    """Add the votes exp(-beta distance) of Tip-Adapter, arXiv:2207.09519, times their weights."""
+    votes = torch.exp(-beta * distance)
+    return with_votes(text, votes if weights is None else votes * weights, labels, alpha)
 
 
 def affinities(x: Float[Tensor, "n d"], keys: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:

@@ -6,7 +6,8 @@
     M [c d] class means mu_c      S [d d] covariance of the rows about their class means
     P [d d] precision after Kubokawa and Srivastava                n rows
 
-(2) is solved, not inverted: the trace makes the matrix positive definite.
+Rows may have weights: means and S are weighted, and n is the sum of the weights, 2 at least. (2) is
+solved, not inverted: the trace makes the matrix positive definite.
 """
 
 import math
@@ -22,7 +23,10 @@ CHUNK = 16384
 
 
 def discriminant(
-    rows: Float[Tensor, "n d"], labels: Int64[Tensor, " n"], classes: int
+    rows: Float[Tensor, "n d"],
+    labels: Int64[Tensor, " n"],
+    classes: int,
+    weights: Float[Tensor, " n"] | None = None,
 ) -> tuple[Float64[Tensor, "c d"], Float64[Tensor, " c"]]:
     """Solve (1) and (2) in float64.
 
@@ -30,22 +34,28 @@ def discriminant(
         rows: The rows.
         labels: Class of each row.
         classes: Number of classes; one without rows takes the mean of all.
+        weights: Weight of each row, at least 0; None is 1 everywhere.
 
     Returns:
         W and b, zeros where the rows have no scatter.
     """
-    n, d = rows.shape
+    (count, d), n = rows.shape, float(len(rows))
+    own = torch.ones(count, 1, dtype=torch.float64, device=rows.device)
+    if weights is not None:
+        own = weights.double()[:, None]
+        n = max(2.0, float(own.sum()))
     total = torch.zeros(classes, d, dtype=torch.float64, device=rows.device)
-    for x, y in zip(torch.split(rows, CHUNK), torch.split(labels, CHUNK), strict=True):
-        total.index_add_(0, y, x.double())
-    counts = torch.bincount(labels, minlength=classes)[:, None]
-    means = torch.where(counts > 0, total / counts.clamp_min(1), total.sum(0) / n)  # [c d]
+    for x, y, w in zip(*(torch.split(t, CHUNK) for t in (rows, labels, own)), strict=True):
+        total.index_add_(0, y, w * x.double())
+    counts = total.new_zeros(classes, 1).index_add_(0, labels, own)
+    filled = torch.where(counts > 0, counts, 1)
+    means = torch.where(counts > 0, total / filled, total.sum(0) / own.sum())  # [c d]
     scatter = total.new_zeros(d, d)  # (n - 1) S
-    for x, y in zip(torch.split(rows, CHUNK), torch.split(labels, CHUNK), strict=True):
+    for x, y, w in zip(*(torch.split(t, CHUNK) for t in (rows, labels, own)), strict=True):
         centred = x.double() - means[y]
-        scatter.addmm_(centred.mT, centred)
+        scatter.addmm_(centred.mT, w * centred)
     trace = scatter.trace()
-    if n < 2 or trace <= ROUNDING * n:
+    if count < 2 or trace <= ROUNDING * n:
         return torch.zeros_like(means), means.new_zeros(classes)
     scatter.diagonal().add_(trace / (n - 1))
     factor = torch.linalg.cholesky(scatter)

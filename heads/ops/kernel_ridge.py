@@ -1,9 +1,10 @@
 """Kernel ridge regression with an exponential kernel, and a search over its two numbers.
 
     k(x, z) = exp(-beta (1 - x z^T))      K = k(X, X)                          (1)
-    A = (K + lam I)^-1 R                  or lam times that                    (2)
+    A = D (D K D + lam I)^-1 D R          or lam times that                    (2)
 
     X [m d] support points, unit          R [m c] what is to be explained
+    D [m m] diagonal, square roots of the weights of the points; without weights the identity
 
 A search solves at few values of beta and lam, in float32, and the answers in between are
 polynomials through those:
@@ -35,19 +36,35 @@ def affinity(
 
 
 def solve(
-    kernel: Float[Tensor, "m m"], residual: Float[Tensor, "m c"], lam: float, *, scaled: bool
+    kernel: Float[Tensor, "m m"],
+    residual: Float[Tensor, "m c"],
+    lam: float,
+    *,
+    scaled: bool,
+    weights: Float[Tensor, " m"] | None = None,
 ) -> Float[Tensor, "m c"]:
     """Return A of (2), times lam where it is `scaled`; the kernel is overwritten.
+
+    Args:
+        kernel: K of (1).
+        residual: R.
+        lam: The penalty.
+        scaled: Whether A is multiplied by lam.
+        weights: Weight of each point, above 0; None is 1 everywhere.
 
     Example:
         >>> solve(torch.eye(2), torch.ones(2, 1), 1.0, scaled=False)
         tensor([[0.5000],
                 [0.5000]])
     """
+    if weights is not None:
+        roots = weights.to(kernel).sqrt()[:, None]
+        found = solve(kernel.mul_(roots).mul_(roots.mT), roots * residual, lam, scaled=scaled)
+        return roots * found
     kernel.diagonal().add_(lam)
     factor, failed = torch.linalg.cholesky_ex(kernel)
     if int(failed):  # singular in this precision: equal points and a tiny lam
-        found: Tensor = torch.linalg.pinv(kernel, hermitian=True) @ residual
+        found = torch.linalg.pinv(kernel, hermitian=True) @ residual
     else:
         found = torch.cholesky_solve(residual, factor)
     return lam * found if scaled else found
@@ -57,10 +74,15 @@ class RoughPath:
     """(2) solved at few values of beta and lam, and (3) between them."""
 
     def __init__(
-        self, x: Float[Tensor, "m d"], residual: Float64[Tensor, "m c"], *, scaled: bool
+        self,
+        x: Float[Tensor, "m d"],
+        residual: Float64[Tensor, "m c"],
+        *,
+        scaled: bool,
+        weights: Float[Tensor, " m"] | None = None,
     ) -> None:
         """Remember the problem; arguments as `solve`."""
-        self._x, self._residual, self._scaled = x, residual, scaled
+        self._x, self._residual, self._scaled, self._weights = x, residual, scaled, weights
         self._solved: dict[tuple[float, float], Tensor] = {}
 
     def answers(
@@ -90,6 +112,6 @@ class RoughPath:
                 if dtype not in kernels:
                     kernels[dtype] = affinity(x.to(dtype), x.to(dtype), beta)
                 system, right = kernels[dtype].clone(), self._residual.to(dtype)
-                solved = solve(system, right, lam, scaled=self._scaled)
+                solved = solve(system, right, lam, scaled=self._scaled, weights=self._weights)
                 self._solved[beta, lam] = solved.to(x)
         return torch.cat([self._solved[beta, lam] for lam in lams], dim=1)

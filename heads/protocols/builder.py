@@ -22,6 +22,7 @@ from featcache.wording import Argument, Call, Part
 from heads.contract.method import Need, Role
 from heads.contract.rows import Rows, TaskView
 from heads.episode import Episode, QuerySet, RowIndex
+from heads.protocols.retrieved import Retrieved, joined
 from heads.protocols.suggest import extraction
 from heads.reading import in_words, read_rows
 
@@ -42,6 +43,8 @@ class EpisodeBuilder:
     """Role -> its rows in this run, as `featcache extract` names them."""
     text: str | None = None
     """The kind of text that the method reads; None is the data set's default, or none."""
+    retrieved: Retrieved | None = None
+    """Rows of a corpus."""
 
     def __post_init__(self) -> None:
         """Check that there are two classes or more."""
@@ -111,11 +114,22 @@ class EpisodeBuilder:
             else check_shots(self.features, support, shots, strict=self.strict_shots)
         )
         support_rows = self.read("support", support)
+        validation = self.read("query", val) if len(val) else None
+        corpus = None
+        if self.retrieved is not None:
+            corpus = self.retrieved.without(support_rows, validation)
+            if removed := len(self.retrieved.rows) - len(corpus):
+                notes.append(
+                    f"Seed {seed}: {counted(removed, 'row')} of corpus '{self.retrieved.name}' "
+                    f"left out, as shots or validation images."
+                )
+        joins = corpus is not None and self.retrieved is not None and not self.retrieved.own_role
+        if corpus is not None and joins:
+            support_rows, corpus = joined(support_rows, corpus), None
         support_rows = replace(support_rows, weights=self._weights(support_rows))
         pool_rows = None if pool is None else self.read("pool", pool)
         notes += self.unmet("support", support_rows)
         notes += [] if pool_rows is None else self.unmet("pool", pool_rows)
-        validation = self.read("query", val) if len(val) else None
         episode = Episode(
             view=TaskView(
                 support=support_rows,
@@ -123,6 +137,8 @@ class EpisodeBuilder:
                 text=self.features.text,
                 classes=self.features.classes,
                 seed=seed,
+                corpus=corpus,
+                retrieved=len(support_rows) - len(support) if joins else 0,
             ),
             val=validation,
             queries={
@@ -249,17 +265,20 @@ class EpisodeBuilder:
                 yield f"{of}{same} of the {role}; the first is {shared[0]}."
 
     def _weights(self, support: Rows) -> Float[Tensor, " n"] | None:
-        """Return the class weight of each support row, mean 1."""
+        """Return the weight of each support row: its own times that of its class.
+
+        Class weights leave the sum of all weights as it is; without a corpus their mean is 1.
+        """
         if self.class_weights is None or support.labels is None or not len(support.labels):
-            return None
-        classes = len(self.features.classes)
-        counts = torch.bincount(support.labels, minlength=classes)
+            return support.weights
+        classes, own = len(self.features.classes), support.weights
+        counts = torch.bincount(support.labels, own, minlength=classes)
         if isinstance(self.class_weights, str):
             if self.class_weights != "balanced":
                 raise TaskError(
                     f"class_weights must be 'balanced' or numbers, got '{self.class_weights}'."
                 )
-            each = 1 / counts.clamp_min(1).float()
+            each = 1 / torch.where(counts > 0, counts, 1).float()
         else:
             each = torch.tensor(self.class_weights, device=self.device, dtype=torch.float32)
             if len(each) != classes or not bool((each > 0).all()):
@@ -268,7 +287,9 @@ class EpisodeBuilder:
                     f"got {len(each)} from {float(each.min()):g}."
                 )
         rows = each[support.labels]
-        return rows / rows.mean()
+        if own is None:
+            return rows / rows.mean()
+        return rows * own * (own.sum() / (rows * own).sum())
 
 
 def check_shots(

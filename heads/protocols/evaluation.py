@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Int32
 
 from featcache.backbones.devices import pick_device
-from featcache.errors import ConvergenceWarning, UsageError
+from featcache.errors import FitWarning, UsageError
 from featcache.progress import Report
 from featcache.types import FeatureSet
 from heads.contract.method import AnyMethod
@@ -113,8 +113,9 @@ def _trained(
     run, started = plan.run, time.perf_counter()
     builder = EpisodeBuilder(
         features=run.features,
-        needs=run.method.needs(run.settings.config),
+        needs=run.needs,
         text=getattr(run.settings.config, "text", None),
+        retrieved=None if run.augmented is None else run.augmented.retrieved,
         device=device,
         splits=splits_of(run.features, splits),
         class_weights=plan.class_weights,
@@ -244,6 +245,7 @@ def heads_of(
                 "shots": "all" if run.shots is None else run.shots,
                 "seed": episode.view.seed,
                 "selection": run.selection,
+                **({} if run.augmented is None else {"augment": run.augmented.use.spec}),
                 "weights": features.weights,
                 "encoding": dict(features.encoding),
                 "static": list(one.static),
@@ -255,13 +257,13 @@ def heads_of(
 
 @contextmanager
 def captured_warnings() -> Iterator[list[str]]:
-    """Collect ConvergenceWarnings for the record."""
+    """Collect FitWarnings for the record."""
     messages: list[str] = []
     with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", ConvergenceWarning)
+        warnings.simplefilter("always", FitWarning)
         yield messages
     for one in caught:
-        if issubclass(one.category, ConvergenceWarning):
+        if issubclass(one.category, FitWarning):
             messages.append(str(one.message))
         else:
             warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)

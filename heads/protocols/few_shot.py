@@ -14,6 +14,7 @@ from featcache.types import FeatureSet
 from featcache.wording import Argument
 from heads.contract.method import AnyMethod
 from heads.episode import RowIndex
+from heads.protocols.augment import augmented
 from heads.protocols.builder import check_shots, query_rows
 from heads.protocols.plan import Plan, Request, Run
 from heads.protocols.suggest import support_scope
@@ -68,8 +69,12 @@ def plan(request: Request) -> Plan:
     if features.listing.draws == "stored":
         notes.append(_stored(features, next(iter(draws.values()))))
     weights = request.class_weights
-    if weights is not None and not method.reads_weights(configured.config):
+    reads_weights = method.reads_weights(configured.config)
+    if weights is not None and not reads_weights:
         notes.append(f"Method '{method.name}' makes no use of class weights.")
+    corpus = augmented(method, configured.config, features, request.augment, request.splits)
+    if corpus is not None:
+        notes += corpus.notes
     return Plan(
         run=Run(
             method=method,
@@ -84,6 +89,7 @@ def plan(request: Request) -> Plan:
             draws=_digest(features, draws, pools),
             learns_from=("train", "val") if mode.endswith("-val") else ("train",),
             notes=tuple(notes),
+            augmented=corpus,
         ),
         episodes=lambda builder: [
             builder.build(
@@ -99,7 +105,7 @@ def plan(request: Request) -> Plan:
         splits=request.splits,
         learned_rows=tuple((draw.train_rows, pools[seed]) for seed, draw in draws.items()),
         scopes={"support": support_scope(_there(shots, support), seeds)},
-        class_weights=weights,
+        class_weights=weights if reads_weights else None,
         strict_shots=request.strict_shots,
     )
 

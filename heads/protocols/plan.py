@@ -13,8 +13,9 @@ from featcache.errors import UnknownNameError
 from featcache.recipes import Scope
 from featcache.types import FeatureSet
 from heads import registry
-from heads.contract.method import AnyMethod
+from heads.contract.method import AnyMethod, Need
 from heads.episode import Episode, RowIndex
+from heads.protocols.augment import Augmented
 from heads.protocols.builder import EpisodeBuilder, query_rows
 from heads.results.record import Support, digest_ids, digest_labels
 from heads.selection.names import SELECTIONS
@@ -42,6 +43,8 @@ class Request:
     """None, `balanced`, or one number a class."""
     strict_shots: bool = False
     """Refuse classes with fewer images than `shots`."""
+    augment: str | None = None
+    """`corpus:NAME:weight=W`: rows of a corpus are learned from, too."""
 
     def resolve(self) -> AnyMethod:
         """Return the method.
@@ -81,6 +84,14 @@ class Run:
     """Splits of the training and validation images; the record counts unreadable ones in them."""
     notes: tuple[str, ...] = ()
     """What a reader of the result must know, a sentence each."""
+    augmented: Augmented | None = None
+    """The corpus that is learned from; None without one."""
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """Return the features that are read."""
+        own = self.method.needs(self.settings.config)
+        return own if self.augmented is None else self.augmented.needs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,13 +161,14 @@ class Plan:
             shots=run.shots,
             seeds=run.seeds,
             extra=pairs({**run.extra, **({"queries": split} if sees_queries else {})}),
+            augment="" if run.augmented is None else run.augmented.use.spec,
         )
 
     def _reads(self) -> tuple[str, ...]:
         """Name the components that meet the needs of the method, best first."""
         features = self.run.features
         found = set()
-        for need in self.run.method.needs(self.run.settings.config):
+        for need in self.run.needs:
             if need.kind != "global":
                 fitting = features.fitting(need.kind, need.recipe, need.at_least)
                 found.add(f"{need.role} {fitting[0] if fitting else '-'}")

@@ -42,9 +42,11 @@ AT_ONE_SHOT = (
 
 
 def training_reads(view: TaskView) -> Iterator[str]:
-    """Yield what training reads beyond global features: the pool, and components that are there."""
+    """Yield what training reads beyond its images' global features: pool, corpus, components."""
     if view.pool is not None:
         yield "pool"
+    if view.corpus is not None or view.retrieved:
+        yield "corpus"
     for role, rows in (("support", view.support), ("pool", view.pool)):
         yield from (f"{role} {kind}" for kind in (rows.kinds if rows else ()))
 
@@ -125,11 +127,12 @@ def record(
         points = points[:1]
     zero_shot = predictions.zero_shot
     right = [] if zero_shot is None else (zero_shot == predictions.labels).mean(axis=1).tolist()
-    name = method.name
+    name, use = method.name, None if run.augmented is None else run.augmented.use
+    extra = {**run.extra, **({} if use is None else {"augment": use.augment})}
     return Result(
         method=name,
         variant=" ".join(
-            filter(None, [run.settings.variant, *(f"{k}={v}" for k, v in run.extra.items())])
+            filter(None, [run.settings.variant, *(f"{k}={v}" for k, v in extra.items())])
         ),
         dataset=features.listing.dataset,
         backbone=features.backbone,
@@ -141,7 +144,7 @@ def record(
         config={
             **run.settings.as_numbers(),
             **asdict(run.settings.config),
-            **run.extra,
+            **extra,
             **run.stated,
         },
         chosen=tuple(points),
@@ -160,6 +163,7 @@ def record(
         reads=reads,
         notes=tuple(dict.fromkeys(stated)),
         support=run.support,
+        corpus=use,
         draws=run.draws,
         version=method.version,
         unreadable=unreadable(features, split),

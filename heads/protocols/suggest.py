@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from featcache.recipes import FEW_SHOT, RECIPES, USUAL, ComponentRequest, Scope
+from featcache.recipes import FEW_SHOT, LAST_BLOCK, RECIPES, USUAL, ComponentRequest, Scope
 from featcache.store.again import extract_call
 from featcache.types import FeatureSet
 from featcache.wording import Call
@@ -46,6 +46,8 @@ def extraction(features: FeatureSet, needs: Iterable[Need], scopes: Mapping[str,
 def _request(need: Need, scope: Scope) -> ComponentRequest:
     if need.kind == "patches":
         return ComponentRequest(kind="patches", variant=need.recipe or "clearclip")
+    if need.kind == "tokens":
+        return ComponentRequest(kind="tokens", variant=need.recipe or LAST_BLOCK, scope=scope)
     recipe = need.recipe or USUAL[need.kind]
     return ComponentRequest(
         kind=need.kind, count=need.at_least or RECIPES[recipe].count, recipe=recipe, scope=scope

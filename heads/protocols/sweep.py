@@ -15,6 +15,7 @@ from featcache.store.format.seal import seal
 from featcache.store.library import cache_root, find_cache
 from featcache.types import FeatureSet
 from heads.protocols import obtain, training
+from heads.protocols.corpus_only import CORPUS_ONLY
 from heads.protocols.plan import Request
 from heads.results.record import Result, now
 from heads.results.store import runs_root
@@ -129,12 +130,13 @@ def request_of(
     return Request(
         method=fit.method,
         features=opened[name],
-        shots=fit.shots if fit.protocol == "few_shot" else 16,
+        shots=fit.shots if fit.protocol in ("few_shot", CORPUS_ONLY) else 16,
         seeds=fit.seeds,
         splits=(spec.split,),
         selection=fit.selection,
         settings=dict(fit.settings),
         class_weights=_weights(dict(fit.extra).get("class_weights")),
+        augment=fit.augment.rpartition("@")[0] or None,
     )
 
 

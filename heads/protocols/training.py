@@ -1,6 +1,7 @@
 """Train a method on a cache and evaluate it: the protocol follows from what the method reads.
 
 labelled images     few_shot       K shots a class, one repetition a seed
+a corpus alone      corpus_only    its rows and pseudo-labels; also at 0 shots of other methods
 unlabelled images   unsupervised   all images of train
 neither             zero_shot      class texts alone
 """
@@ -8,8 +9,10 @@ neither             zero_shot      class texts alone
 from collections.abc import Sequence
 from typing import Any
 
+from featcache.errors import UsageError
 from featcache.progress import Report
-from heads.protocols import few_shot, unsupervised, zero_shot
+from featcache.wording import Argument
+from heads.protocols import corpus_only, few_shot, unsupervised, zero_shot
 from heads.protocols.evaluation import Trained, measure
 from heads.protocols.plan import Plan, Request
 from heads.results.record import Result
@@ -21,13 +24,23 @@ def plan(request: Request) -> Plan:
 
     Raises:
         UnknownNameError: If the method, a setting or the selection is unknown.
+        UsageError: If the method needs a corpus and none is named, or cannot learn from one.
         TaskError: If the data set allows no such task.
     """
     method = request.resolve()
     config = configure(method, request.settings, shots=request.shots).config
     roles = {need.role for need in method.needs(config)}
-    if "support" in roles:
+    if "support" in roles and request.shots != 0:
         return few_shot.plan(request)
+    if roles & {"support", "corpus"}:
+        return corpus_only.plan(request)
+    if request.augment is not None:
+        raise UsageError(
+            f"Method '{method.name}' reads no labelled training images, so a corpus would change "
+            f"nothing. Leave out ",
+            Argument("augment"),
+            ".",
+        )
     return unsupervised.plan(request) if "pool" in roles else zero_shot.plan(request)
 
 

@@ -12,6 +12,7 @@ from heads.results.record import (
     FEW_SHOT,
     FORMAT,
     REPETITIONS,
+    CorpusUse,
     IntervalOf,
     Metric,
     Result,
@@ -85,6 +86,7 @@ def from_dict(raw: Mapping[str, Any], *, where: str = "The record") -> Result:
         reads=f.texts("reads") if "reads" in f.raw else (),
         notes=f.texts("notes"),
         support=_read_support(f),
+        corpus=_read_corpus(f),
         draws=f.text("draws") if "draws" in f.raw else "",
         unreadable=f.integer("unreadable", 0, WHOLE) if "unreadable" in f.raw else 0,
         spec=f.text("spec") if "spec" in f.raw else "",
@@ -116,6 +118,20 @@ def _read_support(f: Fields) -> Support | None:
     if support.smallest > support.largest:
         raise inner.wrong("smallest", f"at most {support.largest}", support.smallest)
     return support
+
+
+def _read_corpus(f: Fields) -> CorpusUse | None:
+    raw = f.raw.get("corpus")
+    if raw is None:
+        return None
+    inner = f.inside("", "corpus", raw)
+    return CorpusUse(
+        name=inner.name("name"),
+        digest=inner.text("digest"),
+        rows=inner.integer("rows", 1, WHOLE),
+        weight=inner.number(raw.get("weight"), "weight", 0.0, 1000.0),
+        leaks=inner.check(raw.get("leaks"), bool, "leaks"),
+    )
 
 
 def _read_metric(f: Fields) -> Metric:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Int32
 
+from heads.augmentation import Augmentation
 from heads.results.fields import Scalar
 
 EPISODIC = "episodic"
@@ -64,6 +65,31 @@ class Support:
     """Whether these are all training images, so that more shots would change nothing."""
     stored: bool = False
     """Whether they came with the data, the same for every seed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusUse:
+    """The corpus that a run learned from besides labelled images, or instead of them."""
+
+    name: str
+    digest: str
+    """Of the corpus."""
+    rows: int
+    """Rows of the corpus."""
+    weight: float = 1.0
+    """Weight of each row beside a labelled image."""
+    leaks: bool = False
+    """Whether the corpus was built, on demand, with queries in it."""
+
+    @property
+    def augment(self) -> str:
+        """Return the setting that asks for it: `corpus:NAME:weight=0.3`."""
+        return str(Augmentation(corpus=self.name, weight=self.weight))
+
+    @property
+    def spec(self) -> str:
+        """Return what determines the rows and their weights: the setting and the digest."""
+        return f"{self.augment}@{self.digest}"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -133,6 +159,8 @@ class Result:
     """What a reader of the table must know: short classes, stored draws, missing views."""
     support: Support | None = None
     """None where nothing labelled was read, and in older records."""
+    corpus: CorpusUse | None = None
+    """Rows with pseudo-labels that it learned from, too; None where there were none."""
     draws: str = ""
     """Digest of the images, with their labels, that each repetition learned from and chose by;
     empty where nothing was drawn, of episodes, and in older records."""
@@ -157,6 +185,11 @@ class Result:
         return self.selection == "oracle"
 
     @property
+    def leaks(self) -> bool:
+        """Tell whether it learned from a corpus with queries in it."""
+        return self.corpus is not None and self.corpus.leaks
+
+    @property
     def transductive(self) -> bool:
         """Tell whether all queries were answered together."""
         return QUERY_SET in self.reads
@@ -175,6 +208,8 @@ class Result:
             "oracle": self.oracle,
             "transductive": self.transductive,
             "stored draw": self.stored_draw,
+            "augmented": self.corpus is not None,
+            "leaking corpus": self.leaks,
             "unsealed": not self.sealed,
         }
         return tuple(mark for mark, holds in marks.items() if holds)
@@ -243,6 +278,7 @@ class Result:
             "reads": list(self.reads),
             "notes": list(self.notes),
             "support": None if self.support is None else asdict(self.support),
+            "corpus": None if self.corpus is None else asdict(self.corpus),
             "draws": self.draws,
             "unreadable": self.unreadable,
             "spec": self.spec,

@@ -16,8 +16,11 @@ FOLDS = 4
 
 
 def folds(view: TaskView) -> tuple[list[TaskView], list[Rows]]:
-    """Split the support class by class; a class with a single row always trains."""
-    labels = view.support.y
+    """Split the support class by class; a class with a single row always trains.
+
+    Rows from a corpus train in every fold: their labels are no truth to be judged by.
+    """
+    labels = view.support.y[: len(view.support) - view.retrieved]
     counts = torch.bincount(labels, minlength=view.c)
     count = min(FOLDS, int(counts.max()))
     if count < 2:
@@ -28,7 +31,7 @@ def folds(view: TaskView) -> tuple[list[TaskView], list[Rows]]:
             ", or more shots.",
         )
     rng = np.random.default_rng([view.seed, 0xF01D])
-    fold_of = np.full(len(labels), -1)
+    fold_of = np.full(len(view.support), -1)
     for c in torch.nonzero(counts > 1)[:, 0].tolist():
         rows = rng.permutation(np.flatnonzero(labels.cpu().numpy() == c))
         fold_of[rows] = np.arange(len(rows)) % count
@@ -37,7 +40,7 @@ def folds(view: TaskView) -> tuple[list[TaskView], list[Rows]]:
         inside = torch.from_numpy(np.flatnonzero(fold_of != k)).to(labels.device)
         outside = torch.from_numpy(np.flatnonzero(fold_of == k)).to(labels.device)
         support = view.support.take(inside, read=False)
-        if support.weights is not None:
+        if support.weights is not None and not view.retrieved:
             support = replace(support, weights=support.weights / support.weights.mean())
         views.append(replace(view, support=support))
         held_out.append(view.support.take(outside, read=False))

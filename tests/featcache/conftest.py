@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from featcache.errors import BackboneError
+from featcache.last_block import LastBlock
 from featcache.pipeline import extraction, opening
 from featcache.pipeline.run import Progress, Request, Summary, extract
 from featcache.types import FeatureKey
@@ -29,6 +30,8 @@ class FakeBackbone:
     dim = 16
     patches = 4
     variants: tuple[str, ...] = ("clearclip", "vanilla")
+    tokens: tuple[str, ...] = ()
+    token_shape = (0, 0)
     mean = (0.5, 0.4, 0.3)
     std = (0.2, 0.25, 0.3)
     resize_mode = "shortest"
@@ -72,6 +75,9 @@ class FakeBackbone:
         patches = torch.nn.functional.adaptive_avg_pool2d(pixels, 2).flatten(2).transpose(1, 2)
         rows = {v: (patches + self.variants.index(v)) @ self.narrow for v in variants}
         return self.scale * grid @ self.wide, rows
+
+    def last_block(self) -> LastBlock:
+        raise BackboneError("fake has no last block.")
 
     def encode_texts(self, texts: Sequence[str]) -> Tensor:
         seeds = [int(hashlib.sha256(t.encode()).hexdigest()[:8], 16) for t in texts]

@@ -2,15 +2,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featcache.errors import UsageError
-from featcache.keys import ComponentKey, parse_component
+from featcache.errors import UnknownNameError, UsageError
+from featcache.keys import VARIED, ComponentKey, parse_component
 from featcache.recipes import (
     FEW_SHOT,
+    LAST_BLOCK,
     RECIPES,
     USUAL,
     ComponentRequest,
     Scope,
     parse_request,
+    parse_requests,
     parse_scope,
     recipes_of,
     split_requests,
@@ -28,17 +30,18 @@ SCOPES = st.one_of(
 
 @st.composite
 def requests(draw: st.DrawFn) -> ComponentRequest:
-    kind = draw(st.sampled_from([*USUAL, "patches"]))
-    patches = kind in ("patches", "view_patches")
+    kind = draw(st.sampled_from([*USUAL, "patches", "tokens"]))
+    plain = kind in ("patches", "tokens")
     variant = draw(st.sampled_from(["clearclip", "vanilla"])) if kind == "patches" else ""
+    variant = LAST_BLOCK if kind == "tokens" else variant
     if kind == "view_patches":
         variant = draw(st.sampled_from(["", "vanilla"]))
     return ComponentRequest(
         kind=kind,
-        count=0 if kind == "patches" else draw(st.integers(1, 1000)),
-        recipe="" if kind == "patches" else draw(st.sampled_from(recipes_of(kind))),
+        count=0 if plain else draw(st.integers(1, 1000)),
+        recipe="" if plain else draw(st.sampled_from(recipes_of(kind))),
         variant=variant,
-        int8=patches and draw(st.booleans()),
+        int8=kind in VARIED and draw(st.booleans()),
         scope=draw(SCOPES),
     )
 
@@ -95,13 +98,15 @@ def test_scopes() -> None:
         ("views", "²", "should begin"),
         ("views", "10:rrc", "did you mean 'rrc50'"),
         ("views", "10:lazsl", "Unknown recipe of views 'lazsl'"),
-        ("views", "10:int8", "only patches"),
+        ("views", "10:int8", "only patches and tokens"),
         ("views", "10@", "no rows behind"),
         ("crops", "60::lazsl", "empty or a repeated"),
         ("crops", "60:rrc50", "Unknown recipe of crops"),
         ("view_patches", "4:strng:vanila", "Unknown recipe of view_patches 'vanila'"),
         ("patches", "", "empty"),
         ("patches", "clearclip:int16", "only int8 is allowed"),
+        ("tokens", "last-block:int8:int8", "empty or a repeated"),
+        ("tokens", "last-block:rrc50", "only int8 is allowed"),
         ("views", "10@few-shot(0)", "at least 1 shot"),
         ("views", "10@few-shot(4,seeds=3-1)", "low to high"),
         ("views", "10@few-shots", "names no few-shot rows"),
@@ -118,3 +123,14 @@ def test_boxes_are_whole_numbers() -> None:
     assert ComponentKey(kind="boxes", recipe="lazsl", count=60).folder == "boxes.lazsl-60"
     assert parse_component("boxes.lazsl-60").dtype == "int32"
     assert parse_component("patches.clearclip.int8").dtype == "int8"
+
+
+def test_tokens_have_a_place_and_no_default() -> None:
+    key = parse_request("tokens", "last-block:int8@train").component("clearclip", 5)
+    assert key == ComponentKey(kind="tokens", variant="last-block", dtype="int8")
+    assert key.folder == "tokens.last-block.int8"
+    assert parse_component(key.folder) == key
+    (request,) = parse_requests(["none"], [], [], [], ["last-block"])
+    assert request.scope == Scope("all")
+    with pytest.raises(UnknownNameError, match="last-block"):
+        parse_requests(None, [], [], [], ["last-blok"])

@@ -28,6 +28,7 @@ from tests.fuzz.cases import FIFO, LINK, Case, writable
 from tests.fuzz.guard import Target
 from tests.fuzz.imports import IMPORT_TARGETS
 from tests.fuzz.kept_heads import HEAD_TARGETS
+from tests.fuzz.last_blocks import BLOCK_TARGETS
 from tests.fuzz.run_targets import RUN_TARGETS
 from tests.fuzz.sources import SOURCE_TARGETS
 from tests.fuzz.weights import WEIGHTS_TARGETS
@@ -294,6 +295,7 @@ def _typed_seeds(_: Path) -> list[Case]:
 
 
 TARGETS = (
+    *BLOCK_TARGETS,
     *HEAD_TARGETS,
     *IMPORT_TARGETS,
     *SOURCE_TARGETS,

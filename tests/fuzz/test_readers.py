@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CASES = 20
 
 
-def _fuzz(out: Path, *options: str) -> subprocess.CompletedProcess[str]:
+def fuzz_files(out: Path, *options: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "benchmarks/fuzz.py", "--out", str(out), *options]
     more = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     return subprocess.run(
@@ -22,7 +22,7 @@ def _fuzz(out: Path, *options: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.long
 def test_no_reader_breaks_on_bent_files(tmp_path: Path) -> None:
-    done = _fuzz(tmp_path, "--cases", str(CASES), "--seed", "2", "--minutes", "5")
+    done = fuzz_files(tmp_path, "--cases", str(CASES), "--seed", "2", "--minutes", "5")
     assert done.returncode == 0, done.stdout + done.stderr
     summary = json.loads(done.stdout.splitlines()[-1])
     assert summary["failures"] == 0

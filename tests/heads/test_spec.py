@@ -21,6 +21,7 @@ CHANGES: dict[str, Any] = {
     "method": "ridge", "key": "l", "dataset": "cars", "protocol": "zero_shot", "selection": "cv",
     "learns_from": "d", "classes": "e", "version": 2, "settings": (("lr", "1"),), "texts": "t",
     "reads": ("support views.rrc50-10",), "shots": None, "seeds": (1,), "extra": (("a", "b"),),
+    "augment": "corpus:wild@0123456789ab",
 }  # fmt: skip
 
 

@@ -8,11 +8,12 @@ import torch
 
 from featcache.types import FeatureSet, TextBank
 from heads.contract.method import AnyMethod
-from heads.contract.rows import TaskView
+from heads.contract.rows import Rows, TaskView
 from heads.contract.settings import Grid
 from heads.episode import Episode
 from heads.fitted import Fitted
 from heads.protocols.builder import EpisodeBuilder
+from heads.protocols.retrieved import Retrieved
 from heads.selection.settings import Settings, configure
 from heads.training.trainer import train
 from tests.heads.conftest import make_world
@@ -49,10 +50,12 @@ def rich_world() -> FeatureSet:
 def make_task(features: FeatureSet, method: AnyMethod, config: Any = None, **given: Any) -> Episode:
     """Give a method the training rows as its support, as its pool, or half of them as each."""
     needs = method.needs(config or method.config())
+    roles = {need.role for need in needs}
     made = EpisodeBuilder(
         features=features,
         needs=needs,
         device=torch.device("cpu"),
+        retrieved=retrieved(features) if "corpus" in roles else None,
         splits={"test": features.usable("test")},
         **given,
     )
@@ -62,7 +65,21 @@ def make_task(features: FeatureSet, method: AnyMethod, config: Any = None, **giv
         return made.build(train[::2], val, seed=3, shots=3, pool=train[1::2])
     if "pool" in roles:
         return made.build(train[:0], val, seed=3, shots=0, pool=train)
+    if "corpus" in roles and "support" not in roles:
+        return made.build(train[:0], val, seed=3, shots=0)
     return made.build(train, val, seed=3, shots=6)
+
+
+def retrieved(features: FeatureSet, *, noise: float = 0.2, own_role: bool = True) -> Retrieved:
+    """Return a corpus: rows near those of train, with their labels but for every seventh."""
+    train = features.usable("train")
+    x = features.unit("global", train)
+    moved = x + noise * torch.randn(x.shape, generator=torch.Generator().manual_seed(7))
+    labels = torch.from_numpy(features.labels[train].astype("int64"))
+    wrong = torch.arange(len(x)) % 7 == 0
+    labels = torch.where(wrong, (labels + 1) % len(features.classes), labels)
+    rows = Rows.of(torch.nn.functional.normalize(moved, dim=-1), labels)
+    return Retrieved(rows=rows, name="toy", own_role=own_role)
 
 
 def few(grid: Grid, most: int = 2) -> Grid:

@@ -139,18 +139,28 @@ class Server:
 class Campaign:
     """Trials over one folder of photographs."""
 
-    def __init__(self, server: Server, folder: Path, *, train: int = 5) -> None:
+    def __init__(
+        self,
+        server: Server,
+        folder: Path,
+        *,
+        train: int = 5,
+        pack: Callable[[Path, Path], str] | None = None,
+    ) -> None:
         """Draw the photographs and warm the server up.
 
         Args:
             server: Does the work.
             folder: For photographs and caches; everything below is the campaign's.
             train: Training images of each class.
+            pack: Puts the photographs of a folder into a file in another, and returns the data set
+                that it is; None for the folder itself.
         """
         self.count = Count()
         self.rng = random.Random(0)
         self._server, self.folder, self._photos = server, folder, folder / "zoo"
         make_photos(self._photos, train=train)
+        self.spec = pack(self._photos, folder) if pack else f"folder:{self._photos}"
         (folder / "words.json").write_text(json.dumps({"ant": ["six legs", "a narrow waist"]}))
         server.live(self.request(folder / "warm"), Death(), here=True)
         self._undisturbed: dict[str, tuple[Snapshot, End]] = {}
@@ -160,7 +170,7 @@ class Campaign:
         """Return what is asked for, with texts, in shards of four rows."""
         return {
             **EVERY_KIND,
-            "dataset": f"folder:{self._photos}",
+            "dataset": self.spec,
             "descriptions": str(self.folder / "words.json"),
             "micro_batch": ROWS,
             "root": str(root),

@@ -7,9 +7,7 @@ from open_clip.modified_resnet import ModifiedResNet
 from open_clip.transformer import QuickGELU
 
 from featcache.backbones.patches.vit import is_plain_vit
-
-QUICK_GELU = 1.702
-"""The slope s of quick GELU, x sigmoid(s x)."""
+from featcache.last_block import QUICK_GELU
 
 
 def lower_weights(visual: Any, dtype: torch.dtype) -> None:

@@ -8,8 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-Features = tuple[Float[Tensor, "b d"], dict[str, Float[Tensor, "b p d"]]]
-"""Global features and the patches of each requested variant."""
+Features = tuple[Float[Tensor, "b d"], dict[str, Float[Tensor, "b _ _"]]]
+"""Global features, and the patches [b p d] of each requested variant or the tokens [b p+1 w]."""
 Reader = Callable[[Any, Tensor, Sequence[str], torch.dtype], Features]
 """(visual, pixels, variants, dtype) -> features."""
 

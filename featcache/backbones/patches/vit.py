@@ -8,7 +8,7 @@ With h the tokens before its last block, y = ln_1(h) and q, k, v the heads of y,
     patch i  = ln_post(z_i) @ proj                                                       (4)
 
 O includes LayerScale if a tower has it. The global feature is the class token of (1), or the mean
-of its patches, with ln_post before the mean or, in CLIPA, after it.
+of its patches, with ln_post before the mean or, in CLIPA, after it. The tokens `last-block` are h.
 
 Reference: Lan et al., ClearCLIP, ECCV 2024, arXiv:2407.12442; Zhou et al., MaskCLIP, ECCV 2022,
     arXiv:2112.01071.
@@ -30,6 +30,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from featcache.backbones.patches.shared import Features, attend, compute_in, split
+from featcache.recipes import LAST_BLOCK
 
 
 def is_plain_vit(visual: Any) -> bool:
@@ -49,7 +50,7 @@ def is_plain_vit(visual: Any) -> bool:
 def vit_features(
     visual: Any, pixels: Float[Tensor, "b 3 s s"], variants: Sequence[str], dtype: torch.dtype
 ) -> Features:
-    """Run a plain ViT once: global features and the patches of each variant, not normalised."""
+    """Run a plain ViT once: global features, patches of each variant and tokens, not normalised."""
     with compute_in(pixels.device, dtype):
         h = _embed(visual, pixels)
         *blocks, last = visual.transformer.resblocks
@@ -76,8 +77,10 @@ def vit_features(
         pooled = visual.ln_post(z["vanilla"].float()[:, 1:].mean(1, keepdim=True))
     else:
         pooled = visual.ln_post(z["vanilla"].float())[:, 1:].mean(1, keepdim=True)
-    patches = {name: visual.ln_post(z[name][:, 1:].float()) @ visual.proj for name in variants}
-    return (pooled @ visual.proj)[:, 0], patches
+    wanted = [name for name in variants if name in z]
+    rows = {name: visual.ln_post(z[name][:, 1:].float()) @ visual.proj for name in wanted}
+    rows[LAST_BLOCK] = h.float()
+    return (pooled @ visual.proj)[:, 0], {name: rows[name] for name in variants}
 
 
 def _embed(visual: Any, pixels: Tensor) -> Tensor:

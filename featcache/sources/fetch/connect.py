@@ -30,6 +30,9 @@ _AGENT = "featcache"
 class TransferError(Exception):
     """This address does not give the file; another may."""
 
+    status: int = 0
+    """What the server answered, e.g. 404; 0 where it did not answer."""
+
 
 class BrokenTransferError(TransferError):
     """A transfer that may be continued, or repeated, at the same address."""
@@ -75,7 +78,8 @@ def request(url: str, headers: Mapping[str, str]) -> Iterator[Answer]:
 
     Args:
         url: http or https.
-        headers: Headers of the request.
+        headers: Headers of the request. `Authorization` goes to the server of `url` alone: a
+            redirect to another one does not take it along.
 
     Raises:
         BrokenTransferError: If the connection breaks, or the server is busy.
@@ -88,7 +92,9 @@ def request(url: str, headers: Mapping[str, str]) -> Iterator[Answer]:
             wait = number(response.headers.get("Retry-After", "")) or 0
             raise BrokenTransferError(_said(response), float(wait))
         if status not in (200, 206, 416):
-            raise TransferError(_said(response))
+            refused = TransferError(_said(response))
+            refused.status = status
+            raise refused
         fields = {name.lower(): value for name, value in response.headers.items()}
         yield Answer(status, fields, response)
     finally:
@@ -226,9 +232,16 @@ def _follow(url: str, headers: Mapping[str, str]) -> http.client.HTTPResponse:
             raise TransferError(f"{_said(response)}, without saying where to")
         try:
             before, url = url, urljoin(url, target)
+            if _server(before) != _server(url):
+                headers = {k: v for k, v in headers.items() if k.lower() != "authorization"}
         except ValueError as error:
             raise TransferError(f"it leads to '{target[:200]}', which is no address") from error
     raise TransferError(f"it leads from address to address more than {MOST_REDIRECTS} times")
+
+
+def _server(url: str) -> tuple[str, str]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.netloc
 
 
 def _within(

@@ -6,7 +6,7 @@ address that fails, or gives something else, is followed by the next.
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from featcache.sources.fetch.disk import check_room, explained
 from featcache.sources.fetch.partial import Partial
 from featcache.sources.fetch.progress import Bytes
 from featcache.units import human_bytes
-from featcache.wording import Argument, Placeholder
+from featcache.wording import Argument, Part, Placeholder
 
 WAITS = (1.0, 2.0, 4.0, 8.0, 16.0)
 """Seconds before each further try at one address."""
@@ -53,7 +53,13 @@ class Downloaded:
 
 
 def download(
-    archive: Archive, folder: Path, *, title: str = "", report: Report | None = None
+    archive: Archive,
+    folder: Path,
+    *,
+    title: str = "",
+    report: Report | None = None,
+    headers: Mapping[str, str] | None = None,
+    instead: Sequence[Part] | None = None,
 ) -> Downloaded:
     """Fetch a file, or take the one that is there.
 
@@ -62,6 +68,9 @@ def download(
         folder: Where it goes; it exists, and no other process writes to it.
         title: Title of the data set, for messages.
         report: Told how far it is, in bytes.
+        headers: Further headers of each request, as `request` takes them.
+        instead: What else the reader can do if the file cannot be fetched, behind "Run the same
+            command again later, which keeps what came so far"; None for where it can be put.
 
     Raises:
         DownloadNeededError: If no address gives it; each is named with its reason.
@@ -72,7 +81,7 @@ def download(
         raise _too_large(archive, archive.bytes)
     if there := present(archive, folder / archive.file):
         return there
-    job = _Job(archive, folder, report)
+    job = _Job(archive, folder, report, headers or {})
     failed: list[tuple[str, str]] = []
     try:
         for url in archive.urls:
@@ -82,7 +91,7 @@ def download(
                 failed.append((url, str(error)))
     finally:
         job.part.close()
-    raise _not_fetched(archive, folder, title, failed)
+    raise _not_fetched(archive, title, failed, instead or _by_hand(archive, folder))
 
 
 def present(archive: Archive, path: Path) -> Downloaded | None:
@@ -101,8 +110,11 @@ def present(archive: Archive, path: Path) -> Downloaded | None:
 class _Job:
     """Download of one file from any of its addresses."""
 
-    def __init__(self, archive: Archive, folder: Path, report: Report | None) -> None:
+    def __init__(
+        self, archive: Archive, folder: Path, report: Report | None, headers: Mapping[str, str]
+    ) -> None:
         self.archive, self.folder, self.report = archive, folder, report
+        self.headers = headers
         self.part = Partial(folder / archive.file, has_digest=bool(archive.published))
         self.checksum = Checksum(archive)
 
@@ -151,7 +163,7 @@ class _Job:
     def _transfer(self, url: str, start: int) -> None:
         """Make one request and append its body after the first `start` bytes."""
         part = self.part
-        headers = {"Range": f"bytes={start}-"} if start else {}
+        headers = {**self.headers, **({"Range": f"bytes={start}-"} if start else {})}
         if start and part.url == url and part.validator:
             headers["If-Range"] = part.validator
         with request(url, headers) as answer:
@@ -236,14 +248,21 @@ def _too_large(archive: Archive, size: int) -> SourceError:
 
 
 def _not_fetched(
-    archive: Archive, folder: Path, title: str, failed: Sequence[tuple[str, str]]
+    archive: Archive, title: str, failed: Sequence[tuple[str, str]], instead: Sequence[Part]
 ) -> DownloadNeededError:
     size = f" ({human_bytes(archive.bytes)})" if archive.bytes else ""
     reasons = "; ".join(f"{url} ({reason})" for url, reason in failed)
     return DownloadNeededError(
         f"{archive.file}{f' of {title}' if title else ''}{size} could not be fetched: {reasons}. "
-        f"Run the same command again later, which keeps what came so far; or put the file at "
-        f"{folder / archive.file}; or, if you have its files, name their folder with ",
+        f"Run the same command again later, which keeps what came so far",
+        *instead,
+    )
+
+
+def _by_hand(archive: Archive, folder: Path) -> tuple[Part, ...]:
+    return (
+        f"; or put the file at {folder / archive.file}; or, if you have its files, name their "
+        f"folder with ",
         Argument("dataset_root", Placeholder("DIR")),
         ".",
     )

@@ -2,11 +2,22 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from featcache.errors import UsageError
 from featcache.paths import expand
-from featcache.sources.base import Dataset
+from featcache.sources.base import Dataset, Report
 from featcache.wording import Argument
+
+
+@dataclass(frozen=True, slots=True)
+class Brought:
+    """What `Kind.fetch` leaves to `Kind.open`."""
+
+    text: str
+    """What would stand behind the colon for the files that are here now."""
+    notes: tuple[str, ...] = ()
+    """What the user should know, a sentence each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +35,10 @@ class Kind:
     """Return what the data set is called where the user gives no name; reads no images."""
     open: Callable[[str, str], Dataset]
     """List the images; the second argument is the data set's name."""
+    fetch: "Callable[[str, Path, bool, Report | None], Brought] | None" = None
+    """Bring here what the text names elsewhere, before `open`. Called with the text, where data
+    sets are kept, whether missing files may be fetched, and whom to tell; None for kinds that only
+    read what is here."""
     has_options: bool = False
     """Whether options may follow the path, as in `csv:photos.csv?label=species`."""
 

@@ -3,15 +3,17 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 from featcache.errors import SourceError
 from featcache.paths import as_text, expand
-from featcache.sources.base import Dataset
+from featcache.sources.base import Dataset, Report
+from featcache.sources.hub.names import HubName
 from featcache.sources.layouts.own import coco, csv_file, fiftyone, huggingface, labelstudio, npz
 from featcache.sources.layouts.own import webdataset as wds
 from featcache.sources.layouts.own.options import join_options, split_options
 from featcache.sources.layouts.own.shards import expand_braces
-from featcache.sources.prefixes.kind import Kind
+from featcache.sources.prefixes.kind import Brought, Kind
 
 Opener = Callable[[str, Mapping[str, str], str | None], Dataset]
 """Called with the path, the options behind it, and a name or None."""
@@ -38,14 +40,26 @@ def _name_of(path: str, *, prefix: str, options: Sequence[str]) -> str:
     found = expand(path)
     if found.is_dir():
         return as_text(found.resolve().name) or "images"
+    if prefix == "hf" and (hub := HubName.read(path)) is not None and not found.exists():
+        return hub.short
     shards = expand_braces(path)
     if len(shards) > 1:
         return as_text(expand(shards[0]).absolute().parent.name) or "images"
-    if (
-        not found.is_file() and prefix != "hf"
-    ):  # for a name on the hub `open` explains how to download it
+    if not found.is_file() and prefix != "hf":  # of a missing folder its opener tells more
         raise SourceError(f"There is no file or folder {found} for {prefix}:{path}")
     return as_text(found.stem)
+
+
+def _from_hub(text: str, images_root: Path, can_download: bool, report: Report | None) -> Brought:
+    """Bring a data set of the hub here; a path on this machine stays what it is."""
+    path, options = split_options(text, huggingface.OPTIONS)
+    hub = HubName.read(path)
+    if hub is None or expand(path).exists():
+        return Brought(text)
+    from featcache.sources.hub.fetch import fetch_hub
+
+    fetched = fetch_hub(hub, images_root, can_download=can_download, report=report)
+    return Brought(join_options(as_text(fetched.path), options), fetched.notes)
 
 
 def _kind(prefix: str, example: str, opener: Opener, options: Sequence[str]) -> Kind:
@@ -60,7 +74,10 @@ def _kind(prefix: str, example: str, opener: Opener, options: Sequence[str]) -> 
 
 CSV = _kind("csv", "photos.csv", csv_file.open_csv, csv_file.OPTIONS)
 WDS = _kind("wds", "shards/", wds.open_webdataset, wds.OPTIONS)
-HF = _kind("hf", "resisc45/", huggingface.open_huggingface, huggingface.OPTIONS)
+HF = replace(
+    _kind("hf", "timm/resisc45", huggingface.open_huggingface, huggingface.OPTIONS),
+    fetch=_from_hub,
+)
 COCO = _kind("coco", "annotations.json", coco.open_coco, coco.OPTIONS)
 LABELSTUDIO = _kind("labelstudio", "export.json", labelstudio.open_labelstudio, labelstudio.OPTIONS)
 FIFTYONE = _kind("fiftyone", "export/", fiftyone.open_fiftyone, fiftyone.OPTIONS)

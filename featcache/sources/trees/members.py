@@ -16,6 +16,7 @@ from featcache.errors import SourceError
 from featcache.limits import MEMBERS, Limit
 from featcache.paths import as_text, check_bytes, open_descriptor
 from featcache.sources.trees.names import id_of
+from featcache.sources.trees.unchanged import check_unchanged
 
 LONGEST_PATH = 4096
 """Bytes of the name of a file with its folders, as Linux has it."""
@@ -43,6 +44,14 @@ class Archive:
             yield handle
         finally:
             os.close(handle)
+
+    def check_same(self, handle: int) -> None:
+        """Check that an open file is the archive that the index belongs to, unchanged.
+
+        Raises:
+            SourceError: If it has changed.
+        """
+        check_unchanged(self.path, self.state, os.fstat(handle))
 
     def refused(self, why: str, advice: str = _UNPACK) -> SourceError:
         """Return the error that refuses the whole archive."""
@@ -81,7 +90,13 @@ class Member(ABC):
         """Read the file; errors as the protocol has them."""
         check_bytes(self, self._size, limit)
         with self.archive.opened() as handle:
-            return self._read(handle)
+            try:
+                data = self._read(handle)
+            except OSError:
+                self.archive.check_same(handle)
+                raise
+            self.archive.check_same(handle)
+        return data
 
     @abstractmethod
     def _read(self, handle: int) -> bytes:

@@ -173,7 +173,7 @@ def unreadable(path: Path, error: OSError, cure: Part) -> CacheError:
     )
 
 
-def write_all(handle: int, data: bytes) -> None:
+def write_all(handle: int, data: bytes | memoryview) -> None:
     """Write all bytes, in as many system calls as needed."""
     rest = memoryview(data)
     while rest:

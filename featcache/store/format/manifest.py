@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from featcache.errors import CacheError, CorruptCacheError, UsageError
+from featcache.errors import CacheError, CorruptCacheError, NewerFormatError, UsageError
 from featcache.store.format.files import (
     cure_for,
     explained,
@@ -27,6 +27,7 @@ from featcache.store.format.records import (
     PassLine,
     ShardLine,
     TextLine,
+    UnknownRecordError,
     from_json,
     to_json,
 )
@@ -176,6 +177,11 @@ def read_manifest(path: Path, identity: Identity) -> Manifest:
         try:
             value, crc = unseal(line, manifest.crc)
             manifest.lines.append(from_json(value))
+        except UnknownRecordError as error:
+            raise NewerFormatError(
+                f"Line {number} of {path} {error}: a later version wrote it, and this one leaves "
+                f"the cache as it is. Update it with: pip install --upgrade featcache"
+            ) from error
         except ValueError as error:
             if not rest and number == len(whole) and b"\0" in line:
                 manifest.torn = len(line) + 1

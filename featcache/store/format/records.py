@@ -30,9 +30,15 @@ SHARD_NAME = re.compile(r"[0-9]{8,13}-[0-9]{8,13}(?:\.[0-9]{1,6})?\.h5")
 TEXT_ROWS = "rows.h5"
 TEXT_STRINGS = "strings.json"
 
+_COMPONENT = re.compile(r"[a-z][a-z_]{0,30}(\.[a-z0-9_-]{1,80}){0,8}(@[0-9]{1,18})?(\.[a-z0-9]+)?")
+"""What the name of a component of a later version may look like."""
 _KIND = re.compile(r"[a-z]{1,20}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _TEXT_FILE = re.compile(re.escape(TEXT_ROWS))
+
+
+class UnknownRecordError(ValueError):
+    """A record of a kind, or of a component, that this version does not know."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +133,7 @@ def from_json(value: Mapping[str, object]) -> Line:
     """Parse a record and check name, type and range of every field.
 
     Raises:
+        UnknownRecordError: If a later version may have written it.
         ValueError: If a field is wrong; the message is a predicate ("has no field 'x'").
     """
     fields = _Fields(value)
@@ -155,7 +162,7 @@ def from_json(value: Mapping[str, object]) -> Line:
         case "header":
             raise ValueError("is a second header")
         case other:
-            raise ValueError(f"is of an unknown kind '{other}'")
+            raise UnknownRecordError(f"is of an unknown kind '{other}'")
     fields.finish()
     return line
 
@@ -320,8 +327,11 @@ def _ranges(values: Sequence[object]) -> tuple[tuple[int, int], ...]:
 
 
 def _component(name: object) -> str:
-    if not isinstance(name, str) or len(name) > 200 or not kind_of(name):
+    if not isinstance(name, str) or len(name) > 200:
         raise ValueError("names a component that cannot be one")
+    if not kind_of(name):
+        error = UnknownRecordError if _COMPONENT.fullmatch(name) else ValueError
+        raise error("names a component that cannot be one")
     return name
 
 

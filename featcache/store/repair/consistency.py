@@ -1,18 +1,19 @@
 """Consistency checks between the parts of a cache: listing, shards, texts, files."""
 
+import os
 from collections.abc import Collection
 from pathlib import Path
 
 from featcache.errors import CorruptCacheError, FeatcacheError
 from featcache.keys import parse_component
 from featcache.store.cache import Cache
-from featcache.store.format.identity import KEY_FILE, LISTING, MANIFEST
+from featcache.store.format.identity import KEY_FILE, LAST_BLOCK_FILE, LISTING, MANIFEST
 from featcache.store.lock import OWNER, is_locked
 from featcache.store.rows import ShardRows, check_images
 from featcache.store.settle import LOCK
 from featcache.wording import Part
 
-CACHE_FILES = frozenset({KEY_FILE, MANIFEST, LOCK, OWNER})
+CACHE_FILES = frozenset({KEY_FILE, MANIFEST, LAST_BLOCK_FILE, LOCK, OWNER})
 """Files directly in the folder of a cache."""
 NOTED = 20
 """Most files without a record that are named; further ones are counted."""
@@ -67,18 +68,35 @@ def check_consistency(cache: Cache, *, report_listing: bool) -> list[Part]:
 def _is_joint(component: str) -> bool:
     """Tell whether the last axis of a component is the joint space."""
     key = parse_component(component)
-    return key.kind != "boxes" and key.dtype != "int8"
+    return key.kind not in ("boxes", "tokens") and key.dtype != "int8"
 
 
-def lost_rows_messages(path: Path) -> list[Part]:
-    """Report rows that earlier repairs dropped and that were not encoded again."""
+def last_block_fault(cache: Cache) -> FeatcacheError | None:
+    """Return the fault of the stored last block; None if it is sound, or there is none."""
+    if not os.path.lexists(cache.path / LAST_BLOCK_FILE):
+        return None
+    try:
+        cache.last_block()
+    except FeatcacheError as error:
+        return error
+    return None
+
+
+def lost_messages(path: Path) -> list[Part]:
+    """Report rows, or a last block, that were dropped as damaged and not restored yet."""
     try:
         cache = Cache.open(path)
         lost = cache.lost()
     except FeatcacheError:
         return []  # reported elsewhere
     again = "put back" if cache.cure else "encoded again"
-    return [
+    block: list[Part] = []
+    if cache.lacks_last_block():
+        block.append(
+            f"{cache.path} holds tokens without the weights of the last block. Run "
+            f"`featcache repair`, which takes them from the backbone again."
+        )
+    return block + [
         (
             f"{sum(map(len, losses))} rows of {path / component} were lost to damage "
             f"and not {again}. ",

@@ -8,7 +8,7 @@ from featcache.store.format.identity import LISTING
 from featcache.store.format.shard import check_size
 from featcache.store.listing.files import LOST
 from featcache.store.listing.listing import check_listing
-from featcache.store.repair.consistency import check_consistency, lost_rows_messages
+from featcache.store.repair.consistency import check_consistency, lost_messages
 from featcache.store.repair.examine import lines_of, path_of
 from featcache.wording import Part
 
@@ -33,4 +33,4 @@ def glance(path: Path) -> list[Part]:
             check_size(path_of(cache, line), line.facts, cache.cure)
         except FeatcacheError as error:
             problems.append(error.parts)
-    return [*problems, *lost_rows_messages(path)]
+    return [*problems, *lost_messages(path)]

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from featcache.counts import counted
-from featcache.errors import CorruptCacheError, FeatcacheError
+from featcache.errors import CorruptCacheError, FeatcacheError, LinkInCacheError
 from featcache.progress import Report
 from featcache.store.again import extract_call
 from featcache.store.cache import Cache
 from featcache.store.corpora import FOLDER as CORPORA
 from featcache.store.corpora import examine_corpora, remove_corpus
 from featcache.store.format.checksums import sums_path, write_sums
-from featcache.store.format.identity import LISTING, MANIFEST
+from featcache.store.format.identity import LAST_BLOCK_FILE, LISTING, MANIFEST
 from featcache.store.format.records import TEXT_STRINGS, ShardLine, TextLine
 from featcache.store.listing.files import LOST, UNLESS_REPAIRED
 from featcache.store.listing.listing import check_listing, listing_notes, repair_listing
@@ -25,7 +25,8 @@ from featcache.store.removal import clear_aside
 from featcache.store.repair.consistency import (
     check_consistency,
     files_without_record,
-    lost_rows_messages,
+    last_block_fault,
+    lost_messages,
 )
 from featcache.store.repair.examine import Examined, examine, lines_of
 from featcache.store.repair.recover import restore
@@ -120,13 +121,13 @@ def verify(
         note = (f"No pass over {path} has ended yet. ", go_on)
         result = replace(result, notes=(*result.notes, note))
     if not result.problems or result.shards:
-        lost = tuple(Problem(what=what) for what in lost_rows_messages(path))
+        lost = tuple(Problem(what=what) for what in lost_messages(path))
         result = replace(result, problems=(*result.problems, *lost))
     return result
 
 
 def _check(path: Path, *, full: bool, report: Report | None, workers: int | None) -> VerifyReport:
-    """Check a cache, except for rows that `repair` dropped."""
+    """Check a cache, except for what `repair` dropped."""
     try:
         cache = Cache.open(path)
     except FeatcacheError as error:
@@ -136,6 +137,8 @@ def _check(path: Path, *, full: bool, report: Report | None, workers: int | None
     problems = [Problem(what=what) for what in listing]
     inconsistent = check_consistency(cache, report_listing=not problems)
     problems += [Problem(what=what) for what in inconsistent]
+    if (fault := last_block_fault(cache)) is not None:
+        problems.append(Problem(what=fault.parts, file=LAST_BLOCK_FILE))
     read = lacking = 0
     known: set[tuple[str, str]] = set()
     for file in examine(cache, full=full, workers=workers, told=_told(report, "verify")):
@@ -219,6 +222,10 @@ def repair(path: Path, *, report: Report | None = None, workers: int | None = No
             remove_corpus(cache, Path(corpus.file).stem)
             dropped.append(Dropped(component=CORPORA, file=corpus.file, rows=()))
             notes.append(f"Deleted the damaged corpus {path / CORPORA / corpus.file}: {REBUILD}")
+        fault = last_block_fault(cache)
+        if isinstance(fault, CorruptCacheError) and not isinstance(fault, LinkInCacheError):
+            cache.drop_last_block()
+            notes.append(f"Deleted {path / LAST_BLOCK_FILE}, which was damaged.")
         if sums:
             notes.append(f"Wrote the checksums of rows beside {counted(sums, 'shard')} of {path}.")
         if finish_whole(cache):

@@ -3,9 +3,9 @@
 Runs are compared within a group: same data set, backbone, features, split, queries with their
 labels, and shots used; for episodes the same list of them. Runs that differ in seeds, images drawn,
 features read or marks are rows of their own with different names. Of runs that are equal in all of
-this the newest is shown and the others are counted. Transductive methods, which answer all queries
-together, stand below the others; runs whose hyper-parameters were chosen on the queries (`oracle`)
-stand last.
+this the newest is shown and the others are counted. Runs that learned from a corpus stand below
+those that did not, transductive methods, which answer all queries together, below these; runs whose
+hyper-parameters were chosen on the queries (`oracle`), or whose corpus holds queries, stand last.
 """
 
 from collections import Counter
@@ -37,7 +37,8 @@ class Group:
     unreadable: int
     """Images of the split that could not be read and are no queries."""
     rows: tuple[Row, ...]
-    """Zero-shot, then the others by top-1, then transductive ones, then oracle runs."""
+    """Zero-shot, then the others by top-1, then those that learned from a corpus, then transductive
+    ones, then oracle runs and leaking ones."""
     against: str = ZERO_SHOT
     """Name of the reference."""
     texts: str = ""
@@ -166,7 +167,8 @@ def newest(results: Iterable[Result]) -> dict[str, tuple[Result, int]]:
     equal: dict[tuple[object, ...], list[Result]] = {}
     for result in sorted(results, key=lambda r: (r.created, r.run)):
         drawn = result.draws or result.shots  # of older records, only what was asked for is known
-        effort = (result.seeds, result.repetitions, drawn, result.reads, result.marks)
+        learned = (drawn, result.reads, result.corpus)
+        effort = (result.seeds, result.repetitions, *learned, result.marks)
         kind = (result.method, result.variant, result.protocol, result.selection)
         equal.setdefault((*_place(result), result.shots_used, *kind, *effort), []).append(result)
     return {same[-1].run: (same[-1], len(same) - 1) for same in equal.values()}

@@ -33,7 +33,8 @@ class Row:
     method: str
     variant: str
     marks: tuple[str, ...]
-    """Warnings: oracle, transductive, stored draw, unsealed, older texts."""
+    """Warnings: oracle, transductive, stored draw, augmented, leaking corpus, unsealed, older
+    texts."""
     apart: tuple[str, ...] = ()
     """What distinguishes it from rows of the same name."""
     top1: float
@@ -45,8 +46,8 @@ class Row:
     gain: Difference | None
     """Top-1 over the reference on the same queries; None where that is not known."""
     word: Word | None
-    """Result of Holm's correction over the group's differences; None for an oracle run, which is
-    not ranked and not counted."""
+    """Result of Holm's correction over the group's differences; None for a run that saw the labels
+    or images of the queries (oracle, leaking corpus), which is not ranked and not counted."""
     why: str
     """Why there is no difference."""
     seconds: float
@@ -59,6 +60,10 @@ class Row:
     reads: tuple[str, ...]
     """What was read beyond one feature an image."""
     transductive: bool
+    corpus: str
+    """The corpus that it learned from, with its weight and digest; empty without one."""
+    leaks: bool
+    """Whether that corpus holds queries."""
     texts: str
     """As in the record."""
     stale: bool
@@ -102,7 +107,7 @@ def rows_of(
     gains = [_gain(r, against, reference) for r in here]
     tested = zip(here, gains, strict=True)
     classified = words(
-        [g if isinstance(g, Difference) and not r.oracle else None for r, g in tested]
+        [g if isinstance(g, Difference) and not (r.oracle or r.leaks) else None for r, g in tested]
     )
     rows = []
     for result, gain, word in zip(here, gains, classified, strict=True):
@@ -113,12 +118,19 @@ def rows_of(
 
 def _fairness(result: Result) -> tuple[object, ...]:
     """Order the runs of one name: without oracle and with seal first, then by repetitions."""
-    return result.oracle, not result.sealed, result.selection != "few-shot-val", -result.repetitions
+    return (
+        result.oracle,
+        result.leaks,
+        not result.sealed,
+        result.selection != "few-shot-val",
+        -result.repetitions,
+    )
 
 
 def _rank(row: Row) -> tuple[object, ...]:
     first = row.method != ZERO_SHOT
-    return row.oracle, row.transductive, first, -row.top1, row.name
+    last = row.oracle or row.leaks
+    return last, row.transductive, bool(row.corpus), first, -row.top1, row.name
 
 
 def _gain(result: Result, against: str, reference: Result | None) -> Difference | str:
@@ -160,6 +172,7 @@ def _differing(row: Row, twins: Sequence[Row]) -> tuple[str, ...]:
     kinds = (
         lambda r: seeds_text(r.seeds),
         lambda r: " and ".join(r.reads) or "no views",
+        lambda r: r.corpus,
         lambda r: r.selection,
         lambda r: r.protocol,
     )
@@ -202,6 +215,8 @@ def _row(
         source=result.source,
         reads=result.reads,
         transductive=result.transductive,
+        corpus="" if result.corpus is None else result.corpus.spec,
+        leaks=result.leaks,
         texts=result.texts,
         stale=stale,
         validated=_validated(result),

@@ -105,3 +105,43 @@ def test_a_data_set_without_one_readable_image_fails(
         answer = featcache(*command, "--dataset", f"folder:{tmp_path / 'bad'}")
         assert answer.code == 1
         assert "None of the 4 images could be read" in answer.err
+
+
+ADDED = ("--patches", "none", "--tokens", "last-block:int8@test")
+
+
+def test_a_dry_run_says_what_tokens_take(featcache: Run, empty_home: Path, photos: Path) -> None:
+    planned = featcache("extract", *TINY, "--dataset", f"folder:{photos}", *ADDED, "--dry-run")
+    assert planned.code == 0
+    assert "tokens.last-block.int8 takes 8.6 kB an image (65 tokens of width 128)" in planned.err
+    assert not empty_home.exists()
+
+
+@pytest.mark.long
+def test_tokens_come_with_a_block_that_is_verified_and_repaired(
+    featcache: Run, empty_home: Path, photos: Path
+) -> None:
+    command = ("extract", *TINY, "--dataset", f"folder:{photos}", *ADDED)
+    made = json.loads(featcache(*command, "--quiet", "--json").out)
+    assert 0 < made["encoded"]["tokens.last-block.int8"] < 30
+    told = featcache("info").out
+    assert "rows of [65, 132]" in told
+    assert "last block" in told
+    assert featcache("verify", "--quiet").code == 0
+    (block,) = empty_home.rglob("last_block.safetensors")
+    whole = block.read_bytes()
+    block.write_bytes(whole[:-1])
+    assert "last_block.safetensors" in featcache("verify", "--quiet").out
+    mended = featcache("repair", "--quiet")
+    assert mended.code == 0
+    assert "weights of the last block" in mended.out
+    assert block.read_bytes() == whole
+
+
+def test_a_wrong_place_of_tokens_names_the_right_one(
+    featcache: Run, empty_home: Path, photos: Path
+) -> None:
+    refused = featcache("extract", "--dataset", f"folder:{photos}", "--tokens", "lastblock")
+    assert refused.code == 2
+    assert "last-block" in refused.err
+    assert refused.err.count("\n") == 1

@@ -1,4 +1,4 @@
-"""One cache for all tests that only read it."""
+"""Caches that tests only read, and a maker of caches of random vectors."""
 
 from pathlib import Path
 
@@ -9,6 +9,7 @@ from featcache.pipeline.run import Request, extract
 from featcache.store.cache import Cache
 from featcache.types import FeatureSet
 from tests.featcache.conftest import FakeBackbone, paint_zoo
+from tests.featcache.retrieval.random_caches import Make, make_cache
 
 
 @pytest.fixture(scope="session")
@@ -38,3 +39,9 @@ def zoo_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def zoo(zoo_home: Path) -> FeatureSet:
     (path,) = (zoo_home / "zoo").glob("fake-*")
     return Cache.open(path).feature_set()
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Make:
+    """Make a cache below tmp_path / "root"."""
+    return lambda *args, **more: make_cache(tmp_path / "root", *args, **more)

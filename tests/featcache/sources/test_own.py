@@ -16,7 +16,8 @@ from PIL import Image
 from featcache.errors import SourceError, UnknownNameError
 from featcache.pipeline.repair import mend
 from featcache.pipeline.run import Request, Summary, extract
-from featcache.sources.registry import KINDS, name_of, open_dataset
+from featcache.sources.kinds import KINDS
+from featcache.sources.registry import name_of, open_dataset
 from featcache.store.cache import Cache
 from featcache.store.repair.verify import repair as take_out
 from tests.tiers import quick

@@ -15,8 +15,9 @@ from featcache.errors import (
 from featcache.sources.fieldguide.species import WORLDS, species
 from featcache.sources.fieldguide.world import COUNTS
 from featcache.sources.generic import GENERIC
+from featcache.sources.kinds import KINDS
 from featcache.sources.prefixes.kind import Kind
-from featcache.sources.registry import KINDS, find, image_folder, open_dataset
+from featcache.sources.registry import find, image_folder, open_dataset
 
 
 @pytest.fixture

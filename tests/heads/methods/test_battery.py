@@ -98,6 +98,7 @@ def test_relabelling_the_classes_permutes_the_answers(method: AnyMethod, task: E
     turned = replace(
         view,
         support=replace(view.support, labels=rank[view.support.labels]),
+        corpus=_relabelled(view.corpus, rank),
         text=replace(
             text,
             classes=tuple(text.classes[i] for i in order),
@@ -237,8 +238,16 @@ def test_a_step_of_training_changes_what_the_stage_trains_and_nothing_else(
 
 def _flipped(view: TaskView) -> TaskView:
     """Return another task of the same shapes."""
-    pool = None if view.pool is None else replace(view.pool, x=view.pool.x.flip(1))
-    return replace(view, support=replace(view.support, x=view.support.x.flip(1)), pool=pool)
+    pool, corpus = (
+        None if rows is None else replace(rows, x=rows.x.flip(1))
+        for rows in (view.pool, view.corpus)
+    )
+    support = replace(view.support, x=view.support.x.flip(1))
+    return replace(view, support=support, pool=pool, corpus=corpus)
+
+
+def _relabelled(rows: Rows | None, rank: Tensor) -> Rows | None:
+    return None if rows is None else replace(rows, labels=rank[rows.y])
 
 
 def _shuffled(rows: Rows) -> Rows:

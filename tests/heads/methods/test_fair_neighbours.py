@@ -75,13 +75,13 @@ def test_loss_equals_naive_loops(
 
 def test_without_leaning_the_teacher_is_the_image() -> None:
     view, query = two_clusters(60)
+    settings = (
+        (fair.Config(epochs=3, teacher="image"), fair.Hyper()),
+        (fair.Config(epochs=3, teacher="neighbours"), fair.Hyper(lean=0.0)),
+        (fair.Config(epochs=3, teacher="neighbours"), fair.Hyper(lean=0.9)),
+    )
     heads = [
-        next(iter(train(fair.METHOD, fair.Config(epochs=3, teacher=teacher), [view], [hyper]))).head
-        for teacher, hyper in (
-            ("image", fair.Hyper()),
-            ("neighbours", fair.Hyper(lean=0.0)),
-            ("neighbours", fair.Hyper(lean=0.9)),
-        )
+        next(iter(train(fair.METHOD, config, [view], [hyper]))).head for config, hyper in settings
     ]
     image, still, leaning = (head.logits(query) for head in heads)
     torch.testing.assert_close(still, image, rtol=0, atol=1e-4)

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal
 
@@ -27,6 +27,9 @@ class SplitJson:
     """Name of the copy in the package; empty where the file beside the images is needed."""
     sha256: str = ""
     """Digest of CoOp's file."""
+    merge: Mapping[str, str] = field(default_factory=dict)
+    """Split of the file -> split that its images belong to, as where CoOp cut val from the official
+    train."""
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -57,7 +60,7 @@ class SplitJson:
                 if entry is None:
                     missing.append(path)
                 else:
-                    samples.append(ListedImage(entry, label, split))
+                    samples.append(ListedImage(entry, label, self.merge.get(split, split)))
         return Listed(tuple(samples), tuple(missing), notes)
 
     def _splits(self, location: Location) -> Splits:

@@ -1,9 +1,9 @@
 """A file with images and labels in it, as it was when its labels were read."""
 
-import os
 from pathlib import Path
 
 from featcache.errors import SourceError
+from featcache.sources.trees.unchanged import check_unchanged
 
 
 class Container:
@@ -33,20 +33,8 @@ class Container:
     def check_same(self) -> None:
         """Check that the file is as it was; to be called after a part of it was read.
 
-        Inodes are not compared: some file systems number them anew. A file that is put in place of
-        another has a later time of change (ctime).
-
         Raises:
             OSError: If the file is gone.
             SourceError: If it has changed.
         """
-        now, before = self.path.stat(), self.state
-        if _times(now) != _times(before):
-            raise SourceError(
-                f"{self.path} has changed since its labels were read, so they may belong to other "
-                f"images. Run again once it is complete."
-            )
-
-
-def _times(found: os.stat_result) -> tuple[int, int, int]:
-    return found.st_size, found.st_mtime_ns, found.st_ctime_ns
+        check_unchanged(self.path, self.state, self.path.stat())

@@ -4,7 +4,7 @@
     PATH/train/metadata.csv|jsonl|parquet       images beside a table with `file_name`
     PATH/train/<class>/*.jpg                    class folders
 
-A data set of the hub is downloaded first; the message for `hf:owner/name` says how. One with a
+A data set of the hub (`hf:owner/name`) is downloaded first, by `featcache.sources.hub`. One with a
 loading script of its own is refused: reading it would run code.
 """
 
@@ -30,12 +30,12 @@ from featcache.sources.layouts.own.shards import named_shards, shards_below
 from featcache.sources.layouts.own.text_file import read_lines
 from featcache.sources.layouts.split_names import USUAL as USUAL_SPLITS
 from featcache.sources.trees.folder import FolderTree
+from featcache.wording import Argument, Placeholder
 
 OPTIONS = ("image", "label", "names")
 
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 
-_HUB = re.compile(r"(?P<name>[\w.-]+/[\w.-]+?)(@(?P<revision>[\w./-]+))?")
 _SCRIPT = re.compile(rb"\b(GeneratorBasedBuilder|ArrowBasedBuilder|BuilderConfig|DatasetBuilder)\b")
 _FILE_NAMES = ("file_name", "image_file_name", "file")
 
@@ -73,17 +73,9 @@ def _folder(path: str) -> Path:
     root = expand(path)
     if root.is_dir():
         return root.resolve()
-    hub = _HUB.fullmatch(path)
-    if hub is None:
-        raise SourceError(
-            f"There is no folder {root}; expected a data set of Hugging Face's on this machine."
-        )
-    revision = f" --revision {hub['revision']}" if hub["revision"] else ""
-    folder = hub["name"].rpartition("/")[2]
     raise SourceError(
-        f"There is no folder {root}, and data sets of the hub are not downloaded here. Run "
-        f"`hf download {hub['name']} --repo-type dataset{revision} --local-dir {folder}` and "
-        f"name its folder: hf:{folder}."
+        f"There is no folder {root}; expected a data set of Hugging Face's on this machine, or its "
+        f"name on the hub as owner/name."
     )
 
 
@@ -109,8 +101,10 @@ def _refuse_script(tree: FolderTree) -> None:
             is_script = False
         if is_script or file == f"{as_text(tree.root.name)}.py":
             raise SourceError(
-                f"{tree.root} has the loading script {file}, which is not run. Download the copy "
-                f"in parquet that the hub keeps, with --revision refs/convert/parquet."
+                f"{tree.root} has the loading script {file}, which is not run. Use the copy in "
+                f"parquet that the hub keeps of most data sets: ",
+                Argument("dataset", Placeholder("hf:OWNER/NAME@refs/convert/parquet")),
+                ".",
             )
 
 

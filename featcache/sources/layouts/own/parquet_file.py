@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from featcache.errors import SourceError
 from featcache.parquet import load_pyarrow
 from featcache.paths import open_descriptor
 from featcache.scarcity import lacking
+from featcache.sources.layouts.own.parquet_pages import pages
 
 BATCH = 8_192
 """Rows of small columns that are decoded at once."""
@@ -35,7 +37,13 @@ def open_parquet(path: Path) -> Any:
     with reading(path):
         os.close(open_descriptor(path))  # a pipe or a device is refused
         file = import_module("pyarrow").OSFile(os.fspath(path))
-        return parquet.ParquetFile(file, pre_buffer=False, buffer_size=1 << 20)
+        opened = parquet.ParquetFile(file, pre_buffer=False, buffer_size=1 << 20)
+    facts = opened.metadata
+    for group in range(facts.num_row_groups):
+        # pyarrow ends the process where a row group has more columns than the schema.
+        if (found := facts.row_group(group).num_columns) != facts.num_columns:
+            raise _lying(path, f"{facts.num_columns} columns and {found} in row group {group}")
+    return opened
 
 
 @contextmanager
@@ -61,64 +69,109 @@ def read_columns(path: Path, file: Any, columns: Sequence[str]) -> Iterator[tupl
     Args:
         path: Path of the file, for messages.
         file: File from `open_parquet`.
-        columns: Names; a field of a struct as `image.path`.
+        columns: Names, at least one; a field of a struct as `image.path`.
 
     Raises:
-        SourceError: If a part of the file is damaged, or a value is longer than `LONGEST`.
+        SourceError: If a part of the file is damaged, has another number of rows than the file
+            says, or a value is longer than `LONGEST`.
     """
-    if not columns:
-        for group in range(file.metadata.num_row_groups):
-            for _ in range(file.metadata.row_group(group).num_rows):
-                yield group, []
-        return
-    for group in range(file.metadata.num_row_groups):
+    facts = file.metadata
+    claimed = [facts.row_group(group).num_rows for group in range(facts.num_row_groups)]
+    if sum(claimed) != facts.num_rows:
+        raise _lying(path, f"{facts.num_rows} rows and its row groups {sum(claimed)}")
+    _check_spans(path, file, columns)
+    for group, count in enumerate(claimed):
+        found = 0
+        for row in _rows_of(path, file, group, columns):
+            found += 1
+            yield group, row
+        if found != count:
+            raise _lying(path, f"{count} rows of row group {group}, which holds {found}")
+
+
+def _rows_of(path: Path, file: Any, group: int, columns: Sequence[str]) -> Iterator[list[Any]]:
+    with reading(path):
+        rows = _rows_at_once(path, file, group, columns)
+        batches = file.iter_batches(
+            batch_size=rows, row_groups=[group], columns=list(columns), use_threads=False
+        )
+    while True:
         with reading(path):
-            rows = _rows_at_once(path, file, group, columns)
-            batches = file.iter_batches(
-                batch_size=rows, row_groups=[group], columns=list(columns), use_threads=False
-            )
-        while True:
-            with reading(path):
-                batch = next(batches, None)
-                if batch is None:
-                    break
-                fields = [_field(batch, name) for name in columns]
-                for name, field in zip(columns, fields, strict=True):
-                    _check_lengths(path, name, field)
-                values = [field.to_pylist() for field in fields]
-            for row in zip(*values, strict=True):
-                yield group, list(row)
+            batch = next(batches, None)
+            if batch is None:
+                return
+            fields = [_field(batch, name) for name in columns]
+            for name, field in zip(columns, fields, strict=True):
+                _check_lengths(path, name, field)
+            values = [field.to_pylist() for field in fields]
+        yield from map(list, zip(*values, strict=True))
 
 
-def check_ratio(path: Path, file: Any, group: int, column: str) -> None:
+def _lying(path: Path, claims: str) -> SourceError:
+    return SourceError(f"{path} says that it has {claims}; get a whole copy of it.")
+
+
+def check_pages(path: Path, file: Any, group: int, column: str) -> int:
     """Refuse a column of a row group that unpacks to far more than its size.
 
     Args:
-        path: Path of the file, for messages.
+        path: Path of the file.
         file: File from `open_parquet`.
         group: The row group.
         column: Name; a field of a struct as `image.bytes`.
 
+    Returns:
+        Bytes of its largest page when unpacked; no value has more.
+
     Raises:
-        SourceError: If it does.
+        SourceError: If it does, or its pages are not where the file says, or hold another number of
+            rows.
     """
-    for chunk in _chunks(file, group, column):
-        packed, unpacked = chunk.total_compressed_size, chunk.total_uncompressed_size
-        if unpacked > max(RATIO_FROM, RATIO * packed):
-            raise SourceError(
-                f"Column '{column}' of {path} unpacks from {packed} to {unpacked} bytes in row "
-                f"group {group}, which no images or labels do; get a sound copy of it."
-            )
+    largest = packed = unpacked = 0
+    rows = file.metadata.row_group(group).num_rows
+    handle = open_descriptor(path)
+    try:
+        for number, chunk in _chunks(file, group, column):
+            values = 0
+            # What pyarrow allocates stands before each page.
+            for page in pages(handle, *_span(chunk)):
+                values += page.values
+                packed, unpacked = packed + page.packed, unpacked + page.unpacked
+                largest = max(largest, page.unpacked)
+                if unpacked > max(RATIO_FROM, RATIO * packed):
+                    raise SourceError(
+                        f"Column '{column}' of {path} unpacks from {packed} to {unpacked} bytes in "
+                        f"row group {group}, which no images or labels do; get a sound copy of it."
+                    )
+            is_list = file.schema.column(number).max_repetition_level > 0
+            if values != rows and not is_list:
+                raise _lying(path, f"{rows} rows in row group {group}, and '{column}' {values}")
+    finally:
+        os.close(handle)
+    return largest
+
+
+def _check_spans(path: Path, file: Any, columns: Sequence[str]) -> None:
+    """Refuse row groups that share bytes: a file of them lists any number of images."""
+    groups = range(file.metadata.num_row_groups)
+    with reading(path):
+        spans = sorted(
+            _span(chunk) for g in groups for name in columns for _, chunk in _chunks(file, g, name)
+        )
+    for (start, count), (following, _) in pairwise(spans):
+        if start + count > following:
+            raise _lying(path, "row groups that lie over each other")
+
+
+def _span(chunk: Any) -> tuple[int, int]:
+    """Return where pyarrow begins to read a column of a row group, and how many bytes it has."""
+    starts = (chunk.dictionary_page_offset, chunk.data_page_offset)
+    return min((s for s in starts if s and s > 0), default=0), chunk.total_compressed_size
 
 
 def _rows_at_once(path: Path, file: Any, group: int, columns: Sequence[str]) -> int:
     """Return how many rows are decoded at once: a long value may be stored once for all of them."""
-    longest = 1
-    for name in columns:
-        check_ratio(path, file, group, name)
-        for chunk in _chunks(file, group, name):
-            if chunk.physical_type == "BYTE_ARRAY":  # no value has more bytes than its column
-                longest = max(longest, chunk.total_uncompressed_size)
+    longest = max(1, *(check_pages(path, file, group, name) for name in columns))
     return max(1, min(BATCH, DECODED // longest))
 
 
@@ -139,13 +192,13 @@ def _check_lengths(path: Path, name: str, values: Any) -> None:
         )
 
 
-def _chunks(file: Any, group: int, name: str) -> Iterator[Any]:
-    """Yield the parts of a row group that hold a column, or the fields of it."""
+def _chunks(file: Any, group: int, name: str) -> Iterator[tuple[int, Any]]:
+    """Yield the parts of a row group that hold a column, or the fields of it, with their number."""
     facts = file.metadata.row_group(group)
     for i in range(facts.num_columns):
         chunk = facts.column(i)
         if chunk.path_in_schema == name or chunk.path_in_schema.startswith(f"{name}."):
-            yield chunk
+            yield i, chunk
 
 
 def _field(batch: Any, name: str) -> Any:

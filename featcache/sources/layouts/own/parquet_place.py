@@ -17,7 +17,7 @@ from featcache.errors import SourceError
 from featcache.limits import Limit
 from featcache.paths import as_text, check_bytes
 from featcache.sources.layouts.own.container import Container
-from featcache.sources.layouts.own.parquet_file import check_ratio, open_parquet, reading
+from featcache.sources.layouts.own.parquet_file import check_pages, open_parquet, reading
 
 KEPT = 256 << 20
 """Bytes of decoded images that are kept, over all files of a data set."""
@@ -114,7 +114,7 @@ class _Position:
         self.path, self.group, self.next = path, group, 0
         self.file = open_parquet(path) if file is None else file
         with reading(path):
-            check_ratio(path, self.file, group, leaf)
+            check_pages(path, self.file, group, leaf)
         self._values = self._read(leaf)
 
     def take(self) -> bytes | None:

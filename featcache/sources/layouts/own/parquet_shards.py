@@ -22,8 +22,7 @@ from featcache.sources.layouts.own.json_file import label_text
 from featcache.sources.layouts.own.labelled import LabelledImages
 from featcache.sources.layouts.own.parquet_file import open_parquet, read_columns
 from featcache.sources.layouts.own.parquet_place import ParquetPlace, ParquetReader
-from featcache.sources.layouts.own.shards import Shard
-from featcache.sources.layouts.split_names import USUAL as USUAL_SPLITS
+from featcache.sources.layouts.own.shards import Shard, configurations
 from featcache.sources.trees.folder import FolderTree
 
 _LABELS = {"label": (*USUAL["label"], "fine_label")}
@@ -222,11 +221,7 @@ def _check_one_configuration(shards: Sequence[Shard], spec: str) -> None:
     Raises:
         SourceError: If there are several; the message names them.
     """
-    found = {}
-    for shard in shards:
-        folders = shard.name.split("/")[:-1]
-        own = "/".join(f for f in folders if f != "data" and f.lower() not in USUAL_SPLITS)
-        found[own] = folders[0] if folders else ""
+    found = configurations(shard.name for shard in shards)
     if len(found) > 1:
         names = ", ".join(f"{name or '.'}/" for name in sorted(found))
         first = next(name for name in sorted(found) if name)

@@ -1,7 +1,7 @@
 """Shards of a data set: the files of a folder, one file, or a pattern with braces."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,6 +96,29 @@ def shards_below(root: Path, suffix: str, *, deep: bool = True) -> list[Shard]:
         if tree.find(name) is not None
     ]
     return sorted(found, key=lambda shard: _natural(shard.name))
+
+
+def configurations(names: Iterable[str]) -> dict[str, str]:
+    """Tell the configurations of a data set apart by the folders of its parquet files.
+
+    Args:
+        names: Paths of the files below the root, with `/`.
+
+    Returns:
+        Folders without those of splits -> their first folder; one entry for one data set.
+
+    Example:
+        >>> configurations(["small/train/0.parquet", "large/train/0.parquet"])
+        {'small': 'small', 'large': 'large'}
+        >>> len(configurations(["data/train-0.parquet", "data/test-0.parquet"]))
+        1
+    """
+    found = {}
+    for name in names:
+        folders = name.split("/")[:-1]
+        own = "/".join(f for f in folders if f != "data" and f.lower() not in USUAL)
+        found[own] = folders[0] if folders else ""
+    return found
 
 
 def check_count(tree: FolderTree, folder: str, shards: list[Shard]) -> None:

@@ -7,6 +7,12 @@ from featcache.sources.lists import class_table
 from tests.featcache.sources.miniatures.base import Miniature
 
 
+def official(miniature: Miniature, note: str) -> Miniature:
+    """Return the same images in official splits, in which CoOp's val is a part of train."""
+    samples = [(path, label, "train" if s == "val" else s) for path, label, s in miniature.samples]
+    return replace(miniature, splits="official", samples=tuple(samples), notes=(note,))
+
+
 def moved(miniature: Miniature, layout: str, root: str, **changes: object) -> Miniature:
     """Return the same images in other folders."""
     return replace(miniature, layout=layout, root=root, **changes)  # type: ignore[arg-type]
@@ -211,6 +217,7 @@ COOP = (
         },
     ),
     CARS,
+    official(CARS, "Splits are the official ones, in the order"),
     moved(CARS, "the top folders alone", "", beside=(), lists={}),
     FLOWERS,
     moved(FLOWERS, "torchvision", "flowers-102/jpg"),
@@ -271,4 +278,5 @@ COOP = (
         },
     ),
     UCF,
+    official(UCF, "Splits are the official ones of list 1"),
 )

@@ -184,12 +184,12 @@ def test_two_headers_that_lie_alike_are_found_out_by_the_bytes(photos: Path, siz
         read(tree, "cat/1.jpg")
 
 
-@pytest.mark.parametrize("at", [0, 30, 45, 60])
+@pytest.mark.parametrize("at", [8, 30, 45, 60])
 def test_damaged_bytes_are_noticed(photos: Path, at: int) -> None:
-    tree = open_archive(photos)
     data = bytearray(photos.read_bytes())
     data[at] ^= 0x40
     photos.write_bytes(data)
+    tree = open_archive(photos)
     with pytest.raises(OSError, match="is damaged"):
         read(tree, "cat/1.jpg")
 

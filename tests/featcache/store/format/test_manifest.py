@@ -194,7 +194,6 @@ WRONG: list[dict[str, Any]] = [
     {"provenance": {str(i): "" for i in range(65)}},
     {"provenance": []},
     {"extra": 1},
-    {"kind": "pickle"},
     {"facts": {"offset": 4096}},
     {"facts": {"offset": -1}},
     {"facts": {"shape": [4, 0]}},
@@ -307,3 +306,14 @@ def test_older_texts_do_not_replace_dropped_ones() -> None:
     assert Contents([old, new, drop]).text is None
     assert Contents([old, new, drop, old]).text == old
     assert Contents([new, old, drop]).text == old
+
+
+@pytest.mark.parametrize(
+    "change", [{"kind": "tower"}, {"component": "depth.map-4"}, {"component": "global.x-1.int4"}]
+)
+def test_a_sealed_line_that_is_unknown_is_of_a_later_version(
+    path: Path, change: dict[str, Any]
+) -> None:
+    sealed(path, HEADER, {**to_json(shard(0)), **change})
+    with pytest.raises(NewerFormatError, match=r"Line 2 of .*later version.*upgrade featcache"):
+        read_manifest(path, MINE)

@@ -1,0 +1,1 @@
+"""Indexes on disk: description, arrays, building, checking. Their kinds are in `kinds`."""
