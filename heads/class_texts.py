@@ -58,7 +58,7 @@ def _required(task: TaskView, method: str) -> TextView:
             ", or ",
             Argument("dataset", Placeholder("NAME"), of="featcache"),
             "); a cache of images gets lost ones back by `featcache repair`. Or train a method "
-            "that reads no text: linear-probe, ridge, knn, nearest-mean.",
+            "that needs no text: gda, linear-probe, ridge, knn, nearest-mean.",
         )
     return task.text
 

@@ -61,7 +61,7 @@ Scout: TypeAlias = Callable[[Sequence[Any], Tensor], Iterator[Tensor]]
 """(Hypers, rows [n d]) -> the logits [n c] at each of the Hypers, in their order."""
 
 Watched: TypeAlias = Mapping[str, Sequence[float]]
-"""State that a stage asked to record, by name: one number at the end of every epoch."""
+"""Recorded numbers by name: of a stage one at the end of every epoch, of `prepare` one."""
 
 
 C = TypeVar("C")
@@ -128,6 +128,8 @@ class Method(Generic[C, H]):
     """Reads `Rows.weights` of the support in `prepare`; what is trained by batches always does."""
     weighs_corpus: bool = False
     """Reads in `prepare` the weights of rows from a corpus, but no class weights."""
+    watch: tuple[str, ...] = ()
+    """Numbers (0-d) among the fixed tensors of `prepare` that `notes` reads, if they are there."""
     notes: Callable[[Sequence[Watched]], list[str]] = no_notes
     """What a reader must know of how training went, from what every repetition recorded."""
     defaults: Callable[[int | None], Mapping[str, float]] = no_defaults

@@ -20,7 +20,7 @@ class Chosen:
     failed: tuple[str, ...] = ()
     """Grid points that could not be used, and why."""
     watch: dict[str, list[float]] = field(default_factory=dict)
-    """State that a stage recorded (`Stage.watch`), by name: one number an epoch."""
+    """What was recorded (`Stage.watch`, `Method.watch`), by name."""
     static: tuple[str, ...] = ()
     """Fields of Config that were chosen too."""
 
