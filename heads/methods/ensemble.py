@@ -148,7 +148,7 @@ def join(
     learned: dict[str, float] = {}
     for one, heat, weight in zip(trained, heats, weights, strict=True):
         label = one.member.label
-        learned |= {f"{label}.weight": weight, f"{label}.temperature": heat}
+        learned |= {f"weight of {label}": weight, f"temperature of {label}": heat}
         learned |= {f"{label}.{name}": value for name, value in one.hyper.items()}
     used = [at for at, weight in enumerate(weights) if weight > 0]
     left = replace(config, members=",".join(trained[at].member.text for at in used))
@@ -158,8 +158,8 @@ def join(
         like = _like(one)
         fixed |= {f"{member.label}/params/{name}": t for name, t in one.params.items()}
         fixed |= {f"{member.label}/fixed/{name}": t for name, t in one.fixed.items()}
-        numbers = {**one.hyper, "temperature": heats[at]}
-        fixed |= {f"{member.label}/hyper/{n}": like.new_tensor(v) for n, v in numbers.items()}
+        fixed |= {f"{member.label}/hyper/{n}": like.new_tensor(v) for n, v in one.hyper.items()}
+        fixed[f"{member.label}/temperature"] = like.new_tensor(heats[at])
     fixed["weights"] = _like(trained[0]).new_tensor([weights[at] for at in used])
     return Joined(config=left, fixed=fixed, learned=learned)
 
@@ -201,11 +201,9 @@ def prepare(task: TaskView, config: Config, hyper: Nothing) -> tuple[Tensors, Te
         numbers = hyper_values(run.head.hyper)
         one = TrainedMember(member=member, hyper=numbers, params=run.head.params, fixed=kept)
         trained.append(one)
-    return {}, join(replace(config, rule=_ungreedy(config)), trained, None).fixed
-
-
-def _ungreedy(config: Config) -> Literal["mean", "log"]:
-    return "log" if config.rule == "log" else "mean"
+    # selection joins with validation rows; `greedy` without any is refused there
+    alike = config if config.rule == "log" else replace(config, rule="mean")
+    return {}, join(alike, trained, None).fixed
 
 
 def _part(tensors: Tensors, label: str, part: str) -> Tensors:
@@ -242,7 +240,7 @@ def combine(terms: Tensors, fixed: Tensors, config: Config, hyper: Nothing) -> F
         answer = method.combine(
             _part(terms, label, "terms"), inner, own.config, _hyper(fixed, label, own)
         )
-        log_p.append(torch.log_softmax(answer / fixed[f"{label}/hyper/temperature"], dim=-1))
+        log_p.append(torch.log_softmax(answer / fixed[f"{label}/temperature"], dim=-1))
     pool = log_pool if config.rule == "log" else mean_pool
     return pool(torch.stack(log_p), fixed["weights"])
 

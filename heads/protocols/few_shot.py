@@ -19,6 +19,7 @@ from heads.protocols.plan import Plan, Request, Run
 from heads.protocols.suggest import support_scope
 from heads.results.compare.pairing import seeds_text
 from heads.results.record import ANSWERED, CAME_WITH_DATA, FEW_SHOT, Support, digest_ids, shots_used
+from heads.selection.members import reads_weights
 from heads.selection.select import has_choice
 from heads.selection.settings import Settings, configure
 
@@ -68,7 +69,7 @@ def plan(request: Request) -> Plan:
     if features.listing.draws == "stored":
         notes.append(_stored(features, next(iter(draws.values()))))
     weights = request.class_weights
-    if weights is not None and not method.reads_weights(configured.config):
+    if weights is not None and not reads_weights(method, configured):
         notes.append(f"Method '{method.name}' makes no use of class weights.")
     return Plan(
         run=Run(

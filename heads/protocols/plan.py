@@ -17,6 +17,7 @@ from heads.contract.method import AnyMethod
 from heads.episode import Episode, RowIndex
 from heads.protocols.builder import EpisodeBuilder, query_rows
 from heads.results.record import Support, digest_ids, digest_labels
+from heads.selection.members import resolved
 from heads.selection.names import SELECTIONS
 from heads.selection.settings import Settings
 from heads.spec import FitSpec, RunSpec, pairs
@@ -149,7 +150,13 @@ class Plan:
             reads=self._reads(),
             shots=run.shots,
             seeds=run.seeds,
-            extra=pairs({**run.extra, **({"queries": split} if sees_queries else {})}),
+            extra=pairs(
+                {
+                    **run.extra,
+                    **({"queries": split} if sees_queries else {}),
+                    **_members(run.method, run.settings),
+                }
+            ),
         )
 
     def _reads(self) -> tuple[str, ...]:
@@ -161,6 +168,14 @@ class Plan:
                 fitting = features.fitting(need.kind, need.recipe, need.at_least)
                 found.add(f"{need.role} {fitting[0] if fitting else '-'}")
         return tuple(sorted(found))
+
+
+def _members(method: AnyMethod, settings: Settings) -> dict[str, str]:
+    """Return the members of a method made of others, with their versions."""
+    if method.composition is None:
+        return {}
+    inside = resolved(method.composition, settings)
+    return {"members": ",".join(f"{one.text}@{inner.version}" for one, inner, _ in inside)}
 
 
 def splits_of(features: FeatureSet, splits: tuple[str, ...]) -> dict[str, RowIndex]:

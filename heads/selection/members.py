@@ -41,6 +41,14 @@ def resolved(
     ]
 
 
+def reads_weights(method: AnyMethod, settings: Settings) -> bool:
+    """Tell whether class weights change anything for a method or any of its members."""
+    if method.composition is None:
+        return method.reads_weights(settings.config)
+    inside = resolved(method.composition, settings)
+    return any(inner.reads_weights(own.config) for _, inner, own in inside)
+
+
 def kinds_of(method: AnyMethod, config: Any, role: Role) -> list[Kind]:
     """Return the kinds of features, beside global ones, that a method reads of a role."""
     return [n.key for n in method.needs(config) if n.role == role and n.kind != "global"]
