@@ -26,6 +26,7 @@ def fit(
     shots: int | None = 16,
     seed: int = 1,
     selection: str = "few-shot-val",
+    support: str | None = None,
     device: str = "auto",
     **settings: Any,
 ) -> Head:
@@ -37,6 +38,8 @@ def fit(
         shots: Images a class; None takes all of `train`.
         seed: Seed of the draw of the shots.
         selection: How hyper-parameters are chosen.
+        support: How many images each class gives, where not `shots` each: `long-tail:0.01`,
+            `counts:FILE` (docs/results.md).
         device: auto, cpu, cuda, cuda:1, ...
         settings: Fields of the method's Config and Hyper; several values make a grid.
 
@@ -60,6 +63,7 @@ def fit(
             shots=shots_of(shots),
             seeds=(whole("seed", seed),),
             selection=selection,
+            support=support,
             settings=settings,
         )
     )
@@ -81,6 +85,7 @@ def evaluate(
     seeds: int | Sequence[int] = 3,
     selection: str = "few-shot-val",
     class_weights: str | Sequence[float] | None = None,
+    support: str | None = None,
     device: str = "auto",
     root: Path | str | None = None,
     again: bool = False,
@@ -97,6 +102,7 @@ def evaluate(
         seeds: Draws of the shots: their number, or the seeds themselves.
         selection: How hyper-parameters are chosen.
         class_weights: None, `balanced`, or one number a class.
+        support: As `fit`.
         device: auto, cpu, cuda, cuda:1, ...
         root: Folder of all runs; the usual one if not given.
         again: Repeat a run that is stored already; otherwise that one is returned.
@@ -129,6 +135,7 @@ def evaluate(
         selection=selection,
         settings=settings,
         class_weights=class_weights,
+        support=support,
     )
     obtained = obtain.obtain(
         training.plan(request), runs, again=again, keep_heads=keep_heads, device=device
@@ -168,7 +175,8 @@ def compare(*, root: Path | str | None = None, **only: Any) -> Comparison:
     Args:
         root: Folder of all runs; the usual one if not given.
         only: Filters dataset, backbone, split and shots, each a list of values to keep; and
-            against, the method that the others are compared with.
+            against, the method that the others are compared with; metric, what they are ranked by
+            and compared in: top1, balanced_accuracy or macro_f1.
 
     Example:
         >>> import heads

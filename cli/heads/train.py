@@ -74,6 +74,13 @@ def train(
     class_weights: Annotated[
         str | None, typer.Option(help="balanced: weigh rows by the inverse of their class's count.")
     ] = None,
+    support: Annotated[
+        str | None,
+        typer.Option(
+            metavar="long-tail:RATIO|counts:FILE",
+            help="Fewer images of some classes; docs/results.md tells which.",
+        ),
+    ] = None,
     strict_shots: Annotated[
         bool, typer.Option("--strict-shots", help="Stop where a class has fewer images.")
     ] = False,
@@ -93,6 +100,7 @@ def train(
 
     \b
     Example: heads train cmm --shots 16
+    Example: heads train gda --shots 16 --support long-tail:0.01
     Example: heads train cmm --protocol episodic --ways 5 --shots 1 --split sketch
     """
     from featcache.errors import FeatcacheError, UnknownNameError, UsageError
@@ -113,7 +121,7 @@ def train(
     splits = _splits(split)
     arguments: dict[str, Any] = {"selection": selection}
     if protocol == "episodic":
-        _no_others("--protocol episodic", seeds=seeds, class_weights=class_weights)
+        _no_others("--protocol episodic", seeds=seeds, class_weights=class_weights, support=support)
         if len(splits) > 1:
             raise UsageError("Episodes come from one split; name one with --split.")
         arguments |= of_episodes | {"split": split}
@@ -123,6 +131,7 @@ def train(
         arguments["shots"] = options.shots("16" if shots is None else shots)
         arguments["seeds"] = _seeds("3" if seeds is None else seeds)
         arguments |= {"strict_shots": strict_shots, "class_weights": class_weights}
+        arguments["support"] = support
     else:
         raise UnknownNameError("protocol", protocol, ("few-shot", "episodic"))
     selections = words.EPISODE_SELECTIONS if protocol == "episodic" else words.SELECTIONS
@@ -267,6 +276,7 @@ def _sentence(result: "Result") -> str:
     from heads.results.render.cells import scope
 
     top1, f1 = result.metrics["top1"], result.metrics["macro_f1"]
+    balanced = result.metrics["balanced_accuracy"]
     shots = result.shots_text
     over = scope(top1.interval, of_one_draw=result.shots != 0)
     ci = "" if top1.ci95 is None else f" ± {100 * top1.ci95:.1f} (95 %, {over})"
@@ -274,7 +284,8 @@ def _sentence(result: "Result") -> str:
         shots = f"{result.repetitions} episodes of {result.ways} classes, {shots}"
     text = (
         f"{result.method} on {result.dataset} ({result.backbone}, {shots}, {result.split}): "
-        f"top-1 {100 * top1.mean:.1f} %{ci}, macro F1 {100 * f1.mean:.1f} %"
+        f"top-1 {100 * top1.mean:.1f} %{ci}, balanced accuracy {100 * balanced.mean:.1f} %, "
+        f"macro F1 {100 * f1.mean:.1f} %"
     )
     if result.zero_shot_top1 is not None and result.shots != 0:
         text += f", zero-shot {100 * result.zero_shot_top1:.1f} %"

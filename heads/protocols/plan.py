@@ -43,6 +43,8 @@ class Request:
     """None, `balanced`, or one number a class."""
     strict_shots: bool = False
     """Refuse classes with fewer images than `shots`."""
+    support: str | None = None
+    """How many images each class gives, where not `shots` each: `long-tail:0.01`, `counts:FILE`."""
 
     def resolve(self) -> AnyMethod:
         """Return the method.
@@ -72,6 +74,8 @@ class Run:
     """Settings of the protocol that differ from its defaults; part of the variant."""
     stated: Mapping[str, int] = field(default_factory=dict)
     """Settings of the protocol that the record always states."""
+    profile: str = ""
+    """How many images each class gave, where they were not to be equal; part of the spec."""
     support: Support | None = None
     """Counts of the labelled training images; None where there are none."""
     draws: str = ""
@@ -154,6 +158,7 @@ class Plan:
                 {
                     **run.extra,
                     **({"queries": split} if sees_queries else {}),
+                    **({"support": run.profile} if run.profile else {}),
                     **_members(run.method, run.settings),
                 }
             ),

@@ -135,6 +135,7 @@ def request_of(
         selection=fit.selection,
         settings=dict(fit.settings),
         class_weights=_weights(dict(fit.extra).get("class_weights")),
+        support=dict(fit.extra).get("support"),
     )
 
 
