@@ -131,6 +131,8 @@ def train(
         arguments["shots"] = options.shots("16" if shots is None else shots)
         arguments["seeds"] = _seeds("3" if seeds is None else seeds)
         arguments |= {"strict_shots": strict_shots, "class_weights": class_weights}
+        if shots is not None and (support or "").startswith("counts:"):
+            _no_others("--support counts:...", shots=shots)
         arguments["support"] = support
     else:
         raise UnknownNameError("protocol", protocol, ("few-shot", "episodic"))
@@ -144,12 +146,15 @@ def train(
     }
 
     from featcache.store.library import cache_root, find_cache
+    from heads.protocols.imbalance import profile
     from heads.results.store import check_writable, folder_of, runs_root
 
     opened = find_cache(cache_root(cache), dataset, backbone, key)
     if (listing := opened.listing()) is not None:
         for name in splits if split is not None else ():
             listing.rows(name)
+        if support is not None:
+            profile(support, listing.classes)
     check_writable(runs_root(runs))
     from heads.protocols import episodic, training  # loads torch: nothing above may
     from heads.protocols.obtain import Obtained, obtain, save

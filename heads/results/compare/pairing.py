@@ -79,9 +79,9 @@ def paired_difference(ours: Result, other: Result, metric: str = "top1") -> Diff
             f"data set and split."
         )
     rows, others, seeds = _common(ours, other)
-    one = _contributions(a.predicted[rows], a.labels[rows], metric)
-    two = _contributions(b.predicted[others], b.labels[others], metric)
-    return _difference(one - two, ours.protocol == EPISODIC, seeds)
+    one, size = _contributions(a.predicted[rows], a.labels[rows], metric)
+    two, _ = _contributions(b.predicted[others], b.labels[others], metric)
+    return _difference(one - two, ours.protocol == EPISODIC, seeds, size)
 
 
 def check_not_repeated(ours: Result, other: Result) -> None:
@@ -111,19 +111,23 @@ def difference_to_zero_shot(result: Result, metric: str = "top1") -> Difference:
     answers = _answers(result)
     if answers.zero_shot is None:
         raise UsageError(f"No zero-shot answers: '{result.dataset}' has no class texts.")
-    ours = _contributions(answers.predicted, answers.labels, metric)
-    theirs = _contributions(answers.zero_shot, answers.labels, metric)
-    return _difference(ours - theirs, result.protocol == EPISODIC, None)
+    ours, size = _contributions(answers.predicted, answers.labels, metric)
+    theirs, _ = _contributions(answers.zero_shot, answers.labels, metric)
+    return _difference(ours - theirs, result.protocol == EPISODIC, None, size)
 
 
 def _contributions(
     predicted: Int[np.ndarray, "r n"], labels: Int[np.ndarray, "r n"], metric: str
-) -> Float64[np.ndarray, "r n"]:
-    """Return what each query adds to a measure: correct answers, or pseudo-values."""
+) -> tuple[Float64[np.ndarray, "r n"], float]:
+    """Return what each query adds to a measure, and the effective number of queries.
+
+    A query adds its correct answer to top-1, and its pseudo-value to a mean over classes.
+    """
     if metric == "top1":
-        return np.asarray((predicted == labels).astype(float))
+        return np.asarray((predicted == labels).astype(float)), float(labels.shape[1])
     classes = 1 + int(max(predicted.max(), labels.max()))
-    return np.asarray(Counts.of(predicted, labels, classes).pseudo_values()[metric])
+    counted = Counts.of(predicted, labels, classes)
+    return np.asarray(counted.pseudo_values()[metric]), float(counted.class_size.mean())
 
 
 def _answers(result: Result) -> Predictions:
@@ -174,7 +178,10 @@ def _one_draw(result: Result) -> bool:
 
 
 def _difference(
-    gain: Float64[np.ndarray, "r n"], episodes: bool, seeds: tuple[int, ...] | None
+    gain: Float64[np.ndarray, "r n"],
+    episodes: bool,
+    seeds: tuple[int, ...] | None,
+    size: float,
 ) -> Difference:
     r, n = gain.shape
     outcomes = statistics.DIFFERENCES
@@ -184,7 +191,7 @@ def _difference(
         estimate = statistics.of_draws(gain.mean(axis=1), outcomes=outcomes, size=float(r * n))
     elif n > 1:
         over = "queries" if r == 1 else "repetitions and queries"
-        estimate = statistics.of_queries(gain, outcomes=outcomes)
+        estimate = statistics.of_queries(gain, outcomes=outcomes, size=size)
     else:
         raise UsageError("A difference needs two queries or more; add images.")
     mean, half = float(estimate.mean), float(estimate.half)
