@@ -8,8 +8,8 @@
 
 The softmax of the ensemble's logits is the pooled distribution. `mean` and `log` weigh all members
 alike. `greedy` adds members one at a time, with replacement, each the one that lowers the
-cross-entropy of (1) on validation most. T_m minimises the member's cross-entropy on validation. Each
-member's own hyper-parameters are chosen as if it were alone.
+cross-entropy of (1) on validation most. T_m minimises the cross-entropy of member m on validation.
+The hyper-parameters of each member are chosen as if it were alone.
 
 Reference: Caruana et al., Ensemble Selection from Libraries of Models, ICML 2004 (greedy); Guo et
 al., On Calibration of Modern Neural Networks, ICML 2017 (temperatures); Genest and Zidek,
@@ -81,9 +81,7 @@ def _parsed(text: str) -> tuple[Member, ...]:
         if one.name == METHOD.name:
             raise _wrong("methods that are no ensembles themselves")
         if registry.get(one.name).transductive:
-            raise _wrong(
-                f"methods that answer each query alone; '{one.name}' answers all together"
-            )
+            raise _wrong(f"methods that answer each query alone; '{one.name}' answers all together")
         configure(registry.get(one.name), dict(one.settings))
     return tuple(found)
 

@@ -21,9 +21,7 @@ HALVINGS = 60
 """Bisections of that range; the last bracket is narrower than float64 resolves."""
 
 
-def mean_pool(
-    log_p: Float[Tensor, "*m n c"], weights: Float[Tensor, "*m"]
-) -> Float[Tensor, "n c"]:
+def mean_pool(log_p: Float[Tensor, "*m n c"], weights: Float[Tensor, "*m"]) -> Float[Tensor, "n c"]:
     """Return the logarithm of the weighted mean of probabilities.
 
     Args:

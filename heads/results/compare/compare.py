@@ -1,11 +1,11 @@
 """Grouping runs into tables, and the gain of each over the reference.
 
 Runs are compared within a group: same data set, backbone, features, split, queries with their
-labels, shots used and profile of an imbalanced support; for episodes the same list of them. Runs that differ in seeds, images drawn,
-features read or marks are rows of their own with different names. Of runs that are equal in all of
-this the newest is shown and the others are counted. Transductive methods, which answer all queries
-together, stand below the others; runs whose hyper-parameters were chosen on the queries (`oracle`)
-stand last.
+labels, shots used and profile of an imbalanced support; for episodes the same list of them. Runs
+that differ in seeds, images drawn, features read or marks are rows of their own with different
+names. Of runs that are equal in all of this the newest is shown and the others are counted.
+Transductive methods, which answer all queries together, stand below the others; runs whose
+hyper-parameters were chosen on the queries (`oracle`) stand last.
 """
 
 from collections import Counter
@@ -101,8 +101,8 @@ def compare(
         metric: What the rows are ranked by and compared in: top1, balanced_accuracy or macro_f1.
 
     Raises:
-        UnknownNameError: If there is no such metric, no run is of that data set, backbone, split or any of the shots, or
-            none that is left is that reference.
+        UnknownNameError: If there is no such metric, no run is of that data set, backbone, split
+            or any of the shots, or none that is left is that reference.
     """
     if metric not in NAMES:
         raise UnknownNameError("metric", metric, NAMES)

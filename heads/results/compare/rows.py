@@ -130,13 +130,13 @@ def _rank(row: Row) -> tuple[object, ...]:
     return row.oracle, row.transductive, first, -(measured or 0.0), row.name
 
 
-def _gain(
-    result: Result, against: str, reference: Result | None, metric: str
-) -> Difference | str:
+def _gain(result: Result, against: str, reference: Result | None, metric: str) -> Difference | str:
     """Return the difference to the reference, or why there is none."""
     try:
         if against == ZERO_SHOT:
-            return REFERENCE if label(result) == against else difference_to_zero_shot(result, metric)
+            return (
+                REFERENCE if label(result) == against else difference_to_zero_shot(result, metric)
+            )
         if reference is None:
             return f"There is no run of {against} in this table."
         if result.run == reference.run:

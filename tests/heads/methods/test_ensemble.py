@@ -198,12 +198,14 @@ def test_a_member_sees_only_what_it_reads_alone(features: FeatureSet) -> None:
     assert torch.equal(wide, alone)
 
 
-def test_a_head_of_an_ensemble_is_no_head_of_a_member(task: Episode) -> None:
+def test_it_cannot_take_other_classes(task: Episode) -> None:
     head = Head(fitted=chosen(task).head, classes=task.view.classes)
-    assert head.method.name == "ensemble"
+    assert task.view.text is not None
     with pytest.raises(HeadError, match="specific to its"):
-        assert task.view.text is not None
         head.rebind(task.view.text, task.view.classes)
-    with pytest.raises(TaskError):  # folds need two images of a class
-        one = replace(task, view=replace(task.view, support=task.view.support.take(slice(0, 1))))
+
+
+def test_folds_need_two_images_of_a_class(task: Episode) -> None:
+    one = replace(task, view=replace(task.view, support=task.view.support.take(slice(0, 1))))
+    with pytest.raises(TaskError, match="two or more training images"):
         chosen(one, "cv")

@@ -27,7 +27,9 @@ def test_pools_are_those_of_loops() -> None:
     logits, _ = made()
     p = logits.softmax(-1)
     weights = [0.5, 0.2, 0.3]
-    mean, log = (pool(p.log(), torch.tensor(weights).double()).exp() for pool in (mean_pool, log_pool))
+    mean, log = (
+        pool(p.log(), torch.tensor(weights).double()).exp() for pool in (mean_pool, log_pool)
+    )
     for i in range(p.shape[1]):
         product = [math.prod(float(p[m, i, c]) ** weights[m] for m in range(3)) for c in range(4)]
         for c in range(4):

@@ -175,7 +175,7 @@ def test_balanced_accuracy_is_compared_class_by_class(record: Any) -> None:
         kept = Predictions(predicted=predicted, labels=labels, zero_shot=labels * 0)
         return record(predictions=kept, zero_shot_top1=None, seeds=(1,))
 
-    one, other = made((0.9, 0.9, 0.2)), made((0.6, 0.6, 0.9))
+    one, other = made((0.95, 0.95, 0.0)), made((0.6, 0.6, 1.0))
     per_class = [
         [np.mean(r.predictions.predicted[labels == c] == c) for c in range(3)] for r in (one, other)
     ]
