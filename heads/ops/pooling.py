@@ -81,7 +81,7 @@ def temperature(logits: Float[Tensor, "n c"], labels: Int64[Tensor, " n"]) -> fl
         middle = (low + high) / 2
         expected = (torch.softmax(z * 2.0**middle, dim=-1) * z).sum(-1).mean()
         low, high = (low, middle) if bool(expected > target) else (middle, high)
-    return spread / 2.0**low
+    return float(spread / 2.0**low)
 
 
 def greedy_weights(

@@ -108,12 +108,17 @@ def select_members(
             for part, found in zip(trained[at], chosen, strict=True)
             for why in found[at].failed
         ]
+        whole = {
+            f"{part.member.label}.{name}": float(getattr(found[at].head.config, name))
+            for part, found in zip(trained[at], chosen, strict=True)
+            for name in found[at].static
+        }
         joined.append(
             Chosen(
                 head=head,
                 accuracy=_accuracy(head, task, mode),
                 failed=tuple(failed),
-                learned=result.learned,
+                learned={**result.learned, **whole},
                 notes=tuple(notes) if at == 0 else (),
             )
         )

@@ -10,6 +10,7 @@ from torch import Tensor
 from featcache.errors import FeatcacheError, HeadError, TaskError, UnknownNameError, UsageError
 from featcache.types import FeatureSet
 from heads import registry
+from heads.contract.settings import Grid
 from heads.episode import Episode
 from heads.fitted import Fitted
 from heads.head import Head
@@ -203,6 +204,19 @@ def test_it_cannot_take_other_classes(task: Episode) -> None:
     assert task.view.text is not None
     with pytest.raises(HeadError, match="specific to its"):
         head.rebind(task.view.text, task.view.classes)
+
+
+def test_whole_numbers_that_a_member_searched_are_kept(
+    task: Episode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A member's grid over a field of its Config becomes a setting of the member."""
+    get = registry.get
+    searched = replace(get("knn"), train_grid=Grid({"k": [1.0, 2.0]}))
+    monkeypatch.setattr(registry, "get", lambda name: searched if name == "knn" else get(name))
+    (found,) = select(METHOD, configure(METHOD, {"members": "knn,ridge"}), [task], "few-shot-val")
+    k = found.values["knn.k"]
+    assert k in (1, 2)
+    assert found.head.config.members == f"knn:k={k:g},ridge"
 
 
 def test_folds_need_two_images_of_a_class(task: Episode) -> None:

@@ -182,8 +182,19 @@ def test_balanced_accuracy_is_compared_class_by_class(record: Any) -> None:
     d = paired_difference(one, other, "balanced_accuracy")
     assert d.mean == pytest.approx(np.mean(per_class[0]) - np.mean(per_class[1]))
     assert paired_difference(one, other).mean > 0.15 > 0 > d.mean
-    wide = d.high - d.low
-    assert wide > paired_difference(one, other).high - paired_difference(one, other).low
+    n = labels.shape[1]
+    hits = [(r.predictions.predicted == labels)[0].astype(float) for r in (one, other)]
+    gain, y = hits[0] - hits[1], labels[0]
+
+    def balanced(keep: np.ndarray) -> float:
+        return float(np.mean([gain[keep & (y == c)].mean() for c in range(3)]))
+
+    without = [balanced(np.arange(n) != i) for i in range(n)]
+    pseudo = n * d.mean - (n - 1) * np.array(without)
+    size = 9 / (1 / 60 + 1 / 30 + 1 / 10)
+    added = 3.8415 * np.mean([(o - d.mean) ** 2 for o in (-1, 0, 0, 1)]) / size**2
+    half = stats.t.ppf(0.975, n - 1) * np.sqrt(pseudo.var(ddof=1) / n + added)
+    assert (d.high - d.low) / 2 == pytest.approx(half, rel=1e-3)
     zero = difference_to_zero_shot(one, "balanced_accuracy")
     assert zero.mean == pytest.approx(np.mean(per_class[0]) - 1 / 3)
     means = [r.metrics["macro_f1"].mean for r in (one, other)]
