@@ -47,7 +47,9 @@ def has_choice(method: AnyMethod, settings: Settings, mode: str) -> bool:
     if method.composition is not None:
         inside = resolved(method.composition, settings)
         validates = method.composition.validates(settings.config)
-        return mode != "none" and (validates or any(has_choice(m, own, mode) for _, m, own in inside))
+        return mode != "none" and (
+            validates or any(has_choice(m, own, mode) for _, m, own in inside)
+        )
     stages = method.stages(settings.config)
     keeps = mode != "cv" and any(s.keep == "best-val" for s in stages)
     return settings.choices > 1 or keeps or any(s.search for s in stages)

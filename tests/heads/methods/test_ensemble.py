@@ -211,12 +211,15 @@ def test_whole_numbers_that_a_member_searched_are_kept(
 ) -> None:
     """A member's grid over a field of its Config becomes a setting of the member."""
     get = registry.get
-    searched = replace(get("knn"), train_grid=Grid({"k": [1.0, 2.0]}))
-    monkeypatch.setattr(registry, "get", lambda name: searched if name == "knn" else get(name))
-    (found,) = select(METHOD, configure(METHOD, {"members": "knn,ridge"}), [task], "few-shot-val")
-    k = found.values["knn.k"]
-    assert k in (1, 2)
-    assert found.head.config.members == f"knn:k={k:g},ridge"
+    searched = replace(get("proker"), train_grid=Grid({"points": [8.0, 16.0]}))
+    monkeypatch.setattr(registry, "get", lambda name: searched if name == "proker" else get(name))
+    settings = configure(METHOD, {"members": "proker,ridge"})
+    (found,) = select(METHOD, settings, [task], "few-shot-val")
+    points = found.values["proker.points"]
+    assert points in (8, 16)
+    assert found.head.config.members == f"proker:points={points:g},ridge"
+    (part,) = [m for m in members(found.head.config) if m.name == "proker"]
+    assert dict(part.settings) == {"points": f"{points:g}"}
 
 
 def test_folds_need_two_images_of_a_class(task: Episode) -> None:
