@@ -44,7 +44,7 @@ def main() -> None:
     features = featcache.extract(given.dataset, given.backbone, root=given.cache)
 
     def trained(method: str, support: str | None) -> Result:
-        return heads.evaluate(
+        result: Result = heads.evaluate(
             method,
             features,
             shots=SHOTS,
@@ -54,6 +54,7 @@ def main() -> None:
             root=given.runs,
             keep_heads=False,
         )
+        return result
 
     print(f"| method | balanced support | {given.support} | difference | head third | tail third |")
     print("|---|---|---|---|---|---|")
