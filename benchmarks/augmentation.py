@@ -2,8 +2,8 @@
 
 Example: python benchmarks/augmentation.py --features features --home /tmp/augmentation
 
-On fieldguide at 1, 2 and 4 shots, with a corpus of other worlds (the species of fieldguide-2, and 1,440
-drawings of moths of no species, drawn here with a seed of their own), and with one of its own
+On fieldguide at 1, 2 and 4 shots, with a corpus of other worlds (the species of fieldguide-2, and
+1,440 drawings of moths of no species, drawn here with a seed of their own), and with one of its own
 training images without their labels; with --features, the folder that holds
 imagenet256_vitb32.npz, also on imagenet256 at 1 and 2 shots with its unused training images. Each
 method is trained without a corpus and with corpus rows of weight 1 and 0.3. Prints the table of

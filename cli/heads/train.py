@@ -79,6 +79,13 @@ def train(
             help="Add rows of a corpus to the support; --shots 0 trains on them alone.",
         ),
     ] = None,
+    support: Annotated[
+        str | None,
+        typer.Option(
+            metavar="long-tail:RATIO|counts:FILE",
+            help="Fewer images of some classes; docs/results.md tells which.",
+        ),
+    ] = None,
     strict_shots: Annotated[
         bool, typer.Option("--strict-shots", help="Stop where a class has fewer images.")
     ] = False,
@@ -98,6 +105,7 @@ def train(
 
     \b
     Example: heads train cmm --shots 16
+    Example: heads train gda --shots 16 --support long-tail:0.01
     Example: heads train cmm --protocol episodic --ways 5 --shots 1 --split sketch
     Example: heads train tip-adapter --shots 1 --augment corpus:wild:weight=0.3
     """
@@ -122,7 +130,13 @@ def train(
     splits = _splits(split)
     arguments: dict[str, Any] = {"selection": selection}
     if protocol == "episodic":
-        _no_others("--protocol episodic", seeds=seeds, class_weights=class_weights, augment=augment)
+        _no_others(
+            "--protocol episodic",
+            seeds=seeds,
+            class_weights=class_weights,
+            augment=augment,
+            support=support,
+        )
         if len(splits) > 1:
             raise UsageError("Episodes come from one split; name one with --split.")
         arguments |= of_episodes | {"split": split}
@@ -134,6 +148,9 @@ def train(
         arguments["augment"] = augment
         arguments["seeds"] = options.seeds("3" if seeds is None else seeds)
         arguments |= {"strict_shots": strict_shots, "class_weights": class_weights}
+        if shots is not None and (support or "").startswith("counts:"):
+            _no_others("--support counts:...", shots=shots)
+        arguments["support"] = support
     else:
         raise UnknownNameError("protocol", protocol, ("few-shot", "episodic"))
     selections = words.EPISODE_SELECTIONS if protocol == "episodic" else words.SELECTIONS
@@ -146,12 +163,15 @@ def train(
     }
 
     from featcache.store.library import cache_root, find_cache
+    from heads.protocols.imbalance import profile
     from heads.results.store import check_writable, folder_of, runs_root
 
     opened = find_cache(cache_root(cache), dataset, backbone, key)
     if (listing := opened.listing()) is not None:
         for name in splits if split is not None else ():
             listing.rows(name)
+        if support is not None:
+            profile(support, listing.classes)
     check_writable(runs_root(runs))
     from heads.protocols import episodic, training  # loads torch: nothing above may
     from heads.protocols.obtain import Obtained, obtain, save
@@ -258,6 +278,7 @@ def _sentence(result: "Result") -> str:
     from heads.results.render.cells import scope
 
     top1, f1 = result.metrics["top1"], result.metrics["macro_f1"]
+    balanced = result.metrics["balanced_accuracy"]
     shots = result.shots_text
     over = scope(top1.interval, of_one_draw=result.shots != 0)
     ci = "" if top1.ci95 is None else f" ± {100 * top1.ci95:.1f} (95 %, {over})"
@@ -268,7 +289,8 @@ def _sentence(result: "Result") -> str:
         shots = f"{shots} and corpus {corpus.name}{weight}"
     text = (
         f"{result.method} on {result.dataset} ({result.backbone}, {shots}, {result.split}): "
-        f"top-1 {100 * top1.mean:.1f} %{ci}, macro F1 {100 * f1.mean:.1f} %"
+        f"top-1 {100 * top1.mean:.1f} %{ci}, balanced accuracy {100 * balanced.mean:.1f} %, "
+        f"macro F1 {100 * f1.mean:.1f} %"
     )
     if result.zero_shot_top1 is not None and result.shots != 0:
         text += f", zero-shot {100 * result.zero_shot_top1:.1f} %"

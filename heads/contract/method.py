@@ -7,6 +7,7 @@ from typing import Any, Generic, Literal, TypeAlias, TypeVar, cast
 
 from torch import Tensor
 
+from heads.contract.members import Composition
 from heads.contract.rows import Kind, Rows, TaskView, Tensors
 from heads.contract.settings import Grid, Nothing
 from heads.contract.stages import Stage, last_logits
@@ -142,6 +143,8 @@ class Method(Generic[C, H]):
     rebind: Callable[[Tensors, Tensors, TextView, C], tuple[Tensors, Tensors]] | None = None
     """(params, fixed, text, config) -> (params, fixed) for other classes; None where what was
     learned belongs to the classes of training."""
+    composition: Composition | None = None
+    """How it is made of other methods; None for a method of its own."""
     training_only: tuple[str, ...] = ()
     """Fixed tensors that no answer reads: a kept head leaves them out."""
     holds: tuple[str, ...] = ()

@@ -204,7 +204,8 @@ def _judged(
 def training_notes(method: AnyMethod, chosen: Sequence[Chosen]) -> list[str]:
     """Return notes on how heads were chosen and trained."""
     failed = [f"Left out of the search: {why}." for one in chosen for why in one.failed]
-    return failed + method.notes([one.watch for one in chosen])
+    members = [note for one in chosen for note in one.notes]
+    return failed + members + method.notes([one.watch for one in chosen])
 
 
 def _predictions(
@@ -249,6 +250,7 @@ def heads_of(
                 "weights": features.weights,
                 "encoding": dict(features.encoding),
                 "static": list(one.static),
+                "learned": dict(one.learned),
                 "validation": one.accuracy,
                 **facts,
             },
@@ -270,9 +272,10 @@ def captured_warnings() -> Iterator[list[str]]:
 
 
 def chosen_values(head: Head) -> dict[str, float]:
-    """Return the hyper-parameters of a head, and the fields of Config that were chosen too."""
+    """Return the hyper-parameters of a head, and what else was chosen."""
     static = {name: getattr(head.fitted.config, name) for name in head.about.get("static", ())}
-    return hyper_values(head.fitted.hyper) | static
+    learned = {name: float(value) for name, value in head.about.get("learned", {}).items()}
+    return hyper_values(head.fitted.hyper) | static | learned
 
 
 def check_size(repetitions: int, queries: int) -> None:

@@ -17,6 +17,7 @@ from heads.protocols.plan import Run
 from heads.results.metrics import evaluate
 from heads.results.record import (
     QUERY_SET,
+    SUPPORT,
     IntervalOf,
     Predictions,
     Result,
@@ -146,6 +147,7 @@ def record(
             **asdict(run.settings.config),
             **extra,
             **run.stated,
+            **({SUPPORT: run.profile} if run.profile else {}),
         },
         chosen=tuple(points),
         metrics=evaluate(predictions, len(features.classes), over),

@@ -34,6 +34,12 @@ REPETITIONS, ANSWERED, CLASSES = 100_000, 2**24, 1_000_000
 QUERY_SET = "query set"
 """Entry of `reads` of a transductive method, which answers all queries together."""
 
+SUPPORT = "support"
+"""Entry of `config` of an imbalanced support: how many images each class was to give."""
+
+PROFILE_SHOWN = 40
+"""Characters of such a text that a title shows; of a longer one it shows a digest."""
+
 CAME_WITH_DATA = "Shots came with the data"
 """Start of the note on stored draws; older records state it nowhere else."""
 
@@ -225,9 +231,22 @@ class Result:
         named = {None: "all shots", 0: "no shots", 1: "1 shot"}
         text = named.get(self.shots_used, f"{self.shots_used} shots")
         uneven = self.support is not None and self.support.smallest != self.support.largest
-        if self.support is None or not uneven:
-            return text
-        return f"{text} ({self.support.smallest}-{self.support.largest} a class)"
+        if self.support is not None and uneven:
+            text += f" ({self.support.smallest}-{self.support.largest} a class)"
+        return f"{text}, support {self.profile_text}" if self.profile else text
+
+    @property
+    def profile(self) -> str:
+        """Return how many images each class was to give; empty where `shots` each."""
+        said = self.config.get(SUPPORT) if self.protocol == FEW_SHOT else None
+        return said if isinstance(said, str) else ""
+
+    @property
+    def profile_text(self) -> str:
+        """Return the profile in a few words: its text, or a digest of a long list of counts."""
+        if len(self.profile) <= PROFILE_SHOWN:
+            return self.profile
+        return f"counts {digest_ids([self.profile])[:6]}"
 
     @property
     def repetitions(self) -> int:

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from jaxtyping import Float64, Int
 
 from featcache.errors import UsageError
 from featcache.wording import Argument
 from heads.results import statistics
+from heads.results.metrics import Counts
 from heads.results.record import EPISODIC, IntervalOf, Predictions, Result, digest_labels
 
 Word = Literal["better", "worse", "no difference shown"]
@@ -21,7 +23,7 @@ Word = Literal["better", "worse", "no difference shown"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """Top-1 of one run minus top-1 of another on the same queries, as a fraction."""
+    """A measure of one run minus that of another on the same queries, as a fraction."""
 
     mean: float
     low: float
@@ -58,8 +60,13 @@ def queries_of(result: Result) -> str:
     return f"{result.ids}-{digest_labels(result.predictions.labels)}"
 
 
-def paired_difference(ours: Result, other: Result) -> Difference:
+def paired_difference(ours: Result, other: Result, metric: str = "top1") -> Difference:
     """Compare two runs query by query.
+
+    Args:
+        ours: A run.
+        other: The run that it is compared with.
+        metric: top1, balanced_accuracy or macro_f1; the latter by the queries' pseudo-values.
 
     Raises:
         UsageError: If the runs answered different queries, have no draw of the shots in common or
@@ -72,8 +79,9 @@ def paired_difference(ours: Result, other: Result) -> Difference:
             f"data set and split."
         )
     rows, others, seeds = _common(ours, other)
-    correct, reference = (a.predicted == a.labels)[rows], (b.predicted == b.labels)[others]
-    return _difference(correct, reference, ours.protocol == EPISODIC, seeds)
+    one, size = _contributions(a.predicted[rows], a.labels[rows], metric)
+    two, _ = _contributions(b.predicted[others], b.labels[others], metric)
+    return _difference(one - two, ours.protocol == EPISODIC, seeds, size)
 
 
 def check_not_repeated(ours: Result, other: Result) -> None:
@@ -94,8 +102,8 @@ def check_not_repeated(ours: Result, other: Result) -> None:
         raise UsageError(f"The same answers as the reference{over}: no comparison, not counted.")
 
 
-def difference_to_zero_shot(result: Result) -> Difference:
-    """Compare a run with the zero-shot answers kept beside it.
+def difference_to_zero_shot(result: Result, metric: str = "top1") -> Difference:
+    """Compare a run with the zero-shot answers kept beside it; `metric` as `paired_difference`.
 
     Raises:
         UsageError: If there are none.
@@ -103,10 +111,23 @@ def difference_to_zero_shot(result: Result) -> Difference:
     answers = _answers(result)
     if answers.zero_shot is None:
         raise UsageError(f"No zero-shot answers: '{result.dataset}' has no class texts.")
-    correct = answers.predicted == answers.labels
-    return _difference(
-        correct, answers.zero_shot == answers.labels, result.protocol == EPISODIC, None
-    )
+    ours, size = _contributions(answers.predicted, answers.labels, metric)
+    theirs, _ = _contributions(answers.zero_shot, answers.labels, metric)
+    return _difference(ours - theirs, result.protocol == EPISODIC, None, size)
+
+
+def _contributions(
+    predicted: Int[np.ndarray, "r n"], labels: Int[np.ndarray, "r n"], metric: str
+) -> tuple[Float64[np.ndarray, "r n"], float]:
+    """Return what each query adds to a measure, and the effective number of queries.
+
+    A query adds its correct answer to top-1, and its pseudo-value to a mean over classes.
+    """
+    if metric == "top1":
+        return np.asarray((predicted == labels).astype(float)), float(labels.shape[1])
+    classes = 1 + int(max(predicted.max(), labels.max()))
+    counted = Counts.of(predicted, labels, classes)
+    return np.asarray(counted.pseudo_values()[metric]), float(counted.class_size.mean())
 
 
 def _answers(result: Result) -> Predictions:
@@ -157,9 +178,11 @@ def _one_draw(result: Result) -> bool:
 
 
 def _difference(
-    correct: np.ndarray, reference: np.ndarray, episodes: bool, seeds: tuple[int, ...] | None
+    gain: Float64[np.ndarray, "r n"],
+    episodes: bool,
+    seeds: tuple[int, ...] | None,
+    size: float,
 ) -> Difference:
-    gain = correct.astype(float) - reference.astype(float)  # [r n], each in {-1, 0, 1}
     r, n = gain.shape
     outcomes = statistics.DIFFERENCES
     over: IntervalOf
@@ -168,7 +191,7 @@ def _difference(
         estimate = statistics.of_draws(gain.mean(axis=1), outcomes=outcomes, size=float(r * n))
     elif n > 1:
         over = "queries" if r == 1 else "repetitions and queries"
-        estimate = statistics.of_queries(gain, outcomes=outcomes)
+        estimate = statistics.of_queries(gain, outcomes=outcomes, size=size)
     else:
         raise UsageError("A difference needs two queries or more; add images.")
     mean, half = float(estimate.mean), float(estimate.half)

@@ -19,6 +19,7 @@ COLUMNS = (
     "method",
     "top-1 %",
     "seeds",
+    "balanced %",
     "macro F1 %",
     "over zero-shot",
     "seconds",
@@ -28,7 +29,7 @@ COLUMNS = (
     "also reads",
 )
 """Columns of the table that people read."""
-SPARE = ("source", "protocol", "macro F1 %", "also reads", "seconds", "selection")
+SPARE = ("source", "protocol", "macro F1 %", "balanced %", "also reads", "seconds", "selection")
 """Columns that a narrow window leaves out, in this order."""
 THESE_HEADS = "(these heads)"
 """Suffix of a word that holds for one draw of the shots, not for the method."""
@@ -43,9 +44,14 @@ OVER = {
 """What an interval is over, in words."""
 
 
+MEASURED = {"top1": "", "balanced_accuracy": "balanced, ", "macro_f1": "macro F1, "}
+"""What a difference is of, in the head of its column."""
+
+
 def columns(group: Group) -> tuple[str, ...]:
     """Return COLUMNS with the reference's name in them, and what the repetitions are."""
-    named = {f"over {ZERO_SHOT}": f"over {group.against}"}
+    what = MEASURED[group.metric]
+    named = {f"over {ZERO_SHOT}": f"{what}over {group.against}"}
     if group.ways is not None:
         named["seeds"] = "episodes"
     return tuple(named.get(column, column) for column in COLUMNS)
@@ -124,7 +130,9 @@ def _cells(row: Row, letters: dict[str, str], of_one_draw: bool) -> tuple[str, .
     kinds = dict.fromkeys(_kind(what) for what in row.reads)
     also = ", ".join(kinds) or "-"
     gain, took = _gain(row, letters, of_one_draw), f"{row.seconds:.1f}"
-    return row.name, top1, seeds, f1, gain, took, row.protocol, selection, status, also
+    of_classes = row.balanced_accuracy
+    balanced = "-" if of_classes is None else f"{100 * of_classes:.1f}"
+    return row.name, top1, seeds, balanced, f1, gain, took, row.protocol, selection, status, also
 
 
 def _kind(what: str) -> str:

@@ -50,6 +50,23 @@ def test_short_classes_are_taken_and_said(heads: Run, home: Path) -> None:
     assert heads("train", "tip-adapter", "--shots", "16", "--strict-shots").code == 1
 
 
+def test_an_ensemble_on_an_imbalanced_support(heads: Run, home: Path) -> None:
+    given = ["--set", "members=gda,knn:k=1", "--support", "counts:4,2,1", "--seeds", "1"]
+    answer = heads("train", "ensemble", *given, "--json")
+    assert answer.code == 0, answer.err
+    result = from_json(answer.out)
+    assert result.config["support"] == "counts:4,2,1"
+    assert {"weight of gda", "weight of knn"} <= set(result.chosen[0])
+    assert "Imbalanced support" in answer.err
+    again = heads("train", "ensemble", *given)
+    assert "balanced accuracy" in again.out
+    assert "An equal run" in again.err
+    table = heads("compare", "--metric", "balanced_accuracy", "--json")
+    rows = [json.loads(line) for line in table.out.splitlines()]
+    assert {row["metric"] for row in rows} == {"balanced_accuracy"}
+    assert "counts:4,2,1" in {row["support"] for row in rows}
+
+
 def test_stored_draws_are_named(heads: Run, featcache: Run, empty_home: Path) -> None:
     rows = np.random.default_rng(0).normal(size=(24, 8)).astype(np.float32)
     labels = np.arange(24) % 3
