@@ -1,11 +1,11 @@
 """Grouping runs into tables, and the gain of each over the reference.
 
 Runs are compared within a group: same data set, backbone, features, split, queries with their
-labels, and shots used; for episodes the same list of them. Runs that differ in seeds, images drawn,
-features read or marks are rows of their own with different names. Of runs that are equal in all of
-this the newest is shown and the others are counted. Transductive methods, which answer all queries
-together, stand below the others; runs whose hyper-parameters were chosen on the queries (`oracle`)
-stand last.
+labels, and shots used; for episodes, batches and streams the same list of them. Runs that differ in
+seeds, images drawn, features read or marks are rows of their own with different names. Of runs that
+are equal in all of this the newest is shown and the others are counted. Transductive methods, which
+answer queries together, stand below the others, and so do online ones; runs whose hyper-parameters
+were chosen on the queries (`oracle`) stand last.
 """
 
 from collections import Counter
@@ -18,7 +18,7 @@ from featcache.wording import Call, Placeholder
 from heads.results import store
 from heads.results.compare.pairing import queries_of
 from heads.results.compare.rows import ZERO_SHOT, Row, label, own_texts, rows_of
-from heads.results.record import EPISODIC, Result
+from heads.results.record import BATCHES, LISTS, STREAM, Result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,10 @@ class Group:
     """First digits of the digest of the queries, where other runs of the name had others."""
     ways: int | None = None
     """Classes of an episode; None for other protocols."""
-    episodes: int = 0
+    protocol: str = ""
+    """Where the queries are a list of episodes, batches or streams; empty for other protocols."""
+    repetitions: int = 0
+    """Number of these."""
     ambiguous: bool = False
     """Whether other groups have the same data set and backbone, and features of another key."""
 
@@ -56,7 +59,12 @@ class Group:
         shots, asked = self.shots_text, f"{self.queries} queries"
         if self.ways is not None:
             shots = f"{self.ways}-way {shots}"
-            asked = f"{self.episodes} episodes of list {self.asked}, {self.queries} queries each"
+            asked = f"{self.repetitions} episodes of list {self.asked}, {self.queries} queries each"
+        elif self.protocol == BATCHES:
+            most = f"up to {self.queries} queries each"
+            asked = f"{self.repetitions} batches of list {self.asked}, {most}"
+        elif self.protocol == STREAM:
+            asked = f"{self.repetitions} streams of list {self.asked}, {self.queries} queries each"
         elif self.asked:
             asked += f" of list {self.asked}"
         asked += f", {self.unreadable} unreadable not counted" if self.unreadable else ""
@@ -190,9 +198,9 @@ def group(results: Iterable[Result], *, against: str = ZERO_SHOT) -> list[Group]
         for shots in sorted(shots_here, key=lambda s: float("inf") if s is None else s):
             drawn = [r for r in members if r.shots_used == shots and r.shots != 0]
             here = drawn + free
-            of_episodes = here[0].protocol == EPISODIC
+            protocol = here[0].protocol if here[0].protocol in LISTS else ""
             rows = rows_of(here, against, latest, {run: n for run, (_, n) in kept.items()})
-            several = with_queries[*place[:4], texts] > 1 or of_episodes
+            several = with_queries[*place[:4], texts] > 1 or bool(protocol)
             groups.append(
                 Group(
                     dataset=dataset,
@@ -208,7 +216,8 @@ def group(results: Iterable[Result], *, against: str = ZERO_SHOT) -> list[Group]
                     texts=texts if with_texts[place[:5]] > 1 else "",
                     asked=_short(ids) if several else "",
                     ways=here[0].ways,
-                    episodes=here[0].repetitions if of_episodes else 0,
+                    protocol=protocol,
+                    repetitions=here[0].repetitions if protocol else 0,
                     ambiguous=with_keys[dataset, backbone] > 1,
                 )
             )

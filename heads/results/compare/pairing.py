@@ -14,7 +14,7 @@ import numpy as np
 from featcache.errors import UsageError
 from featcache.wording import Argument
 from heads.results import statistics
-from heads.results.record import EPISODIC, IntervalOf, Predictions, Result, digest_labels
+from heads.results.record import LISTS, IntervalOf, Predictions, Result, digest_labels
 
 Word = Literal["better", "worse", "no difference shown"]
 
@@ -73,7 +73,8 @@ def paired_difference(ours: Result, other: Result) -> Difference:
         )
     rows, others, seeds = _common(ours, other)
     correct, reference = (a.predicted == a.labels)[rows], (b.predicted == b.labels)[others]
-    return _difference(correct, reference, ours.protocol == EPISODIC, seeds)
+    is_query = (a.labels >= 0)[rows]
+    return _difference(correct, reference, is_query, LISTS.get(ours.protocol), seeds)
 
 
 def check_not_repeated(ours: Result, other: Result) -> None:
@@ -104,9 +105,8 @@ def difference_to_zero_shot(result: Result) -> Difference:
     if answers.zero_shot is None:
         raise UsageError(f"No zero-shot answers: '{result.dataset}' has no class texts.")
     correct = answers.predicted == answers.labels
-    return _difference(
-        correct, answers.zero_shot == answers.labels, result.protocol == EPISODIC, None
-    )
+    reference = answers.zero_shot == answers.labels
+    return _difference(correct, reference, answers.labels >= 0, LISTS.get(result.protocol), None)
 
 
 def _answers(result: Result) -> Predictions:
@@ -120,7 +120,7 @@ def _answers(result: Result) -> Predictions:
 def _common(ours: Result, other: Result) -> tuple[list[int], list[int], tuple[int, ...] | None]:
     """Return which repetitions of each are paired, and their seeds where some are left out."""
     r, s = ours.repetitions, other.repetitions
-    if ours.protocol == EPISODIC:  # the digest is that of the list
+    if ours.protocol in LISTS:  # the digest is that of the list
         return list(range(r)), list(range(s)), None
     if _undrawn(ours):
         return [0] * s, list(range(s)), None
@@ -157,15 +157,21 @@ def _one_draw(result: Result) -> bool:
 
 
 def _difference(
-    correct: np.ndarray, reference: np.ndarray, episodes: bool, seeds: tuple[int, ...] | None
+    correct: np.ndarray,
+    reference: np.ndarray,
+    is_query: np.ndarray,
+    draws: IntervalOf | None,
+    seeds: tuple[int, ...] | None,
 ) -> Difference:
+    """Estimate a difference: over the draws of a list, else over seeds and queries."""
     gain = correct.astype(float) - reference.astype(float)  # [r n], each in {-1, 0, 1}
     r, n = gain.shape
     outcomes = statistics.DIFFERENCES
     over: IntervalOf
-    if episodes and r > 1:
-        over = "episodes"
-        estimate = statistics.of_draws(gain.mean(axis=1), outcomes=outcomes, size=float(r * n))
+    if draws is not None and r > 1:
+        over = draws
+        gains = (gain * is_query).sum(axis=1) / is_query.sum(axis=1)
+        estimate = statistics.of_draws(gains, outcomes=outcomes, size=float(is_query.sum()))
     elif n > 1:
         over = "queries" if r == 1 else "repetitions and queries"
         estimate = statistics.of_queries(gain, outcomes=outcomes)
