@@ -19,5 +19,6 @@ def test_list_says_what_each_method_reads(heads: Run) -> None:
     assert "support view_patches:cdfsl" in listed["cc-cdfsl"]["needs"]
     assert {name for name, item in listed.items() if item["transductive"]} == {
         "stata",
+        "tda",
         "transclip",
     }
