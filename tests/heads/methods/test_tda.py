@@ -64,7 +64,7 @@ def naive(task: TaskView, x: Tensor, *, first: bool) -> Tensor:
 
 @pytest.mark.parametrize("update", ["before", "after"])
 def test_logits_equal_naive_loops(toy: Any, update: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    task, x = toy(n=60)
+    task, x = toy(n=40)
     expected = naive(task, x, first=update == "before")
     assert not torch.allclose(expected, naive(task, x, first=update != "before"))
     for rows in (128, 7, 1):
