@@ -120,6 +120,11 @@ WRONG: dict[str, dict[str, tuple[str, ...]]] = {
         "--episodes": ("x", "-1", "0", "1.5", "999999999", ""),
         "--seed": ("x", "1.5", "9" * 25, ""),
         "--episode-list": (MISSING, FOLDER, FILE, ""),
+        "--batch": ("x", "-1", "0", "1.5", "99999999999999999999", ""),
+        "--effective-classes": ("x", "-1", "0", "4-1", "0-4", "1-2-3", "1.5", ""),
+        "--correlation": ("x", "-1", "0", "nan", "inf", ""),
+        "--repeats": ("x", "-1", "0", "1.5", "999999999", ""),
+        "--order-list": (MISSING, FOLDER, FILE, ""),
         "--set": ("nobody=1", "lam", "=1", "lam=", "lam=x", "lam=-1", "lam=nan", ""),
         "--class-weights": ("nobody", "1,2", ""),
         "--device": ("nobody", "meta", ""),
@@ -158,6 +163,11 @@ BESIDE = {
     ("featcache extract", "--splits"): ["--dataset", "eurosat"],
     ("featcache extract", "--words"): ["--dataset", "eurosat"],
     ("heads train", "--episode-list"): EPISODIC,
+    **{
+        ("heads train", option): ["--protocol", "batches"]
+        for option in ("--batch", "--effective-classes", "--repeats", "--order-list")
+    },
+    ("heads train", "--correlation"): ["--protocol", "stream", "--batch", "2"],
     **{
         ("heads train", option): [*EPISODIC, *SMALL]
         for option in ("--ways", "--queries", "--episodes", "--seed")

@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from featcache.errors import ImportedFileError, TaskError, UnknownNameError, UsageError
 from featcache.types import FeatureSet
 from heads.contract.rows import Rows
-from heads.methods import transclip
+from heads.methods import stata, tda, transclip
 from heads.protocols import online, order_draws
 from heads.protocols import orders as lists
 from heads.protocols.orders import Orders
@@ -22,7 +21,8 @@ from heads.results.metrics import TAIL, evaluate, tail
 from heads.results.reading import from_json
 from heads.results.record import Predictions, Result
 from heads.results.render.markdown import to_markdown
-from heads.selection.settings import configure
+from tests.heads.conftest import make_world
+from tests.heads.toy_tasks import make_task
 
 World = Callable[..., FeatureSet]
 COUNTS: dict[str, Any] = {"train": 2, "val": 2, "test": (3, 9, 5, 7, 6)}
@@ -33,8 +33,6 @@ ZERO = {"mode": "zero-shot"}
 
 @pytest.fixture(scope="module")
 def features() -> FeatureSet:
-    from tests.heads.conftest import make_world
-
     return make_world(counts=COUNTS)
 
 
@@ -53,9 +51,15 @@ def shared() -> Callable[[str], Path]:
 
 @pytest.fixture(autouse=True)
 def brief(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shorten the mixture: the protocols do not depend on it."""
-    monkeypatch.setattr(transclip, "ROUNDS", 1)
-    monkeypatch.setattr(transclip, "SWEEPS", 1)
+    """Shorten the mixtures: the protocols do not depend on them."""
+    for mixture in (transclip, stata):
+        monkeypatch.setattr(mixture, "ROUNDS", 1)
+        monkeypatch.setattr(mixture, "SWEEPS", 1)
+
+
+def changed(result: Result) -> Predictions:
+    assert result.predictions is not None
+    return result.predictions
 
 
 def batches(features: FeatureSet, **more: Any) -> Orders:
@@ -204,8 +208,6 @@ def test_each_batch_is_answered_by_itself(features: FeatureSet) -> None:
     assert answers.images is not None
     drawn = batches(features, effective_classes=(1, 4), repeats=12)
     config = transclip.Config(mode="zero-shot")
-    from tests.heads.toy_tasks import make_task
-
     task = make_task(features, transclip.METHOD, config).view
     hyper = transclip.Hyper()
     for r, rows in enumerate(drawn.rows):
@@ -261,31 +263,46 @@ def test_a_stream_of_a_method_without_memory_is_its_batches(features: FeatureSet
     assert (answers.predicted == answers.zero_shot).all()
 
 
-def test_labels_are_out_of_reach(features: FeatureSet) -> None:
-    drawn = online.run("transclip", features=features, settings=ZERO, **SMALL)
-    labels = features.labels.copy()
-    test = features.usable("test")
-    turned = replace(features, listing=replace(features.listing, labels=(labels + 1) % 5))
-    path_of = lists.Orders(
-        dataset="toy", split="test", protocol="batches", batch=8, seed=1,
-        rows=batches(features, effective_classes=(1, 4), repeats=12).rows,
-    )  # fmt: skip
-    assert set(np.concatenate(path_of.rows)) <= set(test)
-    query = online.EpisodeBuilder(
-        features=turned, needs=transclip.needs(transclip.Config(mode="zero-shot")),
-        device=torch.device("cpu"), splits={"test": test},
-    )  # fmt: skip
-    none = np.zeros(0, dtype=np.int64)
-    made = configure(transclip.METHOD, ZERO)
-    episode = query.build(none, none, seed=1, shots=0)
-    (chosen,) = online.select(transclip.METHOD, made, [episode], "none")
-    walk = online._Walk(
-        method=transclip.METHOD, head=chosen.head, query=query.queries["test"], orders=path_of
-    )
-    answers = drawn.predictions
-    assert answers is not None
-    for row, got in zip(answers.predicted, walk.answers(None), strict=True):
-        assert row[: len(got)].tolist() == got.tolist()
+@pytest.mark.parametrize("name", ["dmn", "oga", "stata", "tda", "transclip"])
+@pytest.mark.parametrize("how", [SMALL, STREAM], ids=["batches", "stream"])
+def test_labels_are_out_of_reach(
+    features: FeatureSet, tmp_path: Path, name: str, how: dict[str, Any]
+) -> None:
+    """The same list with other labels: not one answer moves, and every figure does."""
+    given: dict[str, Any] = {"settings": ZERO if name == "transclip" else {}}
+    one = online.run(name, features=features, **given, **{**how, "repeats": 3})
+    path = tmp_path / lists.FILE
+    path.write_bytes(one.beside[lists.FILE])
+    labels = np.where(features.labels < 0, -1, (features.labels + 1) % 5)
+    turned = replace(features, listing=replace(features.listing, labels=labels))
+    given |= {"protocol": how["protocol"], "order_list": path}
+    other = online.run(name, features=turned, **given)
+    assert np.array_equal(changed(one).predicted, changed(other).predicted)
+    assert one.ids != other.ids  # the digest covers the labels
+    assert one.metrics["top1"].values != other.metrics["top1"].values
+
+
+def test_an_online_method_walks_through_a_whole_stream_and_starts_anew(
+    features: FeatureSet,
+) -> None:
+    settings = {"update": "after"}
+    result = online.run("tda", features=features, settings=settings, **STREAM)
+    answers = changed(result)
+    drawn = streams(features, repeats=11)
+    task = make_task(features, tda.METHOD).view
+    config, hyper = tda.Config(update="after"), tda.Hyper()
+    params, fixed = tda.prepare(task, config, hyper)
+    by_batch = []
+    for row, order in zip(answers.predicted, drawn.rows, strict=True):
+        rows = Rows.of(features.unit_and_length("global", order)[0])
+        terms = tda.terms(params, fixed, rows, config, hyper)
+        assert row.tolist() == tda.combine(terms, fixed, config, hyper).argmax(-1).tolist()
+        for part in drawn.batches(0):
+            terms = tda.terms(params, fixed, rows.take(part), config, hyper)
+            by_batch += tda.combine(terms, fixed, config, hyper).argmax(-1).tolist()
+    assert by_batch != answers.predicted.flatten().tolist()  # the memory outlasts a batch
+    assert result.marks == ("online",)
+    assert any(note.startswith("Online: ") for note in result.notes)
 
 
 def test_runs_are_stored_read_and_compared_in_a_table_of_their_own(
@@ -334,11 +351,6 @@ def test_transclip_warns_where_batches_hold_few_classes(features: FeatureSet) ->
     assert "known to fall below" in notes(effective_classes=(1, 2))
     assert "known to fall below" not in notes(effective_classes=(5, 5), batch=30)
     assert "queries of a batch were answered together" in notes()
-
-
-def changed(result: Result) -> Predictions:
-    assert result.predictions is not None
-    return result.predictions
 
 
 def test_answers_behind_the_end_of_a_batch_are_refused(
