@@ -226,6 +226,8 @@ def _check(*, batch: int, repeats: int, seed: int, images: int) -> None:
             f"{repeats} repetitions hold up to {images:,} images; a list holds at most "
             f"{ANSWERED:,}. Lower ",
             Argument("repeats"),
+            " or ",
+            Argument("batch"),
             ".",
         )
     if not 0 <= seed < min(2**32, WHOLE):

@@ -164,16 +164,21 @@ BESIDE = {
     ("featcache extract", "--words"): ["--dataset", "eurosat"],
     ("heads train", "--episode-list"): EPISODIC,
     **{
-        ("heads train", option): ["--protocol", "batches"]
-        for option in ("--batch", "--effective-classes", "--repeats", "--order-list")
-    },
-    ("heads train", "--correlation"): ["--protocol", "stream", "--batch", "2"],
-    **{
         ("heads train", option): [*EPISODIC, *SMALL]
         for option in ("--ways", "--queries", "--episodes", "--seed")
     },
 }
 """Command and option -> what has to stand beside it."""
+
+NO_SHOTS = ["zero-shot", "--dataset", "blobs", "--quiet", "--protocol"]
+INSTEAD = {
+    ("heads train", "--correlation"): [*NO_SHOTS, "stream", "--batch", "2"],
+    **{
+        ("heads train", option): [*NO_SHOTS, "batches"]
+        for option in ("--batch", "--effective-classes", "--repeats", "--order-list")
+    },
+}
+"""Command and option -> arguments in place of RIGHT, whose protocol lacks the option."""
 
 CASES = [
     (command, option, value)
@@ -206,7 +211,7 @@ def test_the_table_has_every_option() -> None:
 
 def line_of(command: str, option: str, value: str) -> list[str]:
     """Return a command line that is right but for one value."""
-    right = list(RIGHT.get(command, []))
+    right = list(INSTEAD.get((command, option), RIGHT.get(command, [])))
     beside = list(BESIDE.get((command, option), []))
     for words in (right, beside):
         while option in words:
