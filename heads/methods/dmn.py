@@ -67,7 +67,8 @@ def terms(params: Tensors, fixed: Tensors, rows: Rows, config: Config, hyper: Hy
     entropy, label = -(y * (y + EPSILON).log()).sum(-1), y.argmax(-1)
     memory = online_memory.empty(text.shape[-1], config.memory, x)
     parts = []
-    for part in online_memory.chunks(*text.shape, config.memory, x.element_size()):
+    n, c = text.shape
+    for part in online_memory.chunks(n, c, config.memory, x.element_size()):
         given = label[part], entropy[part]
         old, new = online_memory.held(memory, *given, itself=config.update == "before")
         keys = torch.cat([fixed["anchors"][:, None], x[memory.place]], dim=1)  # [c m+1 d]
@@ -103,7 +104,7 @@ def attended(
         beta: Sharpness of the attention.
     """
     c, m, d = keys.shape
-    product = (x @ keys.reshape(-1, d).mT).unflatten(-1, (c, m))  # [b c m]
+    product = (x @ keys.reshape(-1, d).mT).reshape(-1, c, m)  # [b c m]
     weight = torch.exp(-beta * (1 - product)) * old
     among = x @ x.mT  # [b b]
     own = torch.exp(-beta * (1 - among)) * new
@@ -116,7 +117,8 @@ def attended(
     crossed = (weight[:, label] * product[row, label]).sum(-1)  # [b b]
     same = of_class @ of_class.mT * among
     squared = squared + (own * (2 * crossed + own @ same)) @ of_class
-    return dot / squared.sqrt()
+    cosine: Tensor = dot / squared.sqrt()
+    return cosine
 
 
 def combine(terms: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Float[Tensor, "n c"]:

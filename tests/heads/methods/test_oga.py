@@ -67,7 +67,7 @@ class Naive:
 
     def stream(self, x: Tensor, batch: int) -> Tensor:
         out = []
-        for part in x.split(batch):
+        for part in torch.split(x, batch):
             for row in part:
                 self.store(row)
             out += [self.answer(row) for row in part]

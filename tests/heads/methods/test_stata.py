@@ -58,7 +58,7 @@ def naive(task: TaskView, x: Tensor, alpha: float, *, soft: bool = False) -> Ten
         for k in range(c):
             n_k = float(z[:, k].sum()) if soft else sum(int(row.argmax()) == k for row in z)
             b, share = n_k / (alpha + n_k), float(z[:, k].sum())
-            m = sum(z[i, k] * x[i] for i in range(n)) / share
+            m = torch.stack([z[i, k] * x[i] for i in range(n)]).sum(0) / share
             near = b * m / m.norm() + (1 - b) * t[k]
             mu[k] = near / near.norm()
             for e in range(d):
