@@ -85,6 +85,22 @@ def no_notes(watched: Sequence[Watched]) -> list[str]:
     return []
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Together:
+    """The queries that a transductive method answered together, on average over its calls."""
+
+    rows: float
+    present: float
+    """Classes that occur among their labels; known to the protocol, never to the method."""
+    classes: int
+    """Classes of the task."""
+
+
+def no_caution(together: Together) -> str:
+    """Say nothing."""
+    return ""
+
+
 def no_defaults(shots: int | None) -> Mapping[str, float]:
     """Change no default."""
     return {}
@@ -112,6 +128,11 @@ class Method(Generic[C, H]):
     """Raised when the method's answers change; records of an older version are not ranked."""
     transductive: bool = False
     """Answers all queries together."""
+    online: bool = False
+    """Of a transductive method: it walks through the queries in their order, and an answer depends
+    on those before."""
+    caution: Callable[[Together], str] = no_caution
+    """What a reader must know where a transductive method answered such queries; "" for nothing."""
     config: type[C] = _FROM_PREPARE
     hyper: type[H] = _FROM_PREPARE
     """Both are those in the signature of `prepare`."""

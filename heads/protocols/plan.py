@@ -75,7 +75,7 @@ class Run:
     seeds: tuple[int, ...]
     extra: Mapping[str, str] = field(default_factory=dict)
     """Settings of the protocol that differ from its defaults; part of the variant."""
-    stated: Mapping[str, int] = field(default_factory=dict)
+    stated: Mapping[str, int | str] = field(default_factory=dict)
     """Settings of the protocol that the record always states."""
     profile: str = ""
     """How many images each class gave, where they were not to be equal; part of the spec."""

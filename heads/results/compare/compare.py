@@ -1,12 +1,12 @@
 """Grouping runs into tables, and the gain of each over the reference.
 
 Runs are compared within a group: same data set, backbone, features, split, queries with their
-labels, shots used and profile of an imbalanced support; for episodes the same list of them. Runs
-that differ in seeds, images drawn, features read or marks are rows of their own with different
-names. Of runs that are equal in all of this the newest is shown and the others are counted. Runs
-that learned from a corpus stand below those that did not, transductive methods, which answer all
-queries together, below these; runs whose hyper-parameters were chosen on the queries (`oracle`), or
-whose corpus holds queries, stand last.
+labels, shots used and profile of an imbalanced support; for episodes, batches and streams the same
+list of them. Runs that differ in seeds, images drawn, features read or marks are rows of their own
+with different names. Of runs that are equal in all of this the newest is shown and the others are
+counted. Runs that learned from a corpus stand below those that did not, transductive methods, which
+answer queries together, and online ones below these; runs whose hyper-parameters were chosen on the
+queries (`oracle`), or whose corpus holds queries, stand last.
 """
 
 from collections import Counter
@@ -20,7 +20,7 @@ from heads.results import store
 from heads.results.compare.pairing import queries_of
 from heads.results.compare.rows import ZERO_SHOT, Row, label, own_texts, rows_of
 from heads.results.metrics import NAMES
-from heads.results.record import EPISODIC, Result
+from heads.results.record import BATCHES, LISTS, STREAM, Result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,10 @@ class Group:
     """First digits of the digest of the queries, where other runs of the name had others."""
     ways: int | None = None
     """Classes of an episode; None for other protocols."""
-    episodes: int = 0
+    protocol: str = ""
+    """Where the queries are a list of episodes, batches or streams; empty for other protocols."""
+    repetitions: int = 0
+    """Number of these."""
     ambiguous: bool = False
     """Whether other groups have the same data set and backbone, and features of another key."""
 
@@ -63,7 +66,12 @@ class Group:
         shots, asked = self.shots_text, f"{self.queries} queries"
         if self.ways is not None:
             shots = f"{self.ways}-way {shots}"
-            asked = f"{self.episodes} episodes of list {self.asked}, {self.queries} queries each"
+            asked = f"{self.repetitions} episodes of list {self.asked}, {self.queries} queries each"
+        elif self.protocol == BATCHES:
+            most = f"up to {self.queries} queries each"
+            asked = f"{self.repetitions} batches of list {self.asked}, {most}"
+        elif self.protocol == STREAM:
+            asked = f"{self.repetitions} streams of list {self.asked}, {self.queries} queries each"
         elif self.asked:
             asked += f" of list {self.asked}"
         asked += f", {self.unreadable} unreadable not counted" if self.unreadable else ""
@@ -207,10 +215,10 @@ def group(
                 r for r in members if (r.shots_used, r.profile) == (shots, profile) and r.shots != 0
             ]
             here = drawn + free
-            of_episodes = here[0].protocol == EPISODIC
+            protocol = here[0].protocol if here[0].protocol in LISTS else ""
             equals = {run: n for run, (_, n) in kept.items()}
             rows = rows_of(here, against, latest, equals, metric)
-            several = with_queries[*place[:4], texts] > 1 or of_episodes
+            several = with_queries[*place[:4], texts] > 1 or bool(protocol)
             groups.append(
                 Group(
                     dataset=dataset,
@@ -228,7 +236,8 @@ def group(
                     texts=texts if with_texts[place[:5]] > 1 else "",
                     asked=_short(ids) if several else "",
                     ways=here[0].ways,
-                    episodes=here[0].repetitions if of_episodes else 0,
+                    protocol=protocol,
+                    repetitions=here[0].repetitions if protocol else 0,
                     ambiguous=with_keys[dataset, backbone] > 1,
                 )
             )

@@ -16,7 +16,7 @@ from featcache.errors import UsageError
 from featcache.wording import Argument
 from heads.results import statistics
 from heads.results.metrics import Counts
-from heads.results.record import EPISODIC, IntervalOf, Predictions, Result, digest_labels
+from heads.results.record import LISTS, IntervalOf, Predictions, Result, digest_labels
 
 Word = Literal["better", "worse", "no difference shown"]
 
@@ -79,9 +79,9 @@ def paired_difference(ours: Result, other: Result, metric: str = "top1") -> Diff
             f"data set and split."
         )
     rows, others, seeds = _common(ours, other)
-    one, size = _contributions(a.predicted[rows], a.labels[rows], metric)
-    two, _ = _contributions(b.predicted[others], b.labels[others], metric)
-    return _difference(one - two, ours.protocol == EPISODIC, seeds, size)
+    one = _measured(a.predicted[rows], a.labels[rows], metric)
+    two = _measured(b.predicted[others], b.labels[others], metric)
+    return _difference(one, two, LISTS.get(ours.protocol), seeds)
 
 
 def check_not_repeated(ours: Result, other: Result) -> None:
@@ -111,23 +111,35 @@ def difference_to_zero_shot(result: Result, metric: str = "top1") -> Difference:
     answers = _answers(result)
     if answers.zero_shot is None:
         raise UsageError(f"No zero-shot answers: '{result.dataset}' has no class texts.")
-    ours, size = _contributions(answers.predicted, answers.labels, metric)
-    theirs, _ = _contributions(answers.zero_shot, answers.labels, metric)
-    return _difference(ours - theirs, result.protocol == EPISODIC, None, size)
+    one = _measured(answers.predicted, answers.labels, metric)
+    two = _measured(answers.zero_shot, answers.labels, metric)
+    return _difference(one, two, LISTS.get(result.protocol), None)
 
 
-def _contributions(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Measured:
+    """A measure of some answers, and what each query contributes to it."""
+
+    whole: Float64[np.ndarray, " r"]
+    each: Float64[np.ndarray, "r n"]
+    """Correct answers for top-1; pseudo-values for a mean over classes."""
+    size: float
+    """Effective number of queries of a repetition."""
+    answered: float
+    """Number of queries of all repetitions."""
+
+
+def _measured(
     predicted: Int[np.ndarray, "r n"], labels: Int[np.ndarray, "r n"], metric: str
-) -> tuple[Float64[np.ndarray, "r n"], float]:
-    """Return what each query adds to a measure, and the effective number of queries.
-
-    A query adds its correct answer to top-1, and its pseudo-value to a mean over classes.
-    """
-    if metric == "top1":
-        return np.asarray((predicted == labels).astype(float)), float(labels.shape[1])
-    classes = 1 + int(max(predicted.max(), labels.max()))
-    counted = Counts.of(predicted, labels, classes)
-    return np.asarray(counted.pseudo_values()[metric]), float(counted.class_size.mean())
+) -> _Measured:
+    counted = Counts.of(predicted, labels, 1 + int(max(predicted.max(), labels.max())))
+    is_top1 = metric == "top1"
+    return _Measured(
+        whole=np.asarray(getattr(counted, metric)),
+        each=counted.is_correct.astype(float) if is_top1 else counted.pseudo_values()[metric],
+        size=float(labels.shape[1]) if is_top1 else float(counted.class_size.mean()),
+        answered=float((labels >= 0).sum()),
+    )
 
 
 def _answers(result: Result) -> Predictions:
@@ -141,7 +153,7 @@ def _answers(result: Result) -> Predictions:
 def _common(ours: Result, other: Result) -> tuple[list[int], list[int], tuple[int, ...] | None]:
     """Return which repetitions of each are paired, and their seeds where some are left out."""
     r, s = ours.repetitions, other.repetitions
-    if ours.protocol == EPISODIC:  # the digest is that of the list
+    if ours.protocol in LISTS:  # the digest is that of the list
         return list(range(r)), list(range(s)), None
     if _undrawn(ours):
         return [0] * s, list(range(s)), None
@@ -178,20 +190,20 @@ def _one_draw(result: Result) -> bool:
 
 
 def _difference(
-    gain: Float64[np.ndarray, "r n"],
-    episodes: bool,
-    seeds: tuple[int, ...] | None,
-    size: float,
+    one: _Measured, two: _Measured, draws: IntervalOf | None, seeds: tuple[int, ...] | None
 ) -> Difference:
+    """Estimate a difference: over the draws of a list, else over seeds and queries."""
+    gain = one.each - two.each  # [r n]
     r, n = gain.shape
     outcomes = statistics.DIFFERENCES
     over: IntervalOf
-    if episodes and r > 1:
-        over = "episodes"
-        estimate = statistics.of_draws(gain.mean(axis=1), outcomes=outcomes, size=float(r * n))
+    if draws is not None and r > 1:
+        over = draws
+        gains = one.whole - two.whole
+        estimate = statistics.of_draws(gains, outcomes=outcomes, size=one.answered)
     elif n > 1:
         over = "queries" if r == 1 else "repetitions and queries"
-        estimate = statistics.of_queries(gain, outcomes=outcomes, size=size)
+        estimate = statistics.of_queries(gain, outcomes=outcomes, size=one.size)
     else:
         raise UsageError("A difference needs two queries or more; add images.")
     mean, half = float(estimate.mean), float(estimate.half)

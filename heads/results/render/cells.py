@@ -9,7 +9,7 @@ from string import ascii_lowercase
 from heads.results.compare.compare import Group
 from heads.results.compare.pairing import seeds_text
 from heads.results.compare.rows import REFERENCE, ZERO_SHOT, Row
-from heads.results.record import QUERY_SET
+from heads.results.record import BATCHES, LISTS, QUERY_ORDER, QUERY_SET, STREAM
 
 ORACLE = "chosen on the queries"
 STATUS = ("paper", "released code", "reconstruction")
@@ -39,6 +39,8 @@ OVER = {
     "repetitions and queries": "over seeds and queries",
     "repetitions": "over seeds alone, in records without predictions",
     "episodes": "over episodes",
+    "batches": "over batches",
+    "streams": "over streams, which are orders of the same images",
     "queries": "over queries",
 }
 """What an interval is over, in words."""
@@ -52,8 +54,8 @@ def columns(group: Group) -> tuple[str, ...]:
     """Return COLUMNS with the reference's name in them, and what the repetitions are."""
     what = MEASURED[group.metric]
     named = {f"over {ZERO_SHOT}": f"{what}over {group.against}"}
-    if group.ways is not None:
-        named["seeds"] = "episodes"
+    if group.protocol:
+        named["seeds"] = LISTS[group.protocol]
     return tuple(named.get(column, column) for column in COLUMNS)
 
 
@@ -123,7 +125,7 @@ def _remark(row: Row) -> str:
 
 def _cells(row: Row, letters: dict[str, str], of_one_draw: bool) -> tuple[str, ...]:
     top1 = f"{100 * row.top1:.1f}" + ("" if row.ci95 is None else f" ± {100 * row.ci95:.1f}")
-    seeds = str(row.repetitions) if row.drawn else "-"
+    seeds = str(row.repetitions) if row.drawn or row.protocol in (BATCHES, STREAM) else "-"
     f1 = "-" if row.macro_f1 is None else f"{100 * row.macro_f1:.1f}"
     selection = f"{row.selection} ({ORACLE})" if row.oracle else row.selection
     status = ", ".join(s for s in STATUS if s in row.source.partition(":")[0]) or "-"
@@ -137,7 +139,7 @@ def _cells(row: Row, letters: dict[str, str], of_one_draw: bool) -> tuple[str, .
 
 def _kind(what: str) -> str:
     """Shorten `support views.rrc50` to `views`; `pool` and `query set` stay."""
-    return what if what == QUERY_SET else what.rpartition(" ")[2].partition(".")[0]
+    return what if what in (QUERY_SET, QUERY_ORDER) else what.rpartition(" ")[2].partition(".")[0]
 
 
 def _gain(row: Row, letters: dict[str, str], of_one_draw: bool) -> str:

@@ -215,3 +215,41 @@ def test_episodes_from_draw_to_table(heads: Run, home: Path, tmp_path: Path) -> 
         ["compare", *runs, "--against", "nobody"],
     ):
         assert heads(*wrong).code == 2
+
+
+def test_batches_and_streams_from_draw_to_table(heads: Run, home: Path, tmp_path: Path) -> None:
+    runs = ["--runs", str(tmp_path)]
+    batches = ["train", "stata", "--protocol", "batches", *runs]
+    told = heads(*batches, "--batch", "2", "--effective-classes", "1-2", "--repeats", "4")
+    assert told.code == 0, told.err
+    assert "not ranked with others" in told.err
+    sentence, folder = told.out.splitlines()
+    assert "4 batches, no shots, test): top-1" in sentence
+    assert "zero-shot" in sentence
+    listed = str(Path(folder) / "orders.json")
+    again = heads("train", "zero-shot", *batches[2:], "--order-list", listed, "--json")
+    assert json.loads(again.out)["config"]["effective_classes"] == "1-2"
+    stream = ["train", "oga", "--protocol", "stream", *runs, "--batch", "2", "--repeats", "3"]
+    told = heads(*stream, "--correlation", "separate")
+    assert "3 streams, no shots" in told.out
+    assert "worst tenth of the streams" in told.out
+    answer = heads("compare", *runs)
+    assert "4 batches of list" in answer.out
+    assert "stata (transductive)" in answer.out
+    assert "oga (online)" in answer.out
+    for wrong in (
+        [*batches, "--shots", "4"],
+        [*batches, "--seeds", "2"],
+        [*batches, "--selection", "cv"],
+        [*batches, "--split", "train,test"],
+        [*batches, "--correlation", "0.1"],
+        [*stream, "--effective-classes", "1-4"],
+        [*stream, "--ways", "3"],
+        [*batches, "--order-list", listed, "--seed", "2"],
+        ["train", "stata", "--batch", "3"],
+        ["train", "ridge", *batches[2:]],
+        ["train", "transclip", *batches[2:]],
+    ):
+        refused = heads(*wrong)
+        assert refused.code == 2, wrong
+        assert refused.out == ""
