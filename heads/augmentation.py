@@ -15,7 +15,7 @@ class Augmentation:
 
     corpus: str
     weight: float = 1.0
-    """Of a corpus row; a labelled image counts 1. Above 0."""
+    """Weight of a corpus row; a labelled image counts 1. Above 0."""
 
     def __str__(self) -> str:
         """Write it as `parse` reads it; a weight of 1 is left out."""

@@ -31,7 +31,7 @@ class Need:
     optional: bool = False
     """Used where it is there, done without where it is not."""
     lazy: bool = False
-    """Of the support: read when it is gathered, and not beforehand as the support otherwise is."""
+    """Whether rows of the support are read when they are gathered, not beforehand."""
 
     @property
     def key(self) -> Kind:
@@ -129,7 +129,7 @@ class Method(Generic[C, H]):
     transductive: bool = False
     """Answers all queries together."""
     online: bool = False
-    """Of a transductive method: it walks through the queries in their order, and an answer depends
+    """Whether a transductive method walks through the queries in order, so that an answer depends
     on those before."""
     caution: Callable[[Together], str] = no_caution
     """What a reader must know where a transductive method answered such queries; "" for nothing."""

@@ -47,7 +47,7 @@ class Hyper:
     gamma: float = number(1.0, low=0.0, logits="affine")
     """Weight of the signatures' votes; 0 gives Tip-Adapter on the corpus."""
     temperature: float = number(0.5, above=0.0, prepare=True)
-    """Of the signatures, on cosines."""
+    """Temperature of the softmax over cosines that makes a signature."""
 
 
 def needs(config: WithText) -> frozenset[Need]:

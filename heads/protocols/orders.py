@@ -41,9 +41,9 @@ class Orders:
     batch: int
     """Rows that a transductive method answers together; fewer at the end of an order."""
     classes: str = ""
-    """Of batches: fewest and most classes drawn, as `1-4`."""
+    """Fewest and most classes drawn for a batch, as `1-4`."""
     correlation: str = ""
-    """Of streams: Dirichlet parameter of the slots, `separate` or `none`."""
+    """Dirichlet parameter of the slots of a stream, `separate` or `none`."""
     seed: int
     """Seed of the draw."""
     rows: tuple[Int64[np.ndarray, " _"], ...]

@@ -15,7 +15,7 @@ class Retrieved:
 
     rows: Rows
     name: str
-    """Of the corpus."""
+    """Name of the corpus."""
     own_role: bool
     """Whether the method reads them in a role of their own; else they join the support."""
 

@@ -95,7 +95,7 @@ class CorpusUse:
 
     name: str
     digest: str
-    """Of the corpus."""
+    """Digest of the corpus."""
     rows: int
     """Rows of the corpus."""
     weight: float = 1.0
