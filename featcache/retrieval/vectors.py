@@ -46,6 +46,10 @@ class Source:
         """Width of a vector."""
         return self.features.components[self.component].shape[-1]
 
+    def all_rows(self) -> Int64[np.ndarray, " n"]:
+        """Return the rows that have vectors of this component, in any split, ascending."""
+        return _rows(self.features, self.component, None)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Places:
@@ -217,8 +221,14 @@ def _source(
             f"{cache.path} has no {kind}{of} to search; it holds {have}. Extract them first."
         )
     name = max(fitting, key=lambda n: int(cache.components[n].present().sum()))
-    present = cache.components[name].present() & cache.ok & _in_splits(cache, splits)
-    return Source(features=cache, component=name, rows=np.flatnonzero(present))
+    return Source(features=cache, component=name, rows=_rows(cache, name, splits))
+
+
+def _rows(
+    cache: FeatureSet, component: str, splits: Collection[str] | None
+) -> Int64[np.ndarray, " n"]:
+    present = cache.components[component].present() & cache.ok & _in_splits(cache, splits)
+    return np.flatnonzero(present)
 
 
 def _in_splits(cache: FeatureSet, splits: Collection[str] | None) -> np.ndarray:
