@@ -1,4 +1,4 @@
-"""What a corpus depends on besides its rows: the classes, and the images it was compared with."""
+"""What a corpus depends on besides its rows: classes, query images, and labels if it read them."""
 
 import hashlib
 
@@ -18,3 +18,13 @@ def queries_digest(features: FeatureSet) -> str:
     """Return 12 hex digits of the query and validation images, in any order."""
     keys = np.unique(image_keys(features, guarded_rows(features)))
     return hashlib.sha256(keys.astype("<u8").tobytes()).hexdigest()[:12]
+
+
+def labels_digest(features: FeatureSet) -> str:
+    """Return 12 hex digits of the labelled training images with their labels, in any order."""
+    splits = features.listing.splits
+    named = [n for n in splits if n == "train" or n.startswith("train@")]
+    rows = np.unique(np.concatenate([np.empty(0, dtype=np.int64), *(splits[n] for n in named)]))
+    rows = rows[features.labels[rows] >= 0]
+    pairs = zip(features.labels[rows].tolist(), image_keys(features, rows).tolist(), strict=True)
+    return hashlib.sha256(canonical(sorted(map(list, pairs)))).hexdigest()[:12]

@@ -355,6 +355,33 @@ def test_a_corpus_that_no_longer_fits_is_refused(tmp_path: Path, wild: FeatureSe
         read_corpus(target.path, "old")
 
 
+def test_a_corpus_by_image_is_refused_where_the_labels_of_its_shots_are_others(
+    tmp_path: Path, wild: FeatureSet
+) -> None:
+    target = target_in(tmp_path)
+    build_corpus("shots", target, [wild], by="image", shots=2, k=5)
+    build_corpus("texts", target, [wild], k=5)
+    listing = target.listing
+    labels = listing.labels.copy()
+    labels[listing.splits["train"]] = (labels[listing.splits["train"]] + 1) % len(CLASSES)
+    Cache.open(target.path).put_listing(replace(listing, labels=labels))
+    with pytest.raises(CacheError, match="labels have changed since the corpus 'shots'"):
+        read_corpus(target.path, "shots")
+    assert read_corpus(target.path, "texts").by == "class"  # reads no labels
+
+
+def test_vectors_of_the_data_set_itself_have_its_rows(target: FeatureSet, wild: FeatureSet) -> None:
+    unused = Origin(features=target, splits=("train",))
+    build_corpus("both", target, [wild, unused], k=12)
+    corpus = read_corpus(target, "both")
+    assert corpus.own_rows is not None
+    assert corpus.places is not None
+    is_own = corpus.places.source == 1
+    assert is_own.any()
+    assert corpus.own_rows[is_own].tolist() == corpus.places.row[is_own].tolist()
+    assert set(corpus.own_rows[~is_own].tolist()) == {-1}
+
+
 def test_every_near_duplicate_is_found_where_all_are(tmp_path: Path, target: FeatureSet) -> None:
     values = views_of(target.rows("global", target.listing.rows("test")).numpy(), noise=0.01)[:, 0]
     n = len(values)
