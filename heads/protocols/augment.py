@@ -91,9 +91,7 @@ def augmented(
             _check_no_queries(corpus, features, split)
     dropped = set() if own_role else {n for n in needs if n.role == "support" and n.optional}
     return Augmented(
-        retrieved=Retrieved(
-            rows=rows, own_role=own_role, name=corpus.name, images=corpus.own_rows
-        ),
+        retrieved=Retrieved(rows=rows, own_role=own_role, name=corpus.name, images=corpus.own_rows),
         use=use,
         needs=frozenset(needs - dropped),
         notes=(*_notes(corpus, use, features), *_dropped(dropped, features)),

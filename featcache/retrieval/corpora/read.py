@@ -16,9 +16,8 @@ from featcache.store.cache import Cache
 from featcache.store.format.corpus_file import CorpusArrays, CorpusRecord
 from featcache.store.reader import CacheReader
 from featcache.types import FeatureSet, unit_and_norms
-from featcache.wording import Argument, Part
 
-AGAIN: Part = ("Build it again with ", Argument("again", True), ".")
+AGAIN = "Build it again with `featcache corpus build --again`."
 
 
 def read_corpus(cache: FeatureSet | CacheReader | Path, name: str) -> Corpus:
@@ -83,28 +82,22 @@ def check_fits(record: CorpusRecord, features: FeatureSet) -> None:
     if record.key != features.key.digest() or record.dataset != dataset:
         raise CacheError(
             f"The corpus '{name}' in {features.path} was built for {record.dataset} with the key "
-            f"{record.key}, not for {dataset} with {features.key.digest()}. ",
-            AGAIN,
+            f"{record.key}, not for {dataset} with {features.key.digest()}. {AGAIN}"
         )
     if (record.classes, record.classes_digest) != (len(features.classes), classes_digest(features)):
         raise CacheError(
             f"The classes of {dataset} have changed since the corpus '{name}' was built, so that "
-            "its labels may mean other classes. ",
-            AGAIN,
+            f"its labels may mean other classes. {AGAIN}"
         )
     if record.queries_digest != queries_digest(features):
         raise CacheError(
             f"The query or validation images of {dataset} have changed since the corpus '{name}' "
-            "was built, so that it may contain some of them. ",
-            AGAIN,
+            f"was built, so that it may contain some of them. {AGAIN}"
         )
-
-
     if record.by == "image" and record.facts.get("labels_digest") != labels_digest(features):
         raise CacheError(
             f"The training images of {dataset} or their labels have changed since the corpus "
-            f"'{name}' was built by them. ",
-            AGAIN,
+            f"'{name}' was built by them. {AGAIN}"
         )
 
 

@@ -327,7 +327,9 @@ def _check_arrays(path: Path, record: CorpusRecord, arrays: Mapping[str, np.ndar
         if (arrays[name] < 0).any() or (most is not None and (arrays[name] >= most).any()):
             raise _wrong(path, f"has {name} that are out of range")
     norms = _norms(arrays["values"])
-    if not (np.isfinite(arrays["cosines"]).all() and np.isfinite(norms).all() and (norms > 0).all()):
+    if not (
+        np.isfinite(arrays["cosines"]).all() and np.isfinite(norms).all() and (norms > 0).all()
+    ):
         raise _wrong(path, "has vectors whose length is zero or not finite")
 
 

@@ -347,7 +347,9 @@ def test_a_corpus_that_no_longer_fits_is_refused(tmp_path: Path, wild: FeatureSe
     listing = cache.listing()
     assert listing is not None
     cache.put_listing(replace(listing, classes=("ant", "cat", "bee")))
-    with pytest.raises(CacheError, match=r"classes of toys have changed.*again=True"):
+    with pytest.raises(
+        CacheError, match=r"classes of toys have changed.*`featcache corpus build --again`"
+    ):
         read_corpus(target.path, "old")
     rows = listing.splits["train"]
     cache.put_listing(replace(listing, splits={**listing.splits, "more": rows[:2]}))
