@@ -15,6 +15,7 @@ import torch
 from featcache.counts import counted
 from featcache.errors import CacheError, TaskError, UsageError
 from featcache.retrieval.corpora.corpus import Corpus
+from featcache.retrieval.corpora.digests import has_other_texts
 from featcache.types import FeatureSet
 from featcache.wording import Argument, Placeholder
 from heads.augmentation import Augmentation, parse
@@ -208,6 +209,8 @@ def _notes(corpus: Corpus, use: CorpusUse, features: FeatureSet) -> list[str]:
             f"The corpus has no row of {counted(len(empty), 'class', 'classes')}: "
             f"{', '.join(empty[:8])}{more}."
         )
+    if has_other_texts(corpus.facts, features):
+        said.append("The rows of the corpus were chosen by other texts than the cache has now.")
     if corpus.by == "image":
         shots = corpus.facts.get("shots", "all")
         each = f"{shots} a class, seeds {_listed(corpus)}" if shots != "all" else "all of train"

@@ -173,6 +173,17 @@ def test_labels_that_chose_a_corpus_are_noted(features: FeatureSet, monkeypatch:
     assert not any("labelled images (" in note for note in run(features).notes)
 
 
+def test_other_texts_than_those_that_chose_a_corpus_are_noted(
+    features: FeatureSet, monkeypatch: Patch
+) -> None:
+    assert features.text is not None
+    kind = features.text.default
+    noted = "chosen by other texts"
+    for digest, is_noted in ((features.text.digest(kind), False), ("0" * 12, True)):
+        give(monkeypatch, corpus_of(features, facts={"text": kind, "text_digest": digest}))
+        assert any(noted in note for note in run(features).notes) is is_noted
+
+
 def test_folds_judge_by_labelled_images_alone(given: FeatureSet) -> None:
     joined = view(plan(given, "ridge", augment=f"{WILD}:weight=0.3", shots=4))
     views, held_out = folds(joined)

@@ -21,6 +21,7 @@ from featcache.retrieval.corpora import threshold
 from featcache.retrieval.corpora.anchors import _of_one_class
 from featcache.retrieval.corpora.build import build_corpus
 from featcache.retrieval.corpora.claims import LISTED
+from featcache.retrieval.corpora.find import describe_corpus
 from featcache.retrieval.corpora.origins import Origin, open_origins
 from featcache.retrieval.corpora.read import read_corpus
 from featcache.store.cache import Cache
@@ -370,6 +371,18 @@ def test_a_corpus_by_image_is_refused_where_the_labels_of_its_shots_are_others(
     with pytest.raises(CacheError, match="labels have changed since the corpus 'shots'"):
         read_corpus(target.path, "shots")
     assert read_corpus(target.path, "texts").by == "class"  # reads no labels
+
+
+def test_texts_that_changed_since_are_told(tmp_path: Path, wild: FeatureSet) -> None:
+    target = target_in(tmp_path)
+    build_corpus("words", target, [wild], k=5)
+    root = wild.path.parent.parent
+    told = "the texts of toys that chose its rows have changed"
+    assert told not in describe_corpus(root, target.path, "words").changes
+    other = bank()
+    Cache.open(target.path).put_text(replace(other, templates=("one {}",)), {"featcache": "0"})
+    assert told in describe_corpus(root, target.path, "words").changes
+    assert read_corpus(target.path, "words").by == "class"
 
 
 def test_vectors_of_the_data_set_itself_have_its_rows(target: FeatureSet, wild: FeatureSet) -> None:
