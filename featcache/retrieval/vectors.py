@@ -87,7 +87,8 @@ class Vectors:
         Args:
             caches: Caches of the same feature key.
             kind: One of `VECTOR_KINDS`.
-            recipe: Recipe of views and crops, or variant of patches; None for any.
+            recipe: Recipe of views and crops, or variant of patches; None for any, for patches that
+                of the first cache.
             splits: Splits whose rows are taken; None for all. A cache that has none of them raises.
 
         Raises:
@@ -103,7 +104,10 @@ class Vectors:
         for cache in caches[1:]:
             _refuse_other_key(caches[0], cache)
         self.kind = kind
-        self.sources = tuple(_source(cache, kind, recipe, splits) for cache in caches)
+        first = _source(caches[0], kind, recipe, splits)
+        if kind == "patches":  # those of different variants are not comparable
+            recipe = component_recipe(first.component)
+        self.sources = (first, *(_source(cache, kind, recipe, splits) for cache in caches[1:]))
         self._count()
         widths = {s.dim for s in self.sources}
         if len(widths) > 1:

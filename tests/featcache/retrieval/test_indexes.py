@@ -331,7 +331,7 @@ def test_what_another_process_added_first_is_no_damage(
     root = root_of(cache)
     build_index([cache.feature_set()], kind="hnsw", name="it")
     grow(cache, np.arange(40, 60))
-    waits = building.replacing
+    waits = folder.replacing
 
     def second(*args: Any) -> Any:
         monkeypatch.setattr(building, "replacing", waits)
