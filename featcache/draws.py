@@ -7,6 +7,7 @@ sampled   shots are drawn from `train` by seed with CoOp's algorithm, so that on
 stored    the few-shot sets came with the data as splits `train@K`; the seed has no effect.
 """
 
+import hashlib
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -91,6 +92,31 @@ def few_shot(
     train_rows = _choose(listing, train, shots, rng, usable)
     val_rows = _choose(listing, labelled(listing, "val"), val_shots, rng, usable)
     return Draw(train_rows=train_rows, val_rows=val_rows)
+
+
+def thinned(
+    draw: Draw, labels: Int64[np.ndarray, " n"], counts: Int64[np.ndarray, " c"], seed: int
+) -> Draw:
+    """Keep fewer support rows of each class, an imbalanced subset of a draw.
+
+    A class's rows are shuffled by its own stream, named by (seed, class), and the first ones are
+    kept: a smaller count keeps a subset of what a larger one keeps. Validation rows stay.
+
+    Args:
+        draw: A draw; grouped by class.
+        labels: Label of every row of the listing.
+        counts: Support rows to keep of each class; all where it has fewer.
+        seed: Seed of the subset.
+    """
+    kept: list[int] = []
+    rows = draw.train_rows.tolist()
+    for label, members in _by_class(labels[draw.train_rows].tolist(), rows).items():
+        digest = hashlib.blake2b(f"thinned/{seed}/{label}".encode(), digest_size=8).digest()
+        order = list(members)
+        random.Random(int.from_bytes(digest, "big")).shuffle(order)
+        chosen = set(order[: int(counts[label])])
+        kept += [row for row in members if row in chosen]
+    return Draw(train_rows=_rows(kept), val_rows=draw.val_rows)
 
 
 def few_shot_rows(

@@ -171,7 +171,11 @@ class TrainingError(FeatcacheError):
     """Training that produced non-finite numbers or cannot be continued."""
 
 
-class ConvergenceWarning(UserWarning):
+class FitWarning(UserWarning):
+    """Something that whoever reads a result must know of how its head was made."""
+
+
+class ConvergenceWarning(FitWarning):
     """A solver that did not converge; the message names the settings to change."""
 
 

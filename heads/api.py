@@ -27,6 +27,7 @@ def fit(
     seed: int = 1,
     selection: str = "few-shot-val",
     augment: str | None = None,
+    support: str | None = None,
     device: str = "auto",
     **settings: Any,
 ) -> Head:
@@ -40,6 +41,8 @@ def fit(
         selection: How hyper-parameters are chosen.
         augment: `corpus:NAME` or `corpus:NAME:weight=W`: the rows of a corpus of the cache join the
             support, or are read by methods that need a corpus.
+        support: How many images each class gives, where not `shots` each: `long-tail:0.01`,
+            `counts:FILE` (docs/results.md).
         device: auto, cpu, cuda, cuda:1, ...
         settings: Fields of the method's Config and Hyper; several values make a grid.
 
@@ -63,6 +66,7 @@ def fit(
             shots=shots_of(shots),
             seeds=(whole("seed", seed),),
             selection=selection,
+            support=support,
             settings=settings,
             augment=augment,
         )
@@ -86,6 +90,7 @@ def evaluate(
     selection: str = "few-shot-val",
     class_weights: str | Sequence[float] | None = None,
     augment: str | None = None,
+    support: str | None = None,
     device: str = "auto",
     root: Path | str | None = None,
     again: bool = False,
@@ -104,6 +109,7 @@ def evaluate(
         augment: `corpus:NAME` or `corpus:NAME:weight=W`: the rows of a corpus of the cache join the
             support, or are read by methods that need a corpus.
         class_weights: None, `balanced`, or one number a class.
+        support: As `fit`.
         device: auto, cpu, cuda, cuda:1, ...
         root: Folder of all runs; the usual one if not given.
         again: Repeat a run that is stored already; otherwise that one is returned.
@@ -137,6 +143,7 @@ def evaluate(
         settings=settings,
         class_weights=class_weights,
         augment=augment,
+        support=support,
     )
     obtained = obtain.obtain(
         training.plan(request), runs, again=again, keep_heads=keep_heads, device=device
@@ -176,7 +183,8 @@ def compare(*, root: Path | str | None = None, **only: Any) -> Comparison:
     Args:
         root: Folder of all runs; the usual one if not given.
         only: Filters dataset, backbone, split and shots, each a list of values to keep; and
-            against, the method that the others are compared with.
+            against, the method that the others are compared with; metric, what they are ranked by
+            and compared in: top1, balanced_accuracy or macro_f1.
 
     Example:
         >>> import heads

@@ -7,7 +7,7 @@ use a fixed norm instead, and the record of the run says so.
 from collections.abc import Sequence
 from typing import Any
 
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from featcache.errors import MissingComponentError
@@ -29,6 +29,27 @@ def text_tensors(task: TaskView, text: str | None, *, method: str) -> Tensors:
     Raises:
         MissingComponentError: If the data set has no such texts.
     """
+    return _tensors(_required(task, method), text, task.support.x)
+
+
+def single_texts(
+    task: TaskView, text: str | None, *, method: str
+) -> tuple[Float[Tensor, "m d"], Int64[Tensor, " m"]]:
+    """Return every text of a task as a unit row, and its class, where the support is.
+
+    Args:
+        task: The task.
+        text: One of `TextKind`; None is the data set's default.
+        method: Name of the method in the message.
+
+    Raises:
+        MissingComponentError: If the data set has no such texts.
+    """
+    rows, owner = _required(task, method).texts(text)
+    return rows.to(task.support.x), owner.to(task.support.x.device)
+
+
+def _required(task: TaskView, method: str) -> TextView:
     if task.text is None:
         raise MissingComponentError(
             f"Method '{method}' needs class texts and this cache has none. Import the features "
@@ -37,9 +58,9 @@ def text_tensors(task: TaskView, text: str | None, *, method: str) -> Tensors:
             ", or ",
             Argument("dataset", Placeholder("NAME"), of="featcache"),
             "); a cache of images gets lost ones back by `featcache repair`. Or train a method "
-            "that reads no text: linear-probe, ridge, knn, nearest-mean.",
+            "that needs no text: gda, linear-probe, ridge, knn, nearest-mean.",
         )
-    return _tensors(task.text, text, task.support.x)
+    return task.text
 
 
 def rebind_texts(

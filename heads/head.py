@@ -18,7 +18,9 @@ from torch.nn import functional as F
 
 from featcache.errors import HeadError, UsageError
 from featcache.keys import FeatureKey
+from heads import registry
 from heads.answering import Answerable, given
+from heads.contract.members import Member
 from heads.contract.method import AnyMethod
 from heads.contract.rows import Rows
 from heads.fitted import Fitted
@@ -67,7 +69,27 @@ class Head:
     def holds(self) -> tuple[str, ...]:
         """Return the names of tensors that hold features of training images."""
         there = self.fitted.params.keys() | self.fitted.fixed.keys()
-        return tuple(name for name in self.method.holds if name in there)
+        inside = tuple(
+            f"{member.label}/{part}/{name}"
+            for member in self.members
+            for name in registry.get(member.name).holds
+            for part in ("params", "fixed")
+        )
+        return tuple(name for name in (*self.method.holds, *inside) if name in there)
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """Return the members of a method made of others; () of any other.
+
+        Example:
+            >>> import featcache, heads
+            >>> cache = featcache.open("fieldguide", "tiny")
+            >>> head = heads.fit("ensemble", cache, shots=4, members="gda,ridge")
+            >>> [member.name for member in head.members]
+            ['gda', 'ridge']
+        """
+        made = self.method.composition
+        return () if made is None else made.members(self.fitted.config)
 
     @property
     def width(self) -> int | None:

@@ -5,8 +5,10 @@
 
 A section is named, and its tensors are `section/...`: `classifier` holds the method, its settings,
 classes and the key of its features, with `classifier/params/NAME` and `classifier/fixed/NAME` in
-the order that it lists. Later versions may add sections. One that this program does not know is
-skipped, unless it says `"required": true`. `temperature` divides logits before softmax.
+the order that it lists; `members`, where the method is made of others, says of each member its
+method, version and settings, and its tensors are `classifier/fixed/MEMBER/...`. Later versions may
+add sections. One that this program does not know is skipped, unless it says `"required": true`.
+`temperature` divides logits before softmax.
 
 Every changed byte is detected. Nothing in the file can be executed.
 """
@@ -34,8 +36,8 @@ from heads.selection.settings import configure
 
 FORMAT = 1
 METADATA = "featcache_head"
-CLASSIFIER, TEMPERATURE = "classifier", "temperature"
-KNOWN = (CLASSIFIER, TEMPERATURE)
+CLASSIFIER, TEMPERATURE, MEMBERS = "classifier", "temperature", "members"
+KNOWN = (CLASSIFIER, TEMPERATURE, MEMBERS)
 CLASSES = 1_000_000
 """Largest number of classes of a head."""
 
@@ -71,8 +73,24 @@ def pack(head: Head) -> bytes:
         "reads": list(head.reads),
         "about": dict(head.about),
     }
-    sections = {CLASSIFIER: section, TEMPERATURE: {"value": head.temperature}}
+    sections = {
+        CLASSIFIER: section,
+        TEMPERATURE: {"value": head.temperature},
+        **({MEMBERS: _members(head)} if head.members else {}),
+    }
     return compose(named, METADATA, {"format": FORMAT, "sections": sections})
+
+
+def _members(head: Head) -> dict[str, Any]:
+    """Describe the members of a head; a program without this section has no such method."""
+    return {
+        member.label: {
+            "method": member.name,
+            "version": registry.get(member.name).version,
+            "settings": dict(member.settings),
+        }
+        for member in head.members
+    }
 
 
 def write(head: Head, path: Path) -> Path:
@@ -190,8 +208,28 @@ def _head(sections: dict[str, Any], tensors: Tensors, where: str) -> Head:
         temperature=temperature,
         about=dict(section["about"]),
     )
+    _check_members(head, sections.get(MEMBERS, {}), where)
     _check_shapes(head, where)
     return head
+
+
+def _check_members(head: Head, described: dict[str, Any], where: str) -> None:
+    """Compare the members of a head with their description.
+
+    Raises:
+        HeadError: If this program has another version of a member.
+        ValueError: If the description has other members.
+    """
+    now = _members(head)
+    if now.keys() != described.keys():
+        raise ValueError(f"its members are described as {sorted(described)}, not {sorted(now)}")
+    for label, one in now.items():
+        if described[label]["version"] != one["version"]:
+            raise HeadError(
+                f"{where} holds version {described[label]['version']} of its member "
+                f"{one['method']}; this program has version {one['version']}, whose answers "
+                f"differ. Train it again."
+            )
 
 
 def _tensor(tensors: Tensors, name: str) -> Tensor:

@@ -25,6 +25,9 @@ def compare(
     against: Annotated[
         str, typer.Option(help="Method, or 'METHOD KEY=VALUE', that the differences are to.")
     ] = "zero-shot",
+    metric: Annotated[
+        str, typer.Option(help="Rank and compare by top1, balanced_accuracy or macro_f1.")
+    ] = "top1",
     markdown: Annotated[bool, typer.Option("--markdown", help="Tables in Markdown.")] = False,
     csv: Annotated[bool, typer.Option("--csv", help="A line for each row, every digit.")] = False,
     where: Annotated[bool, typer.Option("--where", help="Say where the files are.")] = False,
@@ -36,6 +39,7 @@ def compare(
 
     \b
     Example: heads compare --dataset fieldguide
+    Example: heads compare --metric balanced_accuracy
     Example: heads compare --against 'cc-cdfsl control=augment-only'
     """
     from featcache.errors import CacheNotFoundError, UsageError
@@ -57,6 +61,7 @@ def compare(
         split=split or None,
         shots=None if not shots else [options.shots(s) for s in shots],
         against=against,
+        metric=metric,
     )
     for problem in found.problems:
         output.say(problem)

@@ -1,5 +1,6 @@
 """`heads train`: train a method on cached features and evaluate it."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from heads.results.record import Result
 
 
+ORDERED = ("batches", "stream")
+"""Protocols whose queries come in batches or in an order."""
+UNITS = {"batches": ("batch", "batches"), "stream": ("stream", "streams")}
 UNSAVED = "Nothing of this run was stored; the same command starts it again."
 
 
@@ -48,7 +52,11 @@ def train(
         ),
     ] = None,
     protocol: Annotated[
-        str, typer.Option(help="few-shot, or episodic: many small tasks from one split.")
+        str,
+        typer.Option(
+            help="few-shot; episodic: many small tasks from one split; batches: queries in batches "
+            "of few classes; stream: queries in correlated orders."
+        ),
     ] = "few-shot",
     ways: Annotated[
         int | None, typer.Option(help="Classes of an episode.", show_default="5")
@@ -60,7 +68,38 @@ def train(
         int | None, typer.Option(help="Number of episodes.", show_default="400")
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(help="Seed of the episodes.", show_default="1")
+        int | None,
+        typer.Option(help="Seed of the episodes, batches or streams.", show_default="1"),
+    ] = None,
+    batch: Annotated[
+        int | None,
+        typer.Option(
+            help="Queries that arrive together.", show_default="64; in protocol stream 128"
+        ),
+    ] = None,
+    effective_classes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LOW-HIGH", help="Fewest and most classes of a batch.", show_default="1-4"
+        ),
+    ] = None,
+    correlation: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NUMBER|separate|none",
+            help="Of a stream: smaller is more correlated; class after class; random order.",
+            show_default="0.01",
+        ),
+    ] = None,
+    repeats: Annotated[
+        int | None,
+        typer.Option(
+            help="Number of batches, or of streams.", show_default="1000 batches, 100 streams"
+        ),
+    ] = None,
+    order_list: Annotated[
+        Path | None,
+        typer.Option(help="The orders.json of a run, to answer the same queries in its order."),
     ] = None,
     episode_list: Annotated[
         Path | None, typer.Option(help="The episodes.json of a run, to train on the same episodes.")
@@ -77,6 +116,13 @@ def train(
         typer.Option(
             metavar="corpus:NAME[:weight=W]",
             help="Add rows of a corpus to the support; --shots 0 trains on them alone.",
+        ),
+    ] = None,
+    support: Annotated[
+        str | None,
+        typer.Option(
+            metavar="long-tail:RATIO|counts:FILE",
+            help="Fewer images of some classes; docs/results.md tells which.",
         ),
     ] = None,
     strict_shots: Annotated[
@@ -98,8 +144,11 @@ def train(
 
     \b
     Example: heads train cmm --shots 16
+    Example: heads train gda --shots 16 --support long-tail:0.01
     Example: heads train cmm --protocol episodic --ways 5 --shots 1 --split sketch
     Example: heads train tip-adapter --shots 1 --augment corpus:wild:weight=0.3
+    Example: heads train stata --protocol batches --batch 64 --effective-classes 1-4
+    Example: heads train oga --protocol stream --correlation 0.01
     """
     from featcache.errors import FeatcacheError, UnknownNameError, UsageError
     from heads.augmentation import parse as parse_augmentation
@@ -119,23 +168,49 @@ def train(
         "seed": seed,
         "episode_list": episode_list,
     }
+    of_orders = {
+        "batch": batch,
+        "effective_classes": effective_classes,
+        "correlation": correlation,
+        "repeats": repeats,
+        "order_list": order_list,
+    }
     splits = _splits(split)
     arguments: dict[str, Any] = {"selection": selection}
+    if protocol not in ORDERED:
+        _only_of(of_orders, "batches and streams", "--protocol batches or --protocol stream")
     if protocol == "episodic":
-        _no_others("--protocol episodic", seeds=seeds, class_weights=class_weights, augment=augment)
+        _no_others(
+            "--protocol episodic",
+            seeds=seeds,
+            class_weights=class_weights,
+            augment=augment,
+            support=support,
+        )
         if len(splits) > 1:
             raise UsageError("Episodes come from one split; name one with --split.")
         arguments |= of_episodes | {"split": split}
         arguments["shots"] = None if shots is None else _some_shots(shots)
+    elif protocol in ORDERED:
+        of_training = {"shots": shots, "seeds": seeds, "class_weights": class_weights}
+        _no_others(f"--protocol {protocol}", selection=selection, **of_training)
+        _only_of({**of_episodes, "seed": None}, "episodes", "--protocol episodic")
+        if len(splits) > 1:
+            raise UsageError("Batches and streams come from one split; name one with --split.")
+        drawn = {"effective_classes": _classes(effective_classes)}
+        arguments |= of_orders | drawn | {"seed": seed, "split": split, "protocol": protocol}
     elif protocol == "few-shot":
-        _only_of_episodes(of_episodes)
+        _only_of(of_episodes, "episodes", "--protocol episodic")
         alone = shots == "0" and augment is not None
         arguments["shots"] = 0 if alone else options.shots("16" if shots is None else shots)
         arguments["augment"] = augment
         arguments["seeds"] = options.seeds("3" if seeds is None else seeds)
         arguments |= {"strict_shots": strict_shots, "class_weights": class_weights}
+        if shots is not None and (support or "").startswith("counts:"):
+            _no_others("--support counts:...", shots=shots)
+        arguments["support"] = support
     else:
-        raise UnknownNameError("protocol", protocol, ("few-shot", "episodic"))
+        raise UnknownNameError("protocol", protocol, ("few-shot", "episodic", *ORDERED))
     selections = words.EPISODE_SELECTIONS if protocol == "episodic" else words.SELECTIONS
     if selection is not None and selection not in selections:
         raise UnknownNameError("selection", selection, selections)
@@ -146,14 +221,17 @@ def train(
     }
 
     from featcache.store.library import cache_root, find_cache
+    from heads.protocols.imbalance import profile
     from heads.results.store import check_writable, folder_of, runs_root
 
     opened = find_cache(cache_root(cache), dataset, backbone, key)
     if (listing := opened.listing()) is not None:
         for name in splits if split is not None else ():
             listing.rows(name)
+        if support is not None:
+            profile(support, listing.classes)
     check_writable(runs_root(runs))
-    from heads.protocols import episodic, training  # loads torch: nothing above may
+    from heads.protocols import episodic, online, training  # loads torch: nothing above may
     from heads.protocols.obtain import Obtained, obtain, save
     from heads.protocols.plan import Request
 
@@ -164,6 +242,9 @@ def train(
         how: dict[str, Any] = {"device": device, "progress": line.counter()}
         if protocol == "episodic":
             result = episodic.run(method, features=features, settings=settings, **how, **arguments)
+            made = [Obtained(result=result, folder=None, heads=(), trained=True)]
+        elif protocol in ORDERED:
+            result = online.run(method, features=features, settings=settings, **how, **arguments)
             made = [Obtained(result=result, folder=None, heads=(), trained=True)]
         else:
             request = Request(
@@ -231,17 +312,30 @@ def _some_shots(text: str) -> int:
     return shots
 
 
-def _only_of_episodes(options: dict[str, Any]) -> None:
-    """Refuse options of episodes where --protocol does not ask for any."""
+def _classes(text: str | None) -> tuple[int, int] | None:
+    """Read --effective-classes: 1-4, or 4 for 4-4."""
+    from featcache.errors import UsageError
+
+    if text is None:
+        return None
+    found = re.fullmatch(r"([0-9]{1,9})(?:-([0-9]{1,9}))?", text.strip())
+    if found is None:
+        raise UsageError(
+            f"--effective-classes takes the fewest and the most classes of a batch, as 1-4; got "
+            f"'{text[:80]}'."
+        )
+    return int(found[1]), int(found[2] or found[1])
+
+
+def _only_of(options: dict[str, Any], what: str, protocol: str) -> None:
+    """Refuse options of a protocol that --protocol does not ask for."""
     from featcache.errors import UsageError
 
     for name, value in options.items():
         if value is not None:
             flag = "--" + name.replace("_", "-")
             hint = " For draws of the shots there is --seeds." if name == "seed" else ""
-            raise UsageError(
-                f"{flag} is for episodes: add --protocol episodic, or leave it out.{hint}"
-            )
+            raise UsageError(f"{flag} is for {what}: add {protocol}, or leave it out.{hint}")
 
 
 def _no_others(protocol: str, **options: object) -> None:
@@ -258,6 +352,7 @@ def _sentence(result: "Result") -> str:
     from heads.results.render.cells import scope
 
     top1, f1 = result.metrics["top1"], result.metrics["macro_f1"]
+    balanced = result.metrics["balanced_accuracy"]
     shots = result.shots_text
     over = scope(top1.interval, of_one_draw=result.shots != 0)
     ci = "" if top1.ci95 is None else f" ± {100 * top1.ci95:.1f} (95 %, {over})"
@@ -266,11 +361,16 @@ def _sentence(result: "Result") -> str:
     if (corpus := result.corpus) is not None:
         weight = "" if corpus.weight == 1 else f", weight {corpus.weight:g}"
         shots = f"{shots} and corpus {corpus.name}{weight}"
+    if result.protocol in ORDERED:
+        shots = f"{counted(result.repetitions, *UNITS[result.protocol])}, {shots}"
     text = (
         f"{result.method} on {result.dataset} ({result.backbone}, {shots}, {result.split}): "
-        f"top-1 {100 * top1.mean:.1f} %{ci}, macro F1 {100 * f1.mean:.1f} %"
+        f"top-1 {100 * top1.mean:.1f} %{ci}, balanced accuracy {100 * balanced.mean:.1f} %, "
+        f"macro F1 {100 * f1.mean:.1f} %"
     )
-    if result.zero_shot_top1 is not None and result.shots != 0:
+    if (tail := result.metrics.get("tail_top1")) is not None:
+        text += f", worst tenth of the streams {100 * tail.mean:.1f} %"
+    if result.zero_shot_top1 is not None and (result.shots != 0 or result.protocol in ORDERED):
         text += f", zero-shot {100 * result.zero_shot_top1:.1f} %"
     if result.unreadable:
         text += f", {counted(result.unreadable, 'unreadable image')} not counted"

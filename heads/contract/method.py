@@ -7,6 +7,7 @@ from typing import Any, Generic, Literal, TypeAlias, TypeVar, cast
 
 from torch import Tensor
 
+from heads.contract.members import Composition
 from heads.contract.rows import Kind, Rows, TaskView, Tensors
 from heads.contract.settings import Grid, Nothing
 from heads.contract.stages import Stage, last_logits
@@ -61,7 +62,7 @@ Scout: TypeAlias = Callable[[Sequence[Any], Tensor], Iterator[Tensor]]
 """(Hypers, rows [n d]) -> the logits [n c] at each of the Hypers, in their order."""
 
 Watched: TypeAlias = Mapping[str, Sequence[float]]
-"""State that a stage asked to record, by name: one number at the end of every epoch."""
+"""Recorded numbers by name: of a stage one at the end of every epoch, of `prepare` one."""
 
 
 C = TypeVar("C")
@@ -82,6 +83,22 @@ def no_stages(config: Any) -> tuple[Stage, ...]:
 def no_notes(watched: Sequence[Watched]) -> list[str]:
     """Say nothing."""
     return []
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Together:
+    """The queries that a transductive method answered together, on average over its calls."""
+
+    rows: float
+    present: float
+    """Classes that occur among their labels; known to the protocol, never to the method."""
+    classes: int
+    """Classes of the task."""
+
+
+def no_caution(together: Together) -> str:
+    """Say nothing."""
+    return ""
 
 
 def no_defaults(shots: int | None) -> Mapping[str, float]:
@@ -111,6 +128,11 @@ class Method(Generic[C, H]):
     """Raised when the method's answers change; records of an older version are not ranked."""
     transductive: bool = False
     """Answers all queries together."""
+    online: bool = False
+    """Of a transductive method: it walks through the queries in their order, and an answer depends
+    on those before."""
+    caution: Callable[[Together], str] = no_caution
+    """What a reader must know where a transductive method answered such queries; "" for nothing."""
     config: type[C] = _FROM_PREPARE
     hyper: type[H] = _FROM_PREPARE
     """Both are those in the signature of `prepare`."""
@@ -128,6 +150,8 @@ class Method(Generic[C, H]):
     """Reads `Rows.weights` of the support in `prepare`; what is trained by batches always does."""
     weighs_corpus: bool = False
     """Reads in `prepare` the weights of rows from a corpus, but no class weights."""
+    watch: tuple[str, ...] = ()
+    """Numbers (0-d) among the fixed tensors of `prepare` that `notes` reads, if they are there."""
     notes: Callable[[Sequence[Watched]], list[str]] = no_notes
     """What a reader must know of how training went, from what every repetition recorded."""
     defaults: Callable[[int | None], Mapping[str, float]] = no_defaults
@@ -140,6 +164,8 @@ class Method(Generic[C, H]):
     rebind: Callable[[Tensors, Tensors, TextView, C], tuple[Tensors, Tensors]] | None = None
     """(params, fixed, text, config) -> (params, fixed) for other classes; None where what was
     learned belongs to the classes of training."""
+    composition: Composition | None = None
+    """How it is made of other methods; None for a method of its own."""
     training_only: tuple[str, ...] = ()
     """Fixed tensors that no answer reads: a kept head leaves them out."""
     holds: tuple[str, ...] = ()

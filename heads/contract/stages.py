@@ -75,6 +75,8 @@ class Sampler:
     kind: Literal["full", "shuffled", "balanced", "pool", "view_pool"]
     size: int = 0
     """Rows of a batch (shuffled, pool, view_pool); 0 is all."""
+    share: float = 1.0
+    """Largest share of the rows that a batch takes, one row at least (shuffled)."""
     classes: int = 0
     """Classes of a balanced batch; 0 is all."""
     each: int = 0

@@ -34,7 +34,7 @@ def discriminant(
         rows: The rows.
         labels: Class of each row.
         classes: Number of classes; one without rows takes the mean of all.
-        weights: Weight of each row, above 0; None is 1 everywhere.
+        weights: Weight of each row, at least 0; None is 1 everywhere.
 
     Returns:
         W and b, zeros where the rows have no scatter.
@@ -61,3 +61,25 @@ def discriminant(
     factor = torch.linalg.cholesky(scatter)
     weight = d * torch.cholesky_solve(means.mT, factor).mT  # [c d]
     return weight, -math.log(classes) - (weight * means).sum(1) / 2
+
+
+def nearest_mean(
+    rows: Float[Tensor, "n d"], labels: Int64[Tensor, " n"], classes: int
+) -> tuple[Float64[Tensor, "c d"], Float64[Tensor, " c"]]:
+    """Return (1) for P = I, which orders rows by their distance to the class means.
+
+    Args:
+        rows: The rows.
+        labels: Class of each row.
+        classes: Number of classes; one without rows takes the mean of all.
+
+    Example:
+        >>> weight, offset = nearest_mean(torch.eye(2), torch.tensor([1, 0]), 2)
+        >>> (torch.eye(2).double() @ weight.mT + offset).argmax(1)
+        tensor([1, 0])
+    """
+    total = torch.zeros(classes, rows.shape[1], dtype=torch.float64, device=rows.device)
+    total.index_add_(0, labels, rows.double())
+    counts = torch.bincount(labels, minlength=classes)[:, None]
+    means = torch.where(counts > 0, total / counts.clamp_min(1), total.sum(0) / len(rows))
+    return means, -means.square().sum(1) / 2

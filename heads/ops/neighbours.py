@@ -1,4 +1,8 @@
-"""The nearest rows of unit rows, exactly, some rows at a time; works under `torch.func.vmap`."""
+"""The nearest rows of unit rows, exactly, some rows at a time; works under `torch.func.vmap`.
+
+With w_ij the cosine where row j is one of the nearest of row i, else 0, the last two functions are
+the products w^T z and w z, without building w.
+"""
 
 import torch
 from jaxtyping import Float, Int64
@@ -46,3 +50,23 @@ def _most_similar(
     own = start + torch.arange(cosines.shape[0], device=cosines.device)[:, None]
     values, kept = torch.where(index == own, -torch.inf, values).topk(count)
     return values, index.gather(1, kept)
+
+
+def given_to_neighbours(
+    z: Float[Tensor, "m c"], near: Int64[Tensor, "m k"], cosine: Float[Tensor, "m k"], n: int
+) -> Float[Tensor, "n c"]:
+    """Give each row's z, times the cosine, to its neighbours among n rows: w^T z."""
+    total = z.new_zeros(n, z.shape[1])
+    for k in range(near.shape[1]):
+        total = total.index_add(0, near[:, k], cosine[:, k, None] * z)
+    return total
+
+
+def taken_from_neighbours(
+    z: Float[Tensor, "n c"], near: Int64[Tensor, "m k"], cosine: Float[Tensor, "m k"]
+) -> Float[Tensor, "m c"]:
+    """Sum the z of each row's neighbours, times the cosine: w z."""
+    total = z.new_zeros(near.shape[0], z.shape[1])
+    for k in range(near.shape[1]):
+        total = total + cosine[:, k, None] * z[near[:, k]]
+    return total

@@ -45,6 +45,8 @@ from heads.selection.settings import configure
 
 Answers: TypeAlias = Int64[np.ndarray, " n"]
 MODES = EPISODE_SELECTIONS
+NOT_IN_EPISODES = {"pool": "an unlabelled pool", "corpus": "a corpus"}
+"""Role -> rows that an episode does not have."""
 WAYS, SHOTS, QUERIES, EPISODES = 5, 5, 15, 400
 BLOCK = 100
 """Episodes that are read and trained at a time, so that memory stays bounded."""
@@ -93,7 +95,7 @@ def train(
 
     Raises:
         UnknownNameError: If the method, split, setting or selection is unknown.
-        UsageError: If a list comes with other numbers, or the method needs a pool.
+        UsageError: If a list comes with other numbers, or the method needs a pool or a corpus.
         TaskError: If the split allows no such episodes.
         MissingComponentError: If the cache lacks what the method needs.
         TrainingError: If an episode could not be trained.
@@ -105,9 +107,10 @@ def train(
         )
     configured = configure(method, settings)
     needs = method.needs(configured.config)
-    if any(need.role == "pool" for need in needs):
+    roles = {need.role for need in needs}
+    if lacking := [what for role, what in NOT_IN_EPISODES.items() if role in roles]:
         raise UsageError(
-            f"Method '{method_name}' learns from an unlabelled pool, and an episode has none; "
+            f"Method '{method_name}' learns from {lacking[0]}, and an episode has none; "
             f"train it without ",
             Argument("protocol", "episodic"),
             ".",

@@ -9,13 +9,13 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from jaxtyping import Int32
+from jaxtyping import Int, Int32
 
 from featcache.backbones.devices import pick_device
-from featcache.errors import ConvergenceWarning, UsageError
+from featcache.errors import FitWarning, UsageError
 from featcache.progress import Report
 from featcache.types import FeatureSet
-from heads.contract.method import AnyMethod
+from heads.contract.method import AnyMethod, Together
 from heads.contract.settings import hyper_values
 from heads.episode import Episode, QuerySet
 from heads.head import Head, fitted_head
@@ -196,7 +196,12 @@ def _judged(
         ids=digest_ids(run.features.listing.ids[int(r)] for r in queries[0].index),
         seconds={"fit": float(facts["seconds"]), "evaluate": time.perf_counter() - started},
         reads=reads_of(run.method, facts["reads"], queries[0].rows),
-        notes=[*run.notes, *(note for query in queries for note in query.notes), *facts["notes"]],
+        notes=[
+            *run.notes,
+            *(note for query in queries for note in query.notes),
+            *facts["notes"],
+            *cautions(run.method, [int32(queries[0].rows.y)], len(run.features.classes)),
+        ],
     )
     return replace(result, spec=spec.digest(), fit=spec.fit.digest())
 
@@ -204,7 +209,26 @@ def _judged(
 def training_notes(method: AnyMethod, chosen: Sequence[Chosen]) -> list[str]:
     """Return notes on how heads were chosen and trained."""
     failed = [f"Left out of the search: {why}." for one in chosen for why in one.failed]
-    return failed + method.notes([one.watch for one in chosen])
+    members = [note for one in chosen for note in one.notes]
+    return failed + members + method.notes([one.watch for one in chosen])
+
+
+def cautions(
+    method: AnyMethod, batches: Sequence[Int[np.ndarray, " _"]], classes: int
+) -> list[str]:
+    """Return what a reader must know of the queries that a method answered together.
+
+    Args:
+        method: The method; others than transductive ones have nothing to say.
+        batches: Labels of the queries of each call.
+        classes: Classes of the task.
+    """
+    if not method.transductive:
+        return []
+    rows = float(np.mean([len(labels) for labels in batches]))
+    present = float(np.mean([len(np.unique(labels)) for labels in batches]))
+    said = method.caution(Together(rows=rows, present=present, classes=classes))
+    return [said] if said else []
 
 
 def _predictions(
@@ -249,6 +273,7 @@ def heads_of(
                 "weights": features.weights,
                 "encoding": dict(features.encoding),
                 "static": list(one.static),
+                "learned": dict(one.learned),
                 "validation": one.accuracy,
                 **facts,
             },
@@ -257,22 +282,23 @@ def heads_of(
 
 @contextmanager
 def captured_warnings() -> Iterator[list[str]]:
-    """Collect ConvergenceWarnings for the record."""
+    """Collect FitWarnings for the record."""
     messages: list[str] = []
     with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", ConvergenceWarning)
+        warnings.simplefilter("always", FitWarning)
         yield messages
     for one in caught:
-        if issubclass(one.category, ConvergenceWarning):
+        if issubclass(one.category, FitWarning):
             messages.append(str(one.message))
         else:
             warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
 
 
 def chosen_values(head: Head) -> dict[str, float]:
-    """Return the hyper-parameters of a head, and the fields of Config that were chosen too."""
+    """Return the hyper-parameters of a head, and what else was chosen."""
     static = {name: getattr(head.fitted.config, name) for name in head.about.get("static", ())}
-    return hyper_values(head.fitted.hyper) | static
+    learned = {name: float(value) for name, value in head.about.get("learned", {}).items()}
+    return hyper_values(head.fitted.hyper) | static | learned
 
 
 def check_size(repetitions: int, queries: int) -> None:

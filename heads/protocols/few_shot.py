@@ -1,14 +1,16 @@
 """Few-shot learning: train on K images a class, select on a few more, evaluate on a whole split.
 
 Seeds are repetitions where their draws differ; seeds with the same draw are one repetition, and
-the interval then comes from the queries.
+the interval then comes from the queries. An imbalanced support (`heads.protocols.imbalance`) is a
+subset of the balanced draw of the same seed; validation images stay balanced.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
+from jaxtyping import Int64
 
-from featcache.draws import VAL_SHOTS, Draw, few_shot, labelled
+from featcache.draws import VAL_SHOTS, Draw, few_shot, labelled, thinned
 from featcache.errors import TaskError, UsageError
 from featcache.types import FeatureSet
 from featcache.wording import Argument
@@ -16,10 +18,12 @@ from heads.contract.method import AnyMethod
 from heads.episode import RowIndex
 from heads.protocols.augment import augmented
 from heads.protocols.builder import check_shots, query_rows
+from heads.protocols.imbalance import Profile, profile
 from heads.protocols.plan import Plan, Request, Run
 from heads.protocols.suggest import support_scope
 from heads.results.compare.pairing import seeds_text
 from heads.results.record import ANSWERED, CAME_WITH_DATA, FEW_SHOT, Support, digest_ids, shots_used
+from heads.selection.members import reads_weights
 from heads.selection.select import has_choice
 from heads.selection.settings import Settings, configure
 
@@ -34,15 +38,20 @@ def plan(request: Request) -> Plan:
         UsageError: If there is no seed.
         TaskError: If the data set allows no such task.
     """
-    method, features, shots = request.resolve(), request.features, request.shots
+    method, features = request.resolve(), request.features
+    uneven = None if request.support is None else profile(request.support, features.classes)
+    shots = request.shots if uneven is None else uneven.shots(request.shots)
     seeds = tuple(request.seeds)
     if not seeds:
         raise UsageError("seeds must name at least one seed, got none; the usual ones are 1 2 3.")
     configured = configure(method, request.settings, shots=shots)
-    draws = _draws(features, shots, seeds, request.selection)
+    draws = _draws(features, shots, seeds, request.selection, uneven)
     reads_pool = any(need.role == "pool" for need in method.needs(configured.config))
-    for draw in draws.values() if request.strict_shots else ():
-        check_shots(features, draw.train_rows, shots, strict=True)
+    for seed, draw in draws.items() if request.strict_shots else ():
+        if uneven is None:
+            check_shots(features, draw.train_rows, shots, strict=True)
+        elif short := _short_of(features, uneven, shots, draw, seed):
+            raise TaskError(short, " Lower ", Argument("shots"), " or the counts.")
     for split in request.splits:
         if len(draws) * (queries := len(query_rows(features, split))) > ANSWERED:
             raise TaskError(
@@ -66,11 +75,13 @@ def plan(request: Request) -> Plan:
             if len(draws) == 1
             else f"Some seeds give the same draw; counted once each ({kept})."
         )
+    if uneven is not None:
+        notes += _uneven_notes(features, uneven, shots, draws)
     if features.listing.draws == "stored":
         notes.append(_stored(features, next(iter(draws.values()))))
     weights = request.class_weights
-    reads_weights = method.reads_weights(configured.config)
-    if weights is not None and not reads_weights:
+    weighs = reads_weights(method, configured)
+    if weights is not None and not weighs:
         notes.append(f"Method '{method.name}' makes no use of class weights.")
     corpus = augmented(method, configured.config, features, request.augment, request.splits)
     if corpus is not None:
@@ -85,6 +96,7 @@ def plan(request: Request) -> Plan:
             shots=shots,
             seeds=tuple(draws),
             extra={} if weights is None else {"class_weights": _named(weights)},
+            profile="" if uneven is None else uneven.text,
             support=support,
             draws=_digest(features, draws, pools),
             learns_from=("train", "val") if mode.endswith("-val") else ("train",),
@@ -96,7 +108,7 @@ def plan(request: Request) -> Plan:
                 draw.train_rows,
                 draw.val_rows,
                 seed=seed,
-                shots=shots,
+                shots=shots if uneven is None else None,
                 pool=pools[seed],
                 oracle=mode == "oracle",
             )
@@ -105,13 +117,17 @@ def plan(request: Request) -> Plan:
         splits=request.splits,
         learned_rows=tuple((draw.train_rows, pools[seed]) for seed, draw in draws.items()),
         scopes={"support": support_scope(_there(shots, support), seeds)},
-        class_weights=weights if reads_weights else None,
-        strict_shots=request.strict_shots,
+        class_weights=weights if weighs else None,
+        strict_shots=request.strict_shots and uneven is None,
     )
 
 
 def _draws(
-    features: FeatureSet, shots: int | None, seeds: Sequence[int], selection: str
+    features: FeatureSet,
+    shots: int | None,
+    seeds: Sequence[int],
+    selection: str,
+    uneven: Profile | None,
 ) -> dict[int, Draw]:
     """Draw for every seed; equal draws are kept once."""
     val_shots = {"k-shot-val": shots, "full-val": shots}.get(
@@ -129,11 +145,56 @@ def _draws(
             )
         if selection == "full-val":
             drawn = _with_val(drawn, labelled(features.listing, "val", features.ok))
+        if uneven is not None:
+            counts = _counts(features, uneven, shots, seed)
+            drawn = thinned(drawn, features.labels, counts, seed)
         support = np.sort(drawn.train_rows).tobytes()
         if support not in seen:
             seen.add(support)
             draws[seed] = drawn
     return draws
+
+
+def _counts(
+    features: FeatureSet, uneven: Profile, shots: int | None, seed: int
+) -> Int64[np.ndarray, " c"]:
+    """Return how many images each class is to give."""
+    if shots is None:  # the largest class gives all it has
+        everything = few_shot(features.listing, None, 0, usable=features.ok).train_rows
+        shots = int(np.bincount(features.labels[everything]).max())
+    return uneven.counts(shots, len(features.classes), seed)
+
+
+def _short_of(
+    features: FeatureSet, uneven: Profile, shots: int | None, draw: Draw, seed: int
+) -> str:
+    """Say which classes have fewer images than they were to give; empty where none has."""
+    wanted = _counts(features, uneven, shots, seed)
+    there = np.bincount(features.labels[draw.train_rows], minlength=len(features.classes))
+    short = np.flatnonzero(there < wanted)
+    if not len(short):
+        return ""
+    named = [f"{features.classes[c]} {there[c]} of {wanted[c]}" for c in short[:8].tolist()]
+    more = f" and {len(short) - 8} more" if len(short) > 8 else ""
+    return (
+        f"Seed {seed}: {len(short)} of {len(there)} classes have fewer training images than the "
+        f"support was to have, and gave all: {', '.join(named)}{more}."
+    )
+
+
+def _uneven_notes(
+    features: FeatureSet, uneven: Profile, shots: int | None, draws: Mapping[int, Draw]
+) -> list[str]:
+    """Say how large the classes of an imbalanced support are."""
+    classes = len(features.classes)
+    each = [np.bincount(features.labels[d.train_rows], minlength=classes) for d in draws.values()]
+    sizes = sorted(int(n) for n in each[0])
+    told = (
+        f"Imbalanced support: {sizes[0]} to {sizes[-1]} images a class, median "
+        f"{sizes[classes // 2]}, {sum(sizes)} in all; validation images are balanced."
+    )
+    short = (_short_of(features, uneven, shots, draw, seed) for seed, draw in draws.items())
+    return [told, *filter(None, short)]
 
 
 def _support(features: FeatureSet, shots: int | None, draws: Mapping[int, Draw]) -> Support:

@@ -18,6 +18,7 @@ from heads.episode import Episode, RowIndex
 from heads.protocols.augment import Augmented
 from heads.protocols.builder import EpisodeBuilder, query_rows
 from heads.results.record import Support, digest_ids, digest_labels
+from heads.selection.members import resolved
 from heads.selection.names import SELECTIONS
 from heads.selection.settings import Settings
 from heads.spec import FitSpec, RunSpec, pairs
@@ -45,6 +46,8 @@ class Request:
     """Refuse classes with fewer images than `shots`."""
     augment: str | None = None
     """`corpus:NAME:weight=W`: rows of a corpus are learned from, too."""
+    support: str | None = None
+    """How many images each class gives, where not `shots` each: `long-tail:0.01`, `counts:FILE`."""
 
     def resolve(self) -> AnyMethod:
         """Return the method.
@@ -72,8 +75,10 @@ class Run:
     seeds: tuple[int, ...]
     extra: Mapping[str, str] = field(default_factory=dict)
     """Settings of the protocol that differ from its defaults; part of the variant."""
-    stated: Mapping[str, int] = field(default_factory=dict)
+    stated: Mapping[str, int | str] = field(default_factory=dict)
     """Settings of the protocol that the record always states."""
+    profile: str = ""
+    """How many images each class gave, where they were not to be equal; part of the spec."""
     support: Support | None = None
     """Counts of the labelled training images; None where there are none."""
     draws: str = ""
@@ -160,7 +165,14 @@ class Plan:
             reads=self._reads(),
             shots=run.shots,
             seeds=run.seeds,
-            extra=pairs({**run.extra, **({"queries": split} if sees_queries else {})}),
+            extra=pairs(
+                {
+                    **run.extra,
+                    **({"queries": split} if sees_queries else {}),
+                    **({"support": run.profile} if run.profile else {}),
+                    **_members(run.method, run.settings),
+                }
+            ),
             augment="" if run.augmented is None else run.augmented.use.spec,
         )
 
@@ -173,6 +185,14 @@ class Plan:
                 fitting = features.fitting(need.kind, need.recipe, need.at_least)
                 found.add(f"{need.role} {fitting[0] if fitting else '-'}")
         return tuple(sorted(found))
+
+
+def _members(method: AnyMethod, settings: Settings) -> dict[str, str]:
+    """Return the members of a method made of others, with their versions."""
+    if method.composition is None:
+        return {}
+    inside = resolved(method.composition, settings)
+    return {"members": ",".join(f"{one.text}@{inner.version}" for one, inner, _ in inside)}
 
 
 def splits_of(features: FeatureSet, splits: tuple[str, ...]) -> dict[str, RowIndex]:

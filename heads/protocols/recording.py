@@ -14,9 +14,12 @@ from featcache.types import FeatureSet, TextBank
 from heads.contract.method import AnyMethod
 from heads.contract.rows import Rows, TaskView
 from heads.protocols.plan import Run
-from heads.results.metrics import evaluate
+from heads.results.metrics import evaluate, fraction
 from heads.results.record import (
+    LISTS,
+    QUERY_ORDER,
     QUERY_SET,
+    SUPPORT,
     IntervalOf,
     Predictions,
     Result,
@@ -60,7 +63,9 @@ def reads_of(method: AnyMethod, training: Iterable[str], query: Rows) -> tuple[s
         query: The queries.
     """
     named = (*training, *(f"query {kind}" for kind in query.kinds))
-    return (*named, QUERY_SET) if method.transductive else named
+    if not method.transductive:
+        return named
+    return (*named, QUERY_SET, QUERY_ORDER) if method.online else (*named, QUERY_SET)
 
 
 def texts_read(bank: TextBank | None, kind: str | None) -> str:
@@ -110,23 +115,24 @@ def record(
         seconds: Wall-clock seconds of fit and evaluate.
         reads: Result of `reads_of`.
         notes: Notes on the episodes and on training.
-        over: What the repetitions are: seeds (`repetitions`) or `episodes`.
+        over: What the repetitions are: seeds (`repetitions`), or `episodes`, `batches`, `streams`.
     """
     features, method = run.features, run.method
     stated = [*notes, *_unreadable(features, run, split)]
     stated += filter(None, [caution(features.key, features.listing.root)])
     if method.transductive:
-        stated.append("Transductive: all queries were answered together; not ranked with others.")
-    of_episodes = over == "episodes"
-    if len(chosen) == 1 and not of_episodes and run.shots != 0:
+        stated.append(_together(method, over))
+    of_list = over in LISTS.values()
+    if len(chosen) == 1 and not of_list and run.shots != 0:
         stated.append(ONE_DRAW)
         if shots_used(run.shots, run.support) == 1:
             stated.append(AT_ONE_SHOT)
     points = [dict(values) for values in chosen]
-    if of_episodes and all(p == points[0] for p in points):
+    if of_list and all(p == points[0] for p in points):
         points = points[:1]
     zero_shot = predictions.zero_shot
-    right = [] if zero_shot is None else (zero_shot == predictions.labels).mean(axis=1).tolist()
+    labels = predictions.labels
+    right = [] if zero_shot is None else fraction(zero_shot == labels, labels).tolist()
     name, use = method.name, None if run.augmented is None else run.augmented.use
     extra = {**run.extra, **({} if use is None else {"augment": use.augment})}
     return Result(
@@ -146,10 +152,11 @@ def record(
             **asdict(run.settings.config),
             **extra,
             **run.stated,
+            **({SUPPORT: run.profile} if run.profile else {}),
         },
         chosen=tuple(points),
         metrics=evaluate(predictions, len(features.classes), over),
-        zero_shot_top1=None if not right else float(np.mean(right if of_episodes else right[0])),
+        zero_shot_top1=None if not right else float(np.mean(right if of_list else right[0])),
         seconds=seconds,
         run=new_run_id(name),
         key=features.key.digest(),
@@ -169,6 +176,14 @@ def record(
         unreadable=unreadable(features, split),
         predictions=predictions,
     )
+
+
+def _together(method: AnyMethod, over: IntervalOf) -> str:
+    """Say which queries a transductive method answered together."""
+    if method.online:
+        return "Online: each query was answered after those before it; not ranked with others."
+    together = "the queries of a batch" if over in ("batches", "streams") else "all queries"
+    return f"Transductive: {together} were answered together; not ranked with others."
 
 
 def unreadable(features: FeatureSet, split: str) -> int:

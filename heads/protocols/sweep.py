@@ -137,6 +137,7 @@ def request_of(
         settings=dict(fit.settings),
         class_weights=_weights(dict(fit.extra).get("class_weights")),
         augment=fit.augment.rpartition("@")[0] or None,
+        support=dict(fit.extra).get("support"),
     )
 
 

@@ -4,6 +4,7 @@ Content:
 
     predicted, labels, zero_shot  int32 [r n]  one row a repetition, positions in `classes`
     images                        int32 [r n]  image of each query, a position in `ids`
+                                               -1 in all four behind the end of a smaller batch
     ids.json, classes.json        names, so that a run can be read without its cache
 """
 
@@ -19,7 +20,7 @@ import numpy as np
 from jaxtyping import Int32
 
 from featcache.errors import ImportedFileError, UsageError
-from heads.results.record import Predictions, Result
+from heads.results.record import BATCHES, Predictions, Result
 
 FILE = "predictions.npz"
 HEADER_BYTES = 4096
@@ -46,7 +47,7 @@ class Answers:
     """The answers of a run by name; row i, column j is query j of repetition i."""
 
     ids: tuple[tuple[str, ...], ...]
-    """Image ids, [r n]; those of `FeatureSet.listing.ids`."""
+    """Image ids, [r n]; those of `FeatureSet.listing.ids`. A smaller batch has fewer."""
     classes: tuple[str, ...]
     labels: Int32[np.ndarray, "r n"]
     """Positions in `classes`, as are all that follow."""
@@ -70,7 +71,9 @@ def by_name(result: Result) -> Answers:
         what = "no answers" if predictions is None else "no image ids"
         raise UsageError(f"Run {result.run} keeps {what}; train it again.")
     return Answers(
-        ids=tuple(tuple(predictions.ids[i] for i in row) for row in predictions.images.tolist()),
+        ids=tuple(
+            tuple(predictions.ids[i] for i in row if i >= 0) for row in predictions.images.tolist()
+        ),
         classes=predictions.classes,
         labels=predictions.labels,
         predicted=predictions.predicted,
@@ -155,11 +158,22 @@ def _check(
     names: Mapping[str, tuple[str, ...]],
     result: Result,
 ) -> None:
-    """Refuse positions outside their list of names."""
+    """Refuse positions outside their list of names.
+
+    A batch may be smaller than the largest; behind its end every array holds -1.
+    """
     stops = dict.fromkeys(ARRAYS, result.classes) | {"images": len(names.get(IDS, ()))}
+    is_query = arrays["labels"] >= 0
+    if result.protocol != BATCHES and not is_query.all():
+        raise ValueError("labels holds positions out of range")
+    if not is_query.any(axis=1).all():
+        raise ValueError("labels has repetitions without a query")
     for name, array in arrays.items():
-        if array.size and not 0 <= array.min() <= array.max() < stops[name]:
+        positions = array[is_query]
+        if positions.size and not 0 <= positions.min() <= positions.max() < stops[name]:
             raise ValueError(f"{name} holds positions out of range")
+        if (array[~is_query] != -1).any():
+            raise ValueError(f"{name} holds answers behind the end of a batch")
     if len(names.get(CLASSES, ())) not in (0, result.classes):
         raise ValueError(f"{len(names[CLASSES])} class names for {result.classes} classes")
 

@@ -10,8 +10,8 @@ from dataclasses import replace
 import numpy as np
 
 from featcache.errors import ImportedFileError
-from heads.results.metrics import evaluate
-from heads.results.record import EPISODIC, IntervalOf, Metric, Predictions, Result
+from heads.results.metrics import evaluate, fraction
+from heads.results.record import LISTS, Metric, Predictions, Result
 
 TOLERANCE = 1e-9
 """Largest difference due to the order of summation."""
@@ -35,21 +35,23 @@ def counted(result: Result, where: str) -> Result:
         if name in result.metrics:
             _compare(result.metrics[name], metric, name, where)
     if result.zero_shot_top1 is not None and answers.zero_shot is not None:
-        correct = (answers.zero_shot == answers.labels).mean(axis=1)
-        computed = float(correct.mean() if result.protocol == EPISODIC else correct[0])
+        correct = fraction(answers.zero_shot == answers.labels, answers.labels)
+        computed = float(correct.mean() if result.protocol in LISTS else correct[0])
         _same(result.zero_shot_top1, computed, "zero_shot_top1", where)
     return replace(result, metrics={**result.metrics, **measured})
 
 
 def _measured(answers: Predictions, result: Result) -> dict[str, Metric]:
-    over: IntervalOf = "episodes" if result.protocol == EPISODIC else "repetitions"
+    over = LISTS.get(result.protocol, "repetitions")
     classes = result.classes
     if classes > answers.labels.shape[1]:  # a record may state any number: count those that occur
         occurring, at = np.unique(
             np.stack([answers.predicted, answers.labels]), return_inverse=True
         )
-        predicted, labels = at.reshape(2, *answers.labels.shape).astype(np.int32)
-        answers, classes = Predictions(predicted=predicted, labels=labels), len(occurring)
+        first = int(occurring[0] < 0)  # -1 is no class
+        predicted, labels = (at - first).reshape(2, *answers.labels.shape).astype(np.int32)
+        answers = Predictions(predicted=predicted, labels=labels)
+        classes = len(occurring) - first
     return evaluate(answers, classes, over)
 
 

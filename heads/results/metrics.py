@@ -12,14 +12,39 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int, Int32, Int64
 
 from heads.results import statistics
-from heads.results.record import IntervalOf, Metric, Predictions
+from heads.results.record import LISTS, IntervalOf, Metric, Predictions
 
 NAMES = ("top1", "macro_f1", "balanced_accuracy")
+TAIL = "tail_top1"
+"""Expected tail accuracy: mean top-1 of the worst tenth of the streams."""
 
 
 def top1(predicted: Int32[np.ndarray, " n"], labels: Int32[np.ndarray, " n"]) -> float:
     """Return the fraction of queries answered correctly."""
     return float(np.mean(predicted == labels))
+
+
+def fraction(
+    holds: Bool[np.ndarray, "r n"], labels: Int[np.ndarray, "r n"]
+) -> Float64[np.ndarray, " r"]:
+    """Return in how many of its queries something holds, for every repetition.
+
+    Args:
+        holds: For each query.
+        labels: -1 where a repetition has no further query.
+    """
+    is_query = labels >= 0
+    return np.asarray((holds & is_query).sum(axis=1) / is_query.sum(axis=1))
+
+
+def tail(values: Float64[np.ndarray, " r"]) -> float:
+    """Return the mean of the lowest tenth, rounded up.
+
+    Example:
+        >>> tail(np.array([0.9, 0.5, 0.8, 0.7, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.6]))
+        0.55
+    """
+    return float(np.sort(values)[: -(-len(values) // 10)].mean())
 
 
 def per_class_accuracy(
@@ -49,29 +74,31 @@ def evaluate(
 ) -> dict[str, Metric]:
     """Compute every metric with the 95 % interval of its mean.
 
-    The interval is over `episodes` by Student's t, else over `repetitions and queries`, which are
-    crossed because all repetitions answer the same queries; with one repetition over `queries`.
+    The interval is over `episodes`, `batches` or `streams` by Student's t, else over `repetitions
+    and queries`, which are crossed because all repetitions answer the same queries; with one
+    repetition over `queries`. Streams have the mean of their worst tenth besides (`TAIL`).
 
     Args:
         predictions: Answers and labels.
         classes: Length of the class list.
-        over: What the repetitions are: seeds (`repetitions`) or `episodes`.
+        over: What the repetitions are: seeds (`repetitions`), or `episodes`, `batches`, `streams`.
     """
     counted = Counts.of(predictions.predicted, predictions.labels, classes)
     r, n = predictions.labels.shape
     measured = {name: getattr(counted, name) for name in NAMES}
     halves: dict[str, float | None] = dict.fromkeys(NAMES, None)
     said: IntervalOf = "none"
-    if r > 1 and over == "episodes":
-        said = "episodes"
+    if r > 1 and over in LISTS.values():
+        said = over
+        size = float((predictions.labels >= 0).sum())
         for name, values in measured.items():
-            halves[name] = float(statistics.of_draws(values, size=float(r * n)).half)
-    elif n > 1:
+            halves[name] = float(statistics.of_draws(values, size=size).half)
+    elif n > 1 and over != "batches":
         said = "queries" if r == 1 else "repetitions and queries"
         for name, pseudo in counted.pseudo_values().items():
             size = float(n if name == "top1" else counted.class_size.mean())
             halves[name] = float(statistics.of_queries(pseudo, size=size).half)
-    return {
+    metrics = {
         name: Metric(
             mean=(mean := float(np.mean(values))),
             ci95=_inside(halves[name], mean),
@@ -80,6 +107,10 @@ def evaluate(
         )
         for name, values in measured.items()
     }
+    if over == "streams":
+        values = metrics["top1"].values
+        metrics[TAIL] = Metric(mean=tail(np.array(values)), ci95=None, values=values)
+    return metrics
 
 
 def _inside(half: float | None, mean: float) -> float | None:
@@ -104,12 +135,12 @@ class Counts:
     ) -> "Counts":
         """Count the answers of every repetition."""
         p, y = predicted.astype(np.int64), labels.astype(np.int64)
-        is_correct = p == y
+        is_query = y >= 0
+        is_correct = (p == y) & is_query
         place = np.arange(len(y))[:, None] * classes
 
-        def count(of: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
-            flat = None if weights is None else weights.ravel()
-            cells = np.bincount((of + place).ravel(), flat, len(y) * classes)
+        def count(of: np.ndarray, those: np.ndarray) -> np.ndarray:
+            cells = np.bincount((of + place)[those], minlength=len(y) * classes)
             return cells.reshape(len(y), classes).astype(float)
 
         return cls(
@@ -117,8 +148,8 @@ class Counts:
             labels=y,
             is_correct=is_correct,
             correct=count(y, is_correct),
-            labelled=count(y),
-            answered=count(p),
+            labelled=count(y, is_query),
+            answered=count(p, is_query),
         )
 
     @property
@@ -139,7 +170,7 @@ class Counts:
     @property
     def top1(self) -> Float64[np.ndarray, " r"]:
         """Return the fraction of correct answers."""
-        return np.asarray(self.is_correct.mean(axis=1))
+        return fraction(self.is_correct, self.labels)
 
     @property
     def macro_f1(self) -> Float64[np.ndarray, " r"]:

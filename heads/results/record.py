@@ -21,6 +21,9 @@ from heads.results.fields import Scalar
 EPISODIC = "episodic"
 """The protocol whose repetitions are episodes."""
 
+BATCHES, STREAM = "batches", "stream"
+"""The protocols whose repetitions are batches of few classes, or orders of a whole split."""
+
 FEW_SHOT = "few_shot"
 """The protocol whose repetitions are seeds."""
 
@@ -34,10 +37,29 @@ REPETITIONS, ANSWERED, CLASSES = 100_000, 2**24, 1_000_000
 QUERY_SET = "query set"
 """Entry of `reads` of a transductive method, which answers all queries together."""
 
+SUPPORT = "support"
+"""Entry of `config` of an imbalanced support: how many images each class was to give."""
+
+PROFILE_SHOWN = 40
+"""Characters of such a text that a title shows; of a longer one it shows a digest."""
+QUERY_ORDER = "query order"
+"""Further entry of an online method, whose answers depend on the order of the queries."""
+
 CAME_WITH_DATA = "Shots came with the data"
 """Start of the note on stored draws; older records state it nowhere else."""
 
-IntervalOf = Literal["repetitions and queries", "repetitions", "episodes", "queries", "none"]
+IntervalOf = Literal[
+    "repetitions and queries",
+    "repetitions",
+    "episodes",
+    "batches",
+    "streams",
+    "queries",
+    "none",
+]
+
+LISTS: Mapping[str, IntervalOf] = {EPISODIC: "episodes", BATCHES: "batches", STREAM: "streams"}
+"""Protocol -> what its repetitions are, where these are a list of independent draws of queries."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +121,7 @@ class Predictions:
     predicted: Int32[np.ndarray, "r n"]
     """One row a repetition."""
     labels: Int32[np.ndarray, "r n"]
+    """-1 behind the end of a batch that is smaller than others, and so in the other arrays."""
     zero_shot: Int32[np.ndarray, "r n"] | None = None
     """The zero-shot answers on the same queries, where the data set has texts."""
     images: Int32[np.ndarray, "r n"] | None = None
@@ -141,7 +164,7 @@ class Result:
     versions: Mapping[str, str]
     classes: int
     queries: int
-    """Query rows of one repetition."""
+    """Query rows of one repetition; of batches, those of the largest."""
     ids: str
     """`digest_ids` of the query ids in order, of episodes also of the support, and after a dash
     `digest_labels`; older records lack the latter. Equal digests allow a paired test."""
@@ -154,7 +177,7 @@ class Result:
     set to read; empty without texts and in older records."""
     reads: tuple[str, ...] = ()
     """What it read beyond one feature an image: `support views.rrc50`, `pool`, `query crops`;
-    QUERY_SET where all queries were answered together."""
+    QUERY_SET where all queries were answered together, and QUERY_ORDER where in their order."""
     notes: tuple[str, ...] = ()
     """What a reader of the table must know: short classes, stored draws, missing views."""
     support: Support | None = None
@@ -191,7 +214,7 @@ class Result:
 
     @property
     def transductive(self) -> bool:
-        """Tell whether all queries were answered together."""
+        """Tell whether queries were answered together, or after one another with a memory."""
         return QUERY_SET in self.reads
 
     @property
@@ -206,7 +229,8 @@ class Result:
         """Return the warnings shown beside the run's name; docs/results.md explains them."""
         marks = {
             "oracle": self.oracle,
-            "transductive": self.transductive,
+            "transductive": self.transductive and QUERY_ORDER not in self.reads,
+            "online": QUERY_ORDER in self.reads,
             "stored draw": self.stored_draw,
             "augmented": self.corpus is not None,
             "leaking corpus": self.leaks,
@@ -225,9 +249,22 @@ class Result:
         named = {None: "all shots", 0: "no shots", 1: "1 shot"}
         text = named.get(self.shots_used, f"{self.shots_used} shots")
         uneven = self.support is not None and self.support.smallest != self.support.largest
-        if self.support is None or not uneven:
-            return text
-        return f"{text} ({self.support.smallest}-{self.support.largest} a class)"
+        if self.support is not None and uneven:
+            text += f" ({self.support.smallest}-{self.support.largest} a class)"
+        return f"{text}, support {self.profile_text}" if self.profile else text
+
+    @property
+    def profile(self) -> str:
+        """Return how many images each class was to give; empty where `shots` each."""
+        said = self.config.get(SUPPORT) if self.protocol == FEW_SHOT else None
+        return said if isinstance(said, str) else ""
+
+    @property
+    def profile_text(self) -> str:
+        """Return the profile in a few words: its text, or a digest of a long list of counts."""
+        if len(self.profile) <= PROFILE_SHOWN:
+            return self.profile
+        return f"counts {digest_ids([self.profile])[:6]}"
 
     @property
     def repetitions(self) -> int:

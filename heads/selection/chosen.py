@@ -1,6 +1,6 @@
 """The result of a selection: one head, and how it was chosen."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from featcache.errors import TrainingError
@@ -20,15 +20,19 @@ class Chosen:
     failed: tuple[str, ...] = ()
     """Grid points that could not be used, and why."""
     watch: dict[str, list[float]] = field(default_factory=dict)
-    """State that a stage recorded (`Stage.watch`), by name: one number an epoch."""
+    """What was recorded (`Stage.watch`, `Method.watch`), by name."""
     static: tuple[str, ...] = ()
     """Fields of Config that were chosen too."""
+    learned: Mapping[str, float] = field(default_factory=dict)
+    """Further numbers that the record states, such as the weights of members."""
+    notes: tuple[str, ...] = ()
+    """What a reader must know of the training of members."""
 
     @property
     def values(self) -> dict[str, float]:
-        """Return the hyper-parameters of the head, and the fields of Config that were chosen."""
+        """Return the hyper-parameters of the head, and what else was chosen."""
         config = {name: getattr(self.head.config, name) for name in self.static}
-        return hyper_values(self.head.hyper) | config
+        return hyper_values(self.head.hyper) | config | dict(self.learned)
 
 
 def all_failed(method: AnyMethod, failed: Sequence[str]) -> TrainingError:

@@ -11,7 +11,8 @@ A head is trained at every point of the train grid and evaluated at every point 
 Of points with equal validation accuracy the default wins, then the one nearest to it. The head
 trained at the chosen point is used as it is. A grid with `refine` is then searched more finely
 around its best value. A method with a scout scores its train grid without training
-(`heads.selection.scouting`).
+(`heads.selection.scouting`). The members of a method made of others are chosen one by one
+(`heads.selection.members`).
 """
 
 from collections.abc import Sequence
@@ -29,6 +30,7 @@ from heads.episode import Episode
 from heads.selection.chosen import Chosen, all_failed
 from heads.selection.cross_validation import cross_validate
 from heads.selection.grid import GridSearch, bisect
+from heads.selection.members import resolved, select_members
 from heads.selection.names import SELECTIONS
 from heads.selection.scouting import has_scout, select_by_scout
 from heads.selection.settings import Settings
@@ -42,6 +44,12 @@ def has_choice(method: AnyMethod, settings: Settings, mode: str) -> bool:
     Cross-validation chooses among grid points and between stages. It cannot say which step to keep
     (`keep="best-val"`), because the final training uses all rows.
     """
+    if method.composition is not None:
+        inside = resolved(method.composition, settings)
+        validates = method.composition.validates(settings.config)
+        return mode != "none" and (
+            validates or any(has_choice(m, own, mode) for _, m, own in inside)
+        )
     stages = method.stages(settings.config)
     keeps = mode != "cv" and any(s.keep == "best-val" for s in stages)
     return settings.choices > 1 or keeps or any(s.search for s in stages)
@@ -70,6 +78,13 @@ def select(
     """
     if mode not in SELECTIONS:
         raise UnknownNameError("selection", mode, SELECTIONS)
+    if method.composition is not None:
+
+        def alone(member: AnyMethod, own: Settings, views: Sequence[Episode]) -> list[Chosen]:
+            used = mode if has_choice(member, own, mode) else "none"
+            return select(member, own, views, used, progress=progress)
+
+        return select_members(method, settings, tasks, mode, alone)
     counter = RunCounter(progress)
     if mode == "none":
         return _defaults(method, settings, tasks, counter)

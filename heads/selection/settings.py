@@ -29,6 +29,8 @@ class Settings:
     post_grid: Grid
     given: Mapping[str, str]
     """What the user set, as written."""
+    shots: int | None = None
+    """Images a class that the defaults are for; None is all."""
 
     @property
     def variant(self) -> str:
@@ -103,6 +105,7 @@ def configure(
         train_grid=Grid(train, refine=method.train_grid.refine if untouched else 0),
         post_grid=Grid(post),
         given=given,
+        shots=shots,
     )
 
 

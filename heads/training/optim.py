@@ -141,6 +141,15 @@ def dassl(
     return _Dassl(warmup=warmup, low=low, shape=shape, by=by)
 
 
+def cosine_to(low: Real) -> Schedule:
+    """Build a cosine that falls to an absolute learning rate, as torch's CosineAnnealingLR.
+
+    Args:
+        low: Learning rate that the step after the last one would have.
+    """
+    return _CosineTo(low=low)
+
+
 def _schedule(schedule: Shape | Schedule, warmup: Real = 0, warmup_from: Real = 0) -> Schedule:
     """Build a schedule from its shape and warm-up; one that is given stays as it is."""
     if isinstance(schedule, str):
@@ -181,6 +190,14 @@ class _Dassl:
         if at >= self.warmup:
             return lr * (0.5 * (1 + math.cos(math.pi * (at - self.warmup) / total)))
         return self.low if self.shape == "constant" or at == 0 else lr * (at / self.warmup)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _CosineTo:
+    low: Real
+
+    def rate(self, lr: Tensor | Real, step: int, steps: int, per_epoch: int) -> Tensor | Real:
+        return self.low + (lr - self.low) * (0.5 * (1 + math.cos(math.pi * step / steps)))
 
 
 @runtime_checkable

@@ -32,6 +32,7 @@ def shuffled(
     *,
     augment: bool = True,
     drop_last: bool = False,
+    share: float = 1.0,
     beside: tuple[tuple[str, int], ...] = (),
 ) -> Sampler:
     """Shuffle the support anew each epoch; each row comes in one of its views.
@@ -40,9 +41,18 @@ def shuffled(
         size: Rows of a batch.
         augment: Draw among the views.
         drop_last: Leave out the incomplete last batch of an epoch.
+        share: Largest share of the support in a batch: with 0.75 and `drop_last` every step takes
+            three quarters of it, drawn anew, where `size` is not smaller.
         beside: (name of a fixed tensor, count) of its rows drawn beside each batch.
     """
-    return Sampler(kind="shuffled", size=size, augment=augment, drop_last=drop_last, beside=beside)
+    return Sampler(
+        kind="shuffled",
+        size=size,
+        augment=augment,
+        drop_last=drop_last,
+        share=share,
+        beside=beside,
+    )
 
 
 def balanced(classes: int = 0, each: int = 0, views: int = 1) -> Sampler:
@@ -113,6 +123,8 @@ class Drawer:
             sweeps = math.ceil(self._members.shape[1] / each)
             return some * each * self._copies(), math.ceil(len(self._members) / some) * sweeps
         size = s.size or self._n
+        if s.share < 1:
+            size = min(size, max(1, int(s.share * self._n)))
         steps = max(1, self._n // size) if s.drop_last else math.ceil(self._n / size)
         there = self._n * max(1, self._v) if s.kind == "view_pool" else self._n
         return min(size, there), steps

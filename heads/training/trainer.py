@@ -50,7 +50,7 @@ class Outcome:
     failed: str | None = None
     """Why the run cannot be used (non-finite loss or parameters); None if it can."""
     watch: dict[str, list[float]] = field(default_factory=dict)
-    """State that a stage recorded (`Stage.watch`), by name: one number an epoch."""
+    """What was recorded (`Stage.watch`, `Method.watch`), by name."""
 
 
 def train(
@@ -96,7 +96,12 @@ def _untrained(method: AnyMethod, config: Any, group: Group) -> Iterator[Outcome
     for point, hyper in zip(group.points, group.hypers, strict=True):
         params, fixed = group.params, group.fixed
         head = Fitted(method=method, config=config, hyper=hyper, params=params, fixed=fixed)
-        yield Outcome(task=group.task, point=point, head=head)
+        yield Outcome(task=group.task, point=point, head=head, watch=_prepared(method, fixed))
+
+
+def _prepared(method: AnyMethod, fixed: Tensors) -> dict[str, list[float]]:
+    """Record the numbers of `prepare` named by `Method.watch`."""
+    return {name: [float(fixed[name])] for name in method.watch if name in fixed}
 
 
 def _fit(
@@ -152,7 +157,7 @@ class _Fit:
                 point=self.groups[s].points[g],
                 head=self.head(s, g),
                 failed=self.failed.get((s, g)),
-                watch=self.watch.get((s, g), {}),
+                watch=_prepared(self.method, self.groups[s].fixed) | self.watch.get((s, g), {}),
             )
 
     def run(self, k: int, stage: Stage, *, searched: bool) -> None:

@@ -43,6 +43,7 @@ CALLS = {
         (["train", "cmm", "--key", "zz"], 2, "key"),
         (["train", "cmm", "--split", "tset"], 2, "test"),
         (["train", "cmm", "--set", "alpah=1"], 2, "alpha"),
+        (["train", "cmm", "--support", "long-tail:2"], 2, "between 0 and 1"),
         (["train", "cmm", "--selection", "tset"], 2, "oracle"),
         (["train", "cmm", "--protocol", "episodic", "--selection", "oracle"], 2, "cv"),
         (["compare", "--dataset", "x", "--runs", "{empty}"], 1, "heads train"),

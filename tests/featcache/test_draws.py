@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featcache.draws import draw, few_shot, few_shot_rows
+from featcache.draws import draw, few_shot, few_shot_rows, thinned
 from featcache.errors import TaskError, UsageError
 from featcache.keys import Listing
 from featcache.sources.layouts.named.coop import parse_split
@@ -187,3 +187,35 @@ def test_rows_for_views_cover_every_smaller_power_of_two() -> None:
             assert set(few_shot(table, shots, seed).train_rows) <= set(rows)
     assert few_shot_rows(table, None, (1,)).tolist() == list(range(100))
     assert few_shot_rows(table, 4, ()).tolist() == []
+
+
+@given(
+    st.lists(st.integers(0, 6), min_size=3, max_size=3),
+    st.lists(st.integers(0, 6), min_size=3, max_size=3),
+    st.integers(0, 5),
+)
+def test_thinned_draws_are_nested_and_as_large_as_asked(
+    one: list[int], other: list[int], seed: int
+) -> None:
+    labels = [i % 3 for i in range(15)]
+    table = listing(labels, {"train": range(15), "val": range(0)})
+    whole = few_shot(table, 4, seed)
+    smaller = np.minimum(one, other)
+    kept = {}
+    for name, counts in (("smaller", smaller), ("larger", np.array(one))):
+        drawn = thinned(whole, table.labels, counts, seed)
+        kept[name] = set(drawn.train_rows.tolist())
+        assert kept[name] <= set(whole.train_rows.tolist())
+        each = np.bincount(table.labels[drawn.train_rows], minlength=3)
+        assert each.tolist() == np.minimum(counts, 4).tolist()
+    assert kept["smaller"] <= kept["larger"]
+
+
+def test_thinned_draws_differ_between_seeds_where_the_draw_does_not() -> None:
+    table = listing([i % 2 for i in range(40)], {"train": range(40)})
+    everything = few_shot(table, None, 1)
+    counts = np.array([5, 5])
+    drawn = {thinned(everything, table.labels, counts, s).train_rows.tobytes() for s in range(4)}
+    assert len(drawn) == 4
+    again = [thinned(everything, table.labels, counts, 1).train_rows.tolist() for _ in range(2)]
+    assert again[0] == again[1]

@@ -25,7 +25,7 @@ from tests.heads.toy_tasks import short
 
 pytestmark = pytest.mark.long
 
-TEXT_FREE = ("linear-probe", "ridge", "nearest-mean", "knn")
+TEXT_FREE = ("gda", "linear-probe", "ridge", "nearest-mean", "knn")
 REFUSED = {
     "cc-cdfsl": "patches of every support image",
     "fair": "crops.fair of every pool image",

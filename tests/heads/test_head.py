@@ -52,7 +52,7 @@ def trained(features: FeatureSet, name: str, **wanted: Any) -> tuple[Head, ...]:
 def heads_(features: FeatureSet) -> dict[str, Head]:
     """Return a head of every inductive method."""
     names = [name for name in registry.names() if not registry.get(name).transductive]
-    assert len(names) == 23
+    assert {"cmm", "tip-adapter", "zero-shot"} <= set(names)
     return {name: trained(features, name, shots=5)[0] for name in names}
 
 

@@ -1,11 +1,12 @@
 """Grouping runs into tables, and the gain of each over the reference.
 
 Runs are compared within a group: same data set, backbone, features, split, queries with their
-labels, and shots used; for episodes the same list of them. Runs that differ in seeds, images drawn,
-features read or marks are rows of their own with different names. Of runs that are equal in all of
-this the newest is shown and the others are counted. Runs that learned from a corpus stand below
-those that did not, transductive methods, which answer all queries together, below these; runs whose
-hyper-parameters were chosen on the queries (`oracle`), or whose corpus holds queries, stand last.
+labels, shots used and profile of an imbalanced support; for episodes, batches and streams the same
+list of them. Runs that differ in seeds, images drawn, features read or marks are rows of their own
+with different names. Of runs that are equal in all of this the newest is shown and the others are
+counted. Runs that learned from a corpus stand below those that did not, transductive methods, which
+answer queries together, and online ones below these; runs whose hyper-parameters were chosen on the
+queries (`oracle`), or whose corpus holds queries, stand last.
 """
 
 from collections import Counter
@@ -18,7 +19,8 @@ from featcache.wording import Call, Placeholder
 from heads.results import store
 from heads.results.compare.pairing import queries_of
 from heads.results.compare.rows import ZERO_SHOT, Row, label, own_texts, rows_of
-from heads.results.record import EPISODIC, Result
+from heads.results.metrics import NAMES
+from heads.results.record import BATCHES, LISTS, STREAM, Result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,13 +43,20 @@ class Group:
     ones, then oracle runs and leaking ones."""
     against: str = ZERO_SHOT
     """Name of the reference."""
+    metric: str = "top1"
+    """What the rows are ranked by, and their differences are of."""
+    support: str = ""
+    """How many images each class was to give, where not equally many."""
     texts: str = ""
     """Digest of the data set's texts, where runs before or after had others."""
     asked: str = ""
     """First digits of the digest of the queries, where other runs of the name had others."""
     ways: int | None = None
     """Classes of an episode; None for other protocols."""
-    episodes: int = 0
+    protocol: str = ""
+    """Where the queries are a list of episodes, batches or streams; empty for other protocols."""
+    repetitions: int = 0
+    """Number of these."""
     ambiguous: bool = False
     """Whether other groups have the same data set and backbone, and features of another key."""
 
@@ -57,7 +66,12 @@ class Group:
         shots, asked = self.shots_text, f"{self.queries} queries"
         if self.ways is not None:
             shots = f"{self.ways}-way {shots}"
-            asked = f"{self.episodes} episodes of list {self.asked}, {self.queries} queries each"
+            asked = f"{self.repetitions} episodes of list {self.asked}, {self.queries} queries each"
+        elif self.protocol == BATCHES:
+            most = f"up to {self.queries} queries each"
+            asked = f"{self.repetitions} batches of list {self.asked}, {most}"
+        elif self.protocol == STREAM:
+            asked = f"{self.repetitions} streams of list {self.asked}, {self.queries} queries each"
         elif self.asked:
             asked += f" of list {self.asked}"
         asked += f", {self.unreadable} unreadable not counted" if self.unreadable else ""
@@ -83,6 +97,7 @@ def compare(
     split: str | Sequence[str] | None = None,
     shots: Sequence[int | None] | None = None,
     against: str = ZERO_SHOT,
+    metric: str = "top1",
 ) -> Comparison:
     """Read the runs under a root and group them.
 
@@ -93,11 +108,14 @@ def compare(
         split: Likewise.
         shots: Only groups of these shots (None in it is "all"); zero-shot always joins in.
         against: The reference of the differences: a method, followed by its variant after a space.
+        metric: What the rows are ranked by and compared in: top1, balanced_accuracy or macro_f1.
 
     Raises:
-        UnknownNameError: If no run is of that data set, backbone, split or any of the shots, or
-            none that is left is that reference.
+        UnknownNameError: If there is no such metric, no run is of that data set, backbone, split
+            or any of the shots, or none that is left is that reference.
     """
+    if metric not in NAMES:
+        raise UnknownNameError("metric", metric, NAMES)
     shelf = store.load_all(root)
     results = list(shelf.results)
     for what, name in (("dataset", dataset), ("backbone", backbone), ("split", split)):
@@ -108,7 +126,7 @@ def compare(
     shown, problems = _with_answers(shelf, results)
     if shown and against not in (labels := {ZERO_SHOT, *map(label, shown)}):
         raise UnknownNameError("run to compare with", against, labels)
-    groups = group(shown, against=against)
+    groups = group(shown, against=against, metric=metric)
     if shots is not None:  # leave out groups of zero-shot alone
         groups = [g for g in groups if g.shots in shots]
     return Comparison(groups=tuple(groups), problems=(*shelf.problems, *problems))
@@ -170,11 +188,14 @@ def newest(results: Iterable[Result]) -> dict[str, tuple[Result, int]]:
         learned = (drawn, result.reads, result.corpus)
         effort = (result.seeds, result.repetitions, *learned, result.marks)
         kind = (result.method, result.variant, result.protocol, result.selection)
-        equal.setdefault((*_place(result), result.shots_used, *kind, *effort), []).append(result)
+        used = (result.shots_used, result.profile)
+        equal.setdefault((*_place(result), *used, *kind, *effort), []).append(result)
     return {same[-1].run: (same[-1], len(same) - 1) for same in equal.values()}
 
 
-def group(results: Iterable[Result], *, against: str = ZERO_SHOT) -> list[Group]:
+def group(
+    results: Iterable[Result], *, against: str = ZERO_SHOT, metric: str = "top1"
+) -> list[Group]:
     """Group results; zero-shot runs join every group of their data set, backbone and split."""
     kept = newest(results)
     places: dict[tuple[str, ...], list[Result]] = {}
@@ -188,13 +209,16 @@ def group(results: Iterable[Result], *, against: str = ZERO_SHOT) -> list[Group]
         dataset, backbone, key, split, ids, texts = place
         latest = dict(own_texts(r) for r in sorted(members, key=lambda r: r.created))
         free = [r for r in members if r.shots == 0]
-        shots_here = {r.shots_used for r in members if r.shots != 0} or {0}
-        for shots in sorted(shots_here, key=lambda s: float("inf") if s is None else s):
-            drawn = [r for r in members if r.shots_used == shots and r.shots != 0]
+        shots_here = {(r.shots_used, r.profile) for r in members if r.shots != 0} or {(0, "")}
+        for shots, profile in sorted(shots_here, key=_by_size):
+            drawn = [
+                r for r in members if (r.shots_used, r.profile) == (shots, profile) and r.shots != 0
+            ]
             here = drawn + free
-            of_episodes = here[0].protocol == EPISODIC
-            rows = rows_of(here, against, latest, {run: n for run, (_, n) in kept.items()})
-            several = with_queries[*place[:4], texts] > 1 or of_episodes
+            protocol = here[0].protocol if here[0].protocol in LISTS else ""
+            equals = {run: n for run, (_, n) in kept.items()}
+            rows = rows_of(here, against, latest, equals, metric)
+            several = with_queries[*place[:4], texts] > 1 or bool(protocol)
             groups.append(
                 Group(
                     dataset=dataset,
@@ -207,14 +231,22 @@ def group(results: Iterable[Result], *, against: str = ZERO_SHOT) -> list[Group]
                     unreadable=max(r.unreadable for r in here),
                     rows=rows,
                     against=against,
+                    metric=metric,
+                    support=profile,
                     texts=texts if with_texts[place[:5]] > 1 else "",
                     asked=_short(ids) if several else "",
                     ways=here[0].ways,
-                    episodes=here[0].repetitions if of_episodes else 0,
+                    protocol=protocol,
+                    repetitions=here[0].repetitions if protocol else 0,
                     ambiguous=with_keys[dataset, backbone] > 1,
                 )
             )
     return groups
+
+
+def _by_size(used: tuple[int | None, str]) -> tuple[float, str]:
+    shots, profile = used
+    return float("inf") if shots is None else float(shots), profile
 
 
 def _newest_with_support(results: Sequence[Result]) -> Result:

@@ -10,18 +10,20 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from jaxtyping import Float64, Int
 
 from featcache.errors import UsageError
 from featcache.wording import Argument
 from heads.results import statistics
-from heads.results.record import EPISODIC, IntervalOf, Predictions, Result, digest_labels
+from heads.results.metrics import Counts
+from heads.results.record import LISTS, IntervalOf, Predictions, Result, digest_labels
 
 Word = Literal["better", "worse", "no difference shown"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """Top-1 of one run minus top-1 of another on the same queries, as a fraction."""
+    """A measure of one run minus that of another on the same queries, as a fraction."""
 
     mean: float
     low: float
@@ -58,8 +60,13 @@ def queries_of(result: Result) -> str:
     return f"{result.ids}-{digest_labels(result.predictions.labels)}"
 
 
-def paired_difference(ours: Result, other: Result) -> Difference:
+def paired_difference(ours: Result, other: Result, metric: str = "top1") -> Difference:
     """Compare two runs query by query.
+
+    Args:
+        ours: A run.
+        other: The run that it is compared with.
+        metric: top1, balanced_accuracy or macro_f1; the latter by the queries' pseudo-values.
 
     Raises:
         UsageError: If the runs answered different queries, have no draw of the shots in common or
@@ -72,8 +79,9 @@ def paired_difference(ours: Result, other: Result) -> Difference:
             f"data set and split."
         )
     rows, others, seeds = _common(ours, other)
-    correct, reference = (a.predicted == a.labels)[rows], (b.predicted == b.labels)[others]
-    return _difference(correct, reference, ours.protocol == EPISODIC, seeds)
+    one = _measured(a.predicted[rows], a.labels[rows], metric)
+    two = _measured(b.predicted[others], b.labels[others], metric)
+    return _difference(one, two, LISTS.get(ours.protocol), seeds)
 
 
 def check_not_repeated(ours: Result, other: Result) -> None:
@@ -94,8 +102,8 @@ def check_not_repeated(ours: Result, other: Result) -> None:
         raise UsageError(f"The same answers as the reference{over}: no comparison, not counted.")
 
 
-def difference_to_zero_shot(result: Result) -> Difference:
-    """Compare a run with the zero-shot answers kept beside it.
+def difference_to_zero_shot(result: Result, metric: str = "top1") -> Difference:
+    """Compare a run with the zero-shot answers kept beside it; `metric` as `paired_difference`.
 
     Raises:
         UsageError: If there are none.
@@ -103,9 +111,34 @@ def difference_to_zero_shot(result: Result) -> Difference:
     answers = _answers(result)
     if answers.zero_shot is None:
         raise UsageError(f"No zero-shot answers: '{result.dataset}' has no class texts.")
-    correct = answers.predicted == answers.labels
-    return _difference(
-        correct, answers.zero_shot == answers.labels, result.protocol == EPISODIC, None
+    one = _measured(answers.predicted, answers.labels, metric)
+    two = _measured(answers.zero_shot, answers.labels, metric)
+    return _difference(one, two, LISTS.get(result.protocol), None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Measured:
+    """A measure of some answers, and what each query contributes to it."""
+
+    whole: Float64[np.ndarray, " r"]
+    each: Float64[np.ndarray, "r n"]
+    """Correct answers for top-1; pseudo-values for a mean over classes."""
+    size: float
+    """Effective number of queries of a repetition."""
+    answered: float
+    """Number of queries of all repetitions."""
+
+
+def _measured(
+    predicted: Int[np.ndarray, "r n"], labels: Int[np.ndarray, "r n"], metric: str
+) -> _Measured:
+    counted = Counts.of(predicted, labels, 1 + int(max(predicted.max(), labels.max())))
+    is_top1 = metric == "top1"
+    return _Measured(
+        whole=np.asarray(getattr(counted, metric)),
+        each=counted.is_correct.astype(float) if is_top1 else counted.pseudo_values()[metric],
+        size=float(labels.shape[1]) if is_top1 else float(counted.class_size.mean()),
+        answered=float((labels >= 0).sum()),
     )
 
 
@@ -120,7 +153,7 @@ def _answers(result: Result) -> Predictions:
 def _common(ours: Result, other: Result) -> tuple[list[int], list[int], tuple[int, ...] | None]:
     """Return which repetitions of each are paired, and their seeds where some are left out."""
     r, s = ours.repetitions, other.repetitions
-    if ours.protocol == EPISODIC:  # the digest is that of the list
+    if ours.protocol in LISTS:  # the digest is that of the list
         return list(range(r)), list(range(s)), None
     if _undrawn(ours):
         return [0] * s, list(range(s)), None
@@ -157,18 +190,20 @@ def _one_draw(result: Result) -> bool:
 
 
 def _difference(
-    correct: np.ndarray, reference: np.ndarray, episodes: bool, seeds: tuple[int, ...] | None
+    one: _Measured, two: _Measured, draws: IntervalOf | None, seeds: tuple[int, ...] | None
 ) -> Difference:
-    gain = correct.astype(float) - reference.astype(float)  # [r n], each in {-1, 0, 1}
+    """Estimate a difference: over the draws of a list, else over seeds and queries."""
+    gain = one.each - two.each  # [r n]
     r, n = gain.shape
     outcomes = statistics.DIFFERENCES
     over: IntervalOf
-    if episodes and r > 1:
-        over = "episodes"
-        estimate = statistics.of_draws(gain.mean(axis=1), outcomes=outcomes, size=float(r * n))
+    if draws is not None and r > 1:
+        over = draws
+        gains = one.whole - two.whole
+        estimate = statistics.of_draws(gains, outcomes=outcomes, size=one.answered)
     elif n > 1:
         over = "queries" if r == 1 else "repetitions and queries"
-        estimate = statistics.of_queries(gain, outcomes=outcomes)
+        estimate = statistics.of_queries(gain, outcomes=outcomes, size=one.size)
     else:
         raise UsageError("A difference needs two queries or more; add images.")
     mean, half = float(estimate.mean), float(estimate.half)

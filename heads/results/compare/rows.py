@@ -42,9 +42,12 @@ class Row:
     """Half-width of the 95 % interval."""
     interval: str
     """What the interval is over, as in the record."""
+    balanced_accuracy: float | None
     macro_f1: float | None
+    metric: str
+    """What `gain` is of."""
     gain: Difference | None
-    """Top-1 over the reference on the same queries; None where that is not known."""
+    """Over the reference on the same queries; None where that is not known."""
     word: Word | None
     """Result of Holm's correction over the group's differences; None for a run that saw the labels
     or images of the queries (oracle, leaking corpus), which is not ranked and not counted."""
@@ -99,12 +102,16 @@ def own_texts(result: Result) -> tuple[object, str]:
 
 
 def rows_of(
-    here: Sequence[Result], against: str, latest: Mapping[object, str], equals: Mapping[str, int]
+    here: Sequence[Result],
+    against: str,
+    latest: Mapping[object, str],
+    equals: Mapping[str, int],
+    metric: str = "top1",
 ) -> tuple[Row, ...]:
     """Make the rows of a group: differences, words over all of them, names that tell apart."""
     named = [r for r in here if label(r) == against]
     reference = min(named, key=_fairness, default=None)
-    gains = [_gain(r, against, reference) for r in here]
+    gains = [_gain(r, against, reference, metric) for r in here]
     tested = zip(here, gains, strict=True)
     classified = words(
         [g if isinstance(g, Difference) and not (r.oracle or r.leaks) else None for r, g in tested]
@@ -112,7 +119,8 @@ def rows_of(
     rows = []
     for result, gain, word in zip(here, gains, classified, strict=True):
         kind, own = own_texts(result)
-        rows.append(_row(result, gain, word, equals[result.run], stale=own != latest[kind]))
+        stale = own != latest[kind]
+        rows.append(_row(result, metric, gain, word, equals[result.run], stale=stale))
     return tuple(sorted(_told_apart(rows), key=_rank))
 
 
@@ -130,20 +138,23 @@ def _fairness(result: Result) -> tuple[object, ...]:
 def _rank(row: Row) -> tuple[object, ...]:
     first = row.method != ZERO_SHOT
     last = row.oracle or row.leaks
-    return last, row.transductive, bool(row.corpus), first, -row.top1, row.name
+    measured = getattr(row, row.metric)
+    return last, row.transductive, bool(row.corpus), first, -(measured or 0.0), row.name
 
 
-def _gain(result: Result, against: str, reference: Result | None) -> Difference | str:
+def _gain(result: Result, against: str, reference: Result | None, metric: str) -> Difference | str:
     """Return the difference to the reference, or why there is none."""
     try:
         if against == ZERO_SHOT:
-            return REFERENCE if label(result) == against else difference_to_zero_shot(result)
+            return (
+                REFERENCE if label(result) == against else difference_to_zero_shot(result, metric)
+            )
         if reference is None:
             return f"There is no run of {against} in this table."
         if result.run == reference.run:
             return REFERENCE
         check_not_repeated(result, reference)
-        return paired_difference(result, reference)
+        return paired_difference(result, reference, metric)
     except UsageError as error:
         return str(error)
 
@@ -194,9 +205,16 @@ def _validated(result: Result) -> int | None:
 
 
 def _row(
-    result: Result, gain: Difference | str, word: Word | None, equals: int, *, stale: bool
+    result: Result,
+    metric: str,
+    gain: Difference | str,
+    word: Word | None,
+    equals: int,
+    *,
+    stale: bool,
 ) -> Row:
     top1, f1 = result.metrics["top1"], result.metrics.get("macro_f1")
+    balanced = result.metrics.get("balanced_accuracy")
     return Row(
         method=result.method,
         variant=result.variant,
@@ -204,7 +222,9 @@ def _row(
         top1=top1.mean,
         ci95=top1.ci95,
         interval=top1.interval,
+        balanced_accuracy=None if balanced is None else balanced.mean,
         macro_f1=None if f1 is None else f1.mean,
+        metric=metric,
         gain=None if isinstance(gain, str) else gain,
         word=word,
         why=gain if isinstance(gain, str) else "",

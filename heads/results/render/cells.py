@@ -9,7 +9,7 @@ from string import ascii_lowercase
 from heads.results.compare.compare import Group
 from heads.results.compare.pairing import seeds_text
 from heads.results.compare.rows import REFERENCE, ZERO_SHOT, Row
-from heads.results.record import QUERY_SET
+from heads.results.record import BATCHES, LISTS, QUERY_ORDER, QUERY_SET, STREAM
 
 ORACLE = "chosen on the queries"
 STATUS = ("paper", "released code", "reconstruction")
@@ -19,6 +19,7 @@ COLUMNS = (
     "method",
     "top-1 %",
     "seeds",
+    "balanced %",
     "macro F1 %",
     "over zero-shot",
     "seconds",
@@ -28,7 +29,7 @@ COLUMNS = (
     "also reads",
 )
 """Columns of the table that people read."""
-SPARE = ("source", "protocol", "macro F1 %", "also reads", "seconds", "selection")
+SPARE = ("source", "protocol", "macro F1 %", "balanced %", "also reads", "seconds", "selection")
 """Columns that a narrow window leaves out, in this order."""
 THESE_HEADS = "(these heads)"
 """Suffix of a word that holds for one draw of the shots, not for the method."""
@@ -38,16 +39,23 @@ OVER = {
     "repetitions and queries": "over seeds and queries",
     "repetitions": "over seeds alone, in records without predictions",
     "episodes": "over episodes",
+    "batches": "over batches",
+    "streams": "over streams, which are orders of the same images",
     "queries": "over queries",
 }
 """What an interval is over, in words."""
 
 
+MEASURED = {"top1": "", "balanced_accuracy": "balanced, ", "macro_f1": "macro F1, "}
+"""What a difference is of, in the head of its column."""
+
+
 def columns(group: Group) -> tuple[str, ...]:
     """Return COLUMNS with the reference's name in them, and what the repetitions are."""
-    named = {f"over {ZERO_SHOT}": f"over {group.against}"}
-    if group.ways is not None:
-        named["seeds"] = "episodes"
+    what = MEASURED[group.metric]
+    named = {f"over {ZERO_SHOT}": f"{what}over {group.against}"}
+    if group.protocol:
+        named["seeds"] = LISTS[group.protocol]
     return tuple(named.get(column, column) for column in COLUMNS)
 
 
@@ -117,19 +125,21 @@ def _remark(row: Row) -> str:
 
 def _cells(row: Row, letters: dict[str, str], of_one_draw: bool) -> tuple[str, ...]:
     top1 = f"{100 * row.top1:.1f}" + ("" if row.ci95 is None else f" ± {100 * row.ci95:.1f}")
-    seeds = str(row.repetitions) if row.drawn else "-"
+    seeds = str(row.repetitions) if row.drawn or row.protocol in (BATCHES, STREAM) else "-"
     f1 = "-" if row.macro_f1 is None else f"{100 * row.macro_f1:.1f}"
     selection = f"{row.selection} ({ORACLE})" if row.oracle else row.selection
     status = ", ".join(s for s in STATUS if s in row.source.partition(":")[0]) or "-"
     kinds = dict.fromkeys(_kind(what) for what in row.reads)
     also = ", ".join(kinds) or "-"
     gain, took = _gain(row, letters, of_one_draw), f"{row.seconds:.1f}"
-    return row.name, top1, seeds, f1, gain, took, row.protocol, selection, status, also
+    of_classes = row.balanced_accuracy
+    balanced = "-" if of_classes is None else f"{100 * of_classes:.1f}"
+    return row.name, top1, seeds, balanced, f1, gain, took, row.protocol, selection, status, also
 
 
 def _kind(what: str) -> str:
     """Shorten `support views.rrc50` to `views`; `pool` and `query set` stay."""
-    return what if what == QUERY_SET else what.rpartition(" ")[2].partition(".")[0]
+    return what if what in (QUERY_SET, QUERY_ORDER) else what.rpartition(" ")[2].partition(".")[0]
 
 
 def _gain(row: Row, letters: dict[str, str], of_one_draw: bool) -> str:

@@ -17,13 +17,15 @@ def as_dicts(groups: Iterable[Group]) -> list[dict[str, Any]]:
             "key": g.key,
             "split": g.split,
             "shots": "all" if g.shots is None else g.shots,
+            "support": g.support,
             "ways": g.ways,
             "queries": g.queries,
             "against": g.against,
+            "metric": g.metric,
         }
         for row in g.rows:
             values = asdict(row)
-            gain, word = values.pop("gain"), values.pop("word")
+            gain, word, _ = values.pop("gain"), values.pop("word"), values.pop("metric")
             if gain is not None:
                 gain = {**gain, "seeds": _list(gain["seeds"]), "word": word}
             for name in ("reads", "marks", "apart", "seeds"):

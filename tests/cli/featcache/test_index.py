@@ -58,7 +58,7 @@ def test_removing_a_cache_names_its_indexes(featcache: Run, empty_home: Path, ph
     [
         (["build", "--kind", "ivff"], 2, "did you mean 'ivf'"),
         (["build", "--of", "patchs"], 2, "did you mean 'patches'"),
-        (["build", "--of", "patches"], 1, "no patches"),
+        (["build", "--of", "crops"], 1, "no crops"),
         (["build", "--caches", "blob"], 2, "did you mean 'blobs'"),
         (["build", "--caches", "blobs,"], 2, "between commas"),
         (["build", "--caches", "blobs,blobs"], 2, "each cache once"),

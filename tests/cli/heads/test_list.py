@@ -17,4 +17,10 @@ def test_list_says_what_each_method_reads(heads: Run) -> None:
     assert listed["zero-shot"]["needs"] == ["query"]
     assert listed["cmm"]["needs"] == ["query", "support", "support views:rrc50?"]
     assert "support view_patches:cdfsl" in listed["cc-cdfsl"]["needs"]
-    assert {name for name, item in listed.items() if item["transductive"]} == {"transclip"}
+    assert {name for name, item in listed.items() if item["transductive"]} == {
+        "dmn",
+        "oga",
+        "stata",
+        "tda",
+        "transclip",
+    }

@@ -50,6 +50,23 @@ def test_short_classes_are_taken_and_said(heads: Run, home: Path) -> None:
     assert heads("train", "tip-adapter", "--shots", "16", "--strict-shots").code == 1
 
 
+def test_an_ensemble_on_an_imbalanced_support(heads: Run, home: Path) -> None:
+    given = ["--set", "members=gda,knn:k=1", "--support", "counts:4,2,1", "--seeds", "1"]
+    answer = heads("train", "ensemble", *given, "--json")
+    assert answer.code == 0, answer.err
+    result = from_json(answer.out)
+    assert result.config["support"] == "counts:4,2,1"
+    assert {"weight of gda", "weight of knn"} <= set(result.chosen[0])
+    assert "Imbalanced support" in answer.err
+    again = heads("train", "ensemble", *given)
+    assert "balanced accuracy" in again.out
+    assert "An equal run" in again.err
+    table = heads("compare", "--metric", "balanced_accuracy", "--json")
+    rows = [json.loads(line) for line in table.out.splitlines()]
+    assert {row["metric"] for row in rows} == {"balanced_accuracy"}
+    assert "counts:4,2,1" in {row["support"] for row in rows}
+
+
 def test_stored_draws_are_named(heads: Run, featcache: Run, empty_home: Path) -> None:
     rows = np.random.default_rng(0).normal(size=(24, 8)).astype(np.float32)
     labels = np.arange(24) % 3
@@ -198,3 +215,41 @@ def test_episodes_from_draw_to_table(heads: Run, home: Path, tmp_path: Path) -> 
         ["compare", *runs, "--against", "nobody"],
     ):
         assert heads(*wrong).code == 2
+
+
+def test_batches_and_streams_from_draw_to_table(heads: Run, home: Path, tmp_path: Path) -> None:
+    runs = ["--runs", str(tmp_path)]
+    batches = ["train", "stata", "--protocol", "batches", *runs]
+    told = heads(*batches, "--batch", "2", "--effective-classes", "1-2", "--repeats", "4")
+    assert told.code == 0, told.err
+    assert "not ranked with others" in told.err
+    sentence, folder = told.out.splitlines()
+    assert "4 batches, no shots, test): top-1" in sentence
+    assert "zero-shot" in sentence
+    listed = str(Path(folder) / "orders.json")
+    again = heads("train", "zero-shot", *batches[2:], "--order-list", listed, "--json")
+    assert json.loads(again.out)["config"]["effective_classes"] == "1-2"
+    stream = ["train", "oga", "--protocol", "stream", *runs, "--batch", "2", "--repeats", "3"]
+    told = heads(*stream, "--correlation", "separate")
+    assert "3 streams, no shots" in told.out
+    assert "worst tenth of the streams" in told.out
+    answer = heads("compare", *runs)
+    assert "4 batches of list" in answer.out
+    assert "stata (transductive)" in answer.out
+    assert "oga (online)" in answer.out
+    for wrong in (
+        [*batches, "--shots", "4"],
+        [*batches, "--seeds", "2"],
+        [*batches, "--selection", "cv"],
+        [*batches, "--split", "train,test"],
+        [*batches, "--correlation", "0.1"],
+        [*stream, "--effective-classes", "1-4"],
+        [*stream, "--ways", "3"],
+        [*batches, "--order-list", listed, "--seed", "2"],
+        ["train", "stata", "--batch", "3"],
+        ["train", "ridge", *batches[2:]],
+        ["train", "transclip", *batches[2:]],
+    ):
+        refused = heads(*wrong)
+        assert refused.code == 2, wrong
+        assert refused.out == ""

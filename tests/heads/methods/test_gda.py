@@ -12,19 +12,19 @@ from hypothesis import strategies as st
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from torch import Tensor
 
+from featcache.errors import MissingComponentError
 from heads.contract.rows import Kind, Rows, TaskView
-from heads.contract.settings import WithText
 from heads.methods import gda
 from heads.ops import discriminant as ops
 
-CONFIG = WithText()
+CONFIG = gda.Config()
 
 
-def logits(task: TaskView, x: Tensor, **values: float) -> Tensor:
+def logits(task: TaskView, x: Tensor, config: gda.Config = CONFIG, **values: float) -> Tensor:
     hyper = gda.Hyper(**values)
-    params, fixed = gda.prepare(task, CONFIG, hyper)
-    terms = gda.terms(params, fixed, Rows.of(x), CONFIG, hyper)
-    return gda.combine(terms, fixed, CONFIG, hyper)
+    params, fixed = gda.prepare(task, config, hyper)
+    terms = gda.terms(params, fixed, Rows.of(x), config, hyper)
+    return gda.combine(terms, fixed, config, hyper)
 
 
 def naive(x: Tensor, rows: Tensor, labels: Tensor, classes: int) -> Tensor:
@@ -109,6 +109,45 @@ def test_a_class_without_shots_takes_the_mean_of_all_rows(toy: Any) -> None:
     assert bool(torch.isfinite(offset).all())
     share = torch.bincount(labels).double() / len(labels)  # the weights are linear in the means
     torch.testing.assert_close(weight[4], share @ weight[:4], rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1.0, 100.0])
+def test_without_texts_the_discriminant_stands_alone(toy: Any, alpha: float) -> None:
+    task, x = toy(text=False)
+    expected = naive(x, task.support.x, task.support.labels, task.c)
+    torch.testing.assert_close(logits(task, x, alpha=alpha), expected, rtol=1e-11, atol=1e-9)
+    task, x = toy()
+    got = logits(task, x, gda.Config(fusion=False), alpha=alpha)
+    torch.testing.assert_close(got, expected, rtol=1e-11, atol=1e-9)
+
+
+def test_a_kind_of_text_that_is_asked_for_is_not_left_out(toy: Any) -> None:
+    task, x = toy(text=False)
+    with pytest.raises(MissingComponentError, match=r"gda.*needs class texts"):
+        logits(task, x, gda.Config(text="name"))
+
+
+@pytest.mark.parametrize("views", [0, 3])
+def test_without_texts_and_scatter_the_nearest_mean_answers(toy: Any, views: int) -> None:
+    task, x = toy(counts=(1, 1, 1, 1), text=False)
+    if views:
+        same = task.support.x[:, None].repeat(1, views, 1)
+        task = replace(task, support=replace(task.support, kinds={Kind("views", "rrc50"): same}))
+    distance = (x[:, None] - task.support.x[None]).norm(dim=-1)  # [n m]
+    assert task.support.labels is not None
+    assert torch.equal(logits(task, x).argmax(1), task.support.labels[distance.argmin(1)])
+
+
+def test_the_nearest_mean_orders_by_distance(toy: Any) -> None:
+    task, x = toy(counts=(2, 3, 1, 4), text=False)
+    rows, labels = task.support.x, task.support.labels
+    assert labels is not None
+    means = torch.stack([rows[labels == c].mean(0) for c in range(4)])
+    weight, offset = ops.nearest_mean(rows, labels, 5)
+    distance = (x[:, None] - means[None]).square().sum(-1)
+    expected = (x.square().sum(1, keepdim=True) - distance) / 2
+    torch.testing.assert_close((x @ weight.mT + offset)[:, :4], expected, rtol=1e-11, atol=1e-11)
+    torch.testing.assert_close(weight[4], rows.mean(0))  # a class without rows
 
 
 @settings(deadline=None, max_examples=25)

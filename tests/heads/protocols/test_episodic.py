@@ -142,8 +142,12 @@ def test_zero_shot_answers_each_episode_among_its_classes(world: World) -> None:
     assert result.zero_shot_top1 == result.metrics["top1"].mean
 
 
-@pytest.mark.parametrize("method", [m for m in registry.names() if m != "fair"])
-def test_every_method_that_needs_no_pool_runs(world: World, method: str) -> None:
+ELSEWHERE = ("fair", "sus-x", "neural-priming")
+"""Methods that learn from what an episode does not have."""
+
+
+@pytest.mark.parametrize("method", [m for m in registry.names() if m not in ELSEWHERE])
+def test_every_other_method_runs(world: World, method: str) -> None:
     features = world(also=ALSO, views=2, descriptions=True)
     short = {"steps": 3, "epochs": 2, "steps_text": 2}
     settings = {k: v for k, v in short.items() if hasattr(registry.get(method).config(), k)}
@@ -155,9 +159,10 @@ def test_every_method_that_needs_no_pool_runs(world: World, method: str) -> None
     assert result.metrics["top1"].mean > 0.5
 
 
-def test_a_pool_is_refused(world: World) -> None:
+@pytest.mark.parametrize("method", ELSEWHERE)
+def test_a_pool_or_a_corpus_is_refused(world: World, method: str) -> None:
     with pytest.raises(UsageError, match="without protocol='episodic'"):
-        run(world(), "fair")
+        run(world(), method)
 
 
 def test_blocks_change_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

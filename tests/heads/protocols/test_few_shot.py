@@ -197,6 +197,19 @@ def test_without_texts(world: World) -> None:
         run(features)
 
 
+def test_gda_runs_without_texts_and_says_so(world: World) -> None:
+    without = run(world(text=False), method="gda", settings={})
+    alone = run(world(), method="gda", settings={"fusion": False})
+    assert without.predictions is not None
+    assert alone.predictions is not None
+    assert np.array_equal(without.predictions.predicted, alone.predictions.predicted)
+    note = "The data set has no class texts: the discriminant answered alone."
+    assert note in without.notes
+    assert note not in alone.notes
+    assert alone.variant == "fusion=false"
+    assert run(world(text=False), method="gda", shots=1, settings={}).metrics["top1"].mean > 0.2
+
+
 def test_errors(world: World) -> None:
     with pytest.raises(UnknownNameError, match="Unknown method 'tip'"):
         run(world(), method="tip")

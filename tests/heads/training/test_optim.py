@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, S
 
 from heads.contract.rows import Tensors
 from heads.contract.stages import Update
-from heads.training.optim import adam, adamw, dassl, sgd
+from heads.training.optim import adam, adamw, cosine_to, dassl, sgd
 
 STEPS = 20
 LR = 0.03
@@ -130,6 +130,11 @@ CASES: dict[str, tuple[Update, Any, Any]] = {
         adamw(schedule=dassl(5, low=1e-3, shape="linear", by="step")),
         lambda p: torch.optim.AdamW(p, lr=LR, weight_decay=0.01),
         lambda o: LateCosine(o, 5, 1e-3, linear=True),
+    ),
+    "adamw, cosine to a rate": (
+        adamw(weight_decay=0.1, schedule=cosine_to(1e-3)),
+        lambda p: torch.optim.AdamW(p, lr=LR, weight_decay=0.1),
+        lambda o: CosineAnnealingLR(o, T_max=STEPS, eta_min=1e-3),
     ),
     "sgd": (sgd(), lambda p: torch.optim.SGD(p, lr=LR), None),
     "sgd, momentum, decay, cosine": (

@@ -126,6 +126,18 @@ def test_only_full_batches(size: int, steps: int) -> None:
     assert len(set(draw.index.flatten().tolist())) == steps * min(size, 10)
 
 
+@pytest.mark.parametrize(
+    ("n", "size", "share", "taken"), [(10, 99, 0.75, 7), (10, 4, 0.75, 4), (1, 9, 0.5, 1)]
+)
+def test_a_share_of_the_rows(n: int, size: int, share: float, taken: int) -> None:
+    drawer = Drawer(shuffled(size, drop_last=True, share=share), rows(n), 0, 0)
+    steps = [drawer.draw(epoch).index for epoch in range(12)]
+    assert {step.shape for step in steps} == {(n // taken, taken)}
+    drawn = {tuple(sorted(row)) for step in steps for row in step.tolist()}
+    assert all(len(set(row)) == taken for row in drawn)
+    assert len(drawn) > 6 or n == 1
+
+
 def test_a_batch_of_the_view_pool_may_be_larger_than_the_support() -> None:
     drawer = Drawer(view_pool(24, drop_last=True), rows(10, views=3), 0, 0)
     draw = drawer.draw(0)

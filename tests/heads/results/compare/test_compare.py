@@ -4,12 +4,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from featcache.errors import UnknownNameError
 from heads.results import store
 from heads.results.compare import compare as comparison
-from heads.results.record import Support
+from heads.results.record import Predictions, Support
+from heads.results.render import cells
 from tests.heads.results.runs import zero_shot
 
 
@@ -187,3 +189,46 @@ def test_the_digest_in_a_title_is_called_a_list(record: Any, answers: Any) -> No
     other = replace(kept, labels=(kept.labels + 1) % 4)
     groups = comparison.group([record(1, predictions=kept), record(2, predictions=other)])
     assert all("40 queries of list feedfa-" in g.title for g in groups)
+
+
+def test_imbalanced_supports_are_groups_of_their_own(record: Any, answers: Any) -> None:
+    tail = {"config": {"support": "long-tail:0.01"}, "support": Support(
+        smallest=1, largest=16, whole=False
+    )}  # fmt: skip
+    runs = [
+        record(1),
+        record(2, method="knn"),
+        record(3, **tail),
+        record(4, method="knn", **tail),
+        zero_shot(record, answers),
+    ]
+    even, uneven = comparison.group(runs, against="knn")
+    assert (even.support, uneven.support) == ("", "long-tail:0.01")
+    for group in (even, uneven):
+        assert sorted(row.name for row in group.rows) == ["cmm", "knn", "zero-shot"]
+    assert "16 shots (1-16 a class), support long-tail:0.01" in uneven.title
+    assert comparison.newest(runs).keys() == {r.run for r in runs}
+
+
+def test_rows_are_ranked_by_the_metric(record: Any, tmp_path: Path) -> None:
+    labels = np.repeat([0, 1], [90, 10]).astype(np.int32)[None]
+    common, rare = labels * 0, np.where(np.arange(100) < 30, 1, labels).astype(np.int32)
+    runs = [
+        record(
+            i,
+            method=name,
+            zero_shot_top1=None,
+            predictions=Predictions(predicted=p, labels=labels),
+        )
+        for i, (name, p) in enumerate((("common", common), ("rare", rare)))
+    ]
+    (by_top1,) = comparison.group(runs, against="common")
+    (balanced,) = comparison.group(runs, against="common", metric="balanced_accuracy")
+    assert [row.method for row in by_top1.rows] == ["common", "rare"]
+    assert [row.method for row in balanced.rows] == ["rare", "common"]
+    gain = balanced.rows[0].gain
+    assert gain is not None
+    assert gain.mean == pytest.approx((2 / 3 + 1) / 2 - 1 / 2)
+    assert "balanced, over common" in cells.columns(balanced)
+    with pytest.raises(UnknownNameError, match="Unknown metric 'top5'"):
+        comparison.compare(tmp_path, metric="top5")

@@ -162,3 +162,40 @@ def test_difference_to_the_zero_shot_answers_beside_a_run(record: Any) -> None:
 def test_seeds_are_named_in_short() -> None:
     assert seeds_text((1,)) == "seed 1"
     assert seeds_text((3, 1, 2, 7)) == "seeds 1-3, 7"
+
+
+def test_balanced_accuracy_is_compared_class_by_class(record: Any) -> None:
+    """Against the mean of per-class differences, which top-1 is not where classes are unequal."""
+    labels = np.repeat([0, 1, 2], [60, 30, 10]).astype(np.int32)[None]
+    rng = np.random.default_rng(0)
+
+    def made(chances: tuple[float, float, float]) -> Any:
+        right = rng.random(labels.shape) < np.array(chances)[labels]
+        predicted = np.where(right, labels, (labels + 1) % 3).astype(np.int32)
+        kept = Predictions(predicted=predicted, labels=labels, zero_shot=labels * 0)
+        return record(predictions=kept, zero_shot_top1=None, seeds=(1,))
+
+    one, other = made((0.95, 0.95, 0.0)), made((0.6, 0.6, 1.0))
+    per_class = [
+        [np.mean(r.predictions.predicted[labels == c] == c) for c in range(3)] for r in (one, other)
+    ]
+    d = paired_difference(one, other, "balanced_accuracy")
+    assert d.mean == pytest.approx(np.mean(per_class[0]) - np.mean(per_class[1]))
+    assert paired_difference(one, other).mean > 0.15 > 0 > d.mean
+    n = labels.shape[1]
+    hits = [(r.predictions.predicted == labels)[0].astype(float) for r in (one, other)]
+    gain, y = hits[0] - hits[1], labels[0]
+
+    def balanced(keep: np.ndarray) -> float:
+        return float(np.mean([gain[keep & (y == c)].mean() for c in range(3)]))
+
+    without = [balanced(np.arange(n) != i) for i in range(n)]
+    pseudo = n * d.mean - (n - 1) * np.array(without)
+    size = 9 / (1 / 60 + 1 / 30 + 1 / 10)
+    added = 3.8415 * np.mean([(o - d.mean) ** 2 for o in (-1, 0, 0, 1)]) / size**2
+    half = stats.t.ppf(0.975, n - 1) * np.sqrt(pseudo.var(ddof=1) / n + added)
+    assert (d.high - d.low) / 2 == pytest.approx(half, rel=1e-3)
+    zero = difference_to_zero_shot(one, "balanced_accuracy")
+    assert zero.mean == pytest.approx(np.mean(per_class[0]) - 1 / 3)
+    means = [r.metrics["macro_f1"].mean for r in (one, other)]
+    assert paired_difference(one, other, "macro_f1").mean == pytest.approx(means[0] - means[1])

@@ -70,14 +70,14 @@ def test_gain_over_zero_shot_is_said_in_words(record: Any, answers: Any) -> None
         float((kept.predicted == kept.labels).mean() - (kept.zero_shot == kept.labels).mean())
     )
     (shown,) = cells.cells(group)
-    assert shown[4].endswith("better (these heads)")
+    assert shown[5].endswith("better (these heads)")
     (several,) = comparison.group([record(1, r=3, predictions=answers(0, r=3, n=400, zero=0.2))])
-    assert cells.cells(several)[0][4].endswith("better")
+    assert cells.cells(several)[0][5].endswith("better")
     (plain,) = comparison.group(
         [record(1, predictions=None, metrics=record().metrics, queries=40, zero_shot_top1=None)]
     )
     (shown,) = cells.cells(plain)
-    assert shown[4] == "- (a)"
+    assert shown[5] == "- (a)"
     assert any(n.startswith("(a) Run") and "no stored" in n for n in cells.notes(plain))
 
 
@@ -88,7 +88,7 @@ def test_one_draw_of_the_reference_is_one_draw_of_the_difference(record: Any, an
         record(2, r=3, method="knn", predictions=answers(2, r=3, right=0.2)),
     ]
     (group,) = comparison.group(runs, against="cmm")
-    words = [cells[4] for cells in cells.cells(group)]
+    words = [cells[5] for cells in cells.cells(group)]
     shown = {row.method: word for row, word in zip(group.rows, words, strict=True)}
     assert shown["zero-shot"].endswith("worse (these heads)")
     assert "worse (these heads) (a)" in shown["knn"]  # paired over seed 1 alone
@@ -122,7 +122,7 @@ def test_zero_shot_has_the_reverse_of_the_known_difference(record: Any, answers:
     ours = replace(ours, predictions=replace(ours.predictions, zero_shot=None))
     (group,) = comparison.group([ours, zero], against="cmm")
     free, trained = group.rows
-    assert (trained.gain, cells.cells(group)[1][4]) == (None, "reference")
+    assert (trained.gain, cells.cells(group)[1][5]) == (None, "reference")
     assert free.gain is not None
     assert free.gain.mean == pytest.approx(free.top1 - trained.top1)
     assert free.gain.over == "repetitions and queries"
@@ -138,7 +138,7 @@ def test_other_seeds_are_paired_over_those_in_common_or_the_reason_is_said(recor
         record(4, r=3, method="ape"),
     ]
     (group,) = comparison.group(runs, against="cmm")
-    shown = {cells[0]: cells[4] for cells in cells.cells(group)}
+    shown = {cells[0]: cells[5] for cells in cells.cells(group)}
     told = "\n".join(cells.notes(group))
     (letter,) = [n[:3] for n in cells.notes(group) if n[3:] == " Paired over seeds 1-2 alone."]
     assert shown["knn"].endswith(letter)
