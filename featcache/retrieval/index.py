@@ -23,6 +23,10 @@ TRIES = 3
 """How often an index is read anew that another process replaces meanwhile."""
 
 
+class PartSearchedError(CacheError):
+    """An index covers all rows of its caches, and only some of them are searched."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class OpenIndex:
     """Vectors that are ready to be searched."""
@@ -98,7 +102,8 @@ def open_index(vectors: Vectors, root: Path | None = None, *, name: str | None =
         try:
             opened = _opened(root, index, vectors)
         except FeatcacheError as error:
-            notes.append(error.parts)
+            if index.kind != "flat" or not isinstance(error, PartSearchedError):
+                notes.append(error.parts)  # a flat index of more rows would be no faster
             continue
         return OpenIndex(
             vectors=vectors, how=opened.how, index=index, notes=(*notes, *opened.notes)
@@ -139,8 +144,15 @@ def _opened_once(root: Path, index: Description, vectors: Vectors) -> OpenIndex:
         raise CacheError(state.why)
     order = read_order(root, index)
     for number, (each, source) in enumerate(zip(index.covered, sources, strict=True)):
-        if not np.array_equal(order.rows_of(number), vectors.sources[source].rows):
-            raise CacheError(changed(index, each))
+        covers, searched = order.rows_of(number), vectors.sources[source]
+        if np.array_equal(covers, searched.rows):
+            continue
+        if np.array_equal(covers, searched.all_rows()):
+            raise PartSearchedError(
+                f"The index {index.name} covers all rows of {each.dataset}, and a part of them is "
+                "searched, so it is not used."
+            )
+        raise CacheError(changed(index, each))
     structure = read_structure(root, index)
     how: Flat | Approximate = Flat(vectors)
     if structure is not None:

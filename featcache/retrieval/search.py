@@ -22,7 +22,7 @@ from featcache.retrieval.found import Found, Hit
 from featcache.retrieval.index import open_index
 from featcache.retrieval.patch_places import PatchPlaces
 from featcache.retrieval.query import Query, check_count, label_of, one_query, open_caches, row_of
-from featcache.retrieval.vectors import Vectors, component_recipe
+from featcache.retrieval.vectors import Vectors
 from featcache.store.library import cache_root
 from featcache.types import FeatureSet
 from featcache.wording import Argument, Part
@@ -134,10 +134,6 @@ def _opened(
 def _vectors(caches: Sequence[FeatureSet], kind: str, split: str | None) -> Vectors:
     splits = None if split is None else [split]
     vectors = Vectors(caches, kind, splits=splits)
-    recipe = component_recipe(vectors.sources[0].component)
-    if any(component_recipe(source.component) != recipe for source in vectors.sources):
-        # Patches of different variants are not comparable: all take that of the first cache.
-        vectors = Vectors(caches, kind, recipe=recipe, splits=splits)
     if not len(vectors):
         where = f" in the split '{split}'" if split else ""
         raise UsageError(

@@ -46,6 +46,10 @@ class Source:
         """Width of a vector."""
         return self.features.components[self.component].shape[-1]
 
+    def all_rows(self) -> Int64[np.ndarray, " n"]:
+        """Return the rows that have vectors of this component, in any split, ascending."""
+        return _rows(self.features, self.component, None)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Places:
@@ -83,7 +87,8 @@ class Vectors:
         Args:
             caches: Caches of the same feature key.
             kind: One of `VECTOR_KINDS`.
-            recipe: Recipe of views and crops, or variant of patches; None for any.
+            recipe: Recipe of views and crops, or variant of patches; None for any, for patches that
+                of the first cache.
             splits: Splits whose rows are taken; None for all. A cache that has none of them raises.
 
         Raises:
@@ -99,7 +104,10 @@ class Vectors:
         for cache in caches[1:]:
             _refuse_other_key(caches[0], cache)
         self.kind = kind
-        self.sources = tuple(_source(cache, kind, recipe, splits) for cache in caches)
+        first = _source(caches[0], kind, recipe, splits)
+        if kind == "patches":  # those of different variants are not comparable
+            recipe = component_recipe(first.component)
+        self.sources = (first, *(_source(cache, kind, recipe, splits) for cache in caches[1:]))
         self._count()
         widths = {s.dim for s in self.sources}
         if len(widths) > 1:
@@ -217,8 +225,14 @@ def _source(
             f"{cache.path} has no {kind}{of} to search; it holds {have}. Extract them first."
         )
     name = max(fitting, key=lambda n: int(cache.components[n].present().sum()))
-    present = cache.components[name].present() & cache.ok & _in_splits(cache, splits)
-    return Source(features=cache, component=name, rows=np.flatnonzero(present))
+    return Source(features=cache, component=name, rows=_rows(cache, name, splits))
+
+
+def _rows(
+    cache: FeatureSet, component: str, splits: Collection[str] | None
+) -> Int64[np.ndarray, " n"]:
+    present = cache.components[component].present() & cache.ok & _in_splits(cache, splits)
+    return np.flatnonzero(present)
 
 
 def _in_splits(cache: FeatureSet, splits: Collection[str] | None) -> np.ndarray:

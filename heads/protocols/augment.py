@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from featcache.counts import counted
 from featcache.errors import CacheError, TaskError, UsageError
 from featcache.retrieval.corpora.corpus import Corpus
+from featcache.retrieval.corpora.digests import has_other_texts
 from featcache.types import FeatureSet
 from featcache.wording import Argument, Placeholder
 from heads.augmentation import Augmentation, parse
@@ -92,7 +92,7 @@ def augmented(
             _check_no_queries(corpus, features, split)
     dropped = set() if own_role else {n for n in needs if n.role == "support" and n.optional}
     return Augmented(
-        retrieved=Retrieved(rows=rows, own_role=own_role, name=corpus.name),
+        retrieved=Retrieved(rows=rows, own_role=own_role, name=corpus.name, images=corpus.own_rows),
         use=use,
         needs=frozenset(needs - dropped),
         notes=(*_notes(corpus, use, features), *_dropped(dropped, features)),
@@ -182,18 +182,17 @@ def _check_corpus(corpus: Corpus, features: FeatureSet) -> None:
 
 def _check_no_queries(corpus: Corpus, features: FeatureSet, split: str) -> None:
     """Refuse a corpus with images of a query set."""
-    shared = int(in_both(corpus.rows, _unit(features, split)).sum())
+    queries = query_rows(features, split)
+    same = in_both(corpus.rows, features.unit("global", queries))
+    if corpus.own_rows is not None:  # patches, views and crops have other features
+        same |= torch.isin(corpus.own_rows, torch.from_numpy(queries))
+    shared = int(same.sum())
     if shared:
         raise TaskError(
             f"{counted(shared, 'row')} of corpus '{corpus.name}' "
-            f"{'is an image' if shared == 1 else 'are images'} of the queries of split '{split}'. "
+            f"{'is' if shared == 1 else 'are'} from images of the queries of split '{split}'. "
             f"Build the corpus without that split, or evaluate another one."
         )
-
-
-def _unit(features: FeatureSet, split: str) -> Tensor:
-    rows: Tensor = features.unit("global", query_rows(features, split))
-    return rows
 
 
 def _notes(corpus: Corpus, use: CorpusUse, features: FeatureSet) -> list[str]:
@@ -210,11 +209,24 @@ def _notes(corpus: Corpus, use: CorpusUse, features: FeatureSet) -> list[str]:
             f"The corpus has no row of {counted(len(empty), 'class', 'classes')}: "
             f"{', '.join(empty[:8])}{more}."
         )
+    if has_other_texts(corpus.facts, features):
+        said.append("The rows of the corpus were chosen by other texts than the cache has now.")
+    if corpus.by == "image":
+        shots = corpus.facts.get("shots", "all")
+        each = f"{shots} a class, seeds {_listed(corpus)}" if shots != "all" else "all of train"
+        said.append(
+            f"The corpus was chosen by labelled images ({each}): the run learned from their labels "
+            "too."
+        )
     if use.leaks:
         said.append(
             "The corpus was built with queries in it: the figures are no measure, not ranked."
         )
     return said
+
+
+def _listed(corpus: Corpus) -> str:
+    return ", ".join(map(str, corpus.facts.get("seeds", ())))
 
 
 def _dropped(dropped: set[Need], features: FeatureSet) -> list[str]:

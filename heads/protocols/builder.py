@@ -117,7 +117,7 @@ class EpisodeBuilder:
         validation = self.read("query", val) if len(val) else None
         corpus = None
         if self.retrieved is not None:
-            corpus = self.retrieved.without(support_rows, validation)
+            corpus = self.retrieved.without(support_rows, validation, index=(support, val))
             if removed := len(self.retrieved.rows) - len(corpus):
                 notes.append(
                     f"Seed {seed}: {counted(removed, 'row')} of corpus '{self.retrieved.name}' "

@@ -1,11 +1,16 @@
 """Rows of a corpus in an episode: without the images of other roles, joined to the support."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from jaxtyping import Int64
+from torch import Tensor
 
 from featcache.errors import TaskError
 from heads.contract.rows import Rows
+from heads.episode import RowIndex
 from heads.ops.duplicates import in_both
 
 
@@ -19,15 +24,25 @@ class Retrieved:
     own_role: bool
     """Whether the method reads them in a role of their own; else they join the support."""
 
-    def without(self, *others: Rows | None) -> Rows:
+    images: Int64[Tensor, " n"] | None = None
+    """Row of the listing of the run that each row is of, or of a part of; -1 for other images."""
+
+    def without(self, *others: Rows | None, index: Sequence[RowIndex] = ()) -> Rows:
         """Return the rows whose image is none of others, on their device.
+
+        Args:
+            others: Rows with the features of these images.
+            index: Rows of the listing that these images are: parts of an image have other features.
 
         Raises:
             TaskError: If none is left.
         """
         known = [rows.x for rows in others if rows is not None]
         x = self.rows.x.to(known[0].device)
-        kept = torch.nonzero(~in_both(x, torch.cat(known)))[:, 0].cpu()
+        same = in_both(x, torch.cat(known)).cpu()
+        if self.images is not None and index:
+            same |= torch.isin(self.images, torch.from_numpy(np.concatenate(index)))
+        kept = torch.nonzero(~same)[:, 0]
         if not len(kept):
             raise TaskError(
                 f"All {len(x)} rows of corpus '{self.name}' are shots or validation images. Build "

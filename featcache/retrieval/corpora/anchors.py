@@ -13,6 +13,7 @@ from featcache.bank import TextBank
 from featcache.draws import few_shot
 from featcache.errors import MissingComponentError, TaskError, UnknownNameError, UsageError
 from featcache.keys import TEXT_KINDS
+from featcache.retrieval.corpora.digests import labels_digest
 from featcache.types import FeatureSet
 from featcache.wording import Argument, Part, Placeholder
 
@@ -81,6 +82,7 @@ def anchors_of(
             raise UsageError(Argument("text", text), " has no effect on a corpus by image.")
         owner = torch.from_numpy(features.labels[drawn])
         _refuse_empty(features, owner)
+        facts |= {"labels_digest": labels_digest(features)}
         vectors = features.unit("global", drawn)
         return Anchors(vectors=vectors, owner=owner, shots=drawn, facts=facts)
     bank = _bank(features)

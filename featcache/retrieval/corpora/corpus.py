@@ -33,5 +33,8 @@ class Corpus:
     """What rows are near to: class, anchor or image."""
     facts: Mapping[str, Any]
     """How it was built, and what was left out."""
+    own_rows: Int64[Tensor, " n"] | None = None
+    """Row of the listing of the data set itself that each vector is of, or of a part of; -1 for an
+    image of another data set. None where that is not known."""
     places: Places | None = None
     """Where the vectors come from: source among `facts["sources"]`, row and part."""

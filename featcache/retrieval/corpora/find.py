@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from featcache.errors import FeatcacheError, UnknownNameError, UsageError
+from featcache.retrieval.corpora.digests import has_other_texts
 from featcache.retrieval.corpora.origins import changes
 from featcache.retrieval.corpora.read import check_fits
 from featcache.retrieval.corpora.report import CorpusReport, report_of
@@ -61,6 +62,8 @@ def describe_corpus(root: Path, path: Path, name: str) -> CorpusReport:
         features = Cache.open(path).feature_set()
         classes = features.classes
         check_fits(record, features)
+        if has_other_texts(record.facts, features):
+            changed.append(f"the texts of {record.dataset} that chose its rows have changed")
     except FeatcacheError as error:
         changed.append(str(error))
         classes = tuple(f"class {label}" for label in range(record.classes))

@@ -4,19 +4,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Int64
+from torch import Tensor
 
 from featcache.errors import CacheError
 from featcache.retrieval.corpora.corpus import Corpus
-from featcache.retrieval.corpora.digests import classes_digest, queries_digest
+from featcache.retrieval.corpora.digests import classes_digest, labels_digest, queries_digest
 from featcache.retrieval.vectors import Places
 from featcache.store import corpora
 from featcache.store.cache import Cache
-from featcache.store.format.corpus_file import CorpusRecord
+from featcache.store.format.corpus_file import CorpusArrays, CorpusRecord
 from featcache.store.reader import CacheReader
 from featcache.types import FeatureSet, unit_and_norms
-from featcache.wording import Argument, Part
 
-AGAIN: Part = ("Build it again with ", Argument("again", True), ".")
+AGAIN = "Build it again with `featcache corpus build --again`."
 
 
 def read_corpus(cache: FeatureSet | CacheReader | Path, name: str) -> Corpus:
@@ -31,7 +32,7 @@ def read_corpus(cache: FeatureSet | CacheReader | Path, name: str) -> Corpus:
         CorruptCacheError: If it is damaged.
         NewerFormatError: If a later version wrote it.
         CacheError: If it is of another feature key, or classes, query or validation images of the
-            data set have changed since.
+            data set have changed since, or the labels that a corpus by image was built by.
 
     Example:
         >>> import featcache
@@ -62,6 +63,7 @@ def read_corpus(cache: FeatureSet | CacheReader | Path, name: str) -> Corpus:
             "of": record.of,
             "sources": [f"{s.dataset}:{'+'.join(s.splits) or 'all'}" for s in record.sources],
         },
+        own_rows=_own_rows(record, arrays),
         places=Places(
             source=arrays.source.astype(np.int64),
             row=arrays.row,
@@ -80,21 +82,29 @@ def check_fits(record: CorpusRecord, features: FeatureSet) -> None:
     if record.key != features.key.digest() or record.dataset != dataset:
         raise CacheError(
             f"The corpus '{name}' in {features.path} was built for {record.dataset} with the key "
-            f"{record.key}, not for {dataset} with {features.key.digest()}. ",
-            AGAIN,
+            f"{record.key}, not for {dataset} with {features.key.digest()}. {AGAIN}"
         )
     if (record.classes, record.classes_digest) != (len(features.classes), classes_digest(features)):
         raise CacheError(
             f"The classes of {dataset} have changed since the corpus '{name}' was built, so that "
-            "its labels may mean other classes. ",
-            AGAIN,
+            f"its labels may mean other classes. {AGAIN}"
         )
     if record.queries_digest != queries_digest(features):
         raise CacheError(
             f"The query or validation images of {dataset} have changed since the corpus '{name}' "
-            "was built, so that it may contain some of them. ",
-            AGAIN,
+            f"was built, so that it may contain some of them. {AGAIN}"
         )
+    if record.by == "image" and record.facts.get("labels_digest") != labels_digest(features):
+        raise CacheError(
+            f"The training images of {dataset} or their labels have changed since the corpus "
+            f"'{name}' was built by them. {AGAIN}"
+        )
+
+
+def _own_rows(record: CorpusRecord, arrays: CorpusArrays) -> Int64[Tensor, " n"]:
+    """Return the rows of the listing of the data set; -1 for images of other ones."""
+    is_own = np.array([source.dataset == record.dataset for source in record.sources])
+    return torch.from_numpy(np.where(is_own[arrays.source], arrays.row, -1))
 
 
 def _opened(cache: FeatureSet | CacheReader | Path) -> FeatureSet:

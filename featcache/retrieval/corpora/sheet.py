@@ -37,25 +37,31 @@ def corpus_sheet(root: Path, path: Path, name: str) -> Sheet:
     found = [cache for cache in caches if cache is not None]
     number = {i: n for n, i in enumerate(i for i, c in enumerate(caches) if c is not None)}
     images = _Images(found, number, record)
-    each = max(1, min(EACH, MOST // max(1, record.classes)))
+    with_rows = len(np.unique(arrays.labels))
+    each = max(1, min(EACH, MOST // with_rows))
     tiles = [
-        images.tile(arrays, int(i), rank, _name(features, label))
-        for label in range(record.classes)
-        for rank, i in enumerate(_nearest(arrays, label, each), start=1)
+        images.tile(arrays, i, rank, _name(features, label))
+        for label, rank, i in _nearest(arrays, each)[:MOST]
     ]
+    cut = f", {MOST} of {with_rows:,} classes that have rows" if with_rows > MOST else ""
     by = {"class": "text anchors", "anchor": "texts", "image": "shots"}[record.by]
     facts = (
-        f"{record.rows:,} rows of {record.classes} classes, up to {each} of each shown",
+        f"{record.rows:,} rows of {record.classes} classes, up to {each} of each shown{cut}",
         f"nearest to the {by} of {record.dataset}",
         "from " + ", ".join(source.text for source in record.sources),
         *(("contains query or validation images",) if record.leaks else ()),
     )
-    return Sheet(kind="Corpus", title=name, facts=facts, thumbnail=None, tiles=tuple(tiles[:MOST]))
+    return Sheet(kind="Corpus", title=name, facts=facts, thumbnail=None, tiles=tuple(tiles))
 
 
-def _nearest(arrays: CorpusArrays, label: int, count: int) -> np.ndarray:
-    own = np.flatnonzero(arrays.labels == label)
-    return own[np.argsort(-arrays.cosines[own], kind="stable")][:count]
+def _nearest(arrays: CorpusArrays, count: int) -> list[tuple[int, int, int]]:
+    """Return label, rank and position of the nearest rows of each class, class by class."""
+    order = np.lexsort((-arrays.cosines, arrays.labels))
+    labels = arrays.labels[order]
+    ranks = np.arange(len(order)) - np.searchsorted(labels, labels)
+    shown = ranks < count
+    columns = (labels[shown], ranks[shown] + 1, order[shown])
+    return list(zip(*(column.tolist() for column in columns), strict=True))
 
 
 def _name(features: FeatureSet, label: int) -> str:
@@ -88,6 +94,9 @@ class _Images:
         if at is None or row >= len(self._caches[at].listing):
             gone = "its cache is gone"
             return self._made(rank, title, f"row {row}", dataset, cosine, None, gone)
+        if not self._is_there(at, source, arrays, i):
+            other = "is no longer the image of this row: the cache was made again"
+            return self._made(rank, title, f"row {row}", dataset, cosine, None, other)
         small, problem = self._thumbnail(at, row)
         name = self._caches[at].listing.ids[row]
         marks: tuple[Mark, ...] = ()
@@ -96,6 +105,17 @@ class _Images:
             box = self._places.of(at, row, int(arrays.part[i]), count).box
             marks = () if box is None else (Mark(box=box, rank=rank, cosine=cosine),)
         return self._made(rank, title, name, dataset, cosine, small, problem, marks)
+
+    def _is_there(self, at: int, source: int, arrays: CorpusArrays, i: int) -> bool:
+        """Tell whether the row that a vector came from has this vector still."""
+        cache, component = self._caches[at], self._record.sources[source].component
+        try:
+            found = cache.rows(component, arrays.row[i : i + 1]).numpy()
+        except (FeatcacheError, KeyError):  # it lacks the component or the row
+            return False
+        vectors = found.reshape(-1, found.shape[-1])
+        part = int(arrays.part[i])
+        return part < len(vectors) and np.array_equal(vectors[part], arrays.values[i])
 
     def _thumbnail(self, at: int, row: int) -> tuple[Thumbnail | None, str]:
         try:

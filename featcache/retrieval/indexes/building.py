@@ -142,13 +142,14 @@ def add_to_index(name: str, root: Path | None = None, report: Report | None = No
         CorruptCacheError: If the index is damaged.
     """
     root = cache_root(root)
-    old = read_description(root, name)
-    state = freshness(root, old)
-    if state.state not in ("fresh", "grown"):
-        raise CacheError(state.why)
-    vectors = vectors_of(root, old)
-    states = tuple(covered(source) for source in vectors.sources)
+    read_description(root, name)  # raises before a folder is made
     with replacing(root, name) as folder:
+        old = read_description(root, name)  # another process may have added meanwhile
+        state = freshness(root, old)
+        if state.state not in ("fresh", "grown"):
+            raise CacheError(state.why)
+        vectors = vectors_of(root, old)
+        states = tuple(covered(source) for source in vectors.sources)
         order, structure = _read(root, old)
         sources, rows = _rows(vectors)
         is_new = _not_in(order, vectors, sources, rows)

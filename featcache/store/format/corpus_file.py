@@ -270,8 +270,8 @@ _RECORD: Mapping[str, Callable[[Any], bool]] = {
     "name": _is_text,
     "dataset": _is_text,
     "key": _is_digest,
-    "by": _is_text,
-    "of": _is_text,
+    "by": lambda value: isinstance(value, str) and value in ("class", "anchor", "image"),
+    "of": lambda value: isinstance(value, str) and value in ("global", "patches", "views", "crops"),
     "rows": lambda value: _is_count(value) and value > 0,
     "dim": lambda value: _is_count(value) and value > 0,
     "dtype": lambda value: isinstance(value, str) and value in ("float16", "float32"),
@@ -326,9 +326,21 @@ def _check_arrays(path: Path, record: CorpusRecord, arrays: Mapping[str, np.ndar
     for name, most in limits.items():
         if (arrays[name] < 0).any() or (most is not None and (arrays[name] >= most).any()):
             raise _wrong(path, f"has {name} that are out of range")
-    finite = np.isfinite(arrays["cosines"]).all() and np.isfinite(arrays["values"]).all()
-    if not finite or not arrays["values"].any(axis=1).all():
-        raise _wrong(path, "has vectors that are zero or not finite")
+    norms = _norms(arrays["values"])
+    if not (
+        np.isfinite(arrays["cosines"]).all() and np.isfinite(norms).all() and (norms > 0).all()
+    ):
+        raise _wrong(path, "has vectors whose length is zero or not finite")
+
+
+def _norms(values: Float[np.ndarray, "n d"]) -> Float32[np.ndarray, " n"]:
+    """Return lengths in float32, in which vectors are normalised: they can overflow or vanish."""
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        found = [
+            np.sqrt(np.square(values[i : i + 4096].astype(np.float32)).sum(axis=1))
+            for i in range(0, len(values), 4096)
+        ]
+    return np.concatenate(found)
 
 
 def _refuse_format(path: Path, value: Mapping[str, object]) -> None:

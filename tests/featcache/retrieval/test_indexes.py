@@ -324,6 +324,24 @@ def test_one_builder_at_a_time(make: Make) -> None:
         remove_index(root, "it")
 
 
+def test_what_another_process_added_first_is_no_damage(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = make(images=60, filled=40)
+    root = root_of(cache)
+    build_index([cache.feature_set()], kind="hnsw", name="it")
+    grow(cache, np.arange(40, 60))
+    waits = folder.replacing
+
+    def second(*args: Any) -> Any:
+        monkeypatch.setattr(building, "replacing", waits)
+        assert add_to_index("it", root).added == 20  # while the first waits for the lock
+        return waits(*args)
+
+    monkeypatch.setattr(building, "replacing", second)
+    assert add_to_index("it", root).added == 0
+
+
 def test_files_of_others_are_not_deleted(make: Make) -> None:
     cache = make(images=40)
     root = root_of(cache)

@@ -1,5 +1,6 @@
 """Search takes an index that covers its vectors, and says so."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -45,3 +46,26 @@ def test_an_index_that_lacks_rows_is_not_used(make: Make) -> None:
     found = featcache.search(row="7.jpg", caches=cache.feature_set(), k=5, say=said.append)
     assert found.how == "exact"
     assert any("exactly" in str(note) for note in said)
+
+
+def test_an_index_of_all_splits_is_not_called_stale_where_one_split_is_searched(
+    make: Make,
+) -> None:
+    import numpy as np
+
+    pytest.importorskip("faiss")
+    cache = make(images=40)
+    whole = cache.feature_set()
+    build_index([whole], "global", kind="flat", name="every")
+    half = np.arange(20, dtype=np.int64)
+    listed = replace(whole.listing, splits={"train": half, "test": half + 20})
+    cache.put_listing(listed)
+    said: list[Any] = []
+    found = featcache.search(
+        row="3.jpg", caches=cache.feature_set(), k=5, split="test", say=said.append
+    )
+    assert (found.how, said) == ("exact", [])
+    build_index([whole], "global", kind="hnsw", name="links")
+    featcache.search(row="3.jpg", caches=cache.feature_set(), k=5, split="test", say=said.append)
+    assert "covers all rows" in str(said)
+    assert "Build it again" not in str(said)

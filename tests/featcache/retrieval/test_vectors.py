@@ -1,6 +1,7 @@
 """Vectors of caches: their order, where they come from, what has none."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,8 +9,10 @@ import pytest
 import torch
 
 from featcache.errors import CacheError, MissingComponentError, UnknownNameError, UsageError
+from featcache.keys import ComponentKey
 from featcache.retrieval.vectors import Vectors
 from featcache.store.cache import Cache
+from tests.featcache.retrieval.random_caches import DIM, clustered, make_cache
 
 
 @pytest.fixture
@@ -67,3 +70,13 @@ def test_some_rows_of_each_cache(cache: Any) -> None:
     )
     assert some.places(np.array([11])).row.tolist() == [2]
     assert len(vectors) > len(some)
+
+
+def test_patches_of_several_caches_are_of_one_variant(tmp_path: Path) -> None:
+    first = make_cache(tmp_path, "first", 8, patches=3).feature_set()
+    second = make_cache(tmp_path, "second", 8)
+    part = ComponentKey(kind="patches", variant="clearclip")
+    rows = np.arange(8, dtype=np.int64)
+    second.append(part, rows, clustered(1, 8, (3, DIM)), {}, {"featcache": "0", "device": "cpu"})
+    with pytest.raises(MissingComponentError, match="no patches of vanilla"):
+        Vectors([first, second.feature_set()], "patches")

@@ -185,6 +185,8 @@ def _set(name: str, new: Any) -> Any:
         _set("leaks", 1),
         _set("unknown", 1),
         _set("kind", "head"),
+        _set("by", "magic"),
+        _set("of", "dreams"),
         _set("sha256", "x"),
         lambda value, header: value.pop("key"),
         lambda value, header: header["values"].update(data_offsets=[0, 8]),
@@ -206,6 +208,16 @@ def test_vectors_without_direction_are_refused(cache: Cache) -> None:
         put_corpus(cache, record, replace(arrays, values=values), replace=True)
         with pytest.raises(CorruptCacheError, match="zero or not finite"):
             read_corpus(cache.path, "wild")
+
+
+@pytest.mark.parametrize("size", [1e30, 1e-30])
+def test_vectors_whose_length_is_no_float32_are_refused(cache: Cache, size: float) -> None:
+    record, arrays = make("float32")
+    values = arrays.values.copy()
+    values[2] = size  # normalised, they would be zero or not a number
+    put_corpus(cache, record, replace(arrays, values=values))
+    with pytest.raises(CorruptCacheError, match="zero or not finite"):
+        read_corpus(cache.path, "wild")
 
 
 def test_a_later_format_is_told_and_kept(cache: Cache) -> None:

@@ -129,7 +129,7 @@ def test_a_corpus_with_queries_is_refused_or_marked(
     rows[3:5] = features.unit("global", features.usable("test"))[:2]
     give(monkeypatch, corpus_of(features, rows=rows))
     with pytest.raises(
-        TaskError, match=r"2 rows of corpus 'wild' are images of the queries.*'test'"
+        TaskError, match=r"2 rows of corpus 'wild' are from images of the queries.*'test'"
     ):
         plan(features)
     give(monkeypatch, corpus_of(features, rows=rows, leaks=True))
@@ -140,6 +140,48 @@ def test_a_corpus_with_queries_is_refused_or_marked(
     assert [row.method for row in group.rows] == ["tip-adapter", "tip-adapter"]
     assert [row.leaks for row in group.rows] == [False, True]
     assert [row.word is None for row in group.rows] == [False, True]
+
+
+def test_parts_of_shots_validation_images_and_queries_are_known_by_their_image(
+    features: FeatureSet, monkeypatch: Patch
+) -> None:
+    made = plan(features, augment=None, shots=2)
+    (shots, _) = made.learned_rows[0]
+    val = features.usable("val")
+    images = torch.full((30,), -1)
+    images[:3] = torch.from_numpy(shots[:3].astype("int64"))
+    images[3:23] = torch.from_numpy(val)
+    give(monkeypatch, corpus_of(features, own_rows=images))
+    one = episode(plan(features))
+    assert one.view.retrieved == 30 - 3 - len(one.val_index)
+    images[29] = int(features.usable("test")[0])
+    give(monkeypatch, corpus_of(features, own_rows=images))
+    with pytest.raises(TaskError, match="1 row of corpus 'wild' is from images of the queries"):
+        plan(features)
+    own = torch.from_numpy(features.usable("train"))
+    give(monkeypatch, corpus_of(features, own_rows=own))
+    with pytest.raises(TaskError, match="30 rows of corpus 'wild' are from images of the queries"):
+        plan(features, shots=0, splits=("train",))
+
+
+def test_labels_that_chose_a_corpus_are_noted(features: FeatureSet, monkeypatch: Patch) -> None:
+    facts = {"shots": 16, "seeds": [1, 2]}
+    give(monkeypatch, corpus_of(features, by="image", facts=facts))
+    noted = "chosen by labelled images (16 a class, seeds 1, 2)"
+    assert any(noted in note for note in run(features).notes)
+    give(monkeypatch, corpus_of(features))
+    assert not any("labelled images (" in note for note in run(features).notes)
+
+
+def test_other_texts_than_those_that_chose_a_corpus_are_noted(
+    features: FeatureSet, monkeypatch: Patch
+) -> None:
+    assert features.text is not None
+    kind = features.text.default
+    noted = "chosen by other texts"
+    for digest, is_noted in ((features.text.digest(kind), False), ("0" * 12, True)):
+        give(monkeypatch, corpus_of(features, facts={"text": kind, "text_digest": digest}))
+        assert any(noted in note for note in run(features).notes) is is_noted
 
 
 def test_folds_judge_by_labelled_images_alone(given: FeatureSet) -> None:

@@ -21,6 +21,7 @@ from featcache.retrieval.corpora import threshold
 from featcache.retrieval.corpora.anchors import _of_one_class
 from featcache.retrieval.corpora.build import build_corpus
 from featcache.retrieval.corpora.claims import LISTED
+from featcache.retrieval.corpora.find import describe_corpus
 from featcache.retrieval.corpora.origins import Origin, open_origins
 from featcache.retrieval.corpora.read import read_corpus
 from featcache.store.cache import Cache
@@ -347,12 +348,53 @@ def test_a_corpus_that_no_longer_fits_is_refused(tmp_path: Path, wild: FeatureSe
     listing = cache.listing()
     assert listing is not None
     cache.put_listing(replace(listing, classes=("ant", "cat", "bee")))
-    with pytest.raises(CacheError, match=r"classes of toys have changed.*again=True"):
+    with pytest.raises(
+        CacheError, match=r"classes of toys have changed.*`featcache corpus build --again`"
+    ):
         read_corpus(target.path, "old")
     rows = listing.splits["train"]
     cache.put_listing(replace(listing, splits={**listing.splits, "more": rows[:2]}))
     with pytest.raises(CacheError, match="query or validation images"):
         read_corpus(target.path, "old")
+
+
+def test_a_corpus_by_image_is_refused_where_the_labels_of_its_shots_are_others(
+    tmp_path: Path, wild: FeatureSet
+) -> None:
+    target = target_in(tmp_path)
+    build_corpus("shots", target, [wild], by="image", shots=2, k=5)
+    build_corpus("texts", target, [wild], k=5)
+    listing = target.listing
+    labels = listing.labels.copy()
+    labels[listing.splits["train"]] = (labels[listing.splits["train"]] + 1) % len(CLASSES)
+    Cache.open(target.path).put_listing(replace(listing, labels=labels))
+    with pytest.raises(CacheError, match="labels have changed since the corpus 'shots'"):
+        read_corpus(target.path, "shots")
+    assert read_corpus(target.path, "texts").by == "class"  # reads no labels
+
+
+def test_texts_that_changed_since_are_told(tmp_path: Path, wild: FeatureSet) -> None:
+    target = target_in(tmp_path)
+    build_corpus("words", target, [wild], k=5)
+    root = wild.path.parent.parent
+    told = "the texts of toys that chose its rows have changed"
+    assert told not in describe_corpus(root, target.path, "words").changes
+    other = bank()
+    Cache.open(target.path).put_text(replace(other, templates=("one {}",)), {"featcache": "0"})
+    assert told in describe_corpus(root, target.path, "words").changes
+    assert read_corpus(target.path, "words").by == "class"
+
+
+def test_vectors_of_the_data_set_itself_have_its_rows(target: FeatureSet, wild: FeatureSet) -> None:
+    unused = Origin(features=target, splits=("train",))
+    build_corpus("both", target, [wild, unused], k=12)
+    corpus = read_corpus(target, "both")
+    assert corpus.own_rows is not None
+    assert corpus.places is not None
+    is_own = corpus.places.source == 1
+    assert is_own.any()
+    assert corpus.own_rows[is_own].tolist() == corpus.places.row[is_own].tolist()
+    assert set(corpus.own_rows[~is_own].tolist()) == {-1}
 
 
 def test_every_near_duplicate_is_found_where_all_are(tmp_path: Path, target: FeatureSet) -> None:
