@@ -30,10 +30,10 @@ Weights of corpus rows are ours.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from featcache.errors import UsageError
@@ -75,13 +75,15 @@ def defaults(shots: int | None) -> dict[str, float]:
     return {"beta": beta, "lam": lam}
 
 
-def support_points(rows: Rows, most: int) -> tuple[Float[Tensor, "m d"], Int64[Tensor, " m"]]:
-    """Return the support points and their labels: views while there is room, else clean rows."""
+def support_points(rows: Rows, most: int) -> Rows:
+    """Return the support points: views while there is room, else clean rows."""
     views = rows.get("views")
     if views is None:
-        return rows.x, rows.y
+        return rows
     v = min(views.shape[1], max(1, most // len(rows.x)))
-    return views[:, :v].flatten(0, 1), rows.y.repeat_interleave(v)
+    points = Rows.of(views[:, :v].flatten(0, 1), rows.y.repeat_interleave(v))
+    weights = None if rows.weights is None else rows.weights.repeat_interleave(v)
+    return replace(points, weights=weights)
 
 
 def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tensors]:
@@ -90,22 +92,24 @@ def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tens
     Raises:
         UsageError: If there are more shots than a system has room for.
     """
-    x, anchors, residual = _problem(task, config)
+    points, anchors, residual = _problem(task, config)
+    x = points.x
     system = affinity(x.double(), x.double(), hyper.beta)
     coefficients = solve(
         system,
         residual,
         hyper.lam,
         scaled=config.variant == "code",
-        weights=task.support.weights,
+        weights=points.weights,
     ).to(x)
     return {}, {"points": x, "anchors": anchors, "coefficients": coefficients}
 
 
-def _problem(task: TaskView, config: Config) -> tuple[Tensor, Tensor, Float64[Tensor, "m c"]]:
-    """Return X, T and Y - X T^T."""
+def _problem(task: TaskView, config: Config) -> tuple[Rows, Tensor, Float64[Tensor, "m c"]]:
+    """Return the support points, T and Y - X T^T."""
     anchors = text_tensors(task, config.text, method=METHOD.name)["anchors"]
-    x, y = support_points(task.support, config.points)
+    points = support_points(task.support, config.points)
+    x = points.x
     if len(x) > MOST:
         raise UsageError(
             f"proker solves a system as large as its support: at most {MOST} rows, got {len(x)}. "
@@ -113,17 +117,18 @@ def _problem(task: TaskView, config: Config) -> tuple[Tensor, Tensor, Float64[Te
             Argument("shots"),
             ", or gda, which has no such bound.",
         )
-    return x, anchors, is_class(y, task.c).double() - x.double() @ anchors.double().mT
+    return points, anchors, is_class(points.y, task.c).double() - x.double() @ anchors.double().mT
 
 
 def scout(task: TaskView, config: Config) -> Scout:
     """Answer a search by (4)."""
-    x, anchors, residual = _problem(task, config)
-    path = RoughPath(x, residual, scaled=config.variant == "code", weights=task.support.weights)
+    points, anchors, residual = _problem(task, config)
+    x = points.x
+    path = RoughPath(x, residual, scaled=config.variant == "code", weights=points.weights)
 
-    def answer(points: Sequence[Hyper], rows: Float[Tensor, "n d"]) -> Iterator[Tensor]:
+    def answer(grid: Sequence[Hyper], rows: Float[Tensor, "n d"]) -> Iterator[Tensor]:
         zero_shot = rows @ anchors.mT
-        for correction in path.answers([(p.beta, p.lam) for p in points], rows):
+        for correction in path.answers([(p.beta, p.lam) for p in grid], rows):
             yield zero_shot + correction
 
     return answer

@@ -12,7 +12,7 @@ Run = Callable[..., Any]
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
-        (["train", "cmn"], 2, "did you mean 'cmm'"),
+        (["train", "ccmm"], 2, "did you mean 'cmm'"),
         (["train", "cmm", "--shots", "0"], 2, "--shots"),
         (["train", "cmm", "--shots", "many"], 2, "--shots"),
         (["train", "cmm", "--dataset", "blob"], 2, "blobs"),

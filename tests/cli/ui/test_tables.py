@@ -56,7 +56,7 @@ MARKED = (
 def test_a_mark_of_honesty_stands_in_every_window(
     monkeypatch: pytest.MonkeyPatch, width: int
 ) -> None:
-    row = ("82.0 ± 1.8", "3", "82.1", "+4.0 [+2.2, +5.8] not shown (a)", "0.1", "few_shot",
+    row = ("82.0 ± 1.8", "3", "82.0", "82.1", "+4.0 [+2.2, +5.8] not shown (a)", "0.1", "few_shot",
            "few-shot-val", "paper, released code", "views")  # fmt: skip
     window: Any = Window()
     monkeypatch.setenv("COLUMNS", str(width))

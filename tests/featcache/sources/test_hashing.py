@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from featcache.errors import SourceError
 from featcache.places import FilePlace
 from featcache.sources import hashing
 from featcache.sources.base import Sample
@@ -253,13 +254,14 @@ def test_a_replaced_archive_is_read_again(tmp_path: Path, clock: Clock) -> None:
     assert hash_files(samples, path, known, None, 1) == ([sha256(b"3"), sha256(b"2")], [])
 
 
-def test_images_of_an_archive_replaced_meanwhile_are_not_remembered(
+def test_images_of_an_archive_replaced_meanwhile_are_refused_and_not_remembered(
     tmp_path: Path, clock: Clock
 ) -> None:
     known = tmp_path / "hashes.tsv"
     _, old = _archive(tmp_path, clock, one="1", two="2")
     path, _ = _archive(tmp_path, clock, one="1", two="2")  # another inode or time, the same bytes
-    hash_files(old, path, known, None, 1)
+    with pytest.raises(SourceError, match="has changed since"):
+        hash_files(old, path, known, None, 1)
     assert not known.exists()
 
 
