@@ -24,7 +24,7 @@ from featcache.sources.base import Dataset, Report, Sample
 from featcache.sources.fieldguide.draw import Drawing, draw, sample_scene
 from featcache.sources.fieldguide.scene import Scene
 from featcache.sources.fieldguide.shifts import SHIFTS, shift
-from featcache.sources.fieldguide.species import species, written
+from featcache.sources.fieldguide.species import DEFAULT_TEXT, TEMPLATES, species, written
 
 COUNTS: Mapping[str, int] = {
     "train": 60,
@@ -38,13 +38,6 @@ COUNTS: Mapping[str, int] = {
 
 SIZE = 160
 """Side of every picture in pixels."""
-
-TEMPLATES: tuple[str, ...] = (
-    "a drawing of a {}.",
-    "a moth called {}.",
-    "a picture of the moth {}.",
-    "{}, a kind of moth.",
-)
 
 _QUALITY = 90
 _PART = re.compile(r"\.\d{4}\.\d+\.part")
@@ -146,7 +139,7 @@ def open_world(
         samples=tuple(samples),
         templates=TEMPLATES,
         descriptions=written(name).descriptions,
-        default_text="description",
+        default_text=DEFAULT_TEXT,
         notes=(f"Drawn by this program: {len(missing)} of {len(samples)} pictures just now.",)
         if missing
         else (),
