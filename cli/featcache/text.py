@@ -177,10 +177,17 @@ def _show(
             output.say(f"In several classes ({kind.kind}): {units.some(kind.shared, 3)}.")
     if sets:
         stored = [
-            (s.digest, "yes" if s.current else "", _counts(s.texts) or s.problem, s.default)
+            (
+                s.digest,
+                "yes" if s.current else "",
+                _counts(s.texts) or s.problem,
+                s.default,
+                s.digests.get(s.usual, ""),
+            )
             for s in sets
         ]
-        tables.emit_table(("text set", "current", "texts", "default"), stored)
+        head = ("text set", "current", "texts", "default", "digest in runs")
+        tables.emit_table(head, stored)
 
 
 def _use(opened: "Cache | None", digest: str, name: str, *, json_: bool) -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from cli.ui import output
+from featcache.store.cache import Cache
+from heads.protocols.recording import texts_read
 from tests.cli.conftest import Run
 from tests.featcache.text.writer.chatting import ChatServer, chatting, fresh
 
@@ -55,8 +57,10 @@ def test_a_cache_shows_lengths_and_its_text_sets(
     (stored,) = facts["sets"]
     assert stored["current"]
     assert stored["texts"] == {"name": 3, "template": 3}
+    bank = Cache.open(Path(facts["cache"])).text()
+    run_digest = texts_read(bank, None)  # as the record of a run has it
     table = featcache("text", "blobs").out
-    assert f"{stored['digest']}\tyes\tname 3, template 3\ttemplate" in table
+    assert f"{stored['digest']}\tyes\tname 3, template 3\ttemplate\t{run_digest}" in table
     used = featcache("text", "blobs", "--use", stored["digest"][:5])
     assert used.out == (
         f"Heads on blobs now read text set {stored['digest']}: name 3, template 3.\n"
