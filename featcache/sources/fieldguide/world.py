@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from featcache.counts import counted
 from featcache.errors import SourceError
 from featcache.places import FilePlace
 from featcache.sources.base import Dataset, Report, Sample
@@ -104,11 +105,13 @@ def open_world(
     Raises:
         UnknownNameError: There is no such world.
         SourceError: The folder cannot be written.
+        KeyboardInterrupt: If the user interrupts; a note says how many pictures are kept.
     """
     kinds = species(name)
     root = images_root / name
     samples: list[Sample] = []
     missing: list[tuple[str, int, int, Path]] = []
+    drawn = 0
     try:
         for split, count in counts.items():
             for label, kind in enumerate(kinds):
@@ -128,10 +131,16 @@ def open_world(
                 writing.append(pool.submit(_write, path, made))
                 while len(writing) > (_AHEAD if done < len(missing) else 0):
                     writing.popleft().result()
+                drawn = done
                 if report and (done % _REPORT_EVERY == 0 or done == len(missing)):
                     report("drawing", done, len(missing))
     except OSError as error:
         raise _unwritable(root, error) from error
+    except KeyboardInterrupt as error:
+        if drawn:
+            pictures = counted(drawn, "picture was", "pictures were")
+            error.add_note(f"{pictures} drawn so far and are kept.")
+        raise
     return Dataset(
         name=name,
         root=root,
