@@ -122,15 +122,12 @@ def _open(
 
 def _reading(opened: "Cache | None", name: str, texts: dict[str, str]) -> "Call":
     """Return the extraction that reads a file of texts."""
-    from featcache.store.again import extract_call
-    from featcache.store.provenance import weights_argument
+    from featcache.store.again import extract_with
     from featcache.wording import Call
 
     if opened is None:
         return Call("featcache.extract", {"dataset": name, **texts})
-    weights = weights_argument(opened.key, opened.shards)
-    call = extract_call(opened.path, name, opened.backbone, weights)
-    return Call(call.function, {**call.arguments, **texts})
+    return extract_with(opened, **texts)
 
 
 def _show(
