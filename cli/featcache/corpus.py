@@ -302,8 +302,8 @@ def _sentences(report: "CorpusReport") -> list[str]:
         said.append(
             "Own median: of the cosines of labelled training images of the class with its text. "
             f"The median of the corpus is lower in {len(report.below)} of {len(report.own)} "
-            "classes. Where it is much lower, look at the images with --sheet; --min-cosine "
-            "leaves out vectors below a cosine."
+            "classes. Much lower means that its images hardly fit; higher does not show that they "
+            "fit, so look at them with --sheet. --min-cosine leaves out vectors below a cosine."
         )
     if report.empty:
         said.append(
