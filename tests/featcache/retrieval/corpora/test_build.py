@@ -216,25 +216,6 @@ def test_bounds_are_kept(target: FeatureSet, wild: FeatureSet) -> None:
         build_corpus("none", target, [wild], k=K, min_cosine=0.9999)
 
 
-def test_own_images_of_a_class_are_compared_with_its_text(
-    target: FeatureSet, wild: FeatureSet
-) -> None:
-    report = build_corpus("own", target, [wild], k=K)
-    assert target.text is not None
-    anchors = target.text.anchors()
-    for one in report.classes:
-        rows = [r for r in target.listing.rows("train").tolist() if target.labels[r] == one.label]
-        cosines = target.unit("global", np.array(rows)) @ anchors[one.label]
-        assert one.own == pytest.approx(float(np.median(cosines.numpy())), abs=1e-5)
-    assert len(report.own) == len(report.classes)
-    for one in report.classes:
-        assert one.median is not None
-        assert one.own is not None
-        assert (one.name in report.below) == (one.median < one.own)
-    assert describe_corpus(target.path.parents[1], target.path, "own").classes == report.classes
-    assert all(c.own is None for c in build_corpus("i", target, [wild], by="image").classes)
-
-
 def test_labels_of_the_sources_are_not_read(root: Path, target: FeatureSet) -> None:
     plain = wild_in(root / "a")
     labelled = make_cache(
