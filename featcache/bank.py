@@ -65,6 +65,11 @@ class TextBank:
         """Return the kinds of texts that exist for every class."""
         return tuple(kind for kind in TEXT_KINDS if self._is_whole(kind))
 
+    def usual_kind(self) -> str:
+        """Return the kind that zero-shot answers by: the default, or else the first that exists."""
+        have = self.available()
+        return self.default if self.default in have else have[0]
+
     def owned(self) -> dict[str, TextSet]:
         """Return the existing texts per class by kind: descriptions and further sets."""
         owned = {}

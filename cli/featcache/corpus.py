@@ -1,5 +1,6 @@
 """`featcache corpus`: rows of other caches that augment the training images of a data set."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,6 +21,9 @@ app = commands.App(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
+
+NAMED = 20
+"""Most classes without a vector that are named."""
 
 Name = Annotated[str, typer.Argument(help="Name of the corpus.")]
 For = Annotated[str | None, typer.Option("--for", help="Data set that it is for.")]
@@ -264,13 +268,14 @@ def _emit(report: "CorpusReport", json_: bool, *, quiet: bool) -> None:
     if json_:
         output.emit_json(report.to_json())
         return
+    figures = ("min", "median", "max", "own median") if report.own else ("min", "median", "max")
     tables.emit_table(
-        ("class", "rows", "min", "median", "max"),
+        ("class", "rows", *figures),
         [
-            (c.name, str(c.rows), *(_cosine(value) for value in (c.low, c.median, c.high)))
+            (c.name, str(c.rows), *map(_cosine, (c.low, c.median, c.high, c.own)[: len(figures)]))
             for c in report.classes
         ],
-        right=("rows", "min", "median", "max"),
+        right=("rows", *figures),
     )
     if quiet:
         return
@@ -292,11 +297,23 @@ def _sentences(report: "CorpusReport") -> list[str]:
     ]
     threshold = facts.get("threshold")
     if isinstance(threshold, dict):
-        said.append(_threshold(threshold))
-    if report.short:
+        said.append(_threshold(report.path, threshold))
+    if report.own:
         said.append(
-            f"{counted(len(report.short), 'class has', 'classes have')} fewer than "
-            f"{facts.get('k')} vectors: {units.some(report.short)}."
+            "Own median: of the cosines of labelled training images of the class with its text. "
+            f"The median of the corpus is lower in {len(report.below)} of {len(report.own)} "
+            "classes. Much lower means that its images hardly fit; higher does not show that they "
+            "fit, so look at them with --sheet. --min-cosine leaves out vectors below a cosine."
+        )
+    if report.empty:
+        said.append(
+            f"{counted(len(report.empty), 'class has', 'classes have')} no vector: "
+            f"{units.some(report.empty, NAMED)}."
+        )
+    if few := [name for name in report.short if name not in report.empty]:
+        said.append(
+            f"{counted(len(few), 'class has', 'classes have')} some, but fewer than "
+            f"{facts.get('k')} vectors: {units.some(few)}."
         )
     if record.leaks:
         said.append(
@@ -306,13 +323,21 @@ def _sentences(report: "CorpusReport") -> list[str]:
     return [*said, *(f"Since it was built: {change}." for change in report.changes)]
 
 
-def _threshold(facts: dict[str, object]) -> str:
+def _threshold(path: Path, facts: dict[str, object]) -> str:
+    from featcache.errors import FeatcacheError
+    from featcache.store.again import extract_with
+    from featcache.store.cache import Cache
+
     said = f"Near-duplicates have a cosine above {facts.get('cosine')} ({facts.get('backbone')})"
     if not facts.get("views"):
-        return (
-            f"{said}, which 1 of 100 different images of the data set has. How many edited copies "
-            "that finds is not known without views; `featcache extract --views 2` adds them."
+        said += (
+            ", which 1 of 100 different images of the data set has. How many edited copies that "
         )
+        said += "finds is not known without views"
+        with suppress(FeatcacheError):  # a damaged cache, which `report.changes` tells
+            call = extract_with(Cache.open(path), views=["2"])
+            said += f"; `{in_flags([call])}` adds them"
+        return f"{said}."
     found = facts.get("found")
     share = f"{found:.0%}" if isinstance(found, float) else "?"
     return f"{said}, which {share} of the augmented copies {facts.get('views')} have."

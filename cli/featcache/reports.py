@@ -49,13 +49,10 @@ def emit_mended(report: "VerifyReport", mended: "Mended | None", found: "CacheSu
     counts += ["weights of the last block"] if mended.last_block else []
     output.emit(f"  encoded again: {', '.join(counts) or 'nothing'}")
     if mended.missing:
-        from featcache.store.again import extract_call
+        from featcache.store.again import extract_with
         from featcache.store.cache import Cache
-        from featcache.store.provenance import weights_argument
 
-        cache = Cache.open(found.path)
-        weights = weights_argument(cache.key, cache.shards)
-        go_on = in_flags([extract_call(found.path, found.dataset, found.backbone, weights)])
+        go_on = in_flags([extract_with(Cache.open(found.path))])
         what = counted(
             mended.missing,
             "row has lost its image, or it has changed",

@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.ui import live, output, tables, units
+from cli.ui.flags import in_flags
 from cli.ui.options import CacheDir, Json, Key, OfBackbone, Quiet
 
 if TYPE_CHECKING:
     from featcache.store.cache import Cache
     from featcache.text.encode import HasTexts
     from featcache.text.writer.write import Cost, Order, Written
+    from featcache.wording import Call
 
 SHOWN = 10
 """Refused sentences that are shown."""
@@ -83,7 +85,8 @@ def text(
             output.emit_json({"path": str(export), "kind": kind, "texts": number})
         else:
             output.emit(f"Wrote {number} texts of kind {kind} to {export}")
-            output.say(f"After editing: featcache extract --{EXPORTED[kind]} {export}")
+            call = _reading(opened, name, {EXPORTED[kind]: str(export)})
+            output.say(f"After editing: {in_flags([call])}")
     else:
         _show(opened, words, name, backbone, json_=json_)
 
@@ -115,6 +118,16 @@ def _open(
     listing = found.listing()
     assert listing is not None  # find_cache returns finished caches only
     return found, listing, found.dataset
+
+
+def _reading(opened: "Cache | None", name: str, texts: dict[str, str]) -> "Call":
+    """Return the extraction that reads a file of texts."""
+    from featcache.store.again import extract_with
+    from featcache.wording import Call
+
+    if opened is None:
+        return Call("featcache.extract", {"dataset": name, **texts})
+    return extract_with(opened, **texts)
 
 
 def _show(
@@ -161,10 +174,17 @@ def _show(
             output.say(f"In several classes ({kind.kind}): {units.some(kind.shared, 3)}.")
     if sets:
         stored = [
-            (s.digest, "yes" if s.current else "", _counts(s.texts) or s.problem, s.default)
+            (
+                s.digest,
+                "yes" if s.current else "",
+                _counts(s.texts) or s.problem,
+                s.default,
+                s.digests.get(s.usual, ""),
+            )
             for s in sets
         ]
-        tables.emit_table(("text set", "current", "texts", "default"), stored)
+        head = ("text set", "current", "texts", "default", "digest in runs")
+        tables.emit_table(head, stored)
 
 
 def _use(opened: "Cache | None", digest: str, name: str, *, json_: bool) -> None:

@@ -1,14 +1,14 @@
 """The text sets of a cache: each extraction with other texts adds one; all stay readable."""
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from featcache.bank import TextBank
 from featcache.errors import CacheError, UnknownNameError, UsageError
-from featcache.keys import FURTHER_SETS, Listing
+from featcache.keys import Listing
 from featcache.store.cache import Cache
 from featcache.store.format.records import TextLine
-from featcache.store.text import read_strings
+from featcache.store.text import read_sentences
 
 _PREFIX = "text."
 _WAFFLE = "A photo of a "
@@ -27,6 +27,10 @@ class StoredSet:
     """Kind -> number of texts."""
     default: str
     """Kind that methods read by default."""
+    usual: str = ""
+    """Kind that zero-shot answers by; empty if no kind has texts for every class."""
+    digests: dict[str, str] = field(default_factory=dict)
+    """Kind with texts for every class -> 12 hex digits, as the records of runs state them."""
     problem: str = ""
     """Why it cannot be read; empty if it can."""
 
@@ -131,22 +135,26 @@ def _describe(cache: Cache, line: TextLine) -> StoredSet:
     digest = line.component.removeprefix(_PREFIX)
     is_current = line == cache.text_line
     try:
-        strings = read_strings(cache.path / line.component, line, cache.cure)
+        bank = read_sentences(cache.path / line.component, line, cache.cure)
     except CacheError as error:
         return StoredSet(
             digest=digest, current=is_current, texts={}, default="", problem=str(error)
         )
-    classes = len(strings["classes"])
-    sets = strings.get("sets", {})
-    texts = {
-        "name": classes if strings["has_names"] else 0,
-        "template": classes * len(strings["templates"]) if strings["has_templates"] else 0,
-        "description": len(strings["descriptions"]),
-        **{kind: len(sets[kind]["texts"]) for kind in FURTHER_SETS if kind in sets},
-    }
+    have = bank.available()
     return StoredSet(
         digest=digest,
         current=is_current,
-        texts={kind: number for kind, number in texts.items() if number},
-        default=strings["default"],
+        texts=_count(bank),
+        default=bank.default,
+        usual=bank.usual_kind() if have else "",
+        digests={kind: bank.digest(kind) for kind in have},
     )
+
+
+def _count(bank: TextBank) -> dict[str, int]:
+    numbers = {
+        "name": 0 if bank.names is None else len(bank.names),
+        "template": 0 if bank.template_rows is None else len(bank.classes) * len(bank.templates),
+        **{kind: len(held.texts) for kind, held in bank.owned().items()},
+    }
+    return {kind: number for kind, number in numbers.items() if number}

@@ -18,6 +18,7 @@ from jaxtyping import Float32, Int64
 from torch import Tensor
 
 from featcache.errors import CacheError, MissingComponentError, UnknownNameError, UsageError
+from featcache.retrieval.lacking import how_to_add
 from featcache.types import FeatureSet, parse_component
 
 VECTOR_KINDS = ("global", "patches", "views", "crops")
@@ -95,7 +96,7 @@ class Vectors:
             UsageError: If there is no cache.
             CacheError: If two caches have different feature keys, or a different width.
             MissingComponentError: If a cache has no vectors of this kind.
-            UnknownNameError: If the kind is unknown, or a cache has none of the splits.
+            UnknownNameError: If the kind or recipe is unknown, or a cache has none of the splits.
         """
         if kind not in VECTOR_KINDS:
             raise UnknownNameError("kind of vectors", kind, VECTOR_KINDS)
@@ -222,7 +223,8 @@ def _source(
         have = ", ".join(sorted(cache.components)) or "nothing"
         of = f" of {recipe}" if recipe else ""
         raise MissingComponentError(
-            f"{cache.path} has no {kind}{of} to search; it holds {have}. Extract them first."
+            f"{cache.path} has no {kind}{of} to search; it holds {have}. ",
+            how_to_add(cache, kind, recipe),
         )
     name = max(fitting, key=lambda n: int(cache.components[n].present().sum()))
     return Source(features=cache, component=name, rows=_rows(cache, name, splits))

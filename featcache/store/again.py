@@ -2,10 +2,14 @@
 
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from featcache.store.provenance import weights_argument
 from featcache.store.root import cache_root
 from featcache.wording import Call
+
+if TYPE_CHECKING:
+    from featcache.store.cache import Cache
 
 
 def extract_call(path: Path, dataset: str, backbone: str, weights: str = "") -> Call:
@@ -22,6 +26,13 @@ def extract_call(path: Path, dataset: str, backbone: str, weights: str = "") -> 
     root = path.parent.parent
     arguments |= {"root": str(root)} if root != cache_root(None) else {}
     return Call("featcache.extract", arguments)
+
+
+def extract_with(cache: "Cache", **added: str | list[str]) -> Call:
+    """Compose the call that continues a cache with further arguments, e.g. `views=["2"]`."""
+    weights = weights_argument(cache.key, cache.shards)
+    call = extract_call(cache.path, cache.dataset, cache.backbone, weights)
+    return Call(call.function, {**call.arguments, **added})
 
 
 def command(call: Call) -> str:

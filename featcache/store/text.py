@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from jaxtyping import Float32
 
 from featcache.errors import CorruptCacheError
 from featcache.keys import FURTHER_SETS
@@ -95,12 +96,22 @@ def read_text(folder: Path, line: TextLine, cure: Part = "") -> "featcache.types
     Raises:
         CorruptCacheError: If a file is missing or damaged.
     """
+    data = read_strings(folder, line, cure)
+    return _bank(data, read_rows(folder / TEXT_ROWS, line.facts, cure or CURE))
+
+
+def read_sentences(folder: Path, line: TextLine, cure: Part = "") -> "featcache.types.TextBank":
+    """Read texts without their features: all rows have length zero. Errors as `read_strings`."""
+    data = read_strings(folder, line, cure)
+    return _bank(data, np.zeros((sum(_counts(data)), 0), dtype=np.float32))
+
+
+def _bank(data: dict[str, Any], values: Float32[np.ndarray, "n d"]) -> "featcache.types.TextBank":
     import torch
 
     from featcache.types import TextBank, TextSet
 
-    data = read_strings(folder, line, cure)
-    rows = torch.from_numpy(read_rows(folder / TEXT_ROWS, line.facts, cure or CURE))
+    rows = torch.from_numpy(values)
     c, t, m = len(data["classes"]), len(data["templates"]), len(data["descriptions"])
     d = rows.shape[1]
     names, templates, descriptions, *further = torch.split(rows, _counts(data))

@@ -121,6 +121,12 @@ def match_descriptions(
         for key, c in wanted.items()
         if key in by_key and texts[by_key[key]]
     }
+    here = [c for key, c in wanted.items() if key in by_key]
+    if not matched and here:
+        raise UsageError(
+            f"No class has {what}: the file names {_some(here)} with empty lists. Write sentences "
+            "into them, or leave the file out."
+        )
     if not matched:
         raise UsageError(
             f"No class has {what}: the file names {_some(texts)}, the data set has "

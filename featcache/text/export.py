@@ -9,7 +9,7 @@ from featcache.sources.named import datasets, find
 from featcache.store.format.files import write_atomically
 from featcache.text.encode import HasTexts
 from featcache.text.templates import is_plain
-from featcache.wording import Argument
+from featcache.wording import Argument, Part
 
 EXPORTED = {
     "template": "templates",
@@ -34,11 +34,13 @@ def export_texts(words: HasTexts, dataset: str, kind: str, path: Path) -> int:
 
     Raises:
         UnknownNameError: If texts of that kind cannot be read from a file.
-        UsageError: If the file exists or its folder does not, or a class name cannot be a key.
+        UsageError: If there are no texts of that kind, the file exists or its folder does not, or a
+            class name cannot be a key.
         CacheError: If it cannot be written.
     """
     if kind not in EXPORTED:
         raise UnknownNameError("kind of text in a file", kind, EXPORTED)
+    _refuse_none(words, dataset, kind)
     given = Argument("export", str(path))
     if path.exists() or path.is_symlink():
         raise UsageError(given, " exists. Choose another file, or move it away.")
@@ -53,10 +55,31 @@ def export_texts(words: HasTexts, dataset: str, kind: str, path: Path) -> int:
             f"The class {odd!a} has control characters, which no file of texts can have. Rename "
             "its folder, or the class in its list, and extract again."
         )
-    by_class = words.descriptions if kind == "description" else words.sets.get(kind, {})
+    by_class = _by_class(words, kind)
     whole = {name: by_class.get(name, ()) for name in dict.fromkeys(words.classes)}
     write_atomically(path, to_json(_described(dataset, kind, by_class, whole)))
     return sum(map(len, whole.values()))
+
+
+def _by_class(words: HasTexts, kind: str) -> Mapping[str, tuple[str, ...]]:
+    return words.descriptions if kind == "description" else words.sets.get(kind, {})
+
+
+def _refuse_none(words: HasTexts, dataset: str, kind: str) -> None:
+    """Refuse a kind without texts, and name those that a file can hold."""
+    found = [
+        each for each in EXPORTED if each != "template" and any(_by_class(words, each).values())
+    ]
+    found = ["template"] * bool(words.templates) + found
+    if kind in found:
+        return
+    parts: list[Part] = [f"{dataset} has no texts of kind '{kind}'. "]
+    parts += (
+        ["Those that can be exported are: "] if found else ["It has none that can be exported."]
+    )
+    for each in found:
+        parts += [Argument("kind", each), "." if each == found[-1] else ", "]
+    raise UsageError(*parts)
 
 
 def _described(

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from featcache.sources.named import DEFAULT_WORDS
+from featcache.sources.named import DEFAULT_WORDS, NamedDataset
 from featcache.sources.named_open import described_classes
 from featcache.sources.registry import find
 
@@ -27,7 +27,8 @@ def named_texts(name: str, words: str = DEFAULT_WORDS) -> NamedTexts:
 
     Args:
         name: Name or alias.
-        words: Class names and templates, as `extract` takes them: coop or openai.
+        words: Class names and templates, as `extract` takes them: coop or openai. A drawn world
+            has one set, which is returned for both.
 
     Raises:
         UnknownNameError: If there is none of that name.
@@ -39,6 +40,8 @@ def named_texts(name: str, words: str = DEFAULT_WORDS) -> NamedTexts:
         10
     """
     spec = find(name)
+    if spec.kind == "drawn":
+        return _of_a_world(spec)
     templates = spec.texts(words)
     classes, descriptions = described_classes(spec, words)
     return NamedTexts(
@@ -47,4 +50,17 @@ def named_texts(name: str, words: str = DEFAULT_WORDS) -> NamedTexts:
         templates=templates,
         descriptions=descriptions,
         default_text=spec.default_text,
+    )
+
+
+def _of_a_world(spec: NamedDataset) -> NamedTexts:
+    """Return the texts of a drawn world, which has one set of names and templates."""
+    from featcache.sources.fieldguide.species import DEFAULT_TEXT, TEMPLATES, species, written
+
+    return NamedTexts(
+        dataset=spec.name,
+        classes=tuple(kind.name for kind in species(spec.name)),
+        templates=TEMPLATES,
+        descriptions=written(spec.name).descriptions,
+        default_text=DEFAULT_TEXT,
     )

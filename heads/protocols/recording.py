@@ -72,21 +72,15 @@ def texts_read(bank: TextBank | None, kind: str | None) -> str:
     """Return the digest of the zero-shot texts, and after a colon that of another kind read."""
     if bank is None or not bank.available():
         return ""
-    usual = usual_kind(bank)
+    usual = bank.usual_kind()
     return ":".join(bank.digest(k) for k in dict.fromkeys((usual, kind or usual)))
-
-
-def usual_kind(bank: TextBank) -> str:
-    """Return the kind of text that zero-shot answers by."""
-    have = bank.available()
-    return bank.default if bank.default in have else have[0]
 
 
 def zero_shot_answers(text: TextBank | None, query: Rows) -> Int32[np.ndarray, " n"] | None:
     """Answer the query by the data set's default texts; None where it has none."""
     if text is None or not text.available():
         return None
-    anchors = text.classifier(usual_kind(text)).to(query.x)
+    anchors = text.classifier(text.usual_kind()).to(query.x)
     x = query.x
     parts = [(x[i : i + _ROWS] @ anchors.T).argmax(-1) for i in range(0, len(x), _ROWS)]
     return int32(torch.cat(parts))

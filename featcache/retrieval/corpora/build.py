@@ -28,6 +28,7 @@ from featcache.retrieval.corpora.digests import classes_digest, queries_digest
 from featcache.retrieval.corpora.duplicates import Kept, NearDuplicates, keep_first
 from featcache.retrieval.corpora.images import guarded_rows, image_keys
 from featcache.retrieval.corpora.origins import Origin, state_of
+from featcache.retrieval.corpora.own import own_medians
 from featcache.retrieval.corpora.report import CorpusReport, report_of
 from featcache.retrieval.corpora.threshold import Threshold, calibrate
 from featcache.retrieval.exact import search_exactly
@@ -216,7 +217,8 @@ def build_corpus(
         part=places.part.astype(np.int32),
     )
     stored, is_new = put_corpus(Cache.open(target.path), record, arrays, replace=again)
-    return report_of(target.path, target.classes, stored, arrays, is_new=is_new)
+    own = own_medians(target, stored)
+    return report_of(target.path, target.classes, stored, arrays, own=own, is_new=is_new)
 
 
 def _search(

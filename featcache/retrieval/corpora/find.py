@@ -1,10 +1,12 @@
 """The corpora of all caches below one root."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from featcache.errors import FeatcacheError, UnknownNameError, UsageError
 from featcache.retrieval.corpora.digests import has_other_texts
 from featcache.retrieval.corpora.origins import changes
+from featcache.retrieval.corpora.own import own_medians
 from featcache.retrieval.corpora.read import check_fits
 from featcache.retrieval.corpora.report import CorpusReport, report_of
 from featcache.store.cache import Cache
@@ -58,16 +60,18 @@ def describe_corpus(root: Path, path: Path, name: str) -> CorpusReport:
     """
     record, arrays = read_corpus(path, name)
     changed = [change for source in record.sources if (change := changes(root, source))]
+    classes = tuple(f"class {label}" for label in range(record.classes))
+    own: Sequence[float | None] = ()
     try:
         features = Cache.open(path).feature_set()
-        classes = features.classes
         check_fits(record, features)
         if has_other_texts(record.facts, features):
             changed.append(f"the texts of {record.dataset} that chose its rows have changed")
+        classes = features.classes
+        own = own_medians(features, record)
     except FeatcacheError as error:
         changed.append(str(error))
-        classes = tuple(f"class {label}" for label in range(record.classes))
-    return report_of(path, classes, record, arrays, changes=changed)
+    return report_of(path, classes, record, arrays, own=own, changes=changed)
 
 
 def one_corpus(

@@ -21,6 +21,8 @@ class ClassReport:
     """Smallest cosine; None without rows."""
     median: float | None
     high: float | None
+    own: float | None = None
+    """Median cosine of labelled training images of the class; None where `own_medians` has none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +60,25 @@ class CorpusReport:
         k = self.facts.get("k")
         return tuple(c.name for c in self.classes if isinstance(k, int) and c.rows < k)
 
+    @property
+    def own(self) -> tuple[str, ...]:
+        """Names of the classes with rows whose own images were compared, too."""
+        return tuple(c.name for c in self.classes if c.median is not None and c.own is not None)
+
+    @property
+    def below(self) -> tuple[str, ...]:
+        """Names of those whose rows have a smaller median cosine than their own images."""
+        return tuple(
+            c.name
+            for c in self.classes
+            if c.median is not None and c.own is not None and c.median < c.own
+        )
+
+    @property
+    def empty(self) -> tuple[str, ...]:
+        """Names of the classes without rows."""
+        return tuple(c.name for c in self.classes if not c.rows)
+
     def to_json(self) -> dict[str, Any]:
         """Return one plain object."""
         return {
@@ -71,6 +92,7 @@ class CorpusReport:
             },
             "per_class": [asdict(c) for c in self.classes],
             "short": list(self.short),
+            "empty": list(self.empty),
             "is_new": self.is_new,
             "changes": list(self.changes),
         }
@@ -82,6 +104,7 @@ def report_of(
     record: CorpusRecord,
     arrays: CorpusArrays,
     *,
+    own: Sequence[float | None] = (),
     is_new: bool = False,
     changes: Sequence[str] = (),
 ) -> CorpusReport:
@@ -92,6 +115,7 @@ def report_of(
         classes: Class names in label order.
         record: Description of the corpus.
         arrays: Its rows.
+        own: Median cosine of each class's own images, from `own_medians`; empty if not measured.
         is_new: Whether it was stored just now.
         changes: What has happened to its sources.
     """
@@ -105,7 +129,13 @@ def report_of(
             low, median, high = (round(float(f(cosines)), 6) for f in (np.min, np.median, np.max))
         rows.append(
             ClassReport(
-                label=label, name=name, rows=len(cosines), low=low, median=median, high=high
+                label=label,
+                name=name,
+                rows=len(cosines),
+                low=low,
+                median=median,
+                high=high,
+                own=own[label] if own else None,
             )
         )
     return CorpusReport(

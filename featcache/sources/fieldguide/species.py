@@ -16,6 +16,16 @@ from featcache.sources.fieldguide.traits import Moth, distance
 WORLDS: tuple[str, ...] = ("fieldguide", "fieldguide-2")
 """The world to choose by, and one with other species that no choice ever saw."""
 
+TEMPLATES: tuple[str, ...] = (
+    "a drawing of a {}.",
+    "a moth called {}.",
+    "a picture of the moth {}.",
+    "{}, a kind of moth.",
+)
+
+DEFAULT_TEXT = "description"
+"""Kind of texts that methods read by default: invented names tell a text tower nothing."""
+
 
 @dataclass(frozen=True, slots=True)
 class Species:

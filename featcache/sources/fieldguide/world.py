@@ -18,13 +18,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from featcache.counts import counted
 from featcache.errors import SourceError
 from featcache.places import FilePlace
 from featcache.sources.base import Dataset, Report, Sample
 from featcache.sources.fieldguide.draw import Drawing, draw, sample_scene
 from featcache.sources.fieldguide.scene import Scene
 from featcache.sources.fieldguide.shifts import SHIFTS, shift
-from featcache.sources.fieldguide.species import species, written
+from featcache.sources.fieldguide.species import DEFAULT_TEXT, TEMPLATES, species, written
 
 COUNTS: Mapping[str, int] = {
     "train": 60,
@@ -38,13 +39,6 @@ COUNTS: Mapping[str, int] = {
 
 SIZE = 160
 """Side of every picture in pixels."""
-
-TEMPLATES: tuple[str, ...] = (
-    "a drawing of a {}.",
-    "a moth called {}.",
-    "a picture of the moth {}.",
-    "{}, a kind of moth.",
-)
 
 _QUALITY = 90
 _PART = re.compile(r"\.\d{4}\.\d+\.part")
@@ -111,11 +105,13 @@ def open_world(
     Raises:
         UnknownNameError: There is no such world.
         SourceError: The folder cannot be written.
+        KeyboardInterrupt: If the user interrupts; a note says how many pictures are kept.
     """
     kinds = species(name)
     root = images_root / name
     samples: list[Sample] = []
     missing: list[tuple[str, int, int, Path]] = []
+    drawn = 0
     try:
         for split, count in counts.items():
             for label, kind in enumerate(kinds):
@@ -135,10 +131,16 @@ def open_world(
                 writing.append(pool.submit(_write, path, made))
                 while len(writing) > (_AHEAD if done < len(missing) else 0):
                     writing.popleft().result()
+                drawn = done
                 if report and (done % _REPORT_EVERY == 0 or done == len(missing)):
                     report("drawing", done, len(missing))
     except OSError as error:
         raise _unwritable(root, error) from error
+    except KeyboardInterrupt as error:
+        if drawn:
+            pictures = counted(drawn, "picture was", "pictures were")
+            error.add_note(f"{pictures} drawn so far and are kept.")
+        raise
     return Dataset(
         name=name,
         root=root,
@@ -146,7 +148,7 @@ def open_world(
         samples=tuple(samples),
         templates=TEMPLATES,
         descriptions=written(name).descriptions,
-        default_text="description",
+        default_text=DEFAULT_TEXT,
         notes=(f"Drawn by this program: {len(missing)} of {len(samples)} pictures just now.",)
         if missing
         else (),

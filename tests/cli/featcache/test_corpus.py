@@ -38,11 +38,12 @@ def test_build_list_describe_and_remove(featcache: Run, root: Path) -> None:
     made = build(featcache, "--k", "5", "--again")
     assert made.code == 0
     head, *rows = [line.split("\t") for line in made.out.splitlines()]
-    assert head == ["class", "rows", "min", "median", "max"]
+    assert head == ["class", "rows", "min", "median", "max", "own median"]
     assert [row[0] for row in rows] == ["ant", "bee", "cat"]
     assert all(0 < float(row[2]) <= float(row[3]) <= float(row[4]) <= 1 for row in rows)
     assert "near-duplicates" in made.err
     assert "views.rrc50-2" in made.err
+    assert re.search(r"lower in \d of 3 classes\. .*--min-cosine", made.err)
     again = build(featcache, "--k", "5")
     assert "nothing changed" in again.err
 
@@ -77,6 +78,35 @@ def test_json_is_the_report(featcache: Run, root: Path) -> None:
     assert sum(c["rows"] for c in value["per_class"]) == value["rows"]
     assert value["short"] == [c["name"] for c in value["per_class"] if c["rows"] < 64]
     featcache("corpus", "rm", "more", "--yes")
+
+
+def test_classes_without_vectors_are_named(featcache: Run, root: Path) -> None:
+    def table(made: Any) -> dict[str, list[str]]:
+        return {row[0]: row for row in (line.split("\t") for line in made.out.splitlines()[1:])}
+
+    highest = sorted(float(row[4]) for row in table(build(featcache, "--k", "5")).values())
+    bound = f"{(highest[0] + highest[1]) / 2:.4f}"  # one class has no vector that is nearer
+    made = build(featcache, "--k", "5", "--min-cosine", bound, "--again")
+    rows = {name: int(row[1]) for name, row in table(made).items()}
+    none = [name for name, count in rows.items() if not count]
+    few = [name for name, count in rows.items() if 0 < count < 5]
+    assert f"1 class has no vector: {none[0]}.\n" in made.err
+    assert ("some, but fewer than 5" in made.err) == bool(few)
+    value = json.loads(featcache("corpus", "info", "more", "--json").out)
+    assert value["empty"] == none
+    assert set(value["short"]) == {*none, *few}
+    featcache("corpus", "rm", "more", "--yes")
+
+
+def test_without_views_the_extraction_that_adds_them_is_named(
+    featcache: Run, tmp_path: Path
+) -> None:
+    target_in(tmp_path, with_views=False)
+    wild_in(tmp_path)
+    made = build(featcache, "--k", "2", "--by", "image", "--cache", str(tmp_path))
+    call = f"featcache extract --dataset toys --backbone toy --cache {tmp_path} --views 2"
+    assert f"`{call}` adds them." in made.err
+    assert "own median" not in made.out.lower() + made.err.lower()
 
 
 def test_a_leak_is_refused_and_then_marked(featcache: Run, root: Path) -> None:

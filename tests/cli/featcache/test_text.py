@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from cli.ui import output
+from featcache.store.cache import Cache
+from heads.protocols.recording import texts_read
 from tests.cli.conftest import Run
 from tests.featcache.text.writer.chatting import ChatServer, chatting, fresh
 
@@ -33,6 +35,19 @@ def test_a_named_data_set_needs_no_cache(featcache: Run, empty_home: Path) -> No
     assert facts["kinds"][0]["shared"] == ["missile", "sunglasses"]
 
 
+def test_a_drawn_world_needs_no_cache(featcache: Run, empty_home: Path, tmp_path: Path) -> None:
+    facts = json.loads(featcache("text", "fieldguide-2", "--json").out)
+    assert (facts["cache"], facts["classes"], facts["default"]) == (None, 24, "description")
+    counts = {kind["kind"]: (kind["texts"], kind["classes"]) for kind in facts["kinds"]}
+    assert counts == {"name": (24, 24), "template": (96, 24), "description": (192, 24)}
+    file = tmp_path / "d.json"
+    done = featcache("text", "fieldguide-2", "--export", str(file))
+    assert (done.code, done.out) == (0, f"Wrote 192 texts of kind description to {file}\n")
+    assert done.err == (
+        f"After editing: featcache extract --dataset fieldguide-2 --descriptions {file}\n"
+    )
+
+
 def test_a_cache_shows_lengths_and_its_text_sets(
     featcache: Run, home: Path, tmp_path: Path
 ) -> None:
@@ -42,8 +57,10 @@ def test_a_cache_shows_lengths_and_its_text_sets(
     (stored,) = facts["sets"]
     assert stored["current"]
     assert stored["texts"] == {"name": 3, "template": 3}
+    bank = Cache.open(Path(facts["cache"])).text()
+    run_digest = texts_read(bank, None)  # as the record of a run has it
     table = featcache("text", "blobs").out
-    assert f"{stored['digest']}\tyes\tname 3, template 3\ttemplate" in table
+    assert f"{stored['digest']}\tyes\tname 3, template 3\ttemplate\t{run_digest}" in table
     used = featcache("text", "blobs", "--use", stored["digest"][:5])
     assert used.out == (
         f"Heads on blobs now read text set {stored['digest']}: name 3, template 3.\n"
@@ -51,7 +68,10 @@ def test_a_cache_shows_lengths_and_its_text_sets(
     file = tmp_path / "t.txt"
     done = featcache("text", "blobs", "--export", str(file), "--kind", "template")
     assert done.out == f"Wrote 1 texts of kind template to {file}\n"
-    assert f"featcache extract --templates {file}" in done.err
+    call = f"--dataset blobs --backbone tiny --weights random --templates {file}"
+    assert done.err == f"After editing: featcache extract {call}\n"
+    again = featcache("extract", *call.split(), "--dry-run")
+    assert again.code == 0, again.err
     assert file.read_text() == "a photo of a {}.\n"
 
 
@@ -66,6 +86,8 @@ def test_a_cache_shows_lengths_and_its_text_sets(
         (["eurosat", "--use", "ab"], 1, "no cache of eurosat"),
         (["eurosat", "--export", "/no/such/x.json"], 2, "there is no folder /no/such"),
         (["eurosat", "--export", "x.json", "--kind", "cupI"], 2, "did you mean 'cupl'?"),
+        (["blobs", "--export", "x.json"], 2, "has no texts of kind 'description'"),
+        (["blobs", "--export", "x.json", "--kind", "cupl"], 2, "exported are: --kind template"),
         (["eurosat", "--url", "https://x.org"], 2, "are for --generate"),
         (["eurosat", "--generate", "--use", "a"], 2, "exclude each other"),
         (["eurosat", "--generate", "--model", "m"], 2, "needs --url"),

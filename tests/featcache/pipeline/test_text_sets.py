@@ -30,6 +30,11 @@ def test_sets_are_listed_and_chosen_again(cache: Cache, ask: Any, backbone: Any)
     assert [s.current for s in (newest, middle, oldest)] == [True, False, False]
     assert oldest.texts == {"name": 3, "template": 3}
     assert newest.texts == {"name": 3, "template": 3, "cupl": 4, "waffle": 90}
+    bank = cache.text()
+    assert bank is not None
+    assert newest.digests == {kind: bank.digest(kind) for kind in bank.available()}
+    assert newest.digests["cupl"] != middle.digests["cupl"]
+    assert newest.usual == "template"
     waffle = cache.listing()
     assert waffle is not None
     chosen = use_texts(cache, middle.digest[:6])

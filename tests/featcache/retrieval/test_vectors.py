@@ -44,8 +44,16 @@ def test_splits_choose_rows(cache: Any) -> None:
 
 
 def test_what_cannot_be_searched_is_refused(cache: Any) -> None:
-    with pytest.raises(MissingComponentError, match="no crops"):
+    with pytest.raises(MissingComponentError, match="no crops") as caught:
         Vectors([cache], "crops")
+    assert caught.value.suggestion is not None
+    assert caught.value.suggestion.arguments["crops"] == ["60"]
+    with pytest.raises(MissingComponentError, match=r"no views of weak .* views=\['1:weak'\]"):
+        Vectors([cache], "views", recipe="weak")
+    with pytest.raises(UnknownNameError, match="recipe of views 'waek'; did you mean 'weak'"):
+        Vectors([cache], "views", recipe="waek")
+    with pytest.raises(MissingComponentError, match=r"patches=\['maskclip'\]"):
+        Vectors([cache], "patches", recipe="maskclip")
     with pytest.raises(UsageError, match="one cache or more"):
         Vectors([])
     with pytest.raises(UsageError, match="positions"):

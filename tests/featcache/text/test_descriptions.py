@@ -48,6 +48,8 @@ def test_extra_classes_are_named() -> None:
 def test_no_class_in_common_and_one_class_twice_are_errors() -> None:
     with pytest.raises(UsageError, match=r"'ghost'.*'a'"):
         match_descriptions({"ghost": ["c"]}, ("a",))
+    with pytest.raises(UsageError, match="the file names 'a' with empty lists"):
+        match_descriptions({"A": [], "ghost": ["c"]}, ("a",))
     with pytest.raises(UsageError, match="one class"):
         match_descriptions({"a_b": ["c"], "A b": ["d"]}, ("a b",))
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from featcache.sources.fieldguide.species import WORLDS, species
+from featcache.sources.fieldguide.species import TEMPLATES, WORLDS, species
 from featcache.sources.fieldguide.traits import COLOURS, TRAITS
-from featcache.sources.fieldguide.world import COUNTS, SIZE, TEMPLATES, drawing
+from featcache.sources.fieldguide.world import COUNTS, SIZE, drawing
 
 REFERENCE = Path(__file__).with_name("reference.png")
 SHOWN = [

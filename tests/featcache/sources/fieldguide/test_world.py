@@ -66,6 +66,17 @@ def test_missing_and_empty_images_are_drawn_again(drawn: Path) -> None:
     assert "2 of 96" in data.notes[0]
 
 
+def test_an_interruption_says_how_many_pictures_are_kept(tmp_path: Path) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        open_world("fieldguide", tmp_path, counts=FEW, report=interrupt)
+    kept = len(list(tmp_path.rglob("*.jpg")))
+    assert kept > 0
+    assert caught.value.__notes__ == [f"{kept} pictures were drawn so far and are kept."]
+
+
 def test_complete_folder_is_left_alone(drawn: Path) -> None:
     seen: list[tuple[str, int, int]] = []
     data = open_world("fieldguide", drawn, counts=FEW, report=lambda *at: seen.append(at))
