@@ -24,8 +24,9 @@ def text(
     backbone: OfBackbone = None,
     key: Key = None,
     kind: Annotated[
-        str, typer.Option(help="Kind that --export and --generate write.")
-    ] = "description",
+        str | None,
+        typer.Option(help="Kind that --export and --generate write.", show_default="description"),
+    ] = None,
     export: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Write texts to a file; `extract` reads it again."),
@@ -58,14 +59,16 @@ def text(
 
     --generate takes the key from $FEATCACHE_API_KEY or $OPENAI_API_KEY, says the cost and asks.
 
+    \b
     Example: featcache text eurosat
-
     Example: featcache text eurosat --export eurosat.json
-
     Example: featcache text pets --generate --url http://localhost:8000/v1 --model M --export a.json
     """
     from featcache.errors import UsageError
 
+    if kind is not None and export is None:
+        raise UsageError("--kind is for --export and --generate. Add --export FILE.")
+    kind = kind or "description"
     if generate and use is not None:
         raise UsageError("--generate and --use exclude each other; leave one.")
     if not generate and (url, model, instructions) != (None, None, None):

@@ -20,6 +20,7 @@ from torch import Tensor
 from featcache.errors import CacheError, MissingComponentError, UnknownNameError, UsageError
 from featcache.retrieval.lacking import how_to_add
 from featcache.types import FeatureSet, parse_component
+from featcache.wording import Argument
 
 VECTOR_KINDS = ("global", "patches", "views", "crops")
 """What a vector is the feature of: an image, or one of its patches, views or crops."""
@@ -93,13 +94,15 @@ class Vectors:
             splits: Splits whose rows are taken; None for all. A cache that has none of them raises.
 
         Raises:
-            UsageError: If there is no cache.
+            UsageError: If there is no cache, or a recipe of global vectors.
             CacheError: If two caches have different feature keys, or a different width.
             MissingComponentError: If a cache has no vectors of this kind.
             UnknownNameError: If the kind or recipe is unknown, or a cache has none of the splits.
         """
         if kind not in VECTOR_KINDS:
             raise UnknownNameError("kind of vectors", kind, VECTOR_KINDS)
+        if kind == "global" and recipe is not None:
+            raise UsageError(Argument("recipe", recipe), " has no effect on global vectors.")
         if not caches:
             raise UsageError("Vectors come from one cache or more, got none.")
         for cache in caches[1:]:

@@ -117,8 +117,6 @@ def build_corpus(
         ('more', False)
     """
     check_arguments(name, k, min_cosine, margin)
-    if of == "global" and recipe is not None:
-        raise UsageError(Argument("recipe", recipe), " has no effect on global vectors.")
     tell: Progress = progress or (lambda what, done, total: None)
     origins = [s if isinstance(s, Origin) else Origin(features=s) for s in sources]
     if not allow_leak:
