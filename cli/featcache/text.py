@@ -11,6 +11,7 @@ from cli.ui.options import CacheDir, Json, Key, OfBackbone, Quiet
 if TYPE_CHECKING:
     from featcache.store.cache import Cache
     from featcache.text.encode import HasTexts
+    from featcache.text.overview import KindOverview
     from featcache.text.writer.write import Cost, Order, Written
 
 SHOWN = 10
@@ -56,10 +57,9 @@ def text(
 
     --generate takes the key from $FEATCACHE_API_KEY or $OPENAI_API_KEY, says the cost and asks.
 
+    \b
     Example: featcache text eurosat
-
     Example: featcache text eurosat --export eurosat.json
-
     Example: featcache text pets --generate --url http://localhost:8000/v1 --model M --export a.json
     """
     from featcache.errors import UsageError
@@ -145,7 +145,7 @@ def _show(
             kind.kind,
             str(kind.texts),
             f"{kind.classes}/{len(words.classes)}",
-            f"{kind.fewest_words}-{kind.most_words}, median {kind.median_words:g}",
+            _lengths(kind),
             str(kind.repeated),
             str(len(kind.shared)),
             "unknown" if kind.cut is None else str(kind.cut),
@@ -165,6 +165,12 @@ def _show(
             for s in sets
         ]
         tables.emit_table(("text set", "current", "texts", "default"), stored)
+
+
+def _lengths(kind: "KindOverview") -> str:
+    if kind.fewest_words == kind.most_words:
+        return str(kind.most_words)
+    return f"{kind.fewest_words}-{kind.most_words}, median {kind.median_words:g}"
 
 
 def _use(opened: "Cache | None", digest: str, name: str, *, json_: bool) -> None:
