@@ -16,8 +16,8 @@ COLUMNS = 5
 SIDE = 208
 """Side of a tile's image in pixels."""
 GAP, MARGIN, CAPTION = 20, 36, 68
-HEADING = 56
-"""Height of a section's heading in pixels."""
+HEADING, RULE = 72, 14
+"""Height of a section's heading, and of the room above its line, in pixels."""
 QUERY = 104
 """Side of the image that was searched for."""
 PAPER, WELL, INK, SOFT, LINE = "#faf9f6", "#efece5", "#23211d", "#6f6a60", "#e2ded4"
@@ -71,6 +71,7 @@ def _height(section: Section, columns: int) -> int:
 
 
 def _draw_heading(draw: ImageDraw.ImageDraw, section: Section, top: int, right: int) -> None:
+    top += RULE
     draw.rectangle((MARGIN, top, right - 1, top), LINE)
     facts = _cut(draw, "  ·  ".join(section.facts), PLAIN, (right - MARGIN) // 2)
     taken = round(draw.textlength(facts, _font(PLAIN))) + GAP if facts else 0
