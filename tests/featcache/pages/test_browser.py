@@ -93,7 +93,7 @@ def test_a_sheet_fits_its_window(tmp_path: Path, width: int, columns: int) -> No
     seen = measure(tmp_path, width)
     assert seen["columns"] == columns
     assert seen["overflow"] == 0
-    assert seen["loaded"] == seen["images"] == 7
+    assert seen["loaded"] == seen["images"] == 8
     assert seen["paper"] == "rgb(250, 249, 246)"
     assert not seen["scripts"]
     # The right half of an image twice as wide as high, in the middle of a square frame.
