@@ -95,7 +95,8 @@ def compare(
     for group in found.groups:
         if group.lacks is not None:
             made = in_flags([group.lacks])
-            output.say(f"{group.title}: no run of {against} to compare with. Make one: {made}")
+            joins = " (while the cache has these texts)" if group.texts else ""
+            output.say(f"{group.title}: no run of {against} here. Make one{joins}: {made}")
     if any(group.ambiguous for group in found.groups):
         output.say("Tables of one name and several keys: `featcache ls` shows the weights of each.")
     if where:

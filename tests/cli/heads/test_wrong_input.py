@@ -12,7 +12,7 @@ Run = Callable[..., Any]
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
-        (["train", "cmn"], 2, "did you mean 'cmm'"),
+        (["train", "cmmm"], 2, "did you mean 'cmm'"),
         (["train", "cmm", "--shots", "0"], 2, "with --augment corpus:NAME, --shots 0 trains"),
         (["train", "cmm", "--augment", "wild"], 2, "did you mean --augment corpus:wild?"),
         (["train", "cmm", "--augment", "wild:weight=2"], 2, "corpus:wild:weight=2?"),
