@@ -97,7 +97,8 @@ def bare_gda(task: TaskView, val: Rows) -> Tensor:
 
 def bare_proker(task: TaskView, val: Rows) -> Tensor:
     """Do the algebra of proker for this case alone."""
-    rows, y = proker.support_points(task.support, proker.Config().points)
+    points = proker.support_points(task.support, proker.Config().points)
+    rows, y = points.x, points.y
     x, text = rows.double(), anchors(task)
     residual = F.one_hot(y, task.c).double() - x @ text.double().T
     values, vectors = torch.linalg.eigh(torch.exp(BETA * (x @ x.T - 1)))

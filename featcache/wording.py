@@ -53,7 +53,7 @@ class Call:
 
     function: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
-    """In the order in which they are written; a value may be a call itself."""
+    """In the order in which they are written; a value may be a call, or a setting of a method."""
 
 
 Named: TypeAlias = Argument | Setting | Call
@@ -114,13 +114,14 @@ def _phrase(item: Named) -> str:
         return f"{item.function}({arguments})"
     if item.value is None:
         return item.name
-    is_number = isinstance(item, Setting) and _is_number(str(item.value))
-    return f"{item.name}={item.value if is_number else _value(item.value)}"
+    return f"{item.name}={_value(item if isinstance(item, Setting) else item.value)}"
 
 
 def _value(value: Any) -> str:
     if isinstance(value, Call):
         return _phrase(value)
+    if isinstance(value, Setting):
+        return str(value.value) if _is_number(str(value.value)) else _value(value.value)
     return str(value) if isinstance(value, Placeholder) else repr(value)
 
 

@@ -1,10 +1,11 @@
 """Which corpus joins the support, and how much its rows count: `corpus:NAME:weight=0.3`."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from featcache.errors import UsageError
-from featcache.wording import Argument
+from featcache.wording import Argument, Part
 
 PREFIX = "corpus:"
 
@@ -41,12 +42,20 @@ def parse(text: str) -> Augmentation:
     key, _, value = option.partition("=")
     weight = _number(value) if option else 1.0
     if f"{kind}:" != PREFIX or not name or (option and key != "weight") or weight is None:
+        expected = "corpus:NAME or corpus:NAME:weight=W with W above 0 and at most 1000"
         raise UsageError(
-            Argument("augment"),
-            " takes corpus:NAME or corpus:NAME:weight=W with W above 0 and at most 1000, got "
-            f"'{text[:80]}'.",
+            Argument("augment"), f" takes {expected}, got '{text[:80]}'", *_meant(text)
         )
     return Augmentation(corpus=name, weight=weight)
+
+
+def _meant(text: str) -> Sequence[Part]:
+    """End the message; suggest the augmentation where only the prefix is missing."""
+    name, _, option = text.partition(":")
+    lacks_prefix = name and f"{name}:" != PREFIX and (not option or option.startswith("weight="))
+    if not lacks_prefix or len(text) > 80:
+        return (".",)
+    return ("; did you mean ", Argument("augment", f"{PREFIX}{text}"), "?")
 
 
 def _number(text: str) -> float | None:

@@ -105,7 +105,7 @@ def build(
 
     \b
     Example: featcache corpus build wild --for fieldguide --from fieldguide-2
-    Example: featcache corpus build unused --for pets --from pets:train --by image --shots 2
+    Example: featcache corpus build rest --for pets --from pets:train --by image --shots 2 --seeds 3
     """
     from cli.ui.options import seeds as parse_seeds
     from cli.ui.options import shots as parse_shots

@@ -11,6 +11,9 @@ from cli.ui.options import CacheDir, Device, Json, Key, Quiet
 if TYPE_CHECKING:
     from featcache.retrieval.found import Found, Hit
 
+MOST = 80
+"""Most characters of a query that are said again."""
+
 
 def search(
     query: Annotated[
@@ -112,7 +115,7 @@ def search(
     else:
         _emit_table(found)
     if not quiet:
-        _say_what_was_searched(found, sheet)
+        _say_what_was_searched(found, sheet, newest=not names)
 
 
 def _emit_table(found: "Found") -> None:
@@ -137,12 +140,15 @@ def _patch_cells(hit: "Hit") -> list[str]:
     return [place, " ".join(map(str, patch.box)) if patch.box else f"({patch.problem})"]
 
 
-def _say_what_was_searched(found: "Found", sheet: Path | None) -> None:
+def _say_what_was_searched(found: "Found", sheet: Path | None, *, newest: bool) -> None:
     names = ", ".join(dict.fromkeys(each.listing.dataset for each in found.caches))
     what = "patches" if found.kind == "patches" else "images"
+    value = str(found.query.value)
+    to = f" to the {found.query.kind} '{value[:MOST]}{'...' if len(value) > MOST else ''}'"
+    taken = "; the newest cache, --in names others" if newest else ""
     output.say(
-        f"{len(found)} nearest of {found.searched} {what} of {names} with "
-        f"{found.caches[0].backbone}, {found.how} search."
+        f"{len(found)} nearest{to} of {found.searched} {what} of {names} with "
+        f"{found.caches[0].backbone}, {found.how} search{taken}."
     )
     if sheet is not None:
         output.say(f"The sheet is in {sheet}.")

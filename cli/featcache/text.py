@@ -12,6 +12,7 @@ from cli.ui.options import CacheDir, Json, Key, OfBackbone, Quiet
 if TYPE_CHECKING:
     from featcache.store.cache import Cache
     from featcache.text.encode import HasTexts
+    from featcache.text.overview import KindOverview
     from featcache.text.writer.write import Cost, Order, Written
     from featcache.wording import Call
 
@@ -161,7 +162,7 @@ def _show(
             kind.kind,
             str(kind.texts),
             f"{kind.classes}/{len(words.classes)}",
-            f"{kind.fewest_words}-{kind.most_words}, median {kind.median_words:g}",
+            _lengths(kind),
             str(kind.repeated),
             str(len(kind.shared)),
             "unknown" if kind.cut is None else str(kind.cut),
@@ -188,6 +189,12 @@ def _show(
         ]
         head = ("text set", "current", "texts", "default", "digest in runs")
         tables.emit_table(head, stored)
+
+
+def _lengths(kind: "KindOverview") -> str:
+    if kind.fewest_words == kind.most_words:
+        return str(kind.most_words)
+    return f"{kind.fewest_words}-{kind.most_words}, median {kind.median_words:g}"
 
 
 def _use(opened: "Cache | None", digest: str, name: str, *, json_: bool) -> None:

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from cli.ui import options, output
+from cli.ui.flags import in_flags
 from cli.ui.options import CacheDir, Json, RunsDir
 from cli.ui.tables import emit_table
 
@@ -79,7 +80,9 @@ def compare(
     elif markdown:
         output.emit_lines(to_markdown(found.groups).rstrip("\n"))
     else:
-        for group in found.groups:
+        for number, group in enumerate(found.groups):
+            if number:
+                output.emit("")
             output.emit(group.title)
             emit_table(
                 cells.columns(group),
@@ -89,6 +92,11 @@ def compare(
             )
             for note in cells.notes(group):
                 output.emit(note)
+    for group in found.groups:
+        if group.lacks is not None:
+            made = in_flags([group.lacks])
+            joins = " (while the cache has these texts)" if group.texts else ""
+            output.say(f"{group.title}: no run of {against} here. Make one{joins}: {made}")
     if any(group.ambiguous for group in found.groups):
         output.say("Tables of one name and several keys: `featcache ls` shows the weights of each.")
     if where:

@@ -27,7 +27,9 @@ def train(
     method: Annotated[str, typer.Argument(help="A method's name; `heads list` shows them.")],
     shots: Annotated[
         str | None,
-        typer.Option(help="Images per class, or 'all'.", show_default="16; in episodes 5"),
+        typer.Option(
+            help="Images per class, 'all', or with --augment 0.", show_default="16; in episodes 5"
+        ),
     ] = None,
     dataset: Annotated[
         str | None, typer.Option(help="Data set; the cache finished last where not given.")
@@ -201,8 +203,7 @@ def train(
         arguments |= of_orders | drawn | {"seed": seed, "split": split, "protocol": protocol}
     elif protocol == "few-shot":
         _only_of(of_episodes, "episodes", "--protocol episodic")
-        alone = shots == "0" and augment is not None
-        arguments["shots"] = 0 if alone else options.shots("16" if shots is None else shots)
+        arguments["shots"] = _shots("16" if shots is None else shots, augment)
         arguments["augment"] = augment
         arguments["seeds"] = options.seeds("3" if seeds is None else seeds)
         arguments |= {"strict_shots": strict_shots, "class_weights": class_weights}
@@ -301,6 +302,20 @@ def _using(cache: "Cache", *, is_named: bool) -> str:
         f"Using the cache of {cache.dataset} with {cache.backbone} "
         f"({what}, key {cache.key.digest()}){last}."
     )
+
+
+def _shots(text: str, augment: str | None) -> int | None:
+    """Read a number of shots, which may be 0 where a corpus joins the support; None is all."""
+    from featcache.errors import UsageError
+
+    if text != "0":
+        return options.shots(text)
+    if augment is None:
+        raise UsageError(
+            "--shots 0 leaves nothing to train on. Give a number from 1, or 'all'; with "
+            "--augment corpus:NAME, --shots 0 trains on the rows of a corpus alone."
+        )
+    return 0
 
 
 def _some_shots(text: str) -> int:

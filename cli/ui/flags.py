@@ -82,6 +82,9 @@ def _options(call: Call) -> Iterator[str]:
             if isinstance(value, Call):
                 yield from _options(value)
             continue
+        if isinstance(value, Setting):
+            yield from ("--set", _quoted(f"{name}={value.value}"))
+            continue
         for each in value if isinstance(value, list | tuple) else (value,):
             if (call.function, name) not in POSITIONAL:
                 yield flag_of(name)

@@ -1,4 +1,4 @@
-"""A contact sheet: what was searched for on top, what was found below, nearest first."""
+"""A contact sheet: what was searched for on top, what was found below, in sections."""
 
 from dataclasses import dataclass
 
@@ -40,6 +40,17 @@ class Tile:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Section:
+    """Images of a sheet that belong together, nearest first."""
+
+    title: str = ""
+    """The class of all its images; empty for images of different classes, without a heading."""
+    facts: tuple[str, ...] = ()
+    """What stands beside the title."""
+    tiles: tuple[Tile, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Sheet:
     """A contact sheet."""
 
@@ -50,7 +61,12 @@ class Sheet:
     """What was searched and how."""
     thumbnail: Thumbnail | None
     """The query, if it is an image."""
-    tiles: tuple[Tile, ...]
+    sections: tuple[Section, ...]
+
+    @property
+    def tiles(self) -> tuple[Tile, ...]:
+        """The images of all sections."""
+        return tuple(tile for section in self.sections for tile in section.tiles)
 
     def share(self, cosine: float) -> float:
         """Return a cosine relative to the largest one of the sheet, in [0, 1]: length of a bar."""
@@ -62,7 +78,7 @@ def to_html(sheet: Sheet) -> str:
     """Write a sheet as a self-contained page.
 
     Example:
-        >>> sheet = Sheet(kind="Text", title="<b>", facts=(), thumbnail=None, tiles=())
+        >>> sheet = Sheet(kind="Text", title="<b>", facts=(), thumbnail=None, sections=())
         >>> "&lt;b&gt;" in to_html(sheet)
         True
     """

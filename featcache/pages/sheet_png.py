@@ -10,17 +10,19 @@ from io import BytesIO
 from PIL import Image, ImageDraw, ImageFont
 
 from featcache.escapes import shown
-from featcache.pages.sheet import Sheet, Tile
+from featcache.pages.sheet import Section, Sheet, Tile
 
 COLUMNS = 5
 SIDE = 208
 """Side of a tile's image in pixels."""
 GAP, MARGIN, CAPTION = 20, 36, 68
+HEADING, RULE = 72, 14
+"""Height of a section's heading, and of the room above its line, in pixels."""
 QUERY = 104
 """Side of the image that was searched for."""
 PAPER, WELL, INK, SOFT, LINE = "#faf9f6", "#efece5", "#23211d", "#6f6a60", "#e2ded4"
 ACCENT, MARK, HALO = "#a4492b", "#ffffff", "#14110e"
-SMALL, PLAIN, LARGE = 11, 14, 26
+SMALL, PLAIN, HEAD, LARGE = 11, 14, 19, 26
 """Sizes of text in pixels."""
 LONGEST = 400
 """Most characters of a text that are measured."""
@@ -30,24 +32,52 @@ def to_png(sheet: Sheet) -> bytes:
     """Draw a sheet.
 
     Example:
-        >>> sheet = Sheet(kind="Text", title="owl", facts=(), thumbnail=None, tiles=())
+        >>> sheet = Sheet(kind="Text", title="owl", facts=(), thumbnail=None, sections=())
         >>> to_png(sheet)[1:4]
         b'PNG'
     """
-    columns = max(3, min(COLUMNS, len(sheet.tiles)))
+    columns = _columns(max((len(section.tiles) for section in sheet.sections), default=0))
     width = 2 * MARGIN + columns * SIDE + (columns - 1) * GAP
     top = MARGIN + QUERY + 28
-    rows = -(-len(sheet.tiles) // columns)
-    canvas = Image.new("RGB", (width, top + rows * (SIDE + CAPTION + GAP) + MARGIN - GAP), PAPER)
+    below = sum(_height(section, columns) for section in sheet.sections)
+    canvas = Image.new("RGB", (width, top + below + MARGIN - GAP), PAPER)
     draw = ImageDraw.Draw(canvas)
     _draw_query(canvas, draw, sheet)
-    for number, tile in enumerate(sheet.tiles):
-        row, column = divmod(number, columns)
-        at = (MARGIN + column * (SIDE + GAP), top + row * (SIDE + CAPTION + GAP))
-        _draw_tile(canvas, draw, tile, at, sheet.share(tile.cosine))
+    for section in sheet.sections:
+        first = top
+        if section.title:
+            _draw_heading(draw, section, top, width - MARGIN)
+            first += HEADING
+        for number, tile in enumerate(section.tiles):
+            row, column = divmod(number, columns)
+            at = (MARGIN + column * (SIDE + GAP), first + row * (SIDE + CAPTION + GAP))
+            share = sheet.share(tile.cosine)
+            _draw_tile(canvas, draw, tile, at, share, is_named=not section.title)
+        top += _height(section, columns)
     buffer = BytesIO()
     canvas.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
+
+
+def _columns(most: int) -> int:
+    """Return how many tiles stand side by side: at most COLUMNS, in rows of about equal length."""
+    rows = max(1, -(-most // COLUMNS))
+    return max(3, -(-most // rows))
+
+
+def _height(section: Section, columns: int) -> int:
+    rows = -(-len(section.tiles) // columns)
+    return (HEADING if section.title else 0) + rows * (SIDE + CAPTION + GAP)
+
+
+def _draw_heading(draw: ImageDraw.ImageDraw, section: Section, top: int, right: int) -> None:
+    top += RULE
+    draw.rectangle((MARGIN, top, right - 1, top), LINE)
+    facts = _cut(draw, "  ·  ".join(section.facts), PLAIN, (right - MARGIN) // 2)
+    taken = round(draw.textlength(facts, _font(PLAIN))) + GAP if facts else 0
+    title = _cut(draw, section.title, HEAD, right - MARGIN - taken)
+    draw.text((MARGIN, top + 36), title, INK, _font(HEAD), anchor="ls")
+    draw.text((right, top + 36), facts, SOFT, _font(PLAIN), anchor="rs")
 
 
 def _draw_query(canvas: Image.Image, draw: ImageDraw.ImageDraw, sheet: Sheet) -> None:
@@ -71,6 +101,8 @@ def _draw_tile(
     tile: Tile,
     at: tuple[int, int],
     share: float,
+    *,
+    is_named: bool,
 ) -> None:
     x, y = at
     draw.rounded_rectangle((x, y, x + SIDE - 1, y + SIDE - 1), 5, WELL)
@@ -87,17 +119,22 @@ def _draw_tile(
     y += SIDE + 8
     cosine = f"{tile.cosine:.3f}"
     room = SIDE - 10 - round(draw.textlength(cosine, _font(PLAIN)))
-    title = _cut(draw, tile.title or "unlabelled", PLAIN, room)
-    draw.text((x, y), title, INK if tile.title else SOFT, _font(PLAIN))
+    ranks = ", ".join(map(str, tile.ranks[:4])) + (", ..." if len(tile.ranks) > 4 else "")
+    title = (tile.title or "unlabelled") if is_named else ranks
+    colour = INK if tile.title or not is_named else SOFT
+    draw.text((x, y), _cut(draw, title, PLAIN, room), colour, _font(PLAIN))
     draw.text((x + SIDE, y), cosine, SOFT, _font(PLAIN), anchor="ra")
     y += 21
     draw.rectangle((x, y, x + SIDE - 1, y + 1), LINE)
     if share > 0:
         draw.rectangle((x, y, x + max(0, round(share * SIDE) - 1), y + 1), ACCENT)
-    ranks = ", ".join(map(str, tile.ranks[:4])) + (", ..." if len(tile.ranks) > 4 else "")
-    draw.text((x, y + 8), ranks, INK, _font(SMALL))
-    tags = _cut(draw, "  ·  ".join(tile.tags), SMALL, SIDE - 80)
-    draw.text((x + SIDE, y + 8), tags, SOFT, _font(SMALL), anchor="ra")
+    tags = "  ·  ".join(tile.tags)
+    if is_named:
+        draw.text((x, y + 8), ranks, INK, _font(SMALL))
+        tags = _cut(draw, tags, SMALL, SIDE - 80)
+        draw.text((x + SIDE, y + 8), tags, SOFT, _font(SMALL), anchor="ra")
+    else:
+        draw.text((x, y + 8), _cut(draw, tags, SMALL, SIDE), SOFT, _font(SMALL))
     draw.text((x, y + 24), _cut(draw, tile.id, SMALL, SIDE), SOFT, _font(SMALL))
 
 

@@ -139,7 +139,8 @@ class Summary:
 
 def listed(listing: Listing) -> str:
     """Describe the listed images, so that a wrong folder is noticed before the pass."""
-    few = ", ".join(listing.classes[:5]) + (", ..." if len(listing.classes) > 5 else "")
+    few, others = ", ".join(listing.classes[:5]), len(listing.classes) - 5
+    few += f" and {others} more" if others > 0 else ""
     splits = _counted({name: len(rows) for name, rows in listing.splits.items()})
     return f"{listing.dataset}: {splits}; classes ({len(listing.classes)}): {few}."
 

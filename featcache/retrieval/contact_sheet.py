@@ -9,7 +9,7 @@ from featcache.imaging.decode import (
     quiet_pillow,
 )
 from featcache.imaging.inputs import source_of
-from featcache.pages.sheet import MOST, Mark, Sheet, Tile
+from featcache.pages.sheet import MOST, Mark, Section, Sheet, Tile
 from featcache.pages.thumbnails import Thumbnail, thumbnail
 from featcache.retrieval.found import Found, Hit
 from featcache.retrieval.originals import Originals
@@ -40,7 +40,7 @@ def sheet_of(found: Found) -> Sheet:
         title=_title(found),
         facts=_facts(found),
         thumbnail=_query_thumbnail(found, originals),
-        tiles=tuple(_tile(found, hits, originals) for hits in groups.values()),
+        sections=(Section(tiles=tuple(_tile(found, hits, originals) for hits in groups.values())),),
     )
 
 

@@ -50,8 +50,8 @@ def one_query(
         row: Id of an image of the cache.
 
     Raises:
-        UsageError: If there is not exactly one, a text is empty or too long, or `query` has the
-            name of an image that does not exist.
+        UsageError: If there is not exactly one, a text is empty or too long, or an image is no
+            file: `image`, a path, or a `query` that has the name of an image.
 
     Example:
         >>> one_query("a photo of an owl").kind
@@ -77,12 +77,9 @@ def one_query(
     if kind == "query":
         kind = "text" if isinstance(value, str) and not _is_file(value) else "image"
         if kind == "text" and is_image(value):
-            raise UsageError(
-                f"'{value[:200]}' has the name of an image, and there is no such file. Check the "
-                "path, or search for the words with ",
-                Argument("text"),
-                ".",
-            )
+            raise _no_file(f"'{value[:200]}' has the name of an image, and there is no such file.")
+    if kind == "image" and isinstance(value, str | Path) and not _is_file(value):
+        raise _no_file(f"There is no image file '{str(value)[:200]}'.")
     if kind == "text" and not check_length(str(value)).strip():
         raise UsageError("The text to search for is empty. Write what the images should show.")
     return Query(kind=kind, value=value)  # type: ignore[arg-type]
@@ -254,9 +251,14 @@ def check_encodable(kind: str, is_imported: bool, dataset: str) -> None:
         )
 
 
-def _is_file(text: str) -> bool:
+def _no_file(problem: str) -> UsageError:
+    hint = " Check the path, or search for the words with "
+    return UsageError(problem + hint, Argument("text"), ".")
+
+
+def _is_file(path: str | Path) -> bool:
     try:
-        return expand(text).is_file()
+        return expand(path).is_file()
     except (OSError, ValueError, UsageError):  # too long or odd for a path
         return False
 

@@ -27,6 +27,7 @@ CALLS = {
         (["search"], 2, "--row"),
         (["search", "a dog", "-k", "0"], 2, "--k"),
         (["search", "no.jpg"], 2, "no.jpg"),
+        (["search", "--image", "no.jpg"], 2, "--text"),
         (["search", "--class", "rsut"], 2, "rust"),
         (["search", "--row", "rust/99.png"], 2, "rust/9.png"),
         (["search", "a dog", "--in", "blob"], 2, "blobs"),

@@ -24,6 +24,7 @@ CALL = Call("featcache.extract", {"dataset": "a b", "views": ["10", "4:cdfsl"]})
         (Setting("text", "cupl"), "text='cupl'"),
         (Setting("alpha", "0.5,1"), "alpha='0.5,1'"),
         (CALL, "featcache.extract(dataset='a b', views=['10', '4:cdfsl'])"),
+        (Call("heads.evaluate", {"lr": Setting("lr", "1e-4")}), "heads.evaluate(lr=1e-4)"),
         (["Use ", [Argument("a"), "."]], "Use a."),
         ((), ""),
     ],

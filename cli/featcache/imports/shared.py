@@ -95,6 +95,6 @@ def show(made: "Cache", said: Sequence[str], *, json_: bool) -> None:
     splits = {} if listing is None else listing.splits
     counts = ", ".join(f"{split} {len(rows)}" for split, rows in splits.items())
     output.emit(f"Imported {found.images} rows as {found.dataset}, {found.backbone}: {counts}.")
-    for text in said:
-        output.emit(text)
     output.emit(str(found.path))
+    for text in said:
+        output.say(text)

@@ -1,12 +1,15 @@
 """The contact sheet of a corpus: the images that each class took, nearest first."""
 
+from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
+from featcache.counts import counted
 from featcache.errors import FeatcacheError
 from featcache.imaging.decode import UnreadableImageError
-from featcache.pages.sheet import MOST, Mark, Sheet, Tile
+from featcache.pages.sheet import MOST, Mark, Section, Sheet, Tile
 from featcache.pages.thumbnails import Thumbnail, thumbnail
 from featcache.retrieval.originals import Originals
 from featcache.retrieval.patch_places import PatchPlaces
@@ -18,6 +21,8 @@ from featcache.types import FeatureSet
 
 EACH = 8
 """Most images of a class."""
+HEADED = 3
+"""Fewest images of a class for which it has a heading; with fewer, a class is named below each."""
 
 
 def corpus_sheet(root: Path, path: Path, name: str) -> Sheet:
@@ -39,10 +44,10 @@ def corpus_sheet(root: Path, path: Path, name: str) -> Sheet:
     images = _Images(found, number, record)
     with_rows = len(np.unique(arrays.labels))
     each = max(1, min(EACH, MOST // with_rows))
-    tiles = [
-        images.tile(arrays, i, rank, _name(features, label))
-        for label, rank, i in _nearest(arrays, each)[:MOST]
-    ]
+    tiles: dict[int, list[Tile]] = {}
+    for label, rank, i in _nearest(arrays, each)[:MOST]:
+        tile = images.tile(arrays, i, rank, _name(features, label))
+        tiles.setdefault(label, []).append(tile)
     cut = f", {MOST} of {with_rows:,} classes that have rows" if with_rows > MOST else ""
     by = {"class": "text anchors", "anchor": "texts", "image": "shots"}[record.by]
     facts = (
@@ -51,7 +56,20 @@ def corpus_sheet(root: Path, path: Path, name: str) -> Sheet:
         "from " + ", ".join(source.text for source in record.sources),
         *(("contains query or validation images",) if record.leaks else ()),
     )
-    return Sheet(kind="Corpus", title=name, facts=facts, thumbnail=None, tiles=tuple(tiles))
+    if each >= HEADED:
+        sections = tuple(_section(arrays, label, of_class) for label, of_class in tiles.items())
+    else:
+        sections = (Section(tiles=tuple(chain.from_iterable(tiles.values()))),)
+    return Sheet(kind="Corpus", title=name, facts=facts, thumbnail=None, sections=sections)
+
+
+def _section(arrays: CorpusArrays, label: int, tiles: Sequence[Tile]) -> Section:
+    cosines = arrays.cosines[arrays.labels == label]
+    facts = (
+        counted(len(cosines), "row"),
+        f"cosines {cosines.min():.3f} to {cosines.max():.3f}",
+    )
+    return Section(title=tiles[0].title, facts=facts, tiles=tuple(tiles))
 
 
 def _nearest(arrays: CorpusArrays, count: int) -> list[tuple[int, int, int]]:

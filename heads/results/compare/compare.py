@@ -17,6 +17,7 @@ from pathlib import Path
 from featcache.errors import FeatcacheError, UnknownNameError
 from featcache.wording import Call, Placeholder
 from heads.results import store
+from heads.results.compare.missing import training
 from heads.results.compare.pairing import queries_of
 from heads.results.compare.rows import ZERO_SHOT, Row, label, own_texts, rows_of
 from heads.results.metrics import NAMES
@@ -57,6 +58,8 @@ class Group:
     """Where the queries are a list of episodes, batches or streams; empty for other protocols."""
     repetitions: int = 0
     """Number of these."""
+    lacks: Call | None = None
+    """The call that makes the reference, where the table has none."""
     ambiguous: bool = False
     """Whether other groups have the same data set and backbone, and features of another key."""
 
@@ -125,7 +128,9 @@ def compare(
         results = [r for r in results if r.shots_used in (*shots, 0)]
     shown, problems = _with_answers(shelf, results)
     if shown and against not in (labels := {ZERO_SHOT, *map(label, shown)}):
-        raise UnknownNameError("run to compare with", against, labels)
+        call = training(against, max(shown, key=lambda r: (r.shots != 0, r.created)))
+        hint = ("A run of a method is made like this: ", call) if call is not None else ""
+        raise UnknownNameError("run to compare with", against, labels, hint)
     groups = group(shown, against=against, metric=metric)
     if shots is not None:  # leave out groups of zero-shot alone
         groups = [g for g in groups if g.shots in shots]
@@ -238,10 +243,18 @@ def group(
                     ways=here[0].ways,
                     protocol=protocol,
                     repetitions=here[0].repetitions if protocol else 0,
+                    lacks=_lacking(here, against),
                     ambiguous=with_keys[dataset, backbone] > 1,
                 )
             )
     return groups
+
+
+def _lacking(here: Sequence[Result], against: str) -> Call | None:
+    """Return the call that makes the reference, if it is not among the results of a table."""
+    if against == ZERO_SHOT or any(label(r) == against for r in here):
+        return None
+    return training(against, here[0])
 
 
 def _by_size(used: tuple[int | None, str]) -> tuple[float, str]:

@@ -22,6 +22,8 @@ from heads.results.record import Result
 ZERO_SHOT = "zero-shot"
 OLDER_TEXTS = "older texts"
 """The mark of a run whose own kind of text has changed since."""
+NO_SHOTS = "no shots"
+"""The mark of a run without labelled images among runs that had some; zero-shot says it itself."""
 REFERENCE = "the others are compared with it"
 """Why the reference has no difference."""
 
@@ -33,8 +35,8 @@ class Row:
     method: str
     variant: str
     marks: tuple[str, ...]
-    """Warnings: oracle, transductive, stored draw, augmented, leaking corpus, unsealed, older
-    texts."""
+    """Warnings: oracle, transductive, stored draw, augmented, leaking corpus, unsealed, no shots,
+    older texts."""
     apart: tuple[str, ...] = ()
     """What distinguishes it from rows of the same name."""
     top1: float
@@ -116,11 +118,14 @@ def rows_of(
     classified = words(
         [g if isinstance(g, Difference) and not (r.oracle or r.leaks) else None for r, g in tested]
     )
-    rows = []
+    rows, with_shots = [], any(r.shots != 0 for r in here)
     for result, gain, word in zip(here, gains, classified, strict=True):
         kind, own = own_texts(result)
         stale = own != latest[kind]
-        rows.append(_row(result, metric, gain, word, equals[result.run], stale=stale))
+        row = _row(result, metric, gain, word, equals[result.run], stale=stale)
+        if with_shots and result.shots == 0 and result.method != ZERO_SHOT:
+            row = replace(row, marks=(*row.marks, NO_SHOTS))
+        rows.append(row)
     return tuple(sorted(_told_apart(rows), key=_rank))
 
 

@@ -39,7 +39,16 @@ def test_an_image_finds_itself_and_a_table_says_so(
     head, first, _ = (line.split("\t") for line in answer.out.splitlines())
     assert head == ["", "cosine", "id", "class", "split"]
     assert first[:4] == ["1", "1.0000", "rust/2.png", "rust"]
-    assert "2 nearest of 30 images of blobs with tiny, exact search." in answer.err
+    assert "2 nearest to the image " in answer.err
+    assert "of 30 images of blobs with tiny, exact search; the newest cache, --in" in answer.err
+
+
+def test_a_class_is_said_by_its_name(featcache: Run, home: Path) -> None:
+    answer = featcache("search", "--class", "0", "-k", "2", "--in", "blobs")
+    name = Cache.open(next((home / "blobs").glob("tiny-*"))).feature_set().classes[0]
+    assert f"2 nearest to the class '{name}' of 30 images of blobs with tiny, exact search." in (
+        answer.err
+    )
 
 
 def test_patches_and_a_sheet(featcache: Run, home: Path, tmp_path: Path) -> None:

@@ -54,6 +54,7 @@ def test_a_cache_shows_lengths_and_its_text_sets(
     facts = json.loads(featcache("text", "blobs", "--json").out)
     assert facts["backbone"] == "tiny"
     assert [kind["cut"] for kind in facts["kinds"]] == [0, 0]
+    assert "name\t3\t3/3\t1\t" in featcache("text", "blobs").out  # all of one word
     (stored,) = facts["sets"]
     assert stored["current"]
     assert stored["texts"] == {"name": 3, "template": 3}

@@ -34,3 +34,7 @@ def test_a_shorter_run_hides_no_longer_one(heads: Run, home: Path, tmp_path: Pat
     assert "says what holds of these heads, not of the method" in answer.out
     (zero,) = [line for line in answer.out.splitlines() if line.startswith("zero-shot")]
     assert "[" in zero  # the reverse of the known difference
+    assert heads("train", "gda", "--shots", "4", "--seeds", "1", *runs).code == 0
+    answer = heads("compare", *runs, "--against", "tip-adapter")
+    assert "heads train tip-adapter --dataset blobs --backbone tiny --shots 4" in answer.err
+    assert answer.out.count("\n\n") == 1  # between the tables

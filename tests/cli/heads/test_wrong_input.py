@@ -12,8 +12,11 @@ Run = Callable[..., Any]
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
-        (["train", "ccmm"], 2, "did you mean 'cmm'"),
-        (["train", "cmm", "--shots", "0"], 2, "--shots"),
+        (["train", "cmmm"], 2, "did you mean 'cmm'"),
+        (["train", "cmm", "--shots", "0"], 2, "with --augment corpus:NAME, --shots 0 trains"),
+        (["train", "cmm", "--augment", "wild"], 2, "did you mean --augment corpus:wild?"),
+        (["train", "cmm", "--augment", "wild:weight=2"], 2, "corpus:wild:weight=2?"),
+        (["train", "cmm", "--augment", "shelf:wild"], 2, "got 'shelf:wild'"),
         (["train", "cmm", "--shots", "many"], 2, "--shots"),
         (["train", "cmm", "--dataset", "blob"], 2, "blobs"),
         (["train", "cmm", "--split", "tset"], 2, "did you mean 'test'"),

@@ -54,6 +54,10 @@ from heads.selection.settings import configure
             "heads train METHOD --dataset 'my bugs'",
         ),
         (
+            Call("heads.evaluate", {"method": "knn", "k": Setting("k", "1,3"), "split": "test"}),
+            "heads train knn --set k=1,3 --split test",
+        ),
+        (
             Call(
                 "featcache.importers.npz.import_npz",
                 {"path": Placeholder("FILE"), "name": "my bugs", "root": "/c"},

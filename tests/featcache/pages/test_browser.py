@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from featcache.pages.sheet import Mark, Sheet, Tile, to_html
+from featcache.pages.sheet import Mark, Section, Sheet, Tile, to_html
 from featcache.pages.thumbnails import thumbnail
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -62,7 +62,16 @@ def measure(tmp_path: Path, width: int, *options: str) -> dict[str, Any]:
         ranks=(2,), title=HOSTILE, id="b", tags=(), cosine=0.2, thumbnail=None, problem=HOSTILE
     )
     page = to_html(
-        Sheet(kind="Row", title=HOSTILE, facts=(HOSTILE,), thumbnail=wide, tiles=(tile, gone) * 6)
+        Sheet(
+            kind="Row",
+            title=HOSTILE,
+            facts=(HOSTILE,),
+            thumbnail=wide,
+            sections=(
+                Section(tiles=(tile, gone) * 6),
+                Section(title=HOSTILE, facts=(HOSTILE,), tiles=(tile, gone)),
+            ),
+        )
     )
     assert "loading=" in page
     page = page.replace('loading="lazy"', "")  # images below the window would not load
@@ -84,7 +93,7 @@ def test_a_sheet_fits_its_window(tmp_path: Path, width: int, columns: int) -> No
     seen = measure(tmp_path, width)
     assert seen["columns"] == columns
     assert seen["overflow"] == 0
-    assert seen["loaded"] == seen["images"] == 7
+    assert seen["loaded"] == seen["images"] == 8
     assert seen["paper"] == "rgb(250, 249, 246)"
     assert not seen["scripts"]
     # The right half of an image twice as wide as high, in the middle of a square frame.

@@ -9,7 +9,7 @@ from featcache.errors import UsageError
 from featcache.pages.files import save_sheet
 from featcache.pages.sheet import Sheet
 
-EMPTY = Sheet(kind="Text", title="owl", facts=(), thumbnail=None, tiles=())
+EMPTY = Sheet(kind="Text", title="owl", facts=(), thumbnail=None, sections=())
 
 
 def never() -> Sheet:

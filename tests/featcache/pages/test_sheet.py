@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from featcache.pages.sheet import Mark, Sheet, Tile, to_html
-from featcache.pages.sheet_png import COLUMNS, to_png
+from featcache.pages.sheet import Mark, Section, Sheet, Tile, to_html
+from featcache.pages.sheet_png import COLUMNS, HEADING, to_png
 from featcache.pages.thumbnails import thumbnail
 
 HOSTILE = (
@@ -58,7 +58,8 @@ def tile(**changes: object) -> Tile:
 
 def sheet(*tiles: Tile, title: str = "owl", **changes: object) -> Sheet:
     given = {"kind": "Text", "facts": ("2 nearest",), "thumbnail": None}
-    return Sheet(title=title, tiles=tiles, **{**given, **changes})  # type: ignore[arg-type]
+    sections = (Section(tiles=tiles),)
+    return Sheet(title=title, **{**given, "sections": sections, **changes})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("text", HOSTILE)
@@ -147,6 +148,26 @@ def test_any_number_of_tiles_fits(count: int) -> None:
     made = sheet(*[tile(id="x/" * 200 + "end.jpg", title="long name " * 30)] * count)
     assert Image.open(BytesIO(to_png(made))).width > 600
     assert to_html(made).count('class="tile"') == count
+
+
+def test_a_section_has_a_heading_in_place_of_the_class_of_each_image() -> None:
+    sections = [
+        Section(title=name, facts=("9 rows",), tiles=(tile(),) * 2) for name in ("ant", "bee")
+    ]
+    made = sheet(sections=tuple(sections))
+    html = to_html(made)
+    page = Tags(html)
+    assert [tag for tag, _ in page.tags if tag in ("h1", "h2")] == ["h1", "h2", "h2"]
+    assert html.index("ant</h2>") < html.index("bee</h2>") < html.rindex('class="tile"')
+    assert "".join(page.text).count("9 rows") == 2
+    assert 'class="class' not in html
+    plain = Image.open(BytesIO(to_png(sheet(*made.tiles, title="owl"))))
+    drawn = Image.open(BytesIO(to_png(made)))
+    assert drawn.height - plain.height > 2 * HEADING  # and a second row
+    for text in HOSTILE:
+        hostile = sheet(sections=(Section(title=text, facts=(text,) * 9, tiles=(tile(),)),))
+        assert {tag for tag, _ in Tags(to_html(hostile)).tags} == {tag for tag, _ in page.tags}
+        assert to_png(hostile)[1:4] == b"PNG"
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (2000, 3), (3, 2000), (700, 900)])

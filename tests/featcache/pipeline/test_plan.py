@@ -17,6 +17,7 @@ from featcache.pipeline.plan import (
     scope_rows,
     stratified,
 )
+from featcache.pipeline.summary import listed
 from featcache.recipes import FEW_SHOT, Scope
 
 
@@ -177,3 +178,11 @@ def test_without_patches_there_is_a_note(backbone: Any) -> None:
     assert [a.key for a in specs] == [ComponentKey(kind="global")]
     assert "no patch features" in notes[0]
     assert component_specs(backbone, patches=["none"])[1] == ()
+
+
+def test_a_listing_says_its_first_classes_and_how_many_others() -> None:
+    assert listed(ZOO).endswith("; classes (2): class 0, class 1.")
+    many = listing({"train": [0]}, list(range(7)))
+    assert listed(many).endswith(
+        "; classes (7): class 0, class 1, class 2, class 3, class 4 and 2 more."
+    )

@@ -46,7 +46,7 @@ def test_a_file_is_an_image_and_all_else_a_text(tmp_path: Path) -> None:
     assert one_query("~nobody-of-this-name/x").kind == "text"
     assert one_query(file).kind == "image"
     assert one_query(text=str(file)).kind == "text"
-    assert one_query(image="owl").kind == "image"
+    assert one_query(image=str(file)).kind == "image"
     assert one_query(class_name=0).kind == "class"
 
 
@@ -62,6 +62,14 @@ def test_a_missing_image_is_no_text(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such file"):
         one_query(str(tmp_path / "owl.jpg"))
     assert one_query(text="owl.jpg").kind == "text"
+
+
+def test_an_image_that_is_no_file_is_refused(tmp_path: Path) -> None:
+    for given in (tmp_path / "owl.jpg", str(tmp_path / "owl"), tmp_path):
+        with pytest.raises(UsageError, match=r"no image file .* Check the path, .* with text\."):
+            one_query(image=given)
+    with pytest.raises(UsageError, match="no image file"):
+        one_query(tmp_path / "owl.jpg")
 
 
 def test_a_long_text_is_refused() -> None:

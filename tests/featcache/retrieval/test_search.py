@@ -184,7 +184,7 @@ def test_what_cannot_be_searched(cache: FeatureSet, tmp_path: Path) -> None:
         search(class_name=0, caches=cache, k=0)
     with pytest.raises(UnreadableImageError, match="no image of a known format"):
         search(image=b"no image", caches=cache)
-    with pytest.raises(UnreadableImageError, match="cannot be read"):
+    with pytest.raises(UsageError, match="no image file"):
         search(image=tmp_path / "none.jpg", caches=cache)
     ok = cache.ok.copy()
     ok[3] = False

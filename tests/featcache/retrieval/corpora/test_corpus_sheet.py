@@ -24,7 +24,10 @@ from tests.featcache.retrieval.corpora.worlds import (
 def test_rows_of_a_source_that_was_made_again_are_no_images_of_the_corpus(tmp_path: Path) -> None:
     target, wild = target_in(tmp_path), wild_in(tmp_path)
     build_corpus("old", target, [wild], k=4)
-    tiles = corpus_sheet(tmp_path, target.path, "old").tiles
+    sheet = corpus_sheet(tmp_path, target.path, "old")
+    tiles = sheet.tiles
+    assert [section.title for section in sheet.sections] == list(target.classes)
+    assert {section.facts[0] for section in sheet.sections} == {"4 rows"}
     assert [tile.ranks for tile in tiles] == [(1,), (2,), (3,), (4,)] * len(CLASSES)
     assert all(tile.id.endswith(".jpg") for tile in tiles)
     shutil.rmtree(wild.path)
@@ -54,5 +57,6 @@ def test_more_classes_than_a_sheet_holds_are_said(tmp_path: Path) -> None:
     sheet = corpus_sheet(tmp_path, target.path, "many")
     assert [tile.title for tile in sheet.tiles[3:6]] == ["class 3", "class 4", "class 5"]
     assert len(sheet.tiles) == MOST
+    assert [section.title for section in sheet.sections] == [""]
     assert any(f"{MOST} of {n} classes" in fact for fact in sheet.facts)
     assert few.key == KEY.digest()

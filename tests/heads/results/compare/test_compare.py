@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from featcache.errors import UnknownNameError
+from featcache.wording import in_python
 from heads.results import store
 from heads.results.compare import compare as comparison
 from heads.results.record import Predictions, Support
@@ -159,6 +160,32 @@ def test_what_no_run_has_is_said_with_what_there_is(
     with pytest.raises(UnknownNameError) as caught:
         comparison.compare(tmp_path, **asked)
     assert says in str(caught.value)
+
+
+def test_a_table_that_lacks_the_reference_says_how_to_make_it(record: Any, tmp_path: Path) -> None:
+    runs = [record(1, shots=4), record(2, shots=4, method="gda"), record(3, shots=None)]
+    with_gda, without = comparison.group(runs, against="gda")
+    assert with_gda.lacks is None
+    assert without.lacks is not None
+    assert in_python([without.lacks]) == (
+        "heads.evaluate(method='gda', cache=featcache.open(dataset='toy', backbone='ViT-B/32'), "
+        "shots=None, split='test')"
+    )
+    (group,) = comparison.group(runs[:1], against="knn k=3 augment=corpus:wild")
+    assert group.lacks is not None
+    assert "split='test', k=3, augment='corpus:wild')" in in_python([group.lacks])
+    assert all(g.lacks is None for g in comparison.group(runs))  # zero-shot is in every record
+    store.save(runs[0], tmp_path)
+    with pytest.raises(UnknownNameError, match=r"like this: heads\.evaluate\(method='knn'"):
+        comparison.compare(tmp_path, against="knn")
+
+
+def test_a_run_without_shots_says_so_among_runs_with_shots(record: Any, answers: Any) -> None:
+    alone = record(2, method="sus-x", shots=0)
+    (group,) = comparison.group([record(1, shots=4), alone, zero_shot(record, answers)])
+    assert {row.name for row in group.rows} == {"zero-shot", "cmm", "sus-x (no shots)"}
+    (group,) = comparison.group([alone, zero_shot(record, answers)])
+    assert {row.name for row in group.rows} == {"zero-shot", "sus-x"}
 
 
 def test_a_run_in_a_renamed_folder_keeps_its_paired_difference(record: Any, tmp_path: Path) -> None:
