@@ -16,6 +16,7 @@ from heads.selection.select import select
 from heads.training.trainer import train
 from tests.heads import toys
 from tests.heads.toy_tasks import make_task, rich_world, settings
+from tests.tiers import quick
 
 CPU = torch.device("cpu")
 FEATURES = rich_world()
@@ -149,7 +150,7 @@ def test_fields_that_prepare_reads_are_those_declared(make_toy: Any) -> None:
     assert method.prepare_fields == ("shift",)
 
 
-@pytest.mark.parametrize("name", registry.names())
+@pytest.mark.parametrize("name", quick(registry.names(), 8))
 def test_terms_never_see_labels_or_weights(name: str) -> None:
     """Neither those of the rows that are answered nor those of the queries beside them."""
     plain = registry.get(name)

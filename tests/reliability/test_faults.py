@@ -136,6 +136,7 @@ def test_a_failed_fsync_of_each_kind_of_file_and_folder(
     assert said.endswith("Everything finished before is kept; the same command goes on from there.")
 
 
+@pytest.mark.long
 def test_a_manifest_line_that_cannot_be_taken_back(world: World, root: Path) -> None:
     """The fsync fails, and so does cutting what was written: the line may stay whole or in part."""
     with (
@@ -159,6 +160,7 @@ def test_a_file_size_limit_of_the_system(world: World, root: Path, child: Child)
     world.check_whole(root, **LITTLE)
 
 
+@pytest.mark.long
 def test_a_small_file_system_that_is_really_full(world: World, root: Path, child: Child) -> None:
     root.mkdir()
     said = child.run(world, root, "extract", mount="small")

@@ -120,6 +120,7 @@ def test_what_was_typed_is_shown_too(empty_home: Path, featcache: Run, command: 
     check(featcache(command, f"--{EVIL}"))
 
 
+@pytest.mark.long
 def test_pictures_with_names_of_a_strangers(
     tmp_path: Path, empty_home: Path, featcache: Run
 ) -> None:

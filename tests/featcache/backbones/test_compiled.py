@@ -77,6 +77,7 @@ def test_a_kind_of_batch_is_compiled_once_whatever_thread_asks() -> None:
     assert logging.getLogger("torch.utils.cpp_extension").level == level
 
 
+@pytest.mark.long
 def test_what_cannot_be_compiled_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
     def tower(pixels: Tensor, variants: Sequence[str]) -> Any:
         torch._dynamo.graph_break()

@@ -140,6 +140,7 @@ def test_the_same_rows_bit_for_bit(extracted: tuple[Path, Path, Path], kind: str
     assert sum(_extract(base / kind, "photos", views=["2"], name=None).encoded.values()) == 0
 
 
+@pytest.mark.long
 def test_a_moved_data_set_is_not_encoded_again(extracted: tuple[Path, Path, Path]) -> None:
     _, photos, base = extracted
     root = base / "moved"

@@ -72,6 +72,7 @@ def test_an_npz_packed_by_bzip2_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shape", [(-1, 4, 4), pytest.param((2, -4, -4), marks=pytest.mark.long)])
+@pytest.mark.long
 def test_an_npz_with_negative_sizes_is_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
     with zipfile.ZipFile(tmp_path / "p.npz", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("train_images.npy", header(shape) + bytes(32))

@@ -170,6 +170,7 @@ def test_lost_rows_are_encoded_again(tmp_path: Path, kind: str) -> None:
     assert {shard: shard.read_bytes() for shard in whole} == whole
 
 
+@pytest.mark.long
 def test_a_changed_image_is_encoded_again(tmp_path: Path) -> None:
     images = photos()
     spec = shards(images, tmp_path)

@@ -36,6 +36,7 @@ from featcache.types import ComponentKey, FeatureKey, TextBank
 from featcache.wording import in_python
 from tests.featcache.store.conftest import HERE
 from tests.featcache.store.conftest import _listing as make_listing
+from tests.tiers import quick
 
 Make = Callable[..., Any]
 N = 12
@@ -110,7 +111,7 @@ def read(path: Path, name: str, rows: Any = None) -> Any:
 
 
 @pytest.mark.parametrize("has_sums", [True, False])
-@pytest.mark.parametrize("name", KEYS)
+@pytest.mark.parametrize("name", quick(KEYS, 3))
 def test_a_changed_byte_of_any_row_is_found_by_reading(
     whole: Cache, name: str, has_sums: bool
 ) -> None:
@@ -135,7 +136,9 @@ def test_a_changed_byte_of_any_row_is_found_by_reading(
 
 
 @pytest.mark.parametrize("name", ["global", "patches"])
-@pytest.mark.parametrize("state", ["gone", "torn", "emptied", "flipped", "link", "pipe", "folder"])
+@pytest.mark.parametrize(
+    "state", quick(["gone", "torn", "emptied", "flipped", "link", "pipe", "folder"], 3)
+)
 def test_checksums_of_no_use_are_as_good_as_none(whole: Cache, name: str, state: str) -> None:
     path, line = shard_of(whole, name)
     sound, beside = read(whole.path, name), sums_path(path)
@@ -276,7 +279,7 @@ def set_value(value: float) -> Callable[[Any], None]:
     return change
 
 
-@pytest.mark.parametrize("value", [np.nan, -np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("value", quick([np.nan, -np.nan, np.inf, -np.inf], 1))
 @pytest.mark.parametrize("name", [name for name in KEYS if name != "boxes"])
 def test_rows_that_are_no_numbers_are_named(whole: Cache, name: str, value: float) -> None:
     path = written_elsewhere(whole, name, set_value(value))

@@ -12,6 +12,7 @@ from featcache.types import TextBank
 from heads.contract.rows import Batch, Kind, Rows, TaskView
 from heads.methods import fair
 from heads.training.trainer import train
+from tests.tiers import quick
 
 D = 6
 WEIGHTINGS = ("agreement", "margin", "confusion", "none")
@@ -55,7 +56,7 @@ def two_clusters(n: int = 300) -> tuple[TaskView, Rows]:
     return view, Rows(x=x[n:], norms=torch.ones(n), labels=y[n:])
 
 
-@pytest.mark.parametrize("weighting", WEIGHTINGS)
+@pytest.mark.parametrize("weighting", quick(WEIGHTINGS, 1))
 def test_training_beats_its_start_on_two_clusters(weighting: Any) -> None:
     view, query = two_clusters()
     scores = []

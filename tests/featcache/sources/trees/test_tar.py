@@ -158,6 +158,7 @@ def test_an_archive_that_changed_since_it_was_opened(tmp_path: Path) -> None:
         read(tree, "a/1.jpg")
 
 
+@pytest.mark.long
 def test_headers_of_any_bytes_end_in_a_sentence(tmp_path: Path) -> None:
     path = packed(tmp_path / "p.tar", {f"{DEEP}/{'n' * 200}.jpg": b"x"}, tarfile.PAX_FORMAT)
     whole = path.read_bytes()

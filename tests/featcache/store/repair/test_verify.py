@@ -22,6 +22,7 @@ from featcache.store.listing.listing import write_listing
 from featcache.store.lock import writer_lock
 from featcache.store.repair.verify import Dropped, repair, verify
 from featcache.types import ComponentKey, TextBank
+from tests.tiers import quick
 
 Make = Callable[..., Any]
 HERE = {"featcache": "0", "device": "cpu"}
@@ -95,6 +96,7 @@ def test_damaged_texts_are_found_and_repaired(cache: Cache, bank: TextBank, file
     assert opened.text() is not None
 
 
+@pytest.mark.long
 def test_any_changed_byte_of_any_file_is_found(cache: Cache, bank: TextBank) -> None:
     older = TextBank(
         classes=bank.classes, names=bank.names, templates=(), template_rows=None, default="name"
@@ -215,7 +217,7 @@ def test_a_listing_of_other_images_shows(cache: Cache) -> None:
         (errno.EMFILE, "Too many files are open", "ulimit -n"),
     ],
 )
-@pytest.mark.parametrize("name", ["00000000-00000005.h5", "rows.h5", "strings.json"])
+@pytest.mark.parametrize("name", quick(["00000000-00000005.h5", "rows.h5", "strings.json"], 1))
 def test_what_could_not_be_read_is_kept(
     cache: Cache,
     bank: TextBank,
