@@ -67,7 +67,7 @@ def text(
     """
     from featcache.errors import UsageError
 
-    if kind is not None and export is None:
+    if kind is not None and export is None and not generate:
         raise UsageError("--kind is for --export and --generate. Add --export FILE.")
     kind = kind or "description"
     if generate and use is not None:

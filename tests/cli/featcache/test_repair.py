@@ -61,7 +61,7 @@ def test_a_damaged_import_is_mended_by_the_same_file(
     again = ("import", "npz", str(tmp_path / "f.npz"), "--name", "my bugs", "--backbone", "X")
     first = featcache(*again)
     assert "(linear-probe, ridge, knn, nearest-mean)" in first.err
-    assert "nothing was left to do" in featcache(*again, "--quiet").out
+    assert "nothing was left to do" in featcache(*again, "--quiet").err
     cure = f"featcache import npz FILE --name 'my bugs' --backbone X --cache {empty_home}"
     (shard,) = empty_home.glob("*/*/global/*.h5")
     whole = shard.read_bytes()

@@ -134,13 +134,13 @@ def test_a_second_import_of_a_name_says_so(
             test_features=rows + i, test_labels=np.arange(8) % 2, classnames=np.array(["a", "b"]),
         )  # fmt: skip
     into = ("--name", "caltech50", "--backbone", "X", "--quiet")
-    first = featcache("import", "npz", str(tmp_path / "one.npz"), *into).out
+    first = featcache("import", "npz", str(tmp_path / "one.npz"), *into).err
     assert "was there already" not in first
     key = json.loads(featcache("info", "--json").out)["key"]
     again = ("import", "npz", str(tmp_path / "two.npz"), *into)
-    second = featcache(*again).out
+    second = featcache(*again).err
     assert f"'caltech50' with X was there already: key {key} (file one.npz)" in second
-    assert "was there already" not in featcache(*again).out
+    assert "was there already" not in featcache(*again).err
     refused = featcache("extract", "--dataset", "caltech50", "--quiet")
     assert refused.code == 2
     assert "'caltech50' was imported (file two.npz)" in refused.err
