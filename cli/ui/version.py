@@ -9,14 +9,14 @@
 Versions are those of the installed packages, none of which is imported; the device needs torch.
 """
 
-from importlib import metadata
-
 FAISS = ("faiss-cpu", "faiss-gpu")
 """Packages that bring the module `faiss`; only one of them should be there."""
 
 
 def version_of(package: str) -> str:
     """Return the version of an installed package; empty where it is not installed."""
+    from importlib import metadata  # a sixth of the time of --help
+
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
