@@ -1,15 +1,17 @@
 """The interface of every frozen encoder, whatever library it came from."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from featcache.errors import BackboneError
+from featcache.errors import BackboneError, CacheError
 from featcache.last_block import LastBlock
 from featcache.types import FeatureKey
+from featcache.wording import Argument
 
 
 @runtime_checkable
@@ -96,3 +98,23 @@ class Backbone(Protocol):
             BackboneError: If the tower has no such tokens.
         """
         ...
+
+
+def check_key(backbone: Backbone, key: FeatureKey, where: Path) -> None:
+    """Refuse a backbone whose features are not those of a cache.
+
+    Args:
+        backbone: The backbone that is here.
+        key: Key of the cache.
+        where: Its folder, for the message.
+
+    Raises:
+        CacheError: If the keys differ.
+    """
+    if backbone.key != key:
+        raise CacheError(
+            f"{where} was made with other weights than {backbone.name} has here (key "
+            f"{key.digest()}, not {backbone.key.digest()}). Name them with ",
+            Argument("weights"),
+            ".",
+        )

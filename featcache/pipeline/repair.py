@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
-from featcache.backbones.base import Backbone
+from featcache.backbones.base import Backbone, check_key
 from featcache.backbones.names import COMPUTE_FLAGS
 from featcache.backbones.registry import load_backbone
 from featcache.encoding.encoder import Encoder
@@ -35,7 +35,7 @@ from featcache.store.images import ListedImages
 from featcache.store.provenance import weights_argument, weights_of
 from featcache.store.repair.verify import finish_whole
 from featcache.threads import cpu_cores
-from featcache.wording import Argument, Part
+from featcache.wording import Part
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,13 +143,7 @@ def _backbone(
         return load_any(compute=compute)
 
     backbone = as_before(load(compute), settings, "auto", load)
-    if backbone.key != cache.key:
-        raise CacheError(
-            f"{cache.path} was made with other weights than {backbone.name} has here (key "
-            f"{cache.key.digest()}, not {backbone.key.digest()}). Name them with ",
-            Argument("weights"),
-            ".",
-        )
+    check_key(backbone, cache.key, cache.path)
     return backbone
 
 

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor
 
-from featcache.backbones.base import Backbone
+from featcache.backbones.base import Backbone, check_key
 from featcache.backbones.names import COMPUTE_FLAGS
 from featcache.backbones.registry import load_backbone
 from featcache.bank import TextBank
@@ -161,13 +161,7 @@ class QueryEncoder:
             tokenizer=self.tokenizer,
             image_size=cache.key.image_size,
         )
-        if backbone.key != cache.key:
-            raise CacheError(
-                f"{cache.path} was made with other weights than {backbone.name} has here (key "
-                f"{cache.key.digest()}, not {backbone.key.digest()}). Name them with ",
-                Argument("weights"),
-                ".",
-            )
+        check_key(backbone, cache.key, cache.path)
         self._backbone = backbone
         return backbone
 

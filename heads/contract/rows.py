@@ -127,6 +127,11 @@ class Rows:
         """Weight of each row, 1 where none are given."""
         return torch.ones_like(self.x[:, 0]) if self.weights is None else self.weights
 
+    @property
+    def together(self) -> "Rows":
+        """Rows that a transductive method answers together: `among`, or these."""
+        return self if self.among is None else self.among
+
     def get(self, kind: str, recipe: str = "") -> Tensor | None:
         """Return the rows of a kind, or None where the optional need was not met.
 

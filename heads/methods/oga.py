@@ -64,7 +64,7 @@ def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tens
 
 def terms(params: Tensors, fixed: Tensors, rows: Rows, config: Config, hyper: Hyper) -> Tensors:
     """Walk through the queries in their order; rows that are no queries answer as the nearest."""
-    x = (rows if rows.among is None else rows.among).x
+    x = rows.together.x
     log_y = F.log_softmax(zero_shot_logits(fixed, x), dim=-1)  # [n c]
     y = log_y.exp()
     entropy = -(y * (y + EPSILON).log()).sum(-1)

@@ -68,7 +68,7 @@ def terms(params: Tensors, fixed: Tensors, rows: Rows, config: Config, hyper: Hy
 
     Rows and means are taken from the centre of all rows, for the sake of rounding.
     """
-    x = (rows if rows.among is None else rows.among).x
+    x = rows.together.x
     cosine, near = neighbours(x, x, min(NEIGHBOURS, x.shape[0] - 1), left_out="self")
     centre = x.mean(0)
     log_prior = F.log_softmax(zero_shot_logits(fixed, x), dim=-1)

@@ -69,7 +69,7 @@ def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tens
 
 def terms(params: Tensors, fixed: Tensors, rows: Rows, config: Config, hyper: Hyper) -> Tensors:
     """Walk through the queries in their order; rows that are no queries answer as the nearest."""
-    x = (rows if rows.among is None else rows.among).x
+    x = rows.together.x
     text = zero_shot_logits(fixed, x)
     log_y = F.log_softmax(text, dim=-1)
     entropy, label = -(log_y.exp() * log_y).sum(-1), log_y.argmax(-1)

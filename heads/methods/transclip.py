@@ -83,7 +83,7 @@ def terms(params: Tensors, fixed: Tensors, rows: Rows, config: Config, hyper: Hy
 
     Rows that are no queries come with the queries (`rows.among`), whose mixture answers them.
     """
-    x, shots = (rows if rows.among is None else rows.among).x, fixed["shots"]
+    x, shots = rows.together.x, fixed["shots"]
     n, m = x.shape[0], shots.shape[0]
     of_code = config.variant == "code"
     count = min(NEIGHBOURS, n - 1)

@@ -14,7 +14,7 @@ from featcache.retrieval.vectors import BLOCK_BYTES, Vectors
 Watch = Callable[[Float32[Tensor, "b d"]], None]
 """Told of every block that is added."""
 SPREAD = 4
-"""Of so many parts of an image one is in the sample, at most, if there are enough images."""
+"""A sample has at most one in so many parts of an image, if there are enough images."""
 
 
 def trained(structure: Structure, vectors: Vectors, report: Report | None) -> None:
