@@ -29,14 +29,8 @@ import numpy as np
 import torch
 from torchvision.io import ImageReadMode, decode_jpeg
 
-from benchmarks.extract import (
-    Rate,
-    draw_photographs,
-    end_to_end,
-    on_all_cores,
-    plain_loop,
-    write_only,
-)
+from benchmarks.extract import draw_photographs, end_to_end, plain_loop
+from benchmarks.stages import Rate, on_all_cores, write_only
 from featcache.backbones.registry import load_backbone
 from featcache.encoding.device_crops import Cutter
 from featcache.encoding.encoder import Encoder, micro_batch_for, preprocessing

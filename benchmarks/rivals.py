@@ -27,7 +27,8 @@ import numpy as np
 import open_clip
 import torch
 
-from benchmarks.extract import Rate, end_to_end
+from benchmarks.extract import end_to_end
+from benchmarks.stages import Rate
 from featcache.pipeline.run import Request
 from featcache.store.cache import Cache
 from featcache.threads import cpu_cores
