@@ -3,6 +3,9 @@ SHELL := bash
 .DEFAULT_GOAL := help
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Each worker and many a test start Python anew: compiled modules are kept even where the environment
+# says not to.
+TESTS := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q -n 2
 
 .PHONY: help install install-dev demo test test-all newest lint bench soak fuzz clean
 
@@ -23,10 +26,10 @@ demo: install  ## Extract, train and compare on the embedded data set and model
 	@$(BIN)/heads compare --dataset fieldguide --backbone tiny --where
 
 test: install-dev  ## Run the tests, but for the long ones
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m "not long"
+	@$(TESTS) -m "not long"
 
 test-all: install-dev  ## Run all tests
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
+	@$(TESTS)
 
 newest:  ## Run the backbone tests against the newest release of open_clip
 	@VENV=$(VENV) .ci/newest

@@ -3,6 +3,7 @@ import json
 import pickle
 import warnings
 import zipfile
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -132,25 +133,28 @@ class Bomb:
         return Path.touch, (self.path,)
 
 
-@pytest.mark.parametrize(
-    "data",
-    [
-        b"",
-        b"PK\x03\x04 not really",
-        npz(predicted=npy(GOOD)),
-        npz(predicted=npy(GOOD), labels=npy(GOOD[:, :3])),
-        npz(predicted=npy(GOOD), labels=npy(GOOD.astype(float))),
-        npz(predicted=npy(GOOD), labels=npy(GOOD + 4)),
-        npz(predicted=npy(GOOD), labels=npy(GOOD - 1)),
-        npz(predicted=npy(GOOD), labels=npy(GOOD)[:-1]),
-        npz(predicted=npy(GOOD), labels=b"\x93NUMPY\x01\x00\xff\xff"),
-        npz(predicted=npy(GOOD), labels=npy(GOOD), more=b"\x00" * 50_000_000),
-        doubled("ids.json", 2),
-        doubled("ids.json", 300),
-        doubled("labels.npy", 1),
-    ],
-)
-def test_foreign_answers_are_refused(record: Any, tmp_path: Path, data: bytes) -> None:
+FOREIGN: dict[str, Callable[[], bytes]] = {
+    "nothing": lambda: b"",
+    "no archive": lambda: b"PK\x03\x04 not really",
+    "no labels": lambda: npz(predicted=npy(GOOD)),
+    "fewer labels": lambda: npz(predicted=npy(GOOD), labels=npy(GOOD[:, :3])),
+    "real labels": lambda: npz(predicted=npy(GOOD), labels=npy(GOOD.astype(float))),
+    "labels too large": lambda: npz(predicted=npy(GOOD), labels=npy(GOOD + 4)),
+    "labels below zero": lambda: npz(predicted=npy(GOOD), labels=npy(GOOD - 1)),
+    "labels cut short": lambda: npz(predicted=npy(GOOD), labels=npy(GOOD)[:-1]),
+    "no header": lambda: npz(predicted=npy(GOOD), labels=b"\x93NUMPY\x01\x00\xff\xff"),
+    "more": lambda: npz(predicted=npy(GOOD), labels=npy(GOOD), more=b"\x00" * 50_000_000),
+    "ids twice": lambda: doubled("ids.json", 2),
+    "ids 300 times": lambda: doubled("ids.json", 300),
+    "labels twice": lambda: doubled("labels.npy", 1),
+}
+
+
+@pytest.mark.parametrize("make", FOREIGN.values(), ids=FOREIGN)  # made when run: they take seconds
+def test_foreign_answers_are_refused(
+    record: Any, tmp_path: Path, make: Callable[[], bytes]
+) -> None:
+    data = make()
     folder = store.save(record(), tmp_path)
     (folder / store.ANSWERS).write_bytes(data)
     with pytest.raises(ImportedFileError, match="not what was written"):
