@@ -8,6 +8,7 @@ from heads import registry
 
 ROOT = Path(__file__).parents[3]
 FILES = sorted(p.stem for p in (ROOT / "heads" / "methods").glob("*.py") if p.stem != "__init__")
+CONTENTS = generate.contents()
 
 
 def test_every_method_file_is_registered() -> None:
@@ -38,10 +39,9 @@ def test_a_method_has_its_docs_page(name: str) -> None:
     assert f"({name}.md)" in (ROOT / "docs" / "methods" / "index.md").read_text()
 
 
-@pytest.mark.parametrize("path", generate.contents(), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", CONTENTS, ids=lambda path: path.name)
 def test_what_a_page_takes_from_the_code_is_up_to_date(path: Path) -> None:
-    page = path.read_text()
-    parts = generate.contents()[path]
+    page, parts = path.read_text(), CONTENTS[path]
     assert generate.filled(page, parts) == page, f"run: {generate.COMMAND}"
 
 
