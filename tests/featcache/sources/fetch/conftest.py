@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from featcache.sources.fetch import connect, download
+from featcache.sources.fetch import download
 from featcache.sources.fetch.archive import Archive
 from tests.featcache.sources.fetch.serving import FileServer, serving
 
@@ -20,8 +20,6 @@ def server() -> Iterator[FileServer]:
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(download, "WAITS", (0.0, 0.0, 0.01))
-    monkeypatch.setattr(connect, "SILENCE", 0.5)
-    monkeypatch.setattr(connect, "ANSWER", 1.5)
     monkeypatch.setattr(os, "sync", lambda: None)  # takes seconds where others write
     for name in ("http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
