@@ -82,6 +82,7 @@ def main() -> None:
                 found = ask(children[which])
                 if turn:  # the first one warms up
                     turns[which].append(found)
+            print(f"turn {turn} of {arguments.turns}", file=sys.stderr, flush=True)
         for process in children:
             process.communicate()
     print("| CPU seconds | other tree | this tree | ratio of medians | of the least |")
