@@ -104,6 +104,7 @@ def test_what_cannot_be_compiled_is_tried_once(monkeypatch: pytest.MonkeyPatch) 
 def test_want_of_memory_is_no_fault_of_the_tower(
     error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(compiled, "check_compiler", lambda _: None)  # it compiles: many seconds
     made = CompiledTower(lambda *_: (torch.ones(1), {}), "Toy/8", CPU)
 
     def refuse(*_: object) -> None:
@@ -129,6 +130,7 @@ def test_an_accelerator_needs_kernels_that_nobody_timed(monkeypatch: pytest.Monk
         check_compiler(torch.device("cuda"))
 
 
+@pytest.mark.long
 def test_without_a_compiler_one_sentence_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     new = random.SystemRandom().random()  # in nobody's cache
 
