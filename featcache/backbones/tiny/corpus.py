@@ -128,9 +128,7 @@ class Corpus(Dataset[Batch]):
         true, false = _truth(traits, shares, stated)
         pixels = torch.from_numpy(np.stack([v.pixels for v in views])).permute(0, 3, 1, 2)
         tokens = self.tokenizer([v.caption.text for v in views])
-        return Batch(
-            pixels.contiguous(), tokens, torch.from_numpy(true), torch.from_numpy(false)
-        )
+        return Batch(pixels.contiguous(), tokens, torch.from_numpy(true), torch.from_numpy(false))
 
 
 def trait_indices(moth: Moth) -> list[int]:

@@ -319,9 +319,7 @@ def main(
         trainer = kind.load(given.out)
     else:
         trainer = kind(
-            kind.settings_type(
-                images=given.images, batch=given.batch, lr=given.lr, seed=given.seed
-            )
+            kind.settings_type(images=given.images, batch=given.batch, lr=given.lr, seed=given.seed)
         )
     train(trainer, given.out, workers=given.workers)
 

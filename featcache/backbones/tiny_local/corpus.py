@@ -11,7 +11,6 @@ from torch import Tensor
 from featcache.backbones.tiny.corpus import Batch, Corpus
 from featcache.backbones.tiny_local.parts import BACKGROUND, patch_parts, states, truth
 
-
 _ROWS, _EMPTY = 96, 384
 """Patches taken of a batch: at most so many of each part, and of the background."""
 

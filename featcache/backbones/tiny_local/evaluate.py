@@ -60,9 +60,7 @@ def seen_whole(moths: Sequence[Moth], drawings: Sequence[Drawing]) -> Drawings:
     return Drawings(stacked, torch.from_numpy(shown), torch.from_numpy(told))
 
 
-def scores(
-    patches: Float[Tensor, "n p d"], drawings: Drawings, encode: Encode
-) -> dict[str, float]:
+def scores(patches: Float[Tensor, "n p d"], drawings: Drawings, encode: Encode) -> dict[str, float]:
     """Score patches against words; each figure is the mean over parts of the share of patches.
 
     Args:

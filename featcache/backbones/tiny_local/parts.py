@@ -24,14 +24,14 @@ GRID = 8
 BACKGROUND, MIXED = len(PARTS), len(PARTS) + 1
 """What a patch shows, beside the index of a part: next to nothing of a moth, or no one part."""
 _LEAST, _MOST = 0.1, 2 / 3
-"""A part is shown by a patch if it covers this share of it, and this share of what is moth there."""
+"""A patch shows a part that covers this share of it, and this share of what is moth there."""
 _TRACE = 0.02
 """Share of moth up to which a patch is background."""
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What one kind of statement can say: values of its traits, and the part where they are seen."""
+    """What one kind of statement can say: values of its traits, and the part that shows them."""
 
     kind: str
     values: tuple[tuple[str, str], ...]
@@ -105,7 +105,9 @@ def truth(
     Returns:
         Whether each state is true, and whether it is false.
     """
-    has = np.array([[all(getattr(m, t) == v for t, v in s.values) for s in states()] for m in moths])
+    has = np.array(
+        [[all(getattr(m, t) == v for t, v in s.values) for s in states()] for m in moths]
+    )
     index = np.array([PARTS.index(s.part) for s in states()])
     at = parts[..., None] == index  # [n p s]
     trunk = np.array([s.kind == "body" for s in states()])

@@ -5,9 +5,9 @@
 
 L_tiny is the loss of whole views and crops that `tiny` was trained with; R is the same term, (1) of
 `tiny/train.py`, over rows: each positive against the negatives of its row. S_v holds the cosines of
-the patches in variant v with one sentence for every state of every trait, times the logit scale. The
-drawings tell which sentence is true of which patch. Every part counts equally, however many
-patches show it.
+patches in variant v with one sentence for every state of every trait, times the logit scale. The
+drawings tell which sentence is true of which patch. Every part counts equally, however many patches
+show it.
 
 Source: our reconstruction. FILIP (Yao et al., ICLR 2022, arXiv:2111.07783) matches tokens without
 labels; here the places of the parts are known.
@@ -43,11 +43,11 @@ _CHECKED = 256
 class Settings(base.Settings):
     """All settings of a run; those of `tiny` apply where none is given here."""
 
-    images: int = 82_000
+    images: int = 57_600
     seed: int = 1
     lr: float = 1e-3
     warmup: int = 50
-    every: int = 80
+    every: int = 75
     """Steps between two checks of the part accuracy; the best weights are kept."""
 
 
@@ -115,7 +115,9 @@ class Trainer(base.Trainer):
         pixels = self.normalised(self.drawings.pixels)
         _, patches = vit_features(model.visual, pixels, VARIANTS, torch.float32)
         return {
-            name: scores(rows, self.drawings, lambda texts: model.encode_text(tokenizer(list(texts))))
+            name: scores(
+                rows, self.drawings, lambda texts: model.encode_text(tokenizer(list(texts)))
+            )
             for name, rows in patches.items()
         }
 
