@@ -92,7 +92,7 @@ def encoded(backbone: Backbone, drawings: Drawings) -> tuple[Tensor, dict[str, T
     mean, std = (torch.tensor(x).view(3, 1, 1) for x in (backbone.mean, backbone.std))
     found = [
         backbone.encode_images((pixels / 255 - mean) / std, backbone.variants)
-        for pixels in drawings.pixels.split(BATCH)
+        for pixels in torch.split(drawings.pixels, BATCH)
     ]
     patches = {v: torch.cat([rows[v] for _, rows in found]) for v in backbone.variants}
     return torch.cat([pooled for pooled, _ in found]), patches
