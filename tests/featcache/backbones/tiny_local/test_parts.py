@@ -53,7 +53,8 @@ def test_a_state_is_worded_for_its_values() -> None:
                 continue
             words = (value, "edged") if value == "border" else (value,)
             for _ in range(6):
-                assert any(word in state.write(rng) for word in words), (trait, value)
+                text = state.write(rng)
+                assert any(word in text for word in words), text
 
 
 def test_a_patch_is_the_part_that_covers_it() -> None:

@@ -70,6 +70,7 @@ def test_a_few_steps_improve_the_patches_and_resumed_equals_uninterrupted(tmp_pa
     assert after["clearclip"]["statement"] > before["clearclip"]["statement"]
     train(Trainer(SMALL), tmp_path / "b", stop=2, workers=0)
     resumed = Trainer.load(tmp_path / "b")
+    assert isinstance(resumed, Trainer)
     assert (resumed.done, resumed.best["step"]) == (2, 2)
     train(resumed, tmp_path / "b", workers=0)
     ours, theirs = (load_file(tmp_path / x / "weights.safetensors") for x in "ab")
