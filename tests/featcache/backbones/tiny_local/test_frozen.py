@@ -1,4 +1,4 @@
-"""The embedded weights are frozen: with others, every figure on `tiny-local` is of another model."""
+"""The weights are frozen: with others, every figure on `tiny-local` is of another model."""
 
 import hashlib
 

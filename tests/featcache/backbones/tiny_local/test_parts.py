@@ -48,7 +48,7 @@ def test_states_are_every_value_once() -> None:
 def test_a_state_is_worded_for_its_values() -> None:
     rng = random.Random(0)
     for state in states():
-        for trait, value in state.values:
+        for _, value in state.values:
             if value in ("none", "long", "dot", "fringe"):
                 continue
             words = (value, "edged") if value == "border" else (value,)
