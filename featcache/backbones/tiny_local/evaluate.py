@@ -40,6 +40,11 @@ def held_out(name: str, number: int) -> Drawings:
     Args:
         name: Seed of the drawings.
         number: How many.
+
+    Example:
+        >>> drawings = held_out("example", 2)
+        >>> drawings.pixels.shape, drawings.parts.shape
+        (torch.Size([2, 3, 96, 96]), torch.Size([2, 64]))
     """
     rng = random.Random(f"tiny-local/held out/{name}")
     moths = [sample_moth(rng) for _ in range(number)]

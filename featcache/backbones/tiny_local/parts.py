@@ -79,6 +79,13 @@ def patch_parts(
 
     Returns:
         Index in `PARTS`, `BACKGROUND` or `MIXED`, row by row.
+
+    Example:
+        >>> masks = {part: np.zeros((96, 96), bool) for part in PARTS}
+        >>> masks["tails"][84:, :12] = True
+        >>> shown = patch_parts(masks, (0, 0, 96, 96)).reshape(GRID, GRID)
+        >>> PARTS[shown[7, 0]], int((shown == BACKGROUND).sum())
+        ('tails', 63)
     """
     shares = np.stack([_shares(_own(masks, part), view) for part in PARTS])  # [parts 8 8]
     moth = shares.sum(0)
