@@ -75,6 +75,8 @@ class Pair:
     """Whether it reads unlabelled images of train: these are then no held-out queries."""
 
 
+GDA = {"image": "gda", "weight": "0,0.001,0.003,0.01,0.03,0.1,0.3"}
+TIP = {"image": "tip", "weight": "0,0.2,0.5,1,2", "beta": "2,5.5,12"}
 PAIRS = (
     Pair(
         name="dac modulation map -> residual",
@@ -82,16 +84,35 @@ PAIRS = (
         before={"modulation": "map"},
         after={"modulation": "residual"},
     ),
+    Pair(
+        name="dac leave-one-out -> or text",
+        method="dac",
+        before={"affinity": "leave-one-out"},
+        after={"affinity": "leave-one-out-or-text"},
+        shots=dict.fromkeys(WITH_TEXTS, (1,)),
+    ),
+    Pair(
+        name="dac residual, leave-one-out -> or text",
+        method="dac",
+        before={"modulation": "residual", "affinity": "leave-one-out"},
+        after={"modulation": "residual", "affinity": "leave-one-out-or-text"},
+        shots=dict.fromkeys(WITH_TEXTS, (1,)),
+    ),
+    Pair(name="cmm image gda", method="cmm", after=GDA),
+    Pair(name="cmm image tip", method="cmm", after=TIP),
+    Pair(name="cmm lam 0 1 10", method="cmm", after={"lam": "0,1,10"}),
+    Pair(name="cmm lam 0 1", method="cmm", after={"lam": "0,1"}),
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """A pair on one data set at some shots and one query set."""
+    """A pair on one data set at some shots and some queries."""
 
     dataset: str
     shots: int
-    split: str
+    queries: str
+    """Where the queries come from."""
     before: Result
     after: Result
 
@@ -163,25 +184,38 @@ class Bench:
             missing = dataset in FILES and self.folder is None
             if missing or (datasets is not None and dataset not in datasets):
                 continue
-            parts = [self.features(dataset)]
+            parts = {"test": [self.features(dataset)]}
             if rows == HELD_OUT:
-                parts = development(parts[0], from_train=not pair.reads_train)
-            for shots in all_shots:
-                if shots and not _has(parts[0].listing, shots):
-                    continue
+                parts = development(self.features(dataset), from_train=not pair.reads_train)
+            for part, all_folds in parts.items():
                 splits = (HELD_OUT,) if rows == HELD_OUT else pair.splits
-                sides = [
-                    [self.train(part, method, settings, shots, splits) for part in parts]
-                    for method, settings in (
-                        (pair.other or pair.method, pair.before),
-                        (pair.method, pair.after),
+                for shots in all_shots:
+                    if shots and not _has(all_folds[0].listing, shots):
+                        continue
+                    before = self.side(
+                        all_folds, pair.other or pair.method, pair.before, shots, splits
                     )
-                ]
-                for split in splits:
-                    before, after = (merged([fold[split] for fold in side]) for side in sides)
-                    yield Measured(
-                        dataset=dataset, shots=shots, split=split, before=before, after=after
-                    )
+                    after = self.side(all_folds, pair.method, pair.after, shots, splits)
+                    for split in splits:
+                        yield Measured(
+                            dataset=dataset,
+                            shots=shots,
+                            queries=part if rows == HELD_OUT else split,
+                            before=before[split],
+                            after=after[split],
+                        )
+
+    def side(
+        self,
+        all_folds: Sequence[FeatureSet],
+        method: str,
+        settings: Mapping[str, Any],
+        shots: int,
+        splits: tuple[str, ...],
+    ) -> dict[str, Result]:
+        """Train one side of a pair on every fold; split -> record of all folds."""
+        trained = [self.train(fold, method, settings, shots, splits) for fold in all_folds]
+        return {split: merged([fold[split] for fold in trained]) for split in splits}
 
     def train(
         self,
@@ -229,46 +263,45 @@ class Bench:
         return self._opened[dataset]
 
 
-def development(features: FeatureSet, *, from_train: bool = True) -> list[FeatureSet]:
+def development(features: FeatureSet, *, from_train: bool = True) -> dict[str, list[FeatureSet]]:
     """Leave out the test rows, and hold out rows that neither training nor selection reads.
 
     Held out are every second validation row of a class and, where shots are drawn by seed, the
-    training rows that no draw of SEEDS takes. Where a class has fewer than two validation rows, all
-    of them are left to selection, and every training row is held out once, in FOLDS folds.
+    training rows that no draw of SEEDS takes. Where a class has fewer than two validation rows,
+    every validation row is held out once in FOLDS folds, and every training row once in others.
 
     Args:
         features: A cache.
         from_train: Whether training rows that no draw takes may be held out.
 
     Returns:
-        The same rows with the splits train or `train@K`, val and held-out, under another name; one
-        feature set, or one a fold.
+        What is held out -> the same rows with the splits train or `train@K`, val and held-out,
+        under another name, once or once a fold.
     """
     listing, ok = features.listing, features.ok
-    val = labelled(listing, "val", ok)
-    if int(np.bincount(listing.labels[val]).min()) < 2:
-        return [_fold(features, fold) for fold in range(FOLDS)]
-    every_second = _ranks(listing.labels[val]) % 2 == 1
-    held = [val[every_second]]
-    if listing.draws == "sampled" and from_train:
-        drawn = few_shot_rows(listing, 16, SEEDS, usable=ok)
-        train = labelled(listing, "train", ok)
-        held.append(train[~np.isin(train, drawn)])
     train_sets = {n: rows for n, rows in listing.splits.items() if n.partition("@")[0] == "train"}
-    splits = train_sets | {"val": val[~every_second], HELD_OUT: np.sort(np.concatenate(held))}
-    return [_renamed(features, "development", splits)]
-
-
-def _fold(features: FeatureSet, fold: int) -> FeatureSet:
-    """Hold out every FOLDS-th row of each class of the largest training set."""
-    listing = features.listing
-    sets = {n: rows for n, rows in listing.splits.items() if n.partition("@")[0] == "train"}
-    train = max(sets.values(), key=len)
+    val = labelled(listing, "val", ok)
+    if int(np.bincount(listing.labels[val]).min()) >= 2:
+        held = _ranks(listing.labels[val]) % 2 == 1
+        queries = [val[held]]
+        if listing.draws == "sampled" and from_train:
+            train = labelled(listing, "train", ok)
+            drawn = few_shot_rows(listing, 16, SEEDS, usable=ok)
+            queries.append(train[~np.isin(train, drawn)])
+        splits = train_sets | {"val": val[~held], HELD_OUT: np.sort(np.concatenate(queries))}
+        return {"val" if len(queries) == 1 else "val, train": [_renamed(features, "held", splits)]}
+    train = max(train_sets.values(), key=len)
     ranks = _ranks(listing.labels[train])
-    is_held = ranks % FOLDS == fold
-    shots = int(ranks.max()) + 1 - len(range(fold, int(ranks.max()) + 1, FOLDS))
-    splits = {f"train@{shots}": train[~is_held], "val": listing.splits["val"]}
-    return _renamed(features, f"development-{fold}", splits | {HELD_OUT: train[is_held]})
+    parts: dict[str, list[FeatureSet]] = {"val": [], "train": []}
+    for fold in range(FOLDS):
+        held = np.arange(len(val)) % FOLDS == fold
+        splits = train_sets | {"val": val[~held], HELD_OUT: val[held]}
+        parts["val"].append(_renamed(features, f"val-{fold}", splits))
+        held = ranks % FOLDS == fold
+        left = int(np.bincount(listing.labels[train[~held]]).max())
+        splits = {f"train@{left}": train[~held], "val": val, HELD_OUT: train[held]}
+        parts["train"].append(_renamed(features, f"train-{fold}", splits))
+    return parts
 
 
 def _renamed(
@@ -315,7 +348,7 @@ def table(measured: Sequence[Measured]) -> str:
     head = ["data set", "shots", "queries", "before", "after", "points", ""]
     lines = [_line(head), _line(["---"] * len(head))]
     for one, d, word in zip(measured, differences, words(differences), strict=True):
-        rows = f"{one.after.queries} {one.split}"
+        rows = f"{one.after.queries} {one.queries}"
         top1 = (f"{100 * value:.1f}" for value in one.top1)
         points = _points(d.mean, d.low, d.high)
         lines.append(_line([one.dataset, str(one.shots), rows, *top1, points, str(word)]))
@@ -329,8 +362,8 @@ def pooled(measured: Sequence[Measured]) -> tuple[float, float, float]:
     draws; it is about these draws of the shots.
     """
     means, variances = [], []
-    for place in dict.fromkeys((one.dataset, one.split) for one in measured):
-        gains = np.mean([m.gains for m in measured if (m.dataset, m.split) == place], axis=0)
+    for place in dict.fromkeys((one.dataset, one.queries) for one in measured):
+        gains = np.mean([m.gains for m in measured if (m.dataset, m.queries) == place], axis=0)
         means.append(float(gains.mean()))
         variances.append(float(gains.var(ddof=1)) / len(gains))
     half = 1.96 * math.sqrt(sum(variances)) / len(means)
