@@ -44,7 +44,7 @@ FILES = {
     "dtd": "dtd_vitb32.npz",
 }
 """Imported data sets; any other name is that of a cache of drawn images."""
-WITH_TEXTS = {"fieldguide": (1, 4, 16), "imagenet256": (1, 2, 3, 4), "caltech50": (1, 4, 16)}
+WITH_TEXTS = {"fieldguide": (1, 4, 16), "imagenet256": (1, 3, 4), "caltech50": (1, 4, 16)}
 IMAGES_ALONE = {
     "flowers": (1, 4, 16),
     "aircraft": (1, 4, 16),
@@ -75,33 +75,40 @@ class Pair:
     """Whether it reads unlabelled images of train: these are then no held-out queries."""
 
 
-GDA = {"image": "gda", "weight": "0,0.001,0.003,0.01,0.03,0.1,0.3"}
-TIP = {"image": "tip", "weight": "0,0.2,0.5,1,2", "beta": "2,5.5,12"}
+ONE_SHOT: Shots = {"fieldguide": (1,), "imagenet256": (1,), "caltech50": (1,)}
+LFA_FORM = {
+    "init": "procrustes",
+    "train_text": "false",
+    "fusion": "false",
+    "discriminant": "false",
+}
+"""A map alone, from the rotation of the shots onto their texts."""
 PAIRS = (
     Pair(
-        name="dac modulation map -> residual",
+        name="dac: texts trained by one map -> by residuals",
         method="dac",
         before={"modulation": "map"},
         after={"modulation": "residual"},
     ),
     Pair(
-        name="dac leave-one-out -> or text",
+        name="dac: texts trained by leave-one-out -> by text alone where a class has one key",
         method="dac",
         before={"affinity": "leave-one-out"},
         after={"affinity": "leave-one-out-or-text"},
-        shots=dict.fromkeys(WITH_TEXTS, (1,)),
+        shots=ONE_SHOT,
     ),
     Pair(
-        name="dac residual, leave-one-out -> or text",
-        method="dac",
-        before={"modulation": "residual", "affinity": "leave-one-out"},
-        after={"modulation": "residual", "affinity": "leave-one-out-or-text"},
-        shots=dict.fromkeys(WITH_TEXTS, (1,)),
+        name="cmm: without -> with the discriminant",
+        method="cmm",
+        before={"discriminant": "false"},
     ),
-    Pair(name="cmm image gda", method="cmm", after=GDA),
-    Pair(name="cmm image tip", method="cmm", after=TIP),
-    Pair(name="cmm lam 0 1 10", method="cmm", after={"lam": "0,1,10"}),
-    Pair(name="cmm lam 0 1", method="cmm", after={"lam": "0,1"}),
+    Pair(name="cmm: lam of 1 or 10 -> of 0, 1 or 10", method="cmm", after={"lam": "0,1,10"}),
+    Pair(
+        name="lfa -> cmm in the form of lfa",
+        method="cmm",
+        other="lfa",
+        after=LFA_FORM,
+    ),
 )
 
 
