@@ -344,9 +344,9 @@ def _ranks(labels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 def _has(listing: Listing, shots: int) -> bool:
-    """Tell whether there are so many shots; where sets are stored, more give the largest."""
-    stored = [int(n.partition("@")[2] or 0) for n in listing.splits if n.startswith("train@")]
-    return listing.draws == "sampled" or shots <= max(stored, default=0)
+    """Tell whether a class has so many training images."""
+    sets = [rows for name, rows in listing.splits.items() if name.partition("@")[0] == "train"]
+    return shots <= max(int(np.bincount(listing.labels[rows]).max()) for rows in sets)
 
 
 def table(measured: Sequence[Measured]) -> str:
