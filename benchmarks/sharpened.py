@@ -194,23 +194,23 @@ class Bench:
             parts = {"test": [self.features(dataset)]}
             if rows == HELD_OUT:
                 parts = development(self.features(dataset), from_train=not pair.reads_train)
-            for part, all_folds in parts.items():
+            for shots in all_shots:
+                fitting = (n for n, folds in parts.items() if _has(folds[0].listing, shots))
+                part = next(fitting, None)
+                if part is None:
+                    continue
                 splits = (HELD_OUT,) if rows == HELD_OUT else pair.splits
-                for shots in all_shots:
-                    if shots and not _has(all_folds[0].listing, shots):
-                        continue
-                    before = self.side(
-                        all_folds, pair.other or pair.method, pair.before, shots, splits
+                other = pair.other or pair.method
+                before = self.side(parts[part], other, pair.before, shots, splits)
+                after = self.side(parts[part], pair.method, pair.after, shots, splits)
+                for split in splits:
+                    yield Measured(
+                        dataset=dataset,
+                        shots=shots,
+                        queries=part if rows == HELD_OUT else split,
+                        before=before[split],
+                        after=after[split],
                     )
-                    after = self.side(all_folds, pair.method, pair.after, shots, splits)
-                    for split in splits:
-                        yield Measured(
-                            dataset=dataset,
-                            shots=shots,
-                            queries=part if rows == HELD_OUT else split,
-                            before=before[split],
-                            after=after[split],
-                        )
 
     def side(
         self,
@@ -275,15 +275,16 @@ def development(features: FeatureSet, *, from_train: bool = True) -> dict[str, l
 
     Held out are every second validation row of a class and, where shots are drawn by seed, the
     training rows that no draw of SEEDS takes. Where a class has fewer than two validation rows,
-    every validation row is held out once in FOLDS folds, and every training row once in others.
+    every training row is held out once in FOLDS folds; for shots that need all training rows,
+    every validation row is.
 
     Args:
         features: A cache.
         from_train: Whether training rows that no draw takes may be held out.
 
     Returns:
-        What is held out -> the same rows with the splits train or `train@K`, val and held-out,
-        under another name, once or once a fold.
+        What is held out, better first -> the same rows with the splits train or `train@K`, val and
+        held-out, under another name, once or once a fold.
     """
     listing, ok = features.listing, features.ok
     train_sets = {n: rows for n, rows in listing.splits.items() if n.partition("@")[0] == "train"}
@@ -299,7 +300,7 @@ def development(features: FeatureSet, *, from_train: bool = True) -> dict[str, l
         return {"val" if len(queries) == 1 else "val, train": [_renamed(features, "held", splits)]}
     train = max(train_sets.values(), key=len)
     ranks = _ranks(listing.labels[train])
-    parts: dict[str, list[FeatureSet]] = {"val": [], "train": []}
+    parts: dict[str, list[FeatureSet]] = {"train": [], "val": []}
     for fold in range(FOLDS):
         held = np.arange(len(val)) % FOLDS == fold
         splits = train_sets | {"val": val[~held], HELD_OUT: val[held]}
