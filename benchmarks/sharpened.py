@@ -155,6 +155,7 @@ def main() -> None:
     parser.add_argument("--rows", choices=(HELD_OUT, "test"), default=HELD_OUT)
     parser.add_argument("--only", nargs="*", default=[], help="parts of the names of pairs")
     parser.add_argument("--datasets", nargs="*", help="data sets, at the shots of each pair")
+    parser.add_argument("--shots", nargs="*", type=int, help="of the shots of each pair only these")
     parser.add_argument("--on", help="measure on this cache of drawn images instead of fieldguide")
     arguments = parser.parse_args()
     bench = Bench(cache_root(arguments.home), arguments.features)
@@ -163,6 +164,9 @@ def main() -> None:
             continue
         if arguments.on is not None:
             pair = replace(pair, shots={arguments.on: pair.shots.get("fieldguide", ())})
+        if arguments.shots is not None:
+            chosen = {d: [k for k in of if k in arguments.shots] for d, of in pair.shots.items()}
+            pair = replace(pair, shots=chosen)
         measured = list(bench.measure(pair, arguments.rows, arguments.datasets))
         if measured:
             print(f"#### {pair.name}, {arguments.rows}\n\n{table(measured)}", flush=True)
