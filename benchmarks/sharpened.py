@@ -102,7 +102,12 @@ PAIRS = (
         method="cmm",
         before={"discriminant": "false"},
     ),
-    Pair(name="cmm: lam of 1 or 10 -> of 0, 1 or 10", method="cmm", after={"lam": "0,1,10"}),
+    Pair(
+        name="cmm: lam of 1 or 10 -> of 0, 1 or 10",
+        method="cmm",
+        after={"lam": "0,1,10"},
+        shots=ONE_SHOT,
+    ),
     Pair(
         name="lfa -> cmm in the form of lfa",
         method="cmm",
