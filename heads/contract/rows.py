@@ -163,9 +163,8 @@ class Rows:
 
         Example:
             >>> views = torch.eye(2)[None].expand(3, 2, 2)
-            >>> images = Rows.of(torch.ones(3, 2), torch.tensor([0, 1, 1]))
-            >>> with_views = replace(images, kinds={Kind("views", "rrc50"): views})
-            >>> with_views.each_view().y
+            >>> kinds = {Kind("views", "rrc50"): views}
+            >>> Rows.of(torch.ones(3, 2), torch.tensor([0, 1, 1]), kinds).each_view().y
             tensor([0, 0, 1, 1, 1, 1])
         """
         views = self.get("views")
