@@ -12,7 +12,6 @@ kill is not measured again. Intervals are not adjusted for how many rows a table
 import argparse
 import math
 import sys
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,9 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from featcache.draws import few_shot_rows, labelled
+from benchmarks.held_out import HELD_OUT, SEEDS, development, has_shots
 from featcache.importers.npz import import_npz
-from featcache.keys import Listing
 from featcache.store.library import cache_root, find_cache
 from featcache.types import FeatureSet
 from heads.protocols.plan import Request
@@ -30,11 +28,6 @@ from heads.protocols.sweep import sweep
 from heads.results.compare.pairing import Difference, paired_difference, words
 from heads.results.record import Result
 
-SEEDS = (1, 2, 3)
-"""Draws on drawn worlds; imported shots are stored, so there every seed gives the same."""
-HELD_OUT = "held-out"
-FOLDS = 4
-"""Parts of a training set of which each is held out once, where validation rows are few."""
 FILES = {
     "imagenet256": "imagenet256_vitb32.npz",
     "caltech50": "caltech50_vitb32.npz",
@@ -204,7 +197,7 @@ class Bench:
             if rows == HELD_OUT:
                 parts = development(self.features(dataset), from_train=not pair.reads_train)
             for shots in all_shots:
-                fitting = (n for n, folds in parts.items() if _has(folds[0].listing, shots))
+                fitting = (n for n, folds in parts.items() if has_shots(folds[0].listing, shots))
                 part = next(fitting, None)
                 if part is None:
                     continue
@@ -279,56 +272,6 @@ class Bench:
         return self._opened[dataset]
 
 
-def development(features: FeatureSet, *, from_train: bool = True) -> dict[str, list[FeatureSet]]:
-    """Leave out the test rows, and hold out rows that neither training nor selection reads.
-
-    Held out are every second validation row of a class and, where shots are drawn by seed, the
-    training rows that no draw of SEEDS takes. Where a class has fewer than two validation rows,
-    every training row is held out once in FOLDS folds; for shots that need all training rows,
-    every validation row is.
-
-    Args:
-        features: A cache.
-        from_train: Whether training rows that no draw takes may be held out.
-
-    Returns:
-        What is held out, better first -> the same rows with the splits train or `train@K`, val and
-        held-out, under another name, once or once a fold.
-    """
-    listing, ok = features.listing, features.ok
-    train_sets = {n: rows for n, rows in listing.splits.items() if n.partition("@")[0] == "train"}
-    val = labelled(listing, "val", ok)
-    if int(np.bincount(listing.labels[val]).min()) >= 2:
-        held = _ranks(listing.labels[val]) % 2 == 1
-        queries = [val[held]]
-        if listing.draws == "sampled" and from_train:
-            train = labelled(listing, "train", ok)
-            drawn = few_shot_rows(listing, 16, SEEDS, usable=ok)
-            queries.append(train[~np.isin(train, drawn)])
-        splits = train_sets | {"val": val[~held], HELD_OUT: np.sort(np.concatenate(queries))}
-        return {"val" if len(queries) == 1 else "val, train": [_renamed(features, "held", splits)]}
-    train = max(train_sets.values(), key=len)
-    ranks = _ranks(listing.labels[train])
-    parts: dict[str, list[FeatureSet]] = {"train": [], "val": []}
-    for fold in range(FOLDS):
-        held = np.arange(len(val)) % FOLDS == fold
-        splits = train_sets | {"val": val[~held], HELD_OUT: val[held]}
-        parts["val"].append(_renamed(features, f"val-{fold}", splits))
-        held = ranks % FOLDS == fold
-        left = int(np.bincount(listing.labels[train[~held]]).max())
-        splits = {f"train@{left}": train[~held], "val": val, HELD_OUT: train[held]}
-        parts["train"].append(_renamed(features, f"train-{fold}", splits))
-    return parts
-
-
-def _renamed(
-    features: FeatureSet, name: str, splits: Mapping[str, np.ndarray[Any, Any]]
-) -> FeatureSet:
-    listing = features.listing
-    listing = replace(listing, dataset=f"{listing.dataset}-{name}", splits=splits)
-    return replace(features, listing=listing)
-
-
 def merged(folds: Sequence[Result]) -> Result:
     """Return the record of several folds, whose queries are put one behind the other."""
     answers = [r.predictions for r in folds if r.predictions is not None]
@@ -341,22 +284,6 @@ def merged(folds: Sequence[Result]) -> Result:
     )
     ids = "+".join(r.ids for r in folds)
     return replace(folds[0], predictions=one, ids=ids, queries=sum(r.queries for r in folds))
-
-
-def _ranks(labels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Number the rows of each class from 0, in their order."""
-    seen: Counter[int] = Counter()
-    ranks = []
-    for label in labels.tolist():
-        ranks.append(seen[label])
-        seen[label] += 1
-    return np.asarray(ranks, dtype=np.int64)
-
-
-def _has(listing: Listing, shots: int) -> bool:
-    """Tell whether a class has so many training images."""
-    sets = [rows for name, rows in listing.splits.items() if name.partition("@")[0] == "train"]
-    return shots <= max(int(np.bincount(listing.labels[rows]).max()) for rows in sets)
 
 
 def table(measured: Sequence[Measured]) -> str:
