@@ -52,12 +52,9 @@ class Hyper:
 
 def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tensors]:
     """Solve (2) and (3) in float64."""
-    labels = task.support.y
-    rows, views, weights = task.support.x, task.support.get("views"), task.support.weights
-    if views is not None:
-        rows, labels = views.flatten(0, 1), labels.repeat_interleave(views.shape[1])
-        weights = None if weights is None else weights.repeat_interleave(views.shape[1])
-    weight, offset = discriminant(rows, labels, task.c, weights)
+    each = task.support.each_view()
+    rows, labels = each.x, each.y
+    weight, offset = discriminant(rows, labels, task.c, each.weights)
     missing = task.text is None and config.text is None
     alone = missing or not config.fusion
     if alone and not bool(weight.any()):
