@@ -2,6 +2,7 @@
 
 from cli.heads.compare import compare
 from cli.heads.list import list_methods
+from cli.heads.predict import predict
 from cli.heads.train import train
 from cli.ui import commands, terminal
 
@@ -12,6 +13,7 @@ app = commands.make_app(
 app.command()(train)
 app.command("list")(list_methods)
 app.command()(compare)
+app.command()(predict)
 
 
 def main() -> None:
