@@ -7,7 +7,7 @@ from typing import Any, overload
 from featcache.types import FeatureSet
 from heads import kept
 from heads.head import Head
-from heads.predict import predict
+from heads.predicting import predict
 from heads.protocols import evaluation, obtain, training
 from heads.protocols.plan import Request
 from heads.protocols.sweep import sweep

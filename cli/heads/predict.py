@@ -116,8 +116,8 @@ def predict(
             queries.append(_opened(path, cache, columns, split, line))
 
         from heads.api import load
-        from heads.predict import Predictor
         from heads.predicted import Tally
+        from heads.predicting import Predictor
 
         trained = load(head if named is None else str(named), root=runs)
         line.say(_head_text(trained, named, is_last=head == "last"))

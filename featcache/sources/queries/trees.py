@@ -73,7 +73,7 @@ def _images(text: str, entries: Iterable[Entry], depth: int = 0) -> Iterator[Que
 
 
 def _label(folders: tuple[str, ...]) -> str | None:
-    if len(folders) > 1 and folders[0].lower() in SPLIT_NAMES:
+    if folders and folders[0].lower() in SPLIT_NAMES:
         folders = folders[1:]
     return clean_name(folders[0]) if folders else None
 

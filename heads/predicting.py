@@ -3,7 +3,8 @@
 Images are decoded and encoded in chunks while earlier ones are answered, so memory does not grow
 with their number. Rows are answered in blocks of one size, the last one filled up: products of
 another size may differ in the last bit, and an answer should not depend on how many others there
-are. With equal features, a cache and its files give equal answers.
+are. So the images of a cache get the same bits through the cache and as files. (Methods that solve
+several images together, as lazsl does, may differ in the last digits among other images.)
 """
 
 import os
