@@ -32,10 +32,10 @@ from heads.contract.rows import Tensors
 from heads.contract.settings import hyper_values
 from heads.fitted import Fitted
 from heads.head import Head
+from heads.results.overview import METADATA
 from heads.selection.settings import configure
 
 FORMAT = 1
-METADATA = "featcache_head"
 CLASSIFIER, TEMPERATURE, MEMBERS = "classifier", "temperature", "members"
 KNOWN = (CLASSIFIER, TEMPERATURE, MEMBERS)
 CLASSES = 1_000_000
