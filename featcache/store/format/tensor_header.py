@@ -58,4 +58,7 @@ def peek(path: Path, name: str) -> dict[str, Any]:
         length = int.from_bytes(file.read(PREFIX), "little")
         if length > min(METADATA.value(), os.fstat(file.fileno()).st_size):
             raise ValueError("has no header")
-        return description_in(parse_header(file.read(length)), name)
+        header = file.read(length)
+    if len(header) < length:
+        raise ValueError("has no header")
+    return description_in(parse_header(header), name)
