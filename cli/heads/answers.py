@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 SUFFIXES = {".csv": "csv", ".jsonl": "json", ".ndjson": "json", ".parquet": "parquet"}
 """Suffix of a file -> its format."""
+UNUSABLE = "(unusable)"
+"""What a table shows in place of a class."""
 FORMATS = ("table", "csv", "json", "parquet")
 
 
@@ -160,12 +162,7 @@ def writer(kind: str, out: Path | None, top: int, before: Callable[[], None]) ->
         FeatcacheError: If the file cannot be written, or pyarrow is not installed.
     """
     if out is None:
-        emit = output.emit_lines
-        yield {
-            "table": lambda: Table(before),
-            "csv": lambda: Csv(emit, top),
-            "json": lambda: Lines(emit),
-        }[kind]()
+        yield Table(before) if kind == "table" else _lines(kind, output.emit_lines, top)
         return
     with _in_place(expand(out)) as path:
         if kind == "parquet":
@@ -174,8 +171,11 @@ def writer(kind: str, out: Path | None, top: int, before: Callable[[], None]) ->
             file.close()
             return
         with path.open("x", encoding="utf-8", errors="backslashreplace") as text:
-            emit = _emitter(text)
-            yield Csv(emit, top) if kind == "csv" else Lines(emit)
+            yield _lines(kind, _emitter(text), top)
+
+
+def _lines(kind: str, emit: Callable[[str], None], top: int) -> Writer:
+    return Csv(emit, top) if kind == "csv" else Lines(emit)
 
 
 def columns(top: int) -> list[str]:
@@ -207,7 +207,7 @@ _HEAD = ("image", "prediction", "%", "then", "label")
 
 def _cells(p: "Prediction") -> list[str]:
     if p.problem:
-        return [p.id, f"({p.problem})", "", "", p.label or ""]
+        return [p.id, UNUSABLE, "", p.problem, p.label or ""]
     first, *others = p.candidates
     then = ", ".join(f"{c.name} {_percent(c)}" for c in others)
     return [p.id, first.name, _percent(first), then, p.label or ""]

@@ -124,7 +124,7 @@ def predict(
         predictor = Predictor(trained, top=top, device=device)
         tally = Tally(trained.classes)
         total = sum(q.count or 0 for q in queries) if all(q.count for q in queries) else 0
-        progress = partial(line.counter(), "predicting", total=total)
+        report = line.counter()
         if opened is not None:
             found = predictor.cached(opened.feature_set(), split or "test")
         else:
@@ -137,7 +137,7 @@ def predict(
             for lot in _lots(found):
                 written.write(lot)
                 _count(lot, tally, line, quiet=quiet)
-                progress(tally.total)
+                report("predicting", tally.total, total)
         for note in dict.fromkeys(note for q in queries for note in q.notes()):
             line.say(note)
     _conclude(tally)

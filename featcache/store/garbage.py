@@ -11,6 +11,7 @@ corpus, which holds its rows itself. A cache that is being written to is left al
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from featcache.counts import counted
@@ -55,21 +56,21 @@ def find_garbage(root: Path) -> Iterator[Garbage]:
             path=path,
             what="remains of a removed cache",
             bytes=count_bytes(path),
-            delete=lambda path=path: finish_removal(path),
+            delete=partial(finish_removal, path),
         )
     for summary in caches(root):
         if summary.problem or is_locked(summary.path):
             continue  # damaged: `repair` looks at it
+        files: list[Path] = []
         with suppress(FeatcacheError, OSError):
             files = unused_files(summary.path)
-            if files:
-                yield Garbage(
-                    path=summary.path,
-                    what=counted(len(files), "file that the cache does not use",
-                                 "files that the cache does not use"),
-                    bytes=sum(file.lstat().st_size for file in files),
-                    delete=lambda path=summary.path: _clean(path),
-                )  # fmt: skip
+        if files:
+            yield Garbage(
+                path=summary.path,
+                what=f"{counted(len(files), 'file')} that the cache does not use",
+                bytes=sum(file.lstat().st_size for file in files),
+                delete=partial(_clean, summary.path),
+            )
 
 
 def unused_files(path: Path) -> list[Path]:

@@ -227,7 +227,7 @@ def test_sections_of_later_versions(packed: bytes) -> None:
 def rewritten(packed: bytes, change: Callable[[dict[str, Any]], object]) -> bytes:
     """Change the description of a head's file and seal it again."""
     from featcache.store.format.seal import seal, unseal
-    from heads.head_file import METADATA
+    from heads.results.overview import METADATA
 
     length = int.from_bytes(packed[:8], "little")
     sealed = json.loads(packed[8 : 8 + length])["__metadata__"][METADATA]

@@ -1,6 +1,7 @@
 """Indexes that can no longer be used, and arrays of interrupted builds."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from featcache.errors import FeatcacheError
@@ -38,14 +39,14 @@ def find_index_garbage(root: Path) -> Iterator[Garbage]:
                 path=folder,
                 what=f"index of the removed cache of {gone[0].dataset} with {gone[0].backbone}",
                 bytes=count_bytes(folder),
-                delete=lambda name=name: _remove(root, name),
+                delete=partial(_remove, root, name),
             )
         elif unused := unused_arrays(root, name):
             yield Garbage(
                 path=folder,
                 what="arrays of an interrupted build",
                 bytes=sum(map(count_bytes, unused)),
-                delete=lambda name=name: clear_unused(root, name),
+                delete=partial(clear_unused, root, name),
             )
 
 
