@@ -62,9 +62,9 @@ def test_nothing_is_deleted_without_yes_and_only_garbage_with_it(
     littered = files(root)
 
     listed = found(featcache)
-    whats = " ".join(item["what"] for item in listed)
+    kinds = " ".join(item["what"] for item in listed)
     for what in ("remains of a removed cache", "that the cache does not use", "remains of a run"):
-        assert what in whats
+        assert what in kinds
     assert files(root) == littered
     table = featcache("gc")
     assert table.code == 0
