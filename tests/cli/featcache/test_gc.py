@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from featcache.store.format.checksums import SUFFIX
 from featcache.store.lock import writer_lock
 
 Run = Callable[..., Any]
@@ -54,16 +55,16 @@ def test_nothing_is_deleted_without_yes_and_only_garbage_with_it(
     shutil.copytree(cache, cache.parent / f".{cache.name}.tmp-1-0a0a0a0a")
     shutil.copytree(run, run.with_name(f".{run.name}.tmp-0a0a0a0a"))
     (cache / "global" / ".x.h5.tmp-1-0a0a0a0a").write_bytes(b"12345")
-    sums = next((cache / "global").glob("*.h5")).name.replace(".h5", "")
-    lone = next(
-        p for p in (cache / "global").iterdir() if p.name.startswith(sums) and p.suffix != ".h5"
-    )
-    shutil.copy(lone, lone.with_name("000000900-000001000" + lone.suffix))
+    shard = next((cache / "global").glob("*.h5"))
+    shutil.copy(shard.with_suffix(SUFFIX), shard.with_name("8" + shard.stem + SUFFIX))
+    damaged = bytearray(shard.read_bytes())
+    damaged[-1] ^= 1
+    shard.with_name("9" + shard.name).write_bytes(bytes(damaged))
     littered = files(root)
 
     listed = found(featcache)
     kinds = " ".join(item["what"] for item in listed)
-    for what in ("remains of a removed cache", "that the cache does not use", "remains of a run"):
+    for what in ("remains of a removed cache", "3 files that the cache", "remains of a run"):
         assert what in kinds
     assert files(root) == littered
     table = featcache("gc")
