@@ -6,11 +6,14 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet
 import pytest
+
+import heads
 
 Run = Callable[..., Any]
 
@@ -183,3 +186,39 @@ def test_parquet_needs_pyarrow(
     assert answer.code == 1
     assert "featcache[data]" in answer.err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_head_that_is_none_or_was_tampered_with(
+    answered: Run, photos: Path, tmp_path: Path
+) -> None:
+    image = str(photos / "lime" / "1.png")
+    whole = heads.load("last").save(tmp_path / "whole.head")
+    assert answered("predict", str(whole), image).code == 0
+    data = bytearray(whole.read_bytes())
+    data[-5] ^= 1
+    (tmp_path / "tampered.head").write_bytes(bytes(data))
+    (tmp_path / "text.head").write_text("no head")
+    os.mkfifo(tmp_path / "pipe.head")
+    for name, says in (
+        ("tampered.head", "damaged"),
+        ("text.head", "no file of a head"),
+        ("pipe.head", "no regular file"),
+        ("none.head", "No such file"),
+    ):
+        answer = answered("predict", str(tmp_path / name), image)
+        assert (answer.code, answer.out) == (1, "")
+        assert answer.err.startswith("error: ")
+        assert says in answer.err
+        assert answered("info", str(tmp_path / name)).code == 1
+
+
+def test_a_head_of_other_weights_is_refused(answered: Run, photos: Path, tmp_path: Path) -> None:
+    whole = heads.load("last")
+    assert whole.key is not None
+    other = replace(whole, key=replace(whole.key, weights="0" * 64))
+    file = str(other.save(tmp_path / "other.head"))
+    for images in ([str(photos)], ["--dataset", "blobs"]):
+        answer = answered("predict", file, *images)
+        assert (answer.code, answer.out) == (1, "")
+        assert "has key" in answer.err
+        assert "weights 0000" in answer.err
