@@ -17,8 +17,8 @@ def info(
     name: Annotated[
         str,
         typer.Argument(
-            metavar="RUN|RUN@SEED|FILE|last",
-            help="A run, one of its heads, the file of a head, or the run stored last.",
+            metavar="RUN|FILE",
+            help="A run, one of its heads (RUN@SEED), the file of a head, or `last`.",
         ),
     ],
     runs: RunsDir = None,

@@ -31,8 +31,8 @@ def predict(
     head: Annotated[
         str,
         typer.Argument(
-            metavar="RUN|FILE|last",
-            help="The head: a run of `heads train` (RUN@SEED), a file, or the run stored last.",
+            metavar="HEAD",
+            help="A run of `heads train` (RUN@SEED), a file, or `last`: the run stored last.",
         ),
     ],
     paths: Annotated[
