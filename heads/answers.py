@@ -15,9 +15,9 @@ from torch import Tensor
 from featcache.errors import HeadError, UnknownNameError
 from featcache.wording import Argument
 from heads.answering import Answerable, checked, given
-from heads.certainty.calibration import Calibration
+from heads.certainty.calibration import Calibration, others_on
 from heads.contract.rows import Rows
-from heads.fitted import Fitted, answers
+from heads.fitted import answers
 from heads.ops.conformal import RULES, check_share
 from heads.ops.novelty import MEASURES
 
@@ -153,14 +153,11 @@ def _answered(
     calibration: Calibration | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return labels, probabilities, sets and rejections of a chunk; all True where not asked."""
-    part = rows.take(slice(start, stop), read=False)
-    sets, rejected = torch.ones_like(logits, dtype=torch.bool), logits.new_ones(len(logits)).bool()
-
-    def others(fitted: Fitted) -> Tensor:
-        return fitted.logits(part) if len(part) else logits
-
-    if calibration is not None and wanted.coverage is not None:
+    others = others_on(rows.take(slice(start, stop), read=False))
+    sets = torch.ones_like(logits, dtype=torch.bool)
+    rejected = sets[:, 0]
+    if len(logits) and calibration is not None and wanted.coverage is not None:
         sets = calibration.sets(logits, others, wanted.coverage, wanted.rule)
-    if calibration is not None and wanted.reject is not None:
+    if len(logits) and calibration is not None and wanted.reject is not None:
         rejected = calibration.rejected(logits, others, wanted.reject, wanted.measure)
     return answers(logits), torch.softmax(logits / head.temperature, dim=-1), sets, rejected

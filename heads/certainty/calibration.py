@@ -14,13 +14,14 @@ CV+ sets).
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 from featcache.errors import HeadError
+from heads.contract.rows import Rows
 from heads.fitted import Fitted
 from heads.ops.conformal import (
     RULES,
@@ -36,6 +37,15 @@ from heads.ops.novelty import MEASURES, novelty
 
 NAMES = (*RULES, *MEASURES)
 """Names of all scores."""
+
+
+Others: TypeAlias = Callable[[Fitted], Tensor]
+"""Returns the logits [n c] of a head for the rows that are asked about."""
+
+
+def others_on(rows: Rows) -> Others:
+    """Return what answers some rows, one or more, by other heads."""
+    return lambda fitted: fitted.logits(rows)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -105,7 +115,7 @@ class Calibration:
             )
 
     def sets(
-        self, logits: Float[Tensor, "n c"], others: "Others", coverage: float, rule: str
+        self, logits: Float[Tensor, "n c"], others: Others, coverage: float, rule: str
     ) -> Bool[Tensor, "n c"]:
         """Return which classes belong to the set of each row.
 
@@ -119,7 +129,7 @@ class Calibration:
         return within(below, self.rows, coverage)
 
     def rejected(
-        self, logits: Float[Tensor, "n c"], others: "Others", share: float, measure: str
+        self, logits: Float[Tensor, "n c"], others: Others, share: float, measure: str
     ) -> Bool[Tensor, " n"]:
         """Return which rows look like no class.
 
@@ -136,7 +146,7 @@ class Calibration:
         self,
         name: str,
         logits: Float[Tensor, "n c"],
-        others: "Others",
+        others: Others,
         score: Callable[[Tensor, float], Tensor],
     ) -> Int64[Tensor, "*n"]:
         """Count the smaller calibration scores of every row, over all parts."""
@@ -155,10 +165,6 @@ class Calibration:
                 for part in self.parts
             )
         )
-
-
-Others = Callable[[Fitted], Float[Tensor, "n c"]]
-"""Returns the logits of a head for the rows that are asked about."""
 
 
 def part_of(

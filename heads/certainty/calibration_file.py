@@ -17,7 +17,8 @@ PARTS, ROWS = 1_000, 10_000_000
 
 def packed(calibration: Calibration, name: str) -> tuple[dict[str, Any], Tensors]:
     """Return the description of a calibration and its tensors; `name` is that of the section."""
-    described, tensors = [], {}
+    described: list[dict[str, Any]] = []
+    tensors: Tensors = {}
     for at, part in enumerate(calibration.parts):
         tensors |= {f"{name}/{at}/{score}": values for score, values in part.scores.items()}
         one: dict[str, Any] = {"scores": list(part.scores), "temperature": part.temperature}

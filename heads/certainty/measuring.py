@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from heads.certainty.calibration import Calibration
+from heads.certainty.calibration import Calibration, others_on
 from heads.contract.rows import Rows
 from heads.fitted import Fitted, answers
 from heads.ops.calibration import expected_calibration_error
@@ -57,8 +57,8 @@ def measure(
         fitted.checked(predicted[here])
         before[here], after[here] = _confidence(logits, 1.0), _confidence(logits, temperature)
         if promised is not None:
-            part = rows.take(here, read=False)
-            sets = promised.sets(logits, lambda other, p=part: other.logits(p), COVERAGE, RULE)
+            others = others_on(rows.take(here, read=False))
+            sets = promised.sets(logits, others, COVERAGE, RULE)
             covered += int(sets.gather(1, rows.y[here, None]).sum())
             size += int(sets.sum())
     correct = predicted == rows.y

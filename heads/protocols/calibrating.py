@@ -10,7 +10,7 @@ none        none
 Queries, and images of the support, the pool and the corpus, are left out.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -80,10 +80,7 @@ def with_held(plan: Plan, calibrate: str) -> Plan:
         selected = plan.validation or tuple(np.zeros(0, np.int64) for _ in run.seeds)
         parts = zip(run.seeds, plan.learned_rows, selected, strict=True)
         queries = [features.listing.splits[s] for s in plan.splits if s in features.listing.splits]
-        held = tuple(
-            _held(features, seed, [*filter(lambda r: r is not None, learned)], val, queries)
-            for seed, learned, val in parts
-        )
+        held = tuple(_held(features, seed, learned, val, queries) for seed, learned, val in parts)
     if calibrate == "split-val" and not all(len(one.rest) for one in held):
         raise TaskError(
             f"Data set '{features.listing.dataset}' has no labelled val images that are left to "
@@ -169,7 +166,7 @@ def _read(builder: EpisodeBuilder, index: RowIndex) -> Rows | None:
     return rows if len(rows) else None
 
 
-def overlaps(features: FeatureSet, queries: Iterable[int], heads: Sequence[Head]) -> bool:
+def overlaps(features: FeatureSet, queries: RowIndex, heads: Sequence[Head]) -> bool:
     """Tell whether queries may be among the images that calibrated a head."""
     if all(head.calibration is not None and head.calibration.kind == "cross" for head in heads):
         return False

@@ -158,7 +158,7 @@ def _read_certainty(f: Fields) -> Certainty | None:
         rule=inner.text("rule"),
         asked=inner.number(raw.get("asked"), "asked", 0.0, 1.0),
         covered=numbers("covered", 1.0),
-        size=numbers("size", CLASSES),
+        size=numbers("size", float(CLASSES)),
     )
     if certainty.kind not in ("", "split", "cross"):
         raise inner.wrong("kind", "split, cross or empty", certainty.kind)

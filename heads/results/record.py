@@ -119,8 +119,7 @@ class Certainty:
     """How far the probabilities of the heads can be trusted; one value a repetition."""
 
     kind: str
-    """split where validation images calibrated the heads, cross where folds of the support did;
-    empty without prediction sets."""
+    """split (validation images calibrated), cross (folds of the support), empty (no sets)."""
     rows: int
     """Fewest calibration rows of a head; 0 without prediction sets."""
     temperature: tuple[float, ...]
@@ -209,8 +208,8 @@ class Result:
     corpus: CorpusUse | None = None
     """Rows with pseudo-labels that it learned from, too; None where there were none."""
     certainty: Certainty | None = None
-    """Of calibrated heads; None of others, and in older records. It is stated, not counted from the
-    answers, which are labels alone."""
+    """None of heads that nothing calibrated, and in older records. Stated, not counted: answers
+    are labels."""
     draws: str = ""
     """Digest of the images, with their labels, that each repetition learned from and chose by;
     empty where nothing was drawn, of episodes, and in older records."""
