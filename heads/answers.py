@@ -47,7 +47,7 @@ def answers_of(
     split: str | None = None,
     strict: bool = True,
     coverage: float | None = None,
-    rule: str = "aps",
+    rule: str = "lac",
     reject: float | None = None,
     measure: str = "max-logit",
 ) -> Answers:
@@ -59,8 +59,8 @@ def answers_of(
         split: As `Head.logits`.
         strict: As `Head.logits`.
         coverage: Share of images whose label the sets should contain, in (0, 1); None for no sets.
-        rule: How sets are made: aps (never empty), raps (smaller where there are many classes) or
-            lac (smallest, may be empty).
+        rule: How sets are made: lac (smallest on average), aps (larger for hard images, so that
+            their labels are covered as well) or raps (aps with fewer of many classes).
         reject: Share of images of the classes that may be rejected as strange, in (0, 1); None
             rejects nothing.
         measure: What is strange: a small largest logit (max-logit), or the energy.

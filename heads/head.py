@@ -184,7 +184,7 @@ class Head:
         return inputs.spread(self.fitted.predict(x), -1)
 
     def sets(
-        self, rows: Answerable, coverage: float = 0.9, rule: str = "aps", **how: Any
+        self, rows: Answerable, coverage: float = 0.9, rule: str = "lac", **how: Any
     ) -> Bool[Tensor, "n c"]:
         """Return which classes belong to the prediction set of every row.
 
@@ -194,7 +194,7 @@ class Head:
         Args:
             rows: As `logits`.
             coverage: In (0, 1).
-            rule: aps, raps or lac; `heads.ops.conformal` has their equations.
+            rule: lac, aps or raps; `heads.ops.conformal` has their equations.
             how: split and strict, as `logits`; the set of an unreadable image is empty.
 
         Raises:

@@ -119,6 +119,9 @@ class Calibration:
     ) -> Bool[Tensor, "n c"]:
         """Return which classes belong to the set of each row.
 
+        The sets of `lac` can be empty; then they get the class with the largest logit, which can
+        only raise the coverage.
+
         Args:
             logits: Of the head that answers, for the rows that are asked about.
             others: Returns the logits of another head for these rows.
@@ -126,7 +129,9 @@ class Calibration:
             rule: One of `RULES`.
         """
         below = self._below(rule, logits, others, lambda z, t: class_scores(_p(z, t), rule))
-        return within(below, self.rows, coverage)
+        sets = within(below, self.rows, coverage)
+        best = torch.zeros_like(sets).scatter_(1, logits.argmax(dim=-1, keepdim=True), True)
+        return torch.where(sets.any(dim=-1, keepdim=True), sets, best)
 
     def rejected(
         self, logits: Float[Tensor, "n c"], others: Others, share: float, measure: str

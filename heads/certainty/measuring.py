@@ -12,8 +12,8 @@ from heads.fitted import Fitted, answers
 from heads.ops.calibration import expected_calibration_error
 from heads.ops.conformal import rows_needed
 
-COVERAGE, RULE = 0.9, "aps"
-"""The sets whose coverage and size a record states; `aps` with u = 1 is never empty."""
+COVERAGE, RULE = 0.9, "lac"
+"""The sets whose coverage and size a record states: the smallest on average (Sadinle et al.)."""
 
 
 @dataclass(frozen=True, kw_only=True)
