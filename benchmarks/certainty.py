@@ -17,6 +17,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,7 +50,7 @@ class Case:
     shots: int
     seeds: tuple[int, ...] = (1,)
     selection: str = "few-shot-val"
-    calibrate: str = "auto"
+    calibrate_on: str = "auto"
 
     def request(self, method: str, features: FeatureSet) -> Request:
         """Return the request of a method."""
@@ -59,7 +60,7 @@ class Case:
             shots=self.shots,
             seeds=self.seeds,
             selection=self.selection,
-            calibrate=self.calibrate,
+            calibrate_on=self.calibrate_on,
         )
 
 
@@ -70,7 +71,7 @@ WORLDS = (
 # one validation image a class: few-shot-val would leave none to calibrate
 IMPORTED = (
     Case(dataset="caltech50", shots=16),
-    Case(dataset="imagenet256", shots=4, selection="full-val", calibrate="split-val"),
+    Case(dataset="imagenet256", shots=4, selection="full-val", calibrate_on="half-val"),
 )
 
 
@@ -169,7 +170,9 @@ def novelty(bench: Bench, is_imported: bool) -> Iterator[str]:
         pairs += [(*names, first, _images(second)), (*names[::-1], second, _images(first))]
     for known, others, features, images in pairs:
         shots, name = (4 if known.startswith("imagenet") else 16), features.listing.dataset
-        by = {"selection": "full-val", "calibrate": "split-val"} if name == "imagenet256" else {}
+        by: dict[str, Any] = {}
+        if name == "imagenet256":
+            by = {"selection": "full-val", "calibrate_on": "half-val"}
         for method in bench.methods:
             head = heads.fit(method, features, shots=shots, **by)
             inside = _rows(head, features, _labelled(features)).x

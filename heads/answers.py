@@ -123,9 +123,9 @@ class _Wanted:
                 f"This head of {head.method.name} keeps no calibration rows: labelled images that "
                 f"neither trained nor selected it. Train it again on data with more validation "
                 f"images, or with ",
-                Argument("calibrate", "split-val"),
+                Argument("calibrate_on", "half-val"),
                 " (half of the validation images calibrate) or ",
-                Argument("calibrate", "folds"),
+                Argument("calibrate_on", "folds"),
                 " (folds of the support do).",
             )
         if self.coverage is not None:

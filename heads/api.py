@@ -28,7 +28,7 @@ def fit(
     selection: str = "few-shot-val",
     augment: str | None = None,
     support: str | None = None,
-    calibrate: str = "auto",
+    calibrate_on: str = "auto",
     device: str = "auto",
     **settings: Any,
 ) -> Head:
@@ -44,9 +44,9 @@ def fit(
             support, or are read by methods that need a corpus.
         support: How many images each class gives, where not `shots` each: `long-tail:0.01`,
             `counts:FILE` (docs/results.md).
-        calibrate: Which labelled images that train no head calibrate it (docs/certainty.md): auto
-            (validation images that are left over), split-val (half of those of full-val, too),
-            folds (of the shots; trains up to four further heads), none.
+        calibrate_on: Labelled images that say how sure it is (docs/certainty.md): auto (validation
+            images that are left over), half-val (half of those of full-val, too), folds (of the
+            shots; trains up to four further heads), none.
         device: auto, cpu, cuda, cuda:1, ...
         settings: Fields of the method's Config and Hyper; several values make a grid.
 
@@ -73,7 +73,7 @@ def fit(
             support=support,
             settings=settings,
             augment=augment,
-            calibrate=calibrate,
+            calibrate_on=calibrate_on,
         )
     )
     return evaluation.fit(plan, device=device)[0]
@@ -96,7 +96,7 @@ def evaluate(
     class_weights: str | Sequence[float] | None = None,
     augment: str | None = None,
     support: str | None = None,
-    calibrate: str = "auto",
+    calibrate_on: str = "auto",
     device: str = "auto",
     root: Path | str | None = None,
     again: bool = False,
@@ -116,7 +116,7 @@ def evaluate(
             support, or are read by methods that need a corpus.
         class_weights: None, `balanced`, or one number a class.
         support: As `fit`.
-        calibrate: As `fit`.
+        calibrate_on: As `fit`.
         device: auto, cpu, cuda, cuda:1, ...
         root: Folder of all runs; the usual one if not given.
         again: Repeat a run that is stored already; otherwise that one is returned.
@@ -152,7 +152,7 @@ def evaluate(
         class_weights=class_weights,
         augment=augment,
         support=support,
-        calibrate=calibrate,
+        calibrate_on=calibrate_on,
     )
     obtained = obtain.obtain(
         training.plan(request), runs, again=again, keep_heads=keep_heads, device=device

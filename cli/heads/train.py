@@ -123,8 +123,8 @@ def train(
             help="Fewer images of some classes; docs/results.md tells which.",
         ),
     ] = None,
-    calibrate: Annotated[
-        str | None, typer.Option(help="auto, split-val, folds or none: docs/certainty.md.")
+    calibrate_on: Annotated[
+        str | None, typer.Option(help="auto, half-val, folds or none: docs/certainty.md.")
     ] = None,
     strict_shots: Annotated[
         bool, typer.Option("--strict-shots", help="Stop where a class has fewer images.")
@@ -187,7 +187,7 @@ def train(
             class_weights=class_weights,
             augment=augment,
             support=support,
-            calibrate=calibrate,
+            calibrate_on=calibrate_on,
         )
         if len(splits) > 1:
             raise UsageError("Episodes come from one split; name one with --split.")
@@ -196,7 +196,7 @@ def train(
     elif protocol in ORDERED:
         of_training = {"shots": shots, "seeds": seeds, "class_weights": class_weights}
         _no_others(
-            f"--protocol {protocol}", selection=selection, calibrate=calibrate, **of_training
+            f"--protocol {protocol}", selection=selection, calibrate_on=calibrate_on, **of_training
         )
         _only_of({**of_episodes, "seed": None}, "episodes", "--protocol episodic")
         if len(splits) > 1:
@@ -211,14 +211,14 @@ def train(
         arguments |= {"strict_shots": strict_shots, "class_weights": class_weights}
         if shots is not None and (support or "").startswith("counts:"):
             _no_others("--support counts:...", shots=shots)
-        arguments |= {"support": support, "calibrate": calibrate}
+        arguments |= {"support": support, "calibrate_on": calibrate_on}
     else:
         raise UnknownNameError("protocol", protocol, ("few-shot", "episodic", *ORDERED))
     selections = words.EPISODE_SELECTIONS if protocol == "episodic" else words.SELECTIONS
-    known = {"selection": (selection, selections), "calibration": (calibrate, words.CALIBRATIONS)}
-    for what, (value, names_of) in known.items():
-        if value is not None and value not in names_of:
-            raise UnknownNameError(what, value, names_of)
+    if selection is not None and selection not in selections:
+        raise UnknownNameError("selection", selection, selections)
+    if calibrate_on is not None and calibrate_on not in words.CALIBRATIONS:
+        raise UnknownNameError("calibration", calibrate_on, words.CALIBRATIONS)
     settings = options.pairs(set_ or ())
     words.check_settings(method, settings)
     arguments = {

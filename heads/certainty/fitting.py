@@ -9,16 +9,19 @@ answer them, so that no row scores itself. The hyper-parameters were chosen on t
 where the selection was `cv`: the guarantee of folds does not cover that choice.
 """
 
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from featcache.errors import HeadError
+from featcache.errors import TaskError
+from featcache.wording import Argument
 from heads.certainty.calibration import Calibration, part_of
-from heads.contract.rows import Rows, TaskView
+from heads.contract.method import AnyMethod
+from heads.contract.rows import Rows, TaskView, find_kind
 from heads.fitted import Fitted
 from heads.ops.pooling import temperature
-from heads.selection.folds import check_held_out
 from heads.selection.refitting import refitted
 
 
@@ -48,24 +51,52 @@ def by_folds(fitted: Fitted, view: TaskView) -> tuple[float, Calibration]:
         view: The task that it was trained on.
 
     Raises:
-        HeadError: If the method is made of others: its members have no folds in common.
-        TaskError: If no class has two rows, or the support lacks what queries are answered by.
+        TaskError: As `check_folds`.
         TrainingError: If a head could not be trained.
     """
-    method = fitted.method
-    if method.composition is not None:
-        raise HeadError(
-            f"{method.name} is made of other methods, which are not trained again by folds. Give "
-            f"it validation images instead."
-        )
-    check_held_out(method, fitted.config, view.support)
-    folds = [(one, *_answered(one, rows)) for one, rows in refitted(fitted, view)]
+    check_folds(fitted.method, fitted.config, view)
+    kept = [(one.kept(), rows) for one, rows in refitted(fitted, view)]
+    folds = [(one, *_answered(one, rows)) for one, rows in kept]
     parts = []
     for at, (one, logits, labels) in enumerate(folds):
         others = [(z, y) for other, (_, z, y) in enumerate(folds) if other != at]
         heat = _temperature(others)
-        parts.append(part_of(logits, labels, heat, one.kept()))
+        parts.append(part_of(logits, labels, heat, one))
     return _temperature([(z, y) for _, z, y in folds]), Calibration(parts=tuple(parts))
+
+
+def check_folds(method: AnyMethod, config: Any, view: TaskView) -> None:
+    """Refuse folds of a support that cannot calibrate a method.
+
+    Raises:
+        TaskError: If the method is made of others, no class has two images, or the support lacks
+            what the method reads of the images that it answers.
+    """
+    labels = view.support.y[: len(view.support) - view.retrieved]
+    lacking = [
+        need.kind
+        for need in method.needs(config)
+        if need.role == "query"
+        and need.kind != "global"
+        and not need.optional
+        and find_kind(view.support.kinds, need.key) is None
+    ]
+    if method.composition is not None:
+        why = f"{method.name} is made of other methods, which have no folds in common"
+    elif not len(labels) or int(torch.bincount(labels).max()) < 2:
+        why = f"{method.name} was trained on no class with two labelled images"
+    elif lacking:
+        why = (
+            f"{method.name} reads {lacking[0]} of the images it answers but not of its training "
+            f"images"
+        )
+    else:
+        return
+    raise TaskError(
+        f"{why}, so folds cannot calibrate it. Use ",
+        Argument("calibrate_on", "auto"),
+        " (validation images).",
+    )
 
 
 def _temperature(answered: list[tuple[Tensor, Tensor]]) -> float:

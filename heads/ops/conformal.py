@@ -116,8 +116,7 @@ def check_share(name: str, share: object) -> None:
     Raises:
         UsageError: If it is no number in (0, 1).
     """
-    number = isinstance(share, int | float) and not isinstance(share, bool)
-    if not number or not 0 < share < 1:
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < 1:
         raise UsageError(f"{name} must be a number between 0 and 1, got {share!r:.80}.")
 
 

@@ -3,7 +3,7 @@
 auto        validation images that neither train nor select: those that few-shot-val left over, or,
             where nothing was selected, all of them. Under full-val none are left, and the
             temperature is fitted on those that selected
-split-val   of full-val too: validation is cut in two at random, one half selects
+half-val   of full-val too: validation is cut in two at random, one half selects
 folds       the support, by heads that are trained again without each fold
 none        none
 
@@ -17,11 +17,11 @@ import numpy as np
 import torch
 
 from featcache.draws import VAL_SHOTS, cut, labelled
-from featcache.errors import MissingComponentError, TaskError
+from featcache.errors import MissingComponentError, TaskError, UsageError
 from featcache.types import FeatureSet
 from featcache.wording import Argument
 from heads.certainty.calibration import Calibration
-from heads.certainty.fitting import by_folds, by_rows
+from heads.certainty.fitting import by_folds, by_rows, check_folds
 from heads.certainty.measuring import COVERAGE, RULE, Measured
 from heads.contract.rows import Rows
 from heads.episode import Episode, RowIndex
@@ -48,49 +48,51 @@ class Calibrated:
     calibration: Calibration | None = None
 
 
-def selecting(features: FeatureSet, seed: int, calibrate: str) -> RowIndex:
+def selecting(features: FeatureSet, seed: int, calibrate_on: str) -> RowIndex:
     """Return the rows of `full-val`: all labelled validation rows, or half of them."""
     rows = labelled(features.listing, "val", features.ok)
-    return cut(rows, len(rows) // 2, seed)[0] if calibrate == "split-val" else rows
+    return cut(rows, len(rows) // 2, seed)[0] if calibrate_on == "half-val" else rows
 
 
-def with_held(plan: Plan, calibrate: str) -> Plan:
+def with_held(plan: Plan, calibrate_on: str) -> Plan:
     """Return a plan with the rows that calibrate its heads.
 
     Args:
         plan: The plan of a protocol.
-        calibrate: One of `CALIBRATIONS`; none for a transductive method, and for heads that were
-            chosen on the queries.
+        calibrate_on: One of `CALIBRATIONS`; nothing calibrates a transductive method, or heads that
+            are chosen on the queries.
 
     Raises:
-        TaskError: If validation images are asked for and none are left, or folds of nothing.
+        TaskError: If validation images are asked for and none are left.
+        UsageError: If more than `auto` is asked for where nothing calibrates.
     """
     run, features = plan.run, plan.run.features
     if run.method.transductive or run.selection == "oracle":
-        return replace(plan, calibrate="auto")
-    if calibrate == "folds" and not all(len(support) for support, _ in plan.learned_rows):
-        raise TaskError(
-            f"{run.method.name} was trained on no labelled images here, so folds of them cannot "
-            f"calibrate it. Use ",
-            Argument("calibrate", "auto"),
+        if calibrate_on in ("auto", "none"):
+            return replace(plan, calibrate_on="auto")
+        why = "is chosen on" if run.selection == "oracle" else "answers together"
+        raise UsageError(
+            f"{run.method.name} {why} the queries, so other images cannot say how sure its answers "
+            f"to them are. Leave out ",
+            Argument("calibrate_on"),
             ".",
         )
     held: tuple[Held, ...] = ()
-    if calibrate in ("auto", "split-val"):
+    if calibrate_on in ("auto", "half-val"):
         selected = plan.validation or tuple(np.zeros(0, np.int64) for _ in run.seeds)
         parts = zip(run.seeds, plan.learned_rows, selected, strict=True)
         queries = [features.listing.splits[s] for s in plan.splits if s in features.listing.splits]
         held = tuple(_held(features, seed, learned, val, queries) for seed, learned, val in parts)
-    if calibrate == "split-val" and not all(len(one.rest) for one in held):
+    if calibrate_on == "half-val" and not all(len(one.rest) for one in held):
         raise TaskError(
             f"Data set '{features.listing.dataset}' has no labelled val images that are left to "
             f"calibrate on. Use ",
-            Argument("calibrate", "folds"),
+            Argument("calibrate_on", "folds"),
             " (the head is trained again without each fold of its images).",
         )
-    if calibrate == "split-val" and run.selection == "full-val":  # half of them selected
-        run = replace(run, extra={**run.extra, "calibrate": calibrate})
-    return replace(plan, run=run, calibrate=calibrate, held=held)
+    if calibrate_on == "half-val" and run.selection == "full-val":  # half of them selected
+        run = replace(run, extra={**run.extra, "calibrate_on": calibrate_on})
+    return replace(plan, run=run, calibrate_on=calibrate_on, held=held)
 
 
 def _held(
@@ -118,6 +120,17 @@ def _held(
     return Held(warm=warm, rest=cut(rest, ROWS, seed)[0])
 
 
+def check(plan: Plan, episodes: Sequence[Episode]) -> None:
+    """Refuse folds that cannot be trained, before anything is.
+
+    Raises:
+        TaskError: As `check_folds`.
+    """
+    if plan.calibrate_on == "folds":
+        for episode in episodes:
+            check_folds(plan.run.method, plan.run.settings.config, episode.view)
+
+
 def calibrated(
     plan: Plan, builder: EpisodeBuilder, episodes: Sequence[Episode], chosen: Sequence[Chosen]
 ) -> tuple[list[Calibrated], list[str]]:
@@ -133,7 +146,7 @@ def calibrated(
         TrainingError: If a head could not be trained on folds.
     """
     heads = [one.head.kept() for one in chosen]
-    if plan.calibrate == "folds" and not plan.run.method.transductive:
+    if plan.calibrate_on == "folds":
         folds = [by_folds(head, one.view) for head, one in zip(heads, episodes, strict=True)]
         return [Calibrated(temperature=t, calibration=c) for t, c in folds], []
     if not plan.held:
@@ -167,8 +180,13 @@ def _read(builder: EpisodeBuilder, index: RowIndex) -> Rows | None:
 
 
 def overlaps(features: FeatureSet, queries: RowIndex, heads: Sequence[Head]) -> bool:
-    """Tell whether queries may be among the images that calibrated a head."""
-    if all(head.calibration is not None and head.calibration.kind == "cross" for head in heads):
+    """Tell whether queries may be among the validation images that calibrated a head."""
+
+    def on_validation(head: Head) -> bool:
+        calibration = head.calibration
+        return is_calibrated(head) and (calibration is None or calibration.kind == "split")
+
+    if not any(map(on_validation, heads)):
         return False
     ids = features.listing.ids
     used = {ids[int(r)] for r in labelled(features.listing, "val", features.ok)}

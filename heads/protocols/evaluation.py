@@ -20,8 +20,8 @@ from heads.contract.method import AnyMethod, Together
 from heads.contract.settings import hyper_values
 from heads.episode import Episode, QuerySet
 from heads.head import Head, fitted_head
+from heads.protocols import calibrating
 from heads.protocols.builder import EpisodeBuilder
-from heads.protocols.calibrating import KNOWN, calibrated, certainty_of, is_calibrated, overlaps
 from heads.protocols.plan import Plan, Run, splits_of
 from heads.protocols.recording import (
     int32,
@@ -127,9 +127,10 @@ def _trained(
     episodes = plan.episodes(builder)
     for query in builder.queries.values():
         check_size(len(episodes), len(query.index))
+    calibrating.check(plan, episodes)
     with captured_warnings() as unconverged:
         chosen = select(run.method, run.settings, episodes, run.selection, progress=progress)
-        sure, told = calibrated(plan, builder, episodes, chosen)
+        sure, told = calibrating.calibrated(plan, builder, episodes, chosen)
     synchronise()
     seconds = time.perf_counter() - started
     notes = [
@@ -191,11 +192,11 @@ def _judged(
 ) -> Result:
     """Answer a query set and write the record."""
     run, started, predicted, measured = plan.run, time.perf_counter(), [], []
-    known = any(map(is_calibrated, heads)) and overlaps(run.features, queries[0].index, heads)
+    known = calibrating.overlaps(run.features, queries[0].index, heads)
     for done, (head, query) in enumerate(zip(heads, queries, strict=True)):
         if progress is not None:
             progress("evaluating", done, len(queries))
-        if is_calibrated(head) and not known:
+        if calibrating.is_calibrated(head) and not known:
             one = measure_answers(head.fitted, query.rows, head.temperature, head.calibration)
             measured.append(one)
             predicted.append(int32(one.predicted))
@@ -214,11 +215,11 @@ def _judged(
             *run.notes,
             *(note for query in queries for note in query.notes),
             *facts["notes"],
-            *([KNOWN] if known else []),
+            *([calibrating.KNOWN] if known else []),
             *cautions(run.method, [int32(queries[0].rows.y)], len(run.features.classes)),
         ],
     )
-    certainty = certainty_of(heads, measured)
+    certainty = calibrating.certainty_of(heads, measured)
     return replace(result, spec=spec.digest(), fit=spec.fit.digest(), certainty=certainty)
 
 

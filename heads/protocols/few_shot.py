@@ -147,7 +147,7 @@ def _draws(
                 f"them and extract again."
             )
         if selection == "full-val":
-            drawn = _with_val(drawn, selecting(features, seed, request.calibrate))
+            drawn = _with_val(drawn, selecting(features, seed, request.calibrate_on))
         if uneven is not None:
             counts = _counts(features, uneven, shots, seed)
             drawn = thinned(drawn, features.labels, counts, seed)

@@ -49,7 +49,7 @@ class Request:
     support: str | None = None
     """How many images each class gives, where not `shots` each: `long-tail:0.01`, `counts:FILE`."""
 
-    calibrate: str = "auto"
+    calibrate_on: str = "auto"
     """Which images that train no head calibrate it, one of `CALIBRATIONS`: validation images that
     nothing else reads; also half of those of `full-val`; folds of the support; none."""
 
@@ -62,8 +62,8 @@ class Request:
         method = registry.get(self.method)
         if self.selection not in SELECTIONS:
             raise UnknownNameError("selection", self.selection, SELECTIONS)
-        if self.calibrate not in CALIBRATIONS:
-            raise UnknownNameError("calibration", self.calibrate, CALIBRATIONS)
+        if self.calibrate_on not in CALIBRATIONS:
+            raise UnknownNameError("calibration", self.calibrate_on, CALIBRATIONS)
         return method
 
 
@@ -126,7 +126,7 @@ class Plan:
     """Support and pool of each episode."""
     validation: tuple[RowIndex, ...] = ()
     """Rows that select the head of each episode; () where none do."""
-    calibrate: str = "auto"
+    calibrate_on: str = "auto"
     """One of `CALIBRATIONS`."""
     held: tuple[Held, ...] = ()
     """What calibrates the head of each episode; () where nothing or folds do."""
@@ -192,7 +192,7 @@ class Plan:
                     **run.extra,
                     **({"queries": split} if sees_queries else {}),
                     **({"support": run.profile} if run.profile else {}),
-                    **({} if self.calibrate == "auto" else {"calibrate": self.calibrate}),
+                    **({} if self.calibrate_on == "auto" else {"calibrate_on": self.calibrate_on}),
                     **_members(run.method, run.settings),
                 }
             ),

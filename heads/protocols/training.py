@@ -27,7 +27,7 @@ def plan(request: Request) -> Plan:
         UsageError: If the method needs a corpus and none is named, or cannot learn from one.
         TaskError: If the data set allows no such task.
     """
-    return calibrating.with_held(_plan(request), request.calibrate)
+    return calibrating.with_held(_plan(request), request.calibrate_on)
 
 
 def _plan(request: Request) -> Plan:

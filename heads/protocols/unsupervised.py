@@ -55,7 +55,7 @@ def plan(request: Request) -> Plan:
         mode = "none"
     seed = next(iter(request.seeds))
     pool = _pool(features, method.name)
-    val = _validation(features, mode, seed, request.calibrate)
+    val = _validation(features, mode, seed, request.calibrate_on)
 
     def episodes(builder: EpisodeBuilder) -> list[Episode]:
         none, oracle = np.zeros(0, dtype=np.int64), mode == "oracle"
@@ -93,11 +93,11 @@ def _pool(features: FeatureSet, method: str) -> RowIndex:
     return pool
 
 
-def _validation(features: FeatureSet, mode: str, seed: int, calibrate: str) -> RowIndex:
+def _validation(features: FeatureSet, mode: str, seed: int, calibrate_on: str) -> RowIndex:
     """Return the validation rows; none unless the mode is full-val."""
     if mode != "full-val":
         return np.zeros(0, dtype=np.int64)
-    val = selecting(features, seed, calibrate)
+    val = selecting(features, seed, calibrate_on)
     if not len(val):
         raise TaskError(
             f"Data set '{features.listing.dataset}' has no labelled val images, so ",

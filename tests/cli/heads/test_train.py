@@ -45,10 +45,10 @@ def test_train_says_it_in_a_sentence_and_compare_in_a_table(heads: Run, home: Pa
 
 def test_calibration_is_said_and_shown(heads: Run, home: Path) -> None:
     given = ["--shots", "2", "--seeds", "1", "--quiet"]
-    answer = heads("train", "tip-adapter", *given, "--calibrate", "folds")
+    answer = heads("train", "tip-adapter", *given, "--calibrate-on", "folds")
     assert answer.code == 0, answer.err
     assert "calibration error " in answer.out
-    heads("train", "nearest-mean", *given, "--calibrate", "none")
+    heads("train", "nearest-mean", *given, "--calibrate-on", "none")
     table = heads("compare", "--certainty", "--shots", "2").out
     head, *rows = (line.split("\t") for line in table.splitlines() if "\t" in line)
     assert head[-4:] == ["ECE before %", "ECE %", "coverage %", "set size"]
@@ -65,11 +65,11 @@ def test_calibration_is_said_and_shown(heads: Run, home: Path) -> None:
 
 
 def test_an_unknown_calibration_is_told_before_torch_is_loaded(heads: Run, home: Path) -> None:
-    answer = heads("train", "gda", "--calibrate", "fold")
+    answer = heads("train", "gda", "--calibrate-on", "fold")
     assert answer.code != 0
     assert "Unknown calibration 'fold'; did you mean 'folds'?" in answer.err
-    refused = heads("train", "stata", "--protocol", "batches", "--calibrate", "folds")
-    assert "--calibrate has no meaning with --protocol batches" in refused.err
+    refused = heads("train", "stata", "--protocol", "batches", "--calibrate-on", "folds")
+    assert "--calibrate-on has no meaning with --protocol batches" in refused.err
 
 
 def test_short_classes_are_taken_and_said(heads: Run, home: Path) -> None:

@@ -27,8 +27,8 @@ def zero_shot(shared: Callable[[str], Path]) -> Load:
             F.normalize(torch.from_numpy(data[f"{key}_features"]).float(), dim=-1)
             for key in ("text", "val", "test")
         )
-        labels = (torch.from_numpy(data[f"{key}_labels"]).long() for key in ("val", "test"))
-        return 100 * val @ text.T, 100 * test @ text.T, *labels
+        y_val, y_test = (torch.from_numpy(data[f"{key}_labels"]).long() for key in ("val", "test"))
+        return 100 * val @ text.T, 100 * test @ text.T, y_val, y_test
 
     return load
 

@@ -12,8 +12,9 @@ import torch
 from featcache.draws import labelled
 from featcache.errors import FeatcacheError, HeadError, TaskError, UnknownNameError, UsageError
 from featcache.types import FeatureSet
-from heads import kept
+from heads import kept, registry
 from heads.answers import answers_of
+from heads.certainty.fitting import check_folds
 from heads.contract.rows import Rows
 from heads.head import Head
 from heads.head_file import pack, unpack
@@ -49,7 +50,7 @@ def split(features: FeatureSet) -> Head:
 
 @pytest.fixture(scope="module")
 def cross(features: FeatureSet) -> Head:
-    return trained(features, calibrate="folds", shots=12)
+    return trained(features, calibrate_on="folds", shots=12)
 
 
 # which rows
@@ -76,15 +77,17 @@ def test_what_calibrates_was_seen_by_nothing_else(
 
 
 def test_halves_of_the_whole_validation(features: FeatureSet) -> None:
-    whole, half = (plan(features, selection="full-val", calibrate=c) for c in ("auto", "split-val"))
+    whole, half = (
+        plan(features, selection="full-val", calibrate_on=c) for c in ("auto", "half-val")
+    )
     assert not len(whole.held[0].rest)
     (one, other) = half.held[0].warm, half.held[0].rest
     assert sorted([*one, *other]) == sorted(labelled(features.listing, "val").tolist())
     assert abs(len(one) - len(other)) <= 1
-    assert half.run.extra == {"calibrate": "split-val"}
+    assert half.run.extra == {"calibrate_on": "half-val"}
     assert trained(features, selection="full-val").calibration is None
     assert trained(features, selection="full-val").temperature != 1
-    halved = trained(features, selection="full-val", calibrate="split-val")
+    halved = trained(features, selection="full-val", calibrate_on="half-val")
     assert halved.calibration is not None
     assert halved.calibration.rows == 50
 
@@ -108,7 +111,7 @@ def test_copies_of_training_images_do_not_calibrate(features: FeatureSet) -> Non
 
 
 @pytest.mark.parametrize(
-    "wanted", [{"method": "transclip"}, {"selection": "oracle"}, {"calibrate": "none"}]
+    "wanted", [{"method": "transclip"}, {"selection": "oracle"}, {"calibrate_on": "none"}]
 )
 def test_what_has_seen_the_queries_is_not_calibrated(
     features: FeatureSet, wanted: dict[str, Any]
@@ -119,8 +122,8 @@ def test_what_has_seen_the_queries_is_not_calibrated(
 
 
 def test_calibrating_changes_no_answer_and_no_digest(features: FeatureSet) -> None:
-    auto, none, folds = (plan(features, calibrate=c) for c in ("auto", "none", "folds"))
-    assert "calibrate" not in dict(auto.fit_spec("test").extra)
+    auto, none, folds = (plan(features, calibrate_on=c) for c in ("auto", "none", "folds"))
+    assert "calibrate_on" not in dict(auto.fit_spec("test").extra)
     assert len({p.spec("test").digest() for p in (auto, none, folds)}) == 3
     results = [evaluation.measure(p).result for p in (auto, none, folds)]
     answers = [r.predictions.predicted for r in results if r.predictions is not None]
@@ -142,8 +145,8 @@ def test_components_that_only_calibration_lacks_are_no_error(
 
 
 def test_words_that_are_none_are_refused(features: FeatureSet, split: Head) -> None:
-    with pytest.raises(UnknownNameError, match="split-val"):
-        plan(features, calibrate="split-vals")
+    with pytest.raises(UnknownNameError, match="half-val"):
+        plan(features, calibrate_on="half-vals")
     with pytest.raises(UnknownNameError, match="aps"):
         split.sets(features, rule="apps")
     with pytest.raises(UnknownNameError, match="energy"):
@@ -156,13 +159,43 @@ def test_without_validation_images(world: Callable[..., FeatureSet]) -> None:
     bare = world(counts={"train": 12, "test": 30}, noise=0.6)
     head = trained(bare)
     assert (head.temperature, head.calibration) == (1, None)
-    with pytest.raises(HeadError, match=r"keeps no calibration rows.*calibrate='folds'"):
+    with pytest.raises(HeadError, match=r"keeps no calibration rows.*calibrate_on='folds'"):
         head.sets(bare)
-    with pytest.raises(TaskError, match=r"no labelled val images .* calibrate='folds'"):
-        plan(bare, calibrate="split-val")
-    with pytest.raises(TaskError, match=r"trained on no labelled images"):
-        plan(bare, method="zero-shot", calibrate="folds")
-    assert trained(bare, calibrate="folds").calibration is not None
+    with pytest.raises(TaskError, match=r"no labelled val images .* calibrate_on='folds'"):
+        plan(bare, calibrate_on="half-val")
+    assert trained(bare, calibrate_on="folds").calibration is not None
+
+
+@pytest.mark.parametrize(
+    ("wanted", "why"),
+    [
+        ({"method": "zero-shot"}, "trained on no class with two labelled images"),
+        ({"shots": 1}, "trained on no class with two labelled images"),
+        ({"method": "ensemble", "settings": {"members": "gda,knn"}}, "made of other methods"),
+    ],
+)
+def test_folds_that_cannot_calibrate_are_refused_before_training(
+    wanted: dict[str, Any], why: str, features: FeatureSet
+) -> None:
+    with pytest.raises(TaskError, match=rf"{why}.*calibrate_on='auto'"):
+        evaluation.fit(
+            plan(features, calibrate_on="folds", **wanted),
+            progress=lambda *_: pytest.fail("it has begun"),
+        )
+
+
+def test_folds_without_what_queries_are_answered_by_are_refused(make_view: Any) -> None:
+    lazsl = registry.get("lazsl")
+    with pytest.raises(TaskError, match="lazsl reads crops of the images it answers but not of"):
+        check_folds(lazsl, lazsl.config(), make_view())
+
+
+@pytest.mark.parametrize("wanted", [{"method": "transclip"}, {"selection": "oracle"}])
+def test_what_sees_the_queries_is_not_calibrated_on_request(
+    features: FeatureSet, wanted: dict[str, Any]
+) -> None:
+    with pytest.raises(UsageError, match="the queries, so other images cannot say"):
+        plan(features, calibrate_on="folds", **wanted)
 
 
 # what they say
@@ -257,7 +290,7 @@ def test_coverage_over_many_worlds(kind: str, world: Callable[..., FeatureSet]) 
     for seed in range(12):
         made = world(counts={"train": 12, "val": 12, "test": 40}, noise=0.8, seed=seed)
         head = trained(
-            made, shots=12, calibrate="auto" if kind == "split" else "folds", seeds=(seed,)
+            made, shots=12, calibrate_on="auto" if kind == "split" else "folds", seeds=(seed,)
         )
         assert head.calibration is not None
         sets = head.sets(made, coverage=0.8, rule="lac")
