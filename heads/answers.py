@@ -76,7 +76,7 @@ def answers_of(
         >>> import featcache, heads
         >>> from heads.answers import answers_of
         >>> cache = featcache.open("fieldguide", "tiny")
-        >>> head = heads.fit("ridge", cache, shots=4)
+        >>> head = heads.fit("ridge", cache, shots=4, calibrate_on="folds")
         >>> given = answers_of(head, cache, coverage=0.9, reject=0.05)
         >>> given.sets.shape == given.probabilities.shape
         True

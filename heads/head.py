@@ -204,7 +204,7 @@ class Head:
         Example:
             >>> import featcache, heads
             >>> cache = featcache.open("fieldguide", "tiny")
-            >>> head = heads.fit("ridge", cache, shots=4)
+            >>> head = heads.fit("ridge", cache, shots=4, calibrate_on="folds")
             >>> bool(head.sets(cache, coverage=0.8).any(1).all())
             True
         """
@@ -251,7 +251,7 @@ class Head:
         Example:
             >>> import featcache, heads
             >>> cache = featcache.open("fieldguide", "tiny")
-            >>> head = heads.fit("ridge", cache, shots=4)
+            >>> head = heads.fit("ridge", cache, shots=4, calibrate_on="folds")
             >>> float(head.rejects(cache, share=0.1).float().mean()) < 0.3
             True
         """

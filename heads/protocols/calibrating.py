@@ -103,17 +103,11 @@ def _held(
     queries: Sequence[RowIndex],
 ) -> Held:
     """Return the validation rows that are no other rows, in two parts."""
-    ids, hashes = features.listing.ids, features.listing.hashes
-    rows = labelled(features.listing, "val", features.ok)
-    known = [int(r) for part in (*learned, selected) if part is not None for r in part]
-    images, contents = {ids[r] for r in known}, {hashes[r] for r in known}
-    asked = {ids[int(r)] for part in queries for r in part}
-    free = [
-        r
-        for r in rows.tolist()
-        if ids[r] not in images and ids[r] not in asked and hashes[r] not in contents
-    ]
-    rest: RowIndex = np.array(free, dtype=np.int64)
+    val, hashes = labelled(features.listing, "val", features.ok), features.listing.hashes
+    known = np.concatenate([selected, *(rows for rows in learned if rows is not None)])
+    rest = val[~np.isin(val, np.concatenate([known, *queries]))]
+    contents = {hashes[r] for r in known.tolist()}
+    rest = rest[np.array([hashes[r] not in contents for r in rest.tolist()], dtype=bool)]
     warm = selected
     if not len(selected):  # nothing selected: some of the rows fit the temperature
         warm, rest = cut(rest, min(VAL_SHOTS * len(features.classes), len(rest) // 2), seed)
@@ -188,9 +182,8 @@ def overlaps(features: FeatureSet, queries: RowIndex, heads: Sequence[Head]) -> 
 
     if not any(map(on_validation, heads)):
         return False
-    ids = features.listing.ids
-    used = {ids[int(r)] for r in labelled(features.listing, "val", features.ok)}
-    return any(ids[int(r)] in used for r in queries)
+    used = labelled(features.listing, "val", features.ok)
+    return bool(np.isin(queries, used).any())
 
 
 def is_calibrated(head: Head) -> bool:
