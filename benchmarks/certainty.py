@@ -113,43 +113,37 @@ def calibration(bench: Bench, cases: Sequence[Case]) -> Iterator[str]:
 
 def coverage(bench: Bench, cases: Sequence[Case]) -> Iterator[str]:
     """Write coverage and size of sets where calibration rows and queries are exchangeable."""
-    band = f"band of {DRAWS} draws %"
-    yield _line("data", "method", "rule", "rows", "coverage %", band, "draws in 95 % band", "size")
-    yield _line(*["---"] * 8)
+    yield from _head("data", "method", "rows", f"band of the mean of {DRAWS} %", *RULES)
     for case in cases:
         features = bench.features(case.dataset)
         for method in bench.methods:
             plan = training.plan(replace(case.request(method, features), seeds=(1,)))
             (head,) = measure(plan).heads[0]
             rest = plan.held[0].rest
-            pool = np.concatenate([rest, features.usable("test")])
-            rows = _rows(head, features, pool)
-            for rule in RULES:
-                yield _line(case.dataset, method, rule, *_drawn(head, rows, len(rest), rule))
+            rows = _rows(head, features, np.concatenate([rest, features.usable("test")]))
+            m, n = len(rest), len(rows) - len(rest)
+            law = stats.betabinom(n, rank(m, COVERAGE), m + 1 - rank(m, COVERAGE))
+            half = 1.96 * law.std() / math.sqrt(DRAWS)
+            band = f"{100 * (law.mean() - half) / n:.1f} to {100 * (law.mean() + half) / n:.1f}"
+            cells = [_drawn(head, rows, m, rule, law) for rule in RULES]
+            yield _line(case.dataset, method, str(m), band, *cells)
 
 
-def _drawn(head: Head, rows: Rows, m: int, rule: str) -> list[str]:
-    logits, labels = head.fitted.logits(rows), rows.y
+def _drawn(head: Head, rows: Rows, m: int, rule: str, law: Any) -> str:
+    """Return mean coverage, draws inside the 95 % band of one, and mean size."""
+    p = (head.fitted.logits(rows).double() / head.temperature).softmax(-1)
+    scores, labels = class_scores(p, rule), rows.y
     covered, sizes = [], []
     for draw in range(DRAWS):
         known, asked = (torch.from_numpy(part) for part in cut(np.arange(len(rows)), m, draw))
-        scores = class_scores((logits.double() / head.temperature).softmax(-1), rule)
         at_label = scores[known].gather(1, labels[known, None])[:, 0].sort().values
         sets = within(smaller(at_label, scores[asked]), m, COVERAGE)
         covered.append(int(sets.gather(1, labels[asked, None]).sum()))
         sizes.append(float(sets.sum(1).double().mean()))
-    n, r = len(rows) - m, rank(m, COVERAGE)
-    one = stats.betabinom(n, r, m + 1 - r)
-    half = 1.96 * one.std() / math.sqrt(DRAWS)
-    low, high = one.ppf(0.025), one.ppf(0.975)
+    low, high = law.ppf(0.025), law.ppf(0.975)
     inside = sum(low <= count <= high for count in covered)
-    return [
-        str(m),
-        f"{100 * np.mean(covered) / n:.1f}",
-        f"{100 * (one.mean() - half) / n:.1f} to {100 * (one.mean() + half) / n:.1f}",
-        f"{inside} of {DRAWS}",
-        f"{np.mean(sizes):.2f}",
-    ]
+    mean = 100 * np.mean(covered) / (len(rows) - m)
+    return f"{mean:.1f}, {inside} of {DRAWS}, {np.mean(sizes):.2f}"
 
 
 def novelty(bench: Bench, is_imported: bool) -> Iterator[str]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from featcache.errors import HeadError, UnknownNameError
 from featcache.wording import Argument
 from heads.answering import Answerable, checked, given
-from heads.certainty.calibration import Calibration, others_on
+from heads.certainty.calibration import others_on
 from heads.contract.rows import Rows
 from heads.fitted import answers
 from heads.ops.conformal import RULES, check_share
@@ -82,12 +82,10 @@ def answers_of(
         True
     """
     wanted = _Wanted(coverage=coverage, rule=rule, reject=reject, measure=measure)
-    calibration = wanted.checked(head)
+    wanted.check(head)
     inputs = given(head, rows, split=split, strict=strict)
     x = checked(head, inputs.rows)
-    parts = [
-        _answered(head, x, logits, s, e, wanted, calibration) for logits, s, e in _chunks(head, x)
-    ]
+    parts = [wanted.answered(head, x, *chunk) for chunk in _chunks(head, x)]
     labels, p, sets, rejected = (torch.cat(each) for each in zip(*parts, strict=True))
     return Answers(
         labels=inputs.spread(head.fitted.checked(labels), -1),
@@ -106,8 +104,8 @@ class _Wanted:
     reject: float | None
     measure: str
 
-    def checked(self, head: "Head") -> Calibration | None:
-        """Return the calibration of a head, if it is needed and enough for what is asked."""
+    def check(self, head: "Head") -> None:
+        """Refuse unknown names, shares that are none, and what the head cannot promise."""
         if self.rule not in RULES:
             raise UnknownNameError("rule", self.rule, RULES)
         if self.measure not in MEASURES:
@@ -116,9 +114,8 @@ class _Wanted:
             if getattr(self, name) is not None:
                 check_share(name, getattr(self, name))
         if self.coverage is None and self.reject is None:
-            return None
-        calibration = head.calibration
-        if calibration is None:
+            return
+        if (calibration := head.calibration) is None:
             raise HeadError(
                 f"This head of {head.method.name} keeps no calibration rows: labelled images that "
                 f"neither trained nor selected it. Train it again on data with more validation "
@@ -132,7 +129,29 @@ class _Wanted:
             calibration.check_coverage(self.coverage)
         if self.reject is not None:
             calibration.check_share(self.reject)
-        return calibration
+
+    def answered(
+        self, head: "Head", rows: Rows, logits: Float[Tensor, "k c"], start: int, stop: int
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return labels, probabilities, sets and rejections of a chunk; all True where not asked.
+
+        Args:
+            head: The head.
+            rows: All rows.
+            logits: Of the rows from start to stop.
+            start: First row.
+            stop: Row after the last.
+        """
+        p = torch.softmax(logits / head.temperature, dim=-1)
+        sets = torch.ones_like(logits, dtype=torch.bool)
+        rejected = sets[:, 0]
+        if len(logits) and head.calibration is not None:
+            others = others_on(rows.take(slice(start, stop), read=False))
+            if self.coverage is not None:
+                sets = head.calibration.sets(logits, others, self.coverage, self.rule)
+            if self.reject is not None:
+                rejected = head.calibration.rejected(logits, others, self.reject, self.measure)
+        return answers(logits), p, sets, rejected
 
 
 def _chunks(head: "Head", rows: Rows) -> Iterator[tuple[Tensor, int, int]]:
@@ -141,23 +160,3 @@ def _chunks(head: "Head", rows: Rows) -> Iterator[tuple[Tensor, int, int]]:
         yield from head.fitted.chunks(rows)
     else:
         yield rows.x.new_zeros(0, len(head.classes)), 0, 0
-
-
-def _answered(
-    head: "Head",
-    rows: Rows,
-    logits: Float[Tensor, "k c"],
-    start: int,
-    stop: int,
-    wanted: _Wanted,
-    calibration: Calibration | None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return labels, probabilities, sets and rejections of a chunk; all True where not asked."""
-    others = others_on(rows.take(slice(start, stop), read=False))
-    sets = torch.ones_like(logits, dtype=torch.bool)
-    rejected = sets[:, 0]
-    if len(logits) and calibration is not None and wanted.coverage is not None:
-        sets = calibration.sets(logits, others, wanted.coverage, wanted.rule)
-    if len(logits) and calibration is not None and wanted.reject is not None:
-        rejected = calibration.rejected(logits, others, wanted.reject, wanted.measure)
-    return answers(logits), torch.softmax(logits / head.temperature, dim=-1), sets, rejected
