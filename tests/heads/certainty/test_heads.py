@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,50 +9,19 @@ import pytest
 import torch
 
 from featcache.draws import labelled
-from featcache.errors import FeatcacheError, HeadError, TaskError, UnknownNameError, UsageError
+from featcache.errors import HeadError, TaskError, UnknownNameError, UsageError
 from featcache.types import FeatureSet
-from heads import kept, registry
+from heads import registry
 from heads.answers import answers_of
 from heads.certainty.fitting import check_folds
 from heads.contract.rows import Rows
 from heads.head import Head
-from heads.head_file import pack, unpack
 from heads.ops.conformal import RULES, class_scores, rank
 from heads.ops.novelty import MEASURES
-from heads.protocols import evaluation, obtain, training
-from heads.protocols.calibrating import KNOWN, LACKING
-from heads.protocols.plan import Plan, Request
-from heads.results.reading import from_dict, from_json
-from tests.heads.test_head import rewritten
-
-COUNTS = {"train": 12, "val": 20, "test": 30}
-MADE: dict[str, Any] = {"method": "tip-adapter", "shots": 8, "seeds": (1,)}
-
-
-@pytest.fixture(scope="module")
-def features(world: Callable[..., FeatureSet]) -> FeatureSet:
-    return world(counts=COUNTS, noise=0.6)
-
-
-def plan(features: FeatureSet, **wanted: Any) -> Plan:
-    return training.plan(Request(features=features, **{**MADE, **wanted}))
-
-
-def trained(features: FeatureSet, **wanted: Any) -> Head:
-    return evaluation.fit(plan(features, **wanted))[0]
-
-
-@pytest.fixture(scope="module")
-def split(features: FeatureSet) -> Head:
-    return trained(features)
-
-
-@pytest.fixture(scope="module")
-def cross(features: FeatureSet) -> Head:
-    return trained(features, calibrate_on="folds", shots=12)
-
-
-# which rows
+from heads.protocols import evaluation
+from heads.protocols.calibrating import LACKING
+from heads.protocols.retrieved import Retrieved
+from tests.heads.certainty.made import COUNTS, plan, trained
 
 
 @pytest.mark.parametrize("method", ["tip-adapter", "gda", "zero-shot", "nearest-mean"])
@@ -198,9 +166,6 @@ def test_what_sees_the_queries_is_not_calibrated_on_request(
         plan(features, calibrate_on="folds", **wanted)
 
 
-# what they say
-
-
 def test_too_few_rows_say_what_they_can_promise(features: FeatureSet, split: Head) -> None:
     assert split.calibration is not None
     (part,) = split.calibration.parts
@@ -310,91 +275,12 @@ def test_another_head_for_other_classes_has_no_calibration(features: FeatureSet)
     assert bound.calibration is None
 
 
-# files and records
-
-
-@pytest.mark.parametrize("kind", ["split", "cross"])
-def test_a_file_keeps_the_calibration(
-    kind: str, features: FeatureSet, request: pytest.FixtureRequest
-) -> None:
-    head: Head = request.getfixturevalue(kind)
-    again = unpack(pack(head), "it")
-    assert pack(again) == pack(head)
-    one, other = (answers_of(h, features, coverage=0.8, reject=0.1) for h in (head, again))
-    assert one.sets is not None
-    assert one.rejected is not None
-    assert other.sets is not None
-    assert other.rejected is not None
-    assert torch.equal(one.sets, other.sets)
-    assert torch.equal(one.rejected, other.rejected)
-
-
-def test_a_head_without_the_section_is_read(split: Head) -> None:
-    older = rewritten(pack(split), lambda d: d["sections"].pop("calibration"))
-    assert unpack(older, "it").calibration is None
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"parts": []},
-        {"parts": None},
-        {"parts": [7]},
-        {"parts": [{}]},
-        {"temperature": 0},
-        {"temperature": "warm"},
-        {"scores": ["lac"]},
-        {"scores": 3},
-        {"params": ["nowhere"]},
-        {"params": [], "fixed": []},
-    ],
-)
-def test_a_calibration_that_lies_is_refused(split: Head, change: dict[str, Any]) -> None:
-    def lie(description: dict[str, Any]) -> None:
-        section = description["sections"]["calibration"]
-        if "parts" in change:
-            section.update(change)
-        else:
-            section["parts"][0].update(change)
-
-    with pytest.raises(FeatcacheError):
-        unpack(rewritten(pack(split), lie), "it")
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1e9])
-def test_scores_that_are_not_sorted_and_finite_are_refused(split: Head, value: float) -> None:
-    assert split.calibration is not None
-    (part,) = split.calibration.parts
-    bent = {name: torch.cat([s[:-1], s.new_tensor([value])]) for name, s in part.scores.items()}
-    head = replace(
-        split, calibration=replace(split.calibration, parts=(replace(part, scores=bent),))
-    )
-    with pytest.raises(HeadError, match="finite and sorted"):
-        unpack(pack(head), "it")
-
-
-def test_the_record_says_how_sure_the_heads_were(features: FeatureSet) -> None:
-    result = evaluation.measure(plan(features, seeds=(1, 2))).result
-    sure = result.certainty
-    assert sure is not None
-    assert len(sure.ece) == len(sure.covered) == len(sure.size) == 2
-    assert (sure.kind, sure.rule, sure.asked, sure.rows) == ("split", "lac", 0.9, 80)
-    assert from_json(result.to_json()) == result
-    older = result.as_dict()
-    del older["certainty"]
-    assert from_dict(older).certainty is None
-    for name, value in (("ece", [2.0, 0.1]), ("kind", "other"), ("size", [1.0]), ("covered", [])):
-        with pytest.raises(FeatcacheError, match="certainty"):
-            from_dict({**older, "certainty": {**result.as_dict()["certainty"], name: value}})
-
-
-def test_kept_heads_are_not_measured_on_what_calibrated_them(
-    features: FeatureSet, tmp_path: Path
-) -> None:
-    for split_, known in (("test", False), ("val", True)):
-        made = plan(features, method="nearest-mean", splits=(split_,))
-        (one,) = obtain.obtain(made, tmp_path)
-        obtain.save(one, tmp_path)
-        assert (KNOWN in one.result.notes) == known
-        assert (one.result.certainty is None) == known
-    assert kept.load(tmp_path, one.result.run).calibration is not None
+def test_images_of_a_corpus_are_found_by_features_and_by_row(features: FeatureSet) -> None:
+    x = features.unit("global", np.arange(6))
+    corpus = Rows.of(x[[0, 1, 5]], labels=torch.zeros(3, dtype=torch.int64))
+    parts = replace(corpus, x=-corpus.x)  # of parts of images, whose features are others
+    index, asked = np.array([0, 1, 2, 3]), Rows.of(x[:4])
+    whole = Retrieved(rows=corpus, name="wild", own_role=False)
+    assert whole.holds(asked, index).tolist() == [True, True, False, False]
+    cropped = Retrieved(rows=parts, name="wild", own_role=False, images=torch.tensor([3, -1, 1]))
+    assert cropped.holds(asked, index).tolist() == [False, True, False, True]
