@@ -28,10 +28,13 @@ rows, never on test rows.
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional as F
 
 from heads.class_texts import text_tensors, zero_shot_logits
+from heads.contract.linear import Linear, of_anchors
 from heads.contract.method import Method, shots_with_views
 from heads.contract.rows import Batch, Rows, TaskView, Tensors
 from heads.contract.settings import Grid, WithText, number
@@ -136,6 +139,17 @@ def combine(terms: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Flo
     return terms["zero_shot"] + mapped if config.fusion else mapped
 
 
+def linear(params: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Linear | None:
+    """Equation (2) where W stays 0; else (1) divides by a length that differs by row."""
+    if config.train_map or config.init != "identity":
+        return None
+    texts = hyper.alpha * F.normalize(params["text"], dim=-1)
+    mapped = Linear(fixed["scale"] * texts, torch.zeros_like(texts[:, 0]))
+    zero_shot = of_anchors(fixed, fixed["anchors"])
+    both = Linear(zero_shot.weight + mapped.weight, zero_shot.bias)
+    return both if config.fusion else mapped
+
+
 METHOD = Method(
     name="cmm",
     summary="Linear map and trained texts beside the zero-shot classifier, with a triplet loss.",
@@ -148,4 +162,5 @@ METHOD = Method(
     train_grid=Grid({"lr": [1e-3, 3e-3, 1e-2], "lam": [1.0, 10.0]}),
     post_grid=Grid({"alpha": [0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0]}),
     training_only=("start", "shots"),
+    linear=linear,
 )
