@@ -3,6 +3,7 @@
     head = heads.fit("cmm", featcache.open("pets", "ViT-B/16"), shots=16)
     result = heads.evaluate("cmm", cache, shots=16, seeds=3)
     head.save("pets.head");  heads.load("pets.head")
+    heads.export(head, "onnx", "pets-onnx")
 
 Nothing is imported before it is asked for.
 """
@@ -16,15 +17,17 @@ if TYPE_CHECKING:
     from heads.api import load as load
     from heads.api import sweep as sweep
     from heads.estimator import Estimator as Estimator
+    from heads.exporting.writing import export as export
     from heads.head import Head as Head
 
 _PLACES = {
     **dict.fromkeys(("compare", "evaluate", "fit", "load", "sweep"), "heads.api"),
     "Estimator": "heads.estimator",
+    "export": "heads.exporting.writing",
     "Head": "heads.head",
 }
 
-__all__ = ["Estimator", "Head", "compare", "evaluate", "fit", "load", "sweep"]
+__all__ = ["Estimator", "Head", "compare", "evaluate", "export", "fit", "load", "sweep"]
 
 
 def __getattr__(name: str) -> Any:

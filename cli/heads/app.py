@@ -1,6 +1,7 @@
 """`heads`: train, evaluate and compare small heads on cached features."""
 
 from cli.heads.compare import compare
+from cli.heads.export import export
 from cli.heads.list import list_methods
 from cli.heads.train import train
 from cli.ui import commands, terminal
@@ -12,6 +13,7 @@ app = commands.make_app(
 app.command()(train)
 app.command("list")(list_methods)
 app.command()(compare)
+app.command()(export)
 
 
 def main() -> None:

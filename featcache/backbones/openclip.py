@@ -15,9 +15,9 @@ from featcache.backbones.last_block import last_block_of, why_not
 from featcache.backbones.measure import measure
 from featcache.backbones.models import PreprocessConfig
 from featcache.backbones.patches import Features, tower_of
-from featcache.backbones.tower import ImageTower
 from featcache.backbones.tokens.files import FileTokenizer
 from featcache.backbones.tokens.lengths import is_cut
+from featcache.backbones.tower import ImageTower
 from featcache.errors import BackboneError, TextsMissingError, UnknownNameError
 from featcache.last_block import LastBlock
 from featcache.recipes import TOKENS, VARIANTS

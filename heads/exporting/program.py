@@ -1,6 +1,6 @@
 """A head as one program: rows of any length -> logits and probabilities.
 
-    x = features / |features|      logits = head(x)      probabilities = softmax(logits / temperature)
+    x = features / |features|    logits = head(x)    probabilities = softmax(logits / temperature)
 
 A linear head is folded into W and b before it is traced; of any other the method's own equations
 are traced by `torch.export`, with the number of rows left open. With the image tower the program
@@ -9,6 +9,7 @@ takes the pixels that the tower takes.
 
 import re
 import warnings
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -130,7 +131,7 @@ def program_of(head: Head, width: int, tower: nn.Module | None = None, side: int
     linear = fitted.linear()
     answer = FittedAnswer(fitted) if linear is None else LinearAnswer(linear)
     shape = (width,) if tower is None else (3, side, side)
-    model = Answers(answer, head.temperature, tower).eval()
+    model = Answers(answer, head.temperature, _contiguous(tower)).eval()
     example = torch.linspace(-1, 1, TRACED_ROWS * _size(shape)).reshape(TRACED_ROWS, *shape)
     try:
         exported = _traced(model, example)
@@ -147,11 +148,21 @@ def program_of(head: Head, width: int, tower: nn.Module | None = None, side: int
     )
 
 
+def _contiguous(tower: nn.Module | None) -> nn.Module | None:
+    """Copy a tower with its tensors as files store them; views of others would be traced."""
+    copied = deepcopy(tower)
+    if copied is not None:
+        for tensor in (*copied.parameters(), *copied.buffers()):
+            tensor.data = tensor.data.contiguous()
+    return copied
+
+
 def _traced(model: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
     rows = torch.export.Dim("n")
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
-        return torch.export.export(model, (example,), dynamic_shapes=({0: rows},), strict=False)
+        exported = torch.export.export(model, (example,), dynamic_shapes=({0: rows},), strict=False)
+        return exported.run_decompositions({})  # without nested graphs, as autocast leaves them
 
 
 def _in_float32(fitted: Fitted) -> Fitted:

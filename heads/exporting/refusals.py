@@ -4,9 +4,6 @@ from featcache.errors import HeadError, UsageError
 from featcache.wording import Argument
 from heads.head import Head
 
-FORMATS = ("onnx", "torch", "numpy")
-"""Formats by name."""
-
 
 def check_exportable(head: Head) -> None:
     """Refuse heads whose answers need more than one feature vector an image.

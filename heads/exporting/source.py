@@ -58,8 +58,8 @@ def source_of(program: Program) -> str:
         if node.op == "placeholder":
             node.target = node.name = _names(program).get(node.name, "rows")
     code = graph.python_code("self")
-    body = _FREED.sub("", code.src).strip()
-    missing = [name for name in code.globals if name not in KNOWN and _reads(body, name)]
+    body = _FREED.sub("", code.src).strip().replace("def forward(self, ", "def answer(*, ", 1)
+    missing = [n for n in ("self", *code.globals) if n not in KNOWN and _reads(body, n)]
     if missing:
         raise HeadError(
             f"The operations of this head need {', '.join(missing)}, which a file of plain torch "
@@ -67,7 +67,6 @@ def source_of(program: Program) -> str:
             Argument("to", "onnx"),
             ".",
         )
-    body = body.replace("def forward(self, ", "def answer(*, ", 1)
     body = _DEVICE.sub("rows.device", body)
     sizes = ", ".join(map(str, program.shape))
     return _HEADER.format(input=program.input, shape=f"[n {sizes}]".replace(",", "")) + body + "\n"
@@ -108,7 +107,8 @@ def _graph(program: Program) -> fx.Graph:
     graph = deepcopy(program.exported.graph_module).graph
     graph.eliminate_dead_code()
     user = set(program.exported.graph_signature.user_inputs)
-    for node in list(graph.nodes):
-        if node.op == "placeholder" and not node.users and node.name not in user:
+    for node in reversed(list(graph.nodes)):
+        is_unread = node.op == "placeholder" and not node.users and node.name not in user
+        if is_unread or "_assert_tensor_metadata" in str(node.target):
             graph.erase_node(node)
     return graph

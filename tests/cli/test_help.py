@@ -15,7 +15,7 @@ COMMANDS = {
                   "import lpclip", "import clip-benchmark", "import clip-retrieval",
                   "corpus", "corpus build", "corpus ls", "corpus info", "corpus rm",
                   "index", "index build", "index add", "index ls", "index rm", "index verify"],
-    "heads": ["", "train", "list", "compare"],
+    "heads": ["", "train", "list", "compare", "export"],
 }  # fmt: skip
 
 
