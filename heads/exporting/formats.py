@@ -46,7 +46,8 @@ from pathlib import Path
 
 import numpy as np
 
-HEAD = np.load(Path(__file__).with_name("head.npz"), allow_pickle=False)
+with np.load(Path(__file__).with_name("head.npz"), allow_pickle=False) as file:
+    HEAD = dict(file)
 
 
 def predict(features):

@@ -9,7 +9,7 @@ import pytest
 HEAVY = ("torch", "numpy", "h5py", "open_clip", "torchvision", "PIL", "ot", "faiss", "rich")
 COMMANDS = {
     "featcache": ["", "extract", "ls", "info", "search", "text", "verify", "repair", "rm",
-                  "datasets", "backbones", "doctor", "import", "import npz", "import npy",
+                  "export", "datasets", "backbones", "doctor", "import", "import npz", "import npy",
                   "import parquet",
                   "import tip-adapter", "import transclip", "import cross-modal",
                   "import lpclip", "import clip-benchmark", "import clip-retrieval",
