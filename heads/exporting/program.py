@@ -116,10 +116,10 @@ class Answers(nn.Module):
 
 
 def program_of(head: Head, width: int, tower: nn.Module | None = None, side: int = 0) -> Program:
-    """Trace a head in float32 on the CPU.
+    """Trace a head in float32.
 
     Args:
-        head: One that `heads.exporting.refusals` lets pass.
+        head: On the CPU; one that `heads.exporting.refusals` lets pass.
         width: Length d of its rows.
         tower: The image tower in float32 on the CPU: pixels [n 3 s s] -> features [n d].
         side: Side s of its input in pixels.
@@ -127,7 +127,7 @@ def program_of(head: Head, width: int, tower: nn.Module | None = None, side: int
     Raises:
         HeadError: If torch cannot trace it.
     """
-    fitted = _in_float32(head.to(torch.device("cpu")).fitted)
+    fitted = _in_float32(head.fitted)
     linear = fitted.linear()
     answer = FittedAnswer(fitted) if linear is None else LinearAnswer(linear)
     shape = (width,) if tower is None else (3, side, side)
@@ -161,8 +161,12 @@ def _traced(model: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
     rows = torch.export.Dim("n")
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
-        exported = torch.export.export(model, (example,), dynamic_shapes=({0: rows},), strict=False)
-        return exported.run_decompositions({})  # without nested graphs, as autocast leaves them
+        exported: torch.export.ExportedProgram = torch.export.export(
+            model, (example,), dynamic_shapes=({0: rows},), strict=False
+        )
+        # without nested graphs, as autocast leaves them
+        flat: torch.export.ExportedProgram = exported.run_decompositions({})
+        return flat
 
 
 def _in_float32(fitted: Fitted) -> Fitted:

@@ -104,7 +104,7 @@ def _names(program: Program) -> dict[str, str]:
 
 def _graph(program: Program) -> fx.Graph:
     """Return the operations that the outputs depend on, and the inputs that they read."""
-    graph = deepcopy(program.exported.graph_module).graph
+    graph: fx.Graph = deepcopy(program.exported.graph_module).graph
     graph.eliminate_dead_code()
     user = set(program.exported.graph_signature.user_inputs)
     for node in reversed(list(graph.nodes)):

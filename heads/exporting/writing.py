@@ -1,9 +1,13 @@
 """A head to a folder: traced, written, checked, then put in place in one step."""
 
+import os
+import secrets
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import torch
 
 from featcache.backbones.base import Backbone
 from featcache.errors import HeadError, UsageError
@@ -69,6 +73,7 @@ def export(
     folder = expand(Path(out))
     if folder.exists() or folder.is_symlink():
         raise UsageError(f"{folder} exists. Name another folder with ", Argument("out"), ".")
+    head = head.to(torch.device("cpu"))
     check_exportable(head)
     if to == "onnx":
         load_export_libraries()
@@ -83,9 +88,8 @@ def export(
         check_numpy(head, linear=linear)
     facts, notes = facts_of(head, program, to), _notes(head, linear=linear)
     write, opened = WRITERS[to]
-    temporary = folder.with_name(f".{folder.name}.tmp")
+    temporary = folder.with_name(f".{folder.name}.tmp-{os.getpid()}-{secrets.token_hex(4)}")
     try:
-        shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         write(program, facts, temporary)
         run = opened(temporary)

@@ -48,7 +48,7 @@ EXPORTABLE = [name for name in registry.names() if answers_by_global_features(na
 HOLDING = {"tip-adapter", "tip-adapter-f", "ape", "ape-t", "dac", "knn", "proker", "sus-x"}
 
 
-def run_alone(folder: Path, code: str) -> dict[str, Any]:
+def run_alone(folder: Path, code: str) -> list[Any]:
     """Run code beside exported files in a process that cannot import featcache."""
     block = "import sys; sys.modules.update(featcache=None, heads=None)\n"
     done = subprocess.run(
@@ -58,7 +58,7 @@ def run_alone(folder: Path, code: str) -> dict[str, Any]:
         text=True,
         check=True,
     )
-    answer: dict[str, Any] = json.loads(done.stdout)
+    answer: list[Any] = json.loads(done.stdout)
     return answer
 
 
@@ -96,6 +96,20 @@ def test_onnx_answers_as_the_head(name: str, tmp_path: Path) -> None:
     assert told["method"] == name
 
 
+@pytest.mark.long
+def test_a_large_onnx_file_has_its_tensors_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxruntime", reason="the extra `export` is not installed")
+    monkeypatch.setattr(formats, "IN_ONE_FILE", 0)
+    head = head_of("tip-adapter")
+    written = export(head, "onnx", tmp_path / "out")
+    assert written.files == ("README.md", "head.json", "model.onnx", "model.onnx.data")
+    moved = written.path.rename(tmp_path / "moved")
+    rows = example_rows(head, D)[:9]
+    assert_same(head, rows, formats.run_onnx(moved)(rows.numpy()))
+
+
 LINEAR = [name for name in EXPORTABLE if name not in HOLDING]
 
 
@@ -118,13 +132,12 @@ def test_files_answer_where_featcache_is_not_installed(tmp_path: Path) -> None:
     export(head, "numpy", tmp_path / "arrays")
     export(head, "torch", tmp_path / "torch")
     listed = f"rows = {rows.tolist()}\n"
-    arrays = run_alone(
+    *outputs, names = run_alone(
         tmp_path / "arrays",
         f"{listed}from predict import predict\n"
         "logits, p, names = predict(rows)\n"
         "print(json.dumps([logits.tolist(), p.tolist(), names.tolist()]))",
     )
-    *outputs, names = arrays
     assert_same(head, rows, outputs)
     assert names == [head.classes[label] for label in head.predict(rows).tolist()]
     module = run_alone(
