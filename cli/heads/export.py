@@ -42,13 +42,13 @@ def export(
 
     # What is wrong is told before torch is loaded.
     check_format(to, with_backbone=with_backbone)
+    if out is not None and out.exists():
+        raise UsageError(f"{out} exists. Name another folder with --out.")
     path, root = Path(head).expanduser(), runs_root(runs)
     is_file = bool(path.suffix) or path.exists() or len(path.parts) > 1
     record = None
     if not is_file:
         record = load_record(find(root, head.partition("@")[0]), predictions=False)
-    if out is not None and out.exists():
-        raise UsageError(f"{out} exists. Name another folder with --out.")
 
     import heads
 

@@ -90,6 +90,16 @@ WRONG: dict[str, dict[str, tuple[str, ...]]] = {
     "featcache verify": {**ANY_CACHE, "--runs": (MISSING, FILE, "")},
     "featcache repair": {**ANY_CACHE, "--weights": ("",), "--device": ("",)},
     "featcache rm": {"DATASET": NAME, **OLD_CACHE},
+    "featcache export": {
+        **ANY_CACHE,
+        "--to": NAME,
+        "--out": (FOLDER, f"{FILE}/below", ""),
+        "--splits": NAME,
+        "--projection": NAME,
+        "--thumbnails": ("x", "-1", "1.5", "1025", ""),
+        "--run": ("nobody", MISSING, FOLDER, FILE, ""),
+        "--runs": (FILE, ""),
+    },
     "featcache corpus build": {
         "NAME": ("../x", "A b", ""),
         "--for": NAME,
@@ -208,6 +218,12 @@ WRONG: dict[str, dict[str, tuple[str, ...]]] = {
         "--runs": (FILE, f"{FILE}/below", ""),
     },
     "heads list": {},
+    "heads export": {
+        "RUN|FILE": ("nobody", "nobody@1", MISSING, FOLDER, FILE, ""),
+        "--to": ("onx", ""),
+        "--out": (FOLDER, FILE, ""),
+        "--runs": (FILE, ""),
+    },
     "heads compare": {
         "--dataset": NAME,
         "--backbone": NAME,
@@ -228,6 +244,7 @@ RIGHT: dict[str, list[str]] = {
     ],
     "featcache import npz": ["{place}/good.npz", "--name", "other", "--backbone", "B"],
     "featcache rm": ["blobs"],
+    "featcache export": ["--quiet"],
     "featcache corpus build": [
         "wild", "--for", "blobs", "--from", "blobs:train", "--k", "2", "--quiet",
     ],
@@ -239,6 +256,7 @@ RIGHT: dict[str, list[str]] = {
     "featcache index verify": ["mine"],
     "featcache corpus rm": ["wild"],
     "heads train": ["ridge", "--shots", "2", "--dataset", "blobs", "--quiet"],
+    "heads export": ["nobody"],
 }  # fmt: skip
 """Command -> arguments that it understands, to which the wrong one is added."""
 
@@ -246,6 +264,7 @@ EPISODIC = ["--protocol", "episodic"]
 SMALL = ["--ways", "2", "--shots", "1", "--queries", "1"]
 BESIDE = {
     ("featcache extract", "--dataset-root"): ["--dataset", "eurosat"],
+    ("featcache export", "--runs"): ["--run", "nobody"],
     ("featcache extract", "--data-root"): ["--dataset", "eurosat"],
     ("featcache extract", "--splits"): ["--dataset", "eurosat"],
     ("featcache extract", "--words"): ["--dataset", "eurosat"],

@@ -26,7 +26,7 @@ def cache() -> FeatureSet:
     made = make_world(counts={"train": 4, "val": 2, "test": 3})
     listing = made.listing
     ok, labels, ids = made.ok.copy(), listing.labels.copy(), list(listing.ids)
-    ok[3], labels[5], ids[7] = False, -1, "caf\udce9.jpg"
+    ok[3], labels[5], ids[7] = False, -1, "moth\udce9.jpg"
     splits = {**listing.splits, "train@1": listing.splits["train"][::4]}
     splits["again"] = listing.splits["test"][:2]  # in two splits
     return replace(made, ok=ok, listing=replace(listing, labels=labels, ids=ids, splits=splits))
@@ -54,7 +54,7 @@ def test_every_column_is_read_back(
     assert list(table) == [
         "id", "split", "label", "class", "features", "projection_x", "projection_y"
     ]  # fmt: skip
-    assert table["id"][6] == "caf\\xe9.jpg"
+    assert table["id"][6] == "moth\\xe9.jpg"
     assert table["id"][:6] == [cache.listing.ids[row] for row in rows[:6]]
     expected = [split for split in ("train", "val", "test") for _ in cache.usable(split)]
     assert table["split"] == expected
