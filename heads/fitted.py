@@ -13,6 +13,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from featcache.errors import TrainingError
+from heads.contract.linear import Linear
 from heads.contract.method import AnyMethod
 from heads.contract.rows import Rows, Tensors
 from heads.contract.settings import hyper_values, with_values
@@ -71,6 +72,24 @@ class Fitted:
             for tensors in (self.params, self.fixed)
         )
         return replace(self, params=params, fixed=fixed)
+
+    def linear(self) -> Linear | None:
+        """Return one matrix and one vector with the same logits for unit rows, folded in float64.
+
+        None where the logits are not affine in the row.
+        """
+        params, fixed = (
+            {n: t.double() if t.is_floating_point() else t for n, t in tensors.items()}
+            for tensors in (self.params, self.fixed)
+        )
+        with torch.no_grad():
+            found = self.method.linear(params, fixed, self.config, self.hyper)
+        if found is None:
+            return None
+        like = next(
+            t for t in (*self.params.values(), *self.fixed.values()) if t.is_floating_point()
+        )
+        return Linear(*(t.to(like.dtype).contiguous() for t in found))
 
     def predict(self, rows: Rows) -> Int64[Tensor, " n"]:
         """Return the class with the largest logit for every row.

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from heads.class_texts import single_texts
+from heads.contract.linear import Linear
 from heads.contract.rows import Rows, TaskView, Tensors
 from heads.contract.settings import WithText, number
 from heads.ops.discriminant import discriminant
@@ -83,3 +84,10 @@ def combine(
     c = terms["discriminant"].shape[-1]
     guided = guided_texts(fixed["texts"], fixed["owner"], fixed["match"], hyper.gamma, c)
     return hyper.alpha * (terms["x"] @ guided.mT) + terms["discriminant"]
+
+
+def linear(params: Tensors, fixed: Tensors, config: WithText, hyper: Guided) -> Linear:
+    """Equation (1)."""
+    weight, offset = fixed["weight"], fixed["offset"]
+    guided = guided_texts(fixed["texts"], fixed["owner"], fixed["match"], hyper.gamma, len(weight))
+    return Linear(hyper.alpha * guided + weight, offset)

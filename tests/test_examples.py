@@ -67,7 +67,7 @@ def test_the_example_of_everything_public(name: str, here: Path) -> None:
     said: list[str] = []
     doctest.DocTestRunner().run(test, out=said.append)
     assert said == []
-    assert {path.name for path in here.iterdir()} <= {"moths.head"}
+    assert {path.name for path in here.iterdir()} <= {"moths.head", "moths"}
 
 
 def test_the_page_on_python(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

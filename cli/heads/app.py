@@ -1,6 +1,7 @@
 """`heads`: train, evaluate and compare small heads on cached features."""
 
 from cli.heads.compare import compare
+from cli.heads.export import export
 from cli.heads.info import info
 from cli.heads.list import list_methods
 from cli.heads.ls import list_runs
@@ -17,6 +18,7 @@ app.command()(train)
 app.command("list")(list_methods)
 app.command()(compare)
 app.command()(predict)
+app.command()(export)
 app.command("ls")(list_runs)
 app.command()(info)
 app.command()(rm)

@@ -36,8 +36,10 @@ from typing import Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional as F
 
 from heads.class_texts import text_tensors, zero_shot_logits
+from heads.contract.linear import Linear, of_anchors
 from heads.contract.method import Method, shots_with_views
 from heads.contract.rows import Batch, Rows, TaskView, Tensors
 from heads.contract.settings import Grid, WithText, number
@@ -182,6 +184,17 @@ def combine(terms: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Flo
     return logits + hyper.weight * text_weight * terms["discriminant"]
 
 
+def linear(params: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Linear | None:
+    """Equation (2) where W stays 0; else (1) divides by a length that differs by row."""
+    if config.train_map or config.init != "identity":
+        return None
+    texts = hyper.alpha * F.normalize(params["text"], dim=-1)
+    mapped = Linear(fixed["scale"] * texts, torch.zeros_like(texts[:, 0]))
+    zero_shot = of_anchors(fixed, fixed["anchors"])
+    both = Linear(zero_shot.weight + mapped.weight, zero_shot.bias)
+    return both if config.fusion else mapped
+
+
 METHOD = Method(
     name="cmm",
     summary="Linear map and trained texts beside the zero-shot classifier, with a triplet loss.",
@@ -197,4 +210,5 @@ METHOD = Method(
     ),
     version=2,
     training_only=("start", "shots"),
+    linear=linear,
 )

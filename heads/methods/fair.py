@@ -52,6 +52,7 @@ from featcache.errors import UsageError
 from featcache.keys import TextKind
 from featcache.wording import Setting
 from heads.class_texts import text_tensors
+from heads.contract.linear import Linear, of_cosines
 from heads.contract.method import Method, Need, Watched
 from heads.contract.rows import Batch, Kind, Rows, TaskView, Tensors
 from heads.contract.settings import number
@@ -297,6 +298,11 @@ def combine(terms: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Flo
     return torch.stack(list(terms.values())).mean(0) + fixed["bias"]
 
 
+def linear(params: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Linear | None:
+    """Equation (8) of global features alone."""
+    return of_cosines(fixed, params["learned"]) if config.infer == "global" else None
+
+
 METHOD = Method(
     name="fair",
     summary="Description anchors that train themselves on unlabelled images; no shots.",
@@ -308,4 +314,5 @@ METHOD = Method(
     combine=combine,
     notes=notes,
     training_only=("anchors", "fixed", "near"),
+    linear=linear,
 )

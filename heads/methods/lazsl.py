@@ -41,6 +41,7 @@ from torch.nn import functional as F
 
 from featcache.keys import TextKind
 from heads.class_texts import text_tensors
+from heads.contract.linear import Linear
 from heads.contract.method import Method, Need
 from heads.contract.rows import Rows, TaskView, Tensors, of_texts
 from heads.contract.settings import number
@@ -175,6 +176,14 @@ def selected(rho: Float[Tensor, "n k"]) -> Bool[Tensor, "n k"]:
     return (rho >= rho.mean(-1, keepdim=True)) | (rho == rho.amax(-1, keepdim=True))
 
 
+def linear(params: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Linear | None:
+    """Equation (5); the other scores read crops."""
+    if config.score != "dclip":
+        return None
+    weight = fixed["scale"] * fixed["means"]
+    return Linear(weight, weight.new_zeros(len(weight)))
+
+
 METHOD = Method(
     name="lazsl",
     summary="Crops matched with each class's descriptions by optimal transport; no shots.",
@@ -186,4 +195,5 @@ METHOD = Method(
     rebind=lambda params, fixed, text, config: prepare(
         of_texts(text, fixed["anchors"]), config, Hyper()
     ),  # nothing was learned
+    linear=linear,
 )

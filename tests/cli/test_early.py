@@ -34,6 +34,9 @@ CALLS = {
         (["search", "a dog", "--split", "tset"], 2, "test"),
         (["search", "a dog", "--sheet", "/no/such/x.html"], 2, "/no/such"),
         (["search", "a dog", "--sheet", "x.pdf"], 2, ".html"),
+        (["export", "blobs", "--to", "parqet"], 2, "parquet"),
+        (["export", "blobs", "--projection", "pac"], 2, "pca"),
+        (["export", "blob"], 2, "blobs"),
         (["import", "npz", "no.npz", "--name", "a", "--backbone", "b"], 1, "no.npz"),
     ],
     "heads": [
@@ -47,6 +50,8 @@ CALLS = {
         (["train", "cmm", "--support", "long-tail:2"], 2, "between 0 and 1"),
         (["train", "cmm", "--selection", "tset"], 2, "oracle"),
         (["train", "cmm", "--protocol", "episodic", "--selection", "oracle"], 2, "cv"),
+        (["export", "no-such-run", "--to", "onxx"], 2, "onnx"),
+        (["export", "no-such-run"], 2, "no-such-run"),
         (["compare", "--dataset", "x", "--runs", "{empty}"], 1, "heads train"),
         (["predict", "last", "a.jpg", "--runs", "{empty}"], 1, "heads train"),
         (["predict", "x.head"], 2, "--dataset"),

@@ -92,6 +92,16 @@ WRONG: dict[str, dict[str, tuple[str, ...]]] = {
     "featcache repair": {**ANY_CACHE, "--weights": ("",), "--device": ("",)},
     "featcache rm": {"DATASET": NAME, **OLD_CACHE},
     "featcache gc": {"--cache": CACHE, "--runs": (FILE, "")},
+    "featcache export": {
+        **ANY_CACHE,
+        "--to": NAME,
+        "--out": (FOLDER, f"{FILE}/below", ""),
+        "--splits": NAME,
+        "--projection": NAME,
+        "--thumbnails": ("x", "-1", "1.5", "1025", ""),
+        "--run": ("nobody", MISSING, FOLDER, FILE, ""),
+        "--runs": (FILE, ""),
+    },
     "featcache corpus build": {
         "NAME": ("../x", "A b", ""),
         "--for": NAME,
@@ -210,6 +220,12 @@ WRONG: dict[str, dict[str, tuple[str, ...]]] = {
         "--runs": (FILE, f"{FILE}/below", ""),
     },
     "heads list": {},
+    "heads export": {
+        "RUN|FILE": ("nobody", "nobody@1", MISSING, FOLDER, FILE, ""),
+        "--to": ("onx", ""),
+        "--out": (FOLDER, FILE, ""),
+        "--runs": (FILE, ""),
+    },
     "heads compare": {
         "--dataset": NAME,
         "--backbone": NAME,
@@ -247,6 +263,7 @@ RIGHT: dict[str, list[str]] = {
     ],
     "featcache import npz": ["{place}/good.npz", "--name", "other", "--backbone", "B"],
     "featcache rm": ["blobs"],
+    "featcache export": ["--quiet"],
     "featcache corpus build": [
         "wild", "--for", "blobs", "--from", "blobs:train", "--k", "2", "--quiet",
     ],
@@ -259,6 +276,7 @@ RIGHT: dict[str, list[str]] = {
     "featcache corpus rm": ["wild"],
     "heads train": ["ridge", "--shots", "2", "--dataset", "blobs", "--quiet"],
     "heads predict": ["{place}/good.head", "{photos}"],
+    "heads export": ["nobody"],
     "heads info": ["last"],
     "heads rm": ["nobody", "--yes"],
 }  # fmt: skip
@@ -268,6 +286,7 @@ EPISODIC = ["--protocol", "episodic"]
 SMALL = ["--ways", "2", "--shots", "1", "--queries", "1"]
 BESIDE = {
     ("featcache extract", "--dataset-root"): ["--dataset", "eurosat"],
+    ("featcache export", "--runs"): ["--run", "nobody"],
     ("featcache extract", "--data-root"): ["--dataset", "eurosat"],
     ("featcache extract", "--splits"): ["--dataset", "eurosat"],
     ("featcache extract", "--words"): ["--dataset", "eurosat"],
