@@ -61,7 +61,7 @@ ON_WORLDS = (
         Way(
             name="mean of the same crops",
             method="lazsl",
-            settings={"theta": 1.0, "select_crops": "false", "reg": 1000.0},
+            settings={"theta": 1.0, "select": "all", "reg": 1000.0},
         ),
     ),
     (FAIR, Way(name="its own start", method="fair", settings={"epochs": 0})),
