@@ -13,7 +13,7 @@
 `student=discriminant`, the default, is solved in closed form:
 
     W, b   = log posterior of Gaussian classes with one shrunk covariance, of g, u and x of
-             every pool image, each with its guess and weight omega                       (5)
+             every pool image, each with its guess and weight max(omega, 1e-6)            (5)
     logits = x W^T + b + fuse (s x A0^T + b0)                                             (6)
 
 `student=anchors` trains A, and (1) to (4) follow it:
@@ -68,7 +68,7 @@ from heads.contract.stages import Stage, one_stage
 from heads.ops.algebra import cosine_logits, is_class, weighted_mean
 from heads.ops.attention import pool_closest, pool_confident
 from heads.ops.discriminant import log_posterior
-from heads.ops.neighbours import neighbours
+from heads.ops.neighbours import mean_of_neighbours
 from heads.ops.pseudo_labels import Weighting, pseudo_labels
 from heads.training.optim import adamw
 from heads.training.samplers import pool
@@ -77,7 +77,7 @@ REGIONS = {"crops": Kind("crops", "fair"), "patches": Kind("patches")}
 CHUNK = 1024
 """Pool images whose regions are read at a time."""
 LEAST = 1e-6
-"""Least weight of a pool image in (5): where all are in doubt, all count alike."""
+"""Least weight of a pool image in (5): a class of doubtful guesses alone keeps its mean."""
 FEW, NARROWED = 0.25, 0.8
 """Balance, and share of its best, below which a run is reported as collapsed."""
 
@@ -120,7 +120,7 @@ class Hyper:
     """Weight of the fairness regulariser, for `student=anchors`."""
     mu: float = number(0.5, above=0.0, high=1.0)
     """Share of the batch in the running mean; 1 is the batch alone, as in DPA."""
-    fuse: float = number(0.3, low=0.0)
+    fuse: float = number(0.1, low=0.0)
     """Weight of the start's logits beside the discriminant; 0 leaves the discriminant alone."""
     sharpness: float = number(50.0, low=0.0, prepare=True)
     """How far the surest regions of `teacher=confidence` outweigh the others; 0 is the mean."""
@@ -164,7 +164,12 @@ def stages(config: Config) -> tuple[Stage, ...]:
 
 
 def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tensors]:
-    """Start from the mean of each class's descriptions, and solve (5) if it is the student."""
+    """Start from the mean of each class's descriptions, and solve (5) if it is the student.
+
+    Raises:
+        MissingComponentError: If the data set has no such texts.
+        UsageError: If `teacher=neighbours` finds one image.
+    """
     fixed = text_tensors(task, config.text, method=METHOD.name)
     assert task.text is not None
     texts, owner = (t.to(task.support.x.device) for t in task.text.texts(config.text))
@@ -175,6 +180,13 @@ def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tens
     fixed["fixed"] = F.normalize(total, dim=-1)
     if config.teacher == "neighbours":
         assert task.pool is not None
+        if len(task.pool) < 2:
+            raise UsageError(
+                "fair's teacher=neighbours reads other images of the pool, and it has one image; "
+                "add images, or use ",
+                Setting("teacher", "confidence"),
+                ".",
+            )
         fixed["near"] = mean_of_neighbours(task.pool.x, config.neighbours)
     if config.student == "discriminant":
         assert task.pool is not None
@@ -256,26 +268,6 @@ def teach(
         return pool_confident(regions, F.normalize(anchors, dim=-1), hyper.sharpness)
     v = pool_closest(regions, g, config.keep, hyper.tau)
     return v if near is None else F.normalize((1 - hyper.lean) * v + hyper.lean * near, dim=-1)
-
-
-def mean_of_neighbours(x: Float[Tensor, "n d"], count: int) -> Float[Tensor, "n d"]:
-    """Average the rows closest to each row, itself left out; fewer where there are not as many.
-
-    Raises:
-        UsageError: If there is one row.
-    """
-    if len(x) < 2:
-        raise UsageError(
-            "fair's teacher=neighbours reads other images of the pool, and it has one image; add "
-            "images, or use ",
-            Setting("teacher", "image"),
-            ".",
-        )
-    _, near = neighbours(x, x, min(count, len(x) - 1), left_out="self")
-    total = torch.zeros_like(x)
-    for k in range(near.shape[1]):  # not at once: [n k d] would be k times the pool
-        total += x[near[:, k]]
-    return total / near.shape[1]
 
 
 def regions_of(rows: Rows, config: Config) -> Float[Tensor, "n k d"]:
