@@ -7,28 +7,28 @@
              neighbours  of weighted, then normalise((1 - lean) v + lean m)
     LAS    = s v A^T,   A's rows normalised                  the learned alignment score (2)
     FIX    = s v Z^T,   Z_c = normalise(sum_j (T_j . t_c) T_j) over the descriptions of c (3)
-    guess, omega = pseudo-label by (1 - gamma) LAS + gamma FIX, and how far it is trusted,
-             in [0, 1]: (1) and (2) of `heads.ops.pseudo_labels`, by `weighting`          (4)
+    guess, omega = the pseudo-label by (1 - gamma) LAS + gamma FIX, and how far it is
+             trusted, in [0, 1]: (1) and (2) of `heads.ops.pseudo_labels`                 (4)
 
-`student=discriminant`, the default, is solved in closed form:
+    student=discriminant, in closed form, by (1) to (4) at A = A0:
 
-    W, b   = log posterior of Gaussian classes with one shrunk covariance, of g, u and x of
+    W, b   = log posterior of Gaussian classes with one shrunk covariance, of x, g and u of
              every pool image, each with its guess and weight max(omega, 1e-6)            (5)
     logits = x W^T + b + fuse (s x A0^T + b0)                                             (6)
 
-`student=anchors` trains A, and (1) to (4) follow it:
+    student=anchors, trained from A = A0, followed by (1) to (4):
 
     loss   = mean omega CE(s u A^T, guess) - lam / mu mean_c log q_c                      (7)
     q      = mu mean softmax(s u A^T) + (1 - mu) q_before, the first summand trained      (8)
     logits = s x A^T + b0                                                                 (9)
 
-With `infer=las` v stands for x in (6) or (9), with `average` the mean of both logits answers.
-
     p [k d] crops of a pool image      g [d] its weak view      u [d] its strong views
     A [c d] class anchors, from A0 = normalise(mean_j T_j)      T [m d] descriptions
     t_c [d] the class's template       x [d] a row              s, b0 logit scale and bias
     m [d] mean of the pool images closest to the image, itself left out
-    (1) to (4) pass no gradient on. All rows are unit.
+
+(1) to (4) pass no gradient on; all rows are unit. With `infer=las` v stands for x in (6) or (9),
+with `average` the mean of both logits answers.
 
 No label is read: pool rows come without, and there is no support. The second part of (7), the
 fairness regulariser, keeps the anchors from collapsing into a few classes; (5) has equal priors.

@@ -169,7 +169,7 @@ _SENTENCES: dict[str, tuple[str, ...]] = {
 }
 
 
-def _describe(moth: Moth, turn: int) -> Iterator[str]:
+def describe(moth: Moth, turn: int) -> Iterator[str]:
     """Say each attribute once; `turn` walks through the wordings so that neighbours differ."""
 
     def say(key: str, *words: str) -> str:
@@ -212,7 +212,7 @@ def species(world: str) -> tuple[Species, ...]:
                 antennae=antennae,
                 tails=tails,
             )
-            sentences = tuple(_describe(moth, len(found)))
+            sentences = tuple(describe(moth, len(found)))
             found.append(Species(f"{genus} {epithet}", genus, moth, sentences))
     return tuple(found)
 

@@ -81,7 +81,7 @@ def drawing(world: str, split: str, species_index: int, i: int, *, masks: bool =
     rng = random.Random(f"{world}/{split}/{kind.name}/{i}")
     if world == PAIRS:
         return draw_pair(kinds, species_index, rng, size=SIZE, masks=masks)
-    made = draw(kind.moth, _afar(sample_scene(rng), rng), size=SIZE, masks=masks)
+    made = draw(kind.moth, afar(sample_scene(rng), rng), size=SIZE, masks=masks)
     if split not in SHIFTS:
         return made
     # A fifth of the drawing shows through, so that a shift is harder and not hopeless.
@@ -89,7 +89,7 @@ def drawing(world: str, split: str, species_index: int, i: int, *, masks: bool =
     return Drawing((seen // 5).astype(np.uint8), made.boxes, made.masks)
 
 
-def _afar(scene: Scene, rng: random.Random) -> Scene:
+def afar(scene: Scene, rng: random.Random) -> Scene:
     """See the moth smaller, off the centre and more turned than the training drawings show it.
 
     Without this gap the `tiny` backbone knows every species at the first shot.
