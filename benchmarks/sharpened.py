@@ -72,7 +72,8 @@ class Pair:
     splits: tuple[str, ...] = ("test",)
     """Query sets of the report."""
     reads_train: bool = False
-    """Whether it reads unlabelled images of train: these are then no held-out queries."""
+    """Whether images of train are no held-out queries: it reads them without labels, or needs crops
+    of its queries, which are not cached for train."""
 
 
 NO_SHOTS = {"fieldguide": (0,), "fieldguide-pairs": (0,)}
@@ -111,7 +112,7 @@ PAIRS = (
         after={"select": "confidence"},
         shots=NO_SHOTS,
         splits=("test", *SHIFTS),
-        reads_train=True,  # not it, but crops of train are not cached
+        reads_train=True,
     ),
     Pair(
         name="lazsl select all -> confidence",
@@ -120,7 +121,16 @@ PAIRS = (
         after={"select": "confidence"},
         shots=NO_SHOTS,
         splits=("test", *SHIFTS),
-        reads_train=True,  # not it, but crops of train are not cached
+        reads_train=True,
+    ),
+    Pair(
+        name="lazsl mean of confident crops -> transport",
+        method="lazsl",
+        before={"select": "confidence", "theta": 1.0, "reg": 1000.0},
+        after={"select": "confidence"},
+        shots=NO_SHOTS,
+        splits=("test", *SHIFTS),
+        reads_train=True,
     ),
     Pair(
         name="fair teacher weighted -> confidence",
