@@ -133,6 +133,15 @@ PAIRS = (
         reads_train=True,
     ),
     Pair(
+        name="fair start -> discriminant",
+        method="fair",
+        before={"student": "anchors", "epochs": 0},
+        after={"student": "discriminant", "teacher": "confidence"},
+        shots=NO_SHOTS,
+        splits=("test", *SHIFTS),
+        reads_train=True,
+    ),
+    Pair(
         name="fair teacher weighted -> confidence",
         method="fair",
         before={"student": "anchors", "teacher": "weighted"},

@@ -70,6 +70,11 @@ def slug(name: str) -> str:
     return name.lower().replace(" ", "-")
 
 
+def picture_rng(world: str, split: str, kind: str, i: int) -> random.Random:
+    """Return the seeded stream of one picture."""
+    return random.Random(f"{world}/{split}/{kind}/{i}")
+
+
 def drawing(world: str, split: str, species_index: int, i: int, *, masks: bool = True) -> Drawing:
     """Draw one picture of a world again, with the places of its parts.
 
@@ -78,7 +83,7 @@ def drawing(world: str, split: str, species_index: int, i: int, *, masks: bool =
     """
     kinds = species(world)
     kind = kinds[species_index]
-    rng = random.Random(f"{world}/{split}/{kind.name}/{i}")
+    rng = picture_rng(world, split, kind.name, i)
     if world == PAIRS:
         return draw_pair(kinds, species_index, rng, size=SIZE, masks=masks)
     made = draw(kind.moth, afar(sample_scene(rng), rng), size=SIZE, masks=masks)

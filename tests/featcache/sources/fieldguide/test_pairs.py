@@ -2,17 +2,14 @@
 
 import random
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pytest
 from PIL import Image
 
-from featcache.sources.fieldguide import pairs
-from featcache.sources.fieldguide.draw import Drawing, draw
+from featcache.sources.fieldguide.draw import draw
+from featcache.sources.fieldguide.pairs import Pair, draw_pair, sample_pair
 from featcache.sources.fieldguide.scene import Scene
 from featcache.sources.fieldguide.species import PAIRS, species
-from featcache.sources.fieldguide.traits import Moth
 from featcache.sources.fieldguide.world import PAIRS_COUNTS, counts_of, drawing, open_world
 from featcache.sources.named import find
 from tests.featcache.sources.fieldguide.test_draw import OnlyRandom
@@ -22,50 +19,36 @@ SHOWN = [("train", 0, 1), ("val", 9, 2), ("test", 17, 3), ("test", 23, 4)]
 SPAN = 0.41
 """Half a wing span at scale 1, in frame widths."""
 KINDS = species(PAIRS)
-NOTHING = Drawing(np.zeros((1, 1, 3), dtype=np.uint8), {}, None)
 
 
-def asked(seed: int, monkeypatch: pytest.MonkeyPatch) -> tuple[Moth, Scene, Moth, Scene]:
-    """Return what is drawn: the label's moth and how it is seen, then the other's."""
-    seen: list[Any] = []
-
-    def note(moth: Moth, scene: Scene, *, under: Any, **how: Any) -> Drawing:
-        seen.extend([moth, scene, *under[0]])
-        return NOTHING
-
-    monkeypatch.setattr(pairs, "draw", note)
-    rng = random.Random(f"pair {seed}")
-    pairs.draw_pair(KINDS, seed % len(KINDS), rng, size=32, masks=False)
-    monkeypatch.undo()
-    return seen[0], seen[1], seen[2], seen[3]
+def sampled(seed: int) -> Pair:
+    return sample_pair(len(KINDS), seed % len(KINDS), random.Random(f"pair {seed}"))
 
 
-def test_the_label_is_the_larger_of_two_species_that_lie_apart(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_label_is_the_larger_of_two_species_that_lie_apart() -> None:
     others = set()
-    for seed in range(60):
-        moth, large, other, small = asked(seed, monkeypatch)
-        assert moth == KINDS[seed % len(KINDS)].moth
-        assert other != moth
+    for seed in range(200):
+        pair = sampled(seed)
+        large, small = pair.large, pair.small
+        assert pair.other != seed % len(KINDS)
         assert 0.5 <= small.scale / large.scale <= 0.75
         apart = np.hypot(large.x - small.x, large.y - small.y)
         assert apart > SPAN * (large.scale + small.scale)
         for scene in (large, small):
             assert max(abs(scene.x), abs(scene.y)) + SPAN * scene.scale < 0.55
-        others.add(other)
-    assert len(others) > 15
+        others.add(pair.other)
+    assert others == set(range(len(KINDS)))
 
 
-def test_both_lie_in_one_light_on_one_ground(monkeypatch: pytest.MonkeyPatch) -> None:
-    _, large, _, small = asked(3, monkeypatch)
-    assert (small.background, small.shade) == (large.background, large.shade)
-    assert small.grass == ()
-    assert small.fore != large.fore
+def test_both_lie_in_one_light_on_one_ground() -> None:
+    pair = sampled(3)
+    assert (pair.small.background, pair.small.shade) == (pair.large.background, pair.large.shade)
+    assert pair.small.grass == ()
+    assert pair.small.fore != pair.large.fore
 
 
 def test_only_the_stable_stream_is_read() -> None:
-    pairs.draw_pair(KINDS, 0, OnlyRandom(5), size=32, masks=True)
+    draw_pair(KINDS, 0, OnlyRandom(5), size=32, masks=True)
 
 
 def test_a_moth_below_another_is_seen_where_that_one_is_not() -> None:
