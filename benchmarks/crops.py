@@ -25,7 +25,7 @@ from heads.contract.rows import Kind, Rows
 from heads.methods import fair
 from heads.ops.neighbours import mean_of_neighbours
 
-TEACHERS = ("neighbours", "weighted", "mean", "confidence")
+TEACHERS: tuple[fair.Teacher, ...] = ("neighbours", "weighted", "mean", "confidence")
 SELECTIONS = ("paper", "all", "confidence")
 SIZES = ((0.5, 0.67), (0.67, 0.76))
 """Size of the second moth over that of the first, from and to."""

@@ -73,8 +73,9 @@ from heads.ops.pseudo_labels import Weighting, pseudo_labels
 from heads.training.optim import adamw
 from heads.training.samplers import pool
 
+Teacher = Literal["confidence", "mean", "weighted", "neighbours"]
 REGIONS = {"crops": Kind("crops", "fair"), "patches": Kind("patches")}
-CHUNK = 1024
+CHUNK = 256
 """Pool images whose regions are read at a time."""
 LEAST = 1e-6
 """Least weight of a pool image in (5): a class of doubtful guesses alone keeps its mean."""
@@ -90,7 +91,7 @@ class Config:
     """What (3) weighs descriptions by."""
     regions: Literal["crops", "patches"] = "crops"
     """Cached crops, as in the paper, or patch tokens, which is a variant."""
-    teacher: Literal["confidence", "mean", "weighted", "neighbours"] = "confidence"
+    teacher: Teacher = "confidence"
     """What (1) is made of: all regions by how sure each is, or alike; those closest to the image;
     or these and the pool images closest to it."""
     student: Literal["discriminant", "anchors"] = "discriminant"
@@ -201,8 +202,7 @@ def solve(pool: Rows, fixed: Tensors, config: Config, hyper: Hyper) -> Tensors:
         index = torch.arange(first, min(first + CHUNK, count), device=pool.x.device)
         parts.append(taught(pool.take(index), index, fixed, config, hyper))
     rows, guess, trust = (torch.cat(part) for part in zip(*parts, strict=True))
-    views = rows.shape[1]
-    classes = len(fixed["anchors"])
+    views, classes = rows.shape[1], len(fixed["anchors"])
     weight, offset = log_posterior(
         rows.flatten(0, 1),
         guess.repeat_interleave(views),

@@ -310,7 +310,7 @@ def test_equal_crops_are_all_kept(value: float, k: int) -> None:
 )
 @given(seed=st.integers(0, 10_000))
 @settings(max_examples=10)
-def test_order_of_crops_and_descriptions_does_not_matter(config: dict[str, str], seed: int) -> None:
+def test_order_of_crops_and_descriptions_does_not_matter(config: dict[str, Any], seed: int) -> None:
     task, x, crops = make(seed)
     rng = torch.Generator().manual_seed(seed + 1)
     bank: Any = task.text
@@ -324,7 +324,7 @@ def test_order_of_crops_and_descriptions_does_not_matter(config: dict[str, str],
 @pytest.mark.parametrize("config", [*({"select": how} for how in SELECTIONS), {"score": "awt"}])
 @pytest.mark.parametrize("fill", [0.01, 0.5, 1.0])
 def test_padding_of_descriptions_changes_nothing(
-    config: dict[str, str], fill: float, monkeypatch: pytest.MonkeyPatch
+    config: dict[str, Any], fill: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One bucket for all classes, some, and one for every number of descriptions."""
     task, x, crops = make()
@@ -342,7 +342,7 @@ def test_padding_of_descriptions_changes_nothing(
     [*({"select": how} for how in SELECTIONS), *({"score": s} for s in ("dclip", "wca", "awt"))],
 )
 def test_a_batch_equals_single_images(
-    config: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task, x, crops = make(n=5)
     whole = scores(task, x, crops, **config)
