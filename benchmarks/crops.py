@@ -62,9 +62,9 @@ def teachers(features: FeatureSet) -> None:
         config = fair.Config(teacher=teacher)
         near = mean_of_neighbours(x, config.neighbours) if teacher == "neighbours" else None
         told[teacher] = fair.teach(crops, weak, anchors, near, config, fair.Hyper())
-    for teacher, v in told.items():
+    for name, v in told.items():
         right = (v @ anchors.mT).argmax(-1) == y
-        print(f"{features.listing.dataset} {teacher}: {_percent(right)} of {len(y)}")
+        print(f"{features.listing.dataset} {name}: {_percent(right)} of {len(y)}")
 
 
 def second_moths(features: FeatureSet) -> None:
