@@ -22,7 +22,7 @@ def test_the_list_has_all_of_them(featcache: Run) -> None:
     assert by_name["objectnet"]["terms"] == "account"
     assert by_name["eurosat"]["splits"]["coop"] == {"train": 13500, "val": 5400, "test": 8100}
     table = featcache("datasets").out
-    assert len(table.splitlines()) == 31
+    assert len(table.splitlines()) == 32
     assert "by hand, needs an account" in table
 
 
