@@ -234,9 +234,9 @@ def _head(sections: dict[str, Any], tensors: Tensors, where: str) -> Head:
     calibration = calibration_file.unpacked(
         sections[CALIBRATION], tensors, CALIBRATION, head.fitted
     )
-    for part in calibration.parts:
-        if part.fitted is not None:
-            _check_shapes(head, part.fitted, where)
+    for fold in calibration.parts:
+        if fold.fitted is not None:
+            _check_shapes(head, fold.fitted, where)
     return replace(head, calibration=calibration)
 
 

@@ -138,12 +138,18 @@ def test_other_classes_by_their_texts(features: FeatureSet) -> None:
     assert features.text is not None
     some = torch.tensor([3, 1])
     text, classes = features.text.of_classes(some), ("class 3", "class 1")
+    alone = {"lazsl": {"select": "paper"}}  # by confidence, crops are weighed by all classes
     for name in ("zero-shot", "lazsl", "clip-adapter", "regularized-linear"):
-        (head,) = trained(features, name)
+        (head,) = trained(features, name, settings=alone.get(name, {}))
         rows = rows_of(features, head)
         bound = head.rebind(text, classes)
         assert bound.logits(rows).shape == (len(rows), 2)
         assert torch.allclose(bound.logits(rows), head.logits(rows)[:, some], atol=1e-4), name
+    (head,) = trained(features, "lazsl", settings={"sharpness": 0.0})
+    (other,) = trained(features, "lazsl", settings={"select": "all"})
+    rows = rows_of(features, head)
+    bound = head.rebind(text, classes)
+    assert torch.allclose(bound.logits(rows), other.logits(rows)[:, some], atol=1e-4)
     (head,) = trained(features, "taskres")
     with pytest.raises(HeadError, match="specific to its 5 classes"):
         head.rebind(text, classes)
