@@ -185,14 +185,18 @@ def combine(terms: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Flo
 
 
 def linear(params: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Linear | None:
-    """Equation (2) where W stays 0; else (1) divides by a length that differs by row."""
+    """Equation (5) where W stays 0; else (1) divides by a length that differs by row."""
     if config.train_map or config.init != "identity":
         return None
-    texts = hyper.alpha * F.normalize(params["text"], dim=-1)
-    mapped = Linear(fixed["scale"] * texts, torch.zeros_like(texts[:, 0]))
-    zero_shot = of_anchors(fixed, fixed["anchors"])
-    both = Linear(zero_shot.weight + mapped.weight, zero_shot.bias)
-    return both if config.fusion else mapped
+    weight = hyper.alpha * fixed["scale"] * F.normalize(params["text"], dim=-1)
+    bias = torch.zeros_like(weight[:, 0])
+    if config.fusion:
+        zero_shot = of_anchors(fixed, fixed["anchors"])
+        weight, bias = weight + zero_shot.weight, bias + zero_shot.bias
+    if config.discriminant:
+        share = hyper.weight * (hyper.alpha + (1.0 if config.fusion else 0.0))
+        weight, bias = weight + share * fixed["weight"], bias + share * fixed["offset"]
+    return Linear(weight, bias)
 
 
 METHOD = Method(
