@@ -50,13 +50,13 @@ def patch_map(
     layout, (c, d) = Layout.of([parts]), texts.shape
     moments = texts.new_zeros(d, d, dtype=torch.float64)
     sums = texts.new_zeros(c, d, dtype=torch.float64)
-    total = 0.0
+    total = moments.new_zeros(())
     for rows, place in blocks_of(parts, texts, layout):
         image = place // layout.each
         weighed = weights[image, None].to(rows) * rows
         moments += (weighed.mT @ rows).double()
         sums.index_add_(0, labels[image], weighed.double())
-        total += float(weights[image].sum())
+        total += weights[image].sum()
     cross = sums.mT @ texts.double() - moments  # X^T (T_y - X)
     return ridge_change(moments, cross, ridge * total / d).to(texts)
 

@@ -180,9 +180,7 @@ def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tens
     texts, change = fixed["anchors"], None
     if config.patch_map == "ridge":
         parts = parts_of(task.support, "cdfsl", views=config.augment)
-        change = patch_map(
-            parts, task.support.y, task.support.row_weights, texts, float(hyper.ridge)
-        )
+        change = patch_map(parts, task.support.y, task.support.row_weights, texts, hyper.ridge)
     own = config.anchors == "image"
     fixed |= (anchors_of_images if own else anchors_of_corpus)(task, texts, config, change)
     d, like = task.support.x.shape[1], task.support.x

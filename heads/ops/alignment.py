@@ -17,7 +17,7 @@ def ridge_map(
 
 
 def ridge_change(
-    moments: Float64[Tensor, "d d"], cross: Float64[Tensor, "d d"], weight: float
+    moments: Float64[Tensor, "d d"], cross: Float64[Tensor, "d d"], weight: float | Tensor
 ) -> Float64[Tensor, "d d"]:
     """Return W of `ridge_map` from the products x^T x and x^T (target - x)."""
     eye = torch.eye(len(moments), dtype=moments.dtype, device=moments.device)
