@@ -64,10 +64,12 @@ def main() -> None:
     parser.add_argument("parts", nargs="+", choices=parts)
     parser.add_argument("--world", default="fieldguide")
     parser.add_argument("--episodes", type=int, default=400)
+    parser.add_argument("--splits", nargs="+", default=SHIFTS, choices=SHIFTS)
     parser.add_argument("--home", type=Path, help="caches; else as FEATCACHE_HOME says")
     arguments = parser.parse_args()
     root = cache_root(arguments.home)
-    shifts = tuple(f"4:cdfsl@{split}" for split in SHIFTS if "episodes" in arguments.parts)
+    asked = arguments.splits if "episodes" in arguments.parts else ()
+    shifts = tuple(f"4:cdfsl@{split}" for split in asked)
     request = Request(
         dataset=arguments.world,
         backbone="tiny",
@@ -200,7 +202,7 @@ def trained(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
     batches: list[Tensor] = []
     for _ in range(STEPS):
-        batches = batches or list(torch.randperm(len(y), generator=rng).split(BATCH))
+        batches = batches or list(torch.split(torch.randperm(len(y), generator=rng), BATCH))
         at = batches.pop()
         texts = F.normalize(params["text"], dim=-1)
         x, seen = block.with_patches(tokens[at], adapted(block, params))
@@ -244,7 +246,7 @@ def cycles(texts: Tensor, seen: Tensor, lam: tuple[float, float]) -> Tensor:
 
 def in_episodes(features: FeatureSet, arguments: argparse.Namespace) -> Iterator[tuple[str, ...]]:
     """Compare over episodes of the shifts."""
-    for split in SHIFTS:
+    for split in arguments.splits:
         for shots in (1, 5):
 
             def run(settings: Mapping[str, Any], split: str = split, shots: int = shots) -> Result:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from heads.ops.attention import Pick
 from heads.ops.cycles import share_right, text_cycle
 
 
@@ -16,13 +17,12 @@ def test_patches_of_unknown_images_and_left_out_ones_do_not_count() -> None:
 
 
 @pytest.mark.parametrize("cycle", ["soft", "literal", "straight-through"])
-def test_a_text_without_a_patch_of_its_own_does_not_close(cycle: str) -> None:
+def test_a_text_without_a_patch_of_its_own_does_not_close(cycle: Pick) -> None:
     """Three texts; the patches lie near the first two only."""
     texts = torch.eye(3)
     patches = F.normalize(torch.tensor([[[1.0, 0.1, 0.0], [0.1, 1.0, 0.0]]]), dim=-1)
     kept = torch.ones(1, 2)
     given = texts, patches, patches @ texts.mT, kept
-    assert cycle in ("soft", "literal", "straight-through")
     _, closed = text_cycle(*given, cycle=cycle, tau=0.05, tau_back=0.05)
     assert float(closed) == pytest.approx(2 / 3)
     some = torch.tensor([2, 0])
