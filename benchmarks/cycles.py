@@ -44,6 +44,7 @@ WAYS: Mapping[str, Mapping[str, Any]] = {
     "cycles on patches as they are": {"patch_map": "none"},
     "cycles on mapped patches": {},
     "cycles on mapped patches, corpus": {"anchors": "corpus"},
+    "cycles on mapped vanilla patches": {"variant": "vanilla"},
 }
 RANK, RATE, STEPS, BATCH, IDENTITY, K = 4, 3e-3, 60, 128, 1.0, 10
 """Of the last block; rate and identity were chosen on validation rows without cycles."""
@@ -74,8 +75,8 @@ def main() -> None:
         dataset=arguments.world,
         backbone="tiny",
         views=("4:cdfsl", *shifts),
-        view_patches=("4:cdfsl", *shifts),
-        patches=VARIANTS if "patches" in arguments.parts else (),
+        view_patches=("4:cdfsl", "4:cdfsl:vanilla", *shifts),
+        patches=VARIANTS,
         tokens=("last-block",) if "last-block" in arguments.parts else (),
         root=root,
     )
