@@ -144,18 +144,43 @@ class LastBlock:
 
         Arguments and errors are those of `forward`.
         """
-        p = self.tensors if tensors is None else tensors
+        p = self._values(tokens, tensors)
+        z = self._block(p, tokens, slice(0, 1 if self.pool == "tok" else None))
+        return self._pooled(p, z)
+
+    def with_patches(
+        self, tokens: Float[Tensor, "*b t w"], tensors: Mapping[str, Tensor] | None = None
+    ) -> tuple[Float[Tensor, "*b d"], Float[Tensor, "*b p d"]]:
+        """Return the unit global feature and the unit vanilla patches, p = t - 1, of each image.
+
+        A patch is ln_post and the projection of its row of (2). Arguments and errors are those of
+        `forward`.
+        """
+        p = self._values(tokens, tensors)
+        z = self._block(p, tokens, slice(None))
+        patches = self._norm(p, "ln_post", z[..., 1:, :]) @ p["proj"]
+        return F.normalize(self._pooled(p, z), dim=-1), F.normalize(patches, dim=-1)
+
+    def _values(
+        self, tokens: Float[Tensor, "*b t w"], tensors: Mapping[str, Tensor] | None
+    ) -> Mapping[str, Tensor]:
         if tokens.ndim < 2 or tokens.shape[-1] != self.width:
             raise UsageError(
                 f"This last block takes tokens [... t {self.width}], got {list(tokens.shape)}. "
                 "Give it rows of tokens.last-block from a cache of the same backbone."
             )
-        first = slice(0, 1 if self.pool == "tok" else None)  # the rows of (1) that are read
-        z = tokens[..., first, :]
+        return self.tensors if tensors is None else tensors
+
+    def _block(
+        self, p: Mapping[str, Tensor], tokens: Float[Tensor, "*b t w"], read: slice
+    ) -> Float[Tensor, "*b q w"]:
+        """Compute the rows of (2) that are read."""
         y = self._norm(p, "ln_1", tokens)
-        z = z + _scaled(p, "ls_1", self._attend(p, y, first))
+        z = tokens[..., read, :] + _scaled(p, "ls_1", self._attend(p, y, read))
         hidden = ACTIVATIONS[self.activation](_linear(p, "mlp.c_fc", self._norm(p, "ln_2", z)))
-        z = z + _scaled(p, "ls_2", _linear(p, "mlp.c_proj", hidden))
+        return z + _scaled(p, "ls_2", _linear(p, "mlp.c_proj", hidden))
+
+    def _pooled(self, p: Mapping[str, Tensor], z: Float[Tensor, "*b q w"]) -> Float[Tensor, "*b d"]:
         if self.pool == "tok":
             pooled = self._norm(p, "ln_post", z[..., 0, :])
         elif self.norm_after_pool:

@@ -127,7 +127,9 @@ class FeatureSet:
             raise MissingComponentError(f"{self.path} is no cache with tokens of a last block.")
         return self.read_last_block()
 
-    def fitting(self, kind: str, recipe: str | None = None, at_least: int = 0) -> list[str]:
+    def fitting(
+        self, kind: str, recipe: str | None = None, at_least: int = 0, variant: str | None = None
+    ) -> list[str]:
         """Return the components of a kind, and of a recipe or variant, whatever rows they have.
 
         float16 comes before int8, then fewer views before more, if they are at least `at_least`.
@@ -136,6 +138,8 @@ class FeatureSet:
         for name, reader in self.components.items():
             key = parse_component(name)
             if key.kind != kind or (recipe and recipe not in (key.variant, key.recipe)):
+                continue
+            if variant and variant != key.variant:
                 continue
             count = reader.shape[0] if len(reader.shape) > 1 else 0
             if count >= at_least:

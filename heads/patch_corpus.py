@@ -4,7 +4,7 @@ Patches are read some images at a time and compared with all texts; only the clo
 memory, so that the corpus may be larger than it. The search is exact: every cosine is computed.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,6 +25,29 @@ Parts = Sequence[Tensor | LazyRows]
 
 
 @dataclass(frozen=True, kw_only=True)
+class Layout:
+    """How the patches of an image are counted."""
+
+    views: int
+    """Views of an image, the clean one included."""
+    patches: int
+    """Patches of a view."""
+
+    @staticmethod
+    def of(sets: Sequence[Parts]) -> "Layout":
+        """Return the largest numbers among some sets of images."""
+        return Layout(
+            views=max((sum(_views(part) for part in parts) for parts in sets), default=0),
+            patches=max((int(part.shape[-2]) for parts in sets for part in parts), default=0),
+        )
+
+    @property
+    def each(self) -> int:
+        """Places of an image."""
+        return self.views * self.patches
+
+
+@dataclass(frozen=True, kw_only=True)
 class Closest:
     """The patches closest to each text, closest first."""
 
@@ -33,20 +56,17 @@ class Closest:
     cosines: Float[Tensor, "c k"]
     place: Int64[Tensor, "c k"]
     """(image * views + view) * patches + patch, images counted over all sets."""
-    views: int
-    """Views of an image, the clean one included."""
-    patches: int
-    """Patches of a view."""
+    layout: Layout
 
     @property
     def image(self) -> Int64[Tensor, "c k"]:
         """Position of the image."""
-        return self.place // (self.views * self.patches)
+        return self.place // self.layout.each
 
     @property
     def view(self) -> Int64[Tensor, "c k"]:
         """View of the image: 0 is the clean one."""
-        return self.place // self.patches % self.views
+        return self.place // self.layout.patches % self.layout.views
 
     def once(self) -> Bool[Tensor, "c k"]:
         """Mark each patch once: with the text that it is closest to, where several found it."""
@@ -72,13 +92,19 @@ def parts_of(rows: Rows, recipe: str, *, views: bool) -> list[Tensor | LazyRows]
     return [part for part in found if part is not None]
 
 
-def closest_patches(sets: Sequence[Parts], texts: Float[Tensor, "c d"], k: int) -> Closest:
+def closest_patches(
+    sets: Sequence[Parts],
+    texts: Float[Tensor, "c d"],
+    k: int,
+    moved: Callable[[Tensor], Tensor] | None = None,
+) -> Closest:
     """Find the patches of all images and views with the largest cosine to each text, exactly.
 
     Args:
         sets: Patches of one set of images after the other.
         texts: Unit texts; patches are unit as well.
         k: Patches of each text, as many as there are where the corpus has fewer.
+        moved: Patches [m d] -> unit patches [m d] that are compared, and kept, in their place.
 
     Raises:
         MissingComponentError: If there is no patch.
@@ -88,33 +114,35 @@ def closest_patches(sets: Sequence[Parts], texts: Float[Tensor, "c d"], k: int) 
         >>> closest_patches([[patches]], torch.eye(3)[:2], k=1).place.tolist()
         [[0], [1]]
     """
-    views = max((sum(_views(part) for part in parts) for parts in sets), default=0)
-    patches = max((int(part.shape[-2]) for parts in sets for part in parts), default=0)
+    layout = Layout.of(sets)
     running = _Running(texts, k)
     first = 0
     for parts in sets:
-        for rows, place in _blocks(parts, texts, views, patches):
-            running.add(rows, place + first * views * patches)
+        for rows, place in blocks_of(parts, texts, layout):
+            running.add(rows if moved is None else moved(rows), place + first * layout.each)
         first += int(parts[0].shape[0]) if parts else 0
     if not running.place.shape[1]:
         raise MissingComponentError("The corpus of patches is empty: there is no image to read.")
-    return Closest(
-        rows=running.rows,
-        cosines=running.cosines,
-        place=running.place,
-        views=views,
-        patches=patches,
-    )
+    return Closest(rows=running.rows, cosines=running.cosines, place=running.place, layout=layout)
 
 
 def _views(part: Tensor | LazyRows) -> int:
     return int(part.shape[1]) if len(part.shape) == 4 else 1
 
 
-def _blocks(
-    parts: Parts, like: Tensor, views: int, patches: int
+def blocks_of(
+    parts: Parts, like: Tensor, layout: Layout
 ) -> Iterator[tuple[Float[Tensor, "m d"], Int64[Tensor, " m"]]]:
-    """Yield patches and their places, (image * views + view) * patches + patch."""
+    """Read patches some at a time.
+
+    Args:
+        parts: Patches of some images.
+        like: Any tensor of the wanted device and type.
+        layout: How they are counted.
+
+    Yields:
+        Patches and their places, (image * views + view) * patches + patch.
+    """
     view = 0
     for part in parts:
         n, own, p, d = int(part.shape[0]), _views(part), int(part.shape[-2]), int(part.shape[-1])
@@ -124,7 +152,7 @@ def _blocks(
         for start in range(0, n, each):
             index = torch.arange(start, min(start + each, n), device=like.device)
             rows = gather(part, index).reshape(-1, d).to(like)
-            place = (index[:, None, None] * views + shown[:, None]) * patches + within
+            place = (index[:, None, None] * layout.views + shown[:, None]) * layout.patches + within
             if isinstance(part, Releasable):  # pages of mapped files count as memory
                 part.release()
             places = torch.split(place.flatten(), COMPARED)

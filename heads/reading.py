@@ -137,7 +137,7 @@ def read_rows(
 def _component(features: FeatureSet, need: Need, rows: RowIndex) -> tuple[str | None, str]:
     """Find the component that meets a need for these rows; else describe what is missing."""
     lacking = {}
-    for name in features.fitting(need.kind, need.recipe, need.at_least):
+    for name in need.fitting(features):
         lacking[name] = int((~features.components[name].present()[rows]).sum())
         if not lacking[name]:
             return name, ""
@@ -151,4 +151,5 @@ def in_words(need: Need) -> str:
     """Name what a need asks for, as `crops of recipe lazsl with 60 or more`."""
     count = f" with {need.at_least} or more" if need.at_least else ""
     recipe = f" of recipe {need.recipe}" if need.recipe else ""
-    return f"{need.kind}{recipe}{count}"
+    variant = f" as {need.variant}" if need.variant else ""
+    return f"{need.kind}{recipe}{variant}{count}"

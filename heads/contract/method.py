@@ -7,6 +7,7 @@ from typing import Any, Generic, Literal, TypeAlias, TypeVar, cast
 
 from torch import Tensor
 
+from featcache.types import FeatureSet
 from heads.contract.linear import Linear, not_linear
 from heads.contract.members import Composition
 from heads.contract.rows import Kind, Rows, TaskView, Tensors
@@ -27,6 +28,8 @@ class Need:
     """global, views, crops, patches, view_patches or tokens."""
     recipe: str | None = None
     """Augmentation, patch variant or place of tokens (last-block); None takes any."""
+    variant: str | None = None
+    """Patch variant of view_patches, whose recipe is an augmentation; None takes any."""
     at_least: int = 0
     """Views or crops of each image."""
     optional: bool = False
@@ -38,6 +41,10 @@ class Need:
     def key(self) -> Kind:
         """Return the name of these features among the `kinds` of rows."""
         return Kind(self.kind, self.recipe or "")
+
+    def fitting(self, features: FeatureSet) -> list[str]:
+        """Return the components of a cache that meet it, whatever rows they have, best first."""
+        return features.fitting(self.kind, self.recipe, self.at_least, self.variant)
 
 
 SUPPORT_AND_QUERY: frozenset[Need] = frozenset({Need(role="query"), Need(role="support")})

@@ -1,7 +1,9 @@
 """CC-CDFSL: two cycles between class texts and image patches, beside cross-entropy on the views.
 
+    p      = normalise(patch A), A the least squares of the patches onto the texts of their images,
+             penalised by ridge |A - I|^2 (`patch_map`)                                  (0)
     g(x)   = normalise(x + step relu(x D) U)                               (1)
-    P      = g(anchors), the k patches closest to each text, of an image's A + 1 views or of
+    P      = g(anchors), the k of p closest to each text, of an image's views or of
              all images' (`anchors`)                                                     (2)
     u_j    = normalise(sum_i a_ji P_i),      a_j = pick_i(t_j . P_i / tau)               (3)
     L_text = -mean_j log b_jj,               b_j = softmax_k(u_j . t_k / tau_back)       (4)
@@ -34,6 +36,8 @@ image rows and patches, moves frozen features, so its published figures are not 
 literal cycles give L_text no gradient to the image side, and L_img one that a constant head
 satisfies; hence the soft cycles, the contrastive (4), the identity term and the monitor of collapse
 (mean pairwise cosine of P) are ours. The patches of (2) are chosen once, on the frozen features.
+(0) is ours as well: patches of a frozen backbone carry little text (`heads/patch_map.py`), which in
+the paper training changes; `patch_map=none` is without it.
 `anchors=image`: ceil(k / (A + 1)) of each view for the class of the image and the `rivals` closest
 others; a step reads those of its images. `corpus`: the k of each class among all patches of the
 support, whatever the labels; a step reads those of `classes` classes, (3) and (4) are about these,
@@ -42,9 +46,9 @@ unlabelled images as well. The defaults were chosen on validation rows, never on
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -55,19 +59,23 @@ from featcache.errors import UsageError
 from featcache.wording import Setting
 from heads.class_texts import text_tensors
 from heads.contract.method import SUPPORT_AND_QUERY, Method, Need, Watched
-from heads.contract.rows import Batch, Kind, Rows, TaskView, Tensors
+from heads.contract.rows import Batch, Rows, TaskView, Tensors
 from heads.contract.settings import WithText, number
 from heads.contract.stages import Stage, one_stage
 from heads.ops.algebra import cross_entropy, mean_cosine, weighted_mean
-from heads.ops.attention import Pick, pick
+from heads.ops.attention import Pick
+from heads.ops.cycles import Retrieval, image_cycle, share_right, text_cycle
 from heads.patch_corpus import closest_patches, parts_of
+from heads.patch_map import mapped, patch_map
 from heads.training.optim import adamw
 from heads.training.samplers import shuffled
 
-UNREAD = ((Kind("patches"), 0), (Kind("view_patches", "cdfsl"), 0))
-"""(2) is chosen beforehand: no step reads the whole patches again."""
 RISE, TOP = 0.2, 0.95
 """A head has collapsed when patches are that much more alike than at the start, or so alike."""
+MEASURED = ("likeness", "closed", "right")
+WATCHED = tuple(f"{name}{when}" for name in MEASURED for when in ("_before", ""))
+"""How alike patches are, the share of texts whose cycle closes, and that of patches whose nearest
+text is the right one; before training and after it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,11 +84,15 @@ class Config(WithText):
     """augment-only leaves out both cycles and keeps everything else."""
     cycle: Pick = "soft"
     """How a patch or a text is picked."""
-    retrieval: Literal["cross-view", "intra-image", "all-images"] = "cross-view"
+    retrieval: Retrieval = "cross-view"
     """Where (6) looks."""
     anchors: Literal["image", "corpus", "corpus-with-pool"] = "image"
     """Where (2) looks: in each image by itself, for its class and rivals; in all images of the
     support at once, for every class; or in those and in the unlabelled pool."""
+    variant: Literal["any", "clearclip", "vanilla", "maskclip"] = "any"
+    """How patches were taken from the last block; any is clearclip where the cache has several."""
+    patch_map: Literal["none", "ridge"] = "ridge"
+    """Move the patches to the texts by (0) before the cycles; none is the paper's."""
     augment: bool = True
     """Use the cached views beside the clean image."""
     shrink: bool = True
@@ -113,6 +125,8 @@ class Hyper:
     """How strongly the head and the texts are held at their start."""
     step: float = number(1.0, low=0.0)
     """Size of the residual; 0 leaves the image features as they are."""
+    ridge: float = number(1e-4, above=0.0, prepare=True)
+    """Weight of the identity in (0), in units of the patches' mean eigenvalue; `patch_map`."""
     tau: float = number(0.02, above=0.0)
     """Temperature of picking patches."""
     tau_back: float = number(0.02, above=0.0)
@@ -124,17 +138,16 @@ def needs(config: Config) -> frozenset[Need]:
 
     Of the pool, where it is read, patches of the images and, where there are any, of their views.
     """
-    lazy = config.anchors != "image"
-    read = SUPPORT_AND_QUERY | {Need(role="support", kind="patches", lazy=lazy)}
+    variant = None if config.variant == "any" else config.variant
+    of_images = Need(role="support", kind="patches", recipe=variant, lazy=config.anchors != "image")
+    of_views = replace(of_images, kind="view_patches", recipe="cdfsl", variant=variant)
+    read = SUPPORT_AND_QUERY | {of_images}
     if config.augment:
-        read |= {
-            Need(role="support", kind="views", recipe="cdfsl"),
-            Need(role="support", kind="view_patches", recipe="cdfsl", lazy=lazy),
-        }
+        read |= {Need(role="support", kind="views", recipe="cdfsl"), of_views}
     if config.anchors == "corpus-with-pool":
-        read |= {Need(role="pool"), Need(role="pool", kind="patches")}
+        read |= {Need(role="pool"), replace(of_images, role="pool", lazy=False)}
         if config.augment:
-            read |= {Need(role="pool", kind="view_patches", recipe="cdfsl", optional=True)}
+            read |= {replace(of_views, role="pool", lazy=False, optional=True)}
     return read
 
 
@@ -142,13 +155,15 @@ def stages(config: Config) -> tuple[Stage, ...]:
     """Train the head and the texts on batches of images, and beside them anchors of a corpus."""
     drawn = () if config.anchors == "image" else (("pool", config.classes),)
     batches = shuffled(config.batch, augment=False, beside=drawn)
+    # The patches were chosen beforehand: no step reads all of them again.
+    unread = tuple((n.key, 0) for n in needs(config) if n.role == "support" and "patches" in n.kind)
     return one_stage(
         trains=frozenset({"down", "up", "text"} if config.train_text else {"down", "up"}),
         loss=loss,
-        batches=replace(batches, take=UNREAD),
+        batches=replace(batches, take=tuple(sorted(unread))),
         update=adamw(weight_decay=0.0, schedule="cosine"),
         start=start,
-        watch=("likeness_before", "likeness"),
+        watch=WATCHED,
     )
 
 
@@ -162,8 +177,12 @@ def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tens
             ".",
         )
     fixed = text_tensors(task, config.text, method=METHOD.name)
+    texts, change = fixed["anchors"], None
+    if config.patch_map == "ridge":
+        parts = parts_of(task.support, "cdfsl", views=config.augment)
+        change = patch_map(parts, task.support.y, task.support.row_weights, texts, hyper.ridge)
     own = config.anchors == "image"
-    fixed |= (anchors_of_images if own else anchors_of_corpus)(task, fixed["anchors"], config)
+    fixed |= (anchors_of_images if own else anchors_of_corpus)(task, texts, config, change)
     d, like = task.support.x.shape[1], task.support.x
     rng = torch.Generator().manual_seed(task.seed)
     down = torch.randn(d, config.rank, generator=rng) / math.sqrt(d)
@@ -171,13 +190,16 @@ def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tens
     return params | {"text": fixed["anchors"].clone()}, fixed
 
 
-def anchors_of_images(task: TaskView, texts: Float[Tensor, "c d"], config: Config) -> Tensors:
+def anchors_of_images(
+    task: TaskView, texts: Float[Tensor, "c d"], config: Config, change: Tensor | None
+) -> Tensors:
     """Equation (2) image by image, for the class of each and its rivals."""
     labels, rows = task.support.y, task.support
     clean = rows.get("patches")
     views = rows.get("view_patches", "cdfsl") if config.augment else None
     assert clean is not None
     pool = clean[:, None] if views is None else torch.cat([clean[:, None], views], dim=1)
+    pool = mapped(pool, change)
     n, v, p, d = pool.shape  # images, views, patches, d
     kept = torch.ones(n, v, p, dtype=torch.bool, device=pool.device)
     if config.shrink:
@@ -189,10 +211,13 @@ def anchors_of_images(task: TaskView, texts: Float[Tensor, "c d"], config: Confi
         "pool": pool.reshape(n, -1, d),  # [n u d]
         "kept": kept.reshape(n, -1).to(pool),  # [n u]
         "view": torch.arange(v, device=pool.device).repeat_interleave(pool.shape[2]),  # [u]
+        "owner": labels[:, None].expand(n, v * pool.shape[2]).clone(),  # [n u]
     }
 
 
-def anchors_of_corpus(task: TaskView, texts: Float[Tensor, "c d"], config: Config) -> Tensors:
+def anchors_of_corpus(
+    task: TaskView, texts: Float[Tensor, "c d"], config: Config, change: Tensor | None
+) -> Tensors:
     """Equation (2) over all patches at once, label free; one that several texts find counts once.
 
     Raises:
@@ -211,15 +236,20 @@ def anchors_of_corpus(task: TaskView, texts: Float[Tensor, "c d"], config: Confi
     if config.anchors == "corpus-with-pool":
         assert task.pool is not None
         sets.append(task.pool)
-    found = closest_patches(
-        [parts_of(rows, "cdfsl", views=config.augment) for rows in sets], texts, config.k
-    )
+    parts = [parts_of(rows, "cdfsl", views=config.augment) for rows in sets]
+    found = closest_patches(parts, texts, config.k, None if change is None else _through(change))
+    unknown = task.support.y.new_full((sum(map(len, sets[1:])),), -1)
     return {
         "pool": found.rows,  # [c k d]
         "kept": found.once().to(found.rows),  # [c k]
         "view": found.view,  # [c k]
         "image": found.image,  # [c k]
+        "owner": torch.cat([task.support.y, unknown])[found.image],  # [c k]
     }
+
+
+def _through(change: Float[Tensor, "d d"]) -> Callable[[Tensor], Tensor]:
+    return lambda rows: mapped(rows, change)
 
 
 def closest(
@@ -240,9 +270,9 @@ def head(params: Tensors, x: Float[Tensor, "*n d"], step: float | Tensor) -> Flo
 
 
 def start(params: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Tensors:
-    """Remember how alike the patches are before training."""
+    """Measure nothing yet but how alike the patches are; the first step measures the rest."""
     alike = mean_cosine(fixed["pool"], fixed["kept"])
-    return {"likeness_before": alike, "likeness": alike}
+    return {name: alike if "likeness" in name else torch.zeros_like(alike) for name in WATCHED}
 
 
 def loss(
@@ -270,91 +300,52 @@ def loss(
     drift = drift + weighted_mean((1 - (patches * pool).sum(-1)).flatten(), kept.flatten())
     drift = drift + (1 - (texts * fixed["anchors"]).sum(-1)).mean()
     value = value + hyper.identity * drift
-    if config.control == "none":
-        asked, view, image = None, fixed["view"], None
-        if not own:
-            patches, kept = patches.flatten(0, 1)[None], kept.flatten()[None]
-            asked, view, image = at, view[at].flatten(), fixed["image"][at].flatten()
-        value = value + hyper.lam_text * text_cycle(texts, patches, kept, config, hyper, asked)
-        cycle = image_cycle(texts, patches, kept, view, config, hyper, image)
-        value = value + hyper.lam_image * cycle
-    return value, state | {"likeness": mean_cosine(patches.detach(), kept)}
-
-
-def text_cycle(
-    texts: Float[Tensor, "c d"],
-    patches: Float[Tensor, "b u d"],
-    kept: Float[Tensor, "b u"],
-    config: Config,
-    hyper: Hyper,
-    at: Int64[Tensor, " m"] | None = None,
-) -> Float[Tensor, ""]:
-    """Equations (3) and (4): from each text, or from those at some places, to patches and back."""
-    flat, allowed = patches.flatten(0, 1), kept.flatten() > 0
-    asked = texts if at is None else texts[at]
-    found = pick(asked @ flat.mT / hyper.tau, config.cycle, allowed[None])  # [m i]
-    seen = F.normalize(found @ flat, dim=-1)  # [m d]
-    back = seen @ texts.mT  # [m c]
-    if config.cycle == "soft":
-        own = back.diagonal() if at is None else back.gather(1, at[:, None])[:, 0]
-        own = own / hyper.tau_back
-        return (torch.logsumexp(back / hyper.tau_back, -1) - own).mean()
-    again = pick(back / hyper.tau_back, config.cycle) @ texts
-    return 1 - F.cosine_similarity(asked, again, dim=-1).mean()
-
-
-def image_cycle(
-    texts: Float[Tensor, "c d"],
-    patches: Float[Tensor, "b u d"],
-    kept: Float[Tensor, "b u"],
-    view: Int64[Tensor, " u"],
-    config: Config,
-    hyper: Hyper,
-    image: Int64[Tensor, " u"] | None = None,
-) -> Float[Tensor, ""]:
-    """Equations (5) to (7): from each patch to its text and on to another patch.
-
-    Args:
-        texts: Unit texts.
-        patches: Patches of b images, or with `image` those of a corpus, b = 1.
-        kept: 1 for patches that count, else 0.
-        view: View of each patch.
-        config: Where (6) looks.
-        hyper: The temperatures.
-        image: Image of each patch of a corpus.
-    """
+    owner, asked, view, image = fixed["owner"][at], None, fixed["view"], None
+    if not own:
+        patches, kept, owner = (t.flatten(0, 1)[None] for t in (patches, kept, owner))
+        asked, view, image = at, view[at].flatten(), fixed["image"][at].flatten()
+    if config.control != "none":  # the cycles are measured, and move nothing
+        patches, texts = patches.detach(), texts.detach()
     cosine = patches @ texts.mT  # [b u c]
-    told = F.normalize(pick(cosine / hyper.tau_back, config.cycle) @ texts, dim=-1)  # [b u d]
-    places, there = patches, kept
-    if config.retrieval == "all-images":
-        told, places = told.flatten(0, 1)[None], patches.flatten(0, 1)[None]
-        there = kept.flatten()[None]
-    if config.retrieval != "cross-view":  # every patch but itself
-        view = torch.arange(there.shape[1], device=view.device)
-    elsewhere = view[:, None] != view
-    if image is not None and config.retrieval != "all-images":
-        elsewhere = elsewhere & (image[:, None] == image)
-    allowed = elsewhere[None] & (there > 0)[:, None]
-    found = pick(told @ places.mT / hyper.tau, config.cycle, allowed) @ places
-    found = F.normalize(found, dim=-1).reshape(patches.shape)
-    if config.cycle == "soft":
-        found = found.detach()
-    counted = kept.flatten() * allowed.any(-1).flatten()  # a corpus may hold no other view
-    total = (counted * (patches * found).sum(-1).flatten()).sum()
-    return 1 - total / counted.sum().clamp_min(1)
+    how: Any = {"cycle": config.cycle, "tau": hyper.tau, "tau_back": hyper.tau_back}
+    told, closed = text_cycle(texts, patches, cosine, kept, at=asked, **how)
+    if config.control == "none":
+        shown = image_cycle(
+            texts, patches, cosine, kept, view, retrieval=config.retrieval, image=image, **how
+        )
+        value = value + hyper.lam_text * told + hyper.lam_image * shown
+    measured = {
+        "likeness": mean_cosine(patches.detach(), kept),
+        "closed": closed,
+        "right": share_right(cosine.detach(), owner, kept),
+    }
+    return value, _watched(state, measured, batch.step == 0)
+
+
+def _watched(state: Tensors, measured: Tensors, is_first: Tensor) -> Tensors:
+    """Keep what the first step measured: the parameters are those of the start there."""
+    first = {
+        f"{name}_before": torch.where(is_first, measured[name], state[f"{name}_before"])
+        for name in ("closed", "right")
+    }
+    return state | measured | first
 
 
 def notes(watched: Sequence[Watched]) -> list[str]:
-    """Say how alike patches became, and warn where they collapsed."""
-    pairs = [
-        (w["likeness_before"][-1], w["likeness"][-1]) for w in watched if w.get("likeness_before")
-    ]
-    if not pairs:
+    """Say how alike patches became and what the cycles did, and warn where patches collapsed."""
+    ends = [{name: w[name][-1] for name in WATCHED} for w in watched if w.get("likeness")]
+    if not ends:
         return []
-    before, after = (sum(side) / len(pairs) for side in zip(*pairs, strict=True))
+    mean = {name: sum(end[name] for end in ends) / len(ends) for name in WATCHED}
     told = [
-        f"Patches had a mean pairwise cosine of {before:.2f} before training, {after:.2f} after it."
+        f"Patches had a mean pairwise cosine of {mean['likeness_before']:.2f} before training, "
+        f"{mean['likeness']:.2f} after it.",
+        f"Of the class texts {mean['closed_before']:.0%} came back to themselves through the "
+        f"patches before training, {mean['closed']:.0%} after it; of the patches "
+        f"{mean['right_before']:.0%} were closest to the text of their own image, "
+        f"{mean['right']:.0%} after it.",
     ]
+    pairs = [(end["likeness_before"], end["likeness"]) for end in ends]
     bad = sum(after - before > RISE or after > max(TOP, before + 0.01) for before, after in pairs)
     if bad:
         told.append(
@@ -380,5 +371,6 @@ METHOD = Method(
     prepare=prepare,
     terms=terms,
     notes=notes,
-    training_only=("anchors", "pool", "kept", "view", "image"),
+    training_only=("anchors", "pool", "kept", "view", "image", "owner"),
+    version=2,
 )

@@ -13,9 +13,16 @@ def ridge_map(
 ) -> Float[Tensor, "d d"]:
     """Return W = A - I of the least squares min_A |x A - target|^2 + weight |A - I|^2."""
     rows, gap = x.double(), (target - x).double()
-    eye = torch.eye(x.shape[1], dtype=rows.dtype, device=x.device)
-    change: Tensor = torch.linalg.solve(rows.mT @ rows + weight * eye, rows.mT @ gap)
-    return change.to(x)
+    return ridge_change(rows.mT @ rows, rows.mT @ gap, weight).to(x)
+
+
+def ridge_change(
+    moments: Float64[Tensor, "d d"], cross: Float64[Tensor, "d d"], weight: float | Tensor
+) -> Float64[Tensor, "d d"]:
+    """Return W of `ridge_map` from the products x^T x and x^T (target - x)."""
+    eye = torch.eye(len(moments), dtype=moments.dtype, device=moments.device)
+    change: Tensor = torch.linalg.solve(moments + weight * eye, cross)
+    return change
 
 
 def procrustes_map(x: Float[Tensor, "n d"], target: Float[Tensor, "n d"]) -> Float[Tensor, "d d"]:

@@ -231,5 +231,5 @@ def _listed(corpus: Corpus) -> str:
 
 def _dropped(dropped: set[Need], features: FeatureSet) -> list[str]:
     """Say which optional features of the support are left out, if the cache has them."""
-    there = sorted(need.kind for need in dropped if features.fitting(need.kind, need.recipe))
+    there = sorted(need.kind for need in dropped if need.fitting(features))
     return [f"Trained without {kind}: corpus rows have none." for kind in dict.fromkeys(there)]

@@ -207,7 +207,7 @@ class EpisodeBuilder:
 
     def _is_met(self, need: Need, rows: RowIndex | None) -> bool:
         """Tell whether a component has these rows; without rows, whether there is one."""
-        fitting = self.features.fitting(need.kind, need.recipe, need.at_least)
+        fitting = need.fitting(self.features)
         if rows is None:
             return bool(fitting)
         components = self.features.components

@@ -270,7 +270,7 @@ def heads_of(
     """Make the head of each repetition, with what is needed to use it later."""
     features = run.features
     needs = [need for need in run.method.needs(run.settings.config) if need.role == "query"]
-    fitting = [features.fitting(n.kind, n.recipe, n.at_least) for n in needs if n.kind != "global"]
+    fitting = [n.fitting(features) for n in needs if n.kind != "global"]
     for episode, one in zip(episodes, chosen, strict=True):
         yield fitted_head(
             one.head,

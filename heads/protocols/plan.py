@@ -205,7 +205,7 @@ class Plan:
         found = set()
         for need in self.run.needs:
             if need.kind != "global":
-                fitting = features.fitting(need.kind, need.recipe, need.at_least)
+                fitting = need.fitting(features)
                 found.add(f"{need.role} {fitting[0] if fitting else '-'}")
         return tuple(sorted(found))
 

@@ -50,5 +50,9 @@ def _request(need: Need, scope: Scope) -> ComponentRequest:
         return ComponentRequest(kind="tokens", variant=need.recipe or LAST_BLOCK, scope=scope)
     recipe = need.recipe or USUAL[need.kind]
     return ComponentRequest(
-        kind=need.kind, count=need.at_least or RECIPES[recipe].count, recipe=recipe, scope=scope
+        kind=need.kind,
+        count=need.at_least or RECIPES[recipe].count,
+        recipe=recipe,
+        variant=need.variant or "",
+        scope=scope,
     )

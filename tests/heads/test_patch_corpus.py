@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from featcache.errors import MissingComponentError
 from heads import patch_corpus
 from heads.contract.rows import Kind, Rows
-from heads.patch_corpus import Closest, closest_patches, parts_of
+from heads.patch_corpus import Closest, Layout, closest_patches, parts_of
 
 N, V, P, D, C = 7, 2, 5, 6, 4
 
@@ -83,7 +83,8 @@ def test_every_place_is_marked_once_with_its_largest_cosine() -> None:
     rng = torch.Generator().manual_seed(4)
     place = torch.randint(9, (6, 4), generator=rng)
     cosines = torch.rand(6, 4, generator=rng)
-    found = Closest(rows=torch.zeros(6, 4, 1), cosines=cosines, place=place, views=1, patches=9)
+    layout = Layout(views=1, patches=9)
+    found = Closest(rows=torch.zeros(6, 4, 1), cosines=cosines, place=place, layout=layout)
     marks = found.once()
     for number in sorted(set(place.flatten().tolist())):
         own = place == number

@@ -32,8 +32,11 @@ ALSO = {
     "views.strong-3": (3,),
     "views.weak-2": (2,),
     "views.cdfsl-4": (4,),
-    "patches.clearclip": (9,),
-    "view_patches.clearclip.cdfsl-4": (4, 9),
+    **{f"patches.{variant}": (9,) for variant in ("clearclip", "vanilla", "maskclip")},
+    **{
+        f"view_patches.{variant}.cdfsl-4": (4, 9)
+        for variant in ("clearclip", "vanilla", "maskclip")
+    },
 }
 """Components of the toy world beside global features and views."""
 
@@ -102,20 +105,26 @@ def variants(method: AnyMethod, features: FeatureSet, *, together: bool = True) 
 
     Args:
         method: The method.
-        features: Kinds of text are walked one at a time, those that are there.
+        features: What is read of them, kinds of text that are there and patch variants, is walked
+            one at a time.
         together: Combine choices; else each is walked beside the defaults of the others.
     """
     assert isinstance(features.text, TextBank)
     hints = get_type_hints(method.config)
     there = features.text.available()
     choices = {name: _choices(hint) for name, hint in hints.items()}
-    walked = {n: found for n, found in choices.items() if found and n != "text"}
+    read = {"text": tuple(there), "variant": choices.get("variant", ())}
+    walked = {n: found for n, found in choices.items() if found and n not in read}
     made = [method.config(**{name: v}) for name, found in walked.items() for v in found]
     if together:
         products = itertools.product(*walked.values())
         made = [method.config(**dict(zip(walked, values, strict=True))) for values in products]
-    texts = [kind for kind in choices.get("text", ()) if kind in there]
-    return made + [method.config(text=kind) for kind in texts]
+    return made + [
+        method.config(**{name: value})
+        for name, values in read.items()
+        for value in choices.get(name, ())
+        if value in values
+    ]
 
 
 def _choices(hint: Any) -> tuple[Any, ...]:

@@ -228,3 +228,18 @@ def test_tokens_of_another_width_are_refused(make_clip: Callable[..., Any]) -> N
     block = last_block_of(make_clip().visual, "Toy")
     with pytest.raises(UsageError, match=r"takes tokens \[... t 64\], got \[2, 5, 63\]"):
         block.forward(torch.zeros(2, 5, 63))
+
+
+@pytest.mark.parametrize("tower", TOWERS)
+def test_patches_of_the_tokens_are_the_vanilla_ones(
+    make_clip: Callable[..., Any], tower: str
+) -> None:
+    visual = make_clip(**TOWERS[tower]).visual
+    block = last_block_of(visual, "Toy")
+    pixels = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    _, rows = vit_features(visual, pixels, ["vanilla", LAST_BLOCK], torch.float32)
+    x, patches = block.with_patches(rows[LAST_BLOCK])
+    torch.testing.assert_close(x, block.forward(rows[LAST_BLOCK]), atol=1e-5, rtol=0)
+    torch.testing.assert_close(patches, F.normalize(rows["vanilla"], dim=-1), atol=1e-5, rtol=0)
+    with pytest.raises(UsageError, match="takes tokens"):
+        block.with_patches(rows[LAST_BLOCK][..., 1:])

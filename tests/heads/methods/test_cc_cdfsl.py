@@ -12,9 +12,12 @@ from featcache.errors import UsageError
 from heads.contract.rows import Batch, Kind, Rows, TaskView, Tensors
 from heads.fitted import Fitted
 from heads.methods import cc_cdfsl as cc
+from heads.ops.attention import Pick
+from heads.ops.cycles import image_cycle, text_cycle
 from heads.training.trainer import train
 
 VIEWS, PATCHES, D = 2, 5, 6
+PLAIN = cc.Config(patch_map="none")
 
 
 @pytest.fixture(name="task")
@@ -113,6 +116,43 @@ def naive_cycles(
     return total / len(texts), 1 - kept / len(patches)
 
 
+def naive_map(task: TaskView, ridge: float) -> TaskView:
+    """Equation (0): stack every patch, and the penalty as d rows more, and solve least squares."""
+    rows, texts = task.support, task.text
+    assert texts is not None
+    x, y = [], []
+    for image, label in enumerate(rows.y.tolist()):
+        for view in [features(rows, "patches")[image], *features(rows, "view_patches")[image]]:
+            x += view.tolist()
+            y += [texts.anchors().tolist()[label]] * len(view)
+    penalty = math.sqrt(ridge * len(x) / D)
+    x += [[penalty * (i == j) for j in range(D)] for i in range(D)]
+    y += [[penalty * (i == j) for j in range(D)] for i in range(D)]
+    a = torch.linalg.lstsq(*(torch.tensor(t, dtype=torch.float64) for t in (x, y))).solution
+    kinds = {
+        kind: values if kind.name == "views" else F.normalize(values @ a, dim=-1)
+        for kind, values in rows.kinds.items()
+        if isinstance(values, Tensor)
+    }
+    return replace(task, support=replace(rows, kinds=kinds))
+
+
+@pytest.mark.parametrize("anchors", ["image", "corpus"])
+@pytest.mark.parametrize("ridge", [1e-4, 0.3])
+def test_the_map_moves_the_patches_and_nothing_else(
+    task: TaskView, anchors: Any, ridge: float
+) -> None:
+    """With the map all is as with patches that were mapped beforehand, by other means."""
+    hyper = cc.Hyper(ridge=ridge)
+    got = cc.prepare(task, cc.Config(anchors=anchors, k=4), hyper)
+    plain = cc.Config(anchors=anchors, k=4, patch_map="none")
+    expected = cc.prepare(naive_map(task, ridge), plain, hyper)
+    for one, other in zip(got, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-9)
+    unmoved = cc.prepare(task, plain, hyper)[1]["pool"]
+    assert unmoved.shape != got[1]["pool"].shape or not torch.allclose(unmoved, got[1]["pool"])
+
+
 def naive_anchors(task: TaskView, k: int, rivals: int) -> list[tuple[int, int, list[float]]]:
     """Equation (2): image, view and row of every patch that is kept, each once."""
     assert task.text is not None
@@ -135,7 +175,7 @@ def naive_anchors(task: TaskView, k: int, rivals: int) -> list[tuple[int, int, l
 
 @pytest.mark.parametrize(("k", "rivals"), [(3, 1), (4, 3), (1, 0)])
 def test_anchors_equal_naive_loops(task: TaskView, k: int, rivals: int) -> None:
-    _, fixed = cc.prepare(task, cc.Config(k=k, rivals=rivals), cc.Hyper())
+    _, fixed = cc.prepare(task, cc.Config(k=k, rivals=rivals, patch_map="none"), cc.Hyper())
     got = [
         (i, int(fixed["view"][u]), fixed["pool"][i, u].tolist())
         for i in range(len(task.support.x))
@@ -143,6 +183,9 @@ def test_anchors_equal_naive_loops(task: TaskView, k: int, rivals: int) -> None:
         if fixed["kept"][i, u] > 0
     ]
     assert got == naive_anchors(task, k, rivals)
+    assert fixed["owner"].tolist() == [
+        [y] * fixed["pool"].shape[1] for y in task.support.y.tolist()
+    ]
 
 
 @pytest.mark.parametrize("cycle", ["soft", "literal", "straight-through"])
@@ -151,7 +194,9 @@ def test_anchors_equal_naive_loops(task: TaskView, k: int, rivals: int) -> None:
 def test_loss_equals_naive_loops(
     task: TaskView, whole_batch: Any, cycle: Any, retrieval: Any, control: Any
 ) -> None:
-    config = cc.Config(cycle=cycle, retrieval=retrieval, control=control, k=6, rivals=2, rank=3)
+    config = replace(
+        PLAIN, cycle=cycle, retrieval=retrieval, control=control, k=6, rivals=2, rank=3
+    )
     hyper = cc.Hyper(lam_text=0.7, lam_image=1.3, identity=0.4, step=0.8, tau=0.3, tau_back=0.2)
     params, fixed = moved(task, config)
     batch = batch_of(task, whole_batch)
@@ -183,12 +228,11 @@ def test_loss_equals_naive_loops(
 
 
 def test_without_shrinking_every_patch_is_kept(task: TaskView) -> None:
-    _, fixed = cc.prepare(task, cc.Config(shrink=False), cc.Hyper())
+    _, fixed = cc.prepare(task, replace(PLAIN, shrink=False), cc.Hyper())
     assert fixed["pool"].shape == (len(task.support.x), (1 + VIEWS) * PATCHES, D)
     assert bool((fixed["kept"] == 1).all())
-    _, alone = cc.prepare(
-        task, cc.Config(shrink=False, augment=False, retrieval="intra-image"), cc.Hyper()
-    )
+    alone_config = replace(PLAIN, shrink=False, augment=False, retrieval="intra-image")
+    _, alone = cc.prepare(task, alone_config, cc.Hyper())
     assert torch.equal(alone["pool"], features(task.support, "patches"))
 
 
@@ -233,11 +277,12 @@ def gradients(task: TaskView, config: cc.Config, which: str) -> dict[str, float]
     params = {n: p.requires_grad_() for n, p in params.items()}
     texts = F.normalize(params["text"], dim=-1)
     patches = cc.head(params, fixed["pool"], 1.0)
-    hyper = cc.Hyper(tau=0.1, tau_back=0.1)
+    parts = texts, patches, patches @ texts.mT, fixed["kept"]
+    how: Any = {"cycle": config.cycle, "tau": 0.1, "tau_back": 0.1}
     if which == "text":
-        value = cc.text_cycle(texts, patches, fixed["kept"], config, hyper)
+        value, _ = text_cycle(*parts, **how)
     else:
-        value = cc.image_cycle(texts, patches, fixed["kept"], fixed["view"], config, hyper)
+        value = image_cycle(*parts, fixed["view"], retrieval="cross-view", **how)
     found = torch.autograd.grad(value, list(params.values()), allow_unused=True)
     return {
         n: 0.0 if g is None else float(g.abs().sum()) for n, g in zip(params, found, strict=True)
@@ -263,27 +308,60 @@ def test_cold_soft_picks_are_the_literal_ones(task: TaskView) -> None:
     params, fixed = moved(task, cc.Config())
     texts = F.normalize(params["text"], dim=-1)
     patches = cc.head(params, fixed["pool"], 1.0)
-    cold = cc.Hyper(tau=1e-5, tau_back=1e-5)
-    values = [
-        float(
-            cc.image_cycle(texts, patches, fixed["kept"], fixed["view"], cc.Config(cycle=c), cold)
-        )
-        for c in ("soft", "literal", "straight-through")
-    ]
+    parts = texts, patches, patches @ texts.mT, fixed["kept"], fixed["view"]
+    cold: Any = {"retrieval": "cross-view", "tau": 1e-5, "tau_back": 1e-5}
+    picks: tuple[Pick, ...] = ("soft", "literal", "straight-through")
+    values = [float(image_cycle(*parts, cycle=cycle, **cold)) for cycle in picks]
     assert values == pytest.approx([values[0]] * 3, abs=1e-9)
 
 
-def test_a_constant_head_collapses_and_is_told(task: TaskView) -> None:
-    calm = {"likeness_before": [0.3, 0.3], "likeness": [0.3, 0.4]}
-    bad = {"likeness_before": [0.3, 0.3], "likeness": [0.3, 0.6]}
-    top = {"likeness_before": [0.9, 0.9], "likeness": [0.9, 0.96]}
-    assert len(cc.notes([calm, calm])) == 1
-    assert "collapsed in 2 of 3" in cc.notes([calm, bad, top])[1]
+def ended(before: float, after: float, **more: float) -> dict[str, list[float]]:
+    """Make up what was watched: two epochs."""
+    values = dict.fromkeys(cc.WATCHED, 0.0) | {"likeness_before": before, "likeness": after}
+    return {name: [0.0, value] for name, value in (values | more).items()}
+
+
+def test_a_constant_head_collapses_and_is_told() -> None:
+    calm, bad, top = ended(0.3, 0.4), ended(0.3, 0.6), ended(0.9, 0.96)
+    assert len(cc.notes([calm, calm])) == 2
+    assert "collapsed in 2 of 3" in cc.notes([calm, bad, top])[2]
     assert cc.notes([{}]) == []
+
+
+def test_notes_say_what_the_cycles_did() -> None:
+    one = ended(0.3, 0.4, closed_before=0.5, closed=0.75, right_before=0.2, right=0.4)
+    other = ended(0.3, 0.4, closed_before=0.5, closed=1.0, right_before=0.0, right=0.2)
+    said = cc.notes([one, other])[1]
+    assert "50% came back" in said
+    assert "88% after it; of the patches 10% were closest" in said
+    assert said.endswith("30% after it.")
+
+
+@pytest.mark.parametrize("control", ["none", "augment-only"])
+@pytest.mark.parametrize("anchors", ["image", "corpus"])
+def test_training_measures_its_cycles(task: TaskView, control: Any, anchors: Any) -> None:
+    """The first step measures the start, the last one the end, with and without cycles."""
+    config = cc.Config(control=control, anchors=anchors, steps=1, k=4)
+    (run,) = train(cc.METHOD, config, [task], [cc.Hyper()])
+    fixed = cc.prepare(task, config, cc.Hyper())[1]
+    cosine = fixed["pool"] @ fixed["anchors"].mT
+    right = [
+        int(cosine[i, u].argmax() == fixed["owner"][i, u])
+        for i in range(len(cosine))
+        for u in range(cosine.shape[1])
+        if fixed["kept"][i, u] > 0
+    ]
+    assert run.watch["right_before"] == pytest.approx([sum(right) / len(right)])
+    assert 0 < run.watch["right_before"][0] < 1
+    assert run.watch["right"] == run.watch["right_before"]  # of one step: measured before it
+    free = cc.Hyper(lr=0.05, identity=0.0, lam_text=5.0)
+    (after,) = train(cc.METHOD, replace(config, steps=60), [task], [free])
+    assert set(after.watch["right_before"]) == set(run.watch["right_before"])
+    assert (after.watch["closed"][-1] > 0.99) == (control == "none")
 
 
 def test_training_towards_the_image_cycle_alone_collapses(task: TaskView) -> None:
     config = cc.Config(steps=200, cycle="literal")
     hyper = cc.Hyper(lam_image=1e4, lam_text=0.0, identity=0.0, lr=0.03)
     (run,) = train(cc.METHOD, config, [task], [hyper])
-    assert "collapsed in 1 of 1" in cc.notes([run.watch])[1]
+    assert "collapsed in 1 of 1" in cc.notes([run.watch])[2]

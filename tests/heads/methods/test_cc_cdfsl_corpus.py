@@ -18,6 +18,7 @@ from heads.protocols import episodic, training
 from heads.results.record import Result
 from heads.training.trainer import train
 from tests.heads.methods.test_cc_cdfsl import (
+    PLAIN,
     VIEWS,
     Patch,
     batch_of,
@@ -69,13 +70,13 @@ def got(fixed: Tensors) -> list[tuple[int, int, int, list[float]]]:
 
 @pytest.mark.parametrize("k", [1, 6, 40])
 def test_anchors_equal_the_brute_force_choice(task: TaskView, k: int) -> None:
-    _, fixed = cc.prepare(task, cc.Config(anchors="corpus", k=k), cc.Hyper())
+    _, fixed = cc.prepare(task, replace(PLAIN, anchors="corpus", k=k), cc.Hyper())
     assert got(fixed) == sorted((c, i, v, row) for c, i, v, _, row in naive_corpus(task, k))
 
 
 def test_labels_of_the_support_choose_nothing(task: TaskView) -> None:
     turned = replace(task, support=replace(task.support, labels=task.support.y.flip(0)))
-    config = cc.Config(anchors="corpus", k=3)
+    config = replace(PLAIN, anchors="corpus", k=3)
     (_, one), (_, other) = (cc.prepare(t, config, cc.Hyper()) for t in (task, turned))
     assert all(torch.equal(one[n], other[n]) for n in ("pool", "kept", "view", "image"))
 
@@ -90,7 +91,7 @@ def test_loss_equals_naive_loops(
     retrieval: Any,
     classes: int,
 ) -> None:
-    config = cc.Config(anchors="corpus", cycle=cycle, retrieval=retrieval, k=6, rank=3)
+    config = replace(PLAIN, anchors="corpus", cycle=cycle, retrieval=retrieval, k=6, rank=3)
     hyper = cc.Hyper(lam_text=0.7, lam_image=1.3, identity=0.4, step=0.8, tau=0.3, tau_back=0.2)
     params, fixed = moved(task, config)
     drawn = [2, 0, 3, 1][:classes]
@@ -157,8 +158,9 @@ def test_patches_without_another_view_change_nothing(
     params, fixed = moved(task, config)
     fixed["image"] = torch.arange(4)[:, None]
     batch = replace(batch_of(task, whole_batch), beside={"pool": torch.arange(4)})
+    state = cc.start(params, fixed, config, hyper)
     values = [
-        cc.loss(params, fixed, {}, batch, config, replace(hyper, lam_image=lam))[0]
+        cc.loss(params, fixed, state, batch, config, replace(hyper, lam_image=lam))[0]
         for lam in (0.0, 2.0)
     ]
     assert float(values[1] - values[0]) == pytest.approx(2.0)
@@ -199,7 +201,7 @@ def test_no_step_of_training_reads_a_patch(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_the_pool_joins_the_corpus_and_its_labels_stay_out_of_reach() -> None:
     world = rich_world()
-    config = cc.Config(anchors="corpus-with-pool", k=8)
+    config = replace(PLAIN, anchors="corpus-with-pool", k=8)
     view = make_task(world, cc.METHOD, config).view
     assert view.pool is not None
     assert view.pool.labels is None
@@ -207,6 +209,10 @@ def test_the_pool_joins_the_corpus_and_its_labels_stay_out_of_reach() -> None:
     first = len(view.support)
     assert bool((fixed["image"] >= first).any())
     assert bool((fixed["image"] < first).any())
+    labels = [*view.support.y.tolist(), *[-1] * len(view.pool)]
+    assert fixed["owner"].tolist() == [
+        [labels[i] for i in found] for found in fixed["image"].tolist()
+    ]
     expected = naive_corpus(view, 8, pool=True)
     assert [row[:3] for row in got(fixed)] == sorted(row[:3] for row in expected)
 

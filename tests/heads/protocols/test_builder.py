@@ -149,6 +149,10 @@ def test_views_are_used_where_they_cover_the_support(world: World) -> None:
         (Need(role="query", kind="crops", recipe="fair", at_least=16), "16:fair@query"),
         (Need(role="query", kind="patches"), "clearclip"),
         (Need(role="support", kind="view_patches", recipe="cdfsl"), "4"),
+        (
+            Need(role="support", kind="view_patches", recipe="cdfsl", variant="vanilla"),
+            "4:vanilla",
+        ),
     ],
     ids=lambda x: x if isinstance(x, str) else "",
 )
@@ -160,6 +164,24 @@ def test_what_lacks_comes_with_the_call_that_adds_it(world: World, need: Need, v
     assert str(caught.value).endswith(
         f"Add it with: featcache.extract(dataset='toy', backbone='tiny', {need.kind}=['{value}'])"
     )
+
+
+def test_patches_of_views_are_those_of_the_variant(world: World) -> None:
+    names = [f"view_patches.{variant}.cdfsl-4" for variant in ("clearclip", "vanilla")]
+    features = world(also=dict.fromkeys(names, (4, 3)))
+    read = {}
+    for variant in (None, "clearclip", "vanilla"):
+        need = Need(role="support", kind="view_patches", recipe="cdfsl", variant=variant)
+        rows = build(builder(features, GLOBAL | {need})).view.support
+        read[variant] = rows.get("view_patches", "cdfsl")
+    found = [need.fitting(features) for need in (replace(need, variant=None), need)]
+    assert found == [names, names[1:]]
+    one, clear, vanilla = read.values()
+    assert one is not None
+    assert clear is not None
+    assert vanilla is not None
+    assert torch.equal(one, clear)
+    assert not torch.equal(one, vanilla)
 
 
 def test_one_call_adds_all_that_is_absent(world: World, tmp_path: Path) -> None:
