@@ -30,7 +30,8 @@ REFUSED = {
     "cc-cdfsl": "patches of every support image",
     "fair": "crops.fair of every pool image",
     "lazsl": "crops.lazsl of every query image",
-    "transclip": "all queries together",
+    **dict.fromkeys(("neural-priming", "sus-x"), "a corpus"),
+    **dict.fromkeys(("dmn", "oga", "stata", "tda", "transclip"), "all queries together"),
 }
 """What plain arrays cannot hold."""
 SKIPPED = {
