@@ -1,11 +1,12 @@
-"""Top-1 of every few-shot method, on the drawn worlds and on imported CLIP features.
+"""Top-1 of every method, on the drawn worlds and on imported CLIP features.
 
 Example: python benchmarks/accuracy.py --features features
 
 The folder holds imagenet256_vitb32.npz, caltech50_vitb32.npz, oxford_flowers_vitb32.npz,
-fgvc_vitb32.npz and caltech101_vitb32.npz; without it the worlds alone are measured. Prints the
-tables of docs/benchmarks.md in Markdown; the last one stands beside what the authors' released
-codes give on the same rows. Methods that read crops or patches are left to benchmarks/methods.py.
+fgvc_vitb32.npz, caltech101_vitb32.npz and dtd_vitb32.npz; without it the worlds alone are measured.
+Prints the tables of docs/benchmarks.md in Markdown: top-1; the five beside the baselines, one of
+each chosen on validation; seconds a method; and what the authors' released codes give on the same
+rows.
 """
 
 import argparse
@@ -15,11 +16,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.by_validation import chosen_table
+from benchmarks.methods import CROPS, VIEW_PATCHES, VIEWS
 from featcache.importers.npz import import_npz
 from featcache.pipeline.run import Request, extract
 from featcache.store.library import cache_root, find_cache
 from featcache.types import FeatureSet
-from heads import registry
+from heads import kept, registry
 from heads.protocols import plan as heads_plan
 from heads.protocols.sweep import sweep
 from heads.results.compare.pairing import Word, paired_difference, words
@@ -32,11 +35,12 @@ FILES = {
     "flowers": "oxford_flowers_vitb32.npz",
     "aircraft": "fgvc_vitb32.npz",
     "caltech101": "caltech101_vitb32.npz",
+    "dtd": "dtd_vitb32.npz",
 }
+OF_CORPORA = ("sus-x", "neural-priming")
+"""Methods that need a corpus: benchmarks/augmentation.py measures them."""
 SEEDS = (1, 2, 3)
 """Draws on the worlds; imported shots are stored, so there every seed gives the same."""
-ELSEWHERE = ("lazsl", "fair", "cc-cdfsl")
-"""Methods that benchmarks/methods.py measures."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,12 +59,18 @@ class Column:
         )
 
 
-TEXT = tuple(
+AS_RELEASED = tuple(
     Column(dataset=d, shots=k)
     for d, k in (("imagenet256", 4), ("caltech50", 1), ("caltech50", 4), ("caltech50", 16))
 )
-IMAGES = tuple(
-    Column(dataset=d, shots=k) for d in ("flowers", "aircraft", "caltech101") for k in (1, 4, 16)
+TEXT = (*(Column(dataset="imagenet256", shots=k) for k in (1, 2)), *AS_RELEASED)
+IMAGES = (
+    *(
+        Column(dataset=d, shots=k)
+        for d in ("flowers", "aircraft", "caltech101")
+        for k in (1, 4, 16)
+    ),
+    Column(dataset="dtd", shots=1),
 )
 
 RELEASED: Mapping[tuple[str, str], tuple[float, ...]] = {
@@ -95,7 +105,7 @@ def main() -> None:
     parser.add_argument("--features", type=Path, help="folder with the .npz files")
     parser.add_argument("--home", type=Path, help="caches; else as FEATCACHE_HOME says")
     parser.add_argument(
-        "--methods", nargs="*", default=[m for m in registry.names() if m not in ELSEWHERE]
+        "--methods", nargs="*", default=[m for m in registry.names() if m not in OF_CORPORA]
     )
     parser.add_argument(
         "--only", nargs="*", help="tables: fieldguide, fieldguide-2, text, images, released"
@@ -108,7 +118,12 @@ def main() -> None:
     for name, columns in tables.items():
         if arguments.only is None or name in arguments.only:
             reference = "linear-probe" if name == "images" else "zero-shot"
-            print(f"### {name}\n\n{table(bench.all(columns), columns, reference)}", flush=True)
+            results = bench.all(columns)
+            print(f"### {name}\n\n{table(results, columns, reference)}", flush=True)
+            print(f"{seconds_table(results, columns)}\n", flush=True)
+            if name != "images":
+                titles = [c.title for c in columns]
+                print(chosen_table(results, bench.validation, titles), flush=True)
     if arguments.features and (arguments.only is None or "released" in arguments.only):
         print(f"### released\n\n{beside_released(bench)}")
 
@@ -129,6 +144,8 @@ class Bench:
         self.root, self.folder, self.methods = root, folder, methods
         self.runs = root.with_name(f"{root.name}-runs")
         """What was measured before a kill is not measured again; delete it to begin anew."""
+        self.validation: dict[str, float] = {}
+        """Run -> top-1 on validation rows, the mean of its heads; runs that keep heads only."""
         self._opened: dict[str, FeatureSet] = {}
 
     def features(self, dataset: str) -> FeatureSet:
@@ -136,7 +153,16 @@ class Bench:
         if dataset not in self._opened:
             backbone = "tiny" if dataset in WORLDS else "ViT-B/32"
             if dataset in WORLDS:
-                extract(Request(dataset=dataset, backbone=backbone, views=["10"], root=self.root))
+                extract(
+                    Request(
+                        dataset=dataset,
+                        backbone=backbone,
+                        views=VIEWS,
+                        crops=CROPS,
+                        view_patches=VIEW_PATCHES,
+                        root=self.root,
+                    )
+                )
             else:
                 assert self.folder is not None
                 import_npz(self.folder / FILES[dataset], self.root, dataset, backbone)
@@ -162,6 +188,10 @@ class Bench:
                 print(f"{method} {column.title}: {entry.error}", file=sys.stderr, flush=True)
             return None
         result = entry.result
+        assert entry.folder is not None
+        found = [head.about["validation"] for head in kept.read_all(entry.folder)]
+        if found and None not in found:
+            self.validation[result.run] = sum(found) / len(found)
         top1, took = 100 * result.metrics["top1"].mean, sum(result.seconds.values())
         told = f"{method} {settings} {column.title} {selection}: {top1:.2f}, {took:.1f} s"
         print(told, file=sys.stderr, flush=True)
@@ -199,6 +229,18 @@ def table(
     return "\n".join(lines) + f"\n\n{told}\n"
 
 
+def seconds_table(results: Mapping[tuple[str, str], Result], columns: Sequence[Column]) -> str:
+    """Write seconds of a repetition with its search, clock, at the largest number of shots."""
+    largest = {c.dataset: c for c in sorted(columns, key=lambda c: c.shots) if c.split == "test"}
+    titles = [c.title for c in largest.values()]
+    lines = [_line(["seconds", *titles]), _line(["---"] * (len(titles) + 1))]
+    for method in dict.fromkeys(method for method, _ in results):
+        here = [results.get((method, title)) for title in titles]
+        cells = ["-" if r is None else f"{r.seconds['fit'] / len(r.seeds):.1f}" for r in here]
+        lines.append(_line([method, *cells]))
+    return "\n".join(lines)
+
+
 def _words(
     results: Mapping[tuple[str, str], Result], title: str, reference: str
 ) -> dict[str, Word | None]:
@@ -213,13 +255,13 @@ def _words(
 
 def beside_released(bench: Bench) -> str:
     """Write our top-1 under full-val beside the released code's, and the gap in standard errors."""
-    head = ["method", *(c.title for c in TEXT), "largest gap, standard errors"]
+    head = ["method", *(c.title for c in AS_RELEASED), "largest gap, standard errors"]
     lines = [_line(head), _line(["---"] * len(head))]
     for (method, settings), published in RELEASED.items():
         if method not in bench.methods:
             continue
         cells, worst = [], 0.0
-        for column, theirs in zip(TEXT, published, strict=True):
+        for column, theirs in zip(AS_RELEASED, published, strict=True):
             result = bench.one(method, column, "full-val", settings)
             if result is None:
                 cells.append("-")
