@@ -191,6 +191,7 @@ WRONG: dict[str, dict[str, tuple[str, ...]]] = {
         "--seeds": ("x", "-1", "0", "3-1", "1,1", "1.5", "1-9999", ""),
         "--split": ("nobody", "test,nobody", ",", ""),
         "--selection": NAME,
+        "--calibrate-on": NAME,
         "--protocol": NAME,
         "--ways": ("x", "-1", "0", "1", "1.5", "99", "99999999999999999999", ""),
         "--queries": ("x", "-1", "0", "1.5", "9999", ""),

@@ -266,6 +266,8 @@ ALLOWED = {
     "__init__.py": "files of this package",
     "lines.py": "reads through its tree",
     "table.py": "reads through its tree",
+    "answers.py": "writes a table of answers",
+    "formats.py": "the text of a program that it writes",
     "terminal.py": "nothing, in the place of a closed stream",
 }
 
