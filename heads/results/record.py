@@ -40,6 +40,9 @@ QUERY_SET = "query set"
 SUPPORT = "support"
 """Entry of `config` of an imbalanced support: how many images each class was to give."""
 
+TEXT_SET = "text_set"
+"""Entry of `config` of a run on a cache with texts: the digest of the set, as `featcache.open(texts=...)` takes it."""
+
 PROFILE_SHOWN = 40
 """Characters of such a text that a title shows; of a longer one it shows a digest."""
 QUERY_ORDER = "query order"
