@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 import featcache
 from featcache.sources.fieldguide import world
@@ -61,7 +62,7 @@ def task(features: FeatureSet, anchors: str) -> tuple[TaskView, Any, Any]:
 
 def unit(features: FeatureSet, component: str, rows: Any) -> Tensor:
     values = features.rows(component, np.asarray(rows)).double()
-    return values / values.norm(dim=-1, keepdim=True)
+    return F.normalize(values, dim=-1)
 
 
 @pytest.mark.parametrize("anchors", ["corpus", "corpus-with-pool"])
