@@ -70,6 +70,9 @@ def test_lists_that_are_only_searched_are_read_in_place(filled: Any, kind: str) 
         again.add(ROWS[:1])
     arrays["codes"][:] = 0  # which the index sees, as it made no copy
     assert not np.array_equal(again.candidates(ROWS[:40], 10), expected)
+    arrays["codes"][:] = 0xFF  # not a number in float16, and the last of all codewords
+    found = again.candidates(ROWS[:40], 10)
+    assert ((found >= -1) & (found < COUNT)).all()
 
 
 def test_lists_are_copied_where_faiss_has_no_views(
