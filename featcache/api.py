@@ -22,6 +22,7 @@ def open(
     backbone: str | None = None,
     *,
     key: str | None = None,
+    texts: str | None = None,
     root: Path | str | None = None,
 ) -> FeatureSet:
     """Open a cache for reading: lazy rows, labels, splits and texts.
@@ -30,12 +31,14 @@ def open(
         dataset: Name of the data set; of several caches the one finished last.
         backbone: As `featcache ls` shows it.
         key: First digits of the key's digest, where names are not enough.
+        texts: First digits of the digest of a stored text set, which `featcache text` lists; the
+            current one if not given.
         root: Folder of all caches; the usual one if not given.
 
     Raises:
         CacheNotFoundError: If there is none, or none that was finished.
-        UnknownNameError: If no cache has that data set, backbone or key.
-        UsageError: If several fit that hold other features.
+        UnknownNameError: If no cache has that data set, backbone or key, or it has no such texts.
+        UsageError: If several fit that hold other features, or texts that are for other classes.
 
     Example:
         >>> import featcache
@@ -44,7 +47,7 @@ def open(
         torch.Size([2, 128])
     """
     place = cache_root(None if root is None else Path(root))
-    return find_cache(place, dataset, backbone, key).feature_set()
+    return find_cache(place, dataset, backbone, key).feature_set(texts)
 
 
 def extract(

@@ -72,6 +72,10 @@ def from_text(text: str) -> Path:
         return Path(text)
 
 
+_MORE = 1 << 16
+"""Bytes that are read at a time behind the size that a file reports."""
+
+
 def open_regular(path: Path, limit: Limit | None = None) -> io.BufferedReader:
     """Open a regular file for reading; links are followed, pipes and devices are refused.
 
@@ -101,8 +105,11 @@ def read_regular(path: Path, limit: Limit) -> bytes:
         UsageError: As `open_regular`.
     """
     with open_regular(path, limit) as file:
-        data = file.read(limit.value() + 1) or b""
-    check_bytes(path, len(data), limit)  # the file may have grown, or report size 0
+        # `read` sets memory aside for all that it is asked for: ask for the size, not the limit.
+        data = file.read(os.fstat(file.fileno()).st_size + 1)
+        while len(data) <= limit.value() and (more := file.read(_MORE)):
+            data += more  # the file has grown, or reports size 0
+    check_bytes(path, len(data), limit)
     return data
 
 

@@ -92,6 +92,8 @@ class FeatureSet:
     ok: Bool[np.ndarray, " n"]
     """False for unreadable images; their rows are zeros and must not be used."""
     text: TextBank | None
+    text_set: str = ""
+    """Digest of the text set in `text`, as `featcache text` lists it; empty without one."""
     weights: str = ""
     """Weights that the extraction named, a tag or a file; empty for the default ones."""
     encoding: Mapping[str, str] = field(default_factory=dict)

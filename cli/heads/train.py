@@ -32,6 +32,14 @@ def train(
     ] = None,
     backbone: Annotated[str | None, typer.Option(help="Backbone of the cache.")] = None,
     key: Key = None,
+    texts: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIGEST",
+            help="Text set of the cache to read; `featcache text` lists them.",
+            show_default="the current one",
+        ),
+    ] = None,
     seeds: Annotated[
         str | None,
         typer.Option(
@@ -230,6 +238,8 @@ def train(
     from heads.results.store import check_writable, folder_of, runs_root
 
     opened = find_cache(cache_root(cache), dataset, backbone, key)
+    if texts is not None:
+        opened.text_set(texts)
     if (listing := opened.listing()) is not None:
         for name in splits if split is not None else ():
             listing.rows(name)
@@ -243,7 +253,7 @@ def train(
     root = runs_root(runs)
     with errors.noting(UNSAVED), live.live(quiet) as line:
         line.say(_using(opened, is_named=dataset is not None))
-        features = opened.feature_set()
+        features = opened.feature_set(texts)
         how: dict[str, Any] = {"device": device, "progress": line.counter()}
         if protocol == "episodic":
             result = episodic.run(method, features=features, settings=settings, **how, **arguments)

@@ -16,6 +16,7 @@ from featcache.pipeline.update import update
 from featcache.store.cache import Cache
 from featcache.store.format.files import is_temporary
 from featcache.store.format.identity import KEY_FILE
+from featcache.store.format.records import TEXT_PREFIX
 from featcache.wording import Part
 
 __all__ = ["Progress", "Request", "Summary", "extract"]
@@ -80,4 +81,4 @@ def _telling_what_is_kept(*, dry_run: bool) -> Iterator[list[Path]]:
 
 
 def _is_shard(file: Path) -> bool:
-    return not is_temporary(file) and not file.parent.name.startswith("text.")
+    return not is_temporary(file) and not file.parent.name.startswith(TEXT_PREFIX)

@@ -4,13 +4,12 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from featcache.bank import TextBank
-from featcache.errors import CacheError, UnknownNameError, UsageError
+from featcache.errors import CacheError
 from featcache.keys import Listing
 from featcache.store.cache import Cache
 from featcache.store.format.records import TextLine
 from featcache.store.text import read_sentences
 
-_PREFIX = "text."
 _WAFFLE = "A photo of a "
 """What stands before the class name in every template of random words."""
 
@@ -64,16 +63,10 @@ def use_texts(cache: Cache, digest: str) -> StoredSet:
         CacheError: If the cache cannot be written, or has no listing.
     """
     with cache.lock():
-        line = _find(cache, digest)
-        bank, listing = cache.text(line), cache.listing()
-        if bank is None or listing is None:
+        line, listing = cache.text_set(digest), cache.listing()
+        if listing is None:
             raise CacheError(f"{cache.path} has no listing yet. Extract again first.")
-        if bank.classes != listing.classes:
-            raise UsageError(
-                f"The texts {line.component.removeprefix(_PREFIX)} are for {len(bank.classes)} "
-                f"classes, and the data set now has {len(listing.classes)} classes or other names. "
-                "Choose texts that were made since."
-            )
+        bank = cache.text_of_classes(line)
         cache.put_listing(with_texts_of(listing, bank))
         cache.choose_text(line)
         return _describe(cache, line)
@@ -121,28 +114,17 @@ def _waffle(bank: TextBank) -> tuple[str, ...]:
     )
 
 
-def _find(cache: Cache, digest: str) -> TextLine:
-    by_digest = {line.component.removeprefix(_PREFIX): line for line in cache.texts}
-    fitting = [name for name in by_digest if name.startswith(digest.lower().removeprefix(_PREFIX))]
-    if not fitting:
-        raise UnknownNameError("text set", digest, by_digest, "`featcache text` lists them.")
-    if len(fitting) > 1:
-        raise UsageError(f"{len(fitting)} text sets begin with '{digest}': {', '.join(fitting)}.")
-    return by_digest[fitting[0]]
-
-
 def _describe(cache: Cache, line: TextLine) -> StoredSet:
-    digest = line.component.removeprefix(_PREFIX)
     is_current = line == cache.text_line
     try:
         bank = read_sentences(cache.path / line.component, line, cache.cure)
     except CacheError as error:
         return StoredSet(
-            digest=digest, current=is_current, texts={}, default="", problem=str(error)
+            digest=line.digest, current=is_current, texts={}, default="", problem=str(error)
         )
     have = bank.available()
     return StoredSet(
-        digest=digest,
+        digest=line.digest,
         current=is_current,
         texts=_count(bank),
         default=bank.default,

@@ -153,7 +153,7 @@ def _opened_once(root: Path, index: Description, vectors: Vectors) -> OpenIndex:
                 "searched, so it is not used."
             )
         raise CacheError(changed(index, each))
-    structure = read_structure(root, index)
+    structure = read_structure(root, index, grows=False)
     how: Flat | Approximate = Flat(vectors)
     if structure is not None:
         how = Approximate(vectors, structure, order, sources)

@@ -1,4 +1,7 @@
-"""One writer at a time: an advisory lock on the folder of a cache. Readers never wait."""
+"""One writer at a time: an advisory lock on the folder of a cache, or on a file of the user.
+
+Readers never wait.
+"""
 
 import errno
 import fcntl
@@ -11,7 +14,13 @@ from pathlib import Path
 
 from featcache.errors import CacheError
 from featcache.paths import open_descriptor
-from featcache.store.format.files import FULL, explained, read_limited, write_all
+from featcache.store.format.files import (
+    FULL,
+    explained,
+    is_temporary,
+    read_limited,
+    write_all,
+)
 from featcache.store.settle import LOCK, settle
 
 OWNER = ".lock-owner"
@@ -49,7 +58,7 @@ def writer_lock(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
     with explained(path):
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     try:
-        exclusive = _flock(handle, path)
+        exclusive = _flock(handle, path, folder)
         if not exclusive:
             say(f"The file system of {folder} has no locks; {OWNER} guards the cache instead.")
             _create_owner(folder)
@@ -65,6 +74,53 @@ def writer_lock(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
             if not exclusive:
                 (folder / OWNER).unlink(missing_ok=True)
     finally:
+        os.close(handle)
+
+
+@contextmanager
+def file_lock(target: Path) -> Iterator[None]:
+    """Be the only process that writes to a file of the user while the block runs.
+
+    The lock is a file beside it, which the block leaves only if the process is killed; the kernel
+    releases the lock then, too, and the next writer goes on and removes what the killed one had not
+    finished. Where the file system has no locks nothing is guarded.
+
+    Args:
+        target: The file, which need not exist.
+
+    Raises:
+        CacheError: If another process is writing to it, or its folder cannot be written.
+    """
+    path = target.with_name(f".{target.name}.lock")
+    handle = _open_in_place(path, target)
+    try:
+        with explained(path):
+            _sign(handle)
+            for left in target.parent.iterdir():
+                if left.name.startswith(f".{target.name}.tmp-") and is_temporary(left):
+                    left.unlink(missing_ok=True)
+        yield
+    finally:
+        try:
+            with suppress(OSError):
+                path.unlink(missing_ok=True)  # before the lock is released: nobody else holds it
+        finally:
+            os.close(handle)
+
+
+def _open_in_place(path: Path, target: Path) -> int:
+    """Open a lock file and lock it; again if its owner has removed it meanwhile."""
+    while True:
+        with explained(path):
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        try:
+            _flock(handle, path, target)
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(handle), path.lstat()):
+                    return handle
+        except BaseException:
+            os.close(handle)
+            raise
         os.close(handle)
 
 
@@ -87,7 +143,8 @@ def is_locked(folder: Path) -> bool:
     return False
 
 
-def _flock(handle: int, path: Path) -> bool:
+def _flock(handle: int, path: Path, target: Path) -> bool:
+    """Lock a file; errors name the target that it guards. False where there are no locks."""
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
@@ -95,7 +152,7 @@ def _flock(handle: int, path: Path) -> bool:
             return True
         except BlockingIOError as error:
             if time.monotonic() > deadline:
-                raise _busy(path.parent, _read_pid(path)) from error
+                raise _busy(target, _read_pid(path)) from error
             time.sleep(PATIENCE / 10)
         except OSError as error:
             if error.errno in NO_LOCKS:
@@ -176,9 +233,9 @@ def _read_pid(path: Path) -> str:
     return words[0] if words and words[0].isdigit() else "unknown"
 
 
-def _busy(folder: Path, pid: str, remove: Path | None = None) -> CacheError:
+def _busy(target: Path, pid: str, remove: Path | None = None) -> CacheError:
     advice = f" If no such process runs on any machine, delete {remove}." if remove else ""
     return CacheError(
-        f"Another process (pid {pid}) is writing to {folder}; wait for it to end, or stop it, and "
+        f"Another process (pid {pid}) is writing to {target}; wait for it to end, or stop it, and "
         f"run the same command again.{advice}"
     )

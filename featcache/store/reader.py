@@ -8,14 +8,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Bool, Int64
 
-from featcache.errors import CacheError, CorruptCacheError, MissingComponentError
+from featcache.errors import (
+    CacheError,
+    CorruptCacheError,
+    MissingComponentError,
+    UnknownNameError,
+    UsageError,
+)
 from featcache.imported import import_advice
 from featcache.keys import FeatureKey, Listing, parse_component
 from featcache.recipes import LAST_BLOCK
 from featcache.store.again import extract_call
 from featcache.store.bad import bad_rows
 from featcache.store.format.identity import LAST_BLOCK_FILE, LISTING, Identity
-from featcache.store.format.records import PassLine, ShardLine, TextLine
+from featcache.store.format.records import TEXT_PREFIX, PassLine, ShardLine, TextLine
 from featcache.store.format.shard import check_size
 from featcache.store.journal import Journal
 from featcache.store.listing.files import LOST, UNLESS_REPAIRED
@@ -158,7 +164,7 @@ class CacheReader:
         Imported features may come without texts; for them only dropped texts count.
         """
         if self.text_line is None and self.listing() is not None:
-            dropped = any(c.startswith("text.") for c, _ in self._journal.contents.dropped)
+            dropped = any(c.startswith(TEXT_PREFIX) for c, _ in self._journal.contents.dropped)
             if dropped or not self.key.is_imported:
                 return True
         return self.lacks_last_block() or bool(self.lost())
@@ -200,6 +206,42 @@ class CacheReader:
             return None
         return read_text(self.path / line.component, line, self.cure)
 
+    def text_set(self, digest: str) -> TextLine:
+        """Find stored texts by the first digits of their digest; nothing but the manifest is read.
+
+        Raises:
+            UnknownNameError: If no set begins like that.
+            UsageError: If several do.
+        """
+        by_digest = {line.digest: line for line in self.texts}
+        begin = digest.lower().removeprefix(TEXT_PREFIX)
+        fitting = [name for name in by_digest if name.startswith(begin)]
+        if not fitting:
+            raise UnknownNameError("text set", digest, by_digest, "`featcache text` lists them.")
+        if len(fitting) > 1:
+            raise UsageError(
+                f"{len(fitting)} text sets begin with '{digest}': {', '.join(fitting)}."
+            )
+        return by_digest[fitting[0]]
+
+    def text_of_classes(self, line: TextLine) -> "featcache.types.TextBank":
+        """Return stored texts that are for the classes of the listing.
+
+        Raises:
+            UsageError: If they are for other classes.
+            CorruptCacheError: If their files are damaged.
+            CacheError: If the cache has no listing.
+        """
+        bank, listing = self.text(line), self._listed()
+        assert bank is not None
+        if bank.classes != listing.classes:
+            raise UsageError(
+                f"The texts {line.digest} are for {len(bank.classes)} classes, and the data set "
+                f"now has {len(listing.classes)} classes or other names. Choose texts that were "
+                "made since."
+            )
+        return bank
+
     def lacks_last_block(self) -> bool:
         """Tell whether the cache holds tokens without the weights of the block that reads them."""
         return self._has_tokens() and not (self.path / LAST_BLOCK_FILE).exists()
@@ -231,16 +273,22 @@ class CacheReader:
     def _has_tokens(self) -> bool:
         return any(parse_component(name).kind == "tokens" for name in self.shards)
 
-    def feature_set(self) -> "featcache.types.FeatureSet":
+    def feature_set(self, texts: str | None = None) -> "featcache.types.FeatureSet":
         """Open everything for reading; rows are loaded on access.
 
+        Args:
+            texts: First digits of the digest of a stored text set; None for the current one.
+
         Raises:
+            UnknownNameError: If there is no such text set.
+            UsageError: If several begin like that, or it is for other classes.
             CacheError: If the cache has no listing yet.
             CorruptCacheError: If its parts are inconsistent.
         """
         from featcache.types import FeatureSet
 
         listing = self._listed()
+        line = self.text_line if texts is None else self.text_set(texts)
         components = {name: self.rows(name) for name in self.shards}
         ok = np.ones(len(listing), dtype=bool)
         for reader in components.values():
@@ -252,7 +300,8 @@ class CacheReader:
             listing=listing,
             components=components,
             ok=ok,
-            text=self.text(),
+            text=self.text() if texts is None or line is None else self.text_of_classes(line),
+            text_set="" if line is None else line.digest,
             weights=weights_of(self.shards),
             encoding=encoding_of(self.shards),
             read_last_block=self.last_block,

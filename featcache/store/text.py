@@ -24,7 +24,7 @@ from featcache.store.format.files import (
     unreadable,
     write_atomically,
 )
-from featcache.store.format.records import TEXT_ROWS, TEXT_STRINGS, TextLine
+from featcache.store.format.records import TEXT_PREFIX, TEXT_ROWS, TEXT_STRINGS, TextLine
 from featcache.store.format.scan import read_rows
 from featcache.store.format.shard import write_shard
 from featcache.wording import Part
@@ -37,7 +37,7 @@ CURE = "Run `featcache repair`, which encodes the texts again."
 
 def text_component(bank: "featcache.types.TextBank") -> str:
     """Return the folder name of texts: text. and a digest of all strings and settings."""
-    return "text." + hashlib.sha256(canonical(_strings(bank))).hexdigest()[:12]
+    return TEXT_PREFIX + hashlib.sha256(canonical(_strings(bank))).hexdigest()[:12]
 
 
 def write_text(

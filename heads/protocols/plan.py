@@ -11,7 +11,7 @@ from typing import Any
 
 from featcache.errors import UnknownNameError
 from featcache.recipes import Scope
-from featcache.types import FeatureSet
+from featcache.types import FeatureSet, TextBank
 from heads import registry
 from heads.contract.method import AnyMethod, Need
 from heads.episode import Episode, RowIndex
@@ -168,9 +168,7 @@ class Plan:
     def fit_spec(self, split: str) -> FitSpec:
         """Return what determines the heads that are evaluated on a query set."""
         run = self.run
-        listing, text = run.features.listing, run.features.text
-        kinds = () if text is None else text.available()
-        texts = "" if text is None else ":".join(text.digest(kind) for kind in kinds)
+        listing = run.features.listing
         sees_queries = len(self.groups) == len(self.splits) > 1 or run.method.transductive
         sees_queries = sees_queries or run.selection == "oracle"
         return FitSpec(
@@ -183,7 +181,7 @@ class Plan:
             learns_from=run.draws or run.learned,
             classes=digest_ids(listing.classes),
             settings=pairs(dict(run.settings.given)),
-            texts=hashlib.sha256(texts.encode()).hexdigest()[:16] if texts else "",
+            texts=digest_of_texts(run.features.text),
             reads=self._reads(),
             shots=run.shots,
             seeds=run.seeds,
@@ -216,6 +214,15 @@ def _members(method: AnyMethod, settings: Settings) -> dict[str, str]:
         return {}
     inside = resolved(method.composition, settings)
     return {"members": ",".join(f"{one.text}@{inner.version}" for one, inner, _ in inside)}
+
+
+def digest_of_texts(bank: TextBank | None) -> str:
+    """Return 16 hex digits for the texts of all kinds that methods could read; empty for none."""
+    kinds = () if bank is None else bank.available()
+    if bank is None or not kinds:
+        return ""
+    texts = ":".join(bank.digest(kind) for kind in kinds)
+    return hashlib.sha256(texts.encode()).hexdigest()[:16]
 
 
 def splits_of(features: FeatureSet, splits: tuple[str, ...]) -> dict[str, RowIndex]:

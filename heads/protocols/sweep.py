@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from featcache.errors import FeatcacheError
+from featcache.store.cache import Cache
 from featcache.store.format.files import write_atomically
 from featcache.store.format.seal import seal
 from featcache.store.library import cache_root, find_cache
 from featcache.types import FeatureSet
 from heads.protocols import obtain, training
 from heads.protocols.corpus_only import CORPUS_ONLY
-from heads.protocols.plan import Request
+from heads.protocols.plan import Request, digest_of_texts
 from heads.results.record import Result, now
 from heads.results.store import runs_root
 from heads.spec import RunSpec
@@ -118,7 +119,7 @@ def _entries(
 def request_of(
     spec: RunSpec, caches_root: Path | None, opened: dict[tuple[str, str], FeatureSet]
 ) -> Request:
-    """Find the cache of a spec and make the same request.
+    """Find the cache of a spec, and in it the texts that it read, and make the same request.
 
     Raises:
         CacheNotFoundError: If no cache under the root has the data set and key.
@@ -127,6 +128,7 @@ def request_of(
     name = (fit.dataset, fit.key)
     if name not in opened:
         opened[name] = find_cache(cache_root(caches_root), fit.dataset, key=fit.key).feature_set()
+    opened[name] = _with_texts(opened[name], fit.texts)
     return Request(
         method=fit.method,
         features=opened[name],
@@ -140,6 +142,18 @@ def request_of(
         support=dict(fit.extra).get("support"),
         calibrate_on=dict(fit.extra).get("calibrate_on", "auto"),
     )
+
+
+def _with_texts(features: FeatureSet, digest: str) -> FeatureSet:
+    """Return features with the text set of this `digest_of_texts`; as they are if it is gone."""
+    if digest in ("", digest_of_texts(features.text)):
+        return features
+    cache = Cache.open(features.path)
+    for line in reversed(cache.texts):
+        bank = cache.text(line)
+        if bank and bank.classes == features.classes and digest_of_texts(bank) == digest:
+            return replace(features, text=bank, text_set=line.digest)
+    return features
 
 
 def _weights(text: str | None) -> str | list[float] | None:

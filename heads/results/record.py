@@ -40,8 +40,11 @@ QUERY_SET = "query set"
 SUPPORT = "support"
 """Entry of `config` of an imbalanced support: how many images each class was to give."""
 
+TEXT_SET = "text_set"
+"""Entry of `config` of a run on a cache with texts: the digest of the text set that it read."""
+
 PROFILE_SHOWN = 40
-"""Characters of such a text that a title shows; of a longer one it shows a digest."""
+"""Characters of a support that a title shows; of a longer one it shows a digest."""
 QUERY_ORDER = "query order"
 """Further entry of an online method, whose answers depend on the order of the queries."""
 

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 import featcache
 from featcache import limits
 from featcache.errors import FeatcacheError, SourceError, UnknownNameError, UsageError
+from featcache.limits import IMAGE_FILE
 from featcache.paths import open_descriptor, open_regular, read_regular
 from featcache.pipeline.timeline import check_place
 from featcache.places import FilePlace
@@ -291,3 +293,15 @@ def test_the_docs_show_every_limit() -> None:
     for limit in limits.ALL:
         row = f"| {limit.what} | {limit.most:,} {limit.unit} | `{limit.variable}` |"
         assert row in text, row
+
+
+def test_reading_takes_the_memory_of_the_file_and_not_of_the_limit(tmp_path: Path) -> None:
+    file = tmp_path / "small"
+    file.write_bytes(b"x" * 1000)
+    tracemalloc.start()
+    try:
+        assert read_regular(file, IMAGE_FILE) == b"x" * 1000
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 2**20

@@ -23,7 +23,8 @@ from tests.reliability.disk import Tree, moments
 from tests.reliability.faults import World
 from tests.reliability.recorder import KilledError, Recorder
 from tests.reliability.replica import Replica
-from tests.reliability.stories import DONE, STORIES, Story
+from tests.reliability.stories import STORIES
+from tests.reliability.story import DONE, Story
 
 
 @dataclass(frozen=True)

@@ -169,7 +169,8 @@ def main() -> None:
     from tests.reliability.faults import World
     from tests.reliability.powerloss import run
     from tests.reliability.recorder import Recorder
-    from tests.reliability.stories import STORIES, Story
+    from tests.reliability.stories import STORIES
+    from tests.reliability.story import Story
 
     folder, *names = sys.argv[1:]
     root = Path(folder)

@@ -15,16 +15,9 @@ from tests.reliability.disk import ROOT, Change, Disk, Entry, Said, Step, Sync, 
 from tests.reliability.faults import World
 from tests.reliability.powerloss import Replay, cases, record, record_killed
 from tests.reliability.recorder import KilledError, Recorder
-from tests.reliability.stories import (
-    DONE,
-    STORIES,
-    BuildCorpus,
-    Draw,
-    Import,
-    Remove,
-    RemoveCorpus,
-    Story,
-)
+from tests.reliability.stories import STORIES, BuildCorpus, Draw, Import, Remove, RemoveCorpus
+from tests.reliability.stories_of_files import SavePngSheet, SaveSheet, UseTexts, WriteTexts
+from tests.reliability.story import DONE, Story
 
 Write = Callable[[Path, bytes], object]
 
@@ -75,9 +68,13 @@ def test_a_kill_and_then_a_power_cut(world: World, tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("kind", [BuildCorpus, RemoveCorpus], ids=lambda kind: kind.name)
-def test_a_corpus_killed_at_every_step(kind: type[Story], world: World, tmp_path: Path) -> None:
-    """The old corpus, the new one, or none is there; the same command then ends as ever."""
+@pytest.mark.parametrize(
+    "kind",
+    [BuildCorpus, RemoveCorpus, UseTexts, WriteTexts, SaveSheet, SavePngSheet],
+    ids=lambda kind: kind.name,
+)
+def test_a_command_killed_at_every_step(kind: type[Story], world: World, tmp_path: Path) -> None:
+    """What was there before, what is new, or nothing; the same command then ends as ever."""
     story = kind(world, tmp_path.resolve())
     calls = record(story, story.folder / "disk").calls
     assert calls

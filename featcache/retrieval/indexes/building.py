@@ -224,7 +224,7 @@ def vectors_of(root: Path, index: Description) -> Vectors:
 
 def _read(root: Path, index: Description) -> tuple[Order, Structure | None]:
     try:
-        return read_order(root, index), read_structure(root, index)
+        return read_order(root, index), read_structure(root, index, grows=True)
     except FileNotFoundError as error:  # nobody else writes: the lock is ours
         raise CorruptCacheError(f"{error.filename} is missing. {CURE}") from error
 

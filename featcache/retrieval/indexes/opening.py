@@ -36,8 +36,13 @@ def read_order(root: Path, index: Description) -> Order:
         raise _wrong(root, index, str(error)) from error
 
 
-def read_structure(root: Path, index: Description) -> Structure | None:
+def read_structure(root: Path, index: Description, *, grows: bool) -> Structure | None:
     """Rebuild an index in memory; call `read_order` first, which ties its size to the caches.
+
+    Args:
+        root: Folder of all caches.
+        index: Its description.
+        grows: Whether vectors are added to it; if not, faiss reads codes in the mapped file.
 
     Returns:
         The index; None for flat, which has none.
@@ -58,7 +63,8 @@ def read_structure(root: Path, index: Description) -> Structure | None:
         raise _wrong(root, index, f"is not readable: {error}") from error
     try:
         structure = kind(index.dim, parameters)
-        structure.restore(_read(root, index, structure.layout(index.vectors)), index.vectors)
+        arrays = _read(root, index, structure.layout(index.vectors))
+        structure.restore(arrays, index.vectors, grows=grows)
     except ValueError as error:
         raise _wrong(root, index, str(error)) from error
     return structure

@@ -73,7 +73,9 @@ class Hnsw(Structure):
         entry = np.array([graph.entry_point], dtype="<i8")
         yield Pieces(name="entry", layout=layout["entry"], parts=iter([entry]))
 
-    def restore(self, arrays: Mapping[str, Shaped[np.ndarray, "..."]], count: int) -> None:
+    def restore(
+        self, arrays: Mapping[str, Shaped[np.ndarray, "..."]], count: int, *, grows: bool = True
+    ) -> None:
         """Put a checked graph into faiss; errors as `Structure.restore`."""
         graph = self._index.hnsw
         first = self._faiss.vector_to_array(graph.cum_nneighbor_per_level).astype(np.int64)

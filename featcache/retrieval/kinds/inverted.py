@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float32, Int64, Shaped
 
 from featcache.faiss_library import load_faiss, on_cpu, on_gpu
+from featcache.retrieval.kinds.lists import fill_lists
 from featcache.retrieval.kinds.structure import (
     Choice,
     Layout,
@@ -34,6 +35,7 @@ class Inverted(Structure):
         super().__init__(dim, parameters)
         self._faiss = load_faiss(WITHOUT)
         self._index: Any = None
+        self._viewed: Shaped[np.ndarray, "n b"] | None = None  # codes that faiss reads in place
 
     @abstractmethod
     def _empty(self, quantizer: Any) -> Any:
@@ -69,6 +71,7 @@ class Inverted(Structure):
 
     def add(self, block: Float32[np.ndarray, "b d"]) -> None:
         """Append unit vectors to the lists of their nearest centroids."""
+        assert self._viewed is None, "the index was restored to be searched alone"
         self._index.add(np.ascontiguousarray(block))
 
     def layout(self, count: int) -> dict[str, Layout]:
@@ -102,7 +105,9 @@ class Inverted(Structure):
         codes = (pointer(lists.get_codes(i), int(sizes[i]) * self.code_size).copy() for i in filled)
         yield Pieces(name="codes", layout=layout["codes"], parts=codes)
 
-    def restore(self, arrays: Mapping[str, Shaped[np.ndarray, "..."]], count: int) -> None:
+    def restore(
+        self, arrays: Mapping[str, Shaped[np.ndarray, "..."]], count: int, *, grows: bool = True
+    ) -> None:
         """Rebuild the lists by the interface of faiss; errors as `Structure.restore`."""
         sizes, ids = np.array(arrays["sizes"]), np.array(arrays["ids"])
         if not ((sizes >= 0) & (sizes <= count)).all() or int(sizes.sum()) != count:
@@ -117,13 +122,9 @@ class Inverted(Structure):
         index = self._empty(quantizer)
         self._take_further(index, arrays)
         index.is_trained = True
-        pointer, codes = self._faiss.swig_ptr, arrays["codes"]
-        ends = np.cumsum(sizes).tolist()
-        for number, (size, end) in enumerate(zip(sizes.tolist(), ends, strict=True)):
-            if size:
-                part = np.ascontiguousarray(codes[end - size : end])
-                own = ids[end - size : end]
-                index.invlists.add_entries(number, size, pointer(own), pointer(part))
+        codes = np.ascontiguousarray(arrays["codes"])
+        if fill_lists(self._faiss, index, sizes, ids, codes, as_views=not grows):
+            self._viewed = codes
         index.ntotal = count
         self._index = on_gpu(index)
 

@@ -94,12 +94,15 @@ class Structure(ABC):
         """Yield all arrays of `layout`; each is read to its end before the next one."""
 
     @abstractmethod
-    def restore(self, arrays: Mapping[str, Shaped[np.ndarray, "..."]], count: int) -> None:
+    def restore(
+        self, arrays: Mapping[str, Shaped[np.ndarray, "..."]], count: int, *, grows: bool = True
+    ) -> None:
         """Take over arrays that `arrays` once returned, from an untrusted file.
 
         Args:
             arrays: Arrays whose dtype and shape fit `layout`.
             count: Vectors that they hold.
+            grows: Whether vectors are added later; if not, large arrays may be read in place.
 
         Raises:
             ValueError: If a value is out of range; the message is a predicate of the index.

@@ -27,6 +27,8 @@ ROWS = 1 << 40
 SIZE = 1 << 50
 SHARD_NAME = re.compile(r"[0-9]{8,13}-[0-9]{8,13}(?:\.[0-9]{1,6})?\.h5")
 """First row, row after the last, and a number if the same rows were written before."""
+TEXT_PREFIX = "text."
+"""Start of the folder name of texts."""
 TEXT_ROWS = "rows.h5"
 TEXT_STRINGS = "strings.json"
 
@@ -89,6 +91,11 @@ class TextLine:
     strings_sha256: str
     facts: ShardFacts
     provenance: Mapping[str, str]
+
+    @property
+    def digest(self) -> str:
+        """Return the 12 hex digits that name the text set."""
+        return self.component.removeprefix(TEXT_PREFIX)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,6 +20,7 @@ from featcache.paths import read_regular
 from featcache.progress import Report
 from featcache.sources.descriptions import ClassDescriptions, read_json, to_json
 from featcache.store.format.files import write_atomically
+from featcache.store.lock import file_lock
 from featcache.text.writer.answers import (
     MOST_WORDS,
     BadAnswerError,
@@ -192,8 +193,15 @@ def write_texts(
     Raises:
         UsageError: As `written_before`.
         SourceError: If the endpoint refuses or stays busy, or its answers cannot be used.
-        CacheError: If the file cannot be written.
+        CacheError: If the file cannot be written, or another process is writing to it.
     """
+    written_before(order, path)  # says what to do about a folder that cannot be written
+    with file_lock(path):
+        return _write(order, path, report, say)
+
+
+def _write(order: Order, path: Path, report: Report | None, say: Callable[[str], None]) -> Written:
+    """Do what `write_texts` says, as the only writer."""
     state = written_before(order, path)
     kept = dict(state.descriptions)
     seen = {plain_form(sentence) for sentences in kept.values() for sentence in sentences}

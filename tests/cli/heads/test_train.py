@@ -11,6 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from featcache.api import open as open_cache
+from heads.protocols import training
+from heads.protocols.plan import Request
+from heads.protocols.sweep import sweep
 from heads.results.reading import from_json
 
 Run = Callable[..., Any]
@@ -109,6 +113,42 @@ def test_stored_draws_are_named(heads: Run, featcache: Run, empty_home: Path) ->
     assert answer.code == 0, answer.err
     assert "first 5 a class of 'train@8'" in answer.err
     assert any("train@8" in note for note in json.loads(answer.out)["notes"])
+
+
+def test_a_run_reads_the_text_set_that_is_named(
+    heads: Run, featcache: Run, empty_home: Path, photos: Path, tmp_path: Path
+) -> None:
+    extraction = ["extract", "--dataset", f"folder:{photos}", "--backbone", "tiny", "--quiet"]
+    for told in ("round", "square"):
+        file = tmp_path / "texts.json"
+        file.write_text(json.dumps({c: [f"a {told} {c}"] for c in ("plum", "lime", "rust")}))
+        done = featcache(*extraction, "--weights", "random", "--cupl", str(file))
+        assert done.code == 0, done.err
+    sets = json.loads(featcache("text", "blobs", "--json").out)["sets"]
+    train = ["train", "zero-shot", "--set", "text=cupl", "--json", "--runs", str(tmp_path / "runs")]
+    found = {}
+    for each in sets:
+        answer = heads(*train, "--texts", each["digest"][:7])
+        assert answer.code == 0, answer.err
+        record = json.loads(answer.out)
+        assert record["config"]["text_set"] == each["digest"]
+        assert record["texts"].partition(":")[2] == each["digests"]["cupl"]
+        found[each["digest"]] = record["run"]
+    assert len(set(found.values())) == 2
+    # without the option the current set is read, whose run is there
+    (current,) = [each["digest"] for each in sets if each["current"]]
+    assert json.loads(heads(*train).out)["run"] == found[current]
+    # a spec finds the texts that it read, current or not
+    for each in found:
+        cache = open_cache("blobs", texts=each)
+        request = Request(method="zero-shot", features=cache, settings={"text": "cupl"})
+        spec = training.plan(request).spec("test")
+        (entry,) = sweep([spec], root=tmp_path / "again")
+        assert entry.result is not None, entry.error
+        assert (entry.result.config["text_set"], entry.spec) == (each, spec)
+    wrong = heads(*train, "--texts", "zz")
+    assert wrong.code == 2
+    assert all(each["digest"] in wrong.err for each in sets)
 
 
 def test_a_damaged_cache_is_not_trained_on(

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+import featcache
 from featcache.errors import UnknownNameError, UsageError
 from featcache.pipeline.text_sets import stored_sets, use_texts
 from featcache.store.cache import Cache
@@ -66,6 +67,21 @@ def test_sets_are_listed_and_chosen_again(cache: Cache, ask: Any, backbone: Any)
     assert "is not what was written" in problem
 
 
+def test_a_stored_set_is_read_without_making_it_current(cache: Cache) -> None:
+    newest, middle, oldest = (s.digest for s in stored_sets(cache))
+    assert cache.feature_set().text_set == newest
+    opened = featcache.open(cache.dataset, texts=middle[:6], root=cache.path.parents[1])
+    assert opened.text is not None
+    assert (opened.text_set, opened.text.sets["cupl"].texts[0]) == (middle, "a tail")
+    assert opened.text.digest("cupl") == stored_sets(cache)[1].digests["cupl"]
+    assert not getattr(cache.feature_set(oldest).text, "sets", None)
+    assert [s.current for s in stored_sets(cache)] == [True, False, False]
+    with pytest.raises(UnknownNameError) as unknown:
+        cache.feature_set("zz")
+    assert set(unknown.value.known) == {newest, middle, oldest}
+    assert all(digest in str(unknown.value) for digest in (newest, middle, oldest))
+
+
 def test_texts_of_other_classes_are_refused(
     cache: Cache, ask: Any, folder: Path, make_picture: Any
 ) -> None:
@@ -74,5 +90,6 @@ def test_texts_of_other_classes_are_refused(
     ask(limit=3)
     opened = Cache.open(cache.path)
     oldest = stored_sets(opened)[-1].digest
-    with pytest.raises(UsageError, match="are for 3 classes, and the data set now has 4"):
-        use_texts(opened, oldest)
+    for read in (lambda: use_texts(opened, oldest), lambda: opened.feature_set(oldest)):
+        with pytest.raises(UsageError, match="are for 3 classes, and the data set now has 4"):
+            read()

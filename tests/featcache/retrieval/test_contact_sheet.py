@@ -1,7 +1,9 @@
 """Sheets of what was found: the listed images, or the reason why one is missing."""
 
+import hashlib
 import re
 import shutil
+import tracemalloc
 import zipfile
 from base64 import b64decode
 from dataclasses import replace
@@ -136,3 +138,24 @@ def test_a_sheet_has_bounds(zoo: FeatureSet, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(contact_sheet, "MOST", 3)
     with pytest.raises(UsageError, match=r"at most 3 images, and 4 were found. Lower k"):
         search(class_name=0, caches=zoo, k=4).sheet()
+
+
+def test_an_image_bomb_is_named_and_not_unpacked(own: FeatureSet) -> None:
+    """A cache of a stranger may list a file that would fill the memory, with its right hash."""
+    row = own.listing.ids.index("test/ant/0.jpg")
+    place = Path(own.listing.root) / own.listing.ids[row]
+    Image.new("1", (30_000, 30_000)).save(place, "PNG")
+    hashes = list(own.listing.hashes)
+    hashes[row] = hashlib.sha256(place.read_bytes()).hexdigest()
+    listed = replace(own, listing=replace(own.listing, hashes=hashes))
+    tracemalloc.start()
+    try:
+        sheet = search(class_name=0, caches=listed, k=200).sheet()
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    (tile,) = [tile for tile in sheet.tiles if tile.id == listed.listing.ids[row]]
+    assert tile.thumbnail is None
+    assert "pixels" in tile.problem
+    assert sum(t.thumbnail is not None for t in sheet.tiles) == len(sheet.tiles) - 1
+    assert most < 64 * 2**20

@@ -57,6 +57,35 @@ def restored(index: Structure, arrays: Arrays) -> Structure:
     return again
 
 
+@pytest.mark.parametrize("kind", ["ivf", "ivfpq"])
+def test_lists_that_are_only_searched_are_read_in_place(filled: Any, kind: str) -> None:
+    index, arrays = filled[kind], arrays_of(filled[kind])
+    again = type(index)(DIM, index.parameters)
+    again.restore(arrays, COUNT, grows=False)
+    expected = index.candidates(ROWS[:40], 10)
+    assert np.array_equal(again.candidates(ROWS[:40], 10), expected)
+    back = arrays_of(again)
+    assert all(np.array_equal(back[name], arrays[name]) for name in arrays)
+    with pytest.raises(AssertionError, match="searched alone"):
+        again.add(ROWS[:1])
+    arrays["codes"][:] = 0  # which the index sees, as it made no copy
+    assert not np.array_equal(again.candidates(ROWS[:40], 10), expected)
+    arrays["codes"][:] = 0xFF  # not a number in float16, and the last of all codewords
+    found = again.candidates(ROWS[:40], 10)
+    assert ((found >= -1) & (found < COUNT)).all()
+
+
+def test_lists_are_copied_where_faiss_has_no_views(
+    filled: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(faiss, "MaybeOwnedVectorUInt8Vector")
+    again = type(filled["ivf"])(DIM, filled["ivf"].parameters)
+    again.restore(arrays_of(filled["ivf"]), COUNT, grows=False)
+    found = again.candidates(ROWS[:40], 10)
+    assert np.array_equal(found, filled["ivf"].candidates(ROWS[:40], 10))
+    again.add(ROWS[:1])
+
+
 @pytest.mark.parametrize("kind", APPROXIMATE)
 def test_the_neighbours_are_among_the_candidates(filled: Any, kind: str) -> None:
     queries = unit(2, 20)
