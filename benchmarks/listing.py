@@ -4,8 +4,8 @@
 
 Files are hard links to a few small ones, in folders of 1,300 each. What is measured: the first
 listing without hashing (`list`), what follows when everything is remembered (`again`: list, look at
-every file's state, match with the previous listing; `cpu` counts its CPU seconds), and opening a zip
-of many members (`zip`). `stat` is the limit: the CPU seconds to look at every file and nothing else.
+every file's state, match with the previous listing; `cpu` is its CPU time), and opening a zip of
+many members (`zip`). `stat` is the limit: the CPU time to look at every file and do nothing else.
 Hashing itself reads every byte and depends on the disk; it is left out by writing the remembered
 hashes as a first pass would have.
 """

@@ -119,7 +119,7 @@ def hash_files(
     hashes = [""] * len(samples)
     unreadable: list[int] = []
     settled: dict[str, _Known] = {}
-    moved = 0
+    moved, has_new = 0, False
 
     def hash_batch(batch: range) -> list[_Found | _Known | None]:
         places = samples[batch.start : batch.stop]
@@ -131,6 +131,7 @@ def hash_files(
                 unreadable.append(i)
                 continue
             if isinstance(found, _Found):
+                has_new = True
                 moved += found.inode_moved
                 if found.may_remember:
                     settled[samples[i].id] = found.known
@@ -145,7 +146,8 @@ def hash_files(
     if known is not None and keep_known:
         for left in known.parent.glob(f".{known.name}.tmp-*"):
             _forget(left)  # of a writer that was killed; another's is only written anew
-        if settled != remembered:
+        # Without a new one, all that is settled was remembered as it is.
+        if len(settled) != len(remembered) or (has_new and settled != remembered):
             _write_known(known, root, settled)
     if moved and say:
         say(
