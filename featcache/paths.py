@@ -157,3 +157,19 @@ def check_bytes(name: object, size: int, limit: Limit) -> None:
             f"{limit.variable} raises it",
             str(name),
         )
+
+
+def pread(handle: int, offset: int, count: int) -> bytes:
+    """Read at an offset without moving the file's position; fewer bytes only at the end.
+
+    Raises:
+        OSError: If the system refuses.
+    """
+    data = os.pread(handle, count, offset)
+    if len(data) == count or not data:
+        return data
+    parts, at = [data], len(data)
+    while at < count and (more := os.pread(handle, count - at, offset + at)):
+        parts.append(more)
+        at += len(more)
+    return b"".join(parts)

@@ -12,7 +12,7 @@ from featcache.importers.class_texts import read_class_texts
 from featcache.importers.contents import Array, Contents, digest_of
 from featcache.importers.known import known_dataset
 from featcache.importers.naming import with_names
-from featcache.importers.npz import check_names, store_table
+from featcache.importers.storing import check_names, store_table
 from featcache.importers.table import Table, check_contents
 from featcache.importers.widths import check_widths
 from featcache.progress import Report

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from featcache.limits import IMAGE_FILE
 from featcache.paths import open_descriptor, open_regular
@@ -33,6 +33,11 @@ LINE_BYTES = 1024
 """Bytes of `hashes.tsv` read for each image of the data set; a line has about 150."""
 
 _BATCH = 512
+"""Images that a thread takes at once."""
+_PROBE, _BATCHES = 32, 64
+"""Images after which it is decided how to go on; batches until it is decided again."""
+_QUICK = 20e-6
+"""Seconds an image within which threads only wait for each other: states that are in memory."""
 
 
 _LINE = re.compile(
@@ -57,6 +62,9 @@ def _differ_in_inode_only(one: str, other: str) -> bool:
 
 def _is_recent(found: os.stat_result, now: float) -> bool:
     return max(found.st_mtime_ns, found.st_ctime_ns) >= (now - RACY_SECONDS) * 1e9
+
+
+T = TypeVar("T")
 
 
 class _Known(NamedTuple):
@@ -111,35 +119,35 @@ def hash_files(
     hashes = [""] * len(samples)
     unreadable: list[int] = []
     settled: dict[str, _Known] = {}
-    moved = 0
-    starts = range(0, len(samples), _BATCH)
+    moved, has_new = 0, False
 
-    def hash_batch(start: int) -> list[_Found | _Known | None]:
-        batch = samples[start : start + _BATCH]
-        return [_hash(s.place, trusted.get(s.id), ignore_inode=ignore_inode) for s in batch]
+    def hash_batch(batch: range) -> list[_Found | _Known | None]:
+        places = samples[batch.start : batch.stop]
+        return [_hash(s.place, trusted.get(s.id), ignore_inode=ignore_inode) for s in places]
 
-    with ThreadPoolExecutor(workers) as pool:
-        for start, batch in zip(starts, pool.map(hash_batch, starts), strict=True):
-            for i, found in enumerate(batch, start):
-                if found is None:
-                    unreadable.append(i)
-                    continue
-                if isinstance(found, _Found):
-                    moved += found.inode_moved
-                    if found.may_remember:
-                        settled[samples[i].id] = found.known
-                    found = found.known
-                else:
-                    settled[samples[i].id] = found
-                hashes[i] = found.sha256
-            if report:
-                report("hashing images", min(start + _BATCH, len(samples)), len(samples))
+    for batch, results in _in_threads_if_slow(hash_batch, len(samples), workers):
+        for i, found in zip(batch, results, strict=True):
+            if found is None:
+                unreadable.append(i)
+                continue
+            if isinstance(found, _Found):
+                has_new = True
+                moved += found.inode_moved
+                if found.may_remember:
+                    settled[samples[i].id] = found.known
+                found = found.known
+            else:
+                settled[samples[i].id] = found
+            hashes[i] = found.sha256
+        if report:
+            report("hashing images", batch.stop, len(samples))
     for image_id in _of_changed_containers(samples, settled):
         del settled[image_id]
     if known is not None and keep_known:
         for left in known.parent.glob(f".{known.name}.tmp-*"):
             _forget(left)  # of a writer that was killed; another's is only written anew
-        if settled != remembered:
+        # Without a new one, all that is settled was remembered as it is.
+        if len(settled) != len(remembered) or (has_new and settled != remembered):
             _write_known(known, root, settled)
     if moved and say:
         say(
@@ -151,6 +159,30 @@ def hash_files(
             )
         )
     return hashes, unreadable
+
+
+def _in_threads_if_slow(
+    run: Callable[[range], list[T]], count: int, workers: int
+) -> Iterator[tuple[range, list[T]]]:
+    """Run a function on all batches in their order, in threads where that helps.
+
+    A state in memory comes in two microseconds: threads would spend longer on passing the
+    interpreter's lock round. A disk or a network takes milliseconds, and threads wait together.
+    """
+    at, is_quick = 0, False
+    with ThreadPoolExecutor(workers) as pool:
+        while at < count:
+            batch = range(at, min(at + (_BATCH if is_quick else _PROBE), count))
+            begin = time.perf_counter()
+            results = run(batch)
+            is_quick = time.perf_counter() - begin < _QUICK * len(batch)
+            yield batch, results
+            at = batch.stop
+            if not is_quick:
+                stop = min(at + _BATCHES * _BATCH, count)
+                batches = [range(i, min(i + _BATCH, stop)) for i in range(at, stop, _BATCH)]
+                yield from zip(batches, pool.map(run, batches), strict=True)
+                at = stop
 
 
 def _hash(place: Place, before: _Known | None, *, ignore_inode: bool) -> _Found | _Known | None:

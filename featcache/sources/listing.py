@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int64
 
+from featcache.collector import waiting_collector
 from featcache.errors import SourceError
 from featcache.keys import Listing
 from featcache.paths import as_text
@@ -21,6 +22,7 @@ from featcache.sources.hashing import hash_files
 from featcache.wording import Argument, Part
 
 
+@waiting_collector()
 def build_listing(
     dataset: Dataset,
     previous: Listing | None = None,

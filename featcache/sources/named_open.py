@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from featcache.collector import waiting_collector
 from featcache.errors import DownloadNeededError, SourceError
 from featcache.sources.base import Dataset, Report, Sample
 from featcache.sources.layouts.named.base import ListedImage, Location
@@ -154,7 +155,8 @@ class _Listing:
                     continue  # the images are there already
                 folder = layout.write(found.location, self.classes, images_root, report)
                 self.location = Location(FolderTree(folder.resolve()), ())
-            listed = layout.read(self.location, self.classes)
+            with waiting_collector():
+                listed = layout.read(self.location, self.classes)
             self._images += [i for i in listed.samples if i.entry.id not in seen]
             seen.update(image.entry.id for image in listed.samples)
             self._missing += listed.missing

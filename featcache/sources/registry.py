@@ -6,6 +6,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import cast
 
+from featcache.collector import waiting_collector
 from featcache.errors import UnknownNameError, UsageError
 from featcache.paths import as_text, check_folder, expand, file_in, from_text
 from featcache.sources.base import Dataset, Report
@@ -64,9 +65,11 @@ def open_dataset(
             )
         name = name or kind.name_of(path)
         if kind.fetch is None:
-            return kind.open(path, name)
+            with waiting_collector():
+                return kind.open(path, name)
         brought = kind.fetch(path, image_folder(root, data_root), download, report)
-        data = kind.open(brought.text, name)
+        with waiting_collector():
+            data = kind.open(brought.text, name)
         return replace(data, notes=(*brought.notes, *data.notes))
     images = image_folder(root, data_root)
     dataset = _open_named(find(spec), images, dataset_root, download, report, splits, words)

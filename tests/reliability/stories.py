@@ -7,7 +7,7 @@ from unittest import mock
 
 import numpy as np
 
-from featcache.importers import npz
+from featcache.importers import npz, storing
 from featcache.sources import hashing
 from featcache.sources.fieldguide import world as drawn
 from featcache.store.cache import Cache
@@ -79,7 +79,7 @@ class Import(Extract):
         np.savez(self.folder / "theirs.npz", **arrays)
 
     def act(self, disk: Path) -> None:
-        with mock.patch.object(npz, "SHARD_ROWS", 8):
+        with mock.patch.object(storing, "SHARD_ROWS", 8):
             npz.import_npz(self.folder / "theirs.npz", disk / "home", "insects", "ViT-B/32")
 
 

@@ -13,15 +13,21 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote, urljoin, urlsplit
 
 from featcache.errors import SourceError
 from featcache.limits import MEMBERS
 from featcache.sources.fetch import download
-from featcache.sources.fetch.connect import BrokenTransferError, TransferError, chunks, request
+from featcache.sources.fetch.connect import (
+    Answer,
+    BrokenTransferError,
+    TransferError,
+    chunks,
+    request,
+)
 from featcache.sources.hub.names import HubName, is_commit
 
 ENDPOINT = "https://huggingface.co"
@@ -31,6 +37,8 @@ MOST_ANSWER = 32 << 20
 _TOKEN = re.compile(r"[!-~]{1,1000}")
 _NEXT = re.compile(r'<([^<>]+)>\s*;\s*rel="?next"?')
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+
+T = TypeVar("T")
 
 
 class UnreachableError(Exception):
@@ -121,12 +129,39 @@ def _api(hub: HubName) -> str:
     return f"{endpoint()}/api/datasets/{hub.repository}"
 
 
+def head_of(hub: HubName, commit: str, path: str, most: int) -> bytes:
+    """Return the first bytes of a file.
+
+    Args:
+        hub: The data set.
+        commit: Its commit.
+        path: Of the file, below the repository's top.
+        most: How many bytes at most.
+
+    Raises:
+        UnreachableError: If the hub does not answer.
+        SourceError: If it has no such file, or not for this token.
+    """
+    url = address_of(hub, commit, path)
+
+    def get(headers: Mapping[str, str]) -> bytes:
+        with request(url, headers) as answer:
+            return _body(answer, most)
+
+    return _tried(get, hub)
+
+
 def _ask(url: str, hub: HubName) -> tuple[Any, str]:
     """Return the JSON at an address, and the address of the next part, if any."""
+    return _tried(lambda headers: _get(url, headers), hub)
+
+
+def _tried(get: Callable[[Mapping[str, str]], T], hub: HubName) -> T:
+    """Ask until there is an answer, with pauses."""
     headers = authorization()
     for wait in (*download.WAITS, None):
         try:
-            return _get(url, headers)
+            return get(headers)
         except BrokenTransferError as error:
             if wait is None:
                 raise UnreachableError(str(error)) from error
@@ -138,16 +173,28 @@ def _ask(url: str, hub: HubName) -> tuple[Any, str]:
     raise AssertionError("the last try returns or raises")
 
 
-def _get(url: str, headers: dict[str, str]) -> tuple[Any, str]:
+def _body(answer: Answer, most: int) -> bytes:
+    """Read at most so many bytes.
+
+    Raises:
+        BrokenTransferError: If the connection ended before them.
+    """
+    data = bytearray()
+    for part in chunks(answer):
+        data += part
+        if len(data) >= most:
+            return bytes(data[:most])
+    length = answer.number("content-length")
+    if length is not None and len(data) < length:
+        raise BrokenTransferError(f"the connection ended after {len(data)} of {length} bytes")
+    return bytes(data)
+
+
+def _get(url: str, headers: Mapping[str, str]) -> tuple[Any, str]:
     with request(url, headers) as answer:
-        data = bytearray()
-        for part in chunks(answer):
-            data += part
-            if len(data) > MOST_ANSWER:
-                raise _strange(url, f"more than {MOST_ANSWER} bytes")
-        length = answer.number("content-length")
-        if length is not None and len(data) < length:
-            raise BrokenTransferError(f"the connection ended after {len(data)} of {length} bytes")
+        data = _body(answer, MOST_ANSWER + 1)
+        if len(data) > MOST_ANSWER:
+            raise _strange(url, f"more than {MOST_ANSWER} bytes")
         found = _NEXT.search(answer.headers.get("link", ""))
     following = urljoin(url, found[1]) if found else ""
     if following and urlsplit(following)[:2] != urlsplit(url)[:2]:

@@ -1,12 +1,13 @@
 """Which files of a repository make up the data set, known before anything is downloaded."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from featcache.errors import SourceError, UnknownNameError
 from featcache.sources.fetch.archive import kind_of
 from featcache.sources.fetch.names import checked_name
 from featcache.sources.hub.api import HubFile
 from featcache.sources.hub.names import HubName
+from featcache.sources.layouts.own.card import CARD, choose, configurations_in
 from featcache.sources.layouts.own.huggingface import METADATA
 from featcache.sources.layouts.own.shards import configurations
 from featcache.sources.trees.names import is_image
@@ -16,12 +17,16 @@ CONVERTED = "refs/convert/parquet"
 """Revision under which the hub keeps a copy in parquet of most data sets."""
 
 
-def chosen_files(hub: HubName, files: Sequence[HubFile]) -> list[HubFile]:
+def chosen_files(
+    hub: HubName, files: Sequence[HubFile], head: Callable[[HubFile], bytes]
+) -> list[HubFile]:
     """Choose the parquet files, or else the images and their tables.
 
     Args:
-        hub: The data set; only what is below the folder `config` counts, if it names one.
+        hub: The data set; if it names a `config`, only what README.md declares of it counts, or
+            else what is below the folder of this name.
         files: All files of the repository.
+        head: Returns the first `MOST_CARD` bytes of a small file.
 
     Raises:
         SourceError: If the repository has a loading script, several configurations of which none
@@ -30,6 +35,8 @@ def chosen_files(hub: HubName, files: Sequence[HubFile]) -> list[HubFile]:
     """
     if any(file.path == f"{hub.name}.py" for file in files):
         raise _script(hub, f"{hub.name}.py")
+    if declared := _declared(hub, files, head):
+        return declared
     below = f"{hub.config}/" if hub.config else ""
     there = [file for file in files if file.path.startswith(below)]
     parquet = [f for f in there if f.path.lower().endswith(".parquet") and not _is_table(f.path)]
@@ -38,20 +45,48 @@ def chosen_files(hub: HubName, files: Sequence[HubFile]) -> list[HubFile]:
         raise UnknownNameError(f"folder of {hub.repository}", hub.config, folders)
     found = configurations(file.path for file in parquet)
     if len(found) > 1 and not hub.config:
-        names = ", ".join(sorted(found.values()))
-        first = next(name for name in sorted(found.values()) if name)
-        raise SourceError(
-            f"{hub.repository} has several configurations: {names}. Name one of them: ",
-            Argument("dataset", f"hf:{hub}:{first}"),
-            ".",
-        )
+        raise _several(hub, sorted(found.values()))
     images = [file for file in there if is_image(file.path)]
     chosen = parquet or [*images, *(f for f in there if images and _is_table(f.path))]
     if not chosen:
         raise _nothing(hub, there)
+    return _checked(hub, chosen)
+
+
+def _declared(
+    hub: HubName, files: Sequence[HubFile], head: Callable[[HubFile], bytes]
+) -> list[HubFile]:
+    """Return README.md and the parquet files of the configuration in it; none if it has none."""
+    parquet = [f for f in files if f.path.lower().endswith(".parquet") and not _is_table(f.path)]
+    card = next((f for f in files if f.path == CARD), None)
+    if card is None or not parquet:
+        return []
+    declared = configurations_in(head(card), f"{CARD} of {hub.repository}")
+    found = [c for c in declared if any(c.splits_of(f.path) for f in parquet)]
+    if hub.config and hub.config not in {c.name for c in found}:
+        if not found or any(f.path.startswith(f"{hub.config}/") for f in files):
+            return []
+    elif found and not hub.config and choose(found, "") is None:
+        raise _several(hub, [c.name for c in found])
+    chosen = choose(found, hub.config) if found else None
+    if chosen is None:
+        return []
+    return _checked(hub, [card, *(f for f in parquet if chosen.split_of(f.path) is not None)])
+
+
+def _checked(hub: HubName, chosen: Sequence[HubFile]) -> list[HubFile]:
     for file in chosen:
         _check_path(hub, file.path)
     return sorted(chosen, key=lambda file: file.path)
+
+
+def _several(hub: HubName, names: Sequence[str]) -> SourceError:
+    first = next(name for name in names if name)
+    return SourceError(
+        f"{hub.repository} has several configurations: {', '.join(names)}. Name one of them: ",
+        Argument("dataset", f"hf:{hub}:{first}"),
+        ".",
+    )
 
 
 def _check_path(hub: HubName, path: str) -> None:

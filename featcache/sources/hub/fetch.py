@@ -31,10 +31,12 @@ from featcache.sources.hub.api import (
     commit_of,
     endpoint,
     files_of,
+    head_of,
     page_of,
 )
 from featcache.sources.hub.choose import chosen_files
 from featcache.sources.hub.names import HubName, is_commit
+from featcache.sources.layouts.own.card import MOST_CARD
 from featcache.wording import Part
 
 HUB, WHOLE = "hub", "whole"
@@ -121,7 +123,9 @@ def _earlier(folder: Path, hub: HubName) -> FetchedHub | None:
 def _fetch(hub: HubName, commit: str, into: Path, report: Report | None) -> None:
     """Download the files of a commit and put them in place as a whole."""
     title = f"hf:{hub}"
-    files = chosen_files(hub, files_of(hub, commit))
+    files = chosen_files(
+        hub, files_of(hub, commit), lambda file: head_of(hub, commit, file.path, MOST_CARD)
+    )
     with staging(into, title, report) as (folder, told):
         if _is_here(into):  # by a process that was waited for
             remove(folder)

@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from featcache.errors import SourceError
+from featcache.errors import SourceError, UsageError
 from featcache.paths import as_text, expand
 from featcache.sources.base import Dataset, Report
 from featcache.sources.hub.names import HubName
@@ -14,6 +14,7 @@ from featcache.sources.layouts.own import webdataset as wds
 from featcache.sources.layouts.own.options import join_options, split_options
 from featcache.sources.layouts.own.shards import expand_braces
 from featcache.sources.prefixes.kind import Brought, Kind
+from featcache.wording import Argument
 
 Opener = Callable[[str, Mapping[str, str], str | None], Dataset]
 """Called with the path, the options behind it, and a name or None."""
@@ -58,7 +59,15 @@ def _from_hub(text: str, images_root: Path, can_download: bool, report: Report |
         return Brought(text)
     from featcache.sources.hub.fetch import fetch_hub
 
+    if "config" in options:
+        raise UsageError(
+            "A configuration of the hub stands behind a colon: ",
+            Argument("dataset", f"hf:{hub}:{options['config']}"),
+            ".",
+        )
     fetched = fetch_hub(hub, images_root, can_download=can_download, report=report)
+    if hub.config and huggingface.declares(fetched.path, hub.config):
+        options["config"] = hub.config
     return Brought(join_options(as_text(fetched.path), options), fetched.notes)
 
 

@@ -8,12 +8,13 @@ from pathlib import Path
 
 from featcache.errors import SourceError
 from featcache.limits import Limit
-from featcache.paths import as_text, file_in, from_text, open_descriptor
+from featcache.paths import as_text, file_in, from_text, open_descriptor, pread
 from featcache.places import Place
+from featcache.sources.headers.tar import BLOCK, is_tar
 from featcache.sources.trees.base import Entry, FoundImages
-from featcache.sources.trees.members import Archive, Names, pread
+from featcache.sources.trees.members import Archive, Names
 from featcache.sources.trees.names import LeftOut, id_of, is_below, is_hidden, is_image
-from featcache.sources.trees.tar_index import BLOCK, is_tar, read_tar
+from featcache.sources.trees.tar_index import read_tar
 from featcache.sources.trees.zip_index import read_zip
 
 _COMPRESSED = {

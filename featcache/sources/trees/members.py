@@ -14,7 +14,7 @@ from pathlib import Path
 
 from featcache.errors import SourceError
 from featcache.limits import MEMBERS, Limit
-from featcache.paths import as_text, check_bytes, open_descriptor
+from featcache.paths import as_text, check_bytes, open_descriptor, pread
 from featcache.sources.trees.names import id_of
 from featcache.sources.trees.unchanged import check_unchanged
 
@@ -205,19 +205,3 @@ def _fault(name: str, parts: list[str]) -> str:
     if len(parts) > DEEPEST + 1:
         return f"lies in more than {DEEPEST} folders"
     return ""
-
-
-def pread(handle: int, offset: int, count: int) -> bytes:
-    """Read at an offset without moving the file's position; fewer bytes only at the end.
-
-    Raises:
-        OSError: If the system refuses.
-    """
-    data = os.pread(handle, count, offset)
-    if len(data) == count or not data:
-        return data
-    parts, at = [data], len(data)
-    while at < count and (more := os.pread(handle, count - at, offset + at)):
-        parts.append(more)
-        at += len(more)
-    return b"".join(parts)

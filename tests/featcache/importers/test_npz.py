@@ -62,10 +62,10 @@ def test_a_second_import_writes_nothing_and_other_content_is_another_cache(tmp_p
 
 
 def test_an_interrupted_import_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from featcache.importers import npz
+    from featcache.importers import storing
     from featcache.store.cache import Cache
 
-    monkeypatch.setattr(npz, "SHARD_ROWS", 8)
+    monkeypatch.setattr(storing, "SHARD_ROWS", 8)
     real, calls = Cache.append, [0]
 
     def append(self: Cache, *given: Any) -> None:
@@ -91,7 +91,7 @@ def flip(path: Path) -> None:
 def test_a_second_import_restores_exactly_what_is_damaged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("featcache.importers.npz.SHARD_ROWS", 8)
+    monkeypatch.setattr("featcache.importers.storing.SHARD_ROWS", 8)
     cache = bring(tmp_path)
     before = files(cache.path)
     first, second, third = sorted((cache.path / "global").glob("*.h5"))

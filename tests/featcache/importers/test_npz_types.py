@@ -97,7 +97,7 @@ def test_float64_is_taken_and_what_was_rounded_is_said(tmp_path: Path) -> None:
 
 def earlier(root: Path, content: dict[str, Any], sha256: str) -> Any:
     """Make the cache of a float32 file as versions did that rounded to float16."""
-    from featcache.importers.npz import GLOBAL
+    from featcache.importers.storing import GLOBAL
     from featcache.keys import FeatureKey
     from featcache.store.cache import Cache
 

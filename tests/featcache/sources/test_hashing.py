@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import threading
 import time
 import zipfile
 from collections.abc import Callable
@@ -272,3 +273,22 @@ def test_another_part_of_the_same_file_is_read(tmp_path: Path, clock: Clock) -> 
     hash_files([one], path, known, None, 1)
     other = Sample(one.id, two.place, 0, "train")
     assert hash_files([other], path, known, None, 1) == ([sha256(b"2")], [])
+
+
+@pytest.mark.parametrize(("quick", "in_threads"), [(1e6, False), (0.0, True)])
+def test_every_batch_comes_once_and_in_order(
+    monkeypatch: pytest.MonkeyPatch, quick: float, in_threads: bool
+) -> None:
+    """Threads take part only where an image takes longer than `_QUICK`."""
+    monkeypatch.setattr(hashing, "_QUICK", quick)
+    threads = set()
+
+    def run(batch: range) -> list[int]:
+        threads.add(threading.get_ident())
+        return list(batch)
+
+    count = hashing._PROBE + (hashing._BATCHES + 1) * hashing._BATCH + 7
+    found = list(hashing._in_threads_if_slow(run, count, workers=4))
+    assert [i for batch, _ in found for i in batch] == list(range(count))
+    assert all(list(batch) == results for batch, results in found)
+    assert (threads == {threading.get_ident()}) != in_threads

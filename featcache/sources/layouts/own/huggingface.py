@@ -4,13 +4,15 @@
     PATH/train/metadata.csv|jsonl|parquet       images beside a table with `file_name`
     PATH/train/<class>/*.jpg                    class folders
 
-A data set of the hub (`hf:owner/name`) is downloaded first, by `featcache.sources.hub`. One with a
+Which parquet files belong to which split, README.md may say; else their names do. A data set of the
+hub (`hf:owner/name`) is downloaded first, by `featcache.sources.hub`. One with a
 loading script of its own is refused: reading it would run code.
 """
 
 import os
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +21,21 @@ from featcache.paths import as_text, expand, open_descriptor
 from featcache.sources.base import Dataset
 from featcache.sources.layouts.class_folders import list_class_folders
 from featcache.sources.layouts.own.below import Finder, path_below
+from featcache.sources.layouts.own.card import CARD, Configuration, choose, read_card
 from featcache.sources.layouts.own.class_names import read_names
-from featcache.sources.layouts.own.csv_columns import USUAL, find_columns
+from featcache.sources.layouts.own.csv_columns import USUAL, choice, find_columns
 from featcache.sources.layouts.own.csv_file import add_table
 from featcache.sources.layouts.own.json_file import label_text, parse_line
 from featcache.sources.layouts.own.labelled import LabelledImages
 from featcache.sources.layouts.own.parquet_file import open_parquet, read_columns
-from featcache.sources.layouts.own.parquet_shards import list_parquet
-from featcache.sources.layouts.own.shards import named_shards, shards_below
+from featcache.sources.layouts.own.parquet_shards import check_one_configuration, list_parquet
+from featcache.sources.layouts.own.shards import Shard, named_shards, shards_below
 from featcache.sources.layouts.own.text_file import read_lines
 from featcache.sources.layouts.split_names import USUAL as USUAL_SPLITS
 from featcache.sources.trees.folder import FolderTree
 from featcache.wording import Argument, Placeholder
 
-OPTIONS = ("image", "label", "names")
+OPTIONS = ("image", "label", "names", "config")
 
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 
@@ -45,7 +48,8 @@ def open_huggingface(path: str, options: Mapping[str, str], name: str | None = N
 
     Args:
         path: The folder, or one parquet file.
-        options: Any of `OPTIONS`: names of columns, and `names`, a file of class names.
+        options: Any of `OPTIONS`: names of columns; `names`, a file of class names; `config`, a
+            configuration that README.md declares.
         name: Name of the data set; the folder's name otherwise.
 
     Raises:
@@ -55,18 +59,61 @@ def open_huggingface(path: str, options: Mapping[str, str], name: str | None = N
     if expand(path).is_file() or "{" in path:
         root, shards = named_shards(path)
         own = as_text(expand(path).stem)
+        check_one_configuration(shards, spec)
         return list_parquet(root, shards, options, name or own, spec)
     root = _folder(path)
     name = name or as_text(root.name) or "images"
     tree = FolderTree(root)
     _refuse_script(tree)
     shards = [s for s in shards_below(root, ".parquet") if Path(s.name).name not in METADATA]
+    wanted = options.get("config", "")
+    if shards and (chosen := _declared(tree, shards, wanted, spec)) is not None:
+        declared, shards = chosen
+        dataset = list_parquet(root, shards, options, name, spec)
+        note = f"Files and splits are those of configuration '{declared.name}' in {CARD}."
+        return replace(dataset, notes=(*dataset.notes, note))
+    if wanted:
+        raise SourceError(
+            f"{root} has no {CARD} that declares parquet files of configurations, so 'config' "
+            f"says nothing; leave it out."
+        )
     if shards:
+        check_one_configuration(shards, spec)
         return list_parquet(root, shards, options, name, spec)
     tables = _tables(tree)
     if tables:
         return _with_metadata(tree, tables, options, name, spec)
     return list_class_folders(tree, name, prefix="hf")
+
+
+def declares(root: Path, config: str) -> bool:
+    """Tell whether the README.md in a folder declares a configuration of this name.
+
+    Raises:
+        SourceError: If its declarations cannot be read.
+    """
+    return any(found.name == config for found in read_card(FolderTree(root)))
+
+
+def _declared(
+    tree: FolderTree, shards: list[Shard], wanted: str, spec: str
+) -> tuple[Configuration, list[Shard]] | None:
+    """Return the configuration that is meant and its shards; None if README.md declares none."""
+    found = [c for c in read_card(tree) if any(c.splits_of(shard.name) for shard in shards)]
+    if not found:
+        return None
+    configuration = choose(found, wanted)
+    if configuration is None:
+        raise SourceError(
+            f"{CARD} declares several configurations: {', '.join(c.name for c in found)}. Name one "
+            f"of them with ",
+            choice(spec, "config", found[0].name),
+            ".",
+        )
+    splits = [(shard, configuration.split_of(shard.name)) for shard in shards]
+    return configuration, [
+        replace(shard, split=split or shard.split) for shard, split in splits if split is not None
+    ]
 
 
 def _folder(path: str) -> Path:

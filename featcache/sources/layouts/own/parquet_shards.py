@@ -57,7 +57,6 @@ def list_parquet(
     Raises:
         SourceError: If a shard is damaged, its columns are not clear, or shards differ.
     """
-    _check_one_configuration(shards, spec)
     columns: _Columns | None = None
     images: LabelledImages | None = None
     tree = FolderTree(root)
@@ -81,6 +80,26 @@ def list_parquet(
     if images is None:
         raise SourceError(f"{root} has no parquet files; expected at least one.")
     return images.dataset(name, root)
+
+
+def check_one_configuration(shards: Sequence[Shard], spec: str) -> None:
+    """Refuse the shards of several configurations, which are several data sets.
+
+    Args:
+        shards: Those of a folder that declares no configurations.
+        spec: How the reader calls the source, for the message.
+
+    Raises:
+        SourceError: If there are several; the message names them.
+    """
+    found = configurations(shard.name for shard in shards)
+    if len(found) > 1:
+        names = ", ".join(f"{name or '.'}/" for name in sorted(found))
+        first = next(name for name in sorted(found) if name)
+        raise SourceError(
+            f"The parquet files lie in several folders, as configurations of a data set do: "
+            f"{names}. Name one of them: {spec.partition('?')[0]}/{first}."
+        )
 
 
 def _add(
@@ -213,19 +232,3 @@ def _may_be_label(kind: str) -> bool:
 
 def _type_of(feature: object) -> str:
     return str(feature.get("_type", "")) if isinstance(feature, dict) else ""
-
-
-def _check_one_configuration(shards: Sequence[Shard], spec: str) -> None:
-    """Refuse the shards of several configurations, which are several data sets.
-
-    Raises:
-        SourceError: If there are several; the message names them.
-    """
-    found = configurations(shard.name for shard in shards)
-    if len(found) > 1:
-        names = ", ".join(f"{name or '.'}/" for name in sorted(found))
-        first = next(name for name in sorted(found) if name)
-        raise SourceError(
-            f"The parquet files lie in several folders, as configurations of a data set do: "
-            f"{names}. Name one of them: {spec.partition('?')[0]}/{first}."
-        )

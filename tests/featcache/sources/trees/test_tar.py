@@ -71,8 +71,8 @@ def _seal(data: bytearray, at: int) -> None:
 @pytest.mark.parametrize(
     ("kind", "what"),
     [
-        (tarfile.SYMTYPE, "a link"),
-        (tarfile.LNKTYPE, "a link"),
+        (tarfile.SYMTYPE, "a symbolic link"),
+        (tarfile.LNKTYPE, "a hard link"),
         (tarfile.FIFOTYPE, "a pipe"),
         (tarfile.CHRTYPE, "a device"),
         (tarfile.GNUTYPE_SPARSE, "a sparse file"),

@@ -123,7 +123,9 @@ def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
         open_archive(packed(tmp_path / "r.zip", {"a/1.jpg": b"x", "a/1.jpg/deep/2.jpg": b"y"}))
 
 
-@pytest.mark.parametrize(("mode", "what"), [(0o120777, "a link"), (0o010644, "a pipe or device")])
+@pytest.mark.parametrize(
+    ("mode", "what"), [(0o120777, "a symbolic link"), (0o010644, "a device or a pipe")]
+)
 def test_links_and_pipes_are_refused(tmp_path: Path, mode: int, what: str) -> None:
     entry = zipfile.ZipInfo("a/1.jpg")
     entry.create_system, entry.external_attr = 3, mode << 16
