@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int64
@@ -34,6 +34,7 @@ MOST = 64
 """Largest number of members."""
 
 
+@runtime_checkable
 class Pooled(Protocol):
     """The Config of a method whose members are named in text; a dataclass."""
 
