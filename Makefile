@@ -48,6 +48,7 @@ bench: install-dev  ## Measure everything in docs/benchmarks.md anew (long)
 	@$(BIN)/python benchmarks/grids.py
 	@$(BIN)/python benchmarks/solvers.py
 	@$(BIN)/python benchmarks/searches.py
+	@$(BIN)/python benchmarks/parts.py
 	@$(BIN)/python benchmarks/coverage.py
 	@$(BIN)/python benchmarks/extract.py
 	@$(BIN)/python benchmarks/forecast.py

@@ -50,8 +50,9 @@ TIP_F = Way(name="tip-adapter-f", method="tip-adapter-f")
 CMM = Way(name="cmm", method="cmm")
 DAC_V = Way(name="dac v", method="dac", settings={"stage": "v"})
 DAC_VT = Way(name="dac vt", method="dac", settings={"stage": "vt"})
-FAIR = Way(name="fair", method="fair")
-LAZSL = Way(name="lazsl", method="lazsl")
+FAIR = Way(name="fair", method="fair", settings={"student": "anchors", "teacher": "weighted"})
+LAZSL = Way(name="lazsl", method="lazsl", settings={"select": "paper"})
+"""As published, or nearest to it; `sharpened` measures what became of them."""
 CYCLES = Way(name="cc-cdfsl", method="cc-cdfsl")
 
 ON_WORLDS = (
@@ -61,10 +62,10 @@ ON_WORLDS = (
         Way(
             name="mean of the same crops",
             method="lazsl",
-            settings={"theta": 1.0, "select_crops": "false", "reg": 1000.0},
+            settings={"theta": 1.0, "select": "all", "reg": 1000.0},
         ),
     ),
-    (FAIR, Way(name="its own start", method="fair", settings={"epochs": 0})),
+    (FAIR, Way(name="its own start", method="fair", settings={"student": "anchors", "epochs": 0})),
     (DAC_V, TIP),
     (DAC_V, TIP_F),
     (DAC_VT, TIP),

@@ -77,6 +77,10 @@ class Matrix:
         """Count none."""
         return 0
 
+    def image_tower(self) -> torch.nn.Module:
+        """Refuse: there is no module."""
+        raise BackboneError("A matrix is no module.")
+
     def last_block(self) -> LastBlock:
         """Refuse: there are no tokens."""
         raise BackboneError("A matrix has no last block.")

@@ -5,7 +5,7 @@
 
 A part stands between two comments, `<!-- equations -->` and `<!-- /equations -->`. A page of a
 method has its equations, from the docstring of the module, and its settings, from Config and Hyper;
-the index has the table of methods.
+the index has the table of methods, and the page on exports what each method gives.
 """
 
 import ast
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from heads import registry
+from heads.contract.linear import Linear, not_linear
 from heads.contract.method import AnyMethod
 from heads.contract.settings import Grid
 
@@ -51,7 +52,8 @@ def contents() -> dict[Path, dict[str, str]]:
         PAGES / f"{m.name}.md": {"equations": equations(m), "settings": settings(m)}
         for m in methods
     }
-    return pages | {PAGES / "index.md": {"methods": index(methods)}}
+    tables = {PAGES / "index.md": index(methods), PAGES.parent / "export.md": exported(methods)}
+    return pages | {page: {"methods": table} for page, table in tables.items()}
 
 
 def filled(page: str, parts: Mapping[str, str]) -> str:
@@ -160,6 +162,30 @@ def searched(grid: Grid, name: str) -> str:
     if len(values) <= 11:
         return "searched: " + ", ".join(f"{v:g}" for v in values)
     return f"searched: {len(values)} from {min(values):g} to {max(values):g}"
+
+
+def exported(methods: Sequence[AnyMethod]) -> str:
+    """Return the table of what `heads export` makes of each method at its defaults."""
+    lines = ["| method | export | training features in the file |", "|---|---|---|"]
+    for method in methods:
+        needs = method.needs(method.config())
+        kinds = {need.kind for need in needs if need.role == "query" and not need.optional}
+        more = ", ".join(sorted(kinds - {"global"}))
+        returned = inspect.signature(method.linear).return_annotation
+        may_not = method.linear is not not_linear and returned == Linear | None
+        if method.transductive:
+            way, held = "refused: answers queries together", ""
+        elif more:
+            way, held = f"refused: reads {more} of every image", ""
+            way += "; folded with settings that read global features alone" if may_not else ""
+        else:
+            way = "traced" if method.linear is not_linear else "folded"
+            way += " or traced, by its settings" if may_not else ""
+            held = ", ".join(f"`{name}`" for name in method.holds) or "none"
+        if method.composition is not None:
+            held = "those of its members"
+        lines.append(f"| [{method.name}](methods/{method.name}.md) | {way} | {held} |")
+    return "\n".join(lines)
 
 
 def index(methods: Sequence[AnyMethod]) -> str:

@@ -1,4 +1,4 @@
-"""The front door: `heads.fit`, `heads.evaluate`, `heads.load`, `heads.compare`, `heads.sweep`."""
+"""The front door: `heads.fit`, `evaluate`, `load`, `predict`, `compare` and `sweep`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,16 +7,18 @@ from typing import Any, Literal, overload
 from featcache.types import FeatureSet
 from heads import kept
 from heads.head import Head
+from heads.predicting import predict
 from heads.protocols import evaluation, obtain, training
 from heads.protocols.plan import Request
 from heads.protocols.sweep import sweep
+from heads.results import named
 from heads.results.compare.compare import Comparison
 from heads.results.compare.compare import compare as compare_runs
 from heads.results.record import Result
 from heads.results.store import runs_root
 from heads.whole import seeds_of, shots_of, whole
 
-__all__ = ["compare", "evaluate", "fit", "load", "sweep"]
+__all__ = ["compare", "evaluate", "fit", "load", "predict", "sweep"]
 
 
 def fit(
@@ -28,6 +30,7 @@ def fit(
     selection: str = "few-shot-val",
     augment: str | None = None,
     support: str | None = None,
+    calibrate_on: str = "auto",
     device: str = "auto",
     **settings: Any,
 ) -> Head:
@@ -44,12 +47,15 @@ def fit(
             support, or are read by methods that need a corpus.
         support: How many images each class gives, where not `shots` each: `long-tail:0.01`,
             `counts:FILE` (docs/results.md).
+        calibrate_on: Labelled images that say how sure it is (docs/certainty.md): auto (validation
+            images that are left over), half-val (half of those of full-val, too), folds (of the
+            shots; trains up to four further heads), none.
         device: auto, cpu, cuda, cuda:1, ...
         settings: Fields of the method's Config and Hyper; several values make a grid.
 
     Raises:
         UsageError: If shots or seed is no whole number, or the method cannot learn from a corpus.
-        UnknownNameError: If the method, a setting, the selection or the corpus is unknown.
+        UnknownNameError: If the method, a setting, selection, calibration or corpus is unknown.
         TaskError: If the data set allows no such task.
         MissingComponentError: If the cache lacks what the method needs.
 
@@ -70,6 +76,7 @@ def fit(
             support=support,
             settings=settings,
             augment=augment,
+            calibrate_on=calibrate_on,
         )
     )
     return evaluation.fit(plan, device=device)[0]
@@ -92,6 +99,7 @@ def evaluate(
     class_weights: str | Sequence[float] | None = None,
     augment: str | None = None,
     support: str | None = None,
+    calibrate_on: str = "auto",
     device: str = "auto",
     root: Path | str | None = None,
     again: bool = False,
@@ -112,6 +120,7 @@ def evaluate(
             support, or are read by methods that need a corpus.
         class_weights: None, `balanced`, or one number a class.
         support: As `fit`.
+        calibrate_on: As `fit`.
         device: auto, cpu, cuda, cuda:1, ...
         root: Folder of all runs; the usual one if not given.
         again: Repeat a run that is stored already; otherwise that one is returned.
@@ -123,7 +132,8 @@ def evaluate(
 
     Raises:
         UsageError: If shots or a seed is no whole number, or the method cannot learn from a corpus.
-        UnknownNameError: If the method, split, setting, selection or corpus is unknown.
+        UnknownNameError: If the method, split, a setting, selection, calibration or corpus is
+            unknown.
         TaskError: If the data set allows no such task.
         MissingComponentError: If the cache lacks what the method needs.
 
@@ -146,6 +156,7 @@ def evaluate(
         class_weights=class_weights,
         augment=augment,
         support=support,
+        calibrate_on=calibrate_on,
     )
     obtained = obtain.obtain(
         training.plan(request), runs, again=again, keep_heads=keep_heads, device=device
@@ -157,10 +168,11 @@ def evaluate(
 
 
 def load(name: Path | str, *, root: Path | str | None = None) -> Head:
-    """Read a head from a file, or from a run: `RUN@SEED`.
+    """Read a head from a file, or from a run: `RUN@SEED`, or `last`.
 
     Args:
-        name: A file that `Head.save` wrote, or the name of a run and the seed of its head.
+        name: A file that `Head.save` wrote; the name of a run and the seed of its head; or `last`,
+            the first head of the run stored last.
         root: Folder of all runs; the usual one if not given.
 
     Raises:
@@ -173,8 +185,7 @@ def load(name: Path | str, *, root: Path | str | None = None) -> Head:
         >>> heads.load(head.save("moths.head")).classes == head.classes
         True
     """
-    path = Path(name).expanduser()
-    if path.suffix or path.exists() or len(path.parts) > 1:
+    if (path := named.as_file(name)) is not None:
         return Head.load(path)
     return kept.load(runs_root(None if root is None else Path(root)), str(name))
 

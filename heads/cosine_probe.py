@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from heads.class_texts import raw_text_tensors, start_text_factor
+from heads.contract.linear import Linear, of_cosines
 from heads.contract.rows import Rows, TaskView, Tensors
 from heads.contract.settings import WithText, number
 from heads.contract.stages import Stage, cross_entropy_of, one_stage
@@ -71,3 +72,8 @@ def terms(params: Tensors, fixed: Tensors, rows: Rows, config: Config, hyper: Hy
     """Equation (1)."""
     cosine = cosine_logits(rows.x, params["weight"])  # [n c]
     return {"logits": fixed["scale"] * cosine + fixed["bias"]}
+
+
+def linear(params: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Linear:
+    """Equation (1)."""
+    return of_cosines(fixed, params["weight"])

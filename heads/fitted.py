@@ -13,6 +13,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from featcache.errors import TrainingError
+from heads.contract.linear import Linear
 from heads.contract.method import AnyMethod
 from heads.contract.rows import Rows, Tensors
 from heads.contract.settings import hyper_values, with_values
@@ -51,13 +52,55 @@ class Fitted:
         with torch.no_grad():
             return torch.cat([part for part, _, _ in _logits(self, rows)])
 
+    @torch.no_grad()
+    def chunks(self, rows: Rows) -> Iterator[tuple[Tensor, int, int]]:
+        """Yield (logits [k c], start, stop) chunk by chunk; `logits` joins them."""
+        yield from _logits(self, rows)
+
+    def kept(self) -> "Fitted":
+        """Return a copy without the tensors that only training reads, laid out as in a file."""
+        # contiguous, as a file returns them: otherwise products differ in the last bit
+        params = {n: t.contiguous() for n, t in self.params.items()}
+        read = {n: t for n, t in self.fixed.items() if n not in self.method.training_only}
+        fixed = {n: t.contiguous() for n, t in read.items()}
+        return replace(self, params=params, fixed=fixed)
+
+    def to(self, device: torch.device) -> "Fitted":
+        """Return a copy with its tensors on a device."""
+        params, fixed = (
+            {name: tensor.to(device) for name, tensor in tensors.items()}
+            for tensors in (self.params, self.fixed)
+        )
+        return replace(self, params=params, fixed=fixed)
+
+    def linear(self) -> Linear | None:
+        """Return one matrix and one vector with the same logits for unit rows, folded in float64.
+
+        None where the logits are not affine in the row.
+        """
+        params, fixed = (
+            {n: t.double() if t.is_floating_point() else t for n, t in tensors.items()}
+            for tensors in (self.params, self.fixed)
+        )
+        with torch.no_grad():
+            found = self.method.linear(params, fixed, self.config, self.hyper)
+        if found is None:
+            return None
+        like = next(
+            t for t in (*self.params.values(), *self.fixed.values()) if t.is_floating_point()
+        )
+        return Linear(*(t.to(like.dtype).contiguous() for t in found))
+
     def predict(self, rows: Rows) -> Int64[Tensor, " n"]:
         """Return the class with the largest logit for every row.
 
         Raises:
             TrainingError: If the logits of a row are not finite.
         """
-        predicted = self._predict(rows)
+        return self.checked(self._predict(rows))
+
+    def checked(self, predicted: Int64[Tensor, " n"]) -> Int64[Tensor, " n"]:
+        """Return labels as `answers` gives them; errors as `predict`."""
         if failed := int((predicted < 0).sum()):
             raise TrainingError(
                 f"{self.method.name} gave {failed} of {len(predicted)} queries answers that are "

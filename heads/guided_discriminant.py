@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from heads.class_texts import single_texts
+from heads.contract.linear import Linear
 from heads.contract.rows import Rows, TaskView, Tensors
 from heads.contract.settings import WithText, number
 from heads.ops.discriminant import discriminant
@@ -53,15 +54,13 @@ def learn(task: TaskView, config: WithText, share: float, *, method: str) -> Ten
         MissingComponentError: If the data set has no such texts.
     """
     texts, owner = single_texts(task, config.text, method=method)
-    rows, labels = task.support.x, task.support.y
-    total = rows.new_zeros(task.c, rows.shape[1]).double()
-    total = total.index_add(0, labels, task.support.mean_of_views().double())
+    total = texts.new_zeros(task.c, texts.shape[1]).double()
+    total = total.index_add(0, task.support.y, task.support.mean_of_views().double())
     match = (texts * F.normalize(total, dim=-1).to(texts)[owner]).sum(-1)  # [m]
-    has_shots = torch.bincount(labels, minlength=task.c) > 0
+    has_shots = torch.bincount(task.support.y, minlength=task.c) > 0
     taken = times_taken(match, owner, share, task.c) * has_shots[owner]
-    views = task.support.get("views")
-    if views is not None:
-        rows, labels = views.flatten(0, 1), labels.repeat_interleave(views.shape[1])
+    each = task.support.each_view()
+    rows, labels = each.x, each.y
     weight, offset = discriminant(
         torch.cat([rows, match[:, None] * texts]),
         torch.cat([labels, owner]),
@@ -85,3 +84,10 @@ def combine(
     c = terms["discriminant"].shape[-1]
     guided = guided_texts(fixed["texts"], fixed["owner"], fixed["match"], hyper.gamma, c)
     return hyper.alpha * (terms["x"] @ guided.mT) + terms["discriminant"]
+
+
+def linear(params: Tensors, fixed: Tensors, config: WithText, hyper: Guided) -> Linear:
+    """Equation (1)."""
+    weight, offset = fixed["weight"], fixed["offset"]
+    guided = guided_texts(fixed["texts"], fixed["owner"], fixed["match"], hyper.gamma, len(weight))
+    return Linear(hyper.alpha * guided + weight, offset)

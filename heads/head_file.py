@@ -8,18 +8,20 @@ classes and the key of its features, with `classifier/params/NAME` and `classifi
 the order that it lists; `members`, where the method is made of others, says of each member its
 method, version and settings, and its tensors are `classifier/fixed/MEMBER/...`. Later versions may
 add sections. One that this program does not know is skipped, unless it says `"required": true`.
-`temperature` divides logits before softmax.
+`temperature` divides logits before softmax. `calibration` has scores of labelled rows that neither
+trained nor selected the head (`heads.certainty.calibration`), part by part: `calibration/PART/NAME`
+are the scores, sorted; where folds calibrated it, `calibration/PART/params/...` and `.../fixed/...`
+are the head that was trained without the fold.
 
 Every changed byte is detected. Nothing in the file can be executed.
 """
 
 import math
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from featcache.errors import FeatcacheError, HeadError
 from featcache.keys import FeatureKey
@@ -28,25 +30,31 @@ from featcache.paths import expand, read_regular
 from featcache.store.format.files import write_atomically
 from featcache.store.format.tensors import compose, describe, load
 from heads import registry
+from heads.answering import checked
+from heads.certainty import calibration_file
+from heads.certainty.calibration_file import tensor_of
 from heads.contract.rows import Tensors
 from heads.contract.settings import hyper_values
 from heads.fitted import Fitted
 from heads.head import Head
+from heads.results.overview import METADATA
 from heads.selection.settings import configure
 
 FORMAT = 1
-METADATA = "featcache_head"
 CLASSIFIER, TEMPERATURE, MEMBERS = "classifier", "temperature", "members"
-KNOWN = (CLASSIFIER, TEMPERATURE, MEMBERS)
+CALIBRATION = "calibration"
+KNOWN = (CLASSIFIER, TEMPERATURE, MEMBERS, CALIBRATION)
 CLASSES = 1_000_000
 """Largest number of classes of a head."""
+WIDTH = 1_000_000
+"""Longest rows that a head accepts."""
 
 
 def pack(head: Head) -> bytes:
     """Return the bytes of a head's file; equal heads give equal bytes.
 
     Raises:
-        HeadError: If the method is transductive.
+        HeadError: If the method is transductive, or the head does not know the length of its rows.
     """
     method, fitted = head.method, head.fitted
     if method.transductive:
@@ -54,6 +62,8 @@ def pack(head: Head) -> bytes:
             f"'{method.name}' answers all queries together and learns nothing that answers one "
             f"alone, so it keeps no head."
         )
+    if head.width is None:
+        raise HeadError("This head does not say how long its rows are; make it with `fitted_head`.")
     named = {f"{CLASSIFIER}/params/{n}": t for n, t in fitted.params.items()}
     named |= {f"{CLASSIFIER}/fixed/{n}": t for n, t in fitted.fixed.items()}
     section = {
@@ -78,6 +88,9 @@ def pack(head: Head) -> bytes:
         TEMPERATURE: {"value": head.temperature},
         **({MEMBERS: _members(head)} if head.members else {}),
     }
+    if head.calibration is not None:
+        sections[CALIBRATION], own = calibration_file.packed(head.calibration, CALIBRATION)
+        named |= own
     return compose(named, METADATA, {"format": FORMAT, "sections": sections})
 
 
@@ -184,15 +197,21 @@ def _head(sections: dict[str, Any], tensors: Tensors, where: str) -> Head:
     given = {**section["config"], **section["hyper"]}
     if set(given) != names:
         raise ValueError(f"its settings are {sorted(given)}, not {sorted(names)}")
+    for part in ("params", "fixed", "classes", "reads"):
+        if not isinstance(section[part], list):
+            raise ValueError(f"its {part} are no list")
     settings = configure(method, {n: "none" if v is None else v for n, v in given.items()})
     params, fixed = (
-        {name: _tensor(tensors, f"{CLASSIFIER}/{part}/{name}") for name in section[part]}
+        {name: tensor_of(tensors, f"{CLASSIFIER}/{part}/{name}") for name in section[part]}
         for part in ("params", "fixed")
     )
     classes = tuple(map(str, section["classes"]))
     temperature, reads = float(sections[TEMPERATURE]["value"]), tuple(map(str, section["reads"]))
     if not 1 <= len(classes) <= CLASSES or not 0 < temperature < math.inf:
         raise ValueError("its classes or its temperature are out of range")
+    about = dict(section["about"])
+    if not (isinstance(about["width"], int) and 0 < about["width"] <= WIDTH):
+        raise ValueError("the length of its rows is out of range")
     if not all(name.isprintable() for name in classes):
         raise ValueError("a class has a name that does not print")
     head = Head(
@@ -206,11 +225,19 @@ def _head(sections: dict[str, Any], tensors: Tensors, where: str) -> Head:
         texts=str(section["texts"]),
         reads=reads,
         temperature=temperature,
-        about=dict(section["about"]),
+        about=about,
     )
     _check_members(head, sections.get(MEMBERS, {}), where)
-    _check_shapes(head, where)
-    return head
+    _check_shapes(head, head.fitted, where)
+    if CALIBRATION not in sections:
+        return head
+    calibration = calibration_file.unpacked(
+        sections[CALIBRATION], tensors, CALIBRATION, head.fitted
+    )
+    for fold in calibration.parts:
+        if fold.fitted is not None:
+            _check_shapes(head, fold.fitted, where)
+    return replace(head, calibration=calibration)
 
 
 def _check_members(head: Head, described: dict[str, Any], where: str) -> None:
@@ -232,21 +259,15 @@ def _check_members(head: Head, described: dict[str, Any], where: str) -> None:
             )
 
 
-def _tensor(tensors: Tensors, name: str) -> Tensor:
-    if name not in tensors:
-        raise ValueError(f"it lacks the tensor {name}")
-    return tensors[name].clone()  # in aligned memory
-
-
-def _check_shapes(head: Head, where: str) -> None:
+def _check_shapes(head: Head, fitted: Fitted, where: str) -> None:
     """Answer one row where global features are enough, to find tensors of wrong shapes."""
     kinds = {need.kind for need in head.method.needs(head.fitted.config) if need.role == "query"}
-    if head.width is None or kinds != {"global"}:
-        return
+    if kinds != {"global"} or head.width is None:
+        return  # what else it reads is checked where it answers
     row = torch.zeros(1, head.width)
     row[0, 0] = 1
     try:
-        shape = tuple(head.logits(row).shape)
+        shape = tuple(fitted.logits(checked(head, row)).shape)
     except FeatcacheError:
         raise
     except Exception as error:  # torch has no single error for wrong shapes

@@ -155,24 +155,29 @@ def check_disk(root: Path) -> list[Finding]:
 
 
 def check_embedded() -> list[Finding]:
-    """Read the head of the embedded weights, which tells whether the file is whole."""
+    """Read the heads of the embedded weights, which tell whether the files are whole."""
     from safetensors import SafetensorError, safe_open
 
-    from featcache.backbones.names import TINY, choose
+    from featcache.backbones.names import EMBEDDED, embedded_weights
 
-    file = choose(TINY, None).file
-    try:
-        with safe_open(str(file), framework="np") as opened:
-            count = len(list(opened.keys()))
-    except (SafetensorError, OSError) as error:
-        what = f"The embedded weights {file} cannot be read ({error})."
-        return [Finding(check="weights", state="broken", what=what, cure=REINSTALL)]
-    return [Finding(check="weights", state="ok", what=f"tiny: embedded, {count} tensors")]
+    found = []
+    for name in EMBEDDED:
+        file = embedded_weights(name)
+        try:
+            with safe_open(str(file), framework="np") as opened:
+                count = len(list(opened.keys()))
+        except (SafetensorError, OSError) as error:
+            what = f"The embedded weights {file} cannot be read ({error})."
+            found.append(Finding(check="weights", state="broken", what=what, cure=REINSTALL))
+        else:
+            what = f"{name}: embedded, {count} tensors"
+            found.append(Finding(check="weights", state="ok", what=what))
+    return found
 
 
 def check_weights(root: Path) -> list[Finding]:
     """Look for the weights of every backbone that has a cache; they are needed to encode more."""
-    from featcache.backbones.names import TINY, choose
+    from featcache.backbones.names import EMBEDDED, choose
     from featcache.store.library import caches, made_with
 
     datasets = {summary.dataset for summary in caches(root)}
@@ -180,7 +185,7 @@ def check_weights(root: Path) -> list[Finding]:
     found = []
     for backbone, weights in sorted(wanted):
         name = f"{backbone}{f' with {weights}' if weights else ''}"
-        if (backbone, weights) == (TINY, ""):
+        if backbone in EMBEDDED and not weights:
             continue
         try:
             choice = choose(backbone, weights or None)

@@ -6,7 +6,7 @@ from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from featcache.errors import BackboneError, CacheError
 from featcache.last_block import LastBlock
@@ -86,6 +86,14 @@ class Backbone(Protocol):
 
         Raises:
             BackboneError: `lacks_texts`, if there is one.
+        """
+        ...
+
+    def image_tower(self) -> nn.Module:
+        """Return the image tower in float32 as a module: normalised pixels -> features [b d].
+
+        Raises:
+            BackboneError: If the weights were lowered to another type.
         """
         ...
 

@@ -10,7 +10,14 @@ from featcache.backbones.last_block import why_not
 from featcache.backbones.licences import licence_of
 from featcache.backbones.measure import measure
 from featcache.backbones.models import build_model, parameters, without_texts
-from featcache.backbones.names import OPENAI, TINY, choose, default_tag, image_size_of, tags_of
+from featcache.backbones.names import (
+    EMBEDDED,
+    OPENAI,
+    choose,
+    default_tag,
+    image_size_of,
+    tags_of,
+)
 from featcache.backbones.patches import tower_of
 from featcache.backbones.weights import find_cached
 
@@ -95,8 +102,8 @@ def details(name: str) -> BackboneDetails:
     tower = tower_of(model.visual)
     whole, no_tokens = parameters(choice.config), why_not(model.visual)
     base = OPENAI.get(name) or name.replace("/", "-")
-    tags = {} if choice.is_foreign or name == TINY else tags_of(base)
-    default = "embedded" if name == TINY else "" if choice.is_foreign else default_tag(name) or ""
+    tags = {} if choice.is_foreign or name in EMBEDDED else tags_of(base)
+    usual = "embedded" if name in EMBEDDED else "" if choice.is_foreign else default_tag(name) or ""
     return BackboneDetails(
         name=choice.name,
         architecture=choice.architecture,
@@ -113,7 +120,7 @@ def details(name: str) -> BackboneDetails:
         token_bytes_an_image=0 if no_tokens else BYTES * (patches + 1) * model.visual.proj.shape[0],
         no_tokens=no_tokens,
         tokenizer=choice.config["text_cfg"].get("hf_tokenizer_name") or "",
-        default=default,
+        default=usual,
         weights=tuple(
             Published(
                 tag=tag,

@@ -7,6 +7,9 @@ no entry; the model card says it. Code of open_clip has a licence of its own (MI
 from collections.abc import Mapping
 from typing import Any
 
+from featcache.backbones.names import TINY, choose
+from featcache.errors import FeatcacheError
+
 UNKNOWN = "see the model card"
 _OWNERS = {
     "apple": "Apple's machine learning research model licence: research only",
@@ -44,3 +47,25 @@ def licence_of(architecture: str, tag: str, entry: Mapping[str, Any]) -> str:
             return licence
     owner = str(entry.get("hf_hub", "")).partition("/")[0]
     return _OWNERS.get(owner, UNKNOWN)
+
+
+def licence_named(backbone: str, weights: str | None) -> str:
+    """Return the licence of the weights of a backbone, as far as it is known without a download.
+
+    Args:
+        backbone: Name of the backbone.
+        weights: As `load_backbone` takes them; None is the default.
+
+    Example:
+        >>> licence_named("ViT-B/32", None)
+        'MIT (OpenAI)'
+    """
+    if backbone == TINY:
+        return "MIT (featcache)"
+    try:
+        choice = choose(backbone, weights)
+    except FeatcacheError:
+        return UNKNOWN
+    if choice.file is not None or choice.seed is not None:
+        return UNKNOWN
+    return licence_of(choice.architecture, choice.label, choice.entry)

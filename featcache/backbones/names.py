@@ -21,6 +21,9 @@ from featcache.paths import expand
 from featcache.wording import Argument, Part, Placeholder
 
 TINY = "tiny"
+"""The embedded model that is taken where none is named; also the architecture of all of them."""
+EMBEDDED = {TINY: "featcache.backbones.tiny", "tiny-local": "featcache.backbones.tiny_local"}
+"""Name of an embedded model -> the package with its weights."""
 COMPUTE = ("auto", "bf16", "fp32")
 """Choices of the compute type."""
 COMPUTE_FLAGS = {"float32": "fp32", "bfloat16": "bf16"}
@@ -84,8 +87,8 @@ def choose(name: str, weights: str | None) -> Choice:
     """
     match = re.fullmatch(r"random(?:-([0-9]{1,9}))?", weights or "")
     seed = int(match[1] or 0) if match else None
-    if name == TINY:
-        return _choose_tiny(weights, seed)
+    if name in EMBEDDED:
+        return _choose_embedded(name, weights, seed)
     if is_location(name):
         return _choose_location(name, weights, seed)
     base = OPENAI.get(name) or name.replace("/", "-")
@@ -131,36 +134,41 @@ def check_known(name: str, weights: str | None) -> None:
         UnknownNameError: If the backbone is unknown.
         WeightsMissingError: If the named file does not exist.
     """
-    if name == TINY:
+    if name in EMBEDDED:
         choose(name, weights)
         return
     if is_location(name):
         check_location(name)
         return
-    known = [TINY, *OPENAI, *_model_names()]
+    known = [*EMBEDDED, *OPENAI, *_model_names()]
     if name not in known and name.replace("/", "-") not in known:
         raise UnknownNameError("backbone", name, known, hint=_HINT)
     if weights and _is_path(expand(weights)):
         _local_file(name, weights, {})
 
 
-def _choose_tiny(weights: str | None, seed: int | None) -> Choice:
-    folder = resources.files("featcache.backbones.tiny")
-    stored = json.loads(folder.joinpath("config.json").read_text(encoding="utf-8"))
+def embedded_weights(name: str) -> Path:
+    """Return where the weights of an embedded model are, or would be."""
+    return Path(str(resources.files(EMBEDDED[name]).joinpath("weights.safetensors")))
+
+
+def _choose_embedded(name: str, weights: str | None, seed: int | None) -> Choice:
+    config = resources.files(EMBEDDED[TINY]).joinpath("config.json")
+    stored = json.loads(config.read_text(encoding="utf-8"))
     file = None
     if weights is None:
-        file = Path(str(folder.joinpath("weights.safetensors")))
+        file = embedded_weights(name)
         if not file.is_file():
             raise WeightsMissingError(
-                "This installation lacks the weights of the embedded backbone 'tiny'. Install "
+                f"This installation lacks the weights of the embedded backbone '{name}'. Install "
                 "featcache again, or give others with ",
                 Argument("weights", Placeholder("FILE")),
                 ".",
             )
     elif seed is None:
-        file = _local_file(TINY, weights, {})
+        file = _local_file(name, weights, {})
     return Choice(
-        name=TINY,
+        name=name,
         architecture=TINY,
         config=stored["model_cfg"],
         label=weights or "embedded",
@@ -261,8 +269,8 @@ def _models() -> dict[str, Any]:
 
 
 def names() -> list[str]:
-    """List all backbones: the embedded one, then OpenAI's names, then open_clip's."""
-    return [TINY, *OPENAI, *(name for name in _models() if name not in OPENAI)]
+    """List all backbones: the embedded ones, then OpenAI's names, then open_clip's."""
+    return [*EMBEDDED, *OPENAI, *(name for name in _models() if name not in OPENAI)]
 
 
 def tags_of(architecture: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any, final
 import torch
 from jaxtyping import Float
 from open_clip.coca_model import CoCa
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from featcache.backbones.compiled import CompiledTower
@@ -17,6 +17,7 @@ from featcache.backbones.models import PreprocessConfig
 from featcache.backbones.patches import Features, tower_of
 from featcache.backbones.tokens.files import FileTokenizer
 from featcache.backbones.tokens.lengths import is_cut
+from featcache.backbones.tower import ImageTower
 from featcache.errors import BackboneError, TextsMissingError, UnknownNameError
 from featcache.last_block import LastBlock
 from featcache.recipes import TOKENS, VARIANTS
@@ -137,6 +138,25 @@ class OpenClipBackbone:
         bf16 = self.compute_dtype is not torch.float32
         with torch.autocast(self.device.type, self.compute_dtype if bf16 else None, enabled=bf16):
             return self._model.encode_image(pixels).float(), {}
+
+    def image_tower(self) -> nn.Module:
+        """Return the image tower in float32 as a module: normalised pixels -> features [b d].
+
+        It shares the weights, has no text tower, and computes as `encode_images` does.
+
+        Raises:
+            BackboneError: If the weights were lowered to another type.
+        """
+        if self.compute_dtype is not torch.float32:
+            raise BackboneError(
+                f"The image tower of {self.name} computes in {self.compute_dtype}, and only one "
+                f"in float32 is given away. Load it with ",
+                Argument("compute", "fp32"),
+                ".",
+            )
+        read = None if self._tower is None else self._tower.read
+        model = self._model if read is None else self._model.visual
+        return ImageTower(model, read, is_unit=self._is_unit)
 
     def last_block(self) -> LastBlock:
         """Return the weights that make global features of the tokens `last-block`, float32.

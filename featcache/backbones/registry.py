@@ -1,6 +1,7 @@
 """Load a backbone by name.
 
 tiny                      the embedded model; its weights are part of the package
+tiny-local                the same, trained further so that its patches match texts
 ViT-B/16, RN50, ...       OpenAI's names: OpenAI's weights with QuickGELU by default
 ViT-B-16, ViT-H/14, ...   every model of open_clip, with slash or hyphen
 local-dir:PATH            a folder with open_clip_config.json and weights
@@ -16,6 +17,7 @@ from typing import Any
 
 from featcache.backbones.base import Backbone
 from featcache.backbones.names import (
+    EMBEDDED,
     OPENAI,
     TINY,
     Choice,
@@ -62,7 +64,7 @@ def load_backbone(
     """Load a frozen backbone with its weights.
 
     Args:
-        name: tiny, OpenAI's name, open_clip's name, local-dir:PATH or hf-hub:org/repo.
+        name: tiny, tiny-local, OpenAI's name, open_clip's name, local-dir:PATH or hf-hub:org/repo.
         weights: open_clip's tag, a safetensors file or torch state dict, or `random`; None takes
             the embedded weights, OpenAI's, or the only published ones.
         device: auto, cpu, cuda, cuda:N.
@@ -124,7 +126,7 @@ def load_backbone(
 
 
 def backbones() -> list[BackboneInfo]:
-    """List all backbones without building them: the embedded one, OpenAI's, then open_clip's."""
+    """List all backbones without building them: the embedded ones, OpenAI's, then open_clip's."""
     return [_info(name) for name in names()]
 
 
@@ -201,7 +203,7 @@ def _info(name: str) -> BackboneInfo:
         name=name,
         architecture=choice.architecture,
         weights=tuple(tags),
-        default="embedded" if name == TINY else default_tag(name) or "",
+        default="embedded" if name in EMBEDDED else default_tag(name) or "",
         image_size=image_size_of(choice.config),
         dim=int(choice.config["embed_dim"]),
         gflops=config_gflops(choice.config),

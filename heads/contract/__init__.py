@@ -12,5 +12,5 @@ Everything below `prepare` runs under `torch.func.vmap` over tasks s (own data) 
 tensor. Hyper-parameters inside `loss`, `start`, `leave`, `update`, `terms` and `combine` are 0-d
 tensors; inside `prepare` they are floats.
 
-The parts, each on what stands before it: rows, settings, stages, method.
+The parts, each on what stands before it: rows, linear, settings, stages, method.
 """

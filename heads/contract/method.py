@@ -7,6 +7,7 @@ from typing import Any, Generic, Literal, TypeAlias, TypeVar, cast
 
 from torch import Tensor
 
+from heads.contract.linear import Linear, not_linear
 from heads.contract.members import Composition
 from heads.contract.rows import Kind, Rows, TaskView, Tensors
 from heads.contract.settings import Grid, Nothing
@@ -168,6 +169,10 @@ class Method(Generic[C, H]):
     learned belongs to the classes of training."""
     composition: Composition | None = None
     """How it is made of other methods; None for a method of its own."""
+    linear: Callable[[Tensors, Tensors, C, H], Linear | None] = not_linear
+    """(params, fixed, config, hyper) -> the logits of unit rows as one matrix and one vector; None
+    where they are not affine in the row. `tests/heads/methods/test_linear.py` finds by regression
+    which methods are, and expects this of them."""
     training_only: tuple[str, ...] = ()
     """Fixed tensors that no answer reads: a kept head leaves them out."""
     holds: tuple[str, ...] = ()

@@ -156,6 +156,28 @@ class Rows:
         weighed = views if lengths is None else views * lengths[..., None]
         return F.normalize(weighed.mean(dim=1), dim=-1)
 
+    def each_view(self) -> "Rows":
+        """Return every view as a row with the label and weight of its image, without other kinds.
+
+        Without views these are the rows themselves.
+
+        Example:
+            >>> views = torch.eye(2)[None].expand(3, 2, 2)
+            >>> kinds = {Kind("views", "rrc50"): views}
+            >>> Rows.of(torch.ones(3, 2), torch.tensor([0, 1, 1]), kinds).each_view().y
+            tensor([0, 0, 1, 1, 1, 1])
+        """
+        views = self.get("views")
+        if views is None:
+            return Rows(x=self.x, norms=self.norms, labels=self.labels, weights=self.weights)
+        v = views.shape[1]
+        return Rows(
+            x=views.flatten(0, 1),
+            norms=self.norms.repeat_interleave(v),
+            labels=None if self.labels is None else self.labels.repeat_interleave(v),
+            weights=None if self.weights is None else self.weights.repeat_interleave(v),
+        )
+
     def take(self, index: slice | Int64[Tensor, " k"], *, read: bool = True) -> "Rows":
         """Take some rows with everything that belongs to them.
 

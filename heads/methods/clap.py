@@ -61,4 +61,5 @@ METHOD = Method(
     terms=terms,
     notes=note_text_factor,
     training_only=("base", "l2", "text_factor"),
+    linear=cosine_probe.linear,
 )

@@ -5,14 +5,18 @@
     L      = mean_i max(0, u_i . t_neg - u_i . t_y + margin)               (3)
     loss   = CE(logits, y) + lam L
              + (l2 |W - W0|^2 + l2_text |T - T0|^2) / shots                (4)
+    answer = logits + weight (1 + alpha) r g(x)                            (5)
 
     x [n d] rows, unit            T0 [c d] class anchors, unit     s, b logit scale and bias
     W [d d] map, trained, starts at W0 = 0 (u = x)
     T [c d] class texts, trained, start at T0
     t_neg   of the wrong classes' texts the one closest to u_i, chosen anew at every step
+    g       the Gaussian discriminant of the shots, (1) and (2) of `heads.ops.discriminant`
+    r       root mean square of s x T0^T over that of g, of the shots and about each row's mean
 
 At the start the logits are (1 + alpha) times the zero-shot ones (b aside). The switches leave out
-a part: `train_map`, `train_text`, `triplet` (3), `fusion` (the first two summands of (2)).
+a part: `train_map`, `train_text`, `triplet` (3), `fusion` (the first two summands of (2), and the 1
+of (5)), `discriminant` (5). The loss does not see (5).
 
 Reference: Yang et al., Cross-Modal Mapping: Mitigating the Modality Gap for Few-Shot Image
 Classification, arXiv:2412.20110.
@@ -20,7 +24,8 @@ Source: reconstruction; abstracts and figures read, body not. Theirs: the map, t
 the triplet with the closest wrong text, the fused logits, cross-entropy on them. Ours: the residual
 form, both scales s, cosine distance in (3), the weighted sum (4) and every value.
 Differs from the paper: the L2 penalties on the change, without which the map overfits at few shots,
-and the closed-form starts `init=ridge` and `init=procrustes` are ours. alpha is 1 in training
+the discriminant (5), which the paper does not have (`discriminant=false` is without), and the
+closed-form starts `init=ridge` and `init=procrustes` are ours. alpha is 1 in training
 unless set, and searched afterwards. The default values were chosen on held-out shots and validation
 rows, never on test rows.
 """
@@ -28,10 +33,13 @@ rows, never on test rows.
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional as F
 
 from heads.class_texts import text_tensors, zero_shot_logits
+from heads.contract.linear import Linear, of_anchors
 from heads.contract.method import Method, shots_with_views
 from heads.contract.rows import Batch, Rows, TaskView, Tensors
 from heads.contract.settings import Grid, WithText, number
@@ -39,6 +47,7 @@ from heads.contract.stages import Stage, one_stage, stateless
 from heads.ops.algebra import cosine_logits, cross_entropy, weighted_mean
 from heads.ops.alignment import procrustes_map, ridge_map
 from heads.ops.contrastive import triplet
+from heads.ops.discriminant import discriminant
 from heads.training.optim import adamw
 from heads.training.samplers import shuffled
 
@@ -55,6 +64,8 @@ class Config(WithText):
     """Add (3) to the loss."""
     fusion: bool = True
     """Add the zero-shot logits; without them alpha changes no answer."""
+    discriminant: bool = True
+    """Add (5) once the map and the texts are trained."""
     steps: int = number(200, low=0)
     """Steps of training, whatever the number of shots."""
     batch: int = number(256, low=1)
@@ -71,6 +82,8 @@ class Hyper:
     """By how much the own text should be closer, in cosine."""
     alpha: float = number(1.0, low=0.0, logits="affine")
     """Weight of the mapped branch; 0 gives zero-shot."""
+    weight: float = number(0.3, low=0.0)
+    """Weight of the discriminant beside the logits of (2); 0 leaves it out."""
     l2: float = number(0.1, low=0.0)
     """Weight of the L2 penalty on W - W0, divided by the shots."""
     l2_text: float = number(0.1, low=0.0)
@@ -106,14 +119,32 @@ def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tens
         start = procrustes_map(x, anchors[labels])
     fixed["start"] = start
     fixed["shots"] = x.new_tensor(len(x) / task.c)
+    if config.discriminant:
+        fixed |= gaussian(task.support, anchors, fixed["scale"])
     return {"map": start.clone(), "text": anchors.clone()}, fixed
+
+
+def gaussian(support: Rows, anchors: Float[Tensor, "c d"], scale: Tensor) -> Tensors:
+    """Solve g of (5) in float64, and multiply it by r; zeros where the rows have no scatter."""
+    each = support.each_view()
+    solved = discriminant(each.x, each.y, len(anchors), each.weights)
+    weight, offset = (t.to(support.x) for t in solved)
+    text = spread(scale * support.x @ anchors.mT)
+    image = spread(support.x @ weight.mT + offset)
+    ratio = text / torch.where(image > 0, image, 1)
+    return {"weight": ratio * weight, "offset": ratio * offset}
+
+
+def spread(logits: Float[Tensor, "n c"]) -> Float[Tensor, ""]:
+    """Return the root mean square of logits about the mean of their row."""
+    return (logits - logits.mean(-1, keepdim=True)).square().mean().sqrt()
 
 
 @stateless
 def loss(params: Tensors, fixed: Tensors, batch: Batch, config: Config, hyper: Hyper) -> Tensor:
     """Equation (4)."""
-    both = terms(params, fixed, batch, config, hyper)
-    value = cross_entropy(combine(both, fixed, config, hyper), batch.y, batch.weights)
+    both = text_side(params, fixed, batch)
+    value = cross_entropy(fused(both, config, hyper), batch.y, batch.weights)
     if config.triplet:
         hinge = triplet(both["mapped"] / fixed["scale"], batch.y, hyper.margin)
         value = value + hyper.lam * weighted_mean(hinge, batch.weights)
@@ -123,17 +154,45 @@ def loss(params: Tensors, fixed: Tensors, batch: Batch, config: Config, hyper: H
     return value + penalty / fixed["shots"]
 
 
-def terms(params: Tensors, fixed: Tensors, rows: Rows, config: Config, hyper: Hyper) -> Tensors:
+def text_side(params: Tensors, fixed: Tensors, rows: Rows) -> Tensors:
     """Equation (1) and the two products of (2)."""
     x = rows.x
     mapped = fixed["scale"] * cosine_logits(x + x @ params["map"], params["text"])
     return {"zero_shot": zero_shot_logits(fixed, x), "mapped": mapped}  # [n c]
 
 
-def combine(terms: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Float[Tensor, "n c"]:
+def fused(both: Tensors, config: Config, hyper: Hyper) -> Float[Tensor, "n c"]:
     """Equation (2)."""
-    mapped = hyper.alpha * terms["mapped"]
-    return terms["zero_shot"] + mapped if config.fusion else mapped
+    mapped = hyper.alpha * both["mapped"]
+    return both["zero_shot"] + mapped if config.fusion else mapped
+
+
+def terms(params: Tensors, fixed: Tensors, rows: Rows, config: Config, hyper: Hyper) -> Tensors:
+    """Compute the products of (2) and (5), once for the whole grid."""
+    both = text_side(params, fixed, rows)
+    if not config.discriminant:
+        return both
+    return both | {"discriminant": rows.x @ fixed["weight"].mT + fixed["offset"]}  # [n c]
+
+
+def combine(terms: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Float[Tensor, "n c"]:
+    """Equation (5)."""
+    logits = fused(terms, config, hyper)
+    if not config.discriminant:
+        return logits
+    text_weight = hyper.alpha + (1.0 if config.fusion else 0.0)
+    return logits + hyper.weight * text_weight * terms["discriminant"]
+
+
+def linear(params: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Linear | None:
+    """Equation (2) where W stays 0; else (1) divides by a length that differs by row."""
+    if config.train_map or config.init != "identity":
+        return None
+    texts = hyper.alpha * F.normalize(params["text"], dim=-1)
+    mapped = Linear(fixed["scale"] * texts, torch.zeros_like(texts[:, 0]))
+    zero_shot = of_anchors(fixed, fixed["anchors"])
+    both = Linear(zero_shot.weight + mapped.weight, zero_shot.bias)
+    return both if config.fusion else mapped
 
 
 METHOD = Method(
@@ -146,6 +205,10 @@ METHOD = Method(
     terms=terms,
     combine=combine,
     train_grid=Grid({"lr": [1e-3, 3e-3, 1e-2], "lam": [1.0, 10.0]}),
-    post_grid=Grid({"alpha": [0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0]}),
+    post_grid=Grid(
+        {"weight": [0.0, 0.1, 0.3, 1.0, 3.0], "alpha": [0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0]}
+    ),
+    version=2,
     training_only=("start", "shots"),
+    linear=linear,
 )

@@ -31,6 +31,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from heads.class_texts import text_tensors
+from heads.contract.linear import Linear
 from heads.contract.method import Method, shots_with_views
 from heads.contract.rows import Batch, Rows, TaskView, Tensors
 from heads.contract.settings import Grid, WithText, number
@@ -99,6 +100,12 @@ def combine(terms: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Flo
     return hyper.scale * (learned + hyper.wise_ft * terms["zero_shot"])
 
 
+def linear(params: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Linear:
+    """Equations (1) and (3)."""
+    weight = torch.lerp(params["weight"], fixed["anchors"], hyper.wise_ft)
+    return Linear(hyper.scale * weight, weight.new_zeros(len(weight)))
+
+
 METHOD = Method(
     name="cross-modal-linear-probe",
     summary="Linear classifier that learns from images and class texts alike.",
@@ -124,4 +131,5 @@ METHOD = Method(
     combine=combine,
     train_grid=Grid({"lr": [1e-3, 1e-4]}),
     training_only=("owner", "texts"),
+    linear=linear,
 )

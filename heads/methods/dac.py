@@ -59,8 +59,9 @@ class Config(WithText):
     """v trains the adapter alone, vt the class texts after it."""
     modulation: Literal["map", "direct", "residual"] = "map"
     """What of the class texts is trained: one map of all, they themselves, or an addend."""
-    affinity: Literal["leave-one-out", "view-disjoint"] = "leave-one-out"
-    """What stands for a training row's own key: nothing, or the mean of its other views."""
+    affinity: Literal["leave-one-out", "leave-one-out-or-text", "view-disjoint"] = "leave-one-out"
+    """What stands for a training row's own key: nothing, or the mean of its other views. With
+    `leave-one-out-or-text` a row whose class has no other key is trained without any."""
     steps: int = number(200, low=0)
     """Steps of stage 1, whatever the number of shots."""
     steps_text: int = number(100, low=0)
@@ -133,6 +134,7 @@ def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tens
     fixed = text_tensors(task, config.text, method=METHOD.name)
     fixed |= {"keys": rows.mean_of_views(), "labels": labels}
     fixed["shots"] = rows.x.new_tensor(len(labels) / task.c)
+    fixed["has_others"] = (counts[labels] > 1).to(rows.x)
     if views is not None:
         fixed["views_sum"] = views.sum(1)
     anchors, d = fixed["anchors"], rows.x.shape[1]
@@ -181,6 +183,8 @@ def fused_loss(
         votes = torch.where(own, torch.exp(-hyper.beta * (1 - closeness)), votes)
     else:
         votes = votes.masked_fill(own, 0.0)
+    if config.affinity == "leave-one-out-or-text":
+        votes = votes * fixed["has_others"][batch.index][:, None]
     logits = with_votes(both["text"], votes, fixed["labels"], hyper.alpha)
     value = cross_entropy(logits, batch.y, batch.weights)
     moved = (class_texts(params, fixed, config) - fixed["anchors"]).square().sum()
@@ -222,6 +226,6 @@ METHOD = Method(
     post_grid=Grid(
         {"beta": [1.0, 2.0, 4.0, 5.5, 8.0, 12.0, 16.0], "alpha": [0.1, 0.2, 0.5, 1.0, 2.0, 5.0]}
     ),
-    training_only=("shots", "views_sum"),
+    training_only=("shots", "has_others", "views_sum"),
     holds=("keys",),
 )

@@ -1,42 +1,51 @@
-"""FAIR-style self-training: class description anchors learn from unlabelled images, crop by crop.
+"""FAIR-style self-training: what the crops of unlabelled images say is learned for whole images.
 
-    v      = normalise(sum_i a_i p_i),   a = softmax_i(p_i . g / tau) over the `keep` most
-             relevant regions; with `teacher=neighbours` normalise((1 - lean) v + lean m)  (1)
+    v      = normalise(sum_i a_i p_i), by `teacher`:                                      (1)
+             confidence  a = softmax_i(sharpness max_c p_i . A_c)
+             mean        a = 1 / k
+             weighted    a = softmax_i(p_i . g / tau) over the `keep` most relevant regions
+             neighbours  of weighted, then normalise((1 - lean) v + lean m)
     LAS    = s v A^T,   A's rows normalised                  the learned alignment score (2)
     FIX    = s v Z^T,   Z_c = normalise(sum_j (T_j . t_c) T_j) over the descriptions of c (3)
-    guess  = argmax_c r_c,   r = (1 - gamma) LAS + gamma FIX            the pseudo-label (4)
-    omega  = how far the guess is trusted, in [0, 1]; four candidates (`weighting`)      (5)
-             agreement  LAS'_guess FIX'_guess, each the softmax divided by its maximum
-             margin     1 - r'_second / r'_guess, r' the softmax of r
-             confusion  agreement times 1 - max(0, A_guess . A_second)
-             none       1
-    loss   = mean omega CE(s u A^T, guess) - lam / mu mean_c log q_c                     (6)
-    q      = mu mean softmax(s u A^T) + (1 - mu) q_before, the first summand trained     (7)
-    logits = s x A^T + b (`infer=global`), LAS + b (`las`), or their mean (`average`)    (8)
+    guess, omega = the pseudo-label by (1 - gamma) LAS + gamma FIX, and how far it is
+             trusted, in [0, 1]: (1) and (2) of `heads.ops.pseudo_labels`                 (4)
 
-    p [k d] crops of a pool image      g [d] its weak view      u [d] its strong view
-    A [c d] class anchors, trained, from A0 = normalise(mean_j T_j)     T [m d] descriptions
-    t_c [d] the class's template       x [d] a query row        s, b logit scale and bias
+    student=discriminant, in closed form, by (1) to (4) at A = A0:
+
+    W, b   = log posterior of Gaussian classes with one shrunk covariance, of x, g and u of
+             every pool image, each with its guess and weight max(omega, 1e-6)            (5)
+    logits = x W^T + b + fuse (s x A0^T + b0)                                             (6)
+
+    student=anchors, trained from A = A0, followed by (1) to (4):
+
+    loss   = mean omega CE(s u A^T, guess) - lam / mu mean_c log q_c                      (7)
+    q      = mu mean softmax(s u A^T) + (1 - mu) q_before, the first summand trained      (8)
+    logits = s x A^T + b0                                                                 (9)
+
+    p [k d] crops of a pool image      g [d] its weak view      u [d] its strong views
+    A [c d] class anchors, from A0 = normalise(mean_j T_j)      T [m d] descriptions
+    t_c [d] the class's template       x [d] a row              s, b0 logit scale and bias
     m [d] mean of the pool images closest to the image, itself left out
-    second is the runner-up in r; (1) to (5) pass no gradient on. All rows are unit.
 
-No label is read: pool rows come without, and there is no support. The second part of (6), the
-fairness regulariser, keeps the anchors from collapsing into a few classes.
+(1) to (4) pass no gradient on; all rows are unit. With `infer=las` v stands for x in (6) or (9),
+with `average` the mean of both logits answers.
+
+No label is read: pool rows come without, and there is no support. The second part of (7), the
+fairness regulariser, keeps the anchors from collapsing into a few classes; (5) has equal priors.
 
 Reference: Ali et al., FAIR: fine-grained alignment by class description anchors, WACV 2026,
 arXiv:2507.09615.
-Source: reconstruction; abstract read, body not, and no code was found. From the abstract:
-description anchors as an adaptive classifier, local crops, self-training with a weight against
-ambiguous classes. From released code: (1) WCA, whose tau is 1 / 54.6, and microCLIP @977ad31 of the
-same authors, whose tau is 1; (3), gamma, (6), (7) and the optimiser microCLIP; agreement as DPA
-@7435c94 weighs by two classifiers. That the most relevant crops are kept is said in a survey of the
-paper. margin and confusion are ours; none of the four weights is confirmed.
-Differs from the paper: as far as is known. The encoder stays frozen, where the code of this family
-trains its LayerNorms too: expect smaller gains. Crops and views are drawn from cached ones. The
-learning rate falls to 0, not to 2e-6; it, and tau, were chosen on validation rows of fieldguide,
-with the labels of its training rows in view. At the first step of an epoch q_before is the batch's
-own mean. `regions=patches` and `teacher=neighbours` are variants of ours; in the second an image
-and its neighbours vote on the pseudo-label, as the scores of (2) and (3) are linear in v.
+Source: reconstruction; abstract read, body not, and no code was found. `student=anchors
+teacher=weighted` is the reconstruction: from the abstract description anchors as an adaptive
+classifier, local crops, self-training with a weight against ambiguous classes; from released code
+WCA (1), whose tau is 1 / 54.6, and microCLIP @977ad31 of the same authors, whose tau is 1; (3),
+gamma, (7), (8) and the optimiser microCLIP; agreement DPA @7435c94. That the most relevant crops
+are kept is said in a survey of the paper. None of the weights is confirmed.
+Differs from the paper: (5) and (6), the teachers confidence, mean and neighbours, and
+`regions=patches` are ours. The encoder stays frozen, where the code of this family trains its
+LayerNorms too. Crops and views are drawn from cached ones. The learning rate falls to 0, not to
+2e-6; at the first step of an epoch q_before is the batch's own mean. Defaults were chosen on
+validation rows of fieldguide, with the labels of its training rows in view.
 """
 
 from collections.abc import Sequence
@@ -52,17 +61,25 @@ from featcache.errors import UsageError
 from featcache.keys import TextKind
 from featcache.wording import Setting
 from heads.class_texts import text_tensors
+from heads.contract.linear import Linear, of_cosines
 from heads.contract.method import Method, Need, Watched
 from heads.contract.rows import Batch, Kind, Rows, TaskView, Tensors
 from heads.contract.settings import number
 from heads.contract.stages import Stage, one_stage
 from heads.ops.algebra import cosine_logits, is_class, weighted_mean
-from heads.ops.attention import pool_closest
-from heads.ops.neighbours import neighbours
+from heads.ops.attention import pool_closest, pool_confident
+from heads.ops.discriminant import log_posterior
+from heads.ops.neighbours import mean_of_neighbours
+from heads.ops.pseudo_labels import Weighting, pseudo_labels
 from heads.training.optim import adamw
 from heads.training.samplers import pool
 
+Teacher = Literal["confidence", "mean", "weighted", "neighbours"]
 REGIONS = {"crops": Kind("crops", "fair"), "patches": Kind("patches")}
+CHUNK = 256
+"""Pool images whose regions are read at a time."""
+LEAST = 1e-6
+"""Least weight of a pool image in (5): a class of doubtful guesses alone keeps its mean."""
 FEW, NARROWED = 0.25, 0.8
 """Balance, and share of its best, below which a run is reported as collapsed."""
 
@@ -75,37 +92,45 @@ class Config:
     """What (3) weighs descriptions by."""
     regions: Literal["crops", "patches"] = "crops"
     """Cached crops, as in the paper, or patch tokens, which is a variant."""
-    teacher: Literal["image", "neighbours"] = "image"
-    """What (1) is made of: the regions of the image, or also the pool images closest to it."""
+    teacher: Teacher = "confidence"
+    """What (1) is made of: all regions by how sure each is, or alike; those closest to the image;
+    or these and the pool images closest to it."""
+    student: Literal["discriminant", "anchors"] = "discriminant"
+    """What learns from the pseudo-labels: (5) in closed form, or the anchors by (7)."""
     neighbours: int = number(5, low=1)
     """Pool images closest to each, for `teacher=neighbours`."""
-    weighting: Literal["agreement", "margin", "confusion", "none"] = "agreement"
-    """Equation (5)."""
+    weighting: Weighting = "agreement"
+    """How far a pseudo-label is trusted."""
     infer: Literal["global", "las", "average"] = "global"
-    """Equation (8); all but global read regions of the queries."""
+    """What the student reads of a query: the image, its regions by (1), or both; all but global
+    need regions of the queries."""
     crops: int = number(8, low=1)
-    """Crops drawn of each image in a step; patches always come whole."""
+    """Crops drawn of each image in a step of `student=anchors`; patches always come whole."""
     keep: float = number(0.5, above=0.0, high=1.0)
-    """Share of the regions that (1) keeps."""
+    """Share of the regions kept by `teacher=weighted` and `neighbours`."""
     epochs: int = number(15, low=0)
-    """Passes over the pool."""
+    """Passes over the pool of `student=anchors`; 0 leaves the start, the texts alone."""
     batch: int = number(64, low=1)
-    """Images of a step."""
+    """Images of a step of `student=anchors`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hyper:
     lr: float = number(3e-3, above=0.0)
-    """AdamW's step size at the start; falls to 0 as a cosine."""
+    """AdamW's step size at the start, for `student=anchors`; falls to 0 as a cosine."""
     lam: float = number(1.0, low=0.0)
-    """Weight of the fairness regulariser."""
+    """Weight of the fairness regulariser, for `student=anchors`."""
     mu: float = number(0.5, above=0.0, high=1.0)
     """Share of the batch in the running mean; 1 is the batch alone, as in DPA."""
-    tau: float = number(1.0, above=0.0)
+    fuse: float = number(0.1, low=0.0)
+    """Weight of the start's logits beside the discriminant; 0 leaves the discriminant alone."""
+    sharpness: float = number(50.0, low=0.0, prepare=True)
+    """How far the surest regions of `teacher=confidence` outweigh the others; 0 is the mean."""
+    tau: float = number(1.0, above=0.0, prepare=True)
     """Temperature of relevance; large weighs the kept regions alike. WCA has 1 / 54.6."""
-    gamma: float = number(0.0, low=0.0, high=1.0)
+    gamma: float = number(0.0, low=0.0, high=1.0, prepare=True)
     """Share of the fixed score in the pseudo-label; microCLIP has 0.5."""
-    lean: float = number(0.5, low=0.0, high=1.0)
+    lean: float = number(0.5, low=0.0, high=1.0, prepare=True)
     """Share of the neighbours in (1), for `teacher=neighbours`."""
 
 
@@ -125,7 +150,9 @@ def needs(config: Config) -> frozenset[Need]:
 
 
 def stages(config: Config) -> tuple[Stage, ...]:
-    """Train the anchors."""
+    """Train the anchors, if they are the student."""
+    if config.student == "discriminant":
+        return ()
     drawn = [(Kind("views", "strong"), 1), (Kind("views", "weak"), 1)]
     if config.regions == "crops":
         drawn.append((REGIONS["crops"], config.crops))
@@ -139,7 +166,12 @@ def stages(config: Config) -> tuple[Stage, ...]:
 
 
 def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tensors]:
-    """Start from the mean of each class's descriptions; fix Z of (3), and m of (1), beside it."""
+    """Start from the mean of each class's descriptions, and solve (5) if it is the student.
+
+    Raises:
+        MissingComponentError: If the data set has no such texts.
+        UsageError: If `teacher=neighbours` finds one image.
+    """
     fixed = text_tensors(task, config.text, method=METHOD.name)
     assert task.text is not None
     texts, owner = (t.to(task.support.x.device) for t in task.text.texts(config.text))
@@ -150,28 +182,93 @@ def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tens
     fixed["fixed"] = F.normalize(total, dim=-1)
     if config.teacher == "neighbours":
         assert task.pool is not None
+        if len(task.pool) < 2:
+            raise UsageError(
+                "fair's teacher=neighbours reads other images of the pool, and it has one image; "
+                "add images, or use ",
+                Setting("teacher", "confidence"),
+                ".",
+            )
         fixed["near"] = mean_of_neighbours(task.pool.x, config.neighbours)
+    if config.student == "discriminant":
+        assert task.pool is not None
+        return {}, solve(task.pool, fixed, config, hyper)
     return {"learned": fixed["anchors"].clone()}, fixed
 
 
-def mean_of_neighbours(x: Float[Tensor, "n d"], count: int) -> Float[Tensor, "n d"]:
-    """Average the rows closest to each row, itself left out; fewer where there are not as many.
+def solve(pool: Rows, fixed: Tensors, config: Config, hyper: Hyper) -> Tensors:
+    """Solve (5) from the guesses of (4) at the start, with every crop and view of the pool."""
+    count, parts = len(pool), []
+    for first in range(0, count, CHUNK):  # regions are many times as large as the rest
+        index = torch.arange(first, min(first + CHUNK, count), device=pool.x.device)
+        parts.append(taught(pool.take(index), index, fixed, config, hyper))
+    rows, guess, trust = (torch.cat(part) for part in zip(*parts, strict=True))
+    views, classes = rows.shape[1], len(fixed["anchors"])
+    weight, offset = log_posterior(
+        rows.flatten(0, 1),
+        guess.repeat_interleave(views),
+        classes,
+        trust.clamp_min(LEAST).repeat_interleave(views),
+    )
+    learned = {"weight": weight.to(rows), "offset": offset.to(rows), "start": fixed["anchors"]}
+    share = torch.bincount(guess, minlength=classes).to(rows) / count
+    watched = {"balance": balance(share), "trust": trust.mean()}
+    return learned | watched | {n: fixed[n] for n in ("scale", "bias")}
 
-    Raises:
-        UsageError: If there is one row.
+
+def taught(
+    some: Rows, index: Int64[Tensor, " n"], fixed: Tensors, config: Config, hyper: Hyper
+) -> tuple[Float[Tensor, "n v d"], Int64[Tensor, " n"], Float[Tensor, " n"]]:
+    """Return what (5) reads of some pool images: their rows, guesses and trust.
+
+    Args:
+        some: The images.
+        index: Their positions in the pool.
+        fixed: Anchors, Z and neighbours.
+        config: The settings.
+        hyper: The numbers.
     """
-    if len(x) < 2:
-        raise UsageError(
-            "fair's teacher=neighbours reads other images of the pool, and it has one image; add "
-            "images, or use ",
-            Setting("teacher", "image"),
-            ".",
-        )
-    _, near = neighbours(x, x, min(count, len(x) - 1), left_out="self")
-    total = torch.zeros_like(x)
-    for k in range(near.shape[1]):  # not at once: [n k d] would be k times the pool
-        total += x[near[:, k]]
-    return total / near.shape[1]
+    weak, strong = some.get("views", "weak"), some.get("views", "strong")
+    assert strong is not None
+    g = some.x if weak is None else weak[:, 0]
+    anchors, scale = fixed["anchors"], fixed["scale"]
+    near = fixed["near"][index] if "near" in fixed else None
+    v = teach(regions_of(some, config), g, anchors, near, config, hyper)
+    guess, trust = pseudo_labels(
+        scale * cosine_logits(v, anchors),
+        scale * v @ fixed["fixed"].mT,
+        anchors,
+        config.weighting,
+        hyper.gamma,
+    )
+    views = [some.x[:, None], strong] if weak is None else [some.x[:, None], weak, strong]
+    return torch.cat(views, dim=1), guess, trust
+
+
+def teach(
+    regions: Float[Tensor, "n k d"],
+    g: Float[Tensor, "n d"],
+    anchors: Float[Tensor, "c d"],
+    near: Float[Tensor, "n d"] | None,
+    config: Config,
+    hyper: Hyper,
+) -> Float[Tensor, "n d"]:
+    """Equation (1).
+
+    Args:
+        regions: p.
+        g: Weak views, or the images.
+        anchors: A, of any length.
+        near: m, for pool images of `teacher=neighbours`.
+        config: The settings.
+        hyper: The numbers.
+    """
+    if config.teacher == "mean":
+        return F.normalize(regions.mean(-2), dim=-1)
+    if config.teacher == "confidence":
+        return pool_confident(regions, F.normalize(anchors, dim=-1), hyper.sharpness)
+    v = pool_closest(regions, g, config.keep, hyper.tau)
+    return v if near is None else F.normalize((1 - hyper.lean) * v + hyper.lean * near, dim=-1)
 
 
 def regions_of(rows: Rows, config: Config) -> Float[Tensor, "n k d"]:
@@ -179,28 +276,6 @@ def regions_of(rows: Rows, config: Config) -> Float[Tensor, "n k d"]:
     regions = rows.get(*REGIONS[config.regions])
     assert regions is not None
     return regions
-
-
-def pseudo_labels(
-    las: Float[Tensor, "n c"],
-    fixed: Float[Tensor, "n c"],
-    anchors: Float[Tensor, "c d"],
-    config: Config,
-    hyper: Hyper,
-) -> tuple[Int64[Tensor, " n"], Float[Tensor, " n"]]:
-    """Equations (4) and (5): the guesses and how far each is trusted."""
-    top, place = ((1 - hyper.gamma) * las + hyper.gamma * fixed).topk(2)
-    guess, second = place[:, 0], place[:, 1]
-    if config.weighting == "none":
-        return guess, torch.ones_like(top[:, 0])
-    if config.weighting == "margin":
-        return guess, 1 - torch.exp(top[:, 1] - top[:, 0])
-    below = [m.gather(-1, guess[:, None])[:, 0] - m.amax(-1) for m in (las, fixed)]
-    trust = torch.exp(below[0] + below[1])
-    if config.weighting == "confusion":
-        alike = F.cosine_similarity(anchors[guess], anchors[second], dim=-1)
-        trust = trust * (1 - alike.clamp(0, 1))
-    return guess, trust
 
 
 def start(params: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Tensors:
@@ -214,17 +289,17 @@ def start(params: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Tens
 def loss(
     params: Tensors, fixed: Tensors, state: Tensors, batch: Batch, config: Config, hyper: Hyper
 ) -> tuple[Tensor, Tensors]:
-    """Equation (6)."""
+    """Equation (7)."""
     regions, strong = regions_of(batch, config), batch.get("views", "strong")
     assert strong is not None
     weak = batch.get("views", "weak")
     g = batch.x if weak is None else weak[:, 0]
-    v = pool_closest(regions, g, config.keep, hyper.tau)
-    if config.teacher == "neighbours":
-        v = F.normalize((1 - hyper.lean) * v + hyper.lean * fixed["near"][batch.index], dim=-1)
     scale, anchors = fixed["scale"], params["learned"].detach()
+    near = fixed["near"][batch.index] if config.teacher == "neighbours" else None
+    v = teach(regions, g, anchors, near, config, hyper)
     las = scale * cosine_logits(v, anchors)
-    guess, trust = pseudo_labels(las, scale * v @ fixed["fixed"].mT, anchors, config, hyper)
+    fix = scale * v @ fixed["fixed"].mT
+    guess, trust = pseudo_labels(las, fix, anchors, config.weighting, hyper.gamma)
 
     student = scale * cosine_logits(strong[:, 0], params["learned"])
     log_p = F.log_softmax(student, dim=-1)
@@ -251,55 +326,80 @@ def loss(
 def watch(counted: Tensors) -> Tensors:
     """Sum up the epoch so far, for the eye.
 
-    balance is how many classes the guesses are spread over, exp of their entropy, as a share of
-    all classes: it falls where training collapses. moved is the share of guesses that the anchors
-    did not make at their start, trust the mean of omega.
+    balance falls where training collapses. moved is the share of guesses that the anchors did not
+    make at their start, trust the mean of omega.
     """
     rows = counted["guessed"].sum()
-    share = counted["guessed"] / rows
-    spread = torch.exp(-torch.xlogy(share, share).sum())
     return counted | {
-        "balance": spread / len(share),
+        "balance": balance(counted["guessed"] / rows),
         "moved": counted["moved_rows"] / rows,
         "trust": counted["trust_sum"] / rows,
     }
+
+
+def balance(share: Float[Tensor, " c"]) -> Float[Tensor, ""]:
+    """Return how many classes are guessed, exp of the entropy of their shares, over all classes."""
+    return torch.exp(-torch.xlogy(share, share).sum()) / len(share)
 
 
 def notes(watched: Sequence[Watched]) -> list[str]:
     """Warn of a collapse: guesses spread over few classes, or over fewer and fewer."""
     told = []
     for one in watched:
-        balance = one.get("balance", ())
-        if balance and balance[-1] < max(FEW, NARROWED * max(balance)):
-            told.append(
-                f"Training may have collapsed: the pseudo-labels are spread over "
-                f"{100 * balance[-1]:.0f} % of the classes, {100 * max(balance):.0f} % at best. "
-                f"Try --set lam=2, or a smaller --set lr."
-            )
+        series = one.get("balance", ())
+        if series and series[-1] < max(FEW, NARROWED * max(series)):
+            spread = f"the pseudo-labels are spread over {100 * series[-1]:.0f} % of the classes"
+            if "moved" in one:  # of every epoch: the anchors were trained
+                told.append(
+                    f"Training may have collapsed: {spread}, {100 * max(series):.0f} % at best. "
+                    f"Try a larger lam, such as 2, or a smaller lr."
+                )
+            else:
+                told.append(f"Few classes were learned: {spread}. Try another kind of text.")
     return told
 
 
 def terms(params: Tensors, fixed: Tensors, rows: Rows, config: Config, hyper: Hyper) -> Tensors:
-    """The scores that (8) asks for."""
-    x, scores = rows.x, {}
+    """The cosines with the anchors, and the discriminant, of what `infer` asks for."""
+    x, read = rows.x, {}
+    anchors = params["learned"] if config.student == "anchors" else fixed["start"]
     if config.infer != "las":
-        scores["global"] = x
+        read["global"] = x
     if config.infer != "global":
-        scores["las"] = pool_closest(regions_of(rows, config), x, config.keep, hyper.tau)
-    return {
-        kind: fixed["scale"] * cosine_logits(rows, params["learned"])  # [n c]
-        for kind, rows in scores.items()
-    }
+        read["las"] = teach(regions_of(rows, config), x, anchors, None, config, hyper)
+    found = {f"text {kind}": cosine_logits(row, anchors) for kind, row in read.items()}  # [n c]
+    if config.student == "discriminant":
+        for kind, row in read.items():
+            found[f"student {kind}"] = row @ fixed["weight"].mT + fixed["offset"]
+    return found
 
 
 def combine(terms: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Float[Tensor, "n c"]:
-    """Equation (8)."""
-    return torch.stack(list(terms.values())).mean(0) + fixed["bias"]
+    """Equation (6) or (9), the mean of both kinds of rows for `infer=average`."""
+
+    def mean(of: str) -> Tensor:
+        return torch.stack([t for n, t in terms.items() if n.startswith(of)]).mean(0)
+
+    text = fixed["scale"] * mean("text") + fixed["bias"]
+    return text if config.student == "anchors" else mean("student") + hyper.fuse * text
+
+
+def linear(params: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Linear | None:
+    """Equation (6) or (9) of global features alone."""
+    if config.infer != "global":
+        return None
+    if config.student == "anchors":
+        return of_cosines(fixed, params["learned"])
+    text = of_cosines(fixed, fixed["start"])
+    return Linear(
+        fixed["weight"] + hyper.fuse * text.weight, fixed["offset"] + hyper.fuse * text.bias
+    )
 
 
 METHOD = Method(
     name="fair",
-    summary="Description anchors that train themselves on unlabelled images; no shots.",
+    version=2,
+    summary="Class descriptions label unlabelled images crop by crop, a student learns; no shots.",
     source="reconstruction, hyper-parameters ours: Ali et al. 2026, arXiv:2507.09615",
     needs=needs,
     stages=stages,
@@ -307,5 +407,7 @@ METHOD = Method(
     terms=terms,
     combine=combine,
     notes=notes,
-    training_only=("anchors", "fixed", "near"),
+    training_only=("anchors", "fixed", "near", "balance", "trust"),
+    linear=linear,
+    watch=("balance", "trust"),
 )

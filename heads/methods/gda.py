@@ -32,6 +32,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from heads.class_texts import text_tensors, zero_shot_logits
+from heads.contract.linear import Linear, of_anchors
 from heads.contract.method import Method, Watched, shots_with_views
 from heads.contract.rows import Rows, TaskView, Tensors
 from heads.contract.settings import Grid, WithText, number
@@ -52,12 +53,9 @@ class Hyper:
 
 def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tensors]:
     """Solve (2) and (3) in float64."""
-    labels = task.support.y
-    rows, views, weights = task.support.x, task.support.get("views"), task.support.weights
-    if views is not None:
-        rows, labels = views.flatten(0, 1), labels.repeat_interleave(views.shape[1])
-        weights = None if weights is None else weights.repeat_interleave(views.shape[1])
-    weight, offset = discriminant(rows, labels, task.c, weights)
+    each = task.support.each_view()
+    rows, labels = each.x, each.y
+    weight, offset = discriminant(rows, labels, task.c, each.weights)
     missing = task.text is None and config.text is None
     alone = missing or not config.fusion
     if alone and not bool(weight.any()):
@@ -90,6 +88,15 @@ def notes(watched: Sequence[Watched]) -> list[str]:
     return []
 
 
+def linear(params: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Linear:
+    """Equation (1), or the discriminant alone."""
+    alone = Linear(fixed["weight"], fixed["offset"])
+    if "anchors" not in fixed:
+        return alone
+    text = of_anchors(fixed, fixed["anchors"])
+    return Linear(text.weight + hyper.alpha * alone.weight, text.bias + hyper.alpha * alone.bias)
+
+
 METHOD = Method(
     name="gda",
     summary="Gaussian discriminant analysis beside the zero-shot classifier, or without texts.",
@@ -103,4 +110,5 @@ METHOD = Method(
     notes=notes,
     training_only=("without_texts",),
     post_grid=Grid({"alpha": [1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0]}),
+    linear=linear,
 )

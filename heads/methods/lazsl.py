@@ -1,12 +1,16 @@
 """LaZSL: image regions are matched with the descriptions of a class by optimal transport.
 
-    rho_i = p_i . g,   a_i = 1 / |kept| where rho_i >= mean(rho), else 0                     (1)
+    a     = mass of the crops, by `select`:                                                  (1)
+            paper       1 / |kept| where rho_i >= mean(rho), else 0;   rho_i = p_i . g
+            confidence  softmax_i(sharpness max_c p_i . T_c)
+            all         1 / k
     S_ij  = theta p_i . q_j + (1 - theta) g . q_j                                            (2)
     gamma = argmin <gamma, 1 - S> - reg H(gamma),   gamma 1 = a, gamma^T 1 = 1 / m           (3)
     logit = s sum_ij gamma_ij S_ij                                                           (4)
 
     g [d] query row, unit           p [k d] its crops, unit      s logit scale
     q [m d] descriptions of one class, unit; m differs between classes
+    T [c d] class anchors, the normalised means of q
 
 The scores of three neighbours come from the same tensors (`score`):
 
@@ -23,10 +27,11 @@ ICCV 2025, arXiv:2506.23822. dclip: Menon and Vondrick, ICLR 2023, arXiv:2210.07
 ICML 2024, arXiv:2406.02915. awt: Zhu et al., NeurIPS 2024, arXiv:2407.04603.
 Source: released code of LaZSL @c098dc9, of WCA, and of AWT @4e4c28e; dclip as LaZSL's code has it.
 The papers' bodies were not read.
-Differs from the paper: nothing in (1) to (4) but float32 throughout, where the released code has
-float16, and a crop is kept in any case where rho is largest (equal crops leave none by rounding).
-wca takes every cached crop once, where its code draws with replacement. awt takes the cached
-descriptions, without the bare template, and ends Sinkhorn for each class by itself.
+Differs from the paper: `select=confidence` is ours. With `select=paper` nothing in (1) to (4) but
+float32 throughout, where the released code has float16, and a crop is kept in any case where rho is
+largest (equal crops leave none by rounding). wca takes every cached crop once, where its code draws
+with replacement. awt takes the cached descriptions, without the bare template, and ends Sinkhorn
+for each class by itself.
 """
 
 import math
@@ -41,9 +46,11 @@ from torch.nn import functional as F
 
 from featcache.keys import TextKind
 from heads.class_texts import text_tensors
+from heads.contract.linear import Linear
 from heads.contract.method import Method, Need
 from heads.contract.rows import Rows, TaskView, Tensors, of_texts
 from heads.contract.settings import number
+from heads.ops.attention import confidence
 from heads.ops.entropy_weights import clear_regions, clear_texts
 from heads.ops.ragged_transport import Buckets, Solver, match_kept
 from heads.ops.sinkhorn import match, pot_match
@@ -60,8 +67,8 @@ class Config:
     """Whose score."""
     text: TextKind = "description"
     """What crops are matched with."""
-    select_crops: bool = True
-    """Leave out crops by (1); without it every crop has mass 1 / k."""
+    select: Literal["paper", "confidence", "all"] = "confidence"
+    """Which crops have mass (1): those close to the whole image, those sure of a class, or all."""
     solver: Literal["sinkhorn", "pot"] = "sinkhorn"
     """pot solves (3) to the end, in float64 and slowly: a check."""
     max_iter: int = number(100, low=1)
@@ -72,6 +79,8 @@ class Config:
 class Hyper:
     theta: float = number(0.8, low=0.0, high=1.0)
     """Weight of the crop beside the whole image; 0 gives dclip."""
+    sharpness: float = number(50.0, low=0.0)
+    """How far the surest crops outweigh the others, for `select=confidence`; 0 weighs all alike."""
     reg: float = number(0.1, low=0.025)
     """Weight of the entropy; from 0.025, below which exp(-2 / reg) leaves float32."""
     tol: float = number(0.01, low=0.0)
@@ -90,8 +99,10 @@ def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tens
     assert task.text is not None
     texts, owner = task.text.texts(config.text)
     texts, owner = texts.to(task.support.x), owner.to(task.support.x.device)
+    means = torch.stack([texts[owner == c].mean(0) for c in range(task.c)])
+    fixed["anchors"] = F.normalize(means, dim=-1)  # in the type of the rows: (1) is sharp
     if config.score in ("dclip", "awt"):
-        fixed["means"] = torch.stack([texts[owner == c].mean(0) for c in range(task.c)])
+        fixed["means"] = means
     if config.score == "wca":
         fixed["means"] = template_means(texts, owner, task.text.anchors("template").to(texts))
     if config.score in ("lazsl", "awt"):
@@ -151,9 +162,12 @@ def aligned(
         hybrid = (hyper.theta * crops).add_((1 - hyper.theta) * x)  # its products are (2)
         return buckets.match(hybrid, a, solve, left_out=left_out)
 
-    if not config.select_crops:
+    if config.select == "all":
         n, k, _ = crops.shape
         return score(x, crops.transpose(0, 1), crops.new_full((k, n), 1 / k))
+    if config.select == "confidence":
+        a = confidence(crops, fixed["anchors"], hyper.sharpness)
+        return score(x, crops.transpose(0, 1), a.mT)
     rho = closeness(crops, x)
     return match_kept(score, x, crops, rho, selected(rho))
 
@@ -171,12 +185,21 @@ def closeness(crops: Float[Tensor, "n k d"], x: Float[Tensor, "n d"]) -> Float[T
 
 
 def selected(rho: Float[Tensor, "n k"]) -> Bool[Tensor, "n k"]:
-    """Equation (1): mark crops at least as close to the whole image as the average one."""
+    """Equation (1), paper: mark crops at least as close to the whole image as the average one."""
     return (rho >= rho.mean(-1, keepdim=True)) | (rho == rho.amax(-1, keepdim=True))
+
+
+def linear(params: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Linear | None:
+    """Equation (5); the other scores read crops."""
+    if config.score != "dclip":
+        return None
+    weight = fixed["scale"] * fixed["means"]
+    return Linear(weight, weight.new_zeros(len(weight)))
 
 
 METHOD = Method(
     name="lazsl",
+    version=2,
     summary="Crops matched with each class's descriptions by optimal transport; no shots.",
     source="released code: Chen et al. 2025, arXiv:2506.23822",
     needs=needs,
@@ -186,4 +209,5 @@ METHOD = Method(
     rebind=lambda params, fixed, text, config: prepare(
         of_texts(text, fixed["anchors"]), config, Hyper()
     ),  # nothing was learned
+    linear=linear,
 )

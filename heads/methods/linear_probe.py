@@ -28,6 +28,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from featcache.errors import ConvergenceWarning
+from heads.contract.linear import Linear
 from heads.contract.method import Method, Scout
 from heads.contract.rows import Rows, TaskView, Tensors
 from heads.contract.settings import Grid, number
@@ -92,4 +93,5 @@ METHOD = Method(
     terms=terms,
     train_grid=Grid({"C": [1e-6, 1e-4, 1e-2, 1.0, 1e2, 1e4, 1e6]}, refine=8),
     scout=scout,
+    linear=lambda params, fixed, config, hyper: Linear(params["weight"], params["bias"]),
 )

@@ -28,6 +28,7 @@ from typing import Any, ClassVar, Literal
 import torch
 
 from heads.class_texts import text_tensors
+from heads.contract.linear import Linear
 from heads.contract.method import Method
 from heads.contract.rows import Rows, TaskView, Tensors
 from heads.contract.settings import WithText, number
@@ -118,6 +119,11 @@ def terms(params: Tensors, fixed: Tensors, rows: Rows, config: Config, hyper: Hy
     return {"logits": probe + params["alpha"] * (x @ fixed["anchors"].mT)}
 
 
+def linear(params: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Linear:
+    """Equation (1)."""
+    return Linear(params["weight"] + params["alpha"][:, None] * fixed["anchors"], params["bias"])
+
+
 METHOD = Method(
     name="lp++",
     summary="Linear probe beside weighted class texts; its step sizes follow from the shots.",
@@ -132,4 +138,5 @@ METHOD = Method(
     prepare=prepare,
     terms=terms,
     training_only=("rate", "alpha_rate"),
+    linear=linear,
 )

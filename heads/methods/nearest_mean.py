@@ -21,6 +21,7 @@ from typing import Literal
 import torch
 from torch.nn import functional as F
 
+from heads.contract.linear import Linear
 from heads.contract.method import Method
 from heads.contract.rows import Rows, TaskView, Tensors
 from heads.contract.settings import Nothing
@@ -54,6 +55,14 @@ def terms(params: Tensors, fixed: Tensors, rows: Rows, config: Config, hyper: No
     return {"logits": near - 4 * fixed["empty"]}
 
 
+def linear(params: Tensors, fixed: Tensors, config: Config, hyper: Nothing) -> Linear:
+    """Equation (1), or (2) with |x| = 1."""
+    means = fixed["means"]
+    if config.distance == "cosine":
+        return Linear(F.normalize(means, dim=-1), -4 * fixed["empty"])
+    return Linear(2 * means, -means.square().sum(-1) - 1 - 4 * fixed["empty"])
+
+
 METHOD = Method(
     name="nearest-mean",
     summary="The class whose mean feature is closest; reads no text.",
@@ -61,4 +70,5 @@ METHOD = Method(
     prepare=prepare,
     terms=terms,
     weighs_corpus=True,
+    linear=linear,
 )

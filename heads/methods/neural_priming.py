@@ -27,6 +27,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from heads.class_texts import text_tensors, zero_shot_logits
+from heads.contract.linear import Linear, of_anchors
 from heads.contract.method import SUPPORT_AND_QUERY, Method, Need
 from heads.contract.rows import Rows, TaskView, Tensors
 from heads.contract.settings import Grid, WithText, evenly, number
@@ -71,6 +72,12 @@ def combine(terms: Tensors, fixed: Tensors, config: WithText, hyper: Hyper) -> F
     return hyper.alpha * terms["text"] + (1 - hyper.alpha) * terms["means"]
 
 
+def linear(params: Tensors, fixed: Tensors, config: WithText, hyper: Hyper) -> Linear:
+    """Equations (1) and (2)."""
+    weight = hyper.alpha * fixed["anchors"] + (1 - hyper.alpha) * fixed["means"]
+    return of_anchors(fixed, weight)
+
+
 METHOD = Method(
     name="neural-priming",
     summary="Class texts averaged with class means of a corpus; with or without shots.",
@@ -81,4 +88,5 @@ METHOD = Method(
     combine=combine,
     weighs_corpus=True,
     post_grid=Grid({"alpha": evenly(0.05, 1.05, 20)}),
+    linear=linear,
 )

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
+from heads.contract.linear import Linear
 from heads.contract.method import Method
 from heads.contract.rows import Rows, TaskView, Tensors
 from heads.contract.settings import Grid, Nothing, number
@@ -68,6 +69,13 @@ def combine(terms: Tensors, fixed: Tensors, config: Nothing, hyper: Hyper) -> Fl
     return terms["coordinates"] @ solution + fixed["mean"]
 
 
+def linear(params: Tensors, fixed: Tensors, config: Nothing, hyper: Hyper) -> Linear:
+    """Equation (3) without the principal coordinates."""
+    solution = fixed["targets"] / (fixed["squares"] + hyper.lam)[:, None]  # [r c]
+    weight = solution.mT @ fixed["axes"]  # [c d]
+    return Linear(weight, fixed["mean"] - weight @ fixed["centre"])
+
+
 METHOD = Method(
     name="ridge",
     summary="Least squares onto the labels, in closed form; reads no text.",
@@ -77,4 +85,5 @@ METHOD = Method(
     terms=terms,
     combine=combine,
     post_grid=Grid({"lam": [1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0]}),
+    linear=linear,
 )

@@ -27,6 +27,7 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from heads.class_texts import text_tensors
+from heads.contract.linear import Linear
 from heads.contract.method import Method
 from heads.contract.rows import Rows, TaskView, Tensors
 from heads.contract.settings import WithText, number
@@ -92,10 +93,17 @@ def terms(params: Tensors, fixed: Tensors, rows: Rows, config: WithText, hyper: 
     return {"logits": logits}
 
 
+def linear(params: Tensors, fixed: Tensors, config: WithText, hyper: Hyper) -> Linear:
+    """Equation (2)."""
+    weight = fixed["weight"]
+    return Linear(weight, weight.new_zeros(len(weight)))
+
+
 METHOD = Method(
     name="sim",
     summary="Ridge regression on the cosines with prompts; does not need the names of the classes.",
     source="paper: arXiv:2506.04005",
     prepare=prepare,
     terms=terms,
+    linear=linear,
 )

@@ -37,6 +37,7 @@ from torch.nn import functional as F
 from featcache.errors import FitWarning, UsageError
 from featcache.wording import Setting
 from heads.class_texts import text_tensors
+from heads.contract.linear import of_anchors
 from heads.contract.method import Method, shots_with_views
 from heads.contract.rows import Rows, TaskView, Tensors
 from heads.contract.settings import WithText, number
@@ -161,4 +162,5 @@ METHOD = Method(
     needs=shots_with_views,
     prepare=prepare,
     terms=terms,
+    linear=lambda params, fixed, config, hyper: of_anchors(fixed, fixed["weight"]),
 )

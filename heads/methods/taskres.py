@@ -21,6 +21,7 @@ place of a fresh augmentation.
 from dataclasses import dataclass, field
 
 from heads.class_texts import note_text_factor, raw_text_tensors, start_text_factor
+from heads.contract.linear import Linear, of_cosines
 from heads.contract.method import Method, shots_with_views
 from heads.contract.rows import Rows, TaskView, Tensors
 from heads.contract.settings import WithText, number
@@ -66,6 +67,11 @@ def terms(params: Tensors, fixed: Tensors, rows: Rows, config: Config, hyper: Hy
     return {"logits": fixed["scale"] * cosine_logits(rows.x, texts) + fixed["bias"]}
 
 
+def linear(params: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Linear:
+    """Equations (1) and (2)."""
+    return of_cosines(fixed, fixed["base"] + hyper.alpha * params["residual"])
+
+
 METHOD = Method(
     name="taskres",
     summary="A trained residual beside each class text.",
@@ -83,4 +89,5 @@ METHOD = Method(
     terms=terms,
     notes=note_text_factor,
     training_only=("text_factor",),
+    linear=linear,
 )

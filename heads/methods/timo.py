@@ -26,7 +26,7 @@ gives NaN. alpha where nothing is searched is ours.
 from heads.contract.method import Method, shots_with_views
 from heads.contract.rows import TaskView, Tensors
 from heads.contract.settings import Grid, WithText
-from heads.guided_discriminant import ALPHAS, Guided, combine, learn, terms
+from heads.guided_discriminant import ALPHAS, Guided, combine, learn, linear, terms
 
 
 def prepare(task: TaskView, config: WithText, hyper: Guided) -> tuple[Tensors, Tensors]:
@@ -43,4 +43,5 @@ METHOD = Method(
     terms=terms,
     combine=combine,
     post_grid=Grid({"alpha": ALPHAS}),
+    linear=linear,
 )

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from heads.contract.method import Method, shots_with_views
 from heads.contract.rows import TaskView, Tensors
 from heads.contract.settings import Grid, WithText, number
-from heads.guided_discriminant import ALPHAS, Guided, combine, learn, terms
+from heads.guided_discriminant import ALPHAS, Guided, combine, learn, linear, terms
 
 GAMMAS = tuple(range(5, 105, 5))
 """Released values of gamma."""
@@ -55,4 +55,5 @@ METHOD = Method(
     combine=combine,
     train_grid=Grid({"rho": SHARES}),
     post_grid=Grid({"gamma": GAMMAS, "alpha": ALPHAS}),
+    linear=linear,
 )

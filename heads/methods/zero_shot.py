@@ -20,6 +20,7 @@ Differs from the paper: nothing in (1) to (3); the random texts in `featcache.te
 """
 
 from heads.class_texts import text_tensors, zero_shot_logits
+from heads.contract.linear import of_anchors
 from heads.contract.method import Method, Need
 from heads.contract.rows import Rows, TaskView, Tensors, of_texts
 from heads.contract.settings import Nothing, WithText
@@ -47,4 +48,5 @@ METHOD = Method(
     rebind=lambda params, fixed, text, config: prepare(
         of_texts(text, fixed["anchors"]), config, Nothing()
     ),  # nothing was learned
+    linear=lambda params, fixed, config, hyper: of_anchors(fixed, fixed["anchors"]),
 )

@@ -41,4 +41,5 @@ METHOD = Method(
     terms=terms,
     notes=note_text_factor,
     training_only=("base", "text_factor"),
+    linear=cosine_probe.linear,
 )

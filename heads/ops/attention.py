@@ -1,4 +1,4 @@
-"""Picking rows by a softmax: soft, hard, or hard forwards and soft backwards."""
+"""Weighing rows by a softmax: of their scores, of how close they are, of how sure they are."""
 
 from typing import Literal
 
@@ -53,3 +53,28 @@ def pool_closest(
     chosen = torch.take_along_dim(rows, where[..., None], dim=-2)
     weight = torch.softmax(top / tau, dim=-1)
     return F.normalize((weight[..., None] * chosen).sum(-2), dim=-1)
+
+
+def confidence(
+    rows: Float[Tensor, "n k d"], anchors: Float[Tensor, "c d"], sharpness: float | Tensor
+) -> Float[Tensor, "n k"]:
+    """Weigh rows by how close they are to any class: softmax_k(sharpness max_c p_k . A_c).
+
+    Args:
+        rows: Unit rows p.
+        anchors: Unit class anchors A.
+        sharpness: 0 weighs all alike; large leaves the row with the best class alone.
+
+    Example:
+        >>> rows = torch.tensor([[[1.0, 0.0], [0.6, 0.8]]])
+        >>> confidence(rows, torch.tensor([[1.0, 0.0]]), 5.0)
+        tensor([[0.8808, 0.1192]])
+    """
+    return torch.softmax(sharpness * (rows @ anchors.mT).amax(-1), dim=-1)
+
+
+def pool_confident(
+    rows: Float[Tensor, "n k d"], anchors: Float[Tensor, "c d"], sharpness: float | Tensor
+) -> Float[Tensor, "n d"]:
+    """Average rows by their `confidence`; unit."""
+    return F.normalize((confidence(rows, anchors, sharpness)[..., None] * rows).sum(-2), dim=-1)

@@ -63,6 +63,39 @@ def discriminant(
     return weight, -math.log(classes) - (weight * means).sum(1) / 2
 
 
+def log_posterior(
+    rows: Float[Tensor, "n d"],
+    labels: Int64[Tensor, " n"],
+    classes: int,
+    weights: Float[Tensor, " n"] | None = None,
+) -> tuple[Float64[Tensor, "c d"], Float64[Tensor, " c"]]:
+    """Return (1) for P = (S + tr(S) / (n - 1) I)^-1, the shrunk covariance itself inverted.
+
+    That P is (n - 1) / d times the one of (2), which leaves the order of the classes alone and
+    makes the softmax of x W^T + b the posterior of the Gaussian classes: logits that can be added
+    to those of another classifier.
+
+    Args:
+        rows: The rows.
+        labels: Class of each row.
+        classes: Number of classes; one without rows takes the mean of all.
+        weights: Weight of each row, at least 0, not all 0; None is 1 everywhere.
+
+    Returns:
+        W and b, zeros where the rows have no scatter.
+
+    Example:
+        >>> rows = torch.tensor([[0.0, 1.0], [0.0, -1.0], [4.0, 1.0], [4.0, -1.0]])
+        >>> weight, offset = log_posterior(rows, torch.tensor([0, 0, 1, 1]), 2)
+        >>> torch.softmax(torch.tensor([[2.0, 0.0]]).double() @ weight.mT + offset, dim=1)
+        tensor([[0.5000, 0.5000]], dtype=torch.float64)
+    """
+    weight, offset = discriminant(rows, labels, classes, weights)
+    n = float(len(rows)) if weights is None else max(2.0, float(weights.double().sum()))
+    factor, prior = (n - 1) / rows.shape[1], -math.log(classes)
+    return factor * weight, torch.where(weight.any(), factor * (offset - prior) + prior, offset)
+
+
 def nearest_mean(
     rows: Float[Tensor, "n d"], labels: Int64[Tensor, " n"], classes: int
 ) -> tuple[Float64[Tensor, "c d"], Float64[Tensor, " c"]]:

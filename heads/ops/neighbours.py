@@ -38,6 +38,25 @@ def neighbours(
     return torch.cat(cosines), torch.cat(index)
 
 
+def mean_of_neighbours(x: Float[Tensor, "n d"], count: int) -> Float[Tensor, "n d"]:
+    """Average the rows closest to each row, itself left out; fewer where there are not as many.
+
+    Args:
+        x: Unit rows, two at least.
+        count: How many.
+
+    Example:
+        >>> mean_of_neighbours(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), 5)
+        tensor([[0., 1.],
+                [1., 0.]])
+    """
+    _, near = neighbours(x, x, min(count, len(x) - 1), left_out="self")
+    total = torch.zeros_like(x)
+    for k in range(near.shape[1]):  # not at once: [n k d] would be k times the rows
+        total += x[near[:, k]]
+    return total / near.shape[1]
+
+
 def _most_similar(
     cosines: Float[Tensor, "b q"], start: int, count: int, left_out: str
 ) -> tuple[Float[Tensor, "b k"], Int64[Tensor, "b k"]]:

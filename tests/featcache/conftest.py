@@ -76,6 +76,9 @@ class FakeBackbone:
         rows = {v: (patches + self.variants.index(v)) @ self.narrow for v in variants}
         return self.scale * grid @ self.wide, rows
 
+    def image_tower(self) -> torch.nn.Module:
+        raise BackboneError("fake has no module.")
+
     def last_block(self) -> LastBlock:
         raise BackboneError("fake has no last block.")
 

@@ -21,7 +21,7 @@ from heads.head_file import pack, unpack
 from heads.protocols import obtain, training
 from heads.protocols.plan import Request
 from heads.reading import read_rows
-from heads.results import store
+from heads.results import named, store
 from tests.heads.toy_tasks import ALSO, short
 
 ANSWER = """
@@ -138,12 +138,18 @@ def test_other_classes_by_their_texts(features: FeatureSet) -> None:
     assert features.text is not None
     some = torch.tensor([3, 1])
     text, classes = features.text.of_classes(some), ("class 3", "class 1")
+    alone = {"lazsl": {"select": "paper"}}  # by confidence, crops are weighed by all classes
     for name in ("zero-shot", "lazsl", "clip-adapter", "regularized-linear"):
-        (head,) = trained(features, name)
+        (head,) = trained(features, name, settings=alone.get(name, {}))
         rows = rows_of(features, head)
         bound = head.rebind(text, classes)
         assert bound.logits(rows).shape == (len(rows), 2)
         assert torch.allclose(bound.logits(rows), head.logits(rows)[:, some], atol=1e-4), name
+    (head,) = trained(features, "lazsl", settings={"sharpness": 0.0})
+    (other,) = trained(features, "lazsl", settings={"select": "all"})
+    rows = rows_of(features, head)
+    bound = head.rebind(text, classes)
+    assert torch.allclose(bound.logits(rows), other.logits(rows)[:, some], atol=1e-4)
     (head,) = trained(features, "taskres")
     with pytest.raises(HeadError, match="specific to its 5 classes"):
         head.rebind(text, classes)
@@ -227,7 +233,7 @@ def test_sections_of_later_versions(packed: bytes) -> None:
 def rewritten(packed: bytes, change: Callable[[dict[str, Any]], object]) -> bytes:
     """Change the description of a head's file and seal it again."""
     from featcache.store.format.seal import seal, unseal
-    from heads.head_file import METADATA
+    from heads.results.overview import METADATA
 
     length = int.from_bytes(packed[:8], "little")
     sealed = json.loads(packed[8 : 8 + length])["__metadata__"][METADATA]
@@ -306,7 +312,7 @@ def test_a_damaged_head_is_trained_again(features: FeatureSet, tmp_path: Path) -
     request = Request(method="ridge", features=features, shots=2, seeds=(1,), selection="none")
     plan = training.plan(request)
     (one,) = obtain.obtain(plan, tmp_path)
-    file = obtain.save(one, tmp_path) / kept.file_of(1)
+    file = obtain.save(one, tmp_path) / named.file_of(1)
     data = bytearray(file.read_bytes())
     data[-3] ^= 1
     file.write_bytes(bytes(data))

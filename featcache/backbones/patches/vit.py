@@ -86,7 +86,7 @@ def vit_features(
 def _embed(visual: Any, pixels: Tensor) -> Tensor:
     convolve = _patch_rows if pixels.device.type == "cpu" else _convolved
     x = convolve(visual.conv1, pixels).float()
-    cls = visual.class_embedding.expand(len(x), 1, -1)
+    cls = visual.class_embedding.expand(x.shape[0], 1, -1)
     x = torch.cat([cls, x], 1) + visual.positional_embedding  # [b 1+p w], float32 from here on
     return visual.ln_pre(x)  # type: ignore[no-any-return]
 
@@ -100,9 +100,9 @@ def _patch_rows(conv: Any, pixels: Tensor) -> Tensor:
     side = conv.kernel_size[0]
     across = pixels.shape[-1] // side
     levels = pixels.to(conv.weight.dtype).permute(0, 2, 3, 1)[:, : across * side, : across * side]
-    rows = levels.reshape(len(pixels), across, side, across, -1).transpose(2, 3)
+    rows = levels.reshape(pixels.shape[0], across, side, across, -1).transpose(2, 3)
     weight = conv.weight.permute(0, 2, 3, 1).flatten(1)  # a view if channels_last
-    return F.linear(rows.reshape(len(pixels), across**2, -1), weight, conv.bias)
+    return F.linear(rows.reshape(pixels.shape[0], across**2, -1), weight, conv.bias)
 
 
 def _heads(attn: Any, y: Tensor, parts: str) -> tuple[Tensor, ...]:

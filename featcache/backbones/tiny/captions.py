@@ -187,9 +187,27 @@ def full_caption(moth: Moth) -> str:
 
 def statements(trait: str, moth: Moth) -> tuple[str, ...]:
     """List all sentences that state one trait of a moth and no other."""
-    kind = {"pattern": "shape", "hindwing_mark": "mark"}.get(trait, trait)
+    return all_statements({"pattern": "shape", "hindwing_mark": "mark"}.get(trait, trait), moth)
+
+
+def all_statements(kind: str, moth: Moth) -> tuple[str, ...]:
+    """List all sentences of one kind about a moth, without a lead."""
     key = _key(kind, moth)
     return tuple(_words(text, moth) + "." for text in (*_PHRASES[key], *_SENTENCES[key]))
+
+
+def kinds_of_statement() -> dict[str, frozenset[str]]:
+    """Map every kind of statement to the traits that it states."""
+    return dict(_TRAITS_OF)
+
+
+def statement(kind: str, moth: Moth, rng: random.Random) -> str:
+    """Write a sentence of one kind about a moth, worded as captions are."""
+    key = _key(kind, moth)
+    if rng.random() < 0.6:
+        return f"{_words(rng.choice(_SENTENCES[key]), moth)}."
+    lead = rng.choice(_LEADS).format(noun=rng.choice(_NOUNS))
+    return f"{lead}{_words(rng.choice(_PHRASES[key]), moth)}."
 
 
 def caption(moth: Moth, visible: Collection[str], rng: random.Random) -> Caption:

@@ -6,6 +6,7 @@ which caption is true of which image come from the drawing and are used in the l
 """
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,9 +16,9 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from featcache.backbones.tiny.captions import caption
+from featcache.backbones.tiny.captions import Caption, caption
 from featcache.backbones.tiny.tokenizer import TinyTokenizer
-from featcache.sources.fieldguide.draw import Box, draw, sample_scene
+from featcache.sources.fieldguide.draw import Box, Drawing, draw, sample_scene
 from featcache.sources.fieldguide.species import is_held_out
 from featcache.sources.fieldguide.traits import PART_OF, TRAITS, Moth, is_drawable
 
@@ -60,8 +61,28 @@ def visibility(moth: Moth, boxes: dict[str, Box], view: Box) -> dict[str, float]
     return shares
 
 
+@dataclass(frozen=True, slots=True)
+class View:
+    """A part of a drawing as the model sees it, and a caption."""
+
+    pixels: UInt8[np.ndarray, "96 96 3"]
+    moth: Moth
+    drawing: Drawing
+    box: Box
+    """Which part of the drawing, in its pixels."""
+    mirrored: bool
+    shares: dict[str, float]
+    """`visibility` of every trait."""
+    caption: Caption
+
+
 class Corpus(Dataset[Batch]):
     """Batches by step number."""
+
+    stream = "tiny"
+    """Seeds of two streams share no drawing."""
+    masks = False
+    """Whether the drawings come with masks of their parts."""
 
     def __init__(self, *, steps: int, batch: int, seed: int, tokenizer: TinyTokenizer) -> None:
         """Store the settings; images are drawn on access.
@@ -78,28 +99,41 @@ class Corpus(Dataset[Batch]):
         return self.steps
 
     def __getitem__(self, step: int) -> Batch:
-        rng = random.Random(f"tiny/{self.seed}/{step}")
-        views: list[np.ndarray] = []
-        texts: list[str] = []
-        traits = np.zeros((self.batch, len(TRAITS)), np.int8)
-        shares = np.zeros((self.batch, len(TRAITS)), np.float32)
-        stated = np.zeros((self.batch, len(TRAITS)), bool)
-        for i in range(0, self.batch, 2):
+        return self.collate(self.views(self.generator(step)))
+
+    def generator(self, step: int) -> random.Random:
+        """Return the generator of one batch."""
+        return random.Random(f"{self.stream}/{self.seed}/{step}")
+
+    def views(self, rng: random.Random) -> list[View]:
+        """Draw the views of one batch: a whole one and a crop of every drawing."""
+        views: list[View] = []
+        while len(views) < self.batch:
             moth = sample_moth(rng)
-            drawing = draw(moth, sample_scene(rng), size=_DRAWN)
+            drawing = draw(moth, sample_scene(rng), size=_DRAWN, masks=self.masks)
             image = Image.fromarray(drawing.pixels)
-            for j, view in ((i, _whole(rng)), (i + 1, _crop(drawing.boxes, rng))):
-                share = visibility(moth, drawing.boxes, view)
-                visible = [t for t, s in share.items() if s >= _SEEN]
-                words = caption(moth, visible, rng)
-                texts.append(words.text)
-                views.append(_render(image, view, rng))
-                traits[j] = [values.index(getattr(moth, t)) for t, values in TRAITS.items()]
-                shares[j] = [share[t] for t in TRAITS]
-                stated[j] = [t in words.traits for t in TRAITS]
+            for box in (_whole(rng), _crop(drawing.boxes, rng)):
+                shares = visibility(moth, drawing.boxes, box)
+                words = caption(moth, [t for t, s in shares.items() if s >= _SEEN], rng)
+                mirrored = rng.random() < 0.5
+                pixels = _render(image, box, mirrored, rng)
+                views.append(View(pixels, moth, drawing, box, mirrored, shares, words))
+        return views
+
+    def collate(self, views: Sequence[View]) -> Batch:
+        """Join views into a batch."""
+        traits = np.array([trait_indices(v.moth) for v in views], np.int8)
+        shares = np.array([[v.shares[t] for t in TRAITS] for v in views], np.float32)
+        stated = np.array([[t in v.caption.traits for t in TRAITS] for v in views])
         true, false = _truth(traits, shares, stated)
-        pixels = torch.from_numpy(np.stack(views)).permute(0, 3, 1, 2).contiguous()
-        return Batch(pixels, self.tokenizer(texts), torch.from_numpy(true), torch.from_numpy(false))
+        pixels = torch.from_numpy(np.stack([v.pixels for v in views])).permute(0, 3, 1, 2)
+        tokens = self.tokenizer([v.caption.text for v in views])
+        return Batch(pixels.contiguous(), tokens, torch.from_numpy(true), torch.from_numpy(false))
+
+
+def trait_indices(moth: Moth) -> list[int]:
+    """Return the index of the value of every trait, in the order of `TRAITS`."""
+    return [values.index(getattr(moth, t)) for t, values in TRAITS.items()]
 
 
 def _truth(
@@ -154,10 +188,12 @@ def _crop(boxes: dict[str, Box], rng: random.Random) -> Box:
     return (x, y, x + side, y + side)
 
 
-def _render(image: Image.Image, view: Box, rng: random.Random) -> UInt8[np.ndarray, "96 96 3"]:
-    """Crop, resize, mirror half of the views and jitter most; some become greyish or dark."""
+def _render(
+    image: Image.Image, view: Box, mirrored: bool, rng: random.Random
+) -> UInt8[np.ndarray, "96 96 3"]:
+    """Crop, resize, mirror if asked to, and jitter most; some become greyish or dark."""
     cut = image.resize((SIZE, SIZE), Image.Resampling.BICUBIC, box=view)
-    if rng.random() < 0.5:
+    if mirrored:
         cut = cut.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     pixels = np.asarray(cut, np.float32)
     if rng.random() < 0.7:

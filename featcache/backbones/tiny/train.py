@@ -16,14 +16,14 @@ import json
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, UInt8
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -84,6 +84,9 @@ def contrastive_loss(
 class Trainer:
     """A model, its optimiser and the number of steps done."""
 
+    settings_type: type[Settings] = Settings
+    corpus_type: type[Corpus] = Corpus
+
     def __init__(self, settings: Settings) -> None:
         """Initialise the model from the seed."""
         torch.manual_seed(settings.seed)
@@ -107,6 +110,43 @@ class Trainer:
         self.std = torch.tensor(preprocess["std"]).view(1, 3, 1, 1) * 255
         self.done = 0
 
+    def corpus(self) -> Corpus:
+        """Return the training data, batch by batch."""
+        s, config = self.settings, json.loads(CONFIG.read_text())["model_cfg"]["text_cfg"]
+        tokenizer = TinyTokenizer(
+            context_length=config["context_length"], vocab_size=config["vocab_size"]
+        )
+        return self.corpus_type(steps=s.steps, batch=s.batch, seed=s.seed, tokenizer=tokenizer)
+
+    def loss(self, batch: Batch) -> Float[Tensor, ""]:
+        """Evaluate the loss of a batch."""
+        # Two matrix products: the fused kernel's backward pass is the slowest part on a CPU.
+        with (
+            sdpa_kernel(SDPBackend.MATH),
+            torch.autocast("cpu", torch.bfloat16),
+        ):
+            images = self.model.encode_image(self.normalised(batch.pixels))  # type: ignore[operator]
+            texts = self.model.encode_text(batch.tokens)  # type: ignore[operator]
+        return self.matched(images.float(), texts.float(), batch)
+
+    def matched(
+        self, images: Float[Tensor, "n d"], texts: Float[Tensor, "m d"], batch: Batch
+    ) -> Float[Tensor, ""]:
+        """Evaluate (1) over images and over captions; features need not have unit length."""
+        images, texts = F.normalize(images, dim=-1), F.normalize(texts, dim=-1)
+        logits = self.scale.exp() * texts @ images.T  # [m n]
+        loss = contrastive_loss(logits, batch.true, batch.false)
+        return (loss + contrastive_loss(logits.T, batch.true.T, batch.false.T)) / 2
+
+    @property
+    def scale(self) -> Tensor:
+        """The logarithm of the logit scale."""
+        return self.model.logit_scale  # type: ignore[return-value]
+
+    def normalised(self, pixels: UInt8[Tensor, "n 3 s s"]) -> Float[Tensor, "n 3 s s"]:
+        """Prepare pixels for the image tower."""
+        return (pixels.float() - self.mean) / self.std
+
     def step(self, batch: Batch) -> float:
         """Take one step and return its loss.
 
@@ -115,20 +155,7 @@ class Trainer:
         """
         for group in self.optimiser.param_groups:
             group["lr"] = self._rate()
-        pixels = (batch.pixels.float() - self.mean) / self.std
-        # Two matrix products: the fused kernel's backward pass is the slowest part on a CPU.
-        with (
-            sdpa_kernel(SDPBackend.MATH),
-            torch.autocast("cpu", torch.bfloat16),
-        ):
-            images = self.model.encode_image(pixels)  # type: ignore[operator]
-            texts = self.model.encode_text(batch.tokens)  # type: ignore[operator]
-        images = F.normalize(images.float(), dim=-1)
-        texts = F.normalize(texts.float(), dim=-1)
-        scale: Tensor = self.model.logit_scale  # type: ignore[assignment]
-        logits = scale.exp() * texts @ images.T  # [m n]
-        loss = contrastive_loss(logits, batch.true, batch.false)
-        loss = (loss + contrastive_loss(logits.T, batch.true.T, batch.false.T)) / 2
+        loss = self.loss(batch)
         if not torch.isfinite(loss):
             message = f"Loss is {loss.item()} at step {self.done}. Resume with a smaller --lr."
             raise TrainingError(message)
@@ -137,22 +164,39 @@ class Trainer:
         nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.max_norm)
         self.optimiser.step()
         with torch.no_grad():
-            scale.clamp_(0, math.log(100))
+            self.scale.clamp_(0, math.log(100))
         self.done += 1
         return loss.item()
+
+    def check(self) -> dict[str, Any]:
+        """Measure the model between two steps, where this is due."""
+        return {}
 
     def save(self, folder: Path) -> None:
         """Write the state for resuming, and the weights alone; each file is replaced atomically."""
         folder.mkdir(parents=True, exist_ok=True)
-        state = {
+        torch.save(self.state(), folder / f"{_STATE}.part")
+        (folder / f"{_STATE}.part").replace(folder / _STATE)
+        export(self.weights(), folder / _WEIGHTS)
+
+    def state(self) -> dict[str, Any]:
+        """Return all that a run needs to go on."""
+        return {
             "settings": asdict(self.settings),
             "done": self.done,
             "model": self.model.state_dict(),
             "optimiser": self.optimiser.state_dict(),
         }
-        torch.save(state, folder / f"{_STATE}.part")
-        (folder / f"{_STATE}.part").replace(folder / _STATE)
-        export(self.model, folder / _WEIGHTS)
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` returned."""
+        self.model.load_state_dict(state["model"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.done = state["done"]
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return the weights to use."""
+        return self.model.state_dict()
 
     @classmethod
     def load(cls, folder: Path) -> "Trainer":
@@ -165,10 +209,8 @@ class Trainer:
             message = f"No {_STATE} in {folder}. Start without --resume."
             raise UsageError(message)
         state: dict[str, Any] = torch.load(folder / _STATE, weights_only=True)
-        trainer = cls(Settings(**state["settings"]))
-        trainer.model.load_state_dict(state["model"])
-        trainer.optimiser.load_state_dict(state["optimiser"])
-        trainer.done = state["done"]
+        trainer = cls(cls.settings_type(**state["settings"]))
+        trainer.restore(state)
         return trainer
 
     def _rate(self) -> float:
@@ -179,10 +221,10 @@ class Trainer:
         return s.lr * (1 + math.cos(math.pi * share)) / 2
 
 
-def export(model: nn.Module, path: Path) -> None:
+def export(weights: Mapping[str, Tensor], path: Path) -> None:
     """Write the weights as fp32 safetensors, atomically."""
     part = path.with_name(f"{path.name}.part")
-    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, part)
+    save_file({k: v.contiguous() for k, v in weights.items()}, part)
     part.chmod(0o644)
     part.replace(path)
 
@@ -205,16 +247,7 @@ def train(
         workers: Processes that draw the images; 0 draws in this process.
     """
     out.mkdir(parents=True, exist_ok=True)
-    settings = trainer.settings
-    config = json.loads(CONFIG.read_text())["model_cfg"]["text_cfg"]
-    corpus = Corpus(
-        steps=settings.steps,
-        batch=settings.batch,
-        seed=settings.seed,
-        tokenizer=TinyTokenizer(
-            context_length=config["context_length"], vocab_size=config["vocab_size"]
-        ),
-    )
+    settings, corpus = trainer.settings, trainer.corpus()
     last = min(settings.steps, settings.steps if stop is None else stop)
     loader: DataLoader[Batch] = DataLoader(
         corpus,
@@ -230,6 +263,10 @@ def train(
     with (out / _LOG).open("a") as log:
         for batch in loader:
             losses.append(trainer.step(batch))
+            found = trainer.check()
+            if found:
+                log.write(json.dumps({"step": trainer.done, **found}) + "\n")
+                sys.stderr.write(f"{trainer.done}/{settings.steps}  {found}\n")
             now = time.monotonic()
             if now - shown > 15 or trainer.done == last:
                 speed = (trainer.done - first) * settings.batch / max(now - started, 1e-9)
@@ -256,14 +293,19 @@ def train(
     trainer.save(out)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(
+    arguments: Sequence[str] | None = None,
+    kind: type[Trainer] = Trainer,
+    program: str = "featcache.backbones.tiny.train",
+) -> None:
     """Parse the command line and train."""
-    parser = argparse.ArgumentParser(prog="python -m featcache.backbones.tiny.train")
+    usual = kind.settings_type()
+    parser = argparse.ArgumentParser(prog=f"python -m {program}")
     parser.add_argument("--out", type=Path, required=True, help="folder of state, weights and log")
-    parser.add_argument("--images", type=int, default=Settings.images, help="images to train on")
-    parser.add_argument("--batch", type=int, default=Settings.batch, help="images per step, even")
-    parser.add_argument("--lr", type=float, default=Settings.lr, help="highest learning rate")
-    parser.add_argument("--seed", type=int, default=Settings.seed)
+    parser.add_argument("--images", type=int, default=usual.images, help="images to train on")
+    parser.add_argument("--batch", type=int, default=usual.batch, help="images per step, even")
+    parser.add_argument("--lr", type=float, default=usual.lr, help="highest learning rate")
+    parser.add_argument("--seed", type=int, default=usual.seed)
     parser.add_argument("--threads", type=int, default=2, help="threads of the forward pass")
     parser.add_argument("--workers", type=int, default=1, help="processes that draw")
     parser.add_argument(
@@ -274,10 +316,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"--batch must be even and at least 2, got {given.batch}")
     torch.set_num_threads(given.threads)
     if given.resume:
-        trainer = Trainer.load(given.out)
+        trainer = kind.load(given.out)
     else:
-        trainer = Trainer(
-            Settings(images=given.images, batch=given.batch, lr=given.lr, seed=given.seed)
+        trainer = kind(
+            kind.settings_type(images=given.images, batch=given.batch, lr=given.lr, seed=given.seed)
         )
     train(trainer, given.out, workers=given.workers)
 

@@ -5,6 +5,7 @@ integers, so that two machines agree within one grey level.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,7 +48,14 @@ class Drawing:
     """Part -> its visible pixels; empty for a part that is absent. None unless asked for."""
 
 
-def draw(moth: Moth, scene: Scene, *, size: int = 128, masks: bool = False) -> Drawing:
+def draw(
+    moth: Moth,
+    scene: Scene,
+    *,
+    size: int = 128,
+    masks: bool = False,
+    under: Sequence[tuple[Moth, Scene]] = (),
+) -> Drawing:
     """Paint a moth.
 
     Args:
@@ -55,10 +63,14 @@ def draw(moth: Moth, scene: Scene, *, size: int = 128, masks: bool = False) -> D
         scene: How it is seen.
         size: Side of the square picture in pixels.
         masks: Also find the pixels of every part; takes about half as long again.
+        under: Other moths, painted before it in the light of `scene`; they have no boxes or masks.
     """
     plan = anatomy(moth)
     placed = _place(plan, scene, size)
     image = backdrop(scene, size)
+    for other, seen in under:
+        below = anatomy(other)
+        _paint(image, below, _place(below, seen, size), _palette(other, seen), seen, size)
     _paint(image, plan, placed, _palette(moth, scene), scene, size)
     image = _light(image.reduce(2), scene, size)
     boxes = _boxes(plan, placed, size)

@@ -16,6 +16,9 @@ from featcache.sources.fieldguide.traits import Moth, distance
 WORLDS: tuple[str, ...] = ("fieldguide", "fieldguide-2")
 """The world to choose by, and one with other species that no choice ever saw."""
 
+PAIRS = "fieldguide-pairs"
+"""A world of fieldguide's species, two moths in every picture."""
+
 TEMPLATES: tuple[str, ...] = (
     "a drawing of a {}.",
     "a moth called {}.",
@@ -120,7 +123,7 @@ _FIELDGUIDE_2: tuple[_Genus, ...] = (
     )),
 )  # fmt: skip
 
-_TABLES = {"fieldguide": _FIELDGUIDE, "fieldguide-2": _FIELDGUIDE_2}
+_TABLES = {"fieldguide": _FIELDGUIDE, "fieldguide-2": _FIELDGUIDE_2, PAIRS: _FIELDGUIDE}
 
 _MARKING = (
     "{} {} on the forewings.",
@@ -166,7 +169,7 @@ _SENTENCES: dict[str, tuple[str, ...]] = {
 }
 
 
-def _describe(moth: Moth, turn: int) -> Iterator[str]:
+def describe(moth: Moth, turn: int) -> Iterator[str]:
     """Say each attribute once; `turn` walks through the wordings so that neighbours differ."""
 
     def say(key: str, *words: str) -> str:
@@ -194,7 +197,7 @@ def species(world: str) -> tuple[Species, ...]:
         UnknownNameError: There is no such world.
     """
     if world not in _TABLES:
-        raise UnknownNameError("world", world, WORLDS)
+        raise UnknownNameError("world", world, _TABLES)
     found: list[Species] = []
     for genus, (forewing, hindwing, body), rows in _TABLES[world]:
         for epithet, pattern, pattern_colour, mark, rings, antennae, tails in rows:
@@ -209,7 +212,7 @@ def species(world: str) -> tuple[Species, ...]:
                 antennae=antennae,
                 tails=tails,
             )
-            sentences = tuple(_describe(moth, len(found)))
+            sentences = tuple(describe(moth, len(found)))
             found.append(Species(f"{genus} {epithet}", genus, moth, sentences))
     return tuple(found)
 

@@ -23,9 +23,16 @@ from featcache.errors import SourceError
 from featcache.places import FilePlace
 from featcache.sources.base import Dataset, Report, Sample
 from featcache.sources.fieldguide.draw import Drawing, draw, sample_scene
+from featcache.sources.fieldguide.pairs import draw_pair
 from featcache.sources.fieldguide.scene import Scene
 from featcache.sources.fieldguide.shifts import SHIFTS, shift
-from featcache.sources.fieldguide.species import DEFAULT_TEXT, TEMPLATES, species, written
+from featcache.sources.fieldguide.species import (
+    DEFAULT_TEXT,
+    PAIRS,
+    TEMPLATES,
+    species,
+    written,
+)
 
 COUNTS: Mapping[str, int] = {
     "train": 60,
@@ -36,6 +43,9 @@ COUNTS: Mapping[str, int] = {
     "scan": 40,
 }
 """Split -> images of each species."""
+
+PAIRS_COUNTS: Mapping[str, int] = {"train": 20, "val": 12, "test": 40}
+"""The same for the world of pairs, which is there to look at windows."""
 
 SIZE = 160
 """Side of every picture in pixels."""
@@ -50,9 +60,19 @@ _AHEAD = 64
 """Pictures that may wait for the disk."""
 
 
+def counts_of(world: str) -> Mapping[str, int]:
+    """Return split -> images of each species of a world."""
+    return PAIRS_COUNTS if world == PAIRS else COUNTS
+
+
 def slug(name: str) -> str:
     """Name a species' folder."""
     return name.lower().replace(" ", "-")
+
+
+def picture_rng(world: str, split: str, kind: str, i: int) -> random.Random:
+    """Return the seeded stream of one picture."""
+    return random.Random(f"{world}/{split}/{kind}/{i}")
 
 
 def drawing(world: str, split: str, species_index: int, i: int, *, masks: bool = True) -> Drawing:
@@ -61,9 +81,12 @@ def drawing(world: str, split: str, species_index: int, i: int, *, masks: bool =
     Raises:
         UnknownNameError: There is no such world.
     """
-    kind = species(world)[species_index]
-    rng = random.Random(f"{world}/{split}/{kind.name}/{i}")
-    made = draw(kind.moth, _afar(sample_scene(rng), rng), size=SIZE, masks=masks)
+    kinds = species(world)
+    kind = kinds[species_index]
+    rng = picture_rng(world, split, kind.name, i)
+    if world == PAIRS:
+        return draw_pair(kinds, species_index, rng, size=SIZE, masks=masks)
+    made = draw(kind.moth, afar(sample_scene(rng), rng), size=SIZE, masks=masks)
     if split not in SHIFTS:
         return made
     # A fifth of the drawing shows through, so that a shift is harder and not hopeless.
@@ -71,7 +94,7 @@ def drawing(world: str, split: str, species_index: int, i: int, *, masks: bool =
     return Drawing((seen // 5).astype(np.uint8), made.boxes, made.masks)
 
 
-def _afar(scene: Scene, rng: random.Random) -> Scene:
+def afar(scene: Scene, rng: random.Random) -> Scene:
     """See the moth smaller, off the centre and more turned than the training drawings show it.
 
     Without this gap the `tiny` backbone knows every species at the first shot.
@@ -92,15 +115,15 @@ def open_world(
     images_root: Path,
     *,
     report: Report | None = None,
-    counts: Mapping[str, int] = COUNTS,
+    counts: Mapping[str, int] | None = None,
 ) -> Dataset:
     """List a world's pictures, drawing those that are missing or empty.
 
     Args:
-        name: One of `species.WORLDS`.
+        name: One of `species.WORLDS`, or `species.PAIRS`.
         images_root: Folder below which the world gets its own.
         report: Told how many of the missing pictures are drawn.
-        counts: Split -> images of each species.
+        counts: Split -> images of each species; None is all of the world.
 
     Raises:
         UnknownNameError: There is no such world.
@@ -113,7 +136,7 @@ def open_world(
     missing: list[tuple[str, int, int, Path]] = []
     drawn = 0
     try:
-        for split, count in counts.items():
+        for split, count in (counts or counts_of(name)).items():
             for label, kind in enumerate(kinds):
                 folder = root / split / slug(kind.name)
                 there = _drawn(folder)

@@ -15,14 +15,14 @@ Run = Callable[..., Any]
 
 def test_the_list_has_all_of_them(featcache: Run) -> None:
     items = [json.loads(line) for line in featcache("datasets", "--json").out.splitlines()]
-    assert len(items) == 30
+    assert len(items) == 31
     assert all(item["images"] and item["classes"] and item["licence"] for item in items)
     by_name = {item["name"]: item for item in items}
     assert by_name["fieldguide"]["terms"] == "drawn"
     assert by_name["objectnet"]["terms"] == "account"
     assert by_name["eurosat"]["splits"]["coop"] == {"train": 13500, "val": 5400, "test": 8100}
     table = featcache("datasets").out
-    assert len(table.splitlines()) == 31
+    assert len(table.splitlines()) == 32
     assert "by hand, needs an account" in table
 
 

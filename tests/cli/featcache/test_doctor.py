@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from cli.featcache import checks
+from featcache.backbones.names import embedded_weights
 from featcache.store.repair.glance import glance
 
 Run = Callable[..., Any]
@@ -103,7 +104,8 @@ def test_what_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_weights_that_are_not_here_stop_nothing(monkeypatch: pytest.MonkeyPatch, own: Path) -> None:
     monkeypatch.setattr(checks, "_is_here", lambda entry: False)
-    made = [("tiny", ""), ("tiny", "gone.safetensors"), ("ViT-B/32", "")]
+    embedded = [("tiny", ""), ("tiny-local", "")]
+    made = [*embedded, ("tiny", "gone.safetensors"), ("ViT-B/32", "")]
     monkeypatch.setattr("featcache.store.library.made_with", lambda *_: made)
     hub, file = checks.check_weights(own)
     assert (hub.state, file.state) == ("note", "note")
@@ -116,11 +118,12 @@ def test_embedded_weights_cut_short_are_broken(
 ) -> None:
     cut = tmp_path / "weights.safetensors"
     cut.write_bytes(b"\x08\0\0\0\0\0\0\0{}")
-    choice = SimpleNamespace(file=cut)
-    monkeypatch.setattr("featcache.backbones.names.choose", lambda *_: choice)
-    (finding,) = checks.check_embedded()
-    assert finding.state == "broken"
-    assert "pip install" in finding.cure
+    whole = embedded_weights("tiny")
+    places = {"tiny": whole, "tiny-local": cut}
+    monkeypatch.setattr("featcache.backbones.names.embedded_weights", places.__getitem__)
+    first, second = checks.check_embedded()
+    assert (first.state, second.state) == ("ok", "broken")
+    assert "pip install" in second.cure
 
 
 def test_a_check_that_fails_itself_hides_no_other(

@@ -1,6 +1,7 @@
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import open_clip
@@ -19,10 +20,11 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(weights, "find_cached", lambda config: None)
 
 
-def test_tiny_is_a_backbone() -> None:
-    backbone = load_backbone("tiny", weights="random")
+@pytest.mark.parametrize("name", names.EMBEDDED)
+def test_an_embedded_model_is_a_backbone(name: str) -> None:
+    backbone = load_backbone(name)
     assert isinstance(backbone, Backbone)
-    assert (backbone.name, backbone.key.architecture) == ("tiny", "tiny")
+    assert (backbone.name, backbone.key.architecture) == (name, "tiny")
     rows, patches = backbone.encode_images(
         torch.randn(3, 3, backbone.image_size, backbone.image_size), backbone.variants
     )
@@ -47,8 +49,15 @@ def test_package_without_weights_says_so(tmp_path: Path, monkeypatch: pytest.Mon
     source = Path(names.__file__).parent / "tiny" / "config.json"
     shutil.copy(source, tmp_path / "config.json")
     monkeypatch.setattr("importlib.resources.files", lambda package: tmp_path)
-    with pytest.raises(WeightsMissingError, match="lacks the weights of the embedded backbone"):
-        load_backbone("tiny")
+    for name in names.EMBEDDED:
+        with pytest.raises(WeightsMissingError, match=f"weights of the embedded backbone '{name}'"):
+            load_backbone(name)
+
+
+def test_embedded_models_differ_in_weights_alone() -> None:
+    tiny, local = (load_backbone(name).key for name in names.EMBEDDED)
+    assert tiny != local
+    assert replace(tiny, weights=local.weights) == local
 
 
 @pytest.mark.parametrize(
@@ -77,7 +86,8 @@ def test_names_stand_for(name: str, weights: str | None, architecture: str) -> N
 
 def test_every_listed_name_can_be_chosen() -> None:
     listed = backbones()
-    assert [b.name for b in listed[:2]] == ["tiny", "RN50"]
+    assert [b.name for b in listed[:3]] == ["tiny", "tiny-local", "RN50"]
+    assert [b.default for b in listed[:2]] == ["embedded", "embedded"]
     assert {"ViT-B/16", *open_clip.list_models()} <= {b.name for b in listed}
     for info in listed:
         for tag in info.weights if info.name in names.OPENAI else ():
@@ -117,6 +127,8 @@ def test_weights_are_known_by_their_size() -> None:
         ("ViT-B/16", "tests", WeightsMissingError, "is a folder, expected a file"),
         ("ViT-B/16", None, WeightsMissingError, "HF_HUB_OFFLINE is set"),
         ("tiny", "openai", UnknownNameError, "Unknown weights of tiny 'openai'"),
+        ("tiny-local", "openai", UnknownNameError, "Unknown weights of tiny-local 'openai'"),
+        ("tiny-lokal", None, UnknownNameError, "did you mean 'tiny-local'"),
     ],
 )
 def test_errors_name_the_cure(

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from featcache.errors import SourceError, UsageError
-from featcache.sources.fieldguide.species import WORLDS
+from featcache.sources.fieldguide.species import PAIRS, WORLDS
 from featcache.sources.layouts.named.folders import Folders
 from featcache.sources.layouts.named.lines import Lines
 from featcache.sources.layouts.named.records import Records
@@ -90,7 +90,7 @@ splits = { train = "train", test = "test" }
 
 
 def test_all_are_there_and_named_once() -> None:
-    assert {d.name for d in datasets()} == {*FIRST_CLASS, *WORLDS}
+    assert {d.name for d in datasets()} == {*FIRST_CLASS, *WORLDS, PAIRS}
     names = Counter(n for d in datasets() for n in (d.name, *d.aliases))
     assert [name for name, count in names.items() if count > 1] == []
     assert all(n == n.lower() for n in names)

@@ -28,7 +28,8 @@ from tests.heads.toy_tasks import fitted, make_task, rich_world, settings
 OTHERWISE: tuple[tuple[str, dict[str, Any]], ...] = (
     ("cc-cdfsl", {"anchors": "corpus"}),
     ("cc-cdfsl", {"anchors": "corpus-with-pool"}),
-    ("fair", {"teacher": "neighbours"}),
+    ("fair", {"student": "anchors"}),
+    ("fair", {"student": "anchors", "teacher": "neighbours"}),
 )
 """Settings that change what a method reads or how it is trained, walked like methods."""
 

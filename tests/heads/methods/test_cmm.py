@@ -9,6 +9,7 @@ from torch import Tensor
 
 from heads.contract.rows import Rows, TaskView
 from heads.methods import cmm
+from heads.training.trainer import train
 
 HYPER = cmm.Hyper()
 
@@ -52,14 +53,71 @@ def naive_logits(
     return out, cosines
 
 
+def naive_discriminant(task: TaskView, x: Tensor) -> Tensor:
+    """Return r g(x) of (5), with an explicit inverse."""
+    assert task.support.labels is not None
+    assert task.text is not None
+    views, labels = task.support.get("views"), task.support.labels.tolist()
+    pairs = [
+        (row, label)
+        for i, label in enumerate(labels)
+        for row in (task.support.x[[i]] if views is None else views[i])
+    ]
+    d, c = x.shape[1], task.c
+    means = [torch.stack([r for r, y in pairs if y == k]).mean(0) for k in range(c)]
+    scatter = torch.zeros(d, d, dtype=torch.float64)
+    for row, label in pairs:
+        gap = row - means[label]
+        scatter += torch.outer(gap, gap)
+    trace = sum(float(scatter[i, i]) for i in range(d)) / (len(pairs) - 1)
+    precision = d * torch.linalg.inv(scatter + trace * torch.eye(d, dtype=torch.float64))
+
+    def g(row: Tensor) -> list[float]:
+        return [
+            float(row @ precision @ mu) - math.log(c) - float(mu @ precision @ mu) / 2
+            for mu in means
+        ]
+
+    def spread(rows: list[list[float]]) -> float:
+        squares = [(v - sum(row) / c) ** 2 for row in rows for v in row]
+        return math.sqrt(sum(squares) / len(squares))
+
+    anchors = task.text.anchors().double()
+    text = [[20.0 * float(row @ t) for t in anchors] for row in task.support.x]
+    ratio = spread(text) / spread([g(row) for row in task.support.x])
+    return ratio * torch.tensor([g(row) for row in x]).double()
+
+
 @pytest.mark.parametrize("fusion", [True, False])
-def test_logits_equal_naive_loops(toy: Any, fusion: bool) -> None:
-    task, x = toy(bias=-3.0)
-    config, hyper = cmm.Config(fusion=fusion), cmm.Hyper(alpha=0.7)
+@pytest.mark.parametrize("discriminant", [True, False])
+@pytest.mark.parametrize("views", [0, 3])
+def test_logits_equal_naive_loops(toy: Any, fusion: bool, discriminant: bool, views: int) -> None:
+    task, x = toy(bias=-3.0, views=views)
+    config = cmm.Config(fusion=fusion, discriminant=discriminant)
+    hyper = cmm.Hyper(alpha=0.7, weight=0.4)
     params = moved(task, config)
-    expected, _ = naive_logits(task, x, params, 0.7, fusion)
+    rows, _ = naive_logits(task, x, params, 0.7, fusion)
+    expected = torch.tensor(rows).double()
+    if discriminant:
+        expected += 0.4 * (1.7 if fusion else 0.7) * naive_discriminant(task, x)
     got = logits(task, x, params, config, hyper)
-    assert torch.allclose(got, torch.tensor(expected).double(), atol=1e-5)
+    assert torch.allclose(got, expected, atol=1e-5)
+
+
+def test_one_row_a_class_has_no_discriminant(toy: Any) -> None:
+    task, x = toy(counts=(1, 1, 1))
+    params = moved(task, cmm.Config())
+    without = logits(task, x, params, cmm.Config(discriminant=False), HYPER)
+    assert torch.equal(logits(task, x, params, cmm.Config(), HYPER), without)
+
+
+def test_the_discriminant_is_not_trained_on(toy: Any) -> None:
+    task, _ = toy(views=3)
+    (one,) = train(cmm.METHOD, cmm.Config(steps=9), [task], [HYPER])
+    (other,) = train(cmm.METHOD, cmm.Config(steps=9, discriminant=False), [task], [HYPER])
+    for name in ("map", "text"):
+        assert torch.equal(one.head.params[name], other.head.params[name])
+    assert bool(one.head.params["map"].any())
 
 
 @pytest.mark.parametrize("triplet", [True, False])
@@ -93,7 +151,7 @@ def test_loss_equals_naive_loops(toy: Any, whole_batch: Any, triplet: bool) -> N
 
 def test_start_is_a_multiple_of_zero_shot(toy: Any) -> None:
     task, x = toy()
-    config, hyper = cmm.Config(), cmm.Hyper(alpha=1.5)
+    config, hyper = cmm.Config(), cmm.Hyper(alpha=1.5, weight=0.0)
     params, _ = cmm.prepare(task, config, hyper)
     zero_shot = 20.0 * x @ task.text.anchors().double().T
     assert torch.allclose(logits(task, x, params, config, hyper), 2.5 * zero_shot, atol=1e-5)
@@ -103,7 +161,7 @@ def test_alpha_zero_is_zero_shot(toy: Any) -> None:
     task, x = toy()
     params = moved(task, cmm.Config())
     zero_shot = 20.0 * x @ task.text.anchors().double().T
-    got = logits(task, x, params, cmm.Config(), cmm.Hyper(alpha=0.0))
+    got = logits(task, x, params, cmm.Config(), cmm.Hyper(alpha=0.0, weight=0.0))
     assert torch.allclose(got, zero_shot, atol=1e-12)
 
 
@@ -113,8 +171,8 @@ def test_length_of_the_texts_and_rotation_of_the_space_change_nothing(
     toy: Any, seed: int, angle: float
 ) -> None:
     task, x = toy(seed)
-    params = moved(task, cmm.Config(fusion=False), seed)
-    config = cmm.Config(fusion=False)
+    config = cmm.Config(fusion=False, discriminant=False)
+    params = moved(task, config, seed)
     base = logits(task, x, params, config, HYPER)
     longer = {"map": params["map"], "text": angle * params["text"]}
     assert torch.allclose(logits(task, x, longer, config, HYPER), base, atol=1e-9)

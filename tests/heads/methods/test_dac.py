@@ -150,7 +150,7 @@ def test_contrastive_loss_equals_naive_loops(toy: Any, clean: bool) -> None:
 
 
 @pytest.mark.parametrize("modulation", ["direct", "residual", "map"])
-@pytest.mark.parametrize("affinity", ["leave-one-out", "view-disjoint"])
+@pytest.mark.parametrize("affinity", ["leave-one-out", "leave-one-out-or-text", "view-disjoint"])
 def test_fused_loss_equals_naive_loops(toy: Any, modulation: Any, affinity: Any) -> None:
     task, _ = toy(bias=-3.0, views=3)
     config = dac.Config(modulation=modulation, affinity=affinity)
@@ -158,7 +158,7 @@ def test_fused_loss_equals_naive_loops(toy: Any, modulation: Any, affinity: Any)
     batch = two_views(task)
     views = task.support.get("views")
     got, _ = dac.fused_loss(params, fixed, {}, batch, config, HYPER)
-    total = 0.0
+    total, lonely = 0.0, 0
     for b, weight in enumerate(batch.weights.tolist()):
         i, seen = int(batch.index[b]), int(batch.view[b])
         rest = naive_unit(sum(views[i, v] for v in range(3) if v != seen).tolist())
@@ -166,7 +166,13 @@ def test_fused_loss_equals_naive_loops(toy: Any, modulation: Any, affinity: Any)
         row = naive_logits(
             task, params, fixed["anchors"], batch.x[b].tolist(), modulation, i, own_key
         )
+        is_only = int((task.support.labels == batch.labels[b]).sum()) == 1
+        lonely += is_only
+        if is_only and affinity == "leave-one-out-or-text":
+            texts = naive_texts(params, fixed["anchors"], modulation)
+            row = [20.0 * dot(batch.x[b].tolist(), naive_unit(t)) - 3.0 for t in texts]
         total += weight * (math.log(sum(map(math.exp, row))) - row[int(batch.y[b])])
+    assert lonely > 0  # the toy has a class of one image
     texts = naive_texts(params, fixed["anchors"], modulation)
     pull = sum(
         (u - float(a)) ** 2

@@ -14,6 +14,7 @@ from heads.contract.rows import Batch, Kind, LazyRows, Rows, TaskView, Tensors
 from heads.methods import fair
 from heads.ops.algebra import cosine_logits
 from heads.ops.attention import pool_closest
+from heads.ops.pseudo_labels import pseudo_labels
 
 C, D, SCALE, BIAS = 4, 6, 20.0, -3.0
 WEIGHTINGS = ("agreement", "margin", "confusion", "none")
@@ -44,6 +45,11 @@ def make(seed: int = 0, **pool: Any) -> TaskView:
     support = Rows(x=none, norms=none[:, 0], labels=torch.zeros(0, dtype=torch.int64))
     rows = Rows(**pool, labels=None) if pool else None
     return TaskView(support=support, pool=rows, text=cast(Any, bank), classes=names, seed=seed)
+
+
+def trained(**settings: Any) -> fair.Config:
+    """The reconstruction: trained anchors, taught by the crops closest to the image."""
+    return fair.Config(**{"teacher": "weighted", "student": "anchors", **settings})
 
 
 def draw(seed: int = 0, *, n: int = 5, k: int = 6, epoch: int = 0, weak: bool = True) -> Batch:
@@ -177,7 +183,7 @@ def naive_loss(
 @pytest.mark.parametrize("gamma", [0.0, 0.4])
 def test_loss_and_running_mean_equal_naive_loops(weighting: Any, gamma: float) -> None:
     task = make()
-    config = fair.Config(weighting=weighting, keep=0.4)
+    config = trained(weighting=weighting, keep=0.4)
     hyper = fair.Hyper(gamma=gamma, lam=0.7, mu=0.3, tau=0.2)
     params, fixed, state = begin(task, config, hyper)
     before: list[float] | None = None
@@ -197,7 +203,7 @@ def test_loss_and_running_mean_equal_naive_loops(weighting: Any, gamma: float) -
 @pytest.mark.parametrize("epoch", [0, 1])
 def test_gradient_stops_at_the_pseudo_label_and_the_past(weighting: Any, epoch: int) -> None:
     """The gradient is that of the naive loss with guesses, weights and the past held fixed."""
-    task, config, hyper = make(), fair.Config(weighting=weighting), fair.Hyper(mu=0.3, gamma=0.2)
+    task, config, hyper = make(), trained(weighting=weighting), fair.Hyper(mu=0.3, gamma=0.2)
     params, fixed, state = begin(task, config, hyper)
     _, state = fair.loss(params, fixed, state, draw(0), config, hyper)
     batch = draw(1, epoch=epoch)
@@ -212,8 +218,8 @@ def test_gradient_stops_at_the_pseudo_label_and_the_past(weighting: Any, epoch: 
         hyper.tau,
     )
     las = SCALE * cosine_logits(v, params["learned"])
-    guess, trust = fair.pseudo_labels(
-        las, SCALE * v @ fixed["fixed"].mT, params["learned"], config, hyper
+    guess, trust = pseudo_labels(
+        las, SCALE * v @ fixed["fixed"].mT, params["learned"], weighting, hyper.gamma
     )
     p = torch.softmax(SCALE * cosine_logits(features(batch, "views", "strong")[:, 0], leaf), dim=-1)
     own = -(trust * p.log()[torch.arange(5), guess])[:4].mean()
@@ -226,7 +232,7 @@ def test_gradient_stops_at_the_pseudo_label_and_the_past(weighting: Any, epoch: 
 @pytest.mark.parametrize("infer", ["global", "las", "average"])
 def test_logits_equal_naive_loops(infer: Any) -> None:
     task, hyper = make(), fair.Hyper(tau=0.2)
-    config = fair.Config(infer=infer, keep=0.5)
+    config = trained(infer=infer, keep=0.5)
     params, fixed, _ = begin(task, config, hyper)
     batch = draw()
     crops = features(batch, "crops", "fair")
@@ -244,13 +250,13 @@ def test_logits_equal_naive_loops(infer: Any) -> None:
 @pytest.mark.parametrize("template", ["name", "template"])
 def test_fixed_anchors_equal_naive_loops(template: Any) -> None:
     task = make()
-    _, fixed = fair.prepare(task, fair.Config(template=template), fair.Hyper())
+    _, fixed = fair.prepare(task, trained(template=template), fair.Hyper())
     expected = torch.tensor(naive_fixed(task, template)).double()
     assert torch.allclose(fixed["fixed"], expected, atol=1e-6)
 
 
 def test_start_is_zero_shot_by_description() -> None:
-    task, config, hyper = make(), fair.Config(), fair.Hyper()
+    task, config, hyper = make(), trained(), fair.Hyper()
     params, fixed = fair.prepare(task, config, hyper)
     x = draw().x
     assert task.text is not None
@@ -277,7 +283,7 @@ def test_a_cold_temperature_gives_the_most_relevant_crop() -> None:
 
 def test_gamma_one_guesses_by_the_fixed_score_alone() -> None:
     """At gamma = 1 the pseudo-labels are those of the WCA-like score, wherever the anchors are."""
-    task, config = make(), fair.Config(weighting="none", keep=1.0)
+    task, config = make(), trained(weighting="none", keep=1.0)
     hyper = fair.Hyper(gamma=1.0, tau=1 / 54.6)
     params, fixed, state = begin(task, config, hyper)
     batch = draw()
@@ -301,11 +307,10 @@ def test_trust_is_a_share_and_the_length_of_anchors_does_not_matter(
 ) -> None:
     rng = torch.Generator().manual_seed(seed)
     v, anchors, other = unit(rng, 9, D), unit(rng, C, D), unit(rng, C, D)
-    config, hyper = fair.Config(weighting=weighting), fair.Hyper(gamma=gamma)
 
     def judge(anchors: Tensor) -> tuple[Tensor, Tensor]:
         las = SCALE * cosine_logits(v, anchors)
-        return fair.pseudo_labels(las, SCALE * v @ other.mT, anchors, config, hyper)
+        return pseudo_labels(las, SCALE * v @ other.mT, anchors, weighting, gamma)
 
     guess, trust = judge(anchors)
     assert bool(((trust >= 0) & (trust <= 1)).all())
@@ -316,7 +321,7 @@ def test_trust_is_a_share_and_the_length_of_anchors_does_not_matter(
 
 def test_the_batch_mean_may_be_next_to_nothing_for_a_class() -> None:
     """In float32 such a probability is 0: its logarithm must stay finite, and pull it up."""
-    task, config, hyper = make(), fair.Config(), fair.Hyper(mu=1.0)
+    task, config, hyper = make(), trained(), fair.Hyper(mu=1.0)
     params, fixed, state = begin(task, config, hyper)
     narrow = {k: t.float() for k, t in fixed.items()} | {"scale": torch.tensor(2000.0)}
     batch = draw()
@@ -342,7 +347,7 @@ def test_the_batch_mean_may_be_next_to_nothing_for_a_class() -> None:
 
 def test_needs_name_regions_and_views() -> None:
     def read(**set_: Any) -> set[tuple[str, str, str | None]]:
-        return {(n.role, n.kind, n.recipe) for n in fair.needs(fair.Config(**set_))}
+        return {(n.role, n.kind, n.recipe) for n in fair.needs(trained(**set_))}
 
     assert ("pool", "crops", "fair") in read()
     assert ("pool", "views", "strong") in read()

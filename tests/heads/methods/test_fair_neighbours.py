@@ -10,6 +10,7 @@ from torch import Tensor
 from featcache.errors import UsageError
 from heads.contract.rows import Rows
 from heads.methods import fair
+from heads.ops.neighbours import mean_of_neighbours
 from heads.training.trainer import train
 from tests.heads.methods.test_fair import (
     D,
@@ -20,6 +21,7 @@ from tests.heads.methods.test_fair import (
     naive_aligned,
     naive_loss,
     normal,
+    trained,
     unit,
 )
 from tests.heads.methods.test_fair_training import two_clusters
@@ -43,7 +45,7 @@ def naive_near(x: list[list[float]], i: int, count: int) -> list[float]:
 @pytest.mark.parametrize("count", [1, 3, 8, 50])
 def test_the_mean_of_the_neighbours_equals_naive_loops(count: int) -> None:
     task, x = with_pool()
-    config = fair.Config(teacher="neighbours", neighbours=count)
+    config = trained(teacher="neighbours", neighbours=count)
     _, fixed = fair.prepare(task, config, fair.Hyper())
     expected = [naive_near(x.tolist(), i, count) for i in range(POOL)]
     torch.testing.assert_close(fixed["near"], torch.tensor(expected, dtype=torch.float64))
@@ -55,7 +57,7 @@ def test_loss_equals_naive_loops(
     weighting: Any, lean: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task, x = with_pool()
-    config = fair.Config(teacher="neighbours", neighbours=3, weighting=weighting, keep=0.4)
+    config = trained(teacher="neighbours", neighbours=3, weighting=weighting, keep=0.4)
     hyper = fair.Hyper(lam=0.7, mu=0.3, tau=0.2, gamma=0.2, lean=lean)
     params, fixed, state = begin(task, config, hyper)
     batch = replace(draw(0), index=torch.tensor([7, 2, 0, 8, 8]))  # the last is padding
@@ -73,12 +75,12 @@ def test_loss_equals_naive_loops(
     assert state["guessed"].tolist() == [guesses.count(c) for c in range(4)]
 
 
-def test_without_leaning_the_teacher_is_the_image() -> None:
+def test_without_leaning_the_teacher_is_the_image_alone() -> None:
     view, query = two_clusters(60)
     settings = (
-        (fair.Config(epochs=3, teacher="image"), fair.Hyper()),
-        (fair.Config(epochs=3, teacher="neighbours"), fair.Hyper(lean=0.0)),
-        (fair.Config(epochs=3, teacher="neighbours"), fair.Hyper(lean=0.9)),
+        (trained(epochs=3, teacher="weighted"), fair.Hyper()),
+        (trained(epochs=3, teacher="neighbours"), fair.Hyper(lean=0.0)),
+        (trained(epochs=3, teacher="neighbours"), fair.Hyper(lean=0.9)),
     )
     heads = [
         next(iter(train(fair.METHOD, config, [view], [hyper]))).head for config, hyper in settings
@@ -96,7 +98,7 @@ def test_neighbours_correct_pseudo_labels_of_two_clusters() -> None:
     truth = torch.arange(300) % 2
     crops = features(pool, "crops", "fair")[:, :1]
     anchors = torch.nn.functional.normalize(torch.eye(2, D) + 0.2, dim=-1)
-    near = fair.mean_of_neighbours(pool.x, 5)
+    near = mean_of_neighbours(pool.x, 5)
     right = [
         float(((v @ anchors.mT).argmax(-1) == truth).float().mean())
         for v in (crops[:, 0], 0.5 * crops[:, 0] + 0.5 * near)
@@ -106,7 +108,7 @@ def test_neighbours_correct_pseudo_labels_of_two_clusters() -> None:
 
 def test_a_kept_head_answers_without_the_neighbours() -> None:
     view, query = two_clusters(40)
-    config = fair.Config(teacher="neighbours", epochs=1)
+    config = trained(teacher="neighbours", epochs=1)
     (run,) = train(fair.METHOD, config, [view], [fair.Hyper()])
     fixed = {n: t for n, t in run.head.fixed.items() if n not in fair.METHOD.training_only}
     assert "near" not in fixed
@@ -117,5 +119,5 @@ def test_a_pool_of_one_image_has_no_neighbours() -> None:
     view, _ = two_clusters(4)
     assert view.pool is not None
     alone = replace(view, pool=Rows(x=view.pool.x[:1], norms=view.pool.norms[:1]))
-    with pytest.raises(UsageError, match="teacher='image'"):
-        fair.prepare(alone, fair.Config(teacher="neighbours"), fair.Hyper())
+    with pytest.raises(UsageError, match="teacher='confidence'"):
+        fair.prepare(alone, trained(teacher="neighbours"), fair.Hyper())

@@ -12,6 +12,7 @@ from featcache.types import TextBank
 from heads.contract.rows import Batch, Kind, Rows, TaskView
 from heads.methods import fair
 from heads.training.trainer import train
+from tests.heads.methods.test_fair import trained
 from tests.tiers import quick
 
 D = 6
@@ -61,7 +62,7 @@ def test_training_beats_its_start_on_two_clusters(weighting: Any) -> None:
     view, query = two_clusters()
     scores = []
     for epochs in (0, 15):
-        config = fair.Config(weighting=weighting, epochs=epochs)
+        config = trained(weighting=weighting, epochs=epochs)
         (run,) = train(fair.METHOD, config, [view], [fair.Hyper(lr=0.02)])
         scores.append(run.head.accuracy(query))
     assert scores[0] < 0.9
@@ -72,11 +73,11 @@ def test_training_beats_its_start_on_two_clusters(weighting: Any) -> None:
 
 def test_loss_falls_on_two_clusters() -> None:
     view, _ = two_clusters()
-    config, hyper = fair.Config(weighting="none"), fair.Hyper(lr=0.02)
+    config, hyper = trained(weighting="none"), fair.Hyper(lr=0.02)
     assert view.pool is not None
     values = []
     for epochs in (0, 15):
-        (run,) = train(fair.METHOD, fair.Config(weighting="none", epochs=epochs), [view], [hyper])
+        (run,) = train(fair.METHOD, trained(weighting="none", epochs=epochs), [view], [hyper])
         batch = Batch(
             index=torch.arange(300),
             view=torch.full((300,), -1),
@@ -113,6 +114,6 @@ def test_balance_is_the_share_of_classes_guessed() -> None:
     counts = torch.tensor([5.0, 5.0, 0.0, 0.0])
     sums = {"moved_rows": torch.tensor(3.0), "trust_sum": torch.tensor(8.0)}
     after = fair.watch({"guessed": counts, **sums})
-    (stage,) = fair.stages(fair.Config())
+    (stage,) = fair.stages(trained())
     got = {name: float(after[name]) for name in stage.watch}
     assert got == pytest.approx({"balance": 0.5, "moved": 0.3, "trust": 0.8})

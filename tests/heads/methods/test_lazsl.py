@@ -23,6 +23,7 @@ from heads.protocols import training
 
 COUNTS = (3, 1, 5, 2, 4)
 """Descriptions of each class."""
+SELECTIONS = ("paper", "confidence", "all")
 
 
 def unit(rng: torch.Generator, *shape: int) -> Tensor:
@@ -105,12 +106,26 @@ def transport(similarity: list[list[float]], a: list[float], b: list[float]) -> 
     return sum(u[i] * kernel[i][j] * v[j] * similarity[i][j] for i, j in cells)
 
 
-def naive_lazsl(
-    g: Tensor, crops: Tensor, texts: Tensor, theta: float = 0.8, select: bool = True
-) -> float:
+def naive_mass(
+    g: Tensor, crops: Tensor, select: str, anchors: list[Tensor], sharpness: float = 50.0
+) -> list[float]:
+    """Equation (1)."""
+    if select == "confidence":
+        return softmax([sharpness * max(dot(p, t) for t in anchors) for p in crops])
     rho = [dot(p, g) for p in crops]
-    kept = [not select or r >= sum(rho) / len(rho) for r in rho]
-    a = [1 / sum(kept) if keep else 0.0 for keep in kept]
+    kept = [select == "all" or r >= sum(rho) / len(rho) for r in rho]
+    return [1 / sum(kept) if keep else 0.0 for keep in kept]
+
+
+def naive_lazsl(
+    g: Tensor,
+    crops: Tensor,
+    texts: Tensor,
+    theta: float = 0.8,
+    select: str = "paper",
+    anchors: list[Tensor] | None = None,
+) -> float:
+    a = naive_mass(g, crops, select, anchors or [])
     similarity = [[theta * dot(p, q) + (1 - theta) * dot(g, q) for q in texts] for p in crops]
     return transport(similarity, a, [1 / len(texts)] * len(texts))
 
@@ -152,12 +167,13 @@ def loops(
     return torch.tensor(table, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("select", [True, False])
+@pytest.mark.parametrize("select", SELECTIONS)
 @pytest.mark.parametrize("theta", [0.8, 0.3])
-def test_scores_equal_naive_loops(theta: float, select: bool) -> None:
+def test_scores_equal_naive_loops(theta: float, select: str) -> None:
     task, x, crops = make(k=9)
-    got = scores(task, x, crops, lazsl.Hyper(theta=theta), select_crops=select)
-    expected = loops(lambda g, p, q: naive_lazsl(g, p, q, theta, select), task, x, crops)
+    got = scores(task, x, crops, lazsl.Hyper(theta=theta), select=select)
+    anchors = [F.normalize(q.mean(0), dim=-1) for q in own_texts(task)]
+    expected = loops(lambda g, p, q: naive_lazsl(g, p, q, theta, select, anchors), task, x, crops)
     torch.testing.assert_close(got, expected, rtol=0, atol=1e-7)  # texts are float32
 
 
@@ -170,15 +186,17 @@ def test_many_crops_are_solved_in_groups(monkeypatch: pytest.MonkeyPatch) -> Non
     expected = loops(naive_lazsl, task, x, crops)
     for fill in (0.01, 0.8, 1.0):
         monkeypatch.setattr(ragged_transport, "REGION_FILL", fill)
-        torch.testing.assert_close(scores(task, x, crops), expected, rtol=0, atol=1e-7)
+        torch.testing.assert_close(
+            scores(task, x, crops, select="paper"), expected, rtol=0, atol=1e-7
+        )
 
 
 @pytest.mark.parametrize(
     ("key", "config", "theta"),
-    [("logits", {}, 0.8), ("logits_plain", {"select_crops": False}, 1.0)],
+    [("logits", {"select": "paper"}, 0.8), ("logits_plain", {"select": "all"}, 1.0)],
 )
 def test_golden(
-    key: str, config: dict[str, bool], theta: float, shared: Callable[[str], Path]
+    key: str, config: dict[str, str], theta: float, shared: Callable[[str], Path]
 ) -> None:
     # shiming-chen/LaZSL@c098dc9 OP.py OP_d, eps 0.1, float32
     with np.load(shared("golden/lazsl_OP_d.npz")) as file:
@@ -211,8 +229,8 @@ def test_dclip_equals_naive_loops() -> None:
 
 def test_theta_zero_is_dclip() -> None:
     task, x, crops = make()
-    for select in (True, False):
-        got = scores(task, x, crops, lazsl.Hyper(theta=0.0), select_crops=select)
+    for select in SELECTIONS:
+        got = scores(task, x, crops, lazsl.Hyper(theta=0.0), select=select)
         torch.testing.assert_close(got, scores(task, x, crops, score="dclip"), rtol=0, atol=1e-12)
 
 
@@ -241,14 +259,36 @@ def test_one_description_a_class_gives_the_mean_over_kept_crops() -> None:
     hybrid = 0.8 * crops + 0.2 * x[:, None]
     each = torch.stack([hybrid @ q[0] for q in own_texts(task)], dim=-1)  # [n k c]
     mean = (kept[..., None] * each).sum(1) / kept.sum(1, keepdim=True)
-    torch.testing.assert_close(scores(task, x, crops), mean, rtol=0, atol=1e-7)
+    torch.testing.assert_close(scores(task, x, crops, select="paper"), mean, rtol=0, atol=1e-7)
 
 
 def test_a_heavy_entropy_gives_the_mean_over_all_pairs() -> None:
     task, x, crops = make()
-    got = scores(task, x, crops, lazsl.Hyper(reg=1e6, tol=1e-9, theta=1.0), select_crops=False)
+    got = scores(task, x, crops, lazsl.Hyper(reg=1e6, tol=1e-9, theta=1.0), select="all")
     expected = torch.stack([(crops @ q.T).mean((1, 2)) for q in own_texts(task)], dim=-1)
     torch.testing.assert_close(got, expected, rtol=0, atol=1e-5)
+
+
+def test_no_sharpness_takes_all_crops_and_much_the_surest() -> None:
+    task, x, crops = make()
+    got = scores(task, x, crops, lazsl.Hyper(sharpness=0.0))
+    torch.testing.assert_close(got, scores(task, x, crops, select="all"), rtol=0, atol=1e-12)
+    anchors = torch.stack([F.normalize(q.mean(0), dim=-1) for q in own_texts(task)])
+    surest = (crops @ anchors.T).amax(-1).argmax(-1)
+    alone = torch.stack([p[i : i + 1] for p, i in zip(crops, surest, strict=True)])
+    got = scores(task, x, crops, lazsl.Hyper(sharpness=1e6))
+    torch.testing.assert_close(got, scores(task, x, alone, select="all"), rtol=0, atol=1e-7)
+
+
+def test_a_crop_of_another_class_that_is_sure_misleads() -> None:
+    """What confidence costs: one sharp window of something else outweighs many of the image."""
+    task, x, _ = make(counts=(1, 1), n=1)
+    own, other = (q[0] for q in own_texts(task))
+    crops = torch.stack([F.normalize(own + 0.7 * x[0], dim=-1)] * 5 + [other])[None]
+    right = scores(task, own[None], crops, select="paper")
+    wrong = scores(task, own[None], crops, lazsl.Hyper(theta=1.0, sharpness=200.0))
+    assert int(right.argmax()) == 0
+    assert int(wrong.argmax()) == 1
 
 
 def test_kept_crops_are_those_above_the_average() -> None:
@@ -264,44 +304,52 @@ def test_equal_crops_are_all_kept(value: float, k: int) -> None:
     assert bool(lazsl.selected(torch.full((1, k), value)).all())
 
 
-@pytest.mark.parametrize("score", ["lazsl", "wca", "awt"])
+@pytest.mark.parametrize(
+    "config",
+    [{"select": "paper"}, {"select": "confidence"}, {"score": "wca"}, {"score": "awt"}],
+)
 @given(seed=st.integers(0, 10_000))
 @settings(max_examples=10)
-def test_order_of_crops_and_descriptions_does_not_matter(score: str, seed: int) -> None:
+def test_order_of_crops_and_descriptions_does_not_matter(config: dict[str, Any], seed: int) -> None:
     task, x, crops = make(seed)
     rng = torch.Generator().manual_seed(seed + 1)
     bank: Any = task.text
     order = torch.randperm(len(bank.owner), generator=rng)
     mixed = replace(bank, description_rows=bank.description_rows[order], owner=bank.owner[order])
     turned = crops[:, torch.randperm(crops.shape[1], generator=rng)]
-    got = scores(replace(task, text=mixed), x, turned, score=score)
-    torch.testing.assert_close(got, scores(task, x, crops, score=score), rtol=0, atol=1e-9)
+    got = scores(replace(task, text=mixed), x, turned, **config)
+    torch.testing.assert_close(got, scores(task, x, crops, **config), rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("score", ["lazsl", "awt"])
+@pytest.mark.parametrize("config", [*({"select": how} for how in SELECTIONS), {"score": "awt"}])
 @pytest.mark.parametrize("fill", [0.01, 0.5, 1.0])
 def test_padding_of_descriptions_changes_nothing(
-    score: str, fill: float, monkeypatch: pytest.MonkeyPatch
+    config: dict[str, Any], fill: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One bucket for all classes, some, and one for every number of descriptions."""
     task, x, crops = make()
-    expected = scores(task, x, crops, score=score)
+    expected = scores(task, x, crops, **config)
     monkeypatch.setattr(ragged_transport, "TEXT_FILL", fill)
     monkeypatch.setattr(ragged_transport, "TEXT_LACK", 0)
     _, fixed = lazsl.prepare(task, lazsl.Config(score="awt"), lazsl.Hyper())
     assert len(Buckets.read(fixed).masses) == {0.01: 1, 0.5: 2, 1.0: 5}[fill]
-    got = scores(task, x, crops, score=score)
+    got = scores(task, x, crops, **config)
     torch.testing.assert_close(got, expected, rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("score", ["lazsl", "dclip", "wca", "awt"])
-def test_a_batch_equals_single_images(score: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "config",
+    [*({"select": how} for how in SELECTIONS), *({"score": s} for s in ("dclip", "wca", "awt"))],
+)
+def test_a_batch_equals_single_images(
+    config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     task, x, crops = make(n=5)
-    whole = scores(task, x, crops, score=score)
-    alone = [scores(task, x[i : i + 1], crops[i : i + 1], score=score) for i in range(5)]
+    whole = scores(task, x, crops, **config)
+    alone = [scores(task, x[i : i + 1], crops[i : i + 1], **config) for i in range(5)]
     torch.testing.assert_close(torch.cat(alone), whole, rtol=0, atol=1e-12)
     monkeypatch.setattr(ragged_transport, "SIMILARITY_BYTES", {"cpu": 1})
-    torch.testing.assert_close(scores(task, x, crops, score=score), whole, rtol=0, atol=1e-12)
+    torch.testing.assert_close(scores(task, x, crops, **config), whole, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("score", ["lazsl", "awt"])
@@ -322,7 +370,8 @@ def test_other_texts_can_be_matched() -> None:
     kept = lazsl.selected(lazsl.closeness(crops, x)).double()
     each = (0.8 * crops + 0.2 * x[:, None]) @ bank.template_rows[:, 0].double().T
     mean = (kept[..., None] * each).sum(1) / kept.sum(1, keepdim=True)
-    torch.testing.assert_close(scores(task, x, crops, text="template"), mean, rtol=0, atol=1e-6)
+    got = scores(task, x, crops, select="paper", text="template")
+    torch.testing.assert_close(got, mean, rtol=0, atol=1e-6)
 
 
 CROPPED = {"crops.lazsl-5": (5,)}

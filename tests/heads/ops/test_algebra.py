@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -50,6 +51,18 @@ def test_mean_of_views_counts_each_view_alike() -> None:
 def test_mean_of_views_is_the_clean_row_without_any() -> None:
     x = torch.randn(2, 4)
     assert rows(x).mean_of_views() is x
+
+
+def test_each_view_is_a_row_with_the_label_and_weight_of_its_image() -> None:
+    views = torch.randn(2, 3, 4)
+    images = rows(torch.zeros(2, 4), views=views)
+    each = replace(
+        images, labels=torch.tensor([1, 0]), weights=torch.tensor([0.5, 2.0])
+    ).each_view()
+    assert torch.equal(each.x, torch.cat([views[0], views[1]]))
+    assert each.y.tolist() == [1, 1, 1, 0, 0, 0]
+    assert each.row_weights.tolist() == [0.5] * 3 + [2.0] * 3
+    assert rows(torch.ones(2, 4)).each_view().labels is None
 
 
 def test_cross_entropy_leaves_padding_out() -> None:

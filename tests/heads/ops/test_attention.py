@@ -1,7 +1,9 @@
+import math
+
 import pytest
 import torch
 
-from heads.ops.attention import Pick, pick
+from heads.ops.attention import Pick, confidence, pick, pool_confident
 
 
 @pytest.mark.parametrize("how", ["soft", "literal", "straight-through"])
@@ -25,3 +27,15 @@ def test_straight_through_is_hard_forwards_and_soft_backwards() -> None:
             (slopes[how],) = torch.autograd.grad((weight @ value).sum(), scores)
     assert set(slopes) == {"soft", "straight-through"}
     torch.testing.assert_close(slopes["soft"], slopes["straight-through"])
+
+
+def test_confidence_weighs_by_the_best_class() -> None:
+    rows = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]]], dtype=torch.float64)
+    anchors = torch.tensor([[1.0, 0.0], [0.8, 0.6]], dtype=torch.float64)
+    best = [max(a * p[0] + b * p[1] for a, b in anchors.tolist()) for p in rows[0].tolist()]
+    powers = [math.exp(3.0 * value) for value in best]
+    expected = torch.tensor([[p / sum(powers) for p in powers]], dtype=torch.float64)
+    torch.testing.assert_close(confidence(rows, anchors, 3.0), expected)
+    pooled = (expected[..., None] * rows).sum(1)
+    torch.testing.assert_close(pool_confident(rows, anchors, 3.0), pooled / pooled.norm())
+    torch.testing.assert_close(confidence(rows, anchors, 0.0), torch.full((1, 3), 1 / 3).double())

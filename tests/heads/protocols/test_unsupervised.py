@@ -17,7 +17,7 @@ from heads.results.record import Result
 
 World = Callable[..., FeatureSet]
 ALSO = {"crops.fair-4": (4,), "views.strong-2": (2,), "views.weak-1": (1,)}
-QUICK: dict[str, Any] = {"epochs": 2, "batch": 16}
+QUICK: dict[str, Any] = {"student": "anchors", "epochs": 2, "batch": 16}
 
 
 def make(world: World, **more: Any) -> FeatureSet:
@@ -53,24 +53,31 @@ def test_shots_and_seeds_are_ignored(world: World) -> None:
     assert np.array_equal(routed.predictions.predicted, direct.predictions.predicted)
 
 
-def test_labels_of_the_pool_are_never_read(world: World) -> None:
-    """Parameters are bit-equal, whatever the labels of train are; unlabelled rows count too."""
+@pytest.mark.parametrize("settings", [QUICK, {}])
+def test_labels_of_the_pool_are_never_read(settings: dict[str, Any], world: World) -> None:
+    """Heads are bit-equal, whatever the labels of train are; unlabelled rows count too."""
     features = make(world)
     train = features.usable("train")
-    one = training.train("fair", features=features, settings=QUICK)
+    one = training.train("fair", features=features, settings=settings)
     for poison in (np.full(len(train), -1), np.roll(features.labels[train], 7)):
         labels = features.labels.copy()
         labels[train] = poison
         other = training.train(
             "fair",
             features=replace(features, listing=replace(features.listing, labels=labels)),
-            settings=QUICK,
+            settings=settings,
         )
-        mine, theirs = (t.heads[0][0].fitted.params["learned"] for t in (one, other))
-        assert torch.equal(mine, theirs)
+        mine, theirs = (t.heads[0][0].fitted for t in (one, other))
+        for name in ("params", "fixed"):
+            ours, others = getattr(mine, name), getattr(theirs, name)
+            assert ours.keys() == others.keys()
+            assert all(torch.equal(ours[n], others[n]) for n in ours)
     start = features.text
     assert start is not None
-    assert not torch.equal(mine, start.anchors("description"))
+    if settings:
+        assert not torch.equal(mine.params["learned"], start.anchors("description"))
+    else:
+        assert bool(mine.fixed["weight"].any())
 
 
 def test_values_to_choose_from_need_something_to_choose_by(world: World) -> None:
@@ -124,7 +131,7 @@ def test_without_weak_views_the_clean_image_stands_in_and_the_record_says_so(
 def test_patches_are_a_variant(world: World) -> None:
     features = make(world, also=ALSO | {"patches.clearclip": (9,)})
     result = run(features, settings={**QUICK, "regions": "patches", "infer": "las"})
-    assert result.variant == "batch=16 epochs=2 infer=las regions=patches"
+    assert result.variant == "batch=16 epochs=2 infer=las regions=patches student=anchors"
 
 
 def test_without_images_to_learn_from(world: World) -> None:

@@ -21,7 +21,7 @@ from featcache.sources.fieldguide.world import open_world
 @pytest.fixture
 def encoder(tmp_path: Path) -> Encoder:
     torch.manual_seed(0)
-    export(build_model(), tmp_path / "weights.safetensors")
+    export(build_model().state_dict(), tmp_path / "weights.safetensors")
     return Encoder(tmp_path / "weights.safetensors")
 
 

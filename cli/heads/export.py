@@ -1,0 +1,83 @@
+"""`heads export`: a trained head for programs without featcache."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.ui import output
+from cli.ui.options import Json, Quiet, RunsDir
+
+
+def export(
+    head: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN|FILE", help="RUN@SEED, RUN where it keeps one head, or a head's file."
+        ),
+    ],
+    to: Annotated[str, typer.Option(help="onnx, torch or numpy (linear heads).")] = "onnx",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to make.", show_default="METHOD-FORMAT")
+    ] = None,
+    with_backbone: Annotated[
+        bool, typer.Option("--with-backbone", help="Take pixels: put the image tower before it.")
+    ] = False,
+    strip: Annotated[
+        bool,
+        typer.Option("--strip", help="Refuse files that hold features of training images."),
+    ] = False,
+    runs: RunsDir = None,
+    quiet: Quiet = False,
+    json_: Json = False,
+) -> None:
+    """Write a head as ONNX, plain torch or NumPy, checked against the head, with a model card.
+
+    Example: heads export 20261130T101500-ridge-1a2b3c@1 --to onnx --with-backbone
+    """
+    from featcache.errors import UsageError
+    from heads.exporting.choice import check_format
+    from heads.results.store import find, runs_root
+    from heads.results.store import load as load_record
+
+    # What is wrong is told before torch is loaded.
+    check_format(to, with_backbone=with_backbone)
+    if out is not None and out.exists():
+        raise UsageError(f"{out} exists. Name another folder with --out.")
+    path, root = Path(head).expanduser(), runs_root(runs)
+    is_file = bool(path.suffix) or path.exists() or len(path.parts) > 1
+    record = None
+    if not is_file:
+        record = load_record(find(root, head.partition("@")[0]), predictions=False)
+
+    import heads
+
+    loaded = heads.load(head, root=root)
+    written = heads.export(
+        loaded,
+        to,
+        Path(f"{loaded.method.name}-{to}") if out is None else out,
+        with_backbone=with_backbone,
+        strip=strip,
+        result=record,
+    )
+    if json_:
+        output.emit_json(
+            {
+                "path": str(written.path),
+                "files": list(written.files),
+                "linear": written.linear,
+                "compared": [one.to_json() for one in written.compared],
+                "notes": list(written.notes),
+            }
+        )
+    else:
+        worst = max(written.compared, key=lambda one: one.difference / one.tolerance)
+        output.emit(
+            f"Wrote {', '.join(written.files)} to {written.path}; logits differ from "
+            f"{worst.against} by at most {worst.difference:.1e} of the largest "
+            f"({worst.tolerance:.0e} allowed)."
+        )
+    if not quiet:
+        for note in written.notes:
+            output.say(note)

@@ -1,0 +1,232 @@
+"""A cache as one parquet table, a row an image, for tools that show embeddings.
+
+    id            string                   as the listing has it
+    split         string                   the first of the exported splits that the image is in
+    label, class  int32, string            null for unlabelled images
+    features      list<float32>[d]         global features as they are stored, of any length
+    projection_x, projection_y   float32   coordinates in a plane (`featcache.exporters.projection`)
+    image         struct<bytes, path>      a thumbnail in JPEG; null where the image is not here
+    predicted     string                   with `answer`: the class, its probability, and whether
+    probability   float32                  it is the label (null for unlabelled images)
+    correct       bool
+
+Embedding Atlas opens it by these names; `featcache import parquet` reads features, labels, ids and
+splits back. Rows are streamed in groups, and the file gets its name when it is whole. Unreadable
+images are left out.
+"""
+
+import os
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int64
+
+from featcache.errors import CacheError, TaskError, UsageError
+from featcache.exporters.projection import CHUNK, check_projection, project
+from featcache.imaging.decode import UnreadableImageError
+from featcache.pages.thumbnails import thumbnail
+from featcache.parquet import load_pyarrow
+from featcache.paths import expand
+from featcache.retrieval.originals import Originals
+from featcache.store.format.files import explained, sync_file, sync_folder
+from featcache.types import FeatureSet
+from featcache.wording import Argument
+
+LARGEST_THUMBNAIL = 1024
+"""Longest side of a thumbnail in pixels."""
+
+Answer = Callable[
+    [Int64[np.ndarray, " r"]], tuple[Int64[np.ndarray, " r"], Float[np.ndarray, " r"]]
+]
+"""Rows of the listing -> predicted labels, and the probability of each."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """What was written."""
+
+    path: Path
+    rows: int
+    columns: tuple[str, ...]
+    unreadable: int
+    """Images that were left out, because they could not be read when they were encoded."""
+    without_thumbnail: int
+    """Images without a thumbnail, because they are not here any more or have changed."""
+
+
+def export_parquet(
+    features: FeatureSet,
+    path: Path | str,
+    *,
+    splits: Sequence[str] = (),
+    projection: str = "pca",
+    thumbnails: int = 0,
+    answer: Answer | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Table:
+    """Write the rows of a cache as a parquet table.
+
+    Args:
+        features: The cache.
+        path: File to write; one that exists is replaced.
+        splits: Splits to write, in this order; none takes all but stored few-shot sets.
+        projection: pca, tsne or none.
+        thumbnails: Longest side of the thumbnails in pixels; 0 writes none.
+        answer: Answers of a head for the columns `predicted`, `probability` and `correct`.
+        progress: Called as (written rows, all rows).
+
+    Raises:
+        UsageError: If an argument is wrong, or t-SNE cannot be had.
+        UnknownNameError: If a split or the projection is unknown.
+        TaskError: If the splits have no usable image.
+        CacheError: If pyarrow is missing, or the file cannot be written.
+
+    Example:
+        >>> import featcache
+        >>> from featcache.exporters.parquet import export_parquet
+        >>> cache = featcache.open("fieldguide", "tiny")
+        >>> export_parquet(cache, "moths.parquet", splits=["val"]).columns[:4]
+        ('id', 'split', 'label', 'class')
+    """
+    if not 0 <= thumbnails <= LARGEST_THUMBNAIL:
+        raise UsageError(
+            Argument("thumbnails", thumbnails),
+            f" is not between 0 and {LARGEST_THUMBNAIL} pixels.",
+        )
+    parquet = load_pyarrow(CacheError)
+    rows, split = _rows_of(features, splits)
+    if not len(rows):
+        raise TaskError(f"No image of {features.listing.dataset} in these splits could be read.")
+    check_projection(projection, len(rows))
+    unreadable = int((~features.ok[_listed(features, splits)]).sum())
+    plane = project(features, rows, projection)
+    pictures = Originals([features]) if thumbnails else None
+    target = expand(Path(path))
+    lacking = 0
+    with _writing(target) as temporary:
+        writer: Any = None
+        try:
+            for start in range(0, len(rows), CHUNK):
+                part = slice(start, start + CHUNK)
+                columns = _columns(features, rows[part], split[part])
+                if plane is not None:
+                    columns |= _coordinates(plane[part])
+                if pictures is not None:
+                    shown = [_picture(pictures, row, thumbnails) for row in rows[part].tolist()]
+                    lacking += sum(one is None for one in shown)
+                    columns |= _images(shown)
+                if answer is not None:
+                    columns |= _answers(features, rows[part], answer)
+                table = import_module("pyarrow").table(columns)
+                writer = writer or parquet.ParquetWriter(temporary, table.schema)
+                writer.write_table(table)
+                if progress is not None:
+                    progress(min(start + CHUNK, len(rows)), len(rows))
+        finally:
+            if writer is not None:
+                writer.close()
+    return Table(
+        path=target,
+        rows=len(rows),
+        columns=tuple(table.column_names),
+        unreadable=unreadable,
+        without_thumbnail=lacking,
+    )
+
+
+def _listed(features: FeatureSet, splits: Sequence[str]) -> Int64[np.ndarray, " r"]:
+    """Return the rows of splits, each once, in the order of the splits."""
+    named = splits or [name for name in features.listing.splits if "@" not in name]
+    every = np.concatenate([features.listing.rows(name) for name in named] or [np.zeros(0, int)])
+    _, first = np.unique(every, return_index=True)
+    return every[np.sort(first)].astype(np.int64)
+
+
+def _rows_of(
+    features: FeatureSet, splits: Sequence[str]
+) -> tuple[Int64[np.ndarray, " r"], np.ndarray]:
+    """Return the usable rows of splits, and the split of each."""
+    named = splits or [name for name in features.listing.splits if "@" not in name]
+    of = np.full(len(features.listing), "", dtype=object)
+    for name in reversed(named):  # the first wins
+        of[features.listing.rows(name)] = name
+    listed = _listed(features, splits)
+    rows = listed[features.ok[listed]]
+    return rows, of[rows]
+
+
+def _columns(features: FeatureSet, rows: np.ndarray, split: np.ndarray) -> dict[str, Any]:
+    arrow, listing = import_module("pyarrow"), features.listing
+    labels, classes = features.labels[rows].tolist(), features.classes
+    named = [None if y < 0 else _text(classes[y]) for y in labels]
+    values = features.components["global"].take(rows).float().numpy()
+    return {
+        "id": arrow.array([_text(listing.ids[row]) for row in rows.tolist()]),
+        "split": arrow.array([_text(name) for name in split.tolist()]),
+        "label": arrow.array([None if y < 0 else y for y in labels], arrow.int32()),
+        "class": arrow.array(named, arrow.string()),
+        "features": arrow.FixedSizeListArray.from_arrays(
+            arrow.array(values.reshape(-1)), values.shape[1]
+        ),
+    }
+
+
+def _coordinates(plane: np.ndarray) -> dict[str, Any]:
+    arrow = import_module("pyarrow")
+    return {
+        f"projection_{axis}": arrow.array(np.ascontiguousarray(plane[:, i]))
+        for i, axis in enumerate("xy")
+    }
+
+
+def _picture(pictures: Originals, row: int, side: int) -> bytes | None:
+    try:
+        return thumbnail(pictures.pixels(0, row), side).jpeg
+    except UnreadableImageError:
+        return None
+
+
+def _images(shown: Sequence[bytes | None]) -> dict[str, Any]:
+    arrow = import_module("pyarrow")
+    kind = arrow.struct([("bytes", arrow.binary()), ("path", arrow.string())])
+    values = [None if one is None else {"bytes": one, "path": None} for one in shown]
+    return {"image": arrow.array(values, kind)}
+
+
+def _answers(features: FeatureSet, rows: np.ndarray, answer: Answer) -> dict[str, Any]:
+    arrow = import_module("pyarrow")
+    predicted, probability = answer(rows)
+    labels, classes = features.labels[rows], features.classes
+    correct = [None if y < 0 else y == p for y, p in zip(labels, predicted, strict=True)]
+    return {
+        "predicted": arrow.array([_text(classes[p]) for p in predicted.tolist()]),
+        "probability": arrow.array(np.asarray(probability, dtype=np.float32)),
+        "correct": arrow.array(correct, arrow.bool_()),
+    }
+
+
+def _text(name: str) -> str:
+    """Return a name as UTF-8 can write it: bytes of file names that are none are escaped."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[Path]:
+    """Give a temporary file that takes its place when it is whole, and is removed otherwise."""
+    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}-{secrets.token_hex(4)}")
+    with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            sync_file(temporary)
+            temporary.replace(path)
+            sync_folder(path.parent)
+        finally:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)

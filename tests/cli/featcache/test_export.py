@@ -1,0 +1,58 @@
+"""`featcache export`: thumbnails of the images, predictions of a run, and words that are wrong."""
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+Run = Callable[..., Any]
+pq = pytest.importorskip("pyarrow.parquet", reason="the extra `data` is not installed")
+
+
+def test_thumbnails_and_predictions_of_a_run(
+    featcache: Run, heads: Run, home: Path, tmp_path: Path
+) -> None:
+    runs = ["--runs", str(tmp_path / "runs")]
+    trained = heads("train", "gda", "--shots", "2", "--seeds", "1", "--json", "--quiet", *runs)
+    run = json.loads(trained.out)["run"]
+    out = tmp_path / "blobs.parquet"
+    answer = featcache(
+        "export", "blobs", "--thumbnails", "24", "--run", run, "--out", str(out), *runs, "--json"
+    )
+    assert answer.code == 0, answer.err
+    told = json.loads(answer.out)
+    assert told["rows"] == 30
+    assert told["without_thumbnail"] == 0
+    assert "embedding-atlas" in answer.err
+    assert "--x projection_x --y projection_y --image image" in answer.err
+    rows = pq.read_table(out).to_pylist()
+    for row in rows:
+        assert max(Image.open(io.BytesIO(row["image"]["bytes"])).size) == 24
+        assert row["correct"] == (row["predicted"] == row["class"])
+        assert 0 < row["probability"] <= 1
+    import heads as library
+    from featcache.api import open as open_cache
+
+    cache = open_cache("blobs", root=home)
+    head = library.load(run, root=tmp_path / "runs")
+    labels = head.predict(cache, split="test").tolist()
+    assert [r["predicted"] for r in rows if r["split"] == "test"] == [
+        cache.classes[label] for label in labels
+    ]
+
+
+def test_wrong_words_are_told(featcache: Run, home: Path, tmp_path: Path) -> None:
+    for words, said in (
+        (["--to", "parqet"], "did you mean 'parquet'"),
+        (["--projection", "umap"], "known: none, pca, tsne"),
+        (["--splits", "tset"], "did you mean 'test'"),
+        (["--thumbnails", "9999"], "--thumbnails 9999 is not between"),
+    ):
+        answer = featcache("export", "blobs", "--out", str(tmp_path / "t"), *words)
+        assert answer.code == 2
+        assert said in answer.err
+    assert list(tmp_path.iterdir()) == []
