@@ -22,12 +22,14 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from benchmarks.portfolio import Answers, Task, show
+from benchmarks.portfolio import Answers, Draw, show
 from featcache.draws import VAL_SHOTS, few_shot
 from featcache.errors import MissingComponentError
 from featcache.importers.npz import import_npz
 from featcache.store.library import cache_root, find_cache
 from featcache.types import FeatureSet
+from heads.member_pool import members
+from heads.methods.auto import METHOD
 from heads.protocols import evaluation, training
 from heads.protocols.plan import Request
 
@@ -66,6 +68,10 @@ def main() -> None:
     parser.add_argument("--methods", nargs="*", default=CANDIDATES)
     parser.add_argument("--datasets", nargs="*", default=(*WORLDS, *IMPORTED))
     parser.add_argument("--shots", nargs="*", type=int, default=(1, 2, 4, 16))
+    parser.add_argument(
+        "--shipped", nargs="*", default=[one.name for one in members(METHOD.config())]
+    )
+    parser.add_argument("--stored", action="store_true", help="train nothing: what is stored only")
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
     root = cache_root(given.home)
@@ -77,12 +83,14 @@ def main() -> None:
         for name in given.datasets
         if shots in SHOTS.get(name, USUAL_SHOTS)
     ]
-    tasks: dict[tuple[str, int, int], Task] = {}
+    draws: dict[tuple[str, int, int], Draw] = {}
     for method, name, shots in wanted:
-        for seed, answers in answered(caches[name], method, shots, given.work):
-            task = tasks.setdefault((name, shots, seed), labels_of(caches[name], shots, seed))
-            task.answers[method] = answers
-    show(list(tasks.values()))
+        for seed, answers in answered(
+            caches[name], method, shots, given.work, given.stored
+        ):
+            draw = draws.setdefault((name, shots, seed), labels_of(caches[name], shots, seed))
+            draw.answers[method] = answers
+    show(list(draws.values()), given.shipped)
 
 
 def opened(name: str, root: Path, folder: Path | None) -> FeatureSet:
@@ -93,15 +101,14 @@ def opened(name: str, root: Path, folder: Path | None) -> FeatureSet:
     return find_cache(root, name, backbone).feature_set()
 
 
-def labels_of(features: FeatureSet, shots: int, seed: int) -> Task:
+def labels_of(features: FeatureSet, shots: int, seed: int) -> Draw:
     """Return a repetition, without answers yet."""
-    return Task(
+    return Draw(
         dataset=features.listing.dataset,
         shots=shots,
         seed=seed,
         val_labels=torch.as_tensor(features.labels[val_rows(features, shots, seed)]).long(),
         test_labels=torch.as_tensor(features.labels[features.usable("test")]).long(),
-        answers={},
     )
 
 
@@ -114,13 +121,16 @@ def val_rows(features: FeatureSet, shots: int, seed: int) -> np.ndarray:
 
 
 def answered(
-    features: FeatureSet, method: str, shots: int, work: Path
+    features: FeatureSet, method: str, shots: int, work: Path, stored: bool
 ) -> Iterator[tuple[int, Answers]]:
     """Yield seeds and what heads answer; nothing where a method needs texts and there are none."""
-    plan = training.plan(Request(method=method, features=features, shots=shots, seeds=SEEDS))
+    request = Request(
+        method=method, features=features, shots=shots, seeds=SEEDS, calibrate_on="none"
+    )
+    plan = training.plan(request)
     path = work / f"{plan.fit_spec('test').digest()}.safetensors"
     missing = path.with_suffix(".json")
-    if missing.exists():
+    if missing.exists() or (stored and not path.exists()):
         return
     if not path.exists():
         started = time.process_time()
