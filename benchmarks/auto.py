@@ -107,6 +107,7 @@ def labels_of(features: FeatureSet, shots: int, seed: int) -> Draw:
         dataset=features.listing.dataset,
         shots=shots,
         seed=seed,
+        texts=features.text is not None,
         val_labels=torch.as_tensor(features.labels[val_rows(features, shots, seed)]).long(),
         test_labels=torch.as_tensor(features.labels[features.usable("test")]).long(),
     )

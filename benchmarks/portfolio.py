@@ -28,10 +28,10 @@ from heads.ops.pooling import greedy_weights, mean_pool, temperature
 from heads.results.statistics import of_queries
 
 ROUNDS: int = METHOD.config().rounds
-MOST = 8
-"""Largest number of members that is tried."""
-GAIN = 0.005
-"""A member joins if it lowers the mean share by this much at least."""
+SIZES = (1, 2, 3, 4, 5, 6, 8)
+"""Members that each kind of data set, with texts or without, may choose. How many is chosen on
+validation, too: members chosen without a data set, judged on its validation rows, where the worst
+data set counts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +53,8 @@ class Draw:
     dataset: str
     shots: int
     seed: int
+    texts: bool
+    """Whether the data set has class texts."""
     val_labels: Int64[Tensor, " v"]
     test_labels: Int64[Tensor, " n"]
     answers: dict[str, Answers] = field(default_factory=dict)
@@ -117,23 +119,69 @@ def _weights(log_p: Tensor, labels: Tensor) -> Tensor:
     return greedy_weights(log_p, labels, ROUNDS)
 
 
-def chosen(draws: Sequence[Draw], most: int = MOST, gain: float = GAIN) -> list[str]:
-    """Return members in the order in which they join, on validation rows alone."""
+def chosen(draws: Sequence[Draw], size: int) -> list[str]:
+    """Return the members for data sets with texts, and those for the others that are not among them.
+
+    On a data set without texts fewer methods can be trained, so both kinds choose for themselves.
+    """
+    found: dict[str, None] = {}
+    for kind in by_texts(draws).values():
+        found |= dict.fromkeys(name for name, _ in grown(kind)[:size])
+    return list(found)
+
+
+def by_texts(draws: Sequence[Draw]) -> dict[str, list[Draw]]:
+    """Separate the draws of data sets with texts from the others."""
+    found: dict[str, list[Draw]] = {"with texts": [], "without texts": []}
+    for draw in draws:
+        found["with texts" if draw.texts else "without texts"].append(draw)
+    return {kind: some for kind, some in found.items() if some}
+
+
+def grown(draws: Sequence[Draw]) -> list[tuple[str, float]]:
+    """Return members in the order in which they join, each with the mean share that is reached."""
+    return list(_grown(tuple(draws)))
+
+
+@lru_cache(maxsize=None)
+def _grown(draws: tuple[Draw, ...]) -> tuple[tuple[str, float], ...]:
     candidates = sorted({name for draw in draws for name in draw.answers})
-    members: list[str] = []
-    before = np.inf
-    while len(members) < min(most, len(candidates)):
+    members: dict[str, float] = {}
+    while len(members) < min(max(SIZES), len(candidates)):
         scores = {
             name: _mean_of(draws, lambda d, name=name: d.share([*members, name]))  # type: ignore[misc]
             for name in candidates
             if name not in members
         }
         best = min(scores, key=lambda name: scores[name])
-        if scores[best] > before - gain:
-            break
-        members.append(best)
-        before = scores[best]
-    return members
+        members[best] = scores[best]
+    return tuple(members.items())
+
+
+def without(draws: Sequence[Draw], size: int) -> dict[str, tuple[str, ...]]:
+    """Return, for every data set, the members chosen on the others."""
+    names = sorted({draw.dataset for draw in draws})
+    return {n: tuple(chosen([d for d in draws if d.dataset != n], size)) for n in names}
+
+
+def best_size(draws: Sequence[Draw]) -> int:
+    """Return the size whose members, chosen without a data set, suit its validation rows best."""
+    print("\n### how many members: judged on data sets that they were chosen without\n")
+    print("| size | share, mean | share, worst | seconds, most | chosen on all |")
+    print("|---|---|---|---|---|")
+    worst = {}
+    for size in SIZES:
+        others, everywhere = without(draws, size), chosen(draws, size)
+        shares = [
+            _mean_of([d for d in draws if d.dataset == name], lambda d, m=members: d.share(m))  # type: ignore[misc]
+            for name, members in others.items()
+        ]
+        worst[size] = max(shares)
+        print(
+            f"| {size} | {np.mean(shares):.3f} | {worst[size]:.3f} "
+            f"| {max(d.seconds(everywhere) for d in draws):.0f} | {', '.join(everywhere)} |"
+        )
+    return min(worst, key=lambda size: worst[size])
 
 
 def _mean_of(draws: Sequence[Draw], value: Callable[[Draw], float]) -> float:
@@ -148,32 +196,34 @@ def show(draws: Sequence[Draw], shipped: Sequence[str]) -> None:
     """Print all tables in Markdown; `shipped` are the members that `auto` has."""
     draws = sorted(draws, key=lambda d: (d.dataset, d.shots, d.seed))
     _show_growth(draws)
-    names = sorted({draw.dataset for draw in draws})
-    others = {name: chosen([d for d in draws if d.dataset != name]) for name in names}
+    size = best_size(draws)
+    print(f"\nChosen on all data sets: {', '.join(chosen(draws, size))}.")
+    others = without(draws, size)
     print("\n### members chosen without a data set\n\n| without | members |\n|---|---|")
     for name, members in others.items():
         print(f"| {name} | {', '.join(members)} |")
     everywhere = tuple(shipped)
-    _show_regret("members chosen without the data set", draws, lambda d: tuple(others[d.dataset]))
+    _show_regret("members chosen without the data set", draws, lambda d: others[d.dataset])
     _show_regret(f"members of auto: {', '.join(everywhere)}", draws, lambda d: everywhere)
     _show_singles(draws)
 
 
 def _show_growth(draws: Sequence[Draw]) -> None:
     """Print what each further member brings and costs."""
-    print("\n### one member after the other, chosen on all\n")
-    print("| member | cross-entropy, share of the best single | seconds, mean | seconds, most | regret, points |")
-    print("|---|---|---|---|---|")
-    order = chosen(draws, gain=-np.inf)
-    for count in range(1, len(order) + 1):
-        members = tuple(order[:count])
-        share = _mean_of(draws, lambda d, m=members: d.share(m))  # type: ignore[misc]
-        seconds = [d.seconds(members) for d in draws]
-        regrets = [row.afterwards.mean for row in _rows(draws, lambda d, m=members: m)]  # type: ignore[misc]
-        print(
-            f"| {order[count - 1]} | {share:.3f} | {np.mean(seconds):.1f} | {max(seconds):.1f} "
-            f"| {100 * np.mean(regrets):+.2f} (most {100 * max(regrets):+.1f}) |"
-        )
+    for kind, some in by_texts(draws).items():
+        print(f"\n### one member after the other, on all data sets {kind}\n")
+        print("| member | share of the best single | seconds, mean | most | regret, points | most |")
+        print("|---|---|---|---|---|---|")
+        order = grown(some)
+        for count, (name, share) in enumerate(order, start=1):
+            members = tuple(member for member, _ in order[:count])
+            seconds = [draw.seconds(members) for draw in some]
+            rows = _rows(some, lambda d, m=members: m)  # type: ignore[misc]
+            regrets = [row.afterwards.mean for row in rows]
+            print(
+                f"| {name} | {share:.3f} | {np.mean(seconds):.1f} | {max(seconds):.1f} "
+                f"| {100 * np.mean(regrets):+.2f} | {100 * max(regrets):+.1f} |"
+            )
 
 
 @dataclass(frozen=True)
