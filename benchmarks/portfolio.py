@@ -28,10 +28,9 @@ from heads.ops.pooling import greedy_weights, mean_pool, temperature
 from heads.results.statistics import of_queries
 
 ROUNDS: int = METHOD.config().rounds
-SIZES = (1, 2, 3, 4, 5, 6, 8)
-"""Members that each kind of data set, with texts or without, may choose. How many is chosen on
-validation, too: members chosen without a data set, judged on its validation rows, where the worst
-data set counts."""
+SIZES = (0, 1, 2, 3, 4, 5, 6, 8)
+"""Members that read texts. How many is chosen on validation, too: members chosen without a data set,
+judged on its validation rows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,36 +119,31 @@ def _weights(log_p: Tensor, labels: Tensor) -> Tensor:
 
 
 def chosen(draws: Sequence[Draw], size: int) -> list[str]:
-    """Return the members for data sets with texts, and those for the others that are not among them.
+    """Return all methods that need no texts, which are few and cheap, and `size` others."""
+    free = textless(draws)
+    return [*free, *(name for name, _ in grown(draws)[:size])]
 
-    On a data set without texts fewer methods can be trained, so both kinds choose for themselves.
+
+def textless(draws: Sequence[Draw]) -> list[str]:
+    """Return the candidates that answered where there are no texts."""
+    return sorted({name for draw in draws if not draw.texts for name in draw.answers})
+
+
+def grown(draws: Sequence[Draw]) -> tuple[tuple[str, float], ...]:
+    """Return members that read texts in the order in which they join those that need none.
+
+    Each has the mean share of the pool that is reached with it, on data sets with texts.
     """
-    found: dict[str, None] = {}
-    for kind in by_texts(draws).values():
-        found |= dict.fromkeys(name for name, _ in grown(kind)[:size])
-    return list(found)
-
-
-def by_texts(draws: Sequence[Draw]) -> dict[str, list[Draw]]:
-    """Separate the draws of data sets with texts from the others."""
-    found: dict[str, list[Draw]] = {"with texts": [], "without texts": []}
-    for draw in draws:
-        found["with texts" if draw.texts else "without texts"].append(draw)
-    return {kind: some for kind, some in found.items() if some}
-
-
-def grown(draws: Sequence[Draw]) -> list[tuple[str, float]]:
-    """Return members in the order in which they join, each with the mean share that is reached."""
-    return list(_grown(tuple(draws)))
+    return _grown(tuple(d for d in draws if d.texts), tuple(textless(draws)))
 
 
 @lru_cache(maxsize=None)
-def _grown(draws: tuple[Draw, ...]) -> tuple[tuple[str, float], ...]:
-    candidates = sorted({name for draw in draws for name in draw.answers})
+def _grown(draws: tuple[Draw, ...], start: tuple[str, ...]) -> tuple[tuple[str, float], ...]:
+    candidates = sorted({name for draw in draws for name in draw.answers} - set(start))
     members: dict[str, float] = {}
     while len(members) < min(max(SIZES), len(candidates)):
         scores = {
-            name: _mean_of(draws, lambda d, name=name: d.share([*members, name]))  # type: ignore[misc]
+            name: _mean_of(draws, lambda d, name=name: d.share([*start, *members, name]))  # type: ignore[misc]
             for name in candidates
             if name not in members
         }
@@ -166,22 +160,22 @@ def without(draws: Sequence[Draw], size: int) -> dict[str, tuple[str, ...]]:
 
 def best_size(draws: Sequence[Draw]) -> int:
     """Return the size whose members, chosen without a data set, suit its validation rows best."""
-    print("\n### how many members: judged on data sets that they were chosen without\n")
+    print("\n### how many members read texts: judged on data sets that they were chosen without\n")
     print("| size | share, mean | share, worst | seconds, most | chosen on all |")
     print("|---|---|---|---|---|")
-    worst = {}
+    means = {}
     for size in SIZES:
         others, everywhere = without(draws, size), chosen(draws, size)
         shares = [
             _mean_of([d for d in draws if d.dataset == name], lambda d, m=members: d.share(m))  # type: ignore[misc]
             for name, members in others.items()
         ]
-        worst[size] = max(shares)
+        means[size] = float(np.mean(shares))
         print(
-            f"| {size} | {np.mean(shares):.3f} | {worst[size]:.3f} "
+            f"| {size} | {means[size]:.3f} | {max(shares):.3f} "
             f"| {max(d.seconds(everywhere) for d in draws):.0f} | {', '.join(everywhere)} |"
         )
-    return min(worst, key=lambda size: worst[size])
+    return min(means, key=lambda size: means[size])
 
 
 def _mean_of(draws: Sequence[Draw], value: Callable[[Draw], float]) -> float:
@@ -209,21 +203,22 @@ def show(draws: Sequence[Draw], shipped: Sequence[str]) -> None:
 
 
 def _show_growth(draws: Sequence[Draw]) -> None:
-    """Print what each further member brings and costs."""
-    for kind, some in by_texts(draws).items():
-        print(f"\n### one member after the other, on all data sets {kind}\n")
-        print("| member | share of the best single | seconds, mean | most | regret, points | most |")
-        print("|---|---|---|---|---|---|")
-        order = grown(some)
-        for count, (name, share) in enumerate(order, start=1):
-            members = tuple(member for member, _ in order[:count])
-            seconds = [draw.seconds(members) for draw in some]
-            rows = _rows(some, lambda d, m=members: m)  # type: ignore[misc]
-            regrets = [row.afterwards.mean for row in rows]
-            print(
-                f"| {name} | {share:.3f} | {np.mean(seconds):.1f} | {max(seconds):.1f} "
-                f"| {100 * np.mean(regrets):+.2f} | {100 * max(regrets):+.1f} |"
-            )
+    """Print what each further member that reads texts brings and costs."""
+    free, some = textless(draws), [draw for draw in draws if draw.texts]
+    print(f"\n### beside {', '.join(free)}: one member after the other, on data sets with texts\n")
+    print("| member | share of the best single | seconds, mean | most | regret, points | most |")
+    print("|---|---|---|---|---|---|")
+    start = _mean_of(some, lambda d: d.share(free))
+    order = (("none", start), *grown(draws))
+    for count, (name, share) in enumerate(order, start=1):
+        members = tuple([*free, *(member for member, _ in order[1:count])])
+        seconds = [draw.seconds(members) for draw in some]
+        rows = _rows(some, lambda d, m=members: m)  # type: ignore[misc]
+        regrets = [row.afterwards.mean for row in rows]
+        print(
+            f"| {name} | {share:.3f} | {np.mean(seconds):.1f} | {max(seconds):.1f} "
+            f"| {100 * np.mean(regrets):+.2f} | {100 * max(regrets):+.1f} |"
+        )
 
 
 @dataclass(frozen=True)

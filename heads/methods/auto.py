@@ -40,7 +40,7 @@ MOST_ROWS: Mapping[str, int] = {"cmm": 8_000, "taskres": 8_000, "proker": 4_000}
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    members: str = "gda,proker,cmm,taskres,ridge"
+    members: str = "cmm,taskres,proker,gda,ridge,linear-probe,knn,nearest-mean"
     """Names of methods, each with settings of its own after colons: `gda,knn:k=3`."""
     rounds: int = number(50, low=1, high=10_000)
     """Members that are added, one after the other, while the weights grow."""
