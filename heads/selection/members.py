@@ -182,8 +182,10 @@ def _weights_note(weights: Sequence[Mapping[str, float]]) -> list[str]:
     if all(len(set(one.values())) == 1 for one in weights):
         return []
     means = {name: sum(one[name] for one in weights) / len(weights) for name in names}
-    told = ", ".join(f"{name} {w:.2f}" for name, w in sorted(means.items(), key=lambda p: -p[1]))
-    return [f"Weights of the members: {told}."]
+    told = [f"{n} {w:.2f}" for n, w in sorted(means.items(), key=lambda p: -p[1]) if w >= 0.005]
+    others = [name for name, w in means.items() if w < 0.005]
+    rest = f"; nothing or hardly anything: {', '.join(others)}" if others else ""
+    return [f"Weights of the members: {', '.join(told)}{rest}."]
 
 
 def _task_of(method: AnyMethod, config: Any, task: Episode) -> Episode:
