@@ -85,9 +85,7 @@ def main() -> None:
     ]
     draws: dict[tuple[str, int, int], Draw] = {}
     for method, name, shots in wanted:
-        for seed, answers in answered(
-            caches[name], method, shots, given.work, given.stored
-        ):
+        for seed, answers in answered(caches[name], method, shots, given.work, given.stored):
             draw = draws.setdefault((name, shots, seed), labels_of(caches[name], shots, seed))
             draw.answers[method] = answers
     show(list(draws.values()), given.shipped)

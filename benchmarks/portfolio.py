@@ -271,7 +271,9 @@ def _show_regret(
     title: str, draws: Sequence[Draw], members: Callable[[Draw], tuple[str, ...]]
 ) -> None:
     print(f"\n### regret in points; {title}\n")
-    print("| data set | shots | pool % | chosen on validation | regret | best afterwards | regret |")
+    print(
+        "| data set | shots | pool % | chosen on validation | regret | best afterwards | regret |"
+    )
     print("|---|---|---|---|---|---|---|")
     rows = list(_rows(draws, members))
     for row in rows:

@@ -67,7 +67,9 @@ def trainable(
     for member, method, own in resolved(composition, config, shots):
         most = composition.most_rows(config, member)
         if most is not None and rows > most:
-            leftover.add(member, f"slow on more than {most:,} training images, and there are {rows:,}")
+            leftover.add(
+                member, f"slow on more than {most:,} training images, and there are {rows:,}"
+            )
         else:
             kept.append((member, method, own))
     return kept
