@@ -1,9 +1,10 @@
 """Which methods should `auto` pool, and what does it lose to the best single method?
 
-Every candidate is trained alone, its hyper-parameters chosen on validation rows, on drawn worlds and
-imported CLIP features at few and many shots. What its heads answer to validation rows and queries is
-stored in --work by the digest of its spec: the same command goes on after an interruption, and
-trains anew what a new version of a method changes.
+Every candidate is trained alone, its hyper-parameters chosen on validation rows, on drawn worlds
+and imported CLIP features at few and many shots. What its heads answer to validation rows and
+queries is stored in --work by the digest of its spec: the same command goes on after an
+interruption, and trains anew what a new version of a method changes. Then the members are chosen,
+and what pools of them lose is measured (`benchmarks/portfolio.py`).
 
     python benchmarks/auto.py --features features --work answers --home caches
 
@@ -15,7 +16,6 @@ import argparse
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np

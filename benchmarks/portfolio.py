@@ -1,10 +1,11 @@
 """Choosing members for `auto` on validation rows, and what a pool loses to single methods.
 
-Members are added one at a time, each the one that lowers the cross-entropy of the pool most, as a
-share of that of the best single method: the mean over data sets, each of which is the mean over its
-numbers of shots and draws. To judge a pool, temperatures and weights are learned on one half of the
-validation rows and judged on the other, both ways. The members for a data set are chosen on the others. Queries are looked at in the last tables
-alone.
+All candidates that need no texts are members. Those that read texts are added one at a time, each
+the one that lowers the cross-entropy of the pool most, as a share of that of the best single
+method: the mean over data sets, each of which is the mean over its numbers of shots and draws. To
+judge a pool, temperatures and weights are learned on one half of the validation rows and judged on
+the other, both ways. The members for a data set are chosen on the others. Queries are looked at in
+the tables of regret alone.
 
 Regret is the accuracy on the queries of a single method minus that of the pool: of the method that
 is best on validation, which is what a user could have taken, or best on the queries, which is known
@@ -15,7 +16,7 @@ they are.
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from itertools import groupby
 
 import numpy as np
@@ -29,8 +30,8 @@ from heads.results.statistics import of_queries
 
 ROUNDS: int = METHOD.config().rounds
 SIZES = (0, 1, 2, 3, 4, 5, 6, 8)
-"""Members that read texts. How many is chosen on validation, too: members chosen without a data set,
-judged on its validation rows."""
+"""Members that read texts. How many is chosen on validation, too: members chosen without a data
+set, judged on its validation rows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +59,7 @@ class Draw:
     test_labels: Int64[Tensor, " n"]
     answers: dict[str, Answers] = field(default_factory=dict)
 
-    @lru_cache(maxsize=None)  # noqa: B019 - lives as long as the program
+    @cache  # noqa: B019 - lives as long as the program
     def halves(self, method: str) -> tuple[tuple[Tensor, Tensor], ...]:
         """Return of both halves the log-probability of the label: where learned, where judged."""
         z, rows = self.answers[method].val, torch.arange(len(self.val_labels))
@@ -75,7 +76,7 @@ class Draw:
         """Return the cross-entropy of a pool as a share of that of the best single method."""
         return self.judged(tuple(members)) / min(self.judged((name,)) for name in self.answers)
 
-    @lru_cache(maxsize=None)  # noqa: B019
+    @cache  # noqa: B019
     def judged(self, members: tuple[str, ...]) -> float:
         """Return the cross-entropy of a pool on halves of validation that chose no weight."""
         there = [name for name in members if name in self.answers]
@@ -89,7 +90,7 @@ class Draw:
             found.append(-float(mean_pool(judged[..., None], weights.to(judged)).mean()))
         return float(np.mean(found))
 
-    @lru_cache(maxsize=None)  # noqa: B019
+    @cache  # noqa: B019
     def correct_of(self, members: tuple[str, ...]) -> Bool[np.ndarray, " n"]:
         """Return which queries a pool answers rightly, as `auto` learns it on all validation."""
         there = [self.answers[name] for name in members if name in self.answers]
@@ -137,7 +138,7 @@ def grown(draws: Sequence[Draw]) -> tuple[tuple[str, float], ...]:
     return _grown(tuple(d for d in draws if d.texts), tuple(textless(draws)))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _grown(draws: tuple[Draw, ...], start: tuple[str, ...]) -> tuple[tuple[str, float], ...]:
     candidates = sorted({name for draw in draws for name in draw.answers} - set(start))
     members: dict[str, float] = {}
@@ -211,7 +212,7 @@ def _show_growth(draws: Sequence[Draw]) -> None:
     start = _mean_of(some, lambda d: d.share(free))
     order = (("none", start), *grown(draws))
     for count, (name, share) in enumerate(order, start=1):
-        members = tuple([*free, *(member for member, _ in order[1:count])])
+        members = (*free, *(member for member, _ in order[1:count]))
         seconds = [draw.seconds(members) for draw in some]
         rows = _rows(some, lambda d, m=members: m)  # type: ignore[misc]
         regrets = [row.afterwards.mean for row in rows]
@@ -278,8 +279,9 @@ def _show_regret(
     rows = list(_rows(draws, members))
     for row in rows:
         print(
-            f"| {row.dataset} | {row.shots} | {100 * row.accuracy:.1f} | {row.on_validation.method} "
-            f"| {_points(row.on_validation)} | {row.afterwards.method} | {_points(row.afterwards)} |"
+            f"| {row.dataset} | {row.shots} | {100 * row.accuracy:.1f} "
+            f"| {row.on_validation.method} | {_points(row.on_validation)} "
+            f"| {row.afterwards.method} | {_points(row.afterwards)} |"
         )
     for word, regrets in (
         ("chosen on validation", [row.on_validation for row in rows]),

@@ -42,7 +42,7 @@ def whole(argument: str, value: Any) -> int:
     )
 
 
-def shots_of(value: Any) -> int | None | Literal["usual"]:
+def shots_of(value: Any) -> int | Literal["usual"] | None:
     """Return the number of shots; None and `usual` stay what they are. Errors as `whole`."""
     return value if value is None or value == "usual" else whole("shots", value)
 

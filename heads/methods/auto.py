@@ -6,13 +6,13 @@
     z_m [n c] logits of member m      w_m >= 0, sum 1           T_m temperature of member m
 
 Each member's hyper-parameters are chosen on validation rows as if it were alone; T_m minimises its
-cross-entropy there. Weights grow by adding one member at a time, with replacement, each the one that
-lowers the cross-entropy of (1) most. Without validation images the rows are folds of the training
-images, and every member is trained anew on all of them at what was chosen. Without either (one shot
-a class) members have their defaults, T_m = 1, and all weigh alike.
+cross-entropy there. Weights grow by adding one member at a time, with replacement, each the one
+that lowers the cross-entropy of (1) most. Without validation images the rows are folds of the
+training images, and every member is trained anew on all of them at what was chosen. Without either
+(one shot a class) members have their defaults, T_m = 1, and all weigh alike.
 
-Members that read texts are left out where there are none, and members that are slow on many training
-images above a number of them.
+Members that need texts are left out where there are none, and members that are slow on many
+training images above a number of them.
 
 Reference: Caruana et al., Ensemble Selection from Libraries of Models, ICML 2004 (weights); Guo et
 al., On Calibration of Modern Neural Networks, ICML 2017 (temperatures).
@@ -84,7 +84,7 @@ def combine(terms: Tensors, fixed: Tensors, config: Config, hyper: Nothing) -> F
 
 METHOD = Method(
     name="auto",
-    summary="For people in a hurry: a portfolio of methods, pooled by validation, on all images.",
+    summary="A portfolio of methods on all training images, weighed by validation.",
     source="reconstruction: Caruana et al. 2004; Guo et al. 2017",
     usual_shots=None,
     needs=member_pool.needs,

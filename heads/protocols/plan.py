@@ -30,7 +30,7 @@ class Request:
 
     method: str
     features: FeatureSet
-    shots: int | None | Literal["usual"] = "usual"
+    shots: int | Literal["usual"] | None = "usual"
     """Images a class; None is all, `usual` what the method says (`Method.usual_shots`)."""
     seeds: Sequence[int] = (1, 2, 3)
     """One draw each."""
