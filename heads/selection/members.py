@@ -57,9 +57,12 @@ def trainable(
     views: Sequence[TaskView],
     leftover: Leftover,
 ) -> list[Resolved]:
-    """Return the members that are trained on supports as large as these; arguments as `resolved`.
+    """Return the members that are trained on supports as large as these.
 
     Args:
+        composition: How a method is made of others.
+        config: The method's Config.
+        shots: Images a class, on which defaults of members depend; None is all.
         views: The tasks.
         leftover: Told of the members for which a support is too large.
     """
