@@ -6,7 +6,7 @@ queries is stored in --work by the digest of its spec: the same command goes on 
 interruption, and trains anew what a new version of a method changes. Then the members are chosen,
 and what pools of them lose is measured (`benchmarks/portfolio.py`).
 
-    python benchmarks/auto.py --features features --work answers --home caches
+    python -m benchmarks.auto --features features --work answers --home caches
 
 Seconds are those of the processor, so that other programs beside it change them little; with
 OMP_NUM_THREADS=1 they are those of one thread.
@@ -22,9 +22,10 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
+import featcache
 from benchmarks.portfolio import Answers, Draw, show
 from featcache.draws import VAL_SHOTS, few_shot
-from featcache.errors import MissingComponentError
+from featcache.errors import CacheNotFoundError, MissingComponentError
 from featcache.importers.npz import import_npz
 from featcache.store.library import cache_root, find_cache
 from featcache.types import FeatureSet
@@ -66,21 +67,24 @@ def main() -> None:
     parser.add_argument("--home", type=Path, help="caches; else as FEATCACHE_HOME says")
     parser.add_argument("--work", type=Path, required=True, help="folder of stored answers")
     parser.add_argument("--methods", nargs="*", default=CANDIDATES)
-    parser.add_argument("--datasets", nargs="*", default=(*WORLDS, *IMPORTED))
+    parser.add_argument(
+        "--datasets", nargs="*", help="else the drawn worlds and, with --features, the imported"
+    )
     parser.add_argument("--shots", nargs="*", type=int, default=(1, 2, 4, 16))
     parser.add_argument(
         "--shipped", nargs="*", default=[one.name for one in members(METHOD.config())]
     )
     parser.add_argument("--stored", action="store_true", help="train nothing: what is stored only")
     given = parser.parse_args()
+    datasets = given.datasets or (*WORLDS, *(IMPORTED if given.features else ()))
     given.work.mkdir(parents=True, exist_ok=True)
     root = cache_root(given.home)
-    caches = {name: opened(name, root, given.features) for name in given.datasets}
+    caches = {name: opened(name, root, given.features) for name in datasets}
     wanted = [
         (method, name, shots)
         for method in given.methods
         for shots in given.shots
-        for name in given.datasets
+        for name in datasets
         if shots in SHOTS.get(name, USUAL_SHOTS)
     ]
     draws: dict[tuple[str, int, int], Draw] = {}
@@ -92,11 +96,16 @@ def main() -> None:
 
 
 def opened(name: str, root: Path, folder: Path | None) -> FeatureSet:
-    """Open a cache, after importing it where it comes from a file."""
+    """Open a cache, after encoding it, or importing it from a file, where that is to be done."""
     backbone = "tiny" if name in WORLDS else "ViT-B/32"
     if name not in WORLDS and folder is not None:
         import_npz(folder / f"{name}_vitb32.npz", root, name, backbone)
-    return find_cache(root, name, backbone).feature_set()
+    try:
+        return find_cache(root, name, backbone).feature_set()
+    except CacheNotFoundError:
+        if name not in WORLDS:
+            raise
+        return featcache.extract(name, backbone, views=["10"], root=root)
 
 
 def labels_of(features: FeatureSet, shots: int, seed: int) -> Draw:

@@ -29,6 +29,8 @@ from heads.ops.pooling import greedy_weights, mean_pool, temperature
 from heads.results.statistics import of_queries
 
 ROUNDS: int = METHOD.config().rounds
+WITHOUT_TEXTS = ("gda", "ridge", "linear-probe", "knn", "nearest-mean")
+"""Candidates that need no class texts."""
 SIZES = (0, 1, 2, 3, 4, 5, 6, 8)
 """Members that read texts. How many is chosen on validation, too: members chosen without a data
 set, judged on its validation rows."""
@@ -121,13 +123,7 @@ def _weights(log_p: Tensor, labels: Tensor) -> Tensor:
 
 def chosen(draws: Sequence[Draw], size: int) -> list[str]:
     """Return all methods that need no texts, which are few and cheap, and `size` others."""
-    free = textless(draws)
-    return [*free, *(name for name, _ in grown(draws)[:size])]
-
-
-def textless(draws: Sequence[Draw]) -> list[str]:
-    """Return the candidates that answered where there are no texts."""
-    return sorted({name for draw in draws if not draw.texts for name in draw.answers})
+    return [*WITHOUT_TEXTS, *(name for name, _ in grown(draws)[:size])]
 
 
 def grown(draws: Sequence[Draw]) -> tuple[tuple[str, float], ...]:
@@ -135,16 +131,16 @@ def grown(draws: Sequence[Draw]) -> tuple[tuple[str, float], ...]:
 
     Each has the mean share of the pool that is reached with it, on data sets with texts.
     """
-    return _grown(tuple(d for d in draws if d.texts), tuple(textless(draws)))
+    return _grown(tuple(d for d in draws if d.texts))
 
 
 @cache
-def _grown(draws: tuple[Draw, ...], start: tuple[str, ...]) -> tuple[tuple[str, float], ...]:
-    candidates = sorted({name for draw in draws for name in draw.answers} - set(start))
+def _grown(draws: tuple[Draw, ...]) -> tuple[tuple[str, float], ...]:
+    candidates = sorted({name for draw in draws for name in draw.answers} - set(WITHOUT_TEXTS))
     members: dict[str, float] = {}
     while len(members) < min(max(SIZES), len(candidates)):
         scores = {
-            name: _mean_of(draws, lambda d, name=name: d.share([*start, *members, name]))  # type: ignore[misc]
+            name: _mean_of(draws, lambda d, name=name: d.share([*WITHOUT_TEXTS, *members, name]))  # type: ignore[misc]
             for name in candidates
             if name not in members
         }
@@ -205,7 +201,7 @@ def show(draws: Sequence[Draw], shipped: Sequence[str]) -> None:
 
 def _show_growth(draws: Sequence[Draw]) -> None:
     """Print what each further member that reads texts brings and costs."""
-    free, some = textless(draws), [draw for draw in draws if draw.texts]
+    free, some = WITHOUT_TEXTS, [draw for draw in draws if draw.texts]
     print(f"\n### beside {', '.join(free)}: one member after the other, on data sets with texts\n")
     print("| member | share of the best single | seconds, mean | most | regret, points | most |")
     print("|---|---|---|---|---|---|")

@@ -13,6 +13,7 @@ from heads import registry
 from heads.api import fit
 from heads.episode import Episode
 from heads.head_file import pack, unpack
+from heads.member_pool import members
 from heads.methods import auto
 from heads.methods.auto import METHOD
 from heads.ops.pooling import greedy_weights, temperature
@@ -39,8 +40,8 @@ def task(features: FeatureSet) -> Episode:
     return make_task(features, METHOD)
 
 
-def chosen(task: Episode, mode: str = "few-shot-val", members: str = FEW) -> Chosen:
-    settings = configure(METHOD, {"members": members}, shots=6)
+def chosen(task: Episode, mode: str = "few-shot-val", of: str = FEW) -> Chosen:
+    settings = configure(METHOD, {"members": of}, shots=6)
     return select(METHOD, settings, [task], mode)[0]
 
 
@@ -72,7 +73,7 @@ def test_weights_are_those_of_greedy_pooling_on_validation(task: Episode) -> Non
 
 def test_under_folds_members_are_trained_again_on_all_images(task: Episode) -> None:
     """The weights are those of answers to held-out rows; the head holds every training row."""
-    found = chosen(replace(task, val=None), "cv", members="knn:k=3,nearest-mean")
+    found = chosen(replace(task, val=None), "cv", of="knn:k=3,nearest-mean")
     views, held_out = folds(task.view)
     labels = torch.cat([rows.y for rows in held_out])
     log_p = []
@@ -111,7 +112,7 @@ def test_without_texts_members_that_need_them_are_left_out() -> None:
     plain = make_world(counts={"train": 6, "val": 4, "test": 5}, text=False)
     result = training.train("auto", features=plain).result
     (told,) = [note for note in result.notes if note.startswith("Left out")]
-    names = {one.name for one in auto.member_pool.members(METHOD.config())}
+    names = {one.name for one in members(METHOD.config())}
     without = {name for name in names if f"weight of {name}" not in result.chosen[0]}
     assert without
     assert all(name in told for name in without)
@@ -143,7 +144,7 @@ def test_a_member_that_fails_costs_the_others_nothing(
     assert set(weights(found)) == {"ridge", "tip-adapter"}
     assert "Left out: gda (the matrix is singular)." in found.notes
     with pytest.raises(UsageError, match="auto has no member that can be trained here"):
-        chosen(task, members="gda")
+        chosen(task, of="gda")
     ensemble = registry.get("ensemble")
     with pytest.raises(TrainingError, match="singular"):
         select(ensemble, configure(ensemble, {"members": FEW}), [task], "few-shot-val")
@@ -178,7 +179,7 @@ def test_queries_change_nothing(features: FeatureSet) -> None:
 
 
 def test_the_default_members_are_members_of_this_version() -> None:
-    names = [one.name for one in auto.member_pool.members(METHOD.config())]
+    names = [one.name for one in members(METHOD.config())]
     assert set(auto.MOST_ROWS) <= set(names)
     assert heads.Estimator("auto", members="ridge,nearest-mean").fit(
         [[0.1, 1.0], [0.2, 1.0], [1.0, 0.1], [1.0, 0.0]], ["a", "a", "b", "b"]
