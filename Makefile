@@ -29,7 +29,7 @@ demo-photos: install  ## From a folder of photographs to the classes of new ones
 	@$(BIN)/python .ci/photographs.py build/photographs
 	@cd build/photographs && $(abspath $(BIN))/featcache extract --backbone tiny --dataset folder:photos
 	@$(BIN)/heads train auto --dataset photos --backbone tiny
-	@cd build/photographs && $(abspath $(BIN))/heads predict last new/
+	@cd build/photographs && $(abspath $(BIN))/heads predict last new/ --top 2
 
 test: install-dev  ## Run the tests, but for the long ones
 	@$(TESTS) -m "not long"
