@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 # says not to.
 TESTS := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q -n 2
 
-.PHONY: help install install-dev demo test test-all newest lint bench soak fuzz clean
+.PHONY: help install install-dev demo demo-photos test test-all newest lint bench soak fuzz clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +24,12 @@ demo: install  ## Extract, train and compare on the embedded data set and model
 	@$(BIN)/heads train tip-adapter --dataset fieldguide --backbone tiny --shots 16 --quiet
 	@$(BIN)/heads train cmm --dataset fieldguide --backbone tiny --shots 16 --quiet
 	@$(BIN)/heads compare --dataset fieldguide --backbone tiny --where
+
+demo-photos: install  ## From a folder of photographs to the classes of new ones, on drawn photographs
+	@$(BIN)/python .ci/photographs.py build/photographs
+	@cd build/photographs && $(abspath $(BIN))/featcache extract --backbone tiny --dataset folder:photos
+	@$(BIN)/heads train auto --dataset photos --backbone tiny
+	@cd build/photographs && $(abspath $(BIN))/heads predict last new/ --top 2
 
 test: install-dev  ## Run the tests, but for the long ones
 	@$(TESTS) -m "not long"
@@ -44,6 +50,7 @@ lint: install-dev  ## ruff, mypy strict, import layers, spelling
 bench: install-dev  ## Measure everything in docs/benchmarks.md anew (long)
 	@$(BIN)/python benchmarks/accuracy.py
 	@$(BIN)/python benchmarks/methods.py
+	@$(BIN)/python -m benchmarks.auto --work build/auto
 	@$(BIN)/python benchmarks/training.py
 	@$(BIN)/python benchmarks/grids.py
 	@$(BIN)/python benchmarks/solvers.py

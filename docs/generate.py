@@ -193,6 +193,7 @@ def index(methods: Sequence[AnyMethod]) -> str:
     rows = ["| method | what it is | reads text | fidelity |", "|---|---|---|---|"]
     for method in methods:
         text = "yes" if "text" in method.config.__dataclass_fields__ else "no"
+        text = text if method.composition is None else "as its members"
         fidelity = re.split(r"[,:]| at ", method.source)[0]
         rows.append(
             f"| [{method.name}]({method.name}.md) | {method.summary} | {text} | {fidelity} |"

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 from featcache.types import FeatureSet
 from heads import kept
@@ -25,7 +25,7 @@ def fit(
     method: str,
     cache: FeatureSet,
     *,
-    shots: int | None = 16,
+    shots: int | Literal["usual"] | None = "usual",
     seed: int = 1,
     selection: str = "few-shot-val",
     augment: str | None = None,
@@ -39,7 +39,8 @@ def fit(
     Args:
         method: A method's name.
         cache: From `featcache.open`.
-        shots: Images a class; None takes all of `train`, 0 none: a corpus alone.
+        shots: Images a class; None takes all of `train`, 0 none: a corpus alone; `usual` what the
+            method says: 16, or all of it.
         seed: Seed of the draw of the shots.
         selection: How hyper-parameters are chosen.
         augment: `corpus:NAME` or `corpus:NAME:weight=W`: the rows of a corpus of the cache join the
@@ -92,7 +93,7 @@ def evaluate(
     cache: FeatureSet,
     *,
     split: str | Sequence[str] = "test",
-    shots: int | None = 16,
+    shots: int | Literal["usual"] | None = "usual",
     seeds: int | Sequence[int] = 3,
     selection: str = "few-shot-val",
     class_weights: str | Sequence[float] | None = None,
@@ -111,7 +112,8 @@ def evaluate(
         method: A method's name.
         cache: From `featcache.open`.
         split: Split of the queries, or several; the heads are trained once and evaluated on each.
-        shots: Images a class; None takes all of `train`, 0 none: a corpus alone.
+        shots: Images a class; None takes all of `train`, 0 none: a corpus alone; `usual` what the
+            method says: 16, or all of it.
         seeds: Draws of the shots: their number, or the seeds themselves.
         selection: How hyper-parameters are chosen.
         augment: `corpus:NAME` or `corpus:NAME:weight=W`: the rows of a corpus of the cache join the

@@ -31,6 +31,8 @@ class Description:
     transductive: bool
     needs: tuple[str, ...]
     """Features read at the defaults: role, kind and recipe, with a ? where it does without."""
+    usual_shots: int | None
+    """Images a class where nobody says how many; None is all."""
 
 
 def name_of(module: str) -> str:
@@ -78,6 +80,7 @@ def describe() -> list[Description]:
             source=m.source,
             transductive=m.transductive,
             needs=_named(m),
+            usual_shots=m.usual_shots,
         )
         for m in map(get, names())
     ]

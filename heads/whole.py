@@ -2,13 +2,13 @@
 
 import operator
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 from featcache.errors import UsageError
 from featcache.wording import Argument
 
 _MEANING = {
-    "shots": "images a class, or None for all of train",
+    "shots": "images a class, None for all of train, or 'usual'",
     "seed": "one draw",
     "top": "classes named for an image",
     "seeds": "their number, or the seeds themselves as [1, 2, 3]",
@@ -42,9 +42,9 @@ def whole(argument: str, value: Any) -> int:
     )
 
 
-def shots_of(value: Any) -> int | None:
-    """Return the number of shots; None stays None. Errors as `whole`."""
-    return None if value is None else whole("shots", value)
+def shots_of(value: Any) -> int | Literal["usual"] | None:
+    """Return the number of shots; None and `usual` stay what they are. Errors as `whole`."""
+    return value if value is None or value == "usual" else whole("shots", value)
 
 
 def seeds_of(value: Any) -> tuple[int, ...]:

@@ -1,7 +1,12 @@
 """`heads list`: the methods."""
 
+from typing import TYPE_CHECKING
+
 from cli.ui import output, tables
 from cli.ui.options import Json
+
+if TYPE_CHECKING:
+    from heads.registry import Description
 
 
 def list_methods(json_: Json = False) -> None:
@@ -18,10 +23,24 @@ def list_methods(json_: Json = False) -> None:
                     "name": item.name,
                     "summary": item.summary,
                     "needs": list(item.needs),
+                    "shots": _shots(item),
                     "transductive": item.transductive,
                     "source": item.source,
                 }
             )
         return
-    rows = [(d.name, d.summary, ", ".join(d.needs), d.source) for d in describe()]
+    rows = [(d.name, d.summary, _reads(d), d.source) for d in describe()]
     tables.emit_table(("method", "idea", "reads (? if there)", "source"), rows)
+
+
+def _shots(method: "Description") -> int | str | None:
+    """Return the images a class without --shots; None where none are read."""
+    if "support" not in method.needs:
+        return None
+    return "all" if method.usual_shots is None else method.usual_shots
+
+
+def _reads(method: "Description") -> str:
+    """Name what a method reads, and how many shots where these are all images."""
+    shots = {"support": "support (all images)"} if _shots(method) == "all" else {}
+    return ", ".join(shots.get(need, need) for need in method.needs)

@@ -24,7 +24,8 @@ def train(
     shots: Annotated[
         str | None,
         typer.Option(
-            help="Images per class, 'all', or with --augment 0.", show_default="16; in episodes 5"
+            help="Images per class, 'all', or with --augment 0.",
+            show_default="the method's, as `heads list` says: 16 or all; in episodes 5",
         ),
     ] = None,
     dataset: Annotated[
@@ -153,6 +154,7 @@ def train(
 
     \b
     Example: heads train cmm --shots 16
+    Example: heads train auto
     Example: heads train gda --shots 16 --support long-tail:0.01
     Example: heads train cmm --protocol episodic --ways 5 --shots 1 --split sketch
     Example: heads train tip-adapter --shots 1 --augment corpus:wild:weight=0.3
@@ -213,7 +215,8 @@ def train(
         arguments |= of_orders | drawn | {"seed": seed, "split": split, "protocol": protocol}
     elif protocol == "few-shot":
         _only_of(of_episodes, "episodes", "--protocol episodic")
-        arguments["shots"] = _shots("16" if shots is None else shots, augment)
+        if shots is not None:
+            arguments["shots"] = _shots(shots, augment)
         arguments["augment"] = augment
         arguments["seeds"] = options.seeds("3" if seeds is None else seeds)
         arguments |= {"strict_shots": strict_shots, "class_weights": class_weights}

@@ -49,8 +49,15 @@ class Joined:
 
     config: Any
     fixed: Tensors
+    weights: Mapping[str, float]
+    """Label -> weight of each member that was trained, sum 1."""
     learned: Mapping[str, float]
     """Numbers that the record states, by name."""
+
+
+def no_limit(config: Any, member: Member) -> int | None:
+    """Train a member on any number of rows."""
+    return None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -63,6 +70,10 @@ class Composition:
     """(config, trained members, labels of the validated rows or None) -> the head."""
     validates: Callable[[Any], bool]
     """(config) -> whether validation changes anything beside the members."""
+    most_rows: Callable[[Any, Member], int | None] = no_limit
+    """(config, member) -> largest support that it is trained on; None is any."""
+    spares: bool = False
+    """Whether members that cannot be trained on a task are left out; else that is an error."""
 
 
 def rows_with(rows: Rows, kinds: Sequence[Kind]) -> Rows:

@@ -162,6 +162,8 @@ class Method(Generic[C, H]):
     """Numbers (0-d) among the fixed tensors of `prepare` that `notes` reads, if they are there."""
     notes: Callable[[Sequence[Watched]], list[str]] = no_notes
     """What a reader must know of how training went, from what every repetition recorded."""
+    usual_shots: int | None = 16
+    """Images a class where nobody says how many; None is all."""
     defaults: Callable[[int | None], Mapping[str, float]] = no_defaults
     """Values of Hyper that depend on the shots a class (None is all)."""
     scout: Callable[[TaskView, C], Scout] | None = None

@@ -35,7 +35,7 @@ def plan(request: Request) -> Plan:
         TaskError: If there are no validation images where asked for, or the corpus holds queries.
     """
     method, features = request.resolve(), request.features
-    if request.augment is None and request.shots == 0:
+    if request.augment is None and request.images == 0:
         raise UsageError(
             f"shots must be at least 1: without any, method '{method.name}' learns from a corpus "
             f"alone, and none is named. Name one with ",

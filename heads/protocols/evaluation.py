@@ -139,7 +139,12 @@ def _trained(
         *unconverged,
         *told,
     ]
-    facts = {"notes": notes, "seconds": seconds, "reads": list(training_reads(episodes[0].view))}
+    facts = {
+        "notes": notes,
+        "seconds": seconds,
+        **({"members_seconds": dict(chosen[0].seconds)} if chosen[0].seconds else {}),
+        "reads": list(training_reads(episodes[0].view)),
+    }
     heads = zip(heads_of(run, episodes, chosen, facts), sure, strict=True)
     return episodes, tuple(
         replace(head, temperature=one.temperature, calibration=one.calibration)
@@ -209,7 +214,11 @@ def _judged(
         _predictions(run.features, predicted, queries),
         split=split,
         ids=digest_ids(run.features.listing.ids[int(r)] for r in queries[0].index),
-        seconds={"fit": float(facts["seconds"]), "evaluate": time.perf_counter() - started},
+        seconds={
+            "fit": float(facts["seconds"]),
+            "evaluate": time.perf_counter() - started,
+            **{f"fit of {name}": s for name, s in facts.get("members_seconds", {}).items()},
+        },
         reads=reads_of(run.method, facts["reads"], queries[0].rows),
         notes=[
             *run.notes,

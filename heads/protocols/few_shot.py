@@ -41,7 +41,7 @@ def plan(request: Request) -> Plan:
     """
     method, features = request.resolve(), request.features
     uneven = None if request.support is None else profile(request.support, features.classes)
-    shots = request.shots if uneven is None else uneven.shots(request.shots)
+    shots = request.images if uneven is None else uneven.shots(request.images)
     seeds = tuple(request.seeds)
     if not seeds:
         raise UsageError("seeds must name at least one seed, got none; the usual ones are 1 2 3.")

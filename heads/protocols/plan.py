@@ -7,7 +7,7 @@ them, training and evaluating is the same for all (`heads.protocols.evaluation`)
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from featcache.errors import UnknownNameError
 from featcache.recipes import Scope
@@ -30,8 +30,8 @@ class Request:
 
     method: str
     features: FeatureSet
-    shots: int | None = 16
-    """Images a class; None is all."""
+    shots: int | Literal["usual"] | None = "usual"
+    """Images a class; None is all, `usual` what the method says (`Method.usual_shots`)."""
     seeds: Sequence[int] = (1, 2, 3)
     """One draw each."""
     splits: tuple[str, ...] = ("test",)
@@ -52,6 +52,15 @@ class Request:
     calibrate_on: str = "auto"
     """Which images that train no head calibrate it, one of `CALIBRATIONS`: validation images that
     nothing else reads; also half of those of `full-val`; folds of the support; none."""
+
+    @property
+    def images(self) -> int | None:
+        """Return the images a class; None is all.
+
+        Raises:
+            UnknownNameError: If there is no such method.
+        """
+        return registry.get(self.method).usual_shots if self.shots == "usual" else self.shots
 
     def resolve(self) -> AnyMethod:
         """Return the method.
@@ -212,7 +221,7 @@ def _members(method: AnyMethod, settings: Settings) -> dict[str, str]:
     """Return the members of a method made of others, with their versions."""
     if method.composition is None:
         return {}
-    inside = resolved(method.composition, settings)
+    inside = resolved(method.composition, settings.config, settings.shots)
     return {"members": ",".join(f"{one.text}@{inner.version}" for one, inner, _ in inside)}
 
 

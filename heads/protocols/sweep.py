@@ -132,7 +132,7 @@ def request_of(
     return Request(
         method=fit.method,
         features=opened[name],
-        shots=fit.shots if fit.protocol in ("few_shot", CORPUS_ONLY) else 16,
+        shots=fit.shots if fit.protocol in ("few_shot", CORPUS_ONLY) else "usual",
         seeds=fit.seeds,
         splits=(spec.split,),
         selection=fit.selection,

@@ -32,9 +32,9 @@ def plan(request: Request) -> Plan:
 
 def _plan(request: Request) -> Plan:
     method = request.resolve()
-    config = configure(method, request.settings, shots=request.shots).config
+    config = configure(method, request.settings, shots=request.images).config
     roles = {need.role for need in method.needs(config)}
-    if "support" in roles and request.shots != 0:
+    if "support" in roles and request.images != 0:
         return few_shot.plan(request)
     if roles & {"support", "corpus"}:
         return corpus_only.plan(request)

@@ -27,6 +27,8 @@ class Chosen:
     """Further numbers that the record states, such as the weights of members."""
     notes: tuple[str, ...] = ()
     """What a reader must know of the training of members."""
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """What the training of each member took, with its search."""
 
     @property
     def values(self) -> dict[str, float]:

@@ -5,7 +5,8 @@ validation rows, or under `cv` the held-out rows of folds, each answered by memb
 trained on the other folds at the values chosen before.
 """
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
 
@@ -21,6 +22,7 @@ from heads.contract.settings import hyper_values
 from heads.episode import Episode
 from heads.fitted import Fitted, answers
 from heads.selection.chosen import Chosen
+from heads.selection.leftover import Leftover
 from heads.selection.refitting import refitted
 from heads.selection.settings import Settings, configure
 
@@ -28,23 +30,59 @@ Alone: TypeAlias = Callable[[AnyMethod, Settings, Sequence[Episode]], list[Chose
 """Choose and train a member on every task, as if it were alone."""
 
 
-def resolved(
-    composition: Composition, settings: Settings
-) -> list[tuple[Member, AnyMethod, Settings]]:
-    """Return every member with its method and settings."""
-    members = composition.members(settings.config)
+Resolved: TypeAlias = tuple[Member, AnyMethod, Settings]
+"""A member with its method and settings."""
+
+
+def resolved(composition: Composition, config: Any, shots: int | None) -> list[Resolved]:
+    """Return every member with its method and settings.
+
+    Args:
+        composition: How a method is made of others.
+        config: The method's Config.
+        shots: Images a class, on which defaults of members depend; None is all.
+    """
+    members = composition.members(config)
     methods = [registry.get(member.name) for member in members]
     return [
-        (member, method, configure(method, dict(member.settings), shots=settings.shots))
+        (member, method, configure(method, dict(member.settings), shots=shots))
         for member, method in zip(members, methods, strict=True)
     ]
+
+
+def trainable(
+    composition: Composition,
+    config: Any,
+    shots: int | None,
+    views: Sequence[TaskView],
+    leftover: Leftover,
+) -> list[Resolved]:
+    """Return the members that are trained on supports as large as these.
+
+    Args:
+        composition: How a method is made of others.
+        config: The method's Config.
+        shots: Images a class, on which defaults of members depend; None is all.
+        views: The tasks.
+        leftover: Told of the members for which a support is too large.
+    """
+    rows, kept = max(len(view.support) for view in views), []
+    for member, method, own in resolved(composition, config, shots):
+        most = composition.most_rows(config, member)
+        if most is not None and rows > most:
+            leftover.add(
+                member, f"slow on more than {most:,} training images, and there are {rows:,}"
+            )
+        else:
+            kept.append((member, method, own))
+    return kept
 
 
 def reads_weights(method: AnyMethod, settings: Settings) -> bool:
     """Tell whether class weights change anything for a method or any of its members."""
     if method.composition is None:
         return method.reads_weights(settings.config)
-    inside = resolved(method.composition, settings)
+    inside = resolved(method.composition, settings.config, settings.shots)
     return any(inner.reads_weights(own.config) for _, inner, own in inside)
 
 
@@ -73,28 +111,46 @@ def select_members(
         alone: Chooses and trains one member.
 
     Raises:
-        TrainingError: If a member could not be trained.
+        TrainingError: If a member could not be trained, and none is spared.
+        UsageError: If no member is left.
     """
     composition = method.composition
     assert composition is not None
     chosen: list[list[Chosen]] = []
     trained: list[list[TrainedMember]] = [[] for _ in tasks]
     labels: list[Int64[Tensor, " n"] | None] = [None for _ in tasks]
+    seconds: dict[str, float] = {}
     notes: list[str] = []
-    for member, inner, own in resolved(composition, settings):
+    leftover, views = Leftover(method), [task.view for task in tasks]
+    for member, inner, own in trainable(
+        composition, settings.config, settings.shots, views, leftover
+    ):
+        started = time.perf_counter()
         seen = [_task_of(inner, own.config, task) for task in tasks]
-        found = alone(inner, own, seen)
-        chosen.append(found)
-        said = inner.notes([one.watch for one in found])
-        notes += [f"{member.label}: {note}" for note in said]
-        for at, (one, task) in enumerate(zip(found, seen, strict=True)):
-            logits, labels[at] = _validated(one.head, task, mode)
-            trained[at].append(_trained(member, one, logits))
+        with leftover.sparing(member):
+            found = alone(inner, own, seen)
+            answered = [
+                _validated(one.head, task, mode) for one, task in zip(found, seen, strict=True)
+            ]
+            chosen.append(found)
+            said = inner.notes([one.watch for one in found])
+            notes += [f"{member.label}: {note}" for note in said]
+            for at, (one, (logits, y)) in enumerate(zip(found, answered, strict=True)):
+                labels[at] = y
+                trained[at].append(_trained(member, one, logits))
+            seconds[member.label] = time.perf_counter() - started
+    leftover.check(len(chosen))
+    notes += leftover.notes
     if mode == "none" and composition.validates(settings.config):
-        notes.append("Without validation the probabilities of the members are not calibrated.")
+        notes.append(
+            "Without validation the probabilities of the members are not calibrated, and all weigh "
+            "alike."
+        )
     joined = []
+    weights: list[Mapping[str, float]] = []
     for at, task in enumerate(tasks):
         result = composition.join(settings.config, trained[at], labels[at])
+        weights.append(result.weights)
         head = Fitted(
             method=method,
             config=result.config,
@@ -118,10 +174,23 @@ def select_members(
                 accuracy=_accuracy(head, task, mode),
                 failed=tuple(failed),
                 learned={**result.learned, **whole},
-                notes=tuple(notes) if at == 0 else (),
+                seconds=seconds if at == 0 else {},
             )
         )
-    return joined
+    notes += _weights_note(weights)
+    return [replace(joined[0], notes=tuple(notes)), *joined[1:]]
+
+
+def _weights_note(weights: Sequence[Mapping[str, float]]) -> list[str]:
+    """Say how members weigh, on average over tasks; nothing where all weigh alike."""
+    names = weights[0]
+    if all(len(set(one.values())) == 1 for one in weights):
+        return []
+    means = {name: sum(one[name] for one in weights) / len(weights) for name in names}
+    told = [f"{n} {w:.2f}" for n, w in sorted(means.items(), key=lambda p: -p[1]) if w >= 0.005]
+    others = [name for name, w in means.items() if w < 0.005]
+    rest = f"; nothing or hardly anything: {', '.join(others)}" if others else ""
+    return [f"Weights of the members: {', '.join(told)}{rest}."]
 
 
 def _task_of(method: AnyMethod, config: Any, task: Episode) -> Episode:

@@ -45,7 +45,7 @@ def has_choice(method: AnyMethod, settings: Settings, mode: str) -> bool:
     (`keep="best-val"`), because the final training uses all rows.
     """
     if method.composition is not None:
-        inside = resolved(method.composition, settings)
+        inside = resolved(method.composition, settings.config, settings.shots)
         validates = method.composition.validates(settings.config)
         return mode != "none" and (
             validates or any(has_choice(m, own, mode) for _, m, own in inside)

@@ -235,7 +235,7 @@ def _row(
         gain=None if isinstance(gain, str) else gain,
         word=word,
         why=gain if isinstance(gain, str) else "",
-        seconds=sum(result.seconds.values()),
+        seconds=result.seconds["fit"] + result.seconds["evaluate"],
         protocol=result.protocol,
         selection=result.selection,
         oracle=result.oracle,

@@ -24,3 +24,13 @@ def test_list_says_what_each_method_reads(heads: Run) -> None:
         "tda",
         "transclip",
     }
+
+
+def test_list_says_which_methods_take_all_images_unless_told(heads: Run) -> None:
+    listed = {d["name"]: d for d in map(json.loads, heads("list", "--json").out.splitlines())}
+    assert {name: listed[name]["shots"] for name in ("auto", "cmm", "zero-shot")} == {
+        "auto": "all",
+        "cmm": 16,
+        "zero-shot": None,
+    }
+    assert heads("list").out.count("support (all images)") == 1

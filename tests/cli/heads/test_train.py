@@ -322,3 +322,14 @@ def test_batches_and_streams_from_draw_to_table(heads: Run, home: Path, tmp_path
         refused = heads(*wrong)
         assert refused.code == 2, wrong
         assert refused.out == ""
+
+
+def test_auto_trains_on_all_images_unless_told(heads: Run, home: Path) -> None:
+    given = ["--set", "members=ridge,gda", "--json"]
+    told = heads("train", "auto", *given)
+    assert told.code == 0, told.err
+    assert "Weights of the members: " in told.err
+    assert from_json(told.out).shots is None
+    assert from_json(heads("train", "auto", "--shots", "1", *given).out).shots == 1
+    other = heads("train", "ridge", "--seeds", "1", "--json")
+    assert from_json(other.out).shots == 16

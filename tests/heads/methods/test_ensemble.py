@@ -15,7 +15,8 @@ from heads.episode import Episode
 from heads.fitted import Fitted
 from heads.head import Head
 from heads.head_file import pack, unpack
-from heads.methods.ensemble import METHOD, members
+from heads.member_pool import members
+from heads.methods.ensemble import METHOD
 from heads.ops.pooling import greedy_weights, temperature
 from heads.protocols import training
 from heads.protocols.plan import Request
