@@ -13,7 +13,7 @@ import argparse
 import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.by_validation import chosen_table
@@ -25,6 +25,7 @@ from featcache.types import FeatureSet
 from heads import kept, registry
 from heads.protocols import plan as heads_plan
 from heads.protocols.sweep import sweep
+from heads.results import store
 from heads.results.compare.pairing import Word, paired_difference, words
 from heads.results.record import Result
 
@@ -144,8 +145,8 @@ class Bench:
         self.root, self.folder, self.methods = root, folder, methods
         self.runs = root.with_name(f"{root.name}-runs")
         """What was measured before a kill is not measured again; delete it to begin anew."""
-        self.validation: dict[str, float] = {}
-        """Run -> top-1 on validation rows, the mean of its heads; runs that keep heads only."""
+        self.validation: dict[tuple[str, str], float] = {}
+        """(Method, title of a column) -> top-1 on validation rows; inductive methods only."""
         self._opened: dict[str, FeatureSet] = {}
 
     def features(self, dataset: str) -> FeatureSet:
@@ -188,10 +189,6 @@ class Bench:
                 print(f"{method} {column.title}: {entry.error}", file=sys.stderr, flush=True)
             return None
         result = entry.result
-        assert entry.folder is not None
-        found = [head.about["validation"] for head in kept.read_all(entry.folder)]
-        if found and None not in found:
-            self.validation[result.run] = sum(found) / len(found)
         top1, took = 100 * result.metrics["top1"].mean, sum(result.seconds.values())
         told = f"{method} {settings} {column.title} {selection}: {top1:.2f}, {took:.1f} s"
         print(told, file=sys.stderr, flush=True)
@@ -205,7 +202,25 @@ class Bench:
                 result = self.one(method, column)
                 if result is not None:
                     found[method, column.title] = result
+                    if not result.transductive:
+                        self.validation[method, column.title] = self.on_validation(method, column)
         return found
+
+    def on_validation(self, method: str, column: Column) -> float:
+        """Return top-1 on the rows that chose the settings, or on all validation rows without any.
+
+        The mean over the heads of the column's shots, whatever its test split.
+        """
+        told = self.one(method, replace(column, split="test"))
+        assert told is not None
+        folder = store.folder_of(told, self.runs)
+        found: list[float | None] = [head.about["validation"] for head in kept.read_all(folder)]
+        known = [value for value in found if value is not None]
+        if known:
+            return sum(known) / len(known)
+        judged = self.one(method, replace(column, split="val"), selection="none")
+        assert judged is not None
+        return judged.metrics["top1"].mean
 
 
 def table(

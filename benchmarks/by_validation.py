@@ -1,7 +1,7 @@
 """The five methods of this project beside the baselines, one of each chosen on validation rows.
 
-No maximum is taken over test figures: the method with the best top-1 on the validation rows that
-chose its own settings stands for its group; the first in the table where several are equal.
+No maximum is taken over test figures: the method with the best top-1 on validation rows stands for
+its group; the first in alphabetical order where several are equal.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,14 +15,14 @@ FIVE = ("cmm", "dac", "lazsl", "fair", "cc-cdfsl")
 
 def chosen_table(
     results: Mapping[tuple[str, str], Result],
-    validation: Mapping[str, float],
+    validation: Mapping[tuple[str, str], float],
     titles: Sequence[str],
 ) -> str:
     """Write, for each column, both choices and their paired difference on the queries.
 
     Args:
         results: (method, title of a column) -> run.
-        validation: Run -> top-1 on its validation rows.
+        validation: (method, title of a column) -> top-1 on validation rows.
         titles: Columns.
     """
     rows, differences = [], []
@@ -43,21 +43,22 @@ def chosen_table(
 
 def _best(
     results: Mapping[tuple[str, str], Result],
-    validation: Mapping[str, float],
+    validation: Mapping[tuple[str, str], float],
     title: str,
     *,
     five: bool,
 ) -> Result | None:
     """Return the inductive run of a group that is best on validation, without compositions."""
-    runs = [
-        run
-        for (method, column), run in results.items()
+    methods = [
+        method
+        for method, column in sorted(results)
         if column == title
         and (method in FIVE) == five
-        and run.run in validation
+        and (method, title) in validation
         and registry.get(method).composition is None
     ]
-    return max(runs, key=lambda run: validation[run.run], default=None)
+    best = max(methods, key=lambda method: validation[method, title], default=None)
+    return None if best is None else results[best, title]
 
 
 def _said(run: Result) -> str:
