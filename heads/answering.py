@@ -7,7 +7,7 @@ Embedded                                       what `featcache.embed` gave
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -208,6 +208,8 @@ def checked(head: "Head", rows: Rows | Float[Tensor, "n d"]) -> Rows:
         rows = rows.to(head.dtype)
         norms = rows.norm(dim=-1)
         rows = Rows(x=F.normalize(rows, dim=-1), norms=norms)
+    elif rows.x.dtype != head.dtype:  # of a cache, and the head learned from float64 arrays
+        rows = replace(rows, x=rows.x.to(head.dtype), norms=rows.norms.to(head.dtype))
     for need in head.method.needs(head.fitted.config):
         missing = need.role == "query" and need.kind != "global" and not need.optional
         if missing and need.key not in rows.kinds:
