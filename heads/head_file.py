@@ -133,7 +133,7 @@ def read(path: Path) -> Head:
         data = read_regular(path, HEAD)
     except OSError as error:
         raise HeadError(f"{path} cannot be read ({error.strerror or error}).") from error
-    return unpack(data, str(path))
+    return replace(unpack(data, str(path)), is_foreign=True)
 
 
 def unpack(data: bytes, where: str) -> Head:
