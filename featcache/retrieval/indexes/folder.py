@@ -206,20 +206,15 @@ def unused_files(root: Path, name: str) -> list[Path]:
 
 
 def clear_unused(root: Path, name: str) -> None:
-    """Delete what `unused_files` lists, and a folder without an index; not one being built.
+    """Delete what `unused_files` lists, unless the index is being built.
+
+    The folder stays where it is empty then: a build may just be about to lock it.
 
     Raises:
         CacheError: If another process is building it, or deleting fails.
     """
-    folder = index_folder(root, name)
-    with writer_lock(folder, lambda _: None):
+    with writer_lock(index_folder(root, name), lambda _: None):
         _delete_unused(root, name)
-        if not (folder / DESCRIPTION).exists():
-            _refuse_strangers(folder)
-            with explained(folder):
-                delete_folder(folder)
-    with suppress(OSError):
-        folder.parent.rmdir()
 
 
 def _delete_unused(root: Path, name: str) -> None:

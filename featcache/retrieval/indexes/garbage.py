@@ -1,6 +1,7 @@
 """Indexes that can no longer be used, and what interrupted builds and removals have left."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -35,6 +36,9 @@ def find_index_garbage(root: Path) -> Iterator[Garbage]:
         folder, index = index_folder(root, name), described.get(name)
         if isinstance(index, FeatcacheError) or is_locked(folder):
             continue
+        unused: list[Path] = []
+        with suppress(OSError):  # removed meanwhile
+            unused = unused_files(root, name)
         covered = () if index is None else index.covered
         gone = [c for c in covered if (c.dataset, c.key) not in there]
         if gone and is_certain:
@@ -44,24 +48,20 @@ def find_index_garbage(root: Path) -> Iterator[Garbage]:
                 bytes=count_bytes(folder),
                 delete=partial(_remove, root, name),
             )
-        elif index is None:
+        elif unused:
+            whole = "arrays of an interrupted build"
             yield Garbage(
                 path=folder,
-                what="remains of an index",
-                bytes=count_bytes(folder),
-                delete=partial(clear_unused, root, name),
-            )
-        elif unused := unused_files(root, name):
-            yield Garbage(
-                path=folder,
-                what="arrays of an interrupted build",
+                what="remains of an index" if index is None else whole,
                 bytes=sum(map(_size, unused)),
                 delete=partial(clear_unused, root, name),
             )
 
 
 def _size(path: Path) -> int:
-    return count_bytes(path) if path.is_dir() else path.lstat().st_size
+    with suppress(FileNotFoundError):
+        return count_bytes(path) if path.is_dir() else path.lstat().st_size
+    return 0
 
 
 def _present(root: Path) -> tuple[set[tuple[str, str]], bool]:
