@@ -109,6 +109,8 @@ def predict(
         raise UsageError("--key is for a cache; name it with --dataset.")
     if dataset is not None and weights is not None:
         raise UsageError("--weights is for images; nothing of a cache is encoded.")
+    if out is not None:
+        answers.check_place(out, [head, *(paths or ())])
     columns = {n: c for n, c in (("path", column), ("label", labels)) if c is not None}
     named = None if as_file(head) else find(runs_root(runs), head)
     opened: Cache | None = None

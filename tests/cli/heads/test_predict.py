@@ -254,3 +254,20 @@ def test_a_place_that_only_a_file_names_is_not_loaded(
     assert json.loads(allowed.out)["candidates"]
     assert not heads.load("last").is_foreign
     assert heads.load(file).is_foreign
+
+
+def test_what_is_read_is_not_written_over(answered: Run, photos: Path, tmp_path: Path) -> None:
+    table = tmp_path / "new.csv"
+    table.write_text(f"path,label\n{photos}/lime/1.png,lime\n")
+    before = table.read_bytes()
+    link = tmp_path / "link.csv"
+    link.symlink_to(table)
+    for named in (str(table), f"csv:{table}", f"{table}?label=label"):
+        for out in (table, link):
+            answer = answered("predict", "last", named, "--out", str(out))
+            assert (answer.code, answer.out) == (2, "")
+            assert "is read by this command" in answer.err
+    answer = answered("predict", "last", str(table), "--format", "csv", "--out", str(tmp_path))
+    assert answer.code == 2
+    assert "is a folder" in answer.err
+    assert table.read_bytes() == before
