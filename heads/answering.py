@@ -7,7 +7,7 @@ Embedded                                       what `featcache.embed` gave
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -16,11 +16,12 @@ from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 from torch.nn import functional as F
 
-from featcache.backbones.names import COMPUTE_FLAGS
+from featcache.backbones.names import COMPUTE_FLAGS, is_published
 from featcache.errors import HeadError, SourceError, UsageError
 from featcache.keys import parse_component
 from featcache.store.provenance import COMPUTE, MICRO_BATCH
 from featcache.types import FeatureSet
+from featcache.wording import Argument
 from heads.contract.method import Need
 from heads.contract.rows import Kind, LazyRows, Rows
 from heads.contract.settings import Real
@@ -123,6 +124,7 @@ def embedder_for(head: "Head", *, device: str = "auto", strict: bool = False) ->
     """
     from featcache.embedding import Embedder
 
+    check_place(head)
     if head.key is None or head.key.is_imported or not head.backbone:
         source = "plain arrays" if head.key is None else "imported features"
         raise HeadError(
@@ -142,6 +144,51 @@ def embedder_for(head: "Head", *, device: str = "auto", strict: bool = False) ->
     )
     head.check_key(embedder.key, f"backbone {head.backbone} as it is here")
     return embedder
+
+
+def check_place(head: "Head") -> None:
+    """Refuse to read or fetch a backbone from a place that only the file of a head names.
+
+    Raises:
+        HeadError: If the head came as a file, and its backbone or weights are a path or a
+            repository that the user has not named (`encoded_by`).
+    """
+    weights = head.about.get("weights") or None
+    if not head.is_foreign or is_published(head.backbone, weights):
+        return
+    place = f"weights {weights} for {head.backbone}" if weights else f"backbone {head.backbone}"
+    raise HeadError(
+        f"The file of this head names the {place}, which is nothing that featcache or open_clip "
+        f"publishes. If you trust that place, name it yourself with ",
+        *((Argument("weights"), " and ") if weights else ()),
+        Argument("backbone"),
+        "; then it is loaded, and refused if its weights are not those of training.",
+    )
+
+
+def encoded_by(head: "Head", backbone: str | None = None, weights: str | None = None) -> "Head":
+    """Return a head whose images are encoded by a backbone that the user names.
+
+    What is named is believed, as in `featcache extract`, and compared with the key of the head when
+    it is loaded. So a folder of weights that was moved can be named, too.
+
+    Args:
+        head: The head.
+        backbone: Name of the backbone; None for that of the head.
+        weights: A tag or a file; None for those of the head.
+
+    Example:
+        >>> import featcache, heads
+        >>> from heads.answering import encoded_by
+        >>> head = heads.fit("ridge", featcache.open("fieldguide", "tiny"), shots=4)
+        >>> encoded_by(head, weights="copy.safetensors").about["weights"]
+        'copy.safetensors'
+    """
+    if backbone is None and weights is None:
+        return head
+    about = {**head.about, "weights": weights}
+    named = head.backbone if backbone is None else backbone
+    return replace(head, backbone=named, about=about, is_foreign=False)
 
 
 def _encoding(head: "Head") -> tuple[int | None, str]:
@@ -208,6 +255,8 @@ def checked(head: "Head", rows: Rows | Float[Tensor, "n d"]) -> Rows:
         rows = rows.to(head.dtype)
         norms = rows.norm(dim=-1)
         rows = Rows(x=F.normalize(rows, dim=-1), norms=norms)
+    elif rows.x.dtype != head.dtype:  # of a cache, and the head learned from float64 arrays
+        rows = replace(rows, x=rows.x.to(head.dtype), norms=rows.norms.to(head.dtype))
     for need in head.method.needs(head.fitted.config):
         missing = need.role == "query" and need.kind != "global" and not need.optional
         if missing and need.key not in rows.kinds:

@@ -6,6 +6,7 @@ from typing import Any, Literal, overload
 
 from featcache.types import FeatureSet
 from heads import kept
+from heads.answering import encoded_by
 from heads.head import Head
 from heads.predicting import predict
 from heads.protocols import evaluation, obtain, training
@@ -167,13 +168,22 @@ def evaluate(
     return results[0] if isinstance(split, str) else results
 
 
-def load(name: Path | str, *, root: Path | str | None = None) -> Head:
+def load(
+    name: Path | str,
+    *,
+    root: Path | str | None = None,
+    backbone: str | None = None,
+    weights: str | None = None,
+) -> Head:
     """Read a head from a file, or from a run: `RUN@SEED`, or `last`.
 
     Args:
         name: A file that `Head.save` wrote; the name of a run and the seed of its head; or `last`,
             the first head of the run stored last.
         root: Folder of all runs; the usual one if not given.
+        backbone: The backbone that encodes images for it, as `featcache.open` names it; needed
+            where only a file names a place outside of what is published (`hf-hub:`, `local-dir:`).
+        weights: Its weights, where those are a file.
 
     Raises:
         HeadError: If the file is no head, or the run keeps none.
@@ -186,8 +196,10 @@ def load(name: Path | str, *, root: Path | str | None = None) -> Head:
         True
     """
     if (path := named.as_file(name)) is not None:
-        return Head.load(path)
-    return kept.load(runs_root(None if root is None else Path(root)), str(name))
+        head = Head.load(path)
+    else:
+        head = kept.load(runs_root(None if root is None else Path(root)), str(name))
+    return encoded_by(head, backbone, weights)
 
 
 def compare(*, root: Path | str | None = None, **only: Any) -> Comparison:

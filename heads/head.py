@@ -63,6 +63,8 @@ class Head:
     """Labelled rows that neither trained nor selected it, for `sets` and `rejects`."""
     about: dict[str, Any] = field(default_factory=dict)
     """How it was trained, as plain JSON: protocol, shots, seed, run, encoding of the features."""
+    is_foreign: bool = False
+    """Whether it was read from a file that somebody else may have made."""
 
     @property
     def method(self) -> AnyMethod:
@@ -120,8 +122,7 @@ class Head:
         Args:
             rows: Rows; global features [n d], of any norm, as a tensor or an array of floats; a
                 cache; images, as `featcache.embed` takes them, encoded like those of training; or
-                the result of `featcache.embed`. To encode often, keep a
-                `featcache.embedding.Embedder(head.backbone, components=head.reads)`.
+                its result. To encode often, keep a `heads.predicting.Predictor`.
             split: Split of a cache whose usable images are answered, in order; None is `test`.
             strict: Whether an unreadable image is an error; else its logits are NaN.
 
@@ -174,8 +175,7 @@ class Head:
     ) -> Int64[Tensor, " n"]:
         """Return the label of every row, a position in `classes`; arguments and errors as `logits`.
 
-        With strict=False an unreadable image gets -1. Check for it before indexing `classes`, where
-        -1 is the last class.
+        With strict=False an unreadable image gets -1: check for it before indexing `classes`.
 
         Raises:
             TrainingError: If the logits of a row are not finite.
@@ -221,7 +221,7 @@ class Head:
             True
         """
         sets = answers_of(self, rows, coverage=coverage, rule=rule, **how).sets
-        assert sets is not None, "they were asked for"
+        assert sets is not None  # asked for
         return sets
 
     def novelty(
@@ -369,7 +369,7 @@ class Head:
 
     @staticmethod
     def load(path: Path | str) -> "Head":
-        """Read a head from a file; nothing in it is executed.
+        """Read a head from a file; nothing in it is executed, and nothing is fetched for it.
 
         Raises:
             HeadError: If the file is not what `save` wrote, or this program lacks its method.

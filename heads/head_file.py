@@ -24,10 +24,10 @@ from typing import Any
 import torch
 
 from featcache.errors import FeatcacheError, HeadError
-from featcache.keys import FeatureKey
 from featcache.limits import HEAD
 from featcache.paths import expand, read_regular
 from featcache.store.format.files import write_atomically
+from featcache.store.format.identity import parse_key
 from featcache.store.format.tensors import compose, describe, load
 from heads import registry
 from heads.answering import checked
@@ -133,7 +133,7 @@ def read(path: Path) -> Head:
         data = read_regular(path, HEAD)
     except OSError as error:
         raise HeadError(f"{path} cannot be read ({error.strerror or error}).") from error
-    return unpack(data, str(path))
+    return replace(unpack(data, str(path)), is_foreign=True)
 
 
 def unpack(data: bytes, where: str) -> Head:
@@ -212,6 +212,8 @@ def _head(sections: dict[str, Any], tensors: Tensors, where: str) -> Head:
     about = dict(section["about"])
     if not (isinstance(about["width"], int) and 0 < about["width"] <= WIDTH):
         raise ValueError("the length of its rows is out of range")
+    if not isinstance(about.get("weights") or "", str):
+        raise ValueError("the name of its weights is no text")
     if not all(name.isprintable() for name in classes):
         raise ValueError("a class has a name that does not print")
     head = Head(
@@ -219,7 +221,7 @@ def _head(sections: dict[str, Any], tensors: Tensors, where: str) -> Head:
             method=method, config=settings.config, hyper=settings.hyper, params=params, fixed=fixed
         ),
         classes=classes,
-        key=None if section["key"] is None else FeatureKey(**section["key"]),
+        key=None if section["key"] is None else parse_key(section["key"]),
         dataset=str(section["dataset"]),
         backbone=str(section["backbone"]),
         texts=str(section["texts"]),

@@ -164,7 +164,7 @@ class Predictor:
     def decide(self, rows: Rows) -> list[tuple[Candidate, ...]]:
         """Return the candidates of every row: here logits become probabilities and names.
 
-        A row whose logits are not finite has none.
+        A row whose logits or probabilities are not finite has none.
         """
         logits = self.head.logits(rows)
         probabilities = self.head.softened(logits)
@@ -172,7 +172,7 @@ class Predictor:
         # `Head.predict` has it.
         order = logits.sort(dim=1, descending=True, stable=True).indices[:, : self.top]
         best = probabilities.gather(1, order).tolist()
-        finite = _finite(logits).tolist()
+        finite = (_finite(logits) & torch.isfinite(probabilities).all(1)).tolist()
         return [
             tuple(
                 Candidate(label=label, name=self.head.classes[label], probability=probability)

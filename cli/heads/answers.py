@@ -51,6 +51,25 @@ def format_of(named: str | None, out: Path | None, *, json_: bool) -> str:
     return chosen
 
 
+def check_place(out: Path, read: Sequence[str]) -> None:
+    """Refuse to write to a folder, or over the head, the table or the image that is read.
+
+    Raises:
+        UsageError: If it is one of these.
+    """
+    place = expand(out)
+    if place.is_dir():
+        raise UsageError(f"{out} is a folder; name a file in it with --out.")
+    for name in read:
+        path = name.partition(":")[2] if name.startswith(("csv:", "zip:", "tar:")) else name
+        for plain in (path, path.rpartition("?")[0]):
+            is_same = False
+            with suppress(OSError, ValueError, FeatcacheError):  # it is no file
+                is_same = bool(plain) and place.samefile(expand(plain))
+            if is_same:
+                raise UsageError(f"{out} is read by this command; name another file with --out.")
+
+
 class Writer(ABC):
     """Takes predictions as they come."""
 

@@ -23,6 +23,11 @@ def export(
     with_backbone: Annotated[
         bool, typer.Option("--with-backbone", help="Take pixels: put the image tower before it.")
     ] = False,
+    backbone: Annotated[
+        str | None,
+        typer.Option(help="That backbone, where a place named in the head's file is not trusted."),
+    ] = None,
+    weights: Annotated[str | None, typer.Option(help="Its weights: a tag or a file.")] = None,
     strip: Annotated[
         bool,
         typer.Option("--strip", help="Refuse files that hold features of training images."),
@@ -52,7 +57,7 @@ def export(
 
     import heads
 
-    loaded = heads.load(head, root=root)
+    loaded = heads.load(head, root=root, backbone=backbone, weights=weights)
     written = heads.export(
         loaded,
         to,

@@ -45,7 +45,13 @@ def predict(
     dataset: Annotated[
         str | None, typer.Option(help="Answer the images of a cached data set instead.")
     ] = None,
-    backbone: Annotated[str | None, typer.Option(help="Backbone of that cache.")] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(help="Backbone of that cache; of images, if the head's file is not trusted."),
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="Weights of the backbone for images: a tag or a file.")
+    ] = None,
     key: Key = None,
     split: Annotated[
         str | None,
@@ -99,8 +105,12 @@ def predict(
         raise UsageError(
             "Name images, folders or tables to predict, or a cache with --dataset; not both."
         )
-    if dataset is None and (backbone is not None or key is not None):
-        raise UsageError("--backbone and --key are for a cache; name it with --dataset.")
+    if dataset is None and key is not None:
+        raise UsageError("--key is for a cache; name it with --dataset.")
+    if dataset is not None and weights is not None:
+        raise UsageError("--weights is for images; nothing of a cache is encoded.")
+    if out is not None:
+        answers.check_place(out, [head, *(paths or ())])
     columns = {n: c for n, c in (("path", column), ("label", labels)) if c is not None}
     named = None if as_file(head) else find(runs_root(runs), head)
     opened: Cache | None = None
@@ -119,7 +129,12 @@ def predict(
         from heads.predicted import Tally
         from heads.predicting import Predictor
 
-        trained = load(head if named is None else str(named), root=runs)
+        trained = load(
+            head if named is None else str(named),
+            root=runs,
+            backbone=None if dataset else backbone,
+            weights=weights,
+        )
         line.say(_head_text(trained, named, is_last=head == "last"))
         predictor = Predictor(trained, top=top, device=device)
         tally = Tally(trained.classes)

@@ -7,7 +7,7 @@ no entry; the model card says it. Code of open_clip has a licence of its own (MI
 from collections.abc import Mapping
 from typing import Any
 
-from featcache.backbones.names import TINY, choose
+from featcache.backbones.names import EMBEDDED, choose, is_published
 from featcache.errors import FeatcacheError
 
 UNKNOWN = "see the model card"
@@ -60,8 +60,10 @@ def licence_named(backbone: str, weights: str | None) -> str:
         >>> licence_named("ViT-B/32", None)
         'MIT (OpenAI)'
     """
-    if backbone == TINY:
+    if backbone in EMBEDDED and not weights:
         return "MIT (featcache)"
+    if not is_published(backbone, weights):
+        return UNKNOWN
     try:
         choice = choose(backbone, weights)
     except FeatcacheError:

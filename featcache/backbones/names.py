@@ -41,6 +41,7 @@ OPENAI = {
 }
 """OpenAI's name of a model -> open_clip's name."""
 
+_RANDOM = re.compile(r"random(?:-([0-9]{1,9}))?")
 _QUICK = "-quickgelu"
 _SUFFIXES = (".pt", ".pth", ".bin", ".safetensors", ".ckpt", ".npz")
 _HINT = "`featcache backbones` shows all."
@@ -85,7 +86,7 @@ def choose(name: str, weights: str | None) -> Choice:
         WeightsMissingError: If the named file does not exist.
         BackboneError: If the weights of a tag were trained with another kind of GELU.
     """
-    match = re.fullmatch(r"random(?:-([0-9]{1,9}))?", weights or "")
+    match = _RANDOM.fullmatch(weights or "")
     seed = int(match[1] or 0) if match else None
     if name in EMBEDDED:
         return _choose_embedded(name, weights, seed)
@@ -125,6 +126,29 @@ def choose(name: str, weights: str | None) -> Choice:
         seed=seed,
         entry=_common(tags),
     )
+
+
+def is_published(name: str, weights: str | None) -> bool:
+    """Tell whether model and weights are part of this program or in open_clip's list.
+
+    Others are read from a path or fetched from a repository that somebody chose.
+
+    Args:
+        name: Name of a backbone.
+        weights: A tag, a file or `random`; None or "" for the usual ones.
+
+    Example:
+        >>> is_published("tiny", None), is_published("hf-hub:org/repo", None)
+        (True, False)
+        >>> is_published("tiny", "weights.safetensors")
+        False
+    """
+    if is_location(name):
+        return False
+    if not weights or _RANDOM.fullmatch(weights):
+        return True
+    base = OPENAI.get(name) or name.replace("/", "-")
+    return name not in EMBEDDED and weights.lower().replace("-", "_") in tags_of(base)
 
 
 def check_known(name: str, weights: str | None) -> None:

@@ -62,13 +62,13 @@ def find_garbage(root: Path) -> Iterator[Garbage]:
         if summary.problem or is_locked(summary.path):
             continue  # damaged: `repair` looks at it
         files: list[Path] = []
-        with suppress(FeatcacheError, OSError):
+        with suppress(FeatcacheError, OSError):  # removed meanwhile, or not readable
             files = unused_files(summary.path)
         if files:
             yield Garbage(
                 path=summary.path,
                 what=f"{counted(len(files), 'file')} that the cache does not use",
-                bytes=sum(file.lstat().st_size for file in files),
+                bytes=sum(map(_size, files)),
                 delete=partial(_clean, summary.path),
             )
 
@@ -90,6 +90,12 @@ def unused_files(path: Path) -> list[Path]:
     for shard in find_orphans(path, identity.key.digest(), contents).useless:
         files += [shard, *(sums for sums in [sums_path(shard)] if sums.exists())]
     return sorted({*files, *lone_sums(path, contents)})
+
+
+def _size(file: Path) -> int:
+    with suppress(FileNotFoundError):
+        return file.lstat().st_size
+    return 0
 
 
 def _clean(path: Path) -> None:

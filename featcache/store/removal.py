@@ -139,7 +139,11 @@ def start_anew(path: Path) -> Sequence[str]:
 def all_left(root: Path) -> list[Path]:
     """Return all folders of caches that interrupted removals left below a root."""
     folders = [folder for folder in sorted(root.glob("*/")) if not folder.is_symlink()]
-    return [path for folder in folders for path in sorted(folder.iterdir()) if is_left(path)]
+    left: list[Path] = []
+    for folder in folders:
+        with suppress(OSError):  # removed meanwhile, or not readable
+            left += [path for path in sorted(folder.iterdir()) if is_left(path)]
+    return left
 
 
 def is_left(path: Path) -> bool:

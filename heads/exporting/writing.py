@@ -14,6 +14,7 @@ from featcache.errors import HeadError, UsageError
 from featcache.paths import expand
 from featcache.store.format.files import sync_folder, write_atomically
 from featcache.wording import Argument
+from heads.answering import check_place
 from heads.exporting.card import CARD, FACTS, card, facts_file, facts_of
 from heads.exporting.checking import Comparison, check_pictures, check_rows
 from heads.exporting.choice import check_format
@@ -128,6 +129,7 @@ def _backbone(head: Head) -> Backbone:
     """Load the backbone of a head in float32 on the CPU, and compare its key."""
     from featcache.backbones.registry import load_backbone
 
+    check_place(head)
     if head.key is None or head.key.is_imported or not head.backbone:
         source = "plain arrays" if head.key is None else "imported features"
         raise HeadError(

@@ -30,10 +30,11 @@ def find(root: Path) -> list[Path]:
 
 def unused(root: Path) -> list[Path]:
     """List the temporary folders under a root; none while a run is being saved there."""
-    if not (found := find(root)):
-        return []
-    with _locked(root, fcntl.LOCK_EX | fcntl.LOCK_NB) as is_alone:
-        return found if is_alone else []
+    with suppress(FileNotFoundError):  # the last run was removed meanwhile
+        if found := find(root):
+            with _locked(root, fcntl.LOCK_EX | fcntl.LOCK_NB) as is_alone:
+                return found if is_alone else []
+    return []
 
 
 def remove(root: Path) -> None:

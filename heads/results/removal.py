@@ -1,12 +1,11 @@
 """Removing runs: renamed first, so that a run is there as a whole or not at all."""
 
-import shutil
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from featcache.errors import CacheError, FeatcacheError
-from featcache.store.format.files import sync_folder
+from featcache.store.format.files import delete_folder, sync_folder
 from featcache.store.removal import count_bytes
 from heads.results import leftovers, store
 from heads.results.named import seeds_of
@@ -33,7 +32,7 @@ def remove(root: Path, folder: Path) -> int:
     try:
         folder.rename(aside)
         sync_folder(folder.parent)
-        shutil.rmtree(aside)
+        delete_folder(aside)  # `featcache gc` may be deleting it as well
         for empty in (folder.parent, folder.parent.parent):
             with suppress(OSError):  # it holds other runs
                 empty.rmdir()

@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import safetensors.torch
 import torch
 
 from featcache.errors import FeatcacheError, HeadError, UsageError
+from featcache.keys import FeatureKey
 from featcache.types import FeatureSet
 from heads import kept, registry
 from heads.contract.rows import Rows
@@ -33,6 +34,10 @@ for name in sys.argv[2:]:
     rows = Rows(x=x, norms=norms, kinds={Kind(*k.split(".")): v for k, v in kinds.items()})
     torch.save(Head.load(f"{sys.argv[1]}/{name}.head").logits(rows), f"{sys.argv[1]}/{name}.out")
 """
+
+KEY = FeatureKey(
+    architecture="tiny", weights="0" * 64, activation="gelu", image_size=96, preprocessing="any"
+)
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +130,23 @@ def test_rows_that_do_not_fit_are_refused(features: FeatureSet) -> None:
         lazsl.logits(torch.ones(3, 16))
 
 
+@pytest.mark.parametrize("name", ["gda", "tip-adapter", "zero-shot"])
+def test_a_head_of_float64_answers_a_cache(features: FeatureSet, name: str) -> None:
+    (head,) = trained(features, name)
+    finer = replace(
+        head,
+        fitted=replace(
+            head.fitted,
+            params={n: t.double() for n, t in head.fitted.params.items()},
+            fixed={
+                n: t.double() if t.is_floating_point() else t for n, t in head.fitted.fixed.items()
+            },
+        ),
+    )
+    assert finer.logits(features).dtype == torch.float64
+    assert torch.allclose(finer.logits(features).float(), head.logits(features), atol=1e-3)
+
+
 def test_probabilities_and_the_temperature(features: FeatureSet) -> None:
     (head,) = trained(features, "zero-shot")
     rows = rows_of(features, head)
@@ -189,8 +211,11 @@ def test_a_file_cut_short_is_refused(packed: bytes, length: int) -> None:
         {"config": None},
         {"key": {"architecture": "x"}},
         {"key": [1]},
+        {"key": {**asdict(KEY), "image_size": "96"}},
+        {"key": {**asdict(KEY), "weights": None}},
         {"about": 7},
         {"about": {"width": 3}},
+        {"about": {"width": 128, "weights": 5}},
         {"reads": 3},
     ],
 )

@@ -25,7 +25,7 @@ from heads.contract.rows import Rows
 from heads.estimator import Estimator
 from heads.head import Head
 from heads.predicted import Prediction
-from heads.predicting import BLOCK, Predictor, predict
+from heads.predicting import BLOCK, NOT_FINITE, Predictor, predict
 from tests.featcache.conftest import picture
 
 pytestmark = pytest.mark.long
@@ -146,6 +146,13 @@ def test_ties_in_probability_are_ranked_by_logits(
     monkeypatch.setattr(Head, "logits", lambda *_: logits)
     answers = [[c.name for c in each] for each in predictor.decide(Rows.of(logits))]
     assert answers == [["fly", "bee", "ant"], ["ant", "bee", "fly"], [], ["fly", "ant", "bee"]]
+
+
+def test_probabilities_that_are_not_finite_are_no_answer(cache: FeatureSet, ridge: Head) -> None:
+    strange = replace(ridge, temperature=5e-324)  # as a file may state it
+    usual, found = (list(Predictor(head).cached(cache)) for head in (ridge, strange))
+    assert any(answer.candidates for answer in usual)
+    assert [answer.problem for answer in found] == [each.problem or NOT_FINITE for each in usual]
 
 
 def test_what_cannot_be_used_stops_nothing(cache: FeatureSet, head: Head, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from featcache.progress import Report
 from featcache.retrieval.indexes.arrays import CURE, check_array
 from featcache.retrieval.indexes.description import (
     FOLDER,
+    NAME,
     Description,
     check_index_name,
     parse,
@@ -32,6 +33,7 @@ from featcache.retrieval.indexes.description import (
 from featcache.store.format.files import (
     delete_folder,
     explained,
+    is_temporary,
     make_folder,
     read_limited,
     refuse_link,
@@ -64,6 +66,15 @@ def index_folder(root: Path, name: str) -> Path:
 def index_names(root: Path) -> list[str]:
     """Return the names of all indexes, damaged ones too."""
     return sorted(path.parent.name for path in (root / INDEXES).glob(f"*/{DESCRIPTION}"))
+
+
+def all_names(root: Path) -> list[str]:
+    """Return the names of all folders of indexes, those without a description too.
+
+    A build or a removal that was killed leaves such a folder.
+    """
+    folders = (path for path in (root / INDEXES).glob("*/") if not path.is_symlink())
+    return sorted(path.name for path in folders if NAME.fullmatch(path.name))
 
 
 def read_description(root: Path, name: str) -> Description:
@@ -176,8 +187,8 @@ def verify_index(root: Path, name: str, report: Report | None = None) -> Descrip
     return replace(found)
 
 
-def unused_arrays(root: Path, name: str) -> list[Path]:
-    """List folders of arrays that the description of an index does not name.
+def unused_files(root: Path, name: str) -> list[Path]:
+    """List arrays that the description of an index does not name, and temporary files.
 
     Raises:
         CacheError: If the folder of the index cannot be used.
@@ -186,12 +197,18 @@ def unused_arrays(root: Path, name: str) -> list[Path]:
     used = ""
     with suppress(CacheError, UnknownNameError):
         used = read_description(root, name).folder
-    inside = (path for path in folder.iterdir() if FOLDER.fullmatch(path.name))
-    return [path for path in inside if path.name != used and not path.is_symlink()]
+    return [
+        path
+        for path in folder.iterdir()
+        if (FOLDER.fullmatch(path.name) and path.name != used and not path.is_symlink())
+        or (is_temporary(path) and not path.is_dir())
+    ]
 
 
 def clear_unused(root: Path, name: str) -> None:
-    """Delete what `unused_arrays` lists, unless the index is being built.
+    """Delete what `unused_files` lists, unless the index is being built.
+
+    The folder stays where it is empty then: a build may just be about to lock it.
 
     Raises:
         CacheError: If another process is building it, or deleting fails.
@@ -201,14 +218,17 @@ def clear_unused(root: Path, name: str) -> None:
 
 
 def _delete_unused(root: Path, name: str) -> None:
-    """Delete folders of arrays that the description does not name.
+    """Delete what the description does not name.
 
     Raises:
         CacheError: If deleting fails.
     """
-    for path in unused_arrays(root, name):
+    for path in unused_files(root, name):
         with explained(path):
-            shutil.rmtree(path)
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
 
 
 def _refuse_strangers(folder: Path) -> None:

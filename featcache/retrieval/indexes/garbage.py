@@ -1,17 +1,19 @@
-"""Indexes that can no longer be used, and arrays of interrupted builds."""
+"""Indexes that can no longer be used, and what interrupted builds and removals have left."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 from featcache.errors import FeatcacheError
 from featcache.retrieval.indexes.description import Description
 from featcache.retrieval.indexes.folder import (
+    all_names,
     clear_unused,
     descriptions,
     index_folder,
     remove_index,
-    unused_arrays,
+    unused_files,
 )
 from featcache.store.format.identity import is_cache, read_identity
 from featcache.store.garbage import Garbage
@@ -29,11 +31,16 @@ def find_index_garbage(root: Path) -> Iterator[Garbage]:
         root: Folder of all caches.
     """
     there, is_certain = _present(root)
-    for name, index in descriptions(root):
-        folder = index_folder(root, name)
+    described = dict(descriptions(root))
+    for name in all_names(root):
+        folder, index = index_folder(root, name), described.get(name)
         if isinstance(index, FeatcacheError) or is_locked(folder):
             continue
-        gone = [c for c in index.covered if (c.dataset, c.key) not in there]
+        unused: list[Path] = []
+        with suppress(OSError):  # removed meanwhile
+            unused = unused_files(root, name)
+        covered = () if index is None else index.covered
+        gone = [c for c in covered if (c.dataset, c.key) not in there]
         if gone and is_certain:
             yield Garbage(
                 path=folder,
@@ -41,27 +48,38 @@ def find_index_garbage(root: Path) -> Iterator[Garbage]:
                 bytes=count_bytes(folder),
                 delete=partial(_remove, root, name),
             )
-        elif unused := unused_arrays(root, name):
+        elif unused:
+            whole = "arrays of an interrupted build"
             yield Garbage(
                 path=folder,
-                what="arrays of an interrupted build",
-                bytes=sum(map(count_bytes, unused)),
+                what="remains of an index" if index is None else whole,
+                bytes=sum(map(_size, unused)),
                 delete=partial(clear_unused, root, name),
             )
+
+
+def _size(path: Path) -> int:
+    with suppress(FileNotFoundError):
+        return count_bytes(path) if path.is_dir() else path.lstat().st_size
+    return 0
 
 
 def _present(root: Path) -> tuple[set[tuple[str, str]], bool]:
     """Return data set and key of every cache, and whether all of them could be told."""
     there: set[tuple[str, str]] = set()
     is_certain = True
-    for path in root.glob("*/*/"):
-        if not is_cache(path):
-            continue
+    for folder in root.glob("*/"):
         try:
-            identity = read_identity(path)
-            there.add((identity.dataset, identity.key.digest()))
-        except FeatcacheError:
+            caches = [path for path in folder.iterdir() if is_cache(path)]
+        except OSError:  # a folder that this user may not read is not gone
             is_certain = False
+            continue
+        for path in caches:
+            try:
+                identity = read_identity(path)
+                there.add((identity.dataset, identity.key.digest()))
+            except FeatcacheError:
+                is_certain = False
     return there, is_certain
 
 

@@ -128,7 +128,7 @@ def parse_header(line: bytes) -> Identity:
             "backbone": str(backbone),
             "key": dict(fields),
         } if len(value) == 5:
-            identity = Identity(dataset, backbone, _key(fields))
+            identity = Identity(dataset, backbone, parse_key(fields))
         case _:
             raise ValueError("has fields that are missing or wrong")
     if identity.line() != line:
@@ -163,7 +163,12 @@ def _refuse_format(value: Mapping[str, object]) -> None:
     )
 
 
-def _key(fields: dict[str, Any]) -> FeatureKey:
+def parse_key(fields: Mapping[str, Any]) -> FeatureKey:
+    """Make a key from the fields that a file states.
+
+    Raises:
+        ValueError: If one is missing, unknown, or of another type; the message is a predicate.
+    """
     kinds = {name: int if name in ("image_size", "numerics") else str for name in _FIELDS}
     wrong = [n for n, kind in kinds.items() if type(fields.get(n)) is not kind]
     if wrong or set(fields) != set(kinds):

@@ -1,6 +1,8 @@
 """`featcache gc`: what nothing uses goes, and nothing that can be used."""
 
+import errno
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -109,3 +111,57 @@ def test_what_is_being_written_is_left_alone(featcache: Run, root: Path) -> None
     with writer_lock(cache, lambda _: None):
         assert found(featcache, "--yes") == []
     assert len(found(featcache)) == 1
+
+
+def test_what_a_killed_first_build_has_left(featcache: Run, root: Path) -> None:
+    before = files(root)
+    featcache("index", "build", "--name", "half", "--quiet")
+    folder = root / ".indexes" / "half"
+    (folder / "index.json").rename(folder / ".index.json.tmp-1-0a0a0a0a")  # killed just before
+    with writer_lock(folder, lambda _: None):
+        assert found(featcache) == []
+    (item,) = found(featcache, "--yes")
+    assert (item["what"], item["deleted"]) == ("remains of an index", True)
+    assert item["bytes"] > 0
+    assert files(root) - before == {Path(".indexes"), Path(".indexes/half")}
+    featcache("index", "build", "--name", "half", "--quiet")
+    whole = files(root)
+    (folder / ".index.json.tmp-1-0a0a0a0a").write_bytes(b"12345")
+    (item,) = found(featcache, "--yes")
+    assert item["bytes"] == 5
+    assert files(root) == whole
+
+
+def test_a_cache_that_may_not_be_read_is_not_gone(
+    featcache: Run, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    featcache("index", "build", "--quiet")
+    closed, usual = cache_in(root).parent, os.scandir
+
+    def scandir(path: Any) -> Any:
+        if Path(path) == closed:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return usual(path)
+
+    def listdir(path: Any) -> list[str]:
+        return [entry.name for entry in scandir(path)]
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    monkeypatch.setattr(os, "listdir", listdir)
+    assert not any("index" in item["what"] for item in found(featcache))
+
+
+def test_what_is_removed_meanwhile_is_no_error(
+    featcache: Run, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    featcache("index", "build", "--name", "mine", "--quiet")
+    gone, usual = {cache_in(root).parent, root / ".indexes" / "mine"}, os.listdir
+
+    def listdir(path: Any) -> list[str]:
+        if Path(path) in gone:
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory")
+        return usual(path)
+
+    monkeypatch.setattr(os, "listdir", listdir)
+    answer = featcache("gc", "--yes")
+    assert (answer.code, answer.out) == (0, "")

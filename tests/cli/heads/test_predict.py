@@ -222,3 +222,52 @@ def test_a_head_of_other_weights_is_refused(answered: Run, photos: Path, tmp_pat
         assert (answer.code, answer.out) == (1, "")
         assert "has key" in answer.err
         assert "weights 0000" in answer.err
+
+
+@pytest.mark.parametrize(
+    ("names", "flag"),
+    [
+        ({"backbone": "hf-hub:somebody/towers"}, "--backbone"),
+        ({"backbone": "local-dir:/somewhere"}, "--backbone"),
+        ({"weights": "weights.safetensors"}, "--weights and --backbone"),
+    ],
+)
+def test_a_place_that_only_a_file_names_is_not_loaded(
+    answered: Run, photos: Path, tmp_path: Path, names: dict[str, str], flag: str
+) -> None:
+    whole = heads.load("last")
+    about = {**whole.about, "weights": names.get("weights")}
+    named = replace(whole, backbone=names.get("backbone", "tiny"), about=about)
+    file = str(named.save(tmp_path / "named.head"))
+    image = str(photos / "lime" / "1.png")
+    for arguments in (
+        ("predict", file, image),
+        ("export", file, "--with-backbone", "--out", str(tmp_path / "export")),
+    ):
+        answer = answered(*arguments)
+        assert (answer.code, answer.err.count("publishes. If you trust that place")) == (1, 1)
+        assert f"name it yourself with {flag};" in answer.err
+    allowed = answered(
+        "predict", file, image, "--backbone", "tiny", "--weights", "random", "--json"
+    )
+    assert allowed.code == 0, allowed.err
+    assert json.loads(allowed.out)["candidates"]
+    assert not heads.load("last").is_foreign
+    assert heads.load(file).is_foreign
+
+
+def test_what_is_read_is_not_written_over(answered: Run, photos: Path, tmp_path: Path) -> None:
+    table = tmp_path / "new.csv"
+    table.write_text(f"path,label\n{photos}/lime/1.png,lime\n")
+    before = table.read_bytes()
+    link = tmp_path / "link.csv"
+    link.symlink_to(table)
+    for named in (str(table), f"csv:{table}", f"{table}?label=label"):
+        for out in (table, link):
+            answer = answered("predict", "last", named, "--out", str(out))
+            assert (answer.code, answer.out) == (2, "")
+            assert "is read by this command" in answer.err
+    answer = answered("predict", "last", str(table), "--format", "csv", "--out", str(tmp_path))
+    assert answer.code == 2
+    assert "is a folder" in answer.err
+    assert table.read_bytes() == before
