@@ -43,6 +43,19 @@ def test_the_files_of_a_run_come_with_its_figures(heads: Run, run: str, tmp_path
     assert heads("export", run, "--to", "numpy", "--out", str(out), *runs).code == 2
 
 
+def test_last_is_the_run_stored_last(heads: Run, run: str, tmp_path: Path) -> None:
+    runs = ["--runs", str(tmp_path / "runs")]
+    for name in ("last", "last@1"):
+        out = tmp_path / name
+        answer = heads("export", name, "--to", "numpy", "--out", str(out), *runs)
+        assert answer.code == 0, answer.err
+        assert f"run {run}" in (out / "README.md").read_text()
+        assert f"Head {run}@1" in answer.err
+    answer = heads("export", "last@7", "--to", "numpy", *runs)
+    assert answer.code == 2
+    assert f"keeps no head of seed '7', but {run}@1" in answer.err
+
+
 def test_a_tampered_head_is_refused(heads: Run, run: str, tmp_path: Path) -> None:
     (file,) = (tmp_path / "runs").glob("*/*/*/head-1.safetensors")
     data = bytearray(file.read_bytes())
