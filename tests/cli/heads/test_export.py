@@ -37,7 +37,7 @@ def test_the_files_of_a_run_come_with_its_figures(heads: Run, run: str, tmp_path
     assert told["linear"] is True
     assert "folded into one matrix" in answer.err
     card = (out / "README.md").read_text()
-    assert "On the test split of blobs, mean of 1 repetition" in card
+    assert "On the test split of blobs, of this head: top-1" in card
     assert f"run {run}" in card
     assert "Licence of the weights: MIT (featcache)" in card
     assert heads("export", run, "--to", "numpy", "--out", str(out), *runs).code == 2
