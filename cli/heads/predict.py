@@ -97,7 +97,8 @@ def predict(
         raise UsageError(f"--top takes a whole number from 1, got {top}.")
     if bool(paths) == (dataset is not None):
         raise UsageError(
-            "Name images, folders or tables to predict, or a cache with --dataset; not both."
+            "Name images, folders or tables to predict, or a cache with --dataset"
+            + ("; not both." if paths else ", as `heads predict last new/` does.")
         )
     if dataset is None and (backbone is not None or key is not None):
         raise UsageError("--backbone and --key are for a cache; name it with --dataset.")
