@@ -306,7 +306,8 @@ class Head:
         """
         if self.key is None or self.key == key:
             return
-        pairs = ((n, getattr(self.key, n), getattr(key, n)) for n in FeatureKey.__dataclass_fields__)
+        names = FeatureKey.__dataclass_fields__
+        pairs = ((name, getattr(self.key, name), getattr(key, name)) for name in names)
         differ = [f"{name} {ours} and {theirs}" for name, ours, theirs in pairs if ours != theirs]
         raise HeadError(
             f"This head of {self.method.name} was trained on features of key "

@@ -54,7 +54,6 @@ CALLS = {
         (["export", "no-such-run"], 2, "no-such-run"),
         (["compare", "--dataset", "x", "--runs", "{empty}"], 1, "heads train"),
         (["predict", "last", "a.jpg", "--runs", "{empty}"], 1, "heads train"),
-        (["predict", "x.head"], 2, "--dataset"),
         (["predict", "x.head", "a.jpg", "--dataset", "blobs"], 2, "--dataset; not both."),
         (["predict", "x.head"], 2, "as `heads predict last new/` does"),
         (["predict", "x.head", "a.jpg", "--top", "0"], 2, "--top"),
