@@ -53,9 +53,9 @@ class Window:
 
 
 _WORDS = {
-    "shortest": "the shorter side is resized to {side} pixels and the central square is cut",
-    "squash": "both sides are resized to {side} pixels",
-    "longest": "the longer side is resized to {side} pixels and black margins make it square",
+    "shortest": "the shorter side is resized to {side} pixels {by} and the central square is cut",
+    "squash": "both sides are resized to {side} pixels {by}",
+    "longest": "the longer side is resized to {side} pixels {by} and black margins make it square",
 }
 _RECORDED = re.compile(
     r"(?P<mode>[a-z]+) (?P<filter>[a-z]+) (?P<side>[0-9]+) antialias; "
@@ -73,10 +73,12 @@ def in_words(preprocessing: str) -> str:
     found = _RECORDED.fullmatch(preprocessing)
     if found is None or found["mode"] not in _WORDS:
         return preprocessing
+    square = _WORDS[found["mode"]].format(
+        side=found["side"], by=f"({found['filter']}, antialiased)"
+    )
     return (
-        f"{_WORDS[found['mode']].format(side=found['side'])} ({found['filter']}, antialiased); of "
-        f"the values, in [0, 1], the mean {found['mean']} is subtracted, then they are divided by "
-        f"{found['std']}"
+        f"{square}; from the values, in [0, 1], the mean {found['mean']} is subtracted, and they "
+        f"are divided by {found['std']}"
     )
 
 
