@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from featcache.counts import counted
 from featcache.errors import HeadError
 from featcache.keys import FeatureKey
 from heads import registry
@@ -113,6 +114,10 @@ class Head:
         """Return the device of its tensors."""
         tensors = (*self.fitted.params.values(), *self.fitted.fixed.values())
         return next((t.device for t in tensors), torch.device("cpu"))
+
+    def __repr__(self) -> str:
+        data = f" on {self.dataset} ({self.backbone})" if self.dataset else ""
+        return f"<Head: {self.method.name}{data}, {counted(len(self.classes), 'class', 'classes')}>"
 
     def logits(
         self, rows: Answerable, *, split: str | None = None, strict: bool = True
@@ -301,11 +306,9 @@ class Head:
         """
         if self.key is None or self.key == key:
             return
-        differ = [
-            f"{name} {getattr(self.key, name)} and {getattr(key, name)}"
-            for name in FeatureKey.__dataclass_fields__
-            if getattr(self.key, name) != getattr(key, name)
-        ]
+        names = FeatureKey.__dataclass_fields__
+        pairs = ((name, getattr(self.key, name), getattr(key, name)) for name in names)
+        differ = [f"{name} {ours} and {theirs}" for name, ours, theirs in pairs if ours != theirs]
         raise HeadError(
             f"This head of {self.method.name} was trained on features of key "
             f"{self.key.digest()}, and {whose} has key {key.digest()}: {'; '.join(differ)}. Train "
@@ -335,15 +338,11 @@ class Head:
                 f"What {self.method.name} learned is specific to its {len(self.classes)} classes. "
                 f"Train it on the others."
             )
-        fitted = self.method.rebind(self.fitted.params, self.fitted.fixed, text, self.fitted.config)
-        params, fixed = fitted
-        return replace(
-            self,
-            fitted=replace(self.fitted, params=params, fixed=fixed),
-            classes=classes,
-            texts="",
-            calibration=None,  # of the other classes
-        )
+        was = self.fitted
+        params, fixed = self.method.rebind(was.params, was.fixed, text, was.config)
+        fitted = replace(was, params=params, fixed=fixed)
+        # The calibration was of the classes of training.
+        return replace(self, fitted=fitted, classes=classes, texts="", calibration=None)
 
     def __reduce__(self) -> tuple[Any, tuple[bytes, str]]:
         """Pickle and copy the head as the bytes of its file, which other processes can read."""

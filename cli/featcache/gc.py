@@ -57,7 +57,7 @@ def gc(
         tables.emit_table(("what", "size", "where"), rows, right=("size",))
     done = [item for item in found if item not in failed]
     if not found:
-        output.say("There is nothing that nothing uses.")
+        output.say("Everything here is in use: nothing to delete.")
     elif done:
         freed = units.human_bytes(sum(item.bytes for item in done))
         what = f"{counted(len(done), 'item')}, {freed}"

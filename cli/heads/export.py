@@ -13,7 +13,8 @@ def export(
     head: Annotated[
         str,
         typer.Argument(
-            metavar="RUN|FILE", help="RUN@SEED, RUN where it keeps one head, or a head's file."
+            metavar="RUN|FILE",
+            help="RUN@SEED, RUN where it keeps one head, a file, or `last`: the run stored last.",
         ),
     ],
     to: Annotated[str, typer.Option(help="onnx, torch or numpy (linear heads).")] = "onnx",
@@ -38,22 +39,25 @@ def export(
 ) -> None:
     """Write a head as ONNX, plain torch or NumPy, checked against the head, with a model card.
 
-    Example: heads export 20261130T101500-ridge-1a2b3c@1 --to onnx --with-backbone
+    \b
+    Example: heads export last --to onnx --with-backbone
+    Example: heads export 20261130T101500-ridge-1a2b3c@1 --to numpy
     """
     from featcache.errors import UsageError
     from heads.exporting.choice import check_format
-    from heads.results.store import find, runs_root
-    from heads.results.store import load as load_record
+    from heads.results import store
+    from heads.results.named import as_file, find
 
     # What is wrong is told before torch is loaded.
     check_format(to, with_backbone=with_backbone)
     if out is not None and out.exists():
         raise UsageError(f"{out} exists. Name another folder with --out.")
-    path, root = Path(head).expanduser(), runs_root(runs)
-    is_file = bool(path.suffix) or path.exists() or len(path.parts) > 1
-    record = None
-    if not is_file:
-        record = load_record(find(root, head.partition("@")[0]), predictions=False)
+    root, record = store.runs_root(runs), None
+    if as_file(head) is None:
+        named = find(root, head)
+        if not quiet:
+            output.say(f"Head {named}.")
+        head, record = str(named), store.load(store.find(root, named.run), predictions=False)
 
     import heads
 

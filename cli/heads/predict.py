@@ -103,7 +103,8 @@ def predict(
         raise UsageError(f"--top takes a whole number from 1, got {top}.")
     if bool(paths) == (dataset is not None):
         raise UsageError(
-            "Name images, folders or tables to predict, or a cache with --dataset; not both."
+            "Name images, folders or tables to predict, or a cache with --dataset"
+            + ("; not both." if paths else ", as `heads predict last new/` does.")
         )
     if dataset is None and key is not None:
         raise UsageError("--key is for a cache; name it with --dataset.")

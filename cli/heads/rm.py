@@ -22,12 +22,16 @@ def rm(
     from featcache.errors import UsageError
     from featcache.store.removal import count_bytes
     from heads.results import store
-    from heads.results.named import seeds_of
+    from heads.results.named import LAST, last_run, seeds_of
     from heads.results.removal import remove, served_by
     from heads.results.store import runs_root
 
     root = runs_root(runs)
     for name in run:
+        if name == LAST:
+            raise UsageError(
+                f"A run is removed by its name only; the one stored last is {last_run(root)}."
+            )
         if "@" in name:
             whole = name.partition("@")[0]
             raise UsageError(f"{name} is a head, and runs are removed as a whole; name {whole}.")

@@ -5,6 +5,7 @@ do not depend on the order of a pass.
 """
 
 import math
+import re
 from dataclasses import dataclass
 
 from featcache.imaging.decode import MAX_PIXELS, UnreadableImageError
@@ -49,6 +50,36 @@ class Window:
     """Column of the resized box at which the square begins; negative for a black margin."""
     top: int = 0
     mirrored: bool = False
+
+
+_WORDS = {
+    "shortest": "the shorter side is resized to {side} pixels {by} and the central square is cut",
+    "squash": "both sides are resized to {side} pixels {by}",
+    "longest": "the longer side is resized to {side} pixels {by} and black margins make it square",
+}
+_RECORDED = re.compile(
+    r"(?P<mode>[a-z]+) (?P<filter>[a-z]+) (?P<side>[0-9]+) antialias; "
+    r"mean (?P<mean>[^;]+); std (?P<std>[^;]+)"
+)
+
+
+def in_words(preprocessing: str) -> str:
+    """Say what `FeatureKey.preprocessing` does to an image; a line of another form is returned.
+
+    Example:
+        >>> in_words("squash bicubic 96 antialias; mean 0,0,0; std 1,1,1").partition(";")[0]
+        'both sides are resized to 96 pixels (bicubic, antialiased)'
+    """
+    found = _RECORDED.fullmatch(preprocessing)
+    if found is None or found["mode"] not in _WORDS:
+        return preprocessing
+    square = _WORDS[found["mode"]].format(
+        side=found["side"], by=f"({found['filter']}, antialiased)"
+    )
+    return (
+        f"{square}; from the values, in [0, 1], the mean {found['mean']} is subtracted, and they "
+        f"are divided by {found['std']}"
+    )
 
 
 def central_window(width: int, height: int, preprocess: Preprocess) -> Window:

@@ -7,6 +7,7 @@ from typing import Any
 from featcache.backbones.licences import licence_named
 from featcache.counts import counted
 from featcache.escapes import shown
+from featcache.imaging.windows import in_words
 from heads.contract.settings import hyper_values
 from heads.exporting.checking import Comparison
 from heads.exporting.program import FEATURES, LOGITS, PROBABILITIES, Program
@@ -118,7 +119,7 @@ def _interface(facts: Mapping[str, Any], size: str) -> list[str]:
         f"`{LOGITS}`: float32 [n, {len(facts['classes'])}]; the class with the largest is the "
         f"answer.",
         f"`{PROBABILITIES}`: softmax({scaled}).",
-        f"Preprocessing: {_plain(facts['preprocessing'] or 'not recorded')}.",
+        f"Preprocessing: {_plain(in_words(facts['preprocessing']) or 'not recorded')}.",
     ]
 
 
@@ -141,7 +142,9 @@ def _training(head: Head, facts: Mapping[str, Any]) -> list[str]:
 def _figures(result: Result | None) -> list[str]:
     if result is None:
         return ["None: the head came without the record of a run."]
-    repetitions = counted(result.repetitions, "repetition")
+    of = "of this head"
+    if result.repetitions > 1:
+        of = f"mean of {result.repetitions} repetitions of which this head is one"
     told = []
     for name, words in SHOWN_METRICS.items():
         metric = result.metrics.get(name)
@@ -149,8 +152,7 @@ def _figures(result: Result | None) -> list[str]:
             ci = "" if metric.ci95 is None else f" ± {100 * metric.ci95:.1f}"
             told.append(f"{words} {100 * metric.mean:.1f}{ci} %")
     lines = [
-        f"On the {_plain(result.split)} split of {_plain(result.dataset)}, mean of {repetitions} "
-        f"of which this head is one: {', '.join(told)}."
+        f"On the {_plain(result.split)} split of {_plain(result.dataset)}, {of}: {', '.join(told)}."
     ]
     if result.zero_shot_top1 is not None:
         lines.append(f"Zero-shot, on the same queries: top-1 {100 * result.zero_shot_top1:.1f} %.")

@@ -72,6 +72,13 @@ def rows_of(features: FeatureSet, head: Head, split: str = "test") -> Rows:
     return rows.take(slice(0, len(rows)))
 
 
+def test_a_head_is_shown_in_a_line(features: FeatureSet) -> None:
+    head = replace(trained(features, "nearest-mean")[0], dataset="pets", classes=("cat", "dog"))
+    assert repr(head) == "<Head: nearest-mean on pets (tiny), 2 classes>"
+    arrays = replace(head, dataset="", backbone="", classes=("cat",))
+    assert repr(arrays) == "<Head: nearest-mean, 1 class>"
+
+
 @pytest.mark.long
 def test_every_inductive_method_answers_the_same_in_another_process(
     features: FeatureSet, heads_: dict[str, Head], tmp_path: Path

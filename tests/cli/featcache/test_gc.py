@@ -44,6 +44,7 @@ def test_a_clean_home_has_nothing(featcache: Run, root: Path) -> None:
     before = files(root)
     answer = featcache("gc", "--yes")
     assert (answer.code, answer.out) == (0, "")
+    assert "nothing to delete" in answer.err
     assert files(root) == before
 
 

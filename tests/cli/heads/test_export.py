@@ -37,10 +37,23 @@ def test_the_files_of_a_run_come_with_its_figures(heads: Run, run: str, tmp_path
     assert told["linear"] is True
     assert "folded into one matrix" in answer.err
     card = (out / "README.md").read_text()
-    assert "On the test split of blobs, mean of 1 repetition" in card
+    assert "On the test split of blobs, of this head: top-1" in card
     assert f"run {run}" in card
     assert "Licence of the weights: MIT (featcache)" in card
     assert heads("export", run, "--to", "numpy", "--out", str(out), *runs).code == 2
+
+
+def test_last_is_the_run_stored_last(heads: Run, run: str, tmp_path: Path) -> None:
+    runs = ["--runs", str(tmp_path / "runs")]
+    for name in ("last", "last@1"):
+        out = tmp_path / name
+        answer = heads("export", name, "--to", "numpy", "--out", str(out), *runs)
+        assert answer.code == 0, answer.err
+        assert f"run {run}" in (out / "README.md").read_text()
+        assert f"Head {run}@1" in answer.err
+    answer = heads("export", "last@7", "--to", "numpy", *runs)
+    assert answer.code == 2
+    assert f"keeps no head of seed '7', but {run}@1" in answer.err
 
 
 def test_a_tampered_head_is_refused(heads: Run, run: str, tmp_path: Path) -> None:

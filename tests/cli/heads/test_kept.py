@@ -82,6 +82,9 @@ def test_rm_asks_and_removes_a_run_as_a_whole(answered: Run, runs: Path) -> None
     one_head = answered("rm", f"{gda['run']}@1", "--yes", "--runs", str(runs))
     assert one_head.code == 2
     assert gda["run"] in one_head.err
+    last = answered("rm", "last", "--yes", "--runs", str(runs))
+    assert last.code == 2
+    assert "the one stored last is" in last.err
     done = answered("rm", gda["run"], "--yes", "--runs", str(runs), "--json")
     assert json.loads(done.out)["bytes"] == gda["bytes"]
     assert [r["run"] for r in listed(answered, "--runs", str(runs))] == [knn["run"]]
