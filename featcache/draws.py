@@ -119,6 +119,28 @@ def thinned(
     return Draw(train_rows=_rows(kept), val_rows=draw.val_rows)
 
 
+def cut(
+    rows: Int64[np.ndarray, " r"], count: int, seed: int
+) -> tuple[Int64[np.ndarray, " k"], Int64[np.ndarray, " q"]]:
+    """Cut rows in two at random, whatever their classes: `count` of them, and the others.
+
+    Any row is as likely in one part as in the other. The same rows and seed give the same parts.
+
+    Args:
+        rows: Rows, in any order.
+        count: Rows of the first part; at most all.
+        seed: Seed of the cut, whose stream is apart from that of the shots.
+
+    Example:
+        >>> [len(part) for part in cut(np.arange(5), 2, seed=1)]
+        [2, 3]
+    """
+    digest = hashlib.blake2b(f"cut/{seed}".encode(), digest_size=8).digest()
+    order = random.Random(int.from_bytes(digest, "big")).sample(range(len(rows)), len(rows))
+    shuffled = np.sort(rows)[order]
+    return np.sort(shuffled[:count]), np.sort(shuffled[count:])
+
+
 def few_shot_rows(
     listing: Listing,
     shots: int | None,

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
-from jaxtyping import Int64, Shaped
+from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
+from torch.nn import functional as F
 
 from featcache.backbones.names import COMPUTE_FLAGS
 from featcache.errors import HeadError, SourceError, UsageError
@@ -167,3 +168,37 @@ def _rows_of(head: "Head", embedded: "Embedded", rows: Int64[np.ndarray, " r"]) 
     return Rows(
         x=x, norms=torch.ones_like(norms) if embedded.key.norms == "unit" else norms, kinds=kinds
     )
+
+
+def checked(head: "Head", rows: Rows | Float[Tensor, "n d"]) -> Rows:
+    """Return rows as the method of a head reads them.
+
+    Raises:
+        HeadError: If they have another length, or lack something that the method reads.
+        UsageError: If they are not finite.
+    """
+    x = rows.x if isinstance(rows, Rows) else rows
+    if x.dim() != 2 or (head.width is not None and x.shape[1] != head.width):
+        raise HeadError(
+            f"This head of {head.method.name} answers rows [n, {head.width or 'd'}], got "
+            f"{list(x.shape)}."
+        )
+    strange = (~torch.isfinite(x).all(1)).nonzero().flatten().tolist()
+    if strange:
+        first = ", ".join(map(str, strange[:5])) + (", ..." if len(strange) > 5 else "")
+        raise UsageError(
+            f"{len(strange)} of {len(x)} rows hold NaN or infinite values (rows {first}); "
+            f"leave them out, or extract their features again."
+        )
+    if not isinstance(rows, Rows):
+        rows = rows.to(head.dtype)
+        norms = rows.norm(dim=-1)
+        rows = Rows(x=F.normalize(rows, dim=-1), norms=norms)
+    for need in head.method.needs(head.fitted.config):
+        missing = need.role == "query" and need.kind != "global" and not need.optional
+        if missing and need.key not in rows.kinds:
+            raise HeadError(
+                f"This head of {head.method.name} reads {need.key} of every image, and these "
+                f"rows have {', '.join(map(str, rows.kinds)) or 'global features alone'}."
+            )
+    return rows

@@ -28,6 +28,7 @@ def fit(
     selection: str = "few-shot-val",
     augment: str | None = None,
     support: str | None = None,
+    calibrate_on: str = "auto",
     device: str = "auto",
     **settings: Any,
 ) -> Head:
@@ -43,12 +44,15 @@ def fit(
             support, or are read by methods that need a corpus.
         support: How many images each class gives, where not `shots` each: `long-tail:0.01`,
             `counts:FILE` (docs/results.md).
+        calibrate_on: Labelled images that say how sure it is (docs/certainty.md): auto (validation
+            images that are left over), half-val (half of those of full-val, too), folds (of the
+            shots; trains up to four further heads), none.
         device: auto, cpu, cuda, cuda:1, ...
         settings: Fields of the method's Config and Hyper; several values make a grid.
 
     Raises:
         UsageError: If shots or seed is no whole number, or the method cannot learn from a corpus.
-        UnknownNameError: If the method, a setting, the selection or the corpus is unknown.
+        UnknownNameError: If the method, a setting, selection, calibration or corpus is unknown.
         TaskError: If the data set allows no such task.
         MissingComponentError: If the cache lacks what the method needs.
 
@@ -69,6 +73,7 @@ def fit(
             support=support,
             settings=settings,
             augment=augment,
+            calibrate_on=calibrate_on,
         )
     )
     return evaluation.fit(plan, device=device)[0]
@@ -91,6 +96,7 @@ def evaluate(
     class_weights: str | Sequence[float] | None = None,
     augment: str | None = None,
     support: str | None = None,
+    calibrate_on: str = "auto",
     device: str = "auto",
     root: Path | str | None = None,
     again: bool = False,
@@ -110,6 +116,7 @@ def evaluate(
             support, or are read by methods that need a corpus.
         class_weights: None, `balanced`, or one number a class.
         support: As `fit`.
+        calibrate_on: As `fit`.
         device: auto, cpu, cuda, cuda:1, ...
         root: Folder of all runs; the usual one if not given.
         again: Repeat a run that is stored already; otherwise that one is returned.
@@ -121,7 +128,8 @@ def evaluate(
 
     Raises:
         UsageError: If shots or a seed is no whole number, or the method cannot learn from a corpus.
-        UnknownNameError: If the method, split, setting, selection or corpus is unknown.
+        UnknownNameError: If the method, split, a setting, selection, calibration or corpus is
+            unknown.
         TaskError: If the data set allows no such task.
         MissingComponentError: If the cache lacks what the method needs.
 
@@ -144,6 +152,7 @@ def evaluate(
         class_weights=class_weights,
         augment=augment,
         support=support,
+        calibrate_on=calibrate_on,
     )
     obtained = obtain.obtain(
         training.plan(request), runs, again=again, keep_heads=keep_heads, device=device

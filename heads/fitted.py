@@ -51,13 +51,37 @@ class Fitted:
         with torch.no_grad():
             return torch.cat([part for part, _, _ in _logits(self, rows)])
 
+    @torch.no_grad()
+    def chunks(self, rows: Rows) -> Iterator[tuple[Tensor, int, int]]:
+        """Yield (logits [k c], start, stop) chunk by chunk; `logits` joins them."""
+        yield from _logits(self, rows)
+
+    def kept(self) -> "Fitted":
+        """Return a copy without the tensors that only training reads, laid out as in a file."""
+        # contiguous, as a file returns them: otherwise products differ in the last bit
+        params = {n: t.contiguous() for n, t in self.params.items()}
+        read = {n: t for n, t in self.fixed.items() if n not in self.method.training_only}
+        fixed = {n: t.contiguous() for n, t in read.items()}
+        return replace(self, params=params, fixed=fixed)
+
+    def to(self, device: torch.device) -> "Fitted":
+        """Return a copy with its tensors on a device."""
+        params, fixed = (
+            {name: tensor.to(device) for name, tensor in tensors.items()}
+            for tensors in (self.params, self.fixed)
+        )
+        return replace(self, params=params, fixed=fixed)
+
     def predict(self, rows: Rows) -> Int64[Tensor, " n"]:
         """Return the class with the largest logit for every row.
 
         Raises:
             TrainingError: If the logits of a row are not finite.
         """
-        predicted = self._predict(rows)
+        return self.checked(self._predict(rows))
+
+    def checked(self, predicted: Int64[Tensor, " n"]) -> Int64[Tensor, " n"]:
+        """Return labels as `answers` gives them; errors as `predict`."""
         if failed := int((predicted < 0).sum()):
             raise TrainingError(
                 f"{self.method.name} gave {failed} of {len(predicted)} queries answers that are "

@@ -12,18 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
-from torch.nn import functional as F
 
-from featcache.errors import HeadError, UsageError
+from featcache.errors import HeadError
 from featcache.keys import FeatureKey
 from heads import registry
-from heads.answering import Answerable, given
+from heads.answering import Answerable, checked, given
+from heads.answers import answers_of
+from heads.certainty.calibration import Calibration
 from heads.contract.members import Member
 from heads.contract.method import AnyMethod
 from heads.contract.rows import Rows
 from heads.fitted import Fitted
+from heads.ops.novelty import novelty
 from heads.text_view import TextView
 
 
@@ -56,7 +58,9 @@ class Head:
     reads: tuple[str, ...] = ()
     """Components that it reads of an image beside `global`, e.g. crops.lazsl-60."""
     temperature: float = 1.0
-    """Divides the logits before they become probabilities."""
+    """Divides the logits before they become probabilities; 1 where nothing calibrated it."""
+    calibration: Calibration | None = None
+    """Labelled rows that neither trained nor selected it, for `sets` and `rejects`."""
     about: dict[str, Any] = field(default_factory=dict)
     """How it was trained, as plain JSON: protocol, shots, seed, run, encoding of the features."""
 
@@ -135,7 +139,7 @@ class Head:
             24
         """
         inputs = given(self, rows, split=split, strict=strict)
-        return inputs.spread(self._logits(self._checked(inputs.rows)), float("nan"))
+        return inputs.spread(self._logits(checked(self, inputs.rows)), float("nan"))
 
     def probabilities(
         self, rows: Answerable, *, split: str | None = None, strict: bool = True
@@ -174,10 +178,86 @@ class Head:
             True
         """
         inputs = given(self, rows, split=split, strict=strict)
-        checked = self._checked(inputs.rows)
-        if not len(checked):
-            return inputs.spread(torch.zeros(0, dtype=torch.int64, device=checked.x.device), -1)
-        return inputs.spread(self.fitted.predict(checked), -1)
+        x = checked(self, inputs.rows)
+        if not len(x):
+            return inputs.spread(torch.zeros(0, dtype=torch.int64, device=x.x.device), -1)
+        return inputs.spread(self.fitted.predict(x), -1)
+
+    def sets(
+        self, rows: Answerable, coverage: float = 0.9, rule: str = "lac", **how: Any
+    ) -> Bool[Tensor, "n c"]:
+        """Return which classes belong to the prediction set of every row.
+
+        The label is in it with probability `coverage` or more over images like the calibration
+        rows; where folds calibrated the head, less is guaranteed (`Calibration.guarantee`).
+
+        Args:
+            rows: As `logits`.
+            coverage: In (0, 1).
+            rule: lac, aps or raps; `heads.ops.conformal` has their equations.
+            how: split and strict, as `logits`; the set of an unreadable image is empty.
+
+        Raises:
+            HeadError: If the head has no calibration rows, or too few for this coverage.
+            UsageError: If the coverage is not in (0, 1).
+
+        Example:
+            >>> import featcache, heads
+            >>> cache = featcache.open("fieldguide", "tiny")
+            >>> head = heads.fit("ridge", cache, shots=4, calibrate_on="folds")
+            >>> bool(head.sets(cache, coverage=0.8).any(1).all())
+            True
+        """
+        sets = answers_of(self, rows, coverage=coverage, rule=rule, **how).sets
+        assert sets is not None, "they were asked for"
+        return sets
+
+    def novelty(
+        self, rows: Answerable, measure: str = "max-logit", **how: Any
+    ) -> Float[Tensor, " n"]:
+        """Return how little every row looks like any class; larger is stranger.
+
+        Args:
+            rows: As `logits`.
+            measure: max-logit or energy; `heads.ops.novelty` has their equations.
+            how: split and strict, as `logits`; NaN for an unreadable image.
+
+        Raises:
+            UnknownNameError: If the measure is unknown.
+
+        Example:
+            >>> import featcache, heads
+            >>> cache = featcache.open("fieldguide", "tiny")
+            >>> heads.fit("ridge", cache, shots=4).novelty(cache, split="val").dim()
+            1
+        """
+        return novelty(self.logits(rows, **how), measure, self.temperature)
+
+    def rejects(
+        self, rows: Answerable, share: float = 0.05, measure: str = "max-logit", **how: Any
+    ) -> Bool[Tensor, " n"]:
+        """Return which rows look like no class.
+
+        Args:
+            rows: As `logits`.
+            share: Of images of the classes that may be rejected, in (0, 1).
+            measure: As `novelty`.
+            how: split and strict, as `logits`; an unreadable image is not rejected.
+
+        Raises:
+            HeadError: If the head has no calibration rows, or too few for this share.
+            UsageError: If the share is not in (0, 1).
+
+        Example:
+            >>> import featcache, heads
+            >>> cache = featcache.open("fieldguide", "tiny")
+            >>> head = heads.fit("ridge", cache, shots=4, calibrate_on="folds")
+            >>> float(head.rejects(cache, share=0.1).float().mean()) < 0.3
+            True
+        """
+        rejected = answers_of(self, rows, reject=share, measure=measure, **how).rejected
+        assert rejected is not None, "they were asked for"
+        return rejected
 
     def to(self, device: torch.device) -> "Head":
         """Return the head with its tensors on a device.
@@ -188,11 +268,8 @@ class Head:
             >>> head.to(torch.device("cpu")).device.type
             'cpu'
         """
-        params, fixed = (
-            {name: tensor.to(device) for name, tensor in tensors.items()}
-            for tensors in (self.fitted.params, self.fitted.fixed)
-        )
-        return replace(self, fitted=replace(self.fitted, params=params, fixed=fixed))
+        calibration = None if self.calibration is None else self.calibration.to(device)
+        return replace(self, fitted=self.fitted.to(device), calibration=calibration)
 
     def check_key(self, key: FeatureKey, whose: str) -> None:
         """Refuse features that were not made like those of training.
@@ -249,7 +326,11 @@ class Head:
         fitted = self.method.rebind(self.fitted.params, self.fitted.fixed, text, self.fitted.config)
         params, fixed = fitted
         return replace(
-            self, fitted=replace(self.fitted, params=params, fixed=fixed), classes=classes, texts=""
+            self,
+            fitted=replace(self.fitted, params=params, fixed=fixed),
+            classes=classes,
+            texts="",
+            calibration=None,  # of the other classes
         )
 
     def __reduce__(self) -> tuple[Any, tuple[bytes, str]]:
@@ -294,34 +375,6 @@ class Head:
     def _logits(self, rows: Rows) -> Float[Tensor, "n c"]:
         return self.fitted.logits(rows) if len(rows) else rows.x.new_zeros(0, len(self.classes))
 
-    def _checked(self, rows: Rows | Float[Tensor, "n d"]) -> Rows:
-        """Return rows as the method reads them."""
-        x = rows.x if isinstance(rows, Rows) else rows
-        if x.dim() != 2 or (self.width is not None and x.shape[1] != self.width):
-            raise HeadError(
-                f"This head of {self.method.name} answers rows [n, {self.width or 'd'}], got "
-                f"{list(x.shape)}."
-            )
-        strange = (~torch.isfinite(x).all(1)).nonzero().flatten().tolist()
-        if strange:
-            first = ", ".join(map(str, strange[:5])) + (", ..." if len(strange) > 5 else "")
-            raise UsageError(
-                f"{len(strange)} of {len(x)} rows hold NaN or infinite values (rows {first}); "
-                f"leave them out, or extract their features again."
-            )
-        if not isinstance(rows, Rows):
-            rows = rows.to(self.dtype)
-            norms = rows.norm(dim=-1)
-            rows = Rows(x=F.normalize(rows, dim=-1), norms=norms)
-        for need in self.method.needs(self.fitted.config):
-            missing = need.role == "query" and need.kind != "global" and not need.optional
-            if missing and need.key not in rows.kinds:
-                raise HeadError(
-                    f"This head of {self.method.name} reads {need.key} of every image, and these "
-                    f"rows have {', '.join(map(str, rows.kinds)) or 'global features alone'}."
-                )
-        return rows
-
 
 def fitted_head(fitted: Fitted, classes: tuple[str, ...], width: int, **facts: Any) -> Head:
     """Make a head from a fitted method, without the tensors that only training reads.
@@ -332,10 +385,5 @@ def fitted_head(fitted: Fitted, classes: tuple[str, ...], width: int, **facts: A
         width: Length of the rows of training.
         facts: Further fields of `Head`.
     """
-    # contiguous, as a file returns them: otherwise products differ in the last bit
-    params = {n: t.contiguous() for n, t in fitted.params.items()}
-    read = {n: t for n, t in fitted.fixed.items() if n not in fitted.method.training_only}
-    fixed = {n: t.contiguous() for n, t in read.items()}
     about = {"width": width, **facts.pop("about", {})}
-    fitted = replace(fitted, params=params, fixed=fixed)
-    return Head(fitted=fitted, classes=classes, about=about, **facts)
+    return Head(fitted=fitted.kept(), classes=classes, about=about, **facts)

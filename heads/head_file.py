@@ -8,18 +8,20 @@ classes and the key of its features, with `classifier/params/NAME` and `classifi
 the order that it lists; `members`, where the method is made of others, says of each member its
 method, version and settings, and its tensors are `classifier/fixed/MEMBER/...`. Later versions may
 add sections. One that this program does not know is skipped, unless it says `"required": true`.
-`temperature` divides logits before softmax.
+`temperature` divides logits before softmax. `calibration` has scores of labelled rows that neither
+trained nor selected the head (`heads.certainty.calibration`), part by part: `calibration/PART/NAME`
+are the scores, sorted; where folds calibrated it, `calibration/PART/params/...` and `.../fixed/...`
+are the head that was trained without the fold.
 
 Every changed byte is detected. Nothing in the file can be executed.
 """
 
 import math
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from featcache.errors import FeatcacheError, HeadError
 from featcache.keys import FeatureKey
@@ -28,6 +30,9 @@ from featcache.paths import expand, read_regular
 from featcache.store.format.files import write_atomically
 from featcache.store.format.tensors import compose, describe, load
 from heads import registry
+from heads.answering import checked
+from heads.certainty import calibration_file
+from heads.certainty.calibration_file import tensor_of
 from heads.contract.rows import Tensors
 from heads.contract.settings import hyper_values
 from heads.fitted import Fitted
@@ -37,7 +42,8 @@ from heads.selection.settings import configure
 FORMAT = 1
 METADATA = "featcache_head"
 CLASSIFIER, TEMPERATURE, MEMBERS = "classifier", "temperature", "members"
-KNOWN = (CLASSIFIER, TEMPERATURE, MEMBERS)
+CALIBRATION = "calibration"
+KNOWN = (CLASSIFIER, TEMPERATURE, MEMBERS, CALIBRATION)
 CLASSES = 1_000_000
 """Largest number of classes of a head."""
 
@@ -78,6 +84,9 @@ def pack(head: Head) -> bytes:
         TEMPERATURE: {"value": head.temperature},
         **({MEMBERS: _members(head)} if head.members else {}),
     }
+    if head.calibration is not None:
+        sections[CALIBRATION], own = calibration_file.packed(head.calibration, CALIBRATION)
+        named |= own
     return compose(named, METADATA, {"format": FORMAT, "sections": sections})
 
 
@@ -186,7 +195,7 @@ def _head(sections: dict[str, Any], tensors: Tensors, where: str) -> Head:
         raise ValueError(f"its settings are {sorted(given)}, not {sorted(names)}")
     settings = configure(method, {n: "none" if v is None else v for n, v in given.items()})
     params, fixed = (
-        {name: _tensor(tensors, f"{CLASSIFIER}/{part}/{name}") for name in section[part]}
+        {name: tensor_of(tensors, f"{CLASSIFIER}/{part}/{name}") for name in section[part]}
         for part in ("params", "fixed")
     )
     classes = tuple(map(str, section["classes"]))
@@ -209,8 +218,16 @@ def _head(sections: dict[str, Any], tensors: Tensors, where: str) -> Head:
         about=dict(section["about"]),
     )
     _check_members(head, sections.get(MEMBERS, {}), where)
-    _check_shapes(head, where)
-    return head
+    _check_shapes(head, head.fitted, where)
+    if CALIBRATION not in sections:
+        return head
+    calibration = calibration_file.unpacked(
+        sections[CALIBRATION], tensors, CALIBRATION, head.fitted
+    )
+    for part in calibration.parts:
+        if part.fitted is not None:
+            _check_shapes(head, part.fitted, where)
+    return replace(head, calibration=calibration)
 
 
 def _check_members(head: Head, described: dict[str, Any], where: str) -> None:
@@ -232,13 +249,7 @@ def _check_members(head: Head, described: dict[str, Any], where: str) -> None:
             )
 
 
-def _tensor(tensors: Tensors, name: str) -> Tensor:
-    if name not in tensors:
-        raise ValueError(f"it lacks the tensor {name}")
-    return tensors[name].clone()  # in aligned memory
-
-
-def _check_shapes(head: Head, where: str) -> None:
+def _check_shapes(head: Head, fitted: Fitted, where: str) -> None:
     """Answer one row where global features are enough, to find tensors of wrong shapes."""
     kinds = {need.kind for need in head.method.needs(head.fitted.config) if need.role == "query"}
     if head.width is None or kinds != {"global"}:
@@ -246,7 +257,7 @@ def _check_shapes(head: Head, where: str) -> None:
     row = torch.zeros(1, head.width)
     row[0, 0] = 1
     try:
-        shape = tuple(head.logits(row).shape)
+        shape = tuple(fitted.logits(checked(head, row)).shape)
     except FeatcacheError:
         raise
     except Exception as error:  # torch has no single error for wrong shapes

@@ -29,6 +29,10 @@ def compare(
     metric: Annotated[
         str, typer.Option(help="Rank and compare by top1, balanced_accuracy or macro_f1.")
     ] = "top1",
+    certainty: Annotated[
+        bool,
+        typer.Option("--certainty", help="Columns of calibrated heads, too; docs/certainty.md."),
+    ] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Tables in Markdown.")] = False,
     csv: Annotated[bool, typer.Option("--csv", help="A line for each row, every digit.")] = False,
     where: Annotated[bool, typer.Option("--where", help="Say where the files are.")] = False,
@@ -41,6 +45,7 @@ def compare(
     \b
     Example: heads compare --dataset fieldguide
     Example: heads compare --metric balanced_accuracy
+    Example: heads compare --certainty
     Example: heads compare --against 'cc-cdfsl control=augment-only'
     """
     from featcache.errors import CacheNotFoundError, UsageError
@@ -78,19 +83,19 @@ def compare(
     elif csv:
         output.emit_lines(to_csv(found.groups).rstrip("\n"))
     elif markdown:
-        output.emit_lines(to_markdown(found.groups).rstrip("\n"))
+        output.emit_lines(to_markdown(found.groups, certainty=certainty).rstrip("\n"))
     else:
         for number, group in enumerate(found.groups):
             if number:
                 output.emit("")
             output.emit(group.title)
             emit_table(
-                cells.columns(group),
-                cells.cells(group),
+                cells.columns(group, certainty=certainty),
+                cells.cells(group, certainty=certainty),
                 right=("seconds",),
                 spare=cells.SPARE,
             )
-            for note in cells.notes(group):
+            for note in cells.notes(group, certainty=certainty):
                 output.emit(note)
     for group in found.groups:
         if group.lacks is not None:

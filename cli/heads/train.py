@@ -7,19 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli.heads.sentence import ORDERED, sentence
 from cli.ui import errors, live, options, output, units
 from cli.ui.options import CacheDir, Device, Json, Key, Quiet, RunsDir
-from featcache.counts import counted
 
 if TYPE_CHECKING:
     from featcache.store.cache import Cache
     from heads.protocols.obtain import Obtained
-    from heads.results.record import Result
 
 
-ORDERED = ("batches", "stream")
-"""Protocols whose queries come in batches or in an order."""
-UNITS = {"batches": ("batch", "batches"), "stream": ("stream", "streams")}
 UNSAVED = "Nothing of this run was stored; the same command starts it again."
 
 
@@ -127,6 +123,9 @@ def train(
             help="Fewer images of some classes; docs/results.md tells which.",
         ),
     ] = None,
+    calibrate_on: Annotated[
+        str | None, typer.Option(help="auto, half-val, folds or none: docs/certainty.md.")
+    ] = None,
     strict_shots: Annotated[
         bool, typer.Option("--strict-shots", help="Stop where a class has fewer images.")
     ] = False,
@@ -188,6 +187,7 @@ def train(
             class_weights=class_weights,
             augment=augment,
             support=support,
+            calibrate_on=calibrate_on,
         )
         if len(splits) > 1:
             raise UsageError("Episodes come from one split; name one with --split.")
@@ -195,7 +195,9 @@ def train(
         arguments["shots"] = None if shots is None else _some_shots(shots)
     elif protocol in ORDERED:
         of_training = {"shots": shots, "seeds": seeds, "class_weights": class_weights}
-        _no_others(f"--protocol {protocol}", selection=selection, **of_training)
+        _no_others(
+            f"--protocol {protocol}", selection=selection, calibrate_on=calibrate_on, **of_training
+        )
         _only_of({**of_episodes, "seed": None}, "episodes", "--protocol episodic")
         if len(splits) > 1:
             raise UsageError("Batches and streams come from one split; name one with --split.")
@@ -209,12 +211,14 @@ def train(
         arguments |= {"strict_shots": strict_shots, "class_weights": class_weights}
         if shots is not None and (support or "").startswith("counts:"):
             _no_others("--support counts:...", shots=shots)
-        arguments["support"] = support
+        arguments |= {"support": support, "calibrate_on": calibrate_on}
     else:
         raise UnknownNameError("protocol", protocol, ("few-shot", "episodic", *ORDERED))
     selections = words.EPISODE_SELECTIONS if protocol == "episodic" else words.SELECTIONS
     if selection is not None and selection not in selections:
         raise UnknownNameError("selection", selection, selections)
+    if calibrate_on is not None and calibrate_on not in words.CALIBRATIONS:
+        raise UnknownNameError("calibration", calibrate_on, words.CALIBRATIONS)
     settings = options.pairs(set_ or ())
     words.check_settings(method, settings)
     arguments = {
@@ -266,7 +270,7 @@ def train(
             if json_:
                 output.emit_json(one.result.as_dict())
             else:
-                output.emit(_sentence(one.result))
+                output.emit(sentence(one.result))
                 output.emit(str(folder))
 
 
@@ -361,35 +365,3 @@ def _no_others(protocol: str, **options: object) -> None:
         if value is not None:
             flag = "--" + name.replace("_", "-")
             raise UsageError(f"{flag} has no meaning with {protocol}; leave one of the two out.")
-
-
-def _sentence(result: "Result") -> str:
-    from heads.results.render.cells import scope
-
-    top1, f1 = result.metrics["top1"], result.metrics["macro_f1"]
-    balanced = result.metrics["balanced_accuracy"]
-    shots = result.shots_text
-    over = scope(top1.interval, of_one_draw=result.shots != 0)
-    ci = "" if top1.ci95 is None else f" ± {100 * top1.ci95:.1f} (95 %, {over})"
-    if result.ways is not None:
-        shots = f"{result.repetitions} episodes of {result.ways} classes, {shots}"
-    if (corpus := result.corpus) is not None:
-        weight = "" if corpus.weight == 1 else f", weight {corpus.weight:g}"
-        shots = f"{shots} and corpus {corpus.name}{weight}"
-    if result.protocol in ORDERED:
-        shots = f"{counted(result.repetitions, *UNITS[result.protocol])}, {shots}"
-    text = (
-        f"{result.method} on {result.dataset} ({result.backbone}, {shots}, {result.split}): "
-        f"top-1 {100 * top1.mean:.1f} %{ci}, balanced accuracy {100 * balanced.mean:.1f} %, "
-        f"macro F1 {100 * f1.mean:.1f} %"
-    )
-    if (tail := result.metrics.get("tail_top1")) is not None:
-        text += f", worst tenth of the streams {100 * tail.mean:.1f} %"
-    if result.zero_shot_top1 is not None and (result.shots != 0 or result.protocol in ORDERED):
-        text += f", zero-shot {100 * result.zero_shot_top1:.1f} %"
-    if result.unreadable:
-        text += f", {counted(result.unreadable, 'unreadable image')} not counted"
-    took = result.seconds["fit"] + result.seconds["evaluate"]
-    seen = " (chosen on the queries: not a fair figure)" if result.oracle else ""
-    seen += " (the corpus holds queries: not a fair figure)" if result.leaks else ""
-    return f"{text}; {units.human_seconds(took)}, selection {result.selection}{seen}"

@@ -47,7 +47,9 @@ def log_pool(log_p: Float[Tensor, "*m n c"], weights: Float[Tensor, "*m"]) -> Fl
     return torch.log_softmax((weights[:, None, None] * log_p).sum(0), dim=-1)
 
 
-def temperature(logits: Float[Tensor, "n c"], labels: Int64[Tensor, " n"]) -> float:
+def temperature(
+    logits: Float[Tensor, "n c"], labels: Int64[Tensor, " n"], *, smooth: bool = True
+) -> float:
     """Return the T at which softmax(logits / T) has the smallest cross-entropy with the labels.
 
     The targets are smoothed: 1 / (n + 2) of each is spread over all classes. Otherwise T would be 0
@@ -57,6 +59,7 @@ def temperature(logits: Float[Tensor, "n c"], labels: Int64[Tensor, " n"]) -> fl
     Args:
         logits: Finite, of rows that the classifier was not trained on.
         labels: Their classes.
+        smooth: Whether the targets are smoothed; else as Guo et al. have it.
 
     Returns:
         T above 0; 1 where no T is better than another (equal logits in every row).
@@ -74,8 +77,8 @@ def temperature(logits: Float[Tensor, "n c"], labels: Int64[Tensor, " n"]) -> fl
     if spread == 0:
         return 1.0
     z = z / spread
-    smooth = 1 / (len(z) + 2)
-    target = (1 - smooth) * z.gather(1, labels[:, None])[:, 0].mean()  # the mean of a row of z is 0
+    kept = 1 - 1 / (len(z) + 2) if smooth else 1.0
+    target = kept * z.gather(1, labels[:, None])[:, 0].mean()  # the mean of a row of z is 0
     low, high = -OCTAVES, OCTAVES
     for _ in range(HALVINGS):
         middle = (low + high) / 2

@@ -16,6 +16,7 @@ from featcache.wording import Argument
 from heads.episode import Episode, RowIndex
 from heads.protocols.augment import ASKED, augmented
 from heads.protocols.builder import EpisodeBuilder
+from heads.protocols.calibrating import selecting
 from heads.protocols.plan import Plan, Request, Run
 from heads.results.record import digest_ids
 from heads.selection.select import has_choice
@@ -55,7 +56,7 @@ def plan(request: Request) -> Plan:
     seed = next(iter(request.seeds))
     chosen = has_choice(method, configured, request.selection)
     mode, notes = _mode(request.selection, features) if chosen else ("none", [])
-    val, none = _validation(features, mode, seed), np.zeros(0, dtype=np.int64)
+    val, none = _validation(features, mode, seed, request.calibrate_on), np.zeros(0, dtype=np.int64)
 
     def episodes(builder: EpisodeBuilder) -> list[Episode]:
         return [builder.build(none, val, seed=seed, shots=0, oracle=mode == "oracle")]
@@ -78,6 +79,7 @@ def plan(request: Request) -> Plan:
         episodes=episodes,
         splits=request.splits,
         learned_rows=((none, None),),
+        validation=(val,),
     )
 
 
@@ -116,12 +118,12 @@ def _mode(requested: str, features: FeatureSet) -> tuple[str, list[str]]:
     return "none", [f"{said}; the default hyper-parameters were taken."]
 
 
-def _validation(features: FeatureSet, mode: str, seed: int) -> RowIndex:
+def _validation(features: FeatureSet, mode: str, seed: int, calibrate_on: str) -> RowIndex:
     """Return the validation rows: all, a few a class, or none."""
     rows = labelled(features.listing, "val", features.ok)
     if not mode.endswith("-val"):
         return rows[:0]
     if mode == "full-val":
-        return rows
+        return selecting(features, seed, calibrate_on)
     drawn = draw(features.labels[rows].tolist(), rows.tolist(), VAL_SHOTS, random.Random(seed))
     return np.array(drawn, dtype=np.int64)

@@ -15,10 +15,12 @@ from featcache.backbones.devices import pick_device
 from featcache.errors import FitWarning, UsageError
 from featcache.progress import Report
 from featcache.types import FeatureSet
+from heads.certainty.measuring import measure as measure_answers
 from heads.contract.method import AnyMethod, Together
 from heads.contract.settings import hyper_values
 from heads.episode import Episode, QuerySet
 from heads.head import Head, fitted_head
+from heads.protocols import calibrating
 from heads.protocols.builder import EpisodeBuilder
 from heads.protocols.plan import Plan, Run, splits_of
 from heads.protocols.recording import (
@@ -125,17 +127,24 @@ def _trained(
     episodes = plan.episodes(builder)
     for query in builder.queries.values():
         check_size(len(episodes), len(query.index))
+    calibrating.check(plan, episodes)
     with captured_warnings() as unconverged:
         chosen = select(run.method, run.settings, episodes, run.selection, progress=progress)
+        sure, told = calibrating.calibrated(plan, builder, episodes, chosen)
     synchronise()
     seconds = time.perf_counter() - started
     notes = [
         *(n for e in episodes for n in e.notes),
         *training_notes(run.method, chosen),
         *unconverged,
+        *told,
     ]
     facts = {"notes": notes, "seconds": seconds, "reads": list(training_reads(episodes[0].view))}
-    return episodes, tuple(heads_of(run, episodes, chosen, facts))
+    heads = zip(heads_of(run, episodes, chosen, facts), sure, strict=True)
+    return episodes, tuple(
+        replace(head, temperature=one.temperature, calibration=one.calibration)
+        for head, one in heads
+    )
 
 
 def judge(
@@ -182,11 +191,17 @@ def _judged(
     progress: Report | None,
 ) -> Result:
     """Answer a query set and write the record."""
-    run, started, predicted = plan.run, time.perf_counter(), []
+    run, started, predicted, measured = plan.run, time.perf_counter(), [], []
+    known = calibrating.overlaps(run.features, queries[0].index, heads)
     for done, (head, query) in enumerate(zip(heads, queries, strict=True)):
         if progress is not None:
             progress("evaluating", done, len(queries))
-        predicted.append(int32(head.fitted.predict(query.rows)))
+        if calibrating.is_calibrated(head) and not known:
+            one = measure_answers(head.fitted, query.rows, head.temperature, head.calibration)
+            measured.append(one)
+            predicted.append(int32(one.predicted))
+        else:
+            predicted.append(int32(head.fitted.predict(query.rows)))
     spec, facts = plan.spec(split), heads[0].about
     result = record(
         run,
@@ -200,10 +215,12 @@ def _judged(
             *run.notes,
             *(note for query in queries for note in query.notes),
             *facts["notes"],
+            *([calibrating.KNOWN] if known else []),
             *cautions(run.method, [int32(queries[0].rows.y)], len(run.features.classes)),
         ],
     )
-    return replace(result, spec=spec.digest(), fit=spec.fit.digest())
+    certainty = calibrating.certainty_of(heads, measured)
+    return replace(result, spec=spec.digest(), fit=spec.fit.digest(), certainty=certainty)
 
 
 def training_notes(method: AnyMethod, chosen: Sequence[Chosen]) -> list[str]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from jaxtyping import Int64
 
-from featcache.draws import VAL_SHOTS, Draw, few_shot, labelled, thinned
+from featcache.draws import VAL_SHOTS, Draw, few_shot, thinned
 from featcache.errors import TaskError, UsageError
 from featcache.types import FeatureSet
 from featcache.wording import Argument
@@ -18,6 +18,7 @@ from heads.contract.method import AnyMethod
 from heads.episode import RowIndex
 from heads.protocols.augment import augmented
 from heads.protocols.builder import check_shots, query_rows
+from heads.protocols.calibrating import selecting
 from heads.protocols.imbalance import Profile, profile
 from heads.protocols.plan import Plan, Request, Run
 from heads.protocols.suggest import support_scope
@@ -45,7 +46,7 @@ def plan(request: Request) -> Plan:
     if not seeds:
         raise UsageError("seeds must name at least one seed, got none; the usual ones are 1 2 3.")
     configured = configure(method, request.settings, shots=shots)
-    draws = _draws(features, shots, seeds, request.selection, uneven)
+    draws = _draws(features, shots, seeds, request, uneven)
     reads_pool = any(need.role == "pool" for need in method.needs(configured.config))
     for seed, draw in draws.items() if request.strict_shots else ():
         if uneven is None:
@@ -116,6 +117,7 @@ def plan(request: Request) -> Plan:
         ],
         splits=request.splits,
         learned_rows=tuple((draw.train_rows, pools[seed]) for seed, draw in draws.items()),
+        validation=tuple(draw.val_rows for draw in draws.values()),
         scopes={"support": support_scope(_there(shots, support), seeds)},
         class_weights=weights if weighs else None,
         strict_shots=request.strict_shots and uneven is None,
@@ -126,10 +128,11 @@ def _draws(
     features: FeatureSet,
     shots: int | None,
     seeds: Sequence[int],
-    selection: str,
+    request: Request,
     uneven: Profile | None,
 ) -> dict[int, Draw]:
     """Draw for every seed; equal draws are kept once."""
+    selection = request.selection
     val_shots = {"k-shot-val": shots, "full-val": shots}.get(
         selection, VAL_SHOTS if shots is None else min(shots, VAL_SHOTS)
     )
@@ -144,7 +147,7 @@ def _draws(
                 f"them and extract again."
             )
         if selection == "full-val":
-            drawn = _with_val(drawn, labelled(features.listing, "val", features.ok))
+            drawn = _with_val(drawn, selecting(features, seed, request.calibrate_on))
         if uneven is not None:
             counts = _counts(features, uneven, shots, seed)
             drawn = thinned(drawn, features.labels, counts, seed)

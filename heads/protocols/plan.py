@@ -19,7 +19,7 @@ from heads.protocols.augment import Augmented
 from heads.protocols.builder import EpisodeBuilder, query_rows
 from heads.results.record import Support, digest_ids, digest_labels
 from heads.selection.members import resolved
-from heads.selection.names import SELECTIONS
+from heads.selection.names import CALIBRATIONS, SELECTIONS
 from heads.selection.settings import Settings
 from heads.spec import FitSpec, RunSpec, pairs
 
@@ -49,15 +49,21 @@ class Request:
     support: str | None = None
     """How many images each class gives, where not `shots` each: `long-tail:0.01`, `counts:FILE`."""
 
+    calibrate_on: str = "auto"
+    """Which images that train no head calibrate it, one of `CALIBRATIONS`: validation images that
+    nothing else reads; also half of those of `full-val`; folds of the support; none."""
+
     def resolve(self) -> AnyMethod:
         """Return the method.
 
         Raises:
-            UnknownNameError: If there is no such method or selection.
+            UnknownNameError: If there is no such method, selection or calibration.
         """
         method = registry.get(self.method)
         if self.selection not in SELECTIONS:
             raise UnknownNameError("selection", self.selection, SELECTIONS)
+        if self.calibrate_on not in CALIBRATIONS:
+            raise UnknownNameError("calibration", self.calibrate_on, CALIBRATIONS)
         return method
 
 
@@ -100,6 +106,16 @@ class Run:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Held:
+    """Labelled rows that train no head of one repetition; no image is in both."""
+
+    warm: RowIndex
+    """Fit the temperature; they may have selected the head."""
+    rest: RowIndex
+    """Calibrate it: they selected nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """The episodes of a run, not yet read."""
 
@@ -108,6 +124,12 @@ class Plan:
     splits: tuple[str, ...]
     learned_rows: tuple[tuple[RowIndex, RowIndex | None], ...]
     """Support and pool of each episode."""
+    validation: tuple[RowIndex, ...] = ()
+    """Rows that select the head of each episode; () where none do."""
+    calibrate_on: str = "auto"
+    """One of `CALIBRATIONS`."""
+    held: tuple[Held, ...] = ()
+    """What calibrates the head of each episode; () where nothing or folds do."""
     scopes: Mapping[str, Scope] = field(default_factory=dict)
     class_weights: str | Sequence[float] | None = None
     strict_shots: bool = False
@@ -170,6 +192,7 @@ class Plan:
                     **run.extra,
                     **({"queries": split} if sees_queries else {}),
                     **({"support": run.profile} if run.profile else {}),
+                    **({} if self.calibrate_on == "auto" else {"calibrate_on": self.calibrate_on}),
                     **_members(run.method, run.settings),
                 }
             ),

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 from torch import Tensor
 
 from featcache.errors import TaskError
@@ -50,6 +50,18 @@ class Retrieved:
             )
         left = self.rows if len(kept) == len(x) else self.rows.take(kept)
         return on_device(left, x.device)
+
+    def holds(self, rows: Rows, index: RowIndex) -> Bool[Tensor, " n"]:
+        """Tell which images are in the corpus.
+
+        Args:
+            rows: Rows of the images.
+            index: Rows of the listing that they are.
+        """
+        there = in_both(rows.x, self.rows.x.to(rows.x.device)).cpu()
+        if self.images is not None:
+            there |= torch.isin(torch.from_numpy(index), self.images)
+        return there
 
 
 def joined(support: Rows, corpus: Rows) -> Rows:

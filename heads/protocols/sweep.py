@@ -138,6 +138,7 @@ def request_of(
         class_weights=_weights(dict(fit.extra).get("class_weights")),
         augment=fit.augment.rpartition("@")[0] or None,
         support=dict(fit.extra).get("support"),
+        calibrate_on=dict(fit.extra).get("calibrate_on", "auto"),
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from featcache.errors import UsageError
 from featcache.progress import Report
 from featcache.wording import Argument
-from heads.protocols import corpus_only, few_shot, unsupervised, zero_shot
+from heads.protocols import calibrating, corpus_only, few_shot, unsupervised, zero_shot
 from heads.protocols.evaluation import Trained, measure
 from heads.protocols.plan import Plan, Request
 from heads.results.record import Result
@@ -20,13 +20,17 @@ from heads.selection.settings import configure
 
 
 def plan(request: Request) -> Plan:
-    """Plan a run by the protocol that fits what the method reads.
+    """Plan a run by the protocol that fits what the method reads, and what calibrates its heads.
 
     Raises:
         UnknownNameError: If the method, a setting or the selection is unknown.
         UsageError: If the method needs a corpus and none is named, or cannot learn from one.
         TaskError: If the data set allows no such task.
     """
+    return calibrating.with_held(_plan(request), request.calibrate_on)
+
+
+def _plan(request: Request) -> Plan:
     method = request.resolve()
     config = configure(method, request.settings, shots=request.shots).config
     roles = {need.role for need in method.needs(config)}

@@ -6,12 +6,12 @@ queries. No label is read; with selection full-val those of val, to choose setti
 
 import numpy as np
 
-from featcache.draws import labelled
 from featcache.errors import MissingComponentError, TaskError, UsageError
 from featcache.types import FeatureSet
 from featcache.wording import Argument, Part, Setting
 from heads.episode import Episode, RowIndex
 from heads.protocols.builder import EpisodeBuilder
+from heads.protocols.calibrating import selecting
 from heads.protocols.plan import Plan, Request, Run
 from heads.results.record import digest_ids
 from heads.selection.select import has_choice
@@ -54,7 +54,8 @@ def plan(request: Request) -> Plan:
     if not has_choice(method, configured, request.selection):
         mode = "none"
     seed = next(iter(request.seeds))
-    pool, val = _pool(features, method.name), _validation(features, mode)
+    pool = _pool(features, method.name)
+    val = _validation(features, mode, seed, request.calibrate_on)
 
     def episodes(builder: EpisodeBuilder) -> list[Episode]:
         none, oracle = np.zeros(0, dtype=np.int64), mode == "oracle"
@@ -77,6 +78,7 @@ def plan(request: Request) -> Plan:
         episodes=episodes,
         splits=request.splits,
         learned_rows=((np.zeros(0, dtype=np.int64), pool),),
+        validation=(val,),
     )
 
 
@@ -91,11 +93,11 @@ def _pool(features: FeatureSet, method: str) -> RowIndex:
     return pool
 
 
-def _validation(features: FeatureSet, mode: str) -> RowIndex:
+def _validation(features: FeatureSet, mode: str, seed: int, calibrate_on: str) -> RowIndex:
     """Return the validation rows; none unless the mode is full-val."""
     if mode != "full-val":
         return np.zeros(0, dtype=np.int64)
-    val = labelled(features.listing, "val", features.ok)
+    val = selecting(features, seed, calibrate_on)
     if not len(val):
         raise TaskError(
             f"Data set '{features.listing.dataset}' has no labelled val images, so ",

@@ -1,6 +1,7 @@
 """Reading a record back from JSON that may come from somebody else; every field is checked."""
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any, get_args
 
@@ -12,6 +13,7 @@ from heads.results.record import (
     FEW_SHOT,
     FORMAT,
     REPETITIONS,
+    Certainty,
     CorpusUse,
     IntervalOf,
     Metric,
@@ -87,6 +89,7 @@ def from_dict(raw: Mapping[str, Any], *, where: str = "The record") -> Result:
         notes=f.texts("notes"),
         support=_read_support(f),
         corpus=_read_corpus(f),
+        certainty=_read_certainty(f),
         draws=f.text("draws") if "draws" in f.raw else "",
         unreadable=f.integer("unreadable", 0, WHOLE) if "unreadable" in f.raw else 0,
         spec=f.text("spec") if "spec" in f.raw else "",
@@ -97,6 +100,8 @@ def from_dict(raw: Mapping[str, Any], *, where: str = "The record") -> Result:
         raise f.wrong("metrics", "an entry 'top1'", sorted(result.metrics))
     if len({len(m.values) for m in result.metrics.values()}) != 1:
         raise f.wrong("metrics", "as many values for every metric", "different numbers")
+    if result.certainty is not None and len(result.certainty.ece) != result.repetitions:
+        raise f.wrong("certainty", "one value a repetition", f"{len(result.certainty.ece)}")
     if result.repetitions * result.queries > ANSWERED:
         raise f.wrong("queries", f"at most {ANSWERED} in all repetitions", result.queries)
     if result.protocol == FEW_SHOT and len(result.seeds) != result.repetitions:
@@ -132,6 +137,35 @@ def _read_corpus(f: Fields) -> CorpusUse | None:
         weight=inner.number(raw.get("weight"), "weight", 0.0, 1000.0),
         leaks=inner.check(raw.get("leaks"), bool, "leaks"),
     )
+
+
+def _read_certainty(f: Fields) -> Certainty | None:
+    raw = f.raw.get("certainty")
+    if raw is None:
+        return None
+    inner = f.inside("", "certainty", raw)
+
+    def numbers(name: str, most: float) -> tuple[float, ...]:
+        values = inner.sequence(name, REPETITIONS)
+        return tuple(inner.number(value, name, 0.0, most) for value in values)
+
+    certainty = Certainty(
+        kind=inner.text("kind"),
+        rows=inner.integer("rows", 0, WHOLE),
+        temperature=numbers("temperature", math.inf),
+        ece_before=numbers("ece_before", 1.0),
+        ece=numbers("ece", 1.0),
+        rule=inner.text("rule"),
+        asked=inner.number(raw.get("asked"), "asked", 0.0, 1.0),
+        covered=numbers("covered", 1.0),
+        size=numbers("size", float(CLASSES)),
+    )
+    if certainty.kind not in ("", "split", "cross"):
+        raise inner.wrong("kind", "split, cross or empty", certainty.kind)
+    lengths = {len(certainty.temperature), len(certainty.ece_before), len(certainty.ece)}
+    if len(lengths) > 1 or {len(certainty.covered), len(certainty.size)} - {0, *lengths}:
+        raise inner.wrong("ece", "as many values as the others", len(certainty.ece))
+    return certainty
 
 
 def _read_metric(f: Fields) -> Metric:

@@ -114,6 +114,29 @@ class CorpusUse:
         return f"{self.augment}@{self.digest}"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Certainty:
+    """How far the probabilities of the heads can be trusted; one value a repetition."""
+
+    kind: str
+    """split (validation images calibrated), cross (folds of the support), empty (no sets)."""
+    rows: int
+    """Fewest calibration rows of a head; 0 without prediction sets."""
+    temperature: tuple[float, ...]
+    ece_before: tuple[float, ...]
+    """Expected calibration error of softmax(logits), in [0, 1]."""
+    ece: tuple[float, ...]
+    """The same with the temperature."""
+    rule: str = ""
+    """Rule of the prediction sets."""
+    asked: float = 0.0
+    """Coverage that they were to have."""
+    covered: tuple[float, ...] = ()
+    """Fraction of queries whose label is in their set; () without enough calibration rows."""
+    size: tuple[float, ...] = ()
+    """Mean number of classes of a set."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Predictions:
     """What a run answered, query by query; classes are positions in the class list."""
@@ -184,6 +207,9 @@ class Result:
     """None where nothing labelled was read, and in older records."""
     corpus: CorpusUse | None = None
     """Rows with pseudo-labels that it learned from, too; None where there were none."""
+    certainty: Certainty | None = None
+    """None of heads that nothing calibrated, and in older records. Stated, not counted: answers
+    are labels."""
     draws: str = ""
     """Digest of the images, with their labels, that each repetition learned from and chose by;
     empty where nothing was drawn, of episodes, and in older records."""
@@ -316,6 +342,7 @@ class Result:
             "notes": list(self.notes),
             "support": None if self.support is None else asdict(self.support),
             "corpus": None if self.corpus is None else asdict(self.corpus),
+            "certainty": None if self.certainty is None else asdict(self.certainty),
             "draws": self.draws,
             "unreadable": self.unreadable,
             "spec": self.spec,

@@ -20,10 +20,9 @@ from heads.contract.rows import Kind, TaskView
 from heads.contract.settings import hyper_values
 from heads.episode import Episode
 from heads.fitted import Fitted, answers
-from heads.selection.chosen import Chosen, all_failed
-from heads.selection.folds import folds
+from heads.selection.chosen import Chosen
+from heads.selection.refitting import refitted
 from heads.selection.settings import Settings, configure
-from heads.training.trainer import train
 
 Alone: TypeAlias = Callable[[AnyMethod, Settings, Sequence[Episode]], list[Chosen]]
 """Choose and train a member on every task, as if it were alone."""
@@ -154,30 +153,12 @@ def _validated(
     if mode != "cv":
         assert task.val is not None, "a selection by validation rows has some"
         return head.logits(task.val), task.val.y
-    views, held_out = folds(task.view)
     kinds = kinds_of(head.method, head.config, "query")
-    logits = []
-    for run in train(head.method, head.config, views, [head.hyper], _Repeat(head)):
-        if run.failed is not None:
-            raise all_failed(head.method, [run.failed])
-        logits.append((run.task, run.head.logits(rows_with(held_out[run.task], kinds))))
+    parts = refitted(head, task.view)
     return (
-        torch.cat([part for _, part in sorted(logits, key=lambda one: one[0])]),
-        torch.cat([rows.y for rows in held_out]),
+        torch.cat([one.logits(rows_with(rows, kinds)) for one, rows in parts]),
+        torch.cat([rows.y for _, rows in parts]),
     )
-
-
-class _Repeat:
-    """The `Judge` of the folds: repeats what was chosen before."""
-
-    def __init__(self, head: Fitted) -> None:
-        self._chosen = {name: hyper_values(head.hyper)[name] for name in head.method.post_grid.axes}
-
-    def accuracy(self, task: int, head: Fitted) -> float | None:
-        return None
-
-    def search(self, task: int, point: int, stage: int, head: Fitted) -> dict[str, float]:
-        return self._chosen
 
 
 def _accuracy(head: Fitted, task: Episode, mode: str) -> float | None:

@@ -10,6 +10,8 @@ from heads.registry import modules
 
 SELECTIONS = ("few-shot-val", "k-shot-val", "full-val", "cv", "none", "oracle")
 """How hyper-parameters may be chosen."""
+CALIBRATIONS = ("auto", "half-val", "folds", "none")
+"""Which labelled images, that trained no head, may calibrate it."""
 EPISODE_SELECTIONS = ("none", "cv")
 """The same of episodes, which have no validation images."""
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featcache.draws import draw, few_shot, few_shot_rows, thinned
+from featcache.draws import cut, draw, few_shot, few_shot_rows, thinned
 from featcache.errors import TaskError, UsageError
 from featcache.keys import Listing
 from featcache.sources.layouts.named.coop import parse_split
@@ -219,3 +219,20 @@ def test_thinned_draws_differ_between_seeds_where_the_draw_does_not() -> None:
     assert len(drawn) == 4
     again = [thinned(everything, table.labels, counts, 1).train_rows.tolist() for _ in range(2)]
     assert again[0] == again[1]
+
+
+@given(count=st.integers(0, 30), rows=st.integers(0, 30), seed=st.integers(-3, 1000))
+def test_a_cut_is_in_two_parts_and_repeats(count: int, rows: int, seed: int) -> None:
+    index = np.arange(10, 10 + rows)
+    one, other = cut(index, min(count, rows), seed)
+    assert len(one) == min(count, rows)
+    assert sorted([*one, *other]) == index.tolist()
+    again, _ = cut(index[::-1], min(count, rows), seed)  # the order of the rows does not matter
+    assert np.array_equal(one, again)
+
+
+def test_any_row_is_as_likely_in_a_cut() -> None:
+    times = np.zeros(10)
+    for seed in range(2000):
+        times[cut(np.arange(10), 3, seed)[0]] += 1
+    assert abs(times - 600).max() < 5 * (2000 * 0.3 * 0.7) ** 0.5

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from torch import Tensor
 from featcache.store.library import cache_root
 from featcache.types import FeatureKey, FeatureSet, Listing, TextBank
 from tests.heads.toys import make_toy, make_view, toy, toy_two  # noqa: F401  (fixtures)
+
+SHARED = Path(__file__).parents[3] / "shared" / "data"
 
 
 @dataclass
@@ -132,3 +135,16 @@ def _half(rows: np.ndarray) -> Tensor:
 def world() -> Callable[..., FeatureSet]:
     """Return the factory of toy worlds."""
     return make_world
+
+
+@pytest.fixture(scope="session")
+def shared() -> Callable[[str], Path]:
+    """Return a finder of measurement data; it skips the test where there are none."""
+
+    def find(name: str) -> Path:
+        path = SHARED / name
+        if not path.exists():
+            pytest.skip(f"{path} is not on this machine")
+        return path
+
+    return find

@@ -17,7 +17,7 @@ from heads.results.compare.pairing import (
     seeds_text,
     words,
 )
-from heads.results.record import Result
+from heads.results.record import Certainty, Result
 
 ZERO_SHOT = "zero-shot"
 OLDER_TEXTS = "older texts"
@@ -83,6 +83,8 @@ class Row:
     repetitions: int
     equals: int
     """Number of older equal runs."""
+    certainty: Certainty | None
+    """As in the record."""
     run: str
 
     @property
@@ -250,5 +252,6 @@ def _row(
         draws=result.draws,
         repetitions=result.repetitions,
         equals=equals,
+        certainty=result.certainty,
         run=result.run,
     )

@@ -10,6 +10,7 @@ from heads.results.compare.compare import Group
 from heads.results.compare.pairing import seeds_text
 from heads.results.compare.rows import REFERENCE, ZERO_SHOT, Row
 from heads.results.record import BATCHES, LISTS, QUERY_ORDER, QUERY_SET, STREAM
+from heads.results.render import certainty as sure
 
 ORACLE = "chosen on the queries"
 STATUS = ("paper", "released code", "reconstruction")
@@ -50,23 +51,35 @@ MEASURED = {"top1": "", "balanced_accuracy": "balanced, ", "macro_f1": "macro F1
 """What a difference is of, in the head of its column."""
 
 
-def columns(group: Group) -> tuple[str, ...]:
-    """Return COLUMNS with the reference's name in them, and what the repetitions are."""
+def columns(group: Group, *, certainty: bool = False) -> tuple[str, ...]:
+    """Return COLUMNS with the reference's name in them, and what the repetitions are.
+
+    Args:
+        group: Rows of one table.
+        certainty: Whether the columns of calibrated heads follow.
+    """
     what = MEASURED[group.metric]
     named = {f"over {ZERO_SHOT}": f"{what}over {group.against}"}
     if group.protocol:
         named["seeds"] = LISTS[group.protocol]
-    return tuple(named.get(column, column) for column in COLUMNS)
+    every = (*COLUMNS, *(sure.COLUMNS if certainty else ()))
+    return tuple(named.get(column, column) for column in every)
 
 
-def cells(group: Group) -> list[tuple[str, ...]]:
-    """Write the rows for people, as COLUMNS: percent, the interval beside each figure."""
+def cells(group: Group, *, certainty: bool = False) -> list[tuple[str, ...]]:
+    """Write the rows for people, as `columns`: percent, the interval beside each figure."""
     letters = {said: letter for letter, said in _lettered(group)}
     of_one_draw = _differences_of_one_draw(group)
-    return [_cells(row, letters, row.run in of_one_draw) for row in group.rows]
+    return [
+        (
+            *_cells(row, letters, row.run in of_one_draw),
+            *(sure.cells(row.certainty) if certainty else ()),
+        )
+        for row in group.rows
+    ]
 
 
-def notes(group: Group) -> list[str]:
+def notes(group: Group, *, certainty: bool = False) -> list[str]:
     """Explain the intervals, words and letters of the table."""
     rows = [row for row in group.rows if row.ci95 is not None]
     over = dict.fromkeys(OVER.get(row.interval, row.interval) for row in rows)
@@ -85,6 +98,8 @@ def notes(group: Group) -> list[str]:
         for row in group.rows
         if row.equals
     ]
+    if certainty:
+        told.append(sure.note([row.certainty for row in group.rows if row.certainty]))
     return told
 
 

@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import Iterable
+from statistics import fmean
 
 from featcache.escapes import shown
 from heads.results.compare.compare import Group
@@ -18,6 +19,9 @@ def to_csv(groups: Iterable[Group]) -> str:
             row[name] = ", ".join(map(str, row[name]))
         for name in ("mean", "low", "high", "p", "over", "word"):
             row[f"gain_{name}"] = gain.get(name)
+        sure = row.pop("certainty") or {}
+        for name in ("ece_before", "ece", "covered", "size"):
+            row[name] = fmean(sure[name]) if sure.get(name) else None
         row.update({name: shown(v) for name, v in row.items() if isinstance(v, str)})
     file = io.StringIO()
     writer = csv.DictWriter(file, list(rows[0]) if rows else ["dataset"], lineterminator="\n")

@@ -30,6 +30,11 @@ def as_dicts(groups: Iterable[Group]) -> list[dict[str, Any]]:
                 gain = {**gain, "seeds": _list(gain["seeds"]), "word": word}
             for name in ("reads", "marks", "apart", "seeds"):
                 values[name] = list(values[name])
+            if values["certainty"] is not None:
+                values["certainty"] = {
+                    name: list(value) if isinstance(value, tuple) else value
+                    for name, value in values["certainty"].items()
+                }
             flat.append({**where, "name": row.name, **values, "gain": gain})
     return flat
 

@@ -4,16 +4,17 @@ from collections.abc import Iterable
 
 from featcache.escapes import shown
 from heads.results.compare.compare import Group
-from heads.results.render.cells import COLUMNS, cells, columns, notes
+from heads.results.render.cells import cells, columns, notes
 
 
-def to_markdown(groups: Iterable[Group]) -> str:
-    """Write one table a group, its notes below."""
+def to_markdown(groups: Iterable[Group], *, certainty: bool = False) -> str:
+    """Write one table a group, its notes below; `certainty` as `cells.columns`."""
     parts = []
     for g in groups:
-        lines = [_line(columns(g)), _line(["---"] * len(COLUMNS))]
-        lines += [_line(row) for row in cells(g)]
-        below = "\n".join(f"- {shown(note)}" for note in notes(g))
+        head = columns(g, certainty=certainty)
+        lines = [_line(head), _line(["---"] * len(head))]
+        lines += [_line(row) for row in cells(g, certainty=certainty)]
+        below = "\n".join(f"- {shown(note)}" for note in notes(g, certainty=certainty))
         parts.append(f"### {shown(g.title)}\n\n" + "\n".join(lines) + f"\n\n{below}\n")
     return "\n".join(parts)
 

@@ -43,6 +43,35 @@ def test_train_says_it_in_a_sentence_and_compare_in_a_table(heads: Run, home: Pa
     assert heads("compare", "--markdown").out.startswith("###")
 
 
+def test_calibration_is_said_and_shown(heads: Run, home: Path) -> None:
+    given = ["--shots", "2", "--seeds", "1", "--quiet"]
+    answer = heads("train", "tip-adapter", *given, "--calibrate-on", "folds")
+    assert answer.code == 0, answer.err
+    assert "calibration error " in answer.out
+    heads("train", "nearest-mean", *given, "--calibrate-on", "none")
+    table = heads("compare", "--certainty", "--shots", "2").out
+    head, *rows = (line.split("\t") for line in table.splitlines() if "\t" in line)
+    assert head[-4:] == ["ECE before %", "ECE %", "coverage %", "set size"]
+    cells = {row[0]: row[-4:] for row in rows}
+    assert cells["nearest-mean"] == ["-"] * 4
+    assert "-" not in cells["tip-adapter"][:2]
+    assert "ECE: expected calibration error" in table
+    stated = [json.loads(line) for line in heads("compare", "--json").out.splitlines()]
+    by_method = {row["method"]: row["certainty"] for row in stated}
+    assert by_method["nearest-mean"] is None
+    error = by_method["tip-adapter"]["ece"]
+    lines = [n for n in heads("compare", "--csv").out.splitlines() if ",tip-adapter," in n]
+    assert any(str(error[0]) in line for line in lines)
+
+
+def test_an_unknown_calibration_is_told_before_torch_is_loaded(heads: Run, home: Path) -> None:
+    answer = heads("train", "gda", "--calibrate-on", "fold")
+    assert answer.code != 0
+    assert "Unknown calibration 'fold'; did you mean 'folds'?" in answer.err
+    refused = heads("train", "stata", "--protocol", "batches", "--calibrate-on", "folds")
+    assert "--calibrate-on has no meaning with --protocol batches" in refused.err
+
+
 def test_short_classes_are_taken_and_said(heads: Run, home: Path) -> None:
     taken = heads("train", "tip-adapter", "--shots", "16")
     assert taken.code == 0

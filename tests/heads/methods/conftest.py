@@ -17,21 +17,6 @@ from heads.contract.settings import Grid
 from heads.fitted import Fitted
 from heads.selection import scoring
 
-SHARED = Path(__file__).parents[4] / "shared" / "data"
-
-
-@pytest.fixture(scope="session")
-def shared() -> Callable[[str], Path]:
-    """Return a finder of measurement data; it skips the test where there are none."""
-
-    def find(name: str) -> Path:
-        path = SHARED / name
-        if not path.exists():
-            pytest.skip(f"{path} is not on this machine")
-        return path
-
-    return find
-
 
 @pytest.fixture(scope="session")
 def features(shared: Callable[[str], Path]) -> Callable[..., tuple[TaskView, Tensor, Tensor]]:

@@ -1,0 +1,1 @@
+"""How sure a head is: temperatures, prediction sets and "none of these"; no choice of a head."""
