@@ -3,6 +3,7 @@
     head = heads.fit("cmm", featcache.open("pets", "ViT-B/16"), shots=16)
     result = heads.evaluate("cmm", cache, shots=16, seeds=3)
     head.save("pets.head");  heads.load("pets.head")
+    for found in heads.predict(head, "new/"): print(found.id, found.name)
 
 Nothing is imported before it is asked for.
 """
@@ -14,17 +15,18 @@ if TYPE_CHECKING:
     from heads.api import evaluate as evaluate
     from heads.api import fit as fit
     from heads.api import load as load
+    from heads.api import predict as predict
     from heads.api import sweep as sweep
     from heads.estimator import Estimator as Estimator
     from heads.head import Head as Head
 
 _PLACES = {
-    **dict.fromkeys(("compare", "evaluate", "fit", "load", "sweep"), "heads.api"),
+    **dict.fromkeys(("compare", "evaluate", "fit", "load", "predict", "sweep"), "heads.api"),
     "Estimator": "heads.estimator",
     "Head": "heads.head",
 }
 
-__all__ = ["Estimator", "Head", "compare", "evaluate", "fit", "load", "sweep"]
+__all__ = ["Estimator", "Head", "compare", "evaluate", "fit", "load", "predict", "sweep"]
 
 
 def __getattr__(name: str) -> Any:

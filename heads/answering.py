@@ -28,6 +28,7 @@ from heads.reading import MappedRows, read_rows
 
 if TYPE_CHECKING:  # what encodes images is loaded for images only
     from featcache.embedded import Embedded
+    from featcache.embedding import Embedder
     from featcache.imaging.inputs import ImageLike
     from heads.head import Head
 
@@ -80,7 +81,7 @@ def given(
     """
     if isinstance(what, FeatureSet):
         head.check_key(what.key, f"the cache {what.path}")
-        rows, needs = what.usable("test" if split is None else split), _needs(head)
+        rows, needs = what.usable("test" if split is None else split), query_needs(head)
         return Given(rows=read_rows(what, rows, "query", needs, head.device))
     if split is not None:
         raise UsageError(f"split='{split}' is for a cache; got {type(what).__name__}.")
@@ -90,7 +91,7 @@ def given(
         return Given(rows=torch.from_numpy(what).to(head.device))
     from featcache.embedded import Embedded
 
-    embedded = what if isinstance(what, Embedded) else _encoded(head, what)
+    embedded = what if isinstance(what, Embedded) else embedder_for(head).embed(what)
     head.check_key(embedded.key, "what was embedded")
     usable = embedded.usable()
     if len(usable) < len(embedded) and strict:
@@ -100,15 +101,26 @@ def given(
             f"{'; ...' if len(named) > NAMED else ''}. Leave them out, or give strict=False: then "
             f"their label is -1 and their logits are NaN."
         )
-    return Given(rows=_rows_of(head, embedded, usable), at=usable, n=len(embedded))
+    return Given(rows=rows_of(head, embedded, usable), at=usable, n=len(embedded))
 
 
-def _needs(head: "Head") -> list[Need]:
+def query_needs(head: "Head") -> list[Need]:
+    """Return what a head reads of the images that it answers."""
     return [need for need in head.method.needs(head.fitted.config) if need.role == "query"]
 
 
-def _encoded(head: "Head", images: Any) -> "Embedded":
-    """Encode images like those of training, after checking that the key fits."""
+def embedder_for(head: "Head", *, device: str = "auto", strict: bool = False) -> "Embedder":
+    """Load what encodes images like those of training, after checking that the key fits.
+
+    Args:
+        head: The head.
+        device: auto, cpu, cuda, cuda:1, ...
+        strict: Whether an unreadable image is an error.
+
+    Raises:
+        HeadError: If the head does not say how to encode images, or other weights are here.
+        BackboneError: If the backbone cannot be loaded.
+    """
     from featcache.embedding import Embedder
 
     if head.key is None or head.key.is_imported or not head.backbone:
@@ -121,13 +133,15 @@ def _encoded(head: "Head", images: Any) -> "Embedded":
     embedder = Embedder(
         head.backbone,
         weights=head.about.get("weights") or None,
+        device=device,
         compute=compute,
         components=[name for name in head.reads if name != "global"],
         image_size=head.key.image_size,
         micro_batch=micro_batch,
+        strict=strict,
     )
     head.check_key(embedder.key, f"backbone {head.backbone} as it is here")
-    return embedder.embed(images)
+    return embedder
 
 
 def _encoding(head: "Head") -> tuple[int | None, str]:
@@ -153,11 +167,11 @@ def _unreadable_encoding(encoding: object) -> HeadError:
     )
 
 
-def _rows_of(head: "Head", embedded: "Embedded", rows: Int64[np.ndarray, " r"]) -> Rows:
+def rows_of(head: "Head", embedded: "Embedded", rows: Int64[np.ndarray, " r"]) -> Rows:
     """Return embedded rows as `read_rows` does those of a cache."""
     x, norms = (t.to(head.device) for t in embedded.unit_and_length("global", rows))
     kinds: dict[Kind, Tensor | LazyRows] = {}
-    for need in _needs(head):
+    for need in query_needs(head):
         if need.kind == "global":
             continue
         for name in head.reads:

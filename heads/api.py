@@ -1,4 +1,4 @@
-"""The front door: `heads.fit`, `heads.evaluate`, `heads.load`, `heads.compare`, `heads.sweep`."""
+"""The front door: `heads.fit`, `evaluate`, `load`, `predict`, `compare` and `sweep`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,16 +7,18 @@ from typing import Any, overload
 from featcache.types import FeatureSet
 from heads import kept
 from heads.head import Head
+from heads.predicting import predict
 from heads.protocols import evaluation, obtain, training
 from heads.protocols.plan import Request
 from heads.protocols.sweep import sweep
+from heads.results import named
 from heads.results.compare.compare import Comparison
 from heads.results.compare.compare import compare as compare_runs
 from heads.results.record import Result
 from heads.results.store import runs_root
 from heads.whole import seeds_of, shots_of, whole
 
-__all__ = ["compare", "evaluate", "fit", "load", "sweep"]
+__all__ = ["compare", "evaluate", "fit", "load", "predict", "sweep"]
 
 
 def fit(
@@ -164,10 +166,11 @@ def evaluate(
 
 
 def load(name: Path | str, *, root: Path | str | None = None) -> Head:
-    """Read a head from a file, or from a run: `RUN@SEED`.
+    """Read a head from a file, or from a run: `RUN@SEED`, or `last`.
 
     Args:
-        name: A file that `Head.save` wrote, or the name of a run and the seed of its head.
+        name: A file that `Head.save` wrote; the name of a run and the seed of its head; or `last`,
+            the first head of the run stored last.
         root: Folder of all runs; the usual one if not given.
 
     Raises:
@@ -180,8 +183,7 @@ def load(name: Path | str, *, root: Path | str | None = None) -> Head:
         >>> heads.load(head.save("moths.head")).classes == head.classes
         True
     """
-    path = Path(name).expanduser()
-    if path.suffix or path.exists() or len(path.parts) > 1:
+    if (path := named.as_file(name)) is not None:
         return Head.load(path)
     return kept.load(runs_root(None if root is None else Path(root)), str(name))
 

@@ -154,7 +154,19 @@ class Head:
             >>> bool((sums - 1).abs().max() < 1e-5)
             True
         """
-        logits = self.logits(rows, split=split, strict=strict)
+        return self.softened(self.logits(rows, split=split, strict=strict))
+
+    def softened(self, logits: Float[Tensor, "n c"]) -> Float[Tensor, "n c"]:
+        """Return softmax(logits / temperature), the probabilities of logits of this head.
+
+        Example:
+            >>> import featcache, heads
+            >>> cache = featcache.open("fieldguide", "tiny")
+            >>> head = heads.fit("ridge", cache, shots=4)
+            >>> logits = head.logits(cache, split="val")
+            >>> head.softened(logits).equal(head.probabilities(cache, split="val"))
+            True
+        """
         return torch.softmax(logits / self.temperature, dim=-1)
 
     def predict(

@@ -37,22 +37,24 @@ from heads.contract.rows import Tensors
 from heads.contract.settings import hyper_values
 from heads.fitted import Fitted
 from heads.head import Head
+from heads.results.overview import METADATA
 from heads.selection.settings import configure
 
 FORMAT = 1
-METADATA = "featcache_head"
 CLASSIFIER, TEMPERATURE, MEMBERS = "classifier", "temperature", "members"
 CALIBRATION = "calibration"
 KNOWN = (CLASSIFIER, TEMPERATURE, MEMBERS, CALIBRATION)
 CLASSES = 1_000_000
 """Largest number of classes of a head."""
+WIDTH = 1_000_000
+"""Longest rows that a head accepts."""
 
 
 def pack(head: Head) -> bytes:
     """Return the bytes of a head's file; equal heads give equal bytes.
 
     Raises:
-        HeadError: If the method is transductive.
+        HeadError: If the method is transductive, or the head does not know the length of its rows.
     """
     method, fitted = head.method, head.fitted
     if method.transductive:
@@ -60,6 +62,8 @@ def pack(head: Head) -> bytes:
             f"'{method.name}' answers all queries together and learns nothing that answers one "
             f"alone, so it keeps no head."
         )
+    if head.width is None:
+        raise HeadError("This head does not say how long its rows are; make it with `fitted_head`.")
     named = {f"{CLASSIFIER}/params/{n}": t for n, t in fitted.params.items()}
     named |= {f"{CLASSIFIER}/fixed/{n}": t for n, t in fitted.fixed.items()}
     section = {
@@ -193,6 +197,9 @@ def _head(sections: dict[str, Any], tensors: Tensors, where: str) -> Head:
     given = {**section["config"], **section["hyper"]}
     if set(given) != names:
         raise ValueError(f"its settings are {sorted(given)}, not {sorted(names)}")
+    for part in ("params", "fixed", "classes", "reads"):
+        if not isinstance(section[part], list):
+            raise ValueError(f"its {part} are no list")
     settings = configure(method, {n: "none" if v is None else v for n, v in given.items()})
     params, fixed = (
         {name: tensor_of(tensors, f"{CLASSIFIER}/{part}/{name}") for name in section[part]}
@@ -202,6 +209,9 @@ def _head(sections: dict[str, Any], tensors: Tensors, where: str) -> Head:
     temperature, reads = float(sections[TEMPERATURE]["value"]), tuple(map(str, section["reads"]))
     if not 1 <= len(classes) <= CLASSES or not 0 < temperature < math.inf:
         raise ValueError("its classes or its temperature are out of range")
+    about = dict(section["about"])
+    if not (isinstance(about["width"], int) and 0 < about["width"] <= WIDTH):
+        raise ValueError("the length of its rows is out of range")
     if not all(name.isprintable() for name in classes):
         raise ValueError("a class has a name that does not print")
     head = Head(
@@ -215,7 +225,7 @@ def _head(sections: dict[str, Any], tensors: Tensors, where: str) -> Head:
         texts=str(section["texts"]),
         reads=reads,
         temperature=temperature,
-        about=dict(section["about"]),
+        about=about,
     )
     _check_members(head, sections.get(MEMBERS, {}), where)
     _check_shapes(head, head.fitted, where)
@@ -252,8 +262,8 @@ def _check_members(head: Head, described: dict[str, Any], where: str) -> None:
 def _check_shapes(head: Head, fitted: Fitted, where: str) -> None:
     """Answer one row where global features are enough, to find tensors of wrong shapes."""
     kinds = {need.kind for need in head.method.needs(head.fitted.config) if need.role == "query"}
-    if head.width is None or kinds != {"global"}:
-        return
+    if kinds != {"global"} or head.width is None:
+        return  # what else it reads is checked where it answers
     row = torch.zeros(1, head.width)
     row[0, 0] = 1
     try:

@@ -1,25 +1,18 @@
-"""Saving heads beside the record of their run, and loading them by `RUN@SEED`.
+"""Saving heads beside the record of their run, and loading them.
 
-<runs root>/<data set>/<backbone>-<key>/<run>/head-<seed>.safetensors
+`heads.results.named` says what their files are called and how users name them.
 """
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from featcache.errors import HeadError, ImportedFileError, UsageError
+from featcache.errors import HeadError, ImportedFileError
 from heads.head import Head
 from heads.head_file import pack, unpack
-from heads.results import store
+from heads.results import named, store
+from heads.results.named import file_of, seeds_of
 from heads.results.record import Result
-
-NAME = re.compile(r"head-(-?[0-9]{1,18})\.safetensors")
-
-
-def file_of(seed: int) -> str:
-    """Name the file of the head of a repetition."""
-    return f"head-{seed}.safetensors"
 
 
 def with_heads(result: Result, heads: Sequence[Head]) -> Result:
@@ -31,50 +24,21 @@ def with_heads(result: Result, heads: Sequence[Head]) -> Result:
     return replace(result, beside={**result.beside, **files})
 
 
-def seeds_of(folder: Path) -> list[int]:
-    """List the seeds whose heads are kept in the folder of a run."""
-    matches = (NAME.fullmatch(path.name) for path in folder.iterdir())
-    return sorted(int(match[1]) for match in matches if match)
-
-
 def load(root: Path, name: str) -> Head:
     """Read the head of a run.
 
     Args:
         root: Folder of all runs.
-        name: `RUN@SEED`, or RUN where it keeps a single head.
+        name: `RUN@SEED`, RUN where it keeps a single head, or `last`.
 
     Raises:
+        CacheNotFoundError: If `last` is asked for and there is no run.
         UnknownNameError: If there is no such run.
         UsageError: If the run keeps several heads and none is named, or none of that seed.
         HeadError: If the run keeps no head, or the file is damaged.
     """
-    run, _, seed = name.partition("@")
-    folder = _folder_of_heads(root, store.find(root, run))
-    seeds = seeds_of(folder)
-    if not seeds:
-        raise HeadError(
-            f"Run {run} keeps no head: it is of episodes, of a transductive method, of an earlier "
-            f"version, or was asked to keep none. Train it again."
-        )
-    choice = ", ".join(f"{run}@{s}" for s in seeds)
-    if not seed and len(seeds) > 1:
-        raise UsageError(f"Run {run} keeps {len(seeds)} heads; name one of {choice}.")
-    wanted = seed or str(seeds[0])
-    if wanted not in map(str, seeds):
-        raise UsageError(f"Run {run} keeps no head of seed '{wanted[:40]}', but {choice}.")
-    return read(folder, int(wanted))
-
-
-def _folder_of_heads(root: Path, folder: Path) -> Path:
-    """Return the folder with the heads of a run: its own, or that of a run with equal heads."""
-    if seeds_of(folder):
-        return folder
-    result = store.load(folder, predictions=False)
-    for other, place in store.load_records(root, result.dataset, result.backbone, result.key):
-        if result.fit and other.fit == result.fit and seeds_of(place):
-            return place
-    return folder
+    found = named.find(root, name)
+    return read(found.folder, found.seed)
 
 
 def read(folder: Path, seed: int) -> Head:

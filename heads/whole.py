@@ -1,4 +1,4 @@
-"""Whole numbers that users of Python give: shots and seeds."""
+"""Whole numbers that users of Python give: shots, seeds, and how many of something."""
 
 import operator
 from collections.abc import Iterable
@@ -10,6 +10,7 @@ from featcache.wording import Argument
 _MEANING = {
     "shots": "images a class, or None for all of train",
     "seed": "one draw",
+    "top": "classes named for an image",
     "seeds": "their number, or the seeds themselves as [1, 2, 3]",
 }
 """Argument -> what its numbers mean, for the message."""
@@ -19,7 +20,7 @@ def whole(argument: str, value: Any) -> int:
     """Return a whole number, one of numpy's too.
 
     Args:
-        argument: shots, seed or seeds, for the message.
+        argument: Its name, one of those above, for the message.
         value: What the user gave.
 
     Raises:

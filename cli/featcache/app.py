@@ -5,6 +5,7 @@ from cli.featcache.corpus import app as corpus
 from cli.featcache.datasets import datasets
 from cli.featcache.doctor import doctor
 from cli.featcache.extract import extract
+from cli.featcache.gc import gc
 from cli.featcache.imports.app import app as imports
 from cli.featcache.index import app as index
 from cli.featcache.info import info
@@ -23,7 +24,7 @@ app = commands.make_app(
 app.command()(extract)
 app.command("ls")(list_caches)
 app.command(cls=RunsAlone)(verify)
-for command in (info, search, text, repair, rm, datasets, backbones, doctor):
+for command in (info, search, text, repair, rm, gc, datasets, backbones, doctor):
     app.command()(command)
 app.add_typer(imports, name="import")
 app.add_typer(corpus, name="corpus")

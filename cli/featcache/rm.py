@@ -39,7 +39,7 @@ def rm(
     for path in left:
         size = units.human_bytes(count_bytes(path))
         what = f"what an interrupted removal has left, {size}: {path}"
-        _agree(what, yes)
+        output.agree(what, yes)
         with errors.noting("The same command removes the rest."):
             freed = finish_removal(path)
         _emit_removed(path, freed, what, json_)
@@ -54,21 +54,11 @@ def rm(
         raise UsageError(f"{len(fitting)} caches of '{dataset}' fit: {which}. Add --key of one.")
     (found,) = fitting
     what = f"{found.dataset}, {found.backbone}, {units.human_bytes(found.bytes)}: {found.path}"
-    _agree(what, yes)
+    output.agree(what, yes)
     with errors.noting("The same command removes the rest."):
         freed = remove(root, found.path)
     _emit_removed(found.path, freed, what, json_)
     _name_indexes(root, found.dataset, found.digest)
-
-
-def _agree(what: str, yes: bool) -> None:
-    """Ask whether something may go, unless that was said; end the command if not."""
-    from featcache.errors import UsageError
-
-    if not yes and not output.can_ask():
-        raise UsageError(f"Nobody is there to agree to removing {what}. Add --yes.")
-    if not yes and not output.confirm(f"Remove {what}?"):
-        raise typer.Exit(1)
 
 
 def _name_indexes(root: Path, dataset: str, key: str) -> None:

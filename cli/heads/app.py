@@ -1,7 +1,11 @@
 """`heads`: train, evaluate and compare small heads on cached features."""
 
 from cli.heads.compare import compare
+from cli.heads.info import info
 from cli.heads.list import list_methods
+from cli.heads.ls import list_runs
+from cli.heads.predict import predict
+from cli.heads.rm import rm
 from cli.heads.train import train
 from cli.ui import commands, terminal
 
@@ -12,6 +16,10 @@ app = commands.make_app(
 app.command()(train)
 app.command("list")(list_methods)
 app.command()(compare)
+app.command()(predict)
+app.command("ls")(list_runs)
+app.command()(info)
+app.command()(rm)
 
 
 def main() -> None:

@@ -276,7 +276,7 @@ def train(
 
 def _reuse_notes(made: "list[Obtained]") -> Iterator[str]:
     """Yield notes on runs and heads that were reused, and on heads that are kept."""
-    from heads import kept
+    from heads.results import named
 
     for one in made:
         if not one.is_new:
@@ -284,7 +284,7 @@ def _reuse_notes(made: "list[Obtained]") -> Iterator[str]:
         elif not one.trained:
             yield f"The heads were kept: {one.result.split} was answered without training."
         if one.heads:
-            size = sum(len(one.result.beside[kept.file_of(seed)]) for seed in one.result.seeds)
+            size = sum(len(one.result.beside[named.file_of(seed)]) for seed in one.result.seeds)
             holds = "; they hold features of the training images" if one.heads[0].holds else ""
             yield f"Heads kept: {len(one.heads)}, {units.human_bytes(size)}{holds}."
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 import typer
 
 from cli.ui import terminal
-from featcache.errors import FeatcacheError
+from featcache.errors import FeatcacheError, UsageError
 from featcache.escapes import shown
 
 
@@ -49,6 +49,22 @@ def emit_json(value: object) -> None:
 def confirm(question: str) -> bool:
     """Ask on stderr; Enter means no."""
     return typer.confirm(shown(question), err=True)
+
+
+def agree(what: str, yes: bool) -> None:
+    """Ask whether something may be removed, unless that was said; end the command if not.
+
+    Args:
+        what: What it is, for the question.
+        yes: Whether the user said so.
+
+    Raises:
+        UsageError: If nobody is there to be asked.
+    """
+    if not yes and not can_ask():
+        raise UsageError(f"Nobody is there to agree to removing {what}. Add --yes.")
+    if not yes and not confirm(f"Remove {what}?"):
+        raise typer.Exit(1)
 
 
 def can_ask() -> bool:

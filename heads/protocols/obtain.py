@@ -16,7 +16,7 @@ from heads import kept
 from heads.head import Head
 from heads.protocols.evaluation import judge, measure
 from heads.protocols.plan import Plan
-from heads.results import store
+from heads.results import named, store
 from heads.results.record import Result
 
 Stored: TypeAlias = tuple[Result, Path]
@@ -107,7 +107,7 @@ def _kept_heads(plan: Plan, stored: Sequence[Stored], split: str) -> Sequence[He
     """Read the heads of a run whose FitSpec is equal; none where one cannot be used."""
     fit = plan.fit_spec(split).digest()
     for result, folder in stored:
-        if result.fit == fit and set(kept.seeds_of(folder)) == set(result.seeds):
+        if result.fit == fit and set(named.seeds_of(folder)) == set(result.seeds):
             try:
                 return [kept.read(folder, seed) for seed in result.seeds]
             except FeatcacheError:

@@ -1,4 +1,4 @@
-"""Temporary folders of interrupted saves.
+"""Temporary folders of interrupted saves and removals.
 
 A run is written into `.<run>.tmp-<8 hex digits>` beside its final folder, then renamed. Writers
 hold a shared lock on the root of all runs and the removal an exclusive one, so that a folder in use
@@ -26,6 +26,14 @@ def find(root: Path) -> list[Path]:
     """List the temporary folders under a root, of interrupted and of running saves."""
     matches = (p for p in root.glob("*/*/.*.tmp-*") if OURS.fullmatch(p.name))
     return sorted(p for p in matches if p.is_dir() and not p.is_symlink())
+
+
+def unused(root: Path) -> list[Path]:
+    """List the temporary folders under a root; none while a run is being saved there."""
+    if not (found := find(root)):
+        return []
+    with _locked(root, fcntl.LOCK_EX | fcntl.LOCK_NB) as is_alone:
+        return found if is_alone else []
 
 
 def remove(root: Path) -> None:

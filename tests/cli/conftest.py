@@ -25,8 +25,8 @@ class Answer:
 Run = Callable[..., Answer]
 
 
-def call(app: Typer, arguments: Sequence[str]) -> Answer:
-    done = CliRunner().invoke(app, list(arguments))
+def call(app: Typer, arguments: Sequence[str], stdin: bytes | None = None) -> Answer:
+    done = CliRunner().invoke(app, list(arguments), input=stdin)
     if done.exception is not None and not isinstance(done.exception, SystemExit):
         raise done.exception
     return Answer(done.exit_code, done.stdout, done.stderr)

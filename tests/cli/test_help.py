@@ -10,14 +10,14 @@ import pytest
 
 HEAVY = ("torch", "numpy", "h5py", "open_clip", "torchvision", "PIL", "ot", "faiss", "rich")
 COMMANDS = {
-    "featcache": ["", "extract", "ls", "info", "search", "text", "verify", "repair", "rm",
+    "featcache": ["", "extract", "ls", "info", "search", "text", "verify", "repair", "rm", "gc",
                   "datasets", "backbones", "doctor", "import", "import npz", "import npy",
                   "import parquet",
                   "import tip-adapter", "import transclip", "import cross-modal",
                   "import lpclip", "import clip-benchmark", "import clip-retrieval",
                   "corpus", "corpus build", "corpus ls", "corpus info", "corpus rm",
                   "index", "index build", "index add", "index ls", "index rm", "index verify"],
-    "heads": ["", "train", "list", "compare"],
+    "heads": ["", "train", "list", "compare", "predict", "ls", "info", "rm"],
 }  # fmt: skip
 
 

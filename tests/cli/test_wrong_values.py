@@ -16,6 +16,7 @@ import typer
 from cli.featcache.app import app as featcache_app
 from cli.heads.app import app as heads_app
 from tests.featcache.importers import miniatures
+from tests.fuzz.kept_heads import toy_head
 
 Run = Callable[..., Any]
 
@@ -90,6 +91,7 @@ WRONG: dict[str, dict[str, tuple[str, ...]]] = {
     "featcache verify": {**ANY_CACHE, "--runs": (MISSING, FILE, "")},
     "featcache repair": {**ANY_CACHE, "--weights": ("",), "--device": ("",)},
     "featcache rm": {"DATASET": NAME, **OLD_CACHE},
+    "featcache gc": {"--cache": CACHE, "--runs": (FILE, "")},
     "featcache corpus build": {
         "NAME": ("../x", "A b", ""),
         "--for": NAME,
@@ -218,6 +220,23 @@ WRONG: dict[str, dict[str, tuple[str, ...]]] = {
         "--cache": ("",),
         "--runs": (MISSING, FILE, ""),
     },
+    "heads predict": {
+        "HEAD": ("nobody", MISSING, FOLDER, FILE, ""),
+        "PATH...": (FOLDER, f"folder:{MISSING}", f"csv:{MISSING}", f"zip:{FILE}", "nobody:x", ""),
+        **{option: OLD_CACHE[option] for option in OLD_CACHE},
+        "--dataset": NAME,
+        "--split": NAME,
+        "--column": NAME,
+        "--labels": NAME,
+        "--top": COUNT,
+        "--format": NAME,
+        "--out": (MISSING, FOLDER, ""),
+        "--device": ("nobody", "meta", "cuda:x", ""),
+        "--runs": (FILE, ""),
+    },
+    "heads ls": {"--dataset": NAME, "--method": NAME, "--runs": (FILE, "")},
+    "heads info": {"RUN|FILE": ("nobody", MISSING, FILE, ""), "--runs": (FILE, "")},
+    "heads rm": {"RUN...": ("nobody", "nobody@1", ""), "--runs": (FILE, "")},
 }
 """Command -> option or argument -> values that it cannot mean."""
 
@@ -239,6 +258,9 @@ RIGHT: dict[str, list[str]] = {
     "featcache index verify": ["mine"],
     "featcache corpus rm": ["wild"],
     "heads train": ["ridge", "--shots", "2", "--dataset", "blobs", "--quiet"],
+    "heads predict": ["{place}/good.head", "{photos}"],
+    "heads info": ["last"],
+    "heads rm": ["nobody", "--yes"],
 }  # fmt: skip
 """Command -> arguments that it understands, to which the wrong one is added."""
 
@@ -250,6 +272,7 @@ BESIDE = {
     ("featcache extract", "--splits"): ["--dataset", "eurosat"],
     ("featcache extract", "--words"): ["--dataset", "eurosat"],
     ("heads train", "--episode-list"): EPISODIC,
+    ("heads predict", "PATH..."): ["{place}/good.head"],
     **{
         ("featcache search", option): ["--text", "a dog"]
         for option in (
@@ -271,6 +294,11 @@ INSTEAD = {
         ("heads train", option): [*NO_SHOTS, "batches"]
         for option in ("--batch", "--effective-classes", "--repeats", "--order-list")
     },
+    **{
+        ("heads predict", option): ["{place}/good.head", "--dataset", "blobs"]
+        for option in ("--dataset", "--backbone", "--key", "--split")
+    },
+    ("heads predict", "--runs"): ["last", "{photos}"],
 }
 """Command and option -> arguments in place of RIGHT, whose protocol lacks the option."""
 
@@ -324,6 +352,7 @@ def line_of(command: str, option: str, value: str) -> list[str]:
 def place(tmp_path: Path, photos: Path) -> dict[str, str]:
     (tmp_path / "file.bin").write_bytes(b"\x80\x00nothing that anything reads\n")
     (tmp_path / "folder").mkdir()
+    (tmp_path / "good.head").write_bytes(toy_head())
     x = np.eye(4, dtype=np.float32)
     labels = np.array([0, 0, 1, 1])
     np.savez(

@@ -1,11 +1,16 @@
 """Files of kept heads for the fuzzer: what is read is a head that answers, or is refused."""
 
+import json
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+import safetensors.torch
 import torch
+from safetensors import SafetensorError
 
 from featcache.errors import FeatcacheError
+from featcache.store.format.tensor_header import peek
 from tests.fuzz.cases import Case
 from tests.fuzz.guard import Target
 
@@ -50,4 +55,34 @@ def _seeds(_: Path) -> list[Case]:
     return [{"toy.head": toy_head()}, {"toy.head": toy_head(calibrated=True)}]
 
 
-HEAD_TARGETS = (Target(name="head", run=_head, seeds=_seeds),)
+def _lying_head(folder: Path) -> None:
+    """Seal whatever stands there as a head, as somebody would who writes one by hand."""
+    from featcache.store.format.tensors import compose, load
+    from heads.results.overview import METADATA
+
+    try:
+        description = json.loads((folder / "description.json").read_bytes())
+        tensors = load((folder / "toy.safetensors").read_bytes())
+        data = compose(tensors, METADATA, description)
+    except (ValueError, TypeError, RecursionError, OverflowError, SafetensorError):
+        return  # nobody can write that
+    (folder / "toy.head").write_bytes(data)
+    with suppress(OSError, ValueError):
+        peek(folder / "toy.head", METADATA)
+    _head(folder)
+
+
+def _lying_seeds(_: Path) -> list[Case]:
+    from featcache.store.format.tensors import describe
+    from heads.results.overview import METADATA
+
+    data = toy_head()
+    description, _whole = describe(data, METADATA)
+    tensors = safetensors.torch.save(safetensors.torch.load(data))
+    return [{"description.json": json.dumps(description).encode(), "toy.safetensors": tensors}]
+
+
+HEAD_TARGETS = (
+    Target(name="head", run=_head, seeds=_seeds),
+    Target(name="head-sealed", run=_lying_head, seeds=_lying_seeds),
+)

@@ -21,7 +21,7 @@ from heads.head_file import pack, unpack
 from heads.protocols import obtain, training
 from heads.protocols.plan import Request
 from heads.reading import read_rows
-from heads.results import store
+from heads.results import named, store
 from tests.heads.toy_tasks import ALSO, short
 
 ANSWER = """
@@ -227,7 +227,7 @@ def test_sections_of_later_versions(packed: bytes) -> None:
 def rewritten(packed: bytes, change: Callable[[dict[str, Any]], object]) -> bytes:
     """Change the description of a head's file and seal it again."""
     from featcache.store.format.seal import seal, unseal
-    from heads.head_file import METADATA
+    from heads.results.overview import METADATA
 
     length = int.from_bytes(packed[:8], "little")
     sealed = json.loads(packed[8 : 8 + length])["__metadata__"][METADATA]
@@ -306,7 +306,7 @@ def test_a_damaged_head_is_trained_again(features: FeatureSet, tmp_path: Path) -
     request = Request(method="ridge", features=features, shots=2, seeds=(1,), selection="none")
     plan = training.plan(request)
     (one,) = obtain.obtain(plan, tmp_path)
-    file = obtain.save(one, tmp_path) / kept.file_of(1)
+    file = obtain.save(one, tmp_path) / named.file_of(1)
     data = bytearray(file.read_bytes())
     data[-3] ^= 1
     file.write_bytes(bytes(data))

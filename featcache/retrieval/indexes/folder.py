@@ -176,20 +176,39 @@ def verify_index(root: Path, name: str, report: Report | None = None) -> Descrip
     return replace(found)
 
 
+def unused_arrays(root: Path, name: str) -> list[Path]:
+    """List folders of arrays that the description of an index does not name.
+
+    Raises:
+        CacheError: If the folder of the index cannot be used.
+    """
+    folder = index_folder(root, name)
+    used = ""
+    with suppress(CacheError, UnknownNameError):
+        used = read_description(root, name).folder
+    inside = (path for path in folder.iterdir() if FOLDER.fullmatch(path.name))
+    return [path for path in inside if path.name != used and not path.is_symlink()]
+
+
+def clear_unused(root: Path, name: str) -> None:
+    """Delete what `unused_arrays` lists, unless the index is being built.
+
+    Raises:
+        CacheError: If another process is building it, or deleting fails.
+    """
+    with writer_lock(index_folder(root, name), lambda _: None):
+        _delete_unused(root, name)
+
+
 def _delete_unused(root: Path, name: str) -> None:
     """Delete folders of arrays that the description does not name.
 
     Raises:
         CacheError: If deleting fails.
     """
-    folder = index_folder(root, name)
-    used = ""
-    with suppress(CacheError, UnknownNameError):
-        used = read_description(root, name).folder
-    for path in folder.iterdir():
-        if FOLDER.fullmatch(path.name) and path.name != used and not path.is_symlink():
-            with explained(path):
-                shutil.rmtree(path)
+    for path in unused_arrays(root, name):
+        with explained(path):
+            shutil.rmtree(path)
 
 
 def _refuse_strangers(folder: Path) -> None:

@@ -28,7 +28,7 @@ def open_archived(path: str, name: str, *, kind: str) -> Dataset:
         SourceError: If it is no such archive, holds what is refused, or is in no known layout.
     """
     tree: Tree = open_archive(expand(path), kind)
-    top = _single_top(tree.images())
+    top = single_top(tree.images())
     return list_class_folders(tree.below(top) if top else tree, name, prefix=kind)
 
 
@@ -46,7 +46,7 @@ def name_of_archive(path: str) -> str:
     return name or "images"
 
 
-def _single_top(found: FoundImages) -> str:
+def single_top(found: FoundImages) -> str:
     """Return the folder that holds all class or split folders; empty where that is the root."""
     folders = [image.folders for image in found.images]
     depth = 0

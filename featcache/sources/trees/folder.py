@@ -30,7 +30,18 @@ class FolderTree:
 
     def images(self) -> FoundImages:
         """Find every image; errors as the protocol has them."""
-        return _Walk(self.root).found()
+        return _Walk(self.root, LeftOut()).found()
+
+    def walk(self, left: LeftOut) -> Iterator[Entry]:
+        """Yield the images folder by folder, in the order of `images`.
+
+        Args:
+            left: Told what is left out; folders that cannot be read are left out, too.
+
+        Raises:
+            SourceError: If the root cannot be read.
+        """
+        return _Walk(self.root, left, lenient=True).walk()
 
     def find(self, path: str) -> Place | None:
         """Return the file at a path; None where there is none, or where a link leads out."""
@@ -116,25 +127,36 @@ class _Level:
 class _Walk:
     """One search for images: an explicit stack, since folders may lie deeper than Python calls."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, left: LeftOut, *, lenient: bool = False) -> None:
         self._root = root
         self._images: list[Entry] = []
+        """Found since the last folder was entered or left."""
+        self._before = 0
+        """Images found before these."""
         self._empty: list[tuple[str, ...]] = []
-        self._left = LeftOut()
+        self._left = left
+        self._lenient = lenient
 
     def found(self) -> FoundImages:
+        images = tuple(self.walk())
+        notes = tuple(self._left.notes(as_text(self._root.name)))
+        return FoundImages(images, notes, tuple(self._empty))
+
+    def walk(self) -> Iterator[Entry]:
         root = os.fspath(self._root)
         levels = [_Level("", (), root, iter(_entries(root)), 0)]
         while levels:
             level = levels[-1]
-            if (below := self._next_folder(level, levels)) is not None:
+            below = self._next_folder(level, levels)
+            yield from self._images
+            self._before += len(self._images)
+            self._images.clear()
+            if below is not None:
                 levels.append(below)
                 continue
             levels.pop()
-            if level.folders and len(self._images) == level.before:
+            if level.folders and self._before == level.before:
                 self._empty.append(level.folders)
-        notes = tuple(self._left.notes(as_text(self._root.name)))
-        return FoundImages(tuple(self._images), notes, tuple(self._empty))
 
     def _next_folder(self, level: _Level, above: list[_Level]) -> _Level | None:
         """Take the files of a folder up to the next folder in it; None at its end."""
@@ -157,8 +179,9 @@ class _Walk:
                     continue
                 real = target
             if entry.is_dir():
-                inner = iter(_entries(entry.path))
-                return _Level(f"{text}{name}/", (*folders, name), real, inner, len(images))
+                inner = iter(self._entries(entry.path, text + name))
+                before = self._before + len(images)
+                return _Level(f"{text}{name}/", (*folders, name), real, inner, before)
             if not is_image(name):
                 self._left.ignore(name)
             elif entry.is_file():
@@ -166,6 +189,16 @@ class _Walk:
             else:
                 self._left.strange.append(id_of(text + name))  # reading a pipe would never end
         return None
+
+    def _entries(self, folder: str, text: str) -> list["os.DirEntry[str]"]:
+        """List a folder below the root; one that cannot be read has nothing, if that is allowed."""
+        try:
+            return _entries(folder)
+        except SourceError:
+            if not self._lenient:
+                raise
+            self._left.unreadable.append(id_of(text))
+            return []
 
     def _target(self, link: str, above: list[_Level]) -> str | None:
         """Return where a link leads; None if it leads out of the root, or to a folder above it."""

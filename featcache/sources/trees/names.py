@@ -93,6 +93,8 @@ class LeftOut:
     """Ids of links that were not followed."""
     strange: list[str] = field(default_factory=list)
     """Ids of pipes and devices with the name of an image."""
+    unreadable: list[str] = field(default_factory=list)
+    """Ids of folders that could not be read."""
     ignored: Counter[str] = field(default_factory=Counter)
     """Suffix -> files that are no images."""
 
@@ -116,6 +118,11 @@ class LeftOut:
             yield (
                 f"{len(self.strange)} entries with the name of an image are no files (pipes or "
                 f"devices) and were left out; the first is {self.strange[0]}."
+            )
+        if self.unreadable:
+            yield (
+                f"{len(self.unreadable)} folders in {root}/ cannot be read and were left out; the "
+                f"first is {self.unreadable[0]}."
             )
         unusual = sorted(s for s in self.ignored if s not in _EXPECTED_BESIDE)
         if unusual:

@@ -9,7 +9,6 @@
 So every changed byte is detected. Nothing in such a file can be executed.
 """
 
-import json
 import zlib
 from collections.abc import Mapping
 from typing import Any
@@ -19,7 +18,8 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from featcache.store.format.files import canonical
-from featcache.store.format.seal import seal, unseal
+from featcache.store.format.seal import seal
+from featcache.store.format.tensor_header import PREFIX, description_in, parse_header
 
 
 def compose(tensors: Mapping[str, Tensor], name: str, description: Mapping[str, object]) -> bytes:
@@ -47,13 +47,13 @@ def describe(data: bytes, name: str) -> tuple[dict[str, Any], bool]:
     Raises:
         ValueError: If there is none, or it is damaged.
     """
+    table, tensors = _parts(data)
+    description = description_in(table, name)
     try:
-        table, tensors = _parts(data)
-        description, _ = unseal(table.pop("__metadata__")[name].encode())
         stated = (description["table"], description["data"])
         return description, stated == (zlib.crc32(canonical(table)), zlib.crc32(tensors))
-    except (KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError("has no description") from error
+    except KeyError as error:
+        raise ValueError("has no checksums") from error
 
 
 def load(data: bytes) -> dict[str, Tensor]:
@@ -74,11 +74,7 @@ def _parts(data: bytes) -> tuple[dict[str, Any], memoryview]:
     Raises:
         ValueError: If it has no such header.
     """
-    start = 8 + int.from_bytes(data[:8], "little")
-    header = data[8:start].rstrip(b" ")
-    if start > len(data) or not header.startswith(b"{") or not header.endswith(b"}"):
+    start = PREFIX + int.from_bytes(data[:PREFIX], "little")
+    if start > len(data):
         raise ValueError("has no header")
-    table = json.loads(header)
-    if not isinstance(table, dict):
-        raise ValueError("has no table")
-    return table, memoryview(data)[start:]
+    return parse_header(data[PREFIX:start]), memoryview(data)[start:]

@@ -57,7 +57,9 @@ class LabelledTable:
     def _row(self, line: int, row: Sequence[str]) -> CsvRow:
         path = row[self.columns["path"]].strip()
         split = row[self.columns["split"]] if "split" in self.columns else ""
-        label = self._marked(line, path, row) if self.classes else row[self.columns["label"]]
+        if self.classes:
+            return CsvRow(line, path, self._marked(line, path, row), split)
+        label = row[self.columns["label"]] if "label" in self.columns else None
         return CsvRow(line, path, label, split)
 
     def _marked(self, line: int, path: str, row: Sequence[str]) -> str | None:
@@ -81,13 +83,20 @@ class LabelledTable:
         return marked[0] if marked else None
 
 
-def label_columns(table: CsvTable, options: Mapping[str, str], spec: str) -> LabelledTable:
+def label_columns(
+    table: CsvTable,
+    options: Mapping[str, str],
+    spec: str,
+    *,
+    needed: Sequence[str] = ("path", "label"),
+) -> LabelledTable:
     """Find the columns of a table.
 
     Args:
         table: Table from `open_table`.
         options: Names of columns that the reader chose, as path, label and split.
         spec: How the reader calls the source, for messages: csv:photos.csv.
+        needed: Columns that there must be.
 
     Raises:
         SourceError: If the columns are not clear; the message names them.
@@ -103,7 +112,8 @@ def label_columns(table: CsvTable, options: Mapping[str, str], spec: str) -> Lab
             chosen.setdefault("label", rest[0])
     what = str(table.path)
     if table.path.name != ONE_HOT or "label" in chosen:
-        return LabelledTable(table, header, find_columns(header, chosen, what, spec), ())
+        found = find_columns(header, chosen, what, spec, needed=needed)
+        return LabelledTable(table, header, found, ())
     usual = {role: names for role, names in USUAL.items() if role != "label"}
     found = find_columns(header, chosen, what, spec, usual=usual, needed=("path",))
     classes = tuple(i for i in range(len(header)) if i not in found.values())

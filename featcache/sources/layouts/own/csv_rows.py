@@ -45,7 +45,7 @@ class CsvTable:
             yield line, row
 
 
-def open_table(path: Path, delimiter: str, spec: str) -> CsvTable:
+def open_table(path: Path, delimiter: str, spec: str, *, columns: int = 2) -> CsvTable:
     """Find the delimiter of a table and read its first row.
 
     The delimiter is the one that divides the first row; where several do, the one that divides
@@ -55,6 +55,7 @@ def open_table(path: Path, delimiter: str, spec: str) -> CsvTable:
         path: The file; the delimiter of a `.tsv` is the tab.
         delimiter: comma, tab, semicolon, or empty to find it.
         spec: How the reader calls the source, for messages.
+        columns: How many there are at least; one column needs no delimiter.
 
     Raises:
         SourceError: If the file is empty or cannot be read, or not exactly one delimiter fits.
@@ -66,18 +67,20 @@ def open_table(path: Path, delimiter: str, spec: str) -> CsvTable:
     if not delimiter and path.suffix.lower() in (".tsv", ".tab"):
         delimiter = "tab"
     if not delimiter:
-        delimiter = _sniffed(path, spec)
+        delimiter = _sniffed(path, spec, columns)
     first = next(_rows(path, DELIMITERS[delimiter]), None)
     if first is None:
         raise SourceError(f"{path} is empty; expected a table with one image a row.")
     return CsvTable(path, tuple(first[1]), DELIMITERS[delimiter])
 
 
-def _sniffed(path: Path, spec: str) -> str:
-    """Return the name of the only delimiter that fits."""
+def _sniffed(path: Path, spec: str, columns: int) -> str:
+    """Return the name of the only delimiter that fits, or of any where none divides one column."""
     if not any(line.strip() for line in islice(read_lines(path), SAMPLE)):
         raise SourceError(f"{path} is empty; expected a table with one image a row.")
     dividing = [name for name in DELIMITERS if _fits(path, name, 1)]
+    if not dividing and columns == 1:
+        return "comma"
     fitting = dividing
     if len(dividing) > 1:
         fitting = [name for name in dividing if _fits(path, name, SAMPLE)]

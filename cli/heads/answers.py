@@ -1,0 +1,248 @@
+"""Predictions as rows of a table, csv, lines of JSON or parquet, written as they come."""
+
+import csv
+import json
+import os
+import secrets
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from io import StringIO
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from cli.ui import output, tables
+from featcache.errors import FeatcacheError, UnknownNameError, UsageError
+from featcache.escapes import shown
+from featcache.paths import expand
+
+if TYPE_CHECKING:
+    from heads.predicted import Candidate, Prediction
+
+SUFFIXES = {".csv": "csv", ".jsonl": "json", ".ndjson": "json", ".parquet": "parquet"}
+"""Suffix of a file -> its format."""
+UNUSABLE = "(unusable)"
+"""What a table shows in place of a class."""
+FORMATS = ("table", "csv", "json", "parquet")
+
+
+def format_of(named: str | None, out: Path | None, *, json_: bool) -> str:
+    """Choose the format: the named one, that of the file's suffix, or a table.
+
+    Raises:
+        UnknownNameError: If there is no such format.
+        UsageError: If two are asked for, or the format needs a file and none is given.
+    """
+    if json_ and named not in (None, "json"):
+        raise UsageError(f"--json and --format {named} exclude each other; choose one.")
+    if named is not None and named not in FORMATS:
+        raise UnknownNameError("format", named, FORMATS)
+    chosen = "json" if json_ else named
+    if out is None:
+        if chosen == "parquet":
+            raise UsageError("--format parquet needs a file; name one with --out FILE.parquet.")
+        return chosen or "table"
+    chosen = chosen or SUFFIXES.get(out.suffix.lower())
+    if chosen is None:
+        raise UsageError(f"The format of {out} is not clear; name one with --format csv or json.")
+    if chosen == "table":
+        raise UsageError("--format table is for the terminal; write csv, json or parquet to files.")
+    return chosen
+
+
+class Writer(ABC):
+    """Takes predictions as they come."""
+
+    @abstractmethod
+    def write(self, predictions: "Sequence[Prediction]") -> None:
+        """Write some predictions."""
+
+
+class Table(Writer):
+    """Rows on stdout: drawn with a head for every lot, or lines between tabs after one head."""
+
+    def __init__(self, before: Callable[[], None]) -> None:
+        """Take what makes room on the terminal before something is drawn."""
+        self._before = before
+        self._is_first = True
+
+    def write(self, predictions: "Sequence[Prediction]") -> None:
+        """Draw a table, or write lines."""
+        rows = [_cells(p) for p in predictions]
+        if sys.stdout.isatty():
+            self._before()
+            tables.emit_table(_HEAD, rows, right=("%",), spare=("then", "label"))
+            return
+        if self._is_first:
+            output.emit_lines("\t".join(_HEAD))
+            self._is_first = False
+        output.emit_lines("\n".join("\t".join(map(shown, row)) for row in rows))
+
+
+class Csv(Writer):
+    """A line for each image, and a head with a class and a probability for each candidate."""
+
+    def __init__(self, emit: Callable[[str], None], top: int) -> None:
+        """Write the head.
+
+        Args:
+            emit: Writes lines, without a line feed behind the last.
+            top: Number of candidates.
+        """
+        self._emit, self._top = emit, top
+        self._lines([columns(top)])
+
+    def write(self, predictions: "Sequence[Prediction]") -> None:
+        """Write a line for each."""
+        self._lines([list(_flat(p, self._top).values()) for p in predictions])
+
+    def _lines(self, rows: list[Any]) -> None:
+        text = StringIO()
+        csv.writer(text, lineterminator="\n").writerows(
+            [f"{v:.9g}" if isinstance(v, float) else v for v in row] for row in rows
+        )
+        self._emit(text.getvalue().rstrip("\n"))
+
+
+class Lines(Writer):
+    """One JSON object for each image."""
+
+    def __init__(self, emit: Callable[[str], None]) -> None:
+        """Take what writes lines."""
+        self._emit = emit
+
+    def write(self, predictions: "Sequence[Prediction]") -> None:
+        """Write a line for each."""
+        self._emit("\n".join(json.dumps(p.to_json(), allow_nan=False) for p in predictions))
+
+
+class Parquet(Writer):
+    """The columns of csv in a parquet file, a row group for each lot."""
+
+    def __init__(self, path: Path, top: int) -> None:
+        """Open the file.
+
+        Raises:
+            FeatcacheError: If pyarrow is not installed.
+        """
+        from featcache.parquet import load_pyarrow
+
+        parquet = load_pyarrow(FeatcacheError)
+        import pyarrow
+
+        kinds = {"probability": pyarrow.float32()}
+        self._pyarrow, self._top = pyarrow, top
+        self._schema = pyarrow.schema(
+            (name, kinds.get(name.partition("_")[0], pyarrow.string())) for name in columns(top)
+        )
+        self._file = parquet.ParquetWriter(path, self._schema)
+
+    def write(self, predictions: "Sequence[Prediction]") -> None:
+        """Write a row group."""
+        rows = [_flat(p, self._top) for p in predictions]
+        self._file.write_table(self._pyarrow.Table.from_pylist(rows, schema=self._schema))
+
+    def close(self) -> None:
+        """Write the end of the file."""
+        self._file.close()
+
+
+@contextmanager
+def writer(kind: str, out: Path | None, top: int, before: Callable[[], None]) -> Iterator[Writer]:
+    """Open what predictions are written with; a file appears when the block has ended well.
+
+    Args:
+        kind: table, csv, json or parquet.
+        out: The file; None for stdout.
+        top: Number of candidates of an image.
+        before: Called before a table is drawn on a terminal.
+
+    Raises:
+        FeatcacheError: If the file cannot be written, or pyarrow is not installed.
+    """
+    if out is None:
+        yield Table(before) if kind == "table" else _lines(kind, output.emit_lines, top)
+        return
+    with _in_place(expand(out)) as path:
+        if kind == "parquet":
+            file = Parquet(path, top)
+            yield file
+            file.close()
+            return
+        with path.open("x", encoding="utf-8", errors="backslashreplace") as text:
+            yield _lines(kind, _emitter(text), top)
+
+
+def _lines(kind: str, emit: Callable[[str], None], top: int) -> Writer:
+    return Csv(emit, top) if kind == "csv" else Lines(emit)
+
+
+def columns(top: int) -> list[str]:
+    """Name the columns of csv and parquet.
+
+    Example:
+        >>> columns(2)
+        ['image', 'prediction', 'probability', 'prediction_2', 'probability_2', 'label', 'problem']
+    """
+    pairs = [(f"prediction{n}", f"probability{n}") for n in _numbers(top)]
+    return ["image", *(name for pair in pairs for name in pair), "label", "problem"]
+
+
+def _flat(p: "Prediction", top: int) -> dict[str, str | float | None]:
+    row: dict[str, str | float | None] = dict.fromkeys(columns(top))
+    row |= {"image": p.id, "label": p.label, "problem": p.problem or None}
+    for number, candidate in zip(_numbers(top), p.candidates, strict=False):
+        row[f"prediction{number}"] = candidate.name
+        row[f"probability{number}"] = candidate.probability
+    return row
+
+
+def _numbers(top: int) -> list[str]:
+    return ["", *(f"_{n}" for n in range(2, top + 1))]
+
+
+_HEAD = ("image", "prediction", "%", "then", "label")
+
+
+def _cells(p: "Prediction") -> list[str]:
+    if p.problem:
+        return [p.id, UNUSABLE, "", p.problem, p.label or ""]
+    first, *others = p.candidates
+    then = ", ".join(f"{c.name} {_percent(c)}" for c in others)
+    return [p.id, first.name, _percent(first), then, p.label or ""]
+
+
+def _percent(candidate: "Candidate") -> str:
+    return f"{100 * candidate.probability:.1f}"
+
+
+def _emitter(file: IO[str]) -> Callable[[str], None]:
+    def emit(lines: str) -> None:
+        file.write(lines + "\n")
+
+    return emit
+
+
+@contextmanager
+def _in_place(path: Path) -> Iterator[Path]:
+    """Yield a temporary path, which becomes the file when the block has ended well.
+
+    Raises:
+        FeatcacheError: If it cannot be written.
+    """
+    from featcache.store.format.files import sync_file, sync_folder
+
+    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}-{secrets.token_hex(4)}")
+    try:
+        yield temporary
+        sync_file(temporary)
+        temporary.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise FeatcacheError(
+            f"{path} cannot be written ({error.strerror or error}). Choose another with --out."
+        ) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)

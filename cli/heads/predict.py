@@ -1,0 +1,204 @@
+"""`heads predict`: name the classes of images with a trained head."""
+
+import sys
+from collections.abc import Iterator
+from functools import partial
+from itertools import chain, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.heads import answers
+from cli.ui import errors, live, output
+from cli.ui.options import CacheDir, Device, Json, Key, Quiet, RunsDir
+from featcache.counts import counted
+
+if TYPE_CHECKING:
+    from featcache.sources.queries.image import Queries
+    from featcache.store.cache import Cache
+    from heads.head import Head
+    from heads.predicted import Prediction, Tally
+    from heads.results.named import Named
+
+LOT = 64
+"""Predictions that are written together."""
+SHOWN = 20
+"""Unusable images that are named on stderr."""
+
+
+def predict(
+    head: Annotated[
+        str,
+        typer.Argument(
+            metavar="HEAD",
+            help="A run of `heads train` (RUN@SEED), a file, or `last`: the run stored last.",
+        ),
+    ],
+    paths: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="PATH...",
+            help="Images, folders, new.csv, photos.zip, wds:..., or - for paths from stdin.",
+        ),
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Answer the images of a cached data set instead.")
+    ] = None,
+    backbone: Annotated[str | None, typer.Option(help="Backbone of that cache.")] = None,
+    key: Key = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="Split of the cache, or of a source with splits.",
+            show_default="test; of sources all",
+        ),
+    ] = None,
+    column: Annotated[
+        str | None, typer.Option(help="Column of a table that holds the paths.")
+    ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN", help="Column of a table that holds the class."),
+    ] = None,
+    top: Annotated[int, typer.Option(help="How many classes to name for each image.")] = 5,
+    format_: Annotated[
+        str | None,
+        typer.Option("--format", help="table, csv, json or parquet.", show_default="table"),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write to FILE.csv, FILE.jsonl or FILE.parquet.")
+    ] = None,
+    device: Device = "auto",
+    cache: CacheDir = None,
+    runs: RunsDir = None,
+    quiet: Quiet = False,
+    json_: Json = False,
+) -> None:
+    """Name the classes of images with a trained head, best first, with probabilities.
+
+    What cannot be read is listed and stops nothing. Where the images have labels that are classes
+    of the head, the accuracy is said.
+
+    \b
+    Example: heads predict last new/
+    Example: heads predict moths.head photo.jpg --top 3 --json
+    Example: find new -name '*.jpg' | heads predict last - --out answers.csv
+    Example: heads predict last --dataset fieldguide --split sketch
+    """
+    from featcache.errors import UsageError
+    from featcache.store.library import cache_root, find_cache
+    from heads.results.named import as_file, find
+    from heads.results.store import runs_root
+
+    # What is wrong is told before torch is loaded.
+    kind = answers.format_of(format_, out, json_=json_)
+    if top < 1:
+        raise UsageError(f"--top takes a whole number from 1, got {top}.")
+    if bool(paths) == (dataset is not None):
+        raise UsageError(
+            "Name images, folders or tables to predict, or a cache with --dataset; not both."
+        )
+    if dataset is None and (backbone is not None or key is not None):
+        raise UsageError("--backbone and --key are for a cache; name it with --dataset.")
+    columns = {n: c for n, c in (("path", column), ("label", labels)) if c is not None}
+    named = None if as_file(head) else find(runs_root(runs), head)
+    opened: Cache | None = None
+    queries: list[Queries] = []
+    with live.live(quiet) as line:
+        if dataset is not None:
+            if columns:
+                raise UsageError("--column and --labels are for tables; leave them out.")
+            opened = find_cache(cache_root(cache), dataset, backbone, key)
+            if (listing := opened.listing()) is not None:
+                listing.rows(split or "test")
+        for path in paths or ():
+            queries.append(_opened(path, cache, columns, split, line))
+
+        from heads.api import load
+        from heads.predicted import Tally
+        from heads.predicting import Predictor
+
+        trained = load(head if named is None else str(named), root=runs)
+        line.say(_head_text(trained, named, is_last=head == "last"))
+        predictor = Predictor(trained, top=top, device=device)
+        tally = Tally(trained.classes)
+        total = sum(q.count or 0 for q in queries) if all(q.count for q in queries) else 0
+        report = line.counter()
+        if opened is not None:
+            found = predictor.cached(opened.feature_set(), split or "test")
+        else:
+            images = chain.from_iterable(q.images for q in queries)
+            found = predictor.images(images)
+        with (
+            errors.noting("" if out is None else f"{out} was not written."),
+            answers.writer(kind, out, predictor.top, line.close) as written,
+        ):
+            for lot in _lots(found):
+                written.write(lot)
+                _count(lot, tally, line, quiet=quiet)
+                report("predicting", tally.total, total)
+        for note in dict.fromkeys(note for q in queries for note in q.notes()):
+            line.say(note)
+    _conclude(tally)
+
+
+def _opened(
+    path: str, cache: Path | None, columns: dict[str, str], split: str | None, line: live.Live
+) -> "Queries":
+    from featcache.sources.queries.opening import LONGEST_LINE, of_lines, open_queries
+    from featcache.store.library import cache_root
+
+    if path != "-":
+        root = cache_root(cache)
+        return open_queries(path, root, columns=columns, split=split, report=line.counter())
+    read = partial(sys.stdin.buffer.readline, LONGEST_LINE)
+    return of_lines(iter(read, b""))
+
+
+def _lots(predictions: "Iterator[Prediction]") -> "Iterator[list[Prediction]]":
+    while lot := list(islice(predictions, LOT)):
+        yield lot
+
+
+def _count(lot: "list[Prediction]", tally: "Tally", line: live.Live, *, quiet: bool) -> None:
+    """Count predictions, and name images that could not be used."""
+    for prediction in lot:
+        tally.add(prediction)
+        if prediction.problem and tally.unusable <= SHOWN and not quiet:
+            line.say(f"{prediction.id}: {prediction.problem}")
+            if tally.unusable == SHOWN:
+                line.say("Further images that cannot be used are in the results only.")
+
+
+def _conclude(tally: "Tally") -> None:
+    """Say how many images were answered, and how well.
+
+    Raises:
+        SourceError: If there was none.
+    """
+    from featcache.errors import SourceError
+
+    if not tally.total:
+        raise SourceError("No image was named; expected at least one path.")
+    if sentence := tally.sentence():
+        output.say(sentence)
+    if tally.unusable:
+        output.say(f"{counted(tally.unusable, 'image')} of {tally.total} could not be used.")
+    if not tally.answered:
+        raise typer.Exit(1)
+
+
+def _head_text(head: "Head", named: "Named | None", *, is_last: bool) -> str:
+    """Say which head answers."""
+    where = f"Head {named}: " if named is not None else "The head is of "
+    trained = f" trained on {head.dataset}" if head.dataset else ""
+    with_ = f" with {head.backbone}" if head.backbone else ""
+    classes = counted(len(head.classes), "class", "classes")
+    text = f"{where}{head.method.name}{trained}{with_}, {classes}."
+    if named is not None and is_last and len(named.seeds) > 1:
+        text += (
+            f" The run stored last keeps {len(named.seeds)} heads, of which the first is taken; "
+            f"last@{named.seeds[1]} is the next."
+        )
+    return text

@@ -1,0 +1,224 @@
+"""`heads predict`: classes of images, whatever they come as; formats and exit codes."""
+
+import csv
+import io
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet
+import pytest
+
+import heads
+
+Run = Callable[..., Any]
+
+
+def test_a_folder_with_classes(answered: Run, photos: Path) -> None:
+    answer = answered("predict", "last", str(photos))
+    assert answer.code == 0, answer.err
+    head, *lines = [line.split("\t") for line in answer.out.splitlines()]
+    assert head == ["image", "prediction", "%", "then", "label"]
+    assert len(lines) == 30
+    image, prediction, percent, then, label = lines[0]
+    assert image == f"{photos}/lime/0.png"
+    assert label == "lime"
+    assert {prediction, *(c.rpartition(" ")[0] for c in then.split(", "))} == {
+        "lime",
+        "plum",
+        "rust",
+    }
+    assert 0 < float(percent) <= 100
+    right = sum(line[1] == line[4] for line in lines)
+    assert f"top-1 {100 * right / 30:.1f} % ±" in answer.err
+    assert "of 30 labelled images." in answer.err
+    assert "the first is taken; last@2 is the next" in answer.err
+
+
+def test_a_cache_gives_what_its_files_give(answered: Run, photos: Path) -> None:
+    stored = answered("predict", "last@2", "--dataset", "blobs", "--split", "test", "--json")
+    assert stored.code == 0, stored.err
+    records = [json.loads(line) for line in stored.out.splitlines()]
+    paths = [str(photos / record["image"]) for record in records]
+    given = answered("predict", "last@2", *paths, "--json", "-q")
+    assert given.err == ""
+    again = [json.loads(line) for line in given.out.splitlines()]
+    assert [r["candidates"] for r in again] == [r["candidates"] for r in records]
+    assert [r["label"] for r in records] == [path.split("/")[-2] for path in paths]
+    assert [r["label"] for r in again] == [None] * len(paths)
+
+
+def test_paths_from_stdin(answered: Run, photos: Path) -> None:
+    stdin = f"{photos}/lime/0.png\n\n{photos}/none.png\n".encode()
+    answer = answered("predict", "last", "-", "--json", stdin=stdin)
+    assert answer.code == 0
+    first, second = (json.loads(line) for line in answer.out.splitlines())
+    assert first["problem"] == ""
+    assert second["problem"] == "cannot be read: No such file or directory"
+    assert "1 image of 2 could not be used." in answer.err
+    assert answered("predict", "last", "-", stdin=b"").code == 1
+
+
+def test_files_of_every_format(answered: Run, photos: Path, tmp_path: Path) -> None:
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for suffix in ("csv", "jsonl", "parquet"):
+        out = tmp_path / f"answers.{suffix}"
+        answer = answered("predict", "last", str(photos / "rust"), "--top", "2", "--out", str(out))
+        assert answer.code == 0, answer.err
+        assert answer.out == ""
+        if suffix == "csv":
+            rows[suffix] = list(csv.DictReader(io.StringIO(out.read_text())))
+        elif suffix == "jsonl":
+            rows[suffix] = [json.loads(line) for line in out.read_text().splitlines()]
+        else:
+            rows[suffix] = pyarrow.parquet.read_table(out).to_pylist()
+    assert list(rows["csv"][0]) == [
+        *("image", "prediction", "probability", "prediction_2", "probability_2"),
+        *("label", "problem"),
+    ]
+    for text, record, row in zip(*rows.values(), strict=True):
+        best = record["candidates"][0]
+        assert text["image"] == record["image"] == row["image"]
+        assert text["prediction"] == best["class"] == row["prediction"]
+        assert best["probability"] == row["probability"]
+        assert float(text["probability"]) == pytest.approx(best["probability"], abs=1e-8)
+        assert row["problem"] is None
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        *("answers.csv", "answers.jsonl", "answers.parquet")
+    ]
+
+
+def test_a_table_with_columns_of_its_own(answered: Run, photos: Path, tmp_path: Path) -> None:
+    table = tmp_path / "new.csv"
+    table.write_text("where,kind\nlime/0.png,Lime\nrust/1.png,rust\n../x.png,rust\n")
+    spec = f"{table}?root={photos}"
+    answer = answered("predict", "last", spec, "--column", "where", "--labels", "kind", "--json")
+    assert answer.code == 0, answer.err
+    records = [json.loads(line) for line in answer.out.splitlines()]
+    assert [r["label"] for r in records] == ["Lime", "rust", "rust"]
+    assert "outside" in records[2]["problem"]
+    assert "of 2 labelled images" in answer.err
+    assert "1 of 3 classes have none" in answer.err
+    wrong = answered("predict", "last", str(table), "--column", "path")
+    assert wrong.code == 1
+    assert "no column 'path'" in wrong.err
+    assert "csv:" not in wrong.out
+
+
+def test_labels_of_other_classes_are_said(answered: Run, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "kiwi").symlink_to(photos / "lime")
+    (tmp_path / "new" / "1.png").write_bytes((photos / "lime" / "1.png").read_bytes())
+    (tmp_path / "new" / "kiwi").unlink()
+    (tmp_path / "new" / "kiwi").mkdir()
+    (tmp_path / "new" / "kiwi" / "2.png").write_bytes((photos / "lime" / "2.png").read_bytes())
+    answer = answered("predict", "last", str(tmp_path / "new"))
+    assert answer.code == 0
+    assert "No accuracy: 1 label or folder, of 1 image, mean no class of the head: 'kiwi'." in (
+        answer.err
+    )
+
+
+def test_nothing_usable_is_exit_code_1(answered: Run, tmp_path: Path) -> None:
+    (tmp_path / "torn.jpg").write_bytes(b"\xff\xd8 torn")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    answer = answered("predict", "last", *map(str, sorted(tmp_path.iterdir())), "--out",
+                      str(tmp_path / "a.csv"))  # fmt: skip
+    assert answer.code == 1
+    assert "pipe.jpg: cannot be read: is no regular file" in answer.err
+    assert "torn.jpg: " in answer.err
+    assert "2 images of 2 could not be used." in answer.err
+    assert len((tmp_path / "a.csv").read_text().splitlines()) == 3
+
+
+def test_many_unusable_images_are_not_all_named(answered: Run, tmp_path: Path) -> None:
+    for number in range(25):
+        (tmp_path / f"{number:02}.jpg").touch()
+    answer = answered("predict", "last", str(tmp_path))
+    assert answer.code == 1
+    assert answer.err.count("is empty") == 20
+    assert answer.out.count("is empty") == 25
+    assert "Further images" in answer.err
+
+
+def test_what_is_cut_off_leaves_no_file(
+    answered: Run, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cli.heads.answers import Csv
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Csv, "write", stop)
+    out = tmp_path / "a.csv"
+    out.write_text("before")
+    answer = answered("predict", "last", str(photos), "--out", str(out))
+    assert answer.code == 130
+    assert "was not written" in answer.err
+    assert out.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_names_obey_nothing_on_the_terminal(answered: Run, photos: Path, tmp_path: Path) -> None:
+    place = tmp_path / "a\x1b]0;x\x07\n.png"
+    place.write_bytes((photos / "lime" / "1.png").read_bytes())
+    answer = answered("predict", "last", str(tmp_path), str(place))
+    assert answer.code == 0
+    assert "\x1b" not in answer.out + answer.err
+    assert len(answer.out.splitlines()) == 3
+
+
+def test_a_folder_that_cannot_be_written(answered: Run, photos: Path) -> None:
+    answer = answered("predict", "last", str(photos), "--out", "/proc/none/a.csv")
+    assert answer.code == 1
+    assert "--out" in answer.err
+
+
+def test_parquet_needs_pyarrow(
+    answered: Run, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    answer = answered("predict", "last", str(photos), "--out", str(tmp_path / "a.parquet"))
+    assert answer.code == 1
+    assert "featcache[data]" in answer.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_head_that_is_none_or_was_tampered_with(
+    answered: Run, photos: Path, tmp_path: Path
+) -> None:
+    image = str(photos / "lime" / "1.png")
+    whole = heads.load("last").save(tmp_path / "whole.head")
+    assert answered("predict", str(whole), image).code == 0
+    data = bytearray(whole.read_bytes())
+    data[-5] ^= 1
+    (tmp_path / "tampered.head").write_bytes(bytes(data))
+    (tmp_path / "text.head").write_text("no head")
+    os.mkfifo(tmp_path / "pipe.head")
+    for name, says in (
+        ("tampered.head", "damaged"),
+        ("text.head", "no file of a head"),
+        ("pipe.head", "no regular file"),
+        ("none.head", "No such file"),
+    ):
+        answer = answered("predict", str(tmp_path / name), image)
+        assert (answer.code, answer.out) == (1, "")
+        assert answer.err.startswith("error: ")
+        assert says in answer.err
+        assert answered("info", str(tmp_path / name)).code == 1
+
+
+def test_a_head_of_other_weights_is_refused(answered: Run, photos: Path, tmp_path: Path) -> None:
+    whole = heads.load("last")
+    assert whole.key is not None
+    other = replace(whole, key=replace(whole.key, weights="0" * 64))
+    file = str(other.save(tmp_path / "other.head"))
+    for images in ([str(photos)], ["--dataset", "blobs"]):
+        answer = answered("predict", file, *images)
+        assert (answer.code, answer.out) == (1, "")
+        assert "has key" in answer.err
+        assert "weights 0000" in answer.err
