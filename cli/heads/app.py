@@ -6,6 +6,7 @@ from cli.heads.list import list_methods
 from cli.heads.ls import list_runs
 from cli.heads.predict import predict
 from cli.heads.rm import rm
+from cli.heads.serve import serve
 from cli.heads.train import train
 from cli.ui import commands, terminal
 
@@ -17,6 +18,7 @@ app.command()(train)
 app.command("list")(list_methods)
 app.command()(compare)
 app.command()(predict)
+app.command()(serve)
 app.command("ls")(list_runs)
 app.command()(info)
 app.command()(rm)
