@@ -31,8 +31,9 @@ from featcache.store.library import cache_root
 from featcache.types import FeatureSet, TextBank
 from heads.contract.rows import Rows
 from heads.head import Head
-from heads.ops.conformal import RULES, class_scores, rank, smaller, within
-from heads.ops.novelty import MEASURES, auroc
+from heads.ops.conformal import class_scores, rank, smaller, within
+from heads.ops.novelty import auroc
+from heads.ops.score_names import MEASURES, RULES
 from heads.protocols import training
 from heads.protocols.evaluation import measure
 from heads.protocols.plan import Request

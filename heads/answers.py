@@ -12,14 +12,11 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from featcache.errors import HeadError, UnknownNameError
-from featcache.wording import Argument
 from heads.answering import Answerable, checked, given
+from heads.certainty.asked import Asked
 from heads.certainty.calibration import others_on
 from heads.contract.rows import Rows
 from heads.fitted import answers
-from heads.ops.conformal import RULES, check_share
-from heads.ops.novelty import MEASURES
 
 if TYPE_CHECKING:
     from heads.head import Head
@@ -81,11 +78,11 @@ def answers_of(
         >>> given.sets.shape == given.probabilities.shape
         True
     """
-    wanted = _Wanted(coverage=coverage, rule=rule, reject=reject, measure=measure)
-    wanted.check(head)
+    asked = Asked(coverage=coverage, rule=rule, reject=reject, measure=measure)
+    asked.check(head.calibration, head.method.name)
     inputs = given(head, rows, split=split, strict=strict)
     x = checked(head, inputs.rows)
-    parts = [wanted.answered(head, x, *chunk) for chunk in _chunks(head, x)]
+    parts = [_answered(head, x, asked, *chunk) for chunk in _chunks(head, x)]
     labels, p, sets, rejected = (torch.cat(each) for each in zip(*parts, strict=True))
     return Answers(
         labels=inputs.spread(head.fitted.checked(labels), -1),
@@ -95,63 +92,14 @@ def answers_of(
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Wanted:
-    """What is asked for besides labels and probabilities."""
-
-    coverage: float | None
-    rule: str
-    reject: float | None
-    measure: str
-
-    def check(self, head: "Head") -> None:
-        """Refuse unknown names, shares that are none, and what the head cannot promise."""
-        if self.rule not in RULES:
-            raise UnknownNameError("rule", self.rule, RULES)
-        if self.measure not in MEASURES:
-            raise UnknownNameError("measure", self.measure, MEASURES)
-        for name in ("coverage", "reject"):
-            if getattr(self, name) is not None:
-                check_share(name, getattr(self, name))
-        if self.coverage is None and self.reject is None:
-            return
-        if (calibration := head.calibration) is None:
-            raise HeadError(
-                f"This head of {head.method.name} keeps no calibration rows: labelled images that "
-                f"neither trained nor selected it. Train it again on data with more validation "
-                f"images, or with ",
-                Argument("calibrate_on", "half-val"),
-                " (half of the validation images calibrate) or ",
-                Argument("calibrate_on", "folds"),
-                " (folds of the support do).",
-            )
-        if self.coverage is not None:
-            calibration.check_coverage(self.coverage)
-        if self.reject is not None:
-            calibration.check_share(self.reject)
-
-    def answered(
-        self, head: "Head", rows: Rows, logits: Float[Tensor, "k c"], start: int, stop: int
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return labels, probabilities, sets and rejections of a chunk; all True where not asked.
-
-        Args:
-            head: The head.
-            rows: All rows.
-            logits: Of the rows from start to stop.
-            start: First row.
-            stop: Row after the last.
-        """
-        p = torch.softmax(logits / head.temperature, dim=-1)
-        sets = torch.ones_like(logits, dtype=torch.bool)
-        rejected = sets[:, 0]
-        if len(logits) and head.calibration is not None:
-            others = others_on(rows.take(slice(start, stop), read=False))
-            if self.coverage is not None:
-                sets = head.calibration.sets(logits, others, self.coverage, self.rule)
-            if self.reject is not None:
-                rejected = head.calibration.rejected(logits, others, self.reject, self.measure)
-        return answers(logits), p, sets, rejected
+def _answered(
+    head: "Head", rows: Rows, asked: Asked, logits: Float[Tensor, "k c"], start: int, stop: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return labels, probabilities, sets and rejections of the rows from start to stop."""
+    # Nothing can be taken of no rows, and nobody asks them.
+    others = others_on(rows.take(slice(start, stop), read=False) if len(logits) else rows)
+    sets, rejected = asked.of(head.calibration, logits, others)
+    return answers(logits), head.softened(logits), sets, rejected
 
 
 def _chunks(head: "Head", rows: Rows) -> Iterator[tuple[Tensor, int, int]]:

@@ -25,6 +25,20 @@ class Candidate:
     probability: float
     """In [0, 1]; those of all classes sum to 1."""
 
+    def to_json(self) -> dict[str, Any]:
+        """Return one plain object."""
+        return {"class": self.name, "label": self.label, "probability": self.probability}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What is decided of one image from its logits."""
+
+    candidates: tuple[Candidate, ...]
+    """As those of `Prediction`; empty where a logit is NaN or no logit is finite."""
+    set: tuple[Candidate, ...] | None = None
+    rejected: bool | None = None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
@@ -34,6 +48,10 @@ class Prediction:
     """Name of the image: its path as it was given, else e.g. images[0]."""
     candidates: tuple[Candidate, ...] = ()
     """The best classes, best first; empty where the image could not be used."""
+    set: tuple[Candidate, ...] | None = None
+    """The classes in its prediction set, best first; None where not asked for, or not usable."""
+    rejected: bool | None = None
+    """Whether it looks like no class of the head; None where not asked for, or not usable."""
     label: str | None = None
     """Name of its class according to the source; None where that says nothing."""
     problem: str = ""
@@ -45,16 +63,18 @@ class Prediction:
         return self.candidates[0].name if self.candidates else ""
 
     def to_json(self) -> dict[str, Any]:
-        """Return one plain object."""
-        return {
+        """Return one plain object; `set` and `rejected` are in it where they are known."""
+        record: dict[str, Any] = {
             "image": self.id,
-            "candidates": [
-                {"class": c.name, "label": c.label, "probability": c.probability}
-                for c in self.candidates
-            ],
+            "candidates": [c.to_json() for c in self.candidates],
             "label": self.label,
             "problem": self.problem,
         }
+        if self.set is not None:
+            record["set"] = [c.to_json() for c in self.set]
+        if self.rejected is not None:
+            record["rejected"] = self.rejected
+        return record
 
 
 class ClassNames:

@@ -27,9 +27,11 @@ from featcache.imaging.loader import FileSource, ImageSource, PixelSource
 from featcache.sources.queries.image import QueryImage
 from featcache.types import FeatureSet
 from heads.answering import embedder_for, query_needs, rows_of
+from heads.certainty.asked import Asked
+from heads.certainty.calibration import others_on
 from heads.contract.rows import Rows
 from heads.head import Head
-from heads.predicted import Candidate, Prediction
+from heads.predicted import Candidate, Decision, Prediction
 from heads.reading import read_rows
 from heads.whole import whole
 
@@ -55,17 +57,24 @@ class Predictor:
         head: The head; it is moved to the device.
         top: Number of candidates of each image; fewer where the head has fewer classes.
         device: auto, cpu, cuda, cuda:1, ...
+        asked: What is asked beside classes: prediction sets, rejection.
 
     Raises:
-        UsageError: If `top` is not positive or there is no such device.
+        HeadError: If the head cannot promise what is asked.
+        UnknownNameError: If a rule or measure is unknown.
+        UsageError: If `top` is not positive, there is no such device or a share is none.
     """
 
-    def __init__(self, head: Head, *, top: int = 5, device: str = "auto") -> None:
+    def __init__(
+        self, head: Head, *, top: int = 5, device: str = "auto", asked: Asked | None = None
+    ) -> None:
         if whole("top", top) < 1:
             raise UsageError(f"top must be 1 or more classes, got {top}.")
         self.device = device
         self.head = head.to(pick_device(device))
         self.top = min(top, len(head.classes))
+        self.asked = asked or Asked()
+        self.asked.check(head.calibration, head.method.name)
 
     @cached_property
     def embedder(self) -> "Embedder":
@@ -119,10 +128,10 @@ class Predictor:
         usable = features.usable()
         lost = usable[~features.rows("global", usable).any(1).numpy()]
         problems = {**features.reasons, **dict.fromkeys(lost.tolist(), "has features of length 0")}
-        found: dict[int, tuple[Candidate, ...]] = {}
+        found: dict[int, Decision] = {}
         for rows, count in _blocks(np.setdiff1d(usable, lost)):
-            candidates = self.decide(rows_of(self.head, features, rows))
-            found |= zip(rows[:count].tolist(), candidates, strict=False)
+            decisions = self.decide(rows_of(self.head, features, rows))
+            found |= zip(rows[:count].tolist(), decisions, strict=False)
         return [
             Prediction(id=name, problem=problems[row])
             if row in problems
@@ -161,27 +170,46 @@ class Predictor:
             if progress is not None:
                 progress(done)
 
-    def decide(self, rows: Rows) -> list[tuple[Candidate, ...]]:
-        """Return the candidates of every row: here logits become probabilities and names.
+    def decide(self, rows: Rows) -> list[Decision]:
+        """Decide of every row: here logits become names, probabilities, sets and rejections.
 
-        A row whose logits or probabilities are not finite has none.
+        A row whose logits or probabilities are not finite has no candidates.
         """
         logits = self.head.logits(rows)
-        probabilities = self.head.softened(logits)
+        sets, rejected = self.asked.of(self.head.calibration, logits, others_on(rows))
         # By logits: probabilities may be equal where these are not. Of equal ones the first, as
         # `Head.predict` has it.
-        order = logits.sort(dim=1, descending=True, stable=True).indices[:, : self.top]
-        best = probabilities.gather(1, order).tolist()
-        finite = (_finite(logits) & torch.isfinite(probabilities).all(1)).tolist()
-        return [
-            tuple(
-                Candidate(label=label, name=self.head.classes[label], probability=probability)
-                for label, probability in zip(labels, values, strict=True)
+        order = logits.sort(dim=1, descending=True, stable=True).indices
+        probabilities = self.head.softened(logits)
+        finite = _finite(logits) & torch.isfinite(probabilities).all(1)
+        found = (order, probabilities, sets, rejected, finite)
+        return [self._decision(*row) for row in zip(*(t.cpu().numpy() for t in found), strict=True)]
+
+    def _decision(
+        self,
+        order: Int64[np.ndarray, " c"],
+        probabilities: Float[np.ndarray, " c"],
+        within: Bool[np.ndarray, " c"],
+        rejected: np.bool_,
+        finite: np.bool_,
+    ) -> Decision:
+        """Name what was found of one row; `order` has its classes, best first."""
+        if not finite:
+            return Decision(candidates=())
+
+        def named(labels: Int64[np.ndarray, " k"]) -> tuple[Candidate, ...]:
+            return tuple(
+                Candidate(
+                    label=label, name=self.head.classes[label], probability=float(probability)
+                )
+                for label, probability in zip(labels.tolist(), probabilities[labels], strict=True)
             )
-            if is_finite
-            else ()
-            for labels, values, is_finite in zip(order.tolist(), best, finite, strict=True)
-        ]
+
+        return Decision(
+            candidates=named(order[: self.top]),
+            set=None if self.asked.coverage is None else named(order[within[order]]),
+            rejected=None if self.asked.reject is None else bool(rejected),
+        )
 
 
 def predict(
@@ -191,6 +219,10 @@ def predict(
     top: int = 5,
     split: str | None = None,
     device: str = "auto",
+    coverage: float | None = None,
+    rule: str = "lac",
+    reject: float | None = None,
+    measure: str = "max-logit",
 ) -> Iterator[Prediction]:
     """Yield the answer of a head for each of many images, or for the rows of a cache.
 
@@ -202,13 +234,18 @@ def predict(
         top: Number of candidates of each image.
         split: Split of a cache; None is `test`.
         device: auto, cpu, cuda, cuda:1, ...
+        coverage: Share of images whose label `Prediction.set` should contain, in (0, 1); None for
+            no sets. This, `rule`, `reject` and `measure` are those of `heads.answers.answers_of`.
+        rule: How sets are made: lac, aps or raps.
+        reject: Share of images of the classes that may be `Prediction.rejected`, in (0, 1).
+        measure: What is strange: max-logit or energy.
 
     Yields:
         Predictions in order; an image that cannot be used has a `problem` and stops nothing.
 
     Raises:
-        HeadError: If features were not made like those of training, or the head does not say how to
-            encode images.
+        HeadError: If features were not made like those of training, the head does not say how to
+            encode images, or cannot promise the coverage or the share.
         SourceError: If a folder, a table or an archive cannot be listed.
         UsageError: If an argument is invalid, or something is no image.
 
@@ -221,7 +258,8 @@ def predict(
         >>> [len(each.candidates) for each in found]
         [3, 3]
     """
-    predictor = Predictor(head, top=top, device=device)
+    asked = Asked(coverage=coverage, rule=rule, reject=reject, measure=measure)
+    predictor = Predictor(head, top=top, device=device, asked=asked)
     if isinstance(images, FeatureSet):
         return predictor.cached(images, "test" if split is None else split)
     if split is not None:
@@ -262,8 +300,12 @@ def _finite(logits: Float[Tensor, "n c"]) -> Bool[Tensor, " n"]:
     return torch.isfinite(logits.max(1).values)
 
 
-def _prediction(
-    name: str, candidates: tuple[Candidate, ...], label: str | None = None
-) -> Prediction:
-    problem = "" if candidates else NOT_FINITE
-    return Prediction(id=name, candidates=candidates, label=label, problem=problem)
+def _prediction(name: str, decision: Decision, label: str | None = None) -> Prediction:
+    return Prediction(
+        id=name,
+        candidates=decision.candidates,
+        set=decision.set,
+        rejected=decision.rejected,
+        label=label,
+        problem="" if decision.candidates else NOT_FINITE,
+    )

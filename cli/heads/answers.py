@@ -8,6 +8,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -22,8 +23,10 @@ if TYPE_CHECKING:
 
 SUFFIXES = {".csv": "csv", ".jsonl": "json", ".ndjson": "json", ".parquet": "parquet"}
 """Suffix of a file -> its format."""
-UNUSABLE = "(unusable)"
-"""What a table shows in place of a class."""
+UNUSABLE, NONE = "(unusable)", "(none of these)"
+"""What a table shows in place of a class: of no image, and of one that looks like no class."""
+SHOWN = 5
+"""Classes of a set that a table names."""
 FORMATS = ("table", "csv", "json", "parquet")
 
 
@@ -70,6 +73,56 @@ def check_place(out: Path, read: Sequence[str]) -> None:
                 raise UsageError(f"{out} is read by this command; name another file with --out.")
 
 
+@dataclass(frozen=True)
+class Columns:
+    """What is written of every image."""
+
+    top: int
+    """Number of candidates."""
+    sets: bool = False
+    """Whether there are prediction sets."""
+    rejects: bool = False
+    """Whether it is told which images look like no class."""
+
+    def names(self) -> list[str]:
+        """Name the columns of csv and parquet.
+
+        Example:
+            >>> Columns(1, sets=True).names()
+            ['image', 'prediction', 'probability', 'set', 'label', 'problem']
+        """
+        pairs = [(f"prediction{n}", f"probability{n}") for n in _numbers(self.top)]
+        certainty = ["set"] * self.sets + ["rejected"] * self.rejects
+        return ["image", *(name for pair in pairs for name in pair), *certainty, "label", "problem"]
+
+    def values(self, p: "Prediction") -> dict[str, Any]:
+        """Return the value of every column; None where there is none."""
+        row: dict[str, Any] = dict.fromkeys(self.names())
+        row |= {"image": p.id, "label": p.label, "problem": p.problem or None}
+        for number, candidate in zip(_numbers(self.top), p.candidates, strict=False):
+            row[f"prediction{number}"] = candidate.name
+            row[f"probability{number}"] = candidate.probability
+        if self.sets and p.set is not None:
+            row["set"] = [c.name for c in p.set]
+        if self.rejects:
+            row["rejected"] = p.rejected
+        return row
+
+    def head(self) -> tuple[str, ...]:
+        """Name the columns of a table."""
+        return ("image", "prediction", "%", "then", *["set"] * self.sets, "label")
+
+    def cells(self, p: "Prediction") -> list[str]:
+        """Return the row of a table."""
+        if p.problem:
+            return [p.id, UNUSABLE, "", p.problem, *[""] * self.sets, p.label or ""]
+        first, *others = p.candidates
+        then = ", ".join(f"{c.name} {_percent(c)}" for c in ([first] * bool(p.rejected) + others))
+        best = [NONE, ""] if p.rejected else [first.name, _percent(first)]
+        within = [_few([c.name for c in p.set or ()])] if self.sets else []
+        return [p.id, *best, then, *within, p.label or ""]
+
+
 class Writer(ABC):
     """Takes predictions as they come."""
 
@@ -81,20 +134,20 @@ class Writer(ABC):
 class Table(Writer):
     """Rows on stdout: drawn with a head for every lot, or lines between tabs after one head."""
 
-    def __init__(self, before: Callable[[], None]) -> None:
-        """Take what makes room on the terminal before something is drawn."""
-        self._before = before
+    def __init__(self, before: Callable[[], None], columns: Columns) -> None:
+        """Take what makes room on the terminal before something is drawn, and the columns."""
+        self._before, self._columns = before, columns
         self._is_first = True
 
     def write(self, predictions: "Sequence[Prediction]") -> None:
         """Draw a table, or write lines."""
-        rows = [_cells(p) for p in predictions]
+        head, rows = self._columns.head(), [self._columns.cells(p) for p in predictions]
         if sys.stdout.isatty():
             self._before()
-            tables.emit_table(_HEAD, rows, right=("%",), spare=("then", "label"))
+            tables.emit_table(head, rows, right=("%",), spare=("then", "label"))
             return
         if self._is_first:
-            output.emit_lines("\t".join(_HEAD))
+            output.emit_lines("\t".join(head))
             self._is_first = False
         output.emit_lines("\n".join("\t".join(map(shown, row)) for row in rows))
 
@@ -102,24 +155,24 @@ class Table(Writer):
 class Csv(Writer):
     """A line for each image, and a head with a class and a probability for each candidate."""
 
-    def __init__(self, emit: Callable[[str], None], top: int) -> None:
+    def __init__(self, emit: Callable[[str], None], columns: Columns) -> None:
         """Write the head.
 
         Args:
             emit: Writes lines, without a line feed behind the last.
-            top: Number of candidates.
+            columns: What is written of every image; a set is a list in JSON.
         """
-        self._emit, self._top = emit, top
-        self._lines([columns(top)])
+        self._emit, self._columns = emit, columns
+        self._lines([columns.names()])
 
     def write(self, predictions: "Sequence[Prediction]") -> None:
         """Write a line for each."""
-        self._lines([list(_flat(p, self._top).values()) for p in predictions])
+        self._lines([list(self._columns.values(p).values()) for p in predictions])
 
     def _lines(self, rows: list[Any]) -> None:
         text = StringIO()
         csv.writer(text, lineterminator="\n").writerows(
-            [f"{v:.9g}" if isinstance(v, float) else v for v in row] for row in rows
+            [_text(value) for value in row] for row in rows
         )
         self._emit(text.getvalue().rstrip("\n"))
 
@@ -139,8 +192,8 @@ class Lines(Writer):
 class Parquet(Writer):
     """The columns of csv in a parquet file, a row group for each lot."""
 
-    def __init__(self, path: Path, top: int) -> None:
-        """Open the file.
+    def __init__(self, path: Path, columns: Columns) -> None:
+        """Open the file; a set is a list.
 
         Raises:
             FeatcacheError: If pyarrow is not installed.
@@ -150,16 +203,20 @@ class Parquet(Writer):
         parquet = load_pyarrow(FeatcacheError)
         import pyarrow
 
-        kinds = {"probability": pyarrow.float32()}
-        self._pyarrow, self._top = pyarrow, top
+        kinds = {
+            "probability": pyarrow.float32(),
+            "set": pyarrow.list_(pyarrow.string()),
+            "rejected": pyarrow.bool_(),
+        }
+        self._pyarrow, self._columns = pyarrow, columns
         self._schema = pyarrow.schema(
-            (name, kinds.get(name.partition("_")[0], pyarrow.string())) for name in columns(top)
+            (name, kinds.get(name.partition("_")[0], pyarrow.string())) for name in columns.names()
         )
         self._file = parquet.ParquetWriter(path, self._schema)
 
     def write(self, predictions: "Sequence[Prediction]") -> None:
         """Write a row group."""
-        rows = [_flat(p, self._top) for p in predictions]
+        rows = [self._columns.values(p) for p in predictions]
         self._file.write_table(self._pyarrow.Table.from_pylist(rows, schema=self._schema))
 
     def close(self) -> None:
@@ -168,68 +225,52 @@ class Parquet(Writer):
 
 
 @contextmanager
-def writer(kind: str, out: Path | None, top: int, before: Callable[[], None]) -> Iterator[Writer]:
+def writer(
+    kind: str, out: Path | None, columns: Columns, before: Callable[[], None]
+) -> Iterator[Writer]:
     """Open what predictions are written with; a file appears when the block has ended well.
 
     Args:
         kind: table, csv, json or parquet.
         out: The file; None for stdout.
-        top: Number of candidates of an image.
+        columns: What is written of every image; JSON has all there is.
         before: Called before a table is drawn on a terminal.
 
     Raises:
         FeatcacheError: If the file cannot be written, or pyarrow is not installed.
     """
     if out is None:
-        yield Table(before) if kind == "table" else _lines(kind, output.emit_lines, top)
+        table = kind == "table"
+        yield Table(before, columns) if table else _lines(kind, output.emit_lines, columns)
         return
     with _in_place(expand(out)) as path:
         if kind == "parquet":
-            file = Parquet(path, top)
+            file = Parquet(path, columns)
             yield file
             file.close()
             return
         with path.open("x", encoding="utf-8", errors="backslashreplace") as text:
-            yield _lines(kind, _emitter(text), top)
+            yield _lines(kind, _emitter(text), columns)
 
 
-def _lines(kind: str, emit: Callable[[str], None], top: int) -> Writer:
-    return Csv(emit, top) if kind == "csv" else Lines(emit)
+def _lines(kind: str, emit: Callable[[str], None], columns: Columns) -> Writer:
+    return Csv(emit, columns) if kind == "csv" else Lines(emit)
 
 
-def columns(top: int) -> list[str]:
-    """Name the columns of csv and parquet.
-
-    Example:
-        >>> columns(2)
-        ['image', 'prediction', 'probability', 'prediction_2', 'probability_2', 'label', 'problem']
-    """
-    pairs = [(f"prediction{n}", f"probability{n}") for n in _numbers(top)]
-    return ["image", *(name for pair in pairs for name in pair), "label", "problem"]
+def _text(value: Any) -> Any:
+    """Write a value of csv."""
+    if isinstance(value, float):
+        return f"{value:.9g}"
+    return json.dumps(value) if isinstance(value, list | bool) else value
 
 
-def _flat(p: "Prediction", top: int) -> dict[str, str | float | None]:
-    row: dict[str, str | float | None] = dict.fromkeys(columns(top))
-    row |= {"image": p.id, "label": p.label, "problem": p.problem or None}
-    for number, candidate in zip(_numbers(top), p.candidates, strict=False):
-        row[f"prediction{number}"] = candidate.name
-        row[f"probability{number}"] = candidate.probability
-    return row
+def _few(names: list[str]) -> str:
+    more = len(names) - SHOWN
+    return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def _numbers(top: int) -> list[str]:
     return ["", *(f"_{n}" for n in range(2, top + 1))]
-
-
-_HEAD = ("image", "prediction", "%", "then", "label")
-
-
-def _cells(p: "Prediction") -> list[str]:
-    if p.problem:
-        return [p.id, UNUSABLE, "", p.problem, p.label or ""]
-    first, *others = p.candidates
-    then = ", ".join(f"{c.name} {_percent(c)}" for c in others)
-    return [p.id, first.name, _percent(first), then, p.label or ""]
 
 
 def _percent(candidate: "Candidate") -> str:

@@ -7,6 +7,7 @@ from cli.heads.list import list_methods
 from cli.heads.ls import list_runs
 from cli.heads.predict import predict
 from cli.heads.rm import rm
+from cli.heads.serve import serve
 from cli.heads.train import train
 from cli.ui import commands, terminal
 
@@ -19,6 +20,7 @@ app.command("list")(list_methods)
 app.command()(compare)
 app.command()(predict)
 app.command()(export)
+app.command()(serve)
 app.command("ls")(list_runs)
 app.command()(info)
 app.command()(rm)

@@ -68,6 +68,21 @@ def predict(
         typer.Option(metavar="COLUMN", help="Column of a table that holds the class."),
     ] = None,
     top: Annotated[int, typer.Option(help="How many classes to name for each image.")] = 5,
+    coverage: Annotated[
+        float | None,
+        typer.Option(help="Name the set of classes that holds the right one this often, e.g. 0.9."),
+    ] = None,
+    rule: Annotated[
+        str | None,
+        typer.Option(help="How sets are made: lac, aps or raps.", show_default="lac"),
+    ] = None,
+    reject: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE",
+            help="Tell images of no class; this share of others may be taken for such, e.g. 0.05.",
+        ),
+    ] = None,
     format_: Annotated[
         str | None,
         typer.Option("--format", help="table, csv, json or parquet.", show_default="table"),
@@ -84,16 +99,18 @@ def predict(
     """Name the classes of images with a trained head, best first, with probabilities.
 
     What cannot be read is listed and stops nothing. Where the images have labels that are classes
-    of the head, the accuracy is said.
+    of the head, the accuracy is said. Calibrated heads say how sure they are (docs/certainty.md).
 
     \b
     Example: heads predict last new/
     Example: heads predict moths.head photo.jpg --top 3 --json
     Example: find new -name '*.jpg' | heads predict last - --out answers.csv
+    Example: heads predict last new/ --coverage 0.9 --reject 0.05
     Example: heads predict last --dataset fieldguide --split sketch
     """
-    from featcache.errors import UsageError
+    from featcache.errors import UnknownNameError, UsageError
     from featcache.store.library import cache_root, find_cache
+    from heads.ops.score_names import RULES, check_share
     from heads.results.named import as_file, find
     from heads.results.store import runs_root
 
@@ -101,6 +118,13 @@ def predict(
     kind = answers.format_of(format_, out, json_=json_)
     if top < 1:
         raise UsageError(f"--top takes a whole number from 1, got {top}.")
+    for name, share in (("coverage", coverage), ("reject", reject)):
+        if share is not None:
+            check_share(name, share)
+    if rule is not None and rule not in RULES:
+        raise UnknownNameError("rule", rule, RULES)
+    if rule is not None and coverage is None:
+        raise UsageError("--rule says how sets are made; ask for them with --coverage 0.9.")
     if bool(paths) == (dataset is not None):
         raise UsageError(
             "Name images, folders or tables to predict, or a cache with --dataset"
@@ -112,21 +136,22 @@ def predict(
         raise UsageError("--weights is for images; nothing of a cache is encoded.")
     if out is not None:
         answers.check_place(out, [head, *(paths or ())])
-    columns = {n: c for n, c in (("path", column), ("label", labels)) if c is not None}
+    named_columns = {n: c for n, c in (("path", column), ("label", labels)) if c is not None}
     named = None if as_file(head) else find(runs_root(runs), head)
     opened: Cache | None = None
     queries: list[Queries] = []
     with live.live(quiet) as line:
         if dataset is not None:
-            if columns:
+            if named_columns:
                 raise UsageError("--column and --labels are for tables; leave them out.")
             opened = find_cache(cache_root(cache), dataset, backbone, key)
             if (listing := opened.listing()) is not None:
                 listing.rows(split or "test")
         for path in paths or ():
-            queries.append(_opened(path, cache, columns, split, line))
+            queries.append(_opened(path, cache, named_columns, split, line))
 
         from heads.api import load
+        from heads.certainty.asked import Asked
         from heads.predicted import Tally
         from heads.predicting import Predictor
 
@@ -137,7 +162,11 @@ def predict(
             weights=weights,
         )
         line.say(_head_text(trained, named, is_last=head == "last"))
-        predictor = Predictor(trained, top=top, device=device)
+        asked = Asked(coverage=coverage, rule=rule or "lac", reject=reject)
+        predictor = Predictor(trained, top=top, device=device, asked=asked)
+        columns = answers.Columns(
+            predictor.top, sets=coverage is not None, rejects=reject is not None
+        )
         tally = Tally(trained.classes)
         total = sum(q.count or 0 for q in queries) if all(q.count for q in queries) else 0
         report = line.counter()
@@ -148,7 +177,7 @@ def predict(
             found = predictor.images(images)
         with (
             errors.noting("" if out is None else f"{out} was not written."),
-            answers.writer(kind, out, predictor.top, line.close) as written,
+            answers.writer(kind, out, columns, line.close) as written,
         ):
             for lot in _lots(found):
                 written.write(lot)

@@ -79,6 +79,10 @@ class UnreadableImageError(SourceError):
         self.reason, self.image = reason, image
 
 
+class TooManyPixelsError(UnreadableImageError):
+    """An image above the limit of pixels."""
+
+
 def pixel_limit(value: int | None = None) -> int:
     """Return the limit of pixels per image: the argument, the environment variable or the default.
 
@@ -153,6 +157,34 @@ def decode(
         UnreadableImageError: If the bytes are not a complete image of a supported format.
         BackboneError: If there is not enough memory.
     """
+    with _opened(data, max_pixels) as image:
+        check_size(image.width, image.height, max_pixels)
+        cost = cost_of(image, data, max_pixels)
+        if why := _too_costly(cost, max_pixels):
+            raise UnreadableImageError(why)
+        claim(cost.bytes)
+        levels = decode_jpeg(image, data, room)
+        if levels is None:
+            levels = _load(image, room)
+        orientation = _orientation(image)
+    return _upright(levels, orientation, room)
+
+
+def size_of(data: bytes) -> tuple[int, int]:
+    """Read width and height off the header of an image's bytes; nothing is decoded.
+
+    Raises:
+        TooManyPixelsError: If Pillow itself refuses so many pixels.
+        UnreadableImageError: If they are not those of a supported format.
+    """
+    # Pillow's own limit is that of `pixel_limit`; the caller may have a smaller one.
+    with quiet_pillow(), _opened(data, pixel_limit()) as image:
+        return image.width, image.height
+
+
+@contextmanager
+def _opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
+    """Read the header of a file; errors inside the block become reasons, too."""
     if not data:
         raise UnreadableImageError("is empty")
     if _is_odd_pnm(data):
@@ -160,16 +192,7 @@ def decode(
     with _reasons(max_pixels):
         hush_libtiff()
         with Image.open(BytesIO(data), formats=FORMATS) as image:
-            check_size(image.width, image.height, max_pixels)
-            cost = cost_of(image, data, max_pixels)
-            if why := _too_costly(cost, max_pixels):
-                raise UnreadableImageError(why)
-            claim(cost.bytes)
-            levels = decode_jpeg(image, data, room)
-            if levels is None:
-                levels = _load(image, room)
-            orientation = _orientation(image)
-    return _upright(levels, orientation, room)
+            yield image
 
 
 def pixels_of(image: Image.Image, *, max_pixels: int = MAX_PIXELS) -> Pixels:
@@ -197,7 +220,7 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
     if not width * height:
         raise UnreadableImageError("is empty")
     if width * height > max_pixels:
-        raise UnreadableImageError(
+        raise TooManyPixelsError(
             f"has {width} x {height} pixels, above the limit of {max_pixels:,}; {_RAISE}"
         )
 
@@ -214,7 +237,7 @@ def _reasons(max_pixels: int) -> Iterator[None]:
             f"is no image of a known format ({', '.join(FORMATS)})"
         ) from error
     except Image.DecompressionBombError as error:
-        raise UnreadableImageError(
+        raise TooManyPixelsError(
             f"has more pixels than the limit of {max_pixels:,}; {_RAISE}"
         ) from error
     except MemoryError as error:  # the cost of the file was checked before

@@ -24,7 +24,6 @@ from featcache.errors import HeadError
 from heads.contract.rows import Rows
 from heads.fitted import Fitted
 from heads.ops.conformal import (
-    RULES,
     class_scores,
     cross_guarantee,
     exact,
@@ -33,7 +32,8 @@ from heads.ops.conformal import (
     smaller,
     within,
 )
-from heads.ops.novelty import MEASURES, novelty
+from heads.ops.novelty import novelty
+from heads.ops.score_names import MEASURES, RULES
 
 NAMES = (*RULES, *MEASURES)
 """Names of all scores."""

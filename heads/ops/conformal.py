@@ -30,10 +30,6 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
-from featcache.errors import UsageError
-
-RULES = ("lac", "aps", "raps")
-"""Scores by name."""
 PENALTY, FREE = 0.001, 1
 """Penalty of raps for each rank, and how many ranks are free of it."""
 
@@ -45,7 +41,7 @@ def class_scores(
 
     Args:
         p: Probabilities; float64 keeps apart those near 1.
-        rule: One of `RULES`.
+        rule: One of `heads.ops.score_names.RULES`.
         u: Share of a class's own probability in aps and raps, one a row; None is 1.
 
     Example:
@@ -108,16 +104,6 @@ def most_promised(rows: int) -> float:
         0.94
     """
     return math.floor(100 * Fraction(rows, rows + 1)) / 100
-
-
-def check_share(name: str, share: object) -> None:
-    """Refuse a share outside (0, 1).
-
-    Raises:
-        UsageError: If it is no number in (0, 1).
-    """
-    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < 1:
-        raise UsageError(f"{name} must be a number between 0 and 1, got {share!r:.80}.")
 
 
 def smaller(scores: Float64[Tensor, " m"], of: Float64[Tensor, "*n"]) -> Int64[Tensor, "*n"]:

@@ -12,8 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from featcache.errors import UnknownNameError
-
-MEASURES = ("max-logit", "energy")
+from heads.ops.score_names import MEASURES
 
 
 def novelty(

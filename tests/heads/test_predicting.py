@@ -20,10 +20,12 @@ from featcache.pipeline.run import Request, extract
 from featcache.sources.queries.opening import open_queries
 from featcache.store.cache import Cache
 from featcache.types import FeatureSet
+from heads.answers import answers_of
 from heads.api import fit
 from heads.contract.rows import Rows
 from heads.estimator import Estimator
 from heads.head import Head
+from heads.ops.score_names import RULES
 from heads.predicted import Prediction
 from heads.predicting import BLOCK, NOT_FINITE, Predictor, predict
 from tests.featcache.conftest import picture
@@ -144,7 +146,7 @@ def test_ties_in_probability_are_ranked_by_logits(
         [[0.0, 1.0, 2.0], [3.0, 3.0, 3.0], [1.0, float("nan"), 2.0], [0.0, float("-inf"), 1.0]]
     )
     monkeypatch.setattr(Head, "logits", lambda *_: logits)
-    answers = [[c.name for c in each] for each in predictor.decide(Rows.of(logits))]
+    answers = [[c.name for c in d.candidates] for d in predictor.decide(Rows.of(logits))]
     assert answers == [["fly", "bee", "ant"], ["ant", "bee", "fly"], [], ["fly", "ant", "bee"]]
 
 
@@ -153,6 +155,45 @@ def test_probabilities_that_are_not_finite_are_no_answer(cache: FeatureSet, ridg
     usual, found = (list(Predictor(head).cached(cache)) for head in (ridge, strange))
     assert any(answer.candidates for answer in usual)
     assert [answer.problem for answer in found] == [each.problem or NOT_FINITE for each in usual]
+
+
+@pytest.fixture(scope="module")
+def calibrated(cache: FeatureSet) -> Head:
+    return fit("gda", cache, shots=2, calibrate_on="folds")
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_sets_and_rejections_are_those_of_the_head(
+    cache: FeatureSet, calibrated: Head, rule: str
+) -> None:
+    asked: dict[str, Any] = {"coverage": 0.6, "rule": rule, "reject": 0.3}
+    every = list(predict(calibrated, cache, top=1, **asked))
+    found = [p for p in every if not p.problem]
+    expected = answers_of(calibrated, cache, **asked)
+    assert expected.sets is not None
+    assert expected.rejected is not None
+    for p, within, rejected in zip(found, expected.sets, expected.rejected, strict=True):
+        assert p.set is not None
+        assert {c.label for c in p.set} == set(within.nonzero().flatten().tolist())
+        assert sorted(p.set, key=lambda c: -c.probability) == list(p.set)
+        assert p.rejected is bool(rejected)
+    by_file = [(p.set, p.rejected) for p in predict(calibrated, files(cache), **asked)]
+    assert by_file == [(p.set, p.rejected) for p in every]
+    assert all((p.set, p.rejected) == (None, None) for p in every if p.problem)
+    assert all((p.set, p.rejected) == (None, None) for p in predict(calibrated, cache))
+
+
+def test_what_a_head_cannot_promise_is_told_before_images_are_read(
+    cache: FeatureSet, ridge: Head, calibrated: Head
+) -> None:
+    with pytest.raises(HeadError, match="calibrate_on='folds'"):
+        predict(replace(ridge, calibration=None), ["none.jpg"], coverage=0.9)
+    with pytest.raises(HeadError, match=r"6 calibration rows promise at most a coverage of 0\.85"):
+        predict(calibrated, ["none.jpg"], coverage=0.9)
+    with pytest.raises(UnknownNameError, match="aps"):
+        predict(calibrated, ["none.jpg"], coverage=0.6, rule="apps")
+    with pytest.raises(UsageError, match="reject must be a number between 0 and 1"):
+        predict(calibrated, ["none.jpg"], reject=1.5)
 
 
 def test_what_cannot_be_used_stops_nothing(cache: FeatureSet, head: Head, tmp_path: Path) -> None:

@@ -13,7 +13,10 @@ from typing import Any
 import pyarrow.parquet
 import pytest
 
+import featcache
 import heads
+from cli.heads.answers import Columns
+from heads.predicted import Candidate, Prediction
 
 Run = Callable[..., Any]
 
@@ -90,6 +93,71 @@ def test_files_of_every_format(answered: Run, photos: Path, tmp_path: Path) -> N
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         *("answers.csv", "answers.jsonl", "answers.parquet")
     ]
+
+
+@pytest.fixture(scope="module")
+def calibrated(quick_home: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The file of a head that folds of its shots calibrated."""
+    cache = featcache.open("blobs", "tiny", root=quick_home)
+    head = heads.fit("gda", cache, shots=4, calibrate_on="folds")
+    return str(head.save(tmp_path_factory.mktemp("heads") / "calibrated.head"))
+
+
+def test_sets_and_none_of_these(
+    answered: Run, photos: Path, tmp_path: Path, calibrated: str
+) -> None:
+    torn = tmp_path / "torn.jpg"
+    torn.touch()
+    given = [calibrated, str(photos), str(torn), "--coverage", "0.8", "--reject", "0.4"]
+    table = answered("predict", *given, "--top", "2", "--rule", "aps")
+    assert table.code == 0, table.err
+    head, *lines = [line.split("\t") for line in table.out.splitlines()]
+    assert head == ["image", "prediction", "%", "then", "set", "label"]
+    lined = answered("predict", *given, "--top", "2", "--rule", "aps", "--json")
+    records = [json.loads(line) for line in lined.out.splitlines()]
+    assert [r.get("set") for r in records][-1] is None
+    assert any(r["rejected"] for r in records[:-1])
+    for line, record in zip(lines[:-1], records, strict=False):
+        assert line[4] == ", ".join(c["class"] for c in record["set"])
+        best = record["candidates"][0]["class"]
+        assert line[1] == ("(none of these)" if record["rejected"] else best)
+        assert line[3].startswith(best) == record["rejected"]
+    for suffix in ("csv", "parquet"):
+        out = tmp_path / f"answers.{suffix}"
+        assert answered("predict", *given, "--rule", "aps", "--out", str(out)).code == 0
+        if suffix == "csv":
+            rows: list[Any] = list(csv.DictReader(io.StringIO(out.read_text())))
+            for row in rows:
+                row |= {k: json.loads(row[k]) if row[k] else None for k in ("set", "rejected")}
+        else:
+            rows = pyarrow.parquet.read_table(out).to_pylist()
+        expected = [
+            (r["rejected"], [c["class"] for c in r["set"]]) if "set" in r else (None, None)
+            for r in records
+        ]
+        assert [(row["rejected"], row["set"]) for row in rows] == expected
+
+
+def test_a_long_set_is_cut_in_a_table() -> None:
+    classes = tuple(Candidate(label=n, name=f"c{n}", probability=0.1) for n in range(8))
+    answer = Prediction(id="a.jpg", candidates=classes[:1], set=classes)
+    cells = Columns(1, sets=True).cells(answer)
+    assert cells == ["a.jpg", "c0", "10.0", "", "c0, c1, c2, c3, c4 and 3 more", ""]
+
+
+def test_what_a_head_cannot_promise(answered: Run, photos: Path, calibrated: str) -> None:
+    image = str(photos / "lime" / "1.png")
+    for arguments, code, says in (
+        ([calibrated, image, "--coverage", "0.99"], 1, "promise at most a coverage of 0.92"),
+        (["last@2", image, "--coverage", "0.9"], 1, "calibrat"),
+        ([calibrated, image, "--coverage", "90"], 2, "--coverage must be a number between 0 and 1"),
+        ([calibrated, image, "--reject", "0"], 2, "--reject must be a number between 0 and 1"),
+        ([calibrated, image, "--coverage", "0.8", "--rule", "apps"], 2, "did you mean 'aps'"),
+        ([calibrated, image, "--rule", "aps"], 2, "--coverage 0.9"),
+    ):
+        answer = answered("predict", *arguments)
+        assert (answer.code, answer.out) == (code, ""), answer
+        assert says in answer.err
 
 
 def test_a_table_with_columns_of_its_own(answered: Run, photos: Path, tmp_path: Path) -> None:

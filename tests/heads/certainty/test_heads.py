@@ -16,8 +16,8 @@ from heads.answers import answers_of
 from heads.certainty.fitting import check_folds
 from heads.contract.rows import Rows
 from heads.head import Head
-from heads.ops.conformal import RULES, class_scores, rank
-from heads.ops.novelty import MEASURES
+from heads.ops.conformal import class_scores, rank
+from heads.ops.score_names import MEASURES, RULES
 from heads.protocols import evaluation
 from heads.protocols.calibrating import LACKING
 from heads.protocols.retrieved import Retrieved

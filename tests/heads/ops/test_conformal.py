@@ -13,8 +13,6 @@ from torch import Tensor
 
 from featcache.errors import UsageError
 from heads.ops.conformal import (
-    RULES,
-    check_share,
     class_scores,
     cross_guarantee,
     most_promised,
@@ -23,6 +21,7 @@ from heads.ops.conformal import (
     smaller,
     within,
 )
+from heads.ops.score_names import RULES, check_share
 
 SHARES = st.integers(1, 999).map(lambda n: n / 1000)
 
