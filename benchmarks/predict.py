@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from cli.heads.answers import Csv
+from cli.heads.answers import Columns, Csv
 from featcache.sources.queries.opening import open_queries
 from featcache.threads import cpu_cores
 from heads.api import load
@@ -56,7 +56,7 @@ def _measured(
             pass
 
     def predict(images: Iterator[str]) -> None:
-        written = Csv(lambda _: None, predictor.top)
+        written = Csv(lambda _: None, Columns(predictor.top))
         stream = predictor.images(images)
         while lot := list(islice(stream, LOT)):
             written.write(lot)
