@@ -308,10 +308,10 @@ class Head:
             return
         names = FeatureKey.__dataclass_fields__
         pairs = ((name, getattr(self.key, name), getattr(key, name)) for name in names)
-        differ = [f"{name} {ours} and {theirs}" for name, ours, theirs in pairs if ours != theirs]
+        differ = [f"{n} {a!s:.16} and {b!s:.16}" for n, a, b in pairs if a != b]  # digests are long
         raise HeadError(
-            f"This head of {self.method.name} was trained on features of key "
-            f"{self.key.digest()}, and {whose} has key {key.digest()}: {'; '.join(differ)}. Train "
+            f"This head of {self.method.name} was trained on features of {self.backbone} (key "
+            f"{self.key.digest()}), and {whose} has key {key.digest()}: {'; '.join(differ)}. Train "
             f"it on these features, or give it rows of its own kind."
         )
 

@@ -185,6 +185,8 @@ def predict(
                 report("predicting", tally.total, total)
         for note in dict.fromkeys(note for q in queries for note in q.notes()):
             line.say(note)
+        if out is not None:
+            line.say(f"Wrote {counted(tally.total, 'row')} to {out}.")
     _conclude(tally)
 
 
