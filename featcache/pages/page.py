@@ -85,9 +85,10 @@ def _file(name: str) -> Markup:
 
 
 def _policy(style: str, script: str) -> str:
-    parts = ["default-src 'none'", "base-uri 'none'", "form-action 'none'"]
-    parts += [f"style-src {_digest(style)}", f"img-src data:{' blob:' if script else ''}"]
+    parts = ["default-src 'none'", "img-src data:", f"style-src {_digest(style)}"]
+    parts += ["base-uri 'none'", "form-action 'none'"]
     if script:
+        parts[1] += " blob:"  # images that the visitor chose, before they are sent
         parts += [f"script-src {_digest(script)}", "connect-src 'self'"]
         parts += ["require-trusted-types-for 'script'", "trusted-types 'none'"]
     return "; ".join(parts)

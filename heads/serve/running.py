@@ -73,6 +73,7 @@ def run(app: FastAPI, opened: socket.socket, ready: Callable[[], None]) -> None:
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         timeout_graceful_shutdown=PATIENCE,
         lifespan="on",
         ws="none",
