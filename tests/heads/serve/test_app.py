@@ -50,7 +50,7 @@ def test_answers_are_those_of_predict(serve: Serve, head: Head, photos: list[Pat
 def test_sets_and_rejections_are_those_of_predict(
     serve: Serve, head: Head, photos: list[Path]
 ) -> None:
-    asked = {"coverage": 0.6, "reject": 0.3}
+    asked: dict[str, Any] = {"coverage": 0.6, "reject": 0.3}
     client = serve(**asked)
     found = client.post("/predict", files=form(*photos)).json()["predictions"]
     expected = [e.to_json() for e in heads.predict(head, photos, top=2, device="cpu", **asked)]
@@ -245,7 +245,7 @@ def test_concurrent_requests_are_batched_and_none_is_lost(
     asked = [photos[i % len(photos)] for i in range(40)]
 
     async def ask() -> list[httpx.Response]:
-        transport = httpx.ASGITransport(client.app)  # type: ignore[arg-type]
+        transport = httpx.ASGITransport(client.app)
         async with httpx.AsyncClient(transport=transport, base_url=HOME, timeout=60) as asking:
             jobs = (
                 asking.post("/predict", files=form((f"{i}.jpg", path.read_bytes())))

@@ -15,10 +15,7 @@ from heads.serve.limits import Limits
 from heads.serve.service import Service
 from tests.browser import browser, chromium
 
-pytestmark = [
-    pytest.mark.long,
-    pytest.mark.skipif(chromium() is None, reason="the browser chromium is not installed"),
-]
+pytestmark = pytest.mark.skipif(chromium() is None, reason="chromium is not installed")
 LONG = "a-very-long-name-of-a-class-" * 4
 
 
