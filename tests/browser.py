@@ -10,6 +10,7 @@ import os
 import select
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,17 @@ from typing import Any
 
 SECONDS = 90.0
 """Longest wait; machines that run tests are busy."""
+START = """
+import fcntl, os, sys
+reads, writes = (fcntl.fcntl(int(file), fcntl.F_DUPFD_CLOEXEC, 10) for file in sys.argv[1:3])
+os.dup2(reads, 3)
+os.dup2(writes, 4)
+os.execvp(sys.argv[3], sys.argv[3:])
+"""
+"""Gives the pipes the numbers 3 and 4, which may be taken in this process.
+
+Not every shell can: dash redirects to files of one digit only.
+"""
 
 
 def chromium() -> str | None:
@@ -124,10 +136,8 @@ def browser(folder: Path) -> Iterator[Tab]:
         *("--no-first-run", "--disable-background-networking", "--hide-scrollbars"),
         *("--remote-debugging-pipe", f"--user-data-dir={folder}"),
     ]
-    # The shell gives the pipes the numbers 3 and 4, which may be taken in this process.
-    text = f'exec "$@" 3<&{reads_commands} 4>&{writes_answers}'
     process = subprocess.Popen(
-        ["sh", "-c", text, "sh", *command],
+        [sys.executable, "-c", START, str(reads_commands), str(writes_answers), *command],
         pass_fds=(reads_commands, writes_answers),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -16,7 +16,7 @@ def serve(
     head: Annotated[
         str,
         typer.Argument(
-            metavar="RUN|FILE|last",
+            metavar="RUN|FILE",
             help="A run of `heads train` (RUN@SEED), a file, or `last`: the run stored last.",
         ),
     ],
@@ -27,6 +27,13 @@ def serve(
     allow_host: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="A further name of this machine; may be repeated."),
+    ] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(help="Backbone of the head, if the place that its file names is trusted."),
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="Weights of the backbone: a tag or a file.")
     ] = None,
     top: Annotated[int, typer.Option(help="How many classes to name for each image.")] = 5,
     coverage: Annotated[
@@ -93,7 +100,9 @@ def serve(
         from heads.serve.running import listen, run, url_of
         from heads.serve.service import Service, asked_of
 
-        trained = load(head if named is None else str(named), root=runs)
+        trained = load(
+            head if named is None else str(named), root=runs, backbone=backbone, weights=weights
+        )
         asked = asked_of(trained, coverage=coverage, rule=rule, reject=reject)
         predictor = Predictor(trained, top=top, device=device, asked=asked)
         for note in _notes(trained, is_open=not hosts.is_loopback):

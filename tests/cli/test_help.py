@@ -17,7 +17,8 @@ COMMANDS = {
                   "import lpclip", "import clip-benchmark", "import clip-retrieval",
                   "corpus", "corpus build", "corpus ls", "corpus info", "corpus rm",
                   "index", "index build", "index add", "index ls", "index rm", "index verify"],
-    "heads": ["", "train", "list", "compare", "predict", "export", "ls", "info", "rm"],
+    "heads": ["", "train", "list", "compare", "predict", "export", "serve", "ls", "info",
+              "rm"],
 }  # fmt: skip
 
 

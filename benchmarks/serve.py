@@ -1,0 +1,135 @@
+"""A served head under concurrent clients, beside the bare encoder over the same images.
+
+Example: python benchmarks/serve.py --head last --photos PHOTOS --clients 200 --each 5
+
+`heads serve` runs in a process of its own. Every client sends one image after the other, each in a
+request with a connection that stays open; all begin at once. The bare encoder is `Embedder.stream`
+over the same number of images before that, its features thrown away. `lost` counts requests without
+an answer, `wrong` those whose candidates are not the ones of `heads.predict`. Clients share the
+cores with the server.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import torch
+
+from featcache.sources.queries.opening import open_queries
+from featcache.threads import cpu_cores
+from heads.api import load
+from heads.predicting import Predictor
+
+COMMAND = [sys.executable, "-c", "from cli.heads.app import main; main()", "serve"]
+SECONDS = 600.0
+"""Longest wait for an answer."""
+
+
+def main() -> None:
+    """Measure and print one JSON line."""
+    arguments = _arguments()
+    found = open_queries(str(arguments.photos), Path()).images
+    paths = [str(q.place) for q in islice(found, arguments.images)]
+    count = arguments.clients * arguments.each
+    predictor = Predictor(load(arguments.head), top=1, device=arguments.device)
+    expected = [[c.to_json() for c in p.candidates] for p in predictor.images(paths)]
+    bare = _bare(predictor, list(islice(cycle(paths), count)))
+    with _served(arguments) as url:
+        seconds, times, answers = asyncio.run(_asked(url, paths, arguments))
+    wrong = sum(answer != expected[number % len(paths)] for number, answer in answers)
+    median, p99 = np.percentile(times, [50, 99]) if times else (np.nan, np.nan)
+    print(
+        json.dumps(
+            {
+                "method": predictor.head.method.name,
+                "backbone": predictor.head.backbone,
+                "micro_batch": predictor.embedder.micro_batch,
+                "device": str(predictor.embedder.backbone.device),
+                "machine": f"{platform.machine()}, {cpu_cores()} cores, "
+                f"{torch.get_num_threads()} threads",
+                "load_average": round(os.getloadavg()[0], 1),
+                "clients": arguments.clients,
+                "requests": count,
+                "lost": count - len(answers),
+                "wrong": wrong,
+                "median_s": round(float(median), 3),
+                "p99_s": round(float(p99), 3),
+                "served_per_s": round(len(answers) / seconds, 1),
+                "bare_per_s": round(count / bare, 1),
+            }
+        )
+    )
+
+
+def _bare(predictor: Predictor, paths: list[str]) -> float:
+    start = time.perf_counter()
+    for _ in predictor.embedder.stream(iter(paths)):
+        pass
+    return time.perf_counter() - start
+
+
+@contextmanager
+def _served(arguments: argparse.Namespace) -> Iterator[str]:
+    words = [arguments.head, "--port", "0", "--json", "--top", "1", "--device", arguments.device]
+    process = subprocess.Popen([*COMMAND, *words], stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        yield str(json.loads(process.stdout.readline())["url"])
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+async def _asked(
+    url: str, paths: list[str], arguments: argparse.Namespace
+) -> tuple[float, list[float], list[tuple[int, Any]]]:
+    """Let all clients ask; return the seconds of all, those of each answer, and the answers."""
+    files = [Path(path).read_bytes() for path in paths]
+    times: list[float] = []
+    answers: list[tuple[int, Any]] = []
+
+    async def client(first: int) -> None:
+        for number in range(first, first + arguments.each):
+            begin = time.perf_counter()
+            try:
+                answer = await asking.post(
+                    "predict", files={"images": ("a.jpg", files[number % len(files)])}
+                )
+            except httpx.HTTPError:
+                continue
+            if answer.status_code == httpx.codes.OK:
+                times.append(time.perf_counter() - begin)
+                answers.append((number, answer.json()["predictions"][0]["candidates"]))
+
+    limits = httpx.Limits(max_connections=arguments.clients)
+    async with httpx.AsyncClient(base_url=url, timeout=SECONDS, limits=limits) as asking:
+        start = time.perf_counter()
+        await asyncio.gather(*(client(i * arguments.each) for i in range(arguments.clients)))
+        return time.perf_counter() - start, times, answers
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--head", default="last", help="a run, a file or last")
+    parser.add_argument("--photos", required=True, help="folder of images")
+    parser.add_argument("--images", type=int, default=500, help="images of it that are used")
+    parser.add_argument("--clients", type=int, default=200)
+    parser.add_argument("--each", type=int, default=5, help="requests of a client")
+    parser.add_argument("--device", default="auto")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
