@@ -68,6 +68,8 @@ def licence_named(backbone: str, weights: str | None) -> str:
         choice = choose(backbone, weights)
     except FeatcacheError:
         return UNKNOWN
-    if choice.file is not None or choice.seed is not None:
+    if choice.seed is not None:
+        return "none, as they are random"
+    if choice.file is not None:
         return UNKNOWN
     return licence_of(choice.architecture, choice.label, choice.entry)

@@ -39,7 +39,7 @@ def test_the_files_of_a_run_come_with_its_figures(heads: Run, run: str, tmp_path
     card = (out / "README.md").read_text()
     assert "On the test split of blobs, of this head: top-1" in card
     assert f"run {run}" in card
-    assert "Licence of the weights: MIT (featcache)" in card
+    assert "Licence of the weights: none, as they are random." in card
     assert heads("export", run, "--to", "numpy", "--out", str(out), *runs).code == 2
 
 

@@ -130,7 +130,7 @@ def test_a_removal_that_is_cut_off_is_ended_by_the_next_run(
 
     folder = store.find(runs, LAST)
     with monkeypatch.context() as patch:
-        patch.setattr("heads.results.removal.shutil.rmtree", stop)
+        patch.setattr("heads.results.removal.delete_folder", stop)
         with pytest.raises(KeyboardInterrupt):
             remove(runs, folder)
     assert [f.name for f in store.run_folders(runs)] == [FIRST]
