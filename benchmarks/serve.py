@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
@@ -100,7 +100,7 @@ async def _asked(
     times: list[float] = []
     answers: list[tuple[int, Any]] = []
 
-    async def client(first: int) -> None:
+    async def client(asking: httpx.AsyncClient, first: int) -> None:
         for number in range(first, first + arguments.each):
             begin = time.perf_counter()
             try:
@@ -113,10 +113,16 @@ async def _asked(
                 times.append(time.perf_counter() - begin)
                 answers.append((number, answer.json()["predictions"][0]["candidates"]))
 
-    limits = httpx.Limits(max_connections=arguments.clients)
-    async with httpx.AsyncClient(base_url=url, timeout=SECONDS, limits=limits) as asking:
+    async with AsyncExitStack() as stack:
+        # A pool each: one of many connections looks at all of them for every request.
+        clients = [
+            await stack.enter_async_context(
+                httpx.AsyncClient(base_url=url, timeout=SECONDS, verify=False)
+            )
+            for _ in range(arguments.clients)
+        ]
         start = time.perf_counter()
-        await asyncio.gather(*(client(i * arguments.each) for i in range(arguments.clients)))
+        await asyncio.gather(*(client(each, i * arguments.each) for i, each in enumerate(clients)))
         return time.perf_counter() - start, times, answers
 
 
