@@ -12,7 +12,7 @@ from featcache.backbones.licences import UNKNOWN, licence_named
         ("tiny", None, "MIT (featcache)"),
         ("tiny-local", None, "MIT (featcache)"),
         ("tiny", "own.safetensors", UNKNOWN),
-        ("tiny", "random", UNKNOWN),
+        ("tiny", "random", "none, as they are random"),
         ("ViT-B/32", None, "MIT (OpenAI)"),
         ("no-such-model", None, UNKNOWN),
     ],
