@@ -42,7 +42,7 @@ class Comparison:
     """What the files were compared with."""
     rows: int
     difference: float
-    """Of a logit, as a share of the largest logit or of 1."""
+    """Largest error of a logit, as a share of the largest logit or of 1."""
     tolerance: float
 
     def to_json(self) -> dict[str, Any]:
