@@ -8,18 +8,18 @@ class Limits:
     """Largest sizes and numbers; beyond them a request is refused with a sentence."""
 
     file_bytes: int = 32 << 20
-    """Largest file of an image; larger ones are refused (413)."""
+    """Bytes of the file of an image; with more it is refused with 413."""
     pixels: int = 50_000_000
-    """Most pixels of an image; more are refused (413)."""
+    """Pixels of an image; with more it is refused with 413."""
     files: int = 32
-    """Images of one request: 413."""
+    """Images of a request; with more it is refused with 413."""
     request_bytes: int = 64 << 20
-    """Most of one request; more is refused (413)."""
+    """Bytes of a request; with more it is refused with 413."""
     seconds: float = 60.0
-    """In which a request has to arrive: 408."""
+    """Time in which a request has to arrive; a slower one is refused with 408."""
     requests: int = 512
-    """That are received or answered at once: 429."""
+    """Requests received or answered at once; further ones are refused with 429."""
     held_bytes: int = 1 << 30
-    """Most of all requests together, which lie in memory or in temporary files; more wait (429)."""
+    """Bytes of all of these, in memory and temporary files; further ones are refused with 429."""
     waiting: int = 1024
-    """Images that wait for the encoder: 429."""
+    """Images that wait for the encoder; further ones are refused with 429."""
