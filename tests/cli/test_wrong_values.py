@@ -242,7 +242,7 @@ WRONG: dict[str, dict[str, tuple[str, ...]]] = {
         "--runs": (MISSING, FILE, ""),
     },
     "heads predict": {
-        "HEAD": ("nobody", MISSING, FOLDER, FILE, ""),
+        "RUN|FILE": ("nobody", MISSING, FOLDER, FILE, ""),
         "PATH...": (FOLDER, f"folder:{MISSING}", f"csv:{MISSING}", f"zip:{FILE}", "nobody:x", ""),
         **{option: OLD_CACHE[option] for option in OLD_CACHE},
         "--dataset": NAME,
