@@ -291,6 +291,7 @@ SMALL = ["--ways", "2", "--shots", "1", "--queries", "1"]
 BESIDE = {
     ("featcache extract", "--dataset-root"): ["--dataset", "eurosat"],
     ("featcache export", "--runs"): ["--run", "nobody"],
+    ("featcache text", "--export"): ["--kind", "template"],  # the kind that is there
     ("featcache extract", "--data-root"): ["--dataset", "eurosat"],
     ("featcache extract", "--splits"): ["--dataset", "eurosat"],
     ("featcache extract", "--words"): ["--dataset", "eurosat"],
