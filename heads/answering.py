@@ -257,9 +257,8 @@ def checked(head: "Head", rows: Rows | Float[Tensor, "n d"]) -> Rows:
         rows = Rows(x=F.normalize(rows, dim=-1), norms=norms)
     elif rows.x.dtype != head.dtype:  # of a cache, and the head learned from float64 arrays
         rows = replace(rows, x=rows.x.to(head.dtype), norms=rows.norms.to(head.dtype))
-    for need in head.method.needs(head.fitted.config):
-        missing = need.role == "query" and need.kind != "global" and not need.optional
-        if missing and need.key not in rows.kinds:
+    for need in query_needs(head):
+        if need.kind != "global" and not need.optional and need.key not in rows.kinds:
             raise HeadError(
                 f"This head of {head.method.name} reads {need.key} of every image, and these "
                 f"rows have {', '.join(map(str, rows.kinds)) or 'global features alone'}."

@@ -30,7 +30,7 @@ from featcache.store.format.files import write_atomically
 from featcache.store.format.identity import parse_key
 from featcache.store.format.tensors import compose, describe, load
 from heads import registry
-from heads.answering import checked
+from heads.answering import checked, query_needs
 from heads.certainty import calibration_file
 from heads.certainty.calibration_file import tensor_of
 from heads.contract.rows import Tensors
@@ -263,7 +263,7 @@ def _check_members(head: Head, described: dict[str, Any], where: str) -> None:
 
 def _check_shapes(head: Head, fitted: Fitted, where: str) -> None:
     """Answer one row where global features are enough, to find tensors of wrong shapes."""
-    kinds = {need.kind for need in head.method.needs(head.fitted.config) if need.role == "query"}
+    kinds = {need.kind for need in query_needs(head)}
     if kinds != {"global"} or head.width is None:
         return  # what else it reads is checked where it answers
     row = torch.zeros(1, head.width)

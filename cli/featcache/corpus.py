@@ -8,7 +8,7 @@ import typer
 
 from cli.ui import commands, live, output, tables, units
 from cli.ui.flags import in_flags
-from cli.ui.options import CacheDir, Json, Key, OfBackbone, Quiet
+from cli.ui.options import CacheDir, Json, Key, OfBackbone, Quiet, Yes
 from featcache.counts import counted
 
 if TYPE_CHECKING:
@@ -220,7 +220,7 @@ def rm(
     target: For = None,
     backbone: OfBackbone = None,
     key: Key = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Yes = False,
     cache: CacheDir = None,
     json_: Json = False,
 ) -> None:
@@ -228,16 +228,12 @@ def rm(
 
     Example: featcache corpus rm wild --for fieldguide --yes
     """
-    from featcache.errors import UsageError
     from featcache.retrieval.corpora.find import one_corpus, remove
     from featcache.store.library import cache_root
 
     root = cache_root(cache)
     path = one_corpus(root, name, target, backbone, key)
-    if not yes and not output.can_ask():
-        raise UsageError(f"Nobody is there to agree to removing the corpus '{name}'. Add --yes.")
-    if not yes and not output.confirm(f"Remove the corpus '{name}' of {path}?"):
-        raise typer.Exit(1)
+    output.agree(f"the corpus '{name}' of {path}", yes)
     path, freed = remove(root, name, target, backbone, key)
     if json_:
         output.emit_json({"removed": name, "path": str(path), "bytes": freed})

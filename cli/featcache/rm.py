@@ -7,14 +7,14 @@ import typer
 
 from cli.ui import errors, output, units
 from cli.ui.flags import in_flags
-from cli.ui.options import CacheDir, Json, Key, OfBackbone
+from cli.ui.options import CacheDir, Json, Key, OfBackbone, Yes
 
 
 def rm(
     dataset: Annotated[str, typer.Argument(help="Data set whose cache goes.")],
     backbone: OfBackbone = None,
     key: Key = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Yes = False,
     cache: CacheDir = None,
     json_: Json = False,
 ) -> None:

@@ -5,18 +5,13 @@ from typing import Annotated
 
 import typer
 
+from cli.heads.asking import HeadBackbone, HeadWeights, OneHead, find_head
 from cli.ui import output
 from cli.ui.options import Json, Quiet, RunsDir
 
 
 def export(
-    head: Annotated[
-        str,
-        typer.Argument(
-            metavar="RUN|FILE",
-            help="RUN@SEED, RUN where it keeps one head, a file, or `last`: the run stored last.",
-        ),
-    ],
+    head: OneHead,
     to: Annotated[str, typer.Option(help="onnx, torch or numpy (linear heads).")] = "onnx",
     out: Annotated[
         Path | None, typer.Option(help="Folder to make.", show_default="METHOD-FORMAT")
@@ -24,11 +19,8 @@ def export(
     with_backbone: Annotated[
         bool, typer.Option("--with-backbone", help="Take pixels: put the image tower before it.")
     ] = False,
-    backbone: Annotated[
-        str | None,
-        typer.Option(help="That backbone, where a place named in the head's file is not trusted."),
-    ] = None,
-    weights: Annotated[str | None, typer.Option(help="Its weights: a tag or a file.")] = None,
+    backbone: HeadBackbone = None,
+    weights: HeadWeights = None,
     strip: Annotated[
         bool,
         typer.Option("--strip", help="Refuse files that hold features of training images."),
@@ -46,15 +38,13 @@ def export(
     from featcache.errors import UsageError
     from heads.exporting.choice import check_format
     from heads.results import store
-    from heads.results.named import as_file, find
 
     # What is wrong is told before torch is loaded.
     check_format(to, with_backbone=with_backbone)
     if out is not None and out.exists():
         raise UsageError(f"{out} exists. Name another folder with --out.")
     root, record = store.runs_root(runs), None
-    if as_file(head) is None:
-        named = find(root, head)
+    if (named := find_head(head, runs)) is not None:
         if not quiet:
             output.say(f"Head {named}.")
         head, record = str(named), store.load(store.find(root, named.run), predictions=False)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.heads import answers
+from cli.heads.asking import HeadWeights, OneHead, Rule, Top, check_asked, find_head
 from cli.ui import errors, live, output
 from cli.ui.options import CacheDir, Device, Json, Key, Quiet, RunsDir
 from featcache.counts import counted
@@ -28,13 +29,7 @@ SHOWN = 20
 
 
 def predict(
-    head: Annotated[
-        str,
-        typer.Argument(
-            metavar="HEAD",
-            help="A run of `heads train` (RUN@SEED), a file, or `last`: the run stored last.",
-        ),
-    ],
+    head: OneHead,
     paths: Annotated[
         list[str] | None,
         typer.Argument(
@@ -49,9 +44,7 @@ def predict(
         str | None,
         typer.Option(help="Backbone of that cache; of images, if the head's file is not trusted."),
     ] = None,
-    weights: Annotated[
-        str | None, typer.Option(help="Weights of the backbone for images: a tag or a file.")
-    ] = None,
+    weights: HeadWeights = None,
     key: Key = None,
     split: Annotated[
         str | None,
@@ -67,15 +60,12 @@ def predict(
         str | None,
         typer.Option(metavar="COLUMN", help="Column of a table that holds the class."),
     ] = None,
-    top: Annotated[int, typer.Option(help="How many classes to name for each image.")] = 5,
+    top: Top = 5,
     coverage: Annotated[
         float | None,
         typer.Option(help="Name the set of classes that holds the right one this often, e.g. 0.9."),
     ] = None,
-    rule: Annotated[
-        str | None,
-        typer.Option(help="How sets are made: lac, aps or raps.", show_default="lac"),
-    ] = None,
+    rule: Rule = None,
     reject: Annotated[
         float | None,
         typer.Option(
@@ -108,21 +98,12 @@ def predict(
     Example: heads predict last new/ --coverage 0.9 --reject 0.05
     Example: heads predict last --dataset fieldguide --split sketch
     """
-    from featcache.errors import UnknownNameError, UsageError
+    from featcache.errors import UsageError
     from featcache.store.library import cache_root, find_cache
-    from heads.ops.score_names import RULES, check_share
-    from heads.results.named import as_file, find
-    from heads.results.store import runs_root
 
     # What is wrong is told before torch is loaded.
     kind = answers.format_of(format_, out, json_=json_)
-    if top < 1:
-        raise UsageError(f"--top takes a whole number from 1, got {top}.")
-    for name, share in (("coverage", coverage), ("reject", reject)):
-        if share is not None:
-            check_share(name, share)
-    if rule is not None and rule not in RULES:
-        raise UnknownNameError("rule", rule, RULES)
+    check_asked(top=top, coverage=coverage, rule=rule, reject=reject)
     if rule is not None and coverage is None:
         raise UsageError("--rule says how sets are made; ask for them with --coverage 0.9.")
     if bool(paths) == (dataset is not None):
@@ -137,7 +118,7 @@ def predict(
     if out is not None:
         answers.check_place(out, [head, *(paths or ())])
     named_columns = {n: c for n, c in (("path", column), ("label", labels)) if c is not None}
-    named = None if as_file(head) else find(runs_root(runs), head)
+    named = find_head(head, runs)
     opened: Cache | None = None
     queries: list[Queries] = []
     with live.live(quiet) as line:

@@ -5,12 +5,12 @@ from typing import Annotated
 import typer
 
 from cli.ui import output, units
-from cli.ui.options import Json, RunsDir
+from cli.ui.options import Json, RunsDir, Yes
 
 
 def rm(
     run: Annotated[list[str], typer.Argument(metavar="RUN...", help="Names of runs.")],
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Yes = False,
     runs: RunsDir = None,
     json_: Json = False,
 ) -> None:

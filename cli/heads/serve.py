@@ -4,6 +4,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.heads.asking import (
+    HeadBackbone,
+    HeadWeights,
+    OneHead,
+    Rule,
+    Top,
+    check_asked,
+    find_head,
+)
 from cli.ui import live, output
 from cli.ui.options import Device, Json, Quiet, RunsDir
 from featcache.counts import counted
@@ -13,13 +22,7 @@ if TYPE_CHECKING:
 
 
 def serve(
-    head: Annotated[
-        str,
-        typer.Argument(
-            metavar="RUN|FILE",
-            help="A run of `heads train` (RUN@SEED), a file, or `last`: the run stored last.",
-        ),
-    ],
+    head: OneHead,
     host: Annotated[
         str, typer.Option(help="Where to listen; 0.0.0.0 lets other machines in.")
     ] = "127.0.0.1",
@@ -28,14 +31,9 @@ def serve(
         list[str] | None,
         typer.Option(metavar="NAME", help="A further name of this machine; may be repeated."),
     ] = None,
-    backbone: Annotated[
-        str | None,
-        typer.Option(help="Backbone of the head, if the place that its file names is trusted."),
-    ] = None,
-    weights: Annotated[
-        str | None, typer.Option(help="Weights of the backbone: a tag or a file.")
-    ] = None,
-    top: Annotated[int, typer.Option(help="How many classes to name for each image.")] = 5,
+    backbone: HeadBackbone = None,
+    weights: HeadWeights = None,
+    top: Top = 5,
     coverage: Annotated[
         float | None,
         typer.Option(
@@ -43,10 +41,7 @@ def serve(
             show_default="0.9 of calibrated heads",
         ),
     ] = None,
-    rule: Annotated[
-        str | None,
-        typer.Option(help="How sets are made: lac, aps or raps.", show_default="lac"),
-    ] = None,
+    rule: Rule = None,
     reject: Annotated[
         float | None,
         typer.Option(
@@ -70,26 +65,17 @@ def serve(
     Example: heads serve moths.head --port 0 --coverage 0.95
     Example: heads serve last --host 0.0.0.0 --allow-host lab.example.org
     """
-    from featcache.errors import UnknownNameError, UsageError
-    from heads.ops.score_names import RULES, check_share
-    from heads.results.named import as_file, find
-    from heads.results.store import runs_root
+    from featcache.errors import UsageError
     from heads.serve import extra
     from heads.serve.hosts import Hosts
 
     # What is wrong is told before torch is loaded.
     extra.check()
-    if top < 1:
-        raise UsageError(f"--top takes a whole number from 1, got {top}.")
+    check_asked(top=top, coverage=coverage, rule=rule, reject=reject)
     if not 0 <= port < 1 << 16:
         raise UsageError(f"--port takes a number from 0 to {(1 << 16) - 1}, got {port}.")
-    for name, share in (("coverage", coverage), ("reject", reject)):
-        if share is not None:
-            check_share(name, share)
-    if rule is not None and rule not in RULES:
-        raise UnknownNameError("rule", rule, RULES)
     hosts = Hosts.of(host, allow_host or ())
-    named = None if as_file(head) else find(runs_root(runs), head)
+    named = find_head(head, runs)
 
     with live.live(quiet) as line:
         line.update("loading")

@@ -20,6 +20,7 @@ Key = Annotated[
     str | None, typer.Option("--key", help="First digits of the cache's key, as `ls` shows it.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes.")]
 RunsDir = Annotated[
     Path | None,

@@ -6,10 +6,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from featcache.errors import HeadError, UnknownNameError
+from featcache.errors import HeadError
 from featcache.wording import Argument
 from heads.certainty.calibration import Calibration, Others
-from heads.ops.score_names import MEASURES, RULES, check_share
+from heads.ops.score_names import check_asked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,13 +43,9 @@ class Asked:
             UnknownNameError: If the rule or the measure is unknown.
             UsageError: If a share is not in (0, 1).
         """
-        if self.rule not in RULES:
-            raise UnknownNameError("rule", self.rule, RULES)
-        if self.measure not in MEASURES:
-            raise UnknownNameError("measure", self.measure, MEASURES)
-        for name in ("coverage", "reject"):
-            if getattr(self, name) is not None:
-                check_share(name, getattr(self, name))
+        check_asked(
+            coverage=self.coverage, rule=self.rule, reject=self.reject, measure=self.measure
+        )
         if self.coverage is None and self.reject is None:
             return
         if calibration is None:

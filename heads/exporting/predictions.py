@@ -7,6 +7,7 @@ from jaxtyping import Float, Int64
 
 from featcache.errors import HeadError
 from featcache.types import FeatureSet
+from heads.answering import query_needs
 from heads.head import Head
 from heads.reading import read_rows
 
@@ -34,7 +35,7 @@ def answer_of(
             f"This head of {head.method.name} names {len(head.classes)} classes that are not those "
             f"of {features.listing.dataset}. Name a run on this data set."
         )
-    needs = [need for need in head.method.needs(head.fitted.config) if need.role == "query"]
+    needs = query_needs(head)
 
     def answer(
         rows: Int64[np.ndarray, " r"],

@@ -2,6 +2,7 @@
 
 from featcache.errors import HeadError, UsageError
 from featcache.wording import Argument
+from heads.answering import query_needs
 from heads.head import Head
 
 
@@ -17,12 +18,8 @@ def check_exportable(head: Head) -> None:
             f"'{method.name}' answers all queries together, so no file answers one image alone. "
             f"Export a method that answers each by itself; `heads list` marks the others."
         )
-    needs = method.needs(head.fitted.config)
-    read = sorted(
-        str(need.key)
-        for need in needs
-        if need.role == "query" and need.kind != "global" and not need.optional
-    )
+    needs = query_needs(head)
+    read = sorted(str(need.key) for need in needs if need.kind != "global" and not need.optional)
     if read:
         raise HeadError(
             f"This head of {method.name} reads {', '.join(read)} of every image, which featcache "

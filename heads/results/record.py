@@ -322,12 +322,7 @@ class Result:
             "config": dict(self.config),
             "chosen": [dict(point) for point in self.chosen],
             "metrics": {
-                name: {
-                    "mean": metric.mean,
-                    "ci95": metric.ci95,
-                    "values": list(metric.values),
-                    "interval": metric.interval,
-                }
+                name: {**vars(metric), "values": list(metric.values)}
                 for name, metric in self.metrics.items()
             },
             "zero_shot_top1": self.zero_shot_top1,

@@ -133,14 +133,11 @@ def asked_of(
         rule: One of `heads.ops.score_names.RULES`; None for the usual one.
         reject: In (0, 1); None for the usual share.
     """
-    usual = {"coverage": COVERAGE, "reject": REJECT}
-    named = {"coverage": coverage, "reject": reject}
-    wanted: dict[str, float | None] = {}
-    for name, share in named.items():
-        wanted[name] = share
-        if share is None and _can_promise(head, Asked(**{name: usual[name]})):  # type: ignore[arg-type]
-            wanted[name] = usual[name]
-    return Asked(coverage=wanted["coverage"], reject=wanted["reject"], rule=rule or Asked.rule)
+    if coverage is None and _can_promise(head, Asked(coverage=COVERAGE)):
+        coverage = COVERAGE
+    if reject is None and _can_promise(head, Asked(reject=REJECT)):
+        reject = REJECT
+    return Asked(coverage=coverage, reject=reject, rule=rule or Asked.rule)
 
 
 def _can_promise(head: Head, asked: Asked) -> bool:

@@ -1,6 +1,5 @@
 """A head asked about caches and photographs: the same answers with a cache and without one."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,12 +19,9 @@ from featcache.types import FeatureSet
 from heads.api import fit
 from heads.estimator import Estimator
 from heads.head import Head
-from tests.featcache.conftest import picture
+from tests.heads.photographs import BATCH, extracted
 
 pytestmark = pytest.mark.long
-
-BATCH = 4
-"""Images in a batch: short ones are padded, and the usual size would take seconds each time."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -38,28 +34,9 @@ def small_batches() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> FeatureSet:
     """Photographs of two classes through a real pass with the embedded model, with crops."""
-    root = tmp_path_factory.mktemp("world") / "zoo"
-    seed = 0
-    for split, each in (("train", 4), ("val", 2), ("test", 5)):
-        for name in ("ant", "bee"):
-            where = root / split / name
-            where.mkdir(parents=True)
-            for i in range(each):
-                seed += 1
-                picture(seed, (40 + 3 * i, 60)).save(where / f"{i}.jpg", quality=90)
-    (root / "test" / "bee" / "torn.jpg").write_bytes(b"\xff\xd8 nothing")
-    descriptions = root.parent / "descriptions.json"
-    descriptions.write_text(json.dumps({name: [f"a small {name}."] for name in ("ant", "bee")}))
-    request = Request(
-        dataset=f"folder:{root}",
-        backbone="tiny",
-        root=root.parent / "home",
-        descriptions=descriptions,
-        crops=("4:lazsl@all",),
-        micro_batch=BATCH,
-        allow_bad=True,
-    )
-    return Cache.open(extract(request).path).feature_set()
+    splits = {"train": 4, "val": 2, "test": 5}
+    home = tmp_path_factory.mktemp("world")
+    return extracted(home, ("ant", "bee"), splits, torn=True, crops=("4:lazsl@all",))
 
 
 def paths(cache: FeatureSet, split: str) -> list[Path]:

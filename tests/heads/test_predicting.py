@@ -16,9 +16,7 @@ from PIL import Image
 
 import heads
 from featcache.errors import HeadError, SourceError, UnknownNameError, UsageError
-from featcache.pipeline.run import Request, extract
 from featcache.sources.queries.opening import open_queries
-from featcache.store.cache import Cache
 from featcache.types import FeatureSet
 from heads.answers import answers_of
 from heads.api import fit
@@ -28,39 +26,19 @@ from heads.head import Head
 from heads.ops.score_names import RULES
 from heads.predicted import Prediction
 from heads.predicting import BLOCK, NOT_FINITE, Predictor, predict
-from tests.featcache.conftest import picture
+from tests.heads.photographs import extracted
 
 pytestmark = pytest.mark.long
 
-BATCH = 4
-"""Images in a batch: a batch of the usual size takes seconds."""
 CLASSES = ("ant", "bee", "fly")
 
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> FeatureSet:
     """Photographs through a real pass with the embedded model, with crops."""
-    root = tmp_path_factory.mktemp("world") / "zoo"
-    for split, each in (("train", 2), ("val", 1), ("test", 9)):
-        for number, name in enumerate(CLASSES):
-            where = root / split / name
-            where.mkdir(parents=True)
-            for i in range(each):
-                seed = 100 * number + 10 * i + len(split)
-                picture(seed, (40 + 3 * i, 60)).save(where / f"{i}.jpg", quality=90)
-    (root / "test" / "bee" / "torn.jpg").write_bytes(b"\xff\xd8 nothing")
-    descriptions = root.parent / "descriptions.json"
-    descriptions.write_text(json.dumps({name: [f"a small {name}."] for name in CLASSES}))
-    request = Request(
-        dataset=f"folder:{root}",
-        backbone="tiny",
-        root=root.parent / "home",
-        descriptions=descriptions,
-        crops=("4:lazsl@all",),
-        micro_batch=BATCH,
-        allow_bad=True,
-    )
-    return Cache.open(extract(request).path).feature_set()
+    splits = {"train": 2, "val": 1, "test": 9}
+    home = tmp_path_factory.mktemp("world")
+    return extracted(home, CLASSES, splits, torn=True, crops=("4:lazsl@all",))
 
 
 @pytest.fixture(scope="module", params=["ridge", "lazsl"])

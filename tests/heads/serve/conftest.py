@@ -1,6 +1,5 @@
 """A head on a few photographs, and servers of it that need no socket."""
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -8,8 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from featcache.pipeline.run import Request, extract
-from featcache.store.cache import Cache
 from featcache.types import FeatureSet
 from heads.api import fit
 from heads.certainty.asked import Asked
@@ -18,13 +15,11 @@ from heads.predicting import Predictor
 from heads.serve.hosts import Hosts
 from heads.serve.limits import Limits
 from heads.serve.service import Service
-from tests.featcache.conftest import picture
+from tests.heads.photographs import extracted
 
 if TYPE_CHECKING:
     from fastapi.testclient import TestClient
 
-BATCH = 4
-"""Images in a batch: a batch of the usual size takes seconds."""
 NAMES = {"ant": "ant", "bee": "<b>bee</b>", "fly": "fly\u202e"}
 """Class folder -> name, as a stranger may choose it."""
 
@@ -41,25 +36,8 @@ def packages() -> None:
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> FeatureSet:
     """Photographs through a real pass with the embedded model."""
-    root = tmp_path_factory.mktemp("served") / "zoo"
-    for split, each in (("train", 2), ("val", 1), ("test", 3)):
-        for number, name in enumerate(NAMES):
-            where = root / split / name
-            where.mkdir(parents=True)
-            for i in range(each):
-                seed = 100 * number + 10 * i + len(split)
-                picture(seed, (40 + 3 * i, 60)).save(where / f"{i}.jpg", quality=90)
-    descriptions = root.parent / "descriptions.json"
-    descriptions.write_text(json.dumps({name: [f"a small {name}."] for name in NAMES}))
-    request = Request(
-        dataset=f"folder:{root}",
-        backbone="tiny",
-        root=root.parent / "home",
-        descriptions=descriptions,
-        patches=(),
-        micro_batch=BATCH,
-    )
-    return Cache.open(extract(request).path).feature_set()
+    home = tmp_path_factory.mktemp("served")
+    return extracted(home, tuple(NAMES), {"train": 2, "val": 1, "test": 3}, patches=())
 
 
 @pytest.fixture(scope="session")
