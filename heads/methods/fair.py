@@ -61,7 +61,7 @@ from featcache.errors import UsageError
 from featcache.keys import TextKind
 from featcache.wording import Setting
 from heads.class_texts import text_tensors
-from heads.contract.linear import Linear, of_cosines
+from heads.contract.linear import Linear, of_cosines, of_solved
 from heads.contract.method import Method, Need, Watched
 from heads.contract.rows import Batch, Kind, Rows, TaskView, Tensors
 from heads.contract.settings import number
@@ -370,7 +370,7 @@ def terms(params: Tensors, fixed: Tensors, rows: Rows, config: Config, hyper: Hy
     found = {f"text {kind}": cosine_logits(row, anchors) for kind, row in read.items()}  # [n c]
     if config.student == "discriminant":
         for kind, row in read.items():
-            found[f"student {kind}"] = row @ fixed["weight"].mT + fixed["offset"]
+            found[f"student {kind}"] = of_solved(fixed).logits(row)
     return found
 
 
@@ -390,10 +390,7 @@ def linear(params: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Lin
         return None
     if config.student == "anchors":
         return of_cosines(fixed, params["learned"])
-    text = of_cosines(fixed, fixed["start"])
-    return Linear(
-        fixed["weight"] + hyper.fuse * text.weight, fixed["offset"] + hyper.fuse * text.bias
-    )
+    return of_solved(fixed).plus(of_cosines(fixed, fixed["start"]), hyper.fuse)
 
 
 METHOD = Method(
