@@ -49,13 +49,14 @@ class Fitted:
 
     def logits(self, rows: Rows) -> Float[Tensor, "n c"]:
         """Return the logits of every row; the method does not get its labels."""
-        with torch.no_grad():
-            return torch.cat([part for part, _, _ in _logits(self, rows)])
+        return torch.cat([part for part, _, _ in self.chunks(rows)])
 
     @torch.no_grad()
     def chunks(self, rows: Rows) -> Iterator[tuple[Tensor, int, int]]:
         """Yield (logits [k c], start, stop) chunk by chunk; `logits` joins them."""
-        yield from _logits(self, rows)
+        hyper = traced(self.hyper, rows.x)
+        for terms, start, stop in terms_by_chunk(self, rows, hyper, 1):
+            yield self.method.combine(terms, self.fixed, self.config, hyper), start, stop
 
     def kept(self) -> "Fitted":
         """Return a copy without the tensors that only training reads, laid out as in a file."""
@@ -115,22 +116,14 @@ class Fitted:
     def _predict(self, rows: Rows) -> Int64[Tensor, " n"]:
         # one tensor for all: many small ones would fragment the heap
         predicted = torch.empty(len(rows), dtype=torch.int64, device=rows.x.device)
-        with torch.no_grad():
-            for part, start, stop in _logits(self, rows):
-                predicted[start:stop] = answers(part)
+        for part, start, stop in self.chunks(rows):
+            predicted[start:stop] = answers(part)
         return predicted
 
 
 def traced(hyper: Any, like: Tensor) -> Any:
     """Return a Hyper whose fields are 0-d tensors, as the contract promises the methods."""
     return with_values(hyper, {n: like.new_tensor(v) for n, v in hyper_values(hyper).items()})
-
-
-def _logits(fitted: Fitted, rows: Rows) -> Iterator[tuple[Tensor, int, int]]:
-    """Yield (logits, start, stop) chunk by chunk."""
-    hyper = traced(fitted.hyper, rows.x)
-    for terms, start, stop in terms_by_chunk(fitted, rows, hyper, 1):
-        yield fitted.method.combine(terms, fitted.fixed, fitted.config, hyper), start, stop
 
 
 def terms_by_chunk(

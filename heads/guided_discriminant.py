@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from heads.class_texts import single_texts
-from heads.contract.linear import Linear
+from heads.contract.linear import Linear, of_solved
 from heads.contract.rows import Rows, TaskView, Tensors
 from heads.contract.settings import WithText, number
 from heads.ops.discriminant import discriminant
@@ -74,7 +74,7 @@ def learn(task: TaskView, config: WithText, share: float, *, method: str) -> Ten
 
 def terms(params: Tensors, fixed: Tensors, rows: Rows, config: WithText, hyper: Guided) -> Tensors:
     """Compute the discriminant of (1), once for the whole grid."""
-    return {"x": rows.x, "discriminant": rows.x @ fixed["weight"].mT + fixed["offset"]}  # [n c]
+    return {"x": rows.x, "discriminant": of_solved(fixed).logits(rows.x)}  # [n c]
 
 
 def combine(
@@ -88,6 +88,6 @@ def combine(
 
 def linear(params: Tensors, fixed: Tensors, config: WithText, hyper: Guided) -> Linear:
     """Equation (1)."""
-    weight, offset = fixed["weight"], fixed["offset"]
-    guided = guided_texts(fixed["texts"], fixed["owner"], fixed["match"], hyper.gamma, len(weight))
-    return Linear(hyper.alpha * guided + weight, offset)
+    c = len(fixed["weight"])
+    guided = guided_texts(fixed["texts"], fixed["owner"], fixed["match"], hyper.gamma, c)
+    return of_solved(fixed).plus(Linear(guided, guided.new_zeros(c)), hyper.alpha)

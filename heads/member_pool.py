@@ -23,9 +23,9 @@ from heads.contract.members import Joined, Member, TrainedMember, rows_with
 from heads.contract.method import AnyMethod, Need
 from heads.contract.rows import Rows, TaskView, Tensors
 from heads.contract.settings import hyper_values, with_values
-from heads.ops.pooling import temperature
+from heads.ops.pooling import greedy_weights, temperature
 from heads.selection.leftover import Leftover
-from heads.selection.members import kinds_of, trainable, view_of
+from heads.selection.members import kinds_of, trainable, trained_member, view_of
 from heads.selection.settings import Settings, configure
 from heads.training.trainer import train
 
@@ -113,12 +113,26 @@ def temperatures(trained: Sequence[TrainedMember], labels: Int64[Tensor, " n"]) 
     return [temperature(_validated(one), labels) for one in trained]
 
 
-def validated_log_p(
-    trained: Sequence[TrainedMember], heats: Sequence[float]
-) -> Float[Tensor, "m n c"]:
-    """Return the log-probabilities of validation rows; errors as `temperatures`."""
+def greedy(
+    trained: Sequence[TrainedMember],
+    heats: Sequence[float],
+    labels: Int64[Tensor, " n"],
+    rounds: int,
+) -> list[float]:
+    """Return the weights that `greedy_weights` gives members on validation rows.
+
+    Args:
+        trained: The members.
+        heats: Their temperatures.
+        labels: Classes of the validation rows.
+        rounds: Members that are added, one after the other.
+
+    Raises:
+        TrainingError: As `temperatures`.
+    """
     both = zip(trained, heats, strict=True)
-    return torch.stack([torch.log_softmax(_validated(one) / heat, dim=-1) for one, heat in both])
+    log_p = torch.stack([torch.log_softmax(_validated(one) / heat, dim=-1) for one, heat in both])
+    return list(greedy_weights(log_p, labels, rounds).double().tolist())
 
 
 def _validated(one: TrainedMember) -> Float[Tensor, "n c"]:
@@ -193,13 +207,7 @@ def alike(owner: AnyMethod, config: Pooled, task: TaskView) -> Tensors:
             (run,) = train(method, own.config, [view_of(method, own.config, task)], [own.hyper])
             if run.failed is not None:
                 raise TrainingError(f"Member '{member.label}' gave no usable head: {run.failed}.")
-            kept = {n: t for n, t in run.head.fixed.items() if n not in method.training_only}
-            trained[member.label] = TrainedMember(
-                member=member,
-                hyper=hyper_values(run.head.hyper),
-                params=run.head.params,
-                fixed=kept,
-            )
+            trained[member.label] = trained_member(member, run.head)
     leftover.check(len(trained))
     return tensors(trained, [1.0] * len(trained), [1 / len(trained)] * len(trained))
 

@@ -32,7 +32,7 @@ from heads.contract.members import Composition, Joined, Member, TrainedMember
 from heads.contract.method import Method
 from heads.contract.rows import TaskView, Tensors
 from heads.contract.settings import Nothing, number
-from heads.ops.pooling import greedy_weights, mean_pool
+from heads.ops.pooling import mean_pool
 
 MOST_ROWS: Mapping[str, int] = {"proker": 3_000, "taskres": 12_000, "linear-probe": 40_000}
 """Member -> largest support on which it takes about half a minute at most; the others take any."""
@@ -58,8 +58,7 @@ def join(
         alike = [1 / len(trained)] * len(trained)
         return member_pool.joined(config, trained, [1.0] * len(trained), alike)
     heats = member_pool.temperatures(trained, labels)
-    log_p = member_pool.validated_log_p(trained, heats)
-    weights = greedy_weights(log_p, labels, config.rounds).double().tolist()
+    weights = member_pool.greedy(trained, heats, labels, config.rounds)
     return member_pool.joined(config, trained, heats, weights)
 
 

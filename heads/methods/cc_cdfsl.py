@@ -46,8 +46,9 @@ unlabelled images as well. The defaults were chosen on validation rows, never on
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -237,7 +238,7 @@ def anchors_of_corpus(
         assert task.pool is not None
         sets.append(task.pool)
     parts = [parts_of(rows, "cdfsl", views=config.augment) for rows in sets]
-    found = closest_patches(parts, texts, config.k, None if change is None else _through(change))
+    found = closest_patches(parts, texts, config.k, partial(mapped, change=change))
     unknown = task.support.y.new_full((sum(map(len, sets[1:])),), -1)
     return {
         "pool": found.rows,  # [c k d]
@@ -246,10 +247,6 @@ def anchors_of_corpus(
         "image": found.image,  # [c k]
         "owner": torch.cat([task.support.y, unknown])[found.image],  # [c k]
     }
-
-
-def _through(change: Float[Tensor, "d d"]) -> Callable[[Tensor], Tensor]:
-    return lambda rows: mapped(rows, change)
 
 
 def closest(

@@ -39,7 +39,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from heads.class_texts import text_tensors, zero_shot_logits
-from heads.contract.linear import Linear, of_anchors
+from heads.contract.linear import Linear, of_anchors, of_solved
 from heads.contract.method import Method, shots_with_views
 from heads.contract.rows import Batch, Rows, TaskView, Tensors
 from heads.contract.settings import Grid, WithText, number
@@ -172,7 +172,7 @@ def terms(params: Tensors, fixed: Tensors, rows: Rows, config: Config, hyper: Hy
     both = text_side(params, fixed, rows)
     if not config.discriminant:
         return both
-    return both | {"discriminant": rows.x @ fixed["weight"].mT + fixed["offset"]}  # [n c]
+    return both | {"discriminant": of_solved(fixed).logits(rows.x)}  # [n c]
 
 
 def combine(terms: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Float[Tensor, "n c"]:
@@ -180,8 +180,12 @@ def combine(terms: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Flo
     logits = fused(terms, config, hyper)
     if not config.discriminant:
         return logits
-    text_weight = hyper.alpha + (1.0 if config.fusion else 0.0)
-    return logits + hyper.weight * text_weight * terms["discriminant"]
+    return logits + share(config, hyper) * terms["discriminant"]
+
+
+def share(config: Config, hyper: Hyper) -> float | Tensor:
+    """Return what the discriminant is multiplied by in (5)."""
+    return hyper.weight * (hyper.alpha + (1.0 if config.fusion else 0.0))
 
 
 def linear(params: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Linear | None:
@@ -189,14 +193,12 @@ def linear(params: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Lin
     if config.train_map or config.init != "identity":
         return None
     weight = hyper.alpha * fixed["scale"] * F.normalize(params["text"], dim=-1)
-    bias = torch.zeros_like(weight[:, 0])
+    answer = Linear(weight, torch.zeros_like(weight[:, 0]))
     if config.fusion:
-        zero_shot = of_anchors(fixed, fixed["anchors"])
-        weight, bias = weight + zero_shot.weight, bias + zero_shot.bias
+        answer = answer.plus(of_anchors(fixed, fixed["anchors"]))
     if config.discriminant:
-        share = hyper.weight * (hyper.alpha + (1.0 if config.fusion else 0.0))
-        weight, bias = weight + share * fixed["weight"], bias + share * fixed["offset"]
-    return Linear(weight, bias)
+        answer = answer.plus(of_solved(fixed), share(config, hyper))
+    return answer
 
 
 METHOD = Method(

@@ -33,7 +33,7 @@ from heads.contract.members import Composition, Joined, TrainedMember
 from heads.contract.method import Method
 from heads.contract.rows import TaskView, Tensors
 from heads.contract.settings import Nothing, number
-from heads.ops.pooling import greedy_weights, log_pool, mean_pool
+from heads.ops.pooling import log_pool, mean_pool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,8 +73,7 @@ def join(
                 Argument("selection", "cv"),
                 " (two shots or more) choose.",
             )
-        log_p = member_pool.validated_log_p(trained, heats)
-        weights = greedy_weights(log_p, labels, config.rounds).double().tolist()
+        weights = member_pool.greedy(trained, heats, labels, config.rounds)
     return member_pool.joined(config, trained, heats, weights)
 
 

@@ -61,7 +61,7 @@ from featcache.errors import UsageError
 from featcache.keys import TextKind
 from featcache.wording import Setting
 from heads.class_texts import text_tensors
-from heads.contract.linear import Linear, of_cosines
+from heads.contract.linear import Linear, of_cosines, of_solved
 from heads.contract.method import Method, Need, Watched
 from heads.contract.rows import Batch, Kind, Rows, TaskView, Tensors
 from heads.contract.settings import number
@@ -70,7 +70,7 @@ from heads.ops.algebra import cosine_logits, is_class, weighted_mean
 from heads.ops.attention import pool_closest, pool_confident
 from heads.ops.discriminant import log_posterior
 from heads.ops.neighbours import mean_of_neighbours
-from heads.ops.pseudo_labels import Weighting, pseudo_labels
+from heads.ops.pseudo_labels import Weighting, balance, pseudo_labels
 from heads.training.optim import adamw
 from heads.training.samplers import pool
 
@@ -201,14 +201,18 @@ def solve(pool: Rows, fixed: Tensors, config: Config, hyper: Hyper) -> Tensors:
     count, parts = len(pool), []
     for first in range(0, count, CHUNK):  # regions are many times as large as the rest
         index = torch.arange(first, min(first + CHUNK, count), device=pool.x.device)
-        parts.append(taught(pool.take(index), index, fixed, config, hyper))
+        some = pool.take(index)
+        _, guess, trust = labelled(some, index, fixed["anchors"], fixed, config, hyper)
+        views = [some.get("views", recipe) for recipe in ("weak", "strong")]
+        seen = [some.x[:, None], *(v for v in views if v is not None)]
+        parts.append((torch.cat(seen, dim=1), guess, trust))
     rows, guess, trust = (torch.cat(part) for part in zip(*parts, strict=True))
-    views, classes = rows.shape[1], len(fixed["anchors"])
+    each, classes = rows.shape[1], len(fixed["anchors"])
     weight, offset = log_posterior(
         rows.flatten(0, 1),
-        guess.repeat_interleave(views),
+        guess.repeat_interleave(each),
         classes,
-        trust.clamp_min(LEAST).repeat_interleave(views),
+        trust.clamp_min(LEAST).repeat_interleave(each),
     )
     learned = {"weight": weight.to(rows), "offset": offset.to(rows), "start": fixed["anchors"]}
     share = torch.bincount(guess, minlength=classes).to(rows) / count
@@ -216,33 +220,30 @@ def solve(pool: Rows, fixed: Tensors, config: Config, hyper: Hyper) -> Tensors:
     return learned | watched | {n: fixed[n] for n in ("scale", "bias")}
 
 
-def taught(
-    some: Rows, index: Int64[Tensor, " n"], fixed: Tensors, config: Config, hyper: Hyper
-) -> tuple[Float[Tensor, "n v d"], Int64[Tensor, " n"], Float[Tensor, " n"]]:
-    """Return what (5) reads of some pool images: their rows, guesses and trust.
+def labelled(
+    some: Rows,
+    index: Int64[Tensor, " n"],
+    anchors: Float[Tensor, "c d"],
+    fixed: Tensors,
+    config: Config,
+    hyper: Hyper,
+) -> tuple[Float[Tensor, "n d"], Int64[Tensor, " n"], Float[Tensor, " n"]]:
+    """Return v, guess and omega of some pool images, (1) to (4).
 
     Args:
         some: The images.
         index: Their positions in the pool.
-        fixed: Anchors, Z and neighbours.
+        anchors: A, of any length.
+        fixed: s, Z and neighbours.
         config: The settings.
         hyper: The numbers.
     """
-    weak, strong = some.get("views", "weak"), some.get("views", "strong")
-    assert strong is not None
+    weak, scale = some.get("views", "weak"), fixed["scale"]
     g = some.x if weak is None else weak[:, 0]
-    anchors, scale = fixed["anchors"], fixed["scale"]
     near = fixed["near"][index] if "near" in fixed else None
     v = teach(regions_of(some, config), g, anchors, near, config, hyper)
-    guess, trust = pseudo_labels(
-        scale * cosine_logits(v, anchors),
-        scale * v @ fixed["fixed"].mT,
-        anchors,
-        config.weighting,
-        hyper.gamma,
-    )
-    views = [some.x[:, None], strong] if weak is None else [some.x[:, None], weak, strong]
-    return torch.cat(views, dim=1), guess, trust
+    las, fix = scale * cosine_logits(v, anchors), scale * v @ fixed["fixed"].mT
+    return v, *pseudo_labels(las, fix, anchors, config.weighting, hyper.gamma)
 
 
 def teach(
@@ -290,18 +291,11 @@ def loss(
     params: Tensors, fixed: Tensors, state: Tensors, batch: Batch, config: Config, hyper: Hyper
 ) -> tuple[Tensor, Tensors]:
     """Equation (7)."""
-    regions, strong = regions_of(batch, config), batch.get("views", "strong")
+    anchors, strong = params["learned"].detach(), batch.get("views", "strong")
     assert strong is not None
-    weak = batch.get("views", "weak")
-    g = batch.x if weak is None else weak[:, 0]
-    scale, anchors = fixed["scale"], params["learned"].detach()
-    near = fixed["near"][batch.index] if config.teacher == "neighbours" else None
-    v = teach(regions, g, anchors, near, config, hyper)
-    las = scale * cosine_logits(v, anchors)
-    fix = scale * v @ fixed["fixed"].mT
-    guess, trust = pseudo_labels(las, fix, anchors, config.weighting, hyper.gamma)
+    v, guess, trust = labelled(batch, batch.index, anchors, fixed, config, hyper)
 
-    student = scale * cosine_logits(strong[:, 0], params["learned"])
+    student = fixed["scale"] * cosine_logits(strong[:, 0], params["learned"])
     log_p = F.log_softmax(student, dim=-1)
     own = log_p.gather(-1, guess[:, None])[:, 0]
     share = batch.weights.log()[:, None] - batch.weights.sum().log()
@@ -337,11 +331,6 @@ def watch(counted: Tensors) -> Tensors:
     }
 
 
-def balance(share: Float[Tensor, " c"]) -> Float[Tensor, ""]:
-    """Return how many classes are guessed, exp of the entropy of their shares, over all classes."""
-    return torch.exp(-torch.xlogy(share, share).sum()) / len(share)
-
-
 def notes(watched: Sequence[Watched]) -> list[str]:
     """Warn of a collapse: guesses spread over few classes, or over fewer and fewer."""
     told = []
@@ -370,7 +359,7 @@ def terms(params: Tensors, fixed: Tensors, rows: Rows, config: Config, hyper: Hy
     found = {f"text {kind}": cosine_logits(row, anchors) for kind, row in read.items()}  # [n c]
     if config.student == "discriminant":
         for kind, row in read.items():
-            found[f"student {kind}"] = row @ fixed["weight"].mT + fixed["offset"]
+            found[f"student {kind}"] = of_solved(fixed).logits(row)
     return found
 
 
@@ -390,10 +379,7 @@ def linear(params: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Lin
         return None
     if config.student == "anchors":
         return of_cosines(fixed, params["learned"])
-    text = of_cosines(fixed, fixed["start"])
-    return Linear(
-        fixed["weight"] + hyper.fuse * text.weight, fixed["offset"] + hyper.fuse * text.bias
-    )
+    return of_solved(fixed).plus(of_cosines(fixed, fixed["start"]), hyper.fuse)
 
 
 METHOD = Method(

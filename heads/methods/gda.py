@@ -32,7 +32,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from heads.class_texts import text_tensors, zero_shot_logits
-from heads.contract.linear import Linear, of_anchors
+from heads.contract.linear import Linear, of_anchors, of_solved
 from heads.contract.method import Method, Watched, shots_with_views
 from heads.contract.rows import Rows, TaskView, Tensors
 from heads.contract.settings import Grid, WithText, number
@@ -68,7 +68,7 @@ def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tens
 
 def terms(params: Tensors, fixed: Tensors, rows: Rows, config: Config, hyper: Hyper) -> Tensors:
     """Compute the two classifiers of (1), or the second alone, once for all alpha."""
-    gaussian = rows.x @ fixed["weight"].mT + fixed["offset"]  # [n c]
+    gaussian = of_solved(fixed).logits(rows.x)  # [n c]
     if "anchors" not in fixed:
         return {"discriminant": gaussian}
     return {"zero_shot": zero_shot_logits(fixed, rows.x), "discriminant": gaussian}
@@ -90,11 +90,10 @@ def notes(watched: Sequence[Watched]) -> list[str]:
 
 def linear(params: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Linear:
     """Equation (1), or the discriminant alone."""
-    alone = Linear(fixed["weight"], fixed["offset"])
+    gaussian = of_solved(fixed)
     if "anchors" not in fixed:
-        return alone
-    text = of_anchors(fixed, fixed["anchors"])
-    return Linear(text.weight + hyper.alpha * alone.weight, text.bias + hyper.alpha * alone.bias)
+        return gaussian
+    return of_anchors(fixed, fixed["anchors"]).plus(gaussian, hyper.alpha)
 
 
 METHOD = Method(

@@ -58,3 +58,16 @@ def pseudo_labels(
         alike = F.cosine_similarity(anchors[guess], anchors[runner_up], dim=-1)
         trust = trust * (1 - alike.clamp(0, 1))
     return guess, trust
+
+
+def balance(share: Float[Tensor, " c"]) -> Float[Tensor, ""]:
+    """Return how many classes are guessed, exp of the entropy of their shares, over all classes.
+
+    Args:
+        share: Share of the guesses that each class has, sum 1.
+
+    Example:
+        >>> balance(torch.tensor([0.5, 0.5, 0.0, 0.0]))
+        tensor(0.5000)
+    """
+    return torch.exp(-torch.xlogy(share, share).sum()) / len(share)

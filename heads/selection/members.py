@@ -20,7 +20,7 @@ from heads.contract.method import AnyMethod, Role
 from heads.contract.rows import Kind, TaskView
 from heads.contract.settings import hyper_values
 from heads.episode import Episode
-from heads.fitted import Fitted, answers
+from heads.fitted import Fitted
 from heads.selection.chosen import Chosen
 from heads.selection.leftover import Leftover
 from heads.selection.refitting import refitted
@@ -137,7 +137,7 @@ def select_members(
             notes += [f"{member.label}: {note}" for note in said]
             for at, (one, (logits, y)) in enumerate(zip(found, answered, strict=True)):
                 labels[at] = y
-                trained[at].append(_trained(member, one, logits))
+                trained[at].append(trained_member(_as_chosen(member, one), one.head, logits))
             seconds[member.label] = time.perf_counter() - started
     leftover.check(len(chosen))
     notes += leftover.notes
@@ -199,18 +199,31 @@ def _task_of(method: AnyMethod, config: Any, task: Episode) -> Episode:
     return replace(task, view=view_of(method, config, task.view), val=val)
 
 
-def _trained(member: Member, chosen: Chosen, logits: Tensor | None) -> TrainedMember:
-    """Return a member with everything that answers need, whole numbers that were chosen too."""
-    head = chosen.head
-    static = tuple((name, str(getattr(head.config, name))) for name in chosen.static)
-    given = tuple(pair for pair in member.settings if pair[0] not in dict(static))
+def trained_member(
+    member: Member, head: Fitted, logits: Float[Tensor, "n c"] | None = None
+) -> TrainedMember:
+    """Return a member with everything that answers need of its head.
+
+    Args:
+        member: The member.
+        head: What it learned.
+        logits: Its answers to validation rows; None where there are none.
+    """
+    kept = head.kept()
     return TrainedMember(
-        member=replace(member, settings=tuple(sorted((*given, *static)))),
-        hyper=hyper_values(head.hyper),
-        params=head.params,
-        fixed={n: t for n, t in head.fixed.items() if n not in head.method.training_only},
+        member=member,
+        hyper=hyper_values(kept.hyper),
+        params=kept.params,
+        fixed=kept.fixed,
         validated=logits,
     )
+
+
+def _as_chosen(member: Member, chosen: Chosen) -> Member:
+    """Return a member whose settings name the whole numbers that were chosen, too."""
+    static = tuple((name, str(getattr(chosen.head.config, name))) for name in chosen.static)
+    given = tuple(pair for pair in member.settings if pair[0] not in dict(static))
+    return replace(member, settings=tuple(sorted((*given, *static))))
 
 
 def _validated(
@@ -234,5 +247,4 @@ def _accuracy(head: Fitted, task: Episode, mode: str) -> float | None:
     """Return the accuracy on validation rows; None under `cv`, whose folds have other heads."""
     if mode in ("none", "cv") or task.val is None:
         return None
-    correct = answers(head.logits(task.val)) == task.val.y
-    return float(correct.double().mean())
+    return head.accuracy(task.val)

@@ -12,14 +12,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-import heads
-from featcache.errors import MissingComponentError
-from featcache.types import FeatureSet, TextBank
+from featcache.types import TextBank
 from heads.contract.rows import Kind, Rows, TaskView
 from heads.methods import lazsl
 from heads.ops import ragged_transport
 from heads.ops.ragged_transport import Buckets
-from heads.protocols import training
 
 COUNTS = (3, 1, 5, 2, 4)
 """Descriptions of each class."""
@@ -372,51 +369,6 @@ def test_other_texts_can_be_matched() -> None:
     mean = (kept[..., None] * each).sum(1) / kept.sum(1, keepdim=True)
     got = scores(task, x, crops, select="paper", text="template")
     torch.testing.assert_close(got, mean, rtol=0, atol=1e-6)
-
-
-CROPPED = {"crops.lazsl-5": (5,)}
-
-
-def test_no_shots_are_read_or_recorded(world: Callable[..., FeatureSet]) -> None:
-    features = world(also=CROPPED, descriptions=True)
-    result = training.run("lazsl", features=features, shots=16)
-    assert (result.shots, result.selection, result.protocol) == (0, "none", "zero_shot")
-    assert result.metrics["top1"].mean > 0.5
-
-
-def test_any_number_of_crops_will_do(world: Callable[..., FeatureSet]) -> None:
-    for also in ({"crops.lazsl-1": (1,)}, {"crops.lazsl-33": (33,)}):
-        features = world(also=also, descriptions=True)
-        for score in ("lazsl", "wca", "awt"):
-            training.run("lazsl", features=features, shots=1, settings={"score": score})
-
-
-def test_missing_crops_are_named_with_the_command(world: Callable[..., FeatureSet]) -> None:
-    features = world(descriptions=True)
-    wanted = r"featcache\.extract\(dataset='toy', backbone='tiny', .*crops=\['60'\]"
-    with pytest.raises(MissingComponentError, match=wanted):
-        training.run("lazsl", features=features, shots=1)
-    training.run("lazsl", features=features, shots=1, settings={"score": "dclip"})
-
-
-def test_missing_descriptions_are_named(world: Callable[..., FeatureSet]) -> None:
-    with pytest.raises(MissingComponentError, match="'description'"):
-        training.run("lazsl", features=world(also=CROPPED), shots=1)
-
-
-def test_missing_crops_and_descriptions_come_in_one_message(
-    world: Callable[..., FeatureSet],
-) -> None:
-    both = (
-        r"needs crops of recipe lazsl.*, and texts of kind 'description' for every class\. Add it "
-        r"with: featcache\.extract\(.*crops=\['60'\], descriptions=FILE\.json\)$"
-    )
-    with pytest.raises(MissingComponentError, match=both):
-        training.run("lazsl", features=world(), shots=1)
-    with pytest.raises(MissingComponentError, match=both):
-        heads.fit("lazsl", world())
-    with pytest.raises(MissingComponentError, match=r"or extract again with descriptions=FILE"):
-        heads.fit("lazsl", world(also=CROPPED))
 
 
 def test_values_are_the_released_ones() -> None:

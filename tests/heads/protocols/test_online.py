@@ -12,9 +12,8 @@ from featcache.errors import ImportedFileError, TaskError, UnknownNameError, Usa
 from featcache.types import FeatureSet
 from heads.contract.rows import Rows
 from heads.methods import stata, tda, transclip
-from heads.protocols import online, order_draws
+from heads.protocols import online
 from heads.protocols import orders as lists
-from heads.protocols.orders import Orders
 from heads.results import store
 from heads.results.compare import compare as comparison
 from heads.results.metrics import TAIL, evaluate, tail
@@ -22,10 +21,10 @@ from heads.results.reading import from_json
 from heads.results.record import Predictions, Result
 from heads.results.render.markdown import to_markdown
 from tests.heads.conftest import make_world
+from tests.heads.protocols.small_orders import COUNTS, batches, streams
 from tests.heads.toy_tasks import make_task
 
 World = Callable[..., FeatureSet]
-COUNTS: dict[str, Any] = {"train": 2, "val": 2, "test": (3, 9, 5, 7, 6)}
 SMALL: dict[str, Any] = {"protocol": "batches", "batch": 8, "repeats": 12}
 STREAM: dict[str, Any] = {"protocol": "stream", "batch": 8, "repeats": 11}
 ZERO = {"mode": "zero-shot"}
@@ -47,20 +46,6 @@ def brief(monkeypatch: pytest.MonkeyPatch) -> None:
 def changed(result: Result) -> Predictions:
     assert result.predictions is not None
     return result.predictions
-
-
-def batches(features: FeatureSet, **more: Any) -> Orders:
-    given = {"batch": 8, "effective_classes": (1, 3), "repeats": 20, "seed": 1, **more}
-    return order_draws.draw_batches(features, "test", **given)
-
-
-def streams(features: FeatureSet, **more: Any) -> Orders:
-    given = {"batch": 8, "correlation": 0.01, "repeats": 4, "seed": 1, **more}
-    return order_draws.draw_streams(features, "test", **given)
-
-
-def same(one: Orders, other: Orders) -> bool:
-    return all(np.array_equal(a, b) for a, b in zip(one.rows, other.rows, strict=True))
 
 
 def test_each_batch_is_answered_by_itself(features: FeatureSet) -> None:

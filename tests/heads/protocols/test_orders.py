@@ -10,45 +10,16 @@ import pytest
 
 from featcache.errors import ImportedFileError
 from featcache.types import FeatureSet
-from heads.protocols import order_draws
 from heads.protocols import orders as lists
-from heads.protocols.orders import Orders
 from tests.heads.conftest import make_world
+from tests.heads.protocols.small_orders import COUNTS, batches, same, streams
 
 World = Callable[..., FeatureSet]
-COUNTS: dict[str, Any] = {"train": 2, "val": 2, "test": (3, 9, 5, 7, 6)}
 
 
 @pytest.fixture(scope="module")
 def features() -> FeatureSet:
     return make_world(counts=COUNTS)
-
-
-@pytest.fixture(scope="module")
-def shared() -> Callable[[str], Path]:
-    """Return a finder of measurement data; it skips the test where there are none."""
-
-    def find(name: str) -> Path:
-        path = Path(__file__).parents[4] / "shared" / "data" / name
-        if not path.exists():
-            pytest.skip(f"{path} is not on this machine")
-        return path
-
-    return find
-
-
-def batches(features: FeatureSet, **more: Any) -> Orders:
-    given = {"batch": 8, "effective_classes": (1, 3), "repeats": 20, "seed": 1, **more}
-    return order_draws.draw_batches(features, "test", **given)
-
-
-def streams(features: FeatureSet, **more: Any) -> Orders:
-    given = {"batch": 8, "correlation": 0.01, "repeats": 4, "seed": 1, **more}
-    return order_draws.draw_streams(features, "test", **given)
-
-
-def same(one: Orders, other: Orders) -> bool:
-    return all(np.array_equal(a, b) for a, b in zip(one.rows, other.rows, strict=True))
 
 
 def test_batches_hold_few_classes_and_are_smaller_where_these_are(features: FeatureSet) -> None:
