@@ -271,7 +271,7 @@ def test_a_head_that_is_none_or_was_tampered_with(
         ("tampered.head", "damaged"),
         ("text.head", "no file of a head"),
         ("pipe.head", "no regular file"),
-        ("none.head", "No such file"),
+        ("none.head", "There is no file"),
     ):
         answer = answered("predict", str(tmp_path / name), image)
         assert (answer.code, answer.out) == (1, "")
