@@ -131,6 +131,11 @@ def read(path: Path) -> Head:
     path = expand(path)
     try:
         data = read_regular(path, HEAD)
+    except FileNotFoundError as error:
+        raise HeadError(
+            f"There is no file {path}. Name a file that `Head.save` wrote, or a run, as RUN@SEED "
+            f"or `last`; `heads ls` shows the runs."
+        ) from error
     except OSError as error:
         raise HeadError(f"{path} cannot be read ({error.strerror or error}).") from error
     return replace(unpack(data, str(path)), is_foreign=True)

@@ -152,4 +152,5 @@ def in_words(need: Need) -> str:
     count = f" with {need.at_least} or more" if need.at_least else ""
     recipe = f" of recipe {need.recipe}" if need.recipe else ""
     variant = f" as {need.variant}" if need.variant else ""
-    return f"{need.kind}{recipe}{variant}{count}"
+    kind = need.kind.replace("_", "-")  # as the flag has it
+    return f"{kind}{recipe}{variant}{count}"

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from featcache.exporters.parquet import Table
 
 FORMATS = ("parquet",)
+OTHER = frozenset({".csv", ".tsv", ".json", ".jsonl", ".npz", ".npy", ".h5", ".hdf5", ".arrow"})
+"""Suffixes that promise another format."""
 
 
 def export(
@@ -56,7 +58,7 @@ def export(
 
     Example: featcache export fieldguide --thumbnails 128 --out moths.parquet
     """
-    from featcache.errors import UnknownNameError
+    from featcache.errors import UnknownNameError, UsageError
     from featcache.exporters.names import check_name
     from featcache.store.library import cache_root, find_cache
 
@@ -64,6 +66,11 @@ def export(
     if to not in FORMATS:
         raise UnknownNameError("format", to, FORMATS)
     check_name(projection)
+    if out is not None and out.suffix.lower() in OTHER:
+        raise UsageError(
+            f"Features are written as parquet, and {out} says {out.suffix}; name it "
+            f"{out.with_suffix('.parquet')} with --out."
+        )
     found = find_cache(cache_root(cache), one_dataset(named, dataset), backbone, key)
 
     from featcache.exporters.parquet import export_parquet

@@ -27,13 +27,15 @@ def gc(
 
     Example: featcache gc --yes
     """
-    from featcache.errors import FeatcacheError
+    from featcache.errors import FeatcacheError, UsageError
     from featcache.retrieval.indexes.garbage import find_index_garbage
     from featcache.store.garbage import find_garbage
     from featcache.store.library import cache_root
     from heads.results.store import runs_root
 
     root = cache_root(cache)
+    if cache is not None and not root.is_dir():
+        raise UsageError(f"There is no folder {root}; name the one of the caches with --cache.")
     found = [*find_garbage(root), *find_index_garbage(root), *_of_runs(runs_root(runs))]
     failed = []
     for item in found:

@@ -55,7 +55,7 @@ def format_of(named: str | None, out: Path | None, *, json_: bool) -> str:
 
 
 def check_place(out: Path, read: Sequence[str]) -> None:
-    """Refuse to write to a folder, or over the head, the table or the image that is read.
+    """Refuse to write to a folder, into none, or over the head, table or image that is read.
 
     Raises:
         UsageError: If it is one of these.
@@ -63,6 +63,11 @@ def check_place(out: Path, read: Sequence[str]) -> None:
     place = expand(out)
     if place.is_dir():
         raise UsageError(f"{out} is a folder; name a file in it with --out.")
+    if not place.parent.is_dir():
+        raise UsageError(
+            f"There is no folder {place.parent} for {place.name}; make it first, or "
+            f"name another file with --out."
+        )
     for name in read:
         path = name.partition(":")[2] if name.startswith(("csv:", "zip:", "tar:")) else name
         for plain in (path, path.rpartition("?")[0]):

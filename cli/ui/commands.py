@@ -1,6 +1,7 @@
 """Declaring commands that refuse repeated and empty values."""
 
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, TypeVar
@@ -18,6 +19,8 @@ from featcache.errors import UsageError
 # docs/decisions/waiting-threads.md.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
+EXAMPLE = re.compile(r"Example: (.+)")
+"""The first one of a command's help."""
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -44,7 +47,29 @@ class Command(TyperCommand):
                     )
                 if _is_empty(param, values) and param.opts[0] not in self.may_be_empty:
                     raise empty(_shown(param))
-        return super().parse_args(ctx, args)
+        try:
+            return super().parse_args(ctx, args)
+        except typer.BadParameter as error:
+            raise self._refusal(ctx, error, values) from error
+
+    def _refusal(
+        self, ctx: Any, error: typer.BadParameter, values: Mapping[str, Any]
+    ) -> UsageError:
+        """Say in one sentence what is missing, or which value is none."""
+        param: Any = error.param
+        given = None if param is None else values.get(param.name)
+        if given not in (None, (), []):
+            why = error.message.rstrip(".")
+            return UsageError(
+                f"{_shown(param)} cannot be {_quoted(given)}: {why[:1].lower()}{why[1:]}; "
+                f"`{ctx.command_path} --help` shows what it takes."
+            )
+        what = (
+            error.format_message().rstrip(".") if param is None else f"{_shown(param)} is missing"
+        )
+        example = EXAMPLE.search(self.help or "")
+        how = f"write e.g. `{example[1]}`; " if example else ""
+        return UsageError(f"{what}; {how}`{ctx.command_path} --help` shows all.")
 
 
 class App(typer.Typer):
@@ -104,6 +129,11 @@ def takes_one_value(param: object) -> bool:
 def _is_empty(param: Any, values: Mapping[str, Any]) -> bool:
     given = values.get(param.name)
     return "" in (given if isinstance(given, list | tuple) else (given,))
+
+
+def _quoted(given: Any) -> str:
+    """Quote the value of an option, or the values of one that may be repeated."""
+    return ", ".join(f"'{one}'" for one in (given if isinstance(given, list | tuple) else (given,)))
 
 
 def _shown(param: Any) -> str:

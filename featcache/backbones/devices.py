@@ -20,6 +20,8 @@ def pick_device(device: str = "auto") -> torch.device:
         torch.zeros(1, device=picked).cpu()  # `meta` stores no data, so copying from it fails
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0].partition(". ")[0].rstrip(".")[:200]
+        if reason.startswith("Expected one of"):  # all that torch can be built for
+            reason = "torch knows no such device"
         raise UsageError(
             f"Device '{device}' cannot be used here ({reason}). Use ",
             Argument("device", "cpu"),

@@ -220,7 +220,8 @@ class EpisodeBuilder:
         for need in sorted(self.needs, key=lambda n: (n.kind, n.recipe or "")):
             if need.role == role and need.optional and need.key not in rows.kinds:
                 usual = need.recipe in (None, USUAL.get(need.kind))
-                what = need.kind if usual else f"{need.kind} of recipe {need.recipe}"
+                kind = need.kind.replace("_", "-")  # as the flag has it
+                what = kind if usual else f"{kind} of recipe {need.recipe}"
                 yield (
                     f"Trained without {what}: they are not cached for every {role} image. "
                     f"Add them with: {command(self._extraction(need))}"

@@ -70,10 +70,11 @@ def with_held(plan: Plan, calibrate_on: str) -> Plan:
     if run.method.transductive or run.selection == "oracle":
         if calibrate_on in ("auto", "none"):
             return replace(plan, calibrate_on="auto")
-        why = "is chosen on" if run.selection == "oracle" else "answers together"
+        is_oracle = run.selection == "oracle"
+        why = "is chosen on the queries" if is_oracle else "answers the queries together"
         raise UsageError(
-            f"{run.method.name} {why} the queries, so other images cannot say how sure its answers "
-            f"to them are. Leave out ",
+            f"{run.method.name} {why}, so other images cannot say how sure its answers to them "
+            f"are. Leave out ",
             Argument("calibrate_on"),
             ".",
         )

@@ -90,8 +90,9 @@ def find(root: Path, name: str) -> Named:
     if not seed and len(seeds) > 1 and not is_last:
         raise UsageError(f"Run {run} keeps {len(seeds)} heads; name one of {choice}.")
     wanted = seed or str(seeds[0])
+    one_of = "one of " if len(seeds) > 1 else ""
     if wanted not in map(str, seeds):
-        raise UsageError(f"Run {run} keeps no head of seed '{wanted[:40]}', but {choice}.")
+        raise UsageError(f"Run {run} keeps no head of seed '{wanted[:40]}'; name {one_of}{choice}.")
     return Named(run=run, seed=int(wanted), folder=folder, seeds=seeds)
 
 

@@ -11,6 +11,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from urllib.parse import urlsplit
 
 from featcache.errors import UsageError
+from featcache.wording import Argument
 
 LOOPBACK = "127.0.0.1"
 LONGEST = 300
@@ -46,8 +47,9 @@ class Hosts:
         for name in also:
             if _name_of(name) != name.lower() or not name:
                 raise UsageError(
-                    f"allow_host takes the name of a machine, such as lab.example.org, without "
-                    f"http:// and port; got '{name[:80]}'."
+                    Argument("allow_host"),
+                    f" takes the name of a machine, such as lab.example.org, without http:// and "
+                    f"port; got '{name[:80]}'.",
                 )
         names = {_name_of(host) or host, *(name.lower() for name in also)}
         bound = _address(host)

@@ -6,6 +6,7 @@ new.csv, photos.zip    a table, an archive
 wds:shards/, hf:...    any source by its prefix (featcache.sources.kinds)
 """
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from featcache.wording import Argument, Call, Part, Setting
 LONGEST_LINE = 1 << 16
 """Most bytes of a line that holds a path; no file system has paths as long."""
 
+SEPARATORS = tuple(filter(None, (os.sep, os.altsep)))
+"""A path that ends with one means a folder, there or not."""
 TREES = ("folder", "zip", "tar")
 SUFFIXES = {".csv": "csv", ".tsv": "csv", ".zip": "zip", ".tar": "tar"}
 """Suffix of a file -> prefix of the source that it is, without which it would be no image."""
@@ -62,6 +65,11 @@ def open_queries(
             case "folder":
                 from featcache.sources.queries.trees import in_folder
 
+                if not expand(path).exists():
+                    raise SourceError(
+                        f"There is no folder {path}; name one with images in it, a table, an "
+                        f"archive, or image files."
+                    )
                 return in_folder(path)
             case "zip" | "tar":
                 from featcache.sources.queries.trees import in_archive
@@ -131,7 +139,7 @@ def _prefixed(text: str) -> tuple[str, str]:
         return prefix, path
     try:
         place = expand(text)
-        if place.is_dir():
+        if place.is_dir() or text.endswith(SEPARATORS):
             return "folder", text
         kind = SUFFIXES.get(place.suffix.lower(), "")
         if kind:

@@ -53,7 +53,7 @@ def test_last_is_the_run_stored_last(heads: Run, run: str, tmp_path: Path) -> No
         assert f"Head {run}@1" in answer.err
     answer = heads("export", "last@7", "--to", "numpy", *runs)
     assert answer.code == 2
-    assert f"keeps no head of seed '7', but {run}@1" in answer.err
+    assert f"keeps no head of seed '7'; name {run}@1" in answer.err
 
 
 def test_a_tampered_head_is_refused(heads: Run, run: str, tmp_path: Path) -> None:

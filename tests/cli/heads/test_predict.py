@@ -241,7 +241,7 @@ def test_names_obey_nothing_on_the_terminal(answered: Run, photos: Path, tmp_pat
 
 
 def test_a_folder_that_cannot_be_written(answered: Run, photos: Path) -> None:
-    answer = answered("predict", "last", str(photos), "--out", "/proc/none/a.csv")
+    answer = answered("predict", "last", str(photos), "--out", "/proc/a.csv")
     assert answer.code == 1
     assert "--out" in answer.err
 
@@ -271,7 +271,7 @@ def test_a_head_that_is_none_or_was_tampered_with(
         ("tampered.head", "damaged"),
         ("text.head", "no file of a head"),
         ("pipe.head", "no regular file"),
-        ("none.head", "No such file"),
+        ("none.head", "There is no file"),
     ):
         answer = answered("predict", str(tmp_path / name), image)
         assert (answer.code, answer.out) == (1, "")
@@ -339,3 +339,25 @@ def test_what_is_read_is_not_written_over(answered: Run, photos: Path, tmp_path:
     assert answer.code == 2
     assert "is a folder" in answer.err
     assert table.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["{}/nowhere/", "folder:{}/nowhere"])
+def test_a_folder_that_is_not_there_is_an_error(answered: Run, tmp_path: Path, name: str) -> None:
+    answer = answered("predict", "last", name.format(tmp_path))
+    assert answer.code == 1
+    assert not answer.out
+    assert f"There is no folder {tmp_path}/nowhere" in answer.err
+    assert "name one with images in it" in answer.err
+
+
+def test_results_need_a_folder_that_is_there(answered: Run, photos: Path, tmp_path: Path) -> None:
+    answer = answered("predict", "last", str(photos), "--out", str(tmp_path / "no" / "a.csv"))
+    assert answer.code == 2
+    assert not answer.out
+    assert f"There is no folder {tmp_path}/no for a.csv; make it first" in answer.err
+
+
+def test_a_file_of_a_head_that_is_not_there(answered: Run, photos: Path, tmp_path: Path) -> None:
+    answer = answered("predict", str(tmp_path / "no.head"), str(photos))
+    assert answer.code == 1
+    assert f"There is no file {tmp_path}/no.head. Name a file that `Head.save` wrote" in answer.err

@@ -282,7 +282,7 @@ def test_weights_of_rows_are_not_dropped(features: FeatureSet, monkeypatch: Patc
 @pytest.mark.parametrize(
     ("method", "message"),
     [
-        ("cc-cdfsl", "'cc-cdfsl' needs patches and view_patches of recipe cdfsl.*only global"),
+        ("cc-cdfsl", "'cc-cdfsl' needs patches and view-patches of recipe cdfsl.*only global"),
         ("dac", "'dac' needs views of recipe rrc50 with 2 or more of its training images"),
         ("zero-shot", "'zero-shot' reads no labelled training images"),
         ("fair", "'fair' reads no labelled training images"),

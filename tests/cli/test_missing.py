@@ -1,0 +1,39 @@
+"""What typer refuses, as one sentence that says what to write."""
+
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from cli.featcache.app import app as featcache_app
+from cli.heads.app import app as heads_app
+
+
+@pytest.mark.parametrize(
+    ("app", "words", "said"),
+    [
+        (heads_app, "train", "METHOD is missing; write e.g. `heads train cmm --shots 16`; `"),
+        (heads_app, "predict", "HEAD is missing; write e.g. `heads predict last new/`; `"),
+        (featcache_app, "import npz f.npz", "--name is missing; write e.g. `featcache import npz "),
+        (heads_app, "predict last a.jpg --top x", "--top cannot be 'x': "),
+        (featcache_app, "export pets --thumbnails 1.5", "--thumbnails cannot be '1.5': "),
+    ],
+)
+def test_one_sentence_says_what_to_write(app: Any, words: str, said: str) -> None:
+    answer = CliRunner().invoke(app, words.split())
+    assert answer.exit_code == 2
+    assert answer.stderr.startswith(f"error: {said}")
+    assert " --help` shows " in answer.stderr
+    assert len(answer.stderr.splitlines()) == 1
+
+
+def test_features_are_not_written_under_the_suffix_of_another_format() -> None:
+    answer = CliRunner().invoke(featcache_app, ["export", "pets", "--out", "a.csv"])
+    assert answer.exit_code == 2
+    assert "written as parquet, and a.csv says .csv; name it a.parquet" in answer.stderr
+
+
+def test_garbage_of_a_folder_that_is_not_there(tmp_path: Any) -> None:
+    answer = CliRunner().invoke(featcache_app, ["gc", "--cache", str(tmp_path / "no")])
+    assert answer.exit_code == 2
+    assert f"There is no folder {tmp_path}/no; name the one of the caches" in answer.stderr
