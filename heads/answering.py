@@ -16,7 +16,8 @@ from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 from torch.nn import functional as F
 
-from featcache.backbones.names import COMPUTE_FLAGS, is_published
+from featcache.backbones.locations import is_location
+from featcache.backbones.names import COMPUTE_FLAGS, choose, is_published
 from featcache.errors import HeadError, SourceError, UsageError
 from featcache.keys import parse_component
 from featcache.store.provenance import COMPUTE, MICRO_BATCH
@@ -177,6 +178,11 @@ def encoded_by(head: "Head", backbone: str | None = None, weights: str | None = 
         backbone: Name of the backbone; None for that of the head.
         weights: A tag or a file; None for those of the head.
 
+    Raises:
+        HeadError: If both backbones are published and of other architectures; other differences
+            show when the weights are loaded.
+        UsageError: If the backbone cannot be chosen.
+
     Example:
         >>> import featcache, heads
         >>> from heads.answering import encoded_by
@@ -186,9 +192,24 @@ def encoded_by(head: "Head", backbone: str | None = None, weights: str | None = 
     """
     if backbone is None and weights is None:
         return head
+    if backbone is not None:
+        _check_architecture(head, backbone, weights)
     about = {**head.about, "weights": weights}
     named = head.backbone if backbone is None else backbone
     return replace(head, backbone=named, about=about, is_foreign=False)
+
+
+def _check_architecture(head: "Head", backbone: str, weights: str | None) -> None:
+    """Refuse a backbone of another architecture before its weights are downloaded."""
+    if head.key is None or is_location(backbone) or is_location(head.backbone):
+        return
+    architecture = choose(backbone, weights).architecture
+    if architecture != head.key.architecture:
+        raise HeadError(
+            f"This head of {head.method.name} was trained on features of {head.key.architecture}, "
+            f"and {backbone} is {architecture}. Name a backbone of that architecture, or none to "
+            f"take the one of training."
+        )
 
 
 def _encoding(head: "Head") -> tuple[int | None, str]:

@@ -16,6 +16,7 @@ from featcache.errors import HeadError, SourceError, UnknownNameError, UsageErro
 from featcache.pipeline.run import Request, extract
 from featcache.store.cache import Cache
 from featcache.types import FeatureSet
+from heads.answering import encoded_by
 from heads.api import fit
 from heads.estimator import Estimator
 from heads.head import Head
@@ -204,3 +205,11 @@ def test_what_lacks_something_is_refused(cache: FeatureSet) -> None:
     with pytest.raises(UsageError, match="split='val' is for a cache; got Tensor"):
         plain.predict(torch.eye(4), split="val")
     assert plain.predict(np.eye(4)).tolist() == [0, 0, 1, 1]
+
+
+def test_a_backbone_of_another_architecture_is_refused_before_it_is_loaded(
+    cache: FeatureSet,
+) -> None:
+    head = fit("ridge", cache, shots=2, selection="none", device="cpu")
+    with pytest.raises(HeadError, match=r"features of tiny, and ViT-B/32 is ViT-B-32-quickgelu"):
+        encoded_by(head, "ViT-B/32")
