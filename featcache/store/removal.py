@@ -162,13 +162,19 @@ def _is_aside(path: Path) -> bool:
 
 
 def count_bytes(path: Path) -> int:
-    """Return the bytes of all files below a folder; files deleted meanwhile count as 0."""
+    """Return the bytes of a file, or of all files below a folder; what was deleted counts as 0."""
+    if not path.is_dir():
+        return _size(path)
     total = 0
     for folder, _, files in os.walk(path):
-        for name in files:
-            with suppress(FileNotFoundError):
-                total += (Path(folder) / name).lstat().st_size
+        total += sum(_size(Path(folder) / name) for name in files)
     return total
+
+
+def _size(file: Path) -> int:
+    with suppress(FileNotFoundError):
+        return file.lstat().st_size
+    return 0
 
 
 def _put_aside(path: Path, is_due: Callable[[Path], bool]) -> None:
