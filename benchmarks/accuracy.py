@@ -17,8 +17,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.by_validation import chosen_table
+from benchmarks.imported import imported
 from benchmarks.methods import CROPS, VIEW_PATCHES, VIEWS
-from featcache.importers.npz import import_npz
 from featcache.pipeline.run import Request, extract
 from featcache.store.library import cache_root, find_cache
 from featcache.types import FeatureSet
@@ -30,14 +30,6 @@ from heads.results.compare.pairing import Word, paired_difference, words
 from heads.results.record import Result
 
 WORLDS = ("fieldguide", "fieldguide-2")
-FILES = {
-    "imagenet256": "imagenet256_vitb32.npz",
-    "caltech50": "caltech50_vitb32.npz",
-    "flowers": "oxford_flowers_vitb32.npz",
-    "aircraft": "fgvc_vitb32.npz",
-    "caltech101": "caltech101_vitb32.npz",
-    "dtd": "dtd_vitb32.npz",
-}
 OF_CORPORA = ("sus-x", "neural-priming")
 """Methods that need a corpus: benchmarks/augmentation.py measures them."""
 SEEDS = (1, 2, 3)
@@ -152,22 +144,20 @@ class Bench:
     def features(self, dataset: str) -> FeatureSet:
         """Open a data set's features, encoded or imported where they are not yet."""
         if dataset not in self._opened:
-            backbone = "tiny" if dataset in WORLDS else "ViT-B/32"
             if dataset in WORLDS:
                 extract(
                     Request(
                         dataset=dataset,
-                        backbone=backbone,
+                        backbone="tiny",
                         views=VIEWS,
                         crops=CROPS,
                         view_patches=VIEW_PATCHES,
                         root=self.root,
                     )
                 )
+                self._opened[dataset] = find_cache(self.root, dataset, "tiny").feature_set()
             else:
-                assert self.folder is not None
-                import_npz(self.folder / FILES[dataset], self.root, dataset, backbone)
-            self._opened[dataset] = find_cache(self.root, dataset, backbone).feature_set()
+                self._opened[dataset] = imported(dataset, self.folder, self.root)
         return self._opened[dataset]
 
     def one(

@@ -21,7 +21,7 @@ from featcache.pipeline.run import Request, extract
 from featcache.sources.fieldguide.draw import draw, sample_scene
 from featcache.sources.fieldguide.species import describe
 from featcache.sources.fieldguide.traits import Moth, distance
-from featcache.sources.fieldguide.world import SIZE, afar, slug
+from featcache.sources.fieldguide.world import SIZE, afar, picture_rng, slug
 from featcache.store.library import cache_root
 
 GENERA, EACH = 6, 4
@@ -109,7 +109,7 @@ def paint(kinds: dict[str, Moth], world: str, folder: Path) -> None:
             for i in range(number):
                 path = images / f"{i:04d}.jpg"
                 if not path.exists():
-                    rng = random.Random(f"{world}/{split}/{kind}/{i}")
+                    rng = picture_rng(world, split, kind, i)
                     made = draw(moth, afar(sample_scene(rng), rng), size=SIZE)
                     Image.fromarray(made.pixels).save(path, quality=90)
 

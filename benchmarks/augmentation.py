@@ -20,8 +20,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from benchmarks.imported import FILES, imported
 from featcache.backbones.tiny.corpus import sample_moth
-from featcache.importers.npz import import_npz
 from featcache.pipeline.run import Request as Extraction
 from featcache.pipeline.run import extract
 from featcache.retrieval.corpora.build import build_corpus
@@ -139,18 +139,15 @@ class Bench:
     def features(self, dataset: str) -> FeatureSet:
         """Open a data set's features, encoded or imported where they are not yet."""
         if dataset not in self._opened:
-            backbone = "ViT-B/32" if dataset == "imagenet256" else "tiny"
-            if dataset == "imagenet256":
-                assert self.folder is not None
-                file = self.folder / "imagenet256_vitb32.npz"
-                import_npz(file, self.root, dataset, backbone)
+            if dataset in FILES:
+                self._opened[dataset] = imported(dataset, self.folder, self.root)
             else:
                 if dataset == THIRD:
                     source = f"folder:{draw_third(self.root.with_name(THIRD))}"
                 else:
                     source = dataset
-                extract(Extraction(dataset=source, name=dataset, backbone=backbone, root=self.root))
-            self._opened[dataset] = find_cache(self.root, dataset, backbone).feature_set()
+                extract(Extraction(dataset=source, name=dataset, backbone="tiny", root=self.root))
+                self._opened[dataset] = find_cache(self.root, dataset, "tiny").feature_set()
         return self._opened[dataset]
 
     def build(self, case: Case, name: str) -> None:

@@ -47,7 +47,7 @@ WAYS: Mapping[str, Mapping[str, Any]] = {
     "cycles on mapped vanilla patches": {"variant": "vanilla"},
 }
 RANK, RATE, STEPS, BATCH, IDENTITY, K = 4, 3e-3, 60, 128, 1.0, 10
-"""Of the last block; rate and identity were chosen on validation rows without cycles."""
+"""How the last block trains; rate and identity were chosen on validation rows without cycles."""
 CYCLES = ((0.2, 0.5), (1.0, 1.0))
 """Weights of the two cycles of the last block."""
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from featcache.importers.npz import import_npz
+from benchmarks.imported import imported
 from featcache.pipeline.run import Request, extract
 from featcache.store.library import cache_root, find_cache
 from featcache.types import FeatureSet
@@ -145,8 +145,7 @@ def on_imported(root: Path, folder: Path) -> Iterator[Row]:
     """Compare on real CLIP features, and pool the differences to zero-shot."""
     gains: dict[str, list[np.ndarray]] = {way.name: [] for way in POOLED}
     for name, all_shots in IMPORTED.items():
-        import_npz(folder / f"{name}_vitb32.npz", root, name, "ViT-B/32")
-        features = find_cache(root, name, "ViT-B/32").feature_set()
+        features = imported(name, folder, root)
         for shots in all_shots:
             run = Runs(features, shots=shots, split="test")
             for ours, other in ON_IMPORTED:

@@ -14,15 +14,11 @@ Example: python benchmarks/parts.py
 """
 
 import argparse
-import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from featcache.backbones.base import Backbone
 from featcache.backbones.names import EMBEDDED

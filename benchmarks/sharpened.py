@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.held_out import HELD_OUT, SEEDS, development, has_shots
-from featcache.importers.npz import import_npz
+from benchmarks.imported import FILES, imported
 from featcache.store.library import cache_root, find_cache
 from featcache.types import FeatureSet
 from heads.protocols.plan import Request
@@ -28,15 +28,6 @@ from heads.protocols.sweep import sweep
 from heads.results.compare.pairing import Difference, paired_difference, words
 from heads.results.record import Result
 
-FILES = {
-    "imagenet256": "imagenet256_vitb32.npz",
-    "caltech50": "caltech50_vitb32.npz",
-    "flowers": "oxford_flowers_vitb32.npz",
-    "aircraft": "fgvc_vitb32.npz",
-    "caltech101": "caltech101_vitb32.npz",
-    "dtd": "dtd_vitb32.npz",
-}
-"""Imported data sets; any other name is that of a cache of drawn images."""
 WITH_TEXTS = {"fieldguide": (1, 4, 16), "imagenet256": (1, 3, 4), "caltech50": (1, 4, 16)}
 IMAGES_ALONE = {
     "flowers": (1, 4, 16),
@@ -79,6 +70,21 @@ LFA_FORM = {
     "discriminant": "false",
 }
 """A map alone, from the rotation of the shots onto their texts."""
+
+
+def unlabelled(name: str, method: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> Pair:
+    """Return a change of a method without shots, also measured on the shifts."""
+    return Pair(
+        name=name,
+        method=method,
+        before=before,
+        after=after,
+        shots=NO_SHOTS,
+        splits=("test", *SHIFTS),
+        reads_train=True,
+    )
+
+
 PAIRS = (
     Pair(
         name="dac: texts trained by one map -> by residuals",
@@ -110,59 +116,41 @@ PAIRS = (
         other="lfa",
         after=LFA_FORM,
     ),
-    Pair(
+    unlabelled(
         name="lazsl: select paper -> confidence",
         method="lazsl",
         before={"select": "paper"},
         after={"select": "confidence"},
-        shots=NO_SHOTS,
-        splits=("test", *SHIFTS),
-        reads_train=True,
     ),
-    Pair(
+    unlabelled(
         name="lazsl: select all -> confidence",
         method="lazsl",
         before={"select": "all"},
         after={"select": "confidence"},
-        shots=NO_SHOTS,
-        splits=("test", *SHIFTS),
-        reads_train=True,
     ),
-    Pair(
+    unlabelled(
         name="lazsl: mean of confident crops -> transport",
         method="lazsl",
         before={"select": "confidence", "theta": 1.0, "reg": 1000.0},
         after={"select": "confidence"},
-        shots=NO_SHOTS,
-        splits=("test", *SHIFTS),
-        reads_train=True,
     ),
-    Pair(
+    unlabelled(
         name="fair: start -> discriminant",
         method="fair",
         before={"student": "anchors", "epochs": 0},
         after={"student": "discriminant", "teacher": "confidence"},
-        shots=NO_SHOTS,
-        splits=("test", *SHIFTS),
-        reads_train=True,
     ),
-    Pair(
+    unlabelled(
         name="fair: teacher weighted -> confidence",
         method="fair",
         before={"student": "anchors", "teacher": "weighted"},
         after={"student": "anchors", "teacher": "confidence"},
-        shots=NO_SHOTS,
-        splits=("test", *SHIFTS),
-        reads_train=True,
     ),
-    Pair(
+    unlabelled(
         name="fair: student anchors -> discriminant",
         method="fair",
         before={"student": "anchors", "teacher": "weighted"},
         after={"student": "discriminant", "teacher": "confidence"},
-        shots=NO_SHOTS,
-        splits=("test", *SHIFTS),
-        reads_train=True,
     ),
 )
 
@@ -323,11 +311,10 @@ class Bench:
     def features(self, dataset: str) -> FeatureSet:
         """Open a data set's features."""
         if dataset not in self._opened:
-            backbone = "ViT-B/32" if dataset in FILES else "tiny"
             if dataset in FILES:
-                assert self.folder is not None
-                import_npz(self.folder / FILES[dataset], self.root, dataset, backbone)
-            self._opened[dataset] = find_cache(self.root, dataset, backbone).feature_set()
+                self._opened[dataset] = imported(dataset, self.folder, self.root)
+            else:
+                self._opened[dataset] = find_cache(self.root, dataset, "tiny").feature_set()
         return self._opened[dataset]
 
 

@@ -15,10 +15,7 @@ splits back. Rows are streamed in groups, and the file gets its name when it is 
 images are left out.
 """
 
-import os
-import secrets
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -34,7 +31,7 @@ from featcache.pages.thumbnails import thumbnail
 from featcache.parquet import load_pyarrow
 from featcache.paths import expand
 from featcache.retrieval.originals import Originals
-from featcache.store.format.files import explained, sync_file, sync_folder
+from featcache.store.format.files import explained, replacing
 from featcache.types import FeatureSet
 from featcache.wording import Argument
 
@@ -100,16 +97,19 @@ def export_parquet(
             f" is not between 0 and {LARGEST_THUMBNAIL} pixels.",
         )
     parquet = load_pyarrow(CacheError)
-    rows, split = _rows_of(features, splits)
+    listed, split = _listed(features, splits)
+    usable = features.ok[listed]
+    rows, split = listed[usable], split[usable]
     if not len(rows):
         raise TaskError(f"No image of {features.listing.dataset} in these splits could be read.")
     check_projection(projection, len(rows))
-    unreadable = int((~features.ok[_listed(features, splits)]).sum())
     plane = project(features, rows, projection)
     pictures = Originals([features]) if thumbnails else None
     target = expand(Path(path))
     lacking = 0
-    with _writing(target) as temporary:
+    with explained(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+    with explained(target), replacing(target) as temporary:
         writer: Any = None
         try:
             for start in range(0, len(rows), CHUNK):
@@ -135,30 +135,23 @@ def export_parquet(
         path=target,
         rows=len(rows),
         columns=tuple(table.column_names),
-        unreadable=unreadable,
+        unreadable=len(listed) - len(rows),
         without_thumbnail=lacking,
     )
 
 
-def _listed(features: FeatureSet, splits: Sequence[str]) -> Int64[np.ndarray, " r"]:
-    """Return the rows of splits, each once, in the order of the splits."""
-    named = splits or [name for name in features.listing.splits if "@" not in name]
-    every = np.concatenate([features.listing.rows(name) for name in named] or [np.zeros(0, int)])
-    _, first = np.unique(every, return_index=True)
-    return every[np.sort(first)].astype(np.int64)
-
-
-def _rows_of(
+def _listed(
     features: FeatureSet, splits: Sequence[str]
 ) -> tuple[Int64[np.ndarray, " r"], np.ndarray]:
-    """Return the usable rows of splits, and the split of each."""
+    """Return the rows of splits, each once, in the order of the splits, and the split of each."""
     named = splits or [name for name in features.listing.splits if "@" not in name]
-    of = np.full(len(features.listing), "", dtype=object)
-    for name in reversed(named):  # the first wins
-        of[features.listing.rows(name)] = name
-    listed = _listed(features, splits)
-    rows = listed[features.ok[listed]]
-    return rows, of[rows]
+    parts = [features.listing.rows(name) for name in named]
+    every = np.concatenate([*parts, np.zeros(0, dtype=np.int64)])
+    counts = np.array([len(part) for part in parts], dtype=np.int64)
+    split = np.repeat(np.array(named, dtype=object), counts)
+    _, first = np.unique(every, return_index=True)
+    first.sort()  # the first split of a row wins
+    return every[first].astype(np.int64), split[first]
 
 
 def _columns(features: FeatureSet, rows: np.ndarray, split: np.ndarray) -> dict[str, Any]:
@@ -214,19 +207,3 @@ def _answers(features: FeatureSet, rows: np.ndarray, answer: Answer) -> dict[str
 def _text(name: str) -> str:
     """Return a name as UTF-8 can write it: bytes of file names that are none are escaped."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[Path]:
-    """Give a temporary file that takes its place when it is whole, and is removed otherwise."""
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}-{secrets.token_hex(4)}")
-    with explained(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            yield temporary
-            sync_file(temporary)
-            temporary.replace(path)
-            sync_folder(path.parent)
-        finally:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)

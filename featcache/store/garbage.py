@@ -68,7 +68,7 @@ def find_garbage(root: Path) -> Iterator[Garbage]:
             yield Garbage(
                 path=summary.path,
                 what=f"{counted(len(files), 'file')} that the cache does not use",
-                bytes=sum(map(_size, files)),
+                bytes=sum(map(count_bytes, files)),
                 delete=partial(_clean, summary.path),
             )
 
@@ -90,12 +90,6 @@ def unused_files(path: Path) -> list[Path]:
     for shard in find_orphans(path, identity.key.digest(), contents).useless:
         files += [shard, *(sums for sums in [sums_path(shard)] if sums.exists())]
     return sorted({*files, *lone_sums(path, contents)})
-
-
-def _size(file: Path) -> int:
-    with suppress(FileNotFoundError):
-        return file.lstat().st_size
-    return 0
 
 
 def _clean(path: Path) -> None:

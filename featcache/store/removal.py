@@ -8,20 +8,24 @@ folders with shards or a listing but without key and manifest.
 
 import os
 import re
-import secrets
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from featcache.errors import CacheError
-from featcache.store.format.files import delete_folder, explained, is_temporary, sync_folder
+from featcache.store.format.files import (
+    TEMPORARY,
+    delete_folder,
+    explained,
+    is_temporary,
+    sync_folder,
+    temporary_beside,
+)
 from featcache.store.format.identity import KNOWN_HASHES, LISTING, TRACE, is_cache, slug
 from featcache.store.format.records import kind_of
 from featcache.store.lock import writer_lock
 
 _CACHE_NAME = re.compile(r"(?P<backbone>.+)-(?P<digest>[0-9a-f]{12})")
-_ASIDE = ".tmp-"
-"""Separates the name of a cache from the unique suffix of its temporary name."""
 
 
 def remove(root: Path | str, path: Path | str) -> int:
@@ -162,18 +166,24 @@ def _is_aside(path: Path) -> bool:
 
 
 def count_bytes(path: Path) -> int:
-    """Return the bytes of all files below a folder; files deleted meanwhile count as 0."""
+    """Return the bytes of a file, or of all files below a folder; what was deleted counts as 0."""
+    if not path.is_dir():
+        return _size(path)
     total = 0
     for folder, _, files in os.walk(path):
-        for name in files:
-            with suppress(FileNotFoundError):
-                total += (Path(folder) / name).lstat().st_size
+        total += sum(_size(Path(folder) / name) for name in files)
     return total
+
+
+def _size(file: Path) -> int:
+    with suppress(FileNotFoundError):
+        return file.lstat().st_size
+    return 0
 
 
 def _put_aside(path: Path, is_due: Callable[[Path], bool]) -> None:
     """Lock a cache, check `is_due` again, and rename it durably to a temporary name."""
-    aside = path.with_name(f".{path.name}{_ASIDE}{os.getpid()}-{secrets.token_hex(4)}")
+    aside = temporary_beside(path)
     with explained(path), writer_lock(path, lambda _: None):
         if is_due(path):  # another process may have begun a new cache there
             path.with_name(path.name + TRACE).unlink(missing_ok=True)
@@ -210,5 +220,5 @@ def _fits(path: Path, backbone: str | None, key: str | None) -> bool:
 def _name_parts(path: Path) -> re.Match[str] | None:
     name = path.name
     if _is_aside(path):
-        name = name.removeprefix(".").rpartition(_ASIDE)[0]
+        name = name.removeprefix(".").rpartition(TEMPORARY)[0]
     return _CACHE_NAME.fullmatch(name)

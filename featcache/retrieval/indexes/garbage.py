@@ -49,19 +49,12 @@ def find_index_garbage(root: Path) -> Iterator[Garbage]:
                 delete=partial(_remove, root, name),
             )
         elif unused:
-            whole = "arrays of an interrupted build"
             yield Garbage(
                 path=folder,
-                what="remains of an index" if index is None else whole,
-                bytes=sum(map(_size, unused)),
+                what="remains of an index" if index is None else "arrays of an interrupted build",
+                bytes=sum(map(count_bytes, unused)),
                 delete=partial(clear_unused, root, name),
             )
-
-
-def _size(path: Path) -> int:
-    with suppress(FileNotFoundError):
-        return count_bytes(path) if path.is_dir() else path.lstat().st_size
-    return 0
 
 
 def _present(root: Path) -> tuple[set[tuple[str, str]], bool]:

@@ -57,7 +57,7 @@ class Entry(NamedTuple):
     refused: str
     """What it is if it is neither a file, a folder nor the label of a volume: "a pipe"."""
     target: str
-    """Of a link."""
+    """Where a link leads, as the archive has it; not checked."""
     extended: int
     """Bytes of its extended headers."""
     header: bytes

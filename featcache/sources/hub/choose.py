@@ -63,14 +63,13 @@ def _declared(
         return []
     declared = configurations_in(head(card), f"{CARD} of {hub.repository}")
     found = [c for c in declared if any(c.splits_of(f.path) for f in parquet)]
-    if hub.config and hub.config not in {c.name for c in found}:
-        if not found or any(f.path.startswith(f"{hub.config}/") for f in files):
-            return []
-    elif found and not hub.config and choose(found, "") is None:
-        raise _several(hub, [c.name for c in found])
-    chosen = choose(found, hub.config) if found else None
-    if chosen is None:
+    names = [c.name for c in found]
+    is_folder = any(f.path.startswith(f"{hub.config}/") for f in files)
+    if not found or (hub.config and hub.config not in names and is_folder):
         return []
+    chosen = choose(found, hub.config)
+    if chosen is None:
+        raise _several(hub, names)
     return _checked(hub, [card, *(f for f in parquet if chosen.split_of(f.path) is not None)])
 
 

@@ -24,6 +24,8 @@ FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 """Errors that mean that the file is missing; after other errors it may exist and be sound."""
+TEMPORARY = ".tmp-"
+"""Separates a name from the unique suffix that makes it that of a temporary file or folder."""
 
 
 @contextmanager
@@ -71,7 +73,7 @@ def write_atomically(path: Path, *parts: bytes) -> None:
     Raises:
         CacheError: If the disk is full or the folder cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}-{secrets.token_hex(4)}")
+    temporary = temporary_beside(path)
     with explained(path):
         try:
             handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
@@ -87,6 +89,26 @@ def write_atomically(path: Path, *parts: bytes) -> None:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
             raise
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path, whose file takes the place of `path` when the block has ended well.
+
+    For writers that write to a path of their own; others call `write_atomically`.
+
+    Raises:
+        OSError: If the file cannot be put in place; nothing is left then.
+    """
+    temporary = temporary_beside(path)
+    try:
+        yield temporary
+        sync_file(temporary)
+        temporary.replace(path)
+        sync_folder(path.parent)
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def open_plain(path: Path) -> int:
@@ -260,6 +282,11 @@ def canonical(value: object) -> bytes:
     return text.encode("ascii")
 
 
+def temporary_beside(path: Path) -> Path:
+    """Return a unique temporary path beside a file or folder, which `is_temporary` recognises."""
+    return path.with_name(f".{path.name}{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}")
+
+
 def is_temporary(path: Path) -> bool:
     """Tell from its name whether a file or folder is a temporary one of this program."""
-    return path.name.startswith(".") and ".tmp-" in path.name
+    return path.name.startswith(".") and TEMPORARY in path.name

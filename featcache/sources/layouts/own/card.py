@@ -73,7 +73,7 @@ class Configuration:
         return found.pop() if found else None
 
 
-def read_card(root: "FolderTree") -> tuple[Configuration, ...]:
+def read_card(root: FolderTree) -> tuple[Configuration, ...]:
     """Return the configurations that the card in a folder declares; none without a card.
 
     Raises:
