@@ -2,8 +2,6 @@
 
 import csv
 import json
-import os
-import secrets
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -296,18 +294,12 @@ def _in_place(path: Path) -> Iterator[Path]:
     Raises:
         FeatcacheError: If it cannot be written.
     """
-    from featcache.store.format.files import sync_file, sync_folder
+    from featcache.store.format.files import replacing
 
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}-{secrets.token_hex(4)}")
     try:
-        yield temporary
-        sync_file(temporary)
-        temporary.replace(path)
-        sync_folder(path.parent)
+        with replacing(path) as temporary:
+            yield temporary
     except OSError as error:
         raise FeatcacheError(
             f"{path} cannot be written ({error.strerror or error}). Choose another with --out."
         ) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)

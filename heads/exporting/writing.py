@@ -1,7 +1,5 @@
 """A head to a folder: traced, written, checked, then put in place in one step."""
 
-import os
-import secrets
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +10,7 @@ import torch
 from featcache.backbones.base import Backbone
 from featcache.errors import HeadError, UsageError
 from featcache.paths import expand
-from featcache.store.format.files import sync_folder, write_atomically
+from featcache.store.format.files import sync_folder, temporary_beside, write_atomically
 from featcache.wording import Argument
 from heads.answering import check_place
 from heads.exporting.card import CARD, FACTS, card, facts_file, facts_of
@@ -89,7 +87,7 @@ def export(
         check_numpy(head, linear=linear)
     facts, notes = facts_of(head, program, to), _notes(head, linear=linear)
     write, opened = WRITERS[to]
-    temporary = folder.with_name(f".{folder.name}.tmp-{os.getpid()}-{secrets.token_hex(4)}")
+    temporary = temporary_beside(folder)
     try:
         temporary.mkdir(parents=True)
         write(program, facts, temporary)
