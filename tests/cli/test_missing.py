@@ -13,7 +13,7 @@ from cli.heads.app import app as heads_app
     ("app", "words", "said"),
     [
         (heads_app, "train", "METHOD is missing; write e.g. `heads train cmm --shots 16`; `"),
-        (heads_app, "predict", "HEAD is missing; write e.g. `heads predict last new/`; `"),
+        (heads_app, "predict", "RUN|FILE is missing; write e.g. `heads predict last new/`; `"),
         (featcache_app, "import npz f.npz", "--name is missing; write e.g. `featcache import npz "),
         (heads_app, "predict last a.jpg --top x", "--top cannot be 'x': "),
         (featcache_app, "export pets --thumbnails 1.5", "--thumbnails cannot be '1.5': "),

@@ -312,7 +312,7 @@ def test_heads_beside_their_run(features: FeatureSet, tmp_path: Path) -> None:
     run = one.result.run
     with pytest.raises(UsageError, match=f"2 heads; name one of {run}@1, {run}@2"):
         kept.load(tmp_path, run)
-    with pytest.raises(UsageError, match=f"no head of seed '7', but {run}@1"):
+    with pytest.raises(UsageError, match=f"no head of seed '7'; name one of {run}@1, {run}@2"):
         kept.load(tmp_path, f"{run}@7")
     head = kept.load(tmp_path, f"{run}@2")
     assert head.about["seed"] == 2

@@ -158,11 +158,17 @@ def test_folds_without_what_queries_are_answered_by_are_refused(make_view: Any) 
         check_folds(lazsl, lazsl.config(), make_view())
 
 
-@pytest.mark.parametrize("wanted", [{"method": "transclip"}, {"selection": "oracle"}])
+@pytest.mark.parametrize(
+    ("wanted", "why"),
+    [
+        ({"method": "transclip"}, "answers the queries together"),
+        ({"selection": "oracle"}, "is chosen on the queries"),
+    ],
+)
 def test_what_sees_the_queries_is_not_calibrated_on_request(
-    features: FeatureSet, wanted: dict[str, Any]
+    features: FeatureSet, wanted: dict[str, Any], why: str
 ) -> None:
-    with pytest.raises(UsageError, match="the queries, so other images cannot say"):
+    with pytest.raises(UsageError, match=f"{why}, so other images cannot say"):
         plan(features, calibrate_on="folds", **wanted)
 
 
