@@ -19,13 +19,16 @@ from torch import Tensor
 
 from featcache.errors import CacheError, MissingComponentError, UnknownNameError, UsageError
 from featcache.retrieval.lacking import how_to_add
-from featcache.types import FeatureSet, parse_component
+from featcache.types import FeatureSet, Releasable, parse_component
 from featcache.wording import Argument
 
 VECTOR_KINDS = ("global", "patches", "views", "crops")
 """What a vector is the feature of: an image, or one of its patches, views or crops."""
 BLOCK_BYTES = 64 * 2**20
 """Bytes of a block in float32."""
+MAPPED_BYTES = 2**30
+"""Bytes of vectors in float32 after which shards are unmapped, because their pages count as memory
+of the process until then. Few vectors are searched again without mapping them again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +50,12 @@ class Source:
     def dim(self) -> int:
         """Width of a vector."""
         return self.features.components[self.component].shape[-1]
+
+    def release(self) -> None:
+        """Unmap the files that were read; the next reading maps them again."""
+        rows = self.features.components[self.component]
+        if isinstance(rows, Releasable):
+            rows.release()
 
     def all_rows(self) -> Int64[np.ndarray, " n"]:
         """Return the rows that have vectors of this component, in any split, ascending."""
@@ -112,6 +121,7 @@ class Vectors:
         if kind == "patches":  # those of different variants are not comparable
             recipe = component_recipe(first.component)
         self.sources = (first, *(_source(cache, kind, recipe, splits) for cache in caches[1:]))
+        self._mapped = 0
         self._count()
         widths = {s.dim for s in self.sources}
         if len(widths) > 1:
@@ -160,8 +170,17 @@ class Vectors:
             step = max(1, size // source.parts)
             for start in range(0, len(source.rows), step):
                 rows = source.rows[start : start + step]
-                values = source.features.unit(source.component, rows)
+                values = self._read(source, rows)
                 yield values.reshape(-1, values.shape[-1])
+
+    def _read(self, source: Source, rows: Int64[np.ndarray, " r"]) -> Float32[Tensor, "r ..."]:
+        values = source.features.unit(source.component, rows)
+        self._mapped += values.nbytes
+        if self._mapped >= MAPPED_BYTES:
+            for each in self.sources:
+                each.release()
+            self._mapped = 0
+        return values
 
     def places(self, positions: Int64[np.ndarray, " n"]) -> Places:
         """Tell where vectors come from.
@@ -194,7 +213,7 @@ class Vectors:
             for first, begin, end in zip(
                 range(0, len(rows), step), bounds[:-1], bounds[1:], strict=True
             ):
-                values = own.features.unit(own.component, rows[first : first + step])
+                values = self._read(own, rows[first : first + step])
                 values = values.reshape(-1, own.parts, self.dim)
                 part = order[begin:end]
                 out[where[part]] = values[back[part] - first, places.part[where[part]]]

@@ -10,6 +10,7 @@ import torch
 
 from featcache.errors import CacheError, MissingComponentError, UnknownNameError, UsageError
 from featcache.keys import ComponentKey
+from featcache.retrieval import vectors as vectors_module
 from featcache.retrieval.vectors import Vectors
 from featcache.store.cache import Cache
 from tests.featcache.retrieval.random_caches import DIM, clustered, make_cache
@@ -34,6 +35,21 @@ def test_blocks_are_the_rows_in_order(cache: Any, kind: Any, parts: int) -> None
         source = vectors.sources[places.source[i]]
         row = cache.unit(source.component, places.row[i : i + 1]).reshape(parts, -1)
         assert torch.equal(whole[order[i]], row[places.part[i]])
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="no /proc/self/maps here")
+@pytest.mark.parametrize("most", [1, 2**40])
+def test_shards_are_unmapped_after_many_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    monkeypatch.setattr(vectors_module, "MAPPED_BYTES", most)
+    feature_set = make_cache(tmp_path / "home", patches=4).feature_set()
+    vectors = Vectors([feature_set], "patches")
+    for read in (lambda: list(vectors.blocks(100)), lambda: vectors.take(np.arange(0, 2400, 7))):
+        read()
+        maps = Path("/proc/self/maps").read_text().splitlines()
+        mapped = [line for line in maps if str(feature_set.path) in line and "patches" in line]
+        assert bool(mapped) == (most > 1)
 
 
 def test_splits_choose_rows(cache: Any) -> None:
