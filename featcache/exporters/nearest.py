@@ -1,0 +1,72 @@
+"""The rows nearest to each row of a table, exactly: what a viewer shows beside an image.
+
+Every block of rows is compared with all rows, which are read anew for it: time grows with the
+square of their number, memory with what is found.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Int64
+
+from featcache.errors import UsageError
+from featcache.exporters.reading import CHUNK, chunks
+from featcache.neighbours import TopK
+from featcache.types import FeatureSet
+from featcache.wording import Argument
+
+LARGEST = 1000
+"""Neighbours that are written at most."""
+
+
+def check_count(count: int) -> None:
+    """Refuse a number of neighbours that no table has.
+
+    Raises:
+        UsageError: If it is negative, or too large.
+    """
+    if not 0 <= count <= LARGEST:
+        raise UsageError(Argument("neighbors", count), f" is not between 0 and {LARGEST}.")
+
+
+def nearest_rows(
+    features: FeatureSet,
+    rows: Int64[np.ndarray, " r"],
+    count: int,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Int64[np.ndarray, "r k"], Float32[np.ndarray, "r k"]]:
+    """Find the rows with the largest cosine for each row, itself left out.
+
+    Args:
+        features: The cache.
+        rows: Rows of the listing, in the order of the table.
+        count: Neighbours of each; there are fewer where there are not as many other rows.
+        progress: Called as (rows with neighbours, all rows).
+
+    Returns:
+        Positions in the table, nearest first, and 1 - cosine, in [0, 2].
+
+    Example:
+        >>> import featcache
+        >>> cache = featcache.open("fieldguide", "tiny")
+        >>> at, distances = nearest_rows(cache, cache.usable("val"), 3)
+        >>> bool((distances[:, 0] <= distances[:, 2]).all())
+        True
+    """
+    k = min(count, len(rows) - 1)
+    if not k:
+        return np.zeros((len(rows), 0), dtype=np.int64), np.zeros((len(rows), 0), dtype=np.float32)
+    found, distances = [], []
+    for start, queries in zip(range(0, len(rows), CHUNK), chunks(features, rows), strict=True):
+        running = TopK(queries, k + 1)  # one more, as a row is among its own nearest
+        for keys in chunks(features, rows):
+            running.add(keys)
+        own = start + torch.arange(len(queries))[:, None]
+        best, chosen = running.best.masked_fill(running.at == own, -torch.inf).topk(k)
+        found.append(running.at.gather(1, chosen))
+        distances.append((1 - best).clamp_(min=0))
+        if progress is not None:
+            progress(start + len(queries), len(rows))
+    return torch.cat(found).numpy(), torch.cat(distances).numpy()
