@@ -36,28 +36,28 @@ def nearest_rows(
     count: int,
     *,
     progress: Callable[[int, int], None] | None = None,
-) -> tuple[Int64[np.ndarray, "r k"], Float32[np.ndarray, "r k"]]:
-    """Find the rows with the largest cosine for each row, itself left out.
+) -> tuple[Int64[np.ndarray, "r k+1"], Float32[np.ndarray, "r k+1"]]:
+    """Find the rows with the largest cosine for each row; the row itself comes first.
+
+    So it is in the tables that Embedding Atlas makes, and its graph measures skip the first.
 
     Args:
         features: The cache.
         rows: Rows of the listing, in the order of the table.
-        count: Neighbours of each; there are fewer where there are not as many other rows.
+        count: Other rows to find for each; fewer where there are not as many.
         progress: Called as (rows with neighbours, all rows).
 
     Returns:
-        Positions in the table, nearest first, and 1 - cosine, in [0, 2].
+        Positions in the table and 1 - cosine, in [0, 2]; nearest first.
 
     Example:
         >>> import featcache
         >>> cache = featcache.open("fieldguide", "tiny")
         >>> at, distances = nearest_rows(cache, cache.usable("val"), 3)
-        >>> bool((distances[:, 0] <= distances[:, 2]).all())
-        True
+        >>> at.shape[1], at[7, 0].item(), distances[7, 0].item()
+        (4, 7, 0.0)
     """
     k = min(count, len(rows) - 1)
-    if not k:
-        return np.zeros((len(rows), 0), dtype=np.int64), np.zeros((len(rows), 0), dtype=np.float32)
     found, distances = [], []
     for start, queries in zip(range(0, len(rows), CHUNK), chunks(features, rows), strict=True):
         running = TopK(queries, k + 1)  # one more, as a row is among its own nearest
@@ -65,8 +65,8 @@ def nearest_rows(
             running.add(keys)
         own = start + torch.arange(len(queries))[:, None]
         best, chosen = running.best.masked_fill(running.at == own, -torch.inf).topk(k)
-        found.append(running.at.gather(1, chosen))
-        distances.append((1 - best).clamp_(min=0))
+        found.append(torch.cat([own, running.at.gather(1, chosen)], dim=1))
+        distances.append(torch.cat([torch.zeros(len(own), 1), (1 - best).clamp_(min=0)], dim=1))
         if progress is not None:
             progress(start + len(queries), len(rows))
     return torch.cat(found).numpy(), torch.cat(distances).numpy()

@@ -5,7 +5,7 @@
     label, class  int32, string            null for unlabelled images
     features      list<float32>[d]         global features as they are stored, of any length
     projection_x, projection_y   float32   coordinates in a plane (`featcache.exporters.projection`)
-    neighbors     struct<ids, distances>   nearest other rows: positions in the table, 1 - cosine
+    neighbors     struct<ids, distances>   itself and the nearest rows: positions, 1 - cosine
     image         struct<bytes, path>      a thumbnail in JPEG; null where the image is not here
     predicted     string                   with `answer`: the class, its probability, and whether
     probability   float32                  it is the label (null for unlabelled images)
@@ -81,7 +81,7 @@ def export_parquet(
         out: File to write; one that exists is replaced.
         splits: Splits to write, in this order; none takes all but stored few-shot sets.
         projection: pca, tsne or none.
-        neighbors: How many of the nearest rows to write beside each; 0 writes none.
+        neighbors: How many of the nearest other rows to write for each; 0 writes none.
         thumbnails: Longest side of the thumbnails in pixels; 0 writes none.
         answer: Answers of a head for the columns `predicted`, `probability` and `correct`.
         progress: Called as (what, rows done, all rows).

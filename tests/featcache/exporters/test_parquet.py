@@ -205,19 +205,20 @@ def test_neighbours_are_those_of_naive_loops(
     for i, found in enumerate(table["neighbors"]):
         others = [(1 - float(unit[i] @ unit[j]), j) for j in range(len(unit)) if j != i]
         others.sort()
-        assert found["ids"] == [j for _, j in others[:5]]
-        assert np.allclose(found["distances"], [d for d, _ in others[:5]], atol=1e-6)
+        assert found["ids"] == [i, *(j for _, j in others[:5])]
+        assert np.allclose(found["distances"], [0, *(d for d, _ in others[:5])], atol=1e-6)
 
 
-def test_a_row_is_no_neighbour_of_its_own_even_among_copies(cache: FeatureSet) -> None:
+def test_a_row_comes_first_and_once_even_among_copies(cache: FeatureSet) -> None:
     rows = np.repeat(cache.usable("val")[:2], 6)  # more copies than neighbours
     at, distances = nearest_rows(cache, rows, 3)
     for i, found in enumerate(at.tolist()):
-        assert i not in found
+        assert found[0] == i
+        assert len(set(found)) == 4
         assert {j // 6 for j in found} == {i // 6}
     assert np.allclose(distances, 0, atol=1e-6)
-    assert nearest_rows(cache, rows[:2], 9)[0].tolist() == [[1], [0]]
-    assert nearest_rows(cache, rows[:1], 9)[0].shape == (1, 0)
+    assert nearest_rows(cache, rows[:2], 9)[0].tolist() == [[0, 1], [1, 0]]
+    assert nearest_rows(cache, rows[:1], 9)[0].tolist() == [[0]]
 
 
 @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a folder that takes no file")
