@@ -10,24 +10,9 @@ import numpy as np
 import torch
 from jaxtyping import Float32, Int64
 
-from featcache.errors import UsageError
 from featcache.exporters.reading import CHUNK, chunks
 from featcache.neighbours import TopK
 from featcache.types import FeatureSet
-from featcache.wording import Argument
-
-LARGEST = 1000
-"""Neighbours that are written at most."""
-
-
-def check_count(count: int) -> None:
-    """Refuse a number of neighbours that no table has.
-
-    Raises:
-        UsageError: If it is negative, or too large.
-    """
-    if not 0 <= count <= LARGEST:
-        raise UsageError(Argument("neighbors", count), f" is not between 0 and {LARGEST}.")
 
 
 def nearest_rows(
@@ -36,7 +21,7 @@ def nearest_rows(
     count: int,
     *,
     progress: Callable[[int, int], None] | None = None,
-) -> tuple[Int64[np.ndarray, "r k+1"], Float32[np.ndarray, "r k+1"]]:
+) -> tuple[Int64[np.ndarray, "r j"], Float32[np.ndarray, "r j"]]:
     """Find the rows with the largest cosine for each row; the row itself comes first.
 
     So it is in the tables that Embedding Atlas makes, and its graph measures skip the first.

@@ -27,8 +27,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int64
 
-from featcache.errors import CacheError, TaskError, UsageError
-from featcache.exporters.nearest import check_count, nearest_rows
+from featcache.errors import CacheError, TaskError
+from featcache.exporters.asked import check_sizes
+from featcache.exporters.nearest import nearest_rows
 from featcache.exporters.projection import check_projection, project
 from featcache.exporters.reading import CHUNK
 from featcache.imaging.decode import UnreadableImageError
@@ -40,9 +41,6 @@ from featcache.retrieval.originals import Originals
 from featcache.store.format.outputs import not_written, replacing
 from featcache.types import FeatureSet
 from featcache.wording import Argument
-
-LARGEST_THUMBNAIL = 1024
-"""Longest side of a thumbnail in pixels."""
 
 Answer = Callable[
     [Int64[np.ndarray, " r"]], tuple[Int64[np.ndarray, " r"], Float[np.ndarray, " r"]]
@@ -99,12 +97,7 @@ def export_parquet(
         >>> export_parquet(cache, "moths.parquet", splits=["val"]).columns[:4]
         ('id', 'split', 'label', 'class')
     """
-    if not 0 <= thumbnails <= LARGEST_THUMBNAIL:
-        raise UsageError(
-            Argument("thumbnails", thumbnails),
-            f" is not between 0 and {LARGEST_THUMBNAIL} pixels.",
-        )
-    check_count(neighbors)
+    check_sizes(neighbors=neighbors, thumbnails=thumbnails)
     parquet = load_pyarrow(CacheError)
     listed, split = _listed(features, splits)
     usable = features.ok[listed]

@@ -14,7 +14,7 @@ from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
 from featcache.errors import UsageError
-from featcache.exporters.names import check_name
+from featcache.exporters.asked import check_name
 from featcache.exporters.reading import chunks
 from featcache.types import FeatureSet
 from featcache.wording import Argument

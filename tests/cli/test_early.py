@@ -37,6 +37,8 @@ CALLS = {
         (["search", "a dog", "--sheet", "x.pdf"], 2, ".html"),
         (["export", "blobs", "--to", "parqet"], 2, "parquet"),
         (["export", "blobs", "--projection", "pac"], 2, "pca"),
+        (["export", "blobs", "--neighbors", "-1"], 2, "--neighbors"),
+        (["export", "blobs", "--thumbnails", "2000"], 2, "--thumbnails"),
         (["export", "blob"], 2, "blobs"),
         (["import", "npz", "no.npz", "--name", "a", "--backbone", "b"], 1, "no.npz"),
     ],

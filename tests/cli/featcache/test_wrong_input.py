@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 Run = Callable[..., Any]
+DRAWN = ("--dataset", "fieldguide")
 
 
 @pytest.mark.parametrize(
@@ -14,15 +15,15 @@ Run = Callable[..., Any]
     [
         (["extract"], 2, "--dataset: folder:PATH"),
         (["extract", "--views", "10"], 2, "--dataset: folder:PATH"),
-        (["extract", "--dataset", "fieldguide", "--backbone", "vit-b16"], 2, "ViT-B"),
+        (["extract", *DRAWN, "--backbone", "vit-b16"], 2, "ViT-B"),
         (["extract", "--dataset", "fieldgide"], 2, "did you mean 'fieldguide'"),
         (["extract", "--dataset", "folder:/no/such/place"], 1, "/no/such/place"),
-        (["extract", "--dataset", "fieldguide", "--patches", "clear", "--limit", "1"], 2, "clearclip"),
-        (["extract", "--dataset", "fieldguide", "--limit", "0"], 2, "--limit"),
-        (["extract", "--dataset", "fieldguide", "--waffle", "-1"], 2, "--waffle"),
-        (["extract", "--dataset", "fieldguide", "--profile-to", "/no/such/x.json"], 2, "--profile-to"),
-        (["extract", "--dataset", "fieldguide", "--waffle", "words"], 2, "--waffle"),
-        (["extract", "--dataset", "fieldguide", "--weights", "nothing.safetensors"], 1, "nothing.safetensors"),
+        (["extract", *DRAWN, "--patches", "clear", "--limit", "1"], 2, "clearclip"),
+        (["extract", *DRAWN, "--limit", "0"], 2, "--limit"),
+        (["extract", *DRAWN, "--waffle", "-1"], 2, "--waffle"),
+        (["extract", *DRAWN, "--profile-to", "/no/such/x.json"], 2, "--profile-to"),
+        (["extract", *DRAWN, "--waffle", "words"], 2, "--waffle"),
+        (["extract", *DRAWN, "--weights", "nothing.safetensors"], 1, "nothing.safetensors"),
         (["info"], 1, "featcache extract"),
         (["verify", "--dataset", "x"], 1, "featcache extract"),
         (["rm", "x"], 1, "featcache extract"),
@@ -45,7 +46,11 @@ def test_wrong_input_is_one_sentence(
 
 def test_a_path_that_the_system_refuses_is_one_sentence(featcache: Run, empty_home: Path) -> None:
     long = "x" * 300
-    for arguments in (["--dataset", f"folder:{long}"], ["--dataset", long], ["--dataset", "fieldguide", "--weights", long]):
+    for arguments in (
+        ["--dataset", f"folder:{long}"],
+        ["--dataset", long],
+        [*DRAWN, "--weights", long],
+    ):
         answer = featcache("extract", *arguments)
         assert answer.code == 1, answer
         assert "File name too long" in answer.err
