@@ -269,7 +269,7 @@ def test_a_float64_head_is_written_in_float32(tmp_path: Path) -> None:
     assert kinds == {torch.float32}
 
 
-@pytest.mark.parametrize("to", ["numpy", "torch", "onnx"])
+@pytest.mark.parametrize("to", quick(["numpy", "torch", "onnx"], 1))
 def test_a_disk_that_is_full_or_read_only_is_said(to: str, tmp_path: Path) -> None:
     if to == "onnx":
         pytest.importorskip("onnxruntime", reason="the extra `export` is not installed")
