@@ -65,7 +65,8 @@ def export(
     Example: featcache export fieldguide --thumbnails 128 --neighbors 10 --out moths.parquet
     """
     from featcache.errors import UnknownNameError, UsageError
-    from featcache.exporters.asked import check_name, check_sizes
+    from featcache.exporters.asked import check_name, check_place, check_sizes
+    from featcache.paths import expand
     from featcache.store.library import cache_root, find_cache
 
     # What is wrong is told before torch is loaded.
@@ -73,6 +74,8 @@ def export(
         raise UnknownNameError("format", to, FORMATS)
     check_name(projection)
     check_sizes(neighbors=neighbors, thumbnails=thumbnails)
+    if out is not None:
+        check_place(expand(out))
     if out is not None and out.suffix.lower() in OTHER:
         raise UsageError(
             f"Features are written as parquet, and {out} says {out.suffix}; name it "

@@ -3,6 +3,8 @@
 `featcache.exporters.projection`, `nearest` and `parquet` make it.
 """
 
+from pathlib import Path
+
 from featcache.errors import UnknownNameError, UsageError
 from featcache.wording import Argument
 
@@ -12,6 +14,16 @@ MOST_NEIGHBORS = 1000
 """Neighbours that are written of each row at most."""
 LARGEST_THUMBNAIL = 1024
 """Longest side of a thumbnail in pixels."""
+
+
+def check_place(out: Path) -> None:
+    """Refuse to write a table where a folder is.
+
+    Raises:
+        UsageError: If one is there.
+    """
+    if out.is_dir():
+        raise UsageError(f"{out} is a folder; name a file in it with ", Argument("out"), ".")
 
 
 def check_name(projection: str) -> None:

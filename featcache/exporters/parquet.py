@@ -28,7 +28,7 @@ import numpy as np
 from jaxtyping import Float, Int64
 
 from featcache.errors import CacheError, TaskError
-from featcache.exporters.asked import check_sizes
+from featcache.exporters.asked import check_place, check_sizes
 from featcache.exporters.nearest import nearest_rows
 from featcache.exporters.projection import check_projection, project
 from featcache.exporters.reading import CHUNK
@@ -85,7 +85,7 @@ def export_parquet(
         progress: Called as (what, rows done, all rows).
 
     Raises:
-        UsageError: If an argument is wrong, or t-SNE cannot be had.
+        UsageError: If an argument is wrong, a folder is at `out`, or t-SNE cannot be had.
         UnknownNameError: If a split or the projection is unknown.
         TaskError: If the splits have no usable image.
         CacheError: If pyarrow is missing, or the file cannot be written.
@@ -97,6 +97,8 @@ def export_parquet(
         >>> export_parquet(cache, "moths.parquet", splits=["val"]).columns[:4]
         ('id', 'split', 'label', 'class')
     """
+    target = expand(Path(out))
+    check_place(target)
     check_sizes(neighbors=neighbors, thumbnails=thumbnails)
     parquet = load_pyarrow(CacheError)
     listed, split = _listed(features, splits)
@@ -105,7 +107,6 @@ def export_parquet(
     if not len(rows):
         raise TaskError(f"No image of {features.listing.dataset} in these splits could be read.")
     check_projection(projection, len(rows))
-    target = expand(Path(out))
     with _explained(target):
         target.parent.mkdir(parents=True, exist_ok=True)
     plane = project(features, rows, projection)

@@ -6,6 +6,7 @@ What a killed command has left there is deleted by the next one that writes to t
 unless somebody else is writing in that folder.
 """
 
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from pathlib import Path
 from featcache.scarcity import lacking
 from featcache.store.format.files import (
     FULL,
+    REFUSED,
     TEMPORARY,
     sync_file,
     sync_folder,
@@ -85,12 +87,15 @@ def not_written(place: Path, error: OSError, argument: Argument) -> list[Part]:
         error: Error of the operating system.
         argument: Names the place.
     """
-    said = f"{place} was not written ({error.strerror or error}). "
+    why = os.strerror(error.errno) if error.errno else str(error)  # some libraries add to it
+    said = f"{place} was not written ({why}). "
     if lack := lacking(error):
         return [said, lack]
     if error.errno in FULL:
         return [said, "Free some space, or choose another place with ", argument, "."]
-    return [said, "Make it writable, or choose another place with ", argument, "."]
+    if error.errno in REFUSED:
+        return [said, "Make it writable, or choose another place with ", argument, "."]
+    return [said, "Choose another place with ", argument, "."]
 
 
 def _refuse_existing(folder: Path) -> None:

@@ -132,6 +132,7 @@ def test_a_temporary_name_is_one_that_is_tidied_up(tmp_path: Path) -> None:
     [
         (errno.ENOSPC, "Free some space, or choose another place with out"),
         (errno.EROFS, "Make it writable, or choose another place with out"),
+        (errno.EISDIR, "(Is a directory). Choose another place with out"),
         (errno.EMFILE, "Too many files are open"),
     ],
 )
