@@ -1,5 +1,6 @@
 """Tables of caches: every column read back, rows streamed, a file that is whole or not there."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -235,3 +236,16 @@ def test_a_full_disk_leaves_what_was_there(cache: FeatureSet, tmp_path: Path) ->
     assert [p.name for p in tmp_path.iterdir()] == ["t.parquet"]
     assert path.read_bytes() == b"old"
     assert export_parquet(cache, path).rows == 44
+
+
+def test_the_script_of_the_docs_reads_columns_that_are_written(
+    cache: FeatureSet, tmp_path: Path
+) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "export.md").read_text(encoding="utf-8")
+    (script,) = re.findall(r"```python\n(# load\.py .*?)```", page, re.DOTALL)
+    compile(script, "load.py", "exec")
+    read_there = set(re.findall(r'row(?:s\[paths\[i\]\])?\["(\w+)"\]', script))
+    written = export_parquet(
+        cache, tmp_path / "t", answer=lambda rows: (rows % 5, np.ones(len(rows)))
+    )
+    assert {"id", "features", "class", "predicted"} <= read_there <= set(written.columns)
