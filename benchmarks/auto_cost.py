@@ -27,12 +27,15 @@ CASES = ((16, "few-shot-val"), (16, "cv"), (64, "few-shot-val"))
 def main() -> None:
     """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.parse_args()
+    parser.add_argument("--members", default=METHOD.config().members)
+    parser.add_argument("--images", type=int, help="a class, with validation rows; else CASES")
+    given = parser.parse_args()
     torch.set_num_threads(1)
-    named = members(METHOD.config())
+    named = members(METHOD.config(members=given.members))
+    cases = ((given.images, "few-shot-val"),) if given.images else CASES
     print(f"| images a class, selection | {' | '.join(m.name for m in named)} | together |")
     print("|---" * (len(named) + 2) + "|")
-    for shots, mode in CASES:
+    for shots, mode in cases:
         task, took, cells = drawn(CLASSES, shots), 0.0, []
         for member in named:
             most = most_rows(METHOD.config(), member)
