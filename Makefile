@@ -51,6 +51,7 @@ bench: install-dev  ## Measure everything in docs/benchmarks.md anew (long)
 	@$(BIN)/python benchmarks/accuracy.py
 	@$(BIN)/python benchmarks/methods.py
 	@$(BIN)/python -m benchmarks.auto --work build/auto
+	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.auto_cost
 	@$(BIN)/python benchmarks/training.py
 	@$(BIN)/python benchmarks/grids.py
 	@$(BIN)/python benchmarks/solvers.py

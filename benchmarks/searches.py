@@ -95,7 +95,7 @@ def real(folder: Path, methods: list[str]) -> None:
                     )
 
 
-def drawn() -> Episode:
+def drawn(classes: int = CLASSES, shots: int = SHOTS) -> Episode:
     """Draw the rows, and texts near the centres."""
     rng = torch.Generator().manual_seed(0)
     axis = torch.arange(D) + 1.0
@@ -108,20 +108,20 @@ def drawn() -> Episode:
     between = deviations(BETWEEN, 5, FALL_BETWEEN)
     within = deviations(WITHIN, 10, FALL_WITHIN)
     common = COMMON * F.normalize(torch.randn(D, generator=rng), dim=0)
-    centres = common + between * torch.randn(CLASSES, D, generator=rng)
+    centres = common + between * torch.randn(classes, D, generator=rng)
 
     def rows(n: int) -> Rows:
-        labels = torch.randperm(n, generator=rng) % CLASSES
+        labels = torch.randperm(n, generator=rng) % classes
         x = centres[labels] + within * torch.randn(n, D, generator=rng)
         return Rows(x=F.normalize(x, dim=-1), norms=torch.ones(n), labels=labels)
 
-    names = tuple(f"class {c}" for c in range(CLASSES))
-    texts = F.normalize(centres + 0.3 * between * torch.randn(CLASSES, D, generator=rng), dim=-1)
+    names = tuple(f"class {c}" for c in range(classes))
+    texts = F.normalize(centres + 0.3 * between * torch.randn(classes, D, generator=rng), dim=-1)
     bank = TextBank(classes=names, names=texts, templates=(), template_rows=None, default="name")
     return Episode.of(
-        view=TaskView(support=rows(CLASSES * SHOTS), pool=None, text=bank, classes=names, seed=0),
-        val=rows(CLASSES * VAL),
-        query=rows(CLASSES * VAL),
+        view=TaskView(support=rows(classes * shots), pool=None, text=bank, classes=names, seed=0),
+        val=rows(classes * VAL),
+        query=rows(classes * VAL),
     )
 
 

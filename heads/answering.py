@@ -19,10 +19,10 @@ from torch.nn import functional as F
 from featcache.backbones.locations import is_location
 from featcache.backbones.names import COMPUTE_FLAGS, choose, is_published
 from featcache.errors import HeadError, SourceError, UsageError
-from featcache.keys import parse_component
+from featcache.keys import FeatureKey, parse_component
 from featcache.store.provenance import COMPUTE, MICRO_BATCH
 from featcache.types import FeatureSet
-from featcache.wording import Argument
+from featcache.wording import Argument, Part
 from heads.contract.method import Need
 from heads.contract.rows import Kind, LazyRows, Rows
 from heads.contract.settings import Real
@@ -125,13 +125,9 @@ def embedder_for(head: "Head", *, device: str = "auto", strict: bool = False) ->
     """
     from featcache.embedding import Embedder
 
-    check_place(head)
-    if head.key is None or head.key.is_imported or not head.backbone:
-        source = "plain arrays" if head.key is None else "imported features"
-        raise HeadError(
-            f"This head of {head.method.name} was trained on {source}, so nothing says how images "
-            f"become its rows. Give it rows that were made as those of training."
-        )
+    key = key_of_images(
+        head, "how images become its rows", "Give it rows that were made as those of training."
+    )
     micro_batch, compute = _encoding(head)
     embedder = Embedder(
         head.backbone,
@@ -139,12 +135,33 @@ def embedder_for(head: "Head", *, device: str = "auto", strict: bool = False) ->
         device=device,
         compute=compute,
         components=[name for name in head.reads if name != "global"],
-        image_size=head.key.image_size,
+        image_size=key.image_size,
         micro_batch=micro_batch,
         strict=strict,
     )
     head.check_key(embedder.key, f"backbone {head.backbone} as it is here")
     return embedder
+
+
+def key_of_images(head: "Head", unknown: str, *instead: Part) -> FeatureKey:
+    """Return the key of a head that may encode images.
+
+    Args:
+        head: The head.
+        unknown: What nothing says, where features were imported or plain arrays.
+        instead: What to do then.
+
+    Raises:
+        HeadError: If nothing says how, or its backbone is at a place that only its file names.
+    """
+    check_place(head)
+    if head.key is None or head.key.is_imported or not head.backbone:
+        source = "plain arrays" if head.key is None else "imported features"
+        raise HeadError(
+            f"This head of {head.method.name} was trained on {source}, so nothing says {unknown}. ",
+            *instead,
+        )
+    return head.key
 
 
 def check_place(head: "Head") -> None:

@@ -169,7 +169,7 @@ def evaluate(
 
 
 def load(
-    name: Path | str,
+    name: Path | str | named.Named,
     *,
     root: Path | str | None = None,
     backbone: str | None = None,
@@ -178,8 +178,8 @@ def load(
     """Read a head from a file, or from a run: `RUN@SEED`, or `last`.
 
     Args:
-        name: A file that `Head.save` wrote; the name of a run and the seed of its head; or `last`,
-            the first head of the run stored last.
+        name: A file that `Head.save` wrote; the name of a run and the seed of its head; `last`, the
+            first head of the run stored last; or what `heads.results.named.find` found.
         root: Folder of all runs; the usual one if not given.
         backbone: The backbone that encodes images for it, as `featcache.open` names it; needed
             where only a file names a place outside of what is published (`hf-hub:`, `local-dir:`).
@@ -195,7 +195,9 @@ def load(
         >>> heads.load(head.save("moths.head")).classes == head.classes
         True
     """
-    if (path := named.as_file(name)) is not None:
+    if isinstance(name, named.Named):
+        head = kept.read(name.folder, name.seed)
+    elif (path := named.as_file(name)) is not None:
         head = Head.load(path)
     else:
         head = kept.load(runs_root(None if root is None else Path(root)), str(name))

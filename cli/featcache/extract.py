@@ -23,12 +23,13 @@ def extract(
         ),
     ] = None,
     dataset: Annotated[
-        str,
+        str | None,
         typer.Option(
             help=f"Data set: a name (`featcache datasets`) or one of {', '.join(KINDS)} with "
-            "a path, as folder:PATH."
+            "a path, as folder:PATH.",
+            show_default="required",
         ),
-    ] = "fieldguide",
+    ] = None,
     weights: Annotated[
         str | None, typer.Option(help="open_clip tag, weights file, or `random` for benchmarks.")
     ] = None,
@@ -172,9 +173,15 @@ def extract(
 
     Example: featcache extract --dataset eurosat --views 10 --crops 60:lazsl@test
     """
+    from featcache.errors import UsageError
     from featcache.pipeline.opening import NOTHING_STORED, open_request
     from featcache.pipeline.request import Request
 
+    if dataset is None:
+        raise UsageError(
+            "Name the images with --dataset: folder:PATH for your own, a name that `featcache "
+            "datasets` or `featcache ls` shows, or fieldguide, which is drawn here."
+        )
     request = Request(
         dataset=dataset,
         backbone=backbone,

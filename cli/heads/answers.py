@@ -294,7 +294,7 @@ def _in_place(path: Path) -> Iterator[Path]:
     Raises:
         FeatcacheError: If it cannot be written.
     """
-    from featcache.store.format.files import replacing
+    from featcache.store.format.outputs import replacing
 
     try:
         with replacing(path) as temporary:

@@ -8,6 +8,7 @@ import typer
 from cli.heads.asking import HeadBackbone, HeadWeights, OneHead, find_head
 from cli.ui import output
 from cli.ui.options import Json, Quiet, RunsDir
+from cli.ui.which import head_text
 
 
 def export(
@@ -38,6 +39,7 @@ def export(
     from featcache.errors import UsageError
     from heads.exporting.choice import check_format
     from heads.results import store
+    from heads.results.named import LAST
 
     # What is wrong is told before torch is loaded.
     check_format(to, with_backbone=with_backbone)
@@ -45,13 +47,13 @@ def export(
         raise UsageError(f"{out} exists. Name another folder with --out.")
     root, record = store.runs_root(runs), None
     if (named := find_head(head, runs)) is not None:
-        if not quiet:
-            output.say(f"Head {named}.")
-        head, record = str(named), store.load(store.find(root, named.run), predictions=False)
+        record = store.load(store.find(root, named.run), predictions=False)
 
     import heads
 
-    loaded = heads.load(head, root=root, backbone=backbone, weights=weights)
+    loaded = heads.load(named or head, root=root, backbone=backbone, weights=weights)
+    if not quiet:
+        output.say(head_text(loaded, named, is_last=head == LAST))
     written = heads.export(
         loaded,
         to,

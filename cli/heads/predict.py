@@ -13,14 +13,13 @@ from cli.heads import answers
 from cli.heads.asking import HeadWeights, OneHead, Rule, Top, check_asked, find_head
 from cli.ui import errors, live, output
 from cli.ui.options import CacheDir, Device, Json, Key, Quiet, RunsDir
+from cli.ui.which import head_text
 from featcache.counts import counted
 
 if TYPE_CHECKING:
     from featcache.sources.queries.image import Queries
     from featcache.store.cache import Cache
-    from heads.head import Head
     from heads.predicted import Prediction, Tally
-    from heads.results.named import Named
 
 LOT = 64
 """Predictions that are written together."""
@@ -137,12 +136,12 @@ def predict(
         from heads.predicting import Predictor
 
         trained = load(
-            head if named is None else str(named),
+            named or head,
             root=runs,
             backbone=None if dataset else backbone,
             weights=weights,
         )
-        line.say(_head_text(trained, named, is_last=head == "last"))
+        line.say(head_text(trained, named, is_last=head == "last"))
         asked = Asked(coverage=coverage, rule=rule or "lac", reject=reject)
         predictor = Predictor(trained, top=top, device=device, asked=asked)
         columns = answers.Columns(
@@ -215,18 +214,3 @@ def _conclude(tally: "Tally") -> None:
         output.say(f"{counted(tally.unusable, 'image')} of {tally.total} could not be used.")
     if not tally.answered:
         raise typer.Exit(1)
-
-
-def _head_text(head: "Head", named: "Named | None", *, is_last: bool) -> str:
-    """Say which head answers."""
-    where = f"Head {named}: " if named is not None else "The head is of "
-    trained = f" trained on {head.dataset}" if head.dataset else ""
-    with_ = f" with {head.backbone}" if head.backbone else ""
-    classes = counted(len(head.classes), "class", "classes")
-    text = f"{where}{head.method.name}{trained}{with_}, {classes}."
-    if named is not None and is_last and len(named.seeds) > 1:
-        text += (
-            f" The run stored last keeps {len(named.seeds)} heads, of which the first is taken; "
-            f"last@{named.seeds[1]} is the next."
-        )
-    return text

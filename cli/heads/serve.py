@@ -86,9 +86,7 @@ def serve(
         from heads.serve.running import listen, run, url_of
         from heads.serve.service import Service, asked_of
 
-        trained = load(
-            head if named is None else str(named), root=runs, backbone=backbone, weights=weights
-        )
+        trained = load(named or head, root=runs, backbone=backbone, weights=weights)
         asked = asked_of(trained, coverage=coverage, rule=rule, reject=reject)
         predictor = Predictor(trained, top=top, device=device, asked=asked)
         for note in _notes(trained, is_open=not hosts.is_loopback):

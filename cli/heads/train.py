@@ -10,9 +10,9 @@ import typer
 from cli.heads.sentence import ORDERED, sentence
 from cli.ui import errors, live, options, output, units
 from cli.ui.options import CacheDir, Device, Json, Key, Quiet, RunsDir
+from cli.ui.which import cache_text
 
 if TYPE_CHECKING:
-    from featcache.store.cache import Cache
     from heads.protocols.obtain import Obtained
 
 
@@ -255,7 +255,7 @@ def train(
 
     root = runs_root(runs)
     with errors.noting(UNSAVED), live.live(quiet) as line:
-        line.say(_using(opened, is_named=dataset is not None))
+        line.say(cache_text(opened, is_named=dataset is not None))
         features = opened.feature_set(texts)
         how: dict[str, Any] = {"device": device, "progress": line.counter()}
         if protocol == "episodic":
@@ -306,19 +306,6 @@ def _splits(text: str | None) -> tuple[str, ...]:
     """Read the query sets, each once."""
     names = [name.strip() for name in ("test" if text is None else text).split(",")]
     return tuple(dict.fromkeys(names))
-
-
-def _using(cache: "Cache", *, is_named: bool) -> str:
-    """Describe the cache that is used, as several may have its name."""
-    from featcache.store.provenance import origin_of
-
-    last = "" if is_named else ", finished last"
-    origin = origin_of(cache.key, cache.shards)
-    what = origin if cache.key.is_imported else f"{origin} weights"
-    return (
-        f"Using the cache of {cache.dataset} with {cache.backbone} "
-        f"({what}, key {cache.key.digest()}){last}."
-    )
 
 
 def _shots(text: str, augment: str | None) -> int | None:

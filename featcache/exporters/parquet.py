@@ -5,6 +5,7 @@
     label, class  int32, string            null for unlabelled images
     features      list<float32>[d]         global features as they are stored, of any length
     projection_x, projection_y   float32   coordinates in a plane (`featcache.exporters.projection`)
+    neighbors     struct<ids, distances>   itself and the nearest rows: positions, 1 - cosine
     image         struct<bytes, path>      a thumbnail in JPEG; null where the image is not here
     predicted     string                   with `answer`: the class, its probability, and whether
     probability   float32                  it is the label (null for unlabelled images)
@@ -15,8 +16,10 @@ splits back. Rows are streamed in groups, and the file gets its name when it is 
 images are left out.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -24,19 +27,20 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int64
 
-from featcache.errors import CacheError, TaskError, UsageError
-from featcache.exporters.projection import CHUNK, check_projection, project
+from featcache.errors import CacheError, TaskError
+from featcache.exporters.asked import check_place, check_sizes
+from featcache.exporters.nearest import nearest_rows
+from featcache.exporters.projection import check_projection, project
+from featcache.exporters.reading import CHUNK
 from featcache.imaging.decode import UnreadableImageError
 from featcache.pages.thumbnails import thumbnail
 from featcache.parquet import load_pyarrow
 from featcache.paths import expand
+from featcache.progress import Report
 from featcache.retrieval.originals import Originals
-from featcache.store.format.files import explained, replacing
+from featcache.store.format.outputs import not_written, replacing
 from featcache.types import FeatureSet
 from featcache.wording import Argument
-
-LARGEST_THUMBNAIL = 1024
-"""Longest side of a thumbnail in pixels."""
 
 Answer = Callable[
     [Int64[np.ndarray, " r"]], tuple[Int64[np.ndarray, " r"], Float[np.ndarray, " r"]]
@@ -59,27 +63,29 @@ class Table:
 
 def export_parquet(
     features: FeatureSet,
-    path: Path | str,
+    out: Path | str,
     *,
     splits: Sequence[str] = (),
     projection: str = "pca",
+    neighbors: int = 0,
     thumbnails: int = 0,
     answer: Answer | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Report | None = None,
 ) -> Table:
     """Write the rows of a cache as a parquet table.
 
     Args:
         features: The cache.
-        path: File to write; one that exists is replaced.
+        out: File to write; one that exists is replaced.
         splits: Splits to write, in this order; none takes all but stored few-shot sets.
         projection: pca, tsne or none.
+        neighbors: How many of the nearest other rows to write for each; 0 writes none.
         thumbnails: Longest side of the thumbnails in pixels; 0 writes none.
         answer: Answers of a head for the columns `predicted`, `probability` and `correct`.
-        progress: Called as (written rows, all rows).
+        progress: Called as (what, rows done, all rows).
 
     Raises:
-        UsageError: If an argument is wrong, or t-SNE cannot be had.
+        UsageError: If an argument is wrong, a folder is at `out`, or t-SNE cannot be had.
         UnknownNameError: If a split or the projection is unknown.
         TaskError: If the splits have no usable image.
         CacheError: If pyarrow is missing, or the file cannot be written.
@@ -91,11 +97,9 @@ def export_parquet(
         >>> export_parquet(cache, "moths.parquet", splits=["val"]).columns[:4]
         ('id', 'split', 'label', 'class')
     """
-    if not 0 <= thumbnails <= LARGEST_THUMBNAIL:
-        raise UsageError(
-            Argument("thumbnails", thumbnails),
-            f" is not between 0 and {LARGEST_THUMBNAIL} pixels.",
-        )
+    target = expand(Path(out))
+    check_place(target)
+    check_sizes(neighbors=neighbors, thumbnails=thumbnails)
     parquet = load_pyarrow(CacheError)
     listed, split = _listed(features, splits)
     usable = features.ok[listed]
@@ -103,13 +107,16 @@ def export_parquet(
     if not len(rows):
         raise TaskError(f"No image of {features.listing.dataset} in these splits could be read.")
     check_projection(projection, len(rows))
-    plane = project(features, rows, projection)
-    pictures = Originals([features]) if thumbnails else None
-    target = expand(Path(path))
-    lacking = 0
-    with explained(target):
+    with _explained(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-    with explained(target), replacing(target) as temporary:
+    plane = project(features, rows, projection)
+    near = None
+    if neighbors:
+        near = nearest_rows(features, rows, neighbors, progress=_named(progress, "comparing"))
+    written = _named(progress, "writing")
+    pictures = Originals([features]) if thumbnails else None
+    lacking = 0
+    with _explained(target), replacing(target) as temporary:
         writer: Any = None
         try:
             for start in range(0, len(rows), CHUNK):
@@ -117,6 +124,8 @@ def export_parquet(
                 columns = _columns(features, rows[part], split[part])
                 if plane is not None:
                     columns |= _coordinates(plane[part])
+                if near is not None:
+                    columns |= _neighbors(near[0][part], near[1][part])
                 if pictures is not None:
                     shown = [_picture(pictures, row, thumbnails) for row in rows[part].tolist()]
                     lacking += sum(one is None for one in shown)
@@ -126,8 +135,7 @@ def export_parquet(
                 table = import_module("pyarrow").table(columns)
                 writer = writer or parquet.ParquetWriter(temporary, table.schema)
                 writer.write_table(table)
-                if progress is not None:
-                    progress(min(start + CHUNK, len(rows)), len(rows))
+                written(min(start + CHUNK, len(rows)), len(rows))
         finally:
             if writer is not None:
                 writer.close()
@@ -138,6 +146,18 @@ def export_parquet(
         unreadable=len(listed) - len(rows),
         without_thumbnail=lacking,
     )
+
+
+@contextmanager
+def _explained(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise CacheError(*not_written(target, error, Argument("out"))) from error
+
+
+def _named(progress: Report | None, what: str) -> Callable[[int, int], None]:
+    return (lambda done, total: None) if progress is None else partial(progress, what)
 
 
 def _listed(
@@ -176,6 +196,14 @@ def _coordinates(plane: np.ndarray) -> dict[str, Any]:
         f"projection_{axis}": arrow.array(np.ascontiguousarray(plane[:, i]))
         for i, axis in enumerate("xy")
     }
+
+
+def _neighbors(at: np.ndarray, distances: np.ndarray) -> dict[str, Any]:
+    arrow = import_module("pyarrow")
+    ends = np.arange(len(at) + 1, dtype=np.int32) * at.shape[1]
+    lists = {"ids": at.reshape(-1), "distances": distances.reshape(-1)}
+    columns = [arrow.ListArray.from_arrays(ends, arrow.array(values)) for values in lists.values()]
+    return {"neighbors": arrow.StructArray.from_arrays(columns, names=list(lists))}
 
 
 def _picture(pictures: Originals, row: int, side: int) -> bytes | None:

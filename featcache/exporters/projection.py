@@ -6,7 +6,6 @@ tsne    scikit-learn's TSNE on the first 50 principal coordinates; all rows at o
 none    no coordinates
 """
 
-from collections.abc import Iterator
 from importlib import import_module
 
 import numpy as np
@@ -15,12 +14,11 @@ from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
 from featcache.errors import UsageError
-from featcache.exporters.names import check_name
+from featcache.exporters.asked import check_name
+from featcache.exporters.reading import chunks
 from featcache.types import FeatureSet
 from featcache.wording import Argument
 
-CHUNK = 4096
-"""Rows that are read at once."""
 KEPT = 50
 """Principal coordinates that t-SNE gets, as its authors advise."""
 MOST_TSNE = 50_000
@@ -73,7 +71,7 @@ def project(
         return None
     centre, axes = principal_axes(features, rows, 2 if name == "pca" else KEPT)
     low = np.concatenate(
-        [((chunk.double() - centre) @ axes).float().numpy() for chunk in _chunks(features, rows)]
+        [((chunk.double() - centre) @ axes).float().numpy() for chunk in chunks(features, rows)]
     )
     if name == "pca":
         return np.pad(low, ((0, 0), (0, 2 - low.shape[1])))
@@ -90,7 +88,7 @@ def principal_axes(
 ) -> tuple[Float[Tensor, " d"], Float[Tensor, "d k"]]:
     """Return the mean of unit rows and the directions of largest variance, at most d, float64."""
     total, squares = torch.zeros(()), torch.zeros(())
-    for chunk in _chunks(features, rows):
+    for chunk in chunks(features, rows):
         x = chunk.double()
         total, squares = total + x.sum(0), squares + x.mT @ x
     mean = total / len(rows)
@@ -98,8 +96,3 @@ def principal_axes(
     axes = vectors.flip(-1)[:, :count]
     largest = axes.gather(0, axes.abs().argmax(0, keepdim=True))
     return mean, axes * largest.sign()
-
-
-def _chunks(features: FeatureSet, rows: Int64[np.ndarray, " r"]) -> Iterator[Tensor]:
-    for start in range(0, len(rows), CHUNK):
-        yield features.unit("global", rows[start : start + CHUNK])

@@ -22,7 +22,6 @@ import torch
 from jaxtyping import Float
 
 from featcache.errors import HeadError
-from featcache.store.format.files import write_atomically
 from heads.exporting.program import LOGITS, PROBABILITIES, Program
 from heads.exporting.source import FILE, TENSORS, source_of, tensors_of
 
@@ -131,8 +130,8 @@ def write_torch(program: Program, facts: Mapping[str, Any], folder: Path) -> Non
     """Write head.py and head.safetensors."""
     from safetensors.torch import save
 
-    write_atomically(folder / FILE, source_of(program).encode())
-    write_atomically(folder / TENSORS, save(tensors_of(program)))
+    (folder / FILE).write_bytes(source_of(program).encode())
+    (folder / TENSORS).write_bytes(save(tensors_of(program)))
 
 
 def run_torch(folder: Path) -> Run:
@@ -159,8 +158,8 @@ def write_numpy(program: Program, facts: Mapping[str, Any], folder: Path) -> Non
         temperature=np.float32(facts["temperature"]),
         preprocessing=np.str_(facts["preprocessing"]),
     )
-    write_atomically(folder / ARRAYS, buffer.getvalue())
-    write_atomically(folder / PREDICT, PREDICT_SOURCE.encode())
+    (folder / ARRAYS).write_bytes(buffer.getvalue())
+    (folder / PREDICT).write_bytes(PREDICT_SOURCE.encode())
 
 
 def run_numpy(folder: Path) -> Run:

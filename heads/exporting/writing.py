@@ -10,9 +10,9 @@ import torch
 from featcache.backbones.base import Backbone
 from featcache.errors import HeadError, UsageError
 from featcache.paths import expand
-from featcache.store.format.files import sync_folder, temporary_beside, write_atomically
+from featcache.store.format.outputs import making, not_written
 from featcache.wording import Argument
-from heads.answering import check_place
+from heads.answering import key_of_images
 from heads.exporting.card import CARD, FACTS, card, facts_file, facts_of
 from heads.exporting.checking import Comparison, check_pictures, check_rows
 from heads.exporting.choice import check_format
@@ -71,7 +71,7 @@ def export(
     check_format(to, with_backbone=with_backbone)
     folder = expand(Path(out))
     if folder.exists() or folder.is_symlink():
-        raise UsageError(f"{folder} exists. Name another folder with ", Argument("out"), ".")
+        raise _exists(folder)
     head = head.to(torch.device("cpu"))
     check_exportable(head)
     if to == "onnx":
@@ -87,30 +87,30 @@ def export(
         check_numpy(head, linear=linear)
     facts, notes = facts_of(head, program, to), _notes(head, linear=linear)
     write, opened = WRITERS[to]
-    temporary = temporary_beside(folder)
     try:
-        temporary.mkdir(parents=True)
-        write(program, facts, temporary)
-        run = opened(temporary)
-        compared = (
-            check_rows(head, width, run)
-            if backbone is None
-            else check_pictures(head, backbone, run)
-        )
-        write_atomically(temporary / FACTS, facts_file(facts, compared))
-        write_atomically(temporary / CARD, card(head, facts, compared, notes, result).encode())
-        shutil.rmtree(temporary / "__pycache__", ignore_errors=True)
-        files = tuple(sorted(path.name for path in temporary.iterdir()))
-        sync_folder(temporary)
-        temporary.rename(folder)
-        sync_folder(folder.parent)
+        with making(folder) as temporary:
+            write(program, facts, temporary)
+            run = opened(temporary)
+            compared = (
+                check_rows(head, width, run)
+                if backbone is None
+                else check_pictures(head, backbone, run)
+            )
+            (temporary / FACTS).write_bytes(facts_file(facts, compared))
+            (temporary / CARD).write_bytes(card(head, facts, compared, notes, result).encode())
+            shutil.rmtree(temporary / "__pycache__", ignore_errors=True)
+            files = tuple(sorted(path.name for path in temporary.iterdir()))
+    except FileExistsError as error:
+        raise _exists(folder) from error
     except OSError as error:
-        raise HeadError(f"{folder} cannot be written ({error.strerror or error}).") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        raise HeadError(*not_written(folder, error, Argument("out"))) from error
     return Exported(
         path=folder, files=files, linear=linear, compared=tuple(compared), notes=tuple(notes)
     )
+
+
+def _exists(folder: Path) -> UsageError:
+    return UsageError(f"{folder} exists. Name another folder with ", Argument("out"), ".")
 
 
 def _width(head: Head, backbone: Backbone | None) -> int:
@@ -127,21 +127,14 @@ def _backbone(head: Head) -> Backbone:
     """Load the backbone of a head in float32 on the CPU, and compare its key."""
     from featcache.backbones.registry import load_backbone
 
-    check_place(head)
-    if head.key is None or head.key.is_imported or not head.backbone:
-        source = "plain arrays" if head.key is None else "imported features"
-        raise HeadError(
-            f"This head of {head.method.name} was trained on {source}, so nothing says which image "
-            f"tower makes its rows. Export it without ",
-            Argument("with_backbone"),
-            ".",
-        )
+    instead = ("Export it without ", Argument("with_backbone"), ".")
+    key = key_of_images(head, "which image tower makes its rows", *instead)
     backbone = load_backbone(
         head.backbone,
         weights=head.about.get("weights") or None,
         device="cpu",
         compute="fp32",
-        image_size=head.key.image_size,
+        image_size=key.image_size,
     )
     head.check_key(backbone.key, f"backbone {head.backbone} as it is here")
     return backbone

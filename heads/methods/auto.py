@@ -35,7 +35,7 @@ from heads.contract.settings import Nothing, number
 from heads.ops.pooling import mean_pool
 
 MOST_ROWS: Mapping[str, int] = {"proker": 3_000, "taskres": 12_000, "linear-probe": 40_000}
-"""Member -> largest support on which it takes about half a minute at most; the others take any."""
+"""Member -> largest support on which it is trained; the others take any (docs/methods/auto.md)."""
 
 
 @dataclass(frozen=True, kw_only=True)

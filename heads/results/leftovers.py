@@ -1,18 +1,18 @@
 """Temporary folders of interrupted saves and removals.
 
 A run is written into `.<run>.tmp-<8 hex digits>` beside its final folder, then renamed. Writers
-hold a shared lock on the root of all runs and the removal an exclusive one, so that a folder in use
-is never removed. The kernel releases both when a process ends.
+share the lock of the root of all runs and the removal has it alone, so that a folder in use is
+never removed.
 """
 
-import fcntl
-import os
 import re
 import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from featcache.store.format.folder_lock import alone, shared
 
 OURS = re.compile(r"\.[A-Za-z0-9._-]+\.tmp-[0-9a-f]{8}")
 
@@ -32,7 +32,7 @@ def unused(root: Path) -> list[Path]:
     """List the temporary folders under a root; none while a run is being saved there."""
     with suppress(FileNotFoundError):  # the last run was removed meanwhile
         if found := find(root):
-            with _locked(root, fcntl.LOCK_EX | fcntl.LOCK_NB) as is_alone:
+            with alone(root) as is_alone:
                 return found if is_alone else []
     return []
 
@@ -41,7 +41,7 @@ def remove(root: Path) -> None:
     """Remove folders of interrupted saves, unless a save is running or locks are unsupported."""
     if not find(root):
         return
-    with _locked(root, fcntl.LOCK_EX | fcntl.LOCK_NB) as is_alone:
+    with alone(root) as is_alone:
         for folder in find(root) if is_alone else ():
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -52,24 +52,5 @@ def writing(root: Path) -> Iterator[None]:
 
     Waits for a removal in progress, which could otherwise remove the new run.
     """
-    with _locked(root, fcntl.LOCK_SH):
+    with shared(root):
         yield
-
-
-@contextmanager
-def _locked(root: Path, kind: int) -> Iterator[bool]:
-    """Yield whether the lock was acquired; never on a file system without locks."""
-    handle = os.open(root, os.O_RDONLY)
-    try:
-        yield _flock(handle, kind)
-    finally:
-        with suppress(OSError):
-            os.close(handle)
-
-
-def _flock(handle: int, kind: int) -> bool:
-    try:
-        fcntl.flock(handle, kind)
-    except OSError:  # held by others and not waited for, or unsupported
-        return False
-    return True

@@ -14,6 +14,7 @@ from featcache.errors import CacheNotFoundError, HeadError, UsageError
 from featcache.paths import expand
 from featcache.wording import Call
 from heads.results import store
+from heads.results.record import Result
 
 LAST = "last"
 FILE = re.compile(r"head-(-?[0-9]{1,18})\.safetensors")
@@ -115,8 +116,15 @@ def folder_of_heads(root: Path, folder: Path) -> Path:
     """Return the folder with the heads of a run: its own, or that of a run with equal heads."""
     if seeds_of(folder):
         return folder
+    return next((place for _, place in equal_runs(root, folder) if seeds_of(place)), folder)
+
+
+def equal_runs(root: Path, folder: Path) -> list[tuple[Result, Path]]:
+    """List the runs whose heads are equal to those of a run, itself among them; oldest first.
+
+    Raises:
+        FeatcacheError: If its record cannot be read.
+    """
     result = store.load(folder, predictions=False)
-    for other, place in store.load_records(root, result.dataset, result.backbone, result.key):
-        if result.fit and other.fit == result.fit and seeds_of(place):
-            return place
-    return folder
+    records = store.load_records(root, result.dataset, result.backbone, result.key)
+    return [(one, place) for one, place in records if result.fit and one.fit == result.fit]

@@ -7,9 +7,8 @@ from pathlib import Path
 from featcache.errors import CacheError, FeatcacheError
 from featcache.store.format.files import delete_folder, sync_folder
 from featcache.store.removal import count_bytes
-from heads.results import leftovers, store
-from heads.results.named import seeds_of
-from heads.results.record import Result
+from heads.results import leftovers
+from heads.results.named import equal_runs, seeds_of
 
 
 def remove(root: Path, folder: Path) -> int:
@@ -49,11 +48,9 @@ def served_by(root: Path, folder: Path) -> Sequence[str]:
     if not seeds_of(folder):
         return []
     try:
-        result: Result = store.load(folder, predictions=False)
+        same = [(other, place) for other, place in equal_runs(root, folder) if place != folder]
     except FeatcacheError:
         return []
-    records = store.load_records(root, result.dataset, result.backbone, result.key)
-    same = [(other, place) for other, place in records if result.fit and other.fit == result.fit]
-    if any(place != folder and seeds_of(place) for _, place in same):
+    if any(seeds_of(place) for _, place in same):
         return []  # another run keeps them, too
-    return [other.run for other, place in same if place != folder]
+    return [other.run for other, _ in same]

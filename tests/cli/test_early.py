@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-PHOTOS = "folder:{photos}"
+PHOTOS, DRAWN = "folder:{photos}", "fieldguide"
 CALLS = {
     "featcache": [
-        (["extract", "--backbone", "vit-b16"], 2, "ViT-B"),
-        (["extract", "--backbone", "ViT-B/16", "--weights", "no.safetensors"], 1, "no.safetensors"),
-        (["extract", "--weights", "no.pt"], 1, "no.pt"),
+        (["extract", "--backbone", "tiny"], 2, "--dataset"),
+        (["extract", "--dataset", DRAWN, "--backbone", "vit-b16"], 2, "ViT-B"),
+        (["extract", "--dataset", DRAWN, "--weights", "no.safetensors"], 1, "no.safetensors"),
+        (["extract", "--dataset", DRAWN, "--weights", "no.pt"], 1, "no.pt"),
         (["extract", "--dataset", "fieldgide"], 2, "fieldguide"),
         (["extract", "--dataset", "folder:/no/such"], 1, "/no/such"),
         (["extract", "--dataset", "folder:{empty}"], 1, "no images"),
@@ -36,6 +37,8 @@ CALLS = {
         (["search", "a dog", "--sheet", "x.pdf"], 2, ".html"),
         (["export", "blobs", "--to", "parqet"], 2, "parquet"),
         (["export", "blobs", "--projection", "pac"], 2, "pca"),
+        (["export", "blobs", "--neighbors", "-1"], 2, "--neighbors"),
+        (["export", "blobs", "--thumbnails", "2000"], 2, "--thumbnails"),
         (["export", "blob"], 2, "blobs"),
         (["import", "npz", "no.npz", "--name", "a", "--backbone", "b"], 1, "no.npz"),
     ],

@@ -79,6 +79,7 @@ WRONG: dict[str, dict[str, tuple[str, ...]]] = {
         "--out": (FOLDER, f"{FILE}/below", ""),
         "--splits": NAME,
         "--projection": NAME,
+        "--neighbors": ("x", "-1", "1.5", "1001", ""),
         "--thumbnails": ("x", "-1", "1.5", "1025", ""),
         "--run": ("nobody", MISSING, FOLDER, FILE, ""),
         "--runs": (FILE, ""),

@@ -201,6 +201,17 @@ def failing(root: Path, fault: Fault) -> Iterator[Tally]:
         yield tally
 
 
+@contextmanager
+def no_more_than(most: int) -> Iterator[None]:
+    """Let no file of this process grow beyond some bytes, by whatever library it is written."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))  # Python ignores the signal
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
 def _path_of(name: str, args: tuple[Any, ...]) -> str | None:
     """Return which path a call is about; None for a mere look."""
     if name == "open":

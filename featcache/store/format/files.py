@@ -91,26 +91,6 @@ def write_atomically(path: Path, *parts: bytes) -> None:
             raise
 
 
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path, whose file takes the place of `path` when the block has ended well.
-
-    For writers that write to a path of their own; others call `write_atomically`.
-
-    Raises:
-        OSError: If the file cannot be put in place; nothing is left then.
-    """
-    temporary = temporary_beside(path)
-    try:
-        yield temporary
-        sync_file(temporary)
-        temporary.replace(path)
-        sync_folder(path.parent)
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
 def open_plain(path: Path) -> int:
     """Open a plain file for reading and return its descriptor.
 

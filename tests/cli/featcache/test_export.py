@@ -21,14 +21,27 @@ def test_thumbnails_and_predictions_of_a_run(
     run = json.loads(trained.out)["run"]
     out = tmp_path / "blobs.parquet"
     answer = featcache(
-        "export", "blobs", "--thumbnails", "24", "--run", run, "--out", str(out), *runs, "--json"
+        "export",
+        "--thumbnails",
+        "24",
+        "--neighbors",
+        "4",
+        "--run",
+        run,
+        "--out",
+        str(out),
+        *runs,
+        "--json",
     )
     assert answer.code == 0, answer.err
     told = json.loads(answer.out)
     assert told["rows"] == 30
     assert told["without_thumbnail"] == 0
     assert "embedding-atlas" in answer.err
-    assert "--x projection_x --y projection_y --image image" in answer.err
+    assert "--x projection_x --y projection_y --neighbors neighbors --image image" in answer.err
+    assert "Using the cache of blobs with tiny" in answer.err
+    assert "finished last." in answer.err
+    assert f"Head {run}@1: gda trained on blobs" in answer.err
     rows = pq.read_table(out).to_pylist()
     for row in rows:
         assert max(Image.open(io.BytesIO(row["image"]["bytes"])).size) == 24
@@ -50,6 +63,7 @@ def test_wrong_words_are_told(featcache: Run, home: Path, tmp_path: Path) -> Non
         (["--to", "parqet"], "did you mean 'parquet'"),
         (["--projection", "umap"], "known: none, pca, tsne"),
         (["--splits", "tset"], "did you mean 'test'"),
+        (["--neighbors", "-1"], "--neighbors -1 is not between 0 and 1000"),
         (["--thumbnails", "9999"], "--thumbnails 9999 is not between"),
     ):
         answer = featcache("export", "blobs", "--out", str(tmp_path / "t"), *words)

@@ -56,6 +56,20 @@ def test_last_is_the_run_stored_last(heads: Run, run: str, tmp_path: Path) -> No
     assert f"keeps no head of seed '7'; name {run}@1" in answer.err
 
 
+def test_which_of_several_heads_is_said(heads: Run, home: Path, tmp_path: Path) -> None:
+    runs = ["--runs", str(tmp_path / "runs")]
+    heads("train", "ridge", "--shots", "2", "--seeds", "2", "--quiet", *runs)
+    answer = heads("export", "last", "--to", "numpy", "--out", str(tmp_path / "out"), *runs)
+    assert (
+        "@1: ridge trained on blobs with tiny, 3 classes. The run stored last keeps" in answer.err
+    )
+    assert "2 heads, of which the first is taken; last@2 is the next." in answer.err
+    answer = heads(
+        "export", "last@2", "--to", "numpy", "--out", str(tmp_path / "two"), "--quiet", *runs
+    )
+    assert (answer.code, answer.err) == (0, "")
+
+
 def test_a_tampered_head_is_refused(heads: Run, run: str, tmp_path: Path) -> None:
     (file,) = (tmp_path / "runs").glob("*/*/*/head-1.safetensors")
     data = bytearray(file.read_bytes())

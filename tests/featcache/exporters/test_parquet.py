@@ -1,5 +1,6 @@
 """Tables of caches: every column read back, rows streamed, a file that is whole or not there."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,13 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from featcache.errors import TaskError, UnknownNameError, UsageError
-from featcache.exporters import parquet, projection
+from featcache.errors import CacheError, TaskError, UnknownNameError, UsageError
+from featcache.exporters import nearest, parquet, projection, reading
+from featcache.exporters.nearest import nearest_rows
 from featcache.exporters.parquet import export_parquet
 from featcache.exporters.projection import project
 from featcache.importers.parquet import Columns, read_parquet
 from featcache.types import FeatureSet
 from tests.heads.conftest import make_world
+from tests.reliability.faults import no_more_than
 
 pq = pytest.importorskip("pyarrow.parquet", reason="the extra `data` is not installed")
 
@@ -43,7 +46,7 @@ def test_every_column_is_read_back(
     monkeypatch.setattr(parquet, "CHUNK", 7)
     told: list[tuple[int, int]] = []
     written = export_parquet(
-        cache, tmp_path / "t.parquet", progress=lambda done, total: told.append((done, total))
+        cache, tmp_path / "t.parquet", progress=lambda what, done, total: told.append((done, total))
     )
     table = read(written.path)
     rows = [r for split in ("train", "val", "test") for r in cache.listing.rows(split).tolist()]
@@ -86,7 +89,7 @@ def test_coordinates_do_not_depend_on_the_size_of_a_chunk(
 ) -> None:
     rows = cache.usable("train")
     whole = project(cache, rows, "pca")
-    monkeypatch.setattr(projection, "CHUNK", 3)
+    monkeypatch.setattr(reading, "CHUNK", 3)
     parts = project(cache, rows, "pca")
     assert whole is not None
     assert parts is not None
@@ -154,6 +157,7 @@ def test_the_table_can_be_imported_again(cache: FeatureSet, tmp_path: Path) -> N
         ({"splits": ["tset"]}, UnknownNameError, "did you mean 'test'"),
         ({"projection": "pac"}, UnknownNameError, "did you mean 'pca'"),
         ({"thumbnails": 5000}, UsageError, "between 0 and 1024 pixels"),
+        ({"neighbors": -1}, UsageError, "between 0 and 1000"),
         ({"thumbnails": -1}, UsageError, "between 0 and 1024 pixels"),
         ({"splits": ["none"]}, TaskError, "could be read"),
     ],
@@ -189,3 +193,59 @@ def test_a_failure_leaves_the_file_that_was_there(
         export_parquet(cache, path, answer=fails_later())
     assert [p.name for p in tmp_path.iterdir()] == ["t.parquet"]
     assert path.read_bytes() == b"old"
+
+
+def test_neighbours_are_those_of_naive_loops(
+    cache: FeatureSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (parquet, nearest, reading):
+        monkeypatch.setattr(module, "CHUNK", 7)
+    written = export_parquet(cache, tmp_path / "t", splits=["train", "val"], neighbors=5)
+    table = read(written.path)
+    unit = [np.array(row) / np.linalg.norm(row) for row in table["features"]]
+    for i, found in enumerate(table["neighbors"]):
+        others = [(1 - float(unit[i] @ unit[j]), j) for j in range(len(unit)) if j != i]
+        others.sort()
+        assert found["ids"] == [i, *(j for _, j in others[:5])]
+        assert np.allclose(found["distances"], [0, *(d for d, _ in others[:5])], atol=1e-6)
+
+
+def test_a_row_comes_first_and_once_even_among_copies(cache: FeatureSet) -> None:
+    rows = np.repeat(cache.usable("val")[:2], 6)  # more copies than neighbours
+    at, distances = nearest_rows(cache, rows, 3)
+    for i, found in enumerate(at.tolist()):
+        assert found[0] == i
+        assert len(set(found)) == 4
+        assert {j // 6 for j in found} == {i // 6}
+    assert np.allclose(distances, 0, atol=1e-6)
+    assert nearest_rows(cache, rows[:2], 9)[0].tolist() == [[0, 1], [1, 0]]
+    assert nearest_rows(cache, rows[:1], 9)[0].tolist() == [[0]]
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a folder that takes no file")
+def test_a_place_that_takes_no_file_is_said(cache: FeatureSet) -> None:
+    with pytest.raises(CacheError, match=r"x\.parquet was not written .* another place with out"):
+        export_parquet(cache, "/proc/self/x.parquet")
+
+
+def test_a_full_disk_leaves_what_was_there(cache: FeatureSet, tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    path.write_bytes(b"old")
+    with no_more_than(4_000), pytest.raises(CacheError, match=r"t\.parquet was not .*Free some"):
+        export_parquet(cache, path)
+    assert [p.name for p in tmp_path.iterdir()] == ["t.parquet"]
+    assert path.read_bytes() == b"old"
+    assert export_parquet(cache, path).rows == 44
+
+
+def test_the_script_of_the_docs_reads_columns_that_are_written(
+    cache: FeatureSet, tmp_path: Path
+) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "export.md").read_text(encoding="utf-8")
+    (script,) = re.findall(r"```python\n(# load\.py .*?)```", page, re.DOTALL)
+    compile(script, "load.py", "exec")
+    read_there = set(re.findall(r'row(?:s\[paths\[i\]\])?\["(\w+)"\]', script))
+    written = export_parquet(
+        cache, tmp_path / "t", answer=lambda rows: (rows % 5, np.ones(len(rows)))
+    )
+    assert {"id", "features", "class", "predicted"} <= read_there <= set(written.columns)

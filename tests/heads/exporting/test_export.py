@@ -1,8 +1,10 @@
 """Exported heads: the same logits without featcache, or a refusal that says why."""
 
+import errno
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,13 +18,16 @@ from featcache.errors import HeadError, UnknownNameError, UsageError
 from heads import registry
 from heads.exporting import formats, writing
 from heads.exporting.checking import HEAD_TOLERANCE, example_rows
+from heads.exporting.program import Program
 from heads.exporting.writing import export
 from heads.head import Head, fitted_head
 from tests.heads.toy_tasks import fitted, make_task, rich_world
+from tests.reliability.faults import Fault, failing, no_more_than
 from tests.tiers import quick
 
 FEATURES = rich_world()
 D = 16
+READ_ONLY = Fault(call="mkdir", error=errno.EROFS, where=".out.tmp-")
 
 
 def head_of(name: str) -> Head:
@@ -262,3 +267,33 @@ def test_a_float64_head_is_written_in_float32(tmp_path: Path) -> None:
     export(head, "torch", tmp_path / "out")
     kinds = {t.dtype for t in load_file(tmp_path / "out" / "head.safetensors").values()}
     assert kinds == {torch.float32}
+
+
+@pytest.mark.parametrize("to", quick(["numpy", "torch", "onnx"], 1))
+def test_a_disk_that_is_full_or_read_only_is_said(to: str, tmp_path: Path) -> None:
+    if to == "onnx":
+        pytest.importorskip("onnxruntime", reason="the extra `export` is not installed")
+    head = head_of("ridge")
+    for fault in (no_more_than(200), failing(tmp_path, READ_ONLY)):
+        with fault, pytest.raises(HeadError, match=r"/out was not written .*another place") as told:
+            export(head, to, tmp_path / "out")
+        assert "tmp-" not in str(told.value)
+        assert list(tmp_path.iterdir()) == []
+    assert export(head, to, tmp_path / "out").path == tmp_path / "out"
+
+
+def test_of_two_exports_to_one_folder_one_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, opened = formats.WRITERS["numpy"]
+
+    def overtaken(program: Program, facts: Mapping[str, Any], folder: Path) -> None:
+        write(program, facts, folder)
+        monkeypatch.setattr(writing, "WRITERS", formats.WRITERS)
+        export(head_of("gda"), "numpy", tmp_path / "out")
+
+    monkeypatch.setattr(writing, "WRITERS", {"numpy": (overtaken, opened)})
+    with pytest.raises(UsageError, match=r"out exists\. Name another folder with out"):
+        export(head_of("ridge"), "numpy", tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert json.loads((tmp_path / "out" / "head.json").read_text())["method"] == "gda"
