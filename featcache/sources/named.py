@@ -15,13 +15,14 @@ from featcache.sources.descriptions import ClassDescriptions, class_descriptions
 from featcache.sources.fetch.archive import Archive
 from featcache.sources.layouts.named.folders import Folders
 from featcache.sources.layouts.named.lines import Lines
+from featcache.sources.layouts.named.mat import Mat
 from featcache.sources.layouts.named.records import Records
 from featcache.sources.layouts.named.split_json import SplitJson
 from featcache.sources.layouts.named.table import Table
 from featcache.sources.lists import ClassTable, class_table
 from featcache.sources.toml_fields import decode
 
-AnyLayout: TypeAlias = SplitJson | Folders | Lines | Table | Records
+AnyLayout: TypeAlias = SplitJson | Folders | Lines | Table | Mat | Records
 
 DEFAULT_WORDS = "coop"
 """The class names and the template that methods are compared with."""

@@ -8,6 +8,7 @@ from featcache.errors import SourceError, UsageError
 from featcache.sources.fieldguide.species import PAIRS, WORLDS
 from featcache.sources.layouts.named.folders import Folders
 from featcache.sources.layouts.named.lines import Lines
+from featcache.sources.layouts.named.mat import Mat
 from featcache.sources.layouts.named.records import Records
 from featcache.sources.layouts.named.split_json import SplitJson
 from featcache.sources.layouts.named.table import Table
@@ -128,7 +129,7 @@ def test_counts_are_those_of_the_field(name: str) -> None:
 
 def test_every_kind_of_list_is_in_use() -> None:
     used = {type(x) for d in LISTED for s in d.splits.values() for x in s.list_}
-    assert used == {SplitJson, Folders, Lines, Table, Records}
+    assert used == {SplitJson, Folders, Lines, Table, Mat, Records}
 
 
 def test_a_shift_set_has_the_templates_of_its_parent() -> None:
