@@ -9,13 +9,15 @@
     predicted     string                   with `answer`: the class, its probability, and whether
     probability   float32                  it is the label (null for unlabelled images)
     correct       bool
+    ...           string                   further columns of the csv file that lists the images;
+                                           a name that is taken gets `csv_` in front
 
 Embedding Atlas opens it by these names; `featcache import parquet` reads features, labels, ids and
 splits back. Rows are streamed in groups, and the file gets its name when it is whole. Unreadable
 images are left out.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -24,13 +26,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int64
 
-from featcache.errors import CacheError, TaskError, UsageError
+from featcache.errors import CacheError, FeatcacheError, TaskError, UsageError
 from featcache.exporters.projection import CHUNK, check_projection, project
 from featcache.imaging.decode import UnreadableImageError
 from featcache.pages.thumbnails import thumbnail
 from featcache.parquet import load_pyarrow
 from featcache.paths import expand
 from featcache.retrieval.originals import Originals
+from featcache.sources.registry import further_columns
 from featcache.store.format.files import explained, replacing
 from featcache.types import FeatureSet
 from featcache.wording import Argument
@@ -55,6 +58,9 @@ class Table:
     """Images that were left out, because they could not be read when they were encoded."""
     without_thumbnail: int
     """Images without a thumbnail, because they are not here any more or have changed."""
+    lost: str
+    """Why further columns of the list of images could not be read; empty if they were, or if there
+    are none."""
 
 
 def export_parquet(
@@ -105,6 +111,7 @@ def export_parquet(
     check_projection(projection, len(rows))
     plane = project(features, rows, projection)
     pictures = Originals([features]) if thumbnails else None
+    further, lost = _further(features)
     target = expand(Path(path))
     lacking = 0
     with explained(target):
@@ -123,6 +130,7 @@ def export_parquet(
                     columns |= _images(shown)
                 if answer is not None:
                     columns |= _answers(features, rows[part], answer)
+                columns |= _listed_columns(features, rows[part], further, columns)
                 table = import_module("pyarrow").table(columns)
                 writer = writer or parquet.ParquetWriter(temporary, table.schema)
                 writer.write_table(table)
@@ -137,7 +145,33 @@ def export_parquet(
         columns=tuple(table.column_names),
         unreadable=len(listed) - len(rows),
         without_thumbnail=lacking,
+        lost=lost,
     )
+
+
+Further = Mapping[str, Mapping[str, str]]
+"""Column -> id of an image -> text."""
+
+
+def _further(features: FeatureSet) -> tuple[Further, str]:
+    """Return what the list of the images says besides, or why it cannot be read."""
+    try:
+        return further_columns(features.listing.spec), ""
+    except FeatcacheError as error:
+        return {}, str(error)
+
+
+def _listed_columns(
+    features: FeatureSet, rows: np.ndarray, further: Further, taken: Collection[str]
+) -> dict[str, Any]:
+    arrow, ids = import_module("pyarrow"), features.listing.ids
+    columns = {}
+    for name, texts in further.items():
+        found = [texts.get(ids[row]) for row in rows.tolist()]
+        values = [None if text is None else _text(text) for text in found]
+        free = f"csv_{name}" if name in taken else name
+        columns[_text(free)] = arrow.array(values, arrow.string())
+    return columns
 
 
 def _listed(
