@@ -141,10 +141,10 @@ def further_columns(spec: str) -> Mapping[str, Mapping[str, str]]:
         SourceError: If the list is not there any more, or cannot be read.
     """
     found = _kind_of(spec)
-    if found is None or found[0].further is None:
+    if found is None:
         return {}
     kind, path = found
-    return kind.further(path)
+    return {} if kind.further is None else kind.further(path)
 
 
 def is_drawn(spec: str) -> bool:

@@ -13,7 +13,7 @@ import pytest
 
 from featcache.errors import SourceError
 from featcache.places import FilePlace
-from featcache.sources import hashing
+from featcache.sources import hashing, remembered
 from featcache.sources.base import Sample
 from featcache.sources.hashing import hash_files
 from featcache.sources.remembered import line_of, name_of
@@ -131,7 +131,7 @@ def test_files_changed_just_before_they_were_read_are_read_again(
 ) -> None:
     """A second change in the same tick of the clock shows in nothing: git's racy entries."""
     clock.ahead = 0
-    write = hashing.write_remembered
+    write = remembered.write_remembered
 
     def late(*arguments: Any) -> None:
         clock.settle()  # hashing further files took a minute
@@ -167,7 +167,7 @@ def test_inodes_that_change_by_themselves_can_be_left_out(
     hashed: Hash, folder: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, _ = hashed()
-    state_of = hashing.state_of
+    state_of = remembered.state_of
 
     def remounted(found: os.stat_result) -> str:
         return f"{state_of(found)}1"
