@@ -48,7 +48,9 @@ def _name_of(path: str, *, prefix: str, options: Sequence[str]) -> str:
     if len(shards) > 1:
         return as_text(expand(shards[0]).absolute().parent.name) or "images"
     if not found.is_file() and prefix != "hf":  # of a missing folder its opener tells more
-        raise SourceError(f"There is no file or folder {found}, which {prefix}: should read. Check the path.")
+        raise SourceError(
+            f"There is no file or folder {found}, which {prefix}: should read. Check the path."
+        )
     return as_text(found.stem)
 
 
