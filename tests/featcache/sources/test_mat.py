@@ -16,7 +16,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from scipy.io import savemat
 
 from featcache.errors import SourceError
-from featcache.limits import WORDS
+from featcache.limits import ROWS, WORDS
 from featcache.sources.layouts.named.mat_file import read_whole_numbers
 from featcache.sources.registry import open_dataset
 from tests.featcache.sources.miniatures.base import encoded
@@ -98,6 +98,13 @@ def test_a_bomb_is_refused_before_it_unpacks(monkeypatch: pytest.MonkeyPatch) ->
         read_whole_numbers(saved(a=[1])[:128] + twice, "x.mat")
 
 
+def test_an_array_longer_than_any_listing_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(ROWS.variable, "100")
+    data = saved(True, ids=np.zeros(101, np.uint8))
+    with pytest.raises(SourceError, match=f"array of 101 numbers, more .* {ROWS.variable}"):
+        read_whole_numbers(data, "x.mat")
+
+
 def test_files_of_other_versions_are_told() -> None:
     for data in (b"", b"MATLAB 5.0", b"\x89HDF\r\n\x1a\n" * 40):
         with pytest.raises(SourceError, match=r"x\.mat is no MATLAB file of version 5"):
@@ -133,4 +140,4 @@ def test_without_its_files_the_official_splits_name_them(tmp_path: Path) -> None
     place.mkdir(parents=True)
     (place / "image_06749.jpg").write_bytes(encoded("x.jpg"))
     with pytest.raises(SourceError, match=r"need setid\.mat, imagelabels\.mat beside"):
-        open_dataset("oxford_flowers", root=tmp_path, splits="official")
+        open_dataset("oxford_flowers", root=tmp_path, splits="official", download=False)

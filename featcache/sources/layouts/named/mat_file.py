@@ -2,7 +2,8 @@
 
 A file is a header of 128 bytes and elements. An element is a tag (type, number of bytes) and its
 data; one of type 15 holds another, deflated. Only arrays of whole numbers are read: structs, cells,
-texts, objects and complex numbers are left out. Nothing is unpacked beyond the limit of lists.
+texts, objects and complex numbers are left out. Nothing is unpacked beyond the limit of lists, and
+no array is longer than a listing may be.
 
 Reference: MathWorks, MAT-File Format, chapter 1. Source: documentation.
 """
@@ -15,7 +16,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from featcache.errors import SourceError
-from featcache.limits import WORDS
+from featcache.limits import ROWS, WORDS
 
 _HEADER = 128
 _ORDERS = {b"IM": "<", b"MI": ">"}
@@ -130,6 +131,11 @@ def _array(content: memoryview, order: str) -> tuple[str, Int64[np.ndarray, " _"
         count *= int(side)
     if count != len(numbers):
         raise _BrokenError(f"has an array of {count} numbers that holds {len(numbers)}")
+    if count > ROWS.value():
+        raise _BrokenError(
+            f"has an array of {count} numbers, more than the limit of {ROWS.value()}; "
+            f"{ROWS.variable} raises it"
+        )
     with np.errstate(invalid="ignore"):
         whole = numbers.astype(np.int64)
     if not (np.abs(numbers.astype(np.float64)) <= _LARGEST).all() or (whole != numbers).any():
