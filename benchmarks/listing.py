@@ -20,10 +20,10 @@ import time
 import zipfile
 from pathlib import Path
 
-from featcache.sources import hashing
 from featcache.sources.base import Dataset
 from featcache.sources.listing import build_listing
 from featcache.sources.registry import open_dataset
+from featcache.sources.remembered import line_of, name_of, state_of, write_remembered
 
 IN_A_FOLDER = 1300
 
@@ -91,13 +91,13 @@ def make_tree(root: Path, count: int) -> None:
 
 def remember(dataset: Dataset, known: Path) -> None:
     """Write the hashes that a first pass would have left; every image gets one of its own."""
-    settled = {
-        s.id: hashing._Known(
-            hashing._state_of(s.place.stat()), "", hashlib.sha256(s.id.encode()).hexdigest()
+    lines = [
+        line_of(
+            hashlib.sha256(s.id.encode()).hexdigest(), state_of(s.place.stat()), name_of(s.id, "")
         )
         for s in dataset.samples
-    }
-    hashing._write_known(known, dataset.root, settled)
+    ]
+    write_remembered(known, dataset.root, lines)
 
 
 def of_zip(base: Path, count: int) -> dict[str, float]:

@@ -117,6 +117,7 @@ def export(
                 "columns": list(written.columns),
                 "unreadable": written.unreadable,
                 "without_thumbnail": written.without_thumbnail,
+                "lost": written.lost,
             }
         )
     else:
@@ -131,6 +132,8 @@ def _say(written: "Table") -> None:
     if written.without_thumbnail:
         without = counted(written.without_thumbnail, "image")
         output.say(f"{without} without a thumbnail: moved, changed or not on this machine.")
+    if written.lost:
+        output.say(f"Without the further columns of the list of images: {written.lost}")
     words = ["embedding-atlas", str(written.path)]
     if "projection_x" in written.columns:
         words += ["--x", "projection_x", "--y", "projection_y"]

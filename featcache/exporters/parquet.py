@@ -10,13 +10,15 @@
     predicted     string                   with `answer`: the class, its probability, and whether
     probability   float32                  it is the label (null for unlabelled images)
     correct       bool
+    ...           string                   further columns of the csv file that lists the images;
+                                           a name that is taken gets `csv_` in front
 
 Embedding Atlas opens it by these names; `featcache import parquet` reads features, labels, ids and
 splits back. Rows are streamed in groups, and the file gets its name when it is whole. Unreadable
 images are left out.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -27,7 +29,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int64
 
-from featcache.errors import CacheError, TaskError
+from featcache.errors import CacheError, FeatcacheError, TaskError
 from featcache.exporters.asked import check_place, check_sizes
 from featcache.exporters.nearest import nearest_rows
 from featcache.exporters.projection import check_projection, project
@@ -38,6 +40,7 @@ from featcache.parquet import load_pyarrow
 from featcache.paths import expand
 from featcache.progress import Report
 from featcache.retrieval.originals import Originals
+from featcache.sources.registry import further_columns
 from featcache.store.format.outputs import not_written, replacing
 from featcache.types import FeatureSet
 from featcache.wording import Argument
@@ -59,6 +62,9 @@ class Table:
     """Images that were left out, because they could not be read when they were encoded."""
     without_thumbnail: int
     """Images without a thumbnail, because they are not here any more or have changed."""
+    lost: str
+    """Why further columns of the list of images could not be read; empty if they were, or if there
+    are none."""
 
 
 def export_parquet(
@@ -115,6 +121,7 @@ def export_parquet(
         near = nearest_rows(features, rows, neighbors, progress=_named(progress, "comparing"))
     written = _named(progress, "writing")
     pictures = Originals([features]) if thumbnails else None
+    further, lost = _further(features)
     lacking = 0
     with _explained(target), replacing(target) as temporary:
         writer: Any = None
@@ -132,6 +139,7 @@ def export_parquet(
                     columns |= _images(shown)
                 if answer is not None:
                     columns |= _answers(features, rows[part], answer)
+                columns |= _listed_columns(features, rows[part], further, columns)
                 table = import_module("pyarrow").table(columns)
                 writer = writer or parquet.ParquetWriter(temporary, table.schema)
                 writer.write_table(table)
@@ -145,6 +153,7 @@ def export_parquet(
         columns=tuple(table.column_names),
         unreadable=len(listed) - len(rows),
         without_thumbnail=lacking,
+        lost=lost,
     )
 
 
@@ -158,6 +167,31 @@ def _explained(target: Path) -> Iterator[None]:
 
 def _named(progress: Report | None, what: str) -> Callable[[int, int], None]:
     return (lambda done, total: None) if progress is None else partial(progress, what)
+
+
+Further = Mapping[str, Mapping[str, str]]
+"""Column -> id of an image -> text."""
+
+
+def _further(features: FeatureSet) -> tuple[Further, str]:
+    """Return what the list of the images says besides, or why it cannot be read."""
+    try:
+        return further_columns(features.listing.spec), ""
+    except FeatcacheError as error:
+        return {}, str(error)
+
+
+def _listed_columns(
+    features: FeatureSet, rows: np.ndarray, further: Further, taken: Collection[str]
+) -> dict[str, Any]:
+    arrow, ids = import_module("pyarrow"), features.listing.ids
+    columns = {}
+    for name, texts in further.items():
+        found = [texts.get(ids[row]) for row in rows.tolist()]
+        values = [None if text is None else _text(text) for text in found]
+        free = f"csv_{name}" if name in taken else name
+        columns[_text(free)] = arrow.array(values, arrow.string())
+    return columns
 
 
 def _listed(

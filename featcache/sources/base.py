@@ -3,15 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from featcache.escapes import shown_notes
 from featcache.places import Place
 from featcache.progress import Report as Report
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One image of a data set with its label and split."""
+class Sample(NamedTuple):
+    """One image of a data set with its label and split; a tuple, because there are millions."""
 
     id: str
     """Unique name in the data set that does not change: the path below the root, with `/`."""

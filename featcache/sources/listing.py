@@ -118,13 +118,16 @@ def _match(samples: Sequence[Sample], hashes: Sequence[str], previous: Listing |
     """Return the row of each sample: a known one of equal content, equal ids first, or a new."""
     ids = [] if previous is None else list(previous.ids)
     old = [] if previous is None else list(previous.hashes)
-    free: defaultdict[str, list[int]] = defaultdict(list)
+    wanted = [sample.id for sample in samples]
+    if wanted == ids and hashes == old:
+        return list(range(len(old)))
     row_of = dict(zip(ids, range(len(ids)), strict=True))
-    rows = [row_of.get(sample.id, -1) for sample in samples]
+    rows = [row_of.get(image_id, -1) for image_id in wanted]
     rows = [r if r >= 0 and old[r] == h else -1 for r, h in zip(rows, hashes, strict=True)]
     taken = set(rows)
     if len(taken) == len(old) == len(rows) and -1 not in taken:
         return rows
+    free: defaultdict[str, list[int]] = defaultdict(list)
     for row in reversed(range(len(old))):
         if row not in taken:
             free[old[row]].append(row)
@@ -149,9 +152,10 @@ def _listing(
     ids: list[str] = [""] * n
     contents: list[str] = [""] * n
     labels = np.full(n, -1, dtype=np.int64)
+    labels[rows] = [sample.label for sample in dataset.samples]
     splits: defaultdict[str, list[int]] = defaultdict(list)
     for row, sample, content in zip(rows, dataset.samples, hashes, strict=True):
-        ids[row], contents[row], labels[row] = sample.id, content, sample.label
+        ids[row], contents[row] = sample.id, content
         splits[sample.split].append(row)
     if previous is not None:
         _keep_gone(previous, ids, contents)
@@ -199,14 +203,14 @@ def _unreadable_notes(dataset: Dataset, unreadable: Sequence[int]) -> list[str]:
 
 def _copy_notes(samples: Sequence[Sample], hashes: Sequence[str]) -> list[str]:
     """Report images with equal bytes; copies in another split leak training images into a test."""
+    if len(set(hashes)) == len(hashes):
+        return []
     first: dict[str, Sample] = {}
     pairs = [
         (first[content], sample)
         for sample, content in zip(samples, hashes, strict=True)
         if first.setdefault(content, sample) is not sample
     ]
-    if not pairs:
-        return []
     pairs.sort(key=lambda p: (p[0].split == p[1].split, p[0].label == p[1].label))
     across = sum(a.split != b.split for a, b in pairs)
     apart = sum(a.label != b.label for a, b in pairs)

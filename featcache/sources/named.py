@@ -10,18 +10,19 @@ from functools import cache
 from importlib import resources
 from typing import Literal, TypeAlias
 
-from featcache.errors import SourceError
+from featcache.errors import SourceError, UnknownNameError
 from featcache.sources.descriptions import ClassDescriptions, class_descriptions
 from featcache.sources.fetch.archive import Archive
 from featcache.sources.layouts.named.folders import Folders
 from featcache.sources.layouts.named.lines import Lines
+from featcache.sources.layouts.named.mat import Mat
 from featcache.sources.layouts.named.records import Records
 from featcache.sources.layouts.named.split_json import SplitJson
 from featcache.sources.layouts.named.table import Table
 from featcache.sources.lists import ClassTable, class_table
 from featcache.sources.toml_fields import decode
 
-AnyLayout: TypeAlias = SplitJson | Folders | Lines | Table | Records
+AnyLayout: TypeAlias = SplitJson | Folders | Lines | Table | Mat | Records
 
 DEFAULT_WORDS = "coop"
 """The class names and the template that methods are compared with."""
@@ -135,13 +136,12 @@ class NamedDataset:
             name: One of `splits`; None is the default.
 
         Raises:
-            SourceError: If there is none of that name.
+            UnknownNameError: If there is none of that name.
         """
         if name is None:
             return next(iter(self.splits.values()))
         if name not in self.splits:
-            known = ", ".join(self.splits)
-            raise SourceError(f"'{self.name}' has no splits '{name}'; it has: {known}.")
+            raise UnknownNameError(f"splits of {self.name}", name, self.splits)
         return self.splits[name]
 
     def texts(self, words: str = DEFAULT_WORDS) -> tuple[str, ...]:
@@ -151,12 +151,11 @@ class NamedDataset:
             words: coop or openai; ImageNet also has openai_7.
 
         Raises:
-            SourceError: If there are none of that name.
+            UnknownNameError: If there are none of that name.
         """
         of = self if self.templates or not self.parent else find(self.parent)
         if words not in of.templates:
-            known = ", ".join(of.templates)
-            raise SourceError(f"'{self.name}' has no words '{words}'; it has: {known}.")
+            raise UnknownNameError(f"words of {self.name}", words, of.templates)
         return of.templates[words]
 
     def table(self) -> ClassTable:

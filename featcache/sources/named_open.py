@@ -11,6 +11,7 @@ from featcache.sources.layouts.splits import make_splits
 from featcache.sources.layouts.splits import samples as by_split
 from featcache.sources.lists import ClassTable
 from featcache.sources.named import DEFAULT_WORDS, NamedDataset, Scheme
+from featcache.sources.named_fetch import fetch_named, other_ways, wanted_archives
 from featcache.sources.named_notes import notes_of
 from featcache.sources.named_place import FoundListing, files_here, find_listing
 from featcache.sources.trees.base import Entry
@@ -52,10 +53,11 @@ def open_named(
     texts = spec.texts(words)  # a wrong name is refused before anything is fetched
     fetched: tuple[str, ...] = ()
     found = find_listing(spec, scheme, data_root)
-    if found is None:
-        _refuse_without_lists(spec, scheme, data_root)
-        if download and dataset_root is None and spec.can_be_fetched:
-            fetched = _fetch(spec, images_root, report)
+    may_fetch = download and dataset_root is None and spec.can_be_fetched
+    if found is None and may_fetch:
+        archives = wanted_archives(spec, scheme, images_root)
+        if archives:
+            fetched = fetch_named(spec, archives, images_root, report)
             found = find_listing(spec, scheme, data_root)
     if found is None:
         _refuse_without_lists(spec, scheme, data_root)
@@ -195,21 +197,6 @@ class _Listing:
             )
 
 
-def _fetch(spec: NamedDataset, images_root: Path, report: Report | None) -> tuple[str, ...]:
-    """Download the archives into a folder of the data set's name; return notes for the user.
-
-    Raises:
-        DownloadNeededError: If that fails; it says what else could be done.
-    """
-    from featcache.sources.fetch.fetch import fetch
-
-    into = images_root / spec.name
-    try:
-        return fetch(spec.archive, into, title=spec.title, report=report).notes
-    except DownloadNeededError as error:
-        raise DownloadNeededError(*error.parts, " ", *_other_ways(spec, images_root)) from error
-
-
 def _refuse_without_lists(spec: NamedDataset, scheme: Scheme, data_root: Path) -> None:
     """Raise if the images are there and the lists of the requested splits are not.
 
@@ -241,16 +228,4 @@ def _not_there(
         parts.append(f", and downloading is off here ({spec.size})")
     elif not spec.can_be_fetched:
         parts.append(", and it cannot be fetched without you")
-    return DownloadNeededError(*parts, ". ", *_other_ways(spec, data_root))
-
-
-def _other_ways(spec: NamedDataset, data_root: Path) -> list[Part]:
-    """Describe where the files can be put."""
-    first = "/".join(filter(None, (spec.places[0], spec.image_folders[0])))
-    return [
-        f"{spec.hint} Put the images at {data_root / first}, or name their folder with ",
-        Argument("dataset_root"),
-        ", or use images of your own with ",
-        Argument("dataset", "folder:PATH"),
-        ".",
-    ]
+    return DownloadNeededError(*parts, ". ", *other_ways(spec, data_root))

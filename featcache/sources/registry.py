@@ -1,6 +1,7 @@
 """Opening a data set by `folder:PATH` and other prefixes, or by name."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -125,6 +126,25 @@ def spec_of(root: str) -> str:
 
     path = from_text(root)
     return f"folder:{path}" if file_in(path) is None else f"{kind_of(path)}:{path}"
+
+
+def further_columns(spec: str) -> Mapping[str, Mapping[str, str]]:
+    """Read what the list of a data set says of its images besides class and split.
+
+    Args:
+        spec: Prefix, path and options, as `Listing.spec` has them.
+
+    Returns:
+        Column -> id of an image -> text; nothing for sources without such columns.
+
+    Raises:
+        SourceError: If the list is not there any more, or cannot be read.
+    """
+    found = _kind_of(spec)
+    if found is None:
+        return {}
+    kind, path = found
+    return {} if kind.further is None else kind.further(path)
 
 
 def is_drawn(spec: str) -> bool:

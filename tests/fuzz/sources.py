@@ -10,8 +10,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+from scipy.io import savemat
 
 from featcache.limits import IMAGE_FILE
+from featcache.sources.layouts.named.mat_file import read_whole_numbers
 from featcache.sources.listing import build_listing
 from featcache.sources.registry import open_dataset
 from tests.fuzz.cases import Case, writable
@@ -154,7 +156,23 @@ def _target(spec: str, seeds: Callable[[Path], list[Case]], *, is_folder: bool =
     return Target(name=name, run=_check(spec), seeds=seeds, is_folder=is_folder)
 
 
+def _mat(folder: Path) -> None:
+    arrays = read_whole_numbers((folder / "p.mat").read_bytes(), "p.mat")
+    assert all(numbers.ndim == 1 and numbers.dtype == np.int64 for numbers in arrays.values())
+
+
+def _mat_files() -> list[bytes]:
+    files = []
+    for is_packed in (False, True):
+        out = io.BytesIO()
+        ids = np.arange(60, dtype=np.uint16)
+        savemat(out, {"ids": ids, "label": [[1.0, 2.0]], "s": {"a": 1}}, do_compression=is_packed)
+        files.append(out.getvalue())
+    return files
+
+
 SOURCE_TARGETS = (
+    Target(name="mat", run=_mat, seeds=_alone("p.mat", *_mat_files())),
     _target("zip:p.zip", _alone("p.zip", _zip(zipfile.ZIP_STORED), _zip(zipfile.ZIP_DEFLATED))),
     _target(
         "tar:p.tar",

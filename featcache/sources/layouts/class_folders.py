@@ -65,9 +65,10 @@ class _Layout:
     def group(self, found: FoundImages) -> tuple[Grouped, list[str]]:
         """Group the images by split and class; return notes on files that were left out, too."""
         root = self.root
-        folders = {image.folders[0] for image in found.images if image.folders}
-        deep = {image.folders[0] for image in found.images if len(image.folders) > 1}
-        if _has_splits(found):
+        paths = {image.folders for image in found.images}
+        folders = {path[0] for path in paths if path}
+        deep = {path[0] for path in paths if len(path) > 1}
+        if _has_splits(paths):
             return _by_split(found.images, _splits(root, folders))
         named = sorted(folder for folder in folders if folder.lower() in SPLIT_NAMES)
         if not folders:
@@ -79,8 +80,8 @@ class _Layout:
             raise SourceError(
                 f"{root} has {have} but no train folder with class folders; {LAYOUT}."
             )
-        inner = [i.folders for i in found.images if len(i.folders) > 2]
-        above = sorted({f[0] for f in inner if SPLIT_NAMES.get(f[1].lower()) == "train"})
+        inner = [path for path in paths if len(path) > 2]
+        above = sorted({p[0] for p in inner if SPLIT_NAMES.get(p[1].lower()) == "train"})
         if above:
             raise SourceError(
                 f"{root} holds data sets of their own: {', '.join(above[:4])} with a train folder "
@@ -162,7 +163,7 @@ def _class_names(root: Path, files: Grouped) -> dict[str, str]:
 def _empty_notes(found: FoundImages, files: Grouped) -> list[str]:
     """Report class folders without images in any split; they are no classes."""
     known = {folder for split in files.values() for folder in split}
-    depth = 2 if _has_splits(found) else 1
+    depth = 2 if _has_splits({image.folders for image in found.images}) else 1
     empty = sorted({f[depth - 1] for f in found.empty if len(f) == depth} - known)
     if not empty:
         return []
@@ -170,7 +171,10 @@ def _empty_notes(found: FoundImages, files: Grouped) -> list[str]:
     return [f"Class folders without any image, which are no classes: {', '.join(empty[:5])}{more}."]
 
 
-def _has_splits(found: FoundImages) -> bool:
-    """Tell whether the first level of folders are splits."""
-    deep = {image.folders[0] for image in found.images if len(image.folders) > 1}
-    return any(SPLIT_NAMES.get(folder.lower()) == "train" for folder in deep)
+def _has_splits(paths: Iterable[tuple[str, ...]]) -> bool:
+    """Tell whether the first level of folders are splits.
+
+    Args:
+        paths: Folders that images lie in, each as the names on the way.
+    """
+    return any(SPLIT_NAMES.get(path[0].lower()) == "train" for path in paths if len(path) > 1)

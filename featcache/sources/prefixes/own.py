@@ -11,6 +11,7 @@ from featcache.sources.base import Dataset, Report
 from featcache.sources.hub.names import HubName
 from featcache.sources.layouts.own import coco, csv_file, fiftyone, huggingface, labelstudio, npz
 from featcache.sources.layouts.own import webdataset as wds
+from featcache.sources.layouts.own.csv_further import read_further
 from featcache.sources.layouts.own.options import join_options, split_options
 from featcache.sources.layouts.own.shards import expand_braces
 from featcache.sources.prefixes.kind import Brought, Kind
@@ -47,7 +48,9 @@ def _name_of(path: str, *, prefix: str, options: Sequence[str]) -> str:
     if len(shards) > 1:
         return as_text(expand(shards[0]).absolute().parent.name) or "images"
     if not found.is_file() and prefix != "hf":  # of a missing folder its opener tells more
-        raise SourceError(f"There is no file or folder {found} for {prefix}:{path}")
+        raise SourceError(
+            f"There is no file or folder {found}, which {prefix}: should read. Check the path."
+        )
     return as_text(found.stem)
 
 
@@ -81,7 +84,15 @@ def _kind(prefix: str, example: str, opener: Opener, options: Sequence[str]) -> 
     )
 
 
-CSV = _kind("csv", "photos.csv", csv_file.open_csv, csv_file.OPTIONS)
+def _further(text: str) -> Mapping[str, Mapping[str, str]]:
+    path, options = split_options(text, csv_file.OPTIONS)
+    return {} if expand(path).is_dir() else read_further(path, options)
+
+
+CSV = replace(
+    _kind("csv", "photos.csv", csv_file.open_csv, csv_file.OPTIONS),
+    further=_further,
+)
 WDS = _kind("wds", "shards/", wds.open_webdataset, wds.OPTIONS)
 HF = replace(
     _kind("hf", "timm/resisc45", huggingface.open_huggingface, huggingface.OPTIONS),

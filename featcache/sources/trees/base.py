@@ -3,15 +3,14 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from featcache.limits import Limit
 from featcache.places import Place
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One file of a tree."""
+class Entry(NamedTuple):
+    """One file of a tree; a tuple, because there are millions."""
 
     id: str
     """Path below the root with `/`, on one line; unique in the tree."""

@@ -249,3 +249,25 @@ def test_the_script_of_the_docs_reads_columns_that_are_written(
         cache, tmp_path / "t", answer=lambda rows: (rows % 5, np.ones(len(rows)))
     )
     assert {"id", "features", "class", "predicted"} <= read_there <= set(written.columns)
+
+
+def test_further_columns_of_a_csv_file_are_kept(cache: FeatureSet, tmp_path: Path) -> None:
+    ids = cache.listing.ids
+    lines = [f"{i},{name},moth,train,site {i}" for i, name in enumerate(ids) if i not in (1, 7)]
+    table = tmp_path / "moths.csv"
+    table.write_text("\n".join(["features,path,label,split,Where", *lines, f"x,{ids[0]},moth,,y"]))
+    listed = replace(cache, listing=replace(cache.listing, spec=f"csv:{table}"))
+    written = export_parquet(listed, tmp_path / "t.parquet", projection="none")
+    assert written.columns[-2:] == ("csv_features", "Where")
+    found = dict(zip(*(read(written.path)[name] for name in ("id", "Where")), strict=True))
+    assert found[ids[0]] == "site 0"
+    assert found[ids[1]] is None
+    assert found[ids[2]] == "site 2"
+    assert written.lost == ""
+
+
+def test_a_csv_file_that_is_gone_is_told(cache: FeatureSet, tmp_path: Path) -> None:
+    gone = replace(cache, listing=replace(cache.listing, spec=f"csv:{tmp_path / 'gone.csv'}"))
+    written = export_parquet(gone, tmp_path / "t.parquet", projection="none")
+    assert "gone.csv is not there" in written.lost
+    assert written.columns == ("id", "split", "label", "class", "features")

@@ -9,6 +9,7 @@ from featcache.limits import ROWS
 from featcache.sources.base import Dataset
 from featcache.sources.layouts.own.csv_file import OPTIONS, open_csv
 from featcache.sources.layouts.own.options import split_options
+from featcache.sources.registry import further_columns, open_dataset
 
 
 def touch(root: Path, *files: str) -> Path:
@@ -304,3 +305,13 @@ def test_a_number_with_and_without_a_fraction_is_one_class(tmp_path: Path) -> No
     path = table(tmp_path, "path,label\na.jpg,03\nb.jpg,3\nc.jpg,10\n")
     with pytest.raises(SourceError, match=r"'03' \(line 2\) and '3' \(line 3\)"):
         open_csv(path, {})
+
+
+def test_further_columns_are_read_by_the_ids_of_the_images(tmp_path: Path) -> None:
+    touch(tmp_path / "in", "a.jpg", "b.jpg")
+    path = table(tmp_path, "x,file,x,label,place,\n1,./a.jpg,2,cat, Rome ,3\n1,b.jpg,2,dog,,3\n")
+    data = open_dataset(f"csv:{path}?root={tmp_path / 'in'}", root=tmp_path)
+    found = further_columns(data.spec)
+    assert found == {"place": {"a.jpg": "Rome", "b.jpg": ""}}
+    assert {s.id for s in data.samples} == found["place"].keys()
+    assert further_columns(f"folder:{tmp_path}") == {}

@@ -13,9 +13,10 @@ import pytest
 
 from featcache.errors import SourceError
 from featcache.places import FilePlace
-from featcache.sources import hashing
+from featcache.sources import hashing, remembered
 from featcache.sources.base import Sample
 from featcache.sources.hashing import hash_files
+from featcache.sources.remembered import line_of, name_of
 from featcache.sources.trees.archive import open_archive
 from featcache.sources.trees.zip_index import ZipMember
 
@@ -130,13 +131,13 @@ def test_files_changed_just_before_they_were_read_are_read_again(
 ) -> None:
     """A second change in the same tick of the clock shows in nothing: git's racy entries."""
     clock.ahead = 0
-    write = hashing._write_known
+    write = remembered.write_remembered
 
     def late(*arguments: Any) -> None:
         clock.settle()  # hashing further files took a minute
         write(*arguments)
 
-    monkeypatch.setattr(hashing, "_write_known", late)
+    monkeypatch.setattr(hashing, "write_remembered", late)
     first, _ = hashed()
     assert hashed() == (first, 2)
     clock.settle()
@@ -166,12 +167,12 @@ def test_inodes_that_change_by_themselves_can_be_left_out(
     hashed: Hash, folder: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, _ = hashed()
-    state_of = hashing._state_of
+    state_of = remembered.state_of
 
     def remounted(found: os.stat_result) -> str:
         return f"{state_of(found)}1"
 
-    monkeypatch.setattr(hashing, "_state_of", remounted)
+    monkeypatch.setattr(hashing, "state_of", remounted)
     assert hashed(ignore_inode=True) == (first, 0)
     assert hashed() == (first, 2)
     replace_unseen(folder / "cat" / "0.jpg", b"CAT 0")
@@ -191,7 +192,7 @@ def test_lines_without_ctime_and_inode_are_read_again_once(
     known = tmp_path / "hashes.tsv"
     head, *_ = known.read_bytes().splitlines(keepends=True)
     lines = [
-        hashing._line(f"{sha}\t5\t{LONG_AGO * 10**9}\t{name}/0.jpg")
+        line_of(sha, f"5\t{LONG_AGO * 10**9}", name_of(f"{name}/0.jpg", "")) + b"\n"
         for name, sha in zip(("cat", "dog"), ("f" * 64, "f" * 64), strict=True)
     ]
     known.write_bytes(head + b"".join(lines))

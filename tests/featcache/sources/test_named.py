@@ -1,18 +1,27 @@
 """The descriptions of named data sets: every one is whole, and a bad one says file and key."""
 
+import re
 from collections import Counter
+from pathlib import Path
+from textwrap import dedent
 
 import pytest
 
-from featcache.errors import SourceError, UsageError
+from featcache.errors import SourceError, UnknownNameError, UsageError
 from featcache.sources.fieldguide.species import PAIRS, WORLDS
 from featcache.sources.layouts.named.folders import Folders
 from featcache.sources.layouts.named.lines import Lines
+from featcache.sources.layouts.named.mat import Mat
 from featcache.sources.layouts.named.records import Records
 from featcache.sources.layouts.named.split_json import SplitJson
 from featcache.sources.layouts.named.table import Table
+from featcache.sources.lists import ClassTable
 from featcache.sources.named import NamedDataset, datasets, find, read_toml, resolve
+from featcache.sources.named_open import open_named
 from featcache.text.templates import check_template
+from tests.featcache.sources.miniatures import Miniature
+
+ROOT = Path(__file__).parents[3]
 
 LISTED = [data for data in datasets() if data.kind == "listed"]
 
@@ -128,14 +137,14 @@ def test_counts_are_those_of_the_field(name: str) -> None:
 
 def test_every_kind_of_list_is_in_use() -> None:
     used = {type(x) for d in LISTED for s in d.splits.values() for x in s.list_}
-    assert used == {SplitJson, Folders, Lines, Table, Records}
+    assert used == {SplitJson, Folders, Lines, Table, Mat, Records}
 
 
 def test_a_shift_set_has_the_templates_of_its_parent() -> None:
     assert find("imagenet_a").texts() == ("a photo of a {}.",)
     assert len(find("imagenet_r").texts("openai")) == 80
     assert len(find("imagenet_v2").texts("openai_7")) == 7
-    with pytest.raises(SourceError, match="no words 'openai'; it has: coop"):
+    with pytest.raises(UnknownNameError, match=r"words of aid 'openai'; .*coop"):
         find("aid").texts("openai")
 
 
@@ -143,7 +152,7 @@ def test_a_good_description_is_read() -> None:
     data = read_toml("toys", GOOD)
     assert (data.name, data.images) == ("toys", 6)
     assert data.scheme("official") is data.scheme()
-    with pytest.raises(SourceError, match="no splits 'coop'; it has: official"):
+    with pytest.raises(UnknownNameError, match="splits of toys 'coop'; known: official"):
         data.scheme("coop")
 
 
@@ -179,11 +188,24 @@ def test_a_description_needs_splits() -> None:
 
 
 def test_splits_and_words_are_for_named_data_sets(tmp_path: object) -> None:
-    from pathlib import Path
-
     from featcache.sources.registry import open_dataset
 
     with pytest.raises(UsageError, match="splits is for named data sets"):
         open_dataset("folder:.", root=Path(), splits="coop")
     with pytest.raises(UsageError, match="words is for named data sets"):
         open_dataset("folder:.", root=Path(), words="openai")
+
+
+def test_the_example_of_contributing_is_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = dedent((ROOT / "CONTRIBUTING.md").read_text("utf-8"))
+    blocks = {kind: dedent(block) for kind, block in re.findall(r"```(\w+)\n(.*?)```", text, re.S)}
+    data = read_toml("ponds", blocks["toml"])
+    miniature = eval(blocks["python"], {"Miniature": Miniature})  # our own page
+    names = ("frog", "newt")
+    table = ClassTable(names=names, openai=names, folders=names)
+    monkeypatch.setattr(NamedDataset, "table", lambda _: table)
+    miniature.write(tmp_path)
+    found = open_named(data, tmp_path, download=False)
+    assert tuple((s.id, s.label, s.split) for s in found.samples) == miniature.samples

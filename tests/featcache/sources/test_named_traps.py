@@ -16,7 +16,7 @@ from PIL import Image
 from featcache.errors import DownloadNeededError, SourceError
 from featcache.limits import IMAGE_FILE
 from featcache.sources.fetch.archive import Archive
-from featcache.sources.named import find
+from featcache.sources.named import NamedDataset, find
 from featcache.sources.named_open import open_named
 from featcache.sources.registry import open_dataset
 from tests.featcache.sources.miniatures import MINIATURES, Miniature
@@ -288,3 +288,55 @@ def test_nothing_is_fetched_where_it_may_not(served: tuple[Archive, Path], tmp_p
     assert not (tmp_path / "images").exists()
     with pytest.raises(DownloadNeededError, match="cannot be fetched without you"):
         open_named(find("objectnet"), tmp_path / "images")
+
+
+@pytest.fixture
+def split_apart(tmp_path: Path, served: tuple[Archive, Path]) -> NamedDataset:
+    """EuroSAT on a server, with the lists of its other splits as files of their own."""
+    archive, folder = served
+    (url,) = archive.urls
+    lists = []
+    for path, text in mini("eurosat", "torchgeo").lists.items():
+        name, data = path.rpartition("/")[2], str(text).encode()
+        (folder / name).write_bytes(data)
+        address = url.replace("EuroSAT.zip", name)
+        lists.append(Archive(name, (address,), len(data), hashlib.sha256(data).hexdigest()))
+    return replace(find("eurosat"), archive=(archive, *lists))
+
+
+def test_lists_of_other_splits_are_not_fetched(split_apart: NamedDataset, tmp_path: Path) -> None:
+    gone = [replace(a, urls=("http://127.0.0.1:1/x",)) for a in split_apart.archive[1:]]
+    spec = replace(split_apart, archive=(split_apart.archive[0], *gone))
+    assert len(open_named(spec, tmp_path / "images").samples) == 4
+    with pytest.raises(DownloadNeededError, match=r"eurosat-train\.txt .*splits='coop'"):
+        open_named(spec, tmp_path / "images", splits="torchgeo")
+
+
+def test_lists_are_fetched_to_images_that_were_fetched_before(
+    split_apart: NamedDataset, tmp_path: Path, served: tuple[Archive, Path]
+) -> None:
+    with zipfile.ZipFile(served[1] / "EuroSAT.zip") as archive:
+        images = {name: archive.read(name) for name in archive.namelist()}
+    open_named(split_apart, tmp_path / "images")
+    (served[1] / "EuroSAT.zip").unlink()
+    (tmp_path / "images/eurosat/2750/SeaLake/SeaLake_1.jpg").write_bytes(encoded("x.jpg"))
+    data = open_named(split_apart, tmp_path / "images", splits="torchgeo")
+    assert [s.id for s in data.samples] == ["SeaLake/SeaLake_1.jpg"]
+    assert data.root == tmp_path / "images/eurosat/2750"
+    for name, content in images.items():
+        assert (tmp_path / "images/eurosat" / name).read_bytes() == content
+
+
+def test_nothing_is_fetched_into_a_folder_of_the_users(
+    split_apart: NamedDataset, tmp_path: Path
+) -> None:
+    replace(mini("eurosat"), root="2750").write(tmp_path / "images")
+    before = sorted(tmp_path.joinpath("images").rglob("*"))
+    with pytest.raises(SourceError, match=r"need eurosat-train\.txt.* beside them"):
+        open_named(split_apart, tmp_path / "images", splits="torchgeo")
+    assert sorted(tmp_path.joinpath("images").rglob("*")) == before
+
+
+def test_a_split_file_of_other_bytes_than_coops_is_told(tmp_path: Path) -> None:
+    data = open_dataset("food101", root=written(tmp_path, "food101"))
+    assert any("split_zhou_Food101.json beside the images is not CoOp's" in n for n in data.notes)

@@ -99,7 +99,7 @@ def test_sets_of_a_generic_source_are_told_how_to_be_read(tmp_path: Path) -> Non
 
 
 def test_words_of_another_name_are_words(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="'eurosat' has no words 'klingon'; it has: coop"):
+    with pytest.raises(UnknownNameError, match="words of eurosat 'klingon'; known: coop"):
         open_dataset("eurosat", root=tmp_path, words="klingon")
 
 

@@ -85,12 +85,17 @@ class SplitJson:
 
     def _other_file(self, location: Location) -> Iterator[str]:
         """Report a file with CoOp's name and other splits beside the images."""
-        if not self.packaged or not location.has_list(self.file):
+        if not self.sha256 or not location.has_list(self.file):
             return
         data = location.read_list(self.file)
         if hashlib.sha256(data).hexdigest() == self.sha256:
             return
-        if _parsed(data, self.file).splits != packaged_split(self.packaged):
+        if not self.packaged:
+            yield (
+                f"The {self.file} beside the images is not CoOp's, byte for byte: draws of shots "
+                f"may differ from those published."
+            )
+        elif _parsed(data, self.file).splits != packaged_split(self.packaged):
             yield (
                 f"The {self.file} beside the images is not CoOp's, whose splits were used; for "
                 f"splits of your own put the images into train, val and test folders."

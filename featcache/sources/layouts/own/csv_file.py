@@ -3,9 +3,10 @@
     path,label,split            columns by any of the usual names, or chosen:
     cats/1.jpg,cat,train        csv:photos.csv?path=COLUMN&label=COLUMN&split=COLUMN
 
-Paths are relative to the file, or to `root=FOLDER`. Columns that say nothing of these three are not
-read. A one-hot table, as Roboflow writes in `_classes.csv`, has a column a class; the folder that
-holds its splits (`train/_classes.csv`, `valid/_classes.csv`) is read as a whole.
+Paths are relative to the file, or to `root=FOLDER`. Columns that say nothing of these three stay in
+the file (`csv_further`). A one-hot table, as Roboflow writes in `_classes.csv`, has a column a
+class; the folder that holds its splits (`train/_classes.csv`, `valid/_classes.csv`) is read as a
+whole.
 """
 
 from collections.abc import Mapping

@@ -1,5 +1,6 @@
 """Path, label and split of each row of a table: a column names the class, or one marks it."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -21,6 +22,8 @@ class CsvRow:
     label: str | None
     split: str
     """Empty where the table has none."""
+    fields: Sequence[str]
+    """All of the row, as written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,17 @@ class LabelledTable:
         read = ", ".join(f"{role} from '{self.header[i]}'" for role, i in self.columns.items())
         return f"Columns of {self.table.path.name}: {read}."
 
+    @property
+    def further(self) -> dict[str, int]:
+        """Columns that say nothing of path, label and split, by their names where these differ."""
+        read = {*self.columns.values(), *self.classes}
+        named = Counter(self.header)
+        return {
+            name: i
+            for i, name in enumerate(self.header)
+            if i not in read and name and named[name] == 1
+        }
+
     def rows(self) -> Iterator[CsvRow]:
         """Yield the rows, reading as it goes.
 
@@ -58,9 +72,9 @@ class LabelledTable:
         path = row[self.columns["path"]].strip()
         split = row[self.columns["split"]] if "split" in self.columns else ""
         if self.classes:
-            return CsvRow(line, path, self._marked(line, path, row), split)
+            return CsvRow(line, path, self._marked(line, path, row), split, row)
         label = row[self.columns["label"]] if "label" in self.columns else None
-        return CsvRow(line, path, label, split)
+        return CsvRow(line, path, label, split, row)
 
     def _marked(self, line: int, path: str, row: Sequence[str]) -> str | None:
         """Return the class whose column has a 1; None where none has."""

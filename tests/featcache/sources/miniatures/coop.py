@@ -2,6 +2,10 @@
 
 import json
 from dataclasses import replace
+from io import BytesIO
+
+import numpy as np
+from scipy.io import savemat
 
 from featcache.sources.lists import class_table
 from tests.featcache.sources.miniatures.base import Miniature
@@ -26,6 +30,14 @@ def split_file(name: str, known: dict[str, list[tuple[str, int]]]) -> str:
     others = [[f"missing/{i}.jpg", i, n] for i, n in enumerate(names) if i not in have]
     content["train"] = [*content["train"], *others]
     return json.dumps(content, indent=4)
+
+
+def mat_file(**arrays: list[int]) -> bytes:
+    """Write rows of numbers as MATLAB does."""
+    out = BytesIO()
+    rows = {name: np.array([numbers], np.uint16) for name, numbers in arrays.items()}
+    savemat(out, rows, do_compression=True)
+    return out.getvalue()
 
 
 EUROSAT = Miniature(
@@ -221,6 +233,22 @@ COOP = (
     moved(CARS, "the top folders alone", "", beside=(), lists={}),
     FLOWERS,
     moved(FLOWERS, "torchvision", "flowers-102/jpg"),
+    Miniature(
+        dataset="oxford_flowers",
+        layout="torchvision",
+        root="flowers-102/jpg",
+        splits="official",
+        samples=(
+            ("image_00003.jpg", 101, "train"),
+            ("image_00001.jpg", 76, "val"),
+            ("image_00002.jpg", 0, "test"),
+        ),
+        lists={
+            "flowers-102/setid.mat": mat_file(trnid=[3], valid=[1, 4], tstid=[2]),
+            "flowers-102/imagelabels.mat": mat_file(labels=[77, 1, 102, 1]),
+        },
+        notes=("Splits are the official ones.", "1 listed image not there: image_00004.jpg"),
+    ),
     FOOD,
     Miniature(
         dataset="food101",
