@@ -33,8 +33,16 @@ def test_one_sentence_says_what_to_write(app: Any, words: str, said: str) -> Non
         (heads_app, "predict --tpo 3", "Unknown option '--tpo'; did you mean '--top'"),
         (heads_app, "predict last x --jso", "Unknown option '--jso'; did you mean '--json'"),
         (heads_app, "train cmm -Z", "Unknown option '-Z'; "),
-        (heads_app, "--versoin", "Unknown option '--versoin'; did you mean '--version'? `heads --h"),
-        (heads_app, "predictt", "Unknown command 'predictt'; did you mean 'predict'? `heads --help"),
+        (
+            heads_app,
+            "--versoin",
+            "Unknown option '--versoin'; did you mean '--version'? `heads --h",
+        ),
+        (
+            heads_app,
+            "predictt",
+            "Unknown command 'predictt'; did you mean 'predict'? `heads --help",
+        ),
         (heads_app, "predict last x --top", "Option '--top' requires an argument; write e.g. `he"),
         (heads_app, "train cmm --quiet=3", "Option '--quiet' does not take a value; write e.g. `"),
         (heads_app, "serve last twice", "Got unexpected extra argument(s) (twice); write e.g. `he"),

@@ -14,6 +14,7 @@ from PIL import Image
 import heads
 from heads.head import Head
 from heads.serve.limits import Limits
+from heads.serve.service import asked_of
 from tests.heads.serve.conftest import NAMES, Serve
 
 if TYPE_CHECKING:
@@ -68,6 +69,22 @@ def test_a_head_of_which_nothing_is_asked_says_so(serve: Serve, head: Head) -> N
     page = serve(replace(head, calibration=None)).get("/").text
     assert "This head is not calibrated" in page
     assert "None of these</em>" not in page
+
+
+def test_too_few_rows_are_said_with_how_many_are_needed(serve: Serve, head: Head) -> None:
+    asked, reasons = asked_of(head, coverage=None, rule=None, reject=None)
+    assert (asked.coverage, asked.reject) == (None, None)
+    told = [str(each) for each in reasons]
+    assert told[0].startswith("6 calibration rows promise at most a coverage of 0.85; 0.9 needs 9.")
+    assert told[1].startswith("6 calibration rows tell no share of known images below 0.14; 0.05 n")
+    assert "0.05 needs 19 rows" in told[1]
+    assert "6 images calibrated this head, too few to say when it is not sure" in (
+        serve(head).get("/").text
+    )
+    asked, reasons = asked_of(head, coverage=0.6, rule="aps", reject=0.3)
+    assert (asked.coverage, asked.rule, asked.reject, reasons) == (0.6, "aps", 0.3, [])
+    (reason,) = asked_of(replace(head, calibration=None), coverage=None, rule=None, reject=None)[1]
+    assert "keeps no calibration rows" in str(reason)
 
 
 @pytest.mark.parametrize(
