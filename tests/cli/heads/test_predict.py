@@ -240,12 +240,6 @@ def test_names_obey_nothing_on_the_terminal(answered: Run, photos: Path, tmp_pat
     assert len(answer.out.splitlines()) == 3
 
 
-def test_a_folder_that_cannot_be_written(answered: Run, photos: Path) -> None:
-    answer = answered("predict", "last", str(photos), "--out", "/proc/a.csv")
-    assert answer.code == 1
-    assert "--out" in answer.err
-
-
 def test_parquet_needs_pyarrow(
     answered: Run, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

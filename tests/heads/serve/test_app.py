@@ -1,7 +1,6 @@
 """The page and the endpoints of a served head, asked by friends and strangers."""
 
 import asyncio
-import io
 import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -9,30 +8,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from PIL import Image
 
 import heads
 from heads.head import Head
 from heads.serve.limits import Limits
 from heads.serve.service import asked_of
+from tests.bad_images import bad_images, bomb
 from tests.heads.serve.conftest import NAMES, Serve
 
 if TYPE_CHECKING:
     import httpx
 
 HOME = "http://127.0.0.1:8000"
+REASONS = {
+    "empty.jpg": "is empty",
+    "text.jpg": "is no image of a known format",
+    "drawing.svg": "is no image",
+    "script.eps": "is no image",
+}
 
 
 def form(*files: Path | tuple[str, bytes]) -> list[tuple[str, tuple[str, bytes]]]:
     """Return files as a browser sends them."""
     pairs = [(f.name, f.read_bytes()) if isinstance(f, Path) else f for f in files]
     return [("images", pair) for pair in pairs]
-
-
-def encoded(image: Image.Image, format_: str) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, format_)
-    return buffer.getvalue()
 
 
 def is_sentence(text: str) -> bool:
@@ -135,13 +134,9 @@ def hostile(photo: Path) -> dict[str, tuple[bytes, int, str]]:
     """Name -> file, status and what the reason holds."""
     whole = photo.read_bytes()
     return {
-        "empty.jpg": (b"", 415, "is empty"),
-        "text.jpg": (b"no image", 415, "is no image of a known format"),
-        "page.svg": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", 415, "is no image"),
-        "torn.jpg": (whole[: len(whole) // 2], 415, ""),
-        "header.jpg": (whole[:20], 415, ""),
-        "bomb.png": (encoded(Image.new("1", (1 << 15, 1 << 15)), "PNG"), 413, "pixels"),
-        "wide.png": (encoded(Image.new("1", (9000, 6000)), "PNG"), 413, "9000 x 6000 pixels"),
+        **{name: (data, 415, REASONS.get(name, "")) for name, data in bad_images().items()},
+        "bomb.png": (bomb(1 << 15, 1 << 15), 413, "pixels"),
+        "wide.png": (bomb(9000, 6000), 413, "9000 x 6000 pixels"),
         "big.bmp": (whole + bytes((32 << 20) + 1), 413, "bytes, above the limit of 33,554,432"),
     }
 
@@ -163,6 +158,7 @@ def test_what_is_no_usable_image_has_a_status_and_a_sentence(
 def test_bad_images_among_good_ones_stop_nothing(serve: Serve, photos: list[Path]) -> None:
     client = serve()
     bad = [(name, each[0]) for name, each in hostile(photos[0]).items() if name != "big.bmp"]
+    assert len(bad) + 2 <= client.app.state.service.limits.files  # type: ignore[attr-defined]
     answer = client.post("/predict", files=form(photos[0], *bad, photos[1]))
     assert answer.status_code == 200
     found = answer.json()["predictions"]
