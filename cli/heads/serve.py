@@ -99,6 +99,8 @@ def serve(
         )
         asked, reasons = asked_of(trained, coverage=coverage, rule=rule, reject=reject)
         predictor = Predictor(trained, top=top, device=device, asked=asked)
+        if caution := asked.caution(trained.calibration):
+            line.say(caution)
         for note in (*_notes(trained, is_open=not hosts.is_loopback), *(r.parts for r in reasons)):
             line.say(note)
         limits = Limits()

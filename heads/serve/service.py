@@ -97,6 +97,7 @@ class Service:
             "rule": None if asked.coverage is None else asked.rule,
             "reject": asked.reject,
             "calibration_rows": 0 if head.calibration is None else head.calibration.rows,
+            "caution": asked.caution(head.calibration),
         }
 
     async def answer(self, uploads: Sequence[Upload]) -> list[Answer]:

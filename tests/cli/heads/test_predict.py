@@ -111,6 +111,9 @@ def test_sets_and_none_of_these(
     given = [calibrated, str(photos), str(torn), "--coverage", "0.8", "--reject", "0.4"]
     table = answered("predict", *given, "--top", "2", "--rule", "aps")
     assert table.code == 0, table.err
+    assert "Folds of 12 training images calibrated this head" in table.err
+    assert "hold the right class 80 % of the time, and " in table.err
+    assert "on 12 images in 4 folds" in answered("info", calibrated).out
     head, *lines = [line.split("\t") for line in table.out.splitlines()]
     assert head == ["image", "prediction", "%", "then", "set", "label"]
     lined = answered("predict", *given, "--top", "2", "--rule", "aps", "--json")

@@ -60,6 +60,7 @@ def test_sets_and_rejections_are_those_of_predict(
     page = client.get("/").text
     assert "sets hold the right class 60 % of the time" in page
     assert "stranger than 70 in 100 images" in page
+    assert "Folds of 6 training images calibrated this head" in page
     facts = client.get("/head").json()
     assert (facts["coverage"], facts["rule"], facts["reject"]) == (0.6, "lac", 0.3)
 
