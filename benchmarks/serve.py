@@ -7,7 +7,8 @@ median). Then every client sends one image after the other, each in a request wi
 stays open; all begin at once. The bare encoder is `Embedder.stream` over the same number of images
 before that, its features thrown away. `lost` counts requests without an answer, `wrong` those whose
 best class is not the one of `heads.predict`, `other_bits` those whose probability differs at all,
-`furthest` by how much at most. Clients share the cores with the server.
+`furthest` by how much at most. The CPU times are those of a request in the server's process, and of
+an image of the bare encoder; clients share the cores with the server.
 """
 
 import argparse
@@ -48,10 +49,14 @@ def main() -> None:
     count = arguments.clients * arguments.each
     predictor = Predictor(load(arguments.head), top=1, device=arguments.device)
     expected = [p.candidates[0] for p in predictor.images(paths)]
+    cpu = time.process_time()
     bare = _bare(predictor, list(islice(cycle(paths), count)))
-    with _served(arguments) as url:
+    bare_cpu = time.process_time() - cpu
+    with _served(arguments) as (pid, url):
         _, alone, _ = asyncio.run(_asked(url, paths, 1, ALONE))
+        before = _cpu_of(pid)
         seconds, times, answers = asyncio.run(_asked(url, paths, arguments.clients, arguments.each))
+        served_cpu = _cpu_of(pid) - before
     pairs = [(answer[0], expected[number % len(paths)]) for number, answer in answers]
     apart = np.array([abs(answer["probability"] - best.probability) for answer, best in pairs])
     median, p99 = np.percentile(times, [50, 99]) if times else (np.nan, np.nan)
@@ -60,7 +65,7 @@ def main() -> None:
             {
                 "method": predictor.head.method.name,
                 "backbone": predictor.head.backbone,
-                "micro_batch": predictor.embedder.micro_batch,
+                "micro_batch": arguments.micro_batch or f"1 to {predictor.embedder.micro_batch}",
                 "device": str(predictor.embedder.backbone.device),
                 "machine": f"{platform.machine()}, {cpu_cores()} cores, "
                 f"{torch.get_num_threads()} threads",
@@ -76,6 +81,8 @@ def main() -> None:
                 "p99_s": round(float(p99), 3),
                 "served_per_s": round(len(answers) / seconds, 1),
                 "bare_per_s": round(count / bare, 1),
+                "served_cpu_ms": round(1000 * served_cpu / count, 2),
+                "bare_cpu_ms": round(1000 * bare_cpu / count, 2),
             }
         )
     )
@@ -89,17 +96,23 @@ def _bare(predictor: Predictor, paths: list[str]) -> float:
 
 
 @contextmanager
-def _served(arguments: argparse.Namespace) -> Iterator[str]:
+def _served(arguments: argparse.Namespace) -> Iterator[tuple[int, str]]:
     words = [arguments.head, "--port", "0", "--json", "--top", "1", "--device", arguments.device]
     if arguments.micro_batch:
         words += ["--micro-batch", str(arguments.micro_batch)]
     process = subprocess.Popen([*COMMAND, *words], stdout=subprocess.PIPE)
     try:
         assert process.stdout is not None
-        yield str(json.loads(process.stdout.readline())["url"])
+        yield process.pid, str(json.loads(process.stdout.readline())["url"])
     finally:
         process.terminate()
         process.wait(60)
+
+
+def _cpu_of(pid: int) -> float:
+    """Return the CPU time of a process in seconds; Linux only."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 async def _asked(

@@ -67,9 +67,8 @@ def loss(probabilities: torch.Tensor, rows: Rows) -> float:
 
 
 def test_validation_rows_of_an_episode_calibrate_it(task: Episode) -> None:
-    settings = {"beta": 5.5, "alpha": 1.0}
-    auto = Estimator("tip-adapter", **settings).fit(task)
-    none = Estimator("tip-adapter", calibrate_on="none", **settings).fit(task)
+    auto = Estimator("tip-adapter", beta=5.5, alpha=1.0).fit(task)
+    none = Estimator("tip-adapter", calibrate_on="none", beta=5.5, alpha=1.0).fit(task)
     logits, t = none.decision_function(task.query), auto.head_.temperature
     assert (none.head_.temperature, none.head_.calibration) == (1, None)
     assert t != 1

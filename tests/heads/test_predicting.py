@@ -44,7 +44,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> FeatureSet:
 
 @pytest.fixture(scope="module", params=["ridge", "lazsl", "cc-cdfsl"])
 def head(request: pytest.FixtureRequest, cache: FeatureSet) -> Head:
-    few = {"steps": 3} if request.param == "cc-cdfsl" else {}
+    few: dict[str, Any] = {"steps": 3} if request.param == "cc-cdfsl" else {}
     return fit(request.param, cache, shots=2, selection="none", device="cpu", **few)
 
 
