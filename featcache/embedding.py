@@ -40,6 +40,7 @@ from featcache.keys import FeatureKey
 from featcache.quantise import pack, unpack
 from featcache.recipes import split_requests
 from featcache.threads import cpu_cores, in_order
+from featcache.wording import Argument
 
 __all__ = ["Embedded", "Embedder", "ImageLike", "embed"]
 
@@ -168,8 +169,7 @@ class Embedder:
                         f"{kind}='{text[:80]}' names rows of a data set, and here every image gets "
                         f"every component. Leave {text[text.index('@') :][:80]} out."
                     )
-        if micro_batch is not None and not 1 <= micro_batch <= LARGEST_BATCH:
-            raise UsageError(f"micro_batch must be 1 to {LARGEST_BATCH} images, got {micro_batch}.")
+        _check_micro_batch(micro_batch)
         if max_pixels is not None and max_pixels < 1:
             raise UsageError(f"max_pixels must be a positive number of pixels, got {max_pixels}.")
         if isinstance(backbone, str):
@@ -196,8 +196,7 @@ class Embedder:
         self._boxed = tuple(spec.views for spec in self._specs.values() if not spec.encodes)
         self._encoder = Encoder(backbone, self.micro_batch)
         row_bytes = sum(2 * int(np.prod(spec.encoded_shape)) for spec in encoded)
-        rows = min(CHUNK_ROWS, CHUNK_BYTES // row_bytes)
-        self._chunk = max(1, rows // self.micro_batch) * self.micro_batch
+        self._chunk_rows = min(CHUNK_ROWS, CHUNK_BYTES // row_bytes)
 
     @property
     def key(self) -> FeatureKey:
@@ -208,6 +207,33 @@ class Embedder:
     def components(self) -> tuple[str, ...]:
         """Names of the components computed for each image."""
         return tuple(self._specs)
+
+    @property
+    def views(self) -> int:
+        """Number of views of an image that are encoded: the central one, and those of recipes."""
+        return sum(shown.count for shown in self._shown)
+
+    @property
+    def streams(self) -> int:
+        """Number of micro-batches that are computed at once; 1 on an accelerator."""
+        return max(1, self._encoder.streams)
+
+    def in_batches(self, micro_batch: int) -> "Embedder":
+        """Return an embedder of the same backbone and components with another micro-batch.
+
+        Raises:
+            UsageError: If the micro-batch is none.
+
+        Example:
+            >>> one_by_one = Embedder().in_batches(1)
+            >>> one_by_one.micro_batch
+            1
+        """
+        _check_micro_batch(micro_batch)
+        other = copy(self)
+        other.micro_batch = micro_batch
+        other._encoder = Encoder(self.backbone, micro_batch)
+        return other
 
     def embed(
         self,
@@ -260,7 +286,8 @@ class Embedder:
         """
         if chunk is not None and chunk < 1:
             raise UsageError(f"chunk must be at least 1 image, got {chunk}.")
-        return self._stream(images, ids, chunk or self._chunk, progress)
+        usual = max(1, self._chunk_rows // self.micro_batch) * self.micro_batch
+        return self._stream(images, ids, chunk or usual, progress)
 
     def _stream(
         self,
@@ -280,12 +307,11 @@ class Embedder:
         capacity = capacity if total is None else max(1, min(capacity, total))
         names: deque[str] = deque()
         threads = cpu_cores()
-        views = sum(shown.count for shown in self._shown)
         loaded = in_order(
             self._jobs(several, ids, names),
             loader,
             threads=threads,
-            ahead=encoder.decode_ahead(threads, views),
+            ahead=encoder.decode_ahead(threads, self.views),
         )
         waiting: deque[_Chunk] = deque()
         done = 0
@@ -388,6 +414,13 @@ class _Chunk:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+
+def _check_micro_batch(size: int | None) -> None:
+    if size is not None and not 1 <= size <= LARGEST_BATCH:
+        raise UsageError(
+            Argument("micro_batch"), f" must be 1 to {LARGEST_BATCH} images, got {size}."
+        )
 
 
 def _flying(chunks: Sequence[_Chunk]) -> int:

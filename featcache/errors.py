@@ -93,8 +93,8 @@ class UnknownNameError(UsageError):
         """
         names = sorted(set(known), key=_by_number)
         compared = [*names, *sorted(also)][:COMPARED_NAMES]
-        plain = {n[:COMPARED].lower(): n for n in compared}
-        close = difflib.get_close_matches(name[:COMPARED].lower(), plain, n=4, cutoff=0.5)
+        plain = {_plain(n): n for n in compared}
+        close = difflib.get_close_matches(_plain(name), plain, n=4, cutoff=0.5)
         near = [plain[n] for n in close] or [n for n in names if name.lower() in n.lower()][:4]
         if near:
             choice = f"did you mean {_either(near)}?"
@@ -177,6 +177,11 @@ class FitWarning(UserWarning):
 
 class ConvergenceWarning(FitWarning):
     """A solver that did not converge; the message names the settings to change."""
+
+
+def _plain(name: str) -> str:
+    """Return what is compared of a name: all flags begin alike."""
+    return name[:COMPARED].lower().lstrip("-")
 
 
 def _by_number(name: str) -> list[tuple[int, str]]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from featcache.errors import MissingComponentError, UsageError
+from featcache.errors import MissingComponentError, UnknownNameError, UsageError
 from heads import registry
 from heads.arrays import (
     InputError,
@@ -16,8 +16,11 @@ from heads.arrays import (
     text_view,
     unit_rows,
 )
+from heads.certainty.calibration import Calibration
+from heads.certainty.fitting import by_folds, by_rows, check_folds
 from heads.contract.rows import Rows, TaskView
 from heads.episode import Episode
+from heads.fitted import Fitted
 from heads.head import Head, fitted_head
 from heads.selection.select import has_choice, select
 from heads.selection.settings import configure
@@ -25,7 +28,9 @@ from heads.whole import whole
 
 ON_ARRAYS = ("cv", "none")
 """Selections that need no validation rows."""
-_PARAMETERS = {"method": "ridge", "selection": None, "seed": 1}
+CALIBRATED_ON = ("auto", "folds", "none")
+"""What may calibrate it; rows without splits have no halves of validation."""
+_PARAMETERS = {"method": "ridge", "selection": None, "seed": 1, "calibrate_on": "auto"}
 
 
 class Estimator:
@@ -37,6 +42,11 @@ class Estimator:
     After `fit`: `classes_` (the sorted distinct labels), `n_features_in_`, `head_` (a
     `heads.Head`, which can be saved), `config_`, `hyper_` (as chosen), `validation_accuracy_` (in
     [0, 1], or None).
+
+    Arrays have no rows beside those of training, so its probabilities are softmax of the logits,
+    which mean nothing for tip-adapter and gda. With `calibrate_on="folds"` up to four further heads
+    are trained, each without a fold of the rows, and answer it: that gives the temperature, and
+    `head_` prediction sets (docs/certainty.md).
 
     Fitted on an `Episode`, it answers in torch and predicts positions in `classes_`; fitted on
     arrays, it answers in numpy and predicts labels.
@@ -61,6 +71,7 @@ class Estimator:
         *,
         selection: str | None = None,
         seed: int = 1,
+        calibrate_on: str = "auto",
         **settings: Any,
     ) -> None:
         """Store the parameters; they are checked in `fit`.
@@ -70,11 +81,15 @@ class Estimator:
             selection: cv (folds of the training rows), none (the defaults), or None: on an
                 Episode's validation rows where it has some, else the defaults.
             seed: Seed of folds and batches; an Episode has its own.
+            calibrate_on: Rows that fit the temperature of `predict_proba`: auto (the validation
+                rows of an Episode, where it has some), folds (of the training rows; trains up to
+                four further heads) or none.
             settings: Fields of the method's Config and Hyper; several values make a grid.
         """
         self.method = method
         self.selection = selection
         self.seed = seed
+        self.calibrate_on = calibrate_on
         self._settings = settings
 
     @property
@@ -107,8 +122,9 @@ class Estimator:
         Raises:
             UsageError: If the seed is no whole number.
             InputError: If the arrays are malformed, or the method reads more than they hold.
-            UnknownNameError: If the method, a setting or the selection is unknown.
+            UnknownNameError: If the method, a setting, the selection or the calibration is unknown.
             MissingComponentError: If an Episode lacks texts, or the kind of text, to be read.
+            TaskError: If folds of the rows cannot calibrate the method.
         """
         if isinstance(X, Episode):
             if y is not None or texts is not None:
@@ -127,6 +143,8 @@ class Estimator:
 
     def _fit(self, task: Episode, classes: Any) -> "Estimator":
         method = registry.get(self.method)
+        if self.calibrate_on not in CALIBRATED_ON:
+            raise UnknownNameError("calibration", str(self.calibrate_on), CALIBRATED_ON)
         labels = task.view.support.labels
         shots = None if labels is None or not len(labels) else int(torch.bincount(labels).max())
         settings = configure(method, self._settings, shots=shots)
@@ -138,6 +156,8 @@ class Estimator:
                     f"selection='{mode}' reads validation rows, and fit(X, y) has none; use "
                     f"selection='cv' or 'none'."
                 )
+        if self.calibrate_on == "folds":
+            check_folds(method, settings.config, task.view)
         if not has_choice(method, settings, mode):
             mode = "none"
         try:
@@ -150,13 +170,29 @@ class Estimator:
             ) from error
         width = task.view.support.x.shape[1]
         about = {"seed": task.view.seed, "selection": mode, "validation": chosen.accuracy}
-        self.head_ = fitted_head(chosen.head, task.view.classes, width, about=about)
+        temperature, calibration = self._calibrated(chosen.head, task)
+        self.head_ = fitted_head(
+            chosen.head,
+            task.view.classes,
+            width,
+            about=about,
+            temperature=temperature,
+            calibration=calibration,
+        )
         self.config_ = chosen.head.config
         self.hyper_ = chosen.head.hyper
         self.classes_ = classes
         self.n_features_in_ = width
         self.validation_accuracy_ = chosen.accuracy
         return self
+
+    def _calibrated(self, fitted: Fitted, task: Episode) -> tuple[float, Calibration | None]:
+        """Return temperature and calibration of what was fitted."""
+        if self.calibrate_on == "folds":
+            return by_folds(fitted, task.view)
+        if self.calibrate_on == "none" or fitted.method.transductive:
+            return 1.0, None
+        return by_rows(fitted, task.val, None)
 
     def decision_function(self, X: Any) -> Any:  # noqa: N803
         """Return the logits [n c]; with two classes of arrays, as scikit-learn has it, [n].
@@ -170,9 +206,10 @@ class Estimator:
         return (logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits).cpu().numpy()
 
     def predict_proba(self, X: Any) -> Any:  # noqa: N803
-        """Return softmax of the logits [n c]; errors as `decision_function`.
+        """Return softmax(logits / temperature) [n c]; errors as `decision_function`.
 
-        They estimate probabilities only for methods trained with cross-entropy.
+        Without calibration the temperature is 1, and they estimate probabilities only for methods
+        trained with cross-entropy.
         """
         probabilities = self._head().probabilities(self._rows(X))
         return probabilities if self._in_torch else probabilities.cpu().numpy()

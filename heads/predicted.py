@@ -156,13 +156,6 @@ class Tally:
         """Number of images."""
         return self.answered + self.unusable
 
-    @property
-    def accuracy(self) -> float | None:
-        """Share of labelled images with the right answer, in [0, 1]; None where none is stated."""
-        if not self.labelled or self.unknown:
-            return None
-        return self.correct / self.labelled
-
     def sentence(self) -> str:
         """Say how accurate the answers are, or why that cannot be said; empty without labels."""
         if self.unknown:

@@ -9,7 +9,7 @@ several images together, as lazsl does, may differ in the last digits among othe
 
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from functools import cached_property
@@ -45,9 +45,6 @@ BLOCK = 64
 CHUNK = 64
 """Least number of images in a chunk; more where a micro-batch has more."""
 NOT_FINITE = "has an answer that is not finite"
-
-Progress = Callable[[int], None]
-"""Called with the number of images that were answered."""
 
 
 class Predictor:
@@ -87,14 +84,13 @@ class Predictor:
         return embedder_for(self.head, device=self.device, strict=False)
 
     def images(
-        self, images: "Iterable[ImageLike | QueryImage]", progress: Progress | None = None
+        self, images: "Iterable[ImageLike | QueryImage]"
     ) -> Generator[Prediction, None, None]:
         """Yield the answers for images, in order, while later ones are decoded and encoded.
 
         Args:
             images: Paths, bytes, Pillow images, uint8 arrays [h w 3], or images with labels; may be
                 endless. Taken some hundreds ahead.
-            progress: Called after each chunk.
 
         Raises:
             HeadError: As `embedder`.
@@ -109,14 +105,10 @@ class Predictor:
 
         size = self.embedder.micro_batch
         stream = self.embedder.stream(sources(), chunk=size * -(-CHUNK // size))
-        done = 0
         with closing(stream):
             for chunk in stream:
                 for prediction in self.embedded(chunk):
                     yield replace(prediction, label=labels.popleft())
-                done += len(chunk)
-                if progress is not None:
-                    progress(done)
 
     def embedded(self, features: "Embedded") -> list[Prediction]:
         """Return the answers for features that `featcache.embed` or `embedder` gave, in order.
@@ -139,15 +131,12 @@ class Predictor:
             for row, name in enumerate(features.ids)
         ]
 
-    def cached(
-        self, cache: FeatureSet, split: str = "test", progress: Progress | None = None
-    ) -> Iterator[Prediction]:
+    def cached(self, cache: FeatureSet, split: str = "test") -> Iterator[Prediction]:
         """Yield the answers for all images of a split, in its order.
 
         Args:
             cache: The cache.
             split: Its split.
-            progress: Called after each image.
 
         Raises:
             HeadError: If its features were not made like those of training.
@@ -160,15 +149,13 @@ class Predictor:
             self.decide(read_rows(cache, rows, "query", needs, self.head.device))[:count]
             for rows, count in _blocks(cache.usable(split))
         )
-        for done, row in enumerate(listing.rows(split).tolist(), start=1):
+        for row in listing.rows(split).tolist():
             label = cache.classes[cache.labels[row]] if cache.labels[row] >= 0 else None
             if cache.ok[row]:
                 yield _prediction(listing.ids[row], next(answers), label)
             else:
                 why = "has no usable features in the cache"
                 yield Prediction(id=listing.ids[row], label=label, problem=why)
-            if progress is not None:
-                progress(done)
 
     def decide(self, rows: Rows) -> list[Decision]:
         """Decide of every row: here logits become names, probabilities, sets and rejections.

@@ -103,6 +103,9 @@ def _facts(head: "Head", path: Path) -> dict[str, Any]:
         "reads": ["global", *head.reads],
         "width": head.width,
         "temperature": head.temperature,
+        "calibration": None
+        if head.calibration is None
+        else {"kind": head.calibration.kind, "rows": head.calibration.rows},
         "texts": head.texts,
         "holds_training_features": list(head.holds),
         "about": dict(head.about),
@@ -122,11 +125,23 @@ def _head_rows(head: "Head", facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("settings", ", ".join(f"{name}={value}" for name, value in settings.items())),
         ("members", ", ".join(facts["members"])),
         ("temperature", f"{head.temperature:g}"),
+        ("calibrated", _calibrated(head)),
         ("holds", _held(head.holds)),
     ]
     shown = ("run", "protocol", "shots", "seed", "selection")
     rows += [(name, str(head.about[name])) for name in shown if name in head.about]
     return [(name, value) for name, value in rows if value]
+
+
+def _calibrated(head: "Head") -> str:
+    """Say how many images the sets of a head stand on."""
+    from featcache.counts import counted
+
+    if head.calibration is None:
+        return "no prediction sets"
+    rows = counted(head.calibration.rows, "image")
+    folds = len(head.calibration.parts)
+    return f"on {rows}" if head.calibration.kind == "split" else f"on {rows} in {folds} folds"
 
 
 def _held(holds: tuple[str, ...]) -> str:

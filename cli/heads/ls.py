@@ -26,11 +26,11 @@ def list_runs(
     found, problems = summaries(root)
     for problem in problems:
         output.say(problem)
-    for what, name in (("dataset", dataset), ("method", method)):
-        known = {str(getattr(one.result, what)) for one in found}
+    for field, what, name in (("dataset", "data set", dataset), ("method", "method", method)):
+        known = {str(getattr(one.result, field)) for one in found}
         if name is not None and name not in known:
-            raise UnknownNameError(f"{what} of a run", name, known)
-        found = [one for one in found if name in (None, getattr(one.result, what))]
+            raise UnknownNameError(f"{what} of the runs", name, known)
+        found = [one for one in found if name in (None, getattr(one.result, field))]
     if json_:
         for one in found:
             output.emit_json(one.to_json())

@@ -144,6 +144,8 @@ def predict(
         line.say(head_text(trained, named, is_last=head == "last"))
         asked = Asked(coverage=coverage, rule=rule or "lac", reject=reject)
         predictor = Predictor(trained, top=top, device=device, asked=asked)
+        if caution := asked.caution(trained.calibration):
+            line.say(caution)
         columns = answers.Columns(
             predictor.top, sets=coverage is not None, rejects=reject is not None
         )

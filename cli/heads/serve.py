@@ -50,6 +50,14 @@ def serve(
             show_default="0.05 of calibrated heads",
         ),
     ] = None,
+    micro_batch: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Views encoded at once; that of the cache gives the last bits of `heads predict`.",
+            show_default="as many as wait",
+        ),
+    ] = None,
     device: Device = "auto",
     runs: RunsDir = None,
     quiet: Quiet = False,
@@ -87,12 +95,15 @@ def serve(
         from heads.serve.service import Service, asked_of
 
         trained = load(named or head, root=runs, backbone=backbone, weights=weights)
-        asked = asked_of(trained, coverage=coverage, rule=rule, reject=reject)
+        asked, reasons = asked_of(trained, coverage=coverage, rule=rule, reject=reject)
         predictor = Predictor(trained, top=top, device=device, asked=asked)
-        for note in _notes(trained, is_open=not hosts.is_loopback):
+        if caution := asked.caution(trained.calibration):
+            line.say(caution)
+        for note in (*_notes(trained, is_open=not hosts.is_loopback), *(r.parts for r in reasons)):
             line.say(note)
+        limits = Limits()
         with listen(host, port) as opened:
-            service = Service(predictor, Limits())
+            service = Service(predictor, limits, micro_batch=micro_batch)
             service.warm()
             line.close()
             url = url_of(opened, host)
@@ -103,7 +114,7 @@ def serve(
                 else:
                     output.say(f"{url}  ({_title(trained)}); Ctrl-C ends it")
 
-            run(make_app(service, hosts), opened, ready)
+            run(make_app(service, hosts), limits, opened, ready)
     if not quiet:
         output.say("The server has ended.")
 
@@ -119,11 +130,6 @@ def _notes(head: "Head", *, is_open: bool) -> list[str]:
         notes.append(
             f"This head holds features of training images ({', '.join(head.holds)}). They are not "
             f"sent to anybody, but answers may tell which images it has seen."
-        )
-    if head.calibration is None:
-        notes.append(
-            "This head is not calibrated, so that nothing says when it is not sure; train it with "
-            "`heads train --calibrate-on half-val` or `folds`."
         )
     if is_open:
         notes.append("Other machines can reach this server, and there is no password.")

@@ -1,7 +1,6 @@
 """Declaring commands that refuse repeated and empty values."""
 
 import os
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, TypeVar
@@ -11,6 +10,7 @@ from typer.core import TyperCommand, TyperOption
 
 from cli.ui import output
 from cli.ui.errors import Group, boundary
+from cli.ui.refusals import TYPER_ERROR, refusal, shown_name
 from cli.ui.version import version_lines
 from featcache.errors import UsageError
 
@@ -19,8 +19,6 @@ from featcache.errors import UsageError
 # docs/decisions/waiting-threads.md.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
-EXAMPLE = re.compile(r"Example: (.+)")
-"""The first one of a command's help."""
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -34,11 +32,15 @@ class Command(TyperCommand):
         """Read the command line.
 
         Raises:
-            UsageError: If an option that holds one value is given several times, of which click
-                takes the last, or if a value is empty: mostly a variable of the shell that is not
-                set, which would stand for this folder or for every cache.
+            UsageError: If an option is unknown or lacks its value, if one that holds one value is
+                given several times, of which click takes the last, or if a value is empty: mostly
+                a variable of the shell that is not set, which would stand for this folder or for
+                every cache.
         """
-        values, _, order = self.make_parser(ctx).parse_args(args=list(args))
+        try:
+            values, _, order = self.make_parser(ctx).parse_args(args=list(args))
+        except TYPER_ERROR as error:
+            raise refusal(ctx, error) from error
         if not ctx.resilient_parsing:
             for param, times in Counter(order).items():
                 if times > 1 and takes_one_value(param):
@@ -46,34 +48,19 @@ class Command(TyperCommand):
                         f"{param.opts[0]} is given {times} times and takes one value; leave one."
                     )
                 if _is_empty(param, values) and param.opts[0] not in self.may_be_empty:
-                    raise empty(_shown(param))
+                    raise empty(shown_name(param))
         try:
             return super().parse_args(ctx, args)
-        except typer.BadParameter as error:
-            raise self._refusal(ctx, error, values) from error
-
-    def _refusal(
-        self, ctx: Any, error: typer.BadParameter, values: Mapping[str, Any]
-    ) -> UsageError:
-        """Say in one sentence what is missing, or which value is none."""
-        param: Any = error.param
-        given = None if param is None else values.get(param.name)
-        if given not in (None, (), []):
-            why = error.message.rstrip(".")
-            return UsageError(
-                f"{_shown(param)} cannot be {_quoted(given)}: {why[:1].lower()}{why[1:]}; "
-                f"`{ctx.command_path} --help` shows what it takes."
-            )
-        what = (
-            error.format_message().rstrip(".") if param is None else f"{_shown(param)} is missing"
-        )
-        example = EXAMPLE.search(self.help or "")
-        how = f"write e.g. `{example[1]}`; " if example else ""
-        return UsageError(f"{what}; {how}`{ctx.command_path} --help` shows all.")
+        except TYPER_ERROR as error:
+            raise refusal(ctx, error, values) from error
 
 
 class App(typer.Typer):
-    """An application whose commands are of class `Command`."""
+    """An application whose groups and commands are of classes `Group` and `Command`."""
+
+    def __init__(self, **options: Any) -> None:
+        """Take the options of `typer.Typer`."""
+        super().__init__(**{"cls": Group, **options})
 
     def command(self, name: str | None = None, **options: Any) -> Callable[[F], F]:
         """Register a command."""
@@ -83,7 +70,6 @@ class App(typer.Typer):
 def make_app(help_: str) -> App:
     """Build a command with plain help, no completion flags and no decorated tracebacks."""
     app = App(
-        cls=Group,
         help=help_,
         no_args_is_help=True,
         add_completion=False,
@@ -129,13 +115,3 @@ def takes_one_value(param: object) -> bool:
 def _is_empty(param: Any, values: Mapping[str, Any]) -> bool:
     given = values.get(param.name)
     return "" in (given if isinstance(given, list | tuple) else (given,))
-
-
-def _quoted(given: Any) -> str:
-    """Quote the value of an option, or the values of one that may be repeated."""
-    return ", ".join(f"'{one}'" for one in (given if isinstance(given, list | tuple) else (given,)))
-
-
-def _shown(param: Any) -> str:
-    name: str = param.opts[0]
-    return name if isinstance(param, TyperOption) else (param.metavar or name).upper()

@@ -18,6 +18,7 @@ from typer.core import TyperGroup
 from cli.ui import terminal
 from cli.ui.flags import in_flags
 from cli.ui.output import drop_stdout, say
+from cli.ui.refusals import TYPER_ERROR, refusal, unknown_command
 from featcache.errors import FeatcacheError, UsageError, presentable
 from featcache.escapes import shown
 from featcache.scarcity import lacking
@@ -43,6 +44,27 @@ class Group(TyperGroup):
         """Run the whole command line, its complaints about arguments too, on guarded streams."""
         with terminal.guarded():
             return super().main(*args, **kwargs)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the options before the name of a command; unknown ones end it with a sentence."""
+        with boundary():
+            try:
+                return super().parse_args(ctx, args)
+            except TYPER_ERROR as error:
+                if not hasattr(error, "option_name"):  # the help, where nothing is given
+                    raise
+                raise refusal(ctx, error) from error
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the command that the first word names.
+
+        Raises:
+            UsageError: If there is none.
+        """
+        known = self.list_commands(ctx)
+        if args and args[0] not in known and not ctx.resilient_parsing:
+            raise unknown_command(ctx, args[0], known)
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command inside the error boundary."""

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from featcache.counts import counted
 from featcache.errors import HeadError
 from featcache.wording import Argument
 from heads.certainty.calibration import Calibration, Others
@@ -62,6 +63,22 @@ class Asked:
             calibration.check_coverage(self.coverage)
         if self.reject is not None:
             calibration.check_share(self.reject)
+
+    def caution(self, calibration: Calibration | None) -> str:
+        """Say what is guaranteed where folds calibrated a head; empty elsewhere.
+
+        Example:
+            >>> Asked(coverage=0.9).caution(None)
+            ''
+        """
+        if calibration is None or calibration.kind == "split" or self.coverage is None:
+            return ""
+        images = counted(calibration.rows, "training image")
+        guaranteed = calibration.guarantee(self.coverage)
+        return (
+            f"Folds of {images} calibrated this head: its sets usually hold the right class "
+            f"{100 * self.coverage:g} % of the time, and {100 * guaranteed:.0f} % are guaranteed."
+        )
 
     def of(
         self, calibration: Calibration | None, logits: Float[Tensor, "n c"], others: Others

@@ -84,7 +84,11 @@ def make_app(service: Service, hosts: Hosts) -> FastAPI:
             page("api.html", styles=("serve.css",), schema=app.openapi(), base=request.base_url)
         )
 
-    @app.get("/head", summary="Which head answers, and what is asked of it")
+    @app.get(
+        "/head",
+        summary="Which head answers, and what is asked of it",
+        response_description="Method, backbone, classes, and the shares that are promised.",
+    )
     async def describe() -> Response:
         return _json(facts)
 
@@ -93,8 +97,8 @@ def make_app(service: Service, hosts: Hosts) -> FastAPI:
         summary="The classes of images, best first",
         responses={
             200: {
-                "description": "A prediction for every image, in order; `problem` says why one has "
-                "none. `set` and `rejected` are those of calibrated heads.",
+                "description": "A prediction for every image, in order; a problem says why one has "
+                "none. Calibrated heads have set and rejected.",
                 "content": {"application/json": {"example": {"predictions": [EXAMPLE.to_json()]}}},
             },
             **{code: {"description": text} for code, text in REFUSALS.items()},

@@ -1,8 +1,7 @@
-"""Images of concurrent requests through the encoder together.
+"""Items of concurrent requests answered together by one thread, which takes what has come.
 
-One image costs as much as a micro-batch, since batches are filled up to one size so that bits
-agree. So the worker waits a few milliseconds after the first image for others, and takes whatever
-came while it was encoding the batch before.
+While it answers a batch, others gather for the next. Where a batch costs the same however few are
+in it, the first of them waits for others as well.
 """
 
 import time
@@ -37,14 +36,14 @@ class Batcher(Generic[T, R]):
 
     Args:
         answer: Answers some items, in order.
+        take: Number of waiting items -> how many of them go into the next batch.
         enough: Number of items for which it no longer waits.
-        most: Most items of a batch.
         wait: Seconds that the first item of a batch waits for others at most.
         room: Most items that wait.
 
     Example:
         >>> twice = lambda items: [2 * item for item in items]
-        >>> batcher = Batcher(twice, enough=2, most=8, wait=0, room=9)
+        >>> batcher = Batcher(twice, take=lambda waiting: min(waiting, 8), room=9)
         >>> [future.result() for future in batcher.submit([1, 2, 3])]
         [2, 4, 6]
         >>> batcher.close()
@@ -54,13 +53,13 @@ class Batcher(Generic[T, R]):
         self,
         answer: Callable[[list[T]], Sequence[R]],
         *,
-        enough: int,
-        most: int,
-        wait: float,
+        take: Callable[[int], int],
         room: int,
+        enough: int = 1,
+        wait: float = 0.0,
     ) -> None:
-        self._answer = answer
-        self._enough, self._most, self._wait, self._room = enough, most, wait, room
+        self._answer, self._take = answer, take
+        self._enough, self._wait, self._room = enough, wait, room
         self._waiting: deque[_Job[T, R]] = deque()
         self._changed = Condition()
         self._closed = False
@@ -115,5 +114,5 @@ class Batcher(Generic[T, R]):
                 if left <= 0:
                     break
                 self._changed.wait(left)
-            count = min(len(self._waiting), self._most)
+            count = self._take(len(self._waiting)) if self._waiting else 0
             return [self._waiting.popleft() for _ in range(count)]

@@ -21,5 +21,9 @@ class Limits:
     """Requests received or answered at once; further ones are refused with 429."""
     held_bytes: int = 1 << 30
     """Bytes of all of these, in memory and temporary files; further ones are refused with 429."""
+    connections: int = 1024
+    """Open connections; further ones are closed with 503."""
+    head_seconds: float = 10.0
+    """Time in which the head of a request has to arrive; then its connection is closed."""
     waiting: int = 1024
     """Images that wait for the encoder; further ones are refused with 429."""

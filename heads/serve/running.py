@@ -11,6 +11,8 @@ from fastapi import FastAPI
 
 from featcache.errors import UsageError
 from featcache.wording import Argument
+from heads.serve.connections import protocol_for
+from heads.serve.limits import Limits
 
 BACKLOG = 1024
 """Connections that wait to be accepted."""
@@ -60,16 +62,25 @@ def url_of(opened: socket.socket, host: str) -> str:
     return f"http://{f'[{shown}]' if ':' in shown and shown[0] != '[' else shown}:{port}/"
 
 
-def run(app: FastAPI, opened: socket.socket, ready: Callable[[], None]) -> None:
+def run(app: FastAPI, limits: Limits, opened: socket.socket, ready: Callable[[], None]) -> None:
     """Serve until SIGINT or SIGTERM; requests in flight are answered, then it returns.
 
     Args:
         app: The application.
+        limits: How much is taken at once.
         opened: From `listen`.
         ready: Called before the first request is taken; connections are accepted already.
     """
+    ready()
+    with _quiet_signals():
+        server_of(app, limits).run(sockets=[opened])
+
+
+def server_of(app: FastAPI, limits: Limits) -> uvicorn.Server:
+    """Return the server of an application."""
     config = uvicorn.Config(
         app,
+        http=protocol_for(limits),
         log_config=None,
         access_log=False,
         server_header=False,
@@ -78,9 +89,7 @@ def run(app: FastAPI, opened: socket.socket, ready: Callable[[], None]) -> None:
         lifespan="on",
         ws="none",
     )
-    ready()
-    with _quiet_signals():
-        uvicorn.Server(config).run(sockets=[opened])
+    return uvicorn.Server(config)
 
 
 @contextmanager

@@ -14,15 +14,12 @@ from heads.certainty.asked import Asked
 from heads.head import Head
 from heads.predicted import Prediction
 from heads.predicting import Predictor
+from heads.serve.batch_sizes import BatchSizes
 from heads.serve.batching import Batcher
 from heads.serve.limits import Limits
 
 COVERAGE, REJECT = 0.9, 0.05
 """What is asked of a calibrated head unless something else is named."""
-BATCHES = 4
-"""Micro-batches that are encoded at once where so many images wait: on a CPU beside each other."""
-WAIT = 0.005
-"""Seconds that the first image of a batch waits for others: little beside those of a batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,23 +45,44 @@ class Service:
     Args:
         predictor: The head; its encoder is loaded here.
         limits: How much is taken at once.
+        micro_batch: Views that are encoded together; None takes what waits. With that of the head
+            the answers have the bits of `heads.predict`, and one image costs as much as all.
 
     Raises:
         HeadError: If the head does not say how to encode images, or other weights are here.
         BackboneError: If the backbone cannot be loaded.
+        UsageError: If the micro-batch is none.
     """
 
-    def __init__(self, predictor: Predictor, limits: Limits) -> None:
+    def __init__(
+        self, predictor: Predictor, limits: Limits, *, micro_batch: int | None = None
+    ) -> None:
         self.predictor, self.limits = predictor, limits
-        size = predictor.embedder.micro_batch
+        embedder = predictor.embedder
+        self._sizes = BatchSizes(
+            largest=embedder.micro_batch,
+            views=embedder.views,
+            streams=embedder.streams,
+            named=micro_batch,
+        )
+        self._embedders = {size: embedder.in_batches(size) for size in self._sizes.all}
         self._batcher: Batcher[Upload, Prediction] = Batcher(
-            self._answered, enough=size, most=BATCHES * size, wait=WAIT, room=limits.waiting
+            self._answered,
+            take=self._sizes.take,
+            enough=self._sizes.enough,
+            wait=self._sizes.wait,
+            room=limits.waiting,
         )
 
     def warm(self) -> None:
-        """Answer a grey picture, so that the first visitor does not wait for what is done once."""
+        """Answer a grey picture, so that the first visitor does not wait for what is done once.
+
+        Raises:
+            BackboneError: If the largest batch does not fit into memory.
+        """
         grey = np.full((64, 64, 3), 128, dtype=np.uint8)
-        self.predictor.embedded(self.predictor.embedder.embed(grey))
+        for size in {self._sizes.all[0], self._sizes.all[-1]}:
+            self.predictor.embedded(self._embedders[size].embed(grey))
 
     def facts(self) -> dict[str, Any]:
         """Describe the head as one plain object."""
@@ -78,6 +96,8 @@ class Service:
             "coverage": asked.coverage,
             "rule": None if asked.coverage is None else asked.rule,
             "reject": asked.reject,
+            "calibration_rows": 0 if head.calibration is None else head.calibration.rows,
+            "caution": asked.caution(head.calibration),
         }
 
     async def answer(self, uploads: Sequence[Upload]) -> list[Answer]:
@@ -116,7 +136,8 @@ class Service:
         return None
 
     def _answered(self, uploads: list[Upload]) -> list[Prediction]:
-        features = self.predictor.embedder.embed(
+        embedder = self._embedders[self._sizes.size(len(uploads))]
+        features = embedder.embed(
             [each.data for each in uploads], ids=[each.name for each in uploads]
         )
         return self.predictor.embedded(features)
@@ -124,8 +145,8 @@ class Service:
 
 def asked_of(
     head: Head, *, coverage: float | None, rule: str | None, reject: float | None
-) -> Asked:
-    """Return what is asked of a head: what is named, else the usual where it can promise that.
+) -> tuple[Asked, list[HeadError]]:
+    """Return what is asked of a head, and why the usual is not where it cannot promise that.
 
     Args:
         head: The head.
@@ -133,19 +154,23 @@ def asked_of(
         rule: One of `heads.ops.score_names.RULES`; None for the usual one.
         reject: In (0, 1); None for the usual share.
     """
-    if coverage is None and _can_promise(head, Asked(coverage=COVERAGE)):
-        coverage = COVERAGE
-    if reject is None and _can_promise(head, Asked(reject=REJECT)):
-        reject = REJECT
-    return Asked(coverage=coverage, reject=reject, rule=rule or Asked.rule)
+    reasons: list[HeadError] = []
+    if coverage is None:
+        coverage = _promised(head, COVERAGE, Asked(coverage=COVERAGE), reasons)
+    if reject is None:
+        reject = _promised(head, REJECT, Asked(reject=REJECT), reasons)
+    return Asked(coverage=coverage, reject=reject, rule=rule or Asked.rule), reasons
 
 
-def _can_promise(head: Head, asked: Asked) -> bool:
+def _promised(head: Head, share: float, asked: Asked, reasons: list[HeadError]) -> float | None:
+    """Return a share that a head can promise; else None, with one reason more."""
     try:
         asked.check(head.calibration, head.method.name)
-    except HeadError:
-        return False
-    return True
+    except HeadError as error:
+        if str(error) not in map(str, reasons):
+            reasons.append(error)
+        return None
+    return share
 
 
 def _judged(prediction: Prediction) -> Answer:

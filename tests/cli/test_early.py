@@ -68,7 +68,7 @@ CALLS = {
         (["predict", "x.head", "{empty}"], 1, "no images"),
         (["predict", "x.head", "--dataset", "blob"], 2, "blobs"),
         (["predict", "x.head", "--dataset", "blobs", "--split", "tset"], 2, "test"),
-        (["ls", "--dataset", "x"], 2, "dataset of a run"),
+        (["ls", "--dataset", "x"], 2, "data set of the runs"),
         (["info", "20261130"], 2, "Unknown run"),
         (["rm", "20261130", "--yes"], 2, "Unknown run"),
     ],

@@ -27,6 +27,46 @@ def test_one_sentence_says_what_to_write(app: Any, words: str, said: str) -> Non
     assert len(answer.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("app", "words", "said"),
+    [
+        (heads_app, "predict --tpo 3", "Unknown option '--tpo'; did you mean '--top'"),
+        (heads_app, "predict last x --jso", "Unknown option '--jso'; did you mean '--json'"),
+        (heads_app, "train cmm -Z", "Unknown option '-Z'; "),
+        (
+            heads_app,
+            "--versoin",
+            "Unknown option '--versoin'; did you mean '--version'? `heads --h",
+        ),
+        (
+            heads_app,
+            "predictt",
+            "Unknown command 'predictt'; did you mean 'predict'? `heads --help",
+        ),
+        (heads_app, "predict last x --top", "Option '--top' requires an argument; write e.g. `he"),
+        (heads_app, "train cmm --quiet=3", "Option '--quiet' does not take a value; write e.g. `"),
+        (heads_app, "serve last twice", "Got unexpected extra argument(s) (twice); write e.g. `he"),
+        (featcache_app, "index buid", "Unknown command 'buid'; did you mean 'build'? `featcache i"),
+        (featcache_app, "index build --nam x", "Unknown option '--nam'; did you mean '--name'"),
+    ],
+)
+def test_unknown_words_are_one_sentence_with_near_ones(app: Any, words: str, said: str) -> None:
+    name = {heads_app: "heads", featcache_app: "featcache"}[app]
+    answer = CliRunner().invoke(app, words.split(), prog_name=name)
+    assert answer.exit_code == 2
+    assert answer.stderr.startswith(f"error: {said}")
+    assert " --help` shows all." in answer.stderr
+    assert len(answer.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(("words", "shown"), [("", "index"), ("index", "build")])
+def test_a_group_alone_shows_its_commands(words: str, shown: str) -> None:
+    answer = CliRunner().invoke(featcache_app, words.split())
+    assert answer.exit_code == 2
+    assert shown in answer.output
+    assert "error" not in answer.output
+
+
 def test_features_are_not_written_under_the_suffix_of_another_format() -> None:
     answer = CliRunner().invoke(featcache_app, ["export", "pets", "--out", "a.csv"])
     assert answer.exit_code == 2

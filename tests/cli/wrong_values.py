@@ -243,6 +243,7 @@ WRONG: dict[str, dict[str, tuple[str, ...]]] = {
     "heads serve": {
         "RUN|FILE": ("nobody", MISSING, FOLDER, FILE, ""),
         "--host": ("nobody.invalid", "http://x", ""),
+        "--micro-batch": POSITIVE,
         "--port": ("x", "-1", "65536", "1.5", ""),
         "--allow-host": ("http://lab.example", "lab:80", "a b", ""),
         "--backbone": NAME,

@@ -35,15 +35,17 @@ CLASSES = ("ant", "bee", "fly")
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> FeatureSet:
-    """Photographs through a real pass with the embedded model, with crops."""
+    """Photographs through a real pass with the embedded model, with crops, views and patches."""
     splits = {"train": 2, "val": 1, "test": 9}
     home = tmp_path_factory.mktemp("world")
-    return extracted(home, CLASSES, splits, torn=True, crops=("4:lazsl@all",))
+    parts = {"views": ("4:cdfsl@train",), "view_patches": ("4:cdfsl@train",)}
+    return extracted(home, CLASSES, splits, torn=True, crops=("4:lazsl@all",), **parts)
 
 
-@pytest.fixture(scope="module", params=["ridge", "lazsl"])
+@pytest.fixture(scope="module", params=["ridge", "lazsl", "cc-cdfsl"])
 def head(request: pytest.FixtureRequest, cache: FeatureSet) -> Head:
-    return fit(request.param, cache, shots=2, selection="none", device="cpu")
+    few: dict[str, Any] = {"steps": 3} if request.param == "cc-cdfsl" else {}
+    return fit(request.param, cache, shots=2, selection="none", device="cpu", **few)
 
 
 @pytest.fixture(scope="module")

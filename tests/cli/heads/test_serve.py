@@ -84,7 +84,10 @@ def test_it_prints_its_address_answers_and_ends(
         process.send_signal(number)
         assert process.wait(timeout=SECONDS) == 0
         assert time.monotonic() - start < 20
-    assert "Traceback" not in (quick_home / "serve.err").read_text()
+    said = (quick_home / "serve.err").read_text()
+    assert "Traceback" not in said
+    assert "keeps no calibration rows" in said
+    assert "--calibrate-on folds" in said
 
 
 def test_a_place_that_only_a_strangers_file_names_is_not_loaded(

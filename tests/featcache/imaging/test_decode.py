@@ -20,6 +20,7 @@ from featcache.imaging.decode import (
 )
 from featcache.places import FilePlace
 from featcache.threads import in_order
+from tests.bad_images import bad_images
 
 Make = Callable[..., Image.Image]
 Encode = Callable[..., bytes]
@@ -118,6 +119,13 @@ def test_truncated_is_an_error_not_half_a_picture(
 def test_what_is_no_picture_says_so(data: bytes, reason: str) -> None:
     with pytest.raises(UnreadableImageError, match=reason):
         decode(data)
+
+
+@pytest.mark.parametrize("name", bad_images())
+def test_bad_images_have_a_reason(name: str) -> None:
+    with pytest.raises(UnreadableImageError) as caught:
+        decode(bad_images()[name])
+    assert caught.value.reason
 
 
 def test_too_many_pixels_are_refused_before_decoding(encode_picture: Encode) -> None:

@@ -14,16 +14,13 @@ from featcache.pipeline import passes, plan, texts
 from featcache.pipeline.opening import NOTHING_STORED
 from featcache.store.cache import Cache
 from featcache.text.encode import encode_texts
+from tests.bad_images import bad_images
 from tests.featcache.pipeline.passes import interrupt_at, shards
 
 Make = Callable[..., Image.Image]
 
 
-BAD = {
-    "empty.jpg": b"",
-    "html.jpg": b"<html>404</html>",
-    "cut.png": b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR",
-}
+BAD = {name: bad_images()[name] for name in ("empty.jpg", "html.jpg", "cut.png")}
 
 
 @pytest.fixture

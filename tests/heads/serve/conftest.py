@@ -1,6 +1,8 @@
 """A head on a few photographs, and servers of it that need no socket."""
 
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,9 +17,10 @@ from heads.predicting import Predictor
 from heads.serve.hosts import Hosts
 from heads.serve.limits import Limits
 from heads.serve.service import Service
-from tests.heads.photographs import extracted
+from tests.heads.photographs import BATCH, extracted
 
 if TYPE_CHECKING:
+    from fastapi import FastAPI
     from fastapi.testclient import TestClient
 
 NAMES = {"ant": "ant", "bee": "<b>bee</b>", "fly": "fly\u202e"}
@@ -55,16 +58,25 @@ def head(cache: FeatureSet) -> Head:
 
 @pytest.fixture
 def serve(head: Head) -> Iterator[Serve]:
-    """Return a maker of clients of a server, which is closed at the end."""
+    """Return a maker of clients of a server, which is closed at the end.
+
+    Its micro-batch is that of the cache, so that bits can be compared.
+    """
     from fastapi.testclient import TestClient
 
     from heads.serve.app import make_app
 
     services: list[Service] = []
 
-    def make(trained: Head = head, *, limits: Limits | None = None, **asked: Any) -> "TestClient":
+    def make(
+        trained: Head = head,
+        *,
+        limits: Limits | None = None,
+        micro_batch: int | None = BATCH,
+        **asked: Any,
+    ) -> "TestClient":
         predictor = Predictor(trained, top=2, device="cpu", asked=Asked(**asked))
-        services.append(Service(predictor, limits or Limits()))
+        services.append(Service(predictor, limits or Limits(), micro_batch=micro_batch))
         app = make_app(services[-1], Hosts.of("127.0.0.1", ["lab.example.org"]))
         app.state.service = services[-1]
         return TestClient(app, base_url="http://127.0.0.1:8000")
@@ -72,3 +84,18 @@ def serve(head: Head) -> Iterator[Serve]:
     yield make
     for service in services:
         service.close()
+
+
+@contextmanager
+def listening(app: "FastAPI", limits: Limits) -> Iterator[str]:
+    """Serve an application at a free port while the block runs; yield its address."""
+    from heads.serve.running import listen, server_of, url_of
+
+    server = server_of(app, limits)
+    with listen("127.0.0.1", 0) as opened:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [opened]}, daemon=True)
+        thread.start()
+        yield url_of(opened, "127.0.0.1")
+        server.should_exit = True
+        thread.join(60)
+        assert not thread.is_alive()

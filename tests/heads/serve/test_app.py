@@ -1,7 +1,6 @@
 """The page and the endpoints of a served head, asked by friends and strangers."""
 
 import asyncio
-import io
 import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -9,29 +8,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from PIL import Image
 
 import heads
 from heads.head import Head
 from heads.serve.limits import Limits
+from heads.serve.service import asked_of
+from tests.bad_images import bad_images, bomb
 from tests.heads.serve.conftest import NAMES, Serve
 
 if TYPE_CHECKING:
     import httpx
 
 HOME = "http://127.0.0.1:8000"
+REASONS = {
+    "empty.jpg": "is empty",
+    "text.jpg": "is no image of a known format",
+    "drawing.svg": "is no image",
+    "script.eps": "is no image",
+}
 
 
 def form(*files: Path | tuple[str, bytes]) -> list[tuple[str, tuple[str, bytes]]]:
     """Return files as a browser sends them."""
     pairs = [(f.name, f.read_bytes()) if isinstance(f, Path) else f for f in files]
     return [("images", pair) for pair in pairs]
-
-
-def encoded(image: Image.Image, format_: str) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, format_)
-    return buffer.getvalue()
 
 
 def is_sentence(text: str) -> bool:
@@ -60,6 +60,7 @@ def test_sets_and_rejections_are_those_of_predict(
     page = client.get("/").text
     assert "sets hold the right class 60 % of the time" in page
     assert "stranger than 70 in 100 images" in page
+    assert "Folds of 6 training images calibrated this head" in page
     facts = client.get("/head").json()
     assert (facts["coverage"], facts["rule"], facts["reject"]) == (0.6, "lac", 0.3)
 
@@ -68,6 +69,22 @@ def test_a_head_of_which_nothing_is_asked_says_so(serve: Serve, head: Head) -> N
     page = serve(replace(head, calibration=None)).get("/").text
     assert "This head is not calibrated" in page
     assert "None of these</em>" not in page
+
+
+def test_too_few_rows_are_said_with_how_many_are_needed(serve: Serve, head: Head) -> None:
+    asked, reasons = asked_of(head, coverage=None, rule=None, reject=None)
+    assert (asked.coverage, asked.reject) == (None, None)
+    told = [str(each) for each in reasons]
+    assert told[0].startswith("6 calibration rows promise at most a coverage of 0.85; 0.9 needs 9.")
+    assert told[1].startswith("6 calibration rows tell no share of known images below 0.14; 0.05 n")
+    assert "0.05 needs 19 rows" in told[1]
+    assert "6 images calibrated this head, too few to say when it is not sure" in (
+        serve(head).get("/").text
+    )
+    asked, reasons = asked_of(head, coverage=0.6, rule="aps", reject=0.3)
+    assert (asked.coverage, asked.rule, asked.reject, reasons) == (0.6, "aps", 0.3, [])
+    (reason,) = asked_of(replace(head, calibration=None), coverage=None, rule=None, reject=None)[1]
+    assert "keeps no calibration rows" in str(reason)
 
 
 @pytest.mark.parametrize(
@@ -118,13 +135,9 @@ def hostile(photo: Path) -> dict[str, tuple[bytes, int, str]]:
     """Name -> file, status and what the reason holds."""
     whole = photo.read_bytes()
     return {
-        "empty.jpg": (b"", 415, "is empty"),
-        "text.jpg": (b"no image", 415, "is no image of a known format"),
-        "page.svg": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", 415, "is no image"),
-        "torn.jpg": (whole[: len(whole) // 2], 415, ""),
-        "header.jpg": (whole[:20], 415, ""),
-        "bomb.png": (encoded(Image.new("1", (1 << 15, 1 << 15)), "PNG"), 413, "pixels"),
-        "wide.png": (encoded(Image.new("1", (9000, 6000)), "PNG"), 413, "9000 x 6000 pixels"),
+        **{name: (data, 415, REASONS.get(name, "")) for name, data in bad_images().items()},
+        "bomb.png": (bomb(1 << 15, 1 << 15), 413, "pixels"),
+        "wide.png": (bomb(9000, 6000), 413, "9000 x 6000 pixels"),
         "big.bmp": (whole + bytes((32 << 20) + 1), 413, "bytes, above the limit of 33,554,432"),
     }
 
@@ -146,6 +159,7 @@ def test_what_is_no_usable_image_has_a_status_and_a_sentence(
 def test_bad_images_among_good_ones_stop_nothing(serve: Serve, photos: list[Path]) -> None:
     client = serve()
     bad = [(name, each[0]) for name, each in hostile(photos[0]).items() if name != "big.bmp"]
+    assert len(bad) + 2 <= client.app.state.service.limits.files  # type: ignore[attr-defined]
     answer = client.post("/predict", files=form(photos[0], *bad, photos[1]))
     assert answer.status_code == 200
     found = answer.json()["predictions"]

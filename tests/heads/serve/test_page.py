@@ -1,6 +1,5 @@
 """The page in a real browser: images go in, classes come out, its policy has nothing to refuse."""
 
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from heads.serve.hosts import Hosts
 from heads.serve.limits import Limits
 from heads.serve.service import Service
 from tests.browser import browser, chromium
+from tests.heads.serve.conftest import listening
 
 pytestmark = pytest.mark.skipif(chromium() is None, reason="chromium is not installed")
 LONG = "a-very-long-name-of-a-class-" * 4
@@ -22,23 +22,13 @@ LONG = "a-very-long-name-of-a-class-" * 4
 @pytest.fixture
 def url(head: Head) -> Iterator[str]:
     """Serve the head at a free port; one class has a long name."""
-    import uvicorn
-
     from heads.serve.app import make_app
-    from heads.serve.running import listen, url_of
 
     named = replace(head, classes=(LONG, *head.classes[1:]))
     asked = Asked(coverage=0.6, reject=0.3)
     service = Service(Predictor(named, top=3, device="cpu", asked=asked), Limits())
-    with listen("127.0.0.1", 0) as opened:
-        app = make_app(service, Hosts.of("127.0.0.1"))
-        server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="on"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [opened]}, daemon=True)
-        thread.start()
-        yield url_of(opened, "127.0.0.1")
-        server.should_exit = True
-        thread.join(60)
-        assert not thread.is_alive()
+    with listening(make_app(service, Hosts.of("127.0.0.1")), service.limits) as address:
+        yield address
 
 
 def test_images_go_in_and_classes_come_out(url: str, photos: list[Path], tmp_path: Path) -> None:
