@@ -52,8 +52,8 @@ def test_a_low_recall_comes_with_what_raises_it(
     assert "is low" not in featcache("index", "build", *lists).err
     monkeypatch.setattr(index, "LOW", 1.01)
     again = featcache("index", "build", "--name", "few", "--quiet")
-    assert "Larger values of probes (now 8) find more and take longer" in again.err
-    assert "`featcache index rm few`, then build it with --set probes=32." in again.err
+    assert "Larger values of probes (now 1) find more and take longer" in again.err
+    assert "`featcache index rm few`, then build it with --set probes=4." in again.err
     assert featcache("index", "rm", "few").code == 0
 
 
