@@ -119,6 +119,13 @@ def test_a_corpus_is_removed(cache: Cache) -> None:
     assert verify(cache.path).is_sound
     with pytest.raises(UnknownNameError, match="wild"):
         remove_corpus(cache, "wild")
+    other = (
+        cache.path.parent.parent / "pets" / "tiny-000000000000" / corpus_path(Path(), "wild").parent
+    )
+    other.mkdir(parents=True)
+    (other / corpus_path(Path(), "wild").name).touch()
+    with pytest.raises(UnknownNameError, match="serves pets/tiny-000000000000, for which"):
+        read_record(cache.path, "wild")
     with pytest.raises(UnknownNameError, match="corpus ls"):
         read_record(cache.path, "wild")
 
