@@ -119,15 +119,19 @@ def test_a_corpus_is_removed(cache: Cache) -> None:
     assert verify(cache.path).is_sound
     with pytest.raises(UnknownNameError, match="wild"):
         remove_corpus(cache, "wild")
-    other = (
-        cache.path.parent.parent / "pets" / "tiny-000000000000" / corpus_path(Path(), "wild").parent
-    )
-    other.mkdir(parents=True)
-    (other / corpus_path(Path(), "wild").name).touch()
+    with pytest.raises(UnknownNameError, match="corpus ls"):
+        read_record(cache.path, "wild")
+
+
+def test_a_corpus_of_another_data_set_is_named(cache: Cache) -> None:
+    own = corpus_path(Path(), "wild")
+    there = cache.path.parent.parent / "pets" / "tiny-000000000000" / own
+    there.parent.mkdir(parents=True)
+    there.touch()
     with pytest.raises(UnknownNameError, match="serves pets/tiny-000000000000, for which"):
         read_record(cache.path, "wild")
     with pytest.raises(UnknownNameError, match="corpus ls"):
-        read_record(cache.path, "wild")
+        read_record(cache.path, "../wild")
 
 
 def test_a_changed_byte_is_found_and_repaired(cache: Cache) -> None:
