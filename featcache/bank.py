@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -10,7 +10,7 @@ from jaxtyping import Float32, Int64
 from torch import Tensor
 
 from featcache.errors import MissingComponentError, UnknownNameError
-from featcache.keys import IMPORTED_TEMPLATE, TEXT_KINDS
+from featcache.keys import ANY_TEXT_KINDS, FURTHER_SETS, IMPORTED_TEMPLATE, PROMPT, TEXT_KINDS
 from featcache.wording import Argument, Placeholder, Setting
 
 MEAN_OF_COSINES = ("dclip", "waffle")
@@ -22,18 +22,19 @@ _SOURCES = {
     "cupl": Argument("cupl", Placeholder("FILE.json")),
     "dclip": Argument("dclip", Placeholder("FILE.json")),
     "waffle": Argument("waffle", Placeholder("SEED")),
+    PROMPT: Argument("prompts", Placeholder("FILE")),
 }
 """Kind of texts -> argument of an extraction that adds them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextSet:
-    """Embedded texts, each of one class."""
+    """Embedded texts, each of one class; or prompts, which are of none."""
 
     texts: tuple[str, ...]
     rows: Float32[Tensor, "m d"]
     owner: Int64[Tensor, " m"]
-    """Class of each text."""
+    """Class of each text; -1 for prompts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +51,7 @@ class TextBank:
     owner: Int64[Tensor, " m"] | None = None
     """Class of each description."""
     sets: Mapping[str, TextSet] = field(default_factory=dict)
-    """Requested kinds among cupl, dclip and waffle."""
+    """Requested kinds among cupl, dclip, waffle and prompt."""
     logit_scale: float = 100.0
     """Factor on cosines (already exponentiated)."""
     logit_bias: float = 0.0
@@ -65,19 +66,23 @@ class TextBank:
         """Return the kinds of texts that exist for every class."""
         return tuple(kind for kind in TEXT_KINDS if self._is_whole(kind))
 
+    def readable(self) -> tuple[str, ...]:
+        """Return the kinds that methods can read: those of `available`, and prompts."""
+        return tuple(kind for kind in ANY_TEXT_KINDS if self._is_whole(kind))
+
     def usual_kind(self) -> str:
         """Return the kind that zero-shot answers by: the default, or else the first that exists."""
         have = self.available()
         return self.default if self.default in have else have[0]
 
     def owned(self) -> dict[str, TextSet]:
-        """Return the existing texts per class by kind: descriptions and further sets."""
+        """Return the existing texts that have an owner, by kind: descriptions and further sets."""
         owned = {}
         if self.description_rows is not None and self.owner is not None:
             owned["description"] = TextSet(
                 texts=self.descriptions, rows=self.description_rows, owner=self.owner
             )
-        return owned | {kind: self.sets[kind] for kind in TEXT_KINDS if kind in self.sets}
+        return owned | {kind: self.sets[kind] for kind in FURTHER_SETS if kind in self.sets}
 
     def anchors(self, text: str | None = None) -> Float32[Tensor, "c d"]:
         """Return one unit vector per class: normalise(mean_j normalise(e_j)).
@@ -88,7 +93,7 @@ class TextBank:
             text: One of `TEXT_KINDS`; None for the default of the data set. If there are no dclip
                 texts, dclip uses the descriptions.
         """
-        return torch.nn.functional.normalize(self._mean_by(*self.texts(text)), dim=-1)
+        return torch.nn.functional.normalize(self._mean_of_units(text), dim=-1)
 
     def classifier(self, text: str | None = None) -> Float32[Tensor, "c d"]:
         """Return T of the zero-shot scores x T^T: anchors, or plain means for two kinds.
@@ -97,7 +102,7 @@ class TextBank:
         the product with their mean, not normalised.
         """
         if (text or self.default) in MEAN_OF_COSINES:
-            return self._mean_by(*self.texts(text))
+            return self._mean_of_units(text)
         return self.anchors(text)
 
     def raw_anchors(self, text: str | None = None) -> Float32[Tensor, "c d"]:
@@ -105,8 +110,12 @@ class TextBank:
         return self._mean_by(*self._ragged(text))
 
     def texts(self, text: str | None = None) -> tuple[Float32[Tensor, "m d"], Int64[Tensor, " m"]]:
-        """Return every text as a unit vector, and the class of each."""
-        rows, owner = self._ragged(text)
+        """Return every text as a unit vector, and the class of each.
+
+        Args:
+            text: One of `ANY_TEXT_KINDS`; prompts have class -1. None for the default.
+        """
+        rows, owner = self._ragged(text, ANY_TEXT_KINDS)
         return torch.nn.functional.normalize(rows, dim=-1), owner
 
     def lacks(self, kind: str) -> Argument | None:
@@ -114,7 +123,7 @@ class TextBank:
         return None if self._is_whole(kind) else _SOURCES.get(kind)
 
     def digest(self, kind: str) -> str:
-        """Return 12 hex digits for the texts of a kind and their classes."""
+        """Return 12 hex digits for the texts of a kind, the classes, and who owns which."""
         owned = self._of_kind(kind)
         texts = self.templates if owned is None else [owned.texts, owned.owner.tolist()]
         content = json.dumps([kind, self.classes, texts if kind != "name" else None])
@@ -122,7 +131,10 @@ class TextBank:
 
     def of_classes(self, classes: Int64[Tensor, " w"]) -> "TextBank":
         """Return the texts of some classes, renumbered 0, 1, ... in the given order."""
-        some = {kind: _of_classes(texts, classes) for kind, texts in self.owned().items()}
+        some = {
+            kind: texts if kind == PROMPT else _of_classes(texts, classes)
+            for kind, texts in self.owned().items()
+        }
         described = some.pop("description", None)
         return replace(
             self,
@@ -149,14 +161,19 @@ class TextBank:
         if self._per_class(kind) is not None:
             return True
         owned = self._of_kind(kind)
+        if kind == PROMPT:
+            return owned is not None
         return owned is not None and set(owned.owner.tolist()) == set(range(len(self.classes)))
 
-    def _ragged(self, text: str | None) -> tuple[Float32[Tensor, "m d"], Int64[Tensor, " m"]]:
+    def _ragged(
+        self, text: str | None, kinds: Sequence[str] = TEXT_KINDS
+    ) -> tuple[Float32[Tensor, "m d"], Int64[Tensor, " m"]]:
         text = text or self.default
-        if text not in TEXT_KINDS:
-            raise UnknownNameError("kind of text", text, TEXT_KINDS)
+        if text not in kinds:
+            raise UnknownNameError("kind of text", text, kinds)
         if not self._is_whole(text):
             have = ", ".join(self.available()) or "none"
+            what = "prompts" if text == PROMPT else f"texts of kind '{text}' for every class"
             if self.templates == (IMPORTED_TEMPLATE,):
                 raise MissingComponentError(
                     f"Imported features have one vector per class and no texts of kind '{text}'; "
@@ -167,12 +184,12 @@ class TextBank:
             source = _SOURCES.get(text)
             is_json = source is not None and str(source.value).endswith("json")
             raise MissingComponentError(
-                f"This cache holds no texts of kind '{text}' for every class; it has: {have}. "
-                "Choose one with ",
+                f"This cache holds no {what}; it has: {have}. Choose one with ",
                 Setting("text", Placeholder("...")),
                 ", or extract again",
                 () if source is None else (" with ", source),
                 ", which holds {class: [text, ...]} for every class" if is_json else "",
+                ", a text file with one sentence a line" if text == PROMPT else "",
                 ".",
             )
         if (rows := self._per_class(text)) is not None:
@@ -181,6 +198,10 @@ class TextBank:
         owned = self._of_kind(text)
         assert owned is not None
         return owned.rows, owned.owner
+
+    def _mean_of_units(self, text: str | None) -> Float32[Tensor, "c d"]:
+        rows, owner = self._ragged(text)
+        return self._mean_by(torch.nn.functional.normalize(rows, dim=-1), owner)
 
     def _mean_by(
         self, rows: Float32[Tensor, "m d"], owner: Int64[Tensor, " m"]

@@ -25,11 +25,17 @@ TextKind: TypeAlias = Literal["name", "template", "description", "cupl", "dclip"
 """Kind of class texts: the `text` setting of methods that use texts."""
 TEXT_KINDS: tuple[str, ...] = get_args(TextKind)
 """All kinds of class texts."""
+PROMPT: Literal["prompt"] = "prompt"
+"""Kind of the texts that belong to no class."""
+AnyTextKind: TypeAlias = Literal[TextKind, "prompt"]
+"""The `text` setting of methods that do not ask which class a text belongs to."""
+ANY_TEXT_KINDS: tuple[str, ...] = get_args(AnyTextKind)
+"""All kinds of texts."""
 IMPORTED_TEMPLATE = "imported"
 """Placeholder for the unknown texts of imported class vectors."""
 SENTENCE_SETS = ("cupl", "dclip")
 """Kinds of texts per class that users can provide besides descriptions."""
-FURTHER_SETS = (*SENTENCE_SETS, "waffle")
+FURTHER_SETS = (*SENTENCE_SETS, "waffle", PROMPT)
 """Kinds of texts that exist on request only."""
 
 VARIED = ("patches", "view_patches", "tokens")
@@ -127,12 +133,14 @@ class Listing:
     """cupl and dclip, if given: class name -> sentences."""
     waffle: tuple[str, ...] = ()
     """Templates of random words, the same for every class; empty if not requested."""
+    prompts: tuple[str, ...] = ()
+    """Sentences of no class; empty if not given."""
     default_text: str = "template"
     draws: str = "sampled"
     """sampled: draw shots from train by seed; stored: the few-shot sets came with the data."""
     own_texts: tuple[str, ...] = ()
-    """Which of templates, descriptions, cupl, dclip and waffle the user provided; they are kept
-    until replaced."""
+    """Which of templates, descriptions, cupl, dclip, waffle and prompts the user provided; they are
+    kept until replaced."""
     spec: str = ""
     """Source that opens the images again, if the root alone does not tell how they are listed."""
     notes: tuple[str, ...] = ()
@@ -151,7 +159,8 @@ class Listing:
         counts = {"template": c * len(self.templates), "waffle": c * len(self.waffle)}
         for kind, given in {"description": self.descriptions, **self.sets}.items():
             counts[kind] = sum(len(given.get(name, ())) for name in self.classes)
-        return {kind: counts[kind] for kind in TEXT_KINDS if counts.get(kind)}
+        counts[PROMPT] = len(self.prompts)
+        return {kind: counts[kind] for kind in ANY_TEXT_KINDS if counts.get(kind)}
 
     def rows(self, split: str) -> Int64[np.ndarray, " r"]:
         """Return the rows of one split.

@@ -117,6 +117,12 @@ def extract(
         int | None,
         typer.Option(min=0, metavar="SEED", help="Random words too, for --set text=waffle."),
     ] = None,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(
+            help="Text file with one sentence a line, of no class, for sim --set text=prompt."
+        ),
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Encode only that many images.")] = None,
     device: Device = "auto",
     compute: Annotated[
@@ -204,6 +210,7 @@ def extract(
         cupl=cupl,
         dclip=dclip,
         waffle=waffle,
+        prompts=prompts,
         limit=limit,
         device=device,
         compute=compute,

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from featcache.retrieval.indexes.description import Description
     from featcache.types import FeatureSet
 
+LOW = 0.9
+"""Recall below which it is said how to raise it."""
+
 app = commands.App(
     help="Build and look after indexes, which find nearest rows among many.\n\n"
     "Example: featcache index build --of patches --caches fieldguide",
@@ -220,7 +223,22 @@ def _cells(index: "Description") -> tuple[str, ...]:
     return (index.name, index.kind, index.of, names, str(index.vectors), recall, size)
 
 
+def _finding_more(index: "Description") -> str:
+    """Say which parameters raise the recall, and how another value is set."""
+    from featcache.retrieval.kinds.registry import structure_of
+
+    kind = structure_of(index.kind)
+    names = () if kind is None else kind.finds_more
+    now = " and ".join(f"{name} (now {index.parameters[name]})" for name in names)
+    return (
+        f"Larger values of {now} find more and take longer: `featcache index rm {index.name}`, "
+        f"then build it with --set {names[0]}={4 * index.parameters[names[0]]}."
+    )
+
+
 def _emit(built: "Built", root: "Path", json_: bool) -> None:
+    from featcache.retrieval.kinds.registry import told_without_faiss
+
     index: Description = built.index
     if json_:
         fields: dict[str, Any] = {**index.to_json(), "added": built.added}
@@ -234,5 +252,9 @@ def _emit(built: "Built", root: "Path", json_: bool) -> None:
             f"  recall at {index.recall.k}: {index.recall.value:.3f}, of {index.recall.queries} of "
             f"its {index.recall.vectors} vectors against exact search"
         )
+        if index.recall.value < LOW:
+            output.say(f"  That is low. {_finding_more(index)}")
     elif index.kind == "flat":
         output.say("flat searches exactly and reads the shards; it holds no copy of the vectors.")
+        if told := told_without_faiss(index.vectors):
+            output.say(told)

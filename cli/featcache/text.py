@@ -55,8 +55,8 @@ def text(
     """Show the texts of a data set by kind: counts, duplicates, lengths, classes without any.
 
     Edit them by file: --export FILE writes one kind; `featcache extract --descriptions FILE` (or
-    --cupl, --dclip, --templates) reads it and encodes the sentences that are new. Every text set
-    stays in the cache; --use makes an earlier one current without encoding.
+    --cupl, --dclip, --templates, --prompts) reads it and encodes the sentences that are new. Every
+    text set stays in the cache; --use makes an earlier one current without encoding.
 
     --generate takes the key from $FEATCACHE_API_KEY or $OPENAI_API_KEY, says the cost and asks.
 
@@ -161,7 +161,7 @@ def _show(
         (
             kind.kind,
             str(kind.texts),
-            f"{kind.classes}/{len(words.classes)}",
+            f"{kind.classes}/{len(words.classes)}" if kind.classes else "of none",
             _lengths(kind),
             str(kind.repeated),
             str(len(kind.shared)),

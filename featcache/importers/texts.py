@@ -18,6 +18,7 @@ class Words:
     descriptions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     sets: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
     waffle: tuple[str, ...] = ()
+    prompts: tuple[str, ...] = ()
     default_text: str = "template"
 
 

@@ -94,6 +94,7 @@ def prepare(
         cupl=request.cupl,
         dclip=request.dclip,
         waffle=request.waffle,
+        prompts=request.prompts,
     )
     roots = image_roots(root, dataset.name, request.data_root)
     if roots and as_text(dataset.root) not in roots:

@@ -38,6 +38,7 @@ from featcache.store.library import (
 )
 from featcache.store.moved import may_be_there
 from featcache.text.descriptions import read_descriptions
+from featcache.text.prompts import read_prompts
 from featcache.text.templates import read_templates
 from featcache.wording import Argument, Call, Part, Placeholder
 
@@ -121,6 +122,8 @@ def _check_words(request: Request) -> None:
         raise UnknownNameError("compute dtype", request.compute, COMPUTE)
     if request.templates is not None:
         read_templates(request.templates)
+    if request.prompts is not None:
+        read_prompts(request.prompts)
     for argument in ("descriptions", "cupl", "dclip"):
         if (path := getattr(request, argument)) is not None:
             read_descriptions(path, argument)

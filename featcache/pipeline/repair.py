@@ -193,6 +193,7 @@ def _words(listing: Listing) -> Dataset:
         descriptions=listing.descriptions,
         sets=listing.sets,
         waffle=listing.waffle,
+        prompts=listing.prompts,
         default_text=listing.default_text,
         own_texts=listing.own_texts,
     )

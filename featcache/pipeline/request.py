@@ -47,6 +47,8 @@ class Request:
     dclip: Path | None = None
     waffle: int | None = None
     """Seed of the random words."""
+    prompts: Path | None = None
+    """File of sentences that belong to no class, one a line."""
     limit: int | None = None
     """Maximum number of images, spread over classes and splits."""
     device: str = "auto"

@@ -5,7 +5,7 @@ from typing import Any
 
 from featcache.bank import TextBank
 from featcache.errors import CacheError
-from featcache.keys import Listing
+from featcache.keys import PROMPT, Listing
 from featcache.store.cache import Cache
 from featcache.store.format.records import TextLine
 from featcache.store.text import read_sentences
@@ -29,7 +29,7 @@ class StoredSet:
     usual: str = ""
     """Kind that zero-shot answers by; empty if no kind has texts for every class."""
     digests: dict[str, str] = field(default_factory=dict)
-    """Kind with texts for every class -> 12 hex digits, as the records of runs state them."""
+    """Kind that methods can read -> 12 hex digits, as the records of runs state them."""
     problem: str = ""
     """Why it cannot be read; empty if it can."""
 
@@ -74,9 +74,10 @@ def use_texts(cache: Cache, digest: str) -> StoredSet:
 
 def with_texts_of(listing: Listing, bank: TextBank) -> Listing:
     """Return a listing with the texts of a bank; those that differ count as texts of the user."""
-    owned = {kind: _by_class(listing, bank, kind) for kind in bank.owned()}
+    owned = {kind: _by_class(listing, bank, kind) for kind in bank.owned() if kind != PROMPT}
     described = owned.pop("description", {})
     waffle = _waffle(bank)
+    prompts = bank.sets[PROMPT].texts if PROMPT in bank.sets else ()
     owned.pop("waffle", None)
     changed = replace(
         listing,
@@ -84,11 +85,12 @@ def with_texts_of(listing: Listing, bank: TextBank) -> Listing:
         descriptions=described,
         sets=owned,
         waffle=waffle,
+        prompts=prompts,
         default_text=bank.default,
     )
     own = {name for name in listing.own_texts if name in ("templates", "descriptions")}
     own |= {n for n in ("templates", "descriptions") if getattr(changed, n) != getattr(listing, n)}
-    own |= {*owned, *(["waffle"] if waffle else [])}
+    own |= {*owned, *(name for name in ("waffle", "prompts") if getattr(changed, name))}
     return replace(changed, own_texts=tuple(sorted(own)))
 
 
@@ -129,7 +131,7 @@ def _describe(cache: Cache, line: TextLine) -> StoredSet:
         texts=_count(bank),
         default=bank.default,
         usual=bank.usual_kind() if have else "",
-        digests={kind: bank.digest(kind) for kind in have},
+        digests={kind: bank.digest(kind) for kind in bank.readable()},
     )
 
 

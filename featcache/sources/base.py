@@ -45,11 +45,13 @@ class Dataset:
     """cupl, dclip -> class name -> sentences; those that were given."""
     waffle: tuple[str, ...] = ()
     """Templates of random words, the same for every class; empty if not requested."""
+    prompts: tuple[str, ...] = ()
+    """Sentences of no class; empty if not given."""
     default_text: str = "template"
     """Kind of texts that methods read by default: name, template or description."""
     own_texts: tuple[str, ...] = ()
-    """Those of templates, descriptions, cupl, dclip and waffle that the user gave; the others are
-    from the source."""
+    """Those of templates, descriptions, cupl, dclip, waffle and prompts that the user gave; the
+    others are from the source."""
     spec: str = ""
     """Prefix, absolute path and options that list the images again, e.g.
     csv:/photos/list.csv?label=species; empty if the root suffices."""

@@ -171,6 +171,7 @@ def _listing(
         descriptions=dataset.descriptions,
         sets=dataset.sets,
         waffle=dataset.waffle,
+        prompts=dataset.prompts,
         default_text=dataset.default_text,
         own_texts=dataset.own_texts,
         spec=dataset.spec,

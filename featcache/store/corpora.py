@@ -256,8 +256,19 @@ def examine_corpora(path: Path) -> Iterator[ExaminedCorpus]:
 def _existing(path: Path, name: str) -> Path:
     names = corpus_names(path)
     if name not in names:
-        raise UnknownNameError("corpus", name, names, "`featcache corpus ls` shows the corpora.")
+        hint = "`featcache corpus ls` shows the corpora."
+        if others := _other_caches(path, name):
+            hint = f"The corpus of that name serves {', '.join(others)}, for which it was built."
+        raise UnknownNameError("corpus", name, names, hint)
     return corpus_path(path, name)
+
+
+def _other_caches(path: Path, name: str) -> list[str]:
+    """Name the other caches, as data set/backbone, that have a corpus of this name."""
+    if NAME.fullmatch(name) is None:
+        return []
+    found = path.parent.parent.glob(f"*/*/{FOLDER}/{name}{SUFFIX}")
+    return sorted("/".join(file.parts[-4:-2]) for file in found)
 
 
 def _named(record: CorpusRecord, path: Path, name: str) -> CorpusRecord:

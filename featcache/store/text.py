@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from featcache.errors import CorruptCacheError
-from featcache.keys import FURTHER_SETS
+from featcache.keys import FURTHER_SETS, PROMPT
 from featcache.store.format.files import (
     canonical,
     make_folder,
@@ -216,9 +216,12 @@ def _check(value: dict[str, Any], line: TextLine) -> None:
     _check_owner(value["owner"], len(value["descriptions"]), c)
     if not set(value.get("sets", {})) <= set(FURTHER_SETS):
         raise ValueError("it has texts of an unknown kind")
-    for _, entry in _sets(value):
+    for kind, entry in _sets(value):
         _check_texts(entry["texts"])
-        _check_owner(entry["owner"], len(entry["texts"]), c)
+        if kind == PROMPT:
+            _check_of_no_class(entry["owner"], len(entry["texts"]))
+        else:
+            _check_owner(entry["owner"], len(entry["texts"]), c)
     if [sum(_counts(value))] != list(line.facts.shape[:-1]):
         raise ValueError("the number of texts is not the number of rows")
 
@@ -235,3 +238,8 @@ def _check_owner(owner: object, texts: int, classes: int) -> None:
         or not all(type(o) is int and 0 <= o < classes for o in owner)
     ):
         raise ValueError("owner does not name a class for each text")
+
+
+def _check_of_no_class(owner: object, texts: int) -> None:
+    if owner != [-1] * texts or not all(type(o) is int for o in owner):
+        raise ValueError("a prompt belongs to a class")

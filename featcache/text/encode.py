@@ -4,15 +4,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Float32
 from torch import Tensor
 
-from featcache.keys import TEXT_KINDS
+from featcache.keys import PROMPT, TEXT_KINDS
 from featcache.sources.base import Dataset, Report
 from featcache.text.descriptions import match_descriptions, read_descriptions
+from featcache.text.prompts import read_prompts
 from featcache.text.templates import check_length, check_template, fill, read_templates
 from featcache.text.waffle import waffle_templates
 from featcache.types import Listing, TextBank, TextSet
@@ -61,6 +62,11 @@ class HasTexts(Protocol):
         ...
 
     @property
+    def prompts(self) -> tuple[str, ...]:
+        """Sentences of no class."""
+        ...
+
+    @property
     def default_text(self) -> str:
         """Name, template or description."""
         ...
@@ -81,11 +87,11 @@ class TextTower(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Owned:
-    """Sentences, each of one class."""
+    """Sentences, each of one class; or prompts, which are of none."""
 
     texts: tuple[str, ...]
     owner: tuple[int, ...]
-    """Class of each sentence."""
+    """Class of each sentence; -1 for prompts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +103,7 @@ class Texts:
     filled: tuple[tuple[str, ...], ...]
     """One tuple per class: its name in every template."""
     owned: Mapping[str, Owned]
-    """Existing kinds among description, cupl, dclip and waffle."""
+    """Existing kinds among description, cupl, dclip, waffle and prompt."""
 
     def every(self) -> list[str]:
         """List all sentences, with repetitions."""
@@ -117,6 +123,7 @@ def with_texts(
     cupl: Path | None = None,
     dclip: Path | None = None,
     waffle: int | None = None,
+    prompts: Path | None = None,
 ) -> Dataset:
     """Replace texts of a data set by files of the user.
 
@@ -127,6 +134,7 @@ def with_texts(
         cupl: JSON file with sentences that contain the class name, used unchanged.
         dclip: JSON file with phrases, appended to the class name.
         waffle: Seed of random words.
+        prompts: File with one sentence of no class per line.
 
     Raises:
         UsageError: If a file cannot be used.
@@ -154,6 +162,9 @@ def with_texts(
     if waffle is not None:
         own.add("waffle")
         dataset = replace(dataset, waffle=waffle_templates(dataset.classes, waffle))
+    if prompts is not None:
+        own.add("prompts")
+        dataset = replace(dataset, prompts=read_prompts(prompts))
     return replace(dataset, own_texts=tuple(sorted(own)))
 
 
@@ -165,10 +176,10 @@ def keep_own_texts(dataset: Dataset, previous: Listing | None) -> Dataset:
     if not kept:
         return dataset
     own = tuple(sorted({*dataset.own_texts, *kept}))
-    if "templates" in kept:
-        dataset = replace(dataset, templates=previous.templates)
-    if "waffle" in kept:
-        dataset = replace(dataset, waffle=previous.waffle)
+    same: dict[str, Any] = {
+        name: getattr(previous, name) for name in ("templates", "waffle", "prompts") if name in kept
+    }
+    dataset = replace(dataset, **same)
     before = {"descriptions": previous.descriptions, **previous.sets}
     for kind in (name for name in _CALLED if name in kept and name in before):
         # Texts of classes that are gone stay: a class may be renamed, and renamed back.
@@ -209,6 +220,8 @@ def texts_of(words: HasTexts) -> Texts:
         ]
         if pairs:
             owned[kind] = Owned(tuple(s for s, _ in pairs), tuple(label for _, label in pairs))
+    if words.prompts:
+        owned[PROMPT] = Owned(words.prompts, (-1,) * len(words.prompts))
     for text in (*words.classes, *(text for held in owned.values() for text in held.texts)):
         check_length(text)
     return Texts(

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from featcache.errors import UnknownNameError, UsageError
+from featcache.keys import PROMPT
 from featcache.sources.descriptions import ClassDescriptions, to_json
 from featcache.sources.named import datasets, find
 from featcache.store.format.files import write_atomically
@@ -16,6 +17,7 @@ EXPORTED = {
     "description": "descriptions",
     "cupl": "cupl",
     "dclip": "dclip",
+    PROMPT: "prompts",
 }
 """Kind of texts -> argument of `extract` that reads the file."""
 
@@ -23,13 +25,13 @@ EXPORTED = {
 def export_texts(words: HasTexts, dataset: str, kind: str, path: Path) -> int:
     """Write the texts of one kind to a new file; return their number.
 
-    Templates become lines. The other kinds become the project's JSON, with every class in label
-    order, those without texts too; `extract` leaves these out.
+    Templates and prompts become lines. The other kinds become the project's JSON, with every class
+    in label order, those without texts too; `extract` leaves these out.
 
     Args:
         words: Data set or listing.
         dataset: Its name.
-        kind: template, description, cupl or dclip.
+        kind: template, description, cupl, dclip or prompt.
         path: File to write; it must not exist.
 
     Raises:
@@ -46,9 +48,10 @@ def export_texts(words: HasTexts, dataset: str, kind: str, path: Path) -> int:
         raise UsageError(given, " exists. Choose another file, or move it away.")
     if not path.parent.is_dir():
         raise UsageError(given, f": there is no folder {path.parent}. Make it first.")
-    if kind == "template":
-        write_atomically(path, "".join(f"{t}\n" for t in words.templates).encode())
-        return len(words.templates)
+    if kind in _lines(words):
+        lines = _lines(words)[kind]
+        write_atomically(path, "".join(f"{line}\n" for line in lines).encode())
+        return len(lines)
     odd = next((name for name in words.classes if not is_plain(name)), None)
     if odd is not None:
         raise UsageError(
@@ -61,16 +64,19 @@ def export_texts(words: HasTexts, dataset: str, kind: str, path: Path) -> int:
     return sum(map(len, whole.values()))
 
 
+def _lines(words: HasTexts) -> dict[str, tuple[str, ...]]:
+    """Return the kinds that are the same for every class."""
+    return {"template": words.templates, PROMPT: words.prompts}
+
+
 def _by_class(words: HasTexts, kind: str) -> Mapping[str, tuple[str, ...]]:
     return words.descriptions if kind == "description" else words.sets.get(kind, {})
 
 
 def _refuse_none(words: HasTexts, dataset: str, kind: str) -> None:
     """Refuse a kind without texts, and name those that a file can hold."""
-    found = [
-        each for each in EXPORTED if each != "template" and any(_by_class(words, each).values())
-    ]
-    found = ["template"] * bool(words.templates) + found
+    lines = _lines(words)
+    found = [each for each in EXPORTED if any(lines.get(each) or _by_class(words, each).values())]
     if kind in found:
         return
     parts: list[Part] = [f"{dataset} has no texts of kind '{kind}'. "]

@@ -20,6 +20,7 @@ class NamedTexts:
     default_text: str
     sets: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
     waffle: tuple[str, ...] = ()
+    prompts: tuple[str, ...] = ()
 
 
 def named_texts(name: str, words: str = DEFAULT_WORDS) -> NamedTexts:

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
+from featcache.keys import PROMPT
 from featcache.text.encode import HasTexts, Texts, texts_of
 
 CutCounter = Callable[[Sequence[str]], int]
@@ -19,9 +20,9 @@ class KindOverview:
     kind: str
     texts: int
     classes: int
-    """Classes with at least one text."""
+    """Classes with at least one text; 0 for prompts, which are of no class."""
     without: tuple[str, ...]
-    """Names of the classes without any, in label order."""
+    """Names of the classes without any, in label order; none for prompts."""
     repeated: int
     """Texts that stand a second time, or more often, in their own class."""
     shared: tuple[str, ...]
@@ -69,12 +70,13 @@ def _describe(
     in_class = Counter(zip(texts, owner, strict=True))
     number_of_classes = Counter(text for text, _ in in_class)
     lengths = [len(text.split()) for text in texts]
-    present = set(owner)
+    present = set(owner) - {-1}
+    lacking = () if kind == PROMPT else classes
     return KindOverview(
         kind=kind,
         texts=len(texts),
         classes=len(present),
-        without=tuple(name for label, name in enumerate(classes) if label not in present),
+        without=tuple(name for label, name in enumerate(lacking) if label not in present),
         repeated=len(texts) - len(in_class),
         shared=tuple(text for text, number in number_of_classes.items() if number > 1),
         fewest_words=min(lengths),

@@ -4,7 +4,7 @@
     logits = 100 (x G^T) W                                                 (2)
 
     X [n d] support rows, unit    Y [n c] one-hot labels           x [q d] query rows, unit
-    G [p d] prompts, unit: any texts, whatever class they belong to
+    G [p d] prompts, unit: any texts, of whatever class or of none
 
 (1) is solved by the smaller of two systems: with M = G^T G
 
@@ -15,9 +15,10 @@ so that a head is one vector a class, however many prompts there are.
 Reference: Vocabulary-free few-shot learning for Vision-Language Models, 2025, arXiv:2506.04005.
 Source: paper, by its equations. The released code @46b253f (AGPL-3.0) gave golden values; nothing
 of it is in ours.
-Differs from the paper: the prompts are the texts that the data set has, of the kind `text`; the
-paper takes those of the ImageNet classes or of WordNet. Solved in float64; the released code rounds
-W to float16. lam is not searched, as in the paper.
+Differs from the paper: the prompts are the user's choice. The paper takes the ImageNet classes,
+each the mean of seven templates, or the nouns of WordNet; here a prompt is one text: a sentence of
+no class (`text=prompt`), or a text that the data set has. Solved in float64; the released code
+rounds W to float16. lam is not searched, as in the paper.
 """
 
 from dataclasses import dataclass
@@ -26,15 +27,22 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
-from heads.class_texts import text_tensors
+from featcache.keys import AnyTextKind
+from heads.class_texts import single_texts
 from heads.contract.linear import Linear
 from heads.contract.method import Method
 from heads.contract.rows import Rows, TaskView, Tensors
-from heads.contract.settings import WithText, number
+from heads.contract.settings import number
 from heads.ops.algebra import is_class
 
 SCALE = 100.0
 """Factor of (2); it orders nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    text: AnyTextKind | None = None
+    """The texts that are prompts; `prompt` are those of no class, None the data set's default."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,18 +51,15 @@ class Hyper:
     """Strength of the penalty; the paper's for 1000 prompts, and 0.2 for those of WordNet."""
 
 
-def prepare(task: TaskView, config: WithText, hyper: Hyper) -> tuple[Tensors, Tensors]:
+def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tensors]:
     """Solve (1) in float64.
 
     Raises:
         MissingComponentError: If the data set has no such texts.
     """
     x = task.support.x
-    if task.text is None:
-        text_tensors(task, config.text, method=METHOD.name)  # says what to do
-    assert task.text is not None
-    prompts, _ = task.text.texts(config.text)
-    weight = solve(x.double(), task.support.y, prompts.to(x).double(), task.c, hyper.lam)
+    prompts, _ = single_texts(task, config.text, method=METHOD.name)
+    weight = solve(x.double(), task.support.y, prompts.double(), task.c, hyper.lam)
     return {}, {"weight": SCALE * weight.to(x)}
 
 
@@ -87,13 +92,13 @@ def solve(
     return weight
 
 
-def terms(params: Tensors, fixed: Tensors, rows: Rows, config: WithText, hyper: Hyper) -> Tensors:
+def terms(params: Tensors, fixed: Tensors, rows: Rows, config: Config, hyper: Hyper) -> Tensors:
     """Equation (2)."""
     logits: Float[Tensor, "n c"] = rows.x @ fixed["weight"].mT
     return {"logits": logits}
 
 
-def linear(params: Tensors, fixed: Tensors, config: WithText, hyper: Hyper) -> Linear:
+def linear(params: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Linear:
     """Equation (2)."""
     weight = fixed["weight"]
     return Linear(weight, weight.new_zeros(len(weight)))

@@ -227,7 +227,7 @@ def _members(method: AnyMethod, settings: Settings) -> dict[str, str]:
 
 def digest_of_texts(bank: TextBank | None) -> str:
     """Return 16 hex digits for the texts of all kinds that methods could read; empty for none."""
-    kinds = () if bank is None else bank.available()
+    kinds = () if bank is None else bank.readable()
     if bank is None or not kinds:
         return ""
     texts = ":".join(bank.digest(kind) for kind in kinds)

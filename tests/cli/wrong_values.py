@@ -43,6 +43,7 @@ WRONG: dict[str, dict[str, tuple[str, ...]]] = {
         "--cupl": WORDS,
         "--dclip": WORDS,
         "--waffle": ("x", "-1", "1.5", ""),
+        "--prompts": WORDS,
         "--limit": COUNT,
         "--device": ("nobody", "meta", "cuda:x", ""),
         "--compute": ("fp8", ""),

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from featcache.bank import TextBank, TextSet
 from featcache.errors import MissingComponentError, UnknownNameError
-from featcache.keys import IMPORTED_TEMPLATE, TEXT_KINDS, TextKind
+from featcache.keys import ANY_TEXT_KINDS, IMPORTED_TEMPLATE, TEXT_KINDS, AnyTextKind, TextKind
 from heads import registry
 
 ROWS = torch.randn(40, 5, generator=torch.Generator().manual_seed(3))
@@ -133,8 +133,39 @@ def test_some_classes_take_their_texts_along() -> None:
     assert some.descriptions == ("text 9", "text 10", "text 12")
 
 
+PROMPTS = texts_at(28, (-1,) * 4)
+
+
+def test_prompts_are_of_no_class() -> None:
+    both = bank(cupl=CUPL, prompt=PROMPTS)
+    unit, owner = both.texts("prompt")
+    torch.testing.assert_close(unit, torch.nn.functional.normalize(PROMPTS.rows, dim=-1))
+    assert owner.tolist() == [-1] * 4
+    assert "prompt" not in both.available()
+    assert both.readable() == (*both.available(), "prompt")
+    for read in (both.anchors, both.classifier, both.raw_anchors):
+        with pytest.raises(UnknownNameError, match="kind of text 'prompt'"):
+            read("prompt")
+    some = both.of_classes(torch.tensor([2, 0]))
+    assert torch.equal(some.texts("prompt")[0], unit)
+    other = bank(cupl=CUPL, prompt=texts_at(29, (-1,) * 4))
+    assert other.digest("prompt") != both.digest("prompt")
+    assert other.digest("cupl") == both.digest("cupl")
+
+
+def test_without_prompts_it_is_said_where_they_come_from() -> None:
+    with pytest.raises(MissingComponentError, match="holds no prompts; it has: name") as caught:
+        ALL.texts("prompt")
+    assert "prompts=FILE, a text file with one sentence a line." in str(caught.value)
+    assert ALL.lacks("prompt") is not None
+    assert bank(prompt=PROMPTS).lacks("prompt") is None
+    assert ALL.readable() == ALL.available() == TEXT_KINDS
+    assert (*TEXT_KINDS, "prompt") == ANY_TEXT_KINDS
+
+
 def test_every_method_that_reads_texts_offers_every_kind() -> None:
     for name in registry.names():
         hints = get_type_hints(registry.get(name).config)
         if "text" in hints:
-            assert hints["text"] in (TextKind, TextKind | None), name
+            kinds = (TextKind, TextKind | None, AnyTextKind | None)
+            assert hints["text"] in kinds, name

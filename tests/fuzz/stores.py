@@ -42,6 +42,7 @@ def _listing(n: int = ROWS) -> Listing:
         descriptions={"bee": ("striped", "furry")},
         sets={"cupl": {"ant": ("An ant.",)}},
         waffle=("A photo of a {}, which has w.",),
+        prompts=("A hat.",),
         notes=("drawn by hand",),
     )
 
@@ -59,6 +60,7 @@ def _bank() -> TextBank:
         sets={
             "cupl": TextSet(texts=("An ant.",), rows=rows[:1], owner=torch.tensor([0])),
             "waffle": TextSet(texts=("a", "b"), rows=rows[1:3], owner=torch.tensor([0, 1])),
+            "prompt": TextSet(texts=("A hat.",), rows=rows[:1], owner=torch.tensor([-1])),
         },
         default="template",
     )

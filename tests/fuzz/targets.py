@@ -23,6 +23,7 @@ from featcache.sources.listing import build_listing
 from featcache.sources.prefixes.folder import open_folder
 from featcache.text.descriptions import match_descriptions, read_descriptions
 from featcache.text.encode import texts_of, with_texts
+from featcache.text.prompts import read_prompts
 from featcache.text.templates import is_plain, read_templates
 from tests.fuzz.cases import FIFO, LINK, Case, writable
 from tests.fuzz.guard import Target
@@ -44,6 +45,14 @@ def _templates(folder: Path) -> None:
     templates = read_templates(folder / "templates.txt")
     assert all(t.count("{}") == 1 for t in templates)
     writable(templates)
+
+
+def _prompts(folder: Path) -> None:
+    prompts = read_prompts(folder / "prompts.txt")
+    assert prompts
+    assert len(set(prompts)) == len(prompts)
+    assert all(p == p.strip() and p and is_plain(p) for p in prompts)
+    writable(prompts)
 
 
 def _descriptions(folder: Path) -> None:
@@ -304,6 +313,11 @@ TARGETS = (
         name="templates",
         run=_templates,
         seeds=_one("templates.txt", b"a photo of a {}.\n# no\n\nthe {}\n", "ein {} ü".encode()),
+    ),
+    Target(
+        name="prompts",
+        run=_prompts,
+        seeds=_one("prompts.txt", b"# no\n\na dog.\n a hat \n", "ein Bär\u2028a hat".encode()),
     ),
     Target(
         name="descriptions",

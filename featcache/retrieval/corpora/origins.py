@@ -13,7 +13,7 @@ from featcache.retrieval.corpora.images import guarded_splits
 from featcache.store.cache import Cache
 from featcache.store.format.corpus_file import SourceRecord
 from featcache.store.format.files import canonical
-from featcache.store.library import find_cache, find_summaries
+from featcache.store.library import caches, find_cache, find_summaries
 from featcache.types import FeatureSet
 from featcache.wording import Argument, Call
 
@@ -55,7 +55,7 @@ def open_origins(root: Path, names: Sequence[str], target: FeatureSet) -> list[O
         target: Cache that the corpus is for.
 
     Raises:
-        UsageError: If no data set is named, or a name is empty.
+        UsageError: If no data set is named, a name is empty, or a split stands after an @.
         UnknownNameError: If a data set has no cache, or no such split.
         CacheError: If its caches have other feature keys, or one is damaged or unfinished.
     """
@@ -66,6 +66,12 @@ def open_origins(root: Path, names: Sequence[str], target: FeatureSet) -> list[O
             raise UsageError(
                 Argument("sources"),
                 f" takes data sets with caches as NAME or NAME:SPLIT; got {text[:80]!r}.",
+            )
+        if "@" in name and all(cache.dataset != name for cache in caches(root)):
+            raise UsageError(
+                Argument("sources"),
+                f" takes a split after a colon; got {text[:80]!r}. Did you mean "
+                f"{text.replace('@', ':', 1)[:80]!r}?",
             )
         splits.setdefault(name, []).append(split)
     if not splits:

@@ -21,6 +21,7 @@ class Hnsw(Structure):
     """A graph of float16 vectors; faiss's IndexHNSWSQ."""
 
     name: ClassVar[str] = "hnsw"
+    finds_more: ClassVar[tuple[str, ...]] = ("effort",)
 
     def __init__(self, dim: int, parameters: Mapping[str, int]) -> None:
         """Begin without a vector; errors as `load_faiss`."""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Int64, Shaped
 
-from featcache.faiss_library import load_faiss, on_cpu, on_gpu
+from featcache.faiss_library import load_faiss, on_cpu, on_gpu, search_lists
 from featcache.retrieval.kinds.lists import fill_lists
 from featcache.retrieval.kinds.structure import (
     Choice,
@@ -130,11 +130,8 @@ class Inverted(Structure):
 
     def candidates(self, queries: Float32[np.ndarray, "q d"], k: int) -> Int64[np.ndarray, "q c"]:
         """Search the lists of the nearest centroids."""
-        self._index.nprobe = self.parameters["probes"]
         count = min(self.candidate_count(k), int(self._index.ntotal))
-        _, ids = self._index.search(np.ascontiguousarray(queries), count)
-        found: Int64[np.ndarray, "q c"] = ids
-        return found
+        return search_lists(self._index, queries, count, self.parameters["probes"])
 
     def _refuse_codes(self, codes: Shaped[np.ndarray, "n b"]) -> None:
         """Raise ValueError if a code is out of range; every byte of a product code is one."""

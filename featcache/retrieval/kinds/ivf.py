@@ -27,6 +27,7 @@ class Ivf(Inverted):
     """
 
     name: ClassVar[str] = "ivf"
+    finds_more: ClassVar[tuple[str, ...]] = ("probes",)
 
     @classmethod
     def choices(cls, count: int, dim: int) -> dict[str, Choice]:

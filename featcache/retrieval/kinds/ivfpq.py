@@ -28,6 +28,7 @@ class IvfPq(Inverted):
     """Inverted lists of product codes; faiss's IndexIVFPQ by residual."""
 
     name: ClassVar[str] = "ivfpq"
+    finds_more: ClassVar[tuple[str, ...]] = ("refine", "probes")
 
     @classmethod
     def choices(cls, count: int, dim: int) -> dict[str, Choice]:

@@ -1,7 +1,7 @@
 """Names of the kinds, and which one is chosen for how many vectors."""
 
 from featcache.errors import UnknownNameError
-from featcache.faiss_library import has_faiss
+from featcache.faiss_library import INSTALL, has_faiss
 from featcache.retrieval.kinds.structure import Structure
 
 INDEX_KINDS = ("flat", "ivf", "hnsw", "ivfpq")
@@ -22,6 +22,21 @@ def default_kind(count: int, dim: int) -> str:
     if count <= FLAT_UP_TO or not has_faiss():
         return "flat"
     return "ivf" if 2 * count * dim <= IVF_UP_TO else "ivfpq"
+
+
+def told_without_faiss(count: int) -> str:
+    """Say that so many vectors would have another kind by default if faiss were installed.
+
+    Example:
+        >>> told_without_faiss(5_000)
+        ''
+    """
+    if count <= FLAT_UP_TO or has_faiss():
+        return ""
+    return (
+        f"More than {FLAT_UP_TO} vectors are searched faster by an approximate kind, which needs "
+        f"faiss. {INSTALL}."
+    )
 
 
 def structure_of(kind: str) -> type[Structure] | None:

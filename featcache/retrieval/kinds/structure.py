@@ -54,6 +54,8 @@ class Structure(ABC):
     """An approximate index in memory; its ids count the vectors in the order they were added."""
 
     name: ClassVar[str]
+    finds_more: ClassVar[tuple[str, ...]]
+    """Parameters whose larger values find more neighbours and take longer, the strongest first."""
 
     def __init__(self, dim: int, parameters: Mapping[str, int]) -> None:
         """Begin without a vector.

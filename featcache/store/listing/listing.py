@@ -275,9 +275,10 @@ def _further_texts(listing: Listing) -> dict[str, Any]:
         kind: {name: list(texts) for name, texts in given.items()}
         for kind, given in listing.sets.items()
     }
-    waffle = {"waffle": list(listing.waffle)} if listing.waffle else {}
+    same = {"waffle": listing.waffle, "prompts": listing.prompts}
+    given = {name: list(texts) for name, texts in same.items() if texts}
     spec = {"spec": listing.spec} if listing.spec else {}
-    return ({"sets": sets} if sets else {}) | waffle | spec
+    return ({"sets": sets} if sets else {}) | given | spec
 
 
 def _about(file: MappedFile) -> dict[str, Any]:
@@ -294,7 +295,7 @@ def _about(file: MappedFile) -> dict[str, Any]:
             "notes": shown_notes(_texts(value["notes"])),
             "descriptions": _by_class(value["descriptions"]),
             "sets": {_kind(k): _by_class(v) for k, v in value.get("sets", {}).items()},
-            "waffle": _texts(value.get("waffle", [])),
+            **{k: _texts(value.get(k, [])) for k in ("waffle", "prompts")},
             "spec": _text(value.get("spec", "")),
             "splits": {_text(name): _length(length) for name, length in value["splits"]},
         }

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from cli.featcache import index
+
 pytest.importorskip("faiss")
 
 Run = Callable[..., Any]
@@ -41,6 +43,18 @@ def test_an_index_from_building_to_removal(featcache: Run, home: Path) -> None:
     for name in ("blobs-tiny-global", "lists"):
         assert f"Removed the index {name}" in featcache("index", "rm", name).out
     assert "makes one" in featcache("index", "ls").err
+
+
+def test_a_low_recall_comes_with_what_raises_it(
+    featcache: Run, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lists = ("--of", "views", "--kind", "ivf", "--name", "few", "--set", "lists=8", "--quiet")
+    assert "is low" not in featcache("index", "build", *lists).err
+    monkeypatch.setattr(index, "LOW", 1.01)
+    again = featcache("index", "build", "--name", "few", "--quiet")
+    assert "Larger values of probes (now 1) find more and take longer" in again.err
+    assert "`featcache index rm few`, then build it with --set probes=4." in again.err
+    assert featcache("index", "rm", "few").code == 0
 
 
 def test_removing_a_cache_names_its_indexes(featcache: Run, empty_home: Path, photos: Path) -> None:

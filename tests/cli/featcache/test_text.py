@@ -76,6 +76,37 @@ def test_a_cache_shows_lengths_and_its_text_sets(
     assert file.read_text() == "a photo of a {}.\n"
 
 
+def test_prompts_of_no_class_are_counted_exported_and_read_by_sim(
+    featcache: Run, heads: Run, home: Path, tmp_path: Path
+) -> None:
+    lines = tmp_path / "p.txt"
+    lines.write_text("a street.\na red hat.\na street.\n")
+    missing = heads("train", "sim", "--shots", "2", "--set", "text=prompt")
+    assert missing.code == 1
+    assert "holds no prompts" in missing.err
+    assert "--prompts FILE, a text file with one sentence a line." in missing.err
+    call = ("extract", "--dataset", "blobs", "--prompts", str(lines), "--json")
+    added = featcache(*call)
+    assert added.code == 0, added.err
+    assert json.loads(added.out)["texts"] == {"prompt": 2}
+    assert "prompt\t2\tof none\t2-3, median 2.5\t0\t0\t0\n" in featcache("text", "blobs").out
+    assert "No texts of kind prompt" not in featcache("text", "blobs").err
+    assert "prompt 2" in featcache("info").out
+    out = tmp_path / "again.txt"
+    wrote = featcache("text", "blobs", "--kind", "prompt", "--export", str(out))
+    assert wrote.out == f"Wrote 2 texts of kind prompt to {out}\n"
+    assert f"--prompts {out}" in wrote.err
+    assert out.read_text() == "a street.\na red hat.\n"
+    trained = heads("train", "sim", "--shots", "2", "--set", "text=prompt", "--quiet", "--json")
+    assert trained.code == 0, trained.err
+    stored = json.loads(featcache("text", "blobs", "--json").out)["sets"][0]
+    digest = stored["digests"]["prompt"]
+    assert json.loads(trained.out.splitlines()[0])["texts"].endswith(f":{digest}")
+    refused = heads("train", "zero-shot", "--set", "text=prompt")
+    assert refused.code == 2
+    assert "'prompt'" in refused.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [

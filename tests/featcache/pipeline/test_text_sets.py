@@ -67,6 +67,27 @@ def test_sets_are_listed_and_chosen_again(cache: Cache, ask: Any, backbone: Any)
     assert "is not what was written" in problem
 
 
+def test_prompts_go_and_come_back_with_their_set(cache: Cache, ask: Any, tmp_path: Path) -> None:
+    lines = tmp_path / "p.txt"
+    lines.write_text("a street.\n")
+    cache = Cache.open(ask(prompts=lines, limit=3).path)
+    with_prompts, *_, oldest = stored_sets(cache)
+    bank = cache.text()
+    assert bank is not None
+    assert with_prompts.digests["prompt"] == bank.digest("prompt")
+    use_texts(cache, oldest.digest)
+    listing = cache.listing()
+    assert listing is not None
+    assert listing.prompts == ()
+    use_texts(cache, with_prompts.digest)
+    listing = cache.listing()
+    assert listing is not None
+    assert listing.prompts == ("a street.",)
+    assert listing.own_texts == ("cupl", "prompts", "waffle")
+    assert listing.count_texts()["prompt"] == 1
+    assert ask(limit=3).texts is None
+
+
 def test_a_stored_set_is_read_without_making_it_current(cache: Cache) -> None:
     newest, middle, oldest = (s.digest for s in stored_sets(cache))
     assert cache.feature_set().text_set == newest

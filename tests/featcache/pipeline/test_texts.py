@@ -54,6 +54,31 @@ def test_further_sets_are_added_kept_and_replaced(ask: Any, words: Path, backbon
     assert first.path == more.path
 
 
+def test_prompts_are_added_kept_replaced_and_stay_where_classes_change(
+    ask: Any, tmp_path: Path, folder: Path, make_picture: Any, seen: list[str]
+) -> None:
+    lines = tmp_path / "prompts.txt"
+    lines.write_text("# of no class\na street.\n\n  a hat. \na street.\n")
+    ask()
+    seen.clear()
+    added = ask(prompts=lines)
+    assert seen == ["a street.", "a hat."]
+    assert added.texts == {"prompt": 2}
+    held = bank_of(added)
+    assert held.sets["prompt"].texts == ("a street.", "a hat.")
+    assert held.available() == ("name", "template")
+    assert not ask().text
+    (folder / "train" / "dog").mkdir()
+    make_picture(77).save(folder / "train" / "dog" / "1.jpg")
+    assert bank_of(ask()).sets["prompt"].texts == ("a street.", "a hat.")
+    lines.write_text("a hat.\na tree.\n")
+    seen.clear()
+    replaced = bank_of(ask(prompts=lines))
+    assert seen == ["a tree."]
+    assert replaced.sets["prompt"].texts == ("a hat.", "a tree.")
+    assert torch.equal(replaced.sets["prompt"].rows[0], held.sets["prompt"].rows[1])
+
+
 def test_a_new_class_is_in_the_waffle_and_missed_in_the_rest(
     ask: Any, words: Path, folder: Path, make_picture: Any
 ) -> None:

@@ -1,13 +1,20 @@
 """Kinds of indexes: they find neighbours, and come back from their arrays as they were."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from featcache import faiss_library
 from featcache.errors import UnknownNameError, UsageError
 from featcache.retrieval.kinds import registry
-from featcache.retrieval.kinds.registry import INDEX_KINDS, default_kind, structure_of
+from featcache.retrieval.kinds.registry import (
+    INDEX_KINDS,
+    default_kind,
+    structure_of,
+    told_without_faiss,
+)
 from featcache.retrieval.kinds.structure import Structure, chosen
 from tests.featcache.retrieval.random_caches import DIM, clustered
 
@@ -176,15 +183,102 @@ def test_unknown_kinds_are_refused() -> None:
 
 def test_the_default_kind_follows_from_size_and_faiss(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [default_kind(n, 512) for n in (10, 200_001, 10**7)] == ["flat", "ivf", "ivfpq"]
+    assert told_without_faiss(10**7) == ""
     monkeypatch.setattr(registry, "has_faiss", lambda: False)
     assert default_kind(10**7, 512) == "flat"
+    assert "needs faiss. Install it with" in told_without_faiss(200_001)
+    assert told_without_faiss(200_000) == ""
+
+
+class GpuStandIn:
+    """An index that is said to be on a GPU: refuses what faiss refuses there, else the CPU's."""
+
+    def __init__(self, index: Any) -> None:
+        self.__dict__["index"] = index
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.index, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "nprobe":
+            self.index.nprobe = value
+        elif name == "referenced_objects":
+            self.__dict__[name] = value
+        else:
+            raise AttributeError(f"faiss allows no attribute {name}")
+
+    def search(self, queries: np.ndarray, count: int) -> Any:
+        assert max(count, self.index.nprobe) <= faiss_library.GPU_MOST
+        return self.index.search(queries, count)
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Let faiss see one GPU; return what was put there."""
+    moved: list[Any] = []
+
+    def there(resources: Any, device: int, index: Any, options: Any) -> Any:
+        assert (resources, device, options.useFloat16) == ("resources", 0, True)
+        moved.append(GpuStandIn(index))
+        return moved[-1]
+
+    monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1, raising=False)
+    monkeypatch.setattr(faiss, "GpuClonerOptions", SimpleNamespace, raising=False)
+    monkeypatch.setattr(faiss, "StandardGpuResources", lambda: "resources", raising=False)
+    monkeypatch.setattr(faiss, "index_cpu_to_gpu", there, raising=False)
+    monkeypatch.setattr(faiss, "index_gpu_to_cpu", lambda each: each.index, raising=False)
+    return moved
+
+
+@pytest.mark.parametrize("kind", ["ivf", "ivfpq"])
+def test_lists_are_built_stored_and_searched_on_a_gpu(
+    kind: str, filled: dict[str, Structure], gpu: list[Any]
+) -> None:
+    on_gpu = built(kind)
+    assert len(gpu) == 1
+    arrays = arrays_of(on_gpu)
+    for name, values in arrays_of(filled[kind]).items():
+        np.testing.assert_array_equal(arrays[name], values)
+    again = restored(on_gpu, arrays)
+    assert len(gpu) == 2
+    for index in (on_gpu, again):
+        np.testing.assert_array_equal(
+            index.candidates(unit(2, 9), 5), filled[kind].candidates(unit(2, 9), 5)
+        )
+
+
+def test_more_neighbours_than_a_gpu_finds_at_once_are_left_to_the_exact_search(
+    gpu: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(faiss_library, "GPU_MOST", 7)
+    found = built("ivf").candidates(unit(2, 4), 40)
+    assert found.shape == (4, 40)
+    assert bool((found[:, :7] >= 0).all())
+    assert bool((found[:, 7:] == -1).all())
+
+
+def test_an_index_that_does_not_fit_on_a_gpu_stays_on_the_cpu(
+    filled: dict[str, Structure], gpu: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise RuntimeError("CUDA error 2: out of memory")
+
+    monkeypatch.setattr(faiss, "index_cpu_to_gpu", full)
+    index = built("ivf")
+    assert gpu == []
+    np.testing.assert_array_equal(
+        index.candidates(unit(2, 9), 5), filled["ivf"].candidates(unit(2, 9), 5)
+    )
+
+
+def test_graphs_stay_on_the_cpu(gpu: list[Any]) -> None:
+    built("hnsw").candidates(unit(2, 4), 5)
+    assert gpu == []
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("kind", ["ivf", "ivfpq"])
 def test_a_gpu_finds_the_same(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from featcache import faiss_library
-
     if not faiss_library.gpus():
         pytest.skip("faiss sees no GPU")
     on_gpu = built(kind)

@@ -123,6 +123,17 @@ def test_a_corpus_is_removed(cache: Cache) -> None:
         read_record(cache.path, "wild")
 
 
+def test_a_corpus_of_another_data_set_is_named(cache: Cache) -> None:
+    own = corpus_path(Path(), "wild")
+    there = cache.path.parent.parent / "pets" / "tiny-000000000000" / own
+    there.parent.mkdir(parents=True)
+    there.touch()
+    with pytest.raises(UnknownNameError, match="serves pets/tiny-000000000000, for which"):
+        read_record(cache.path, "wild")
+    with pytest.raises(UnknownNameError, match="corpus ls"):
+        read_record(cache.path, "../wild")
+
+
 def test_a_changed_byte_is_found_and_repaired(cache: Cache) -> None:
     put_corpus(cache, *make())
     path = corpus_path(cache.path, "wild")

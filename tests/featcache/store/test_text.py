@@ -29,7 +29,8 @@ def full(bank: TextBank) -> TextBank:
         return TextSet(texts=words, rows=rows[start:stop], owner=torch.tensor(owner))
 
     # In another order than that of the kinds.
-    return replace(bank, sets={"waffle": texts(0, 1, 0), "cupl": texts(2, 1), "dclip": texts(3, 0)})
+    sets = {"waffle": texts(0, 1, 0), "prompt": texts(4, -1, -1), "cupl": texts(2, 1)}
+    return replace(bank, sets=sets | {"dclip": texts(3, 0)})
 
 
 def test_every_set_comes_back(cache: Cache, full: TextBank) -> None:
@@ -69,6 +70,10 @@ Bend = Callable[[dict[str, Any]], object]
         lambda v: v["sets"]["cupl"].update(owner=[0, 1]),
         lambda v: v["sets"]["cupl"].update(texts=["a", "b"], owner=[0, 1]),
         lambda v: v["sets"]["cupl"].pop("owner"),
+        lambda v: v["sets"]["prompt"].update(owner=[-1]),
+        lambda v: v["sets"]["prompt"].update(owner=[-1, 0]),
+        lambda v: v["sets"]["prompt"].update(owner=[-1, -1.0]),
+        lambda v: v["sets"]["prompt"].update(owner=-1),
         lambda v: v["sets"].update(cupl=[]),
         lambda v: v.update(sets=["cupl"]),
         lambda v: v.update(sets=3),

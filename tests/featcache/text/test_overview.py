@@ -61,6 +61,17 @@ def test_texts_go_to_a_file_and_back(tmp_path: Path) -> None:
     assert read_templates(tmp_path / "t.txt") == DATA.templates
 
 
+def test_prompts_are_of_no_class(tmp_path: Path) -> None:
+    data = replace(DATA, prompts=("a red hat.", "a street."))
+    prompts = overview(data)[-1]
+    assert (prompts.kind, prompts.texts, prompts.classes) == ("prompt", 2, 0)
+    assert (prompts.without, prompts.repeated, prompts.shared) == ((), 0, ())
+    assert export_texts(data, "toy", "prompt", tmp_path / "p.txt") == 2
+    assert with_texts(DATA, prompts=tmp_path / "p.txt").prompts == data.prompts
+    with pytest.raises(UsageError, match="has no texts of kind 'prompt'"):
+        export_texts(DATA, "toy", "prompt", tmp_path / "q.txt")
+
+
 def test_texts_of_a_named_data_set_keep_their_author(tmp_path: Path) -> None:
     path = tmp_path / "e.json"
     words = named_texts("eurosat")

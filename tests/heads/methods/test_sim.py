@@ -10,14 +10,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from featcache.errors import MissingComponentError
+from featcache.types import TextSet
 from heads.contract.rows import Rows, TaskView
-from heads.contract.settings import WithText
 from heads.methods import sim
 
-CONFIG = WithText()
+CONFIG = sim.Config()
 
 
-def logits(task: TaskView, x: Tensor, config: WithText = CONFIG, **values: float) -> Tensor:
+def logits(task: TaskView, x: Tensor, config: sim.Config = CONFIG, **values: float) -> Tensor:
     hyper = sim.Hyper(**values)
     params, fixed = sim.prepare(task, config, hyper)
     return sim.terms(params, fixed, Rows.of(x), config, hyper)["logits"]
@@ -47,17 +47,17 @@ def test_logits_equal_naive_loops(toy: Any, counts: tuple[int, ...], kind: Any) 
     prompts = task.text.texts(kind)[0].double()
     assert len(prompts) == (4 if kind == "name" else 8)
     expected = naive(x, task.support.x, task.support.labels, prompts, 0.3)
-    got = logits(task, x, WithText(text=kind), lam=0.3)
+    got = logits(task, x, sim.Config(text=kind), lam=0.3)
     torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-9)
 
 
 def test_who_owns_a_prompt_does_not_matter(toy: Any) -> None:
     task, x = toy()
-    before = logits(task, x, WithText(text="template"))
+    before = logits(task, x, sim.Config(text="template"))
     rows = task.text.template_rows
     dealt = rows.flatten(0, 1)[torch.tensor([5, 0, 7, 2, 1, 6, 3, 4])].reshape(rows.shape)
     task = replace(task, text=replace(task.text, template_rows=dealt))
-    got = logits(task, x, WithText(text="template"))
+    got = logits(task, x, sim.Config(text="template"))
     torch.testing.assert_close(got, before, rtol=1e-9, atol=1e-9)
 
 
@@ -97,9 +97,40 @@ def test_golden(
         description_rows=prompts,
         owner=torch.arange(len(prompts)) % task.c,
     )
-    got = logits(replace(task, text=text), x, WithText(text="description"))
+    got = logits(replace(task, text=text), x, sim.Config(text="description"))
     with np.load(shared(f"golden/sim_lvis_{name}_{shots}shot.npz"), allow_pickle=False) as file:
         wanted = torch.from_numpy(file["logits"]).float()
     assert float((got - wanted).abs().max()) < 1e-2 * float(wanted.max() - wanted.min())
     hits = {"caltech50": {1: 89.11, 4: 96.32, 16: 97.29}, "imagenet256": {4: 63.28}}[name][shots]
     assert float((got.argmax(1) == y).double().mean()) == pytest.approx(hits / 100, abs=2e-3)
+
+
+def with_prompts(task: TaskView, prompts: Tensor) -> TaskView:
+    """Return a task whose data set has prompts of no class."""
+    kept = TextSet(
+        texts=tuple(map(str, range(len(prompts)))),
+        rows=prompts.float(),
+        owner=torch.full((len(prompts),), -1),
+    )
+    text: Any = task.text
+    return replace(task, text=replace(text, sets={"prompt": kept}))
+
+
+def test_prompts_of_no_class_are_read_and_the_names_are_not(toy: Any) -> None:
+    task, x = toy(counts=(3, 1, 4, 2))
+    generator = torch.Generator().manual_seed(7)
+    rows = 3 * torch.randn(9, x.shape[1], generator=generator)
+    config = sim.Config(text="prompt")
+    got = logits(with_prompts(task, rows), x, config, lam=0.3)
+    unit = F.normalize(rows, dim=-1).double()
+    expected = naive(x, task.support.x, task.support.labels, unit, 0.3)
+    torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-9)
+    renamed = replace(task.text, names=-task.text.names, template_rows=-task.text.template_rows)
+    other = with_prompts(replace(task, text=renamed), rows)
+    assert torch.equal(logits(other, x, config, lam=0.3), got)
+
+
+def test_a_cache_without_prompts_says_how_to_add_them(toy: Any) -> None:
+    task, x = toy()
+    with pytest.raises(MissingComponentError, match=r"no prompts; it has: name.*prompts=FILE"):
+        logits(task, x, sim.Config(text="prompt"))

@@ -125,6 +125,8 @@ def test_sources_are_named(root: Path, target: FeatureSet, wild: FeatureSet) -> 
         open_origins(root, [], target)
     with pytest.raises(UnknownNameError, match="wild"):
         open_origins(root, ["wlid"], target)
+    with pytest.raises(UsageError, match=r"after a colon.*Did you mean 'toys:train'"):
+        open_origins(root, ["toys@train"], target)
     other = replace(target, key=replace(KEY, weights="1" * 64))
     with pytest.raises(CacheError, match=r"one key.*featcache.extract\(dataset='wild'"):
         open_origins(root, ["wild"], other)

@@ -14,7 +14,8 @@ def same(a: Listing, b: Listing) -> bool:
         and {k: v.tolist() for k, v in a.splits.items()}
         == {k: v.tolist() for k, v in b.splits.items()}
         and (a.default_text, a.draws) == (b.default_text, b.draws)
-        and (a.sets, a.waffle, a.own_texts) == (b.sets, b.waffle, b.own_texts)
+        and (a.sets, a.waffle, a.prompts) == (b.sets, b.waffle, b.prompts)
+        and a.own_texts == b.own_texts
     )
 
 

@@ -31,6 +31,7 @@ def test_round_trip(tmp_path: Path, listing: Make) -> None:
         listing(2, ids=("\udcff.jpg", "日本.jpg"), hashes=("import:0", "import:1")),
         listing(3, sets={"cupl": {"bee": ("it stings",)}, "dclip": {}}, own_texts=("cupl",)),
         listing(3, waffle=("a {} of x", "a {} of x")),
+        listing(3, prompts=("a dog.", "a b\xe4r.")),
         listing(3, splits={"train@1": np.array([2, 0]), "test": np.array([], dtype=np.int64)}),
     ):
         write_listing(tmp_path / "listing", made)
