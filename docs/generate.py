@@ -190,13 +190,13 @@ def exported(methods: Sequence[AnyMethod]) -> str:
 
 def index(methods: Sequence[AnyMethod]) -> str:
     """Return the table of all methods."""
-    rows = ["| method | what it is | reads text | fidelity |", "|---|---|---|---|"]
-    for method in methods:
-        text = "yes" if "text" in method.config.__dataclass_fields__ else "no"
-        text = text if method.composition is None else "as its members"
+    rows = ["| method | group | what it is | fidelity |", "|---|---|---|---|"]
+    groups = {method.name: registry.group_of(method) for method in methods}
+    for method in sorted(methods, key=lambda m: (registry.GROUPS.index(groups[m.name]), m.name)):
         fidelity = re.split(r"[,:]| at ", method.source)[0]
         rows.append(
-            f"| [{method.name}]({method.name}.md) | {method.summary} | {text} | {fidelity} |"
+            f"| [{method.name}]({method.name}.md) | {groups[method.name]} | {method.summary} "
+            f"| {fidelity} |"
         )
     return "\n".join(rows)
 
