@@ -4,8 +4,8 @@
     python docs/generate.py --check    exit with 1 where a page is stale
 
 A part stands between two comments, `<!-- equations -->` and `<!-- /equations -->`. A page of a
-method has its equations, from the docstring of the module, and its settings, from Config and Hyper;
-the index has the table of methods, and the page on exports what each method gives.
+method has its equations, from the docstring of the module, and its settings, from Config and Hyper,
+with its version and source below them; the index has the table of methods, and the page on exports what each method gives.
 """
 
 import ast
@@ -49,7 +49,10 @@ def contents() -> dict[Path, dict[str, str]]:
     """Map each page to its parts by name."""
     methods = [registry.get(name) for name in registry.names()]
     pages = {
-        PAGES / f"{m.name}.md": {"equations": equations(m), "settings": settings(m)}
+        PAGES / f"{m.name}.md": {
+            "equations": equations(m),
+            "settings": f"{settings(m)}\n\n**Version** {m.version}. **Source**: {m.source}.",
+        }
         for m in methods
     }
     tables = {PAGES / "index.md": index(methods), PAGES.parent / "export.md": exported(methods)}
