@@ -5,7 +5,8 @@
 
 A part stands between two comments, `<!-- equations -->` and `<!-- /equations -->`. A page of a
 method has its equations, from the docstring of the module, and its settings, from Config and Hyper,
-with its version and source below them; the index has the table of methods, and the page on exports what each method gives.
+with its version and source below them; the index has the table of methods, and the page on exports
+what each method gives.
 """
 
 import ast

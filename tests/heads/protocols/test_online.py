@@ -19,6 +19,7 @@ from heads.results.compare import compare as comparison
 from heads.results.metrics import TAIL, evaluate, tail
 from heads.results.reading import from_json
 from heads.results.record import Predictions, Result
+from heads.results.render import cells
 from heads.results.render.markdown import to_markdown
 from tests.heads.conftest import make_world
 from tests.heads.protocols.small_orders import COUNTS, batches, streams
@@ -157,10 +158,12 @@ def test_runs_are_stored_read_and_compared_in_a_table_of_their_own(
 ) -> None:
     from heads.protocols import training
 
+    named: dict[str, Path] = {}
     for method, settings in (("zero-shot", {}), ("transclip", ZERO)):
         for how in (SMALL, STREAM):
             made = online.run(method, features=features, settings=settings, **how)
             folder = store.save(made, tmp_path)
+            named[made.run] = folder
             again = store.load(folder)
             assert again.metrics == made.metrics
             assert from_json(made.to_json()).config == made.config
@@ -173,6 +176,14 @@ def test_runs_are_stored_read_and_compared_in_a_table_of_their_own(
     assert "12 batches of list" in text
     assert "11 streams of list" in text
     for group in found.groups:
+        in_table = cells.OF_TAIL in cells.columns(group)
+        assert in_table == (group.protocol == "stream")
+        assert all((row.tail_top1 is not None) == in_table for row in group.rows)
+        assert {len(row) for row in cells.cells(group)} == {len(cells.columns(group))}
+        for row, shown in zip(group.rows, cells.cells(group), strict=True):
+            if in_table:
+                assert row.tail_top1 == store.load(named[row.run]).metrics[TAIL].mean
+                assert shown[2] == f"{100 * row.tail_top1:.1f}"
         if group.protocol:
             assert [row.marks for row in group.rows] == [(), ("transductive",)]
             assert group.rows[1].gain is not None
