@@ -44,6 +44,7 @@ def main() -> None:
     parser.add_argument("--home", type=Path, help="caches; else as FEATCACHE_HOME says")
     parser.add_argument("--datasets", nargs="*", default=["fieldguide", "caltech50"])
     parser.add_argument("--methods", nargs="*", default=list(METHODS))
+    parser.add_argument("--only", default="", help="lists whose name has this: batches, streams")
     parser.add_argument("--repeats", type=int, help="else 1000 batches and 100 streams")
     given = parser.parse_args()
     root = cache_root(given.home)
@@ -53,6 +54,8 @@ def main() -> None:
         else:
             features = find_cache(root, dataset, "tiny").feature_set()
         for title, how in PROTOCOLS.items():
+            if given.only not in title:
+                continue
             if given.repeats is not None:
                 how = {**how, "repeats": given.repeats}
             results = [measured(name, features, how) for name in given.methods]

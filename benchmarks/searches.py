@@ -1,11 +1,13 @@
 """Whole default searches: what they cost on drawn rows, and what they choose on real ones.
 
 Example: OMP_NUM_THREADS=1 python benchmarks/searches.py --features features
+Example: OMP_NUM_THREADS=1 python benchmarks/searches.py --classes 100 --methods cmm lfa
 
-Drawn rows: 196 classes of 16 shots, 512-d, 4 validation rows a class. They lie around the centres
-of their classes with variances that fall along the axes as those of CLIP features do, so that a
-linear probe is right in four of five cases: where classes are far apart, solvers have an easy time.
-Seconds are CPU seconds of one thread, of the search and the training of what it chose.
+Drawn rows: 196 classes of 16 shots unless --classes says otherwise, 512-d, 4 validation rows a
+class. They lie around the centres of their classes with variances that fall along the axes as those
+of CLIP features do, so that a linear probe is right in four of five cases: where classes are far
+apart, solvers have an easy time. Seconds are CPU seconds of one thread, of the search and the
+training of what it chose.
 
 With --features each method is searched (few-shot-val) on the real features of the folder as well,
 and top-1 on the validation rows and on test is printed: run it on two versions to compare them.
@@ -36,7 +38,7 @@ from heads.selection.settings import configure
 
 SECONDS = 15.0
 METHODS = ("linear-probe", "proker", "clip-adapter")
-CLASSES, SHOTS, VAL, D = 196, 16, 4, 512
+SHOTS, VAL, D = 16, 4, 512
 COMMON, BETWEEN, WITHIN = 0.87, 0.33, 0.33
 """Lengths: of what all rows share, of what sets classes apart, of what sets their rows apart."""
 FALL_BETWEEN, FALL_WITHIN = 1.8, 0.8
@@ -49,12 +51,13 @@ def main() -> int:
     """Measure, print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--methods", nargs="*", default=METHODS)
+    parser.add_argument("--classes", type=int, default=196, help="of the drawn rows")
     parser.add_argument("--features", type=Path, help="folder with .npz files")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     print(f"torch {torch.__version__}, one thread\n\n| method | CPU seconds | top-1 on val, % |")
     print("|---|---|---|", flush=True)
-    one, slow = drawn(), False
+    one, slow = drawn(arguments.classes), False
     for name in arguments.methods:
         method: Any = registry.get(name)
         started = time.process_time()
@@ -95,7 +98,7 @@ def real(folder: Path, methods: list[str]) -> None:
                     )
 
 
-def drawn() -> Episode:
+def drawn(classes: int) -> Episode:
     """Draw the rows, and texts near the centres."""
     rng = torch.Generator().manual_seed(0)
     axis = torch.arange(D) + 1.0
@@ -108,20 +111,20 @@ def drawn() -> Episode:
     between = deviations(BETWEEN, 5, FALL_BETWEEN)
     within = deviations(WITHIN, 10, FALL_WITHIN)
     common = COMMON * F.normalize(torch.randn(D, generator=rng), dim=0)
-    centres = common + between * torch.randn(CLASSES, D, generator=rng)
+    centres = common + between * torch.randn(classes, D, generator=rng)
 
     def rows(n: int) -> Rows:
-        labels = torch.randperm(n, generator=rng) % CLASSES
+        labels = torch.randperm(n, generator=rng) % classes
         x = centres[labels] + within * torch.randn(n, D, generator=rng)
         return Rows(x=F.normalize(x, dim=-1), norms=torch.ones(n), labels=labels)
 
-    names = tuple(f"class {c}" for c in range(CLASSES))
-    texts = F.normalize(centres + 0.3 * between * torch.randn(CLASSES, D, generator=rng), dim=-1)
+    names = tuple(f"class {c}" for c in range(classes))
+    texts = F.normalize(centres + 0.3 * between * torch.randn(classes, D, generator=rng), dim=-1)
     bank = TextBank(classes=names, names=texts, templates=(), template_rows=None, default="name")
     return Episode.of(
-        view=TaskView(support=rows(CLASSES * SHOTS), pool=None, text=bank, classes=names, seed=0),
-        val=rows(CLASSES * VAL),
-        query=rows(CLASSES * VAL),
+        view=TaskView(support=rows(classes * SHOTS), pool=None, text=bank, classes=names, seed=0),
+        val=rows(classes * VAL),
+        query=rows(classes * VAL),
     )
 
 

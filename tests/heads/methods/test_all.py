@@ -36,6 +36,9 @@ def test_a_method_has_its_docs_page(name: str) -> None:
         assert f"`{setting}`" in page
     for setting in [*registry.get(name).hyper.__dataclass_fields__]:
         assert f"`{setting}`" in page
+    assert f"**Version** {registry.get(name).version}." in page
+    assert "**Source**: " in page
+    assert "measured here" in page.lower() or "benchmarks.md" in page
     assert f"({name}.md)" in (ROOT / "docs" / "methods" / "index.md").read_text()
 
 

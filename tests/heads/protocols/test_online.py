@@ -10,6 +10,7 @@ import pytest
 
 from featcache.errors import ImportedFileError, TaskError, UnknownNameError, UsageError
 from featcache.types import FeatureSet
+from heads import registry
 from heads.contract.rows import Rows
 from heads.methods import stata, tda, transclip
 from heads.protocols import online
@@ -31,9 +32,24 @@ STREAM: dict[str, Any] = {"protocol": "stream", "batch": 8, "repeats": 11}
 ZERO = {"mode": "zero-shot"}
 
 
+def config_of(name: str) -> dict[str, Any]:
+    """Return the settings under which a method reads as few training images as it can."""
+    return ZERO if "mode" in registry.get(name).config.__dataclass_fields__ else {}
+
+
+def reads_training(name: str) -> bool:
+    method = registry.get(name)
+    needs = method.needs(method.config(**config_of(name)))
+    return any(need.role != "query" for need in needs)
+
+
+LEARNING = [name for name in registry.names() if reads_training(name)]
+ANSWERING = [name for name in registry.names() if not reads_training(name)]
+
+
 @pytest.fixture(scope="module")
 def features() -> FeatureSet:
-    return make_world(counts=COUNTS)
+    return make_world(counts=COUNTS, also={"crops.lazsl-3": (3,)}, descriptions=True)
 
 
 @pytest.fixture(autouse=True)
@@ -111,13 +127,26 @@ def test_a_stream_of_a_method_without_memory_is_its_batches(features: FeatureSet
     assert (answers.predicted == answers.zero_shot).all()
 
 
-@pytest.mark.parametrize("name", ["dmn", "oga", "stata", "tda", "transclip"])
+def test_every_method_answers_or_learns() -> None:
+    assert ANSWERING == ["dmn", "lazsl", "oga", "stata", "tda", "transclip", "zero-shot"]
+
+
+@pytest.mark.parametrize("how", [SMALL, STREAM], ids=["batches", "stream"])
+def test_every_method_that_learns_is_refused(features: FeatureSet, how: dict[str, Any]) -> None:
+    for name in LEARNING:
+        with pytest.raises(
+            UsageError, match=f"'{name}' learns from training images".replace("+", r"\+")
+        ):
+            online.run(name, features=features, settings=config_of(name), **how)
+
+
+@pytest.mark.parametrize("name", ANSWERING)
 @pytest.mark.parametrize("how", [SMALL, STREAM], ids=["batches", "stream"])
 def test_labels_are_out_of_reach(
     features: FeatureSet, tmp_path: Path, name: str, how: dict[str, Any]
 ) -> None:
     """The same list with other labels: not one answer moves, and every figure does."""
-    given: dict[str, Any] = {"settings": ZERO if name == "transclip" else {}}
+    given: dict[str, Any] = {"settings": config_of(name)}
     one = online.run(name, features=features, **given, **{**how, "repeats": 3})
     path = tmp_path / lists.FILE
     path.write_bytes(one.beside[lists.FILE])
