@@ -50,6 +50,9 @@ lint: install-dev  ## ruff, mypy strict, import layers, spelling
 bench: install-dev  ## Measure everything in docs/benchmarks.md anew (long)
 	@$(BIN)/python benchmarks/accuracy.py
 	@$(BIN)/python benchmarks/methods.py
+	@$(BIN)/python benchmarks/imbalance.py
+	@$(BIN)/python -m benchmarks.orders --datasets fieldguide
+	@$(BIN)/python benchmarks/queries_together.py
 	@$(BIN)/python -m benchmarks.auto --work build/auto
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.auto_cost
 	@$(BIN)/python benchmarks/training.py

@@ -24,7 +24,11 @@ from heads.protocols.imbalance import profile
 from heads.results.compare.pairing import paired_difference
 from heads.results.record import Result
 
-METHODS = ("nearest-mean", "ridge", "linear-probe", "tip-adapter", "gda", "proker", "ensemble")
+METHODS = (
+    *("nearest-mean", "knn", "ridge", "linear-probe", "sim", "ss-text", "clap", "taskres"),
+    *("tip-adapter", "tip-adapter-f", "gda", "timo", "proker", "lfa", "cmm", "dac", "ensemble"),
+    "auto",
+)
 SUPPORT = "long-tail:0.0625"
 SHOTS = 16
 

@@ -70,6 +70,8 @@ LFA_FORM = {
     "discriminant": "false",
 }
 """A map alone, from the rotation of the shots onto their texts."""
+BETA: Mapping[str, Any] = {"beta": 0.9}
+"""Share of the identity at the start, as the authors of LFA fix it where they do not search it."""
 
 
 def unlabelled(name: str, method: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> Pair:
@@ -115,6 +117,20 @@ PAIRS = (
         method="cmm",
         other="lfa",
         after=LFA_FORM,
+    ),
+    Pair(
+        name="lfa, beta 0.9 -> cmm in the form of lfa, beta 0.9",
+        method="cmm",
+        other="lfa",
+        before=BETA,
+        after={**LFA_FORM, **BETA},
+    ),
+    Pair(
+        name="lfa, beta 0.9, triplet -> cmm in the form of lfa, beta 0.9",
+        method="cmm",
+        other="lfa",
+        before={**BETA, "loss": "triplet"},
+        after={**LFA_FORM, **BETA},
     ),
     unlabelled(
         name="lazsl: select paper -> confidence",

@@ -4,8 +4,9 @@
     python docs/generate.py --check    exit with 1 where a page is stale
 
 A part stands between two comments, `<!-- equations -->` and `<!-- /equations -->`. A page of a
-method has its equations, from the docstring of the module, and its settings, from Config and Hyper;
-the index has the table of methods, and the page on exports what each method gives.
+method has its equations, from the docstring of the module, and its settings, from Config and Hyper,
+with its version and source below them; the index has the table of methods, and the page on exports
+what each method gives.
 """
 
 import ast
@@ -49,7 +50,10 @@ def contents() -> dict[Path, dict[str, str]]:
     """Map each page to its parts by name."""
     methods = [registry.get(name) for name in registry.names()]
     pages = {
-        PAGES / f"{m.name}.md": {"equations": equations(m), "settings": settings(m)}
+        PAGES / f"{m.name}.md": {
+            "equations": equations(m),
+            "settings": f"{settings(m)}\n\n**Version** {m.version}. **Source**: {m.source}.",
+        }
         for m in methods
     }
     tables = {PAGES / "index.md": index(methods), PAGES.parent / "export.md": exported(methods)}
@@ -190,13 +194,13 @@ def exported(methods: Sequence[AnyMethod]) -> str:
 
 def index(methods: Sequence[AnyMethod]) -> str:
     """Return the table of all methods."""
-    rows = ["| method | what it is | reads text | fidelity |", "|---|---|---|---|"]
-    for method in methods:
-        text = "yes" if "text" in method.config.__dataclass_fields__ else "no"
-        text = text if method.composition is None else "as its members"
+    rows = ["| method | group | what it is | fidelity |", "|---|---|---|---|"]
+    groups = {method.name: registry.group_of(method) for method in methods}
+    for method in sorted(methods, key=lambda m: (registry.GROUPS.index(groups[m.name]), m.name)):
         fidelity = re.split(r"[,:]| at ", method.source)[0]
         rows.append(
-            f"| [{method.name}]({method.name}.md) | {method.summary} | {text} | {fidelity} |"
+            f"| [{method.name}]({method.name}.md) | {groups[method.name]} | {method.summary} "
+            f"| {fidelity} |"
         )
     return "\n".join(rows)
 

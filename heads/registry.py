@@ -18,6 +18,12 @@ else:  # names are wanted before torch is loaded
     AnyMethod = Any
 
 PACKAGE = "heads.methods"
+GROUPS = ("shots and texts", "shots alone", "no shots", "pooled", "transductive", "online")
+"""Kinds of methods, in the order in which they are listed.
+
+They learn from labelled images, with class texts or alone, or without labelled images; they pool
+other methods; they answer all queries together, or one after the other by those before.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +31,8 @@ class Description:
     """A method in one line."""
 
     name: str
+    group: str
+    """One of `GROUPS`."""
     summary: str
     source: str
     """paper, released code or reconstruction, with the reference."""
@@ -72,10 +80,11 @@ def get(name: str) -> AnyMethod:
 
 
 def describe() -> list[Description]:
-    """Describe every method; imports all of them."""
-    return [
+    """Describe every method, group by group; imports all of them."""
+    found = [
         Description(
             name=m.name,
+            group=group_of(m),
             summary=m.summary,
             source=m.source,
             transductive=m.transductive,
@@ -84,6 +93,24 @@ def describe() -> list[Description]:
         )
         for m in map(get, names())
     ]
+    return sorted(found, key=lambda one: (GROUPS.index(one.group), one.name))
+
+
+def group_of(method: AnyMethod) -> str:
+    """Return the group of a method, at its defaults.
+
+    Example:
+        >>> [group_of(get(name)) for name in ("cmm", "ridge", "lazsl", "ensemble", "tda")]
+        ['shots and texts', 'shots alone', 'no shots', 'pooled', 'online']
+    """
+    if method.transductive:
+        return "online" if method.online else "transductive"
+    if method.composition is not None:
+        return "pooled"
+    if not any(need.role == "support" for need in method.needs(method.config())):
+        return "no shots"
+    reads_text = "text" in method.config.__dataclass_fields__
+    return "shots and texts" if reads_text else "shots alone"
 
 
 def _named(method: AnyMethod) -> tuple[str, ...]:

@@ -10,7 +10,10 @@ if TYPE_CHECKING:
 
 
 def list_methods(json_: Json = False) -> None:
-    """List the methods, what they read and where their equations come from.
+    """List the methods by group, what they read and where their equations come from.
+
+    A method that answers queries together (transductive), or one after the other by those before
+    (online), is never ranked with one that answers each query by itself.
 
     Example: heads list
     """
@@ -21,6 +24,7 @@ def list_methods(json_: Json = False) -> None:
             output.emit_json(
                 {
                     "name": item.name,
+                    "group": item.group,
                     "summary": item.summary,
                     "needs": list(item.needs),
                     "shots": _shots(item),
@@ -29,8 +33,9 @@ def list_methods(json_: Json = False) -> None:
                 }
             )
         return
-    rows = [(d.name, d.summary, _reads(d), d.source) for d in describe()]
-    tables.emit_table(("method", "idea", "reads (? if there)", "source"), rows)
+    rows = [(d.group, d.name, d.summary, _reads(d), d.source) for d in describe()]
+    columns = ("group", "method", "idea", "reads (? if there)", "source")
+    tables.emit_table(columns, rows, whole=("method",), by="group")
 
 
 def _shots(method: "Description") -> int | str | None:

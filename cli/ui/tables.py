@@ -14,6 +14,8 @@ def emit_table(
     *,
     right: Sequence[str] = (),
     spare: Sequence[str] = (),
+    whole: Sequence[str] = (),
+    by: str = "",
 ) -> None:
     """Write a table to stdout: drawn for people, tab-separated where stdout is no terminal.
 
@@ -23,6 +25,9 @@ def emit_table(
         right: Columns of numbers.
         spare: Columns that are left out, in this order, while the window is too narrow. Longer
             cells then wrap; nothing is cut.
+        whole: Columns of what is typed elsewhere, whose cells do not wrap while others can.
+        by: Column by which the rows are grouped, in their order. Drawn, it is no column: its value
+            stands above the rows that share it.
     """
     columns = list(map(shown, columns))
     rows = [list(map(shown, row)) for row in rows]
@@ -34,6 +39,10 @@ def emit_table(
     from rich.table import Table
 
     console = terminal.console(err=False)
+    groups = [row[columns.index(by)] if by else "" for row in rows]
+    if by:
+        at = columns.index(by)
+        columns, *rows = ([*row[:at], *row[at + 1 :]] for row in (columns, *rows))
     kept = fitting(columns, rows, spare, console.width)
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     if left_out := [c for c in columns if c not in kept]:
@@ -44,10 +53,13 @@ def emit_table(
         table.add_column(
             terminal.styled(column),
             justify="right" if numeric else "left",
-            no_wrap=numeric,
+            no_wrap=numeric or column in whole,
             overflow="fold",  # truncation could hide a mark or a figure
         )
-    for row in rows:
+    for before, group, row in zip(["", *groups], groups, rows, strict=False):
+        if group != before:
+            table.add_section()
+            table.add_row(terminal.styled(group, "bold"))
         table.add_row(*map(terminal.styled, row))
     console.print(table)
 

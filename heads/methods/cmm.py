@@ -90,6 +90,8 @@ class Hyper:
     """Weight of the L2 penalty on T - T0, divided by the shots."""
     ridge: float = number(1.0, above=0.0, prepare=True)
     """Weight of the identity in `init=ridge`, times the shots."""
+    beta: float = number(0.0, low=0.0, high=1.0, prepare=True)
+    """Share of the identity in `init=procrustes`, as in lfa; 0 is the rotation alone."""
 
 
 def stages(config: Config) -> tuple[Stage, ...]:
@@ -116,7 +118,7 @@ def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tens
     elif config.init == "ridge":
         start = ridge_map(x, anchors[labels], hyper.ridge * len(x) / task.c)
     else:
-        start = procrustes_map(x, anchors[labels])
+        start = (1 - hyper.beta) * procrustes_map(x, anchors[labels])
     fixed["start"] = start
     fixed["shots"] = x.new_tensor(len(x) / task.c)
     if config.discriminant:

@@ -17,6 +17,7 @@ from heads.results.compare.pairing import (
     seeds_text,
     words,
 )
+from heads.results.metrics import TAIL
 from heads.results.record import Certainty, Result
 
 ZERO_SHOT = "zero-shot"
@@ -44,6 +45,8 @@ class Row:
     """Half-width of the 95 % interval."""
     interval: str
     """What the interval is over, as in the record."""
+    tail_top1: float | None
+    """Mean of the worst tenth of the streams; None where there are none."""
     balanced_accuracy: float | None
     macro_f1: float | None
     metric: str
@@ -221,7 +224,7 @@ def _row(
     stale: bool,
 ) -> Row:
     top1, f1 = result.metrics["top1"], result.metrics.get("macro_f1")
-    balanced = result.metrics.get("balanced_accuracy")
+    balanced, tail = result.metrics.get("balanced_accuracy"), result.metrics.get(TAIL)
     return Row(
         method=result.method,
         variant=result.variant,
@@ -229,6 +232,7 @@ def _row(
         top1=top1.mean,
         ci95=top1.ci95,
         interval=top1.interval,
+        tail_top1=None if tail is None else tail.mean,
         balanced_accuracy=None if balanced is None else balanced.mean,
         macro_f1=None if f1 is None else f1.mean,
         metric=metric,

@@ -32,6 +32,8 @@ COLUMNS = (
 """Columns of the table that people read."""
 SPARE = ("source", "protocol", "macro F1 %", "balanced %", "also reads", "seconds", "selection")
 """Columns that a narrow window leaves out, in this order."""
+OF_TAIL = "worst tenth %"
+"""Column of streams, behind the first accuracy: expected tail accuracy."""
 THESE_HEADS = "(these heads)"
 """Suffix of a word that holds for one draw of the shots, not for the method."""
 NOT_SHOWN = "not shown"
@@ -62,7 +64,9 @@ def columns(group: Group, *, certainty: bool = False) -> tuple[str, ...]:
     named = {f"over {ZERO_SHOT}": f"{what}over {group.against}"}
     if group.protocol:
         named["seeds"] = LISTS[group.protocol]
-    every = (*COLUMNS, *(sure.COLUMNS if certainty else ()))
+    first, rest = COLUMNS[:2], COLUMNS[2:]
+    every = (*first, *([OF_TAIL] if group.protocol == STREAM else []), *rest)
+    every = (*every, *(sure.COLUMNS if certainty else ()))
     return tuple(named.get(column, column) for column in every)
 
 
@@ -141,15 +145,19 @@ def _remark(row: Row) -> str:
 def _cells(row: Row, letters: dict[str, str], of_one_draw: bool) -> tuple[str, ...]:
     top1 = f"{100 * row.top1:.1f}" + ("" if row.ci95 is None else f" ± {100 * row.ci95:.1f}")
     seeds = str(row.repetitions) if row.drawn or row.protocol in (BATCHES, STREAM) else "-"
-    f1 = "-" if row.macro_f1 is None else f"{100 * row.macro_f1:.1f}"
     selection = f"{row.selection} ({ORACLE})" if row.oracle else row.selection
     status = ", ".join(s for s in STATUS if s in row.source.partition(":")[0]) or "-"
     kinds = dict.fromkeys(_kind(what) for what in row.reads)
     also = ", ".join(kinds) or "-"
     gain, took = _gain(row, letters, of_one_draw), f"{row.seconds:.1f}"
-    of_classes = row.balanced_accuracy
-    balanced = "-" if of_classes is None else f"{100 * of_classes:.1f}"
-    return row.name, top1, seeds, balanced, f1, gain, took, row.protocol, selection, status, also
+    balanced, f1 = _percent(row.balanced_accuracy), _percent(row.macro_f1)
+    tail = [] if row.protocol != STREAM else [_percent(row.tail_top1)]
+    about = row.protocol, selection, status, also
+    return (row.name, top1, *tail, seeds, balanced, f1, gain, took, *about)
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"
 
 
 def _kind(what: str) -> str:

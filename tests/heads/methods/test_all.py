@@ -1,4 +1,5 @@
 import importlib
+import re
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,9 @@ def test_a_method_has_its_docs_page(name: str) -> None:
         assert f"`{setting}`" in page
     for setting in [*registry.get(name).hyper.__dataclass_fields__]:
         assert f"`{setting}`" in page
+    assert f"**Version** {registry.get(name).version}." in page
+    assert "**Source**: " in page
+    assert re.search(r"\*\*(Figures|Measured)|benchmarks\.md", page)
     assert f"({name}.md)" in (ROOT / "docs" / "methods" / "index.md").read_text()
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from heads.contract.rows import Rows, TaskView
-from heads.methods import cmm
+from heads.methods import cmm, lfa
 from heads.training.trainer import train
 
 HYPER = cmm.Hyper()
@@ -210,3 +210,17 @@ def test_closed_form_starts_bring_shots_to_their_texts(toy: Any, init: Any) -> N
 
     assert closeness(x + x @ params["map"]) > closeness(x) + 0.1
     assert torch.equal(params["map"], fixed["start"])
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.4, 1.0])
+def test_the_start_from_a_rotation_is_that_of_lfa(toy: Any, beta: float) -> None:
+    """Without training, and in the form of lfa; the rotation itself is regularised here by 1e-3."""
+    task, x = toy(counts=(3,) * 8, n=20)
+    config = cmm.Config(init="procrustes", fusion=False, discriminant=False, steps=0)
+    hyper = cmm.Hyper(beta=beta)
+    params, fixed = cmm.prepare(task, config, hyper)
+    got = cmm.combine(cmm.terms(params, fixed, Rows.of(x), config, hyper), fixed, config, hyper)
+    other, own = lfa.prepare(task, lfa.Config(steps=0, beta=beta), lfa.Hyper())
+    expected = lfa.terms(other, own, Rows.of(x), lfa.Config(steps=0), lfa.Hyper())["logits"]
+    torch.testing.assert_close(got, expected, rtol=0, atol=0.02)
+    assert (got - 20 * x @ fixed["anchors"].mT).abs().max() > 1 or beta == 1

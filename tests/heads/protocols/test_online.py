@@ -10,6 +10,7 @@ import pytest
 
 from featcache.errors import ImportedFileError, TaskError, UnknownNameError, UsageError
 from featcache.types import FeatureSet
+from heads import registry
 from heads.contract.rows import Rows
 from heads.methods import stata, tda, transclip
 from heads.protocols import online
@@ -19,6 +20,7 @@ from heads.results.compare import compare as comparison
 from heads.results.metrics import TAIL, evaluate, tail
 from heads.results.reading import from_json
 from heads.results.record import Predictions, Result
+from heads.results.render import cells
 from heads.results.render.markdown import to_markdown
 from tests.heads.conftest import make_world
 from tests.heads.protocols.small_orders import COUNTS, batches, streams
@@ -30,9 +32,24 @@ STREAM: dict[str, Any] = {"protocol": "stream", "batch": 8, "repeats": 11}
 ZERO = {"mode": "zero-shot"}
 
 
+def config_of(name: str) -> dict[str, Any]:
+    """Return the settings under which a method reads as few training images as it can."""
+    return ZERO if "mode" in registry.get(name).config.__dataclass_fields__ else {}
+
+
+def reads_training(name: str) -> bool:
+    method = registry.get(name)
+    needs = method.needs(method.config(**config_of(name)))
+    return any(need.role != "query" for need in needs)
+
+
+LEARNING = [name for name in registry.names() if reads_training(name)]
+ANSWERING = [name for name in registry.names() if not reads_training(name)]
+
+
 @pytest.fixture(scope="module")
 def features() -> FeatureSet:
-    return make_world(counts=COUNTS)
+    return make_world(counts=COUNTS, also={"crops.lazsl-3": (3,)}, descriptions=True)
 
 
 @pytest.fixture(autouse=True)
@@ -110,13 +127,26 @@ def test_a_stream_of_a_method_without_memory_is_its_batches(features: FeatureSet
     assert (answers.predicted == answers.zero_shot).all()
 
 
-@pytest.mark.parametrize("name", ["dmn", "oga", "stata", "tda", "transclip"])
+def test_every_method_answers_or_learns() -> None:
+    assert ANSWERING == ["dmn", "lazsl", "oga", "stata", "tda", "transclip", "zero-shot"]
+
+
+@pytest.mark.parametrize("how", [SMALL, STREAM], ids=["batches", "stream"])
+def test_every_method_that_learns_is_refused(features: FeatureSet, how: dict[str, Any]) -> None:
+    for name in LEARNING:
+        with pytest.raises(
+            UsageError, match=f"'{name}' learns from training images".replace("+", r"\+")
+        ):
+            online.run(name, features=features, settings=config_of(name), **how)
+
+
+@pytest.mark.parametrize("name", ANSWERING)
 @pytest.mark.parametrize("how", [SMALL, STREAM], ids=["batches", "stream"])
 def test_labels_are_out_of_reach(
     features: FeatureSet, tmp_path: Path, name: str, how: dict[str, Any]
 ) -> None:
     """The same list with other labels: not one answer moves, and every figure does."""
-    given: dict[str, Any] = {"settings": ZERO if name == "transclip" else {}}
+    given: dict[str, Any] = {"settings": config_of(name)}
     one = online.run(name, features=features, **given, **{**how, "repeats": 3})
     path = tmp_path / lists.FILE
     path.write_bytes(one.beside[lists.FILE])
@@ -157,10 +187,12 @@ def test_runs_are_stored_read_and_compared_in_a_table_of_their_own(
 ) -> None:
     from heads.protocols import training
 
+    named: dict[str, Path] = {}
     for method, settings in (("zero-shot", {}), ("transclip", ZERO)):
         for how in (SMALL, STREAM):
             made = online.run(method, features=features, settings=settings, **how)
             folder = store.save(made, tmp_path)
+            named[made.run] = folder
             again = store.load(folder)
             assert again.metrics == made.metrics
             assert from_json(made.to_json()).config == made.config
@@ -173,6 +205,14 @@ def test_runs_are_stored_read_and_compared_in_a_table_of_their_own(
     assert "12 batches of list" in text
     assert "11 streams of list" in text
     for group in found.groups:
+        in_table = cells.OF_TAIL in cells.columns(group)
+        assert in_table == (group.protocol == "stream")
+        assert all((row.tail_top1 is not None) == in_table for row in group.rows)
+        assert {len(row) for row in cells.cells(group)} == {len(cells.columns(group))}
+        for row, shown in zip(group.rows, cells.cells(group), strict=True):
+            if in_table:
+                assert row.tail_top1 == store.load(named[row.run]).metrics[TAIL].mean
+                assert shown[2] == f"{100 * row.tail_top1:.1f}"
         if group.protocol:
             assert [row.marks for row in group.rows] == [(), ("transductive",)]
             assert group.rows[1].gain is not None
