@@ -63,9 +63,10 @@ def main() -> None:
             name=name,
             backbone="tiny",
             descriptions=texts,
-            patches=("none",),
+            patches=("clearclip",),
             crops=("60:lazsl@test", "16:fair"),
-            views=("8:strong", "1:weak"),
+            views=("10", "8:strong", "1:weak", "4:cdfsl"),
+            view_patches=("4:cdfsl",),
         )
     )
 

@@ -63,6 +63,7 @@ class Pair:
 NO_SHOTS: Shots = {"fieldguide": (0,), "fieldguide-pairs": (0,)}
 SHIFTS = ("sketch", "night", "scan")
 ONE_SHOT: Shots = {"fieldguide": (1,), "imagenet256": (1,), "caltech50": (1,)}
+WITH_PATCHES: Shots = {"fieldguide": (1, 4, 16)}
 LFA_FORM = {
     "init": "procrustes",
     "train_text": "false",
@@ -115,6 +116,18 @@ PAIRS = (
         method="cmm",
         other="lfa",
         after=LFA_FORM,
+    ),
+    Pair(
+        name="cc-cdfsl: cycles on patches as they are -> on mapped ones",
+        method="cc-cdfsl",
+        before={"patch_map": "none"},
+        shots=WITH_PATCHES,
+    ),
+    Pair(
+        name="cc-cdfsl: the same views without cycles -> with them",
+        method="cc-cdfsl",
+        before={"control": "augment-only"},
+        shots=WITH_PATCHES,
     ),
     unlabelled(
         name="lazsl: select paper -> confidence",
