@@ -250,7 +250,7 @@ def check(config: Config) -> None:
         if config.anchors != "image":
             raise UsageError(
                 "cc-cdfsl's adapter=lora moves the patches, so none can be chosen of a corpus "
-                "beforehand; set ",
+                "beforehand; use ",
                 Setting("anchors", "image"),
                 ".",
             )
