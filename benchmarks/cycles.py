@@ -5,7 +5,7 @@ Example: python benchmarks/cycles.py patches heads last-block
 patches     the share of patches whose nearest text is that of their image, before the map and after
 heads       16 and 4 shots: the head with cycles, without the map and with it, minus the control
 last-block  as `heads`, with `adapter=lora`
-episodes    as `heads`, over episodes of 5 ways from the shifts
+episodes    1 and 5 shots: as `heads`, over episodes of 5 ways from the shifts
 test        as `heads`, 16 shots, on the test split
 
 The first three look at fieldguide's validation images, and at those of train that are no shots:
@@ -47,8 +47,8 @@ WAYS: Mapping[str, Mapping[str, Any]] = {
 }
 LORA: Mapping[str, Any] = {"adapter": "lora"}
 LORA_WAYS: Mapping[str, Mapping[str, Any]] = {
-    "cycles on patches as they are": {"patch_map": "none"},
     "cycles on mapped patches": {},
+    "cycles on patches as they are": {"patch_map": "none"},
     "cycles on mapped patches, weights 1 1": {"lam_text": 1.0, "lam_image": 1.0},
 }
 
@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("parts", nargs="+", choices=parts)
     parser.add_argument("--world", default="fieldguide")
     parser.add_argument("--episodes", type=int, default=400)
-    parser.add_argument("--shots", type=int, nargs="+", default=(1, 5), help="of episodes")
+    parser.add_argument("--shots", type=int, nargs="+", help="images a class; else as above")
     parser.add_argument("--splits", nargs="+", default=SHIFTS, choices=SHIFTS)
     parser.add_argument("--home", type=Path, help="caches; else as FEATCACHE_HOME says")
     arguments = parser.parse_args()
@@ -128,7 +128,7 @@ def right(rows: Tensor, texts: Tensor, y: Tensor) -> float:
 
 def on_validation(features: FeatureSet, arguments: argparse.Namespace) -> Iterator[tuple[str, ...]]:
     """Train heads on a few shots and ask them about what is left of train and validation."""
-    for shots in (16, 4):
+    for shots in arguments.shots or (16, 4):
         control = hits(features, shots, CONTROL)
         yield str(shots), "control", f"{100 * np.concatenate(control).mean():.1f}", ""
         for name, settings in WAYS.items():
@@ -170,7 +170,7 @@ def points(mean: float, low: float, high: float) -> str:
 
 def last_blocks(features: FeatureSet, arguments: argparse.Namespace) -> Iterator[tuple[str, ...]]:
     """As `heads`, with LoRA of the last block on cached tokens in the place of the head."""
-    for shots in (16, 4):
+    for shots in arguments.shots or (16, 4):
         control = hits(features, shots, {**LORA, **CONTROL})
         yield str(shots), "control", f"{100 * np.concatenate(control).mean():.1f}", ""
         for name, settings in LORA_WAYS.items():
@@ -181,7 +181,7 @@ def last_blocks(features: FeatureSet, arguments: argparse.Namespace) -> Iterator
 def in_episodes(features: FeatureSet, arguments: argparse.Namespace) -> Iterator[tuple[str, ...]]:
     """Compare over episodes of the shifts."""
     for split in arguments.splits:
-        for shots in arguments.shots:
+        for shots in arguments.shots or (1, 5):
 
             def run(settings: Mapping[str, Any], split: str = split, shots: int = shots) -> Result:
                 return episodic.run(
