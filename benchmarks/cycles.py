@@ -65,6 +65,7 @@ def main() -> None:
     }
     parser.add_argument("parts", nargs="+", choices=parts)
     parser.add_argument("--world", default="fieldguide")
+    parser.add_argument("--backbone", default="tiny")
     parser.add_argument("--episodes", type=int, default=400)
     parser.add_argument("--shots", type=int, nargs="+", help="images a class; else as above")
     parser.add_argument("--splits", nargs="+", default=SHIFTS, choices=SHIFTS)
@@ -75,7 +76,7 @@ def main() -> None:
     shifts = tuple(f"4:cdfsl@{split}" for split in asked)
     request = Request(
         dataset=arguments.world,
-        backbone="tiny",
+        backbone=arguments.backbone,
         views=("4:cdfsl", *shifts),
         view_patches=("4:cdfsl", "4:cdfsl:vanilla", *shifts),
         patches=VARIANTS,
@@ -83,7 +84,7 @@ def main() -> None:
         root=root,
     )
     extract(request)
-    features = find_cache(root, arguments.world, "tiny").feature_set()
+    features = find_cache(root, arguments.world, arguments.backbone).feature_set()
     for part in arguments.parts:
         for row in parts[part](features, arguments):
             print(f"| {' | '.join(row)} |", flush=True)

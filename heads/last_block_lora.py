@@ -25,9 +25,9 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from featcache.errors import HeadError
+from featcache.errors import HeadError, MissingComponentError
 from featcache.last_block import ACTIVATIONS, POOLS, LastBlock
-from heads.contract.rows import Kind, LazyRows, Tensors
+from heads.contract.rows import Kind, LazyRows, TaskView, Tensors
 
 TOKENS = Kind("tokens", "last-block")
 PREFIX = "block."
@@ -62,6 +62,20 @@ class Shape:
         plain = type(self.eps) is float and type(self.norm_after_pool) is bool
         if not (whole and named and plain and 0 < self.eps < 1):
             raise ValueError(f"no last block is like {asdict(self)}")
+
+
+def block_of(task: TaskView) -> LastBlock:
+    """Return the block that the tokens of a task go into.
+
+    Raises:
+        MissingComponentError: If the rows are in no cache with tokens.
+    """
+    if task.last_block is None:
+        raise MissingComponentError(
+            "This method computes with the last block of a backbone, and these rows are in no "
+            "cache. Give it the features of a cache with tokens."
+        )
+    return task.last_block()
 
 
 def tensors_of(block: LastBlock, like: Tensor) -> Tensors:

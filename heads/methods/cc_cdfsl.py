@@ -75,6 +75,7 @@ from heads.last_block_lora import (
     BlockPatches,
     Shape,
     adapted,
+    block_of,
     factors,
     global_features,
     tensors_of,
@@ -166,8 +167,7 @@ def facts(task: TaskView, config: Config) -> Mapping[str, Any]:
     """Return what (10) has to know of the block."""
     if config.adapter == "head":
         return {}
-    assert task.last_block is not None, "features with tokens have the block that they go into"
-    return task.last_block().settings()
+    return block_of(task).settings()
 
 
 def needs(config: Config) -> frozenset[Need]:
@@ -277,8 +277,7 @@ def on_block(
     task: TaskView, config: OnBlock, fixed: Tensors
 ) -> tuple[Tensors, list[Tensor | LazyRows]]:
     """Put the block among the fixed tensors; return the factors of LoRA, and its patches."""
-    assert task.last_block is not None, "it gave the facts of the config"
-    block, rows = task.last_block(), task.support
+    block, rows = block_of(task), task.support
     fixed |= tensors_of(block, rows.x)
     patches = BlockPatches(rows.kinds[TOKENS], config, fixed, block.dim)
     return factors(block, config.lora_rank, rows.x, task.seed), [patches]

@@ -248,6 +248,11 @@ def test_a_cache_without_tokens_is_told_how_to_get_them() -> None:
     assert "last-block@few-shot" in caught.value.suggestion.arguments["tokens"]
 
 
+def test_rows_in_no_cache_have_no_block(task: TaskView) -> None:
+    with pytest.raises(MissingComponentError, match="these rows are in no"):
+        fitted(replace(task, last_block=None))
+
+
 def test_it_is_no_member_of_an_ensemble() -> None:
     with pytest.raises(UsageError, match="only a head of its own can hold"):
         training.train(
