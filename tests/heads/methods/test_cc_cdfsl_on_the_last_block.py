@@ -65,13 +65,13 @@ def naive_block(task: TaskView, params: Tensors | None, scale: float, tokens: Te
     block = task.last_block()
     p = {name: t.double() for name, t in block.tensors.items()}
     w, e = block.width, block.width // block.heads
-    parts = list(p["attn.in_proj_weight"].split(w))
+    parts = list(torch.split(p["attn.in_proj_weight"], w))
     if params is not None:
         for m in range(3):
             parts[m] = (
                 parts[m] + scale * params["lora_b"][m].double() @ params["lora_a"][m].double()
             )
-    biases = p["attn.in_proj_bias"].split(w)
+    biases = torch.split(p["attn.in_proj_bias"], w)
 
     def norm(name: str, x: Tensor) -> Tensor:
         deviation = ((x - x.mean()) ** 2).mean() + block.eps
@@ -102,7 +102,7 @@ def naive_block(task: TaskView, params: Tensors | None, scale: float, tokens: Te
 
 
 def unit(x: Tensor) -> Tensor:
-    return x / x.norm(dim=-1, keepdim=True)
+    return torch.nn.functional.normalize(x, dim=-1)
 
 
 @pytest.mark.parametrize("control", ["none", "augment-only"])
