@@ -4,7 +4,10 @@ Example: python benchmarks/another_world.py 7
 
 Six genera of four species, as those of fieldguide: a genus shares its colours, two species differ
 in two traits or more, and none is or is next to a species of the packaged worlds. The data set is
-called another-SEED; `python benchmarks/sharpened.py --rows test --on another-SEED` measures on it.
+called another-SEED. Names of its species mean nothing to the model, and a folder has no other texts
+by default, so measure with its descriptions:
+
+    python benchmarks/sharpened.py --rows test --on another-SEED --text description
 """
 
 import argparse

@@ -213,6 +213,7 @@ def main() -> None:
     parser.add_argument("--datasets", nargs="*", help="data sets, at the shots of each pair")
     parser.add_argument("--shots", nargs="*", type=int, help="of the shots of each pair only these")
     parser.add_argument("--on", help="measure on this cache of drawn images instead of fieldguide")
+    parser.add_argument("--text", help="class texts of both sides; else those of the data set")
     arguments = parser.parse_args()
     bench = Bench(cache_root(arguments.home), arguments.features)
     for pair in PAIRS:
@@ -220,6 +221,9 @@ def main() -> None:
             continue
         if arguments.on is not None:
             pair = replace(pair, shots={arguments.on: pair.shots.get("fieldguide", ())})
+        if arguments.text is not None:
+            text = {"text": arguments.text}
+            pair = replace(pair, before={**pair.before, **text}, after={**pair.after, **text})
         if arguments.shots is not None:
             chosen = {d: [k for k in of if k in arguments.shots] for d, of in pair.shots.items()}
             pair = replace(pair, shots=chosen)
