@@ -4,7 +4,10 @@ Example: python benchmarks/another_world.py 7
 
 Six genera of four species, as those of fieldguide: a genus shares its colours, two species differ
 in two traits or more, and none is or is next to a species of the packaged worlds. The data set is
-called another-SEED; `python benchmarks/sharpened.py --rows test --on another-SEED` measures on it.
+called another-SEED. Names of its species mean nothing to the model, and a folder has no other texts
+by default, so measure with its descriptions:
+
+    python benchmarks/sharpened.py --rows test --on another-SEED --text description
 """
 
 import argparse
@@ -63,9 +66,10 @@ def main() -> None:
             name=name,
             backbone="tiny",
             descriptions=texts,
-            patches=("none",),
+            patches=("clearclip",),
             crops=("60:lazsl@test", "16:fair"),
-            views=("8:strong", "1:weak"),
+            views=("10", "8:strong", "1:weak", "4:cdfsl"),
+            view_patches=("4:cdfsl",),
         )
     )
 

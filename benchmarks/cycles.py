@@ -4,8 +4,8 @@ Example: python benchmarks/cycles.py patches heads last-block
 
 patches     the share of patches whose nearest text is that of their image, before the map and after
 heads       16 and 4 shots: the head with cycles, without the map and with it, minus the control
-last-block  LoRA in the last block on cached tokens, with cycles minus without
-episodes    as `heads`, over episodes of 5 ways from the shifts
+last-block  as `heads`, with `adapter=lora`
+episodes    1 and 5 shots: as `heads`, over episodes of 5 ways from the shifts
 test        as `heads`, 16 shots, on the test split
 
 The first three look at fieldguide's validation images, and at those of train that are no shots:
@@ -22,16 +22,15 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from featcache.draws import few_shot
-from featcache.last_block import LastBlock
 from featcache.pipeline.run import Request, extract
 from featcache.store.library import cache_root, find_cache
 from featcache.types import FeatureSet
-from heads.ops.cycles import image_cycle, text_cycle
+from heads.answering import query_needs
 from heads.patch_map import mapped, patch_map
 from heads.protocols import episodic, training
+from heads.reading import read_rows
 from heads.results.compare.pairing import paired_difference
 from heads.results.record import Result
 
@@ -46,10 +45,12 @@ WAYS: Mapping[str, Mapping[str, Any]] = {
     "cycles on mapped patches, corpus": {"anchors": "corpus"},
     "cycles on mapped vanilla patches": {"variant": "vanilla"},
 }
-RANK, RATE, STEPS, BATCH, IDENTITY, K = 4, 3e-3, 60, 128, 1.0, 10
-"""How the last block trains; rate and identity were chosen on validation rows without cycles."""
-CYCLES = ((0.2, 0.5), (1.0, 1.0))
-"""Weights of the two cycles of the last block."""
+LORA: Mapping[str, Any] = {"adapter": "lora"}
+LORA_WAYS: Mapping[str, Mapping[str, Any]] = {
+    "cycles on mapped patches": {},
+    "cycles on patches as they are": {"patch_map": "none"},
+    "cycles on mapped patches, weights 1 1": {"lam_text": 1.0, "lam_image": 1.0},
+}
 
 
 def main() -> None:
@@ -64,7 +65,9 @@ def main() -> None:
     }
     parser.add_argument("parts", nargs="+", choices=parts)
     parser.add_argument("--world", default="fieldguide")
+    parser.add_argument("--backbone", default="tiny")
     parser.add_argument("--episodes", type=int, default=400)
+    parser.add_argument("--shots", type=int, nargs="+", help="images a class; else as above")
     parser.add_argument("--splits", nargs="+", default=SHIFTS, choices=SHIFTS)
     parser.add_argument("--home", type=Path, help="caches; else as FEATCACHE_HOME says")
     arguments = parser.parse_args()
@@ -73,7 +76,7 @@ def main() -> None:
     shifts = tuple(f"4:cdfsl@{split}" for split in asked)
     request = Request(
         dataset=arguments.world,
-        backbone="tiny",
+        backbone=arguments.backbone,
         views=("4:cdfsl", *shifts),
         view_patches=("4:cdfsl", "4:cdfsl:vanilla", *shifts),
         patches=VARIANTS,
@@ -81,7 +84,7 @@ def main() -> None:
         root=root,
     )
     extract(request)
-    features = find_cache(root, arguments.world, "tiny").feature_set()
+    features = find_cache(root, arguments.world, arguments.backbone).feature_set()
     for part in arguments.parts:
         for row in parts[part](features, arguments):
             print(f"| {' | '.join(row)} |", flush=True)
@@ -126,7 +129,7 @@ def right(rows: Tensor, texts: Tensor, y: Tensor) -> float:
 
 def on_validation(features: FeatureSet, arguments: argparse.Namespace) -> Iterator[tuple[str, ...]]:
     """Train heads on a few shots and ask them about what is left of train and validation."""
-    for shots in (16, 4):
+    for shots in arguments.shots or (16, 4):
         control = hits(features, shots, CONTROL)
         yield str(shots), "control", f"{100 * np.concatenate(control).mean():.1f}", ""
         for name, settings in WAYS.items():
@@ -147,8 +150,8 @@ def hits(features: FeatureSet, shots: int, settings: Mapping[str, Any]) -> list[
     found = []
     for seed, head in zip(SEEDS, made.heads[0], strict=True):
         _, rows = unseen(features, shots, seed)
-        answers = head.predict(features.unit("global", rows)).numpy()
-        found.append((answers == features.labels[rows]).astype(float))
+        asked = read_rows(features, rows, "query", query_needs(head), head.device)
+        found.append((head.predict(asked).numpy() == features.labels[rows]).astype(float))
     return found
 
 
@@ -167,88 +170,19 @@ def points(mean: float, low: float, high: float) -> str:
 
 
 def last_blocks(features: FeatureSet, arguments: argparse.Namespace) -> Iterator[tuple[str, ...]]:
-    """Train the last block with and without cycles."""
-    block = features.last_block()
-    for shots in (16, 4):
-        control = [trained(features, block, shots, seed, (0.0, 0.0)) for seed in SEEDS]
+    """As `heads`, with LoRA of the last block on cached tokens in the place of the head."""
+    for shots in arguments.shots or (16, 4):
+        control = hits(features, shots, {**LORA, **CONTROL})
         yield str(shots), "control", f"{100 * np.concatenate(control).mean():.1f}", ""
-        for weights in CYCLES:
-            ours = [trained(features, block, shots, seed, weights) for seed in SEEDS]
-            yield str(shots), "cycles {} {}".format(*weights), *against(ours, control)
-
-
-def trained(
-    features: FeatureSet, block: LastBlock, shots: int, seed: int, lam: tuple[float, float]
-) -> np.ndarray:
-    """Train LoRA of the attention's matrices, and the texts; tell which unseen images are right.
-
-    The k patches of an image closest to each text go through the cycles, chosen anew at each step;
-    without cached tokens of views a patch looks among the others of its own image.
-    """
-    assert features.text is not None
-    rng = torch.Generator().manual_seed(seed)
-    drawn, rows = unseen(features, shots, seed)
-    y, tokens = labels_of(features, drawn), features.rows("tokens.last-block", drawn).float()
-    anchors, scale = features.text.anchors(), features.text.logit_scale
-    with torch.no_grad():
-        before = block.with_patches(tokens)
-    params = {"text": anchors.clone()}
-    for name in ("attn.in_proj_weight", "attn.out_proj.weight"):
-        out, into = block.tensors[name].shape
-        params[f"{name}.a"] = torch.randn(RANK, into, generator=rng) / into**0.5
-        params[f"{name}.b"] = torch.zeros(out, RANK)
-    for values in params.values():
-        values.requires_grad_()
-    optimizer = torch.optim.AdamW(params.values(), lr=RATE, weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
-    batches: list[Tensor] = []
-    for _ in range(STEPS):
-        batches = batches or list(torch.split(torch.randperm(len(y), generator=rng), BATCH))
-        at = batches.pop()
-        texts = F.normalize(params["text"], dim=-1)
-        x, seen = block.with_patches(tokens[at], adapted(block, params))
-        loss = F.cross_entropy(scale * x @ texts.mT, y[at])
-        moved = (x, before[0][at]), (seen, before[1][at]), (texts, anchors)
-        loss = loss + IDENTITY * sum((1 - (a * b).sum(-1)).mean() for a, b in moved)
-        if any(lam):
-            loss = loss + cycles(texts, seen, lam)
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        schedule.step()
-    with torch.no_grad():
-        parts = np.array_split(rows, 8)
-        now = adapted(block, params)
-        rest = [block.forward(features.rows("tokens.last-block", p).float(), now) for p in parts]
-        answers = (torch.cat(rest) @ F.normalize(params["text"], dim=-1).mT).argmax(-1)
-    return (answers == labels_of(features, rows)).double().numpy()
-
-
-def adapted(block: LastBlock, params: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors of the block with what LoRA adds."""
-    changed = {name[:-2] for name in params if name.endswith(".a")}
-    return {
-        name: t + params[f"{name}.b"] @ params[f"{name}.a"] if name in changed else t
-        for name, t in block.tensors.items()
-    }
-
-
-def cycles(texts: Tensor, seen: Tensor, lam: tuple[float, float]) -> Tensor:
-    """Weigh both cycles of some images' patches [b p d]."""
-    cosine = seen @ texts.mT  # [b p c]
-    least = cosine.topk(min(K, seen.shape[1]), dim=1).values[:, -1:]  # [b 1 c]
-    kept = (cosine >= least).any(-1).float()
-    how: Any = {"cycle": "soft", "tau": 0.02, "tau_back": 0.02}
-    told, _ = text_cycle(texts, seen, cosine, kept, **how)
-    view = torch.zeros(seen.shape[1], dtype=torch.int64)
-    shown = image_cycle(texts, seen, cosine, kept, view, retrieval="intra-image", **how)
-    return lam[0] * told + lam[1] * shown
+        for name, settings in LORA_WAYS.items():
+            found = hits(features, shots, {**LORA, **settings})
+            yield str(shots), name, *against(found, control)
 
 
 def in_episodes(features: FeatureSet, arguments: argparse.Namespace) -> Iterator[tuple[str, ...]]:
     """Compare over episodes of the shifts."""
     for split in arguments.splits:
-        for shots in (1, 5):
+        for shots in arguments.shots or (1, 5):
 
             def run(settings: Mapping[str, Any], split: str = split, shots: int = shots) -> Result:
                 return episodic.run(

@@ -63,6 +63,7 @@ class Pair:
 NO_SHOTS: Shots = {"fieldguide": (0,), "fieldguide-pairs": (0,)}
 SHIFTS = ("sketch", "night", "scan")
 ONE_SHOT: Shots = {"fieldguide": (1,), "imagenet256": (1,), "caltech50": (1,)}
+WITH_PATCHES: Shots = {"fieldguide": (1, 4, 16)}
 LFA_FORM = {
     "init": "procrustes",
     "train_text": "false",
@@ -131,6 +132,18 @@ PAIRS = (
         other="lfa",
         before={**BETA, "loss": "triplet"},
         after={**LFA_FORM, **BETA},
+    ),
+    Pair(
+        name="cc-cdfsl: cycles on patches as they are -> on mapped ones",
+        method="cc-cdfsl",
+        before={"patch_map": "none"},
+        shots=WITH_PATCHES,
+    ),
+    Pair(
+        name="cc-cdfsl: the same views without cycles -> with them",
+        method="cc-cdfsl",
+        before={"control": "augment-only"},
+        shots=WITH_PATCHES,
     ),
     unlabelled(
         name="lazsl: select paper -> confidence",
@@ -216,6 +229,7 @@ def main() -> None:
     parser.add_argument("--datasets", nargs="*", help="data sets, at the shots of each pair")
     parser.add_argument("--shots", nargs="*", type=int, help="of the shots of each pair only these")
     parser.add_argument("--on", help="measure on this cache of drawn images instead of fieldguide")
+    parser.add_argument("--text", help="class texts of both sides; else those of the data set")
     arguments = parser.parse_args()
     bench = Bench(cache_root(arguments.home), arguments.features)
     for pair in PAIRS:
@@ -223,6 +237,9 @@ def main() -> None:
             continue
         if arguments.on is not None:
             pair = replace(pair, shots={arguments.on: pair.shots.get("fieldguide", ())})
+        if arguments.text is not None:
+            text = {"text": arguments.text}
+            pair = replace(pair, before={**pair.before, **text}, after={**pair.after, **text})
         if arguments.shots is not None:
             chosen = {d: [k for k in of if k in arguments.shots] for d, of in pair.shots.items()}
             pair = replace(pair, shots=chosen)

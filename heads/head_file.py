@@ -4,10 +4,11 @@
                   `featcache.store.format.tensors` does
 
 A section is named, and its tensors are `section/...`: `classifier` holds the method, its settings,
-classes and the key of its features, with `classifier/params/NAME` and `classifier/fixed/NAME` in
-the order that it lists; `members`, where the method is made of others, says of each member its
-method, version and settings, and its tensors are `classifier/fixed/MEMBER/...`. Later versions may
-add sections. One that this program does not know is skipped, unless it says `"required": true`.
+its facts where it has any (`heads.contract.facts`), classes and the key of its features, with
+`classifier/params/NAME` and `classifier/fixed/NAME` in the order that it lists; `members`, where
+the method is made of others, says of each member its method, version and settings, and its tensors
+are `classifier/fixed/MEMBER/...`. Later versions may add sections. One that this program does not
+know is skipped, unless it says `"required": true`.
 `temperature` divides logits before softmax. `calibration` has scores of labelled rows that neither
 trained nor selected the head (`heads.certainty.calibration`), part by part: `calibration/PART/NAME`
 are the scores, sorted; where folds calibrated it, `calibration/PART/params/...` and `.../fixed/...`
@@ -33,6 +34,7 @@ from heads import registry
 from heads.answering import checked, query_needs
 from heads.certainty import calibration_file
 from heads.certainty.calibration_file import tensor_of
+from heads.contract.facts import facts_of, settings_of, with_facts
 from heads.contract.rows import Tensors
 from heads.contract.settings import hyper_values
 from heads.fitted import Fitted
@@ -70,7 +72,7 @@ def pack(head: Head) -> bytes:
         "method": method.name,
         "version": method.version,
         "source": method.source,
-        "config": asdict(fitted.config),
+        "config": settings_of(method, fitted.config),
         "hyper": hyper_values(fitted.hyper),
         "params": list(fitted.params),
         "fixed": list(fitted.fixed),
@@ -83,6 +85,8 @@ def pack(head: Head) -> bytes:
         "reads": list(head.reads),
         "about": dict(head.about),
     }
+    if facts := facts_of(method, fitted.config):
+        section["facts"] = facts
     sections = {
         CLASSIFIER: section,
         TEMPERATURE: {"value": head.temperature},
@@ -206,6 +210,9 @@ def _head(sections: dict[str, Any], tensors: Tensors, where: str) -> Head:
         if not isinstance(section[part], list):
             raise ValueError(f"its {part} are no list")
     settings = configure(method, {n: "none" if v is None else v for n, v in given.items()})
+    config, facts = settings.config, dict(section.get("facts", {}))
+    if facts:
+        config = with_facts(method, config, facts)
     params, fixed = (
         {name: tensor_of(tensors, f"{CLASSIFIER}/{part}/{name}") for name in section[part]}
         for part in ("params", "fixed")
@@ -223,7 +230,7 @@ def _head(sections: dict[str, Any], tensors: Tensors, where: str) -> Head:
         raise ValueError("a class has a name that does not print")
     head = Head(
         fitted=Fitted(
-            method=method, config=settings.config, hyper=settings.hyper, params=params, fixed=fixed
+            method=method, config=config, hyper=settings.hyper, params=params, fixed=fixed
         ),
         classes=classes,
         key=None if section["key"] is None else parse_key(section["key"]),

@@ -109,6 +109,11 @@ def no_caution(together: Together) -> str:
     return ""
 
 
+def no_facts(task: TaskView, config: Any) -> Mapping[str, Any]:
+    """Need none."""
+    return {}
+
+
 def no_defaults(shots: int | None) -> Mapping[str, float]:
     """Change no default."""
     return {}
@@ -171,6 +176,11 @@ class Method(Generic[C, H]):
     nearly the same; it is asked several times and may remember. The head at the chosen point is
     prepared as always. For a method without stages."""
 
+    facts: Callable[[TaskView, C], Mapping[str, Any]] = no_facts
+    """(task, config) -> what of the features its equations branch on, plain values by name
+    (`heads.contract.facts`); {} for nearly all."""
+    bound: type[Any] | None = None
+    """The subclass of Config that has these facts as fields; None where there are none."""
     rebind: Callable[[Tensors, Tensors, TextView, C], tuple[Tensors, Tensors]] | None = None
     """(params, fixed, text, config) -> (params, fixed) for other classes; None where what was
     learned belongs to the classes of training."""

@@ -1,6 +1,6 @@
 """Rows of images, and the task that a method learns from."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, TypeAlias, TypeVar, runtime_checkable
 
@@ -9,6 +9,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
+from featcache.last_block import LastBlock
 from featcache.types import Releasable
 from heads.text_view import TextView
 
@@ -220,6 +221,8 @@ class TaskView:
     are part of the support."""
     retrieved: int = 0
     """How many rows at the end of the support come from a corpus: never validation rows."""
+    last_block: Callable[[], LastBlock] | None = None
+    """Reads the block that tokens go into; None where the rows are in no cache."""
 
     @property
     def c(self) -> int:

@@ -15,6 +15,10 @@
              + identity (mean(1 - g(x) . x) + mean_n(1 - P_n . anchor_n)
              + mean_j(1 - t_j . T0_j))                                     (9)
 
+    adapter=lora moves the last block in the place of g, with h [n t w] the cached tokens of images:
+
+    g(x), p = f(h), f the block with LoRA in its attention; x, anchor as f does at its start (10)
+
     x [n d] rows, unit                        D [d r], U [r d] trained, U starts at 0: g(x) = x
     t [c d] class texts, unit, trained, start at the anchors T0           s, b logit scale and bias
     pick    softmax (`cycle=soft`); its argmax (`literal`); the argmax forwards and the softmax
@@ -32,7 +36,8 @@ Source: reconstruction; (9) without its last two lines, k and the scopes of (6) 
 pages on experiments, (2) to (7) as others paraphrase them. Its method pages were not readable, and
 the authors released no code.
 Differs from the paper: it fine-tunes an encoder by LoRA; here a small residual head, shared by
-image rows and patches, moves frozen features, so its published figures are not to be expected. The
+image rows and patches, moves frozen features, or LoRA one block of it (`adapter=lora`), so its
+published figures are not to be expected. The
 literal cycles give L_text no gradient to the image side, and L_img one that a constant head
 satisfies; hence the soft cycles, the contrastive (4), the identity term and the monitor of collapse
 (mean pairwise cosine of P) are ours. The patches of (2) are chosen once, on the frozen features.
@@ -42,32 +47,44 @@ the paper training changes; `patch_map=none` is without it.
 others; a step reads those of its images. `corpus`: the k of each class among all patches of the
 support, whatever the labels; a step reads those of `classes` classes, (3) and (4) are about these,
 and a patch that finds no other of its image in P is left out of (7). `corpus-with-pool` searches
-unlabelled images as well. The defaults were chosen on validation rows, never on test rows.
+unlabelled images as well. With `adapter=lora` P is chosen anew at each step from the patches of f,
+moved by the map (0) of the start; caches have tokens of clean images alone, so no views are read,
+and `cross-view` is `intra-image`. The defaults were chosen on validation rows, never on test rows.
 """
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
 from featcache.errors import UsageError
 from featcache.wording import Setting
+from heads import cycle_anchors
 from heads.class_texts import text_tensors
 from heads.contract.method import SUPPORT_AND_QUERY, Method, Need, Watched
-from heads.contract.rows import Batch, Rows, TaskView, Tensors
+from heads.contract.rows import Batch, LazyRows, Rows, TaskView, Tensors
 from heads.contract.settings import WithText, number
 from heads.contract.stages import Stage, one_stage
+from heads.cycle_steps import by_head, by_lora, head, residual_head
+from heads.last_block_lora import (
+    FACTORS,
+    TOKENS,
+    BlockPatches,
+    Shape,
+    adapted,
+    block_of,
+    factors,
+    global_features,
+    tensors_of,
+)
 from heads.ops.algebra import cross_entropy, mean_cosine, weighted_mean
 from heads.ops.attention import Pick
 from heads.ops.cycles import Retrieval, image_cycle, share_right, text_cycle
-from heads.patch_corpus import closest_patches, parts_of
-from heads.patch_map import mapped, patch_map
+from heads.patch_corpus import parts_of
+from heads.patch_map import patch_map
 from heads.training.optim import adamw
 from heads.training.samplers import shuffled
 
@@ -85,6 +102,9 @@ class Config(WithText):
     """augment-only leaves out both cycles and keeps everything else."""
     cycle: Pick = "soft"
     """How a patch or a text is picked."""
+    adapter: Literal["head", "lora"] = "head"
+    """What is trained beside the texts: (1) on cached features, or (10) on cached tokens of support
+    and queries, without views."""
     retrieval: Retrieval = "cross-view"
     """Where (6) looks."""
     anchors: Literal["image", "corpus", "corpus-with-pool"] = "image"
@@ -106,6 +126,8 @@ class Config(WithText):
     """Classes whose patches a step reads, drawn anew each time; with a corpus."""
     rank: int = number(32, low=1)
     """Width r of the head."""
+    lora_rank: int = number(4, low=1)
+    """Rank of LoRA, for `adapter=lora`."""
     train_text: bool = True
     """Train t."""
     steps: int = number(60, low=0)
@@ -132,13 +154,31 @@ class Hyper:
     """Temperature of picking patches."""
     tau_back: float = number(0.02, above=0.0)
     """Temperature of picking texts."""
+    lora_scale: float = number(1.0, above=0.0)
+    """Size of what LoRA adds, for `adapter=lora`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnBlock(Config, Shape):
+    """The settings of `adapter=lora`, and what of the block is no tensor."""
+
+
+def facts(task: TaskView, config: Config) -> Mapping[str, Any]:
+    """Return what (10) has to know of the block."""
+    if config.adapter == "head":
+        return {}
+    return block_of(task).settings()
 
 
 def needs(config: Config) -> frozenset[Need]:
     """Patches of the support images, and their augmented views whole and in patches.
 
     Of the pool, where it is read, patches of the images and, where there are any, of their views.
+    With `adapter=lora` tokens of support and queries, and nothing else.
     """
+    if config.adapter == "lora":
+        tokens = Need(role="support", kind="tokens", recipe=TOKENS.recipe)
+        return SUPPORT_AND_QUERY | {tokens, replace(tokens, role="query")}
     variant = None if config.variant == "any" else config.variant
     of_images = Need(role="support", kind="patches", recipe=variant, lazy=config.anchors != "image")
     of_views = replace(of_images, kind="view_patches", recipe="cdfsl", variant=variant)
@@ -153,23 +193,68 @@ def needs(config: Config) -> frozenset[Need]:
 
 
 def stages(config: Config) -> tuple[Stage, ...]:
-    """Train the head and the texts on batches of images, and beside them anchors of a corpus."""
+    """Train head or LoRA and texts on batches of images, and beside them anchors of a corpus."""
+    moved = FACTORS if config.adapter == "lora" else {"down", "up"}
     drawn = () if config.anchors == "image" else (("pool", config.classes),)
     batches = shuffled(config.batch, augment=False, beside=drawn)
     # The patches were chosen beforehand: no step reads all of them again.
     unread = tuple((n.key, 0) for n in needs(config) if n.role == "support" and "patches" in n.kind)
     return one_stage(
-        trains=frozenset({"down", "up", "text"} if config.train_text else {"down", "up"}),
+        trains=frozenset({*moved, "text"} if config.train_text else moved),
         loss=loss,
         batches=replace(batches, take=tuple(sorted(unread))),
         update=adamw(weight_decay=0.0, schedule="cosine"),
         start=start,
         watch=WATCHED,
+        leave=leave if config.adapter == "lora" else None,
     )
 
 
 def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tensors]:
-    """Start at zero-shot, and keep the patches that the cycles are about."""
+    """Start at zero-shot, and keep the patches that the cycles are about.
+
+    Raises:
+        UsageError: If settings exclude each other.
+    """
+    check(config)
+    fixed = text_tensors(task, config.text, method=METHOD.name)
+    texts, rows, change = fixed["anchors"], task.support, None
+    if isinstance(config, OnBlock):
+        params, parts = on_block(task, config, fixed)
+    else:
+        params = residual_head(config.rank, rows.x, task.seed)
+        parts = parts_of(rows, "cdfsl", views=config.augment)
+    if config.patch_map == "ridge":
+        change = patch_map(parts, rows.y, rows.row_weights, texts, hyper.ridge)
+    params["text"] = texts.clone()
+    if isinstance(config, OnBlock):
+        return params, fixed if change is None else fixed | {"change": change}
+    how: Any = {"k": config.k, "recipe": "cdfsl", "views": config.augment}
+    if config.anchors == "image":
+        how |= {"k": config.k if config.shrink else 0, "rivals": config.rivals}
+        return params, fixed | cycle_anchors.of_images(rows, texts, change, **how)
+    sets = [rows]
+    if config.anchors == "corpus-with-pool":
+        assert task.pool is not None
+        sets.append(task.pool)
+    return params, fixed | cycle_anchors.of_corpus(sets, texts, change, **how)
+
+
+def check(config: Config) -> None:
+    """Refuse settings that exclude each other.
+
+    Raises:
+        UsageError: If there are such.
+    """
+    if config.adapter == "lora":
+        if config.anchors != "image":
+            raise UsageError(
+                "cc-cdfsl's adapter=lora moves the patches, so none can be chosen of a corpus "
+                "beforehand; use ",
+                Setting("anchors", "image"),
+                ".",
+            )
+        return
     if config.retrieval == "cross-view" and not config.augment:
         raise UsageError(
             "cc-cdfsl's retrieval=cross-view looks at other views, and augment=false leaves none; "
@@ -177,54 +262,7 @@ def prepare(task: TaskView, config: Config, hyper: Hyper) -> tuple[Tensors, Tens
             Setting("retrieval", "intra-image"),
             ".",
         )
-    fixed = text_tensors(task, config.text, method=METHOD.name)
-    texts, change = fixed["anchors"], None
-    if config.patch_map == "ridge":
-        parts = parts_of(task.support, "cdfsl", views=config.augment)
-        change = patch_map(parts, task.support.y, task.support.row_weights, texts, hyper.ridge)
-    own = config.anchors == "image"
-    fixed |= (anchors_of_images if own else anchors_of_corpus)(task, texts, config, change)
-    d, like = task.support.x.shape[1], task.support.x
-    rng = torch.Generator().manual_seed(task.seed)
-    down = torch.randn(d, config.rank, generator=rng) / math.sqrt(d)
-    params = {"down": down.to(like), "up": like.new_zeros(config.rank, d)}
-    return params | {"text": fixed["anchors"].clone()}, fixed
-
-
-def anchors_of_images(
-    task: TaskView, texts: Float[Tensor, "c d"], config: Config, change: Tensor | None
-) -> Tensors:
-    """Equation (2) image by image, for the class of each and its rivals."""
-    labels, rows = task.support.y, task.support
-    clean = rows.get("patches")
-    views = rows.get("view_patches", "cdfsl") if config.augment else None
-    assert clean is not None
-    pool = clean[:, None] if views is None else torch.cat([clean[:, None], views], dim=1)
-    pool = mapped(pool, change)
-    n, v, p, d = pool.shape  # images, views, patches, d
-    kept = torch.ones(n, v, p, dtype=torch.bool, device=pool.device)
-    if config.shrink:
-        cosine = (rows.x @ texts.mT).scatter(1, labels[:, None], 2.0)  # own class first
-        classes = cosine.topk(min(config.rivals + 1, task.c), dim=1).indices  # [n j]
-        index, kept = closest(pool, texts[classes], math.ceil(config.k / v))
-        pool = pool.gather(2, index[..., None].expand(-1, -1, -1, d))
-    return {
-        "pool": pool.reshape(n, -1, d),  # [n u d]
-        "kept": kept.reshape(n, -1).to(pool),  # [n u]
-        "view": torch.arange(v, device=pool.device).repeat_interleave(pool.shape[2]),  # [u]
-        "owner": labels[:, None].expand(n, v * pool.shape[2]).clone(),  # [n u]
-    }
-
-
-def anchors_of_corpus(
-    task: TaskView, texts: Float[Tensor, "c d"], config: Config, change: Tensor | None
-) -> Tensors:
-    """Equation (2) over all patches at once, label free; one that several texts find counts once.
-
-    Raises:
-        UsageError: If all patches are to be kept.
-    """
-    if not config.shrink:
+    if config.anchors != "image" and not config.shrink:
         raise UsageError(
             "cc-cdfsl's shrink=false keeps every patch, and a corpus is there to keep few; leave "
             "out ",
@@ -233,97 +271,70 @@ def anchors_of_corpus(
             Setting("anchors", "image"),
             ".",
         )
-    sets = [task.support]
-    if config.anchors == "corpus-with-pool":
-        assert task.pool is not None
-        sets.append(task.pool)
-    parts = [parts_of(rows, "cdfsl", views=config.augment) for rows in sets]
-    found = closest_patches(parts, texts, config.k, partial(mapped, change=change))
-    unknown = task.support.y.new_full((sum(map(len, sets[1:])),), -1)
-    return {
-        "pool": found.rows,  # [c k d]
-        "kept": found.once().to(found.rows),  # [c k]
-        "view": found.view,  # [c k]
-        "image": found.image,  # [c k]
-        "owner": torch.cat([task.support.y, unknown])[found.image],  # [c k]
-    }
 
 
-def closest(
-    pool: Float[Tensor, "n v p d"], texts: Float[Tensor, "n j d"], each: int
-) -> tuple[Int64[Tensor, "n v u"], Bool[Tensor, "n v u"]]:
-    """Choose the patches of every view closest to each text; a repeated one is kept once."""
-    n, v, p, _ = pool.shape
-    cosine = torch.einsum("nvpd,njd->nvjp", pool, texts)
-    index = cosine.topk(min(each, p), dim=-1).indices.reshape(n, v, -1).sort(dim=-1).values
-    first = torch.ones_like(index, dtype=torch.bool)
-    first[..., 1:] = index[..., 1:] != index[..., :-1]
-    return index, first
-
-
-def head(params: Tensors, x: Float[Tensor, "*n d"], step: float | Tensor) -> Float[Tensor, "*n d"]:
-    """Equation (1)."""
-    return F.normalize(x + step * F.relu(x @ params["down"]) @ params["up"], dim=-1)
+def on_block(
+    task: TaskView, config: OnBlock, fixed: Tensors
+) -> tuple[Tensors, list[Tensor | LazyRows]]:
+    """Put the block among the fixed tensors; return the factors of LoRA, and its patches."""
+    block, rows = block_of(task), task.support
+    fixed |= tensors_of(block, rows.x)
+    patches = BlockPatches(rows.kinds[TOKENS], config, fixed, block.dim)
+    return factors(block, config.lora_rank, rows.x, task.seed), [patches]
 
 
 def start(params: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Tensors:
-    """Measure nothing yet but how alike the patches are; the first step measures the rest."""
-    alike = mean_cosine(fixed["pool"], fixed["kept"])
-    return {name: alike if "likeness" in name else torch.zeros_like(alike) for name in WATCHED}
+    """Measure nothing: the first step does, at the parameters of the start."""
+    return dict.fromkeys(WATCHED, torch.zeros_like(fixed["scale"]))
 
 
 def loss(
     params: Tensors, fixed: Tensors, state: Tensors, batch: Batch, config: Config, hyper: Hyper
 ) -> tuple[Tensor, Tensors]:
     """Equation (9)."""
-    texts = F.normalize(params["text"], dim=-1)
-    rows = batch.x[:, None]
-    views = batch.get("views", "cdfsl") if config.augment else None
-    if views is not None:
-        rows = torch.cat([rows, views], dim=1)  # [b v d]
-    v = rows.shape[1]
-    weight = batch.weights.repeat_interleave(v)
-    seen = rows.flatten(0, 1)
-    moved = head(params, seen, hyper.step)
-    logits = fixed["scale"] * moved @ texts.mT + fixed["bias"]
-    value = cross_entropy(logits, batch.y.repeat_interleave(v), weight)
-    own = config.anchors == "image"
-    at = batch.index if own else batch.beside["pool"]  # images, or classes
-    pool, kept = fixed["pool"][at], fixed["kept"][at]  # [b u d], [b u]
-    patches = head(params, pool, hyper.step)
-    if own:
-        kept = kept * (batch.weights > 0)[:, None]
-    drift = weighted_mean(1 - (moved * seen).sum(-1), weight)
-    drift = drift + weighted_mean((1 - (patches * pool).sum(-1)).flatten(), kept.flatten())
+    texts, retrieval = F.normalize(params["text"], dim=-1), config.retrieval
+    if isinstance(config, OnBlock):
+        few: Any = {"k": config.k if config.shrink else 0, "rivals": config.rivals}
+        seen = by_lora(params, fixed, batch, config, hyper.lora_scale, **few)
+        retrieval = "intra-image" if retrieval == "cross-view" else retrieval
+    else:
+        own = config.anchors == "image"
+        seen = by_head(params, fixed, batch, hyper.step, views=config.augment, own=own)
+    patches, kept = seen.patches, seen.kept
+    logits = fixed["scale"] * seen.x @ texts.mT + fixed["bias"]
+    value = cross_entropy(logits, seen.y, seen.weight)
+    drift = weighted_mean(1 - (seen.x * seen.x_before).sum(-1), seen.weight)
+    drift = drift + weighted_mean((1 - (patches * seen.anchors).sum(-1)).flatten(), kept.flatten())
     drift = drift + (1 - (texts * fixed["anchors"]).sum(-1)).mean()
     value = value + hyper.identity * drift
-    owner, asked, view, image = fixed["owner"][at], None, fixed["view"], None
-    if not own:
-        patches, kept, owner = (t.flatten(0, 1)[None] for t in (patches, kept, owner))
-        asked, view, image = at, view[at].flatten(), fixed["image"][at].flatten()
     if config.control != "none":  # the cycles are measured, and move nothing
         patches, texts = patches.detach(), texts.detach()
     cosine = patches @ texts.mT  # [b u c]
     how: Any = {"cycle": config.cycle, "tau": hyper.tau, "tau_back": hyper.tau_back}
-    told, closed = text_cycle(texts, patches, cosine, kept, at=asked, **how)
+    told, closed = text_cycle(texts, patches, cosine, kept, at=seen.asked, **how)
     if config.control == "none":
         shown = image_cycle(
-            texts, patches, cosine, kept, view, retrieval=config.retrieval, image=image, **how
+            texts, patches, cosine, kept, seen.view, retrieval=retrieval, image=seen.image, **how
         )
         value = value + hyper.lam_text * told + hyper.lam_image * shown
     measured = {
         "likeness": mean_cosine(patches.detach(), kept),
         "closed": closed,
-        "right": share_right(cosine.detach(), owner, kept),
+        "right": share_right(cosine.detach(), seen.owner, kept),
     }
     return value, _watched(state, measured, batch.step == 0)
+
+
+def leave(params: Tensors, fixed: Tensors, config: Config, hyper: Hyper) -> Tensors:
+    """Put what LoRA learned into the block, by which (10) then answers."""
+    return adapted(params, fixed, hyper.lora_scale)
 
 
 def _watched(state: Tensors, measured: Tensors, is_first: Tensor) -> Tensors:
     """Keep what the first step measured: the parameters are those of the start there."""
     first = {
         f"{name}_before": torch.where(is_first, measured[name], state[f"{name}_before"])
-        for name in ("closed", "right")
+        for name in MEASURED
     }
     return state | measured | first
 
@@ -355,7 +366,12 @@ def notes(watched: Sequence[Watched]) -> list[str]:
 def terms(params: Tensors, fixed: Tensors, rows: Rows, config: Config, hyper: Hyper) -> Tensors:
     """Equation (8)."""
     texts = F.normalize(params["text"], dim=-1)
-    moved = head(params, rows.x, hyper.step)
+    if isinstance(config, OnBlock):
+        tokens = rows.get(*TOKENS)
+        assert tokens is not None
+        moved = global_features(config, fixed, tokens)
+    else:
+        moved = head(params, rows.x, hyper.step)
     return {"logits": fixed["scale"] * moved @ texts.mT + fixed["bias"]}
 
 
@@ -368,6 +384,8 @@ METHOD = Method(
     prepare=prepare,
     terms=terms,
     notes=notes,
-    training_only=("anchors", "pool", "kept", "view", "image", "owner"),
+    facts=facts,
+    bound=OnBlock,
+    training_only=("anchors", "change", "pool", "kept", "view", "image", "owner"),
     version=2,
 )

@@ -4,9 +4,9 @@ A method gets `Episode.view` (support, pool, text), selection gets the validatio
 final evaluation the query sets. These share no image.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from featcache.counts import counted
 from featcache.errors import MissingComponentError, TaskError
+from featcache.last_block import LastBlock
 from featcache.recipes import USUAL, Scope
 from featcache.store.again import command
 from featcache.types import FeatureSet
@@ -78,6 +79,11 @@ class EpisodeBuilder:
             notes=(note,) if unlabelled else (),
         )
 
+    @cached_property
+    def last_block(self) -> Callable[[], LastBlock]:
+        """Return what reads the block that tokens go into, once for all episodes."""
+        return cache(self.features.last_block)
+
     def build(
         self,
         support: RowIndex,
@@ -139,6 +145,7 @@ class EpisodeBuilder:
                 seed=seed,
                 corpus=corpus,
                 retrieved=len(support_rows) - len(support) if joins else 0,
+                last_block=self.last_block,
             ),
             val=validation,
             queries={

@@ -271,6 +271,7 @@ class _Reader:
             text=self.text(e),
             classes=tuple(features.classes[c] for c in episodes.classes[e]),
             seed=episodes.seed * 1_000_003 + e,
+            last_block=self.builder.last_block,
         )
         # queries are read when they are scored, except for methods that see them in selection
         query = QuerySet(rows=self.query(e), index=episodes.query(e)) if self.transductive else None

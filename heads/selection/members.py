@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from featcache.errors import UsageError
 from heads import registry
 from heads.contract.members import Composition, Member, TrainedMember, rows_with, view_with
 from heads.contract.method import AnyMethod, Role
@@ -65,9 +66,18 @@ def trainable(
         shots: Images a class, on which defaults of members depend; None is all.
         views: The tasks.
         leftover: Told of the members for which a support is too large.
+
+    Raises:
+        UsageError: If a member has to know facts of the features.
     """
     rows, kept = max(len(view.support) for view in views), []
     for member, method, own in resolved(composition, config, shots):
+        if views and method.facts(views[0], own.config):
+            raise UsageError(
+                f"'{member.text}' computes with the last block of the backbone, which only a head "
+                f"of its own can hold. Leave it out of the members, or take {member.name} at its "
+                f"defaults."
+            )
         most = composition.most_rows(config, member)
         if most is not None and rows > most:
             leftover.add(

@@ -13,6 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
+from heads.contract.facts import bind
 from heads.contract.method import AnyMethod
 from heads.contract.rows import TaskView, Tensors
 from heads.contract.settings import hyper_values, with_values
@@ -75,6 +76,7 @@ def train(
         width: Largest number of stacked runs; None follows from sizes (`stacking.width_of`). 1 is a
             plain loop.
     """
+    config = bind(method, config, tasks)
     stages = method.stages(config)
     waiting: list[Group] = []
     for s, task in enumerate(tasks):

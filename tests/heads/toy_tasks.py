@@ -6,6 +6,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import torch
 
+from featcache.last_block import LastBlock, shapes
 from featcache.types import FeatureSet, TextBank
 from heads.contract.method import AnyMethod
 from heads.contract.rows import Rows, TaskView
@@ -33,6 +34,7 @@ ALSO = {
     "views.weak-2": (2,),
     "views.cdfsl-4": (4,),
     **{f"patches.{variant}": (9,) for variant in ("clearclip", "vanilla", "maskclip")},
+    "tokens.last-block": (10,),
     **{
         f"view_patches.{variant}.cdfsl-4": (4, 9)
         for variant in ("clearclip", "vanilla", "maskclip")
@@ -41,13 +43,29 @@ ALSO = {
 """Components of the toy world beside global features and views."""
 
 
+def toy_block(w: int = 16, d: int = 16) -> LastBlock:
+    """Build a last block of two heads with seeded weights."""
+    rng = torch.Generator().manual_seed(4)
+    every, _ = shapes(w, 2 * w, d)
+    tensors = {name: 0.2 * torch.randn(shape, generator=rng) for name, shape in every.items()}
+    return LastBlock(
+        heads=2,
+        activation="quick_gelu",
+        eps=1e-5,
+        pool="tok",
+        norm_after_pool=False,
+        tensors=tensors,
+    )
+
+
 def rich_world() -> FeatureSet:
     """Build a toy world with every kind of features, and names, templates and descriptions."""
     counts = {"train": 6, "val": 3, "test": 4}
     made = make_world(counts=counts, views=3, also=ALSO, descriptions=True)
     assert isinstance(made.text, TextBank)
     assert made.text.template_rows is not None
-    return replace(made, text=replace(made.text, names=made.text.template_rows[:, 0]))
+    text = replace(made.text, names=made.text.template_rows[:, 0])
+    return replace(made, text=text, read_last_block=toy_block)
 
 
 def make_task(features: FeatureSet, method: AnyMethod, config: Any = None, **given: Any) -> Episode:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from featcache.types import FeatureSet, TextBank
 from heads import registry
+from heads.contract.facts import bind
 from heads.contract.method import AnyMethod
 from heads.contract.rows import Rows, TaskView, Tensors
 from heads.contract.settings import Grid, hyper_values, with_values
@@ -28,6 +29,7 @@ from tests.heads.toy_tasks import fitted, make_task, rich_world, settings
 OTHERWISE: tuple[tuple[str, dict[str, Any]], ...] = (
     ("cc-cdfsl", {"anchors": "corpus"}),
     ("cc-cdfsl", {"anchors": "corpus-with-pool"}),
+    ("cc-cdfsl", {"adapter": "lora"}),
     ("fair", {"student": "anchors"}),
     ("fair", {"student": "anchors", "teacher": "neighbours"}),
 )
@@ -206,10 +208,11 @@ def test_what_the_method_says_of_its_logits_holds(method: AnyMethod, task: Episo
 
 def test_losses_ignore_padding(method: AnyMethod, task: Episode) -> None:
     made = settings(method)
-    for k, stage in enumerate(method.stages(made.config)):
-        params, fixed = method.prepare(task.view, made.config, made.hyper)
+    config = bind(method, made.config, [task.view])
+    for k, stage in enumerate(method.stages(config)):
+        params, fixed = method.prepare(task.view, config, made.hyper)
         hyper = traced(made.hyper, task.view.support.x)
-        state = stage.start(params, fixed, made.config, hyper) if stage.start else {}
+        state = stage.start(params, fixed, config, hyper) if stage.start else {}
         drawer = Drawer(stage.batches, rows_of(stage, task.view), 0, k, fixed)
         rows, kinds, beside = drawer.gather(drawer.draw(0), 0, None)
         padded = {n: torch.cat([t, t[:3]]) for n, t in rows.items()}
@@ -217,7 +220,7 @@ def test_losses_ignore_padding(method: AnyMethod, task: Episode) -> None:
         longer = {kind: torch.cat([t, t[:3]]) for kind, t in kinds.items()}
         zero = torch.tensor(0)
         values = [
-            float(stage.loss(params, fixed, state, as_batch(r, zero, zero), made.config, hyper)[0])
+            float(stage.loss(params, fixed, state, as_batch(r, zero, zero), config, hyper)[0])
             for r in ((rows, kinds, beside), (padded, longer, beside))
         ]
         assert values[0] == pytest.approx(values[1], rel=1e-4)
@@ -230,7 +233,8 @@ def test_a_step_of_training_changes_what_the_stage_trains_and_nothing_else(
     stages = method.stages(made.config)
     if not stages:
         pytest.skip("training-free")
-    (cell,) = prepare(method, made.config, 0, task.view, [made.hyper])
+    config = bind(method, made.config, [task.view])
+    (cell,) = prepare(method, config, 0, task.view, [made.hyper])
     (run,) = train(method, made.config, [task.view], [made.hyper])
     trained = {name for stage in stages for name in stage.trained(cell.params)}
     for name, start in cell.params.items():

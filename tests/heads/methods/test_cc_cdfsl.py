@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from featcache.errors import UsageError
 from heads.contract.rows import Batch, Kind, Rows, TaskView, Tensors
+from heads.cycle_steps import head
 from heads.fitted import Fitted
 from heads.methods import cc_cdfsl as cc
 from heads.ops.attention import Pick
@@ -276,7 +277,7 @@ def gradients(task: TaskView, config: cc.Config, which: str) -> dict[str, float]
     params, fixed = moved(task, config)
     params = {n: p.requires_grad_() for n, p in params.items()}
     texts = F.normalize(params["text"], dim=-1)
-    patches = cc.head(params, fixed["pool"], 1.0)
+    patches = head(params, fixed["pool"], 1.0)
     parts = texts, patches, patches @ texts.mT, fixed["kept"]
     how: Any = {"cycle": config.cycle, "tau": 0.1, "tau_back": 0.1}
     if which == "text":
@@ -307,7 +308,7 @@ def test_only_the_soft_image_cycle_moves_the_texts_not_at_all(task: TaskView) ->
 def test_cold_soft_picks_are_the_literal_ones(task: TaskView) -> None:
     params, fixed = moved(task, cc.Config())
     texts = F.normalize(params["text"], dim=-1)
-    patches = cc.head(params, fixed["pool"], 1.0)
+    patches = head(params, fixed["pool"], 1.0)
     parts = texts, patches, patches @ texts.mT, fixed["kept"], fixed["view"]
     cold: Any = {"retrieval": "cross-view", "tau": 1e-5, "tau_back": 1e-5}
     picks: tuple[Pick, ...] = ("soft", "literal", "straight-through")

@@ -7,6 +7,7 @@ import pytest
 from featcache.errors import UsageError
 from featcache.types import FeatureSet
 from heads import registry
+from heads.contract.facts import bind
 from heads.contract.method import AnyMethod
 from tests.heads.toy_tasks import make_task, rich_world, variants
 
@@ -42,7 +43,7 @@ def test_prepare_reads_what_is_declared_and_every_field_of_it(
     for config in configs:
         view = make_task(features, method, config).view
         try:
-            method.prepare(view, config, spying(method, read))
+            method.prepare(view, bind(method, config, [view]), spying(method, read))
         except UsageError:  # choices that exclude each other
             refused += 1
     assert refused < len(configs)
