@@ -29,8 +29,8 @@ from torch import Tensor
 from featcache.backbones.base import Backbone
 from featcache.backbones.registry import load_backbone
 from featcache.embedded import Embedded
-from featcache.encoding.components import component_specs, spec_named
-from featcache.encoding.encoder import LARGEST_BATCH, Encoder, micro_batch_for
+from featcache.encoding.components import check_of_every_image, component_specs, spec_named
+from featcache.encoding.encoder import Encoder, check_micro_batch, micro_batch_for
 from featcache.encoding.row_group import RowGroup, Shown
 from featcache.errors import UsageError
 from featcache.imaging.decode import UnreadableImageError, pixel_limit, quiet_pillow
@@ -38,9 +38,7 @@ from featcache.imaging.inputs import ImageLike, is_one, source_of
 from featcache.imaging.loader import ImageLoader, Job, LoadedImage
 from featcache.keys import FeatureKey
 from featcache.quantise import pack, unpack
-from featcache.recipes import split_requests
 from featcache.threads import cpu_cores, in_order
-from featcache.wording import Argument
 
 __all__ = ["Embedded", "Embedder", "ImageLike", "embed"]
 
@@ -155,21 +153,11 @@ class Embedder:
             UnknownNameError: If a backbone, recipe, variant or component is not known.
             BackboneError: If the backbone cannot be loaded.
         """
-        requests = {
-            "views": views,
-            "crops": crops,
-            "patches": patches,
-            "view_patches": view_patches,
-            "tokens": tokens,
-        }
-        for kind, texts in requests.items():
-            for text in split_requests([texts] if isinstance(texts, str) else texts):
-                if "@" in text:
-                    raise UsageError(
-                        f"{kind}='{text[:80]}' names rows of a data set, and here every image gets "
-                        f"every component. Leave {text[text.index('@') :][:80]} out."
-                    )
-        _check_micro_batch(micro_batch)
+        named = {"views": views, "crops": crops, "patches": patches}
+        named |= {"view_patches": view_patches, "tokens": tokens}
+        requests = {k: [v] if isinstance(v, str) else v for k, v in named.items()}
+        check_of_every_image(requests)
+        check_micro_batch(micro_batch)
         if max_pixels is not None and max_pixels < 1:
             raise UsageError(f"max_pixels must be a positive number of pixels, got {max_pixels}.")
         if isinstance(backbone, str):
@@ -180,17 +168,9 @@ class Embedder:
         self.strict = strict
         self.max_pixels = pixel_limit(max_pixels)
         self.micro_batch = micro_batch or micro_batch_for(backbone.gflops, backbone.device.type)
-        specs, _ = component_specs(
-            backbone,
-            patches=_as_list(patches),
-            views=_as_list(views),
-            crops=_as_list(crops),
-            view_patches=_as_list(view_patches),
-            tokens=_as_list(tokens),
-            seed=seed,
-        )
-        named = [spec_named(name, backbone) for name in components]
-        self._specs = {spec.name: spec for spec in (*specs, *named)}
+        specs, _ = component_specs(backbone, seed=seed, **requests)
+        further = [spec_named(name, backbone) for name in components]
+        self._specs = {spec.name: spec for spec in (*specs, *further)}
         encoded = [spec for spec in self._specs.values() if spec.encodes]
         self._shown = tuple(dict.fromkeys(spec.views for spec in encoded))
         self._boxed = tuple(spec.views for spec in self._specs.values() if not spec.encodes)
@@ -225,11 +205,10 @@ class Embedder:
             UsageError: If the micro-batch is none.
 
         Example:
-            >>> one_by_one = Embedder().in_batches(1)
-            >>> one_by_one.micro_batch
+            >>> Embedder().in_batches(1).micro_batch
             1
         """
-        _check_micro_batch(micro_batch)
+        check_micro_batch(micro_batch)
         other = copy(self)
         other.micro_batch = micro_batch
         other._encoder = Encoder(self.backbone, micro_batch)
@@ -416,16 +395,5 @@ class _Chunk:
         return len(self.ids)
 
 
-def _check_micro_batch(size: int | None) -> None:
-    if size is not None and not 1 <= size <= LARGEST_BATCH:
-        raise UsageError(
-            Argument("micro_batch"), f" must be 1 to {LARGEST_BATCH} images, got {size}."
-        )
-
-
 def _flying(chunks: Sequence[_Chunk]) -> int:
     return sum(chunk.group.flying() for chunk in chunks)
-
-
-def _as_list(texts: Sequence[str]) -> Sequence[str]:
-    return [texts] if isinstance(texts, str) else texts

@@ -1,6 +1,6 @@
 """Convert requests to components: their views and the shapes of their rows."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,6 +17,7 @@ from featcache.recipes import (
     Scope,
     parse_requests,
     recipes_of,
+    split_requests,
 )
 from featcache.units import human_bytes
 from featcache.wording import Argument, Part
@@ -257,3 +258,21 @@ def _check_variant(request: ComponentRequest, backbone: Backbone) -> None:
     if request.variant and request.variant not in backbone.variants:
         known = (*backbone.variants, "none") if request.kind == "patches" else backbone.variants
         raise UnknownNameError(f"patch variant of {backbone.name}", request.variant, known)
+
+
+def check_of_every_image(requests: Mapping[str, Sequence[str]]) -> None:
+    """Refuse requests that name rows, where every image gets every component.
+
+    Args:
+        requests: Kind of component -> its requests, e.g. views -> 10, 8:strong.
+
+    Raises:
+        UsageError: If one names rows.
+    """
+    for kind, texts in requests.items():
+        for text in split_requests(texts):
+            if "@" in text:
+                raise UsageError(
+                    f"{kind}='{text[:80]}' names rows of a data set, and here every image gets "
+                    f"every component. Leave {text[text.index('@') :][:80]} out."
+                )

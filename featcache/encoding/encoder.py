@@ -23,7 +23,7 @@ from featcache.backbones.base import Backbone
 from featcache.backbones.devices import lacks_memory
 from featcache.encoding.components import output_shape
 from featcache.encoding.transfer import Landing, transfer_for
-from featcache.errors import BackboneError
+from featcache.errors import BackboneError, UsageError
 from featcache.imaging.windows import FILTERS, MODES, Preprocess
 from featcache.threads import single_threaded
 from featcache.wording import Argument
@@ -58,6 +58,18 @@ def micro_batch_for(gflops: float, kind: str) -> int:
     low, high = LIMITS.get(kind, LIMITS["cpu"])
     images = max(1, int(budget / max(gflops, 1e-3)))
     return min(max(1 << (images.bit_length() - 1), low), high)
+
+
+def check_micro_batch(size: int | None) -> None:
+    """Refuse a micro-batch that is none; None stands for the usual one.
+
+    Raises:
+        UsageError: If it has no image, or too many.
+    """
+    if size is not None and not 1 <= size <= LARGEST_BATCH:
+        raise UsageError(
+            Argument("micro_batch"), f" must be 1 to {LARGEST_BATCH} images, got {size}."
+        )
 
 
 def preprocessing(backbone: Backbone) -> Preprocess:

@@ -17,7 +17,12 @@ from jaxtyping import Float16
 from featcache.backbones.base import Backbone
 from featcache.backbones.names import COMPUTE_FLAGS
 from featcache.embedding import Embedder
-from featcache.encoding.encoder import LARGEST_BATCH, Encoder, micro_batch_for
+from featcache.encoding.encoder import (
+    LARGEST_BATCH,
+    Encoder,
+    check_micro_batch,
+    micro_batch_for,
+)
 from featcache.errors import CacheError, CorruptCacheError, UsageError
 from featcache.imaging.loader import FileSource
 from featcache.keys import parse_component
@@ -171,10 +176,7 @@ def micro_batch_of(backbone: Backbone, settings: PassSettings | None, asked: int
     Raises:
         UsageError: If the requested one is out of range or is not that of the cache.
     """
-    if asked is not None and not 1 <= asked <= LARGEST_BATCH:
-        raise UsageError(
-            Argument("micro_batch"), f" must be 1 to {LARGEST_BATCH} images, got {asked}."
-        )
+    check_micro_batch(asked)
     if settings is None:
         return asked or micro_batch_for(backbone.gflops, backbone.device.type)
     if asked is not None and asked != settings.micro_batch:

@@ -366,4 +366,4 @@ def test_damaged_metadata_is_hushed_wherever_it_is_met(backbone: Any, photo: np.
 def test_the_examples_of_the_docstrings() -> None:
     failed, tried = doctest.testmod(embedding)
     assert failed == 0
-    assert tried == 7
+    assert tried == 6
