@@ -45,7 +45,7 @@ WAYS: Mapping[str, Mapping[str, Any]] = {
     "cycles on mapped patches, corpus": {"anchors": "corpus"},
     "cycles on mapped vanilla patches": {"variant": "vanilla"},
 }
-LORA: Mapping[str, Any] = {"adapter": "lora"}
+LORA: Mapping[str, Any] = {"adapter": "lora", "lr": 0.003, "identity": 1.0}
 LORA_WAYS: Mapping[str, Mapping[str, Any]] = {
     "cycles on mapped patches": {},
     "cycles on patches as they are": {"patch_map": "none"},
