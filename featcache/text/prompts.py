@@ -3,52 +3,35 @@
 from pathlib import Path
 
 from featcache.errors import UsageError
-from featcache.limits import TEXTS, WORDS
-from featcache.paths import read_regular
+from featcache.text.lines import read_lines
 from featcache.text.templates import check_length, is_plain
 from featcache.wording import Argument
 
 
 def read_prompts(path: Path) -> tuple[str, ...]:
-    """Read a file of prompts, one a line; empty lines and lines starting with # are skipped.
-
-    A sentence that stands there twice is taken once.
+    """Read a file of prompts, one a line; one that stands there twice is taken once.
 
     Args:
-        path: UTF-8 text file.
+        path: UTF-8 text file; empty lines and lines starting with # are skipped.
 
     Raises:
         UsageError: If the file cannot be read, holds no prompt or too many, or a line is a template
             or no plain text.
     """
     given = Argument("prompts", str(path))
-    try:
-        lines = read_regular(path, WORDS).decode("utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise UsageError(
-            given, f" could not be read ({why}); expected a UTF-8 text file, one sentence a line."
-        ) from error
-    kept = [line for line in lines if line.strip() and not line.lstrip().startswith("#")]
-    if not kept:
-        raise UsageError(given, " holds no sentence; write one a line, e.g. 'a photo of a dog.'")
-    if len(kept) > TEXTS.value():
-        raise UsageError(
-            given,
-            f" has more than {TEXTS.value()} sentences. Leave some out, or raise {TEXTS.variable}.",
-        )
-    return tuple(dict.fromkeys(_checked(line, given) for line in kept))
+    return read_lines(path, given, check_prompt, what="sentence", example="a photo of a dog.")
 
 
-def _checked(line: str, given: Argument) -> str:
-    text = line.strip()
+def check_prompt(text: str) -> str:
+    """Return a prompt if it is plain text without `{}`.
+
+    Raises:
+        UsageError: If it is not, or is too long.
+    """
     if not is_plain(text):
-        raise UsageError(given, f" has control characters in {text[:200]!a}; expected plain text.")
+        raise UsageError(f"A prompt is plain text. Got the control characters of {text[:200]!a}.")
     if "{}" in text:
         raise UsageError(
-            given, f" has the template '{text[:200]}'. A prompt names no class: write a sentence."
+            f"A prompt names no class. Got the template '{text[:200]}'; write a sentence."
         )
-    try:
-        return check_length(text)
-    except UsageError as error:
-        raise UsageError(given, ": ", error.parts) from error
+    return check_length(text)

@@ -5,8 +5,9 @@ import unicodedata
 from pathlib import Path
 
 from featcache.errors import UsageError
-from featcache.limits import TEXT, WORDS
-from featcache.paths import read_regular
+from featcache.limits import TEXT
+from featcache.text.lines import read_lines
+from featcache.wording import Argument
 
 DEFAULT_TEMPLATES = ("a photo of a {}.",)
 """Default for image folders without templates."""
@@ -65,20 +66,7 @@ def read_templates(path: Path) -> tuple[str, ...]:
     """Read a file of templates, one a line; empty lines and lines starting with # are skipped.
 
     Raises:
-        UsageError: If the file cannot be read, holds no template, or a line is none.
+        UsageError: If the file cannot be read, holds no template or too many, or a line is none.
     """
-    try:
-        lines = read_regular(path, WORDS).decode("utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise UsageError(
-            f"Templates could not be read from {path} ({why}); expected a UTF-8 text file with "
-            f"one template a line."
-        ) from error
-    kept = [line for line in lines if line.strip() and not line.lstrip().startswith("#")]
-    if not kept:
-        raise UsageError(f"{path} holds no template; write one a line, e.g. 'a photo of a {{}}.'")
-    try:
-        return tuple(dict.fromkeys(check_template(line) for line in kept))
-    except UsageError as error:
-        raise UsageError(f"{path}: ", error.parts) from error
+    given = Argument("templates", str(path))
+    return read_lines(path, given, check_template, what="template", example="a photo of a {}.")
