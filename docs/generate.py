@@ -56,7 +56,10 @@ def contents() -> dict[Path, dict[str, str]]:
         }
         for m in methods
     }
-    tables = {PAGES / "index.md": index(methods), PAGES.parent / "export.md": exported(methods)}
+    tables = {
+        PAGES / "index.md": index(registry.describe()),
+        PAGES.parent / "export.md": exported(methods),
+    }
     return pages | {page: {"methods": table} for page, table in tables.items()}
 
 
@@ -192,16 +195,13 @@ def exported(methods: Sequence[AnyMethod]) -> str:
     return "\n".join(lines)
 
 
-def index(methods: Sequence[AnyMethod]) -> str:
-    """Return the table of all methods."""
+def index(methods: Sequence[registry.Description]) -> str:
+    """Return the table of all methods, group by group."""
     rows = ["| method | group | what it is | fidelity |", "|---|---|---|---|"]
-    groups = {method.name: registry.group_of(method) for method in methods}
-    for method in sorted(methods, key=lambda m: (registry.GROUPS.index(groups[m.name]), m.name)):
+    for method in methods:
         fidelity = re.split(r"[,:]| at ", method.source)[0]
-        rows.append(
-            f"| [{method.name}]({method.name}.md) | {groups[method.name]} | {method.summary} "
-            f"| {fidelity} |"
-        )
+        cells = (f"[{method.name}]({method.name}.md)", method.group, method.summary, fidelity)
+        rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)
 
 
