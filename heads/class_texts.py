@@ -39,7 +39,7 @@ def single_texts(
 
     Args:
         task: The task.
-        text: One of `TextKind`; None is the data set's default.
+        text: One of `AnyTextKind`, where prompts have class -1; None is the data set's default.
         method: Name of the method in the message.
 
     Raises:

@@ -134,6 +134,7 @@ def predict(
         from heads.certainty.asked import Asked
         from heads.predicted import Tally
         from heads.predicting import Predictor
+        from heads.results.named import LAST
 
         trained = load(
             named or head,
@@ -141,7 +142,7 @@ def predict(
             backbone=None if dataset else backbone,
             weights=weights,
         )
-        line.say(head_text(trained, named, is_last=head == "last"))
+        line.say(head_text(trained, named, is_last=head == LAST))
         asked = Asked(coverage=coverage, rule=rule or "lac", reject=reject)
         predictor = Predictor(trained, top=top, device=device, asked=asked)
         if caution := asked.caution(trained.calibration):

@@ -44,7 +44,7 @@ def protocol_for(limits: Limits) -> type[asyncio.Protocol]:
             super().connection_lost(exc)
 
         def _watch(self) -> None:
-            """Let the time of a head begin with its first byte, and end with its last."""
+            """Start the time for the head of a request; stop it once that head is complete."""
             if self.cycle is not None and not self.cycle.response_complete:
                 self._stop()
             elif self._late is None:
