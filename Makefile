@@ -47,9 +47,12 @@ lint: install-dev  ## ruff, mypy strict, import layers, spelling
 	@$(BIN)/lint-imports
 	@$(BIN)/codespell featcache heads cli docs benchmarks README.md CHANGELOG.md
 
-bench: install-dev  ## Measure everything in docs/benchmarks.md anew (long)
+bench: install-dev  ## Measure anew what docs/benchmarks.md says of drawn data (long)
 	@$(BIN)/python benchmarks/accuracy.py
 	@$(BIN)/python benchmarks/methods.py
+	@$(BIN)/python benchmarks/sharpened.py
+	@$(BIN)/python benchmarks/cycles.py patches heads last-block test episodes
+	@$(BIN)/python benchmarks/certainty.py
 	@$(BIN)/python benchmarks/imbalance.py
 	@$(BIN)/python -m benchmarks.orders --datasets fieldguide
 	@$(BIN)/python benchmarks/queries_together.py
