@@ -81,19 +81,21 @@ def get(name: str) -> AnyMethod:
 
 def describe() -> list[Description]:
     """Describe every method, group by group; imports all of them."""
-    found = [
-        Description(
-            name=m.name,
-            group=group_of(m),
-            summary=m.summary,
-            source=m.source,
-            transductive=m.transductive,
-            needs=_named(m),
-            usual_shots=m.usual_shots,
-        )
-        for m in map(get, names())
-    ]
+    found = (description(get(name)) for name in names())
     return sorted(found, key=lambda one: (GROUPS.index(one.group), one.name))
+
+
+def description(method: AnyMethod) -> Description:
+    """Describe a method, which need not be registered."""
+    return Description(
+        name=method.name,
+        group=group_of(method),
+        summary=method.summary,
+        source=method.source,
+        transductive=method.transductive,
+        needs=_named(method),
+        usual_shots=method.usual_shots,
+    )
 
 
 def group_of(method: AnyMethod) -> str:

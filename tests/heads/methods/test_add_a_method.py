@@ -84,4 +84,4 @@ def test_its_settings_are_found_and_its_page_is_filled(
     page = generate.filled(FILES[DOCS], parts)
     assert "logits = s x T^T + b + o" in page
     assert "| `text` | none |" in page
-    assert "class-offsets.md" in generate.index([method])
+    assert "class-offsets.md" in generate.index([registry.description(method)])
