@@ -6,6 +6,7 @@ What a killed command has left there is deleted by the next one that writes to t
 unless somebody else is writing in that folder.
 """
 
+import errno
 import os
 import re
 import shutil
@@ -100,7 +101,7 @@ def not_written(place: Path, error: OSError, argument: Argument) -> list[Part]:
 
 def _refuse_existing(folder: Path) -> None:
     if folder.exists() or folder.is_symlink():
-        raise FileExistsError(17, "something is there already", str(folder))
+        raise FileExistsError(errno.EEXIST, "something is there already", str(folder))
 
 
 def _clear(place: Path) -> None:
