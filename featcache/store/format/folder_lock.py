@@ -18,7 +18,7 @@ PATIENCE = 2.0
 
 @contextmanager
 def shared(folder: Path) -> Iterator[None]:
-    """Keep others from having a folder alone while the block runs; waits a little for one who has."""
+    """Keep others from having a folder alone in the block; waits a little for one who has."""
     with _locked(folder, fcntl.LOCK_SH, PATIENCE):
         yield
 
