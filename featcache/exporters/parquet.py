@@ -189,7 +189,9 @@ def _listed_columns(
     for name, texts in further.items():
         found = [texts.get(ids[row]) for row in rows.tolist()]
         values = [None if text is None else _text(text) for text in found]
-        free = f"csv_{name}" if name in taken else name
+        free = name
+        while free in taken or (free != name and free in further):
+            free = f"csv_{free}"
         columns[_text(free)] = arrow.array(values, arrow.string())
     return columns
 
