@@ -18,18 +18,20 @@ def read_prompts(path: Path) -> tuple[str, ...]:
         path: UTF-8 text file.
 
     Raises:
-        UsageError: If the file cannot be read, holds no prompt or too many, or a line is a template
-            or no plain text.
+        UsageError: If the file cannot be read, is JSON, holds no prompt or too many, or a line is a
+            template or no plain text.
     """
     given = Argument("prompts", str(path))
     try:
-        lines = read_regular(path, WORDS).decode("utf-8-sig").splitlines()
+        text = read_regular(path, WORDS).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or error
         raise UsageError(
             given, f" could not be read ({why}); expected a UTF-8 text file, one sentence a line."
         ) from error
-    kept = [line for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    if _is_json(text):
+        raise UsageError(given, " is JSON; write one sentence a line, without quotes or brackets.")
+    kept = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
     if not kept:
         raise UsageError(given, " holds no sentence; write one a line, e.g. 'a photo of a dog.'")
     if len(kept) > TEXTS.value():
@@ -38,6 +40,12 @@ def read_prompts(path: Path) -> tuple[str, ...]:
             f" has more than {TEXTS.value()} sentences. Leave some out, or raise {TEXTS.variable}.",
         )
     return tuple(dict.fromkeys(_checked(line, given) for line in kept))
+
+
+def _is_json(text: str) -> bool:
+    """Tell by its brackets whether a file is a list or an object, each line of which is no text."""
+    inside = text.strip()
+    return inside[:1] + inside[-1:] in ("[]", "{}")
 
 
 def _checked(line: str, given: Argument) -> str:
