@@ -31,7 +31,9 @@ def read_prompts(path: Path) -> tuple[str, ...]:
         ) from error
     if _is_json(text):
         raise UsageError(given, " is JSON; write one sentence a line, without quotes or brackets.")
-    kept = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    kept = [
+        line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")
+    ]
     if not kept:
         raise UsageError(given, " holds no sentence; write one a line, e.g. 'a photo of a dog.'")
     if len(kept) > TEXTS.value():
