@@ -184,10 +184,10 @@ def _plain(name: str) -> str:
     return name[:COMPARED].lower().lstrip("-")
 
 
-def _by_number(name: str) -> list[tuple[int, str]]:
-    """Sort key of a name that orders numbers by value: 4 before 16."""
-    parts = re.split(r"([0-9]{1,18})", name)
-    return [(int(p), "") if i % 2 else (0, p) for i, p in enumerate(parts)]
+def _by_number(name: str) -> tuple[list[tuple[int, str]], str]:
+    """Sort key of a name that orders numbers near its start by value: 4 before 16."""
+    parts = re.split(r"([0-9]{1,18})", name[:COMPARED])
+    return [(int(p), "") if i % 2 else (0, p) for i, p in enumerate(parts)], name
 
 
 def _either(names: list[str]) -> str:

@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from featcache.errors import TrainingError
+from featcache.errors import FeatcacheError, HeadError, TrainingError
+from featcache.scarcity import lacking
 from heads.contract.linear import Linear
 from heads.contract.method import AnyMethod
 from heads.contract.rows import Rows, Tensors
@@ -36,24 +37,47 @@ class Fitted:
     """Floats."""
     params: Tensors
     fixed: Tensors
+    claimed: int | None = None
+    """Number of classes that the file names which it was read from; None where it was trained here.
+    Tensors of a file need not fit that, nor each other."""
 
     def at(self, values: dict[str, float]) -> "Fitted":
         """Return a copy with other hyper-parameters of the post grid."""
-        return Fitted(
-            method=self.method,
-            config=self.config,
-            hyper=with_values(self.hyper, values),
-            params=self.params,
-            fixed=self.fixed,
-        )
+        return replace(self, hyper=with_values(self.hyper, values))
 
     def logits(self, rows: Rows) -> Float[Tensor, "n c"]:
         """Return the logits of every row; the method does not get its labels."""
         return torch.cat([part for part, _, _ in self.chunks(rows)])
 
-    @torch.no_grad()
     def chunks(self, rows: Rows) -> Iterator[tuple[Tensor, int, int]]:
-        """Yield (logits [k c], start, stop) chunk by chunk; `logits` joins them."""
+        """Yield (logits [k c], start, stop) chunk by chunk; `logits` joins them.
+
+        Raises:
+            HeadError: If it was read from a file whose tensors do not fit.
+        """
+        if self.claimed is None:
+            yield from self._chunks(rows)
+            return
+        try:
+            for logits, start, stop in self._chunks(rows):
+                if logits.shape != (stop - start, self.claimed):
+                    raise HeadError(
+                        f"This head of {self.method.name} answers {list(logits.shape)} for "
+                        f"{stop - start} rows, and names {self.claimed} classes. Train it again."
+                    )
+                yield logits, start, stop
+        except FeatcacheError:
+            raise
+        except Exception as error:  # torch has no single error for wrong shapes
+            if lacking(error):
+                raise
+            raise HeadError(
+                f"This head of {self.method.name} holds tensors that do not fit together "
+                f"({error!r:.120}). Train it again."
+            ) from error
+
+    @torch.no_grad()
+    def _chunks(self, rows: Rows) -> Iterator[tuple[Tensor, int, int]]:
         hyper = traced(self.hyper, rows.x)
         for terms, start, stop in terms_by_chunk(self, rows, hyper, 1):
             yield self.method.combine(terms, self.fixed, self.config, hyper), start, stop

@@ -340,7 +340,8 @@ class Head:
             )
         was = self.fitted
         params, fixed = self.method.rebind(was.params, was.fixed, text, was.config)
-        fitted = replace(was, params=params, fixed=fixed)
+        claimed = None if was.claimed is None else len(classes)
+        fitted = replace(was, params=params, fixed=fixed, claimed=claimed)
         # The calibration was of the classes of training.
         return replace(self, fitted=fitted, classes=classes, texts="", calibration=None)
 

@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 
-from featcache.errors import FeatcacheError, HeadError
+from featcache.errors import HeadError
 from featcache.limits import HEAD
 from featcache.paths import expand, read_regular
 from featcache.store.format.files import write_atomically
@@ -230,7 +230,12 @@ def _head(sections: dict[str, Any], tensors: Tensors, where: str) -> Head:
         raise ValueError("a class has a name that does not print")
     head = Head(
         fitted=Fitted(
-            method=method, config=config, hyper=settings.hyper, params=params, fixed=fixed
+            method=method,
+            config=config,
+            hyper=settings.hyper,
+            params=params,
+            fixed=fixed,
+            claimed=len(classes),
         ),
         classes=classes,
         key=None if section["key"] is None else parse_key(section["key"]),
@@ -277,19 +282,13 @@ def _check_shapes(head: Head, fitted: Fitted, where: str) -> None:
     """Answer one row where global features are enough, to find tensors of wrong shapes."""
     kinds = {need.kind for need in query_needs(head)}
     if kinds != {"global"} or head.width is None:
-        return  # what else it reads is checked where it answers
+        return  # no row can be made up of what else it reads; `Fitted.chunks` checks its answers
     row = torch.zeros(1, head.width)
     row[0, 0] = 1
     try:
-        shape = tuple(fitted.logits(checked(head, row)).shape)
-    except FeatcacheError:
-        raise
-    except Exception as error:  # torch has no single error for wrong shapes
-        raise HeadError(f"{where} holds tensors that do not fit together.") from error
-    if shape != (1, len(head.classes)):
-        raise HeadError(
-            f"{where} answers {list(shape)} for one row, and names {len(head.classes)} classes."
-        )
+        fitted.logits(checked(head, row))
+    except HeadError as error:
+        raise HeadError(f"{where} cannot be used. ", *error.parts) from error
 
 
 def _damaged(where: str) -> HeadError:

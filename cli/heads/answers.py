@@ -56,11 +56,15 @@ def check_place(out: Path, read: Sequence[str]) -> None:
     """Refuse to write to a folder, into none, or over the head, table or image that is read.
 
     Raises:
-        UsageError: If it is one of these.
+        UsageError: If it is one of these, or a device or a pipe.
     """
+    from featcache.store.format.outputs import in_the_way
+
     place = expand(out)
     if place.is_dir():
         raise UsageError(f"{out} is a folder; name a file in it with --out.")
+    if in_the_way(place):
+        raise UsageError(f"{out} is no plain file; name another with --out.")
     if not place.parent.is_dir():
         raise UsageError(
             f"There is no folder {place.parent} for {place.name}; make it first, or "

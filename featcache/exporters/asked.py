@@ -6,6 +6,7 @@
 from pathlib import Path
 
 from featcache.errors import UnknownNameError, UsageError
+from featcache.store.format.outputs import in_the_way
 from featcache.wording import Argument
 
 PROJECTIONS = ("pca", "tsne", "none")
@@ -17,13 +18,15 @@ LARGEST_THUMBNAIL = 1024
 
 
 def check_place(out: Path) -> None:
-    """Refuse to write a table where a folder is.
+    """Refuse to write a table where a folder, a device or a pipe is.
 
     Raises:
         UsageError: If one is there.
     """
     if out.is_dir():
         raise UsageError(f"{out} is a folder; name a file in it with ", Argument("out"), ".")
+    if in_the_way(out):
+        raise UsageError(f"{out} is no plain file; name another with ", Argument("out"), ".")
 
 
 def check_name(projection: str) -> None:

@@ -41,7 +41,7 @@ from featcache.paths import expand
 from featcache.progress import Report
 from featcache.retrieval.originals import Originals
 from featcache.sources.registry import further_columns
-from featcache.store.format.outputs import not_written, replacing
+from featcache.store.format.outputs import make_parents, not_written, replacing
 from featcache.types import FeatureSet
 from featcache.wording import Argument
 
@@ -114,7 +114,7 @@ def export_parquet(
         raise TaskError(f"No image of {features.listing.dataset} in these splits could be read.")
     check_projection(projection, len(rows))
     with _explained(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_parents(target)
     plane = project(features, rows, projection)
     near = None
     if neighbors:
@@ -189,7 +189,9 @@ def _listed_columns(
     for name, texts in further.items():
         found = [texts.get(ids[row]) for row in rows.tolist()]
         values = [None if text is None else _text(text) for text in found]
-        free = f"csv_{name}" if name in taken else name
+        free = name
+        while free in taken or (free != name and free in further):
+            free = f"csv_{free}"
         columns[_text(free)] = arrow.array(values, arrow.string())
     return columns
 

@@ -25,16 +25,19 @@ def read_lines(
         What `check` returned, each once, in order.
 
     Raises:
-        UsageError: If the file cannot be read, holds no line or too many, or `check` refuses one.
+        UsageError: If the file cannot be read, is JSON, holds no line or too many, or `check`
+            refuses one.
     """
     try:
-        lines = read_regular(path, WORDS).decode("utf-8-sig").splitlines()
+        text = read_regular(path, WORDS).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or error
         raise UsageError(
             given, f" could not be read ({why}); expected a UTF-8 text file, one {what} a line."
         ) from error
-    stripped = [line.strip() for line in lines]
+    if _is_json(text):
+        raise UsageError(given, f" is JSON; write one {what} a line, without quotes or brackets.")
+    stripped = [line.strip() for line in text.splitlines()]
     kept = [line for line in stripped if line and not line.startswith("#")]
     if not kept:
         raise UsageError(given, f" holds no {what}; write one a line, e.g. '{example}'")
@@ -47,3 +50,9 @@ def read_lines(
         return tuple(dict.fromkeys(map(check, kept)))
     except UsageError as error:
         raise UsageError(given, ": ", error.parts) from error
+
+
+def _is_json(text: str) -> bool:
+    """Tell by its brackets and quotes whether a file is a list or an object."""
+    inside = text.strip()
+    return inside[:1] + inside[-1:] in ("[]", "{}") and '"' in inside

@@ -15,8 +15,8 @@ def read_prompts(path: Path) -> tuple[str, ...]:
         path: UTF-8 text file; empty lines and lines starting with # are skipped.
 
     Raises:
-        UsageError: If the file cannot be read, holds no prompt or too many, or a line is a template
-            or no plain text.
+        UsageError: If the file cannot be read, is JSON, holds no prompt or too many, or a line is a
+            template or no plain text.
     """
     given = Argument("prompts", str(path))
     return read_lines(path, given, check_prompt, what="sentence", example="a photo of a dog.")

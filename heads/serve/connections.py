@@ -1,7 +1,8 @@
-"""Connections that are open but send no request: how many, and for how long.
+"""Connections that send no request, or take no answer: how many, and for how long.
 
 The guard sees requests, which begin when their head is complete. A connection without one would
-hold a file of the process for as long as its client likes, so here its time and its number end.
+hold a file of the process for as long as its client likes, so here its time and its number end. So
+does the time of an answer that nobody takes, which would hold its request as well.
 """
 
 import asyncio
@@ -16,19 +17,27 @@ FULL = (
     b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(BODY), BODY)
 )
 
+LOOKS = 8
+"""How often it is looked whether an answer was taken, in the time that there is for it."""
+
 
 def protocol_for(limits: Limits) -> type[asyncio.Protocol]:
-    """Return the HTTP of uvicorn with an end to connections that ask for nothing.
+    """Return the HTTP of uvicorn with an end to connections that ask for nothing, or take nothing.
 
     Args:
-        limits: How many connections there may be, and the seconds for the head of a request.
+        limits: How many connections there may be, and the seconds for the head of a request and for
+            its answer.
     """
 
     class Bounded(H11Protocol):
         _late: asyncio.TimerHandle | None = None
+        _look: asyncio.TimerHandle | None = None
+        _untaken = 0
+        """How many looks in a row have found some of an answer waiting for its client."""
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
+            self._look_later()
             if len(self.connections) > limits.connections:
                 transport.write(FULL)
                 transport.close()
@@ -41,6 +50,8 @@ def protocol_for(limits: Limits) -> type[asyncio.Protocol]:
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._stop()
+            if self._look is not None:
+                self._look.cancel()
             super().connection_lost(exc)
 
         def _watch(self) -> None:
@@ -54,5 +65,17 @@ def protocol_for(limits: Limits) -> type[asyncio.Protocol]:
             if self._late is not None:
                 self._late.cancel()
                 self._late = None
+
+        def _look_later(self) -> None:
+            self._look = self.loop.call_later(limits.seconds / LOOKS, self._look_now)
+
+        def _look_now(self) -> None:
+            """End a connection whose client takes no answer; closing it would wait for the rest."""
+            waits = self.transport.get_write_buffer_size() > 0
+            self._untaken = self._untaken + 1 if waits else 0
+            if self._untaken > LOOKS:
+                self.transport.abort()
+            else:
+                self._look_later()
 
     return Bounded

@@ -16,7 +16,8 @@ class Limits:
     request_bytes: int = 64 << 20
     """Bytes of a request; with more it is refused with 413."""
     seconds: float = 60.0
-    """Time in which a request has to arrive; a slower one is refused with 408."""
+    """Time in which a request has to arrive, or it is refused with 408; and in which its answer has
+    to be taken, or the connection is closed."""
     requests: int = 512
     """Requests received or answered at once; further ones are refused with 429."""
     held_bytes: int = 1 << 30

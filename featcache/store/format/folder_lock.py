@@ -1,42 +1,53 @@
 """An advisory lock on a folder, shared by those who write in it: who has it alone may tidy up.
 
 The kernel releases it when a process ends in any way. File systems without locks never give it.
+Anybody else may lock the folder as well, as a shell with `flock FOLDER COMMAND` does for as long as
+the command runs. So nobody waits for long: a writer without the lock only does without its promise.
 """
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+PATIENCE = 2.0
+"""Seconds that a writer waits for one who tidies up, which takes no longer."""
+
 
 @contextmanager
 def shared(folder: Path) -> Iterator[None]:
-    """Keep others from having a folder alone while the block runs; waits for one who has it."""
-    with _locked(folder, fcntl.LOCK_SH):
+    """Keep others from having a folder alone in the block; waits a little for one who has."""
+    with _locked(folder, fcntl.LOCK_SH, PATIENCE):
         yield
 
 
 @contextmanager
 def alone(folder: Path) -> Iterator[bool]:
     """Yield whether nobody else holds the lock of a folder; nobody else gets it in the block."""
-    with _locked(folder, fcntl.LOCK_EX | fcntl.LOCK_NB) as is_alone:
+    with _locked(folder, fcntl.LOCK_EX, 0.0) as is_alone:
         yield is_alone
 
 
 @contextmanager
-def _locked(folder: Path, kind: int) -> Iterator[bool]:
+def _locked(folder: Path, kind: int, patience: float) -> Iterator[bool]:
     handle = os.open(folder, os.O_RDONLY)
     try:
-        yield _flock(handle, kind)
+        yield _flock(handle, kind, time.monotonic() + patience)
     finally:
         with suppress(OSError):
             os.close(handle)
 
 
-def _flock(handle: int, kind: int) -> bool:
-    try:
-        fcntl.flock(handle, kind)
-    except OSError:  # held by others and not waited for, or unsupported
-        return False
-    return True
+def _flock(handle: int, kind: int, until: float) -> bool:
+    while True:
+        try:
+            fcntl.flock(handle, kind | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                return False
+            time.sleep(0.01)
+        except OSError:  # unsupported
+            return False

@@ -10,6 +10,7 @@ import errno
 import os
 import re
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -26,6 +27,8 @@ from featcache.store.format.files import (
 from featcache.store.format.folder_lock import alone, shared
 from featcache.wording import Argument, Part
 
+NO_FILE = "something is there that is no plain file"
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -34,8 +37,11 @@ def replacing(path: Path) -> Iterator[Path]:
     For writers that write to a path of their own; others call `write_atomically`.
 
     Raises:
-        OSError: If the file cannot be put in place; what was there stays.
+        OSError: If the file cannot be put in place, or no plain file is there; what was there
+            stays.
     """
+    if in_the_way(path):
+        raise OSError(NO_FILE)
     _clear(path)
     temporary = temporary_beside(path)
     with shared(path.parent):
@@ -59,7 +65,7 @@ def making(folder: Path) -> Iterator[Path]:
         FileExistsError: If something is there.
         OSError: If it cannot be put in place; nothing is left then.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    make_parents(folder)
     _clear(folder)
     temporary = temporary_beside(folder)
     with shared(folder.parent):
@@ -78,6 +84,31 @@ def making(folder: Path) -> Iterator[Path]:
             sync_folder(folder.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def make_parents(place: Path) -> None:
+    """Make the folder that a place is in, and those above it.
+
+    Raises:
+        NotADirectoryError: If a file, or a link to nothing, is where a folder has to be.
+        OSError: If it cannot be made.
+    """
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        code = errno.ENOTDIR
+        raise NotADirectoryError(code, os.strerror(code), str(place.parent)) from error
+
+
+def in_the_way(place: Path) -> bool:
+    """Tell whether something is there that no file may replace: a folder, a device, a pipe.
+
+    A link is what it leads to; one that leads nowhere may be replaced.
+    """
+    try:
+        return not stat.S_ISREG(place.stat().st_mode)
+    except (OSError, ValueError):  # whoever writes to such a place hears why that cannot be
+        return False
 
 
 def not_written(place: Path, error: OSError, argument: Argument) -> list[Part]:

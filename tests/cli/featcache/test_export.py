@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -70,3 +71,11 @@ def test_wrong_words_are_told(featcache: Run, home: Path, tmp_path: Path) -> Non
         assert answer.code == 2
         assert said in answer.err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_pipe_stays_where_it_is(featcache: Run, home: Path, tmp_path: Path) -> None:
+    os.mkfifo(out := tmp_path / "pipe")
+    answer = featcache("export", "blobs", "--out", str(out))
+    assert answer.code == 2
+    assert f"{out} is no plain file; name another with --out." in answer.err
+    assert out.is_fifo()

@@ -43,6 +43,14 @@ def test_the_files_of_a_run_come_with_its_figures(heads: Run, run: str, tmp_path
     assert heads("export", run, "--to", "numpy", "--out", str(out), *runs).code == 2
 
 
+def test_a_file_where_a_folder_has_to_be_is_told(heads: Run, run: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"mine")
+    out, runs = tmp_path / "file" / "out", ["--runs", str(tmp_path / "runs")]
+    answer = heads("export", run, "--to", "numpy", "--out", str(out), *runs)
+    assert answer.code == 1
+    assert f"{out} was not written (Not a directory). Choose another place" in answer.err
+
+
 def test_last_is_the_run_stored_last(heads: Run, run: str, tmp_path: Path) -> None:
     runs = ["--runs", str(tmp_path / "runs")]
     for name in ("last", "last@1"):

@@ -335,6 +335,11 @@ def test_what_is_read_is_not_written_over(answered: Run, photos: Path, tmp_path:
     answer = answered("predict", "last", str(table), "--format", "csv", "--out", str(tmp_path))
     assert answer.code == 2
     assert "is a folder" in answer.err
+    os.mkfifo(pipe := tmp_path / "pipe")  # as a device would be, it would be replaced
+    answer = answered("predict", "last", str(table), "--format", "csv", "--out", str(pipe))
+    assert answer.code == 2
+    assert "is no plain file" in answer.err
+    assert pipe.is_fifo()
     assert table.read_bytes() == before
 
 

@@ -266,6 +266,17 @@ def test_further_columns_of_a_csv_file_are_kept(cache: FeatureSet, tmp_path: Pat
     assert written.lost == ""
 
 
+def test_no_further_column_takes_the_place_of_another(cache: FeatureSet, tmp_path: Path) -> None:
+    header = "csv_id,id,csv_csv_id,path,label"
+    rows = [f"1,2,3,{name},moth" for name in cache.listing.ids[:2]]
+    (tmp_path / "moths.csv").write_text("\n".join([header, *rows]))
+    listing = replace(cache.listing, spec=f"csv:{tmp_path / 'moths.csv'}")
+    path = tmp_path / "t.parquet"
+    written = export_parquet(replace(cache, listing=listing), path, projection="none")
+    assert written.columns[-3:] == ("csv_id", "csv_csv_csv_id", "csv_csv_id")
+    assert [read(path)[name][0] for name in written.columns[-3:]] == ["1", "2", "3"]
+
+
 def test_a_csv_file_that_is_gone_is_told(cache: FeatureSet, tmp_path: Path) -> None:
     gone = replace(cache, listing=replace(cache.listing, spec=f"csv:{tmp_path / 'gone.csv'}"))
     written = export_parquet(gone, tmp_path / "t.parquet", projection="none")

@@ -2,6 +2,7 @@
 
 import random
 import struct
+import time
 import zlib
 from contextlib import suppress
 from io import BytesIO
@@ -103,6 +104,39 @@ def test_an_array_longer_than_any_listing_is_refused(monkeypatch: pytest.MonkeyP
     data = saved(True, ids=np.zeros(101, np.uint8))
     with pytest.raises(SourceError, match=f"array of 101 numbers, more .* {ROWS.variable}"):
         read_whole_numbers(data, "x.mat")
+
+
+def element(kind: int, data: bytes) -> bytes:
+    return struct.pack("<II", kind, len(data)) + data.ljust(-(-len(data) // 8) * 8, b"\0")
+
+
+def by_hand(
+    flags: bytes = element(6, struct.pack("<II", 6, 0)),
+    shape: bytes = element(5, struct.pack("<ii", 1, 3)),
+) -> bytes:
+    """Return a file with one array, as no program would write it."""
+    rest = element(1, b"ids") + element(9, struct.pack("<3d", 1, 2, 3))
+    return saved(a=[1])[:128] + element(14, flags + shape + rest)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"flags": element(9, struct.pack("<d", float("nan")))},
+        {"shape": element(9, struct.pack("<2d", float("nan"), 1))},
+        {"shape": element(7, struct.pack("<2f", float("inf"), 1))},
+        {"shape": element(5, struct.pack("<2i", -1, -3))},
+        {"shape": element(5, np.full(200_000, 2**31 - 1, "<i4").tobytes())},
+        {"shape": element(5, np.ones(200_000, "<i4").tobytes())},
+    ],
+    ids=["flags-nan", "shape-nan", "shape-inf", "shape-negative", "shape-endless", "shape-ones"],
+)
+def test_flags_and_shapes_that_are_none_are_refused_at_once(wrong: dict[str, bytes]) -> None:
+    assert read_whole_numbers(by_hand(), "x.mat")["ids"].tolist() == [1, 2, 3]
+    start = time.process_time()
+    with pytest.raises(SourceError, match=r"x\.mat has an array .* Get a whole copy"):
+        read_whole_numbers(by_hand(**wrong), "x.mat")
+    assert time.process_time() - start < 5
 
 
 def test_files_of_other_versions_are_told() -> None:

@@ -14,12 +14,20 @@ def test_lines_are_sentences_once_and_in_order(tmp_path: Path) -> None:
     assert read_prompts(path) == ("a dog.", "a äpple.")
 
 
+def test_brackets_in_a_sentence_are_no_json(tmp_path: Path) -> None:
+    path = tmp_path / "p.txt"
+    path.write_text("[CLS] a dog.\na cat {at night}\n")
+    assert len(read_prompts(path)) == 2
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [
         (b"", "holds no sentence; write one a line"),
         (b"# only\n\n", "holds no sentence"),
         (b"a dog.\na photo of a {}.\n", "the template 'a photo of a {}.'"),
+        (b'["a dog.", "a cat."]\n', "is JSON; write one sentence a line"),
+        (b'{\n  "ant": [\n    "a leg."\n  ]\n}\n', "is JSON"),
         (b"a \x07 bell\n", "control characters"),
         (b"\xff\xfe", "could not be read"),
         (b"x" * 2001, "at most 2000 characters"),

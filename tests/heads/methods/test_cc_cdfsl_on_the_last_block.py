@@ -235,6 +235,67 @@ def test_a_block_that_does_not_fit_is_refused_where_it_answers(episode: Episode)
         broken.logits(episode.query)
 
 
+def bent(head: Head, name: str, value: Tensor | None) -> Head:
+    """Return a head read from a file in which one tensor is another, or is missing."""
+    data = pack(head)
+    (description, _), tensors = describe(data, METADATA), load(data)
+    section = description["sections"]["classifier"]
+    part = "params" if name in section["params"] else "fixed"
+    if value is None:
+        section[part].remove(name)
+    else:
+        tensors[f"classifier/{part}/{name}"] = value
+    return unpack(compose(tensors, METADATA, description), "a file")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("text", torch.ones(7)),
+        ("text", torch.ones(2, 16).double()),
+        ("scale", torch.ones(3)),
+        ("scale", None),
+    ],
+)
+def test_tensors_of_a_file_that_do_not_fit_are_refused_where_they_answer(
+    episode: Episode, name: str, value: Tensor | None
+) -> None:
+    broken = bent(kept(episode.view), name, value)
+    with pytest.raises(HeadError, match="tensors that do not fit together"):
+        broken.logits(episode.query)
+    with pytest.raises(HeadError, match="tensors that do not fit together"):
+        broken.predict(episode.query)
+
+
+def test_a_file_that_names_other_classes_than_it_answers_is_refused(episode: Episode) -> None:
+    head = kept(episode.view)
+    fewer = bent(head, "text", head.fitted.params["text"][:-1].clone())
+    for answer in (fewer.logits, fewer.predict):
+        with pytest.raises(HeadError, match=f"and names {len(head.classes)} classes"):
+            answer(episode.query)
+
+
+def test_a_file_without_the_facts_of_its_block_is_refused(episode: Episode) -> None:
+    data = pack(kept(episode.view))
+    description, _ = describe(data, METADATA)
+    del description["sections"]["classifier"]["facts"]
+    head = unpack(compose(load(data), METADATA, description), "a file")
+    with pytest.raises(HeadError, match="tensors that do not fit together"):
+        head.logits(episode.query)
+
+
+def test_want_of_memory_is_not_told_as_a_damaged_head(
+    episode: Episode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    head = unpack(pack(kept(episode.view)), "a file")
+    monkeypatch.setattr(cc, "global_features", fail)
+    with pytest.raises(torch.OutOfMemoryError):
+        head.logits(episode.query)
+
+
 def test_a_corpus_is_refused(task: TaskView) -> None:
     with pytest.raises(UsageError, match="moves the patches"):
         fitted(task, replace(LORA, anchors="corpus"))

@@ -15,14 +15,21 @@ from tests.heads.serve.conftest import listening
 Connect = Callable[[], socket.socket]
 HEAD_SECONDS, PATIENCE = 0.5, 30
 HEAD = b"GET /head HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+LARGE = 32 << 20
+"""Bytes that the system does not hold for a client that takes none."""
+LARGE_HEAD = b"GET /large HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 
 
 @contextmanager
 def connecting(limits: Limits) -> Iterator[Connect]:
     """Serve a page without a head; yield what opens a connection to it."""
-    from fastapi import FastAPI
+    from fastapi import FastAPI, Response
 
     app = FastAPI()
+
+    @app.get("/large")
+    async def large() -> Response:
+        return Response(bytes(LARGE))
 
     @app.get("/head")
     async def head() -> dict[str, str]:
@@ -43,6 +50,13 @@ def answer_of(connection: socket.socket) -> bytes:
     while not data.endswith(b"}") and (more := connection.recv(4096)):
         data += more
     return data
+
+
+def answer_to(connection: socket.socket) -> bytes:
+    """Ask which head answers."""
+    with suppress(ConnectionError):  # refused before it was asked
+        connection.sendall(HEAD + b"\r\n")
+    return answer_of(connection)
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +102,34 @@ def test_a_head_in_two_parts_is_answered(connect: Connect) -> None:
     time.sleep(HEAD_SECONDS / 10)
     connection.sendall(b"\r\n")
     assert answer_of(connection).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("asks", [1, 200], ids=["once", "again-and-again"])
+def test_who_takes_no_answer_is_cut_off(asks: int) -> None:
+    with connecting(Limits(connections=1, seconds=HEAD_SECONDS)) as connect:
+        connection = connect()
+        connection.sendall(LARGE_HEAD * asks)
+        start, told = time.monotonic(), b"HTTP/1.1 503"
+        while told.startswith(b"HTTP/1.1 503") and time.monotonic() - start < PATIENCE:
+            time.sleep(HEAD_SECONDS / 5)
+            told = answer_to(connect())
+        assert told.startswith(b"HTTP/1.1 200")
+        assert time.monotonic() - start > HEAD_SECONDS / 2
+        with suppress(ConnectionError):
+            received = 0
+            while more := connection.recv(1 << 20):
+                received += len(more)
+            assert received < LARGE
+
+
+def test_who_takes_an_answer_slowly_gets_all_of_it() -> None:
+    with connecting(Limits(seconds=20 * HEAD_SECONDS)) as connect:
+        connection, received = connect(), 0
+        connection.sendall(LARGE_HEAD)
+        while received < LARGE and (more := connection.recv(LARGE // 20)):
+            received += len(more)
+            time.sleep(HEAD_SECONDS / 10)
+        assert received >= LARGE
 
 
 def test_more_connections_than_are_allowed_are_told_so() -> None:

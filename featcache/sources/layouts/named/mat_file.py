@@ -8,6 +8,7 @@ no array is longer than a listing may be.
 Reference: MathWorks, MAT-File Format, chapter 1. Source: documentation.
 """
 
+import math
 import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -30,6 +31,8 @@ _NUMBERS = {
 _NUMERIC = range(6, 16)
 """Classes of arrays that hold numbers: double, single, and integers of either sign."""
 _COMPLEX = 0x800
+_SIDES = 64
+"""Most sides of an array; numpy has as many."""
 _LARGEST = 1 << 53
 """Whole numbers up to here are exact in every type."""
 
@@ -119,16 +122,16 @@ def _array(content: memoryview, order: str) -> tuple[str, Int64[np.ndarray, " _"
     flags = next(parts, None)
     if flags is None:
         return None
-    (first, *_) = (*_numbers(flags, order), 0)
+    if flags.kind != _UINT32 or len(flags.data) < 4:
+        raise _BrokenError("has an array without flags")
+    first = _numbers(flags, order)[0]
     if int(first) & 0xFF not in _NUMERIC or int(first) & _COMPLEX:
         return None
     shape, name, values = (next(parts, None) for _ in range(3))
     if shape is None or name is None or values is None:
         raise _BrokenError("has an array without a shape, a name or numbers")
     numbers = _numbers(values, order)
-    count = 1
-    for side in _numbers(shape, order):
-        count *= int(side)
+    count = _count(shape, order)
     if count != len(numbers):
         raise _BrokenError(f"has an array of {count} numbers that holds {len(numbers)}")
     if count > ROWS.value():
@@ -141,6 +144,16 @@ def _array(content: memoryview, order: str) -> tuple[str, Int64[np.ndarray, " _"
     if not (np.abs(numbers.astype(np.float64)) <= _LARGEST).all() or (whole != numbers).any():
         return None
     return bytes(name.data).decode("ascii", "replace"), whole
+
+
+def _count(shape: _Element, order: str) -> int:
+    """Return how many numbers an array of some shape has; a stranger's may be of any length."""
+    if shape.kind != _INT32 or not 0 < len(shape.data) <= 4 * _SIDES:
+        raise _BrokenError(f"has an array whose shape is not 1 to {_SIDES} sides")
+    sides = _numbers(shape, order).tolist()
+    if min(sides) < 0:
+        raise _BrokenError("has an array with a negative side")
+    return math.prod(sides)
 
 
 def _numbers(element: _Element, order: str) -> np.ndarray:

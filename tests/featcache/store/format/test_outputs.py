@@ -3,11 +3,14 @@
 import errno
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from featcache.store.format import folder_lock
 from featcache.store.format.files import temporary_beside
 from featcache.store.format.folder_lock import alone, shared
 from featcache.store.format.outputs import making, not_written, replacing
@@ -141,3 +144,59 @@ def test_what_to_do_is_said(code: int, said: str) -> None:
     text = in_python(parts)
     assert text.startswith(f"t.parquet was not written ({os.strerror(code)}). ")
     assert said in text
+
+
+@WRITERS
+def test_a_folder_that_somebody_else_has_locked_is_written_to(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folder_lock, "PATIENCE", 0.1)
+    with alone(tmp_path) as is_alone:  # as `flock FOLDER COMMAND` has it while the command runs
+        assert is_alone
+        write(tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_writer_waits_for_one_who_tidies_up(tmp_path: Path) -> None:
+    ended, tidy = threading.Event(), ExitStack()
+
+    def end() -> None:
+        ended.set()
+        tidy.close()
+
+    with tidy:
+        assert tidy.enter_context(alone(tmp_path))
+        threading.Timer(0.2, end).start()
+        with shared(tmp_path):
+            assert ended.is_set()
+            with alone(tmp_path) as is_alone:
+                assert not is_alone
+
+
+def test_what_is_no_file_is_never_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    for name in ("pipe", "link"):
+        with pytest.raises(OSError, match="no plain file"):
+            write_file(tmp_path / name)
+    assert (tmp_path / "pipe").is_fifo()
+    assert (tmp_path / "link").is_symlink()
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_link_to_a_file_or_to_nothing_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "kept").write_bytes(b"old")
+    for name, target in (("link", "kept"), ("dangling", "nothing")):
+        (tmp_path / name).symlink_to(target)
+        write_file(tmp_path / name)
+        assert not (tmp_path / name).is_symlink()
+        assert (tmp_path / name).read_bytes() == b"new"
+    assert (tmp_path / "kept").read_bytes() == b"old"
+
+
+def test_a_file_in_the_place_of_a_folder_is_not_what_exists(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"mine")
+    (tmp_path / "dangling").symlink_to("nothing")
+    for name in ("file", "dangling"):
+        with pytest.raises(NotADirectoryError):
+            write_folder(tmp_path / name / "out")
