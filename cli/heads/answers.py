@@ -46,7 +46,9 @@ def format_of(named: str | None, out: Path | None, *, json_: bool) -> str:
         return chosen or "table"
     chosen = chosen or SUFFIXES.get(out.suffix.lower())
     if chosen is None:
-        raise UsageError(f"The format of {out} is not clear; name one with --format csv or json.")
+        raise UsageError(
+            f"The format of {out} is not clear; name one with --format csv, json or parquet."
+        )
     if chosen == "table":
         raise UsageError("--format table is for the terminal; write csv, json or parquet to files.")
     return chosen

@@ -60,4 +60,5 @@ def list_runs(
         rows,
         right=("top-1 %", "size"),
         spare=("backbone", "split", "size", "dataset"),
+        whole=("run",),
     )

@@ -29,7 +29,13 @@ def check_settings(method: str, given: Iterable[str]) -> None:
     known = setting_names(method)
     for name in given:
         if name not in known:
-            raise UnknownNameError(f"setting of {method}", name, known)
+            raise unknown_setting(method, name, known)
+
+
+def unknown_setting(method: str, name: str, known: Iterable[str]) -> UnknownNameError:
+    """Return the error about a setting that a method has not; it says where all of them are."""
+    hint = f"docs/methods/{method}.md explains all."
+    return UnknownNameError(f"setting of {method}", name, known, hint)
 
 
 @cache

@@ -14,6 +14,7 @@ from featcache.errors import UnknownNameError, UsageError
 from featcache.wording import Setting
 from heads.contract.method import AnyMethod
 from heads.contract.settings import Grid, Real, hyper_values
+from heads.selection.names import unknown_setting
 
 _YES, _NO = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
@@ -94,7 +95,7 @@ def configure(
             else:
                 train[key] = values
         else:
-            raise UnknownNameError(f"setting of {method.name}", key, [*static, *traced])
+            raise unknown_setting(method.name, key, [*static, *traced])
     chosen = method.hyper(**(dict(method.defaults(shots)) | hyper))
     untouched = train == dict(method.train_grid.axes)
     for name, number in hyper_values(chosen).items():

@@ -176,7 +176,9 @@ def test_selection_by_folds() -> None:
     assert again.head_.about["selection"] == "cv"
     with pytest.raises(InputError, match="selection='full-val' reads validation rows"):
         Estimator("knn", selection="full-val").fit(x, y)
-    with pytest.raises(UnknownNameError, match="setting of knn"):
+    with pytest.raises(
+        UnknownNameError, match=r"setting of knn .*docs/methods/knn\.md explains all"
+    ):
         Estimator("knn", neighbours=3).fit(x, y)
 
 

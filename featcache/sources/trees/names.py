@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from featcache.counts import counted
 from featcache.paths import as_text
 
 SUFFIXES = (
@@ -110,9 +111,11 @@ class LeftOut:
             root: Name of the folder.
         """
         if self.links:
+            links = counted(len(self.links), "link leads", "links lead")
             yield (
-                f"{len(self.links)} links lead out of {root}/, or in circles, "
-                f"and were not followed; the first is {self.links[0]}."
+                f"{links} out of {root}/, or in circles, "
+                f"{'and was' if len(self.links) == 1 else 'and were'} not followed; "
+                f"the first is {self.links[0]}."
             )
         if self.strange:
             yield (
@@ -127,4 +130,7 @@ class LeftOut:
         unusual = sorted(s for s in self.ignored if s not in _EXPECTED_BESIDE)
         if unusual:
             count = sum(self.ignored[s] for s in unusual)
-            yield f"{count} files were ignored for their suffix ({', '.join(unusual[:6])})."
+            ignored = counted(
+                count, "file was ignored for its suffix", "files were ignored for their suffix"
+            )
+            yield f"{ignored} ({', '.join(unusual[:6])})."

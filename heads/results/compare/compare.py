@@ -129,7 +129,7 @@ def compare(
     shown, problems = _with_answers(shelf, results)
     if shown and against not in (labels := {ZERO_SHOT, *map(label, shown)}):
         call = training(against, max(shown, key=lambda r: (r.shots != 0, r.created)))
-        hint = ("A run of a method is made like this: ", call) if call is not None else ""
+        hint = ("If that is a method, this makes a run of it: ", call) if call is not None else ""
         raise UnknownNameError("run to compare with", against, labels, hint)
     groups = group(shown, against=against, metric=metric)
     if shots is not None:  # leave out groups of zero-shot alone

@@ -1,7 +1,10 @@
 """`heads ls`, `info` and `rm`: what is kept, and removing it."""
 
+import io
 import json
+import re
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +12,7 @@ from typing import Any
 import pytest
 
 import heads
+from cli.heads.ls import list_runs
 from tests.cli.conftest import Answer
 
 Run = Callable[..., Answer]
@@ -38,6 +42,22 @@ def test_ls_shows_runs_with_their_heads(answered: Run) -> None:
     table = answered("ls").out
     assert gda["run"] in table
     assert "2, training features" in table
+
+
+def test_ls_keeps_the_name_of_a_run_whole_in_a_narrow_window(
+    quick_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    window: Any = io.StringIO()
+    window.isatty = lambda: True
+    monkeypatch.setenv("COLUMNS", "56")
+    monkeypatch.setattr(sys, "stdout", window)
+    list_runs(runs=quick_home / "runs")
+    monkeypatch.undo()
+    shown = re.sub("\x1b\\[[0-9;]*m", "", window.getvalue())
+    names = [path.parent.name for path in (quick_home / "runs").rglob("result.json")]
+    assert names
+    assert set(names) <= set(shown.split())
+    assert max(map(len, shown.splitlines())) <= 56
 
 
 def test_ls_without_runs(answered: Run, tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ PETS = Miniature(
         "Abyssinian_5.jpg": "PNG",
         "Abyssinian_34.jpg": "GIF",
     },
-    notes=("1 image beside them not in the list", "1 files were ignored for their suffix (.mat)"),
+    notes=("1 image beside them not in the list", "1 file was ignored for its suffix (.mat)"),
 )
 CARS = Miniature(
     dataset="stanford_cars",

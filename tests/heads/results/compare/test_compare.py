@@ -176,7 +176,10 @@ def test_a_table_that_lacks_the_reference_says_how_to_make_it(record: Any, tmp_p
     assert "split='test', k=3, augment='corpus:wild')" in in_python([group.lacks])
     assert all(g.lacks is None for g in comparison.group(runs))  # zero-shot is in every record
     store.save(runs[0], tmp_path)
-    with pytest.raises(UnknownNameError, match=r"like this: heads\.evaluate\(method='knn'"):
+    with pytest.raises(
+        UnknownNameError,
+        match=r"If that is a method, this makes a run of it: heads\.evaluate\(method='knn'",
+    ):
         comparison.compare(tmp_path, against="knn")
 
 
