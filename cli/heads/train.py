@@ -87,7 +87,9 @@ def train(
     effective_classes: Annotated[
         str | None,
         typer.Option(
-            metavar="LOW-HIGH", help="Fewest and most classes of a batch.", show_default="1-4"
+            metavar="NUMBER|LOW-HIGH",
+            help="Classes of a batch, or the fewest and most.",
+            show_default="1-4",
         ),
     ] = None,
     correlation: Annotated[
