@@ -70,10 +70,7 @@ def _run_rows(summary: "RunSummary") -> list[tuple[str, str]]:
         ("created", _when(result.created)),
         ("data", f"{result.dataset}, {result.backbone}, key {result.key}"),
         ("method", summary.method_text),
-        (
-            "protocol",
-            f"{protocol_text(result.protocol)}, {result.shots_text}, selection {result.selection}",
-        ),
+        ("protocol", f"{protocol}, {result.shots_text}, selection {result.selection}"),
         ("top-1 %", f"{100 * top1.mean:.1f}{ci} on {result.split} ({result.queries} queries)"),
         ("reads", ", ".join(result.reads)),
         ("marks", ", ".join(result.marks)),
