@@ -172,7 +172,8 @@ class TextBank:
         if text not in kinds:
             raise UnknownNameError("kind of text", text, kinds)
         if not self._is_whole(text):
-            have = ", ".join(self.available()) or "none"
+            stored = [kind for kind in self.available() if kind != "dclip" or kind in self.sets]
+            have = ", ".join(stored) or "none"
             what = "prompts" if text == PROMPT else f"texts of kind '{text}' for every class"
             if self.templates == (IMPORTED_TEMPLATE,):
                 raise MissingComponentError(

@@ -27,7 +27,7 @@ other exception that reaches the user is a bug.
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from featcache.escapes import shown
 from featcache.wording import Call, Part, in_python, named
@@ -80,6 +80,7 @@ class UnknownNameError(UsageError):
         hint: Part = "",
         *,
         also: Iterable[str] = (),
+        examples: Sequence[str] = (),
     ) -> None:
         """Compose the message.
 
@@ -90,6 +91,8 @@ class UnknownNameError(UsageError):
             hint: How to list all names, e.g. "`heads list` shows all."
             also: Further accepted names, such as aliases, which are suggested where they are
                 similar and never listed.
+            examples: Names that stand for a long list, most useful first; without any, the first
+                of the list.
         """
         names = sorted(set(known), key=_by_number)
         compared = [*names, *sorted(also)][:COMPARED_NAMES]
@@ -101,7 +104,8 @@ class UnknownNameError(UsageError):
         elif len(names) <= 12:
             choice = f"known: {', '.join(names)}." if names else "none are known."
         else:
-            choice = f"{len(names)} are known, for example {', '.join(names[:4])}."
+            shown_few = ", ".join((examples or names)[:4])
+            choice = f"{len(names)} are known, for example {shown_few}."
         tail = (" ", hint) if hint else ()
         super().__init__("Unknown ", kind, f" '{name}'; {choice}", *tail)
         self.kind, self.name, self.known = kind, name, tuple(names)

@@ -1,4 +1,6 @@
-"""Sizes and durations as text for people."""
+"""Sizes, durations and times as text for people."""
+
+from datetime import datetime
 
 
 def human_bytes(count: float | int) -> str:
@@ -41,3 +43,16 @@ def rough_seconds(seconds: float) -> str:
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
     return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def human_time(when: datetime) -> str:
+    """Format a time in the local zone, to the minute.
+
+    Args:
+        when: The time; without a zone it is local.
+
+    Example:
+        >>> human_time(datetime(2026, 3, 1, 12, 30, 59))[:16]
+        '2026-03-01 12:30'
+    """
+    return when.astimezone().strftime("%Y-%m-%d %H:%M %Z")

@@ -133,7 +133,7 @@ def _say(written: "Table") -> None:
         without = counted(written.without_thumbnail, "image")
         output.say(f"{without} without a thumbnail: moved, changed or not on this machine.")
     if written.lost:
-        output.say(f"Without the further columns of the list of images: {written.lost}")
+        output.say(f"Without further columns of the list of images: {written.lost}")
     words = ["embedding-atlas", str(written.path)]
     if "projection_x" in written.columns:
         words += ["--x", "projection_x", "--y", "projection_y"]

@@ -1,5 +1,7 @@
 """`heads info`: describe one run, or one trained head."""
 
+from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -58,15 +60,17 @@ def _emit(facts: dict[str, Any], rows: list[tuple[str, str]], title: str, *, jso
 
 
 def _run_rows(summary: "RunSummary") -> list[tuple[str, str]]:
+    from heads.results.render.cells import protocol_text
+
     result = summary.result
-    top1 = result.metrics["top1"]
+    protocol, top1 = protocol_text(result.protocol), result.metrics["top1"]
     ci = "" if top1.ci95 is None else f" ± {100 * top1.ci95:.1f}"
     rows = [
         ("path", str(summary.folder)),
-        ("created", result.created),
+        ("created", _when(result.created)),
         ("data", f"{result.dataset}, {result.backbone}, key {result.key}"),
         ("method", summary.method_text),
-        ("protocol", f"{result.protocol}, {result.shots_text}, selection {result.selection}"),
+        ("protocol", f"{protocol}, {result.shots_text}, selection {result.selection}"),
         ("top-1 %", f"{100 * top1.mean:.1f}{ci} on {result.split} ({result.queries} queries)"),
         ("reads", ", ".join(result.reads)),
         ("marks", ", ".join(result.marks)),
@@ -80,6 +84,13 @@ def _run_rows(summary: "RunSummary") -> list[tuple[str, str]]:
         rows.append(("heads", "none of its own"))
     rows += [("note", note) for note in result.notes]
     return [(name, value) for name, value in rows if value]
+
+
+def _when(created: str) -> str:
+    """Write the time of a record as caches show theirs; as it stands where it is no time."""
+    with suppress(ValueError, OverflowError, OSError):
+        return units.human_time(datetime.fromisoformat(created))
+    return created
 
 
 def _facts(head: "Head", path: Path) -> dict[str, Any]:
@@ -113,6 +124,8 @@ def _facts(head: "Head", path: Path) -> dict[str, Any]:
 
 
 def _head_rows(head: "Head", facts: dict[str, Any]) -> list[tuple[str, str]]:
+    from heads.results.render.cells import protocol_text
+
     settings = {**facts["config"], **facts["hyper"]}
     rows = [
         ("path", facts["path"]),
@@ -129,7 +142,10 @@ def _head_rows(head: "Head", facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("holds", _held(head.holds)),
     ]
     shown = ("run", "protocol", "shots", "seed", "selection")
-    rows += [(name, str(head.about[name])) for name in shown if name in head.about]
+    about = {name: str(head.about[name]) for name in shown if name in head.about}
+    if "protocol" in about:
+        about["protocol"] = protocol_text(about["protocol"])
+    rows += about.items()
     return [(name, value) for name, value in rows if value]
 
 

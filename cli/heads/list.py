@@ -35,7 +35,9 @@ def list_methods(json_: Json = False) -> None:
         return
     rows = [(d.group, d.name, d.summary, _reads(d), d.source) for d in describe()]
     columns = ("group", "method", "idea", "reads (? if there)", "source")
-    tables.emit_table(columns, rows, whole=("method",), by="group")
+    tables.emit_table(
+        columns, rows, spare=columns[-1:], whole=("method",), prose=columns[2:], by="group"
+    )
 
 
 def _shots(method: "Description") -> int | str | None:

@@ -59,6 +59,8 @@ def list_runs(
         ("run", "dataset", "backbone", "method", "split", "shots", "top-1 %", "heads", "size"),
         rows,
         right=("top-1 %", "size"),
-        spare=("backbone", "split", "size", "dataset"),
-        whole=("run",),
+        # A run's name begins with its time and its method, so the method goes last.
+        spare=("backbone", "split", "size", "dataset", "heads", "shots", "method"),
+        whole=("run", "method"),
+        prose=("heads",),
     )

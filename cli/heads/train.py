@@ -87,7 +87,9 @@ def train(
     effective_classes: Annotated[
         str | None,
         typer.Option(
-            metavar="LOW-HIGH", help="Fewest and most classes of a batch.", show_default="1-4"
+            metavar="NUMBER|LOW-HIGH",
+            help="Classes of a batch, or the fewest and most.",
+            show_default="1-4",
         ),
     ] = None,
     correlation: Annotated[
@@ -340,8 +342,8 @@ def _classes(text: str | None) -> tuple[int, int] | None:
     found = re.fullmatch(r"([0-9]{1,9})(?:-([0-9]{1,9}))?", text.strip())
     if found is None:
         raise UsageError(
-            f"--effective-classes takes the fewest and the most classes of a batch, as 1-4; got "
-            f"'{text[:80]}'."
+            f"--effective-classes takes the classes of a batch: the fewest and the most, as 1-4, "
+            f"or one number; got '{text[:80]}'."
         )
     return int(found[1]), int(found[2] or found[1])
 

@@ -14,6 +14,16 @@ TYPER_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
 EXAMPLE = re.compile(r"Example: (.+)")
 """The first one of a command's help."""
 
+NUMBERS = {
+    "int_parsing": "expected a whole number",
+    "int_from_float": "expected a whole number",
+    "int_parsing_size": "expected a whole number of fewer digits",
+    "float_parsing": "expected a number",
+    "greater_than_equal": "expected {ge} or more",
+    "less_than_equal": "expected {le} or less",
+}
+"""What pydantic calls wrong of a number -> what is expected."""
+
 
 def refusal(ctx: Any, error: Exception, values: Mapping[str, Any] | None = None) -> UsageError:
     """Say in one sentence what is unknown, what is missing, or which value is none.
@@ -29,7 +39,7 @@ def refusal(ctx: Any, error: Exception, values: Mapping[str, Any] | None = None)
     param: Any = getattr(error, "param", None)
     given = None if param is None else (values or {}).get(param.name)
     if given not in (None, (), []):
-        why = _sentence(error)
+        why = _reason(error)
         return UsageError(
             f"{shown_name(param)} cannot be {_quoted(given)}: {why[:1].lower()}{why[1:]}; "
             f"`{_help(ctx)}` shows what it takes."
@@ -64,6 +74,15 @@ def _help(ctx: Any) -> str:
 def _sentence(error: Any) -> str:
     text: str = error.message
     return text.rstrip(".")
+
+
+def _reason(error: Any) -> str:
+    """Say why a value is none, in words of our own where it should be a number."""
+    errors = getattr(error.__cause__, "errors", None)  # pydantic's, which typer checks values with
+    if errors is None:
+        return _sentence(error)
+    first = errors()[0]
+    return NUMBERS.get(first["type"], _sentence(error)).format(**first.get("ctx", {}))
 
 
 def _quoted(given: Any) -> str:

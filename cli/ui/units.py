@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from featcache.units import human_bytes, human_seconds
+from featcache.units import human_bytes, human_seconds, human_time
 
-__all__ = ["human_bytes", "human_seconds", "some"]
+__all__ = ["human_bytes", "human_seconds", "human_time", "some"]
 
 
 def some(names: Sequence[str], most: int = 8) -> str:

@@ -40,6 +40,7 @@ from featcache.parquet import load_pyarrow
 from featcache.paths import expand
 from featcache.progress import Report
 from featcache.retrieval.originals import Originals
+from featcache.sources.base import FurtherColumns
 from featcache.sources.registry import further_columns
 from featcache.store.format.outputs import make_parents, not_written, replacing
 from featcache.types import FeatureSet
@@ -63,8 +64,7 @@ class Table:
     without_thumbnail: int
     """Images without a thumbnail, because they are not here any more or have changed."""
     lost: str
-    """Why further columns of the list of images could not be read; empty if they were, or if there
-    are none."""
+    """Why further columns of the list of images are missing; empty if none are."""
 
 
 def export_parquet(
@@ -121,7 +121,7 @@ def export_parquet(
         near = nearest_rows(features, rows, neighbors, progress=_named(progress, "comparing"))
     written = _named(progress, "writing")
     pictures = Originals([features]) if thumbnails else None
-    further, lost = _further(features)
+    further = _further(features)
     lacking = 0
     with _explained(target), replacing(target) as temporary:
         writer: Any = None
@@ -139,7 +139,7 @@ def export_parquet(
                     columns |= _images(shown)
                 if answer is not None:
                     columns |= _answers(features, rows[part], answer)
-                columns |= _listed_columns(features, rows[part], further, columns)
+                columns |= _listed_columns(features, rows[part], further.columns, columns)
                 table = import_module("pyarrow").table(columns)
                 writer = writer or parquet.ParquetWriter(temporary, table.schema)
                 writer.write_table(table)
@@ -153,7 +153,7 @@ def export_parquet(
         columns=tuple(table.column_names),
         unreadable=len(listed) - len(rows),
         without_thumbnail=lacking,
-        lost=lost,
+        lost=further.left_out,
     )
 
 
@@ -169,20 +169,19 @@ def _named(progress: Report | None, what: str) -> Callable[[int, int], None]:
     return (lambda done, total: None) if progress is None else partial(progress, what)
 
 
-Further = Mapping[str, Mapping[str, str]]
-"""Column -> id of an image -> text."""
-
-
-def _further(features: FeatureSet) -> tuple[Further, str]:
-    """Return what the list of the images says besides, or why it cannot be read."""
+def _further(features: FeatureSet) -> FurtherColumns:
+    """Return what the list of the images says besides; nothing, and why, if it cannot be read."""
     try:
-        return further_columns(features.listing.spec), ""
+        return further_columns(features.listing.spec)
     except FeatcacheError as error:
-        return {}, str(error)
+        return FurtherColumns(left_out=str(error))
 
 
 def _listed_columns(
-    features: FeatureSet, rows: np.ndarray, further: Further, taken: Collection[str]
+    features: FeatureSet,
+    rows: np.ndarray,
+    further: Mapping[str, Mapping[str, str]],
+    taken: Collection[str],
 ) -> dict[str, Any]:
     arrow, ids = import_module("pyarrow"), features.listing.ids
     columns = {}

@@ -67,3 +67,13 @@ class Dataset:
         present = {s.split for s in self.samples}
         first = [s for s in ("train", "val", "test") if s in present]
         return (*first, *sorted(present - set(first)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FurtherColumns:
+    """What the list of a data set says of its images besides class and split."""
+
+    columns: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Column -> id of an image -> what its first row says."""
+    left_out: str = ""
+    """Which columns of the list are left out and why, as a sentence; empty if none are."""

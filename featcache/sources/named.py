@@ -190,7 +190,7 @@ class NamedDataset:
 
 def datasets() -> list[NamedDataset]:
     """List the named data sets, by name."""
-    return list(_all().values())
+    return sorted(_all().values(), key=lambda one: one.name)
 
 
 def find(name: str) -> NamedDataset:

@@ -1,7 +1,6 @@
 """Opening a data set by `folder:PATH` and other prefixes, or by name."""
 
 import os
-from collections.abc import Mapping
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import cast
 from featcache.collector import waiting_collector
 from featcache.errors import UnknownNameError, UsageError
 from featcache.paths import as_text, check_folder, expand, file_in, from_text
-from featcache.sources.base import Dataset, Report
+from featcache.sources.base import Dataset, FurtherColumns, Report
 from featcache.sources.generic import refuse_generic
 from featcache.sources.kinds import KINDS
 from featcache.sources.named import DEFAULT_WORDS, NamedDataset, datasets, resolve
@@ -128,23 +127,23 @@ def spec_of(root: str) -> str:
     return f"folder:{path}" if file_in(path) is None else f"{kind_of(path)}:{path}"
 
 
-def further_columns(spec: str) -> Mapping[str, Mapping[str, str]]:
+def further_columns(spec: str) -> FurtherColumns:
     """Read what the list of a data set says of its images besides class and split.
 
     Args:
         spec: Prefix, path and options, as `Listing.spec` has them.
 
     Returns:
-        Column -> id of an image -> text; nothing for sources without such columns.
+        The columns; none for sources without such.
 
     Raises:
         SourceError: If the list is not there any more, or cannot be read.
     """
     found = _kind_of(spec)
     if found is None:
-        return {}
+        return FurtherColumns()
     kind, path = found
-    return {} if kind.further is None else kind.further(path)
+    return FurtherColumns() if kind.further is None else kind.further(path)
 
 
 def is_drawn(spec: str) -> bool:

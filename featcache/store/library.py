@@ -35,6 +35,7 @@ from featcache.store.moved import current_root
 from featcache.store.provenance import origin_of, weights_of
 from featcache.store.root import cache_root as cache_root
 from featcache.store.rows import count_rows
+from featcache.units import human_time
 from featcache.wording import Argument, Call, Part, in_python
 
 PLAIN_NAME = re.compile(r"\w(?:[\w.+@= -]*[\w.+@=-])?")
@@ -90,8 +91,7 @@ class CacheSummary:
             return "unreadable"
         if self.finished is None:
             return "unfinished"
-        local = datetime.fromtimestamp(self.finished, tz=UTC).astimezone()
-        when = local.strftime("%Y-%m-%d %H:%M %Z")
+        when = human_time(datetime.fromtimestamp(self.finished, tz=UTC))
         when += " by a wrong clock" if self.is_ahead else ""
         return when if self.complete else f"{when} (part)"
 

@@ -13,6 +13,7 @@ from heads.exporting.checking import Comparison
 from heads.exporting.program import FEATURES, LOGITS, PROBABILITIES, Program
 from heads.head import Head
 from heads.results.record import Result
+from heads.results.render.cells import protocol_text
 
 CARD, FACTS = "README.md", "head.json"
 SHOWN_METRICS = {"top1": "top-1", "balanced_accuracy": "balanced accuracy", "macro_f1": "macro F1"}
@@ -124,7 +125,9 @@ def _interface(facts: Mapping[str, Any], size: str) -> list[str]:
 
 
 def _training(head: Head, facts: Mapping[str, Any]) -> list[str]:
-    about = head.about
+    about = dict(head.about)
+    if "protocol" in about:
+        about["protocol"] = protocol_text(str(about["protocol"]))
     drawn = [f"{key} {about[key]}" for key in ("protocol", "shots", "seed", "selection", "run")
              if key in about]  # fmt: skip
     settings = ", ".join(f"{name}={value}" for name, value in facts["settings"].items())

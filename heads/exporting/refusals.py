@@ -22,9 +22,8 @@ def check_exportable(head: Head) -> None:
     read = sorted(str(need.key) for need in needs if need.kind != "global" and not need.optional)
     if read:
         raise HeadError(
-            f"This head of {method.name} reads {', '.join(read)} of every image, which featcache "
-            f"cuts and encodes; an exported file has one feature vector an image. Export a method "
-            f"that reads global features alone."
+            f"This head of {method.name} reads {', '.join(read)} of every image; an exported file "
+            f"takes one global feature vector an image. Export a method that reads these alone."
         )
 
 

@@ -171,8 +171,10 @@ class EpisodeBuilder:
         if self.features.key.image_size == 0:
             hint: Part = "These features were imported without images, so choose another method."
         else:
-            hint = ("Add it with: ", self._extraction(need, rows, self._lacks_text()))
-            if self._lacks_text():
+            texts = self._lacks_text()
+            them = "it" if texts is None else "them"
+            hint = (f"Add {them} with: ", self._extraction(need, rows, texts))
+            if texts:
                 what += f", and texts of kind '{self.text}' for every class"
         return MissingComponentError(f"This method needs {what}. ", hint)
 

@@ -150,7 +150,13 @@ def find(root: Path, run: str) -> Path:
     """
     folders = {folder.name: folder for folder in run_folders(root)}
     if run not in folders:
-        raise UnknownNameError("run", run, folders, f"Runs are looked for in {root}.")
+        raise UnknownNameError(
+            "run",
+            run,
+            folders,
+            f"Runs are looked for in {root}.",
+            examples=sorted(folders, reverse=True),  # names begin with the time: the newest first
+        )
     return folders[run]
 
 

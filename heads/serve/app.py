@@ -16,6 +16,7 @@ from typing import Annotated, Any
 from fastapi import FastAPI, File, HTTPException, Request, UploadFile
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, Response
+from starlette.exceptions import HTTPException as StarletteError
 
 from featcache.errors import FeatcacheError
 from featcache.pages.page import Page, page
@@ -118,6 +119,8 @@ def make_app(service: Service, hosts: Hosts) -> FastAPI:
         return _answered(await service.answer(uploads))
 
     app.add_exception_handler(RequestValidationError, _no_images)
+    app.add_exception_handler(HTTPStatus.NOT_FOUND, _unknown)
+    app.add_exception_handler(HTTPStatus.METHOD_NOT_ALLOWED, _other_method)
     app.add_exception_handler(BusyError, _busy)
     app.add_exception_handler(ClosedError, _closed)
     app.add_exception_handler(FeatcacheError, _failed)
@@ -153,6 +156,23 @@ async def _no_images(*_: Any) -> Response:
     return _refused(
         422, "The form has no files named images; send some, as curl -F images=@photo.jpg does."
     )
+
+
+async def _unknown(request: Request, _: Exception) -> Response:
+    return _refused(404, f"There is no {_path(request)} here; /api shows what there is.")
+
+
+async def _other_method(request: Request, error: Exception) -> Response:
+    assert isinstance(error, StarletteError)  # the base of FastAPI's own
+    headers = dict(error.headers or {})
+    takes = headers.get("Allow", "another method")
+    hint = "; send images, as curl -F images=@photo.jpg does" if takes == "POST" else ""
+    return _refused(405, f"{_path(request)} takes {takes}, not {request.method}{hint}.", headers)
+
+
+def _path(request: Request) -> str:
+    """Return the path of a request, of bounded length."""
+    return request.url.path[:LONGEST_NAME]
 
 
 async def _busy(*_: Any) -> Response:

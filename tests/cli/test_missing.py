@@ -77,3 +77,22 @@ def test_garbage_of_a_folder_that_is_not_there(tmp_path: Any) -> None:
     answer = CliRunner().invoke(featcache_app, ["gc", "--cache", str(tmp_path / "no")])
     assert answer.exit_code == 2
     assert f"There is no folder {tmp_path}/no; name the one of the caches" in answer.stderr
+
+
+@pytest.mark.parametrize(
+    ("app", "words", "said"),
+    [
+        (featcache_app, "extract --limit x", "--limit cannot be 'x': expected a whole number; `"),
+        (featcache_app, "extract --limit 1.5", "--limit cannot be '1.5': expected a whole number;"),
+        (featcache_app, "extract --limit -1", "--limit cannot be '-1': expected 1 or more; `"),
+        (heads_app, "serve last --port x", "--port cannot be 'x': expected a whole number; `"),
+        (heads_app, "serve last --reject x", "--reject cannot be 'x': expected a number; `"),
+        (featcache_app, f"export pets --thumbnails {'9' * 5000}", "--thumbnails cannot be '999"),
+    ],
+)
+def test_what_is_no_number_is_said_in_our_words(app: Any, words: str, said: str) -> None:
+    answer = CliRunner().invoke(app, words.split())
+    assert answer.exit_code == 2
+    assert answer.stderr.startswith(f"error: {said}")
+    assert "valid" not in answer.stderr
+    assert "parse" not in answer.stderr

@@ -157,6 +157,8 @@ def test_without_prompts_it_is_said_where_they_come_from() -> None:
     with pytest.raises(MissingComponentError, match="holds no prompts; it has: name") as caught:
         ALL.texts("prompt")
     assert "prompts=FILE, a text file with one sentence a line." in str(caught.value)
+    with pytest.raises(MissingComponentError, match=r"name, template, description\. Choose"):
+        bank().texts("prompt")  # what dclip would read is there, texts of that kind are not
     assert ALL.lacks("prompt") is not None
     assert bank(prompt=PROMPTS).lacks("prompt") is None
     assert ALL.readable() == ALL.available() == TEXT_KINDS

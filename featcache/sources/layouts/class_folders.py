@@ -8,6 +8,7 @@ Two layouts, distinguished by whether there is a `train` folder with class folde
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from featcache.counts import counted
@@ -19,6 +20,7 @@ from featcache.sources.layouts.split_names import SPLIT_NAMES, split_of
 from featcache.sources.layouts.splits import Grouped, make_splits, samples
 from featcache.sources.trees.base import Entry, FoundImages, Tree
 from featcache.text.templates import DEFAULT_TEMPLATES, clean_name
+from featcache.wording import Argument, Placeholder
 
 LAYOUT = "expected PATH/<class>/*.jpg, or PATH/train/<class>/*.jpg with val and test beside it"
 
@@ -36,6 +38,14 @@ def list_class_folders(tree: Tree, name: str, *, prefix: str, seed: int = 0) -> 
         SourceError: If the tree is in neither layout, or two class folders read the same.
     """
     found = tree.images()
+    if not found.images and prefix == "folder" and _has_shards(tree):
+        raise SourceError(
+            f"{tree.root} has no images but .tar files; {LAYOUT}. Read shards of webdataset with ",
+            Argument("dataset", f"wds:{as_text(tree.root)}"),
+            ", and one archive of class folders with ",
+            Argument("dataset", Placeholder("tar:FILE")),
+            ".",
+        )
     files, notes = _Layout(tree.root, prefix).group(found)
     notes += make_splits(files, seed)
     names = _class_names(tree.root, files)
@@ -53,6 +63,13 @@ def list_class_folders(tree: Tree, name: str, *, prefix: str, seed: int = 0) -> 
         templates=DEFAULT_TEMPLATES,
         notes=(*notes, *_empty_notes(found, files), *class_notes(classes, present), *found.notes),
     )
+
+
+def _has_shards(tree: Tree) -> bool:
+    """Tell whether there are tar files in a tree, or in the folders at its root."""
+    top = list(tree.names())
+    below = (tree.names(name) for name in top if tree.has_folder(name))
+    return any(name.lower().endswith(".tar") for name in chain(top, *below))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,12 @@
 """Interface of a kind of source: how `PREFIX:PATH` becomes a data set."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from featcache.errors import UsageError
 from featcache.paths import expand
-from featcache.sources.base import Dataset, Report
+from featcache.sources.base import Dataset, FurtherColumns, Report
 from featcache.wording import Argument
 
 
@@ -39,9 +39,9 @@ class Kind:
     """Bring here what the text names elsewhere, before `open`. Called with the text, where data
     sets are kept, whether missing files may be fetched, and whom to tell; None for kinds that only
     read what is here."""
-    further: "Callable[[str], Mapping[str, Mapping[str, str]]] | None" = None
-    """Read what a list says of its images besides class and split: column -> id -> text. None for
-    kinds that have no such columns."""
+    further: "Callable[[str], FurtherColumns] | None" = None
+    """Read what a list says of its images besides class and split; None for kinds that have no such
+    columns."""
     has_options: bool = False
     """Whether options may follow the path, as in `csv:photos.csv?label=species`."""
 

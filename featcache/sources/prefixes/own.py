@@ -7,7 +7,7 @@ from pathlib import Path
 
 from featcache.errors import SourceError, UsageError
 from featcache.paths import as_text, expand
-from featcache.sources.base import Dataset, Report
+from featcache.sources.base import Dataset, FurtherColumns, Report
 from featcache.sources.hub.names import HubName
 from featcache.sources.layouts.own import coco, csv_file, fiftyone, huggingface, labelstudio, npz
 from featcache.sources.layouts.own import webdataset as wds
@@ -84,9 +84,9 @@ def _kind(prefix: str, example: str, opener: Opener, options: Sequence[str]) -> 
     )
 
 
-def _further(text: str) -> Mapping[str, Mapping[str, str]]:
+def _further(text: str) -> FurtherColumns:
     path, options = split_options(text, csv_file.OPTIONS)
-    return {} if expand(path).is_dir() else read_further(path, options)
+    return FurtherColumns() if expand(path).is_dir() else read_further(path, options)
 
 
 CSV = replace(

@@ -113,6 +113,16 @@ def scope(interval: str, *, of_one_draw: bool) -> str:
     return f"{text}, of these heads" if interval == "queries" and of_one_draw else text
 
 
+def protocol_text(protocol: str) -> str:
+    """Return a protocol of a record as it is written on the command line.
+
+    Example:
+        >>> protocol_text("few_shot")
+        'few-shot'
+    """
+    return protocol.replace("_", "-")
+
+
 def _of_these_heads(row: Row) -> bool:
     """Tell whether shots were drawn once, so that the interval does not cover other draws."""
     return row.interval == "queries" and row.drawn
@@ -152,7 +162,7 @@ def _cells(row: Row, letters: dict[str, str], of_one_draw: bool) -> tuple[str, .
     gain, took = _gain(row, letters, of_one_draw), f"{row.seconds:.1f}"
     balanced, f1 = _percent(row.balanced_accuracy), _percent(row.macro_f1)
     tail = [] if row.protocol != STREAM else [_percent(row.tail_top1)]
-    about = row.protocol, selection, status, also
+    about = protocol_text(row.protocol), selection, status, also
     return (row.name, top1, *tail, seeds, balanced, f1, gain, took, *about)
 
 

@@ -17,6 +17,8 @@ def test_the_list_has_all_of_them(featcache: Run) -> None:
     items = [json.loads(line) for line in featcache("datasets", "--json").out.splitlines()]
     assert len(items) == 31
     assert all(item["images"] and item["classes"] and item["licence"] for item in items)
+    names = [item["name"] for item in items]
+    assert names == sorted(names)
     by_name = {item["name"]: item for item in items}
     assert by_name["fieldguide"]["terms"] == "drawn"
     assert by_name["objectnet"]["terms"] == "account"

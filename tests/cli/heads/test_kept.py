@@ -6,6 +6,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 
 import heads
 from cli.heads.ls import list_runs
+from featcache.units import human_time
 from tests.cli.conftest import Answer
 
 Run = Callable[..., Answer]
@@ -56,7 +58,7 @@ def test_ls_keeps_the_name_of_a_run_whole_in_a_narrow_window(
     shown = re.sub("\x1b\\[[0-9;]*m", "", window.getvalue())
     names = [path.parent.name for path in (quick_home / "runs").rglob("result.json")]
     assert names
-    assert set(names) <= set(shown.split())
+    assert {*names, "knn", "gda"} <= set(shown.split())
     assert max(map(len, shown.splitlines())) <= 56
 
 
@@ -81,6 +83,9 @@ def test_info_of_a_run_and_of_a_head(answered: Run, tmp_path: Path) -> None:
     run = json.loads(answered("info", "last", "--json").out)
     assert run == listed(answered)[0]
     assert f"{run['run']}@1, {run['run']}@2" in answered("info", run["run"]).out
+    told = dict(row.split("\t") for row in answered("info", run["run"]).out.splitlines())
+    assert told["created"] == human_time(datetime.fromisoformat(run["created"]))
+    assert told["protocol"] == "few-shot, 2 shots, selection few-shot-val"
     file = heads.load(f"{run['run']}@2").save(tmp_path / "blobs.head")
     of_run = json.loads(answered("info", f"{run['run']}@2", "--json").out)
     of_file = json.loads(answered("info", str(file), "--json").out)
@@ -90,6 +95,7 @@ def test_info_of_a_run_and_of_a_head(answered: Run, tmp_path: Path) -> None:
     assert of_file["about"]["seed"] == 2
     shown = answered("info", str(file)).out
     assert "no training features" in shown
+    assert "protocol\tfew-shot\n" in shown
     assert "lime, plum, rust" in shown
     assert answered("info", str(tmp_path / "none.head")).code == 1
 

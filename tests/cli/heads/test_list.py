@@ -85,3 +85,21 @@ def test_groups_and_whole_names_stand_in_every_window(
     assert places == sorted(places)
     first = [line.split()[0] for line in lines if line.strip() and not line.startswith("  ")]
     assert set(registry.names()) <= set(first)
+
+
+@pytest.mark.parametrize("width", [80, 100, 140])
+def test_words_are_whole_and_a_narrow_window_says_what_it_leaves_out(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], width: int
+) -> None:
+    window: Any = Window()
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setattr(sys, "stdout", window)
+    list_methods()
+    monkeypatch.undo()
+    shown = set(re.sub(r"\x1b\[[0-9;]*m", "", window.getvalue()).split())
+    described = registry.describe()
+    assert {word for one in described for word in one.summary.split()} <= shown
+    sources = {word for one in described for word in one.source.split()}
+    assert (sources <= shown) == (width > 80)
+    left_out = "Left out in this narrow window: source.\n" if width == 80 else ""
+    assert capsys.readouterr().err == left_out

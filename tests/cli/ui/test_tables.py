@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cli.featcache.ls import list_caches
-from cli.ui.tables import emit_table, fitting
+from cli.ui.tables import emit_table, fitting, prose_widths
 from heads.results.render import cells
 
 COLUMNS = ("method", "top-1 %", "seconds", "source")
@@ -36,6 +36,52 @@ def test_a_column_that_went_before_a_wider_one_comes_back() -> None:
     assert fitting(COLUMNS, ROWS, spare, 58) == ["method", "top-1 %", "source"]
     assert fitting(COLUMNS, ROWS, spare, 36) == ["method", "top-1 %", "seconds"]  # room for one
     assert fitting(COLUMNS, ROWS, spare, 35) == ["method", "top-1 %"]
+
+
+def test_a_column_without_an_entry_goes_first() -> None:
+    columns = ("image", "prediction", "then", "label")
+    rows = [("a.jpg", "red fox", "wolf 20.0, dog 10.0", "")]  # 8, 13, 22 and 8 wide
+    assert fitting(columns, rows, ("then",), 50) == list(columns)
+    assert fitting(columns, rows, ("then",), 49) == ["image", "prediction", "then"]
+    assert fitting(columns, rows, ("then",), 41) == ["image", "prediction", "label"]
+    known = [(*rows[0][:3], "red fox")]  # 10 wide
+    assert fitting(columns, known, ("then",), 49) == ["image", "prediction", "label"]
+
+
+def test_prose_shares_the_room_that_is_left_and_breaks_no_word() -> None:
+    columns = ("method", "idea", "reads")
+    rows = [("gda", "one discriminant of texts and shots", "query, support")]
+    widths = [
+        prose_widths(columns, columns, rows, columns[1:], width) for width in (32, 33, 40, 99)
+    ]
+    assert widths == [
+        {},  # the longest words do not fit side by side
+        {"idea": 12, "reads": 7},
+        {"idea": 13, "reads": 13},
+        {"idea": 35, "reads": 14},
+    ]
+    assert fitting(columns, rows, ("reads",), 33, columns[1:]) == list(columns)
+    assert fitting(columns, rows, ("reads",), 32, columns[1:]) == ["method", "idea"]
+
+
+@pytest.mark.parametrize("width", [20, 30, 60])
+def test_names_are_whole_where_they_fit_and_never_cut(
+    monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    window: Any = Window()
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setattr(sys, "stdout", window)
+    emit_table(
+        ("run", "method"), [("20261201-tip-adapter", "tip-adapter")], whole=("run", "method")
+    )
+    monkeypatch.undo()
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", window.getvalue()).splitlines()
+    assert max(map(len, lines)) <= width
+    first = lines[1].index("method")
+    shown = ["".join(line[part].strip() for line in lines[3:]) for part in
+             (slice(first), slice(first, None))]  # fmt: skip
+    assert shown == ["20261201-tip-adapter", "tip-adapter"]
+    assert ("20261201-tip-adapter   tip-adapter" in window.getvalue()) == (width == 60)
 
 
 class Window(io.StringIO):

@@ -277,6 +277,16 @@ def test_no_further_column_takes_the_place_of_another(cache: FeatureSet, tmp_pat
     assert [read(path)[name][0] for name in written.columns[-3:]] == ["1", "2", "3"]
 
 
+def test_columns_of_one_name_are_told(cache: FeatureSet, tmp_path: Path) -> None:
+    rows = [f"1,2,3,{name},moth" for name in cache.listing.ids[:2]]
+    (tmp_path / "moths.csv").write_text("\n".join(["site,site,Where,path,label", *rows]))
+    listing = replace(cache.listing, spec=f"csv:{tmp_path / 'moths.csv'}")
+    there = replace(cache, listing=listing)
+    written = export_parquet(there, tmp_path / "t.parquet", projection="none")
+    assert written.columns[-2:] == ("features", "Where")
+    assert written.lost.startswith("Several columns of moths.csv are called 'site'; ")
+
+
 def test_a_csv_file_that_is_gone_is_told(cache: FeatureSet, tmp_path: Path) -> None:
     gone = replace(cache, listing=replace(cache.listing, spec=f"csv:{tmp_path / 'gone.csv'}"))
     written = export_parquet(gone, tmp_path / "t.parquet", projection="none")

@@ -1,12 +1,13 @@
 """Tables of images: columns, delimiters, labels, splits, and everything odd in such a file."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from featcache.errors import SourceError, UnknownNameError
 from featcache.limits import ROWS
-from featcache.sources.base import Dataset
+from featcache.sources.base import Dataset, FurtherColumns
 from featcache.sources.layouts.own.csv_file import OPTIONS, open_csv
 from featcache.sources.layouts.own.options import split_options
 from featcache.sources.registry import further_columns, open_dataset
@@ -312,6 +313,17 @@ def test_further_columns_are_read_by_the_ids_of_the_images(tmp_path: Path) -> No
     path = table(tmp_path, "x,file,x,label,place,\n1,./a.jpg,2,cat, Rome ,3\n1,b.jpg,2,dog,,3\n")
     data = open_dataset(f"csv:{path}?root={tmp_path / 'in'}", root=tmp_path)
     found = further_columns(data.spec)
-    assert found == {"place": {"a.jpg": "Rome", "b.jpg": ""}}
-    assert {s.id for s in data.samples} == found["place"].keys()
-    assert further_columns(f"folder:{tmp_path}") == {}
+    assert found.columns == {"place": {"a.jpg": "Rome", "b.jpg": ""}}
+    assert found.left_out == (
+        "Several columns of photos.csv are called 'x'; give each a name of its own."
+    )
+    assert {s.id for s in data.samples} == found.columns["place"].keys()
+    assert further_columns(f"folder:{tmp_path}") == FurtherColumns()
+
+
+def test_a_pipe_is_no_missing_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "list.csv")
+    with pytest.raises(SourceError, match=r"list\.csv is no regular file; expected a csv or tsv"):
+        further_columns(f"csv:{tmp_path / 'list.csv'}")
+    with pytest.raises(SourceError, match=r"there\.csv is not there"):
+        further_columns(f"csv:{tmp_path / 'there.csv'}")

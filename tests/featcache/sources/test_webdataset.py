@@ -13,6 +13,7 @@ from featcache.limits import IMAGE_FILE
 from featcache.sources.base import Dataset
 from featcache.sources.layouts.own.shards import expand_braces
 from featcache.sources.layouts.own.webdataset import open_webdataset
+from featcache.sources.prefixes.folder import open_folder
 
 
 def shard(path: Path, *members: tuple[str, bytes | str]) -> Path:
@@ -188,3 +189,19 @@ def test_lists_beside_the_shards(tmp_path: Path, file: str, text: str, expected:
 def test_no_shards(tmp_path: Path) -> None:
     assert "has no shards" in refusal(tmp_path)
     assert "1 of the 1 shards" in refusal(tmp_path / "x.tar")
+
+
+@pytest.mark.parametrize("name", ["a.tar", "train/00.TAR"])
+def test_a_folder_of_shards_is_told_the_prefix_that_reads_them(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).touch()
+    with pytest.raises(SourceError, match=r"has no images but \.tar files") as caught:
+        open_folder(tmp_path)
+    assert f"Read shards of webdataset with dataset='wds:{tmp_path}'" in str(caught.value)
+
+
+def test_a_tar_file_beside_images_is_no_shard(tmp_path: Path) -> None:
+    for name in ("a.jpg", "all.tar"):
+        (tmp_path / name).touch()
+    with pytest.raises(SourceError, match="has images directly in it but no class folders"):
+        open_folder(tmp_path)

@@ -211,7 +211,7 @@ def test_a_kept_head_holds_its_block_and_answers_the_same(episode: Episode) -> N
     assert pack(again) == pack(head)
     with pytest.raises(HeadError, match=r"reads tokens\.last-block of every image"):
         head.logits(episode.query.x)
-    with pytest.raises(HeadError, match=r"tokens\.last-block of every image, which featcache cuts"):
+    with pytest.raises(HeadError, match=r"tokens\.last-block of every image; an exported"):
         check_exportable(head)
 
 

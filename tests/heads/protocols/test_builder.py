@@ -269,3 +269,10 @@ def test_class_weights_have_mean_one(world: World) -> None:
         build(builder(features, class_weights=[1.0]))
     with pytest.raises(TaskError, match="'balanced' or numbers, got 'equal'"):
         build(builder(features, class_weights="equal"))
+
+
+def test_what_lacks_beside_texts_is_added_with_them(world: World) -> None:
+    need = Need(role="query", kind="crops", recipe="lazsl", at_least=60)
+    with pytest.raises(MissingComponentError, match="and texts of kind 'cupl'") as caught:
+        build(builder(world(), GLOBAL | {need}, text="cupl"))
+    assert "for every class. Add them with: featcache.extract(" in str(caught.value)

@@ -57,6 +57,15 @@ def test_what_is_not_there_is_said(runs: Path, tmp_path: Path) -> None:
         named.find(tmp_path / "none", "last")
 
 
+def test_the_newest_of_many_runs_are_named(record: Record, tmp_path: Path) -> None:
+    for day in range(1, 14):
+        store.save(record(20, run=f"202601{day:02d}T000000-gda-000000"), tmp_path)
+    with pytest.raises(UnknownNameError) as caught:
+        store.find(tmp_path, "zzz")
+    newest = ", ".join(f"202601{day}T000000-gda-000000" for day in (13, 12, 11, 10))
+    assert f"13 are known, for example {newest}. Runs" in str(caught.value)
+
+
 def test_a_last_run_without_heads_is_not_passed_over(runs: Path, record: Record) -> None:
     run = "20260103T000000-stata-000002"
     store.save(record(20, run=run, created="2026-01-03T00:00:00+00:00"), runs)

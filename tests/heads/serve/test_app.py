@@ -181,7 +181,12 @@ def test_wrong_requests_have_a_status_and_a_sentence(serve: Serve, photos: list[
     for status, answer in answers.items():
         assert answer.status_code == status, answer.text
         assert answer.json()["detail"]
-    assert all(is_sentence(answers[code].json()["detail"]) for code in (413, 415, 422))
+    assert all(is_sentence(answer.json()["detail"]) for answer in answers.values())
+    assert answers[404].json()["detail"] == "There is no /nothing here; /api shows what there is."
+    assert answers[405].json()["detail"].startswith("/predict takes POST, not GET; send images")
+    assert answers[405].headers["Allow"] == "POST"
+    head = client.delete("/head")
+    assert (head.status_code, head.json()["detail"]) == (405, "/head takes GET, not DELETE.")
     large = client.post("/predict", files=form(("a.jpg", bytes(100_001))))
     assert large.status_code == 413
     assert "above the limit of 100,000" in large.json()["detail"]

@@ -1,6 +1,5 @@
 """Path, label and split of each row of a table: a column names the class, or one marks it."""
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -49,13 +48,18 @@ class LabelledTable:
     @property
     def further(self) -> dict[str, int]:
         """Columns that say nothing of path, label and split, by their names where these differ."""
+        return {name: i for name, i in self._unread() if self.header.count(name) == 1}
+
+    @property
+    def repeated(self) -> tuple[str, ...]:
+        """Names that such a column shares with another column."""
+        shared = (name for name, _ in self._unread() if self.header.count(name) > 1)
+        return tuple(dict.fromkeys(shared))
+
+    def _unread(self) -> list[tuple[str, int]]:
+        """Return name and place of the columns that say nothing of path, label and split."""
         read = {*self.columns.values(), *self.classes}
-        named = Counter(self.header)
-        return {
-            name: i
-            for i, name in enumerate(self.header)
-            if i not in read and name and named[name] == 1
-        }
+        return [(name, i) for i, name in enumerate(self.header) if i not in read and name]
 
     def rows(self) -> Iterator[CsvRow]:
         """Yield the rows, reading as it goes.

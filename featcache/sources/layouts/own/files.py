@@ -21,7 +21,8 @@ def existing_file(path: str, what: str) -> Path:
     try:
         if file.is_file():
             return file.resolve()
-        problem = "is a folder" if file.is_dir() else "is not there"
+        there = "is no regular file" if file.exists() else "is not there"
+        problem = "is a folder" if file.is_dir() else there
     except (OSError, ValueError) as error:
         problem = f"cannot be looked at ({error})"
     raise SourceError(f"{file} {problem}; expected {what}.")
