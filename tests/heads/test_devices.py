@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -50,6 +51,8 @@ def on_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transclip, "SWEEPS", 1)
     if not torch.cuda.is_available():  # autograd asks the driver for a stream
         monkeypatch.setattr(loop, "_gradients", no_gradients)
+        memory = SimpleNamespace(total_memory=2**30)
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: memory)
 
 
 def no_gradients(value: Tensor, leaves: Tensors) -> Tensors:
@@ -74,6 +77,9 @@ def brief(method: AnyMethod, config: Any = None, width: int = 1) -> Run:
 
     def run(put: Put) -> tuple[list[Fitted], list[Tensor]]:
         here = replace(put(replace(view, text=None)), text=put(view.text, cpu=True))
+        if view.last_block is not None:
+            block = view.last_block()
+            here = replace(here, last_block=lambda: put(block, cpu=True))
         rows = put(query)
         heads = [r.head for r in train(method, config, [here], points, width=width)]
         answers = [head.logits(rows) for head in heads]
