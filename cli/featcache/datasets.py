@@ -41,8 +41,9 @@ def datasets(
     from featcache.sources.registry import find, image_folder
     from featcache.store.library import cache_root
 
+    images = image_folder(cache_root(cache), data_root)  # the list too refuses a wrong folder
     if name is not None:
-        _explain(find(name), image_folder(cache_root(cache), data_root), as_json=json_)
+        _explain(find(name), images, as_json=json_)
     elif json_:
         for item in named():
             output.emit_json(_facts(item))

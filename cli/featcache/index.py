@@ -7,7 +7,7 @@ import typer
 from cli.ui import commands, live, output, tables, units
 from cli.ui.flags import in_flags
 from cli.ui.options import CacheDir, Json, Key, OfBackbone, Quiet, pairs
-from featcache.errors import CacheError, FeatcacheError, UsageError
+from featcache.errors import CacheError, CacheNotFoundError, FeatcacheError, UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -172,17 +172,19 @@ def verify(
 
     Example: featcache index verify
     """
-    from featcache.retrieval.indexes.folder import index_names, read_description, verify_index
+    from featcache.retrieval.indexes.folder import index_names, none_built, verify_index
     from featcache.store.library import cache_root
 
     root, problems = cache_root(cache), {}
     names = [name] if name is not None else index_names(root)
     if not names:
-        read_description(root, "any")  # says that there are none
+        raise none_built(root)
     with live.live(quiet) as line:
         for each in names:
             try:
                 verify_index(root, each, line.counter())
+            except CacheNotFoundError:
+                raise  # what is not there is not damaged
             except CacheError as error:
                 problems[each] = in_flags(error.parts)
     for each in names:

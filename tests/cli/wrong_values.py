@@ -121,9 +121,9 @@ WRONG: dict[str, dict[str, tuple[str, ...]]] = {
         "--set": ("x", "nobody=1", ""),
         **OLD_CACHE,
     },
-    "featcache index add": {"NAME": ("",), "--cache": CACHE},
+    "featcache index add": {"NAME": NAME, "--cache": CACHE},
     "featcache index ls": {"--cache": CACHE},
-    "featcache index rm": {"NAME": ("",), "--cache": CACHE},
+    "featcache index rm": {"NAME": NAME, "--cache": CACHE},
     "featcache index verify": {"NAME": NAME, "--cache": CACHE},
     "featcache corpus ls": {"--for": NAME, **OLD_CACHE},
     "featcache corpus info": {

@@ -77,6 +77,23 @@ def all_names(root: Path) -> list[str]:
     return sorted(path.name for path in folders if NAME.fullmatch(path.name))
 
 
+def none_built(root: Path, name: str | None = None) -> CacheNotFoundError:
+    """Return the error that says that there are no indexes, and how one is built.
+
+    Args:
+        root: Folder of all caches.
+        name: The index that was asked for; None if any would do.
+    """
+    place = root / INDEXES
+    none = (
+        f"There are no indexes in {place}."
+        if name is None
+        else f"There is no index '{name}' in {place}, nor any other."
+    )
+    call = Call("featcache.retrieval.indexes.building.build_index", {})
+    return CacheNotFoundError(f"{none} Build one with: ", call)
+
+
 def read_description(root: Path, name: str) -> Description:
     """Read the description of an index.
 
@@ -93,10 +110,7 @@ def read_description(root: Path, name: str) -> Description:
         names = index_names(root)
         if names:
             raise UnknownNameError("index", name, names) from None
-        call = Call("featcache.retrieval.indexes.building.build_index", {})
-        raise CacheNotFoundError(
-            f"There are no indexes in {root / INDEXES}. Build one with: ", call
-        ) from None
+        raise none_built(root, name) from None
     except OSError as error:
         raise unreadable(path, error, CURE) from error
     try:
@@ -174,6 +188,8 @@ def verify_index(root: Path, name: str, report: Report | None = None) -> Descrip
     """Read every byte of an index and compare size, crc32 and sha256.
 
     Raises:
+        CacheNotFoundError: If there are no indexes.
+        UnknownNameError: If there is none of that name.
         CorruptCacheError: If a file differs or is missing.
     """
     found = read_description(root, name)

@@ -28,6 +28,19 @@ def test_the_list_has_all_of_them(featcache: Run) -> None:
     assert "by hand, needs an account" in table
 
 
+@pytest.mark.parametrize("below", ["", "below"])
+@pytest.mark.parametrize("option", ["--cache", "--data-root"])
+@pytest.mark.parametrize("words", [(), ("--json",), ("eurosat",)])
+def test_a_file_in_place_of_a_folder_is_refused(
+    featcache: Run, tmp_path: Path, words: tuple[str, ...], option: str, below: str
+) -> None:
+    (tmp_path / "file").write_text("")
+    answer = featcache("datasets", *words, option, str(tmp_path / "file" / below))
+    assert (answer.code, answer.out) == (1, "")
+    assert f"{tmp_path / 'file'} is a file, not a folder" in answer.err
+    assert f"Choose another with {option}" in answer.err
+
+
 def test_one_is_explained_by_name_or_alias(featcache: Run, tmp_path: Path) -> None:
     told = featcache("datasets", "textures", "--cache", str(tmp_path)).out
     for part in (

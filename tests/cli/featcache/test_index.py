@@ -40,6 +40,10 @@ def test_an_index_from_building_to_removal(featcache: Run, home: Path) -> None:
     codes.write_bytes(bytes(len(codes.read_bytes())))
     damaged = featcache("index", "verify", "lists", "--quiet")
     assert (damaged.code, damaged.out.split(":")[0]) == (1, "DAMAGED")
+    for unknown in (("verify", "list", "--quiet"), ("verify", "list", "--json"), ("rm", "list")):
+        answer = featcache("index", *unknown)
+        assert (answer.code, answer.out) == (2, "")
+        assert "Unknown index 'list'; did you mean 'lists'?" in answer.err
     for name in ("blobs-tiny-global", "lists"):
         assert f"Removed the index {name}" in featcache("index", "rm", name).out
     assert "makes one" in featcache("index", "ls").err
@@ -84,6 +88,7 @@ def test_removing_a_cache_names_its_indexes(featcache: Run, empty_home: Path, ph
         (["add", "x"], 1, "featcache index build"),
         (["rm", "x"], 1, "featcache index build"),
         (["verify"], 1, "featcache index build"),
+        (["verify", "x"], 1, "is no index 'x'"),
         (["buld"], 2, "buld"),
     ],
 )

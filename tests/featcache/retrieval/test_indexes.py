@@ -190,7 +190,7 @@ def test_an_index_of_other_vectors_is_refused(make: Make) -> None:
     cache, other = make(images=40, patches=2), make("other", 40)
     root = root_of(cache)
     vectors = Vectors([cache.feature_set()])
-    with pytest.raises(CacheNotFoundError, match="no indexes"):
+    with pytest.raises(CacheNotFoundError, match="no index 'it'"):
         open_index(vectors, name="it")
     build_index([other.feature_set()], name="it")
     with pytest.raises(UnknownNameError, match="covers global of other"):
