@@ -316,7 +316,7 @@ class Head:
         )
 
     def rebind(self, text: TextView, classes: tuple[str, ...]) -> "Head":
-        """Return the head for other classes, given their texts.
+        """Return the head for other classes, given their texts; it is not calibrated for them.
 
         Args:
             text: Texts of the other classes, in their order.
@@ -342,7 +342,6 @@ class Head:
         params, fixed = self.method.rebind(was.params, was.fixed, text, was.config)
         claimed = None if was.claimed is None else len(classes)
         fitted = replace(was, params=params, fixed=fixed, claimed=claimed)
-        # The calibration was of the classes of training.
         return replace(self, fitted=fitted, classes=classes, texts="", calibration=None)
 
     def __reduce__(self) -> tuple[Any, tuple[bytes, str]]:
@@ -363,7 +362,7 @@ class Head:
             >>> head.save("moths.head").name
             'moths.head'
         """
-        from heads.head_file import write  # heads.head_file imports this module
+        from heads.head_file import write  # which imports this module
 
         return write(self, Path(path))
 
