@@ -5,6 +5,7 @@ share the lock of the root of all runs and the removal has it alone, so that a f
 never removed.
 """
 
+import math
 import re
 import secrets
 import shutil
@@ -50,7 +51,7 @@ def remove(root: Path) -> None:
 def writing(root: Path) -> Iterator[None]:
     """Prevent the removal of temporary folders under a root while the block runs.
 
-    Waits for a removal in progress, which could otherwise remove the new run.
+    Waits for a removal in progress, however long, which could otherwise remove the new run.
     """
-    with shared(root):
+    with shared(root, patience=math.inf):
         yield

@@ -2,7 +2,7 @@
 
 The kernel releases it when a process ends in any way. File systems without locks never give it.
 Anybody else may lock the folder as well, as a shell with `flock FOLDER COMMAND` does for as long as
-the command runs. So nobody waits for long: a writer without the lock only does without its promise.
+the command runs. So a writer says how long it waits before it goes on without the lock's promise.
 """
 
 import fcntl
@@ -13,13 +13,18 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 PATIENCE = 2.0
-"""Seconds that a writer waits for one who tidies up, which takes no longer."""
+"""Seconds that tidying up a few files takes at most."""
 
 
 @contextmanager
-def shared(folder: Path) -> Iterator[None]:
-    """Keep others from having a folder alone in the block; waits a little for one who has."""
-    with _locked(folder, fcntl.LOCK_SH, PATIENCE):
+def shared(folder: Path, patience: float = PATIENCE) -> Iterator[None]:
+    """Keep others from having a folder alone in the block; waits for one who has.
+
+    Args:
+        folder: The folder.
+        patience: Seconds to wait; after them the block runs without the lock.
+    """
+    with _locked(folder, fcntl.LOCK_SH, patience):
         yield
 
 

@@ -43,8 +43,8 @@ def test_missing_crops_and_descriptions_come_in_one_message(
     world: Callable[..., FeatureSet],
 ) -> None:
     both = (
-        r"needs crops of recipe lazsl.*, and texts of kind 'description' for every class\. Add it "
-        r"with: featcache\.extract\(.*crops=\['60'\], descriptions=FILE\.json\)$"
+        r"needs crops of recipe lazsl.*, and texts of kind 'description' for every class\. Add "
+        r"them with: featcache\.extract\(.*crops=\['60'\], descriptions=FILE\.json\)$"
     )
     with pytest.raises(MissingComponentError, match=both):
         training.run("lazsl", features=world(), shots=1)

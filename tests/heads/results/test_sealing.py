@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from featcache.errors import ImportedFileError
+from featcache.store.format import folder_lock
 from heads.results import leftovers, sealing, store
 from heads.results.compare import compare as comparison
 from heads.results.reading import from_dict
@@ -253,16 +254,18 @@ def test_what_killed_runs_left_is_removed_and_what_living_ones_write_is_not(
 def test_a_writer_waits_for_as_long_as_somebody_removes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    held: list[bool] = []
+    clock, held = iter(range(0, 10**9, 3600)), iter([True] * 50)
 
     def busy(handle: int, kind: int) -> None:
-        if kind & fcntl.LOCK_NB:
+        if next(held, False):
             raise BlockingIOError
-        held.append(True)  # the other has let go
 
-    monkeypatch.setattr(fcntl, "flock", busy)
-    with leftovers.writing(tmp_path):
-        assert held
+    with monkeypatch.context() as slow:
+        slow.setattr(fcntl, "flock", busy)
+        slow.setattr(folder_lock.time, "monotonic", lambda: float(next(clock)))
+        slow.setattr(folder_lock.time, "sleep", lambda seconds: None)
+        with leftovers.writing(tmp_path):
+            assert not next(held, False)  # the other has let go, after two days
     monkeypatch.setattr(fcntl, "flock", _no_locks)
     with leftovers.writing(tmp_path):
         pass
