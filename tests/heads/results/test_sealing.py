@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +19,6 @@ import numpy as np
 import pytest
 
 from featcache.errors import ImportedFileError
-from featcache.store.format import folder_lock
 from heads.results import leftovers, sealing, store
 from heads.results.compare import compare as comparison
 from heads.results.reading import from_dict
@@ -262,8 +262,8 @@ def test_a_writer_waits_for_as_long_as_somebody_removes(
 
     with monkeypatch.context() as slow:
         slow.setattr(fcntl, "flock", busy)
-        slow.setattr(folder_lock.time, "monotonic", lambda: float(next(clock)))
-        slow.setattr(folder_lock.time, "sleep", lambda seconds: None)
+        slow.setattr(time, "monotonic", lambda: float(next(clock)))
+        slow.setattr(time, "sleep", lambda seconds: None)
         with leftovers.writing(tmp_path):
             assert not next(held, False)  # the other has let go, after two days
     monkeypatch.setattr(fcntl, "flock", _no_locks)
