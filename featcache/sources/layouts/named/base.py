@@ -33,6 +33,23 @@ class Listed:
     notes: tuple[str, ...] = ()
 
 
+def listed(images: Iterable[tuple[str, int, str]], entries: Mapping[str, Entry]) -> Listed:
+    """Look up the images of a list.
+
+    Args:
+        images: Path, label and split of each.
+        entries: What is there, by path.
+    """
+    samples, missing = [], []
+    for path, label, split in images:
+        entry = entries.get(path)
+        if entry is None:
+            missing.append(path)
+        else:
+            samples.append(ListedImage(entry, label, split))
+    return Listed(tuple(samples), tuple(missing))
+
+
 class Location:
     """Possible location of a data set: a tree of images, and trees that may hold its lists."""
 

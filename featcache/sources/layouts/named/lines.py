@@ -8,9 +8,9 @@ from typing import Literal
 from featcache.errors import SourceError
 from featcache.sources.layouts.named.base import (
     Listed,
-    ListedImage,
     Location,
     checked_label,
+    listed,
     numbered,
 )
 from featcache.sources.lists import ClassTable
@@ -51,8 +51,10 @@ class Lines:
         Raises:
             SourceError: If a line is of another form, or names no class.
         """
+        return listed(self._images(location, classes), location.by_id)
+
+    def _images(self, location: Location, classes: ClassTable) -> Iterator[tuple[str, int, str]]:
         label_of = numbered(classes.names if self.class_from == "name" else classes.folders)
-        samples, missing = [], []
         for split, file in self.lists.items():
             if not location.has_list(file):
                 continue
@@ -65,12 +67,7 @@ class Lines:
                 else:
                     raise SourceError(f"{where}: '{name[:80]}' is none of the classes.")
                 path = self.path.replace("{class}", name).replace("{image}", image)
-                entry = location.by_id.get(path)
-                if entry is None:
-                    missing.append(path)
-                else:
-                    samples.append(ListedImage(entry, label, split))
-        return Listed(tuple(samples), tuple(missing))
+                yield path, label, split
 
     def _lines(self, location: Location, file: str) -> Iterator[tuple[str, str, str]]:
         """Yield (which line, image, what says its class)."""

@@ -1,6 +1,6 @@
 """Listing kind `mat`: numbers of images by split, and their labels, in MATLAB files."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from featcache.errors import SourceError
-from featcache.sources.layouts.named.base import Listed, ListedImage, Location, checked_label
+from featcache.sources.layouts.named.base import Listed, Location, checked_label, listed
 from featcache.sources.layouts.named.mat_file import read_whole_numbers
 from featcache.sources.lists import ClassTable
 
@@ -50,8 +50,10 @@ class Mat:
         Raises:
             SourceError: If a file is damaged, an image has no label, or is in two splits.
         """
+        return listed(self._images(location, classes), location.by_id)
+
+    def _images(self, location: Location, classes: ClassTable) -> Iterator[tuple[str, int, str]]:
         labels = _array(location, self.label_file, self.labels)
-        samples, missing = [], []
         split_of: dict[int, str] = {}
         for split, name in self.splits.items():
             for number in map(int, _array(location, self.file, name)):
@@ -70,13 +72,7 @@ class Mat:
                     len(classes),
                     f"{self.label_file}, image {number}",
                 )
-                path = self.path.replace("{}", str(number).zfill(self.digits))
-                entry = location.by_id.get(path)
-                if entry is None:
-                    missing.append(path)
-                else:
-                    samples.append(ListedImage(entry, label, split))
-        return Listed(tuple(samples), tuple(missing))
+                yield self.path.replace("{}", str(number).zfill(self.digits)), label, split
 
 
 def _array(location: Location, file: str, name: str) -> Int64[np.ndarray, " _"]:
